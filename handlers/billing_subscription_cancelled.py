@@ -1,0 +1,15 @@
+"""Nothing more will be charged. The customer keeps what was paid, and is told until when.
+
+Real events have no next_billing_time: the date known from before stays. https://developer.paypal.com/subscriptions/webhooks
+"""
+
+from pipeline import notices, subscription
+from pipeline.books import Books
+from pipeline.event import Event
+
+EVENT = "BILLING.SUBSCRIPTION.CANCELLED"
+
+
+def handle(event: Event, books: Books) -> None:
+    move = subscription.see(books, event)
+    notices.for_status(books, event, move)

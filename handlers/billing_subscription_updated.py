@@ -1,0 +1,15 @@
+"""Plan, quantity or anything else changed; the resource tells what is so now, a status we missed included.
+
+https://developer.paypal.com/subscriptions/webhooks
+"""
+
+from pipeline import notices, subscription
+from pipeline.books import Books
+from pipeline.event import Event
+
+EVENT = "BILLING.SUBSCRIPTION.UPDATED"
+
+
+def handle(event: Event, books: Books) -> None:
+    move = subscription.see(books, event)
+    notices.for_status(books, event, move)

@@ -1,0 +1,15 @@
+"""Money came: the first charge, a set-up fee, or a renewal. Booked and receipted once per sale.
+
+A held payment completes a second time, weeks later, when PayPal releases it. https://developer.paypal.com/subscriptions/webhooks
+"""
+
+from pipeline import notices, payment
+from pipeline.books import Books
+from pipeline.event import Event
+
+EVENT = "PAYMENT.SALE.COMPLETED"
+
+
+def handle(event: Event, books: Books) -> None:
+    sale = payment.see_sale(books, event, "completed")
+    notices.for_sale(books, event, sale)

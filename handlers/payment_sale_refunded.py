@@ -1,0 +1,15 @@
+"""We gave money back, in part or in full. The customer gets a receipt for it.
+
+The amount comes with or without a minus sign, the sale's id sometimes only in a link. https://developer.paypal.com/subscriptions/webhooks
+"""
+
+from pipeline import notices, payment
+from pipeline.books import Books
+from pipeline.event import Event
+
+EVENT = "PAYMENT.SALE.REFUNDED"
+
+
+def handle(event: Event, books: Books) -> None:
+    sale = payment.see_refund(books, event, "refund")
+    notices.for_refunds(books, event, sale)

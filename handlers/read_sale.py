@@ -1,0 +1,25 @@
+"""PayPal's answer to our question about a sale. Here, without an event's name, state and hold together say how it is."""
+
+from pipeline import notices, payment
+from pipeline.books import Books
+from pipeline.event import Event, Park
+
+EVENT = "READ.SALE"
+
+# PayPal's states of a sale (Payments v1). Refunds are booked by their own events.
+STATES: dict[str, payment.SaleStatus] = {
+    "completed": "completed",
+    "partially_refunded": "completed",
+    "refunded": "completed",
+    "pending": "pending",
+    "denied": "denied",
+}
+
+
+def handle(event: Event, books: Books) -> None:
+    state = event.need("state")
+    if state not in STATES:
+        raise Park(f"PayPal calls this sale {state}, which we do not know")
+    held = state == "completed" and event.facts.get("held")
+    sale = payment.see_sale(books, event, "pending" if held else STATES[state])
+    notices.for_sale(books, event, sale)

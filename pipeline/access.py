@@ -1,0 +1,104 @@
+"""Until when a customer has paid. Access is decided by this, never by status.
+
+A pure function of what is known, so the order in which it became known does not matter: the newest date that PayPal
+vouched for, moved on by the renewals paid since, and back by the last payments if they were given back in full.
+"""
+
+import calendar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pipeline.money import Money
+
+# PayPal snaps the billing time to 10:00Z and charges minutes to hours later; a charge this much earlier than the date
+# is still the renewal due on it.
+EARLY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A plan's regular cycle: every `count` `unit`s, `price` for each (None if not known)."""
+
+    unit: str
+    count: int
+    price: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """One payment that was completed; `given_back_at` if all of it was refunded or reversed since."""
+
+    at: datetime
+    money: Money
+    given_back_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """PayPal said at `at` that the next charge is due at `until`, with nothing unpaid."""
+
+    until: datetime
+    at: datetime
+
+
+def paid_through(vouched: Vouched | None, terms: Terms | None, payments: Sequence[Paid]) -> datetime | None:
+    """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
+    payments = sorted(payments, key=lambda paid: (paid.at, paid.money.amount))
+    if vouched is None:
+        return None if terms is None else _moved_on(None, terms, payments)
+    edge = vouched.until - _early(vouched.until, terms)
+    renewals = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
+    covered = [paid for paid in payments if paid not in renewals]
+    until = _moved_on(vouched.until, terms, renewals) if terms else vouched.until
+    if any(paid.given_back_at is None for paid in renewals):
+        return until
+    return _taken_back(until or vouched.until, vouched.at, terms, covered)
+
+
+def add(moment: datetime, terms: Terms, cycles: int) -> datetime:
+    """So many cycles later. The last day of a month stays the last where the next is shorter."""
+    number = terms.count * cycles
+    if terms.unit in ("DAY", "WEEK"):
+        return moment + timedelta(days=number * (7 if terms.unit == "WEEK" else 1))
+    months = moment.year * 12 + moment.month - 1 + number * (12 if terms.unit == "YEAR" else 1)
+    year, month = divmod(months, 12)
+    day = min(moment.day, calendar.monthrange(year, month + 1)[1])
+    return moment.replace(year=year, month=month + 1, day=day)
+
+
+def cycles(terms: Terms, money: Money) -> int:
+    """How many cycles an amount pays: a failed one is added to the next charge. At least one."""
+    if terms.price is None or terms.price.amount <= 0 or terms.price.currency != money.currency:
+        return 1
+    return max(1, money.amount // terms.price.amount)
+
+
+def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) -> datetime | None:
+    """Each payment adds its cycles; counted from the start at once, so that short months leave no trace."""
+    base, count = start, 0
+    for paid in payments:
+        if paid.given_back_at is not None:
+            continue
+        number = cycles(terms, paid.money)
+        if base is None or add(base, terms, count + number) <= paid.at:
+            base, count = paid.at, 0  # after a pause the period begins with the payment
+        count += number
+    return None if base is None else add(base, terms, count)
+
+
+def _taken_back(until: datetime, vouched_at: datetime, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
+    """The last payments, if given back since PayPal vouched, take their periods with them."""
+    count = 0
+    for paid in reversed(covered):
+        if paid.given_back_at is None or paid.given_back_at <= vouched_at:
+            break
+        if terms is None:
+            until = min(until, paid.at)
+        else:
+            count += cycles(terms, paid.money)
+    return until if terms is None else add(until, terms, -count)
+
+
+def _early(until: datetime, terms: Terms | None) -> timedelta:
+    return EARLY if terms is None else min(EARLY, (add(until, terms, 1) - until) / 4)

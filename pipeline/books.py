@@ -1,0 +1,205 @@
+"""The rows a batch of events may touch, locked in key order and at hand in memory.
+
+Handlers work on these rows as on plain objects; `close` writes everything once. Locks are always taken in the same
+order (events, payments, subscriptions; each by key), so two workers can never wait for each other in a circle.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pipeline import outbox, reads, register
+from pipeline.database import insert_new
+from pipeline.event import Event, ReadKind
+from pipeline.keys import INDEX, Keyring
+from pipeline.tables import Base, Change, Customer, Mail, Payment, Plan, Refund, Subscription
+
+if TYPE_CHECKING:
+    from pipeline.subscription import Reminders
+
+Row = TypeVar("Row", Payment, Subscription, Plan)
+
+
+class Books:
+    """Subscriptions, payments, refunds and plans that these events name, ready to be changed."""
+
+    def __init__(
+        self, session: Session, keyring: Keyring, now: datetime, reminders: "Reminders", events: Sequence[Event]
+    ) -> None:
+        self.now, self.reminders = now, reminders
+        self._session, self._keyring = session, keyring
+        self._people: dict[str, register.Known] = {}
+        self._changed_people: set[str] = set()
+        self._owed: list[outbox.Owed] = []
+        self._reads: list[reads.Wanted] = []
+        self._changes: list[Change] = []
+        self._load([event.facts for event in events])
+
+    def subscription(self, id: str) -> Subscription:
+        """The subscription, locked; a placeholder if nothing was known of it."""
+        return self._subscriptions[id]
+
+    def payment(self, id: str) -> Payment:
+        """The payment, locked; a placeholder if nothing was known of it."""
+        return self._payments[id]
+
+    def payments_of(self, subscription_id: str) -> list[Payment]:
+        return [row for row in self._payments.values() if row.subscription_id == subscription_id]
+
+    def refund(self, id: str) -> Refund | None:
+        return self._refunds.get(id)
+
+    def refunds_of(self, payment_id: str) -> list[Refund]:
+        return [row for row in self._refunds.values() if row.payment_id == payment_id]
+
+    def plan(self, id: str | None) -> Plan | None:
+        return self._plans.get(id or "")
+
+    def told_plan(self, id: str) -> Plan:
+        """The plan that an event is about, locked."""
+        return self._plans[id]
+
+    def subscriptions_on(self, plan_id: str) -> list[Subscription]:
+        """Those at hand that are on this plan; all there are, if the plan was not known before."""
+        return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
+
+    def add_refund(self, row: Refund) -> None:
+        self._refunds[row.id] = row
+        self._session.add(row)
+
+    def add_change(self, row: Change) -> None:
+        self._changes.append(row)
+
+    def person(self, subscription_id: str) -> Mapping[str, Any]:
+        """What is known of the subscriber: field -> [time, value]. Empty once erased."""
+        if subscription_id not in self._people:
+            seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
+            known = seal.open_json("subscription.person", row.person) if seal else None
+            self._people[subscription_id] = known or {}
+        return self._people[subscription_id]
+
+    def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
+        """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
+        known = register.merge(self.person(subscription_id), at, values)
+        if known != self._people[subscription_id]:
+            self._people[subscription_id] = known
+            self._changed_people.add(subscription_id)
+
+    def owe(self, mail: outbox.Owed) -> None:
+        """A mail is owed, in the transaction that makes it so. Its key decides whether it already was."""
+        self._owed.append(mail)
+
+    def ask(self, kind: ReadKind, id: str, after: timedelta) -> None:
+        """Ask PayPal for this object some time later; without credentials nothing is asked."""
+        self._reads.append(reads.Wanted(kind, id, self.now + after))
+
+    def close(self) -> list[str]:
+        """Write what changed. The ids of mails that became due."""
+        for id in sorted(self._changed_people):
+            self._seal_person(self._subscriptions[id])
+        self._add_customers()
+        self._session.add_all(self._changes)
+        self._session.flush()
+        reads.owe(self._session, self._reads)
+        return outbox.add(self._session, self._keyring, self._owed, self.now) + self._release_mail()
+
+    # -- loading
+
+    def _load(self, facts: Sequence[Mapping[str, Any]]) -> None:
+        self._refunds = self._known_refunds(facts)
+        sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
+        self._payments = self._locked(Payment, sales, {"known": {}, "refunded": 0})
+        subscriptions = _named(facts, "subscription")
+        subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
+        told = {fact["plan"] for fact in facts if "plan" in fact and "subscription" not in fact}
+        subscriptions |= self._waiting_for_plans(told)
+        self._subscriptions = self._locked(Subscription, subscriptions, {"known": {}, "created_at": self.now})
+        self._load_siblings(subscriptions)
+        self._plans = self._locked(Plan, told, {"known": {}})
+        self._load_other_plans(_named(facts, "plan"))
+        self._keyring.fetch([INDEX, *subscriptions])
+
+    def _waiting_for_plans(self, plans: Iterable[str]) -> set[str]:
+        """Subscriptions on plans that are told for the first time."""
+        known = set(self._session.execute(select(Plan.id).where(Plan.id.in_(plans))).scalars()) if plans else set()
+        new = set(plans) - known
+        on_plan = select(Subscription.id).where(Subscription.plan_id.in_(new))
+        return set(self._session.execute(on_plan).scalars()) if new else set()
+
+    def _known_refunds(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Refund]:
+        ids = _named(facts, "refund")
+        rows = self._session.execute(select(Refund).where(Refund.id.in_(ids))).scalars() if ids else []
+        return {row.id: row for row in rows}
+
+    def _load_siblings(self, subscriptions: Iterable[str]) -> None:
+        """All payments of these subscriptions, and their refunds: what was paid until when depends on all of them."""
+        ids = list(subscriptions)
+        if ids:
+            rows = self._session.execute(select(Payment).where(Payment.subscription_id.in_(ids))).scalars()
+            self._payments.update({row.id: row for row in rows})
+        payments = list(self._payments)
+        if payments:
+            refunds = self._session.execute(select(Refund).where(Refund.payment_id.in_(payments))).scalars()
+            self._refunds.update({row.id: row for row in refunds})
+
+    def _load_other_plans(self, named: set[str]) -> None:
+        others = named | {row.plan_id for row in self._subscriptions.values() if row.plan_id}
+        others -= self._plans.keys()
+        if others:
+            rows = self._session.execute(select(Plan).where(Plan.id.in_(others))).scalars()
+            self._plans.update({row.id: row for row in rows})
+
+    def _locked(self, table: type[Row], ids: Iterable[str], blank: dict[str, Any]) -> dict[str, Row]:
+        """These rows, locked; placeholders put in where there were none, so that there is something to lock."""
+        wanted = sorted(set(ids))
+        rows = self._lock(table, wanted)
+        missing = [id for id in wanted if id not in rows]
+        if missing:
+            insert_new(self._session, table, [{"id": id, **blank} for id in missing], returning=_id(table))
+            rows |= self._lock(table, missing)
+        return rows
+
+    def _lock(self, table: type[Row], ids: Sequence[str]) -> dict[str, Row]:
+        if not ids:
+            return {}
+        statement = select(table).where(_id(table).in_(ids)).order_by(_id(table)).with_for_update()
+        return {row.id: row for row in self._session.execute(statement).scalars()}
+
+    # -- writing
+
+    def _seal_person(self, row: Subscription) -> None:
+        seal = self._keyring.get(row.id)
+        if seal is None:  # erased: later events move the books and bring nobody back
+            return
+        known = self._people[row.id]
+        email = register.value(known, "email")
+        row.person = seal.seal_json("subscription.person", known)
+        row.email_hash = self._keyring.digest(INDEX, f"email:{email.lower()}") if email else None
+
+    def _add_customers(self) -> None:
+        ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
+        known = set(self._session.execute(select(Customer.id).where(Customer.id.in_(ids))).scalars()) if ids else set()
+        rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known)]
+        insert_new(self._session, Customer, rows, returning=Customer.id)
+
+    def _release_mail(self) -> list[str]:
+        """Mails that waited for an address are due now that one is known."""
+        ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
+        if not ids:
+            return []
+        waiting = update(Mail).where(Mail.subscription_id.in_(ids), Mail.state == "owed", Mail.due_at.is_(None))
+        result = self._session.execute(
+            waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
+        )
+        return list(result.scalars())
+
+
+def _named(facts: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
+    return {fact[kind] for fact in facts if kind in fact}
+
+
+def _id(table: type[Base]) -> Any:
+    return table.id  # type: ignore[attr-defined]

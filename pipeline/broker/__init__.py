@@ -1,0 +1,61 @@
+"""How work is spread and woken: RabbitMQ, or a queue inside this one process. The only package that imports kombu.
+
+A message carries ids and nothing else. The tables are the truth: whoever takes an id asks its table what is still to
+be done, and a sweep publishes overdue ids again. So an id may come twice, and a broker that forgets loses nothing.
+
+    broker          where the queues are: `Broker(url).publisher()`, `.inlet("events")`, `.check()`
+    publisher       ids onto a queue, until the broker has confirmed them
+    inlet           ids off a queue, in batches that are acknowledged after the commit
+    queues          what is declared, what a message looks like
+    line            one connection with one channel, opened again after any error
+    rabbitmq        the URL, TLS, what the broker's refusals mean
+    memory          kombu's in-memory transport, made quick and private
+
+Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a Broker may be shared.
+"""
+
+from pipeline.broker.inlet import Batch, Inlet
+from pipeline.broker.line import BrokerDown, Line, Place
+from pipeline.broker.memory import Memory
+from pipeline.broker.publisher import Publisher
+from pipeline.broker.queues import Queue, Topology
+from pipeline.broker.rabbitmq import RabbitMQ
+
+__all__ = ["Batch", "Broker", "BrokerDown", "Inlet", "Publisher", "Queue"]
+
+
+class Broker:
+    """Where the queues are. Making one connects to nothing.
+
+    `url`: `memory://` keeps the queues inside this object, for the threads of one process.
+    `amqp://user:password@host/vhost` is RabbitMQ; `amqps://` the same over TLS, certificate and host name checked, with
+    `?cacertfile=`, `certfile=` and `keyfile=` as in https://www.rabbitmq.com/docs/uri-query-parameters.
+    `prefix` begins the names of exchange and queues. Raises SettingsError for any other URL.
+    """
+
+    def __init__(self, url: str, prefix: str = "smt") -> None:
+        self._place: Place = Memory() if url.startswith("memory:") else RabbitMQ(url)
+        self._topology = Topology(prefix)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the queues serve this process only."""
+        return self._place.exclusive
+
+    def publisher(self) -> Publisher:
+        return Publisher(self._place, self._topology)
+
+    def inlet(self, queue: Queue) -> Inlet:
+        return Inlet(self._place, self._topology, queue)
+
+    def check(self) -> str:
+        """Connect, declare the queues and say in a line what was found. Raises BrokerDown."""
+        line = Line(self._place, self._topology, "check")
+        with line.use() as channel:
+            found = self._place.describe(channel)
+            dead = self._topology.count_dead(channel)
+        line.close()
+        return found + (f", {dead} unreadable messages in {self._topology.dead.name}" if dead else "")
+
+    def __repr__(self) -> str:
+        return f"<Broker: {self._place}>"

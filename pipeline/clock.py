@@ -1,0 +1,71 @@
+"""The only reader of time. Whoever needs the time is handed a clock, so tests and the simulator can move it."""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time: an aware `datetime` in UTC."""
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class MovableClock:
+    """A clock that stands still until it is moved; for tests and simulated months."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start.astimezone(UTC)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def move_to(self, moment: datetime) -> None:
+        self._now = moment.astimezone(UTC)
+
+    def advance(self, step: timedelta) -> None:
+        self._now += step
+
+
+class ElapsedClock:
+    """Starts at a given moment and then runs at the machine's pace; for a simulation that has caught up with today."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start, self._began = start.astimezone(UTC), time.monotonic()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=time.monotonic() - self._began)
+
+
+# PayPal writes offsets as Z, -07:00 and +0000, with or without fractions of a second.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII | re.IGNORECASE)
+
+
+def read_time(text: object) -> datetime | None:
+    """Read one of PayPal's times as UTC; None if it cannot be read.
+
+    A time without a zone is taken as UTC. PayPal's simulator sends months that do not exist: those are None too,
+    because a time that cannot be read must not lose the event.
+    """
+    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    day, moment, fraction, zone = match.groups()
+    offset = "+00:00" if zone in (None, "Z", "z") else zone[:3] + ":" + zone[-2:]
+    try:
+        return datetime.fromisoformat(f"{day}T{moment}{(fraction or '.0')[:7]:0<7}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def write_time(moment: datetime) -> str:
+    """ISO 8601 in UTC, whole seconds unless there is a fraction: `2026-03-01T10:00:00Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

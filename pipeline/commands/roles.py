@@ -1,0 +1,248 @@
+"""The roles: web, worker, mailer, scheduler, each a loop; all of them in one process, or one in each."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from pipeline import health, inbox, migrations, reads
+from pipeline import scheduler as scheduling
+from pipeline.broker import BrokerDown
+from pipeline.commands.parts import Parts
+from pipeline.database import StoreDown
+from pipeline.scheduler import Scheduler
+from pipeline.worker import BATCH, Worker, serve
+
+log = structlog.get_logger(__name__)
+
+READ_SECONDS = 2.0  # how often owed questions to PayPal are looked for
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT: finish what is under way, then end."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; whether it is time to stop."""
+        return self._event.wait(seconds)
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.set())
+
+
+def web(parts: Parts, stop: Stop) -> None:
+    """Serve HTTP until told to stop."""
+    server = uvicorn.Server(_uvicorn(parts))
+    with _announcing(parts), _ending(stop, lambda: setattr(server, "should_exit", True)):
+        parts.committer.start()
+        try:
+            asyncio.run(_serve(parts, server))
+        finally:
+            parts.committer.stop()
+    stop.set()
+
+
+def worker(parts: Parts, stop: Stop) -> None:
+    """Handle events until told to stop; a thread beside it asks PayPal what is owed an answer."""
+    threads = [_thread("reader", lambda: _reader(parts, stop))] if parts.settings.reads_paypal else []
+    parts.mail_announcer.start()
+    with parts.broker.inlet("events") as inlet:
+        serve(parts.worker(), inlet, _showing(parts, "worker", stop))
+    parts.mail_announcer.stop()
+    for thread in threads:
+        thread.join()
+
+
+def mailer(parts: Parts, stop: Stop) -> None:
+    """Send mails until told to stop; a thread beside it listens for new ones."""
+    asyncio.run(_mailer(parts, stop))
+
+
+def scheduler(parts: Parts, stop: Stop) -> None:
+    """Run the due jobs until told to stop."""
+    jobs, wait = parts.scheduler(), _showing(parts, "scheduler", stop)
+    while not wait(0.5):
+        jobs.run_due()
+
+
+def everything(parts: Parts, stop: Stop) -> None:
+    """All roles in this process. Without a relay mails stay owed."""
+    migrations.upgrade(parts.database)
+    roles = [worker, scheduler, *([mailer] if parts.settings.smtp_url else [])]
+    threads = [_thread(role.__name__, lambda role=role: _guarded(role, parts, stop)) for role in roles]  # type: ignore[misc]
+    try:
+        web(parts, stop)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def until_idle(parts: Parts, on_round: Callable[[int], None] = lambda done: None) -> None:
+    """Do everything that is due now, in this thread, and return when nothing is. Raises StoreDown."""
+    migrations.upgrade(parts.database)
+    asyncio.run(_until_idle(parts, on_round))
+
+
+async def _until_idle(parts: Parts, on_round: Callable[[int], None]) -> None:
+    events, jobs = parts.worker(), parts.scheduler()
+    post = parts.mailer() if parts.settings.smtp_url else None
+    try:
+        while done := _work(parts, events, jobs) + (await post.send_due() if post else 0):
+            on_round(done)
+    finally:
+        if post is not None:
+            await post.close()
+
+
+def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
+    """One round of everything but the mail; how much there was to do."""
+    with parts.database.transaction() as session:
+        ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+    events.handle(ids)
+    waiting = 0 if parts.broker.exclusive else _drain(parts, events)
+    asked = (
+        reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
+    )
+    return len(ids) + waiting + len(asked) + jobs.remind() + jobs.free_claims() + jobs.tell_operator()
+
+
+def _drain(parts: Parts, events: Worker) -> int:
+    """Handle what waits in the broker."""
+    with parts.broker.inlet("events") as inlet:
+        batch = inlet.take(BATCH, 0.2)
+        if batch is None:
+            return 0
+        events.handle(batch.ids)
+        batch.ack()
+        return len(batch.ids)
+
+
+def _uvicorn(parts: Parts) -> uvicorn.Config:
+    return uvicorn.Config(
+        parts.web().app(),
+        host=parts.settings.web_host,
+        port=parts.settings.web_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        backlog=512,
+        limit_concurrency=1000,
+    )
+
+
+async def _serve(parts: Parts, server: uvicorn.Server) -> None:
+    life = asyncio.create_task(_show_life(parts, "web"))
+    with contextlib.suppress(asyncio.CancelledError):
+        await server.serve()
+    life.cancel()
+
+
+async def _show_life(parts: Parts, role: str) -> None:
+    while True:
+        health.show_life(parts.settings.data_dir, role)
+        await asyncio.sleep(5)
+
+
+async def _mailer(parts: Parts, stop: Stop) -> None:
+    post, bell, ended = parts.mailer(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    listener = _thread("bell", lambda: _listen(parts, stop, lambda: loop.call_soon_threadsafe(bell.set)))
+    watcher = _thread("stop", lambda: (stop.wait(1e9), loop.call_soon_threadsafe(ended.set)))
+    show = _showing(parts, "mailer", stop)
+    try:
+        await post.run(ended, bell, lambda: show(0) and None)
+    finally:
+        await post.close()
+        stop.set()
+        await asyncio.to_thread(lambda: (listener.join(), watcher.join()))
+
+
+def _listen(parts: Parts, stop: Stop, ring: Callable[[], object]) -> None:
+    """Ring when mails are announced. The ids themselves are not needed: what is due stands in the outbox."""
+    with parts.broker.inlet("mails") as inlet:
+        while not stop.wait(0):
+            try:
+                batch = inlet.take(1000, 1.0)
+                if batch is not None:
+                    batch.ack()
+                    ring()
+            except BrokerDown as error:
+                log.warning("broker_down", reason=str(error))
+                stop.wait(1.0)
+
+
+def _reader(parts: Parts, stop: Stop) -> None:
+    with parts.broker.publisher() as publisher:
+        while not stop.wait(READ_SECONDS):
+            try:
+                ids = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+                if ids:
+                    publisher.publish("events", ids)
+            except (StoreDown, BrokerDown) as error:
+                log.warning("reader_waits", reason=str(error))
+
+
+def _showing(parts: Parts, role: str, stop: Stop) -> Callable[[float], bool]:
+    """`stop.wait` that leaves a sign of life, at most once a second."""
+    shown = [0.0]
+
+    def wait(seconds: float) -> bool:
+        now = parts.clock.now().timestamp()
+        if abs(now - shown[0]) >= 1:
+            health.show_life(parts.settings.data_dir, role)
+            shown[0] = now
+        return stop.wait(seconds)
+
+    return wait
+
+
+@contextlib.contextmanager
+def _announcing(parts: Parts) -> Iterator[None]:
+    parts.event_announcer.start()
+    try:
+        yield
+    finally:
+        parts.event_announcer.stop()
+
+
+@contextlib.contextmanager
+def _ending(stop: Stop, end: Callable[[], None]) -> Iterator[None]:
+    """Call `end` from a thread once it is time to stop."""
+    thread = _thread("end", lambda: (stop.wait(1e9), end()))
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _guarded(role: Callable[[Parts, Stop], None], parts: Parts, stop: Stop) -> None:
+    """A role that dies takes the process with it: a supervisor starts it anew, and nothing runs on half."""
+    try:
+        role(parts, stop)
+    except Exception:
+        log.exception("role_died", role=role.__name__)
+        stop.set()
+
+
+def _thread(name: str, target: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,234 @@
+"""The database: one engine, and `transaction()`, the only caller of commit.
+
+SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE) for one machine, PostgreSQL by psycopg 3 at scale; the same code on both.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
+from sqlalchemy.types import TypeDecorator
+
+BUSY_MILLISECONDS = 15_000  # how long SQLite waits for another process's transaction
+
+
+class StoreDown(Exception):
+    """The database cannot be reached, or gave up this transaction; the same work may be tried again later."""
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware `datetime` in UTC, on SQLite too, which knows no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """One engine. `transaction()` to change things, `reading()` to look at them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        # SQLite has one writer. Threads of this process queue here, which is fairer and quicker than its busy wait.
+        self._one_writer: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that is committed at the end, or rolled back whole. Raises StoreDown when the database gave up."""
+        with self._one_writer, _translated(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield session
+            session.commit()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session to look only: it holds no writer back and is rolled back at the end."""
+        with _translated(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def presence(self, name: str) -> "Presence":
+        """A sign of life that ends with this process or its connection, never by a timer; see `is_present`."""
+        if self.is_sqlite:
+            return _FilePresence(self._presence_file(name))
+        return _LockPresence(self.engine, name)
+
+    def is_present(self, name: str) -> bool:
+        """Whether the holder of that presence is still there."""
+        if self.is_sqlite:
+            return _FilePresence.is_held(self._presence_file(name))
+        with _translated(), self.engine.connect() as connection:
+            free = connection.execute(text("SELECT pg_try_advisory_xact_lock(:n)"), {"n": _number(name)}).scalar_one()
+            return not free
+
+    def _presence_file(self, name: str) -> Path:
+        folder = Path(self.url.database or ".").parent / "run"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder / f"{name}.lock"
+
+
+class Presence:
+    """Held from creation until `leave()`, the end of the process, or the loss of its connection."""
+
+    def still_held(self) -> bool:
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        raise NotImplementedError
+
+
+class _FilePresence(Presence):
+    """A file lock: the kernel drops it with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def still_held(self) -> bool:
+        return True
+
+    def leave(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+
+
+class _LockPresence(Presence):
+    """A PostgreSQL advisory lock on a connection of its own: the server drops it with the connection."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        with _translated():
+            self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._connection.execute(text("SELECT pg_advisory_lock(:n)"), {"n": _number(name)})
+
+    def still_held(self) -> bool:
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            return False
+        return True
+
+    def leave(self) -> None:
+        with contextlib.suppress(DBAPIError):
+            self._connection.invalidate()
+            self._connection.close()
+
+
+def insert_new(
+    session: Session,
+    table: type[DeclarativeBase],
+    rows: Sequence[dict[str, Any]],
+    *,
+    returning: InstrumentedAttribute[str],
+) -> list[str]:
+    """Insert the rows that break no unique rule, leave the others; the given column of those that went in."""
+    if not rows:
+        return []
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).on_conflict_do_nothing().returning(returning)
+    return list(session.execute(statement, rows).scalars())
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        # Only the driver's own words: the statement's parameters may be personal data.
+        raise StoreDown(f"the database gave up: {_first_line(error.orig)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreDown(f"the database went away: {_first_line(error.orig)}") from error
+        raise
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+
+
+def _postgresql(url: str) -> Engine:
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=5,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 5, "application_name": "smt-billing"},
+        json_serializer=_json,
+        json_deserializer=orjson.loads,
+    )
+
+
+def _sqlite(url: str) -> Engine:
+    database = make_url(url).database
+    if database and database != ":memory:":
+        Path(database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_MILLISECONDS / 1000, "check_same_thread": False},
+        json_serializer=_json,
+        json_deserializer=orjson.loads,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the writer's place at once: a transaction that began by reading could fail when it comes to write.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -1,0 +1,253 @@
+"""Received events: store once, load, mark, list what is overdue.
+
+`store` is called for a whole group of deliveries inside one transaction. It tells for each what became of it; nothing
+is answered 200 before that transaction is committed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session, defer
+
+from pipeline import event as words
+from pipeline.database import insert_new
+from pipeline.facts import Split
+from pipeline.keys import INDEX, Keyring
+from pipeline.tables import Event, Redelivery
+
+# stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
+# forged: a transmission id we have seen signed another body (its checksum is only a CRC-32, which can be forged).
+Outcome = Literal["stored", "duplicate", "forged"]
+State = Literal["received", "handled", "ignored", "parked"]
+
+GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One body that passed the door. `verdict` says what was found about its signature."""
+
+    split: Split
+    source: Literal["webhook", "import", "read"]
+    verdict: str
+    transmission_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a delivery. `event_id` is to be published if it was stored and is not parked."""
+
+    outcome: Outcome
+    event_id: str
+    publish: bool = False
+
+
+def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
+    """Store each delivery once, in the caller's transaction."""
+    keyring.fetch([INDEX, *(delivery.split.label for delivery in deliveries)])
+    used = _redelivered(session, deliveries)
+    results: list[Stored | None] = [None] * len(deliveries)
+    fresh: dict[str, int] = {}
+    for place, delivery in enumerate(deliveries):
+        if used.get(delivery.transmission_id or "", delivery.split.body_sha256) != delivery.split.body_sha256:
+            results[place] = Stored("forged", delivery.split.id)
+        elif delivery.split.id not in fresh:
+            fresh[delivery.split.id] = place
+    rows = [_row(deliveries[place], keyring, now) for place in fresh.values()]
+    inserted = set(insert_new(session, Event, rows, returning=Event.id))
+    for place, delivery in enumerate(deliveries):
+        if fresh.get(delivery.split.id) == place and delivery.split.id in inserted:
+            results[place] = Stored("stored", delivery.split.id, publish=delivery.split.problem is None)
+    rest = [place for place, result in enumerate(results) if result is None]
+    for place in rest:
+        results[place] = _store_known(session, keyring, deliveries[place], now)
+    return [result for result in results if result is not None]
+
+
+def load(session: Session, ids: Iterable[str]) -> list[Event]:
+    """Lock the received events among these ids, in key order; those another worker holds are left to it."""
+    statement = (
+        select(Event)
+        .where(Event.id.in_(list(ids)), Event.state == "received")
+        .order_by(Event.id)
+        .with_for_update(skip_locked=True)
+    )
+    # The sealed body is for people who look; handlers live on facts and person.
+    return list(session.execute(statement.options(defer(Event.body))).scalars())
+
+
+def open_event(row: Event, keyring: Keyring) -> words.Event:
+    """The event as a handler receives it."""
+    seal = keyring.get(row.label)
+    person = seal.open_json("event.person", row.person) if seal and row.person else {}
+    return words.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
+
+
+def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:
+    """Mark these events done, in the transaction of their effects."""
+    if ids:
+        session.execute(
+            update(Event)
+            .where(Event.id.in_(ids))
+            .values(state=state, done_at=now, due_at=None, reason=reason)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def postpone(session: Session, event_id: str, due_at: datetime, reason: str, *, failed: bool) -> None:
+    """Try this event again at that time; `failed` counts as one of its attempts."""
+    session.execute(
+        update(Event)
+        .where(Event.id == event_id, Event.state == "received")
+        .values(due_at=due_at, reason=reason, attempts=Event.attempts + int(failed))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def wake(session: Session, reason: str, due_at: datetime) -> int:
+    """Events that wait for this reason are due at that time. Returns how many."""
+    waiting = update(Event).where(Event.state == "received", Event.reason == reason).values(due_at=due_at)
+    result = session.execute(waiting.returning(Event.id).execution_options(synchronize_session=False))
+    return len(result.all())
+
+
+def take_due(session: Session, now: datetime, limit: int, again: timedelta = GRACE) -> list[str]:
+    """The ids of received events that are due, each put off so that the next sweep leaves them a while."""
+    due = (
+        select(Event.id)
+        .where(Event.state == "received", Event.due_at <= now)
+        .order_by(Event.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(session.execute(due).scalars())
+    if ids:
+        session.execute(
+            update(Event)
+            .where(Event.id.in_(ids), Event.state == "received")
+            .values(due_at=now + again)
+            .execution_options(synchronize_session=False)
+        )
+    return ids
+
+
+def retry(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
+    """Put parked or ignored events back to be handled, as a person asked. Conflicts and unreadable bodies stay."""
+    statement = (
+        update(Event)
+        .where(Event.id.in_(ids), Event.state.in_(("parked", "ignored")), Event.type != "UNREADABLE")
+        .where(Event.id.not_like("%~%"))
+        .values(state="received", reason=None, attempts=0, due_at=now, done_at=None)
+        .returning(Event.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(session.execute(statement).scalars())
+
+
+def oldest_unhandled(session: Session) -> datetime | None:
+    """When the oldest event that still waits was received, by PayPal or by us put off for a reason alike."""
+    return session.execute(
+        select(func.min(Event.received_at)).where(Event.state == "received", Event.due_at.is_not(None))
+    ).scalar_one()
+
+
+def _redelivered(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
+    """Body hashes by the transmission ids we have seen before."""
+    ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
+    if not ids:
+        return {}
+    first = select(Event.transmission_id, Event.body_sha256).where(Event.transmission_id.in_(ids))
+    later = select(Redelivery.transmission_id, Redelivery.body_sha256).where(Redelivery.transmission_id.in_(ids))
+    return {str(name): body for name, body in session.execute(first.union_all(later))}
+
+
+def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
+    split = delivery.split
+    seal = keyring.get(split.label)
+    facts = {**split.facts, **_references(split, keyring)}
+    return {
+        "id": split.id,
+        "type": split.type,
+        "source": delivery.source,
+        "state": "received" if split.problem is None else "parked",
+        "reason": split.problem,
+        "label": split.label,
+        "facts": facts,
+        "person": seal.seal_json("event.person", split.person) if seal and split.person else None,
+        "body": seal.seal("event.body", split.rest) if seal else None,
+        "body_sha256": split.body_sha256,
+        "content_sha256": split.content_sha256,
+        "verdict": delivery.verdict,
+        "transmission_id": delivery.transmission_id,
+        "occurred_at": split.occurred_at,
+        "received_at": now,
+        "due_at": _due_at(delivery, now),
+        "attempts": 0,
+        "done_at": None if split.problem is None else now,
+    }
+
+
+def _due_at(delivery: Delivery, now: datetime) -> datetime | None:
+    """A webhook's id is published right away; the others are picked up by the next sweep."""
+    if delivery.split.problem is not None:
+        return None
+    return now + GRACE if delivery.source == "webhook" else now
+
+
+def _references(split: Split, keyring: Keyring) -> dict[str, str]:
+    """Who it is about, as keyed hashes: `custom_id` may be anything the vendor put there, an e-mail address too."""
+    named = {"custom_ref": split.person.get("custom"), "payer_ref": split.person.get("payer")}
+    return {
+        fact: f"{fact[0]}{keyring.digest(INDEX, f'{fact}:{value}').hex()[:30]}"
+        for fact, value in named.items()
+        if value
+    }
+
+
+def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:
+    """A delivery whose event or transmission is known: a duplicate, a conflict, or a forgery."""
+    split, transmission = delivery.split, delivery.transmission_id
+    known = session.execute(
+        select(Event.id, Event.body_sha256, Event.content_sha256, Event.transmission_id).where(
+            or_(Event.id == split.id, Event.transmission_id == transmission)
+        )
+    ).all()
+    if any(
+        row.transmission_id == transmission and row.body_sha256 != split.body_sha256 for row in known if transmission
+    ):
+        return Stored("forged", split.id)
+    same = [row for row in known if row.id == split.id]
+    if same and split.body_sha256 != same[0].body_sha256 and split.content_sha256 != same[0].content_sha256:
+        return _store_conflict(session, keyring, delivery, now)
+    if transmission and all(row.transmission_id != transmission for row in known):
+        _remember(session, delivery, now)
+    return Stored("duplicate", split.id)
+
+
+def _store_conflict(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:
+    """Keep the second body under a known id, parked, beside the first."""
+    row = _row(delivery, keyring, now)
+    seal = keyring.get(delivery.split.label)
+    row.update(
+        id=f"{delivery.split.id}~{delivery.split.content_sha256[:12]}",
+        state="parked",
+        reason=f"conflict: another body under the known id {delivery.split.id}",
+        due_at=None,
+        done_at=now,
+        body=seal.seal("event.body", delivery.split.rest) if seal else None,
+    )
+    made = insert_new(session, Event, [row], returning=Event.id)
+    return Stored("stored" if made else "duplicate", row["id"])
+
+
+def _remember(session: Session, delivery: Delivery, now: datetime) -> None:
+    row = {
+        "transmission_id": delivery.transmission_id,
+        "event_id": delivery.split.id,
+        "body_sha256": delivery.split.body_sha256,
+        "received_at": now,
+    }
+    insert_new(session, Redelivery, [row], returning=Redelivery.transmission_id)

@@ -1,0 +1,180 @@
+"""1. POST from PayPal: verify, store, publish the id, answer.
+
+Concurrent requests share one transaction (group commit): a committer thread takes all deliveries that wait, stores them
+together, and only when that is durable are they answered 200. Then their ids are published, in groups, by a thread
+of its own, so that a slow broker delays nobody; if that fails, a sweep publishes them later.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline import inbox
+from pipeline.broker import Broker, BrokerDown, Queue
+from pipeline.clock import Clock
+from pipeline.database import Database, StoreDown
+from pipeline.facts import split
+from pipeline.inbox import Delivery, Stored
+from pipeline.keys import Keyring, MasterKey
+from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.signature import Transmission, verify
+
+log = structlog.get_logger(__name__)
+
+GROUP = 256  # deliveries in one transaction at most
+SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
+
+
+class Forged(Exception):
+    """A transmission id that signed another body before: somebody reuses a signature."""
+
+
+class Door:
+    """Judges deliveries and has them stored."""
+
+    def __init__(
+        self, certificates: Certificates, committer: "Committer", webhook_ids: Sequence[str], *, accept_simulator: bool
+    ) -> None:
+        self._certificates, self._committer = certificates, committer
+        self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
+
+    async def receive(self, headers: Mapping[str, str], body: bytes) -> Stored:
+        """Verify and store one delivery; returns once it is durable.
+
+        Raises Malformed, Refused and Unavailable of `paypal.errors`, Forged, and StoreDown.
+        """
+        transmission = Transmission.read(headers)
+        url = transmission.cert_url
+        key = self._certificates.known(url) or await self._certificates.get(url)
+        webhook_id = verify(transmission, body, self._webhook_ids, key)
+        verdict = "signed by PayPal's simulator" if webhook_id == SIMULATOR else f"signed for webhook {webhook_id}"
+        stored = await self._committer.store(Delivery(split(body), "webhook", verdict, transmission.id))
+        if stored.outcome == "forged":
+            log.error("forged", transmission_id=transmission.id, event_id=stored.event_id)
+            raise Forged(f"transmission {transmission.id} signed another body before")
+        return stored
+
+
+@dataclass(slots=True)
+class _Waiting:
+    delivery: Delivery
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[Stored]"
+
+
+class Committer:
+    """The thread that stores deliveries, many in one transaction."""
+
+    def __init__(
+        self, database: Database, master: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
+    ) -> None:
+        self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Store what waits, then end."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    async def store(self, delivery: Delivery) -> Stored:
+        """Store one delivery, together with those that come at the same time. Raises StoreDown."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Stored] = loop.create_future()
+        self._waiting.put(_Waiting(delivery, loop, answer))
+        return await answer
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            group = [first]
+            ended = False
+            while len(group) < GROUP and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    ended = True
+                    break
+                group.append(following)
+            self._commit(group)
+            if ended:
+                return
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        try:
+            stored = self._store([waiting.delivery for waiting in group])
+        except Exception as error:
+            failure = error if isinstance(error, StoreDown) else StoreDown(f"storing failed: {type(error).__name__}")
+            log.error("store_failed", events=len(group), reason=str(failure))
+            _answer(group, [failure] * len(group))
+            return
+        _answer(group, stored)
+        self._on_stored([item.event_id for item in stored if item.publish])
+
+    def _store(self, deliveries: list[Delivery]) -> list[Stored]:
+        now = self._clock.now()
+        with self._database.transaction() as session:
+            return inbox.store(session, Keyring(self._master, session, now), deliveries, now)
+
+
+def _answer(group: list[_Waiting], results: Sequence[Stored | Exception]) -> None:
+    """Hand the results over to the event loop, in one call for the whole group."""
+    loop = group[0].loop
+    pairs = [(waiting.answer, result) for waiting, result in zip(group, results, strict=True)]
+    loop.call_soon_threadsafe(_resolve, pairs)
+
+
+def _resolve(pairs: "list[tuple[asyncio.Future[Stored], Stored | Exception]]") -> None:
+    for answer, result in pairs:
+        if answer.done():  # the client hung up; what is stored stays stored
+            continue
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+
+class Announcer:
+    """The thread that publishes ids in groups. What it cannot publish, a sweep will."""
+
+    def __init__(self, broker: Broker, queue_name: Queue) -> None:
+        self._broker, self._queue = broker, queue_name
+        self._waiting: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"announcer of {queue_name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish what waits, then end."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def announce(self, ids: list[str]) -> None:
+        """Have these ids published; returns at once."""
+        if ids:
+            self._waiting.put(ids)
+
+    def _run(self) -> None:
+        with self._broker.publisher() as publisher:
+            while (ids := self._take()) is not None:
+                try:
+                    publisher.publish(self._queue, ids)
+                except BrokerDown as error:
+                    log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))
+
+    def _take(self) -> list[str] | None:
+        """All ids that wait, as one group; None at the end."""
+        ids = self._waiting.get()
+        while ids is not None and len(ids) < GROUP and not self._waiting.empty():
+            more = self._waiting.get()
+            if more is None:
+                self._waiting.put(None)
+                break
+            ids = ids + more
+        return ids

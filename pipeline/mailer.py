@@ -1,0 +1,215 @@
+"""Claim -> render -> smtp -> settle.
+
+A mail is claimed, rendered and frozen in one transaction, sent, and settled in another. What was frozen stays the same
+for every further try, unless DATA never began. A mailer that dies takes its claims with it, not a timer: see
+`Database.presence`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from pipeline import outbox, register
+from pipeline.clock import Clock
+from pipeline.database import Database, Presence, StoreDown
+from pipeline.keys import Keyring, MasterKey, Seal
+from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
+from pipeline.render import RenderError, Templates
+from pipeline.smtp import Relay, Reply
+from pipeline.tables import Mail, Subscription
+
+log = structlog.get_logger(__name__)
+
+CLAIM = 50  # mails at once: what a death in the middle would leave in doubt
+POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who the mails are from. `operator` gets the mails that are not for customers."""
+
+    name: str
+    address: str
+    reply_to: str
+    envelope_domain: str
+    locale: str
+    operator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One mail, ready to be handed to the relay."""
+
+    id: str
+    kind: str
+    attempts: int
+    envelope_sender: str
+    recipient: str
+    data: bytes
+
+
+class Mailer:
+    """Sends what is owed. One per process; its presence tells others that what it claims is being sent."""
+
+    def __init__(
+        self, database: Database, master: MasterKey, clock: Clock, templates: Templates, relay: Relay, sender: Sender
+    ) -> None:
+        self._database, self._master, self._clock = database, master, clock
+        self._templates, self._relay, self._sender = templates, relay, sender
+        self._holder, self._presence = "", None  # type: tuple[str, Presence | None]
+
+    async def send_due(self) -> int:
+        """Send one claim's worth of what is due; how many. Raises StoreDown: then nothing was claimed, or what was
+        claimed is settled by whoever finds that we are gone."""
+        letters = await asyncio.to_thread(self._claim)
+        replies = await asyncio.gather(*(self._send(letter) for letter in letters))
+        if letters:
+            await asyncio.to_thread(self._settle, list(zip(letters, replies, strict=True)))
+        return len(letters)
+
+    async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], None]) -> None:
+        """Send until told to stop; woken by the bell, else looking every second."""
+        while not stop.is_set():
+            alive()
+            try:
+                if await self.send_due():
+                    continue
+            except StoreDown as error:
+                log.warning("store_down", reason=str(error))
+            bell.clear()
+            await _first_of(stop, bell, seconds=POLL_SECONDS)
+
+    async def close(self) -> None:
+        await self._relay.close()
+        if self._presence is not None:
+            self._presence.leave()
+
+    async def _send(self, letter: Letter) -> Reply:
+        return await self._relay.send(letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id)
+
+    # -- claim
+
+    def _claim(self) -> list[Letter]:
+        self._be_present()
+        with self._database.transaction() as session:
+            now = self._clock.now()
+            keyring = Keyring(self._master, session, now)
+            rows = outbox.claim(session, self._holder, now, CLAIM)
+            keyring.fetch([row.label for row in rows])
+            people = _subscriptions(session, rows)
+            letters = [self._letter(row, people.get(row.subscription_id or ""), keyring, now) for row in rows]
+            return [letter for letter in letters if letter is not None]
+
+    def _be_present(self) -> None:
+        """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
+        if self._presence is None or not self._presence.still_held():
+            if self._presence is not None:
+                self._presence.leave()
+            self._holder = f"mailer-{secrets.token_hex(8)}"
+            self._presence = self._database.presence(self._holder)
+
+    def _letter(self, row: Mail, subscription: Subscription | None, keyring: Keyring, now: datetime) -> Letter | None:
+        """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
+        seal = keyring.get(row.label)
+        if seal is None:
+            return _withhold(row, "the person has been erased")
+        try:
+            if row.frozen is None and not self._freeze(row, subscription, seal, now):
+                return None
+        except (RenderError, BadEnvelope, Forged) as error:
+            log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=str(error))
+            row.state, row.reason, row.due_at = "failed", str(error), None
+            return None
+        recipient = seal.open("mail.recipient", row.recipient or b"").decode()
+        data = seal.open("mail.frozen", row.frozen or b"")
+        return Letter(row.id, row.kind, row.attempts, self._envelope_sender(row.id), recipient, data)
+
+    def _freeze(self, row: Mail, subscription: Subscription | None, seal: Seal, now: datetime) -> bool:
+        address, name = self._addressee(row, subscription, seal)
+        if not address:
+            row.state, row.due_at = "owed", None  # waits for an address
+            return False
+        facts = seal.open_json("mail.facts", row.facts) or {}
+        rendered = self._templates.render(row.kind, {**facts, "customer_name": name})
+        row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
+        data = build(rendered, envelope=self._envelope(row, address, name, now))
+        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", address.encode())
+        return True
+
+    def _addressee(self, row: Mail, subscription: Subscription | None, seal: Seal) -> tuple[str, str]:
+        """Address and name; "" for what is not known or cannot be an address."""
+        if row.subscription_id is None:
+            return self._sender.operator, ""
+        known: dict[str, Any] = seal.open_json("subscription.person", subscription and subscription.person) or {}
+        address = register.value(known, "email") or ""
+        if address and not valid_address(address):
+            raise BadEnvelope("PayPal's e-mail address of this customer cannot be written to; correct it")
+        names = (register.value(known, "given_name"), register.value(known, "surname"))
+        return address, " ".join(name for name in names if name)
+
+    def _envelope(self, row: Mail, address: str, name: str, now: datetime) -> Envelope:
+        return Envelope(
+            token=row.id,
+            sender_name=self._sender.name,
+            sender_address=self._sender.address,
+            recipient_name=name,
+            recipient_address=address,
+            reply_to=self._sender.reply_to,
+            date=now,
+            message_id=row.message_id or "",
+            locale=self._sender.locale,
+            kind=row.kind,
+        )
+
+    def _envelope_sender(self, token: str) -> str:
+        """Unique per mail, so that bounces and the relay's log can be matched with it (RFC 5321 section 4.4)."""
+        return f"b+{token}@{self._sender.envelope_domain}"
+
+    # -- settle
+
+    def _settle(self, outcomes: Sequence[tuple[Letter, Reply]]) -> None:
+        with self._database.transaction() as session:
+            for letter, reply in outcomes:
+                outbox.settle(session, letter.id, self._holder, self._outcome(letter, reply))
+        for letter, reply in outcomes:
+            log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
+
+    def _outcome(self, letter: Letter, reply: Reply) -> dict[str, Any]:
+        now = self._clock.now()
+        match reply.outcome:
+            case "sent":
+                return {"state": "sent", "sent_at": now, "reply": reply.text, "due_at": None, "reason": None}
+            case "failed":
+                return {"state": "failed", "reply": reply.text, "reason": reply.text, "due_at": None}
+            case "doubt":
+                reason = f"the connection was lost after DATA: {reply.text}"
+                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": None}
+        again = outbox.next_try(letter.attempts, now)
+        # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
+        thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
+        state = "owed" if again else "failed"
+        return {"state": state, "reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+
+
+def _subscriptions(session: Session, rows: Sequence[Mail]) -> dict[str, Subscription]:
+    ids = {row.subscription_id for row in rows if row.subscription_id}
+    found = session.query(Subscription).filter(Subscription.id.in_(ids)) if ids else []
+    return {row.id: row for row in found}
+
+
+def _withhold(row: Mail, reason: str) -> None:
+    row.state, row.reason, row.due_at = "withheld", reason, None
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+    """Wait for any of these, or so many seconds."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

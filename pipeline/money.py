@@ -1,0 +1,93 @@
+"""Money is an integer count of minor units and an ISO 4217 currency. Never a float.
+
+How many digits a currency has is PayPal's own table, not ISO's or CLDR's: PayPal refuses decimals for HUF, JPY and TWD
+(https://developer.paypal.com/reference/currency-codes/).
+"""
+
+import re
+from copy import copy
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cache
+
+from babel import Locale
+from babel.numbers import NumberPattern
+
+NO_DIGITS = frozenset({"HUF", "JPY", "TWD"})
+LARGEST = 10**15  # in minor units: far above any price, far below what a 64-bit column holds
+
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,9})?|\.\d{1,9})", re.ASCII)
+
+
+class NotMoney(ValueError):
+    """The text is not an amount in that currency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """`amount` in minor units (1999 is 19.99 USD and 1999 JPY), `currency` as ISO 4217."""
+
+    amount: int
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{write_amount(self)} {self.currency}"
+
+    def __neg__(self) -> "Money":
+        return Money(-self.amount, self.currency)
+
+    def __abs__(self) -> "Money":
+        return Money(abs(self.amount), self.currency)
+
+
+def digits(currency: str) -> int:
+    """How many digits PayPal allows after the point for this currency."""
+    return 0 if currency in NO_DIGITS else 2
+
+
+def read_amount(text: object, currency: object) -> Money:
+    """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, also for more digits than the currency has."""
+    if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
+        raise NotMoney(f"not an ISO 4217 currency: {str(currency)[:20]!r}")
+    if not isinstance(text, str | int) or isinstance(text, bool) or not _NUMBER.fullmatch(str(text).strip()):
+        raise NotMoney(f"not an amount: {str(text)[:40]!r}")
+    return Money(_minor(str(text).strip(), currency), currency)
+
+
+def _minor(text: str, currency: str) -> int:
+    try:
+        scaled = Decimal(text).scaleb(digits(currency))
+    except InvalidOperation as error:  # pragma: no cover - the pattern has refused it before
+        raise NotMoney(f"not an amount: {text!r}") from error
+    if scaled != scaled.to_integral_value():
+        raise NotMoney(f"{text} has more digits than {currency} allows")
+    if abs(scaled) > LARGEST:
+        raise NotMoney(f"{text} {currency} is larger than any amount we book")
+    return int(scaled)
+
+
+def write_amount(money: Money) -> str:
+    """The exact text PayPal expects: two digits, or none for HUF, JPY and TWD."""
+    return f"{Decimal(money.amount).scaleb(-digits(money.currency)):.{digits(money.currency)}f}"
+
+
+def show(money: Money, locale: str = "en_US") -> str:
+    """For people: `$19.99 USD`, `19,99 €`. The currency's code is added where its sign alone could mean several."""
+    number = Decimal(money.amount).scaleb(-digits(money.currency))
+    text = _pattern(locale, digits(money.currency)).apply(
+        number, locale, currency=money.currency, currency_digits=False
+    )
+    return f"{text} {money.currency}" if _ambiguous(text) else text
+
+
+@cache
+def _pattern(locale: str, decimals: int) -> NumberPattern:
+    """The locale's way to write a price, with PayPal's number of digits instead of CLDR's."""
+    pattern = copy(Locale.parse(locale).currency_formats["standard"])
+    pattern.frac_prec = (decimals, decimals)
+    return pattern
+
+
+def _ambiguous(text: str) -> bool:
+    return "$" in text or "kr" in text or "¥" in text

@@ -1,0 +1,194 @@
+"""Which mail a piece of news deserves, what it says, and whether it still is news.
+
+Keys are made of stable ids and PayPal's times, never of formatted text, so the same news is owed once however often
+and in whatever order it is told.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pipeline import outbox, register
+from pipeline.books import Books
+from pipeline.clock import write_time
+from pipeline.event import Event
+from pipeline.subscription import Move, terms_of
+from pipeline.tables import Payment, Plan, Refund, Subscription
+
+STATUS_MAILS = {
+    "ACTIVE": "account_setup",
+    "SUSPENDED": "subscription_suspended",
+    "CANCELLED": "subscription_cancelled",
+}
+TOLD_BY = {
+    "ACTIVE": ("BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.RE-ACTIVATED"),
+    "SUSPENDED": ("BILLING.SUBSCRIPTION.SUSPENDED",),
+    "CANCELLED": ("BILLING.SUBSCRIPTION.CANCELLED",),
+}
+
+
+def for_status(books: Books, event: Event, move: Move | None) -> None:
+    """The mail for the status an event tells: when it moved, or when telling it is what the event is for."""
+    status = event.facts.get("status")
+    kind = STATUS_MAILS.get(status or "")
+    if kind is None or not (move or event.type in TOLD_BY[str(status)]):
+        return
+    row, at = books.subscription(event.facts["subscription"]), event.time("status_at") or event.need_time("at")
+    # A customer is welcomed and seen off once; a subscription can be suspended again.
+    key = f"{kind}:{row.id}" + (f":{write_time(at)}" if kind == "subscription_suspended" else "")
+    overtaken = _overtaken_by_status(row, str(status), at)
+    _owe(books, kind, key, row, _status_facts(books, row, str(status), at), event, at, overtaken)
+
+
+def for_sale(books: Books, event: Event, payment: Payment) -> None:
+    """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
+    if payment.subscription_id is None:
+        return
+    row = books.subscription(payment.subscription_id)
+    at = event.need_time("at")
+    if payment.status == "denied":
+        facts = _failure_facts(books, row, _money(payment), at, None, event.facts.get("reason"))
+        _owe(books, "payment_failed", f"payment_failed:{payment.id}", row, facts, event, at, None)
+    elif payment.status not in (None, "pending"):
+        _owe(books, "receipt", f"receipt:{payment.id}", row, _receipt_facts(books, row, payment), event, at, None)
+        for_refunds(books, event, payment)
+
+
+def for_failure(books: Books, event: Event) -> None:
+    """Dunning: a charge attempt failed."""
+    row = books.subscription(event.need("subscription"))
+    at = event.time("failed_at") or event.need_time("at")
+    facts = _failure_facts(
+        books,
+        row,
+        _pair(event.facts.get("failed_amount")),
+        at,
+        event.time("retry_at"),
+        event.facts.get("failed_reason"),
+    )
+    overtaken = _overtaken_by_payment(books, row, at) or _overtaken_by_end(row, at)
+    _owe(books, "payment_failed", f"payment_failed:{row.id}:{write_time(at)}", row, facts, event, at, overtaken)
+
+
+def for_refunds(books: Books, event: Event, payment: Payment) -> None:
+    """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
+    if payment.subscription_id is None or payment.amount is None:
+        return
+    row = books.subscription(payment.subscription_id)
+    for refund in books.refunds_of(payment.id):
+        if refund.kind == "refund" and "refund" in refund.known:
+            facts = _refund_facts(books, row, payment, refund)
+            _owe(books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, event, refund.occurred_at, None)
+
+
+def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.Owed:
+    """The reminder that a renewal is `days` days away, for the scheduler."""
+    renews_at = write_time(row.next_billing_at) if row.next_billing_at else ""
+    terms = terms_of(row, plan)
+    price = terms.price if terms else None
+    facts = {
+        "subscription": row.id,
+        "plan": (plan and plan.name) or "",
+        "renews_at": renews_at,
+        "amount": price and {"amount": price.amount, "currency": price.currency},
+        "days": days,
+    }
+    return outbox.Owed("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
+
+
+def _owe(
+    books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], event: Event, at: datetime,
+    overtaken: str | None,
+) -> None:  # fmt: skip
+    has_address = register.value(books.person(row.id), "email") is not None
+    withheld = overtaken or _too_old(books, max(at, event.occurred_at or at))
+    books.owe(outbox.Owed(kind, key, row.id, facts, has_address, withheld))
+
+
+def _too_old(books: Books, at: datetime) -> str | None:
+    if books.now - at <= outbox.TOO_OLD:
+        return None
+    return f"older than {outbox.TOO_OLD.days} days when it reached us: it happened on {at:%Y-%m-%d}"
+
+
+def _overtaken_by_status(row: Subscription, status: str, at: datetime) -> str | None:
+    """The status told is no longer the one it has; or it is again, and this is about the time before."""
+    told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
+    return None if row.status == status and not told_again else _overtaken(row)
+
+
+def _overtaken_by_end(row: Subscription, at: datetime) -> str | None:
+    """Nobody is asked to pay for what was suspended or ended since."""
+    moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
+    return _overtaken(row) if moved_on else None
+
+
+def _overtaken_by_payment(books: Books, row: Subscription, at: datetime) -> str | None:
+    paid = [
+        payment.occurred_at
+        for payment in books.payments_of(row.id)
+        if payment.status not in (None, "pending", "denied") and payment.occurred_at and payment.occurred_at > at
+    ]
+    return f"overtaken: a payment came on {min(paid):%Y-%m-%d}" if paid else None
+
+
+def _overtaken(row: Subscription) -> str:
+    return f"overtaken: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
+
+
+def _about(books: Books, row: Subscription) -> dict[str, Any]:
+    plan = books.plan(row.plan_id)
+    return {"subscription": row.id, "plan": (plan and plan.name) or ""}
+
+
+def _status_facts(books: Books, row: Subscription, status: str, at: datetime) -> dict[str, Any]:
+    paid = _when(row.paid_through)
+    facts: dict[str, dict[str, Any]] = {
+        "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
+        "SUSPENDED": {
+            "suspended_at": write_time(at),
+            "paid_through": paid,
+            "balance": _pair(register.value(row.known, "outstanding"), nothing=None),
+        },
+        "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
+    }
+    return _about(books, row) | facts[status]
+
+
+def _receipt_facts(books: Books, row: Subscription, payment: Payment) -> dict[str, Any]:
+    return _about(books, row) | {
+        "payment": payment.id,
+        "amount": _money(payment),
+        "paid_at": _when(payment.occurred_at),
+        "paid_through": _when(row.paid_through),
+    }
+
+
+def _failure_facts(
+    books: Books, row: Subscription, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
+) -> dict[str, Any]:
+    return _about(books, row) | {
+        "amount": amount, "failed_at": write_time(at), "retry_at": _when(retry_at), "reason": reason,
+    }  # fmt: skip
+
+
+def _refund_facts(books: Books, row: Subscription, payment: Payment, refund: Refund) -> dict[str, Any]:
+    return _about(books, row) | {
+        "refund": refund.id,
+        "payment": payment.id,
+        "amount": {"amount": refund.amount, "currency": refund.currency},
+        "paid": _money(payment),
+        "refunded_at": write_time(refund.occurred_at),
+        "in_full": payment.amount is not None and payment.refunded >= payment.amount,
+    }
+
+
+def _money(payment: Payment) -> dict[str, Any] | None:
+    return None if payment.amount is None else {"amount": payment.amount, "currency": payment.currency}
+
+
+def _pair(pair: Any, nothing: Any = None) -> dict[str, Any] | None:
+    return {"amount": pair[0], "currency": pair[1]} if pair and pair[0] > 0 else nothing
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else write_time(moment)

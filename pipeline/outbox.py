@@ -1,0 +1,143 @@
+"""Mails owed: added with an idempotency key in the caller's transaction, claimed, settled.
+
+States: owed -> sending -> sent; back to owed for another try; failed (the relay refused for good, or it cannot be
+rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.database import insert_new
+from pipeline.keys import TOKENS, Keyring
+from pipeline.tables import Mail
+
+State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
+TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
+
+# After each failed try; a day after the last the relay has been away for two days, and a person should look.
+DELAYS = (
+    timedelta(minutes=1),
+    timedelta(minutes=5),
+    timedelta(minutes=15),
+    timedelta(hours=1),
+    timedelta(hours=4),
+    timedelta(hours=12),
+    timedelta(hours=24),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A mail to be owed. `facts` are JSON; `subscription_id` says to whom, None is the operator."""
+
+    kind: str
+    key: str
+    subscription_id: str | None
+    facts: Mapping[str, Any]
+    has_address: bool = True
+    withheld: str | None = None  # why it is not to be sent
+
+
+def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime) -> list[str]:
+    """Add those whose key is new. The ids of those that are to be sent now."""
+    if not mails:
+        return []
+    labels = keyring.fetch([TOKENS, *(mail.subscription_id or OPERATOR for mail in mails)])
+    rows = [
+        _row(mail, keyring, now)
+        for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
+        if labels[mail.subscription_id or OPERATOR] is not None
+    ]
+    made = set(insert_new(session, Mail, rows, returning=Mail.id))
+    return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
+
+
+def token(keyring: Keyring, key: str) -> str:
+    """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
+    return base64.b32encode(keyring.digest(TOKENS, key)).decode().lower()[:26]
+
+
+def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail]:
+    """Take mails that are due, for this holder; committed before any of them is sent."""
+    due = (
+        select(Mail.id)
+        .where(Mail.state == "owed", Mail.due_at <= now)
+        .order_by(Mail.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(session.execute(due).scalars())
+    if not ids:
+        return []
+    session.execute(
+        update(Mail)
+        .where(Mail.id.in_(ids))
+        .values(state="sending", holder=holder, attempts=Mail.attempts + 1, reason=None)
+        .execution_options(synchronize_session=False)
+    )
+    return list(session.execute(select(Mail).where(Mail.id.in_(ids)).order_by(Mail.due_at)).scalars())
+
+
+def settle(session: Session, mail_id: str, holder: str, values: Mapping[str, Any]) -> bool:
+    """Write how it ended. Only its holder may, also when it was taken for dead meanwhile: then it knows better."""
+    result = session.execute(
+        update(Mail)
+        .where(Mail.id == mail_id, Mail.holder == holder, Mail.state.in_(("sending", "doubt")))
+        .values(**values)
+        .returning(Mail.id)
+        .execution_options(synchronize_session=False)
+    )
+    return result.first() is not None
+
+
+def next_try(attempts: int, now: datetime) -> datetime | None:
+    """When to try again after so many tries; None: no more."""
+    return now + DELAYS[attempts - 1] if attempts <= len(DELAYS) else None
+
+
+def holders(session: Session) -> list[str]:
+    """Who is sending something, by their own account."""
+    return list(session.execute(select(Mail.holder).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
+
+
+def abandon(session: Session, holder: str, reason: str) -> int:
+    """What a dead holder was sending may have gone out or not: doubt. Returns how many."""
+    result = session.execute(
+        update(Mail)
+        .where(Mail.state == "sending", Mail.holder == holder)
+        .values(state="doubt", reason=reason)
+        .returning(Mail.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(result.all())
+
+
+def oldest_unsent(session: Session, now: datetime) -> datetime | None:
+    """Since when the oldest mail that could go out has been waiting."""
+    return session.execute(
+        select(func.min(Mail.created_at)).where(Mail.state == "owed", Mail.due_at.is_not(None), Mail.due_at <= now)
+    ).scalar_one()
+
+
+def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
+    label = mail.subscription_id or OPERATOR
+    return {
+        "id": token(keyring, mail.key),
+        "key": mail.key,
+        "kind": mail.kind,
+        "label": label,
+        "subscription_id": mail.subscription_id,
+        "state": "withheld" if mail.withheld else "owed",
+        "reason": mail.withheld,
+        "facts": keyring.own(label).seal_json("mail.facts", dict(mail.facts)),
+        "attempts": 0,
+        "created_at": now,
+        "due_at": now if mail.has_address and not mail.withheld else None,
+    }

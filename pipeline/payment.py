@@ -1,0 +1,107 @@
+"""Money that came and money given back: one row per sale, one per refund, the sums always reckoned from all of them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from pipeline import register, subscription
+from pipeline.books import Books
+from pipeline.event import Event, Park, Read
+from pipeline.tables import Payment, Refund
+
+SaleStatus = Literal["pending", "completed", "denied"]
+RefundKind = Literal["refund", "reversal"]
+
+# What is decided outranks what is pending, whatever the times say; then the later counts, at equal times the larger.
+DECIDED: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
+FIELDS = ("subscription", "amount", "fee", "created_at")
+NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
+
+
+def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
+    """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
+    row, at = books.payment(event.need("sale")), event.need_time("at")
+    event.need("amount")
+    _check_sign(event)
+    row.known = register.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
+    _decide(row, status, at)
+    _update(books, row)
+    if row.subscription_id:
+        subscription.touch(books, row.subscription_id, event)
+    return row
+
+
+def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
+    """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
+
+    Raises Read where neither the event nor we know which sale it is of.
+    """
+    refund = books.refund(event.need("refund")) or _new_refund(books, event)
+    at = event.need_time("at")
+    told = {"state": event.facts.get("state"), "total": event.facts.get("refunded_total"), kind or "read": True}
+    refund.known = register.merge(refund.known, at, told)
+    refund.kind = "reversal" if "reversal" in refund.known else "refund"
+    payment = books.payment(refund.payment_id)
+    _update(books, payment)
+    if payment.subscription_id:
+        subscription.update(books, books.subscription(payment.subscription_id))
+    return payment
+
+
+def given_back(refunds: Sequence[Refund], currency: str | None) -> int:
+    """Minor units given back so far. PayPal's running sum counts too: a refund's own event may have been lost."""
+    counted = [row for row in refunds if row.currency == currency and _is_given(row)]
+    totals = [total[0] for row in counted if (total := register.value(row.known, "total")) and total[1] == currency]
+    return max([sum(row.amount for row in counted), *totals], default=0)
+
+
+def _new_refund(books: Books, event: Event) -> Refund:
+    amount, at = event.need("amount"), event.need_time("created_at")
+    sale = event.facts.get("sale")
+    if sale is None:
+        raise Read("refund", event.facts["refund"])
+    row = Refund(
+        id=event.facts["refund"], known={}, payment_id=sale, kind="refund",
+        amount=amount[0], currency=amount[1], occurred_at=at,
+    )  # fmt: skip
+    books.add_refund(row)
+    return row
+
+
+def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
+    known, since = register.value(row.known, "status"), register.time_of(row.known, "status")
+    if known is None or since is None:
+        row.known = register.merge(row.known, at, {"status": status})
+    elif (DECIDED[status], at, status != "denied") > (DECIDED[known], since, known != "denied"):
+        kept = {field: entry for field, entry in row.known.items() if field != "status"}
+        row.known = register.merge(kept, at, {"status": status})
+
+
+def _update(books: Books, row: Payment) -> None:
+    """Set the columns to what is known of the sale and its refunds."""
+    known = row.known
+    row.subscription_id = register.value(known, "subscription")
+    row.amount, row.currency = register.value(known, "amount") or (None, None)
+    row.fee = (register.value(known, "fee") or [None])[0]
+    created_at = register.value(known, "created_at")
+    row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
+    refunds = books.refunds_of(row.id)
+    row.refunded = given_back(refunds, row.currency)
+    row.status = _status(register.value(known, "status"), row, refunds)
+
+
+def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str | None:
+    if decided != "completed" or row.refunded == 0 or row.amount is None:
+        return decided
+    if row.refunded < row.amount:
+        return "partially_refunded"
+    return "reversed" if any(refund.kind == "reversal" for refund in refunds) else "refunded"
+
+
+def _is_given(refund: Refund) -> bool:
+    return register.value(refund.known, "state") not in NOT_GIVEN
+
+
+def _check_sign(event: Event) -> None:
+    if event.facts["amount"][0] < 0:
+        raise Park(f"{event.type} has a negative amount")

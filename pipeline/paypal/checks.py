@@ -1,0 +1,131 @@
+"""Why is this delivery refused? The checks of a webhook's signature one by one, with what each of them saw.
+
+For the command `smt-billing paypal verify`: a delivery saved by the operator is judged as the ingress would judge it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from pipeline.clock import write_time
+from pipeline.paypal import certificates
+from pipeline.paypal.certificates import Anchors, Leaf
+from pipeline.paypal.errors import Malformed, Refused, Unavailable
+from pipeline.paypal.signature import Transmission, judge_algorithm, verify
+
+SIMULATOR = "WEBHOOK_ID"  # PayPal's simulator signs with this very word (https://developer.paypal.com/api/rest/webhooks/simulator/)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its name, whether it passed, and what it saw."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    body: bytes
+    headers: Mapping[str, str]
+    webhook_id: str
+    at: datetime
+
+
+def check_delivery(
+    body: bytes,
+    headers: Mapping[str, str],
+    webhook_id: str,
+    *,
+    cert_pem: bytes | None,
+    anchors: Path | None,
+    at: datetime,
+    fetch: Callable[[str], bytes] = certificates.fetch_certificate,
+) -> list[Check]:
+    """Run the checks in order, up to the first that fails; the last one tells the outcome.
+
+    With `cert_pem` the address of the certificate is not judged; without, the certificate is fetched from it. With
+    `anchors`, a PEM file, the chain is checked too. `at` is the time at which the certificate must be valid. Raises
+    SettingsError when the anchors cannot be read.
+    """
+    trusted = Anchors.load(anchors) if anchors else None
+    return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at), cert_pem, trusted, fetch)))
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """Read saved headers: a JSON object, or one `Name: value` per line. Raises Malformed."""
+    if not text.lstrip().startswith("{"):
+        lines = (line.partition(":") for line in text.splitlines() if ":" in line)
+        return {name.strip(): value.strip() for name, _, value in lines}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the headers are neither JSON nor one `Name: value` per line") from error
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def _until_failure(checks: Iterator[Check]) -> Iterator[Check]:
+    try:
+        yield from checks
+    except Malformed as error:
+        yield Check("headers", False, str(error))
+    except Refused as error:
+        yield Check(error.check, False, str(error))
+    except Unavailable as error:
+        yield Check("certificate", False, str(error))
+
+
+def _run(
+    delivery: _Delivery, cert_pem: bytes | None, anchors: Anchors | None, fetch: Callable[[str], bytes]
+) -> Iterator[Check]:
+    transmission = Transmission.read(delivery.headers)
+    yield Check("headers", True, f"transmission {transmission.id} of {transmission.time}")
+    judge_algorithm(transmission)
+    yield Check("algorithm", True, transmission.algorithm)
+    if cert_pem is None:
+        certificates.judge_address(transmission.cert_url)
+        yield Check("certificate address", True, transmission.cert_url)
+    leaf = certificates.read_leaf(cert_pem or fetch(transmission.cert_url))
+    yield from _judge(leaf, delivery.at, anchors)
+    yield _check_signature(delivery, transmission, certificates.judge_key(leaf))
+
+
+def _judge(leaf: Leaf, at: datetime, anchors: Anchors | None) -> Iterator[Check]:
+    yield Check("certificate subject", True, certificates.judge_subject(leaf))
+    certificates.judge_validity(leaf, at)
+    yield Check("certificate validity", True, f"{write_time(leaf.not_before)} to {write_time(leaf.not_after)}")
+    yield Check("certificate key", True, f"RSA, {certificates.judge_key(leaf).key_size} bits")
+    if anchors:
+        certificates.judge_chain(leaf, at, anchors)
+        yield Check("certificate chain", True, f"issued by {certificates.issuer(leaf)}")
+
+
+def _check_signature(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> Check:
+    try:
+        webhook_id = verify(transmission, delivery.body, [delivery.webhook_id], key)
+    except Refused as error:
+        return Check(error.check, False, _explain(delivery, transmission, key) or str(error))
+    return Check("signature", True, f"signed by PayPal for the webhook {webhook_id}")
+
+
+def _explain(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> str:
+    """The two usual reasons, tried out: an event of the simulator, and a body saved with a line end at its end."""
+    for body, webhook_id, reason in (
+        (delivery.body, SIMULATOR, "PayPal's simulator sent this: it belongs to no webhook"),
+        (
+            delivery.body.rstrip(b"\r\n"),
+            delivery.webhook_id,
+            "the body was saved with a line end that PayPal did not send",
+        ),
+    ):
+        try:
+            verify(transmission, body, [webhook_id], key)
+        except Refused:
+            continue
+        return reason
+    return ""

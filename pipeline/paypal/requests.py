@@ -1,0 +1,50 @@
+"""The four reads of PayPal's API we make, as requests the SDK's client can execute.
+
+Addresses are built from ids, never taken from the links in a payload: those have pointed at PayPal's inner network.
+"""
+
+import re
+from typing import ClassVar
+from urllib.parse import quote
+
+from pipeline.paypal.errors import NotFound
+
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+
+
+class GetRequest:
+    """What the SDK's client asks of a request: verb, path, headers, body. Raises NotFound for what can be no id."""
+
+    route: ClassVar[str]
+    verb = "GET"
+    body = None
+
+    def __init__(self, id: str) -> None:
+        if not _ID.fullmatch(id):
+            raise NotFound("PayPal gives no such ids: letters, digits and dashes, 64 at most")
+        self.path = self.route.format(id=quote(id, safe=""))
+        self.headers: dict[str, str] = {"Accept": "application/json"}
+
+
+class SubscriptionsGetRequest(GetRequest):
+    """A subscription, `I-…`, with its plan and last failed payment, which come on request only."""
+
+    route = "/v1/billing/subscriptions/{id}?fields=last_failed_payment,plan"
+
+
+class PlansGetRequest(GetRequest):
+    """A plan, `P-…`, with its billing cycles."""
+
+    route = "/v1/billing/plans/{id}"
+
+
+class SalesGetRequest(GetRequest):
+    """A payment of a subscription: PayPal still calls it a sale and keeps it in the old payments API."""
+
+    route = "/v1/payments/sale/{id}"
+
+
+class RefundsGetRequest(GetRequest):
+    """A refund of a sale."""
+
+    route = "/v1/payments/refund/{id}"

@@ -1,0 +1,109 @@
+"""Who sent this webhook? The headers of a delivery, and the check of its signature.
+
+PayPal signs the ASCII text `transmission id|transmission time|webhook id|CRC-32 of the raw body in decimal` with RSA,
+PKCS#1 v1.5 and SHA-256 (https://developer.paypal.com/api/rest/webhooks/rest/). The webhook id is in no header: it names
+our listener, so what was signed for another listener does not verify here.
+"""
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from pipeline.paypal.errors import Malformed, Refused
+
+ALGORITHM = "SHA256withRSA"  # the one PayPal has used since 2015; SHA1withRSA before it is no proof any more
+
+ID, TIME, SIGNATURE, CERT_URL, AUTH_ALGO = HEADERS = (
+    "paypal-transmission-id",
+    "paypal-transmission-time",
+    "paypal-transmission-sig",
+    "paypal-cert-url",
+    "paypal-auth-algo",
+)
+# The lengths of PayPal's verify-webhook-signature schema; the signature's is base64 of a key of 8192 bits.
+_LONGEST = {ID: 50, TIME: 64, SIGNATURE: 1368, CERT_URL: 500, AUTH_ALGO: 100}
+_SIGNATURE_BYTES = range(256, 1025)
+# Printable ASCII without space and `|`: the bar parts the signed message, so no part may contain it.
+_PRINTABLE = re.compile(r"[!-{}~]+", re.ASCII)
+
+_PADDING, _HASH = PKCS1v15(), SHA256()  # made once: they hold no state
+
+
+@dataclass(frozen=True, slots=True)
+class Transmission:
+    """What a delivery says of itself. Nothing here is trusted before `verify` has returned."""
+
+    id: str
+    time: str  # PayPal's literal text: it is signed as it stands
+    signature: bytes
+    cert_url: str
+    algorithm: str
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str]) -> "Transmission":
+        """Read PayPal's five headers, their names in any case. Raises Malformed."""
+        found: dict[str, str] = {}
+        for name, value in headers.items():
+            if (lower := name.lower()) in _LONGEST:
+                if lower in found:
+                    raise Malformed(f"the header {lower} comes twice; PayPal sends it once")
+                found[lower] = value
+        for name, longest in _LONGEST.items():
+            _check_header(name, found.get(name), longest)
+        return cls(found[ID], found[TIME], _read_signature(found[SIGNATURE]), found[CERT_URL], found[AUTH_ALGO])
+
+
+def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], key: RSAPublicKey) -> str:
+    """The one of our webhook ids that this delivery was signed for.
+
+    `body` is the raw body, byte for byte as it came. Raises Refused: the algorithm is not PayPal's, no webhook id is
+    set, or the signature fits none of them.
+    """
+    judge_algorithm(transmission)
+    if not webhook_ids:
+        raise Refused("webhook id", "no webhook id to check the signature with; set SMT_PAYPAL_WEBHOOK_ID")
+    checksum = zlib.crc32(body)
+    for webhook_id in webhook_ids:
+        message = f"{transmission.id}|{transmission.time}|{webhook_id}|{checksum}".encode()
+        try:
+            key.verify(transmission.signature, message, _PADDING, _HASH)
+        except InvalidSignature:
+            continue
+        return webhook_id
+    raise Refused(
+        "signature", "the signature does not fit: body or headers were changed, or the webhook id is not ours"
+    )
+
+
+def judge_algorithm(transmission: Transmission) -> None:
+    """Raises Refused unless it is SHA256withRSA. The header is not signed, so it never chooses what we do."""
+    if transmission.algorithm != ALGORITHM:
+        raise Refused("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
+
+
+def _check_header(name: str, value: str | None, longest: int) -> None:
+    if not value:
+        raise Malformed(f"the header {name} is missing; only PayPal posts here")
+    if len(value) > longest:
+        raise Malformed(f"the header {name} is longer than {longest} characters")
+    if not _PRINTABLE.fullmatch(value):
+        raise Malformed(f"the header {name} holds a character that PayPal never sends")
+
+
+def _read_signature(text: str) -> bytes:
+    try:
+        signature = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise Malformed(f"the header {SIGNATURE} is not base64") from error
+    # Base64 has several spellings of the same bytes; one delivery has one.
+    if base64.b64encode(signature).decode("ascii") != text or len(signature) not in _SIGNATURE_BYTES:
+        raise Malformed(f"the header {SIGNATURE} is not a signature of 256 to 1024 bytes in canonical base64")
+    return signature

@@ -1,0 +1,288 @@
+"""PayPal's resources, old and new, read into one shape: facts, and what they tell of a person.
+
+Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
+failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at.
+Sale: sale, subscription, amount, fee, held, state, created_at, at, reason.
+Refund: refund, sale, amount, refunded_total, state, created_at, at.
+Plan: plan, name, terms, at.
+Money is [minor units, currency]; times are ISO 8601 in UTC; `unread` lists what could not be read.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pipeline.clock import read_time, write_time
+from pipeline.money import NotMoney, read_amount
+
+Facts = dict[str, Any]
+Person = dict[str, str]
+
+_ID = re.compile(r"[A-Za-z0-9._~-]{1,50}", re.ASCII)
+_SALE_LINK = re.compile(r"/sales?/([A-Z0-9]{10,20})(?:/|$)", re.ASCII)
+
+# PayPal's words for a status: the Subscriptions API's own, and those of the old billing agreements.
+STATUSES = {
+    "APPROVAL_PENDING": "APPROVAL_PENDING",
+    "APPROVED": "APPROVED",
+    "ACTIVE": "ACTIVE",
+    "SUSPENDED": "SUSPENDED",
+    "CANCELLED": "CANCELLED",
+    "EXPIRED": "EXPIRED",
+    "PENDING": "APPROVAL_PENDING",
+    "CREATED": "APPROVAL_PENDING",
+    "REACTIVATED": "ACTIVE",
+    "SUSPEND": "SUSPENDED",
+    "CANCEL": "CANCELLED",
+    "CANCELED": "CANCELLED",
+    "COMPLETED": "EXPIRED",
+}
+# What the event's name says, where its resource has no status.
+STATUS_OF_EVENT = {
+    "BILLING.SUBSCRIPTION.CREATED": "APPROVAL_PENDING",
+    "BILLING.SUBSCRIPTION.ACTIVATED": "ACTIVE",
+    "BILLING.SUBSCRIPTION.RE-ACTIVATED": "ACTIVE",
+    "BILLING.SUBSCRIPTION.SUSPENDED": "SUSPENDED",
+    "BILLING.SUBSCRIPTION.CANCELLED": "CANCELLED",
+    "BILLING.SUBSCRIPTION.EXPIRED": "EXPIRED",
+}
+UNITS = {"DAY": "DAY", "WEEK": "WEEK", "MONTH": "MONTH", "YEAR": "YEAR"}
+
+
+class Reading:
+    """A resource being read. What cannot be read is noted in `unread` instead of raised."""
+
+    def __init__(self, resource: dict[str, Any]) -> None:
+        self.resource = resource
+        self.unread: list[str] = []
+
+    def at(self, *path: str) -> Any:
+        """The value at a path of keys, None where there is none."""
+        value: Any = self.resource
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def id(self, *path: str) -> str | None:
+        value = self.at(*path)
+        if isinstance(value, str) and _ID.fullmatch(value):
+            return value
+        return self._missing(path, value)
+
+    def text(self, *path: str, limit: int = 200) -> str | None:
+        value = self.at(*path)
+        return value.strip()[:limit] or None if isinstance(value, str) else None
+
+    def time(self, *path: str) -> str | None:
+        value = self.at(*path)
+        moment = read_time(value)
+        return self._missing(path, value) if moment is None else write_time(moment)
+
+    def number(self, *path: str) -> int | None:
+        """A count. PayPal writes some as text."""
+        value = self.at(*path)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
+            return value
+        return self._missing(path, value)
+
+    def money(self, *path: str, currency: str | None = None) -> list[Any] | None:
+        """`[minor units, currency]` from {value, currency_code}, {total, currency} or {value, currency}."""
+        value = self.at(*path)
+        if not isinstance(value, dict):
+            return self._missing(path, value)
+        amount = value.get("value", value.get("total"))
+        try:
+            money = read_amount(amount, value.get("currency_code") or value.get("currency") or currency)
+        except NotMoney:
+            return self._missing(path, value)
+        return [money.amount, money.currency]
+
+    def _missing(self, path: tuple[str, ...], value: Any) -> None:
+        if value not in (None, "", {}):
+            self.unread.append(".".join(path))
+
+
+def text_of(document: dict[str, Any], key: str, limit: int) -> str:
+    """A text of printable characters, "" where there is none."""
+    value = document.get(key)
+    return value[:limit] if isinstance(value, str) and value.isprintable() else ""
+
+
+def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    if "agreement_details" in resource or "payer" in resource:
+        return _agreement(kind, resource, occurred_at)
+    read = Reading(resource)
+    failed = ("billing_info", "last_failed_payment")
+    status_at = read.time("status_update_time")
+    facts = {
+        "subscription": read.id("id"),
+        "status": _status(kind, read.text("status")),
+        "status_at": status_at or read.time("update_time") or _written(occurred_at),
+        "at": read.time("update_time") or status_at or read.time("create_time") or _written(occurred_at),
+        "plan": read.id("plan_id"),
+        "terms": _terms(read.at("plan")),
+        "quantity": read.number("quantity"),
+        "start_at": read.time("start_time"),
+        "next_billing_at": read.time("billing_info", "next_billing_time"),
+        "last_payment_at": read.time("billing_info", "last_payment", "time"),
+        "failed_count": read.number("billing_info", "failed_payments_count"),
+        "outstanding": read.money("billing_info", "outstanding_balance"),
+        "failed_at": read.time(*failed, "time"),
+        "failed_amount": read.money(*failed, "amount"),
+        "failed_reason": read.text(*failed, "reason_code", limit=60),
+        # PayPal's own mock spells it otherwise than PayPal's specification.
+        "retry_at": read.time(*failed, "next_payment_retry_time") or read.time(*failed, "next_payment_retry_date"),
+        "unread": read.unread or None,
+    }
+    return facts, _subscriber(read)
+
+
+def _subscriber(read: Reading) -> Person:
+    return _person(
+        custom=read.text("custom_id", limit=127),
+        payer=read.text("subscriber", "payer_id", limit=50),
+        given_name=read.text("subscriber", "name", "given_name"),
+        surname=read.text("subscriber", "name", "surname"),
+        email=read.text("subscriber", "email_address", limit=254),
+    )
+
+
+def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    """A billing agreement (v1). It has no time of its own but the event's; its terms stand inside it."""
+    read = Reading(resource)
+    currency = read.text("plan", "curr_code")
+    details = "agreement_details"
+    facts = {
+        "subscription": read.id("id"),
+        "status": _status(kind, read.text("state")),
+        "status_at": _written(occurred_at),
+        "at": _written(occurred_at),
+        "terms": _old_terms(read.at("plan"), currency),
+        "start_at": read.time("start_date"),
+        "next_billing_at": read.time(details, "next_billing_date"),
+        "last_payment_at": read.time(details, "last_payment_date"),
+        "failed_count": read.number(details, "failed_payment_count"),
+        "outstanding": read.money(details, "outstanding_balance", currency=currency),
+        "unread": read.unread or None,
+    }
+    info = ("payer", "payer_info")
+    return facts, _person(
+        payer=read.text(*info, "payer_id", limit=50),
+        given_name=read.text(*info, "first_name"),
+        surname=read.text(*info, "last_name"),
+        email=read.text(*info, "email", limit=254),
+    )
+
+
+def _sale(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    read = Reading(resource)
+    created_at = read.time("create_time") or read.time("time") or _written(occurred_at)
+    facts = {
+        "sale": read.id("id"),
+        "subscription": read.id("billing_agreement_id"),
+        "amount": read.money("amount"),
+        "fee": read.money("transaction_fee"),
+        "held": read.text("payment_hold_status") == "HELD" or None,
+        "state": (read.text("state") or "").lower() or None,
+        "created_at": created_at,
+        "at": read.time("update_time") or created_at,
+        "reason": read.text("reason_code", limit=60),
+        "unread": read.unread or None,
+    }
+    return facts, _person(custom=read.text("custom", limit=127))
+
+
+def _refund(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    """A refund or reversal. Its amount comes with or without a minus sign; the sale may stand only in a link."""
+    read = Reading(resource)
+    amount, total = read.money("amount"), read.money("total_refunded_amount")
+    created_at = read.time("create_time") or _written(occurred_at)
+    facts = {
+        "refund": read.id("id"),
+        "sale": read.id("sale_id") or _linked_sale(read.at("links")),
+        "amount": amount and [abs(amount[0]), amount[1]],
+        "refunded_total": total and [abs(total[0]), total[1]],
+        "state": (read.text("state") or "").lower() or None,
+        "created_at": created_at,
+        "at": read.time("update_time") or created_at,
+        "unread": read.unread or None,
+    }
+    return facts, _person(custom=read.text("custom", limit=127))
+
+
+def _plan(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    read = Reading(resource)
+    facts = {
+        "plan": read.id("id"),
+        "name": read.text("name", limit=127),
+        "terms": _terms(resource),
+        "at": read.time("update_time") or read.time("create_time") or _written(occurred_at),
+        "unread": read.unread or None,
+    }
+    return facts, {}
+
+
+def _terms(plan: Any) -> Facts | None:
+    """Interval and price of the regular cycle of a v2 plan."""
+    cycles = plan.get("billing_cycles") if isinstance(plan, dict) else None
+    regular = [c for c in cycles or [] if isinstance(c, dict) and c.get("tenure_type") == "REGULAR"]
+    if not isinstance(cycles, list) or not regular:
+        return None
+    read = Reading(regular[0])
+    unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count")
+    if unit not in UNITS:
+        return None
+    return {"unit": unit, "count": count or 1, "price": read.money("pricing_scheme", "fixed_price")}
+
+
+def _old_terms(plan: Any, currency: str | None) -> Facts | None:
+    """Interval and price of the regular definition of a v1 plan."""
+    definitions = plan.get("payment_definitions") if isinstance(plan, dict) else None
+    regular = [d for d in definitions or [] if isinstance(d, dict) and d.get("type") == "REGULAR"]
+    if not isinstance(definitions, list) or not regular:
+        return None
+    read = Reading(regular[0])
+    unit = UNITS.get((read.text("frequency") or "").upper())
+    if unit is None:
+        return None
+    price = read.money("amount", currency=currency)
+    return {"unit": unit, "count": read.number("frequency_interval") or 1, "price": price}
+
+
+def _status(kind: str, text: str | None) -> str | None:
+    return STATUSES.get((text or "").upper()) or STATUS_OF_EVENT.get(kind)
+
+
+def _linked_sale(links: Any) -> str | None:
+    """The id in a link to the sale. The link itself is never followed."""
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, dict) and link.get("rel") == "sale":
+            match = _SALE_LINK.search(str(link.get("href")))
+            if match:
+                return match[1]
+    return None
+
+
+def _person(**parts: str | None) -> Person:
+    return {name: part for name, part in parts.items() if part}
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else write_time(moment)
+
+
+# By the beginning of the event's type; the longer beginning first.
+READERS: dict[str, Callable[[str, dict[str, Any], datetime | None], tuple[Facts, Person]]] = {
+    "BILLING.SUBSCRIPTION.": _subscription,
+    "BILLING.PLAN.": _plan,
+    "PAYMENT.SALE.REFUNDED": _refund,
+    "PAYMENT.SALE.REVERSED": _refund,
+    "PAYMENT.SALE.": _sale,
+    "READ.SUBSCRIPTION": _subscription,
+    "READ.PLAN": _plan,
+    "READ.SALE": _sale,
+    "READ.REFUND": _refund,
+}

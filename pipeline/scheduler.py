@@ -1,0 +1,176 @@
+"""What is due: events nobody published, mails of dead mailers, renewal reminders, word to the operator.
+
+Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pipeline import inbox, notices, outbox, reads, register
+from pipeline.broker import BrokerDown, Publisher
+from pipeline.clock import Clock, write_time
+from pipeline.database import Database, StoreDown
+from pipeline.keys import Keyring, MasterKey
+from pipeline.subscription import Reminders, terms_of
+from pipeline.tables import Event, Mail, Plan, Subscription
+
+log = structlog.get_logger(__name__)
+
+LIMIT = 500  # rows per look; what is left is due at the next
+QUIET = timedelta(hours=1)  # between two mails to the operator
+LISTED = 20  # parked events named in one mail
+FRESH = timedelta(days=1)  # a billing date younger than this need not be read again before a reminder
+WAIT_FOR_READ = timedelta(minutes=10)  # then the reminder goes out with what is known
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One thing to do every so often. Returns how much there was to do."""
+
+    name: str
+    every: timedelta
+    run: Callable[[], int]
+
+
+class Scheduler:
+    """The jobs, and when each is due next."""
+
+    def __init__(
+        self,
+        database: Database,
+        master: MasterKey,
+        clock: Clock,
+        publisher: Publisher,
+        *,
+        reminders: Reminders,
+        may_read: bool,
+        operator: str,
+    ) -> None:
+        self._database, self._master, self._clock, self._publisher = database, master, clock, publisher
+        self._reminders, self._may_read, self._operator = reminders, may_read, operator
+        self.jobs = (
+            Job("publish overdue events", timedelta(seconds=1), self.publish_overdue),
+            Job("free claims of dead mailers", timedelta(seconds=10), self.free_claims),
+            Job("owe renewal reminders", timedelta(seconds=60), self.remind),
+            Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
+        )
+        self._due: dict[str, datetime] = {}
+
+    def run_due(self) -> int:
+        """Run the jobs that are due by the clock. A job that fails is logged and due again at its next time."""
+        done = 0
+        for job in self.jobs:
+            now = self._clock.now()
+            if self._due.get(job.name, now) <= now:
+                self._due[job.name] = now + job.every
+                done += self._run(job)
+        return done
+
+    def _run(self, job: Job) -> int:
+        try:
+            return job.run()
+        except (StoreDown, BrokerDown) as error:
+            log.warning("job_failed", job=job.name, reason=str(error))
+            return 0
+
+    def publish_overdue(self) -> int:
+        """Publish received events whose time has come: to be tried again, or lost on the way."""
+        with self._database.transaction() as session:
+            ids = inbox.take_due(session, self._clock.now(), LIMIT)
+        if ids:
+            self._publisher.publish("events", ids)
+        return len(ids)
+
+    def free_claims(self) -> int:
+        """Mails that a dead mailer was sending may have gone out or not: they are in doubt."""
+        with self._database.reading() as session:
+            holders = outbox.holders(session)
+        freed = 0
+        for holder in (holder for holder in holders if not self._database.is_present(holder)):
+            with self._database.transaction() as session:
+                freed += outbox.abandon(session, holder, "its mailer died while sending it")
+        return freed
+
+    def remind(self) -> int:
+        """Owe the reminders that are due, after asking PayPal whether the date still holds."""
+        with self._database.transaction() as session:
+            now = self._clock.now()
+            keyring = Keyring(self._master, session, now)
+            rows = _to_remind(session, now)
+            keyring.fetch([row.id for row in rows])
+            mails = [mail for row in rows if (mail := self._reminder(session, keyring, row, now))]
+            session.flush()
+            outbox.add(session, keyring, mails, now)
+        return len(rows)
+
+    def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+        days = self._reminders.days(terms_of(row, session.get(Plan, row.plan_id) if row.plan_id else None))
+        if row.next_billing_at is None or row.next_billing_at <= now or days is None:
+            row.remind_at = None
+            return None
+        if self._is_stale(row, now):
+            self._ask(session, row, now)
+            return None
+        row.remind_at = None
+        seal = keyring.get(row.id)
+        person = (seal and seal.open_json("subscription.person", row.person)) or {}
+        plan = session.get(Plan, row.plan_id) if row.plan_id else None
+        return notices.renewal(row, plan, days, register.value(person, "email") is not None)
+
+    def _is_stale(self, row: Subscription, now: datetime) -> bool:
+        """Whether the date is old news that can be asked for, and was not yet."""
+        known_at = register.time_of(row.known, "next_billing_at")
+        asked_for = register.value(row.known, "asked_before")
+        stale = known_at is None or known_at < now - FRESH
+        return self._may_read and stale and asked_for != register.value(row.known, "next_billing_at")
+
+    def _ask(self, session: Session, row: Subscription, now: datetime) -> None:
+        reads.owe(session, [reads.Wanted("subscription", row.id, now)])
+        row.known = register.merge(row.known, now, {"asked_before": register.value(row.known, "next_billing_at")})
+        row.remind_at = now + WAIT_FOR_READ
+
+    def tell_operator(self) -> int:
+        """One mail about what was parked since the last one, at most one an hour."""
+        if not self._operator:
+            return 0
+        with self._database.transaction() as session:
+            now = self._clock.now()
+            told_at = _last_told(session)
+            parked = _parked_since(session, told_at)
+            if not parked or (told_at and now - told_at < QUIET):
+                return 0
+            outbox.add(session, Keyring(self._master, session, now), [_word(parked)], now)
+        return len(parked)
+
+
+def _to_remind(session: Session, now: datetime) -> list[Subscription]:
+    due = (
+        select(Subscription)
+        .where(Subscription.remind_at <= now)
+        .order_by(Subscription.remind_at)
+        .limit(LIMIT)
+        .with_for_update(skip_locked=True)
+    )
+    return list(session.execute(due).scalars())
+
+
+def _last_told(session: Session) -> datetime | None:
+    last = select(Mail.created_at).where(Mail.label == outbox.OPERATOR).order_by(Mail.created_at.desc()).limit(1)
+    return session.execute(last).scalar_one_or_none()
+
+
+def _parked_since(session: Session, moment: datetime | None) -> list[Event]:
+    parked = select(Event).where(Event.state == "parked").order_by(Event.done_at.desc())
+    return list(session.execute(parked.where(Event.done_at > moment) if moment else parked).scalars())
+
+
+def _word(parked: list[Event]) -> outbox.Owed:
+    events = [{"id": row.id, "type": row.type, "reason": row.reason} for row in parked[:LISTED]]
+    newest = parked[0].done_at
+    key = f"event_parked:{write_time(newest) if newest else ''}:{parked[0].id}"
+    return outbox.Owed("event_parked", key, None, {"count": len(parked), "events": events})

@@ -1,0 +1,153 @@
+"""Every setting, its default and its sentence. Read once at the start; fails naming what is missing.
+
+Each comes from an environment variable `SMT_...`, from a `.env` file, or, for secrets in files, from the file that
+`SMT_..._FILE` names (the way Docker and systemd hand over secrets).
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SMT_"
+
+
+class SettingsError(Exception):
+    """A setting is missing or cannot be read. The message names it and says what to do."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Money and times are never set here; see docs/operate.md for how to choose."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("var"), description="Folder for the database, keys, certificates and caught mail.")
+    database_url: str = Field("", description="SQLite file in the data folder unless a postgresql:// URL is given.")
+    broker_url: str = Field("memory://", description="memory:// serves one process; amqp://… serves many.")
+    master_key_file: Path | None = Field(None, description="The master key; keys/master.key in the data folder.")
+
+    smtp_url: str = Field("", description="Where mail goes, smtp://host:port. Empty: mail stays owed.")
+    smtp_connections: int = Field(4, ge=1, le=50, description="Connections kept open to the relay.")
+    mail_from: str = Field("billing@example.com", description="The address mails come from; replies are read there.")
+    bounce_domain: str = Field("", description="Domain of the envelope senders; that of mail_from unless set.")
+    operator_email: str = Field("", description="Who is told when an event is parked. Empty: nobody.")
+
+    vendor_name: str = Field("SMT Constructions", description="The vendor's name, as customers read it.")
+    vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's site, shown in mails.")
+    vendor_address: str = Field("", description="Postal address in the footer of mails.")
+    vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
+    product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
+    support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    locale: str = Field("en_US", description="How dates and money are written for people.")
+
+    paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")
+    paypal_client_id: str = Field("", description="REST app id. Empty: nothing is read from PayPal.")
+    paypal_client_secret: SecretStr = Field(SecretStr(""), description="REST app secret.")
+    paypal_webhook_id: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Ids of the webhooks whose signatures are accepted, separated by commas."
+    )
+    paypal_accept_simulator: bool = Field(
+        False, description="Accept PayPal's simulator events. Never beside a live id."
+    )
+    paypal_trust_anchors: Path | None = Field(
+        None, description="PEM bundle; with it the certificate chain is checked too."
+    )
+
+    web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
+    web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
+    reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
+    reminder_days_monthly: int = Field(3, ge=1, le=28, description="Days before a renewal of a month or more.")
+    health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
+
+    @field_validator("paypal_webhook_id", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _driver(cls, value: str) -> str:
+        """`postgres://` and `postgresql://` mean psycopg 3, the one driver we ship."""
+        for scheme in ("postgres://", "postgresql://"):
+            if value.startswith(scheme):
+                return "postgresql+psycopg://" + value.removeprefix(scheme)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL: the one set, else a SQLite file in the data folder."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'smt-billing.db'}"
+
+    @property
+    def master_key(self) -> Path:
+        return self.master_key_file or self.data_dir / "keys" / "master.key"
+
+    @property
+    def envelope_domain(self) -> str:
+        return self.bounce_domain or self.mail_from.rpartition("@")[2]
+
+    @property
+    def reads_paypal(self) -> bool:
+        """Whether we hold credentials to read from PayPal's API."""
+        return bool(self.paypal_client_id and self.paypal_client_secret.get_secret_value())
+
+    def need(self, *names: str) -> None:
+        """Raise SettingsError naming every one of these settings that is empty."""
+        missing = [variable(name) for name in names if not _filled(getattr(self, name))]
+        if missing:
+            raise SettingsError(f"set {', '.join(missing)} (or {missing[0]}_FILE) in the environment or in .env")
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """`SMT_X_FILE=/run/secrets/x` gives `SMT_X`. A named file that is missing fails loudly."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(variable(field_name) + "_FILE", "")
+        # A setting that is itself a file, SMT_MASTER_KEY_FILE, is no secret to be read from one.
+        if not path or field_name + "_file" in Settings.model_fields:
+            return None, field_name, False
+        try:
+            return Path(path).read_text("utf-8").rstrip("\n"), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{variable(field_name)}_FILE names {path}: {error.strerror}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: self.get_field_value(field, name)[0] for name, field in Settings.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `data_dir` is `SMT_DATA_DIR`."""
+    return PREFIX + name.upper()
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings. Raises SettingsError with one line per setting that cannot be read."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("; ".join(lines)) from None
+    if settings.paypal_accept_simulator and settings.paypal_webhook_id:
+        raise SettingsError(
+            "SMT_PAYPAL_ACCEPT_SIMULATOR is on beside SMT_PAYPAL_WEBHOOK_ID: anyone can have PayPal's simulator sign "
+            "events for any address, and they would change the books. Unset one of the two."
+        )
+    return settings
+
+
+def _filled(value: object) -> bool:
+    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)

@@ -1,0 +1,27 @@
+"""Ids that look like PayPal's. Drawn from a seeded generator: the same seed gives the same ids."""
+
+from random import Random
+
+_DIGITS = "0123456789"
+_LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
+
+
+def event(rng: Random) -> str:
+    """An event: `WH-2HB96170UN4612531-6PJ1555491044161R`."""
+    return f"WH-{_mixed(rng, 17)}-{_mixed(rng, 17)}"
+
+
+def payment(rng: Random) -> str:
+    """A sale or a refund: 17 characters, `7D51924877811803R`."""
+    return _mixed(rng, 17)
+
+
+def subscription(rng: Random) -> str:
+    """A subscription: `I-BW452GLLEP1G`."""
+    return "I-" + "".join(rng.choice(_LETTERS + _DIGITS) for _ in range(12))
+
+
+def _mixed(rng: Random, length: int) -> str:
+    """Mostly digits, a digit first and a letter last, as in every id PayPal has been seen to send."""
+    middle = "".join(rng.choice(_DIGITS if rng.random() < 0.75 else _LETTERS) for _ in range(length - 2))
+    return rng.choice(_DIGITS) + middle + rng.choice(_LETTERS)

@@ -1,0 +1,80 @@
+"""What the pretend vendor sells: SMT-CRM as a licence by the year and as a cloud by the month."""
+
+import calendar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pipeline.money import Money
+
+Unit = Literal["MONTH", "YEAR"]
+
+PRODUCT_ID = "PROD-4SM73190TC266804R"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A PayPal plan: `price` for one unit and one cycle of `count` x `unit`; `cycles` 0 means without an end.
+
+    `trial_days` is one free cycle before the first payment. `quantity` is how many units a subscriber takes. After
+    `failure_threshold` unpaid cycles PayPal suspends.
+    """
+
+    id: str
+    name: str
+    price: Money
+    unit: Unit
+    count: int = 1
+    cycles: int = 0
+    trial_days: int = 0
+    quantity: int = 1
+    failure_threshold: int = 2
+    since: datetime = datetime(2024, 3, 4, 9, 15, tzinfo=UTC)
+
+    def due(self, anchor: datetime, cycle: int) -> datetime:
+        """When the charge number `cycle` is due (0 is the first), for a subscription that began at `anchor`.
+
+        PayPal snaps these times to 10:00 UTC. Each is counted from the anchor, so a 31st comes back after February.
+        """
+        months = anchor.month - 1 + cycle * self.count * (12 if self.unit == "YEAR" else 1)
+        year, month = anchor.year + months // 12, months % 12 + 1
+        day = min(anchor.day, calendar.monthrange(year, month)[1])
+        return datetime(year, month, day, 10, tzinfo=UTC)
+
+    def first_due(self, start: datetime) -> datetime:
+        """The time the first charge is counted from: the end of the trial, or the start."""
+        return start + timedelta(days=self.trial_days)
+
+
+LICENCE = Plan(
+    "P-3LC82617XK4430921MZ7QRTA",
+    "SMT-CRM self-hosted licence, yearly",
+    Money(49900, "USD"),
+    "YEAR",
+    failure_threshold=1,
+)
+CLOUD = Plan("P-8CD19043WE7725614MZ7QRUI", "SMT-CRM managed cloud, monthly", Money(2900, "EUR"), "MONTH")
+CLOUD_JAPAN = Plan("P-2JP55870RB1193846MZ7QRVY", "SMT-CRM マネージドクラウド 月額", Money(4800, "JPY"), "MONTH")
+CLOUD_SEATS = Plan(
+    "P-6ST40285HN9967130MZ7QRXQ",
+    "SMT-CRM managed cloud, per seat",
+    Money(900, "USD"),
+    "MONTH",
+    quantity=5,
+)
+CLOUD_TRIAL = Plan(
+    "P-9TR73311GV2084657MZ7QRZI",
+    "SMT-CRM managed cloud, 14 days free",
+    Money(2900, "EUR"),
+    "MONTH",
+    trial_days=14,
+)
+ONBOARDING = Plan(
+    "P-1NB64928DF5530172MZ7QR3Y",
+    "SMT-CRM onboarding, three months",
+    Money(12000, "GBP"),
+    "MONTH",
+    cycles=3,
+)
+
+PLANS = {plan.id: plan for plan in (LICENCE, CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, ONBOARDING)}

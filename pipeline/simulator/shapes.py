@@ -1,0 +1,240 @@
+"""PayPal's JSON, as it is really sent: subscriptions and plans in the shape of v2, sales and refunds in that of v1.
+
+Amounts of v2 are written as PayPal writes them, `29.0`, those of v1 as `29.00`. Fields that real deliveries lack are
+lacking here too: see each function.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Literal
+
+from pipeline.money import Money, digits, write_amount
+from pipeline.simulator.people import Person
+from pipeline.simulator.plans import PRODUCT_ID, Plan
+from pipeline.simulator.timeline import Json
+
+API = "https://api.sandbox.paypal.com"
+
+_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
+_SUMMARIES = {
+    "BILLING.SUBSCRIPTION.CREATED": "Subscription created",
+    "BILLING.SUBSCRIPTION.ACTIVATED": "Subscription activated",
+    "BILLING.SUBSCRIPTION.UPDATED": "Subscription updated",
+    "BILLING.SUBSCRIPTION.PAYMENT.FAILED": "Payment failed on subscription",
+    "BILLING.SUBSCRIPTION.SUSPENDED": "Subscription suspended",
+    "BILLING.SUBSCRIPTION.RE-ACTIVATED": "Subscription re-activated",
+    "BILLING.SUBSCRIPTION.CANCELLED": "Subscription cancelled",
+    "BILLING.SUBSCRIPTION.EXPIRED": "Subscription expired",
+    "PAYMENT.SALE.COMPLETED": "Payment completed for {sign} {value} {currency}",
+    "PAYMENT.SALE.PENDING": "Payment pending for {sign} {value} {currency}",
+    "PAYMENT.SALE.DENIED": "A {sign} {value} {currency} sale payment was denied",
+    "PAYMENT.SALE.REFUNDED": "A {sign} {value} {currency} sale payment was refunded",
+    "PAYMENT.SALE.REVERSED": "A {sign} {value} {currency} sale payment was reversed",
+}
+ResourceType = Literal["subscription", "sale", "refund"]
+
+
+def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, resource: Json, amount: Money) -> Json:
+    """The envelope of an event. Sales and refunds carry no `resource_version`, like PayPal's."""
+    summary = _SUMMARIES[kind].format(
+        sign=_SIGNS.get(amount.currency, amount.currency), value=v2(amount)["value"], currency=amount.currency
+    )
+    own = f"{API}/v1/notifications/webhooks-events/{event_id}"
+    return {
+        "id": event_id,
+        "event_version": "1.0",
+        "create_time": millis(created),
+        "resource_type": of,
+        **({"resource_version": "2.0"} if of == "subscription" else {}),
+        "event_type": kind,
+        "summary": summary,
+        "resource": resource,
+        "links": [_link(own, "self"), _link(own + "/resend", "resend", "POST")],
+    }
+
+
+def subscriber(person: Person) -> Json:
+    """What PayPal tells of the buyer; without an e-mail or a shipping address where it knows none."""
+    name = {"given_name": person.given_name, "surname": person.surname}
+    told: Json = {"name": name}
+    if person.email:
+        told["email_address"] = person.email
+    told["payer_id"] = person.payer_id
+    if person.city:
+        told["shipping_address"] = {
+            "name": {"full_name": person.company or f"{person.given_name} {person.surname}"},
+            "address": {
+                "address_line_1": person.street,
+                "address_line_2": "",
+                "admin_area_2": person.city,
+                "admin_area_1": "",
+                "postal_code": person.postal_code,
+                "country_code": person.country,
+            },
+        }
+    return told
+
+
+def cycle_executions(plan: Plan, regular: int, *, begun: bool) -> list[Json]:
+    """How many cycles are done. `total_cycles` 0 means without an end, and `cycles_remaining` is 0 then."""
+    trial = [_cycle("TRIAL", 1, 1 if begun else 0, 1)] if plan.trial_days else []
+    return [*trial, _cycle("REGULAR", len(trial) + 1, regular, plan.cycles)]
+
+
+def subscription_links(subscription: str, status: str) -> list[Json]:
+    """The links of a status; an ended subscription has only its own."""
+    own = f"{API}/v1/billing/subscriptions/{subscription}"
+    edit, itself = _link(own, "edit", "PATCH"), _link(own, "self")
+    if status == "APPROVAL_PENDING":
+        page = f"https://www.sandbox.paypal.com/webapps/billing/subscriptions?ba_token=BA-{subscription[2:]}0X56"
+        return [_link(page, "approve"), edit, itself]
+    if status in ("CANCELLED", "EXPIRED"):
+        return [{**itself, "encType": "application/json"}]
+    switch = "activate" if status == "SUSPENDED" else "suspend"
+    ends = [_link(f"{own}/{verb}", verb, "POST") for verb in ("cancel", switch, "capture")]
+    return [ends[0], edit, itself, *ends[1:]]
+
+
+def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: datetime) -> Json:
+    """A completed sale of a subscription; it has no parent payment."""
+    own = f"{API}/v1/payments/sale/{sale_id}"
+    return {
+        "id": sale_id,
+        "state": "completed",
+        "amount": {**v1(amount), "details": {"subtotal": write_amount(amount)}},
+        "payment_mode": "INSTANT_TRANSFER",
+        "protection_eligibility": "ELIGIBLE",
+        "protection_eligibility_type": "ITEM_NOT_RECEIVED_ELIGIBLE,UNAUTHORIZED_PAYMENT_ELIGIBLE",
+        "transaction_fee": {"value": write_amount(fee(amount)), "currency": amount.currency},
+        "invoice_number": "",
+        "billing_agreement_id": subscription,
+        "custom": custom,
+        "create_time": seconds(created),
+        "update_time": seconds(created),
+        "links": [_link(own, "self"), _link(own + "/refund", "refund", "POST")],
+    }
+
+
+def refund(refund_id: str, sale_id: str, amount: Money, total: Money, created: datetime) -> Json:
+    """A refund. `total` is the running sum of the sale. PayPal keeps its fee (user agreement since 2019)."""
+    return {
+        "id": refund_id,
+        "state": "completed",
+        "amount": v1(amount),
+        "refund_reason_code": "REFUND",
+        "refund_from_received_amount": v1(amount),
+        "refund_from_transaction_fee": v1(Money(0, amount.currency)),
+        "refund_to_payer": v1(amount),
+        "total_refunded_amount": v1(total),
+        "invoice_number": "",
+        "sale_id": sale_id,
+        "create_time": seconds(created),
+        "update_time": seconds(created),
+        "links": [
+            _link(f"{API}/v1/payments/refund/{refund_id}", "self"),
+            _link(f"{API}/v1/payments/sale/{sale_id}", "sale"),
+        ],
+    }
+
+
+def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
+    """Money PayPal took back: negative, and silent about its sale."""
+    return {
+        "id": refund_id,
+        "state": "completed",
+        "amount": {**v1(-amount), "details": {"subtotal": write_amount(-amount)}},
+        "create_time": seconds(created),
+        "links": [_link(f"{API}/v1/payments/refund/{refund_id}", "self")],
+    }
+
+
+def without_sale(resource: Json) -> Json:
+    """A refund made in PayPal's dashboard: neither `sale_id` nor a link says which sale."""
+    links = [link for link in resource["links"] if link["rel"] != "sale"]
+    return {**{key: value for key, value in resource.items() if key != "sale_id"}, "links": links}
+
+
+def plan(of: Plan) -> Json:
+    """A plan, as the API shows it."""
+    own = f"{API}/v1/billing/plans/{of.id}"
+    free = [_billing_cycle("DAY", of.trial_days, "TRIAL", 1, 1, Money(0, of.price.currency), of.since)]
+    trial = free if of.trial_days else []
+    regular = _billing_cycle(of.unit, of.count, "REGULAR", len(trial) + 1, of.cycles, of.price, of.since)
+    return {
+        "id": of.id,
+        "product_id": PRODUCT_ID,
+        "name": of.name,
+        "description": of.name,
+        "status": "ACTIVE",
+        "billing_cycles": [*trial, regular],
+        "payment_preferences": {
+            "auto_bill_outstanding": True,
+            "setup_fee": v2(Money(0, of.price.currency)),
+            "setup_fee_failure_action": "CANCEL",
+            "payment_failure_threshold": of.failure_threshold,
+        },
+        "taxes": {"percentage": "0.0", "inclusive": True},
+        "quantity_supported": of.quantity > 1,
+        "create_time": seconds(of.since),
+        "update_time": seconds(of.since),
+        "links": [_link(own, "self"), _link(own, "edit", "PATCH"), _link(own + "/deactivate", "deactivate", "POST")],
+    }
+
+
+def fee(amount: Money) -> Money:
+    """What PayPal keeps: 3.49 % and a fixed part, rounded half up."""
+    fixed = 49 if digits(amount.currency) else 40
+    return Money((amount.amount * 349 + 5000) // 10000 + fixed, amount.currency)
+
+
+def v1(amount: Money) -> Json:
+    """`{"total": "29.00", "currency": "EUR"}`."""
+    return {"total": write_amount(amount), "currency": amount.currency}
+
+
+def v2(amount: Money) -> Json:
+    """`29.0`, `1.15`; no decimals for a currency that has none."""
+    places = digits(amount.currency)
+    text = str(Decimal(amount.amount).scaleb(-places).normalize().__format__("f"))
+    return {"currency_code": amount.currency, "value": text if not places or "." in text else text + ".0"}
+
+
+def seconds(moment: datetime) -> str:
+    """The times of a resource: `2026-03-01T10:00:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def millis(moment: datetime) -> str:
+    """The time of an envelope: `2026-03-01T10:00:00.123Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _cycle(tenure: str, sequence: int, completed: int, total: int) -> Json:
+    return {
+        "tenure_type": tenure,
+        "sequence": sequence,
+        "cycles_completed": completed,
+        "cycles_remaining": max(total - completed, 0),
+        "total_cycles": total,
+    }
+
+
+def _billing_cycle(
+    unit: str, count: int, tenure: str, sequence: int, total: int, price: Money, since: datetime
+) -> Json:
+    return {
+        "frequency": {"interval_unit": unit, "interval_count": count},
+        "tenure_type": tenure,
+        "sequence": sequence,
+        "total_cycles": total,
+        "pricing_scheme": {
+            "fixed_price": v2(price),
+            "version": 1,
+            "create_time": seconds(since),
+            "update_time": seconds(since),
+        },
+    }
+
+
+def _link(href: str, rel: str, method: str = "GET") -> Json:
+    return {"href": href, "rel": rel, "method": method}

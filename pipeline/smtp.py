@@ -1,0 +1,398 @@
+"""The way to the relay: SMTP over a few kept connections, and an honest answer for every mail. Only here: aiosmtplib.
+
+Each command of the dialogue is sent on its own, so that it is known how far it came: before the text of the mail goes
+out, a lost connection means nothing was sent; after it, the relay may have queued the mail although its answer is lost
+(RFC 1047), and the outcome is `doubt`.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import structlog
+from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib.protocol import SMTPProtocol
+
+from pipeline.message import ascii_address, needs_smtputf8, strip_controls, valid_address
+
+MOST_USES = 100  # mails over one connection before it is renewed; relays end long ones themselves
+IDLE_SECONDS = 30.0  # after this a kept connection is asked whether it lives before a mail is trusted to it
+GOODBYE_SECONDS = 5.0  # how long a closing connection may take over its QUIT
+LONGEST_REPLY = 400  # characters of the relay's answer that are kept
+NAME_IN_EHLO = "[127.0.0.1]"  # RFC 5321 section 4.1.4; asking DNS for our own name would tell others we are here
+GO_ON = {b"MAIL": (250,), b"RCPT": (250, 251), b"DATA": (354,)}  # RFC 5321 section 4.3.2
+PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
+
+Outcome = Literal["sent", "later", "failed", "doubt"]
+log = structlog.get_logger(__name__)
+
+
+class SmtpConfigError(ValueError):
+    """The relay's URL cannot be used. Says what to write instead; never quotes a password."""
+
+
+class RelayUnreachable(Exception):
+    """The relay did not answer a probe as a relay should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one mail. `text` is the relay's code and answer without anybody's address.
+
+    sent: the relay has taken it (250). later: it has not, try again. failed: it never will. doubt: the text of the mail
+    went out and no answer came; `data_began` tells whether any of that text went out.
+    """
+
+    outcome: Outcome
+    text: str
+    data_began: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the relay is and how to speak to it; read from a URL by `read_url`."""
+
+    host: str
+    port: int
+    use_tls: bool
+    start_tls: bool
+    username: str | None
+    password: str | None
+
+
+class Relay:
+    """Sends mail through one relay over at most `connections` connections. For one event loop; many send at once."""
+
+    def __init__(
+        self, url: str, *, connections: int, timeout_seconds: float = 30, final_timeout_seconds: float = 600
+    ) -> None:
+        """`url` as for `read_url`. Raises SmtpConfigError.
+
+        The final timeout is for the answer after the mail's text: RFC 5321 section 4.5.3.2.6 asks for ten minutes,
+        because giving up early makes duplicates.
+        """
+        self._route = read_url(url)
+        self._timeout, self._final_timeout = timeout_seconds, final_timeout_seconds
+        self._slots = asyncio.Semaphore(connections)
+        self._idle: list[_Connection] = []
+        self._closed = False
+
+    async def send(self, sender: str, recipient: str, data: bytes, *, envelope_id: str) -> Reply:
+        """Hand over one mail, as finished bytes with CRLF line ends, to one recipient.
+
+        `envelope_id` becomes the ENVID of delivery reports (RFC 3461). Never raises for what a relay or a network does;
+        if cancelled, the connection is dropped and the outcome is unknown.
+        """
+        try:
+            letter = _Letter.of(sender, recipient, data, envelope_id)
+        except ValueError as error:
+            return Reply("failed", str(error), False)
+        async with self._slots:
+            reply = await self._deliver(letter)
+        if reply.outcome != "sent":
+            log.info("mail_not_taken", outcome=reply.outcome, reply=reply.text, envelope_id=envelope_id)
+        return reply
+
+    async def close(self) -> None:
+        """Say goodbye on all idle connections. A connection in use is closed when its mail is done."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(connection.quit() for connection in idle))
+
+    async def probe(self) -> str:
+        """Connect, greet and ask for a sign of life; returns the relay's greeting and what it offers.
+
+        Raises RelayUnreachable with the reason.
+        """
+        try:
+            connection = await self._connect()
+            try:
+                return await connection.introduce()
+            finally:
+                await connection.quit()
+        except (SMTPException, OSError) as error:
+            raise RelayUnreachable(f"{self._route.host}:{self._route.port}: {_said(error)}") from error
+
+    async def _deliver(self, letter: "_Letter") -> Reply:
+        """Over a kept connection if there is one; if that turns out dead before the mail's text, over a new one."""
+        if self._closed:
+            return Reply("later", "the relay was closed", False)
+        kept = await self._kept()
+        if kept is not None:
+            reply = await self._over(kept, letter)
+            if not kept.lost:
+                return reply
+        try:
+            return await self._over(await self._connect(), letter)
+        except (SMTPException, OSError) as error:
+            return Reply("later", f"no connection: {_said(error)}", False)
+
+    async def _over(self, connection: "_Connection", letter: "_Letter") -> Reply:
+        try:
+            reply = await connection.deliver(letter)
+        except BaseException:
+            connection.drop()  # cancelled in the midst: what it would answer next belongs to no one
+            raise
+        if connection.alive and connection.uses < MOST_USES and not self._closed:
+            self._idle.append(connection)
+        else:
+            await connection.quit()
+        return reply
+
+    async def _kept(self) -> "_Connection | None":
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                if await connection.still_there():
+                    return connection
+            except BaseException:
+                connection.drop()
+                raise
+        return None
+
+    async def _connect(self) -> "_Connection":
+        connection = _Connection(self._route, self._timeout, self._final_timeout)
+        await connection.open()
+        return connection
+
+
+def read_url(url: str) -> Route:
+    """Read `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
+
+    Plain `smtp://` is for this machine. For a relay by name on a private network, as between containers, say so with
+    `?tls=off`; a password never goes out in the clear. Raises SmtpConfigError.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port, options = parts.hostname or "", parts.port, parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise SmtpConfigError("SMT_SMTP_URL cannot be read; write smtp://host:port") from None
+    if parts.scheme not in PORTS or not host or parts.path not in ("", "/") or port == 0:
+        raise SmtpConfigError("SMT_SMTP_URL must be smtp://, smtp+starttls:// or smtps:// with a host and no path")
+    if options not in ({}, {"tls": ["off"]}) or (options and parts.scheme != "smtp"):
+        raise SmtpConfigError("SMT_SMTP_URL knows one option, ?tls=off, and only on smtp://")
+    if parts.scheme == "smtp" and not _on_this_machine(host):
+        _refuse_open_way(host, private=bool(options), password=parts.password is not None)
+    return Route(
+        host=host,
+        port=port or PORTS[parts.scheme],
+        use_tls=parts.scheme == "smtps",
+        start_tls=parts.scheme == "smtp+starttls",
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password is not None else None,
+    )
+
+
+def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
+    if password:
+        raise SmtpConfigError(f"SMT_SMTP_URL would send a password in the clear to {host}; use smtp+starttls://")
+    if not private:
+        raise SmtpConfigError(
+            f"SMT_SMTP_URL would send mail in the clear to {host}; use smtp+starttls:// or smtps://, "
+            "or add ?tls=off if it stands on a private network"
+        )
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """One mail, checked and ready for the wire."""
+
+    sender: str
+    recipient: str
+    content: bytes
+    envelope_id: str
+
+    @classmethod
+    def of(cls, sender: str, recipient: str, data: bytes, envelope_id: str) -> "_Letter":
+        """Raises ValueError, whose text names no person."""
+        if not valid_address(recipient):
+            raise ValueError("the recipient's address is not one mail can be sent to")
+        if sender and (not valid_address(sender) or needs_smtputf8(sender)):
+            raise ValueError("the envelope sender is not a plain address")
+        if not data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
+            raise ValueError("the mail holds a bare CR or LF, which could pass for its end")
+        return cls(ascii_address(sender) if sender else "", ascii_address(recipient), _stuffed(data), envelope_id)
+
+    @property
+    def international(self) -> bool:
+        return needs_smtputf8(self.recipient)
+
+    def commands(self, offered: dict[str, str]) -> Iterator[tuple[bytes, ...]]:
+        """MAIL, RCPT and DATA, with the parameters the relay has offered: RFC 1870, 3461, 6531."""
+        mail, rcpt = [f"FROM:<{self.sender}>"], [f"TO:<{self.recipient}>"]
+        if "size" in offered:
+            mail.append(f"SIZE={len(self.content)}")
+        if self.international:
+            mail += ["SMTPUTF8", "BODY=8BITMIME"]  # its headers hold UTF-8; RFC 6531 section 3.1 ties the two together
+        if "dsn" in offered:
+            mail += ["RET=HDRS", f"ENVID={_xtext(self.envelope_id)}"]  # headers only: a bounce carries no receipt
+            rcpt.append("NOTIFY=FAILURE,DELAY")
+            if not self.international:
+                rcpt.append(f"ORCPT=rfc822;{_xtext(self.recipient)}")
+        for command in (["MAIL", *mail], ["RCPT", *rcpt], ["DATA"]):
+            yield tuple(part.encode() for part in command)
+
+    def redact(self, text: str) -> str:
+        """The relay's answer without anybody's address, as answers often repeat the recipient."""
+        text = _ADDRESS.sub("address", strip_controls(text.encode("utf-8", "replace").decode()))
+        local = re.escape(self.recipient.rpartition("@")[0])
+        return re.sub(rf"(?<!\w){local}(?!\w)", "address", text, flags=re.IGNORECASE)[:LONGEST_REPLY]
+
+
+class _Connection:
+    """One connection to the relay and the dialogue on it."""
+
+    def __init__(self, route: Route, timeout: float, final_timeout: float) -> None:
+        self._smtp = SMTP(
+            hostname=route.host,
+            port=route.port,
+            username=route.username,
+            password=route.password,
+            local_hostname=NAME_IN_EHLO,
+            timeout=timeout,
+            use_tls=route.use_tls,
+            start_tls=route.start_tls,
+        )
+        self._final_timeout = final_timeout
+        self._greeting = ""
+        self._last_used = 0.0
+        self.uses = 0
+        self.lost = False  # it ended before the text of the last mail: that mail has gone nowhere
+
+    @property
+    def alive(self) -> bool:
+        return self._smtp.is_connected
+
+    async def open(self) -> None:
+        """Connect, and log in if asked to. Raises SMTPException or OSError."""
+        self._greeting = (await self._smtp.connect()).message
+        if self._smtp.is_ehlo_or_helo_needed:
+            try:
+                await self._smtp.ehlo()
+            except BaseException:
+                self.drop()
+                raise
+        self._touch()
+
+    async def still_there(self) -> bool:
+        if self.alive and asyncio.get_running_loop().time() - self._last_used > IDLE_SECONDS:
+            await self._start_over()
+        return self.alive
+
+    async def introduce(self) -> str:
+        await self._smtp.noop()
+        offers = ", ".join(sorted(name.upper() for name in self._smtp.esmtp_extensions))
+        secured = "with TLS" if self._smtp.get_transport_info("sslcontext") else "without TLS"
+        return strip_controls(f"{self._greeting} ({secured}; offers {offers or 'nothing'})")
+
+    async def deliver(self, letter: _Letter) -> Reply:
+        """Say MAIL, RCPT, DATA and the text. Sets `lost` if the connection ended before the text."""
+        if letter.international and not self._smtp.supports_extension("smtputf8"):
+            return Reply("failed", "the recipient's address needs SMTPUTF8, which the relay does not offer", False)
+        self.uses += 1
+        try:
+            for command in letter.commands(self._smtp.esmtp_extensions):
+                answer = await self._smtp.execute_command(*command)
+                if answer.code not in GO_ON[command[0]]:
+                    return await self._refused(letter, answer)
+            protocol = self._text_begins(letter.content)
+        except (SMTPException, OSError) as error:
+            self.lost = True
+            self.drop()
+            return Reply("later", letter.redact(f"before the mail: {_said(error)}"), False)
+        return await self._answer_to_text(letter, protocol)
+
+    def _text_begins(self, content: bytes) -> SMTPProtocol:
+        """From here on silence is doubt. Raises SMTPException if the connection is gone: then nothing was written."""
+        if self._smtp.protocol is None:
+            raise SMTPServerDisconnected("Connection lost")
+        self._smtp.protocol.write(content)
+        return self._smtp.protocol
+
+    async def _answer_to_text(self, letter: _Letter, protocol: SMTPProtocol) -> Reply:
+        try:
+            answer = await protocol.read_response(timeout=self._final_timeout)
+        except (SMTPException, OSError) as error:
+            self.drop()
+            return Reply("doubt", letter.redact(f"no answer after the mail: {_said(error)}"), True)
+        self._touch()
+        if answer.code == 421:
+            self.drop()
+        return Reply(_outcome(answer.code, after_text=True), letter.redact(_line(answer)), True)
+
+    async def _refused(self, letter: _Letter, answer: SMTPResponse) -> Reply:
+        """A refusal before the text. 421 is the relay ending the connection, no word about the mail."""
+        if answer.code == 421:
+            self.lost = True
+            self.drop()
+        else:
+            await self._start_over()
+        return Reply(_outcome(answer.code, after_text=False), letter.redact(_line(answer)), False)
+
+    async def _start_over(self) -> None:
+        try:
+            await self._smtp.rset()
+            self._touch()
+        except (SMTPException, OSError):
+            self.drop()
+
+    async def quit(self) -> None:
+        if self.alive:
+            with suppress(SMTPException, OSError):
+                await self._smtp.quit(timeout=GOODBYE_SECONDS)
+        self.drop()
+
+    def drop(self) -> None:
+        self._smtp.close()
+
+    def _touch(self) -> None:
+        self._last_used = asyncio.get_running_loop().time()
+
+
+def _outcome(code: int, *, after_text: bool) -> Outcome:
+    """What a reply code says of the mail. A code that makes no sense after the text leaves doubt, before it none."""
+    if 200 <= code < 300 and after_text:
+        return "sent"
+    if 400 <= code < 500:
+        return "later"
+    if 500 <= code < 600:
+        return "failed"
+    return "doubt" if after_text else "later"
+
+
+def _line(answer: SMTPResponse) -> str:
+    return f"{answer.code} {answer.message}"
+
+
+def _said(error: Exception) -> str:
+    """The relay's, the library's or the system's words, without addresses."""
+    text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
+    text = text.encode("utf-8", "replace").decode() or type(error).__name__
+    return _ADDRESS.sub("address", strip_controls(text))[:LONGEST_REPLY]
+
+
+def _stuffed(data: bytes) -> bytes:
+    """For the wire: a dot at the beginning of a line doubled, the final dot added (RFC 5321 section 4.5.2)."""
+    data = data if data.endswith(b"\r\n") else data + b"\r\n"
+    return _LEADING_DOT.sub(b"..", data) + b".\r\n"
+
+
+def _xtext(text: str) -> str:
+    """RFC 3461 section 4: what could end a parameter is written as +XX."""
+    return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{o:02X}" for o in c.encode()) for c in text)
+
+
+_LEADING_DOT = re.compile(rb"(?m)^\.")
+_ADDRESS = re.compile(r"[^\s<>()\"',;:]+@[^\s<>()\"',;:]+")

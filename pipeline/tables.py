@@ -1,0 +1,208 @@
+"""All tables on one page. Behaviour does not live here.
+
+Times are UTC, money is minor units beside its currency, personal columns are sealed bytes (see `keys`). A row that is
+told by many events keeps in `known` the newest known value of each field with its time (see `register`), and beside it,
+as columns, what those values come to.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pipeline.database import Utc
+
+
+def _partial(name: str, column: str, where: str) -> Index:
+    """An index of the few rows that wait for something, so that looking for them costs what waits, not what exists."""
+    return Index(name, column, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc(), dict[str, Any]: JSON(), bytes: LargeBinary()}
+
+
+class Key(Base):
+    """The key of a label, wrapped by the master key. `wrapped` is None once erased: a tombstone."""
+
+    __tablename__ = "key"
+
+    label: Mapped[str] = mapped_column(String(100), primary_key=True)
+    wrapped: Mapped[bytes | None]
+    created_at: Mapped[datetime]
+    erased_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """The inbox: everything that may change the books comes through here, once."""
+
+    __tablename__ = "event"
+
+    id: Mapped[str] = mapped_column(String(160), primary_key=True)
+    type: Mapped[str] = mapped_column(String(100))
+    source: Mapped[str] = mapped_column(String(20))  # webhook, import, read
+    state: Mapped[str] = mapped_column(String(10))  # received, handled, ignored, parked
+    reason: Mapped[str | None] = mapped_column(Text)
+    label: Mapped[str] = mapped_column(String(100))
+    facts: Mapped[dict[str, Any]]
+    person: Mapped[bytes | None]  # sealed: what the event says of the person, a small JSON object
+    body: Mapped[bytes | None]  # sealed: the whole body, less card and bank fields
+    body_sha256: Mapped[str] = mapped_column(String(64))  # of the raw bytes
+    content_sha256: Mapped[str] = mapped_column(String(64))  # of what it says, however it is written
+    verdict: Mapped[str] = mapped_column(Text)  # what was found about its signature
+    transmission_id: Mapped[str | None] = mapped_column(String(50), unique=True)
+    occurred_at: Mapped[datetime | None]
+    received_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]  # when a received event is to be published again
+    attempts: Mapped[int] = mapped_column(default=0)
+    done_at: Mapped[datetime | None]  # when it was handled, ignored or parked
+
+    __table_args__ = (
+        _partial("event_due", "due_at", "state = 'received'"),
+        _partial("event_parked", "done_at", "state = 'parked'"),
+        Index("event_received_at", "received_at"),
+        Index("event_label", "label"),
+    )
+
+
+class Redelivery(Base):
+    """Transmissions of events we already had, so that none of their signatures serves for another body."""
+
+    __tablename__ = "redelivery"
+
+    transmission_id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    event_id: Mapped[str] = mapped_column(String(160))
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    received_at: Mapped[datetime]
+
+
+class Customer(Base):
+    """Who `custom_id` names, else PayPal's payer id; the id is a keyed hash of either. Never merged by e-mail."""
+
+    __tablename__ = "customer"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[datetime]
+
+
+class Plan(Base):
+    """How often and how much, as PayPal tells it. For old agreements the id is that of the agreement."""
+
+    __tablename__ = "plan"
+
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    known: Mapped[dict[str, Any]]
+    name: Mapped[str | None] = mapped_column(String(127))
+    interval_unit: Mapped[str | None] = mapped_column(String(5))  # DAY, WEEK, MONTH, YEAR
+    interval_count: Mapped[int | None]
+    amount: Mapped[int | None] = mapped_column(BigInteger)  # of one regular cycle, for a quantity of one
+    currency: Mapped[str | None] = mapped_column(String(3))
+
+
+class Subscription(Base):
+    """A customer's subscription. A row without status is a placeholder: money came before the first word of it."""
+
+    __tablename__ = "subscription"
+
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    known: Mapped[dict[str, Any]]
+    customer_id: Mapped[str | None] = mapped_column(ForeignKey("customer.id"), index=True)
+    person: Mapped[bytes | None]  # sealed: name, e-mail and so on, each with its time
+    email_hash: Mapped[bytes | None] = mapped_column(index=True)
+    status: Mapped[str | None] = mapped_column(String(20))
+    status_at: Mapped[datetime | None]
+    plan_id: Mapped[str | None] = mapped_column(String(50), index=True)
+    next_billing_at: Mapped[datetime | None]
+    paid_through: Mapped[datetime | None]
+    remind_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (_partial("subscription_remind", "remind_at", "remind_at IS NOT NULL"),)
+
+
+class Payment(Base):
+    """One sale: money that came, or is to come. A row without status is a placeholder for a refund that came first."""
+
+    __tablename__ = "payment"
+
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    known: Mapped[dict[str, Any]]
+    subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)
+    # pending, completed, denied, partially_refunded, refunded, reversed
+    status: Mapped[str | None] = mapped_column(String(20))
+    amount: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str | None] = mapped_column(String(3))
+    fee: Mapped[int | None] = mapped_column(BigInteger)
+    refunded: Mapped[int] = mapped_column(BigInteger, default=0)
+    occurred_at: Mapped[datetime | None]
+
+
+class Refund(Base):
+    """Money given back for a payment, by us (refund) or by PayPal (reversal). The amount is positive."""
+
+    __tablename__ = "refund"
+
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    known: Mapped[dict[str, Any]]
+    payment_id: Mapped[str] = mapped_column(String(50), index=True)
+    kind: Mapped[str] = mapped_column(String(10))  # refund, reversal
+    amount: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str] = mapped_column(String(3))
+    occurred_at: Mapped[datetime]
+
+
+class Change(Base):
+    """One move of a subscription's status, in the order in which we learned of it."""
+
+    __tablename__ = "change"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(String(50), index=True)
+    at: Mapped[datetime]
+    old: Mapped[str | None] = mapped_column(String(20))
+    new: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(String(100))
+    event_id: Mapped[str] = mapped_column(String(160))
+
+
+class Read(Base):
+    """A question to PayPal that is owed: asked outside any transaction, answered through the inbox."""
+
+    __tablename__ = "read"
+
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # subscription, plan, sale, refund
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    due_at: Mapped[datetime | None] = mapped_column(index=True)  # None: PayPal does not know it
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class Mail(Base):
+    """The outbox: mails owed. The id is the token from which Message-ID and envelope sender are made."""
+
+    __tablename__ = "mail"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), unique=True)  # a mail is owed once: made of stable ids
+    kind: Mapped[str] = mapped_column(String(40))
+    label: Mapped[str] = mapped_column(String(100), index=True)
+    subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)  # None: to the operator
+    state: Mapped[str] = mapped_column(String(10))  # owed, sending, sent, doubt, failed, withheld
+    reason: Mapped[str | None] = mapped_column(Text)
+    facts: Mapped[bytes | None]  # sealed
+    recipient: Mapped[bytes | None]  # sealed: the address it was frozen for
+    frozen: Mapped[bytes | None]  # sealed: the finished bytes, from the first claim on
+    message_id: Mapped[str | None] = mapped_column(String(120))
+    holder: Mapped[str | None] = mapped_column(String(40))  # the mailer that is sending it
+    reply: Mapped[str | None] = mapped_column(Text)  # what the relay answered
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]  # None while owed: waits for an address
+    sent_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        _partial("mail_due", "due_at", "state = 'owed'"),
+        _partial("mail_sending", "holder", "state = 'sending'"),
+        Index("mail_created_at", "created_at"),
+    )

@@ -1,0 +1,1 @@
+"""Pages and doors: routes only, no decisions."""

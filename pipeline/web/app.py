@@ -1,0 +1,109 @@
+"""The web application: PayPal's door, health, metrics; and whatever pages it is given."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pipeline import health
+from pipeline.clock import Clock
+from pipeline.database import Database, StoreDown
+from pipeline.ingress import Door, Forged
+from pipeline.paypal.errors import Malformed, Refused, Unavailable
+from pipeline.web.problem import on_fault, on_http_error, problem
+
+log = structlog.get_logger(__name__)
+
+LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events are some 10 KiB
+SLOWEST_BODY_SECONDS = 15
+
+
+class Web:
+    """What the routes need."""
+
+    def __init__(self, door: Door, database: Database, clock: Clock, health_limit_seconds: int) -> None:
+        self._door, self._database, self._clock, self._limit = door, database, clock, health_limit_seconds
+        self._registry = CollectorRegistry()
+        self._webhooks = Counter("smt_webhooks", "Webhooks by answer", ["status"], registry=self._registry)
+        self._oldest_event = Gauge(
+            "smt_oldest_event_seconds", "Age of the oldest unhandled event", registry=self._registry
+        )
+        self._oldest_mail = Gauge("smt_oldest_mail_seconds", "Age of the oldest unsent mail", registry=self._registry)
+
+    def app(self, pages: Sequence[BaseRoute] = ()) -> Starlette:
+        routes = [
+            Route("/webhooks/paypal", self.webhook, methods=["POST"]),
+            Route("/healthz", self.healthz),
+            Route("/metrics", self.metrics),
+            *pages,
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: on_http_error, Exception: on_fault})
+
+    async def webhook(self, request: Request) -> Response:
+        """PayPal's door: 200 only after the event is durable."""
+        answer = await self._answer(request)
+        self._webhooks.labels(answer.status_code).inc()
+        return answer
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            body = await asyncio.wait_for(_read(request), SLOWEST_BODY_SECONDS)
+            if body is None:
+                return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
+            stored = await self._door.receive(request.headers, body)
+        except Malformed as error:
+            return problem(400, str(error))
+        except (Refused, Forged) as error:
+            log.warning("refused", reason=str(error))
+            return problem(403, str(error))
+        except (TimeoutError, ClientDisconnect):
+            return problem(408, f"The body did not arrive within {SLOWEST_BODY_SECONDS} seconds.")
+        except (Unavailable, StoreDown) as error:
+            log.warning("unavailable", reason=str(error))
+            return problem(
+                503, "The event could not be stored now; please send it again.", headers={"Retry-After": "30"}
+            )
+        return JSONResponse({"id": stored.event_id, "outcome": stored.outcome})
+
+    async def healthz(self, request: Request) -> Response:
+        """Whether work is being done: 503 past the limit, and when the database is away."""
+        try:
+            found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
+        except StoreDown as error:
+            return problem(503, str(error))
+        body = {
+            "status": "well" if found.is_well else "behind",
+            "oldest_unhandled_event_seconds": round(found.oldest_event_seconds, 1),
+            "oldest_unsent_mail_seconds": round(found.oldest_mail_seconds, 1),
+            "limit_seconds": found.limit_seconds,
+        }
+        return JSONResponse(body, 200 if found.is_well else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        try:
+            found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
+        except StoreDown as error:
+            return problem(503, str(error))
+        self._oldest_event.set(found.oldest_event_seconds)
+        self._oldest_mail.set(found.oldest_mail_seconds)
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _read(request: Request) -> bytes | None:
+    """The raw body; None if it is too large, without reading it to its end."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > LARGEST_BODY:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            return None
+    return bytes(body)

@@ -1,0 +1,178 @@
+"""Ids of events in; for each its handler, in one transaction with its effects; done, later or parked.
+
+A batch shares one transaction. If one event of it fails, the batch is rolled back and each is done alone, so a bad
+event never takes its neighbours with it. The queue is acknowledged only after all of that is committed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.orm import Session
+
+from pipeline import event as words
+from pipeline import inbox, reads
+from pipeline.books import Books
+from pipeline.broker import BrokerDown, Inlet
+from pipeline.clock import Clock
+from pipeline.database import Database, StoreDown
+from pipeline.event import Handler, Park, Read, TryLater
+from pipeline.keys import Keyring, MasterKey
+from pipeline.subscription import Reminders
+from pipeline.tables import Event
+
+log = structlog.get_logger(__name__)
+
+BATCH = 100  # events in one transaction; ten times this is no faster
+PAUSE_SECONDS = 1.0  # before trying again when database or broker is away
+
+# An event whose handler fails (a fault of ours) is tried again after these, then parked.
+DELAYS = (
+    timedelta(seconds=10),
+    timedelta(minutes=1),
+    timedelta(minutes=10),
+    timedelta(hours=1),
+    timedelta(hours=6),
+)
+ASKED = timedelta(minutes=1)  # how long an event waits for PayPal's answer before it looks again
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a batch: ids of events by state, and of mails that became due."""
+
+    handled: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    mails: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """Handles events. It is given the handlers, and knows none of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        master: MasterKey,
+        clock: Clock,
+        handlers: Mapping[str, Handler],
+        *,
+        reminders: Reminders,
+        may_read: bool,
+        on_mail: Callable[[list[str]], None] = lambda ids: None,
+    ) -> None:
+        self._database, self._master, self._clock = database, master, clock
+        self._handlers, self._reminders = handlers, reminders
+        self._may_read, self._on_mail = may_read, on_mail
+
+    def handle(self, ids: Sequence[str]) -> None:
+        """Handle these events, those that are still to be handled. Raises StoreDown with nothing half done."""
+        for start in range(0, len(ids), BATCH):
+            self._handle_batch(list(dict.fromkeys(ids[start : start + BATCH])))
+
+    def _handle_batch(self, ids: Sequence[str]) -> None:
+        try:
+            with self._database.transaction() as session:
+                tally = self._together(session, ids)
+        except StoreDown:
+            raise
+        except Exception as error:
+            if len(ids) > 1:
+                for id in ids:
+                    self._handle_batch([id])
+            else:
+                self._set_aside(ids[0], error)
+            return
+        if tally.mails:
+            self._on_mail(tally.mails)
+
+    def _together(self, session: Session, ids: Sequence[str]) -> Tally:
+        now = self._clock.now()
+        keyring = Keyring(self._master, session, now)
+        rows = inbox.load(session, ids)
+        keyring.fetch({row.label for row in rows})
+        tally = self._apply(session, keyring, [row for row in rows if row.type in self._handlers])
+        tally.ignored = [row.id for row in rows if row.type not in self._handlers]
+        inbox.mark(session, tally.handled, "handled", now)
+        inbox.mark(session, tally.ignored, "ignored", now, "no handler for this type of event")
+        return tally
+
+    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[Event]) -> Tally:
+        if not rows:
+            return Tally()
+        events = [inbox.open_event(row, keyring) for row in rows]
+        books = Books(session, keyring, self._clock.now(), self._reminders, events)
+        for event in sorted(events, key=_by_time):
+            self._handlers[event.type](event, books)
+        return Tally(handled=[event.id for event in events], mails=books.close())
+
+    def _set_aside(self, id: str, error: Exception) -> None:
+        """One event alone did not get through: ask, put off or park, as its handler said."""
+        with self._database.transaction() as session:
+            rows = inbox.load(session, [id])
+            if not rows:
+                return
+            match error:
+                case TryLater():
+                    inbox.postpone(session, id, self._clock.now() + error.after, error.reason, failed=False)
+                case Read():
+                    self._ask(session, rows[0], error)
+                case Park():
+                    self._park(session, rows[0], error.reason)
+                case _:
+                    self._failed(session, rows[0], error)
+
+    def _ask(self, session: Session, row: Event, wanted: Read) -> None:
+        if not self._may_read:
+            self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
+        elif reads.unknown_to_paypal(session, wanted.kind, wanted.id):
+            self._park(session, row, f"{wanted}, which does not know it")
+        else:
+            now = self._clock.now()
+            reads.owe(session, [reads.Wanted(wanted.kind, wanted.id, now)])
+            inbox.postpone(session, row.id, now + ASKED, reads.waiting_for(wanted.kind, wanted.id), failed=False)
+
+    def _park(self, session: Session, row: Event, reason: str) -> None:
+        log.warning("parked", event_id=row.id, type=row.type, reason=reason)
+        inbox.mark(session, [row.id], "parked", self._clock.now(), reason)
+
+    def _failed(self, session: Session, row: Event, error: Exception) -> None:
+        # The error's own words may quote personal data: its kind and place are enough to find it.
+        reason = f"{type(error).__name__} at {_place(error)}"
+        log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
+        if row.attempts >= len(DELAYS):
+            self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
+        else:
+            inbox.postpone(session, row.id, self._clock.now() + DELAYS[row.attempts], reason, failed=True)
+
+
+def serve(worker: Worker, inlet: Inlet, stop: Callable[[float], bool]) -> None:
+    """Handle what the broker brings until `stop(seconds)`, which waits, tells to end."""
+    while not stop(0):
+        try:
+            batch = inlet.take(BATCH, 1.0)
+            if batch is None:
+                continue
+            try:
+                worker.handle(batch.ids)
+            except StoreDown as error:
+                log.warning("store_down", reason=str(error))
+                stop(PAUSE_SECONDS)
+                batch.requeue()
+            else:
+                batch.ack()
+        except BrokerDown as error:
+            log.warning("broker_down", reason=str(error))
+            stop(PAUSE_SECONDS)
+
+
+def _by_time(event: words.Event) -> tuple[bool, object, str]:
+    """In PayPal's order as far as it is known: not needed for the result, but it makes the history read well."""
+    return event.occurred_at is None, event.occurred_at or event.received_at, event.id
+
+
+def _place(error: BaseException) -> str:
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    return f"{traceback.tb_frame.f_globals.get('__name__')}:{traceback.tb_lineno}" if traceback else "an unknown place"
