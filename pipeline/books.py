@@ -4,6 +4,7 @@ Handlers work on these rows as on plain objects; `close` writes everything once.
 order (events, payments, subscriptions; each by key), so two workers can never wait for each other in a circle.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,13 +48,18 @@ class Books:
         return self._payments[id]
 
     def payments_of(self, subscription_id: str) -> list[Payment]:
-        return [row for row in self._payments.values() if row.subscription_id == subscription_id]
+        return list(self._by_subscription[subscription_id].values())
+
+    def file_payment(self, row: Payment) -> None:
+        """Keep the payment with those of its subscription."""
+        if row.subscription_id:
+            self._by_subscription[row.subscription_id][row.id] = row
 
     def refund(self, id: str) -> Refund | None:
         return self._refunds.get(id)
 
     def refunds_of(self, payment_id: str) -> list[Refund]:
-        return [row for row in self._refunds.values() if row.payment_id == payment_id]
+        return list(self._by_payment[payment_id].values())
 
     def plan(self, id: str | None) -> Plan | None:
         return self._plans.get(id or "")
@@ -67,7 +73,7 @@ class Books:
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
     def add_refund(self, row: Refund) -> None:
-        self._refunds[row.id] = row
+        self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
         self._session.add(row)
 
     def add_change(self, row: Change) -> None:
@@ -118,6 +124,7 @@ class Books:
         subscriptions |= self._waiting_for_plans(told)
         self._subscriptions = self._locked(Subscription, subscriptions, {"known": {}, "created_at": self.now})
         self._load_siblings(subscriptions)
+        self._index()
         self._plans = self._locked(Plan, told, {"known": {}})
         self._load_other_plans(_named(facts, "plan"))
         self._keyring.fetch([INDEX, *subscriptions])
@@ -131,7 +138,9 @@ class Books:
 
     def _known_refunds(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Refund]:
         ids = _named(facts, "refund")
-        rows = self._session.execute(select(Refund).where(Refund.id.in_(ids))).scalars() if ids else []
+        if not ids:
+            return {}
+        rows = self._session.execute(select(Refund).where(Refund.id.in_(ids))).scalars()
         return {row.id: row for row in rows}
 
     def _load_siblings(self, subscriptions: Iterable[str]) -> None:
@@ -144,6 +153,14 @@ class Books:
         if payments:
             refunds = self._session.execute(select(Refund).where(Refund.payment_id.in_(payments))).scalars()
             self._refunds.update({row.id: row for row in refunds})
+
+    def _index(self) -> None:
+        self._by_subscription: dict[str, dict[str, Payment]] = defaultdict(dict)
+        self._by_payment: dict[str, dict[str, Refund]] = defaultdict(dict)
+        for payment in self._payments.values():
+            self.file_payment(payment)
+        for refund in self._refunds.values():
+            self._by_payment[refund.payment_id][refund.id] = refund
 
     def _load_other_plans(self, named: set[str]) -> None:
         others = named | {row.plan_id for row in self._subscriptions.values() if row.plan_id}

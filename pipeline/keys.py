@@ -140,7 +140,7 @@ class Keyring:
 
     def get(self, label: str) -> Seal | None:
         """One label's seal; see `fetch`."""
-        return self.fetch([label])[label]
+        return self._seals[label] if label in self._seals else self.fetch([label])[label]
 
     def own(self, label: str) -> Seal:
         """The seal of one of the machine's own labels, which are never erased."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, register
@@ -62,7 +63,8 @@ class Mailer:
     ) -> None:
         self._database, self._master, self._clock = database, master, clock
         self._templates, self._relay, self._sender = templates, relay, sender
-        self._holder, self._presence = "", None  # type: tuple[str, Presence | None]
+        self._holder = ""
+        self._presence: Presence | None = None
 
     async def send_due(self) -> int:
         """Send one claim's worth of what is due; how many. Raises StoreDown: then nothing was claimed, or what was
@@ -73,7 +75,7 @@ class Mailer:
             await asyncio.to_thread(self._settle, list(zip(letters, replies, strict=True)))
         return len(letters)
 
-    async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], None]) -> None:
+    async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
         """Send until told to stop; woken by the bell, else looking every second."""
         while not stop.is_set():
             alive()
@@ -118,7 +120,8 @@ class Mailer:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         seal = keyring.get(row.label)
         if seal is None:
-            return _withhold(row, "the person has been erased")
+            row.state, row.reason, row.due_at = "withheld", "the person has been erased", None
+            return None
         try:
             if row.frozen is None and not self._freeze(row, subscription, seal, now):
                 return None
@@ -146,7 +149,8 @@ class Mailer:
         """Address and name; "" for what is not known or cannot be an address."""
         if row.subscription_id is None:
             return self._sender.operator, ""
-        known: dict[str, Any] = seal.open_json("subscription.person", subscription and subscription.person) or {}
+        sealed = subscription.person if subscription else None
+        known: dict[str, Any] = seal.open_json("subscription.person", sealed) or {}
         address = register.value(known, "email") or ""
         if address and not valid_address(address):
             raise BadEnvelope("PayPal's e-mail address of this customer cannot be written to; correct it")
@@ -199,12 +203,10 @@ class Mailer:
 
 def _subscriptions(session: Session, rows: Sequence[Mail]) -> dict[str, Subscription]:
     ids = {row.subscription_id for row in rows if row.subscription_id}
-    found = session.query(Subscription).filter(Subscription.id.in_(ids)) if ids else []
+    if not ids:
+        return {}
+    found = session.execute(select(Subscription).where(Subscription.id.in_(ids))).scalars()
     return {row.id: row for row in found}
-
-
-def _withhold(row: Mail, reason: str) -> None:
-    row.state, row.reason, row.due_at = "withheld", reason, None
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:

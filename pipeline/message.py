@@ -280,7 +280,7 @@ def _quoted(character: str) -> str:
 
 def _part(subtype: bytes, text: str) -> bytes:
     # b2a_qp leaves line ends alone, keeps lines within 76 octets, and hides a space or a tab at the end of one.
-    octets = b2a_qp(text.replace("\r\n", "\n").replace("\r", "\n").encode(), istext=True)
+    octets = b2a_qp(text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace"), istext=True)
     return b"Content-Type: text/%b; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n%b" % (
         subtype,
         octets.replace(b"\n", b"\r\n"),
@@ -381,6 +381,6 @@ _UNSEEN = re.compile(
     r"\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _ENCODED_LOOK = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2,}|\b(?:mailto|tel|sms|callto|javascript|data):", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]*:[/\\]{2,}|\b(?:mailto|tel|sms|callto|javascript|data):", re.IGNORECASE)
 _TELEPHONE = re.compile(r"\+?\(?\d(?:[\s()./-]*\d){8,}")
 _DOT = re.compile(r"(?<![\d.])\d+\.\d+(?![\d.])|(?<=\S)[.\u2024\u3002\uff0e\uff61](?=\w)")

@@ -84,7 +84,7 @@ def show(money: Money, locale: str = "en_US") -> str:
 @cache
 def _pattern(locale: str, decimals: int) -> NumberPattern:
     """The locale's way to write a price, with PayPal's number of digits instead of CLDR's."""
-    pattern = copy(Locale.parse(locale).currency_formats["standard"])
+    pattern: NumberPattern = copy(Locale.parse(locale).currency_formats["standard"])
     pattern.frac_prec = (decimals, decimals)
     return pattern
 

@@ -81,6 +81,7 @@ def _update(books: Books, row: Payment) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
     row.subscription_id = register.value(known, "subscription")
+    books.file_payment(row)
     row.amount, row.currency = register.value(known, "amount") or (None, None)
     row.fee = (register.value(known, "fee") or [None])[0]
     created_at = register.value(known, "created_at")

@@ -68,7 +68,8 @@ class Reading:
         value = self.at(*path)
         if isinstance(value, str) and _ID.fullmatch(value):
             return value
-        return self._missing(path, value)
+        self._miss(path, value)
+        return None
 
     def text(self, *path: str, limit: int = 200) -> str | None:
         value = self.at(*path)
@@ -77,7 +78,10 @@ class Reading:
     def time(self, *path: str) -> str | None:
         value = self.at(*path)
         moment = read_time(value)
-        return self._missing(path, value) if moment is None else write_time(moment)
+        if moment is None:
+            self._miss(path, value)
+            return None
+        return write_time(moment)
 
     def number(self, *path: str) -> int | None:
         """A count. PayPal writes some as text."""
@@ -86,21 +90,25 @@ class Reading:
             return int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
             return value
-        return self._missing(path, value)
+        self._miss(path, value)
+        return None
 
     def money(self, *path: str, currency: str | None = None) -> list[Any] | None:
         """`[minor units, currency]` from {value, currency_code}, {total, currency} or {value, currency}."""
         value = self.at(*path)
         if not isinstance(value, dict):
-            return self._missing(path, value)
+            self._miss(path, value)
+            return None
         amount = value.get("value", value.get("total"))
         try:
             money = read_amount(amount, value.get("currency_code") or value.get("currency") or currency)
         except NotMoney:
-            return self._missing(path, value)
+            self._miss(path, value)
+            return None
         return [money.amount, money.currency]
 
-    def _missing(self, path: tuple[str, ...], value: Any) -> None:
+    def _miss(self, path: tuple[str, ...], value: Any) -> None:
+        """Note what could not be read, unless there was nothing to read."""
         if value not in (None, "", {}):
             self.unread.append(".".join(path))
 

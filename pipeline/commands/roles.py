@@ -43,7 +43,7 @@ class Stop:
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until told to stop."""
     server = uvicorn.Server(_uvicorn(parts))
-    with _announcing(parts), _ending(stop, lambda: setattr(server, "should_exit", True)):
+    with _announcing(parts), _ending(stop, lambda: _end(server)):
         parts.committer.start()
         try:
             asyncio.run(_serve(parts, server))
@@ -147,6 +147,10 @@ def _uvicorn(parts: Parts) -> uvicorn.Config:
     )
 
 
+def _end(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
 async def _serve(parts: Parts, server: uvicorn.Server) -> None:
     life = asyncio.create_task(_show_life(parts, "web"))
     with contextlib.suppress(asyncio.CancelledError):
@@ -164,14 +168,15 @@ async def _mailer(parts: Parts, stop: Stop) -> None:
     post, bell, ended = parts.mailer(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     listener = _thread("bell", lambda: _listen(parts, stop, lambda: loop.call_soon_threadsafe(bell.set)))
-    watcher = _thread("stop", lambda: (stop.wait(1e9), loop.call_soon_threadsafe(ended.set)))
+    watcher = _thread("stop", lambda: _after(stop, lambda: loop.call_soon_threadsafe(ended.set)))
     show = _showing(parts, "mailer", stop)
     try:
-        await post.run(ended, bell, lambda: show(0) and None)
+        await post.run(ended, bell, lambda: show(0))
     finally:
         await post.close()
         stop.set()
-        await asyncio.to_thread(lambda: (listener.join(), watcher.join()))
+        for thread in (listener, watcher):
+            await asyncio.to_thread(thread.join)
 
 
 def _listen(parts: Parts, stop: Stop, ring: Callable[[], object]) -> None:
@@ -225,12 +230,19 @@ def _announcing(parts: Parts) -> Iterator[None]:
 @contextlib.contextmanager
 def _ending(stop: Stop, end: Callable[[], None]) -> Iterator[None]:
     """Call `end` from a thread once it is time to stop."""
-    thread = _thread("end", lambda: (stop.wait(1e9), end()))
+    thread = _thread("end", lambda: _after(stop, end))
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+def _after(stop: Stop, end: Callable[[], object]) -> None:
+    """Wait until it is time to stop, then call `end`."""
+    while not stop.wait(3600):
+        pass
+    end()
 
 
 def _guarded(role: Callable[[Parts, Stop], None], parts: Parts, stop: Stop) -> None:
