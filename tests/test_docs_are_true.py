@@ -1,0 +1,95 @@
+"""Settings, commands, events, mails, modules and links that the docs name exist, and those that exist are named."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handlers import HANDLERS
+from pipeline.settings import Settings, variable
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"smt-billing ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)*)((?: --[a-z-]+)*)")
+# Words after a command that are its arguments.
+ARGUMENTS = {"receipt", "worker"}
+
+
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def everything() -> str:
+    return "\n".join(text_of(path) for path in DOCS)
+
+
+def test_every_setting_is_listed_with_its_sentence_and_no_other_is_named() -> None:
+    listed = text_of(ROOT / "docs" / "operate.md")
+    for name, field in Settings.model_fields.items():
+        assert f"| `{variable(name)}` |" in listed, f"docs/operate.md does not list {variable(name)}"
+        assert str(field.description) in listed, f"docs/operate.md says something else of {variable(name)}"
+    known = {variable(name) for name in Settings.model_fields}
+    named = {name.removesuffix("_FILE") for name in re.findall(r"SMT_[A-Z][A-Z_]*[A-Z]", everything())}
+    assert {name for name in named if not name.startswith("SMT_TEST")} <= known | {"SMT_MASTER_KEY"}
+
+
+def test_every_handled_event_stands_in_the_recipe_and_no_other() -> None:
+    table = re.findall(r"^\| `([A-Z.-]+)` \|", text_of(ROOT / "docs" / "add-an-event.md"), re.MULTILINE)
+    assert sorted(table) == sorted(HANDLERS)
+
+
+def test_every_mail_stands_in_the_recipe() -> None:
+    folders = {path.parent.name for path in (ROOT / "email_templates").glob("*/subject.txt")}
+    recipe = text_of(ROOT / "docs" / "add-a-mail.md")
+    assert folders
+    assert {mail for mail in folders if f"`{mail}`" not in recipe} == set()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text_of(path)):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_files_and_folders_that_are_named_exist() -> None:
+    for name in re.findall(r"`((?:pipeline|handlers|tests|docs|deploy|email_templates)/[\w./]*)`", everything()):
+        assert (ROOT / name).exists(), f"the docs name {name}"
+
+
+def test_modules_of_the_river_exist() -> None:
+    picture = text_of(ROOT / "docs" / "how-it-works.md").split("```")[1]
+    modules = {name for line in picture.splitlines() for name in re.findall(r"^ ?\d ([a-z, ]+?)  ", line)}
+    names = {name.strip() for part in modules for name in part.split(",")}
+    assert {"ingress", "inbox", "broker", "worker", "outbox", "mailer", "smtp"} <= names
+    for name in names:
+        assert (ROOT / "pipeline" / f"{name}.py").exists() or (ROOT / "pipeline" / name).is_dir(), name
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    makefile = text_of(ROOT / "Makefile")
+    for target in re.findall(r"`?make ([a-z]+)", everything()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the docs name make {target}"
+
+
+def test_every_command_that_is_named_answers_to_help() -> None:
+    named = set()
+    for words, options in COMMAND.findall(everything()):
+        parts = [word for word in words.split() if word not in ARGUMENTS]
+        named.add((tuple(parts[:2]), options.strip()))
+    assert (("parked", "retry"), "") in named
+    for parts, options in sorted(named):
+        answer = run_help(parts)
+        for option in options.split():
+            assert option in answer, f"smt-billing {' '.join(parts)} has no {option}"
+
+
+def run_help(parts: tuple[str, ...]) -> str:
+    for length in range(len(parts), 0, -1):
+        command = [sys.executable, "-m", "pipeline", *parts[:length], "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""})
+        if done.returncode == 0:
+            return done.stdout
+    raise AssertionError(f"the docs name smt-billing {' '.join(parts)}, which is no command: {done.stderr}")
