@@ -12,7 +12,7 @@ from pipeline.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"smt-billing ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)*)((?: --[a-z-]+)*)")
+COMMAND = re.compile(r"(?:`|bin/|^)smt-billing ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)*)[^\n`]*?((?: --[a-z-]+)*)(?=[`\s])", re.M)
 # Words after a command that are its arguments.
 ARGUMENTS = {"receipt", "worker"}
 
@@ -70,15 +70,15 @@ def test_modules_of_the_river_exist() -> None:
 
 def test_make_targets_that_are_named_exist() -> None:
     makefile = text_of(ROOT / "Makefile")
-    for target in re.findall(r"`?make ([a-z]+)", everything()):
+    for target in re.findall(r"(?:`|^)make ([a-z]+)", everything(), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the docs name make {target}"
 
 
 def test_every_command_that_is_named_answers_to_help() -> None:
     named = set()
     for words, options in COMMAND.findall(everything()):
-        parts = [word for word in words.split() if word not in ARGUMENTS]
-        named.add((tuple(parts[:2]), options.strip()))
+        parts = [word for word in words.split()[:2] if word not in ARGUMENTS]
+        named.add((tuple(parts), options.strip()))
     assert (("parked", "retry"), "") in named
     for parts, options in sorted(named):
         answer = run_help(parts)

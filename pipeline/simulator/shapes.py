@@ -86,7 +86,7 @@ def subscription_links(subscription: str, status: str) -> list[Json]:
     own = f"{API}/v1/billing/subscriptions/{subscription}"
     edit, itself = _link(own, "edit", "PATCH"), _link(own, "self")
     if status == "APPROVAL_PENDING":
-        page = f"https://www.sandbox.paypal.com/webapps/billing/subscriptions?ba_token=BA-{subscription[2:]}0X56"
+        page = f"https://www.sandbox.paypal.com/webapps/billing/subscriptions?ba_token=BA-2{subscription[2:]}0X56"
         return [_link(page, "approve"), edit, itself]
     if status in ("CANCELLED", "EXPIRED"):
         return [{**itself, "encType": "application/json"}]

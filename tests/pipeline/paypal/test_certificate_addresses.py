@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.clock import MovableClock
+from pipeline.paypal.certificates import Certificates, judge_address
+from pipeline.paypal.errors import Refused
+from tests.pipeline.paypal.authority import NOW, paypal
+
+PATH = "/v1/notifications/certs/CERT-360caa42"
+
+
+@pytest.mark.parametrize("host", ["api", "api-m", "api.sandbox", "api-m.sandbox"])
+@pytest.mark.parametrize("port", ["", ":443"])
+def test_paypals_own_addresses_are_accepted(host: str, port: str) -> None:
+    judge_address(f"https://{host}.paypal.com{port}/v1/notifications/certs/CERT-360caa42-fca2a594-1d93a270")
+
+
+TRICKS = [
+    f"http://api.paypal.com{PATH}",
+    f"HTTPS://api.paypal.com{PATH}",
+    f"file://api.paypal.com{PATH}",
+    "file:///etc/passwd",
+    f"//api.paypal.com{PATH}",
+    f"https:/api.paypal.com{PATH}",
+    f"https:\\\\api.paypal.com{PATH}",
+    f" https://api.paypal.com{PATH}",
+    f"https://api.paypal.com{PATH} ",
+    f"https://api.paypal.com{PATH}\n",
+    f"https://api.paypal.com\t{PATH}",
+    f"https://api.paypal.com\r\nHost: evil.example.com{PATH}",
+    f"https://evil.example.com{PATH}",
+    f"https://api.paypal.com.evil.example.com{PATH}",
+    f"https://evil-api.paypal.com{PATH}",
+    f"https://apixpaypal.com{PATH}",
+    f"https://api-paypal.com{PATH}",
+    f"https://www.paypal.com{PATH}",
+    f"https://paypal.com{PATH}",
+    f"https://sandbox.paypal.com{PATH}",
+    f"https://api.sandbox.sandbox.paypal.com{PATH}",
+    f"https://api.paypal.com.{PATH}",
+    f"https://API.PAYPAL.COM{PATH}",
+    f"https://api.p\u0430ypal.com{PATH}",  # a Cyrillic letter
+    f"https://api.paypal\u3002com{PATH}",  # an ideographic full stop
+    f"https://api.xn--pypal-4ve.com{PATH}",
+    f"https://\uff41pi.paypal.com{PATH}",
+    f"https://api.paypal.com@evil.example.com{PATH}",
+    f"https://evil.example.com#@api.paypal.com{PATH}",
+    f"https://evil.example.com\\@api.paypal.com{PATH}",
+    f"https://evil.example.com?@api.paypal.com{PATH}",
+    f"https://user:password@api.paypal.com{PATH}",
+    f"https://@api.paypal.com{PATH}",
+    f"https://127.0.0.1{PATH}",
+    f"https://[::1]{PATH}",
+    f"https://169.254.169.254{PATH}",
+    f"https://2130706433{PATH}",
+    f"https://api.paypal.com:80{PATH}",
+    f"https://api.paypal.com:8443{PATH}",
+    f"https://api.paypal.com:{PATH}",
+    f"https://api.paypal.com:0443{PATH}",
+    f"https://api.paypal.com:443:443{PATH}",
+    "https://api.paypal.com",
+    "https://api.paypal.com/",
+    "https://api.paypal.com/v1/notifications/certs/",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1/CERT-2",
+    "https://api.paypal.com/v1/notifications/certs//CERT-1",
+    "https://api.paypal.com//v1/notifications/certs/CERT-1",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1/",
+    "https://api.paypal.com/v1/notifications/certs/..",
+    "https://api.paypal.com/v1/notifications/certs/../../x",
+    "https://api.paypal.com/v1/notifications/certs/./CERT-1",
+    "https://api.paypal.com/v1/notifications/certs/%2e%2e",
+    "https://api.paypal.com/v1/notifications/certs/%2E%2E%2Fredirect",
+    "https://api.paypal.com/v1/notifications/certs/CERT%2D1",
+    "https://api.paypal.com/v1%2fnotifications/certs/CERT-1",
+    "https://api.paypal.com/V1/notifications/certs/CERT-1",
+    "https://api.paypal.com/v1/notifications/certs/CERT_1",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1;x",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1?next=https://evil.example.com",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1#x",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1\\..\\x",
+    "https://api.paypal.com/v1/notifications/certs/CERT-1\x00",
+    "https://api.paypal.com/v1/notifications/certs/CERT-\u0661",  # an Arabic digit
+    "https://api.paypal.com/redirect?to=/v1/notifications/certs/CERT-1",
+    "https://api.paypal.com/v1/oauth2/token",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", TRICKS)
+async def test_an_address_that_is_not_exactly_paypals_is_refused_before_anything_goes_out(
+    url: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        return paypal().pem
+
+    keys = Certificates(folder=tmp_path / "new", anchors=None, clock=MovableClock(NOW), fetch=fetch)
+    with pytest.raises(Refused) as refused:
+        await keys.get(url)
+    assert (refused.value.check, asked) == ("certificate address", [])
+    with pytest.raises(Refused):
+        keys.add(url, paypal().pem)
+    assert (keys.known(url), (tmp_path / "new").exists()) == (None, False)

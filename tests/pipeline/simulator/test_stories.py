@@ -1,0 +1,358 @@
+"""What the stories tell, in which order, and what no life may break."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.clock import read_time
+from pipeline.simulator import stories
+from pipeline.simulator.life import Impossible, Life
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS
+from pipeline.simulator.stories import Delivery, Kept
+from pipeline.simulator.world import World
+
+ADA = PEOPLE[0]
+START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
+UNTIL = datetime(2025, 9, 30, 15, 45, tzinfo=UTC)
+
+SEEDS = st.integers(min_value=0, max_value=2**32)
+
+
+def types(deliveries: list[Delivery]) -> list[str]:
+    return [each.type.replace("BILLING.SUBSCRIPTION.", "").replace("PAYMENT.SALE.", "SALE ") for each in deliveries]
+
+
+def of_type(deliveries: list[Delivery], ending: str) -> list[dict[str, Any]]:
+    return [each.event["resource"] for each in deliveries if each.type.endswith(ending)]
+
+
+def test_a_first_year_is_twelve_renewals_of_a_monthly_plan() -> None:
+    told = types(stories.first_year(ADA, CLOUD, START, Random(1)))
+    assert told[0] == "CREATED"
+    assert Counter(told) == {"CREATED": 1, "ACTIVATED": 1, "SALE COMPLETED": 13}
+
+
+def test_a_first_year_is_one_renewal_of_a_yearly_plan() -> None:
+    sales = of_type(stories.first_year(ADA, LICENCE, START, Random(1)), "COMPLETED")
+    assert [sale["create_time"][:10] for sale in sales] == ["2025-01-14", "2026-01-14"]
+
+
+def test_charges_come_minutes_to_hours_after_the_billing_time() -> None:
+    for sale in of_type(stories.first_year(ADA, CLOUD, START, Random(1)), "COMPLETED")[1:]:
+        charged = read_time(sale["create_time"])
+        assert charged is not None
+        assert timedelta(minutes=5) <= charged - charged.replace(hour=10, minute=0, second=0) <= timedelta(hours=3)
+
+
+def test_a_failed_card_recovers_with_one_sale_for_two_cycles() -> None:
+    deliveries = stories.card_fails_then_recovers(ADA, CLOUD, START, Random(1))
+    assert types(deliveries)[3:] == ["PAYMENT.FAILED"] * 3 + ["SALE COMPLETED"] * 2
+    failures = [each["billing_info"]["last_failed_payment"] for each in of_type(deliveries, "FAILED")]
+    assert [each.get("next_payment_retry_time") for each in failures] == [
+        "2025-02-19T10:00:00Z",
+        "2025-02-24T10:00:00Z",
+        None,
+    ]
+    assert [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")] == ["29.00", "58.00", "29.00"]
+
+
+def test_a_plan_that_forgives_nothing_recovers_at_the_first_retry() -> None:
+    deliveries = stories.card_fails_then_recovers(ADA, LICENCE, START, Random(1))
+    assert types(deliveries)[3:] == ["PAYMENT.FAILED", *["SALE COMPLETED"] * 3]
+    assert of_type(deliveries, "COMPLETED")[1]["amount"]["total"] == "499.00"
+
+
+@pytest.mark.parametrize("kind", ["RE-ACTIVATED", "ACTIVATED"])
+def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: stories.Return) -> None:
+    deliveries = stories.suspended_for_non_payment(ADA, CLOUD, START, Random(1), kind=kind)
+    assert types(deliveries)[9:] == ["SUSPENDED", "SALE COMPLETED", kind, "SALE COMPLETED", "SALE COMPLETED"]
+    suspended = of_type(deliveries, ".SUSPENDED")[0]["billing_info"]
+    assert suspended["outstanding_balance"]["value"] == "58.0"
+    assert suspended["failed_payments_count"] == CLOUD.failure_threshold
+    returned = of_type(deliveries, kind)[-1]["billing_info"]
+    assert returned["outstanding_balance"]["value"] == "0.0"
+    assert returned["failed_payments_count"] == 0
+    assert returned["next_billing_time"] == "2025-04-14T10:00:00Z"
+
+
+def test_cycles_that_fell_due_while_suspended_are_not_charged() -> None:
+    life = Life(ADA, CLOUD, START, Random(1))
+    life.begin()
+    life.suspend(life.soon(3))
+    assert life.next_billing is None
+    life.reactivate(START + timedelta(days=100))
+    assert life.next_billing == datetime(2025, 5, 14, 10, tzinfo=UTC)
+    assert life.renew().amount == CLOUD.price
+
+
+def test_a_refund_comes_in_two_parts_with_a_running_sum() -> None:
+    refunds = of_type(stories.refund(ADA, LICENCE, START, Random(1)), "REFUNDED")
+    assert [each["amount"]["total"] for each in refunds] == ["166.33", "332.67"]
+    assert [each["total_refunded_amount"]["total"] for each in refunds] == ["166.33", "499.00"]
+    assert len({each["sale_id"] for each in refunds}) == 1
+
+
+def test_a_refund_from_the_dashboard_does_not_say_of_which_sale() -> None:
+    deliveries = stories.refund(ADA, LICENCE, START, Random(1), tell_sale=False, negative=True)
+    sale = of_type(deliveries, "COMPLETED")[0]["id"]
+    for each in of_type(deliveries, "REFUNDED"):
+        assert sale not in str(each)
+        assert each["amount"]["total"].startswith("-")
+
+
+def test_a_cancelled_customer_is_not_charged_again() -> None:
+    told = types(stories.cancel(ADA, CLOUD, START, Random(1), until=UNTIL))
+    assert told[-1] == "CANCELLED"
+
+
+def test_a_held_payment_completes_twice_under_one_id() -> None:
+    deliveries = stories.held_payment_released(ADA, LICENCE, START, Random(1))
+    pending, held, released = [each for each in deliveries if each.type.startswith("PAYMENT")][:3]
+    assert [pending.type, held.type, released.type] == ["PAYMENT.SALE.PENDING", *["PAYMENT.SALE.COMPLETED"] * 2]
+    sales = [each.event["resource"] for each in (pending, held, released)]
+    assert [sale["payment_hold_status"] for sale in sales] == ["HELD", "HELD", "RELEASED"]
+    assert sales[0]["state"] == "completed"
+    assert len({sale["id"] for sale in sales}) == 1
+    assert len({pending.id, held.id, released.id}) == 3
+    assert timedelta(days=20) < released.at - held.at < timedelta(days=22)
+
+
+@pytest.mark.parametrize(("lagging", "following"), [(False, "2025-01-28T10:00:00Z"), (True, "2025-01-14T10:00:00Z")])
+def test_a_trial_is_active_without_a_payment(lagging: bool, following: str) -> None:
+    deliveries = stories.trial(ADA, CLOUD_TRIAL, START, Random(1), lagging=lagging)
+    assert types(deliveries)[:3] == ["CREATED", "ACTIVATED", "SALE COMPLETED"]
+    activated = of_type(deliveries, ".ACTIVATED")[0]["billing_info"]
+    assert "last_payment" not in activated
+    assert activated["next_billing_time"] == following
+    assert of_type(deliveries, "COMPLETED")[0]["create_time"].startswith("2025-01-28T1")
+
+
+def test_a_plan_with_an_end_expires_after_its_last_charge() -> None:
+    deliveries = stories.expires(ADA, ONBOARDING, START, Random(1))
+    assert sorted(types(deliveries)[-2:]) == ["EXPIRED", "SALE COMPLETED"]
+    last = of_type(deliveries, "EXPIRED")[0]["billing_info"]["cycle_executions"][-1]
+    assert last == {
+        "tenure_type": "REGULAR",
+        "sequence": 1,
+        "cycles_completed": 3,
+        "cycles_remaining": 0,
+        "total_cycles": 3,
+    }
+
+
+def test_more_seats_cost_more_from_the_next_charge_on() -> None:
+    deliveries = stories.seats_grow(ADA, CLOUD_SEATS, START, Random(1))
+    seats = int(of_type(deliveries, "UPDATED")[0]["quantity"])
+    totals = [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")]
+    assert totals == ["45.00"] * 2 + [f"{seats * 9}.00"] * 3
+
+
+def test_a_bounced_echeck_is_collected_with_the_next_cycle() -> None:
+    deliveries = stories.echeck_bounces(ADA, CLOUD, START, Random(1))
+    assert types(deliveries)[3:] == ["SALE PENDING", "SALE DENIED", "SALE COMPLETED", "SALE COMPLETED"]
+    assert of_type(deliveries, "PENDING")[0]["state"] == "pending"
+    assert of_type(deliveries, "DENIED")[0]["state"] == "denied"
+    assert of_type(deliveries, "COMPLETED")[1]["amount"]["total"] == "58.00"
+
+
+def test_a_chargeback_is_negative_and_silent_about_its_sale() -> None:
+    deliveries = stories.charged_back(ADA, CLOUD, START, Random(1))
+    reversed_ = of_type(deliveries, "REVERSED")[0]
+    assert reversed_["amount"]["total"] == "-29.00"
+    assert of_type(deliveries, "COMPLETED")[0]["id"] not in str(reversed_)
+
+
+def test_paypal_refuses_what_a_status_forbids() -> None:
+    life = Life(ADA, CLOUD, START, Random(1))
+    life.begin()
+    life.cancel(life.soon(3))
+    for verb in (life.renew, life.miss, lambda: life.suspend(life.now), lambda: life.cancel(life.now)):
+        with pytest.raises(Impossible):
+            verb()
+    sale = next(iter(life.sales.values()))
+    with pytest.raises(Impossible):
+        life.refund(sale, life.now, sale.rest + 1)
+
+
+@pytest.mark.parametrize("story", stories.STORIES.values(), ids=stories.STORIES)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
+def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(
+    story: stories.Story, plan: stories.Plan
+) -> None:
+    deliveries = story(ADA, plan, START, Random(4), until=UNTIL)
+    assert deliveries == stories.by_time(deliveries)
+    assert [each.body for each in deliveries] == [each.body for each in story(ADA, plan, START, Random(4), until=UNTIL)]
+    assert {each.id for each in deliveries}.isdisjoint(
+        each.id for each in story(ADA, plan, START, Random(5), until=UNTIL)
+    )
+
+
+def test_a_customer_goes_on_paying_after_the_story() -> None:
+    told = stories.refund(ADA, CLOUD, START, Random(1), until=UNTIL)
+    assert len(of_type(told, "COMPLETED")) == 9
+    assert told[-1].at > UNTIL - timedelta(days=31)
+
+
+# A vendor's months ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("months", "subscribers", "least"), [(6, 24, 150), (12, 40, 350), (1, 3, 6)])
+def test_a_vendors_months_end_by_the_moment_given(months: int, subscribers: int, least: int) -> None:
+    deliveries = stories.vendor_months(7, months, UNTIL, subscribers)
+    assert len(deliveries) >= least
+    assert deliveries == stories.by_time(deliveries)
+    assert all(UNTIL - months * stories.MONTH <= each.at <= UNTIL for each in deliveries)
+    assert all(moment <= UNTIL for each in deliveries if (moment := read_time(each.event["create_time"])))
+    assert len({each.event["resource"]["id"] for each in deliveries if each.type.endswith(".CREATED")}) == subscribers
+
+
+def test_a_vendors_months_tell_every_story() -> None:
+    told = set(types(stories.vendor_months(7, 6, UNTIL, 24)))
+    assert told == {
+        *("CREATED", "ACTIVATED", "UPDATED", "PAYMENT.FAILED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED"),
+        *("SALE COMPLETED", "SALE PENDING", "SALE DENIED", "SALE REFUNDED", "SALE REVERSED"),
+    }
+
+
+def test_a_vendors_months_are_the_same_for_the_same_seed_only() -> None:
+    first = [(each.at, each.body, each.copy) for each in stories.vendor_months(7, 6, UNTIL, 12)]
+    assert first == [(each.at, each.body, each.copy) for each in stories.vendor_months(7, 6, UNTIL, 12)]
+    for other in (
+        stories.vendor_months(8, 6, UNTIL, 12),
+        stories.vendor_months(7, 6, UNTIL + timedelta(hours=1), 12),
+    ):
+        assert {each.id for each in other}.isdisjoint(
+            each.event["id"] for each in stories.vendor_months(7, 6, UNTIL, 12)
+        )
+        assert [each.body for each in other] != [body for _, body, _ in first]
+
+
+def test_some_deliveries_are_repeated_and_some_late() -> None:
+    deliveries = stories.vendor_months(7, 12, UNTIL, 40)
+    assert 0.02 < sum(each.copy > 0 for each in deliveries) / len(deliveries) < 0.09
+    assert 0.05 < sum(each.delayed for each in deliveries) / len(deliveries) < 0.16
+
+
+def test_no_customer_is_forgotten_while_active() -> None:
+    world = World()
+    for delivery in stories.vendor_months(7, 6, UNTIL, 24):
+        world.apply(delivery)
+    for name in world.ids("subscription"):
+        shown = world.show("subscription", name)
+        assert shown is not None
+        following = read_time(shown.get("billing_info", {}).get("next_billing_time"))
+        assert following is None or following > UNTIL - timedelta(hours=4)
+
+
+# Disorder ------------------------------------------------------------------------------------------------------------
+
+
+def test_disorder_loses_nothing_and_says_what_it_did() -> None:
+    told = stories.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
+    window = timedelta(days=40)
+    mixed = stories.disorder(told, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
+    assert {each.id for each in mixed if each.copy == 0} == {each.id for each in told}
+    copies = [each.id for each in mixed if each.copy == 1]
+    assert copies
+    assert len(copies) + len(told) == len(mixed)
+    original = {each.id: each for each in told}
+    for each in mixed:
+        assert each.body == original[each.id].body
+        assert original[each.id].at <= each.at <= original[each.id].at + 2 * window
+        assert each.delayed == (each.at > original[each.id].at) or each.copy
+    firsts = [each for each in mixed if each.copy == 0]
+    assert [each.id for each in firsts] != [each.id for each in told]
+
+
+def test_disorder_holds_nothing_back_past_the_end() -> None:
+    told = stories.first_year(ADA, CLOUD, START, Random(1))
+    mixed = stories.disorder(
+        told, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=told[-1].at
+    )
+    assert len(mixed) == 2 * len(told)
+    assert max(each.at for each in mixed) == told[-1].at
+
+
+def test_without_disorder_nothing_changes() -> None:
+    told = stories.first_year(ADA, CLOUD, START, Random(1))
+    assert stories.disorder(told, Random(2), duplicates=0.0, delayed=0.0) == told
+
+
+# Random lives --------------------------------------------------------------------------------------------------------
+
+MOVES = {
+    "APPROVAL_PENDING": {"ACTIVE"},
+    "ACTIVE": {"ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"},
+    "SUSPENDED": {"SUSPENDED", "ACTIVE", "CANCELLED"},
+    "CANCELLED": {"CANCELLED"},
+    "EXPIRED": {"EXPIRED"},
+}
+
+
+def minor(resource: dict[str, Any]) -> int:
+    return abs(int(resource["amount"]["total"].replace(".", "")))
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=SEEDS)
+def test_a_random_life_is_one_paypal_could_send(seed: int) -> None:
+    deliveries = stories.random_life(Random(seed))
+    assert deliveries == stories.by_time(deliveries)
+    assert len({each.id for each in deliveries}) == len(deliveries)
+    assert types(deliveries)[0] == "CREATED"
+    happened = sorted(deliveries, key=lambda each: each.kept[0].version)
+    statuses = [each.kept[0].resource["status"] for each in happened]
+    assert all(later in MOVES[earlier] for earlier, later in pairwise(statuses))
+    completed = Counter(sale["id"] for sale in of_type(deliveries, "SALE.COMPLETED"))
+    assert max(completed.values(), default=0) <= 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=SEEDS)
+def test_a_random_life_never_gives_back_more_than_was_paid(seed: int) -> None:
+    deliveries = stories.random_life(Random(seed), steps=20)
+    paid = {sale["id"]: minor(sale) for sale in of_type(deliveries, "SALE.COMPLETED")}
+    world = World()
+    for delivery in deliveries:
+        world.apply(delivery)
+    given_back: Counter[str] = Counter()
+    for name in world.ids("refund"):
+        refund = world.show("refund", name)
+        assert refund is not None
+        given_back[refund["sale_id"]] += minor(refund)
+    assert all(amount <= paid[sale] for sale, amount in given_back.items())
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=SEEDS, order=st.randoms(use_true_random=False))
+def test_the_world_ends_the_same_in_any_order_of_deliveries(seed: int, order: Random) -> None:
+    deliveries = stories.random_life(Random(seed))
+    mixed = deliveries * 2
+    order.shuffle(mixed)
+    expected, found = World(), World()
+    for delivery in sorted(deliveries, key=lambda each: each.kept[0].version):
+        expected.apply(delivery)
+    for delivery in mixed:
+        found.apply(delivery)
+    kinds: tuple[stories.Kind, ...] = ("subscription", "sale", "refund")
+    for kind in kinds:
+        assert {name: found.show(kind, name) for name in found.ids(kind)} == {
+            name: expected.show(kind, name) for name in expected.ids(kind)
+        }
+
+
+def test_the_world_keeps_a_copy() -> None:
+    world = World()
+    world.apply(Delivery(START, {"id": "WH-1"}, (Kept("sale", 1, {"id": "S1", "state": "completed"}),)))
+    shown = world.show("sale", "S1")
+    assert shown is not None
+    shown["state"] = "denied"
+    assert world.show("sale", "S1") == {"id": "S1", "state": "completed"}
+    assert world.show("sale", "S2") is None
