@@ -1,6 +1,6 @@
 """The database: one engine, and `transaction()`, the only caller of commit.
 
-SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE) for one machine, PostgreSQL by psycopg 3 at scale; the same code on both.
+SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE) for one machine, PostgreSQL by psycopg 3 at scale; one code for both.
 """
 
 import contextlib

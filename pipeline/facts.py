@@ -18,7 +18,6 @@ import orjson
 
 from pipeline import redact
 from pipeline.clock import read_time, write_time
-from pipeline.money import NotMoney, read_amount
 from pipeline.resources import READERS, Facts, Person, text_of
 
 UNREADABLE = "UNREADABLE"
@@ -55,26 +54,26 @@ def split(body: bytes) -> Split:
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
-    return _split(body, digest, redact.clean(body, document), event_id, kind)
+    return _split(digest, redact.clean(body, document), event_id, kind)
 
 
 def read_answer(kind: str, document: dict[str, Any], at: datetime) -> bytes:
     """PayPal's answer to one of our reads, put into an envelope of its own: `READ.SALE` and so on.
 
-    The id is made of the object and its version, so the same answer read twice is one event.
+    The id is made of the object, its time and what it says, so the same answer read twice is one event.
     """
-    version = text_of(document, "update_time", 40) or hashlib.sha256(_canonical(document)).hexdigest()[:16]
-    return orjson.dumps(
-        {
-            "id": f"READ.{kind.upper()}:{text_of(document, 'id', 50)}:{version}",
-            "event_type": f"READ.{kind.upper()}",
-            "create_time": text_of(document, "update_time", 40) or write_time(at),
-            "resource": document,
-        }
-    )
+    updated_at = text_of(document, "update_time", 40) or write_time(at)
+    version = f"{updated_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
+    envelope = {
+        "id": f"READ.{kind.upper()}:{text_of(document, 'id', 50)}:{version}",
+        "event_type": f"READ.{kind.upper()}",
+        "create_time": updated_at,
+        "resource": document,
+    }
+    return orjson.dumps(envelope)
 
 
-def _split(body: bytes, digest: str, document: dict[str, Any], event_id: str, kind: str) -> Split:
+def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> Split:
     resource = document.get("resource")
     resource = resource if isinstance(resource, dict) else {}
     occurred_at = read_time(document.get("create_time"))
@@ -140,6 +139,3 @@ def _unreadable(body: bytes, digest: str, problem: str) -> Split:
     name = f"{UNREADABLE}-{digest[:24]}"
     rest = redact.clean_text(body.decode("utf-8", "replace")).encode()
     return Split(name, UNREADABLE, None, name, {}, {}, rest, digest, digest, problem)
-
-
-__all__ = ["NotMoney", "Split", "read_amount", "read_answer", "split"]

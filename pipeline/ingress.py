@@ -108,7 +108,7 @@ class Committer:
     def _commit(self, group: list[_Waiting]) -> None:
         try:
             stored = self._store([waiting.delivery for waiting in group])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each request of the group must be answered
             failure = error if isinstance(error, StoreDown) else StoreDown(f"storing failed: {type(error).__name__}")
             log.error("store_failed", events=len(group), reason=str(failure))
             _answer(group, [failure] * len(group))

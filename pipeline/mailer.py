@@ -49,6 +49,7 @@ class Letter:
 
     id: str
     kind: str
+    holder: str
     attempts: int
     envelope_sender: str
     recipient: str
@@ -65,14 +66,19 @@ class Mailer:
         self._templates, self._relay, self._sender = templates, relay, sender
         self._holder = ""
         self._presence: Presence | None = None
+        self._unsettled: list[tuple[Letter, Reply]] = []
+        self._unknown_claim = ""  # the holder of a claim that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
-        """Send one claim's worth of what is due; how many. Raises StoreDown: then nothing was claimed, or what was
-        claimed is settled by whoever finds that we are gone."""
+        """Send one claim's worth of what is due; how many.
+
+        Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
+        """
+        await asyncio.to_thread(self._settle)
         letters = await asyncio.to_thread(self._claim)
         replies = await asyncio.gather(*(self._send(letter) for letter in letters))
-        if letters:
-            await asyncio.to_thread(self._settle, list(zip(letters, replies, strict=True)))
+        self._unsettled = list(zip(letters, replies, strict=True))
+        await asyncio.to_thread(self._settle)
         return len(letters)
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
@@ -99,14 +105,18 @@ class Mailer:
 
     def _claim(self) -> list[Letter]:
         self._be_present()
+        unknown, self._unknown_claim = self._unknown_claim, self._holder
         with self._database.transaction() as session:
+            if unknown:  # what a claim of unknown outcome took was never sent: we were never told that we have it
+                outbox.give_back(session, unknown)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
             rows = outbox.claim(session, self._holder, now, CLAIM)
             keyring.fetch([row.label for row in rows])
             people = _subscriptions(session, rows)
             letters = [self._letter(row, people.get(row.subscription_id or ""), keyring, now) for row in rows]
-            return [letter for letter in letters if letter is not None]
+        self._unknown_claim = ""
+        return [letter for letter in letters if letter is not None]
 
     def _be_present(self) -> None:
         """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
@@ -131,7 +141,7 @@ class Mailer:
             return None
         recipient = seal.open("mail.recipient", row.recipient or b"").decode()
         data = seal.open("mail.frozen", row.frozen or b"")
-        return Letter(row.id, row.kind, row.attempts, self._envelope_sender(row.id), recipient, data)
+        return Letter(row.id, row.kind, self._holder, row.attempts, self._envelope_sender(row.id), recipient, data)
 
     def _freeze(self, row: Mail, subscription: Subscription | None, seal: Seal, now: datetime) -> bool:
         address, name = self._addressee(row, subscription, seal)
@@ -177,12 +187,16 @@ class Mailer:
 
     # -- settle
 
-    def _settle(self, outcomes: Sequence[tuple[Letter, Reply]]) -> None:
+    def _settle(self) -> None:
+        """Write how the last claim's mails ended."""
+        if not self._unsettled:
+            return
         with self._database.transaction() as session:
-            for letter, reply in outcomes:
-                outbox.settle(session, letter.id, self._holder, self._outcome(letter, reply))
-        for letter, reply in outcomes:
+            for letter, reply in self._unsettled:
+                outbox.settle(session, letter.id, letter.holder, self._outcome(letter, reply))
+        for letter, reply in self._unsettled:
             log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
+        self._unsettled = []
 
     def _outcome(self, letter: Letter, reply: Reply) -> dict[str, Any]:
         now = self._clock.now()

@@ -47,7 +47,7 @@ def digits(currency: str) -> int:
 
 
 def read_amount(text: object, currency: object) -> Money:
-    """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, also for more digits than the currency has."""
+    """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, for more digits than the currency has too."""
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
         raise NotMoney(f"not an ISO 4217 currency: {str(currency)[:20]!r}")
     if not isinstance(text, str | int) or isinstance(text, bool) or not _NUMBER.fullmatch(str(text).strip()):

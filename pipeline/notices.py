@@ -159,8 +159,14 @@ def _receipt_facts(books: Books, row: Subscription, payment: Payment) -> dict[st
         "payment": payment.id,
         "amount": _money(payment),
         "paid_at": _when(payment.occurred_at),
-        "paid_through": _when(row.paid_through),
+        "paid_through": _when(_paid_through(row, payment)),
     }
+
+
+def _paid_through(row: Subscription, payment: Payment) -> datetime | None:
+    """Not a date before the payment itself: what it pays for is not known yet then."""
+    later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
+    return row.paid_through if later else None
 
 
 def _failure_facts(

@@ -97,6 +97,16 @@ def settle(session: Session, mail_id: str, holder: str, values: Mapping[str, Any
     return result.first() is not None
 
 
+def give_back(session: Session, holder: str) -> None:
+    """What this holder took and never began to send is owed again."""
+    session.execute(
+        update(Mail)
+        .where(Mail.holder == holder, Mail.state == "sending")
+        .values(state="owed", holder=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def next_try(attempts: int, now: datetime) -> datetime | None:
     """When to try again after so many tries; None: no more."""
     return now + DELAYS[attempts - 1] if attempts <= len(DELAYS) else None

@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import structlog
-from aiosmtplib import SMTP, SMTPException, SMTPHeloError, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
 from aiosmtplib.protocol import SMTPProtocol
 
 from pipeline.message import ascii_address, needs_smtputf8, strip_controls, valid_address
@@ -280,17 +280,11 @@ class _Connection:
         self._greeting = (await self._smtp.connect()).message
         if self._smtp.is_ehlo_or_helo_needed:
             try:
-                await self._greet()
+                await self._smtp.ehlo()
             except BaseException:
                 self.drop()
                 raise
         self._touch()
-
-    async def _greet(self) -> None:
-        try:
-            await self._smtp.ehlo()
-        except SMTPHeloError:
-            await self._smtp.helo()
 
     async def still_there(self) -> bool:
         if self.alive and asyncio.get_running_loop().time() - self._last_used > IDLE_SECONDS:

@@ -20,6 +20,8 @@ def _partial(name: str, column: str, where: str) -> Index:
 
 
 class Base(DeclarativeBase):
+    """All tables, and how Python's types are kept in them."""
+
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc(), dict[str, Any]: JSON(), bytes: LargeBinary()}
 
 

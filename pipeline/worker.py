@@ -76,7 +76,7 @@ class Worker:
                 tally = self._together(session, ids)
         except StoreDown:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a handler may fail in any way, and must not stop the others
             if len(ids) > 1:
                 for id in ids:
                     self._handle_batch([id])
