@@ -172,10 +172,10 @@ def injection_probe() -> bool:
 def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
     """Every header but MIME's, as text for people. Raises BadEnvelope."""
     headers = [
-        ("From", _mailbox(envelope.sender_name, envelope.sender_address, "sender_address")),
+        ("From", _own_mailbox(envelope.sender_name, envelope.sender_address, "sender_address")),
         ("To", _mailbox(envelope.recipient_name, envelope.recipient_address, "recipient_address")),
         ("Subject", strip_controls(rendered.subject)),
-        ("Date", format_datetime(_aware(envelope.date))),
+        ("Date", _date(envelope.date)),
         ("Message-ID", f"<{_matching(_ID, envelope.message_id.strip('<>'), 'message_id')}>"),
         ("Auto-Submitted", "auto-generated"),  # RFC 3834: no vacation notice answers this
         ("X-Auto-Response-Suppress", "All"),  # the same for Exchange
@@ -183,7 +183,7 @@ def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
     ]
     _matching(_TOKEN, envelope.token, "token")
     if envelope.reply_to:
-        headers.insert(2, ("Reply-To", _mailbox("", envelope.reply_to, "reply_to")))
+        headers.insert(2, ("Reply-To", _own_mailbox("", envelope.reply_to, "reply_to")))
     if envelope.feedback_id:
         headers.append(("Feedback-ID", _matching(_FEEDBACK, envelope.feedback_id, "feedback_id")))
     return headers
@@ -198,16 +198,20 @@ def _mailbox(name: str, address: str, field: str) -> str:
     return f"{name} <{address}>" if name else address
 
 
+_own_mailbox = lru_cache(maxsize=16)(_mailbox)  # ours only: a cache is no place for customers
+
+
 def _matching(pattern: re.Pattern[str], text: str, field: str) -> str:
     if not pattern.fullmatch(text):
         raise BadEnvelope(f"{field} holds characters, or a length, that a mail cannot carry")
     return text
 
 
-def _aware(date: datetime) -> datetime:
+@lru_cache(maxsize=64)
+def _date(date: datetime) -> str:
     if date.tzinfo is None:
         raise BadEnvelope("date has no time zone")
-    return date.astimezone(UTC).replace(microsecond=0)
+    return format_datetime(date.astimezone(UTC))
 
 
 # Headers: how they are written

@@ -1,0 +1,575 @@
+"""The dialogue with a relay, over real sockets, with relays that behave as badly as relays do."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, AnyStr
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from pipeline import smtp
+from pipeline.smtp import Relay, RelayUnreachable, Reply, SmtpConfigError, read_url
+from tests.services import Relay as PrivateRelay
+
+MAIL = b"Subject: x\r\n\r\n.\r\n..two\r\nlast\r\n"
+SENDER, ADA = "b+token@bounces.example.com", "ada@example.com"
+
+
+class House:
+    """A relay. `script` says what it does, once each, when a verb comes: an answer, or drop, close or hang.
+
+    CONNECT is a connection before its greeting, DOT the end of a mail's text.
+    """
+
+    def __init__(self, **script: list[str]) -> None:
+        self.script = script
+        self.said: list[str] = []
+        self.received: list[tuple[str, bytes]] = []
+        self.connections = 0
+        self.opened = asyncio.Event()
+        self.hanging = asyncio.Event()
+        self.wires: list[Wire] = []
+        self.last_word = ""
+        self.offers = True
+
+    async def acts(self, wire: "Wire", verb: str, arg: str = "") -> bool:
+        """Do what the script says; whether it said anything."""
+        self.said.append(f"{verb} {arg}".strip())
+        if not self.script.get(verb):
+            return False
+        match self.script[verb].pop(0):
+            case "drop":
+                wire.transport.abort()
+            case "close":
+                wire.transport.close()
+            case "hang":
+                self.hanging.set()
+                await self.opened.wait()
+            case answer if verb == "DOT":
+                self.last_word = answer
+            case answer:
+                await wire.push(answer)
+                if answer.startswith("421"):
+                    wire.transport.close()
+        return True
+
+    async def handle_DATA(self, wire: "Wire", session: object, envelope: Envelope) -> str:  # noqa: N802
+        self.received.append((envelope.rcpt_tos[0], envelope.original_content or b""))
+        self.last_word = "250 2.0.0 queued as 4Xyz"
+        await self.acts(wire, "DOT")
+        return self.last_word
+
+
+class Wire(SMTP):
+    """One connection to a House. Announces DSN and takes its parameters, which aiosmtpd does not know."""
+
+    transport: Any
+
+    def __init__(self, house: House, **options: Any) -> None:
+        super().__init__(house, hostname="relay.example.com", ident="ESMTP", **options)
+        self.house = house
+        house.wires.append(self)
+
+    async def _handle_client(self) -> None:
+        self.house.connections += 1
+        if not await self.house.acts(self, "CONNECT"):
+            await super()._handle_client()
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "EHLO", hostname):
+            await super().smtp_EHLO(hostname)
+
+    async def push(self, status: AnyStr) -> None:
+        if not self.house.offers and str(status).startswith("250-"):
+            return
+        if self.house.offers and status == "250 HELP":
+            await super().push("250-DSN")
+        await super().push(status)
+
+    async def smtp_MAIL(self, arg: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "MAIL", arg):
+            await super().smtp_MAIL(re.sub(r" (RET|ENVID)=\S+", "", arg))
+
+    async def smtp_RCPT(self, arg: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "RCPT", arg):
+            await super().smtp_RCPT(re.sub(r" (NOTIFY|ORCPT)=\S+", "", arg))
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "DATA"):
+            await super().smtp_DATA(arg)
+
+    async def smtp_RSET(self, arg: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "RSET"):
+            await super().smtp_RSET(arg)
+
+    async def smtp_QUIT(self, arg: str) -> None:  # noqa: N802
+        if not await self.house.acts(self, "QUIT"):
+            await super().smtp_QUIT(arg)
+
+
+Serve = Callable[..., Awaitable[str]]
+MakeRelay = Callable[..., Relay]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Opens a house on a free port; gives the URL to reach it."""
+    servers: list[tuple[asyncio.Server, House]] = []
+
+    async def make(house: House, *, over: ssl.SSLContext | None = None, **options: Any) -> str:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Wire(house, loop=loop, **options), "127.0.0.1", 0, ssl=over)
+        servers.append((server, house))
+        return f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    yield make
+    for server, house in servers:
+        server.close()
+        house.opened.set()
+        for wire in house.wires:
+            if wire.transport is not None:
+                wire.transport.abort()
+    await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def relay_to() -> AsyncIterator[MakeRelay]:
+    relays: list[Relay] = []
+
+    def make(url: str, connections: int = 1, timeout: float = 5, final: float = 5) -> Relay:
+        relays.append(Relay(url, connections=connections, timeout_seconds=timeout, final_timeout_seconds=final))
+        return relays[-1]
+
+    yield make
+    for relay in relays:
+        await relay.close()
+
+
+async def send(relay: Relay, recipient: str = ADA, data: bytes = MAIL) -> Reply:
+    return await relay.send(SENDER, recipient, data, envelope_id="token+1")
+
+
+async def test_a_mail_arrives_octet_for_octet(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    reply = await send(relay_to(await serve(house)))
+    assert reply == Reply("sent", "250 2.0.0 queued as 4Xyz", True)
+    assert house.received == [(ADA, MAIL)]
+    assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
+
+
+async def test_delivery_reports_are_asked_for_with_our_id_and_without_the_text(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House()
+    await send(relay_to(await serve(house)))
+    assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in house.said
+    assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in house.said
+
+
+async def test_a_relay_that_offers_nothing_is_asked_for_nothing(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    house.offers = False
+    assert (await send(relay_to(await serve(house)))).outcome == "sent"
+    assert f"MAIL FROM:<{SENDER}>" in house.said
+    assert f"RCPT TO:<{ADA}>" in house.said
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "outcome"),
+    [
+        ("MAIL", "451 4.3.0 try later", "later"),
+        ("MAIL", "550 5.7.1 not you", "failed"),
+        ("MAIL", "421 4.3.2 going down", "later"),
+        ("RCPT", "450 4.2.1 greylisted", "later"),
+        ("RCPT", "550 5.1.1 unknown", "failed"),
+        ("RCPT", "421 4.3.2 going down", "later"),
+        ("DATA", "452 4.3.1 disk full", "later"),
+        ("DATA", "554 5.5.1 no valid recipients", "failed"),
+        ("DATA", "421 4.3.2 going down", "later"),
+        ("DATA", "250 what", "later"),
+        ("DOT", "451 4.3.0 queue file write error", "later"),
+        ("DOT", "554 5.6.0 content refused", "failed"),
+        ("DOT", "421 4.3.2 going down", "later"),
+        ("DOT", "354 again", "doubt"),
+    ],
+)
+async def test_an_answer_says_whether_to_try_again(
+    serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str
+) -> None:
+    reply = await send(relay_to(await serve(House(**{verb: [answer]}))))
+    assert reply == Reply(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("how", ["drop", "close", "hang", "banana", "421 4.3.2 too busy"])
+async def test_before_the_text_every_trouble_means_later(
+    serve: Serve, relay_to: MakeRelay, verb: str, how: str
+) -> None:
+    house = House(**{verb: [how]})
+    reply = await send(relay_to(await serve(house), timeout=0.2))
+    assert (reply.outcome, reply.data_began) == ("later", False)
+    assert house.connections == 1
+    assert house.received == []
+
+
+@pytest.mark.parametrize("how", ["drop", "close", "hang", "banana"])
+async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
+    house = House(DOT=[how])
+    relay = relay_to(await serve(house), final=0.2)
+    reply = await send(relay)
+    assert (reply.outcome, reply.data_began) == ("doubt", True)
+    assert len(house.received) == 1  # it had the mail: sending again would be twice
+    house.opened.set()
+    relay._final_timeout = 5.0
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2  # and the answer that may still come belongs to no other mail
+
+
+async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House(DOT=["hang"])
+    sending = asyncio.create_task(send(relay_to(await serve(house), timeout=0.3)))
+    await house.hanging.wait()
+    await asyncio.sleep(0.4)
+    assert not sending.done()
+    house.opened.set()
+    assert (await sending).outcome == "sent"
+
+
+async def test_a_relay_that_is_not_there_means_later(relay_to: MakeRelay) -> None:
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    reply = await send(relay_to(f"smtp://127.0.0.1:{port}"))
+    assert (reply.outcome, reply.data_began) == ("later", False)
+    assert reply.text.startswith("no connection: ")
+
+
+async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house), connections=3)
+    people = [f"person{number}@example.com" for number in range(40)]
+    replies = await asyncio.gather(*(send(relay, person) for person in people))
+    assert {reply.outcome for reply in replies} == {"sent"}
+    assert sorted(recipient for recipient, _ in house.received) == sorted(people)
+    assert 1 < house.connections <= 3
+    await send(relay)
+    assert house.connections <= 3
+
+
+async def test_a_connection_is_renewed_after_its_share_of_mails(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "MOST_USES", 2)
+    house = House()
+    relay = relay_to(await serve(house))
+    assert [(await send(relay)).outcome for _ in range(5)] == ["sent"] * 5
+    assert house.connections == 3
+    assert house.said.count("QUIT") == 2
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
+async def test_a_kept_connection_that_turns_out_dead_is_replaced_unseen(
+    serve: Serve, relay_to: MakeRelay, verb: str, how: str
+) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    assert (await send(relay)).outcome == "sent"
+    house.script[verb] = [how]
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2
+    assert len(house.received) == 2
+
+
+async def test_it_is_replaced_once_and_not_for_ever(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.script["MAIL"] = ["drop", "drop", "drop"]
+    assert (await send(relay)).outcome == "later"
+    assert house.connections == 2
+
+
+async def test_a_kept_connection_lost_after_the_text_is_doubt_and_not_sent_again(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.script["DOT"] = ["drop"]
+    assert (await send(relay)).outcome == "doubt"
+    assert len(house.received) == 2
+
+
+async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.wires[0].transport.close()
+    await asyncio.sleep(0.02)
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2
+
+
+@pytest.mark.parametrize(("answer", "connections"), [([], 1), (["drop"], 2), (["421 4.4.2 bye"], 2), (["hang"], 2)])
+async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
+) -> None:
+    monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
+    house = House(RSET=answer)
+    relay = relay_to(await serve(house), timeout=0.4 if answer == ["hang"] else 5)
+    assert (await send(relay)).outcome == "sent"
+    assert "RSET" not in house.said
+    assert (await send(relay)).outcome == "sent"
+    assert house.said.count("RSET") == 1
+    assert house.connections == connections
+
+
+async def test_after_a_refusal_the_connection_serves_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
+    relay = relay_to(await serve(house))
+    assert [(await send(relay)).outcome for _ in range(4)] == ["failed", "later", "failed", "sent"]
+    assert house.connections == 1
+
+
+async def test_a_cancelled_mail_takes_its_connection_with_it_and_frees_its_place(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House(DOT=["hang"])
+    relay = relay_to(await serve(house))
+    sending = asyncio.create_task(send(relay))
+    await house.hanging.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert (await send(relay, "eve@example.com")).outcome == "sent"
+    assert house.connections == 2
+    assert house.wires[0].transport is None
+
+
+async def test_the_answer_is_kept_without_anybodys_address(serve: Serve, relay_to: MakeRelay) -> None:
+    answer = "550 5.1.1 <Ada@example.com>: no mailbox ada here, ask postmaster@example.com\x07"
+    reply = await send(relay_to(await serve(House(RCPT=[answer]))))
+    assert reply.text == "550 5.1.1 <address>: no mailbox address here, ask address"
+
+
+async def test_a_very_long_answer_is_cut(serve: Serve, relay_to: MakeRelay) -> None:
+    reply = await send(relay_to(await serve(House(RCPT=["550 " + "x" * 5000]))))
+    assert reply.outcome == "failed"
+    assert len(reply.text) <= 400
+
+
+async def test_an_international_local_part_needs_a_relay_that_takes_it(serve: Serve, relay_to: MakeRelay) -> None:
+    plain, able = House(), House()
+    refused = await send(relay_to(await serve(plain)), "jörg@bücher.example")
+    assert refused.outcome == "failed"
+    assert "SMTPUTF8" in refused.text
+    assert plain.received == []
+    taken = await send(relay_to(await serve(able, enable_SMTPUTF8=True)), "jörg@bücher.example")
+    assert taken.outcome == "sent"
+    assert able.received[0][0] == "jörg@xn--bcher-kva.example"
+    assert any(line.endswith("SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=token+2B1") for line in able.said)
+
+
+async def test_an_international_domain_needs_nothing_special(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    assert (await send(relay_to(await serve(house)), "ada@bücher.example")).outcome == "sent"
+    assert house.received[0][0] == "ada@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "data"),
+    [
+        (SENDER, "ada", MAIL),
+        (SENDER, "ada@example.com> NOTIFY=NEVER", MAIL),
+        (SENDER, "ada@example.com\r\nDATA", MAIL),
+        ("nobody", ADA, MAIL),
+        ("jörg@example.com", ADA, MAIL),
+        (SENDER, ADA, b"Subject: x\r\n\r\nend\n.\nMAIL FROM:<evil@example.org>\r\n"),
+        (SENDER, ADA, b"Subject: x\r\n\r\nend\r.\r\n"),
+    ],
+)
+async def test_what_must_not_be_said_to_a_relay_fails_before_a_connection(
+    serve: Serve, relay_to: MakeRelay, sender: str, recipient: str, data: bytes
+) -> None:
+    house = House()
+    reply = await relay_to(await serve(house)).send(sender, recipient, data, envelope_id="x")
+    assert (reply.outcome, reply.data_began) == ("failed", False)
+    assert "ada" not in reply.text
+    assert house.connections == 0
+
+
+async def test_a_delivery_report_may_be_sent_from_nobody(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    reply = await relay_to(await serve(house)).send("", ADA, MAIL, envelope_id="x")
+    assert reply.outcome == "sent"
+    assert any(line.startswith("MAIL FROM:<> ") for line in house.said)
+
+
+async def test_a_closed_relay_says_goodbye_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await relay.close()
+    assert house.said[-1] == "QUIT"
+    assert (await send(relay)).outcome == "later"
+    assert house.connections == 1
+
+
+async def test_closing_waits_for_no_relay_that_hangs(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "GOODBYE_SECONDS", 0.1)
+    house = House(QUIT=["hang"])
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await asyncio.wait_for(relay.close(), timeout=5)
+
+
+async def test_postfix_takes_refuses_and_delivers(mailbox: PrivateRelay, relay_to: MakeRelay) -> None:
+    relay = relay_to(mailbox.smtp_url)
+    people = [ADA, "refused@example.com", "later@example.com", "jörg@bücher.example", "eve@bücher.example"]
+    replies = [await send(relay, person) for person in people]
+    assert [reply.outcome for reply in replies] == ["sent", "failed", "later", "sent", "sent"]
+    assert re.match(r"250 2\.0\.0 Ok: queued as \w+", replies[0].text)
+    assert "refused@" not in replies[1].text
+    delivered = await asyncio.to_thread(mailbox.wait_for, 3)
+    assert all(mail.endswith(MAIL.partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n")) for mail in delivered)
+    assert "Postfix" in await relay.probe()
+
+
+# probe
+
+
+async def test_a_probe_tells_the_greeting_and_what_is_offered(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    told = await relay_to(await serve(house)).probe()
+    assert told.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
+    assert house.said[-1] == "QUIT"
+
+
+@pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])
+async def test_a_probe_that_fails_says_where_and_why(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
+    with pytest.raises(RelayUnreachable, match=r"127\.0\.0\.1:\d+: .+"):
+        await relay_to(await serve(House(**{verb: [how]}))).probe()
+
+
+# TLS and passwords
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of 127.0.0.1 nobody trusts yet, and a server's side of TLS with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    built = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=36500))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(built.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return folder / "cert.pem", context
+
+
+async def test_a_relay_that_cannot_prove_its_name_gets_no_mail(
+    serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    house = House()
+    starttls = (await serve(house, tls_context=certificate[1])).replace("smtp://", "smtp+starttls://")
+    implicit = (await serve(house, over=certificate[1])).replace("smtp://", "smtps://")
+    for url in (starttls, implicit):
+        reply = await send(relay_to(url))
+        assert (reply.outcome, reply.data_began) == ("later", False)
+        assert "certificate" in reply.text.lower()
+    assert house.received == []
+
+
+async def test_a_relay_without_starttls_gets_no_mail_if_tls_was_asked_for(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    reply = await send(relay_to((await serve(house)).replace("smtp://", "smtp+starttls://")))
+    assert reply.outcome == "later"
+    assert house.received == []
+
+
+async def test_a_trusted_relay_gets_the_password_and_the_mail_over_tls(
+    serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+    def check(server: object, session: object, envelope: object, mechanism: str, data: Any) -> AuthResult:
+        return AuthResult(success=(data.login, data.password) == (b"billing", b"s:p@ss"), handled=False)
+
+    house = House()
+    url = await serve(house, tls_context=certificate[1], auth_required=True, authenticator=check)
+    relay = relay_to(url.replace("smtp://", "smtp+starttls://billing:s%3Ap%40ss@"))
+    assert (await send(relay)).outcome == "sent"
+    assert "with TLS" in await relay.probe()
+    wrong = await send(relay_to(url.replace("smtp://", "smtp+starttls://billing:wrong@")))
+    assert wrong.outcome == "later"
+    assert "535" in wrong.text
+    implicit = (await serve(house, over=certificate[1])).replace("smtp://", "smtps://")
+    assert (await send(relay_to(implicit))).outcome == "sent"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls", "starttls"),
+    [
+        ("smtp://127.0.0.1", "127.0.0.1", 25, False, False),
+        ("smtp://localhost:2525", "localhost", 2525, False, False),
+        ("smtp://[::1]:25/", "::1", 25, False, False),
+        ("smtp://user:password@127.0.0.1", "127.0.0.1", 25, False, False),
+        ("smtp://postfix:25?tls=off", "postfix", 25, False, False),
+        ("smtps://mail.example.com", "mail.example.com", 465, True, False),
+        ("smtp+starttls://mail.example.com", "mail.example.com", 587, False, True),
+    ],
+)
+def test_urls_that_can_be_used(url: str, host: str, port: int, tls: bool, starttls: bool) -> None:
+    route = read_url(url)
+    assert (route.host, route.port, route.use_tls, route.start_tls) == (host, port, tls, starttls)
+
+
+def test_a_user_and_a_password_may_hold_any_character() -> None:
+    route = read_url("smtps://bill%40example.com:p%2Fw%3Aord@mail.example.com")
+    assert (route.username, route.password) == ("bill@example.com", "p/w:ord")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "mail.example.com",
+        "http://mail.example.com",
+        "smtp://",
+        "smtp://mail.example.com:secret",
+        "smtp://mail.example.com:99999",
+        "smtp://mail.example.com",
+        "smtp://user:secret@mail.example.com",
+        "smtp://user:secret@mail.example.com?tls=off",
+        "smtp://10.0.0.1",
+        "smtp://postfix?tls=on",
+        "smtp://postfix?tls=off&secret=1",
+        "smtps://mail.example.com?tls=off",
+        "smtps://mail.example.com/secret",
+    ],
+)
+def test_urls_that_cannot_be_used_are_refused_by_the_settings_name(url: str) -> None:
+    with pytest.raises(SmtpConfigError, match="SMT_SMTP_URL") as caught:
+        Relay(url, connections=1)
+    assert "secret" not in str(caught.value)
