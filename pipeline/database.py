@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -125,6 +126,7 @@ class _FilePresence(Presence):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)  # its holder died; nobody takes its name again
             return False
         except BlockingIOError:
             return True
@@ -175,8 +177,11 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         # Only the driver's own words: the statement's parameters may be personal data.
         raise StoreDown(f"the database gave up: {_first_line(error.orig)}") from error
+    except NoConnection as error:
+        raise StoreDown("the database gave up: all connections are in use") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        # A plain DatabaseError is SQLite's word for a file that is broken.
+        if error.connection_invalidated or type(error) is DatabaseError:
             raise StoreDown(f"the database went away: {_first_line(error.orig)}") from error
         raise
 

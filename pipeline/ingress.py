@@ -22,11 +22,11 @@ from pipeline.inbox import Delivery, Stored
 from pipeline.keys import Keyring, MasterKey
 from pipeline.paypal.certificates import Certificates
 from pipeline.paypal.signature import Transmission, verify
+from pipeline.settings import SIMULATOR
 
 log = structlog.get_logger(__name__)
 
 GROUP = 256  # deliveries in one transaction at most
-SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
 
 
 class Forged(Exception):

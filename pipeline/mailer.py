@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from pipeline import outbox, register
 from pipeline.clock import Clock
 from pipeline.database import Database, Presence, StoreDown
+from pipeline.evidence import sender_of
 from pipeline.keys import Keyring, MasterKey, Seal
 from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
 from pipeline.render import RenderError, Templates
@@ -183,7 +184,7 @@ class Mailer:
 
     def _envelope_sender(self, token: str) -> str:
         """Unique per mail, so that bounces and the relay's log can be matched with it (RFC 5321 section 4.4)."""
-        return f"b+{token}@{self._sender.envelope_domain}"
+        return sender_of(token, self._sender.envelope_domain)
 
     # -- settle
 

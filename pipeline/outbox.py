@@ -79,7 +79,7 @@ def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail
     session.execute(
         update(Mail)
         .where(Mail.id.in_(ids))
-        .values(state="sending", holder=holder, attempts=Mail.attempts + 1, reason=None)
+        .values(state="sending", holder=holder, attempts=Mail.attempts + 1, tried_at=now, reason=None)
         .execution_options(synchronize_session=False)
     )
     return list(session.execute(select(Mail).where(Mail.id.in_(ids)).order_by(Mail.due_at)).scalars())
@@ -127,6 +127,23 @@ def abandon(session: Session, holder: str, reason: str) -> int:
         .execution_options(synchronize_session=False)
     )
     return len(result.all())
+
+
+def settle_doubt(session: Session, mail_id: str, now: datetime, *, sent: bool, by: str = "operator") -> bool:
+    """It was found out how a mail in doubt ended: it is sent, or to be sent again. Whether it was in doubt."""
+    found = f"settled by the {by}: it was " + ("sent" if sent else "not sent")
+    if sent:
+        values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
+    else:
+        values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
+    result = session.execute(
+        update(Mail)
+        .where(Mail.id == mail_id, Mail.state == "doubt")
+        .values(**values)
+        .returning(Mail.id)
+        .execution_options(synchronize_session=False)
+    )
+    return result.first() is not None
 
 
 def oldest_unsent(session: Session, now: datetime) -> datetime | None:

@@ -1,7 +1,7 @@
 """Money that came and money given back: one row per sale, one per refund, the sums always reckoned from all of them."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pipeline import register, subscription
@@ -14,7 +14,10 @@ RefundKind = Literal["refund", "reversal"]
 
 # What is decided outranks what is pending, whatever the times say; then the later counts, at equal times the larger.
 DECIDED: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
-FIELDS = ("subscription", "amount", "fee", "created_at")
+FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
+REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
+# A sale that names no subscription is mostly none of ours; one look, later, tells.
+ASK_WHOSE = timedelta(hours=1)
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
@@ -27,7 +30,9 @@ def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
     _decide(row, status, at)
     _update(books, row)
     if row.subscription_id:
-        subscription.touch(books, row.subscription_id, event)
+        subscription.touch(books, row.subscription_id, row)
+    elif event.type != "READ.SALE":  # PayPal has left it out for days, once: its own record may name it
+        books.ask("sale", row.id, ASK_WHOSE)
     return row
 
 
@@ -37,10 +42,9 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
     Raises Read where neither the event nor we know which sale it is of.
     """
     refund = books.refund(event.need("refund")) or _new_refund(books, event)
-    at = event.need_time("at")
-    told = {"state": event.facts.get("state"), "total": event.facts.get("refunded_total"), kind or "read": True}
-    refund.known = register.merge(refund.known, at, told)
-    refund.kind = "reversal" if "reversal" in refund.known else "refund"
+    told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
+    refund.known = register.merge(refund.known, event.need_time("at"), told)
+    _update_refund(refund)
     payment = books.payment(refund.payment_id)
     _update(books, payment)
     if payment.subscription_id:
@@ -50,22 +54,32 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
 
 def given_back(refunds: Sequence[Refund], currency: str | None) -> int:
     """Minor units given back so far. PayPal's running sum counts too: a refund's own event may have been lost."""
-    counted = [row for row in refunds if row.currency == currency and _is_given(row)]
-    totals = [total[0] for row in counted if (total := register.value(row.known, "total")) and total[1] == currency]
-    return max([sum(row.amount for row in counted), *totals], default=0)
+    counted = [row for row in refunds if row.currency == currency and is_given(row)]
+    totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
+    return max([sum(row.amount for row in counted), *(total for total, of in totals if of == currency)], default=0)
+
+
+def is_given(refund: Refund) -> bool:
+    """Whether the money is really on its way back; a refund can be pending, or come to nothing."""
+    return register.value(refund.known, "state") not in NOT_GIVEN
 
 
 def _new_refund(books: Books, event: Event) -> Refund:
-    amount, at = event.need("amount"), event.need_time("created_at")
+    """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
+    event.need("amount"), event.need_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
         raise Read("refund", event.facts["refund"])
-    row = Refund(
-        id=event.facts["refund"], known={}, payment_id=sale, kind="refund",
-        amount=amount[0], currency=amount[1], occurred_at=at,
-    )  # fmt: skip
+    row = Refund(id=event.facts["refund"], known={}, payment_id=sale)
     books.add_refund(row)
     return row
+
+
+def _update_refund(row: Refund) -> None:
+    """Set the columns to what is known, whichever event told it."""
+    row.kind = "reversal" if "reversal" in row.known else "refund"
+    row.amount, row.currency = register.value(row.known, "amount")
+    row.occurred_at = datetime.fromisoformat(register.value(row.known, "created_at"))
 
 
 def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
@@ -96,11 +110,7 @@ def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str
         return decided
     if row.refunded < row.amount:
         return "partially_refunded"
-    return "reversed" if any(refund.kind == "reversal" for refund in refunds) else "refunded"
-
-
-def _is_given(refund: Refund) -> bool:
-    return register.value(refund.known, "state") not in NOT_GIVEN
+    return "reversed" if any(refund.kind == "reversal" and is_given(refund) for refund in refunds) else "refunded"
 
 
 def _check_sign(event: Event) -> None:

@@ -50,7 +50,9 @@ class Scheduler:
         reminders: Reminders,
         may_read: bool,
         operator: str,
+        settle_doubts: Callable[[], int] | None = None,
     ) -> None:
+        """`settle_doubts` looks for evidence in the relay's log; None where there is no log to look at."""
         self._database, self._master, self._clock, self._publisher = database, master, clock, publisher
         self._reminders, self._may_read, self._operator = reminders, may_read, operator
         self.jobs = (
@@ -58,6 +60,7 @@ class Scheduler:
             Job("free claims of dead mailers", timedelta(seconds=10), self.free_claims),
             Job("owe renewal reminders", timedelta(seconds=60), self.remind),
             Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
+            *([Job("settle mails in doubt", timedelta(seconds=5), settle_doubts)] if settle_doubts else []),
         )
         self._due: dict[str, datetime] = {}
 

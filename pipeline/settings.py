@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SMT_"
+SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
 
 
 class SettingsError(Exception):
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
 
     smtp_url: str = Field("", description="Where mail goes, smtp://host:port. Empty: mail stays owed.")
     smtp_connections: int = Field(4, ge=1, le=50, description="Connections kept open to the relay.")
+    relay_log: Path | None = Field(None, description="Postfix's log; with it mails in doubt are settled by themselves.")
     mail_from: str = Field("billing@example.com", description="The address mails come from; replies are read there.")
     bounce_domain: str = Field("", description="Domain of the envelope senders; that of mail_from unless set.")
     operator_email: str = Field("", description="Who is told when an event is parked. Empty: nobody.")
@@ -70,9 +72,11 @@ class Settings(BaseSettings):
     @classmethod
     def _driver(cls, value: str) -> str:
         """`postgres://` and `postgresql://` mean psycopg 3, the one driver we ship."""
-        for scheme in ("postgres://", "postgresql://"):
-            if value.startswith(scheme):
-                return "postgresql+psycopg://" + value.removeprefix(scheme)
+        scheme, mark, rest = value.partition("://")
+        if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+            return "postgresql+psycopg://" + rest
+        if value and (scheme, mark) != ("sqlite", "://"):
+            raise ValueError("must begin with postgresql:// or sqlite:///")
         return value
 
     @classmethod
@@ -123,6 +127,8 @@ class _SecretFiles(PydanticBaseSettingsSource):
             return Path(path).read_text("utf-8").rstrip("\n"), field_name, False
         except OSError as error:
             raise SettingsError(f"{variable(field_name)}_FILE names {path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingsError(f"{variable(field_name)}_FILE names {path}: not UTF-8 text") from None
 
     def __call__(self) -> dict[str, Any]:
         values = {name: self.get_field_value(field, name)[0] for name, field in Settings.model_fields.items()}
@@ -145,6 +151,11 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(
             "SMT_PAYPAL_ACCEPT_SIMULATOR is on beside SMT_PAYPAL_WEBHOOK_ID: anyone can have PayPal's simulator sign "
             "events for any address, and they would change the books. Unset one of the two."
+        )
+    if SIMULATOR in settings.paypal_webhook_id:
+        raise SettingsError(
+            f"SMT_PAYPAL_WEBHOOK_ID holds {SIMULATOR}, which is PayPal's simulator and no webhook of yours. To try it out, "
+            "set SMT_PAYPAL_ACCEPT_SIMULATOR=true instead"
         )
     return settings
 

@@ -247,8 +247,9 @@ class _Letter:
     def redact(self, text: str) -> str:
         """The relay's answer without anybody's address, as answers often repeat the recipient."""
         text = _ADDRESS.sub("address", strip_controls(text.encode("utf-8", "replace").decode()))
-        local = re.escape(self.recipient.rpartition("@")[0])
-        return re.sub(rf"(?<!\w){local}(?!\w)", "address", text, flags=re.IGNORECASE)[:LONGEST_REPLY]
+        if (local := self.recipient.rpartition("@")[0]).lower() in text.lower():
+            text = re.sub(rf"(?<!\w){re.escape(local)}(?!\w)", "address", text, flags=re.IGNORECASE)
+        return text[:LONGEST_REPLY]
 
 
 class _Connection:

@@ -80,11 +80,12 @@ def see(books: Books, event: Event) -> Move | None:
     return move
 
 
-def touch(books: Books, id: str, event: Event) -> Subscription:
+def touch(books: Books, id: str, payment: Payment) -> Subscription:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
     row = books.subscription(id)
-    references = {field: event.facts.get(field) for field in ("custom_ref", "payer_ref")}
-    row.known = register.merge(row.known, event.need_time("at"), references)
+    told_at = register.time_of(payment.known, "custom_ref")
+    if told_at:
+        row.known = register.merge(row.known, told_at, {"custom_ref": register.value(payment.known, "custom_ref")})
     update(books, row)
     if row.status is None:
         books.ask("subscription", id, ASK_WHO)

@@ -201,10 +201,12 @@ class Mail(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     due_at: Mapped[datetime | None]  # None while owed: waits for an address
+    tried_at: Mapped[datetime | None]  # when it was claimed last
     sent_at: Mapped[datetime | None]
 
     __table_args__ = (
         _partial("mail_due", "due_at", "state = 'owed'"),
         _partial("mail_sending", "holder", "state = 'sending'"),
+        _partial("mail_doubt", "tried_at", "state = 'doubt'"),
         Index("mail_created_at", "created_at"),
     )

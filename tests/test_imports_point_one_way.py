@@ -38,7 +38,8 @@ MAY_IMPORT = {
     # out
     "notices": "event register books subscription outbox",
     "outbox": "",
-    "mailer": "outbox register render message smtp",
+    "mailer": "outbox register render message smtp evidence",
+    "evidence": "outbox",
     "render": "message",
     "message": "",
     "smtp": "message",

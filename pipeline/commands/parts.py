@@ -1,13 +1,18 @@
 """The parts of the pipeline, opened from the settings when a command first needs them."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
+
+import structlog
 
 from pipeline import message, migrations
 from pipeline.broker import Broker
 from pipeline.clock import Clock, SystemClock
 from pipeline.database import Database
 from pipeline.event import Handler
+from pipeline.evidence import RelayLog, settle_doubts
 from pipeline.ingress import Announcer, Committer, Door
 from pipeline.keys import MasterKey, open_master_key
 from pipeline.mailer import Mailer, Sender
@@ -16,10 +21,12 @@ from pipeline.paypal.certificates import Certificates
 from pipeline.render import Templates, Vendor, default_folder
 from pipeline.scheduler import Scheduler
 from pipeline.settings import Settings, SettingsError
-from pipeline.smtp import Relay
+from pipeline.smtp import Relay, RelayUnreachable
 from pipeline.subscription import Reminders
 from pipeline.web.app import Web
 from pipeline.worker import Worker
+
+log = structlog.get_logger(__name__)
 
 
 class Parts:
@@ -105,7 +112,24 @@ class Parts:
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
             operator=self.settings.operator_email,
+            settle_doubts=self._settle_doubts if self.settings.relay_log and self.settings.smtp_url else None,
         )
+
+    def _settle_doubts(self) -> int:
+        relay_log = RelayLog(self.settings.relay_log or Path(), self.clock)
+        domain = self.settings.envelope_domain
+        try:
+            return settle_doubts(self.database, self.clock, relay_log, lambda: asyncio.run(self._probe()), domain)
+        except RelayUnreachable as error:
+            log.warning("relay_unreachable", reason=str(error))
+            return 0
+
+    async def _probe(self) -> None:
+        relay = Relay(self.settings.smtp_url, connections=1)
+        try:
+            await relay.probe()
+        finally:
+            await relay.close()
 
     def mailer(self) -> Mailer:
         """Raises SettingsError without a relay."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -27,6 +28,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.failed = False  # whether a role died, so that the process tells its supervisor
 
     def set(self) -> None:
         self._event.set()
@@ -40,13 +42,26 @@ class Stop:
             signal.signal(number, lambda *_: self.set())
 
 
+class _Server(uvicorn.Server):
+    """Says where it listens, also when the port was left to the system to choose."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                host = f"[{host}]" if ":" in host else host
+                log.info("listening", url=f"http://{host}:{port}/webhooks/paypal")
+
+
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until told to stop."""
-    server = uvicorn.Server(_uvicorn(parts))
+    server = _Server(_uvicorn(parts))
     with _announcing(parts), _ending(stop, lambda: _end(server)):
         parts.committer.start()
         try:
-            asyncio.run(_serve(parts, server))
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(_serve(parts, server))
         finally:
             parts.committer.stop()
     stop.set()
@@ -251,6 +266,7 @@ def _guarded(role: Callable[[Parts, Stop], None], parts: Parts, stop: Stop) -> N
         role(parts, stop)
     except Exception:
         log.exception("role_died", role=role.__name__)
+        stop.failed = True
         stop.set()
 
 

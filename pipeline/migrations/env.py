@@ -1,12 +1,17 @@
 """Alembic's entry: runs the revisions on the database it is handed, all in one transaction."""
 
 from alembic import context
+from sqlalchemy import text
 
 from pipeline.tables import Base
+
+LOCK = 7_364_201  # any number that nobody else locks: roles that start at once upgrade one after the other
 
 database = context.config.attributes["database"]
 
 with database.transaction() as session:
+    if not database.is_sqlite:  # which has one writer anyway
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     context.configure(
         connection=session.connection(),
         target_metadata=Base.metadata,

@@ -96,6 +96,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("created_at", Utc(), nullable=False),
         sa.Column("due_at", Utc(), nullable=True),
+        sa.Column("tried_at", Utc(), nullable=True),
         sa.Column("sent_at", Utc(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
@@ -103,6 +104,14 @@ def upgrade() -> None:
     op.create_index(op.f("ix_mail_label"), "mail", ["label"], unique=False)
     op.create_index(op.f("ix_mail_subscription_id"), "mail", ["subscription_id"], unique=False)
     op.create_index("mail_created_at", "mail", ["created_at"], unique=False)
+    op.create_index(
+        "mail_doubt",
+        "mail",
+        ["tried_at"],
+        unique=False,
+        sqlite_where=sa.text("state = 'doubt'"),
+        postgresql_where=sa.text("state = 'doubt'"),
+    )
     op.create_index(
         "mail_due",
         "mail",
@@ -238,6 +247,12 @@ def downgrade() -> None:
         table_name="mail",
         sqlite_where=sa.text("state = 'owed'"),
         postgresql_where=sa.text("state = 'owed'"),
+    )
+    op.drop_index(
+        "mail_doubt",
+        table_name="mail",
+        sqlite_where=sa.text("state = 'doubt'"),
+        postgresql_where=sa.text("state = 'doubt'"),
     )
     op.drop_index("mail_created_at", table_name="mail")
     op.drop_index(op.f("ix_mail_subscription_id"), table_name="mail")

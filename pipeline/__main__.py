@@ -1,0 +1,83 @@
+"""Builds the command line: every command by its name. The only module that imports `handlers`, and it does so late."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from pipeline.commands import db, demo, doctor, events, mail, parked, paypal, run, simulate, subscriptions
+from pipeline.commands.call import Call, version
+from pipeline.commands.exits import ending
+
+if TYPE_CHECKING:
+    from pipeline.event import Handler
+
+NAME = "smt-billing"
+EPILOG = (
+    "Settings are environment variables SMT_…, also from a .env file; secrets also as SMT_…_FILE. "
+    "Exit codes: 0 done, 1 found something wrong, 2 asked wrongly."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code: 0 done, 1 found something wrong, 2 asked wrongly."""
+    command = typer.main.get_command(build())
+    with ending(NAME):
+        command.main(None if arguments is None else list(arguments), prog_name=NAME, obj=Call(find_handlers))
+    sys.exit(0)
+
+
+def build() -> typer.Typer:
+    """Every command by its name."""
+    app = typer.Typer(
+        name=NAME,
+        help="Takes PayPal's subscription webhooks, keeps the books of each subscription, and mails what is owed.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_first)
+    for register in (demo.register, run.register):
+        register(app)
+    for name, group in (
+        ("db", db.app),
+        ("events", events.app),
+        ("parked", parked.app),
+        ("mail", mail.app),
+        ("subscriptions", subscriptions.app),
+        ("paypal", paypal.app),
+    ):
+        app.add_typer(group, name=name)
+    for register in (simulate.register, doctor.register):
+        register(app)
+    return app
+
+
+def find_handlers() -> "Mapping[str, Handler]":
+    """Event type -> its function. Imported when a command first needs them, so that --help is quick."""
+    from handlers import HANDLERS
+
+    return HANDLERS
+
+
+def _first(
+    version_asked: bool = typer.Option(
+        False, "--version", is_eager=True, callback=lambda asked: _say_version(asked), help="Show the version and end."
+    ),
+) -> None:
+    """Before any command: only its warnings are worth a line, unless it is a role."""
+    from pipeline.commands import logs
+
+    logs.set_up(logs.WARNING)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()
