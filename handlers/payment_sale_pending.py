@@ -1,9 +1,11 @@
 """Money is on its way: an eCheck, a review, a hold. The event's name counts, not its state, which may say completed.
 
+No mail for that; only, where it comes after the news of how it ended, and alone says whose it is, the mail for those.
+
 https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline import payment
+from pipeline import notices, payment
 from pipeline.books import Books
 from pipeline.event import Event
 
@@ -11,4 +13,5 @@ EVENT = "PAYMENT.SALE.PENDING"
 
 
 def handle(event: Event, books: Books) -> None:
-    payment.see_sale(books, event, "pending")
+    sale = payment.see_sale(books, event, "pending")
+    notices.for_sale(books, event, sale)

@@ -1,6 +1,6 @@
 """PayPal's answer to our question about a refund: which sale it is of. The event that asked is tried again after it."""
 
-from pipeline import payment
+from pipeline import notices, payment
 from pipeline.books import Books
 from pipeline.event import Event, Park
 
@@ -10,4 +10,5 @@ EVENT = "READ.REFUND"
 def handle(event: Event, books: Books) -> None:
     if "sale" not in event.facts and books.refund(event.need("refund")) is None:
         raise Park("PayPal's own record of this refund names no sale")
-    payment.see_refund(books, event, None)
+    sale = payment.see_refund(books, event, None)
+    notices.for_refunds(books, event, sale)

@@ -1,13 +1,14 @@
 """Builds the command line: every command by its name. The only module that imports `handlers`, and it does so late."""
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands import db, demo, doctor, events, mail, parked, paypal, run, simulate, subscriptions
-from pipeline.commands.call import Call, version
+from pipeline.commands.call import Call, version_of_program
 from pipeline.commands.exits import ending
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def build() -> typer.Typer:
         app.add_typer(group, name=name)
     for register in (simulate.register, doctor.register):
         register(app)
+    _reflow(app)
     return app
 
 
@@ -62,21 +64,32 @@ def find_handlers() -> "Mapping[str, Handler]":
     return HANDLERS
 
 
-def _first(
-    version_asked: bool = typer.Option(
-        False, "--version", is_eager=True, callback=lambda asked: _say_version(asked), help="Show the version and end."
-    ),
-) -> None:
-    """Before any command: only its warnings are worth a line, unless it is a role."""
-    from pipeline.commands import logs
-
-    logs.set_up(logs.WARNING)
+def _reflow(app: typer.Typer) -> None:
+    """Each paragraph of a command's help as one, so that it fits any terminal; as written it would keep our lines."""
+    for command in app.registered_commands:
+        paragraphs = inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(" ".join(each.split()) for each in paragraphs.split("\n\n"))
+    for group in app.registered_groups:
+        if group.typer_instance:
+            _reflow(group.typer_instance)
 
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"{NAME} {version()}")
+        typer.echo(f"{NAME} {version_of_program()}")
         raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and end.")
+]
+
+
+def _first(version: Version = False) -> None:  # noqa: ARG001 - its callback has ended the process if it was asked for
+    """Before any command: only its warnings are worth a line, unless it is a role."""
+    from pipeline.commands import logs
+
+    logs.set_up(logs.WARNING)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,28 @@ vouched for, moved on by the renewals paid since, and back by the last payments 
 import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pipeline.money import Money
 
 # PayPal snaps the billing time to 10:00Z and charges minutes to hours later; a charge this much earlier than the date
 # is still the renewal due on it.
 EARLY = timedelta(days=1)
+# Where reckoning ends: no date we are told leads beyond, only amounts that no plan has.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A plan's regular cycle: every `count` `unit`s, `price` for each (None if not known)."""
+    """A plan's regular cycle: every `count` `unit`s, `price` for each (None if not known).
+
+    `day` is the day of the month it began on: a 31st that February made a 28th is a 31st again in March.
+    """
 
     unit: str
     count: int
     price: Money | None = None
+    day: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +50,26 @@ class Vouched:
 
 def paid_through(vouched: Vouched | None, terms: Terms | None, payments: Sequence[Paid]) -> datetime | None:
     """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
-    payments = sorted(payments, key=lambda paid: (paid.at, paid.money.amount))
+    payments = sorted(payments, key=lambda paid: (paid.at, paid.money.amount, paid.given_back_at or LATEST))
     if vouched is None:
         return None if terms is None else _moved_on(None, terms, payments)
     edge = vouched.until - _early(vouched.until, terms)
     renewals = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
-    covered = [paid for paid in payments if paid not in renewals]
-    until = _moved_on(vouched.until, terms, renewals) if terms else vouched.until
-    if any(paid.given_back_at is None for paid in renewals):
-        return until
-    return _taken_back(until or vouched.until, vouched.at, terms, covered)
+    if all(paid.given_back_at for paid in renewals):
+        covered = [paid for paid in payments if paid not in renewals]
+        return _taken_back(vouched, terms, covered)
+    return _moved_on(vouched.until, terms, renewals) if terms else vouched.until
 
 
 def add(moment: datetime, terms: Terms, cycles: int) -> datetime:
-    """So many cycles later. The last day of a month stays the last where the next is shorter."""
+    """So many cycles later, or earlier if negative. A day that the month lacks is its last."""
     number = terms.count * cycles
-    if terms.unit in ("DAY", "WEEK"):
-        return moment + timedelta(days=number * (7 if terms.unit == "WEEK" else 1))
-    months = moment.year * 12 + moment.month - 1 + number * (12 if terms.unit == "YEAR" else 1)
-    year, month = divmod(months, 12)
-    day = min(moment.day, calendar.monthrange(year, month + 1)[1])
-    return moment.replace(year=year, month=month + 1, day=day)
+    try:
+        if terms.unit in ("DAY", "WEEK"):
+            return moment + timedelta(days=number * (7 if terms.unit == "WEEK" else 1))
+        return _add_months(moment, number * (12 if terms.unit == "YEAR" else 1), terms.day)
+    except (OverflowError, ValueError):
+        return LATEST if number > 0 else EARLIEST
 
 
 def cycles(terms: Terms, money: Money) -> int:
@@ -74,6 +79,13 @@ def cycles(terms: Terms, money: Money) -> int:
     return max(1, money.amount // terms.price.amount)
 
 
+def _add_months(moment: datetime, number: int, day: int) -> datetime:
+    cut_short = moment.day == calendar.monthrange(moment.year, moment.month)[1]
+    year, month = divmod(moment.year * 12 + moment.month - 1 + number, 12)
+    wanted = max(moment.day, day) if cut_short else moment.day
+    return moment.replace(year=year, month=month + 1, day=min(wanted, calendar.monthrange(year, month + 1)[1]))
+
+
 def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) -> datetime | None:
     """Each payment adds its cycles; counted from the start at once, so that short months leave no trace."""
     base, count = start, 0
@@ -81,23 +93,29 @@ def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) ->
         if paid.given_back_at is not None:
             continue
         number = cycles(terms, paid.money)
-        if base is None or add(base, terms, count + number) <= paid.at:
+        if base is None or add(base, terms, count + number) <= paid.at + _early(paid.at, terms):
             base, count = paid.at, 0  # after a pause the period begins with the payment
         count += number
     return None if base is None else add(base, terms, count)
 
 
-def _taken_back(until: datetime, vouched_at: datetime, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
-    """The last payments, if given back since PayPal vouched, take their periods with them."""
-    count = 0
+def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
+    """The last payments, if they were given back, take with them the periods they paid for, and no later ones."""
+    until, count = vouched.until, 0
     for paid in reversed(covered):
-        if paid.given_back_at is None or paid.given_back_at <= vouched_at:
+        if paid.given_back_at is None:
             break
-        if terms is None:
+        if terms is None:  # which period it paid for is not known: PayPal's own later word counts
+            if paid.given_back_at <= vouched.at:
+                break
             until = min(until, paid.at)
-        else:
-            count += cycles(terms, paid.money)
-    return until if terms is None else add(until, terms, -count)
+            continue
+        longer = count + cycles(terms, paid.money)
+        start = add(vouched.until, terms, -longer)
+        if not start - _early(start, terms) <= paid.at < until:
+            break
+        until, count = start, longer
+    return until
 
 
 def _early(until: datetime, terms: Terms | None) -> timedelta:

@@ -1,7 +1,8 @@
 """The rows a batch of events may touch, locked in key order and at hand in memory.
 
 Handlers work on these rows as on plain objects; `close` writes everything once. Locks are always taken in the same
-order (events, payments, subscriptions; each by key), so two workers can never wait for each other in a circle.
+order (events, payments, plans, subscriptions, then what `close` adds; each by key, new rows before old ones), so two
+workers can never wait for each other in a circle.
 """
 
 from collections import defaultdict
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.subscription import Reminders
 
 Row = TypeVar("Row", Payment, Subscription, Plan)
+
+NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
 class Books:
@@ -61,7 +64,23 @@ class Books:
     def refunds_of(self, payment_id: str) -> list[Refund]:
         return list(self._by_payment[payment_id].values())
 
+    def given(self, payment_id: str) -> list[Refund]:
+        """Its refunds, less those that are pending or came to nothing."""
+        return [row for row in self.refunds_of(payment_id) if register.value(row.known, "state") not in NOT_GIVEN]
+
+    def given_back(self, payment: Payment, until: datetime | None = None) -> int:
+        """Minor units given back of a payment, in all or up to a moment.
+
+        PayPal's running sum counts too: a refund's own event may have been lost.
+        """
+        rows = [row for row in self.given(payment.id) if until is None or row.occurred_at <= until]
+        counted = [row for row in rows if row.currency == payment.currency]
+        totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
+        sums: list[int] = [total for total, currency in totals if currency == payment.currency]
+        return max([sum(row.amount for row in counted), *sums])
+
     def plan(self, id: str | None) -> Plan | None:
+        """The plan; a placeholder if it was named and nothing is known of it."""
         return self._plans.get(id or "")
 
     def told_plan(self, id: str) -> Plan:
@@ -69,7 +88,7 @@ class Books:
         return self._plans[id]
 
     def subscriptions_on(self, plan_id: str) -> list[Subscription]:
-        """Those at hand that are on this plan; all there are, if the plan was not known before."""
+        """Those at hand that are on this plan; all there are, if what is told of the plan is new."""
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
     def add_refund(self, row: Refund) -> None:
@@ -109,7 +128,7 @@ class Books:
         self._add_customers()
         self._session.add_all(self._changes)
         self._session.flush()
-        reads.owe(self._session, self._reads)
+        reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
         return outbox.add(self._session, self._keyring, self._owed, self.now) + self._release_mail()
 
     # -- loading
@@ -120,21 +139,22 @@ class Books:
         self._payments = self._locked(Payment, sales, {"known": {}, "refunded": 0})
         subscriptions = _named(facts, "subscription")
         subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
-        told = {fact["plan"] for fact in facts if "plan" in fact and "subscription" not in fact}
-        subscriptions |= self._waiting_for_plans(told)
+        told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
+        # Shared unless one is told: who puts a subscription on a plan, and who tells the plan, must see each other.
+        self._plans = self._locked(Plan, _named(facts, "plan"), {"known": {}}, share=not told)
+        subscriptions |= self._on_plans([id for id, fact in told.items() if self._is_news(fact)])
         self._subscriptions = self._locked(Subscription, subscriptions, {"known": {}, "created_at": self.now})
         self._load_siblings(subscriptions)
         self._index()
-        self._plans = self._locked(Plan, told, {"known": {}})
-        self._load_other_plans(_named(facts, "plan"))
+        self._load_other_plans()
         self._keyring.fetch([INDEX, *subscriptions])
 
-    def _waiting_for_plans(self, plans: Iterable[str]) -> set[str]:
-        """Subscriptions on plans that are told for the first time."""
-        known = set(self._session.execute(select(Plan.id).where(Plan.id.in_(plans))).scalars()) if plans else set()
-        new = set(plans) - known
-        on_plan = select(Subscription.id).where(Subscription.plan_id.in_(new))
-        return set(self._session.execute(on_plan).scalars()) if new else set()
+    def _is_news(self, told: Mapping[str, Any]) -> bool:
+        return bool(register.value(self._plans[told["plan"]].known, "terms") != told.get("terms"))
+
+    def _on_plans(self, plans: Sequence[str]) -> set[str]:
+        on_plan = select(Subscription.id).where(Subscription.plan_id.in_(plans))
+        return set(self._session.execute(on_plan).scalars()) if plans else set()
 
     def _known_refunds(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Refund]:
         ids = _named(facts, "refund")
@@ -151,7 +171,9 @@ class Books:
             self._payments.update({row.id: row for row in rows})
         payments = list(self._payments)
         if payments:
-            refunds = self._session.execute(select(Refund).where(Refund.payment_id.in_(payments))).scalars()
+            statement = select(Refund).where(Refund.payment_id.in_(payments))
+            # Anew: those read before their payment was locked may have changed meanwhile.
+            refunds = self._session.execute(statement.execution_options(populate_existing=True)).scalars()
             self._refunds.update({row.id: row for row in refunds})
 
     def _index(self) -> None:
@@ -162,27 +184,23 @@ class Books:
         for refund in self._refunds.values():
             self._by_payment[refund.payment_id][refund.id] = refund
 
-    def _load_other_plans(self, named: set[str]) -> None:
-        others = named | {row.plan_id for row in self._subscriptions.values() if row.plan_id}
-        others -= self._plans.keys()
+    def _load_other_plans(self) -> None:
+        others = {row.plan_id for row in self._subscriptions.values() if row.plan_id} - self._plans.keys()
         if others:
             rows = self._session.execute(select(Plan).where(Plan.id.in_(others))).scalars()
             self._plans.update({row.id: row for row in rows})
 
-    def _locked(self, table: type[Row], ids: Iterable[str], blank: dict[str, Any]) -> dict[str, Row]:
+    def _locked(
+        self, table: type[Row], ids: Iterable[str], blank: dict[str, Any], *, share: bool = False
+    ) -> dict[str, Row]:
         """These rows, locked; placeholders put in where there were none, so that there is something to lock."""
         wanted = sorted(set(ids))
-        rows = self._lock(table, wanted)
-        missing = [id for id in wanted if id not in rows]
-        if missing:
-            insert_new(self._session, table, [{"id": id, **blank} for id in missing], returning=_id(table))
-            rows |= self._lock(table, missing)
-        return rows
-
-    def _lock(self, table: type[Row], ids: Sequence[str]) -> dict[str, Row]:
-        if not ids:
+        if not wanted:
             return {}
-        statement = select(table).where(_id(table).in_(ids)).order_by(_id(table)).with_for_update()
+        known = set(self._session.execute(select(_id(table)).where(_id(table).in_(wanted))).scalars())
+        blanks = [{"id": id, **blank} for id in wanted if id not in known]
+        insert_new(self._session, table, blanks, returning=_id(table))
+        statement = select(table).where(_id(table).in_(wanted)).order_by(_id(table)).with_for_update(read=share)
         return {row.id: row for row in self._session.execute(statement).scalars()}
 
     # -- writing

@@ -9,7 +9,7 @@ agreements, and of v1 sales and refunds; see docs/add-an-event.md.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,7 +99,7 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
         return {}, {}
     facts, person = reader(kind, resource, occurred_at)
     return {name: value for name, value in facts.items() if value is not None}, {
-        name: value for name, value in person.items() if value
+        name: value for name, value in person.items() if redact.DROPPED not in value
     }
 
 
@@ -109,23 +109,21 @@ def _load(body: bytes) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ValueError(str(error).split(":")[0]) from error
-    if _depth(body) > MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(document) > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     return document
 
 
-def _depth(body: bytes) -> int:
-    """An upper bound that costs little: brackets inside texts count too."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return 0
-    deepest = depth = 0
-    for byte in body:
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+def _depth(document: Any) -> int:
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        level = [item for value in level for item in _items(value) if isinstance(item, dict | list)]
+    return depth
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -48,15 +48,17 @@ class Stored:
 def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
     """Store each delivery once, in the caller's transaction."""
     keyring.fetch([INDEX, *(delivery.split.label for delivery in deliveries)])
-    used = _redelivered(session, deliveries)
+    signed = _signed(session, deliveries)
     results: list[Stored | None] = [None] * len(deliveries)
     fresh: dict[str, int] = {}
     for place, delivery in enumerate(deliveries):
-        if used.get(delivery.transmission_id or "", delivery.split.body_sha256) != delivery.split.body_sha256:
+        name, body = delivery.transmission_id, delivery.split.body_sha256
+        if name and signed.setdefault(name, body) != body:
             results[place] = Stored("forged", delivery.split.id)
         elif delivery.split.id not in fresh:
             fresh[delivery.split.id] = place
-    rows = [_row(deliveries[place], keyring, now) for place in fresh.values()]
+    # In the order of their ids, so that two processes with the same events cannot wait for each other.
+    rows = [_row(deliveries[place], keyring, now) for _, place in sorted(fresh.items())]
     inserted = set(insert_new(session, Event, rows, returning=Event.id))
     for place, delivery in enumerate(deliveries):
         if fresh.get(delivery.split.id) == place and delivery.split.id in inserted:
@@ -154,8 +156,8 @@ def oldest_unhandled(session: Session) -> datetime | None:
     ).scalar_one()
 
 
-def _redelivered(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
-    """Body hashes by the transmission ids we have seen before."""
+def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
+    """Which body each transmission signed that we have seen before, as a hash."""
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
         return {}
@@ -210,37 +212,28 @@ def _references(split: Split, keyring: Keyring) -> dict[str, str]:
 def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:
     """A delivery whose event or transmission is known: a duplicate, a conflict, or a forgery."""
     split, transmission = delivery.split, delivery.transmission_id
-    known = session.execute(
-        select(Event.id, Event.body_sha256, Event.content_sha256, Event.transmission_id).where(
-            or_(Event.id == split.id, Event.transmission_id == transmission)
-        )
-    ).all()
-    if any(
-        row.transmission_id == transmission and row.body_sha256 != split.body_sha256 for row in known if transmission
-    ):
+    named = [Event.id == split.id, *([Event.transmission_id == transmission] if transmission else [])]
+    columns = (Event.id, Event.body_sha256, Event.content_sha256, Event.transmission_id)
+    known = session.execute(select(*columns).where(or_(*named))).all()
+    sent = [row for row in known if transmission and row.transmission_id == transmission]
+    if any(row.body_sha256 != split.body_sha256 for row in sent):
         return Stored("forged", split.id)
-    same = [row for row in known if row.id == split.id]
-    if same and split.body_sha256 != same[0].body_sha256 and split.content_sha256 != same[0].content_sha256:
-        return _store_conflict(session, keyring, delivery, now)
-    if transmission and all(row.transmission_id != transmission for row in known):
+    first = next((row for row in known if row.id == split.id), None)
+    event_id = split.id
+    if first and split.body_sha256 != first.body_sha256 and split.content_sha256 != first.content_sha256:
+        event_id = f"{split.id}~{split.content_sha256[:12]}"
+        if _store_conflict(session, keyring, delivery, event_id, now):
+            return Stored("stored", event_id)
+    if transmission and not sent:
         _remember(session, delivery, now)
-    return Stored("duplicate", split.id)
+    return Stored("duplicate", event_id)
 
 
-def _store_conflict(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:
-    """Keep the second body under a known id, parked, beside the first."""
-    row = _row(delivery, keyring, now)
-    seal = keyring.get(delivery.split.label)
-    row.update(
-        id=f"{delivery.split.id}~{delivery.split.content_sha256[:12]}",
-        state="parked",
-        reason=f"conflict: another body under the known id {delivery.split.id}",
-        due_at=None,
-        done_at=now,
-        body=seal.seal("event.body", delivery.split.rest) if seal else None,
-    )
-    made = insert_new(session, Event, [row], returning=Event.id)
-    return Stored("stored" if made else "duplicate", row["id"])
+def _store_conflict(session: Session, keyring: Keyring, delivery: Delivery, event_id: str, now: datetime) -> bool:
+    """Keep the second body under a known id, parked, beside the first. False if it was already."""
+    reason = f"conflict: another body under the known id {delivery.split.id}"
+    row = _row(delivery, keyring, now) | {"id": event_id, "state": "parked", "reason": reason, "due_at": None}
+    return bool(insert_new(session, Event, [row | {"done_at": now}], returning=Event.id))
 
 
 def _remember(session: Session, delivery: Delivery, now: datetime) -> None:

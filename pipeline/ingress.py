@@ -6,6 +6,7 @@ of its own, so that a slow broker delays nobody; if that fails, a sweep publishe
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from pipeline.facts import split
 from pipeline.inbox import Delivery, Stored
 from pipeline.keys import Keyring, MasterKey
 from pipeline.paypal.certificates import Certificates
-from pipeline.paypal.signature import Transmission, verify
+from pipeline.paypal.signature import Transmission, judge_algorithm, verify
 from pipeline.settings import SIMULATOR
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Door:
         Raises Malformed, Refused and Unavailable of `paypal.errors`, Forged, and StoreDown.
         """
         transmission = Transmission.read(headers)
+        judge_algorithm(transmission)  # before anything is fetched for it
         url = transmission.cert_url
         key = self._certificates.known(url) or await self._certificates.get(url)
         webhook_id = verify(transmission, body, self._webhook_ids, key)
@@ -108,13 +110,17 @@ class Committer:
     def _commit(self, group: list[_Waiting]) -> None:
         try:
             stored = self._store([waiting.delivery for waiting in group])
+        except StoreDown as error:
+            _fail(group, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, each request of the group must be answered
-            failure = error if isinstance(error, StoreDown) else StoreDown(f"storing failed: {type(error).__name__}")
-            log.error("store_failed", events=len(group), reason=str(failure))
-            _answer(group, [failure] * len(group))
-            return
-        _answer(group, stored)
-        self._on_stored([item.event_id for item in stored if item.publish])
+            if len(group) > 1:  # one that cannot be stored does not take its neighbours with it
+                for waiting in group:
+                    self._commit([waiting])
+            else:
+                _fail(group, StoreDown(f"storing failed: {type(error).__name__}"))
+        else:
+            _answer(group, stored)
+            self._on_stored([item.event_id for item in stored if item.publish])
 
     def _store(self, deliveries: list[Delivery]) -> list[Stored]:
         now = self._clock.now()
@@ -122,11 +128,16 @@ class Committer:
             return inbox.store(session, Keyring(self._master, session, now), deliveries, now)
 
 
+def _fail(group: list[_Waiting], error: StoreDown) -> None:
+    log.error("store_failed", events=len(group), reason=str(error))
+    _answer(group, [error] * len(group))
+
+
 def _answer(group: list[_Waiting], results: Sequence[Stored | Exception]) -> None:
     """Hand the results over to the event loop, in one call for the whole group."""
-    loop = group[0].loop
     pairs = [(waiting.answer, result) for waiting, result in zip(group, results, strict=True)]
-    loop.call_soon_threadsafe(_resolve, pairs)
+    with contextlib.suppress(RuntimeError):  # the loop is closed: at the end, nobody waits for an answer any more
+        group[0].loop.call_soon_threadsafe(_resolve, pairs)
 
 
 def _resolve(pairs: "list[tuple[asyncio.Future[Stored], Stored | Exception]]") -> None:

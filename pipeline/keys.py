@@ -6,10 +6,12 @@ data bound to label and column, so that a value moved to another row or column d
 """
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -53,7 +55,7 @@ class Seal:
     def open(self, column: str, sealed: bytes) -> bytes:
         try:
             return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], _bound(self.label, column))
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: too short for anything we sealed
             raise Unsealable(f"{column} of {self.label} does not open with its key") from error
 
     def seal_json(self, column: str, value: Any) -> bytes:
@@ -78,7 +80,7 @@ class MasterKey:
     def unwrap(self, label: str, wrapped: bytes) -> bytes:
         try:
             return self._cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], _bound(label, "key"))
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise KeyProblem(
                 "the master key is not the one this database was written with; restore the right key file"
             ) from error
@@ -86,12 +88,12 @@ class MasterKey:
 
 def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
     """Read the master key, made on first use: a file of mode 0600 with 32 random bytes in base64. Raises KeyProblem."""
-    if create and not path.exists():
-        _write_new(path)
     try:
+        if create and not path.exists():
+            _write_new(path)
         text, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
-        raise KeyProblem(f"cannot read the master key {path}: {error.strerror}") from error
+        raise KeyProblem(f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}") from error
     # Container engines mount secrets world-readable and read-only, inside a file system nobody else can see.
     if stat.S_IMODE(mode) & 0o077 and not path.is_relative_to("/run/secrets"):
         raise KeyProblem(f"the master key can be read by others; run: chmod 600 {path}")
@@ -107,18 +109,20 @@ def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
 def _write_new(path: Path) -> None:
     """Write a new key so that it is there whole or not at all, also when two processes start at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(base64.b64encode(os.urandom(32)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with 0600
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(os.urandom(32)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).rename(path)  # a second name, by link, could outlive the key when it is destroyed
+        os.fsync(folder)
     finally:
-        draft.unlink()
+        os.close(folder)
 
 
 class Keyring:

@@ -44,13 +44,12 @@ def for_sale(books: Books, event: Event, payment: Payment) -> None:
     if payment.subscription_id is None:
         return
     row = books.subscription(payment.subscription_id)
-    at = event.need_time("at")
     if payment.status == "denied":
-        facts = _failure_facts(books, row, _money(payment), at, None, event.facts.get("reason"))
-        _owe(books, "payment_failed", f"payment_failed:{payment.id}", row, facts, event, at, None)
+        _for_denial(books, event, row, payment)
     elif payment.status not in (None, "pending"):
-        _owe(books, "receipt", f"receipt:{payment.id}", row, _receipt_facts(books, row, payment), event, at, None)
-        for_refunds(books, event, payment)
+        facts = _receipt_facts(books, row, payment)
+        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, event, event.need_time("at"), None)
+    for_refunds(books, event, payment)
 
 
 def for_failure(books: Books, event: Event) -> None:
@@ -65,8 +64,8 @@ def for_failure(books: Books, event: Event) -> None:
         event.time("retry_at"),
         event.facts.get("failed_reason"),
     )
-    overtaken = _overtaken_by_payment(books, row, at) or _overtaken_by_end(row, at)
-    _owe(books, "payment_failed", f"payment_failed:{row.id}:{write_time(at)}", row, facts, event, at, overtaken)
+    key = f"payment_failed:{row.id}:{write_time(at)}"
+    _owe(books, "payment_failed", key, row, facts, event, at, _overtaken_since(books, row, at))
 
 
 def for_refunds(books: Books, event: Event, payment: Payment) -> None:
@@ -74,10 +73,18 @@ def for_refunds(books: Books, event: Event, payment: Payment) -> None:
     if payment.subscription_id is None or payment.amount is None:
         return
     row = books.subscription(payment.subscription_id)
-    for refund in books.refunds_of(payment.id):
+    for refund in books.given(payment.id):
         if refund.kind == "refund" and "refund" in refund.known:
             facts = _refund_facts(books, row, payment, refund)
             _owe(books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, event, refund.occurred_at, None)
+
+
+def _for_denial(books: Books, event: Event, row: Subscription, payment: Payment) -> None:
+    at = register.time_of(payment.known, "status") or event.need_time("at")
+    reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
+    facts = _failure_facts(books, row, _money(payment), at, None, reason)
+    key = f"payment_failed:{payment.id}"
+    _owe(books, "payment_failed", key, row, facts, event, at, _overtaken_since(books, row, at))
 
 
 def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.Owed:
@@ -116,19 +123,17 @@ def _overtaken_by_status(row: Subscription, status: str, at: datetime) -> str | 
     return None if row.status == status and not told_again else _overtaken(row)
 
 
-def _overtaken_by_end(row: Subscription, at: datetime) -> str | None:
-    """Nobody is asked to pay for what was suspended or ended since."""
-    moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
-    return _overtaken(row) if moved_on else None
-
-
-def _overtaken_by_payment(books: Books, row: Subscription, at: datetime) -> str | None:
+def _overtaken_since(books: Books, row: Subscription, at: datetime) -> str | None:
+    """Nobody is asked to pay for what was paid, suspended or ended since."""
     paid = [
         payment.occurred_at
         for payment in books.payments_of(row.id)
         if payment.status not in (None, "pending", "denied") and payment.occurred_at and payment.occurred_at > at
     ]
-    return f"overtaken: a payment came on {min(paid):%Y-%m-%d}" if paid else None
+    if paid:
+        return f"overtaken: a payment came on {min(paid):%Y-%m-%d}"
+    moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
+    return _overtaken(row) if moved_on else None
 
 
 def _overtaken(row: Subscription) -> str:
@@ -184,7 +189,7 @@ def _refund_facts(books: Books, row: Subscription, payment: Payment, refund: Ref
         "amount": {"amount": refund.amount, "currency": refund.currency},
         "paid": _money(payment),
         "refunded_at": write_time(refund.occurred_at),
-        "in_full": payment.amount is not None and payment.refunded >= payment.amount,
+        "in_full": books.given_back(payment, refund.occurred_at) >= (payment.amount or 0),
     }
 
 

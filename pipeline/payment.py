@@ -18,7 +18,6 @@ FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
 REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
 # A sale that names no subscription is mostly none of ours; one look, later, tells.
 ASK_WHOSE = timedelta(hours=1)
-NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
 def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
@@ -52,21 +51,10 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
     return payment
 
 
-def given_back(refunds: Sequence[Refund], currency: str | None) -> int:
-    """Minor units given back so far. PayPal's running sum counts too: a refund's own event may have been lost."""
-    counted = [row for row in refunds if row.currency == currency and is_given(row)]
-    totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
-    return max([sum(row.amount for row in counted), *(total for total, of in totals if of == currency)], default=0)
-
-
-def is_given(refund: Refund) -> bool:
-    """Whether the money is really on its way back; a refund can be pending, or come to nothing."""
-    return register.value(refund.known, "state") not in NOT_GIVEN
-
-
 def _new_refund(books: Books, event: Event) -> Refund:
     """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
-    event.need("amount"), event.need_time("created_at")
+    event.need("amount")
+    event.need_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
         raise Read("refund", event.facts["refund"])
@@ -100,9 +88,8 @@ def _update(books: Books, row: Payment) -> None:
     row.fee = (register.value(known, "fee") or [None])[0]
     created_at = register.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
-    refunds = books.refunds_of(row.id)
-    row.refunded = given_back(refunds, row.currency)
-    row.status = _status(register.value(known, "status"), row, refunds)
+    row.refunded = books.given_back(row)
+    row.status = _status(register.value(known, "status"), row, books.given(row.id))
 
 
 def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str | None:
@@ -110,7 +97,7 @@ def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str
         return decided
     if row.refunded < row.amount:
         return "partially_refunded"
-    return "reversed" if any(refund.kind == "reversal" and is_given(refund) for refund in refunds) else "refunded"
+    return "reversed" if any(refund.kind == "reversal" for refund in refunds) else "refunded"
 
 
 def _check_sign(event: Event) -> None:

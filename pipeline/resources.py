@@ -19,6 +19,7 @@ from pipeline.money import NotMoney, read_amount
 Facts = dict[str, Any]
 Person = dict[str, str]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,50}", re.ASCII)
 _SALE_LINK = re.compile(r"/sales?/([A-Z0-9]{10,20})(?:/|$)", re.ASCII)
 
@@ -47,6 +48,8 @@ STATUS_OF_EVENT = {
     "BILLING.SUBSCRIPTION.CANCELLED": "CANCELLED",
     "BILLING.SUBSCRIPTION.EXPIRED": "EXPIRED",
 }
+YEARS = range(1970, 2200)  # what PayPal has to do with; beyond, reckoning with a time could overflow
+LONGEST = 366  # PayPal allows 365 days, 52 weeks, 12 months or a year for a cycle
 UNITS = {"DAY": "DAY", "WEEK": "WEEK", "MONTH": "MONTH", "YEAR": "YEAR"}
 
 
@@ -72,13 +75,14 @@ class Reading:
         return None
 
     def text(self, *path: str, limit: int = 200) -> str | None:
+        """A text without control characters, which some column or mail header would choke on."""
         value = self.at(*path)
-        return value.strip()[:limit] or None if isinstance(value, str) else None
+        return _CONTROL.sub(" ", value).strip()[:limit].strip() or None if isinstance(value, str) else None
 
     def time(self, *path: str) -> str | None:
         value = self.at(*path)
         moment = read_time(value)
-        if moment is None:
+        if moment is None or moment.year not in YEARS:
             self._miss(path, value)
             return None
         return write_time(moment)
@@ -109,8 +113,9 @@ class Reading:
 
     def _miss(self, path: tuple[str, ...], value: Any) -> None:
         """Note what could not be read, unless there was nothing to read."""
-        if value not in (None, "", {}):
-            self.unread.append(".".join(path))
+        name = ".".join(path)
+        if value not in (None, "", {}) and name not in self.unread:
+            self.unread.append(name)
 
 
 def text_of(document: dict[str, Any], key: str, limit: int) -> str:
@@ -185,7 +190,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
     )
 
 
-def _sale(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+def _sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     read = Reading(resource)
     created_at = read.time("create_time") or read.time("time") or _written(occurred_at)
     facts = {
@@ -203,7 +208,7 @@ def _sale(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
     return facts, _person(custom=read.text("custom", limit=127))
 
 
-def _refund(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+def _refund(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     """A refund or reversal. Its amount comes with or without a minus sign; the sale may stand only in a link."""
     read = Reading(resource)
     amount, total = read.money("amount"), read.money("total_refunded_amount")
@@ -221,7 +226,7 @@ def _refund(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -
     return facts, _person(custom=read.text("custom", limit=127))
 
 
-def _plan(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+def _plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     read = Reading(resource)
     facts = {
         "plan": read.id("id"),
@@ -240,10 +245,10 @@ def _terms(plan: Any) -> Facts | None:
     if not isinstance(cycles, list) or not regular:
         return None
     read = Reading(regular[0])
-    unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count")
-    if unit not in UNITS:
+    unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
+    if unit not in UNITS or count > LONGEST:
         return None
-    return {"unit": unit, "count": count or 1, "price": read.money("pricing_scheme", "fixed_price")}
+    return {"unit": unit, "count": count, "price": read.money("pricing_scheme", "fixed_price")}
 
 
 def _old_terms(plan: Any, currency: str | None) -> Facts | None:
@@ -253,11 +258,10 @@ def _old_terms(plan: Any, currency: str | None) -> Facts | None:
     if not isinstance(definitions, list) or not regular:
         return None
     read = Reading(regular[0])
-    unit = UNITS.get((read.text("frequency") or "").upper())
-    if unit is None:
+    unit, count = UNITS.get((read.text("frequency") or "").upper()), read.number("frequency_interval") or 1
+    if unit is None or count > LONGEST:
         return None
-    price = read.money("amount", currency=currency)
-    return {"unit": unit, "count": read.number("frequency_interval") or 1, "price": price}
+    return {"unit": unit, "count": count, "price": read.money("amount", currency=currency)}
 
 
 def _status(kind: str, text: str | None) -> str | None:

@@ -97,10 +97,9 @@ def update(books: Books, row: Subscription) -> None:
     known = row.known
     row.customer_id = register.value(known, "custom_ref") or register.value(known, "payer_ref")
     row.plan_id = register.value(known, "plan")
-    next_billing_at = read_time(register.value(known, "next_billing_at"))
-    row.next_billing_at = None if row.status in ("CANCELLED", "EXPIRED") else next_billing_at
     terms = terms_of(row, books.plan(row.plan_id))
     row.paid_through = paid_through(_vouched_for(row), terms, _paid(books, books.payments_of(row.id)))
+    row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, books.reminders.days(terms))
 
 
@@ -111,7 +110,9 @@ def terms_of(row: Subscription, plan: Plan | None) -> Terms | None:
         return None
     price = Money(*told["price"]) if told.get("price") else None
     number = register.value(row.known, "quantity") or 1
-    return Terms(told["unit"], told["count"], price and Money(price.amount * number, price.currency))
+    start = read_time(register.value(row.known, "start_at"))
+    price = price and Money(price.amount * number, price.currency)
+    return Terms(told["unit"], told["count"], price, start.day if start else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,17 @@ def _see_person(books: Books, id: str, at: datetime, event: Event) -> None:
 
 def _see_plan(books: Books, event: Event) -> None:
     """A plan known only by its id: PayPal is asked for it."""
-    plan_id = event.facts.get("plan")
-    if plan_id and "terms" not in event.facts and books.plan(plan_id) is None:
-        books.ask("plan", plan_id, timedelta(0))
+    plan = books.plan(event.facts.get("plan"))
+    if plan and not plan.known and "terms" not in event.facts:
+        books.ask("plan", plan.id, timedelta(0))
+
+
+def _next_billing_at(row: Subscription) -> datetime | None:
+    """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
+    told = read_time(register.value(row.known, "next_billing_at"))
+    if told is None or row.status in ("CANCELLED", "EXPIRED"):
+        return None
+    return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
 
 
 def _remind_at(row: Subscription, days: int | None) -> datetime | None:
@@ -176,7 +185,11 @@ def _move(books: Books, row: Subscription, event: Event) -> Move | None:
 
 def _vouched(event: Event) -> str | None:
     """The next billing time, where it also says that everything before it is paid."""
-    unpaid = event.facts.get("failed_count") or event.facts.get("status") not in (*LIVE, "CANCELLED", "EXPIRED")
+    if event.facts.get("status") not in (*LIVE, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
+        return None
+    # The count rises only after the last try of a cycle, the date moves on with the first.
+    failed_at, paid_at = event.time("failed_at"), event.time("last_payment_at")
+    unpaid = failed_at and (paid_at is None or paid_at < failed_at)
     return None if unpaid else event.facts.get("next_billing_at")
 
 
@@ -197,7 +210,7 @@ def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
 def _given_back_at(books: Books, payment: Payment) -> datetime | None:
     if payment.status not in ("refunded", "reversed"):
         return None
-    return max((refund.occurred_at for refund in books.refunds_of(payment.id)), default=payment.occurred_at)
+    return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
 
 
 def _is_too_soon(row: Subscription, at: datetime) -> bool:

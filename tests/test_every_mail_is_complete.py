@@ -260,6 +260,7 @@ def test_a_mail_reads_well_when_optional_facts_are_null(kind: str, name: str) ->
         ("refund_receipt", {"in_full": True}, "your whole payment of $19.99 USD has been returned"),
         ("refund_receipt", {"in_full": True, "paid": None}, "your whole payment has been returned"),
         ("payment_failed", {"retry_at": None}, "PayPal usually tries again"),
+        ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was noted"),
         ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
     ],
 )

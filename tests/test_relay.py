@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pipeline.clock import SystemClock
+from pipeline.evidence import RelayLog
 from tests.leash import Leashed, answers, free_port, until
 from tests.services import Postfix, Relay
 
@@ -42,6 +44,15 @@ def test_mail_waits_rather_than_go_out_in_clear(relay_before_a_hop_without_tls: 
     port, log = relay_before_a_hop_without_tls
     send(port, "alice@example.com")
     until(lambda: "status=deferred (TLS is required, but was not offered" in log.read_text(), 20, "the mail is kept")
+
+
+def test_the_program_finds_in_its_log_what_it_has_taken(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
+    port, output = relay_before_a_hop_without_tls
+    log = RelayLog(output.parent / "log" / "mail.log", SystemClock())
+    assert log.taken(["b+taken@example.com"]) == set()
+    send(port, "alice@example.com", sender="b+taken@example.com")
+    until(lambda: log.taken(["b+taken@example.com", "b+never@example.com"]) != set(), 20, "the log tells")
+    assert log.taken(["b+taken@example.com", "b+never@example.com"]) == {"b+taken@example.com"}
 
 
 def test_a_stranger_is_refused(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
@@ -69,6 +80,7 @@ def relay(next_hop: int, anchors: Path | None) -> Iterator[tuple[int, Path]]:
             environment={
                 "RELAY_FROM": str(files_for(folder, port, anchors)),
                 "RELAY_TO": str(folder / "run"),
+                "RELAY_LOG": str(folder / "log"),
                 "RELAY_HOSTNAME": "mail.example.com",
                 "RELAY_NEXT_HOP": f"[localhost]:{next_hop}",
             },
@@ -82,7 +94,7 @@ def relay(next_hop: int, anchors: Path | None) -> Iterator[tuple[int, Path]]:
 
 def files_for(folder: Path, port: int, anchors: Path | None) -> Path:
     """The relay's own files for another folder and port."""
-    for name in ("files", "queue", "state"):
+    for name in ("files", "queue", "state", "log"):
         (folder / name).mkdir()
     shutil.chown(folder / "state", "postfix")
     (folder / "files" / "main.cf").write_text(changed((FILES / "main.cf").read_text(), folder, anchors))
@@ -114,9 +126,9 @@ def as_in_the_container(command: list[str]) -> list[str]:
     ]
 
 
-def send(port: int, recipient: str, since: str = PRIVATE) -> None:
-    with smtplib.SMTP("127.0.0.1", port, source_address=(since, 0)) as smtp:
-        smtp.sendmail("b+1@example.com", [recipient], b"Subject: hello\r\n\r\nhello\r\n")
+def send(port: int, recipient: str, since: str = PRIVATE, sender: str = "b+1@example.com") -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=20, source_address=(since, 0)) as smtp:
+        smtp.sendmail(sender, [recipient], b"Subject: hello\r\n\r\nhello\r\n")
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def test_a_missing_server_skips_a_test_unless_all_are_required(monkeypatch: pyte
 
 def send(relay: Relay, recipient: str) -> None:
     host, _, port = relay.smtp_url.removeprefix("smtp://").partition(":")
-    with smtplib.SMTP(host, int(port)) as smtp:
+    with smtplib.SMTP(host, int(port), timeout=20) as smtp:
         smtp.sendmail("b+1@example.com", [recipient], b"Subject: hello\r\n\r\nhello\r\n")
 
 

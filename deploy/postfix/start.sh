@@ -6,6 +6,7 @@ set -eu
 : "${RELAY_NEXT_HOP:?set RELAY_NEXT_HOP, such as [smtp.example.com]:587, in deploy/settings.env}"
 from=${RELAY_FROM:-/usr/local/share/relay}
 to=${RELAY_TO:-/run/relay}
+log=${RELAY_LOG:-/var/log/relay}
 password=${RELAY_PASSWORD_FILE:-/run/secrets/relay_password}
 
 mkdir -p "$to"
@@ -15,4 +16,19 @@ if [ -n "${RELAY_USER:-}" ]; then
     (umask 077 && printf '%s %s:%s\n' "$RELAY_NEXT_HOP" "$RELAY_USER" "$(cat "$password")" >"$to/password")
     postconf -c "$to" -e "smtp_sasl_auth_enable = yes" "smtp_sasl_password_maps = texthash:$to/password"
 fi
-exec postfix -c "$to" start-fg
+
+# What Postfix logs goes to our output, and into a file for each day that the scheduler reads. Kept for a week: it names
+# who was written to.
+rm -f "$to/log"
+mkfifo "$to/log"
+mawk -W interactive -v folder="$log" '
+    { day = strftime("%Y%m%d") }
+    day != today {
+        if (today) close(file)
+        today = day
+        file = folder "/mail.log-" day
+        system("find " folder " -name \"mail.log-*\" -mtime +7 -delete")
+    }
+    { print; print >>file; fflush(); fflush(file) }
+' <"$to/log" &
+exec postfix -c "$to" start-fg >"$to/log" 2>&1

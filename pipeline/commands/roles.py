@@ -103,7 +103,7 @@ def everything(parts: Parts, stop: Stop) -> None:
             thread.join()
 
 
-def until_idle(parts: Parts, on_round: Callable[[int], None] = lambda done: None) -> None:
+def until_idle(parts: Parts, on_round: Callable[[int], None] = lambda _: None) -> None:
     """Do everything that is due now, in this thread, and return when nothing is. Raises StoreDown."""
     migrations.upgrade(parts.database)
     asyncio.run(_until_idle(parts, on_round))

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pipeline.broker import Batch, Broker, Inlet, Queue
 from pipeline.broker.line import Line
+from tests.leash import until
 
 LONG = 30.0  # seconds, for what must come
 SHORT = 0.05  # seconds, for what must not
@@ -21,10 +22,10 @@ def put(broker: Broker, ids: list[str], queue: Queue = "events") -> None:
         publisher.publish(queue, ids)
 
 
-def take_all(inlet: Inlet, limit: int = 100) -> list[str]:
-    """Everything that is there, acknowledged."""
-    ids: list[str] = []
-    while batch := inlet.take(limit, SHORT * 4):
+def take_all(inlet: Inlet, count: int) -> list[str]:
+    """This many ids, and whatever else there is, acknowledged."""
+    ids = take_until(inlet, count)
+    while batch := inlet.take(100, SHORT):
         ids += batch.ids
         batch.ack()
     return ids
@@ -37,6 +38,7 @@ def must_take(inlet: Inlet, limit: int = 100) -> Batch:
 
 
 def take_until(inlet: Inlet, count: int) -> list[str]:
+    """This many ids, acknowledged."""
     ids: list[str] = []
     while len(ids) < count:
         batch = must_take(inlet)
@@ -45,14 +47,30 @@ def take_until(inlet: Inlet, count: int) -> list[str]:
     return ids
 
 
-def dead_letters(broker: Broker) -> list[bytes]:
-    """The bodies of all dead letters, which are gone then."""
-    line, found = Line(broker._place, broker._topology, "coroner"), []
-    with line.use() as channel:
+def dead_letters(broker: Broker, count: int) -> list[bytes]:
+    """The bodies of all dead letters, as soon as there are so many; they are gone then."""
+    found: list[bytes] = []
+
+    def look() -> bool:
         while message := channel.basic_get(broker._topology.dead.name, no_ack=True):
             found.append(message.body if isinstance(message.body, bytes) else message.body.encode())
+        return len(found) >= count
+
+    line = Line(broker._place, broker._topology, "coroner")
+    with line.use() as channel:
+        until(look, LONG, f"{count} dead letters")
     line.close()
     return found
+
+
+def demolish(broker: Broker) -> None:
+    """Delete all that was declared: a node with some hundred quorum queues has no files left for connections."""
+    topology, line = broker._topology, Line(broker._place, broker._topology, "demolition")
+    with line.use() as channel:
+        for queue in (topology.dead, topology.queue("events"), topology.queue("mails")):
+            queue(channel).delete()
+            channel.exchange_delete(queue.exchange.name)
+    line.close()
 
 
 def delete_queue(broker: Broker) -> None:

@@ -92,6 +92,7 @@ def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     ("host", "trusted", "works"), [("localhost", True, True), ("localhost", False, False), ("127.0.0.1", True, False)]
 )
 def test_tls_is_for_who_the_certificate_is_made_out_to(
+    rabbit: Broker,
     broker_url: str,
     queue_prefix: str,
     certificate: tuple[ssl.SSLContext, Path],

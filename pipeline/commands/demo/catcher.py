@@ -1,0 +1,86 @@
+"""A relay that keeps every mail it is given in a folder, on a free loopback port, in a thread of its own."""
+
+import asyncio
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+NAME = "catcher.localhost"  # given, because otherwise a name server would be asked for ours
+# `<receipt.abc@example.com>` becomes receipt.abc.eml; letters that mean something to a file system never get in.
+_MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([a-z0-9_]{1,60}\.[A-Za-z0-9]{1,60})@", re.MULTILINE | re.IGNORECASE)
+
+
+@contextmanager
+def catching(folder: Path) -> Iterator[str]:
+    """The relay's URL, as long as the block lasts."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_run, args=(loop,), name="catcher", daemon=True)
+    thread.start()
+    opening = loop.create_server(lambda: _protocol(Catcher(folder), loop), sock=listener)
+    server = asyncio.run_coroutine_threadsafe(opening, loop).result()
+    try:
+        yield f"smtp://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+class Catcher:
+    """What aiosmtpd hands each mail to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        """Keep the mail as a delivering server does: with the envelope's addresses in front (RFC 5321 section 4.4)."""
+        sender, recipients = envelope.mail_from or "", ", ".join(envelope.rcpt_tos)
+        content = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()
+        head = f"Return-Path: <{sender}>\r\nDelivered-To: {recipients}\r\n".encode()
+        try:
+            _write(self._folder, _name(content), head + content)
+        except OSError as error:
+            return f"452 cannot be kept: {error.strerror}"
+        return "250 kept"
+
+
+def _protocol(catcher: Catcher, loop: asyncio.AbstractEventLoop) -> SMTP:
+    return SMTP(catcher, hostname=NAME, ident="smt-billing demo", enable_SMTPUTF8=True, loop=loop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _name(content: bytes) -> str:
+    found: Any = _MESSAGE_ID.search(content.partition(b"\r\n\r\n")[0])
+    return found[1].decode() if found else f"other.{os.urandom(8).hex()}"
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+    """A second mail under one id gets a name of its own: it must be seen, not hidden."""
+    path, number = folder / f"{name}.eml", 1
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            number += 1
+            path = folder / f"{name}-{number}.eml"
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        return

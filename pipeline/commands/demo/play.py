@@ -1,0 +1,142 @@
+"""Plays the months: time jumps to whatever is due next, an event or a reminder, and everything due is done there."""
+
+import asyncio
+from collections import Counter
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+
+from pipeline import inbox, reads
+from pipeline import scheduler as scheduling
+from pipeline.clock import SystemClock
+from pipeline.commands import say
+from pipeline.commands.demo.kept import Played
+from pipeline.commands.demo.stage import Stage, vouch
+from pipeline.commands.roles import Stop
+from pipeline.simulator import stories
+from pipeline.simulator.deliver import Courier
+from pipeline.simulator.timeline import Delivery
+from pipeline.tables import Event, Mail, Read, Subscription
+from pipeline.worker import BATCH
+
+LAST = timedelta(hours=1)  # before now: what the last event has in its wake still comes due
+ARRIVES_SECONDS = 1.0  # how long an id that was just stored may take through the broker; then the sweep finds it
+STEP = timedelta(seconds=1)
+POLL_SECONDS = 0.25
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM while it is being played."""
+
+
+def play(stage: Stage, asked: Played) -> Played:
+    """Play what was asked for, up to now. What came of it is in the tables."""
+    ends_at = SystemClock().now()
+    deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
+    stage.clock.move_to(deliveries[0].at)
+    signer = vouch(stage, deliveries[0].at, ends_at)
+    stop = Stop()
+    stop.listen()
+    address = f"{stage.url}/webhooks/paypal"
+    with Courier(address, signer, stage.webhook_id) as courier, say.progress("months", len(deliveries)) as done:
+        answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
+    stage.clock.release()
+    return asked.ended(len(deliveries), answers[200], ends_at)
+
+
+def keep_up(stage: Stage) -> None:
+    """Work on by the machine's clock until Ctrl-C or SIGTERM."""
+    stop = Stop()
+    stop.listen()
+    asyncio.run(_keep_up(Months(stage, stop), stop))
+
+
+class Months:
+    """The pipeline's work, done in rounds at the moment the clock shows."""
+
+    def __init__(self, stage: Stage, stop: Stop) -> None:
+        self._stage, self._stop, parts = stage, stop, stage.parts
+        self._events, self._jobs, self._post = parts.worker(), parts.scheduler(), parts.mailer()
+
+    async def work(self, *, coming: bool = False) -> None:
+        """Do all that is due now. `coming`: an id is on its way through the broker."""
+        if coming:
+            self._take(ARRIVES_SECONDS)
+        while self._round() + await self._post.send_due():
+            pass
+
+    async def pass_time(self, until: datetime) -> None:
+        """Let time pass, with everything done at the moment it comes due."""
+        while (due := self._next_due()) is not None and due <= until:
+            self._stage.clock.move_to(max(due, self._stage.clock.now() + STEP))
+            await self.work()
+        self._stage.clock.move_to(max(until, self._stage.clock.now()))
+        if self._stop.wait(0):
+            raise Interrupted
+
+    def post(self, courier: Courier, delivery: Delivery) -> int:
+        """Let happen at PayPal what the delivery tells of, then post it. The status it was answered with."""
+        self._stage.world.apply(delivery)
+        return courier.send(delivery)
+
+    async def close(self) -> None:
+        await self._post.close()
+
+    def _round(self) -> int:
+        parts = self._stage.parts
+        taken = self._take(0.0)
+        with parts.database.transaction() as session:
+            ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+        self._events.handle(ids)
+        asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+        return (
+            taken + len(ids) + len(asked) + self._jobs.remind() + self._jobs.free_claims() + self._jobs.tell_operator()
+        )
+
+    def _take(self, seconds: float) -> int:
+        """Handle what the broker brings."""
+        batch = self._stage.inlet.take(BATCH, seconds)
+        if batch is None:
+            return 0
+        self._events.handle(batch.ids)
+        batch.ack()
+        return len(batch.ids)
+
+    def _next_due(self) -> datetime | None:
+        """When the next thing is due that somebody must do."""
+        waiting = (
+            select(func.min(Event.due_at)).where(Event.state == "received"),
+            select(func.min(Mail.due_at)).where(Mail.state == "owed"),
+            select(func.min(Subscription.remind_at)),
+            select(func.min(Read.due_at)),
+        )
+        with self._stage.parts.database.reading() as session:
+            found = [session.execute(statement).scalar_one() for statement in waiting]
+        return min((due for due in found if due is not None), default=None)
+
+
+async def _play(
+    months: Months, courier: Courier, deliveries: list[Delivery], ends_at: datetime, done: say.Advance
+) -> Counter[int]:
+    answers: Counter[int] = Counter()
+    seen: set[str] = set()
+    try:
+        for delivery in deliveries:
+            await months.pass_time(delivery.at)
+            answers[months.post(courier, delivery)] += 1
+            await months.work(coming=delivery.id not in seen)
+            seen.add(delivery.id)
+            done(1)
+        await months.pass_time(ends_at)
+    finally:
+        await months.close()
+    return answers
+
+
+async def _keep_up(months: Months, stop: Stop) -> None:
+    try:
+        while not stop.wait(0):
+            await months.work()
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await months.close()

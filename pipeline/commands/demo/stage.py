@@ -1,0 +1,116 @@
+"""The stage of the demo: a pretend PayPal, the real parts on SQLite and memory://, the catcher, and one web server."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline import migrations
+from pipeline.broker import Inlet
+from pipeline.clock import SystemClock
+from pipeline.commands import say, simulate
+from pipeline.commands.call import Call, Wrong
+from pipeline.commands.demo.catcher import catching
+from pipeline.commands.demo.kept import CAUGHT
+from pipeline.commands.parts import Parts
+from pipeline.settings import Settings, load
+from pipeline.simulator.loopback import serve
+from pipeline.simulator.paypal import PretendPayPal
+from pipeline.simulator.signing import Signer
+from pipeline.simulator.world import World
+from pipeline.web.caught import Pages
+
+WEBHOOK_ID = "DEMO-WEBHOOK"
+NOTE = "The demo's catcher: nothing of this has left this machine."
+
+
+class PlayClock:
+    """Stands where the play puts it; from `release` on it is the machine's clock."""
+
+    def __init__(self) -> None:
+        self._moment: datetime | None = None
+
+    def now(self) -> datetime:
+        return self._moment or SystemClock().now()
+
+    def move_to(self, moment: datetime) -> None:
+        self._moment = moment
+
+    def release(self) -> None:
+        self._moment = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
+
+    call: Call
+    parts: Parts
+    clock: PlayClock
+    world: World
+    inlet: Inlet
+    url: str
+    caught: Path
+    webhook_id: str = WEBHOOK_ID
+
+    def serve(self) -> None:
+        """Go on working, by the machine's clock, until Ctrl-C or SIGTERM."""
+        from pipeline.commands.demo.play import keep_up
+
+        keep_up(self)
+
+
+@contextmanager
+def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
+    """Set the stage, and clear it at the end. Raises Wrong when the port that was asked for is taken."""
+    clock, folder = PlayClock(), call.settings.data_dir / CAUGHT
+    with ExitStack() as stack:
+        paypal = PretendPayPal(World(), clock=clock)
+        settings = _settings(stack.enter_context(paypal.serve()), stack.enter_context(catching(folder)))
+        parts = call.parts_with(settings, clock)
+        migrations.upgrade(parts.database)
+        stack.callback(parts.database.close)
+        inlet = stack.enter_context(parts.broker.inlet("events"))
+        for thread in (parts.event_announcer, parts.committer):
+            thread.start()
+            stack.callback(thread.stop)
+        pages = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
+        app = parts.web().app(pages.routes())
+        url = stack.enter_context(serve(app, _free(port, usual_port)))
+        yield Stage(call, parts, clock, paypal.world, inlet, url, folder)
+
+
+def _settings(paypal_url: str, relay_url: str) -> Settings:
+    """The operator's settings for looks; ours for everything that must stay inside the demo."""
+    return load(
+        database_url="",
+        broker_url="memory://",
+        smtp_url=relay_url,
+        paypal_base_url=paypal_url,
+        paypal_client_id="simulator",
+        paypal_client_secret="simulator-secret",  # noqa: S106 - opens nothing but the pretence
+        paypal_webhook_id=(WEBHOOK_ID,),
+        paypal_accept_simulator=False,
+        paypal_trust_anchors=None,
+    )
+
+
+def vouch(stage: Stage, since: datetime, until: datetime) -> Signer:
+    """The pretend PayPal's keys; its certificate among those the ingress knows."""
+    signer = simulate.open_signer(stage.parts.settings.data_dir, since, until)
+    stage.parts.certificates.add(signer.cert_url, signer.leaf_pem)
+    return signer
+
+
+def _free(port: int | None, usual: int) -> int:
+    """The port to listen on: the one asked for, else the usual one, else any."""
+    wanted = usual if port is None else port
+    try:
+        socket.create_server(("127.0.0.1", wanted)).close()
+    except OSError as error:
+        if port is None:
+            return 0
+        raise Wrong(f"port {port} is taken: {error.strerror}; --port 0 takes any") from error
+    return wanted

@@ -1,0 +1,62 @@
+"""How a command ends: 0 done, 1 found something wrong, 2 asked wrongly; errors as one clear line, never a traceback
+for what an operator can mend."""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from pipeline.commands.call import Wrong
+
+# Where each error lives. Looked up only among the modules that are loaded: the others cannot have raised.
+ASKED_WRONGLY = (
+    ("pipeline.settings", "SettingsError"),
+    ("pipeline.keys", "KeyProblem"),
+    ("pipeline.smtp", "SmtpConfigError"),
+    ("pipeline.message", "BadEnvelope"),
+    ("pipeline.paypal.errors", "Malformed"),
+)
+FOUND_WRONG = (
+    ("pipeline.database", "StoreDown"),
+    ("pipeline.broker", "BrokerDown"),
+    ("pipeline.keys", "Unsealable"),
+    ("pipeline.render", "RenderError"),
+    ("pipeline.paypal.errors", "Unavailable"),
+    ("pipeline.paypal.errors", "Rejected"),
+)
+
+
+@contextmanager
+def ending(name: str) -> Iterator[None]:
+    """End the process with the right code for whatever the block raises; a fault of ours keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Who read us has seen enough. What is still in the buffer must not be complained of at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        typer.echo(f"{name}: {error}", err=True)
+        sys.exit(code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """1 or 2 for an error that an operator can mend, None for a fault of ours."""
+    if isinstance(error, Wrong):
+        return error.exit_code
+    for code, names in ((2, ASKED_WRONGLY), (1, FOUND_WRONG)):
+        if isinstance(error, _loaded(names)):
+            return code
+    return 1 if isinstance(error, OSError) and error.filename is not None else None
+
+
+def _loaded(names: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
+    return tuple(getattr(importlib.import_module(module), kind) for module, kind in names if module in sys.modules)

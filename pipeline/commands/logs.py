@@ -1,0 +1,45 @@
+"""Logging, set up once: JSON lines on stderr for machines, readable lines on a terminal. stdout is for answers."""
+
+import logging
+import sys
+from logging import INFO, WARNING
+from typing import Any
+
+import orjson
+import structlog
+
+__all__ = ["INFO", "WARNING", "set_up"]
+
+
+def set_up(level: int) -> None:
+    """Show what is at least of this level: `WARNING` for a command that is done soon, `INFO` for a role."""
+    before: list[Any] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, *before, *_writers()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    _libraries(before)
+
+
+def _writers() -> list[Any]:
+    if sys.stderr.isatty():
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+
+
+def _libraries(before: list[Any]) -> None:
+    """What libraries say by themselves goes the same way; their news of the ordinary is left out."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_writers()],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=WARNING, force=True)
+
+
+def _json(value: Any, **_: Any) -> str:
+    return orjson.dumps(value, default=str).decode()

@@ -1,0 +1,139 @@
+"""Money came: booked once per sale, receipted once per sale, and paid for the time it pays for."""
+
+import pytest
+
+from tests.people import ALICE, CHARLIE
+from tests.samples import GONE, renamed, sample
+from tests.teller import Teller, at
+
+ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
+SALE = "3AL51924877811803"
+
+
+def renewal(on: str, total: str = "29.00", id: str = "9AL00000000000001") -> dict[str, object]:
+    """A later charge of Alice's."""
+    money = {"total": total, "currency": "EUR"}
+    return sample(COMPLETED, {"id": id, "amount": money, "create_time": on, "update_time": on}, at=on)
+
+
+def test_the_sale_is_booked_with_its_fee(teller: Teller) -> None:
+    teller.hear(sample(COMPLETED))
+    row = teller.payments()[SALE]
+    assert (row.subscription_id, row.status, row.refunded) == (ALICE.subscription, "completed", 0)
+    assert (row.amount, row.currency, row.fee) == (2900, "EUR", 150)
+    assert row.occurred_at == at("2026-02-24T09:16:38Z")
+
+
+def test_the_receipt_says_what_was_paid_and_until_when(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
+    mail = teller.mail("receipt")
+    assert (mail.state, mail.due, mail.key) == ("owed", True, f"receipt:{SALE}")
+    assert mail.facts == {
+        "subscription": ALICE.subscription,
+        "plan": "SMT-CRM managed cloud, monthly",
+        "payment": SALE,
+        "amount": {"amount": 2900, "currency": "EUR"},
+        "paid_at": "2026-02-24T09:16:38Z",
+        "paid_through": "2026-03-24T10:00:00Z",
+    }
+
+
+def test_money_before_activated_is_booked_and_its_receipt_waits_for_an_address(teller: Teller) -> None:
+    teller.hear(sample(COMPLETED))
+    row = teller.subscription(ALICE)
+    assert (row.status, row.paid_through) == (None, None)
+    assert teller.questions() == [("subscription", ALICE.subscription)]
+    assert not teller.mail("receipt").due
+    teller.hear(sample(ACTIVATED))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    assert teller.mail("receipt").due
+
+
+def test_money_of_a_known_plan_before_activated_pays_for_a_cycle(teller: Teller) -> None:
+    created = sample("BILLING.SUBSCRIPTION.CREATED")
+    teller.hear(sample("READ.PLAN"), created, sample(COMPLETED))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
+
+
+def test_a_renewal_moves_access_and_the_next_billing_on(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
+    row = teller.subscription(ALICE)
+    assert row.paid_through == row.next_billing_at == at("2026-04-24T10:00Z")
+    assert row.remind_at == at("2026-04-21T10:00Z")
+
+
+def test_one_charge_for_two_cycles_pays_for_both(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-04-24T11:13:00Z", "58.00"))
+    assert teller.subscription(ALICE).paid_through == at("2026-05-24T10:00Z")
+
+
+def test_a_renewal_without_a_plan_waits_for_the_plan(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    teller.hear(sample("READ.PLAN"))
+    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+
+
+def test_held_and_released_it_completes_twice_and_is_receipted_once(teller: Teller) -> None:
+    held = {"payment_hold_status": "HELD"}
+    released = {"payment_hold_status": "RELEASED", "update_time": "2026-03-17T09:16:38Z"}
+    teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", sample(COMPLETED, held)["resource"]))
+    assert teller.payments()[SALE].status == "pending"
+    assert teller.owed() == ["account_setup"]
+    teller.hear(sample(COMPLETED, held), sample(COMPLETED, released, at="2026-03-17T09:16:40Z"))
+    assert teller.payments()[SALE].status == "completed"
+    assert teller.owed() == ["account_setup", "receipt"]
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+
+
+def test_told_twice_it_is_once_also_under_another_id(teller: Teller) -> None:
+    teller.hear(sample(COMPLETED), sample(COMPLETED), renamed(sample(COMPLETED)))
+    assert teller.states() == ["handled", "handled"]
+    assert list(teller.payments()) == [SALE]
+    assert teller.owed() == ["receipt"]
+
+
+def test_a_sale_that_is_no_subscriptions_is_booked_and_nobody_is_written_to(teller: Teller) -> None:
+    teller.hear(sample(COMPLETED, {"billing_agreement_id": GONE}))
+    assert teller.payments()[SALE].subscription_id is None
+    assert (teller.subscriptions(), teller.mails()) == ([], {})
+
+
+def test_whose_it_is_is_asked_and_made_good_with_the_receipt(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED), sample(COMPLETED, {"billing_agreement_id": GONE}))
+    assert ("sale", SALE) in teller.questions()
+    teller.hear(sample("READ.SALE", sample(COMPLETED)["resource"]))
+    assert teller.payments()[SALE].subscription_id == ALICE.subscription
+    assert teller.owed() == ["account_setup", "receipt"]
+
+
+def test_a_sale_knows_its_customer_by_the_vendors_name_for_them(teller: Teller) -> None:
+    teller.hear(sample(COMPLETED))
+    by_sale = teller.subscription(ALICE).customer_id
+    teller.hear(sample(ACTIVATED))
+    assert by_sale == teller.subscription(ALICE).customer_id
+    assert str(by_sale).startswith("c")
+
+
+def test_without_it_the_customer_is_paypals_payer(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}))
+    assert str(teller.subscription(CHARLIE).customer_id).startswith("p")
+
+
+@pytest.mark.parametrize(("total", "currency", "minor"), [
+    ("4800", "JPY", 4800), ("1290", "HUF", 1290), ("300", "TWD", 300), ("5", "USD", 500), (".5", "USD", 50), ("5.0", "EUR", 500),
+])  # fmt: skip
+def test_amounts_are_read_as_paypal_writes_them(teller: Teller, total: str, currency: str, minor: int) -> None:
+    teller.hear(sample(COMPLETED, {"amount": {"total": total, "currency": currency}}))
+    assert teller.payments()[SALE].amount == minor
+
+
+@pytest.mark.parametrize("total", ["29,00", "alice@example.com", "12.345", "-29.00"])
+def test_an_amount_that_cannot_be_read_parks_and_tells_which_field_but_nothing_in_it(
+    teller: Teller, total: str
+) -> None:
+    teller.hear(sample(COMPLETED, {"amount.total": total}))
+    assert (teller.states(), teller.payments(), teller.subscriptions()) == (["parked"], {}, [])
+    (reason,) = teller.reasons()
+    assert "amount" in reason
+    assert total not in reason

@@ -1,0 +1,47 @@
+"""PayPal's answer about a plan: how often, how much, and what its name is."""
+
+from tests.people import ALICE
+from tests.samples import GONE, sample
+from tests.teller import Teller, at
+
+
+def test_the_plan_is_known(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN"))
+    row = teller.plans()[ALICE.plan]
+    assert (row.name, row.interval_unit, row.interval_count) == ("SMT-CRM managed cloud, monthly", "MONTH", 1)
+    assert (row.amount, row.currency) == (2900, "EUR")
+    assert teller.mails() == {}
+
+
+def test_those_who_waited_for_it_are_reckoned_anew(teller: Teller) -> None:
+    created, paid = sample("BILLING.SUBSCRIPTION.CREATED"), sample("PAYMENT.SALE.COMPLETED")
+    teller.hear(created, paid)
+    assert teller.subscription(ALICE).paid_through is None
+    teller.hear(sample("READ.PLAN"))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
+
+
+def test_told_anew_with_another_interval_everybody_on_it_is_reckoned_anew(teller: Teller) -> None:
+    teller.hear(sample("BILLING.SUBSCRIPTION.CREATED"), sample("PAYMENT.SALE.COMPLETED"), sample("READ.PLAN"))
+    cycle = sample("READ.PLAN")["resource"]["billing_cycles"][0] | {
+        "frequency": {"interval_unit": "YEAR", "interval_count": 1}
+    }
+    teller.hear(sample("READ.PLAN", {"billing_cycles": [cycle], "update_time": "2026-02-25T08:00:00Z"}))
+    assert teller.subscription(ALICE).paid_through == at("2027-02-24T09:16:38Z")
+
+
+def test_a_plan_with_tiers_has_no_one_price(teller: Teller) -> None:
+    cycle = sample("READ.PLAN")["resource"]["billing_cycles"][0] | {"pricing_scheme": {"pricing_model": "TIERED"}}
+    teller.hear(sample("READ.PLAN", {"billing_cycles": [cycle]}))
+    row = teller.plans()[ALICE.plan]
+    assert (row.interval_unit, row.amount, row.currency) == ("MONTH", None, None)
+
+
+def test_a_plan_without_an_id_is_parked(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN", {"id": GONE}))
+    assert teller.reasons() == ["READ.PLAN has no plan"]
+
+
+def test_told_twice_it_is_once(teller: Teller) -> None:
+    teller.hear(sample("READ.PLAN"), sample("READ.PLAN"))
+    assert (teller.states(), list(teller.plans())) == (["handled"], [ALICE.plan])

@@ -1,0 +1,52 @@
+"""PayPal's answer about a subscription: taken in like its own news."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from tests.people import ALICE, BOB
+from tests.samples import sample
+from tests.teller import Teller, at
+
+ACTIVATED, READ = "BILLING.SUBSCRIPTION.ACTIVATED", "READ.SUBSCRIPTION"
+
+
+def test_it_stands_for_the_news_we_never_got(teller: Teller) -> None:
+    teller.hear(sample(READ))
+    row = teller.subscription(BOB)
+    assert (row.status, row.paid_through) == ("ACTIVE", at("2027-02-20T10:00Z"))
+    assert row.remind_at == at("2027-01-21T10:00Z")  # the plan inside it tells that it is yearly
+    assert teller.owed() == ["account_setup"]
+
+
+def test_a_placeholder_asks_and_learns_whose_it_is(tellers: Callable[..., Teller]) -> None:
+    teller = tellers({("subscription", BOB.subscription): sample(READ)["resource"]})
+    teller.hear(sample("PAYMENT.SALE.COMPLETED", sample("READ.SALE")["resource"], at="2026-02-20T13:07:50Z"))
+    assert not teller.mail("receipt").due
+    teller.ask(after=timedelta(minutes=6))
+    assert teller.subscription(BOB).status == "ACTIVE"
+    assert teller.known(BOB)["email"] == BOB.email
+    assert teller.mail("receipt").due
+    assert teller.questions() == []
+
+
+def test_a_free_trial_told_as_due_today_is_asked_about_again(tellers: Callable[..., Teller]) -> None:
+    lagging = sample(
+        ACTIVATED, {"billing_info.next_billing_time": "2026-02-24T10:00:00Z", "billing_info.last_payment": None}
+    )
+    teller = tellers({("subscription", ALICE.subscription): sample(ACTIVATED)["resource"]})
+    teller.hear(lagging)
+    assert ("subscription", ALICE.subscription) in teller.questions()
+    teller.ask(after=timedelta(minutes=11))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+
+
+def test_it_says_nothing_new_of_what_is_known_better(teller: Teller) -> None:
+    old = sample(ACTIVATED)["resource"]
+    teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(READ, old))
+    assert teller.subscription(ALICE).status == "CANCELLED"
+
+
+def test_told_twice_it_is_once(teller: Teller) -> None:
+    teller.hear(sample(READ), sample(READ))
+    assert teller.states() == ["handled"]
+    assert teller.moves() == [(None, "ACTIVE")]

@@ -1,0 +1,54 @@
+"""A river on each database."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+from pipeline.clock import MovableClock
+from tests.river import River
+from tests.services import plain
+
+ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.services)
+
+
+@pytest.fixture(scope="session")
+def kept_database(postgres: str) -> Iterator[str]:
+    """A PostgreSQL database that the rivers of many tests use one after the other: making one is slow."""
+    name = f"river_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(plain(postgres), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def river(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+    """Runs the test twice, on each database; empty tables, a new master key."""
+    yield from flowing(request, request.param, data_dir, clock)
+
+
+@pytest.fixture
+def brook(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+    """A river on SQLite, for what does not depend on the database."""
+    yield from flowing(request, "sqlite", data_dir, clock)
+
+
+@pytest.fixture
+def stream(request: pytest.FixtureRequest, kept_database: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+    """A river on PostgreSQL."""
+    yield from flowing(request, "postgresql", data_dir, clock)
+
+
+def flowing(request: pytest.FixtureRequest, kind: str, folder: Path, clock: MovableClock) -> Iterator[River]:
+    on_sqlite = kind == "sqlite"
+    url = f"sqlite:///{folder / 'smt-billing.db'}" if on_sqlite else request.getfixturevalue("kept_database")
+    made = River(url, folder, clock)
+    if not on_sqlite:
+        made.empty()
+    yield made
+    made.database.close()

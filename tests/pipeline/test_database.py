@@ -1,0 +1,404 @@
+"""Transactions, what becomes of the driver's errors, how SQLite is set up, and signs of life."""
+
+import ast
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from pipeline.clock import MovableClock
+from pipeline.database import Database, Presence, StoreDown, insert_new
+from pipeline.tables import Base, Customer
+from tests.leash import free_port, until
+from tests.river import River
+from tests.services import Postgres
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def customer(name: str) -> Customer:
+    return Customer(id=name, created_at=NOON)
+
+
+def names(river: River) -> list[str]:
+    return [row.id for row in river.rows(Customer)]
+
+
+# Transactions
+
+
+def test_what_a_transaction_did_is_there_afterwards(river: River) -> None:
+    with river.database.transaction() as session:
+        session.add(customer("ada"))
+    assert names(river) == ["ada"]
+
+
+def test_a_transaction_that_fails_leaves_nothing(river: River) -> None:
+    def fail() -> None:
+        with river.database.transaction() as session:
+            session.add(customer("ada"))
+            session.flush()
+            raise ValueError("no such luck")
+
+    with pytest.raises(ValueError, match="no such luck"):
+        fail()
+    assert names(river) == []
+    with river.database.transaction() as session:  # and holds nobody back
+        session.add(customer("bea"))
+    assert names(river) == ["bea"]
+
+
+def test_reading_changes_nothing(river: River) -> None:
+    with river.database.reading() as session:
+        session.add(customer("ada"))
+        session.flush()
+    assert names(river) == []
+
+
+def test_reading_neither_waits_for_a_writer_nor_holds_one_back(river: River) -> None:
+    with river.database.transaction() as session:
+        session.add(customer("ada"))
+        session.flush()
+        assert names(river) == []
+    with river.database.reading() as looking:
+        assert len(looking.execute(select(Customer.id)).all()) == 1
+        with river.database.transaction() as session:
+            session.add(customer("bea"))
+        assert len(looking.execute(select(Customer.id)).all()) in (1, 2)  # a snapshot, or what is committed
+    assert names(river) == ["ada", "bea"]
+
+
+def test_times_come_back_in_utc_whatever_zone_they_went_in(river: River) -> None:
+    there = timezone(timedelta(hours=-7))
+    with river.database.transaction() as session:
+        session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, 5, 0, 0, 123456, tzinfo=there)))
+    assert river.rows(Customer)[0].created_at == NOON.replace(microsecond=123456)
+    assert river.rows(Customer)[0].created_at.tzinfo is UTC
+
+
+def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) -> None:
+    with river.database.transaction() as session:
+        session.add(customer("bea"))
+    later = NOON + timedelta(days=1)
+    rows = [{"id": name, "created_at": later} for name in ("ada", "bea", "cyd")]
+    with river.database.transaction() as session:
+        assert sorted(insert_new(session, Customer, rows, returning=Customer.id)) == ["ada", "cyd"]
+        assert insert_new(session, Customer, [], returning=Customer.id) == []
+    assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
+
+
+def test_insert_new_takes_more_rows_than_one_statement_may_have_parameters(river: River) -> None:
+    rows = [{"id": f"c{number:05}", "created_at": NOON} for number in range(20_000)]
+    with river.database.transaction() as session:
+        assert len(insert_new(session, Customer, rows, returning=Customer.id)) == len(rows)
+
+
+def test_only_the_database_module_commits() -> None:
+    """`transaction()` is the one place where anything becomes durable."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for package in ("pipeline", "handlers")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("commit", "begin_nested")
+        or isinstance(node, ast.Constant) and str(node.value).strip().upper() == "COMMIT"
+    ]
+    assert [line.partition(":")[0] for line in found] == ["pipeline/database.py"]
+
+
+# What becomes of errors
+
+
+def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
+    database = Database(f"postgresql+psycopg://ada:hush@127.0.0.1:{free_port()}/billing")
+    for way in (database.transaction, database.reading):
+        with pytest.raises(StoreDown, match="refused") as error, way() as session:
+            session.execute(text("SELECT 1"))
+        assert "hush" not in str(error.value)
+    with pytest.raises(StoreDown):
+        database.presence("mailer-1")
+    with pytest.raises(StoreDown):
+        database.is_present("mailer-1")
+
+
+def test_a_file_that_is_no_database_is_down(tmp_path: Path) -> None:
+    (tmp_path / "billing.db").write_bytes(b"not a database, but quite long enough to be looked at as if it were one" * 99)
+    with pytest.raises(StoreDown), Database(f"sqlite:///{tmp_path}/billing.db").transaction() as session:
+        session.execute(text("SELECT 1"))
+
+
+def test_a_table_that_another_process_keeps_locked_is_down(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.database.BUSY_MILLISECONDS", 50)
+    hasty = Database(brook.url)
+    with brook.database.transaction() as slow:
+        slow.connection()
+        with pytest.raises(StoreDown, match="locked"), hasty.transaction() as session:
+            session.connection()
+    hasty.close()
+
+
+def test_what_the_transaction_held_is_not_in_the_message(river: River) -> None:
+    """The driver's first line is kept, the parameters of the statement never."""
+    with river.database.transaction() as session:
+        session.add(customer("ada@example.com"))
+
+    def twice() -> None:
+        with river.database.transaction() as session:
+            session.execute(Customer.__table__.insert(), {"id": "ada@example.com", "created_at": NOON})
+
+    with pytest.raises(IntegrityError) as fault:
+        twice()
+    assert "ada@example.com" not in str(fault.value.args[0].split("DETAIL")[0])
+
+
+def test_a_transaction_whose_connection_is_cut_is_down_and_the_next_one_works(stream: River) -> None:
+    def cut() -> None:
+        with stream.database.transaction() as session:
+            session.add(customer("ada"))
+            session.flush()
+            own = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with stream.database.transaction() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
+            session.execute(select(Customer))
+
+    with pytest.raises(StoreDown) as error:
+        cut()
+    assert "ada" not in str(error.value)
+    with stream.database.transaction() as session:
+        session.add(customer("bea"))
+    assert names(stream) == ["bea"]
+
+
+def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: River) -> None:
+    for name in ("ada", "bea"):
+        stream.set(customer(name))
+    locked, outcomes = threading.Barrier(2), []
+
+    def lock(first: str, second: str) -> None:
+        try:
+            with stream.database.transaction() as session:
+                session.execute(select(Customer).where(Customer.id == first).with_for_update())
+                locked.wait()
+                session.execute(select(Customer).where(Customer.id == second).with_for_update())
+            outcomes.append("done")
+        except StoreDown as error:
+            outcomes.append("down" if "deadlock" in str(error) else str(error))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lock, ("ada", "bea"), ("bea", "ada")))
+    assert sorted(outcomes) == ["done", "down"]
+
+
+def test_more_at_once_than_there_are_connections_wait_or_are_told_so(
+    stream: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream.database.engine.pool, "_timeout", 0.05)
+    with pytest.raises(StoreDown, match="connections"), ExitStack() as opened:
+        for _ in range(100):
+            opened.enter_context(stream.database.reading()).execute(text("SELECT 1"))
+
+
+def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
+    with Postgres() as server:
+        river = River(server.url, data_dir, clock)
+        presence = river.database.presence("mailer-1")
+        server.stop()
+        with pytest.raises(StoreDown), river.database.transaction():
+            river.database.engine.connect()
+        server.start()
+        river.set(customer("ada"))
+        assert names(river) == ["ada"]
+        assert not presence.still_held()
+        assert not river.database.is_present("mailer-1")
+        presence.leave()
+        river.database.close()
+
+
+# SQLite
+
+
+def test_sqlite_is_durable_and_has_its_own_rules_for_readers(brook: River) -> None:
+    with brook.database.reading() as session:
+        found = {
+            name: session.execute(text(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+
+
+def test_sqlite_takes_the_writers_place_when_a_transaction_begins(brook: River) -> None:
+    other = sqlite3.connect(brook.url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
+    with brook.database.transaction() as session:
+        session.connection()  # nothing written yet
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    with brook.database.reading() as session:
+        session.execute(select(Customer.id))
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_nobody_else_may_read_the_files_of_sqlite(tmp_path: Path, clock: MovableClock) -> None:
+    was = os.umask(0)
+    try:
+        river = River(f"sqlite:///{tmp_path}/var/deep/billing.db", tmp_path / "var", clock)
+        with river.database.transaction() as session:
+            session.add(customer("ada"))
+            session.flush()
+            presence = river.database.presence("mailer-1")
+            modes = {
+                str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) & 0o077
+                for path in (tmp_path / "var").rglob("*")
+            }
+        presence.leave()
+    finally:
+        os.umask(was)
+    assert {name.rpartition("billing.db")[2] for name in modes if "billing.db" in name} == {"", "-wal", "-shm"}
+    assert {name: mode for name, mode in modes.items() if mode} == {}
+    river.database.close()
+
+
+def test_many_threads_write_at_once_and_nothing_is_lost(river: River) -> None:
+    def write(number: int) -> None:
+        with river.database.transaction() as session:
+            session.add(customer(f"c{number:03}"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(100)))
+    assert len(names(river)) == 100
+
+
+ADD = """
+import sys
+from pipeline.database import Database
+from pipeline.tables import Customer
+from datetime import datetime, UTC
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(50):
+    with database.transaction() as session:
+        session.add(Customer(id=f"{sys.argv[2]}-{number}", created_at=datetime(2026, 3, 1, tzinfo=UTC)))
+"""
+
+
+def test_many_processes_write_at_once_and_nothing_is_lost(brook: River) -> None:
+    with running(ADD, brook.url, "a") as one, running(ADD, brook.url, "b") as two, running(ADD, brook.url, "c") as three:
+        for writer in (one, two, three):
+            assert writer.stdin
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        assert [writer.wait(60) for writer in (one, two, three)] == [0, 0, 0]
+    assert len(names(brook)) == 150
+
+
+def test_a_process_killed_in_a_transaction_leaves_nothing_of_it(river: River) -> None:
+    with running(HOLD_A_TRANSACTION, river.url) as holder:
+        holder.kill()
+        holder.wait()
+    assert names(river) == []
+    river.set(customer("bea"))
+    assert names(river) == ["bea"]
+
+
+HOLD_A_TRANSACTION = """
+import sys, time
+from pipeline.database import Database
+from pipeline.tables import Customer
+from datetime import datetime, UTC
+with Database(sys.argv[1]).transaction() as session:
+    session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, tzinfo=UTC)))
+    session.flush()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+# Presence
+
+BE_PRESENT = """
+import sys, time
+from pipeline.database import Database
+presence = Database(sys.argv[1]).presence(sys.argv[2])
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_presence_ends_with_its_process_and_never_before(river: River) -> None:
+    assert not river.database.is_present("mailer-1")
+    with running(BE_PRESENT, river.url, "mailer-1") as holder:
+        assert river.database.is_present("mailer-1")
+        assert not river.database.is_present("mailer-2")
+        holder.send_signal(signal.SIGSTOP)  # as good as dead by any timer, but it may wake up
+        river.clock.advance(timedelta(days=365))
+        assert river.database.is_present("mailer-1")
+        holder.kill()
+        holder.wait()
+        until(lambda: not river.database.is_present("mailer-1"), 20, "the presence ends with its process")
+
+
+def test_a_presence_ends_when_it_is_left(river: River) -> None:
+    presence = river.database.presence("mailer-1")
+    assert presence.still_held()
+    assert river.database.is_present("mailer-1")
+    assert river.database.is_present("mailer-1"), "looking must not end it"
+    presence.leave()
+    until(lambda: not river.database.is_present("mailer-1"), 20, "the presence is left")
+
+
+def test_a_presence_that_lost_its_connection_knows_it(stream: River) -> None:
+    presence = stream.database.presence("mailer-1")
+    with stream.database.transaction() as session:
+        find = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        assert session.execute(find).scalars().all() == [True]
+    until(lambda: not stream.database.is_present("mailer-1"), 20, "the server has let go")
+    assert not presence.still_held()
+    presence.leave()
+
+
+def test_presences_and_looks_at_them_leave_no_connections_behind(stream: River) -> None:
+    for number in range(30):  # the pool has fifteen
+        presence: Presence = stream.database.presence(f"mailer-{number}")
+        assert stream.database.is_present(f"mailer-{number}")
+        presence.leave()
+
+
+def test_the_sign_of_a_dead_process_is_cleared_away(brook: River, data_dir: Path) -> None:
+    with running(BE_PRESENT, brook.url, "mailer-1") as holder:
+        holder.kill()
+        holder.wait()
+    assert not brook.database.is_present("mailer-1")
+    assert list((data_dir / "run").iterdir()) == []
+
+
+@contextmanager
+def running(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python that has said it is ready; killed at the end."""
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_tables_of_a_river_are_those_of_the_models(river: River) -> None:
+    with river.database.reading() as session:
+        for table in Base.metadata.sorted_tables:
+            assert session.execute(select(table)).all() == []

@@ -1,0 +1,54 @@
+"""One role as a process of its own, for tests that kill it: `python -m tests.role worker`, with SMT_… set.
+
+Beside our own handlers it knows events that tests make up, whose effect shows when it happens twice.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from handlers import HANDLERS
+from pipeline.books import Books
+from pipeline.commands import roles
+from pipeline.commands.parts import Parts
+from pipeline.event import Event, Handler
+from pipeline.settings import load
+from pipeline.tables import Change
+from tests.leash import Leashed
+
+ROOT = Path(__file__).parents[1]
+COUNTED = "TEST.COUNTED"
+
+
+def count(event: Event, books: Books) -> None:
+    """Each time it is handled leaves a row: nothing here is idempotent but the inbox."""
+    time.sleep(0.002)
+    books.add_change(
+        Change(subscription_id="I-COUNTED", at=books.now, old=None, new="ACTIVE", reason=event.type, event_id=event.id)
+    )
+
+
+EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}
+
+
+def start(role: str, folder: Path, **settings: str | int | Path) -> Leashed:
+    """Start a role; it ends with the test. Its output is in `folder`."""
+    environment = {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return Leashed([sys.executable, "-m", "tests.role", role], folder, environment=environment)
+
+
+def main(role: str) -> None:
+    parts = Parts(load(_env_file=None), EVERY_HANDLER)
+    if trusted := os.environ.get("SMT_TEST_CERTIFICATE"):
+        url, pem = trusted.split(" ", 1)
+        parts.certificates.add(url, Path(pem).read_bytes())
+    stop = roles.Stop()
+    stop.listen()
+    getattr(roles, role)(parts, stop)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
