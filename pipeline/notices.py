@@ -97,6 +97,7 @@ def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) 
         "plan": (plan and plan.name) or "",
         "renews_at": renews_at,
         "amount": price and {"amount": price.amount, "currency": price.currency},
+        "period": terms and {"unit": terms.unit, "count": terms.count},
         "days": days,
     }
     return outbox.Owed("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)

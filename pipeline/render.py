@@ -16,6 +16,7 @@ from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time
+from babel.units import UnknownUnitError, format_unit
 from css_inline import CSSInliner, InlineError
 from jinja2 import BaseLoader, Environment, StrictUndefined, Template, TemplateError, TemplateNotFound, Undefined, nodes
 from jinja2 import UndefinedError as MissingFact
@@ -170,7 +171,15 @@ def _filters(locale: str) -> dict[str, Callable[[Any], str]]:
     def words(value: Any) -> str:
         return str(value).replace("_", " ").lower() if _given(value) else ""
 
-    return {"money": money, "date": date, "datetime": datetime, "words": words}
+    def period(value: Any) -> str:
+        if not _given(value):
+            return ""
+        try:
+            return format_unit(value["count"], f"duration-{value['unit'].lower()}", "long", locale=locale)
+        except (KeyError, TypeError, AttributeError, UnknownUnitError):
+            raise _BadFact('`period` needs {"unit": DAY, WEEK, MONTH or YEAR, "count": how many}') from None
+
+    return {"money": money, "date": date, "datetime": datetime, "words": words, "period": period}
 
 
 def _given(value: Any) -> bool:

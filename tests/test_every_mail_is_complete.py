@@ -148,7 +148,7 @@ def test_every_amount_date_and_id_of_the_facts_is_told(kind: str, facts: dict[st
     render = TEMPLATES._plain
     for name, value in facts.items():
         if isinstance(value, dict):
-            told = render.filters["money"](value)
+            told = render.filters["period" if name == "period" else "money"](value)
         elif isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", value):
             told = render.filters["date"](value)
         elif isinstance(value, str) and name != "reason":
