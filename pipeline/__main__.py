@@ -1,8 +1,8 @@
 """Builds the command line: every command by its name. The only module that imports `handlers`, and it does so late."""
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,9 +24,8 @@ EPILOG = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code: 0 done, 1 found something wrong, 2 asked wrongly."""
     command = typer.main.get_command(build())
-    with ending(NAME):
-        command.main(None if arguments is None else list(arguments), prog_name=NAME, obj=Call(find_handlers))
-    sys.exit(0)
+    with ending(NAME), closing(Call(find_handlers)) as call:
+        command.main(None if arguments is None else list(arguments), prog_name=NAME, obj=call)
 
 
 def build() -> typer.Typer:

@@ -87,16 +87,19 @@ def _add_months(moment: datetime, number: int, day: int) -> datetime:
 
 
 def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) -> datetime | None:
-    """Each payment adds its cycles; counted from the start at once, so that short months leave no trace."""
-    base, count = start, 0
+    """Each payment adds its cycles; counted from the start at once, so that short months leave no trace.
+
+    One that was given back keeps its place among them: the periods after it begin when they did, it buys none itself.
+    """
+    base, count, until = start, 0, start
     for paid in payments:
-        if paid.given_back_at is not None:
-            continue
         number = cycles(terms, paid.money)
         if base is None or add(base, terms, count + number) <= paid.at + _early(paid.at, terms):
             base, count = paid.at, 0  # after a pause the period begins with the payment
         count += number
-    return None if base is None else add(base, terms, count)
+        if paid.given_back_at is None:
+            until = add(base, terms, count)
+    return until
 
 
 def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) -> datetime:

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, ResourceClosedError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.types import TypeDecorator
@@ -143,6 +143,8 @@ class _LockPresence(Presence):
             self._connection.execute(text("SELECT pg_advisory_lock(:n)"), {"n": _number(name)})
 
     def still_held(self) -> bool:
+        if self._connection.closed:  # by `leave`, when no other could be had in its place
+            return False
         try:
             self._connection.execute(text("SELECT 1"))
         except DBAPIError:
@@ -150,7 +152,7 @@ class _LockPresence(Presence):
         return True
 
     def leave(self) -> None:
-        with contextlib.suppress(DBAPIError):
+        with contextlib.suppress(DBAPIError, ResourceClosedError):
             self._connection.invalidate()
             self._connection.close()
 

@@ -9,6 +9,7 @@ before the try until after we have just spoken to the relay. Otherwise the doubt
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,12 +25,12 @@ from pipeline.tables import Mail
 
 log = structlog.get_logger(__name__)
 
-# By then the relay has noticed that the connection is gone, and has queued or dropped what came over it.
-SETTLE_AFTER = timedelta(seconds=10)
 SLACK = timedelta(seconds=2)  # the log's times are whole seconds
 LIMIT = 500
 
 _TAKEN = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
+_STARTED = re.compile(r"postfix[^ ]*/master\[\d+\]: daemon started")
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\S+)|([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 
 
@@ -41,7 +42,11 @@ class RelayLog:
 
     def is_whole(self, since: datetime, until: datetime) -> bool:
         """Whether it reaches from before `since` until `until`. False too where it cannot be read."""
-        times = [moment for line in self._edges() if (moment := self._time(line))]
+        try:
+            times = [moment for line in self._edges() if (moment := self._time(line))]
+        except OSError as error:
+            log.warning("log_unreadable", path=str(self._path), reason=error.strerror)
+            return False
         return bool(times) and min(times) <= since + SLACK and max(times) >= until - SLACK
 
     def taken(self, senders: Iterable[str]) -> set[str]:
@@ -49,6 +54,11 @@ class RelayLog:
         wanted = set(senders)
         found = (match[1] for line in self._lines() if (match := _TAKEN.search(line)))
         return {sender for sender in found if sender in wanted}
+
+    def started_at(self, now: datetime) -> datetime:
+        """When the relay was started last before `now`, as far as the log tells; else long ago."""
+        times = [moment for line in self._lines() if _STARTED.search(line) and (moment := self._time(line))]
+        return max((moment for moment in times if moment <= now), default=_LONG_AGO)
 
     def _files(self) -> list[Path]:
         packed = (".gz", ".xz", ".bz2", ".zst")
@@ -64,21 +74,28 @@ class RelayLog:
         """The first line and the last one."""
         lines = self._lines()
         first = next(lines, "")
-        last = first
-        for last in lines:
-            pass
-        return [first, last]
+        return [first, *deque(lines, maxlen=1)]
 
     def _time(self, line: str) -> datetime | None:
         """ISO 8601, or the old form without year and zone: local time, and never in the future."""
         match = _TIME.match(line)
         if match is None:
             return None
+        now = self._clock.now()
         if match[1]:
-            return datetime.fromisoformat(match[1]).astimezone(UTC)
-        now = self._clock.now().astimezone()
-        moment = datetime.strptime(f"{now.year} {match[2]}", "%Y %b %d %H:%M:%S").astimezone()
-        return (moment if moment <= now + timedelta(days=1) else moment.replace(year=now.year - 1)).astimezone(UTC)
+            return _read(match[1])
+        readings = (_read(match[2], year) for year in (now.astimezone().year, now.astimezone().year - 1))
+        return next((moment for moment in readings if moment and moment <= now + timedelta(days=1)), None)
+
+
+def _read(text: str, year: int | None = None) -> datetime | None:
+    """ISO 8601, or with a year the old form; None for what is no time, as 29 February is in most years."""
+    try:
+        if year is None:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        return datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def settle_doubts(
@@ -90,7 +107,7 @@ def settle_doubts(
     and then nothing is settled.
     """
     with database.reading() as session:
-        doubts = _doubts(session, clock.now() - SETTLE_AFTER)
+        doubts = _doubts(session, clock.now())
     if not doubts:
         return 0
     asked_at = clock.now()
@@ -98,6 +115,8 @@ def settle_doubts(
     if not relay_log.is_whole(min(tried_at for _, tried_at in doubts), asked_at):
         log.warning("log_has_a_gap", doubts=len(doubts))
         return 0
+    if relay_log.started_at(asked_at) > asked_at - outbox.SETTLE_AFTER:
+        return 0  # it may not have looked through what it had queued before
     taken = relay_log.taken(sender_of(mail_id, domain) for mail_id, _ in doubts)
     with database.transaction() as session:
         for mail_id, _ in doubts:
@@ -113,6 +132,7 @@ def sender_of(mail_id: str, domain: str) -> str:
     return f"b+{mail_id}@{domain}"
 
 
-def _doubts(session: Session, before: datetime) -> list[tuple[str, datetime]]:
-    rows = select(Mail.id, Mail.tried_at).where(Mail.state == "doubt", Mail.tried_at <= before).limit(LIMIT)
-    return [(mail_id, tried_at) for mail_id, tried_at in session.execute(rows) if tried_at]
+def _doubts(session: Session, now: datetime) -> list[tuple[str, datetime]]:
+    due = Mail.due_at.is_(None) | (Mail.due_at <= now)
+    rows = select(Mail.id, Mail.tried_at).where(Mail.state == "doubt", Mail.tried_at <= now - outbox.SETTLE_AFTER, due)
+    return [(mail_id, tried_at) for mail_id, tried_at in session.execute(rows.limit(LIMIT)) if tried_at]

@@ -6,6 +6,7 @@ for every further try, unless DATA never began. A mailer that dies takes its cla
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pipeline import outbox, register
 from pipeline.clock import Clock
 from pipeline.database import Database, Presence, StoreDown
 from pipeline.evidence import sender_of
-from pipeline.keys import Keyring, MasterKey, Seal
+from pipeline.keys import TOKENS, Keyring, KeyProblem, MasterKey, Seal, Unsealable
 from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
 from pipeline.render import RenderError, Templates
 from pipeline.smtp import Relay, Reply
@@ -29,7 +30,9 @@ from pipeline.tables import Mail, Subscription
 log = structlog.get_logger(__name__)
 
 CLAIM = 50  # mails at once: what a death in the middle would leave in doubt
+LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
+TOLD = (RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Mailer:
         self._holder = ""
         self._presence: Presence | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
+        self._present, self._looked_at, self._looking = False, 0.0, asyncio.Lock()
         self._unknown_claim = ""  # the holder of a claim that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
@@ -76,7 +80,9 @@ class Mailer:
         Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
         """
         await asyncio.to_thread(self._settle)
+        looked_at = asyncio.get_running_loop().time()
         letters = await asyncio.to_thread(self._claim)
+        self._present, self._looked_at = True, looked_at
         replies = await asyncio.gather(*(self._send(letter) for letter in letters))
         self._unsettled = list(zip(letters, replies, strict=True))
         await asyncio.to_thread(self._settle)
@@ -96,11 +102,26 @@ class Mailer:
 
     async def close(self) -> None:
         await self._relay.close()
-        if self._presence is not None:
-            self._presence.leave()
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.leave()
 
     async def _send(self, letter: Letter) -> Reply:
-        return await self._relay.send(letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id)
+        try:
+            return await self._relay.send(
+                letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id, allowed=self._is_present
+            )
+        except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
+            return Reply("doubt", f"sending failed: {type(error).__name__}", True)
+
+    async def _is_present(self) -> bool:
+        """Whether others still see us alive. If not, our claims are in doubt and may be sent by others soon."""
+        async with self._looking:
+            now = asyncio.get_running_loop().time()
+            if self._presence and self._present and now - self._looked_at > LOOK_SECONDS:
+                self._present = await asyncio.to_thread(self._presence.still_held)
+                self._looked_at = now
+            return self._present
 
     # -- claim
 
@@ -113,7 +134,10 @@ class Mailer:
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
             rows = outbox.claim(session, self._holder, now, CLAIM)
-            keyring.fetch([row.label for row in rows])
+            if rows:
+                keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
+            with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
+                keyring.fetch([row.label for row in rows])
             people = _subscriptions(session, rows)
             letters = [self._letter(row, people.get(row.subscription_id or ""), keyring, now) for row in rows]
         self._unknown_claim = ""
@@ -129,19 +153,20 @@ class Mailer:
 
     def _letter(self, row: Mail, subscription: Subscription | None, keyring: Keyring, now: datetime) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
-        seal = keyring.get(row.label)
+        try:
+            seal = keyring.get(row.label)
+        except KeyProblem as error:
+            return _fail(row, error)
         if seal is None:
             row.state, row.reason, row.due_at = "withheld", "the person has been erased", None
             return None
         try:
             if row.frozen is None and not self._freeze(row, subscription, seal, now):
                 return None
-        except (RenderError, BadEnvelope, Forged) as error:
-            log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=str(error))
-            row.state, row.reason, row.due_at = "failed", str(error), None
-            return None
-        recipient = seal.open("mail.recipient", row.recipient or b"").decode()
-        data = seal.open("mail.frozen", row.frozen or b"")
+            recipient = seal.open("mail.recipient", row.recipient or b"").decode()
+            data = seal.open("mail.frozen", row.frozen or b"")
+        except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
+            return _fail(row, error)
         return Letter(row.id, row.kind, self._holder, row.attempts, self._envelope_sender(row.id), recipient, data)
 
     def _freeze(self, row: Mail, subscription: Subscription | None, seal: Seal, now: datetime) -> bool:
@@ -208,12 +233,19 @@ class Mailer:
                 return {"state": "failed", "reply": reply.text, "reason": reply.text, "due_at": None}
             case "doubt":
                 reason = f"the connection was lost after DATA: {reply.text}"
-                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": None}
+                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": now + outbox.SETTLE_AFTER}
         again = outbox.next_try(letter.attempts, now)
         # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
         thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
         state = "owed" if again else "failed"
         return {"state": state, "reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+
+
+def _fail(row: Mail, error: Exception) -> None:
+    """The mail is failed, and its row says why."""
+    reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
+    log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
+    row.state, row.reason, row.due_at = "failed", reason, None
 
 
 def _subscriptions(session: Session, rows: Sequence[Mail]) -> dict[str, Subscription]:

@@ -21,6 +21,10 @@ State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
 
+# From when a mail came in doubt: by then the relay has noticed that the connection is gone, and has queued or dropped
+# what came over it; and a mailer that lives and has lost its presence has noticed too, and begins no other mail.
+SETTLE_AFTER = timedelta(seconds=10)
+
 # After each failed try; a day after the last the relay has been away for two days, and a person should look.
 DELAYS = (
     timedelta(minutes=1),
@@ -117,12 +121,12 @@ def holders(session: Session) -> list[str]:
     return list(session.execute(select(Mail.holder).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
 
 
-def abandon(session: Session, holder: str, reason: str) -> int:
-    """What a dead holder was sending may have gone out or not: doubt. Returns how many."""
+def abandon(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
+    """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
     result = session.execute(
         update(Mail)
         .where(Mail.state == "sending", Mail.holder == holder)
-        .values(state="doubt", reason=reason)
+        .values(state="doubt", reason=reason, due_at=settle_at)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)
     )

@@ -21,6 +21,7 @@ from pipeline.tables import Read
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than a call's time-outs: another worker may ask after that
+CREDENTIALS = (401, 403)  # refusals that say nothing of the object: somebody will put the credentials right
 # PayPal asks not to be polled; a question that fails is asked again after these, then daily.
 DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(days=1))
 
@@ -55,6 +56,16 @@ def unknown_to_paypal(session: Session, kind: str, id: str) -> bool:
     return row is not None and row.due_at is None
 
 
+def is_owed(session: Session, kind: str, id: str) -> bool:
+    """Whether this question still waits for its answer."""
+    return session.get(Read, (kind, id)) is not None
+
+
+def forget(session: Session, kind: str, id: str) -> None:
+    """Let go of a question, so that it is asked anew when somebody needs it again."""
+    session.execute(delete(Read).where(Read.kind == kind, Read.id == id))
+
+
 def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source, limit: int = 20) -> list[str]:
     """Ask what is due. Returns the ids of the events that the answers became."""
     with database.transaction() as session:
@@ -79,7 +90,10 @@ def _ask(
     try:
         answer = paypal.read(kind, id)
     except (NotFound, Rejected) as error:
-        _give_up(database, kind, id, str(error))
+        if isinstance(error, Rejected) and error.status in CREDENTIALS:
+            _ask_again(database, kind, id, attempts, clock.now(), str(error))
+        else:
+            _give_up(database, kind, id, str(error))
     except Unavailable as error:
         _ask_again(database, kind, id, attempts, clock.now(), str(error))
     else:
@@ -94,7 +108,7 @@ def _take_in(
     delivery = inbox.Delivery(split(read_answer(kind, answer, now)), "read", "read from PayPal's API")
     with database.transaction() as session:
         stored = inbox.store(session, Keyring(master, session, now), [delivery], now)
-        session.execute(delete(Read).where(Read.kind == kind, Read.id == id))
+        forget(session, kind, id)
         woken = inbox.wake(session, waiting_for(kind, id), now + timedelta(seconds=1))
     log.info("read", kind=kind, id=id, outcome=stored[0].outcome, woken=woken)
     return [item.event_id for item in stored if item.publish]

@@ -134,7 +134,7 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
         "subscription": read.id("id"),
         "status": _status(kind, read.text("status")),
         "status_at": status_at or read.time("update_time") or _written(occurred_at),
-        "at": read.time("update_time") or status_at or read.time("create_time") or _written(occurred_at),
+        "at": read.time("update_time") or status_at or _written(occurred_at) or read.time("create_time"),
         "plan": read.id("plan_id"),
         "terms": _terms(read.at("plan")),
         "quantity": read.number("quantity"),

@@ -79,7 +79,9 @@ class Scheduler:
             return job.run()
         except (StoreDown, BrokerDown) as error:
             log.warning("job_failed", job=job.name, reason=str(error))
-            return 0
+        except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the others
+            log.error("job_failed", job=job.name, reason=f"a fault of ours: {type(error).__name__}")
+        return 0
 
     def publish_overdue(self) -> int:
         """Publish received events whose time has come: to be tried again, or lost on the way."""
@@ -95,8 +97,9 @@ class Scheduler:
             holders = outbox.holders(session)
         freed = 0
         for holder in (holder for holder in holders if not self._database.is_present(holder)):
+            settle_at = self._clock.now() + outbox.SETTLE_AFTER
             with self._database.transaction() as session:
-                freed += outbox.abandon(session, holder, "its mailer died while sending it")
+                freed += outbox.abandon(session, holder, "its mailer died while sending it", settle_at)
         return freed
 
     def remind(self) -> int:

@@ -7,7 +7,7 @@ out, a lost connection means nothing was sent; after it, the relay may have queu
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -29,6 +29,7 @@ GO_ON = {b"MAIL": (250,), b"RCPT": (250, 251), b"DATA": (354,)}  # RFC 5321 sect
 PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 Outcome = Literal["sent", "later", "failed", "doubt"]
+Allowed = Callable[[], Awaitable[bool]]  # whether a mail may still be sent
 log = structlog.get_logger(__name__)
 
 
@@ -82,14 +83,18 @@ class Relay:
         self._idle: list[_Connection] = []
         self._closed = False
 
-    async def send(self, sender: str, recipient: str, data: bytes, *, envelope_id: str) -> Reply:
+    async def send(
+        self, sender: str, recipient: str, data: bytes, *, envelope_id: str, allowed: Allowed | None = None
+    ) -> Reply:
         """Hand over one mail, as finished bytes with CRLF line ends, to one recipient.
+
+        `allowed` is asked at the last moment before the text goes out; if it says no, nothing is sent: `later`.
 
         `envelope_id` becomes the ENVID of delivery reports (RFC 3461). Never raises for what a relay or a network does;
         if cancelled, the connection is dropped and the outcome is unknown.
         """
         try:
-            letter = _Letter.of(sender, recipient, data, envelope_id)
+            letter = _Letter.of(sender, recipient, data, envelope_id, allowed)
         except ValueError as error:
             return Reply("failed", str(error), False)
         async with self._slots:
@@ -213,9 +218,10 @@ class _Letter:
     recipient: str
     content: bytes
     envelope_id: str
+    allowed: Allowed | None
 
     @classmethod
-    def of(cls, sender: str, recipient: str, data: bytes, envelope_id: str) -> "_Letter":
+    def of(cls, sender: str, recipient: str, data: bytes, envelope_id: str, allowed: Allowed | None) -> "_Letter":
         """Raises ValueError, whose text names no person."""
         if not valid_address(recipient):
             raise ValueError("the recipient's address is not one mail can be sent to")
@@ -223,7 +229,8 @@ class _Letter:
             raise ValueError("the envelope sender is not a plain address")
         if not data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
             raise ValueError("the mail holds a bare CR or LF, which could pass for its end")
-        return cls(ascii_address(sender) if sender else "", ascii_address(recipient), _stuffed(data), envelope_id)
+        plain = ascii_address(sender) if sender else ""
+        return cls(plain, ascii_address(recipient), _stuffed(data), envelope_id, allowed)
 
     @property
     def international(self) -> bool:
@@ -308,6 +315,9 @@ class _Connection:
                 answer = await self._smtp.execute_command(*command)
                 if answer.code not in GO_ON[command[0]]:
                     return await self._refused(letter, answer)
+            if letter.allowed and not await letter.allowed():
+                self.drop()  # there is no other way back once the relay waits for the text
+                return Reply("later", "not sent: its mailer has been taken for dead", False)
             protocol = self._text_begins(letter.content)
         except (SMTPException, OSError) as error:
             self.lost = True

@@ -18,7 +18,7 @@ from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.event import Handler, Park, Read, TryLater
-from pipeline.keys import Keyring, MasterKey
+from pipeline.keys import INDEX, Keyring, KeyProblem, MasterKey
 from pipeline.subscription import Reminders
 from pipeline.tables import Event
 
@@ -119,18 +119,26 @@ class Worker:
                     self._ask(session, rows[0], error)
                 case Park():
                     self._park(session, rows[0], error.reason)
+                case KeyProblem():
+                    Keyring(self._master, session, self._clock.now()).own(INDEX)  # raises if it is the master key
+                    self._failed(session, rows[0], error)
                 case _:
                     self._failed(session, rows[0], error)
 
     def _ask(self, session: Session, row: Event, wanted: Read) -> None:
+        waiting = reads.waiting_for(wanted.kind, wanted.id)
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
         elif reads.unknown_to_paypal(session, wanted.kind, wanted.id):
+            reads.forget(session, wanted.kind, wanted.id)  # who has the event tried again wants it asked again
             self._park(session, row, f"{wanted}, which does not know it")
+        elif row.reason == waiting and not reads.is_owed(session, wanted.kind, wanted.id):
+            # The answer came and is being handled, or it did not help: ever asking again would be no better.
+            self._try_again(session, row, f"{wanted}, whose answer does not tell what is missing")
         else:
             now = self._clock.now()
             reads.owe(session, [reads.Wanted(wanted.kind, wanted.id, now)])
-            inbox.postpone(session, row.id, now + ASKED, reads.waiting_for(wanted.kind, wanted.id), failed=False)
+            inbox.postpone(session, row.id, now + ASKED, waiting, failed=False)
 
     def _park(self, session: Session, row: Event, reason: str) -> None:
         log.warning("parked", event_id=row.id, type=row.type, reason=reason)
@@ -140,6 +148,9 @@ class Worker:
         # The error's own words may quote personal data: its kind and place are enough to find it.
         reason = f"{type(error).__name__} at {_place(error)}"
         log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
+        self._try_again(session, row, reason)
+
+    def _try_again(self, session: Session, row: Event, reason: str) -> None:
         if row.attempts >= len(DELAYS):
             self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
         else:

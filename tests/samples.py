@@ -1,4 +1,4 @@
-"""One event of each type we handle, in PayPal's true shape: `tests/events/<EVENT>.json`, about the three of `people`."""
+"""One event of each type we handle, in PayPal's true shape: `tests/events/<EVENT>.json`, about our three people."""
 
 import copy
 import hashlib

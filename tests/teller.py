@@ -20,6 +20,7 @@ from pipeline.clock import MovableClock, read_time
 from pipeline.event import ReadKind
 from pipeline.paypal.errors import NotFound
 from pipeline.tables import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
+from pipeline.worker import Worker
 from tests.people import Person
 from tests.river import River, delivery
 
@@ -43,9 +44,12 @@ class Teller:
     """Tells, works, and shows. With `knows` PayPal's API can be read; else there are no credentials."""
 
     def __init__(self, river: River, knows: dict[tuple[ReadKind, str], dict[str, Any]] | None = None) -> None:
-        self.river, self.knows = river, knows or {}
-        self._worker = river.worker(HANDLERS, may_read=knows is not None)
+        self.river, self.knows, self._may_read = river, knows or {}, knows is not None
+        self._worker = self.worker()
         self._published: list[str] = []
+
+    def worker(self) -> Worker:
+        return self.river.worker(HANDLERS, may_read=self._may_read)
 
     # -- in
 

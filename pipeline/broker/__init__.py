@@ -55,7 +55,7 @@ class Broker:
             found = self._place.describe(channel)
             dead = self._topology.count_dead(channel)
         line.close()
-        return found + (f", {dead} unreadable messages in {self._topology.dead.name}" if dead else "")
+        return found + (f"; unreadable messages in {self._topology.dead.name}: {dead}" if dead else "")
 
     def __repr__(self) -> str:
         return f"<Broker: {self._place}>"

@@ -55,7 +55,7 @@ def _queue(name: str, exchange: Any, routing_key: str, limits: dict[str, object]
 def write_messages(ids: Sequence[str]) -> Iterator[str]:
     """The bodies that carry these ids: JSON arrays."""
     for start in range(0, len(ids), IDS_PER_MESSAGE):
-        yield json.dumps(list(ids[start : start + IDS_PER_MESSAGE]), ensure_ascii=False)
+        yield json.dumps(list(ids[start : start + IDS_PER_MESSAGE]))
 
 
 def read_message(body: str | bytes | None) -> list[str] | None:

@@ -75,6 +75,13 @@ class Call:
         """All parts of the pipeline, for commands that work."""
         return self.parts_with(self.settings)
 
+    def close(self) -> None:
+        """Close what was opened."""
+        if "untouched_database" in self.__dict__:
+            self.untouched_database.close()
+        if "parts" in self.__dict__ and "database" in self.parts.__dict__:
+            self.parts.database.close()
+
     def parts_with(self, settings: "Settings", clock: "Clock | None" = None) -> "Parts":
         """The parts with other settings than the operator's, as the demo has them."""
         from pipeline.commands.parts import Parts

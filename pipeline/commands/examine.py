@@ -30,6 +30,7 @@ DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's:
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that stands before this program was written is wrong
 EXPIRES_SOON = timedelta(days=14)
 SMTP_SECONDS = 10.0  # for the relay to greet
+DEMO = "demo.json"  # what a demo leaves in its data folder
 # CVE-2024-6923: the first release of each line whose `email` refuses line ends in headers.
 FIXED = "3.11.10, 3.12.5 or 3.13.0"
 
@@ -88,6 +89,9 @@ def _data_dir(call: Call) -> Found:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         return Found("data folder", "fail", f"{folder} is open to others ({mode:04o})", f"run: chmod 700 {folder}")
+    if (folder / DEMO).exists():
+        advice = "for real customers choose another SMT_DATA_DIR"
+        return Found("data folder", "warn", f"{folder}, {mode:04o}, holds a demo's pretend customers", advice)
     return Found("data folder", "ok", f"{folder}, {mode:04o}")
 
 

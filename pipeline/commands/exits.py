@@ -2,7 +2,6 @@
 for what an operator can mend."""
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +33,6 @@ def ending(name: str) -> Iterator[None]:
     """End the process with the right code for whatever the block raises; a fault of ours keeps its traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # Who read us has seen enough. What is still in the buffer must not be complained of at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         code = exit_code(error)
         if code is None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -17,8 +17,7 @@ def set_up(level: int) -> None:
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *before, *_writers()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
     )
     _libraries(before)
 
@@ -31,7 +30,7 @@ def _writers() -> list[Any]:
 
 def _libraries(before: list[Any]) -> None:
     """What libraries say by themselves goes the same way; their news of the ordinary is left out."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(cast(TextIO, _Stderr()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
@@ -39,6 +38,16 @@ def _libraries(before: list[Any]) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=WARNING, force=True)
+
+
+class _Stderr:
+    """Whatever stderr is when a line is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _json(value: Any, **_: Any) -> str:

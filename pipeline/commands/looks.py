@@ -24,7 +24,7 @@ CHUNK = 500  # rows that are in memory with what is sealed in them
 Json = dict[str, Any]
 Subject = Callable[[str, Mapping[str, Any]], str | None]  # of a mail's kind and facts, None if it cannot be written
 
-_SUBJECT = re.compile(rb"^Subject: ?(.*(?:\r\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE)
+_SUBJECT = re.compile(rb"^Subject: ?([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.MULTILINE | re.IGNORECASE)
 EVENT = (Event.id, Event.type, Event.state, Event.source, Event.received_at, Event.reason)
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
 
@@ -215,12 +215,12 @@ def full_name(person: Mapping[str, Any]) -> str:
 
 def subscriptions(session: Session, asked: Asked) -> Iterator[Json]:
     """`id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
-    statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
+    statement = select(*Subscription.__table__.c, Plan.name.label("plan_name"))
+    statement = statement.outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in _chunks(session, _asked(statement, Subscription, Subscription.created_at, asked)):
-        payments = _payments(session, [row.Subscription.id for row in chunk])
+        payments = _payments(session, [row.id for row in chunk])
         for row in chunk:
-            yield _subscription(row.Subscription, row.name, payments.get(row.Subscription.id, []))
-        session.expunge_all()
+            yield _subscription(row, row.plan_name, payments.get(row.id, []))
 
 
 def subscription(lens: Lens, id: str, subject: Subject) -> Json | None:
@@ -244,7 +244,7 @@ def subscription(lens: Lens, id: str, subject: Subject) -> Json | None:
     }
 
 
-def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]) -> Json:
+def _subscription(row: Any, plan_name: str | None, payments: list[Json]) -> Json:
     return {
         "id": row.id,
         "status": row.status,
@@ -304,7 +304,7 @@ def _change(row: Change) -> Json:
 
 def states(session: Session, table: type[Event] | type[Mail]) -> dict[str, int]:
     """How many rows are in which state."""
-    return dict(session.execute(select(table.state, func.count()).group_by(table.state)).tuples().all())
+    return dict(session.execute(select(table.state, func.count()).group_by(table.state)).all())
 
 
 def _asked(statement: Any, table: type[Base], at: Any, asked: Asked, *, sort: bool = True) -> Any:

@@ -90,7 +90,11 @@ def _serve(name: str, parts: "Parts") -> None:
     stop = roles.Stop()
     stop.listen()
     serving: Callable[[Parts, Stop], None] = getattr(roles, name)
-    serving(parts, stop)
+    try:
+        serving(parts, stop)
+    except SystemExit as error:  # uvicorn's way to say that it cannot begin; it has logged why
+        where = f"{parts.settings.web_host}:{parts.settings.web_port}"
+        raise Wrong(f"cannot listen on {where}; another program may: see SMT_WEB_PORT", found=True) from error
     if stop.failed:
         raise typer.Exit(1)
 

@@ -120,7 +120,7 @@ def _post(call: Call, deliveries: "list[Delivery]", url: str, webhook_id: str, a
     signer = open_signer(call.settings.data_dir, deliveries[0].at, max(deliveries[-1].at, call.clock.now()))
     vouch(call, signer)
     try:
-        courier = Courier(url, signer, webhook_id, tries=3)
+        courier = Courier(url, signer, webhook_id, tries=1)
     except ValueError as error:
         raise Wrong(str(error)) from error
     with courier, say.progress("posting", len(deliveries)) as done:
@@ -179,7 +179,10 @@ def _report(answers: dict[int, int], json: bool) -> None:
 
 
 def _list_stories(stories: dict[str, Any], json: bool) -> None:
-    told = {name: " ".join((story.__doc__ or "").split("\n\n")[0].split()) for name, story in stories.items()}
+    told = {
+        name: " ".join((story.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
+        for name, story in stories.items()
+    }
     if json:
         say.json([{"name": name, "about": about} for name, about in told.items()])
     else:

@@ -170,7 +170,7 @@ def _addressee(text: str) -> tuple[str, str]:
 
 def _decoded(raw: str) -> str:
     """A header's text for people. Not by the policy: on 3.11 it leaves gaps between the encoded words of a name."""
-    text = "".join(raw.splitlines())
+    text = "".join(raw.splitlines()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     try:
         return str(make_header(decode_header(text))) if "=?" in text else text
     except (HeaderParseError, LookupError, UnicodeDecodeError):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,21 @@ from tests.teller import Teller
 BEFORE = datetime(2026, 1, 1, tzinfo=UTC)  # all samples; the clock follows what is told
 
 
-@pytest.fixture
-def tellers(data_dir: Path) -> Iterator[Callable[..., Teller]]:
-    """Makes the test's teller, to whom PayPal's API answers what it is given."""
-    river = River(f"sqlite:///{data_dir / 'smt-billing.db'}", data_dir, MovableClock(BEFORE))
-    yield lambda knows=None: Teller(river, knows)
+@pytest.fixture(scope="session")
+def flowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
+    """One river for all these tests: making its tables and preparing its statements takes longer than most of them."""
+    folder = tmp_path_factory.mktemp("river")
+    river = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(BEFORE))
+    yield river
     river.database.close()
+
+
+@pytest.fixture
+def tellers(flowing: River) -> Callable[..., Teller]:
+    """Makes the test's teller on empty tables, to whom PayPal's API answers what it is given."""
+    flowing.empty()
+    flowing.clock.move_to(BEFORE)
+    return lambda knows=None: Teller(flowing, knows)
 
 
 @pytest.fixture

@@ -63,11 +63,14 @@ def test_nobody_is_welcomed_a_week_late(teller: Teller) -> None:
 
 
 def test_news_without_any_time_is_parked(teller: Teller) -> None:
-    event = sample(
-        ACTIVATED, {name: "2018-19-12T22:20:32Z" for name in ("update_time", "status_update_time", "create_time")}
-    )
-    teller.hear({**event, "create_time": "2018-19-12T22:20:32.000Z"})
+    month_19 = dict.fromkeys(("update_time", "status_update_time", "create_time"), "2018-19-12T22:20:32Z")
+    teller.hear(sample(ACTIVATED, month_19, at="2018-19-12T22:20:32.000Z"))
     assert teller.states() == ["parked"]
     assert teller.reasons() == [
         "BILLING.SUBSCRIPTION.ACTIVATED has no at (could not read: status_update_time, update_time, create_time)"
     ]
+
+
+def test_news_whose_envelope_alone_has_month_19_is_taken_in(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED, at="2018-19-12T22:20:32.000Z"))
+    assert teller.subscription(ALICE).status == "ACTIVE"

@@ -121,7 +121,8 @@ def test_without_it_the_customer_is_paypals_payer(teller: Teller) -> None:
 
 
 @pytest.mark.parametrize(("total", "currency", "minor"), [
-    ("4800", "JPY", 4800), ("1290", "HUF", 1290), ("300", "TWD", 300), ("5", "USD", 500), (".5", "USD", 50), ("5.0", "EUR", 500),
+    ("4800", "JPY", 4800), ("1290", "HUF", 1290), ("300", "TWD", 300),
+    ("5", "USD", 500), (".5", "USD", 50), ("5.0", "EUR", 500),
 ])  # fmt: skip
 def test_amounts_are_read_as_paypal_writes_them(teller: Teller, total: str, currency: str, minor: int) -> None:
     teller.hear(sample(COMPLETED, {"amount": {"total": total, "currency": currency}}))

@@ -18,11 +18,11 @@ from sqlalchemy import func, select
 from pipeline import migrations
 from pipeline.clock import write_time
 from pipeline.commands.call import Wrong
+from pipeline.commands.examine import DEMO as MARK
 from pipeline.database import Database
 from pipeline.settings import Settings
 from pipeline.tables import Event
 
-MARK = "demo.json"
 LOCK = "demo.lock"
 CAUGHT = "caught"
 USUAL = {"months": 6, "subscribers": 24, "seed": 1}
@@ -44,7 +44,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A demo in a folder. `posted` and `answered` count the deliveries; `ended_at` is None while it is being played."""
+    """A demo in a folder. `ended_at` is None while it is being played.
+
+    Of the deliveries that were `posted`, `answered` were answered 200, `duplicates` of those told nothing new.
+    """
 
     folder: Path
     months: int
@@ -52,21 +55,22 @@ class Played:
     seed: int
     posted: int = 0
     answered: int = 0
+    duplicates: int = 0
     ended_at: datetime | None = None
 
     @property
     def is_done(self) -> bool:
         return self.ended_at is not None
 
-    def ended(self, posted: int, answered: int, at: datetime) -> "Played":
+    def ended(self, posted: int, answered: int, duplicates: int, at: datetime) -> "Played":
         """The same, played to its end and noted down."""
-        done = replace(self, posted=posted, answered=answered, ended_at=at)
+        done = replace(self, posted=posted, answered=answered, duplicates=duplicates, ended_at=at)
         done.note()
         return done
 
     def note(self) -> None:
         """Write the file, whole or not at all."""
-        names = ("months", "subscribers", "seed", "posted", "answered")
+        names = ("months", "subscribers", "seed", "posted", "answered", "duplicates")
         noted: dict[str, Any] = {name: getattr(self, name) for name in names}
         noted["ended_at"] = write_time(self.ended_at) if self.ended_at else None
         draft = self.folder / f"{MARK}.new"

@@ -41,7 +41,9 @@ def play(stage: Stage, asked: Played) -> Played:
     with Courier(address, signer, stage.webhook_id) as courier, say.progress("months", len(deliveries)) as done:
         answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
     stage.clock.release()
-    return asked.ended(len(deliveries), answers[200], ends_at)
+    with stage.parts.database.reading() as session:
+        accepted = session.execute(select(func.count()).where(Event.source == "webhook")).scalar_one()
+    return asked.ended(len(deliveries), answers[200], answers[200] - accepted, ends_at)
 
 
 def keep_up(stage: Stage) -> None:

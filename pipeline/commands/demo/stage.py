@@ -100,7 +100,7 @@ def _settings(paypal_url: str, relay_url: str) -> Settings:
 def vouch(stage: Stage, since: datetime, until: datetime) -> Signer:
     """The pretend PayPal's keys; its certificate among those the ingress knows."""
     signer = simulate.open_signer(stage.parts.settings.data_dir, since, until)
-    stage.parts.certificates.add(signer.cert_url, signer.leaf_pem)
+    simulate.vouch(stage.call, signer)
     return signer
 
 

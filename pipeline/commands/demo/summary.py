@@ -76,7 +76,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return {
         "events_posted": summary.played.posted,
         "events_accepted": summary.accepted,
-        "duplicates": summary.played.answered - summary.accepted if summary.played.answered else 0,
+        "duplicates": summary.played.duplicates,
         "events_handled": summary.events.get("handled", 0),
         "events_ignored": summary.events.get("ignored", 0),
         "events_parked": summary.events.get("parked", 0),
@@ -105,7 +105,9 @@ def draw(summary: Summary, locale: str) -> None:
         f"{states.get('parked', 0):,} parked, "
         f"{sent:,} mails sent."
     )
+    say.line()
     say.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
+    say.line()
     say.table(
         ("payments in", "", "came", "given back"),
         [
@@ -116,7 +118,9 @@ def draw(summary: Summary, locale: str) -> None:
     )
     rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
     withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
+    say.line()
     say.table(("mails", ""), rows + withheld, numbers=("",))
+    say.line()
     if not summary.complete:
         say.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
 
@@ -127,7 +131,7 @@ def _price(amount: int, takings: Takings, locale: str) -> str:
 
 def _count(session: Session, what: Any, *where: Any) -> dict[str, int]:
     found = session.execute(select(what, func.count()).where(*where).group_by(what).order_by(what))
-    return dict(found.tuples().all())
+    return dict(found.all())
 
 
 def _takings(session: Session) -> tuple[Takings, ...]:

@@ -62,7 +62,7 @@ def test_check_tells_of_dead_letters(rabbit: Broker, queue_prefix: str) -> None:
     inject(rabbit, b"nonsense")
     with rabbit.inlet("events") as inlet:
         assert inlet.take(1, SHORT) is None
-    told = f", 1 unreadable messages in {queue_prefix}.dead"
+    told = f"; unreadable messages in {queue_prefix}.dead: 1"
     until(lambda: rabbit.check().endswith(told), LONG, told)
 
 

@@ -1,0 +1,15 @@
+"""How fast we are beside what a vendor would use instead. `python -m benchmarks` measures both, in turns.
+
+    __main__     what is asked, the rounds, the table at the end
+    rows         one row of the table: ours, the peer's, the ratio, the target
+    picture      the same as bars in docs/performance.svg
+    machine      what the machine can do, and whether the tools are there
+    load         pretend customers' webhooks, signed, in a file that wrk reads
+    tools        wrk, smtp-source and smtp-sink, run and counted
+    ours         our roles, with a database and a folder of their own
+    theirs       the peers, in an environment of their own: benchmarks/peers
+    door, work, mails, whole, receipt, memory, growth      the rows
+
+Both sides get the same input and write to the same servers. After every round both are counted: what was answered is
+stored, what was stored is handled, what was owed has reached the relay.
+"""

@@ -1,0 +1,26 @@
+"""The web role alone on the embedded column, for measuring the door: `python -m benchmarks.role door`.
+
+The program refuses this, because a queue inside one process is of no use without a worker in it. Here nothing is to be
+handled meanwhile.
+"""
+
+import sys
+
+from handlers import HANDLERS
+from pipeline import migrations
+from pipeline.commands import logs, roles
+from pipeline.commands.parts import Parts
+from pipeline.settings import load
+
+
+def door() -> None:
+    """Serve webhooks until told to stop."""
+    logs.set_up(logs.INFO)
+    stop, parts = roles.Stop(), Parts(load(), HANDLERS)
+    stop.listen()
+    migrations.upgrade(parts.database)
+    roles.web(parts, stop)
+
+
+if __name__ == "__main__":
+    {"door": door}[sys.argv[1]]()

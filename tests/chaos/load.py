@@ -1,0 +1,137 @@
+"""What is posted, and what must come of it: many random lives, out of order and repeated, and the same told calmly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from handlers import HANDLERS
+from pipeline import inbox, reads
+from pipeline.clock import MovableClock
+from pipeline.event import ReadKind
+from pipeline.money import Money, read_amount
+from pipeline.paypal.errors import NotFound
+from pipeline.simulator.stories import Delivery, random_life
+from pipeline.simulator.world import World
+from pipeline.tables import Mail, Subscription
+from tests.river import River, delivery
+
+REPEATED = 0.15  # the share of events that come once more
+# How far an event may stray from its place, in shares of the whole load: lives overlap, and each comes out of order.
+STRAY = 0.08
+# A day of lives before now: nothing is old news, whatever is told late; all that follows is to come.
+LATELY = timedelta(hours=20)
+PAID = ("completed", "partially_refunded", "refunded", "reversed")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Deliveries in the order they are posted, and the world they tell of."""
+
+    deliveries: list[Delivery]
+    world: World
+
+    @property
+    def ids(self) -> set[str]:
+        return {delivery.id for delivery in self.deliveries}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What calm would have made of it."""
+
+    access: dict[str, datetime | None]  # subscription -> paid through
+    mails: dict[str, str]  # key -> state
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sale as PayPal has it at the end."""
+
+    subscription: str
+    money: Money
+    state: str
+    refunded: int
+
+
+def make(seed: int, events: int, now: datetime) -> Load:
+    """About so many deliveries. The same seed and `now` make the same."""
+    rng, world = Random(seed), World()
+    placed: list[tuple[float, Delivery]] = []
+    while len(placed) < events:
+        life = random_life(rng, now - LATELY * rng.random(), steps=8)
+        begin, length = rng.random() * 0.8, rng.random() * 0.2
+        for number, told in enumerate(life):
+            world.apply(told)
+            place = begin + length * number / len(life) + STRAY * rng.random()
+            placed.append((place, told))
+            if rng.random() < REPEATED:
+                placed.append((place + STRAY * rng.random(), replace(told, copy=1)))
+    placed.sort(key=lambda item: item[0])
+    return Load([told for _, told in placed], world)
+
+
+def calmly(load: Load, folder: Path, now: datetime) -> Expected:
+    """Every event once, in PayPal's order, in a river of its own where nothing goes wrong."""
+    river = River("sqlite:///:memory:", folder, MovableClock(now))
+    worker = river.worker(HANDLERS, may_read=True)
+    once = sorted({told.id: told for told in load.deliveries}.values(), key=lambda told: told.at)
+    for start in range(0, len(once), 50):
+        group = once[start : start + 50]
+        river.store(*(delivery(told.event) for told in group))
+        worker.handle([told.id for told in group])
+    for _ in range(10):  # questions to PayPal, their answers, and what waited for them
+        reads.ask_due(river.database, river.master, river.clock, _Asked(load.world), 1000)
+        river.clock.advance(timedelta(seconds=2))
+        with river.database.transaction() as session:
+            due = inbox.take_due(session, river.now, 1000)
+        worker.handle(due)
+    waiting = {id for id, state in river.states().items() if state != "handled"}
+    assert not waiting, f"even calmly these come to nothing: {waiting}"
+    expected = Expected(
+        {row.id: row.paid_through for row in river.rows(Subscription)},
+        {row.key: row.state for row in river.rows(Mail)},
+    )
+    river.database.close()
+    return expected
+
+
+def sales(world: World) -> dict[str, Told]:
+    """Every sale PayPal knows, with what was given back of it."""
+    given: dict[str, int] = {}
+    for refund in _all(world, "refund"):
+        amount = read_amount(refund["amount"]["total"], refund["amount"]["currency"]).amount
+        given[refund["sale_id"]] = given.get(refund["sale_id"], 0) + abs(amount)
+    return {
+        sale["id"]: Told(
+            sale["billing_agreement_id"],
+            read_amount(sale["amount"]["total"], sale["amount"]["currency"]),
+            sale["state"],
+            given.get(sale["id"], 0),
+        )
+        for sale in _all(world, "sale")
+    }
+
+
+def statuses(world: World) -> dict[str, str]:
+    """The status of every subscription."""
+    return {row["id"]: row["status"] for row in _all(world, "subscription")}
+
+
+def _all(world: World, kind: ReadKind) -> Sequence[dict[str, Any]]:
+    return [shown for name in world.ids(kind) if (shown := world.show(kind, name))]
+
+
+class _Asked:
+    """PayPal's API as the calm river asks it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+        shown = self._world.show(kind, id)
+        if shown is None:
+            raise NotFound(f"PayPal knows no {kind} {id}")
+        return shown

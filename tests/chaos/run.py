@@ -1,0 +1,250 @@
+"""One seed after the other: a load under fire, calm, the verdict; a table, a summary, an exit code."""
+
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import orjson
+import structlog
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import text
+
+from pipeline.database import StoreDown
+from pipeline.simulator.deliver import Courier
+from pipeline.simulator.stories import Delivery
+from tests.chaos import load as loads
+from tests.chaos.faults import Faults
+from tests.chaos.load import Load
+from tests.chaos.stage import WEBHOOK_ID, Column, Ground, Stage
+from tests.chaos.verdict import Verdict, bring_forward, waiting
+
+AT_ONCE = 8  # connections of the courier
+REST_SECONDS = 60.0  # the longest that recovery may take
+TRIES = 400  # of the courier; PayPal has fewer, and days of time
+PAUSE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Fire:
+    """How heavy it is: deliveries of a seed (repeats among them), the seconds they take, and the faults meanwhile.
+
+    `patient`: wait out every pause that a try or a lease takes, instead of bringing it forward.
+    """
+
+    events: int = 450
+    seconds: float = 14.0
+    strikes: int = 14
+    patient: bool = False
+
+
+@dataclass
+class Result:
+    """What came of one seed."""
+
+    seed: int
+    column: Column
+    events: int = 0
+    posted: int = 0  # with repeats
+    mails: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    refused: int = 0  # answers that were not 200
+    doubts: int = 0  # mails in doubt that were settled by the relay's log
+    lost: int = 0
+    duplicated_effects: int = 0
+    duplicated_mails: int = 0
+    recovery_seconds: float = 0.0
+    died: dict[str, int] = field(default_factory=dict)  # roles that ended though nobody killed them
+    violations: list[str] = field(default_factory=list)
+    last: str = ""  # what recovery waited for at its end
+
+
+def seed(ground: Ground, column: Column, number: int, fire: Fire, keep: Path | None = None) -> Result:
+    """One run. The same number makes the same load and the same faults; what they meet is up to the machine."""
+    now = datetime.now(UTC)  # noqa: TID251 - the roles read the machine's clock
+    result = Result(number, column)
+    load = loads.make(number, fire.events, now)
+    with tempfile.TemporaryDirectory(prefix="smt-chaos-") as folder:
+        expected = loads.calmly(load, Path(folder), now)
+    result.events, result.posted = len(load.ids), len(load.deliveries)
+    ground.start(column)
+    with Stage(ground, column, load.world) as stage:
+        accepted = _under_fire(stage, load, fire, result)
+        left = _come_to_rest(stage, result, patient=fire.patient)
+        if left:
+            result.violations.append(f"not at rest {REST_SECONDS:g} s after the last fault: {left}")
+        verdict = Verdict(stage, load, expected, accepted)
+        result.violations += verdict.violations
+        result.lost, result.duplicated_effects, result.duplicated_mails = verdict.lost, verdict.effects, verdict.mails
+        result.mails = len(ground.postfix.mails())
+        for name, actor in stage.actors.items():
+            result.doubts += _settled(actor.output)
+            if actor.died:
+                result.died[name] = len(actor.died)
+        if keep and (result.violations or result.died):
+            _keep(stage, keep)
+    result.violations += [f"ended badly: {name}" for name in stage.unclean]
+    return result
+
+
+def _settled(output: str) -> int:
+    """How many mails in doubt a scheduler says it has settled."""
+    lines = [orjson.loads(line) for line in output.splitlines() if '"doubts_settled"' in line]
+    return sum(line["sent"] + line["owed_again"] for line in lines)
+
+
+def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str]:
+    """Post everything while faults strike; the ids of the events answered 200."""
+    rng = Random(result.seed)
+    accepted: set[str] = set()
+    statuses: Counter[int] = Counter()
+    faults = Faults(stage, rng)
+    striker = threading.Thread(target=faults.strike, args=(fire.strikes, fire.seconds), daemon=True)
+
+    def done(delivery: Delivery, status: int) -> None:
+        statuses[status] += 1
+        if status == 200:
+            accepted.add(delivery.id)
+
+    def pause(attempt: int) -> None:
+        statuses[-1] += 1
+        time.sleep(PAUSE_SECONDS)
+
+    courier = Courier(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
+    with courier:
+        striker.start()
+        courier.deliver(_paced(load.deliveries, Random(result.seed), fire.seconds), at_once=AT_ONCE, done=done)
+        striker.join()
+        faults.until_calm()
+    result.faults, result.refused = dict(faults.counted), statuses[-1]
+    result.violations += [f"a server failed the test: {error}" for error in faults.errors]
+    return accepted
+
+
+def _paced(deliveries: Sequence[Delivery], rng: Random, seconds: float) -> Iterator[Delivery]:
+    """In bursts, so that events come in batches, over the time that faults strike."""
+    began, place = time.monotonic(), 0
+    while place < len(deliveries):
+        burst = rng.randint(1, 30)
+        time.sleep(max(0.0, began + seconds * place / len(deliveries) - time.monotonic()))
+        yield from deliveries[place : place + burst]
+        place += burst
+
+
+def _come_to_rest(stage: Stage, result: Result, *, patient: bool) -> dict[str, int]:
+    """Wait until nothing is left to do; notes the seconds since the last fault. What is left all the same."""
+    began = time.monotonic()
+    forward_at, left = 0.0, {"everything": 1}
+    while (passed := time.monotonic() - began) < (REST_SECONDS * 10 if patient else REST_SECONDS):
+        try:
+            if not patient and passed >= forward_at:
+                forward_at = passed + 5.0
+                with stage.database.transaction() as session:
+                    bring_forward(session)
+            with stage.database.reading() as session:
+                left = waiting(session, datetime.now(UTC))  # noqa: TID251
+        except StoreDown:
+            left = {"the database": 1}
+        result.recovery_seconds = passed
+        if not left:
+            if not stage.ground.postfix.queue():
+                return {}
+            stage.ground.postfix.flush()
+            left = {"mails in Postfix's queue": 1}
+        result.last = ", ".join(left)
+        time.sleep(0.2)
+    return left
+
+
+def _keep(stage: Stage, folder: Path) -> None:
+    """Leave the roles' output and the relay's log where a person can look at them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, actor in stage.actors.items():
+        (folder / f"{name}.log").write_text(actor.output)
+    (folder / "relay.log").write_text(stage.ground.postfix.log)
+    with stage.database.reading() as session:
+        for table in ("mail", "event"):
+            rows = session.execute(text(f"SELECT * FROM {table}")).mappings()
+            skip = {"frozen", "facts", "recipient", "body", "person"}
+            lines = [str({key: str(value) for key, value in row.items() if key not in skip}) for row in rows]
+            (folder / f"{table}.txt").write_text("\n".join(lines))
+
+
+def run(
+    columns: Sequence[Column], numbers: Sequence[int], fire: Fire, *, json: bool = False, keep: Path | None = None
+) -> int:
+    """All seeds on all columns. The exit code: 1 if anything was violated."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    console = Console(stderr=json, width=None if sys.stdout.isatty() else 140)
+    results: list[Result] = []
+    columns_of_bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Ground() as ground, Progress(*columns_of_bar, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("chaos", total=len(columns) * len(numbers))
+        for column in columns:
+            for number in numbers:
+                bar.update(task, description=f"{column} seed {number}")
+                folder = keep / f"{column}-{number}" if keep else None
+                result = seed(ground, column, number, fire, folder)
+                results.append(result)
+                bar.advance(task)
+                _report(result, console.print)
+    failed = any(result.violations for result in results)
+    if json:
+        sys.stdout.write(orjson.dumps([asdict(result) for result in results]).decode() + "\n")
+    else:
+        console.print(_table(results))
+        for line in _summary(results):
+            console.print(line, highlight=False)
+    return int(failed)
+
+
+def _report(result: Result, say: Callable[[str], Any]) -> None:
+    for violation in result.violations:
+        say(f"[bold red]{result.column} seed {result.seed}[/]: {violation}")
+    if result.died:
+        say(f"{result.column} seed {result.seed}: ended by themselves and were started anew: {result.died}")
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    headings = "column,seed,events,posted,refused,mails,faults,doubts,lost,twice,mails twice,rest s,waited last for,"
+    for heading in headings.split(","):
+        table.add_column(heading, justify="left" if heading in ("column", "waited last for", "") else "right")
+    for one in results:
+        figures = (
+            one.seed, one.events, one.posted, one.refused, one.mails, sum(one.faults.values()), one.doubts, one.lost,
+            one.duplicated_effects, one.duplicated_mails, f"{one.recovery_seconds:.1f}", one.last,
+        )  # fmt: skip
+        table.add_row(one.column, *map(str, figures), "[red]violated[/]" if one.violations else "[green]kept[/]")
+    return table
+
+
+def _summary(results: Sequence[Result]) -> Iterator[str]:
+    faults: Counter[str] = Counter()
+    for one in results:
+        faults.update(one.faults)
+    rests = [one.recovery_seconds for one in results]
+
+    def total(name: str) -> int:
+        return sum(getattr(one, name) for one in results)
+
+    yield f"seeds {len(results)}, events {total('events')}, posted {total('posted')}, mails {total('mails')}"
+    yield "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items()))
+    yield (
+        f"lost {total('lost')}, duplicated effects {total('duplicated_effects')}, "
+        f"duplicated mails {total('duplicated_mails')}, doubts settled {total('doubts')}"
+    )
+    yield f"recovery: median {median(rests):.1f} s, longest {max(rests):.1f} s"
+    bad = [f"{one.column} {one.seed}" for one in results if one.violations]
+    yield f"violated by: {', '.join(bad)}" if bad else "nothing was violated"

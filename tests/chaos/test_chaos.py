@@ -1,0 +1,31 @@
+"""The short form of `make chaos`: one seed on each column, with real servers and processes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.run import Fire, seed
+from tests.chaos.stage import Column, Ground
+from tests.conftest import do_without
+from tests.services import Missing
+
+SHORT = Fire(events=150, seconds=6.0, strikes=6)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    with Ground() as made:
+        yield made
+
+
+@pytest.mark.services
+@pytest.mark.parametrize(("column", "number"), [("embedded", 1), ("right", 2)])
+def test_nothing_is_lost_or_doubled_under_fire(ground: Ground, column: Column, number: int) -> None:
+    try:
+        result = seed(ground, column, number, SHORT)
+    except Missing as reason:
+        do_without(str(reason))
+        return
+    assert not result.violations, f"seed {number} of {column}: " + "; ".join(result.violations)
+    assert result.events > 100
+    assert sum(result.faults.values()) >= 4

@@ -1,0 +1,123 @@
+"""The whole river, run as in production: its roles in threads of the test, or each in a process of its own."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any, cast
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+from sqlalchemy import func, select
+from sqlalchemy.sql import ColumnElement
+
+from pipeline.commands import roles
+from pipeline.commands.parts import Parts
+from pipeline.database import Database
+from pipeline.tables import Event, Mail, Read, Subscription
+from tests.leash import answers, until
+from tests.services import Relay
+
+Roles = Mapping[str, Parts]  # role -> the parts of its process
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A relay, and what it has delivered."""
+
+    url: str
+    mails: Callable[[], list[bytes]]
+
+
+class Caught(list[bytes]):
+    """Keeps every mail."""
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
+        self.append(cast(bytes, envelope.original_content))
+        return "250 2.0.0 caught"
+
+
+@contextmanager
+def catcher(port: int) -> Iterator[Post]:
+    """A relay inside this process, as for trying things out."""
+    caught = Caught()
+    controller = Controller(caught, hostname="127.0.0.1", port=port)
+    controller.start()  # type: ignore[no-untyped-call]
+    try:
+        yield Post(f"smtp://127.0.0.1:{port}", lambda: list(caught))
+    finally:
+        controller.stop()  # type: ignore[no-untyped-call]
+
+
+def postman(mailbox: Relay) -> Post:
+    return Post(mailbox.smtp_url, mailbox.mails)
+
+
+@contextmanager
+def running(parts: Roles) -> Iterator[None]:
+    """The roles until the end of the block, each in a thread. None may die."""
+    stop, died = roles.Stop(), list[str]()
+
+    def run(role: str, its: Parts) -> None:
+        try:
+            getattr(roles, role)(its, stop)
+        except Exception as error:  # noqa: BLE001 - told at the end
+            died.append(f"{role}: {error!r}")
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=each, name=each[0]) for each in parts.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        for port in [its.settings.web_port for role, its in parts.items() if role in ("web", "everything")]:
+            until(lambda port=port: answers(port), 30, "the door is open")  # type: ignore[misc]
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        for its in parts.values():
+            its.database.close()
+    assert died == []
+    assert not stop.failed
+
+
+def work_left(database: Database, now: datetime) -> dict[str, int]:
+    """What is due by now and not done."""
+    waits: dict[str, ColumnElement[bool]] = {
+        # What was just received is published at once, whenever a sweep would find it due.
+        "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
+        | (Event.state == "received") & (Event.due_at <= now),
+        "mails": (Mail.state == "sending") | (Mail.state == "owed") & (Mail.due_at <= now),
+        "questions": Read.due_at <= now,
+        "reminders": Subscription.remind_at <= now,
+    }
+    with database.reading() as session:
+        found = {
+            what: session.execute(select(func.count()).where(condition)).scalar_one() for what, condition in waits.items()
+        }
+    return {what: count for what, count in found.items() if count}
+
+
+def wait_until_idle(parts: Parts, seconds: float = 60) -> None:
+    """Until nothing is due any more."""
+    until(lambda: not work_left(parts.database, parts.clock.now()), seconds, "everything that is due is done")
+
+
+def letters(post: Post) -> list[EmailMessage]:
+    """What was delivered, opened."""
+    return [cast(EmailMessage, message_from_bytes(data, policy=policy.default)) for data in post.mails()]
+
+
+def text_of(letter: EmailMessage) -> str:
+    """What it says, as text."""
+    part = letter.get_body(("plain",))
+    assert part is not None
+    return str(part.get_content())
+
+
+def count_by(items: list[Any]) -> dict[Any, int]:
+    return {item: items.count(item) for item in sorted(set(items))}

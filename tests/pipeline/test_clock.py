@@ -1,0 +1,71 @@
+"""PayPal's times, all of them, and a clock that tests move."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.clock import ElapsedClock, MovableClock, SystemClock, read_time, write_time
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", [
+    "2026-03-01T12:00:00Z", "2026-03-01T12:00:00.000Z", "2026-03-01t12:00:00z", "2026-03-01T04:00:00-08:00",
+    "2026-03-01T12:00:00+0000", "2026-03-01T12:00:00", "2026-03-01 12:00:00", " 2026-03-01T12:00:00Z ",
+    "2026-03-01T17:30:00+05:30", "2026-03-01T12:00:00.000000000Z",
+])  # fmt: skip
+def test_every_way_paypal_writes_a_time_is_read(text: str) -> None:
+    assert read_time(text) == NOON
+
+
+def test_fractions_are_kept_to_the_microsecond() -> None:
+    assert read_time("2026-03-01T12:00:00.123456789Z") == NOON + timedelta(microseconds=123456)
+    assert read_time("2026-03-01T12:00:00.5Z") == NOON + timedelta(milliseconds=500)
+
+
+@pytest.mark.parametrize("text", [
+    "2018-19-12T22:20:32.000Z", "2026-02-30T00:00:00Z", "2026-03-01", "12:00", "", "soon", None, 1772366400000, b"x",
+    "2026-03-01T25:00:00Z", "2026-03-01T12:00:00+99:00", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00",
+    "\uff12026-03-01T12:00:00Z",
+])  # fmt: skip
+def test_what_is_no_time_is_none(text: object) -> None:
+    assert read_time(text) is None
+
+
+@given(st.text() | st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?", fullmatch=True))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_no_text_raises(text: str) -> None:
+    found = read_time(text)
+    assert found is None or found.tzinfo is UTC
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_what_is_written_is_read_back(moment: datetime) -> None:
+    assert read_time(write_time(moment)) == moment
+
+
+def test_a_time_is_written_in_utc_and_short() -> None:
+    assert write_time(NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))) == "2026-03-01T12:00:00Z"
+    assert write_time(NOON + timedelta(milliseconds=5)) == "2026-03-01T12:00:00.005000Z"
+
+
+def test_a_clock_that_is_moved_stands_still_else() -> None:
+    clock = MovableClock(NOON.astimezone(timezone(timedelta(hours=-8))))
+    assert clock.now() == clock.now() == NOON
+    assert clock.now().tzinfo is UTC
+    clock.advance(timedelta(hours=1))
+    assert clock.now() == NOON + timedelta(hours=1)
+    clock.move_to(NOON)
+    assert clock.now() == NOON
+
+
+def test_a_clock_that_was_set_goes_on_from_there() -> None:
+    clock = ElapsedClock(NOON)
+    assert NOON <= clock.now() <= clock.now() < NOON + timedelta(hours=1)
+
+
+def test_the_machines_clock_tells_utc() -> None:
+    assert SystemClock().now().tzinfo is UTC
