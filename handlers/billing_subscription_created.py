@@ -1,9 +1,9 @@
 """A buyer was sent to PayPal to approve: we note who is coming. No access, no money, no mail.
 
-It may arrive after ACTIVATED. https://developer.paypal.com/subscriptions/webhooks
+It may arrive after ACTIVATED, and tell what is so by then: only then there is a mail. https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline import subscription
+from pipeline import notices, subscription
 from pipeline.books import Books
 from pipeline.event import Event
 
@@ -11,4 +11,5 @@ EVENT = "BILLING.SUBSCRIPTION.CREATED"
 
 
 def handle(event: Event, books: Books) -> None:
-    subscription.see(books, event)
+    move = subscription.see(books, event)
+    notices.for_status(books, event, move)

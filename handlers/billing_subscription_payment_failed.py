@@ -11,5 +11,6 @@ EVENT = "BILLING.SUBSCRIPTION.PAYMENT.FAILED"
 
 
 def handle(event: Event, books: Books) -> None:
-    subscription.see(books, event)
+    move = subscription.see(books, event)
+    notices.for_status(books, event, move)
     notices.for_failure(books, event)

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, ResourceClosedError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.types import TypeDecorator
@@ -138,22 +138,24 @@ class _LockPresence(Presence):
     """A PostgreSQL advisory lock on a connection of its own: the server drops it with the connection."""
 
     def __init__(self, engine: Engine, name: str) -> None:
+        self._lost = False
         with _translated():
             self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             self._connection.execute(text("SELECT pg_advisory_lock(:n)"), {"n": _number(name)})
 
     def still_held(self) -> bool:
-        if self._connection.closed:  # by `leave`, when no other could be had in its place
-            return False
-        try:
-            self._connection.execute(text("SELECT 1"))
-        except DBAPIError:
-            return False
-        return True
+        if not self._lost:
+            try:
+                self._connection.execute(text("SELECT 1"))
+            except SQLAlchemyError:
+                self._lost = True  # for good: asked again, the connection would be opened anew, without the lock
+        return not self._lost
 
     def leave(self) -> None:
-        with contextlib.suppress(DBAPIError, ResourceClosedError):
+        self._lost = True
+        with contextlib.suppress(SQLAlchemyError):
             self._connection.invalidate()
+        with contextlib.suppress(SQLAlchemyError):
             self._connection.close()
 
 

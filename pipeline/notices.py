@@ -36,7 +36,7 @@ def for_status(books: Books, event: Event, move: Move | None) -> None:
     # A customer is welcomed and seen off once; a subscription can be suspended again.
     key = f"{kind}:{row.id}" + (f":{write_time(at)}" if kind == "subscription_suspended" else "")
     overtaken = _overtaken_by_status(row, str(status), at)
-    _owe(books, kind, key, row, _status_facts(books, row, str(status), at), event, at, overtaken)
+    _owe(books, kind, key, row, _status_facts(books, row, str(status), at), at, overtaken)
 
 
 def for_sale(books: Books, event: Event, payment: Payment) -> None:
@@ -48,7 +48,7 @@ def for_sale(books: Books, event: Event, payment: Payment) -> None:
         _for_denial(books, event, row, payment)
     elif payment.status not in (None, "pending"):
         facts = _receipt_facts(books, row, payment)
-        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, event, event.need_time("at"), None)
+        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, _told_at(event, event.need_time("at")))
     for_refunds(books, event, payment)
 
 
@@ -65,7 +65,7 @@ def for_failure(books: Books, event: Event) -> None:
         event.facts.get("failed_reason"),
     )
     key = f"payment_failed:{row.id}:{write_time(at)}"
-    _owe(books, "payment_failed", key, row, facts, event, at, _overtaken_since(books, row, at))
+    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
 
 
 def for_refunds(books: Books, event: Event, payment: Payment) -> None:
@@ -76,7 +76,9 @@ def for_refunds(books: Books, event: Event, payment: Payment) -> None:
     for refund in books.given(payment.id):
         if refund.kind == "refund" and "refund" in refund.known:
             facts = _refund_facts(books, row, payment, refund)
-            _owe(books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, event, refund.occurred_at, None)
+            _owe(
+                books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, _told_at(event, refund.occurred_at)
+            )
 
 
 def _for_denial(books: Books, event: Event, row: Subscription, payment: Payment) -> None:
@@ -84,7 +86,7 @@ def _for_denial(books: Books, event: Event, row: Subscription, payment: Payment)
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
     facts = _failure_facts(books, row, _money(payment), at, None, reason)
     key = f"payment_failed:{payment.id}"
-    _owe(books, "payment_failed", key, row, facts, event, at, _overtaken_since(books, row, at))
+    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
 
 
 def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.Owed:
@@ -104,12 +106,16 @@ def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) 
 
 
 def _owe(
-    books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], event: Event, at: datetime,
-    overtaken: str | None,
+    books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], at: datetime,
+    overtaken: str | None = None,
 ) -> None:  # fmt: skip
     has_address = register.value(books.person(row.id), "email") is not None
-    withheld = overtaken or _too_old(books, max(at, event.occurred_at or at))
-    books.owe(outbox.Owed(kind, key, row.id, facts, has_address, withheld))
+    books.owe(outbox.Owed(kind, key, row.id, facts, has_address, overtaken or _too_old(books, at)))
+
+
+def _told_at(event: Event, at: datetime) -> datetime:
+    """Money released or settled late is news when PayPal tells it, though its own time may be long ago."""
+    return max(at, event.occurred_at or at)
 
 
 def _too_old(books: Books, at: datetime) -> str | None:

@@ -12,7 +12,7 @@ app = typer.Typer(help="The events PayPal sent, and what became of them.", no_ar
 
 State = Literal["received", "handled", "ignored", "parked"]
 Source = Literal["webhook", "import", "read"]
-COLUMNS = ("id", "type", "state", "source", "received_at", "reason")
+HEADINGS = ("id", "type", "state", "received (UTC)", "reason")
 AGAIN = "a running worker takes them up within a second or two; or run: smt-billing run --until-idle"
 
 
@@ -53,7 +53,7 @@ def show_list(call: Call, asked: Any, json: bool) -> None:
     if not shown:
         say.line("no such events")
         return
-    say.table(COLUMNS, [[_cell(row, name) for name in COLUMNS] for row in shown])
+    say.table(HEADINGS, [_row(found) for found in shown])
     say.more(total if asked.limit is None else 0, len(shown))
 
 
@@ -143,8 +143,8 @@ def import_(
         raise typer.Exit(1)
 
 
-def _cell(row: dict[str, Any], name: str) -> object:
-    return say.stamp(row[name]) if name.endswith("_at") else row[name]
+def _row(found: dict[str, Any]) -> tuple[object, ...]:
+    return found["id"], found["type"], found["state"], say.stamp(found["received_at"]), found["reason"]
 
 
 def _text(value: Any) -> str:

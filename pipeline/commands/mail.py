@@ -19,7 +19,7 @@ app = typer.Typer(help="The mails that are owed, and what became of them.", no_a
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
 Id = Annotated[str, typer.Argument(help="The mail's id.")]
 Kind = Annotated[str, typer.Argument(help="A folder of email_templates, as receipt.")]
-COLUMNS = ("id", "kind", "to", "subject", "state", "created_at", "reason")
+HEADINGS = ("id", "kind", "to", "subject", "state", "since (UTC)", "reason")
 
 
 @app.command("list")
@@ -50,9 +50,7 @@ def list_(
     elif not rows:
         say.line("no such mails")
     else:
-        say.table(
-            COLUMNS, [[say.stamp(row[name]) if name == "created_at" else row[name] for name in COLUMNS] for row in rows]
-        )
+        say.table(HEADINGS, [_row(found) for found in rows])
         say.more(total, len(rows))
 
 
@@ -153,6 +151,11 @@ def subject(call: Call) -> "Subject":
             return None
 
     return write
+
+
+def _row(found: dict[str, Any]) -> tuple[object, ...]:
+    since = say.stamp(found["sent_at"] or found["created_at"])
+    return (*(found[name] for name in ("id", "kind", "to", "subject", "state")), since, found["reason"])
 
 
 def _example(call: Call, kind: str) -> "Rendered":

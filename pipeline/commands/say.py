@@ -10,6 +10,7 @@ import orjson
 import typer
 
 Advance = Callable[[int], None]  # tells a progress bar how much more was done
+WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # never folded: copied, or short
 SHOWN = 50  # rows of a table; who wants all of them asks for JSON
 WIDE = 240  # columns where no terminal tells its own: nothing is folded for a program that reads lines
 STATES = {
@@ -41,16 +42,18 @@ def note(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """A table on stdout. Cells that name a state are coloured; `numbers` are the headings set to the right."""
+    """A table on stdout, without columns that are empty. `numbers` are the headings set to the right."""
     from rich import box
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings:
+    cells = [[_cell(value) for value in row] for row in rows]
+    used = [place for place in range(len(headings)) if any(row[place].plain for row in cells)]
+    for heading in (headings[place] for place in used):
         justify: Literal["left", "right"] = "right" if heading in numbers else "left"
-        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=heading == "id")
-    for row in rows:
-        drawn.add_row(*(_cell(value) for value in row))
+        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=heading in WHOLE)
+    for row in cells:
+        drawn.add_row(*(row[place] for place in used))
     console().print(drawn)
 
 
@@ -88,8 +91,8 @@ def day(at: datetime | None, locale: str) -> str:
 
 
 def stamp(text: str | None) -> str:
-    """A time of our JSON, to the second: `2026-03-01 10:00:00Z`."""
-    return f"{text[:10]} {text[11:19]}Z" if text else ""
+    """A time of our JSON, to the minute: `2026-03-01 10:00`."""
+    return f"{text[:10]} {text[11:16]}" if text else ""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from tests.chaos.stage import Column, Ground
 from tests.conftest import do_without
 from tests.services import Missing
 
-SHORT = Fire(events=150, seconds=6.0, strikes=6)
+SHORT = Fire(events=150, seconds=5.0, strikes=5)
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,7 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.mark.services
+@pytest.mark.timeout(400)  # a minute on an idle machine; what bounds it is `STUCK_SECONDS`
 @pytest.mark.parametrize(("column", "number"), [("embedded", 1), ("right", 2)])
 def test_nothing_is_lost_or_doubled_under_fire(ground: Ground, column: Column, number: int) -> None:
     try:
@@ -28,4 +29,4 @@ def test_nothing_is_lost_or_doubled_under_fire(ground: Ground, column: Column, n
         return
     assert not result.violations, f"seed {number} of {column}: " + "; ".join(result.violations)
     assert result.events > 100
-    assert sum(result.faults.values()) >= 4
+    assert sum(result.faults.values()) >= 3

@@ -107,7 +107,7 @@ class Verdict:
             if sale.state in loads.PAID:
                 wanted_sums[sale.subscription, sale.money.currency] += sale.money.amount - sale.refunded
         self._say("the sum of a subscription differs", (who for who in wanted_sums if wanted_sums[who] != paid[who]))
-        moved = Counter(session.execute(select(Change.subscription_id, Change.event_id, Change.new)).tuples())
+        moved = Counter(map(tuple, session.execute(select(Change.subscription_id, Change.event_id, Change.new))))
         self.effects += self._say("a move is in the history twice", (key for key, count in moved.items() if count > 1))
 
     def _access(self, session: Session) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from time import monotonic, sleep
 from typing import Any, cast
 
 from aiosmtpd.controller import Controller
@@ -14,6 +15,7 @@ from aiosmtpd.smtp import Envelope
 from sqlalchemy import func, select
 from sqlalchemy.sql import ColumnElement
 
+from pipeline.clock import Clock
 from pipeline.commands import roles
 from pipeline.commands.parts import Parts
 from pipeline.database import Database
@@ -33,7 +35,15 @@ class Post:
 
 
 class Caught(list[bytes]):
-    """Keeps every mail."""
+    """Keeps every mail; refuses those to `refused@`, as our Postfix does."""
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: object, session: object, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.startswith("refused@"):
+            return f"550 5.1.1 <{address}>: unknown"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 ok"
 
     async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
         self.append(cast(bytes, envelope.original_content))
@@ -102,9 +112,12 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
     return {what: count for what, count in found.items() if count}
 
 
-def wait_until_idle(parts: Parts, seconds: float = 60) -> None:
-    """Until nothing is due any more."""
-    until(lambda: not work_left(parts.database, parts.clock.now()), seconds, "everything that is due is done")
+def wait_until_idle(database: Database, clock: Clock, seconds: float = 60) -> None:
+    """Until nothing is due any more. Raises AssertionError that tells what is."""
+    deadline = monotonic() + seconds
+    while left := work_left(database, clock.now()):
+        assert monotonic() < deadline, f"after {seconds:g} seconds there is still something due: {left}"
+        sleep(0.02)
 
 
 def letters(post: Post) -> list[EmailMessage]:

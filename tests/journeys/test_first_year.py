@@ -112,16 +112,16 @@ def year(parts: Parts, roles: Roles, clock: MovableClock, world: World, plan: Pl
             world.apply(each)
             assert courier.send(each) == 200
             assert courier.send(each) == 200  # once more: another transmission of the same event
-            wait_until_idle(parts)
+            wait_until_idle(parts.database, clock)
 
 
 def remind(parts: Parts, clock: MovableClock, charge: datetime, days: int) -> None:
     """The hour in which a reminder is due. After PayPal has answered the scheduler looks again a minute later."""
     clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
     for _ in range(3):
-        wait_until_idle(parts)
+        wait_until_idle(parts.database, clock)
         clock.advance(timedelta(seconds=61))
-    wait_until_idle(parts)
+    wait_until_idle(parts.database, clock)
 
 
 def assert_the_year_is_right(river: River, world: World, post: Post, plan: Plan, renewals: int) -> None:

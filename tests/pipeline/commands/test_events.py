@@ -53,12 +53,17 @@ def test_one_event_is_shown_with_its_facts_its_body_and_the_moves_it_made(smt: S
     assert "APPROVAL_PENDING" in for_people
 
 
-def test_the_body_of_an_erased_person_is_said_to_be_erased(smt: Smt, books: Told, data_dir: Path) -> None:
+@pytest.mark.parametrize("tombstone", [True, False])
+def test_the_body_of_an_erased_person_is_said_to_be_erased(
+    smt: Smt, books: Told, data_dir: Path, tombstone: bool
+) -> None:
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.transaction() as session:
         key = session.get(Key, books.life.id)
         assert key is not None
         key.wrapped = None
+        if not tombstone:
+            session.delete(key)
     database.close()
     found = smt("events", "show", books.life.deliveries[0].id, "--json").json
     assert (found["erased"], found["body"], found["person"]) == (True, None, None)
