@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import outbox, reads, register
 from pipeline.database import insert_new
-from pipeline.event import Event, ReadKind
+from pipeline.event import Event, ReadKind, TryLater
 from pipeline.keys import INDEX, Keyring
 from pipeline.tables import Base, Change, Customer, Mail, Payment, Plan, Refund, Subscription
 
@@ -59,7 +59,14 @@ class Books:
             self._by_subscription[row.subscription_id][row.id] = row
 
     def refund(self, id: str) -> Refund | None:
-        return self._refunds.get(id)
+        """The refund, None if nothing was known of it.
+
+        Raises TryLater where another worker booked it while we waited for its siblings: then its payment is not locked.
+        """
+        row = self._refunds.get(id)
+        if row is not None and row.payment_id not in self._locked_payments:
+            raise TryLater(timedelta(0), "its refund was booked a moment ago")
+        return row
 
     def refunds_of(self, payment_id: str) -> list[Refund]:
         return list(self._by_payment[payment_id].values())
@@ -137,6 +144,7 @@ class Books:
         self._refunds = self._known_refunds(facts)
         sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
         self._payments = self._locked(Payment, sales, {"known": {}, "refunded": 0})
+        self._locked_payments = frozenset(self._payments)
         subscriptions = _named(facts, "subscription")
         subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
         told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}

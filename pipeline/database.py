@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -72,6 +72,12 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def holds_keys(self) -> bool:
+        """Whether anything was sealed in it yet. Raises StoreDown."""
+        with _translated(), self.engine.execution_options(reading=True).connect() as connection:
+            there = inspect(connection).has_table("key")
+            return there and connection.execute(text("SELECT 1 FROM key LIMIT 1")).first() is not None
 
     def presence(self, name: str) -> "Presence":
         """A sign of life that ends with this process or its connection, never by a timer; see `is_present`."""

@@ -93,7 +93,9 @@ def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
             _write_new(path)
         text, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
-        raise KeyProblem(f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}") from error
+        raise KeyProblem(
+            f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}"
+        ) from error
     # Container engines mount secrets world-readable and read-only, inside a file system nobody else can see.
     if stat.S_IMODE(mode) & 0o077 and not path.is_relative_to("/run/secrets"):
         raise KeyProblem(f"the master key can be read by others; run: chmod 600 {path}")

@@ -21,7 +21,7 @@ from pipeline import outbox, register
 from pipeline.clock import Clock
 from pipeline.database import Database, Presence, StoreDown
 from pipeline.evidence import sender_of
-from pipeline.keys import TOKENS, Keyring, KeyProblem, MasterKey, Seal, Unsealable
+from pipeline.keys import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
 from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
 from pipeline.render import RenderError, Templates
 from pipeline.smtp import Relay, Reply
@@ -156,7 +156,8 @@ class Mailer:
         try:
             seal = keyring.get(row.label)
         except KeyProblem as error:
-            return _fail(row, error)
+            _fail(row, error)
+            return None
         if seal is None:
             row.state, row.reason, row.due_at = "withheld", "the person has been erased", None
             return None
@@ -166,7 +167,8 @@ class Mailer:
             recipient = seal.open("mail.recipient", row.recipient or b"").decode()
             data = seal.open("mail.frozen", row.frozen or b"")
         except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
-            return _fail(row, error)
+            _fail(row, error)
+            return None
         return Letter(row.id, row.kind, self._holder, row.attempts, self._envelope_sender(row.id), recipient, data)
 
     def _freeze(self, row: Mail, subscription: Subscription | None, seal: Seal, now: datetime) -> bool:

@@ -18,7 +18,7 @@ from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.event import Handler, Park, Read, TryLater
-from pipeline.keys import INDEX, Keyring, KeyProblem, MasterKey
+from pipeline.keys import INDEX, KeyProblem, Keyring, MasterKey
 from pipeline.subscription import Reminders
 from pipeline.tables import Event
 

@@ -1,8 +1,8 @@
 """A river for one test: tables in a database, a master key, a clock that stands still, and the parts wired as they run.
 
-    river.store(delivery(happened("WH-1")))
-    river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
-    assert river.states() == {"WH-1": "handled"}
+river.store(delivery(happened("WH-1")))
+river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
+assert river.states() == {"WH-1": "handled"}
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from pipeline import inbox, outbox
@@ -79,7 +79,7 @@ class River:
     def rows(self, table: type[Row]) -> list[Row]:
         """All rows, by key."""
         with self.database.reading() as session:
-            return list(session.execute(select(table).order_by(*table.__table__.primary_key.columns)).scalars())
+            return list(session.execute(select(table).order_by(*inspect(table).primary_key)).scalars())
 
     def count(self, table: type[Base]) -> int:
         with self.database.reading() as session:

@@ -8,13 +8,13 @@ from pathlib import Path
 import structlog
 
 from pipeline import message, migrations
-from pipeline.broker import Broker
+from pipeline.broker import Broker, Publisher
 from pipeline.clock import Clock, SystemClock
 from pipeline.database import Database
 from pipeline.event import Handler
 from pipeline.evidence import RelayLog, settle_doubts
 from pipeline.ingress import Announcer, Committer, Door
-from pipeline.keys import MasterKey, open_master_key
+from pipeline.keys import KeyProblem, MasterKey, open_master_key
 from pipeline.mailer import Mailer, Sender
 from pipeline.paypal import PayPal
 from pipeline.paypal.certificates import Certificates
@@ -43,7 +43,11 @@ class Parts:
 
     @cached_property
     def master(self) -> MasterKey:
-        return open_master_key(self.settings.master_key)
+        """Made at its first use; but where the database holds keys already, a new one would open none of them."""
+        path = self.settings.master_key
+        if not path.exists() and self.database.holds_keys():
+            raise KeyProblem(f"the master key {path} is missing, and this database was written with one: restore it")
+        return open_master_key(path)
 
     @cached_property
     def broker(self) -> Broker:
@@ -103,12 +107,13 @@ class Parts:
             on_mail=self.mail_announcer.announce,
         )
 
-    def scheduler(self) -> Scheduler:
+    def scheduler(self, publisher: Publisher | None = None) -> Scheduler:
+        """`publisher` to be closed by who made it; by default the scheduler's own, as long as the process lives."""
         return Scheduler(
             self.database,
             self.master,
             self.clock,
-            self.broker.publisher(),
+            publisher or self.broker.publisher(),
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
             operator=self.settings.operator_email,

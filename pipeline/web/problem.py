@@ -15,7 +15,8 @@ def problem(status: int, detail: str, *, headers: dict[str, str] | None = None) 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """What the router refuses itself: unknown addresses and wrong methods."""
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        return await on_fault(request, error)
     details = {
         404: "There is nothing at this address.",
         405: f"{request.method} is not possible here; allowed: {(error.headers or {}).get('Allow', 'other methods')}.",

@@ -55,11 +55,11 @@ def catcher(port: int) -> Iterator[Post]:
     """A relay inside this process, as for trying things out."""
     caught = Caught()
     controller = Controller(caught, hostname="127.0.0.1", port=port)
-    controller.start()  # type: ignore[no-untyped-call]
+    controller.start()
     try:
         yield Post(f"smtp://127.0.0.1:{port}", lambda: list(caught))
     finally:
-        controller.stop()  # type: ignore[no-untyped-call]
+        controller.stop()
 
 
 def postman(mailbox: Relay) -> Post:
@@ -107,7 +107,8 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
     }
     with database.reading() as session:
         found = {
-            what: session.execute(select(func.count()).where(condition)).scalar_one() for what, condition in waits.items()
+            what: session.execute(select(func.count()).where(condition)).scalar_one()
+            for what, condition in waits.items()
         }
     return {what: count for what, count in found.items() if count}
 
@@ -122,7 +123,7 @@ def wait_until_idle(database: Database, clock: Clock, seconds: float = 60) -> No
 
 def letters(post: Post) -> list[EmailMessage]:
     """What was delivered, opened."""
-    return [cast(EmailMessage, message_from_bytes(data, policy=policy.default)) for data in post.mails()]
+    return [message_from_bytes(data, policy=policy.default) for data in post.mails()]
 
 
 def text_of(letter: EmailMessage) -> str:

@@ -72,7 +72,9 @@ def busy_day(now: datetime) -> tuple[list[Life], list[Delivery]]:
     told = [each for life in lives for each in life.deliveries]
     rng.shuffle(told)
     again = rng.sample(told, EVENTS - len(told))
-    return lives, stories.by_time(stories.disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2)))
+    return lives, stories.by_time(
+        stories.disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2))
+    )
 
 
 def test_a_thousand_events_end_as_the_right_rows_and_mails(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def paypal(world: World) -> Iterator[str]:
         yield base
 
 
-def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: object) -> Parts:
+def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Parts:
     return make_parts(
         url, folder, clock, HANDLERS,
         paypal_base_url=paypal, paypal_client_id="simulator", paypal_client_secret="simulator-secret",
@@ -103,7 +104,9 @@ def year(parts: Parts, roles: Roles, clock: MovableClock, world: World, plan: Pl
     clock.move_to(START)
     with (
         running(roles),
-        Courier(f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1) as courier,
+        Courier(
+            f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
+        ) as courier,
     ):
         for number, each in enumerate(told):
             if number > 2:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
@@ -113,8 +113,8 @@ def test_only_the_database_module_commits() -> None:
         for package in ("pipeline", "handlers")
         for path in sorted((ROOT / package).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("commit", "begin_nested")
-        or isinstance(node, ast.Constant) and str(node.value).strip().upper() == "COMMIT"
+        if (isinstance(node, ast.Attribute) and node.attr in ("commit", "begin_nested"))
+        or (isinstance(node, ast.Constant) and str(node.value).strip().upper() == "COMMIT")
     ]
     assert [line.partition(":")[0] for line in found] == ["pipeline/database.py"]
 
@@ -135,7 +135,9 @@ def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_database_is_down(tmp_path: Path) -> None:
-    (tmp_path / "billing.db").write_bytes(b"not a database, but quite long enough to be looked at as if it were one" * 99)
+    (tmp_path / "billing.db").write_bytes(
+        b"not a database, but quite long enough to be looked at as if it were one" * 99
+    )
     with pytest.raises(StoreDown), Database(f"sqlite:///{tmp_path}/billing.db").transaction() as session:
         session.execute(text("SELECT 1"))
 
@@ -157,7 +159,7 @@ def test_what_the_transaction_held_is_not_in_the_message(river: River) -> None:
 
     def twice() -> None:
         with river.database.transaction() as session:
-            session.execute(Customer.__table__.insert(), {"id": "ada@example.com", "created_at": NOON})
+            session.execute(insert(Customer), {"id": "ada@example.com", "created_at": NOON})
 
     with pytest.raises(IntegrityError) as fault:
         twice()
@@ -202,13 +204,17 @@ def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: Riv
     assert sorted(outcomes) == ["done", "down"]
 
 
+def hold_all(database: Database, opened: ExitStack) -> None:
+    for _ in range(100):
+        opened.enter_context(database.reading()).execute(text("SELECT 1"))
+
+
 def test_more_at_once_than_there_are_connections_wait_or_are_told_so(
     stream: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream.database.engine.pool, "_timeout", 0.05)
-    with pytest.raises(StoreDown, match="connections"), ExitStack() as opened:
-        for _ in range(100):
-            opened.enter_context(stream.database.reading()).execute(text("SELECT 1"))
+    with ExitStack() as opened, pytest.raises(StoreDown, match="connections"):
+        hold_all(stream.database, opened)
 
 
 def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
@@ -296,7 +302,11 @@ for number in range(50):
 
 
 def test_many_processes_write_at_once_and_nothing_is_lost(brook: River) -> None:
-    with running(ADD, brook.url, "a") as one, running(ADD, brook.url, "b") as two, running(ADD, brook.url, "c") as three:
+    with (
+        running(ADD, brook.url, "a") as one,
+        running(ADD, brook.url, "b") as two,
+        running(ADD, brook.url, "c") as three,
+    ):
         for writer in (one, two, three):
             assert writer.stdin
             writer.stdin.write("go\n")

@@ -82,7 +82,10 @@ def test_the_same_transmission_again_is_a_duplicate(river: River) -> None:
 @pytest.mark.parametrize("together", [True, False], ids=["in one group", "one after the other"])
 def test_the_same_event_written_otherwise_is_a_duplicate(river: River, together: bool) -> None:
     """PayPal's API shows an event with keys in another order, with `status`, `transmissions` and other links."""
-    webhook = {**happened("WH-1", resource={"id": "I-1", "b": [1, 2], "links": [{"href": "x"}]}), "event_version": "1.0"}
+    webhook = {
+        **happened("WH-1", resource={"id": "I-1", "b": [1, 2], "links": [{"href": "x"}]}),
+        "event_version": "1.0",
+    }
     api = {
         "transmissions": [{"transmission_id": "T-1", "status": "SUCCESS"}],
         "status": "SUCCESS",
@@ -130,7 +133,10 @@ def test_a_duplicate_without_a_transmission_does_not_load_all_the_others(brook: 
 def test_the_same_events_at_once_are_stored_once(river: River, kind: str) -> None:
     """As when two web processes get the same events, each in its own order."""
     about = {"resource": {"id": "I-ADA", "status": "ACTIVE"}}
-    told = [delivery(happened(f"WH-{number:02}", "BILLING.SUBSCRIPTION.UPDATED", **about), f"T-{number}") for number in range(20)]
+    told = [
+        delivery(happened(f"WH-{number:02}", "BILLING.SUBSCRIPTION.UPDATED", **about), f"T-{number}")
+        for number in range(20)
+    ]
     river.store(delivery(happened("WH-00", "BILLING.SUBSCRIPTION.UPDATED", **about), "T-0"))  # its key is there already
     databases = [river.database if kind == "threads" else Database(river.url) for _ in range(4)]
     met = threading.Barrier(4)
@@ -207,7 +213,9 @@ FIRST, AGAIN, CONFLICT = delivery(ONE, "T-1"), delivery(ONE, "T-2"), delivery(OT
 
 @pytest.mark.parametrize("split_up", [True, False], ids=["one after the other", "in one group"])
 @pytest.mark.parametrize("body", [OTHER, happened("WH-2"), b"no JSON"], ids=["same id", "another id", "unreadable"])
-@pytest.mark.parametrize("stolen", ["T-1", "T-2", "T-3", "T-4"], ids=["first", "redelivery", "conflict", "conflict again"])
+@pytest.mark.parametrize(
+    "stolen", ["T-1", "T-2", "T-3", "T-4"], ids=["first", "redelivery", "conflict", "conflict again"]
+)
 def test_a_transmission_that_signed_another_body_is_refused(
     river: River, stolen: str, body: bytes | dict[str, object], split_up: bool
 ) -> None:
@@ -247,7 +255,12 @@ def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river
         databases = [Database(river.url) for _ in told]
         met = threading.Barrier(2)
 
-        def store(number: int, told: list[Delivery] = told, databases: list[Database] = databases) -> str:
+        def store(
+            number: int,
+            told: list[Delivery] = told,
+            databases: list[Database] = databases,
+            met: threading.Barrier = met,
+        ) -> str:
             with databases[number].transaction() as session:
                 met.wait()
                 done = inbox.store(session, Keyring(river.master, session, river.now), [told[number]], river.now)

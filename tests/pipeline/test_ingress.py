@@ -88,7 +88,12 @@ async def test_deliveries_that_come_at_once_share_a_transaction(parts: Parts, ri
 async def test_a_group_has_an_end(parts: Parts) -> None:
     sizes: list[int] = []
     store = parts.committer._store
-    parts.committer._store = lambda group: sizes.append(len(group)) or store(group)  # type: ignore[method-assign,func-returns-value]
+
+    def measured(deliveries: list[Delivery]) -> list[Stored]:
+        sizes.append(len(deliveries))
+        return store(deliveries)
+
+    parts.committer._store = measured  # type: ignore[method-assign]
     many = [delivery(happened(f"WH-{number}")) for number in range(GROUP + 10)]
     waiting = [asyncio.create_task(parts.committer.store(each)) for each in many]
     await asyncio.sleep(0)

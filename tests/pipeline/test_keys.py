@@ -1,13 +1,11 @@
 """What is sealed opens only where it belongs, the master key is guarded, and no personal data lies about in the clear."""
 
 import base64
-import logging
 import os
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import inbox
-from pipeline.keys import INDEX, TOKENS, Keyring, KeyProblem, MasterKey, Unsealable, open_master_key
-from pipeline.tables import Event, Key
+from pipeline.keys import INDEX, TOKENS, KeyProblem, Keyring, MasterKey, Unsealable, open_master_key
+from pipeline.tables import Key
 from tests.river import River, delivery, happened
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +174,7 @@ def test_the_master_key_is_made_once_and_for_us_alone(path: Path) -> None:
 
 
 def test_a_master_key_is_not_made_where_none_is_wanted(path: Path) -> None:
-    with pytest.raises(KeyProblem, match="cannot read the master key .*No such file"):
+    with pytest.raises(KeyProblem, match=r"cannot read the master key .*No such file"):
         open_master_key(path, create=False)
     assert not path.exists()
 
@@ -189,7 +187,9 @@ def test_a_master_key_that_others_may_read_is_refused(path: Path, mode: int) -> 
         open_master_key(path)
 
 
-@pytest.mark.parametrize("text", [b"", b"short", b"\xff" * 40, base64.b64encode(bytes(31)), base64.b64encode(bytes(33))])
+@pytest.mark.parametrize(
+    "text", [b"", b"short", b"\xff" * 40, base64.b64encode(bytes(31)), base64.b64encode(bytes(33))]
+)
 def test_a_file_that_is_no_master_key_is_refused(path: Path, text: bytes) -> None:
     path.parent.mkdir(mode=0o700)
     path.write_bytes(text)

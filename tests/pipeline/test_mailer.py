@@ -28,7 +28,7 @@ from pipeline.smtp import Relay
 from pipeline.subscription import Reminders
 from pipeline.tables import Key, Mail, Subscription
 from tests import role
-from tests.leash import free_port
+from tests.leash import Leashed, free_port
 from tests.pipeline.test_smtp import House, Wire
 from tests.river import River
 from tests.services import Relay as Mailbox
@@ -36,7 +36,9 @@ from tests.services import Relay as Mailbox
 ADA = "ada.whitfield@example.com"
 OPERATOR = "operator@example.com"
 VENDOR = Vendor("SMT Constructions", "https://smt.example.com", "1 Mill Lane", "#1d4e89", "SMT-CRM", "help@example.com")
-SENDER = Sender("SMT Constructions", "billing@example.com", "help@example.com", "bounces.example.com", "en_US", OPERATOR)
+SENDER = Sender(
+    "SMT Constructions", "billing@example.com", "help@example.com", "bounces.example.com", "en_US", OPERATOR
+)
 TEMPLATES = Templates(default_folder(), VENDOR, "en_US")
 
 Serve = Callable[[House], Awaitable[str]]
@@ -231,6 +233,7 @@ async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_
     owe(river)
     house = House(RCPT=["450 4.2.1 greylisted"] * 99)
     mailer, waited = make(await serve(house)), list[timedelta]()
+    row = river.rows(Mail)[0]
     while await mailer.send_due():
         row = only(river)
         if row.state == "failed":
@@ -384,7 +387,10 @@ async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, se
     house = House()
     mailer = make(await serve(house))
     await mailer.send_due()
-    assert {key: row.state for key, row in river.mails().items()} == {"receipt:SALE1": "sent", "receipt:SALE2": "failed"}
+    assert {key: row.state for key, row in river.mails().items()} == {
+        "receipt:SALE1": "sent",
+        "receipt:SALE2": "failed",
+    }
 
 
 async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve, make: Make) -> None:
@@ -518,9 +524,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back(
     assert len(house.received) == 2
 
 
-async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(
-    stream: River, serve: Serve
-) -> None:
+async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
     meet(stream)
     owe(stream)
     house = House(DOT=["hang"])
@@ -546,13 +550,11 @@ async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(
 # Death
 
 
-async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> role.Leashed:
+async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> Leashed:
     """A mailer of its own process that has handed over a mail's text and waits for the answer."""
     meet(river)
     owe(river)
-    mailer = role.start(
-        "mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more)
-    )
+    mailer = role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
     await asyncio.wait_for(house.hanging.wait(), 60)
     return mailer
 

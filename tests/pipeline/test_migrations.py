@@ -61,7 +61,9 @@ def test_the_history_ends_in_what_the_models_describe(database: Database) -> Non
 def test_the_few_rows_that_wait_have_an_index_of_their_own(database: Database) -> None:
     """Alembic compares the names of partial indexes, not their conditions."""
     migrations.upgrade(database)
-    where = "SELECT name, sql FROM sqlite_master" if database.is_sqlite else "SELECT indexname, indexdef FROM pg_indexes"
+    where = (
+        "SELECT name, sql FROM sqlite_master" if database.is_sqlite else "SELECT indexname, indexdef FROM pg_indexes"
+    )
     with database.reading() as session:
         found = {name: str(definition) for name, definition in session.execute(text(where))}
     partial = {name.rpartition(".")[2]: " WHERE " in definition for name, definition in found.items()}

@@ -196,9 +196,7 @@ def test_what_paypal_refuses_for_another_reason_is_not_asked_again(river: River)
 # The event that asked
 
 
-def test_an_event_waits_for_its_answer_and_is_handled_after_it(
-    river: River, world: World, paypal: PayPal
-) -> None:
+def test_an_event_waits_for_its_answer_and_is_handled_after_it(river: River, world: World, paypal: PayPal) -> None:
     """A refund from PayPal's dashboard does not say of which sale it is: PayPal is asked."""
     told = stories.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), tell_sale=False)
     for each in told:
@@ -264,12 +262,13 @@ def test_an_answer_that_does_not_help_is_not_asked_for_for_ever(river: River) ->
 
     worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": useless}, may_read=True)
     river.store(delivery(happened()))
-    began = river.now
+    began, row = river.now, river.event("WH-1")
     for _ in range(100):
         worker.handle([*due(river), *ask(river, oracle)])
-        if (row := river.event("WH-1")).state == "parked":
+        row = river.event("WH-1")
+        if row.state == "parked":
             break
-        river.clock.move_to(min(each.due_at for each in (row, *river.rows(Question)) if each.due_at))
+        river.clock.move_to(min(at for at in (row.due_at, *(each.due_at for each in river.rows(Question))) if at))
     assert row.state == "parked"
     assert river.now - began < timedelta(days=1)
     assert row.reason
@@ -284,7 +283,9 @@ def test_an_event_that_looks_again_before_its_answer_has_been_handled_is_not_giv
         if not known:
             raise Read("sale", "SALE1")
 
-    worker = river.worker({"TEST.HAPPENED": handle, "READ.SALE": lambda event, books: known.append("SALE1")}, may_read=True)
+    worker = river.worker(
+        {"TEST.HAPPENED": handle, "READ.SALE": lambda event, books: known.append("SALE1")}, may_read=True
+    )
     river.store(delivery(happened()))
     worker.handle(["WH-1"])
     [answer] = ask(river, Oracle({"id": "SALE1"}))

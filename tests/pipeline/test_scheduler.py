@@ -1,9 +1,11 @@
 """What is due: events nobody published, mails of the dead, renewal reminders, and word to the operator."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -72,10 +74,15 @@ def test_what_a_broker_that_is_away_did_not_take_is_published_later(river: River
 
 
 def test_each_job_runs_at_its_own_pace(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: dict[str, int] = {}
+    ran: Counter[str] = Counter()
+
+    def count(name: str) -> int:
+        ran[name] += 1
+        return 1
+
     jobs = scheduler(brook)
     for job in jobs.jobs:
-        object.__setattr__(job, "run", lambda name=job.name: ran.update({name: ran.get(name, 0) + 1}) or 1)
+        object.__setattr__(job, "run", partial(count, job.name))
     for _ in range(121):
         jobs.run_due()
         brook.clock.advance(timedelta(seconds=1))
@@ -92,13 +99,17 @@ def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: E
     jobs, ran = scheduler(brook), list[str]()
     first, *others = jobs.jobs
 
+    def note(name: str) -> int:
+        ran.append(name)
+        return 0
+
     def fail() -> int:
         ran.append(first.name)
         raise error
 
     object.__setattr__(first, "run", fail)
     for job in others:
-        object.__setattr__(job, "run", lambda name=job.name: ran.append(name) or 0)
+        object.__setattr__(job, "run", partial(note, job.name))
     with capture_logs() as logs:
         jobs.run_due()
         brook.clock.advance(first.every)

@@ -99,7 +99,10 @@ def test_another_body_under_a_known_id_is_answered_200_and_parked(door: httpx.Cl
         (orjson.dumps(happened(kind="NOBODY.KNOWS.THIS")), "received"),
         (orjson.dumps(happened(create_time="2026-99-99T99:99:99Z")), "received"),
         (orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource="no object")), "received"),
-        (orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource={"id": "S1", "create_time": "soon"})), "received"),
+        (
+            orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource={"id": "S1", "create_time": "soon"})),
+            "received",
+        ),
     ],
     ids=["no JSON", "nothing", "a list", "no id", "unknown type", "no such time", "no resource", "unreadable time"],
 )
@@ -229,10 +232,8 @@ def test_a_transmission_that_signed_another_body_is_403(door: httpx.Client, broo
 
 @pytest.mark.parametrize("accept", [True, False])
 def test_paypals_simulator_is_let_in_only_behind_its_switch(brook: River, accept: bool) -> None:
-    ours = {} if accept else {"paypal_webhook_id": WEBHOOK_ID}
-    parts = make_parts(
-        brook.url, brook.folder, brook.clock, **{"paypal_webhook_id": (), "paypal_accept_simulator": accept, **ours}
-    )
+    ours = () if accept else WEBHOOK_ID
+    parts = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id=ours, paypal_accept_simulator=accept)
     with open_door(parts) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY, "WEBHOOK_ID"))
     if accept:
@@ -438,7 +439,7 @@ def with_the_same_crc(body: bytes, model: bytes) -> bytes:
             if top not in basis:
                 basis[top] = column, mask
                 break
-            column, mask = column ^ basis[top][0], mask ^ basis[top][1]
+            column, mask = column ^ basis[top][0], mask ^ basis[top][1]  # noqa: PLW2901 - elimination works in place
     while left:
         column, mask = basis[left.bit_length()]
         left, chosen = left ^ column, chosen ^ mask

@@ -93,7 +93,10 @@ def test_what_is_done_already_or_unknown_is_passed_over(river: River) -> None:
 
 def test_a_type_without_a_handler_is_ignored_and_visible(river: River) -> None:
     river.worker(HANDLERS).handle(store(river, "TEST.NOBODY"))
-    assert (river.event("WH-000").state, river.event("WH-000").reason) == ("ignored", "no handler for this type of event")
+    assert (river.event("WH-000").state, river.event("WH-000").reason) == (
+        "ignored",
+        "no handler for this type of event",
+    )
 
 
 def test_a_handler_gets_what_the_body_said(river: River) -> None:
@@ -115,7 +118,12 @@ def test_a_handler_gets_what_the_body_said(river: River) -> None:
 
 def test_a_batch_is_handled_in_paypals_order(river: River) -> None:
     seen: list[str] = []
-    times = {"WH-0": "2026-03-01T11:00:02Z", "WH-1": "2026-03-01T11:00:01Z", "WH-2": "never", "WH-3": "2026-02-01T00:00:00Z"}
+    times = {
+        "WH-0": "2026-03-01T11:00:02Z",
+        "WH-1": "2026-03-01T11:00:01Z",
+        "WH-2": "never",
+        "WH-3": "2026-02-01T00:00:00Z",
+    }
     river.store(*[delivery(happened(name, create_time=time)) for name, time in times.items()])
     river.worker({"TEST.HAPPENED": lambda event, books: seen.append(event.id)}).handle(list(times))
     assert seen == ["WH-3", "WH-1", "WH-0", "WH-2"]
@@ -191,7 +199,9 @@ def test_the_wrong_master_key_is_no_events_fault(river: River) -> None:
 
 def test_an_effect_that_the_database_refuses_harms_nobody_else(river: River) -> None:
     def twice(event: Event, books: Books) -> None:
-        books._session.add_all([Customer(id=event.id, created_at=books.now), Customer(id=event.id, created_at=books.now)])
+        books._session.add_all(
+            [Customer(id=event.id, created_at=books.now), Customer(id=event.id, created_at=books.now)]
+        )
 
     names = store(river, "TEST.GOOD", "TEST.TWICE", "TEST.GOOD")
     river.worker({**HANDLERS, "TEST.TWICE": twice}).handle(names)
