@@ -16,7 +16,7 @@ READY := $(VENV)/.ready-$(VERSION)
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --progress-bar off -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sure lock bench
+.PHONY: help setup demo test check sure bench chaos lock
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -41,6 +41,9 @@ sure: check test ## check and test: what must be green before a commit
 
 bench: setup ## measure; QUICK=1 takes less care and less time
 	@$(PY) -m benchmarks $(if $(QUICK),--quick)
+
+chaos: setup ## kill, cut and fill up what it runs on, by seed, and look for losses; ARGS='--seeds 20'
+	@$(PY) tests/chaos/__main__.py $(ARGS)
 
 lock: ## choose the newest versions and write both lock files
 	@$(PYTHON) -m venv .venv-lock

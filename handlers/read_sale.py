@@ -1,4 +1,4 @@
-"""PayPal's answer to our question about a sale. Here, without an event's name, state and hold together say how it is."""
+"""PayPal's answer to our question about a sale. Without an event's name, state and hold together say how it is."""
 
 from pipeline import notices, payment
 from pipeline.books import Books

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, reads, register
+from pipeline.clock import read_time
 from pipeline.database import insert_new
 from pipeline.event import Event, ReadKind, TryLater
 from pipeline.keys import INDEX, Keyring
@@ -158,7 +159,10 @@ class Books:
         self._keyring.fetch([INDEX, *subscriptions])
 
     def _is_news(self, told: Mapping[str, Any]) -> bool:
-        return bool(register.value(self._plans[told["plan"]].known, "terms") != told.get("terms"))
+        """Whether what is told of a plan changes what one cycle of it is."""
+        known, at = self._plans[told["plan"]].known, read_time(told.get("at"))
+        merged = known if at is None else register.merge(known, at, {"terms": told.get("terms")})
+        return bool(register.value(known, "terms") != register.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
         on_plan = select(Subscription.id).where(Subscription.plan_id.in_(plans))

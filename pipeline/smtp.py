@@ -10,15 +10,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
 from aiosmtplib.protocol import SMTPProtocol
 
 from pipeline.message import ascii_address, needs_smtputf8, strip_controls, valid_address
+from pipeline.route import Route, read_url
 
 MOST_USES = 100  # mails over one connection before it is renewed; relays end long ones themselves
 IDLE_SECONDS = 30.0  # after this a kept connection is asked whether it lives before a mail is trusted to it
@@ -26,15 +25,10 @@ GOODBYE_SECONDS = 5.0  # how long a closing connection may take over its QUIT
 LONGEST_REPLY = 400  # characters of the relay's answer that are kept
 NAME_IN_EHLO = "[127.0.0.1]"  # RFC 5321 section 4.1.4; asking DNS for our own name would tell others we are here
 GO_ON = {b"MAIL": (250,), b"RCPT": (250, 251), b"DATA": (354,)}  # RFC 5321 section 4.3.2
-PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 Outcome = Literal["sent", "later", "failed", "doubt"]
 Allowed = Callable[[], Awaitable[bool]]  # whether a mail may still be sent
 log = structlog.get_logger(__name__)
-
-
-class SmtpConfigError(ValueError):
-    """The relay's URL cannot be used. Says what to write instead; never quotes a password."""
 
 
 class RelayUnreachable(Exception):
@@ -54,25 +48,13 @@ class Reply:
     data_began: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where the relay is and how to speak to it; read from a URL by `read_url`."""
-
-    host: str
-    port: int
-    use_tls: bool
-    start_tls: bool
-    username: str | None
-    password: str | None
-
-
 class Relay:
     """Sends mail through one relay over at most `connections` connections. For one event loop; many send at once."""
 
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float = 30, final_timeout_seconds: float = 600
     ) -> None:
-        """`url` as for `read_url`. Raises SmtpConfigError.
+        """`url` as for `read_url`. Raises its SmtpConfigError.
 
         The final timeout is for the answer after the mail's text: RFC 5321 section 4.5.3.2.6 asks for ten minutes,
         because giving up early makes duplicates.
@@ -164,50 +146,6 @@ class Relay:
         connection = _Connection(self._route, self._timeout, self._final_timeout)
         await connection.open()
         return connection
-
-
-def read_url(url: str) -> Route:
-    """Read `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
-
-    Plain `smtp://` is for this machine. For a relay by name on a private network, as between containers, say so with
-    `?tls=off`; a password never goes out in the clear. Raises SmtpConfigError.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port, options = parts.hostname or "", parts.port, parse_qs(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise SmtpConfigError("SMT_SMTP_URL cannot be read; write smtp://host:port") from None
-    if parts.scheme not in PORTS or not host or parts.path not in ("", "/") or port == 0:
-        raise SmtpConfigError("SMT_SMTP_URL must be smtp://, smtp+starttls:// or smtps:// with a host and no path")
-    if options not in ({}, {"tls": ["off"]}) or (options and parts.scheme != "smtp"):
-        raise SmtpConfigError("SMT_SMTP_URL knows one option, ?tls=off, and only on smtp://")
-    if parts.scheme == "smtp" and not _on_this_machine(host):
-        _refuse_open_way(host, private=bool(options), password=parts.password is not None)
-    return Route(
-        host=host,
-        port=port or PORTS[parts.scheme],
-        use_tls=parts.scheme == "smtps",
-        start_tls=parts.scheme == "smtp+starttls",
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password is not None else None,
-    )
-
-
-def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
-    if password:
-        raise SmtpConfigError(f"SMT_SMTP_URL would send a password in the clear to {host}; use smtp+starttls://")
-    if not private:
-        raise SmtpConfigError(
-            f"SMT_SMTP_URL would send mail in the clear to {host}; use smtp+starttls:// or smtps://, "
-            "or add ?tls=off if it stands on a private network"
-        )
-
-
-def _on_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Ids of events in; for each its handler, in one transaction with its effects; done, later or parked.
 
-A batch shares one transaction. If one event of it fails, the batch is rolled back and each is done alone, so a bad
-event never takes its neighbours with it. The queue is acknowledged only after all of that is committed.
+A batch shares one transaction. If one event of it fails, the batch is rolled back and redone, that event alone and its
+neighbours together, so a bad event never takes its neighbours with it. The queue is acknowledged only after all of that
+is committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,14 @@ class Tally:
     mails: list[str] = field(default_factory=list)
 
 
+class _Stumble(Exception):
+    """One event of a batch did not get through: which, and what its handler raised."""
+
+    def __init__(self, event_id: str, cause: Exception) -> None:
+        super().__init__(event_id)
+        self.event_id, self.cause = event_id, cause
+
+
 class Worker:
     """Handles events. It is given the handlers, and knows none of them."""
 
@@ -77,14 +86,22 @@ class Worker:
         except StoreDown:
             raise
         except Exception as error:  # noqa: BLE001 - a handler may fail in any way, and must not stop the others
-            if len(ids) > 1:
-                for id in ids:
-                    self._handle_batch([id])
-            else:
-                self._set_aside(ids[0], error)
+            self._redo(ids, error)
             return
         if tally.mails:
             self._on_mail(tally.mails)
+
+    def _redo(self, ids: Sequence[str], error: Exception) -> None:
+        """The event that failed alone and its neighbours together; each alone where nobody can tell which it was."""
+        event_id, cause = (error.event_id, error.cause) if isinstance(error, _Stumble) else (None, error)
+        if len(ids) == 1:
+            self._set_aside(ids[0], cause)
+        elif event_id is not None:
+            self._handle_batch([event_id])
+            self._handle_batch([id for id in ids if id != event_id])
+        else:
+            for id in ids:
+                self._handle_batch([id])
 
     def _together(self, session: Session, ids: Sequence[str]) -> Tally:
         now = self._clock.now()
@@ -103,7 +120,12 @@ class Worker:
         events = [inbox.open_event(row, keyring) for row in rows]
         books = Books(session, keyring, self._clock.now(), self._reminders, events)
         for event in sorted(events, key=_by_time):
-            self._handlers[event.type](event, books)
+            try:
+                self._handlers[event.type](event, books)
+            except StoreDown:
+                raise
+            except Exception as error:
+                raise _Stumble(event.id, error) from error
         return Tally(handled=[event.id for event in events], mails=books.close())
 
     def _set_aside(self, id: str, error: Exception) -> None:

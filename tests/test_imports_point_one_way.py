@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "evidence": "outbox",
     "render": "message",
     "message": "",
-    "smtp": "message",
+    "smtp": "message route",
+    "route": "",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",

@@ -22,8 +22,9 @@ from pipeline.keys import KeyProblem, open_master_key
 from pipeline.paypal.certificates import Anchors, judge_validity, read_leaf
 from pipeline.paypal.errors import Refused, Rejected, Unavailable
 from pipeline.render import RenderError
+from pipeline.route import SmtpConfigError
 from pipeline.settings import SettingsError
-from pipeline.smtp import Relay, RelayUnreachable, SmtpConfigError
+from pipeline.smtp import Relay, RelayUnreachable
 from pipeline.tables import Event, Key, Mail
 
 DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's: more and news looks old or early

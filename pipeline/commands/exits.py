@@ -14,7 +14,7 @@ from pipeline.commands.call import Wrong
 ASKED_WRONGLY = (
     ("pipeline.settings", "SettingsError"),
     ("pipeline.keys", "KeyProblem"),
-    ("pipeline.smtp", "SmtpConfigError"),
+    ("pipeline.route", "SmtpConfigError"),
     ("pipeline.message", "BadEnvelope"),
     ("pipeline.paypal.errors", "Malformed"),
 )

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from pipeline import smtp
-from pipeline.smtp import Relay, RelayUnreachable, Reply, SmtpConfigError, read_url
+from pipeline.route import SmtpConfigError, read_url
+from pipeline.smtp import Relay, RelayUnreachable, Reply
 from tests.services import Relay as PrivateRelay
 
 MAIL = b"Subject: x\r\n\r\n.\r\n..two\r\nlast\r\n"
