@@ -22,7 +22,8 @@
       render    7  template + facts -> subject, text, html
       message      ... -> the finished bytes, proved
       mailer    8  claim -> render -> smtp -> settle
-      smtp      9  the way to the relay
+      smtp      9  the way to the relay (its URL: route)
+      evidence     what became of a mail in doubt, by the relay's own log
 
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)
