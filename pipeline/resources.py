@@ -240,24 +240,31 @@ def _plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) ->
 
 def _terms(plan: Any) -> Facts | None:
     """Interval and price of the regular cycle of a v2 plan."""
-    cycles = plan.get("billing_cycles") if isinstance(plan, dict) else None
-    regular = [c for c in cycles or [] if isinstance(c, dict) and c.get("tenure_type") == "REGULAR"]
-    if not isinstance(cycles, list) or not regular:
+    regular = _regular(plan, "billing_cycles", "tenure_type")
+    if regular is None:
         return None
-    read = Reading(regular[0])
+    read = Reading(regular)
     unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
     if unit not in UNITS or count > LONGEST:
         return None
     return {"unit": unit, "count": count, "price": read.money("pricing_scheme", "fixed_price")}
 
 
+def _regular(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
+    """The regular one among a plan's cycles."""
+    told = plan.get(cycles) if isinstance(plan, dict) else None
+    for cycle in told if isinstance(told, list) else []:
+        if isinstance(cycle, dict) and cycle.get(kind) == "REGULAR":
+            return cycle
+    return None
+
+
 def _old_terms(plan: Any, currency: str | None) -> Facts | None:
     """Interval and price of the regular definition of a v1 plan."""
-    definitions = plan.get("payment_definitions") if isinstance(plan, dict) else None
-    regular = [d for d in definitions or [] if isinstance(d, dict) and d.get("type") == "REGULAR"]
-    if not isinstance(definitions, list) or not regular:
+    regular = _regular(plan, "payment_definitions", "type")
+    if regular is None:
         return None
-    read = Reading(regular[0])
+    read = Reading(regular)
     unit, count = UNITS.get((read.text("frequency") or "").upper()), read.number("frequency_interval") or 1
     if unit is None or count > LONGEST:
         return None

@@ -28,6 +28,11 @@ def test_the_customer_is_told_with_the_balance(teller: Teller) -> None:
     }
 
 
+def test_a_next_date_told_while_a_charge_is_unpaid_buys_no_time(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED), sample(SUSPENDED, {"billing_info.next_billing_time": "2026-05-24T10:00:00Z"}))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+
+
 def test_suspended_by_the_buyer_there_is_no_balance_to_tell(teller: Teller) -> None:
     quiet = {"billing_info.failed_payments_count": 0, "billing_info.outstanding_balance.value": "0.0"}
     teller.hear(sample(ACTIVATED), sample(SUSPENDED, quiet))

@@ -40,6 +40,12 @@ def test_a_free_trial_told_as_due_today_is_asked_about_again(tellers: Callable[.
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
+def test_a_failure_that_was_paid_since_leaves_the_next_date_paid(teller: Teller) -> None:
+    failed = {"time": "2026-02-20T13:06:00Z", "amount": {"currency_code": "USD", "value": "499.0"}}
+    teller.hear(sample(READ, {"billing_info.last_failed_payment": failed}))
+    assert teller.subscription(BOB).paid_through == at("2027-02-20T10:00Z")
+
+
 def test_it_says_nothing_new_of_what_is_known_better(teller: Teller) -> None:
     old = sample(ACTIVATED)["resource"]
     teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(READ, old))

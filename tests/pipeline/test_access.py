@@ -91,6 +91,7 @@ def test_before_paypal_told_a_date_the_payment_begins_the_period() -> None:
     ([FIRST, paid("2026-03-06T11:13Z")], "2026-04-01T10:00Z"),  # collected at the second try
     ([FIRST, paid("2026-04-01T11:13Z", 5800)], "2026-05-01T10:00Z"),  # the failed month with the next
     ([FIRST, paid("2026-04-20T11:13Z")], "2026-05-20T11:13Z"),  # after a pause it begins anew
+    ([FIRST, paid("2026-04-01T09:30Z")], "2026-05-01T09:30Z"),  # a little early after a pause, too
     ([FIRST, paid("2026-03-01T11:13Z"), paid("2026-04-01T11:13Z")], "2026-05-01T10:00Z"),
 ])  # fmt: skip
 def test_what_is_paid_since_moves_it_on(payments: list[Paid], until: str) -> None:
@@ -114,6 +115,14 @@ def test_what_is_paid_since_moves_it_on(payments: list[Paid], until: str) -> Non
 ])  # fmt: skip
 def test_what_is_given_back_takes_its_own_period_back(payments: list[Paid], until: str) -> None:
     assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
+
+
+@pytest.mark.parametrize("fee", [
+    paid("2026-02-24T09:16Z"), paid("2026-02-24T10:30Z"), paid("2026-02-24T10:30Z", back="2026-02-25T10:00Z"),
+])  # fmt: skip
+def test_a_set_up_fee_paid_on_the_day_that_a_trial_is_said_to_end_buys_and_takes_nothing(fee: Paid) -> None:
+    lagging = Vouched(at("2026-02-24T10:00Z"), at("2026-02-24T10:31Z"))
+    assert paid_through(lagging, MONTHLY, [fee]) == lagging.until
 
 
 def test_without_a_plan_paypals_date_stands_and_a_later_refund_ends_it() -> None:

@@ -10,12 +10,14 @@ from datetime import timedelta
 import orjson
 import pytest
 from sqlalchemy import event as listening
+from sqlalchemy import text
 
 from pipeline import inbox
 from pipeline.database import Database
 from pipeline.inbox import GRACE, Delivery
 from pipeline.keys import Keyring
 from pipeline.tables import Event, Key, Redelivery
+from tests.leash import until
 from tests.river import River, delivery, happened
 
 ONE = happened("WH-1")
@@ -154,6 +156,28 @@ def test_the_same_events_at_once_are_stored_once(river: River, kind: str) -> Non
     assert river.count(Event) == 20
     for database in databases:
         database.close()
+
+
+def test_two_groups_with_the_same_events_in_opposite_order_never_wait_for_each_other_in_a_circle(
+    stream: River,
+) -> None:
+    """As two web processes may have them. Both are made to stop in the middle of their rows, and then let go on."""
+    about = {"resource": {"id": "I-ADA", "status": "ACTIVE"}}
+    told = [delivery(happened(name, "BILLING.SUBSCRIPTION.UPDATED", **about), f"T-{name}") for name in "AMZ"]
+    stream.store(delivery(happened("FIRST", "BILLING.SUBSCRIPTION.UPDATED", **about)))  # their key is there already
+    with ThreadPoolExecutor(2) as pool:
+        with stream.database.transaction() as middle:
+            inbox.store(middle, stream.keyring(middle), [told[1]], stream.now)
+            storing = [pool.submit(stream.store, *told), pool.submit(stream.store, *told[::-1])]
+            until(lambda: waiting(stream) == 2, 20, "both wait")
+            middle.rollback()
+        outcomes = [[item.outcome for item in each.result()] for each in storing]
+    assert sorted(outcomes) == [["duplicate"] * 3, ["stored"] * 3]
+
+
+def waiting(river: River) -> int:
+    with river.database.reading() as session:
+        return session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
 
 
 def test_an_order_of_keys_that_two_groups_make_at_once_does_not_make_them_wait_for_each_other(stream: River) -> None:
