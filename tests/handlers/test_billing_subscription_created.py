@@ -32,6 +32,12 @@ def test_after_activated_it_takes_nothing_back(teller: Teller) -> None:
     assert teller.owed() == ["account_setup"]
 
 
+def test_a_resource_that_is_further_than_the_events_name_is_believed_and_told(teller: Teller) -> None:
+    teller.hear(sample(CREATED, sample(ACTIVATED)["resource"]))
+    assert teller.subscription(ALICE).status == "ACTIVE"
+    assert teller.owed() == ["account_setup"]
+
+
 def test_told_twice_it_is_once(teller: Teller) -> None:
     teller.hear(sample(CREATED), sample(CREATED))
     assert teller.states() == ["handled"]

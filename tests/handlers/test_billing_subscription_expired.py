@@ -25,6 +25,12 @@ def test_of_two_ends_at_one_time_cancelled_counts(teller: Teller) -> None:
     assert teller.subscription(CHARLIE).status == "CANCELLED"
 
 
+def test_where_the_resource_tells_of_another_end_the_customer_is_told_that(teller: Teller) -> None:
+    teller.hear(sample(EXPIRED, {"status": "CANCELLED"}))
+    assert teller.subscription(CHARLIE).status == "CANCELLED"
+    assert teller.owed() == ["subscription_cancelled"]
+
+
 def test_told_twice_it_is_once_also_under_another_id(teller: Teller) -> None:
     teller.hear(sample(EXPIRED), sample(EXPIRED), renamed(sample(EXPIRED)))
     assert teller.moves() == [(None, "EXPIRED")]

@@ -35,6 +35,14 @@ def test_where_it_alone_says_whose_it_is_the_receipt_comes_with_it(teller: Telle
     assert teller.owed() == ["receipt"]
 
 
+def test_the_reason_it_was_pending_is_not_why_it_was_refused(teller: Teller) -> None:
+    denied = sample("PAYMENT.SALE.DENIED")["resource"]
+    pending = denied | {"state": "pending", "reason_code": "ECHECK", "update_time": "2026-02-21T10:32:11Z"}
+    teller.hear(sample("PAYMENT.SALE.DENIED", {"billing_agreement_id": None}), sample(PENDING, pending))
+    mail = teller.mail("payment_failed")
+    assert (mail.facts["reason"], mail.facts["failed_at"]) == (None, "2026-02-27T14:47:50Z")
+
+
 def test_told_twice_it_is_once(teller: Teller) -> None:
     teller.hear(sample(PENDING), sample(PENDING))
     assert (teller.states(), list(teller.payments())) == (["handled"], [SALE])

@@ -19,6 +19,14 @@ def test_nobody_is_written_to_before_paypal_announced_it(teller: Teller) -> None
     assert teller.owed() == ["receipt", "refund_receipt"]
 
 
+def test_where_it_tells_that_a_pending_refund_is_done_the_customer_is_told(teller: Teller) -> None:
+    pending = {"state": "pending", "update_time": "2026-02-28T07:51:10Z", "links": None}
+    teller.hear(sample("READ.SALE"), sample("PAYMENT.SALE.REFUNDED", sample(READ)["resource"] | pending))
+    assert teller.owed() == ["receipt"]
+    teller.hear(sample(READ))
+    assert teller.owed() == ["receipt", "refund_receipt"]
+
+
 def test_of_a_stranger_it_waits_for_the_sale(teller: Teller) -> None:
     teller.hear(sample(READ))
     assert teller.payments()[SALE].status is None

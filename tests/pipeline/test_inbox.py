@@ -177,7 +177,7 @@ def test_two_groups_with_the_same_events_in_opposite_order_never_wait_for_each_o
 
 def waiting(river: River) -> int:
     with river.database.reading() as session:
-        return session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
+        return int(session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
 
 
 def test_an_order_of_keys_that_two_groups_make_at_once_does_not_make_them_wait_for_each_other(stream: River) -> None:

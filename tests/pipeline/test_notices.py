@@ -60,6 +60,21 @@ def test_what_was_overtaken_is_withheld_and_says_by_what(brook: River, news: lis
     assert str(withheld.reason).startswith("overtaken: the subscription is ")
 
 
+def test_of_two_suspensions_told_the_wrong_way_round_only_the_present_one_is_news(brook: River) -> None:
+    teller = Teller(brook)
+    later = {"status_update_time": "2026-04-05T10:41:50Z", "update_time": "2026-04-05T10:41:50Z"}
+    teller.hear(sample(SUSPENDED, later), sample(SUSPENDED))
+    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["withheld", "owed"]
+
+
+def test_money_released_weeks_later_is_news_when_paypal_tells_it(brook: River) -> None:
+    teller = Teller(brook)
+    held = sample(COMPLETED, {"payment_hold_status": "HELD"})["resource"]
+    teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", held))
+    teller.hear(sample(COMPLETED, {"payment_hold_status": "RELEASED"}, at="2026-03-17T09:16:40Z"))
+    assert teller.mail("receipt").state == "owed"
+
+
 def test_what_paypal_did_with_money_is_told_however_late_other_news_came_first(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(CANCELLED), sample(REFUNDED), at="2026-02-28T12:00:00Z")

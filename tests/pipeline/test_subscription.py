@@ -70,16 +70,28 @@ def test_what_has_ended_never_lives_again() -> None:
 # -- the row
 
 
+def agreement(day: int, kind: str, state: str, **details: str) -> dict[str, object]:
+    """News of Bob's old billing agreement; its time is the event's."""
+    definition = {"type": "REGULAR", "frequency": "Month", "frequency_interval": "1", "amount": {"value": "10.00"}}
+    resource = {
+        "id": BOB.subscription,
+        "state": state,
+        "plan": {"curr_code": "USD", "payment_definitions": [definition]},
+        "payer": {"payer_info": {"email": BOB.email, "first_name": "Bob", "payer_id": BOB.payer_id}},
+        "agreement_details": {"failed_payment_count": "0", **details},
+    }
+    envelope = {"id": f"WH-{day}", "event_type": kind, "create_time": f"2026-03-{day:02}T10:00:00Z"}
+    return {**envelope, "resource": resource}
+
+
 def test_old_agreements_live_the_same_life(brook: River) -> None:
     teller = Teller(brook)
-    definition = {"type": "REGULAR", "frequency": "Month", "frequency_interval": "1", "amount": {"value": "10.00"}}
-    payer = {"payer_info": {"email": BOB.email, "first_name": "Bob", "payer_id": BOB.payer_id}}
-    for day, kind, state in ((1, ACTIVATED, "Active"), (20, SUSPENDED, "Suspended"), (25, CANCELLED, "Cancelled")):
-        details = {"failed_payment_count": "0", **({"next_billing_date": "2026-04-01T10:00:00Z"} if day == 1 else {})}
-        plan = {"curr_code": "USD", "payment_definitions": [definition]}
-        resource = {"id": BOB.subscription, "state": state, "payer": payer, "agreement_details": details, "plan": plan}
-        envelope = {"id": f"WH-{day}", "event_type": kind, "create_time": f"2026-03-{day:02}T10:00:00Z"}
-        teller.hear({**envelope, "resource": resource})
+    teller.hear(
+        agreement(1, ACTIVATED, "Active", next_billing_date="2026-04-01T10:00:00Z"),
+        agreement(20, SUSPENDED, "Suspended"),
+        agreement(21, UPDATED, "Suspended"),  # no news, so no second mail
+        agreement(25, CANCELLED, "Cancelled"),
+    )
     row = teller.subscription(BOB)
     assert (row.status, row.paid_through) == ("CANCELLED", at("2026-04-01T10:00Z"))
     assert teller.known(BOB)["email"] == BOB.email
