@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline import event as words
@@ -122,7 +123,7 @@ class Worker:
         for event in sorted(events, key=_by_time):
             try:
                 self._handlers[event.type](event, books)
-            except StoreDown:
+            except (StoreDown, SQLAlchemyError):  # the database's word: `transaction` knows what it means
                 raise
             except Exception as error:
                 raise _Stumble(event.id, error) from error

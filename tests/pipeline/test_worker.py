@@ -20,6 +20,7 @@ from pipeline.event import Event, Handler, Park, Read, TryLater
 from pipeline.keys import KeyProblem, MasterKey
 from pipeline.subscription import Reminders
 from pipeline.tables import Change, Customer, Key, Mail
+from pipeline.tables import Event as Row
 from pipeline.tables import Read as Question
 from pipeline.worker import BATCH, DELAYS, Worker, serve
 from tests import role
@@ -304,8 +305,9 @@ def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:
         serve(worker, inlet, stop)
 
 
+@pytest.mark.parametrize("noticed", ["by the handler", "later"])
 def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_comes_again(
-    stream: River, broker: Broker
+    stream: River, broker: Broker, noticed: str
 ) -> None:
     cuts = [1]
 
@@ -317,6 +319,8 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
             own = books._session.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with stream.database.transaction() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
+            if noticed == "by the handler":
+                books._session.execute(text("SELECT 1"))
 
     names = store(stream, *["TEST.GOOD"] * 5, "TEST.CUT", *["TEST.GOOD"] * 4)
     put(broker, names)
@@ -326,6 +330,7 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
         )
     assert [line["event"] for line in logs] == ["store_down"]
     assert effects(stream) == names
+    assert {row.attempts for row in stream.rows(Row)} == {0}, "it is no fault of any event"
 
 
 def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> None:
