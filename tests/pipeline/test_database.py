@@ -188,7 +188,7 @@ def test_a_transaction_whose_connection_is_cut_is_down_and_the_next_one_works(st
 def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: River) -> None:
     for name in ("ada", "bea"):
         stream.set(customer(name))
-    locked, outcomes = threading.Barrier(2), []
+    locked, outcomes = threading.Barrier(2, timeout=30), []
 
     def lock(first: str, second: str) -> None:
         try:

@@ -138,12 +138,11 @@ def test_extra_keys_change_nothing() -> None:
 
 # -- never raises
 
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
-    | st.sampled_from(["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "1e9", "I-" + "9" * 60, {}, []]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
+# What may stand in any place instead of what belongs there: every type, and what is no time, amount, count or id.
+JUNK: list[Any] = [
+    None, True, 0, -(2**63), 2**64 - 1, 0.5, "", "\x00", "x" * 300, "9999-12-31T23:59:59-12:00", "REGULAR", "I-" + "9" * 60,
+    [], {}, ["REGULAR"], [[]], [None], [{}], {"": {}}, {"value": [], "total": {}, "currency": 1},
+]  # fmt: skip
 
 
 @given(st.binary(max_size=400))
@@ -152,16 +151,17 @@ def test_no_bytes_ever_raise(body: bytes) -> None:
     assert split(body).body_sha256
 
 
-@given(kind=st.sampled_from(kinds()), data=st.data())
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_no_shape_ever_raises_whatever_stands_in_any_place(kind: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("kind", kinds())
+def test_no_shape_ever_raises_whatever_stands_in_any_place(kind: str) -> None:
     event = copy.deepcopy(sample(kind))
-    for _ in range(data.draw(st.integers(1, 3))):
-        holder, key = data.draw(st.sampled_from(list(places(event))))
-        holder[key] = data.draw(junk)
-    found = taken_apart(event)
-    assert orjson.loads(orjson.dumps(found.facts)) == found.facts
-    assert all(found.person.values())
+    for holder, key in places(event):
+        kept = holder[key]
+        for junk in JUNK:
+            holder[key] = junk
+            found = taken_apart(event)
+            assert orjson.loads(orjson.dumps(found.facts)) == found.facts
+            assert all(found.person.values())
+        holder[key] = kept
 
 
 def places(value: Any) -> Any:

@@ -141,7 +141,7 @@ def test_the_same_events_at_once_are_stored_once(river: River, kind: str) -> Non
     ]
     river.store(delivery(happened("WH-00", "BILLING.SUBSCRIPTION.UPDATED", **about), "T-0"))  # its key is there already
     databases = [river.database if kind == "threads" else Database(river.url) for _ in range(4)]
-    met = threading.Barrier(4)
+    met = threading.Barrier(4, timeout=30)
 
     def store(number: int) -> list[str]:
         order = told if number % 2 else told[::-1]
@@ -184,7 +184,7 @@ def test_an_order_of_keys_that_two_groups_make_at_once_does_not_make_them_wait_f
     """Keys are made for labels in their order, whatever the order of the events."""
     for turn in range(10):
         told = [delivery(happened(f"WH-{turn}-{number}"), f"T-{turn}-{number}") for number in range(30)]
-        met = threading.Barrier(2)
+        met = threading.Barrier(2, timeout=30)
 
         def store(order: Sequence[Delivery], met: threading.Barrier = met) -> None:
             met.wait()
@@ -277,7 +277,7 @@ def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river
     for turn in range(5):
         told = [delivery(happened(f"WH-{turn}-{number}"), f"T-{turn}") for number in range(2)]
         databases = [Database(river.url) for _ in told]
-        met = threading.Barrier(2)
+        met = threading.Barrier(2, timeout=30)
 
         def store(
             number: int,

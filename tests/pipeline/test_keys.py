@@ -142,7 +142,7 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
 
 
 def test_many_transactions_that_make_one_key_at_once_agree(river: River) -> None:
-    met = threading.Barrier(4)
+    met = threading.Barrier(4, timeout=30)
 
     def make(number: int) -> bytes:
         met.wait()
@@ -254,7 +254,7 @@ def test_processes_and_threads_that_make_it_at_once_agree(path: Path) -> None:
 
 
 def test_threads_that_make_it_at_once_agree(path: Path) -> None:
-    met = threading.Barrier(8)
+    met = threading.Barrier(8, timeout=30)
 
     def make(_: int) -> str:
         met.wait()

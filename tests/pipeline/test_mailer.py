@@ -393,6 +393,23 @@ async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, se
     }
 
 
+async def test_a_template_that_fails_in_a_way_of_its_own_fails_its_mail_and_quotes_nobody(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(ADA)
+
+    mailer = make(await serve(House()))
+    monkeypatch.setattr(TEMPLATES, "render", fail)
+    with capture_logs() as logs:
+        await mailer.send_due()
+    assert (only(river).state, only(river).reason) == ("failed", "a fault of ours: RuntimeError")
+    assert ADA not in str(logs)
+
+
 async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve, make: Make) -> None:
     """The mailer ends, its supervisor sees it, and nothing is failed."""
     meet(river)

@@ -57,7 +57,7 @@ def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> No
 
 
 def test_the_same_key_at_once_is_owed_once(river: River) -> None:
-    met = threading.Barrier(4)
+    met = threading.Barrier(4, timeout=30)
 
     def owe(_: int) -> list[str]:
         met.wait()
@@ -132,7 +132,7 @@ def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(rive
 
 def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
     river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
-    met = threading.Barrier(4)
+    met = threading.Barrier(4, timeout=30)
 
     def take(number: int) -> list[str]:
         met.wait()

@@ -180,7 +180,7 @@ def test_of_many_parked_events_the_newest_are_named_and_all_counted(river: River
 
 def test_two_schedulers_tell_the_operator_once(river: River) -> None:
     park(river, "WH-1")
-    met = threading.Barrier(2)
+    met = threading.Barrier(2, timeout=30)
 
     def tell(_: int) -> None:
         jobs = scheduler(river, operator="operator@example.com")
@@ -303,7 +303,7 @@ def test_a_reminder_for_who_has_no_address_waits(river: River) -> None:
 def test_two_schedulers_remind_once(river: River) -> None:
     life = begin(river, CLOUD)
     river.clock.move_to(due(life) - timedelta(days=3))
-    met = threading.Barrier(2)
+    met = threading.Barrier(2, timeout=30)
 
     def remind(_: int) -> None:
         met.wait()
