@@ -8,7 +8,7 @@ as columns, what those values come to.
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pipeline.database import Utc
@@ -22,7 +22,12 @@ def _partial(name: str, column: str, where: str) -> Index:
 class Base(DeclarativeBase):
     """All tables, and how Python's types are kept in them."""
 
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc(), dict[str, Any]: JSON(), bytes: LargeBinary()}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Utc(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+        bytes: LargeBinary(),
+    }
 
 
 class Key(Base):
@@ -47,6 +52,7 @@ class Event(Base):
     state: Mapped[str] = mapped_column(String(10))  # received, handled, ignored, parked
     reason: Mapped[str | None] = mapped_column(Text)
     label: Mapped[str] = mapped_column(String(100))
+    customer_id: Mapped[str | None] = mapped_column(String(40))  # whose it is, where its label is no subscription's
     facts: Mapped[dict[str, Any]]
     person: Mapped[bytes | None]  # sealed: what the event says of the person, a small JSON object
     body: Mapped[bytes | None]  # sealed: the whole body, less card and bank fields
@@ -65,6 +71,7 @@ class Event(Base):
         _partial("event_parked", "done_at", "state = 'parked'"),
         Index("event_received_at", "received_at"),
         Index("event_label", "label"),
+        _partial("event_customer", "customer_id", "customer_id IS NOT NULL"),
     )
 
 
@@ -80,12 +87,25 @@ class Redelivery(Base):
 
 
 class Customer(Base):
-    """Who `custom_id` names, else PayPal's payer id; the id is a keyed hash of either. Never merged by e-mail."""
+    """Who `custom_id` names, else PayPal's payer id; the id is a keyed hash of either. Never merged by e-mail.
+
+    The id is also the label of the customer's own key. What stands here was told by the customer, at sign-up or as a
+    correction, and outranks what PayPal tells.
+    """
 
     __tablename__ = "customer"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     created_at: Mapped[datetime]
+    person: Mapped[bytes | None]  # sealed: name, email, company, phone, custom (what PayPal is given as custom_id)
+    email_hash: Mapped[bytes | None] = mapped_column(index=True)
+    signed_up_at: Mapped[datetime | None]
+    adult_at: Mapped[datetime | None]  # when they said that they are 18 or older
+    adult_text: Mapped[str | None] = mapped_column(String(20))  # the version of the sentence they said it with
+    marketing: Mapped[bool] = mapped_column(default=False, server_default=false())  # opted in
+    service: Mapped[bool] = mapped_column(default=True, server_default=true())  # not opted out
+    erase_at: Mapped[datetime | None] = mapped_column(index=True)  # deletion was asked for, and happens then
+    erased_at: Mapped[datetime | None]
 
 
 class Plan(Base):
@@ -189,7 +209,8 @@ class Mail(Base):
     key: Mapped[str] = mapped_column(String(200), unique=True)  # a mail is owed once: made of stable ids
     kind: Mapped[str] = mapped_column(String(40))
     label: Mapped[str] = mapped_column(String(100), index=True)
-    subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)  # None: to the operator
+    subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)
+    customer_id: Mapped[str | None] = mapped_column(String(40), index=True)  # neither of the two: to the operator
     state: Mapped[str] = mapped_column(String(10))  # owed, sending, sent, doubt, failed, withheld
     reason: Mapped[str | None] = mapped_column(Text)
     facts: Mapped[bytes | None]  # sealed
@@ -210,3 +231,142 @@ class Mail(Base):
         _partial("mail_doubt", "tried_at", "state = 'doubt'"),
         Index("mail_created_at", "created_at"),
     )
+
+
+class Consent(Base):
+    """What a customer agreed to or declined, when, by what way, in which words: kept as proof."""
+
+    __tablename__ = "consent"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = mapped_column(String(40), index=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(20))  # adult, terms, marketing, service
+    given: Mapped[bool]
+    source: Mapped[str] = mapped_column(String(40))  # sign-up, one-click, account page, operator, mail
+    text_version: Mapped[str] = mapped_column(String(20))
+
+
+class Request(Base):
+    """What a person asked for under the policy's section 6, and what became of it, by when."""
+
+    __tablename__ = "request"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    customer_id: Mapped[str | None] = mapped_column(String(40), index=True)  # None: nobody we know, yet
+    label: Mapped[str] = mapped_column(String(100))  # whose key seals the details
+    kind: Mapped[str] = mapped_column(String(20))  # access, correct, erase, opt_out, child, other
+    state: Mapped[str] = mapped_column(String(10))  # received, waiting, running, done, refused, cancelled
+    source: Mapped[str] = mapped_column(String(20))  # page, mail, operator
+    details: Mapped[bytes | None]  # sealed
+    reason: Mapped[str | None] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    due_at: Mapped[datetime]  # the day by which the law and the policy want an answer
+    act_at: Mapped[datetime | None]  # end of the waiting period
+    done_at: Mapped[datetime | None]
+    alarms: Mapped[int] = mapped_column(default=0)  # days of the last alarm: 7, 14, 21, 25
+
+    __table_args__ = (_partial("request_open", "due_at", "done_at IS NULL"),)
+
+
+class Link(Base):
+    """A link sent by mail. Only the hash of its secret is kept; it serves once, and not for long."""
+
+    __tablename__ = "link"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    customer_id: Mapped[str] = mapped_column(String(40), index=True)
+    purpose: Mapped[str] = mapped_column(String(20))  # account, export, confirm_email, cancel_erase
+    request_id: Mapped[str | None] = mapped_column(String(26))
+    details: Mapped[bytes | None]  # sealed with the customer's key
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+
+
+class Knock(Base):
+    """How often somebody knocked in an hour, so that nobody can be bombed with mails or guessed at."""
+
+    __tablename__ = "knock"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # keyed hash of who, what and which hour
+    count: Mapped[int]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Letter(Base):
+    """A mail that somebody wrote to us, filed with the customer it is from."""
+
+    __tablename__ = "letter"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # a hash: the same mail is filed once
+    customer_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    label: Mapped[str] = mapped_column(String(100), index=True)
+    kind: Mapped[str] = mapped_column(String(20))  # support, privacy, automatic
+    content: Mapped[bytes | None]  # sealed: the whole mail
+    received_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Visit(Base):
+    """The access log of our own pages: one request. Its key is the day's, and is destroyed with the day."""
+
+    __tablename__ = "visit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    label: Mapped[str] = mapped_column(String(100))  # smt:visits:2026-03-01
+    action: Mapped[str] = mapped_column(String(100))  # method and route, as `GET /privacy`: never a secret of a link
+    status: Mapped[int]
+    visitor: Mapped[bytes | None]  # sealed: address and browser
+
+
+class Audit(Base):
+    """Who of us read what of whom, and why: each row holds the hash of the one before."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor: Mapped[str] = mapped_column(String(60))  # the account of the machine that called
+    action: Mapped[str] = mapped_column(String(60))  # the command
+    purpose: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str | None] = mapped_column(String(100))  # a label or id, never a name
+    previous: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class Sweep(Base):
+    """One run of the retention sweep: what was due, and what was done about it."""
+
+    __tablename__ = "sweep"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    counts: Mapped[dict[str, Any]]  # category -> rows
+
+
+class Erasure(Base):
+    """Proof that a person was erased; played again after a restore. Names nobody."""
+
+    __tablename__ = "erasure"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    customer_id: Mapped[str] = mapped_column(String(40), index=True)
+    labels: Mapped[list[str]]  # whose keys were destroyed
+    at: Mapped[datetime] = mapped_column(index=True)
+    receipt: Mapped[dict[str, Any]]  # table -> rows, action, basis and end of what stays
+    master_id: Mapped[str] = mapped_column(String(16))  # the master key that had wrapped the destroyed keys
+    complete_at: Mapped[datetime | None]  # when that master key had been replaced and destroyed
+
+
+class Policy(Base):
+    """One text of the privacy policy, as it was or will be in force."""
+
+    __tablename__ = "policy"
+
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)  # the day it takes effect
+    text: Mapped[str] = mapped_column(Text)
+    material: Mapped[bool]
+    proposed_at: Mapped[datetime]
+    effective_at: Mapped[datetime] = mapped_column(index=True)
+    withdrawn_at: Mapped[datetime | None]
