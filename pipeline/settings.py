@@ -5,6 +5,7 @@ Each comes from an environment variable `SMT_...`, from a `.env` file, or, for s
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SMT_"
+_PAGES = re.compile(
+    r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/-]*)?|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.ASCII
+)
 SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
 
 
@@ -61,12 +65,23 @@ class Settings(BaseSettings):
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
     reminder_days_monthly: int = Field(3, ge=1, le=28, description="Days before a renewal of a month or more.")
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
 
     @field_validator("paypal_webhook_id", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _pages(cls, value: str) -> str:
+        """https:// and a host; http:// only on this machine, to try things out."""
+        if value and not _PAGES.fullmatch(value.rstrip("/")):
+            raise ValueError(
+                "must be https:// and a host, as https://billing.example.com; http:// only for this machine"
+            )
+        return value.rstrip("/")
 
     @field_validator("database_url")
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import purposes
 from pipeline.message import Envelope, build
 from pipeline.render import Rendered, Templates, Vendor, default_folder
 
@@ -25,6 +26,7 @@ OPTIONAL = {
     "subscription_cancelled": ["paid_through"],
     "refund_receipt": ["paid"],
     "renewal_reminder": ["amount"],
+    "product_news": [],
 }
 TO_THE_OPERATOR = {"event_parked"}
 VENDOR = Vendor(
@@ -120,6 +122,14 @@ def test_there_are_mails() -> None:
     assert set(OPTIONAL) | TO_THE_OPERATOR == set(MAILS)
 
 
+def test_every_mail_has_a_class_and_a_purpose_of_the_register(kind: str) -> None:
+    assert purposes.use_of(kind).purpose in purposes.PURPOSES
+
+
+def test_a_mail_that_can_be_declined_says_how_and_no_other_does(kind: str, facts: dict[str, Any]) -> None:
+    assert ("unsubscribe" in facts) == purposes.is_optional(kind)
+
+
 def test_a_mail_has_its_four_files_and_no_other(kind: str) -> None:
     names = {path.name for path in (FOLDER / kind).iterdir()}
     assert names == {"subject.txt", "body.txt", "body.html", "example.json"}
@@ -159,8 +169,9 @@ def test_every_amount_date_and_id_of_the_facts_is_told(kind: str, facts: dict[st
         assert told in mail.html, name
 
 
-def test_only_known_links_leave_the_mail(page: Element) -> None:
-    assert {link.attributes["href"] for link in page.all("a")} <= LINKS
+def test_only_known_links_leave_the_mail(page: Element, facts: dict[str, Any]) -> None:
+    of_facts = {value for value in facts.values() if isinstance(value, str) and value.startswith("https://")}
+    assert {link.attributes["href"] for link in page.all("a")} <= LINKS | of_facts
     for element in page.all():
         assert not {"src", "srcset", "background", "action", "poster", "data"} & set(element.attributes)
     assert not page.all("img", "link", "script", "iframe", "form", "object", "video", "audio", "svg", "base")

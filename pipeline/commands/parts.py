@@ -179,4 +179,5 @@ def sender(settings: Settings) -> Sender:
         envelope_domain=settings.envelope_domain,
         locale=settings.locale,
         operator=settings.operator_email,
+        pages=settings.public_url,
     )
