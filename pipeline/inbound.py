@@ -37,7 +37,7 @@ class Filed:
 
     id: str
     kind: str  # support, privacy, automatic
-    asked: str | None  # the kind of request that was recognised
+    asked: requests.Kind | None  # the kind of request that was recognised
     customer_id: str | None
     known: bool  # it had been filed before, and nothing was done again
 
@@ -81,10 +81,8 @@ def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label:
         if answer:
             outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
         return
-    row = requests.open_(
-        session, keyring, filed.asked, filed.customer_id, "mail", now,
-        details={"letter": filed.id, "sender": read.sender, "subject": read.subject}, label=label,
-    )  # fmt: skip
+    details = {"letter": filed.id, "sender": read.sender, "subject": read.subject}
+    row = requests.open_(session, keyring, filed.asked, filed.customer_id, "mail", now, details=details)
     if filed.asked == "opt_out" and filed.customer_id:
         _spare(session, row, filed.customer_id, now)
     mails = [requests.reminder(row, 0)]

@@ -25,21 +25,55 @@ MACHINES = re.compile(r"^(mailer-daemon|postmaster|no-?reply|do-?not-?reply|boun
 # RFC 3834 section 2 and what machines say of themselves besides.
 LIST_HEADERS = ("List-Id", "List-Post", "List-Unsubscribe", "X-Autoreply", "X-Autorespond", "Feedback-ID")
 
-# What people write when they mean their rights, the gravest first; English, and German for the neighbours.
-_YOUR_DATA = r"(?:all |of )?(?:my |the |our |your )?(?:personal |account |stored |customer )?"
-WORDS: "tuple[tuple[Kind, str], ...]" = (
-    ("child", r"\bmy (?:\w+ )?(?:child|son|daughter|kid)\b|\bminor'?s? data\b|\bunder (?:13|16|18)\b|\bmein(?:e|er)? (?:kind|sohn|tochter)\b"),
-    ("erase", r"\b(?:delet|eras|remov|destroy)\w* " + _YOUR_DATA + r"(?:data|account|information|details|profile)\b"
-              r"|\bright to (?:erasure|be forgotten)\b|\bforget me\b|\b(?:daten|konto|account) löschen\b|\blöschung\b"),
-    ("correct", r"\b(?:correct|rectif|amend)\w* " + _YOUR_DATA + r"(?:data|name|address|e-?mail|phone|details|information)\b"
-                r"|\bright to rectification\b|\bberichtigung\b"),
-    ("access", r"\b(?:export|copy|download|send me) (?:of )?" + _YOUR_DATA + r"(?:data|information)\b|\bsubject access\b|\bdsar\b"
-               r"|\bwhat (?:personal )?data (?:do )?you (?:have|hold|store)\b|\bright (?:of|to) access\b|\bdaten(?:auskunft|kopie|export)\b"
-               r"|\baccess (?:to )?(?:all )?my (?:personal )?data\b"),
-    ("opt_out", r"\bunsubscribe\b|\bopt(?:ing)?[ -]?out\b|\b(?:no more|stop (?:sending|the)) (?:news|newsletters?|e?-?mails?|marketing)\b|\babbestellen\b"),
-    ("other", r"\bgdpr\b|\bccpa\b|\bdsgvo\b|\bdata protection\b|\bprivacy (?:request|rights?)\b"),
-)  # fmt: skip
-_WORDS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in WORDS)
+# What people write when they mean their rights, the gravest first; English, and German for the neighbours. `~` stands
+# for what may come before the noun, as in "delete all of my personal data".
+WORDS: "tuple[tuple[Kind, tuple[str, ...]], ...]" = (
+    ("child", (r"my (?:\w+ )?(?:child|son|daughter|kid)", r"minor'?s? data", r"mein(?:e|er)? (?:kind|sohn|tochter)")),
+    (
+        "erase",
+        (
+            r"(?:delet|eras|remov|destroy)\w* ~(?:data|account|information|details|profile)",
+            r"right to (?:erasure|be forgotten)",
+            r"forget me",
+            r"(?:daten|konto|account) löschen",
+            r"löschung",
+        ),
+    ),
+    (
+        "correct",
+        (
+            r"(?:correct|rectif|amend)\w* ~(?:data|name|address|e-?mail|phone|details|information)",
+            r"right to rectification",
+            r"berichtigung",
+        ),
+    ),
+    (
+        "access",
+        (
+            r"(?:export|copy|download|send me) (?:of )?~(?:data|information)",
+            r"access (?:to )?~data",
+            r"what (?:personal )?data (?:do )?you (?:have|hold|store)",
+            r"subject access",
+            r"right (?:of|to) access",
+            r"daten(?:auskunft|kopie|export)",
+        ),
+    ),
+    (
+        "opt_out",
+        (
+            r"unsubscribe",
+            r"opt(?:ing)?[ -]?out",
+            r"(?:no more|stop (?:sending|the)) (?:news|newsletters?|e?-?mails?|marketing)",
+            r"abbestellen",
+        ),
+    ),
+    ("other", (r"gdpr", r"ccpa", r"dsgvo", r"data protection", r"privacy (?:request|rights?)")),
+)
+_BEFORE = r"(?:all |of )*(?:my |the |our |your )?(?:personal |account |stored |customer )?"
+_WORDS = tuple(
+    (kind, re.compile(r"\b(?:" + "|".join(phrases).replace("~", _BEFORE) + r")\b", re.IGNORECASE))
+    for kind, phrases in WORDS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +153,7 @@ def _unquoted(part: EmailMessage) -> str:
     octets = payload[: LOOKED_AT * 8] if isinstance(payload, bytes) else b""
     try:
         text = octets.decode(part.get_content_charset() or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, ValueError):  # no charset that anybody knows
         text = octets.decode("utf-8", "replace")
     if part.get_content_type() == "text/html":
         text = re.sub(r"<blockquote.*", " ", text, flags=re.DOTALL | re.IGNORECASE)

@@ -57,19 +57,18 @@ def open_(
     now: datetime,
     *,
     details: Mapping[str, Any] | None = None,
-    label: str | None = None,
     act_at: datetime | None = None,
 ) -> Request:
     """Note a request; one of the same kind by the same customer that is still open is given back as it is.
 
-    `details` are JSON and sealed with the key of `label`, else of the customer, else of the request itself. `act_at` is
+    `details` are JSON and sealed with the key of the customer, or of the request itself where there is none. `act_at` is
     the end of a waiting period.
     """
     known = customer_id and find_open(session, customer_id, kind)
     if known:
         return known
     id = secrets.token_hex(13)
-    label = label or customer_id or f"request:{id}"
+    label = customer_id or f"request:{id}"
     seal = keyring.get(label) if details else None
     row = Request(
         id=id,

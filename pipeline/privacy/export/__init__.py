@@ -15,10 +15,9 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -27,15 +26,11 @@ from pipeline.clock import write_time
 from pipeline.database import Database
 from pipeline.keys import Keyring, MasterKey
 from pipeline.privacy.export import page
-from pipeline.privacy.export.gather import Gathered, gather
+from pipeline.privacy.export.gather import gather
 from pipeline.privacy.signing import Signer, is_signed
 from pipeline.product import Product
 
 SCHEMA = "smt-billing/person/1"
-
-
-class NoSuchPerson(Exception):
-    """There is nobody of this id, or they have been erased."""
 
 
 class NotOurs(Exception):

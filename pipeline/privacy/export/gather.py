@@ -13,7 +13,20 @@ from pipeline import accounts
 from pipeline.clock import write_time
 from pipeline.keys import Keyring, Seal
 from pipeline.tables import (
-    Audit, Base, Change, Consent, Customer, Event, Letter, Link, Mail, Payment, Plan, Refund, Request, Subscription,
+    Audit,
+    Base,
+    Change,
+    Consent,
+    Customer,
+    Event,
+    Letter,
+    Link,
+    Mail,
+    Payment,
+    Plan,
+    Refund,
+    Request,
+    Subscription,
 )  # fmt: skip
 
 Json = dict[str, Any]
@@ -26,6 +39,10 @@ SEALED_JSON = {
 LEFT_OUT = {"email_hash", "sha256", "holder", "body_sha256", "content_sha256"}
 
 
+class NoSuchPerson(Exception):
+    """There is nobody of this id, or they have been erased."""
+
+
 @dataclass(slots=True)
 class Gathered:
     """`data` for data.json, `files` beside it."""
@@ -36,10 +53,8 @@ class Gathered:
 
 def gather(session: Session, keyring: Keyring, customer_id: str) -> Gathered:
     """Everything of this person. Raises NoSuchPerson."""
-    from pipeline.privacy.export import NoSuchPerson
-
     customer = session.get(Customer, customer_id)
-    if customer is None or keyring.fetch([customer_id], create=False).get(customer_id) is None and customer.erased_at:
+    if customer is None or customer.erased_at:
         raise NoSuchPerson(f"there is nobody of the id {customer_id} here; see: smt-billing customers list")
     return _Gatherer(session, keyring, customer).all()
 

@@ -23,7 +23,7 @@ NAMES = {
     "email": "E-mail",
     "company": "Company",
     "phone": "Phone",
-    "payer": "PayPal’s number for you",
+    "payer": "PayPal's number for you",
     "custom": "Our number for you",
 }
 
