@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
 from typing import IO, Any, Literal
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import orjson
@@ -80,9 +81,11 @@ def _post(url: str, token: str, said: bytes) -> bytes:
     try:
         with _OPENER.open(asked, timeout=ANSWER_SECONDS) as answer:
             found: bytes = answer.read(LARGEST + 1)
-    except (OSError, HTTPException) as error:  # HTTPError, for what is no 2xx, is an OSError
-        code = getattr(error, "code", None)
-        raise ProductDown(f"SMT_PRODUCT_URL answered {code}" if code else f"no answer: {_kind(error)}") from None
+    except HTTPError as error:
+        error.close()
+        raise ProductDown(f"SMT_PRODUCT_URL answered {error.code}") from None
+    except (OSError, HTTPException) as error:
+        raise ProductDown(f"SMT_PRODUCT_URL gives no answer: {_kind(error)}") from None
     if len(found) > LARGEST:
         raise ProductDown(f"SMT_PRODUCT_URL answered with more than {LARGEST // 2**20} MiB")
     return found

@@ -37,7 +37,9 @@ def inbound(
     call = of(context)
     filed = [_from_stdin(call)] if maildir == "-" else _from_maildir(call, maildir)
     if json:
-        rows = [{"letter": each.id, "kind": each.kind, "asks": each.asks, "customer": each.customer_id} for each in filed]
+        rows = [
+            {"letter": each.id, "kind": each.kind, "asks": each.asks, "customer": each.customer_id} for each in filed
+        ]
         say.json(rows)
     elif not filed:
         say.line("no new mail")

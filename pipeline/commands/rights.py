@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands import say
-from pipeline.commands.call import Call, Json, Wrong, of
+from pipeline.commands.call import Json, Wrong, of
 
 if TYPE_CHECKING:
     from pipeline.tables import Request
@@ -42,7 +42,12 @@ def export(
     reading.note(call, "customers export", purpose, id)
     try:
         data = bundle(
-            call.database, call.master, call.clock.now(), id, issuer=issuer(call.settings), product=product(call.settings)
+            call.database,
+            call.master,
+            call.clock.now(),
+            id,
+            issuer=issuer(call.settings),
+            product=product(call.settings),
         )
     except NoSuchPerson as error:
         raise Wrong(str(error)) from error

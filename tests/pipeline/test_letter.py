@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from pipeline import letter
 
 
-def mail(text: str = "Hello", *, subject: str = "A question", sender: str = "Ada <ada@example.com>", **more: str) -> bytes:
+def mail(
+    text: str = "Hello", *, subject: str = "A question", sender: str = "Ada <ada@example.com>", **more: str
+) -> bytes:
     headers = {"From": sender, "To": "info@example.com", "Subject": subject} | {
         name.replace("_", "-"): value for name, value in more.items()
     }
@@ -96,14 +98,17 @@ def test_a_maze_of_parts_and_a_huge_mail_are_bounded() -> None:
 
 @pytest.mark.parametrize("charset", ["utf-7", "no-such-charset", "idna", "\x00", "punycode", "rot13", "zlib"])
 def test_a_strange_charset_is_read_as_far_as_it_goes(charset: str) -> None:
-    assert letter.read(mail("delete my account", Content_Type=f"text/plain; charset={charset}")).sender == "ada@example.com"
+    assert (
+        letter.read(mail("delete my account", Content_Type=f"text/plain; charset={charset}")).sender
+        == "ada@example.com"
+    )
 
 
 @given(st.binary(max_size=600))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_no_bytes_ever_raise(raw: bytes) -> None:
     letter.read(raw)
-    letter.read(b"From: ada@example.com\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\nSubject: =?" + raw)
+    letter.read(b'From: ada@example.com\r\nContent-Type: multipart/mixed; boundary="b"\r\nSubject: =?' + raw)
     letter.read(b"From: " + raw + b"\r\n\r\n" + raw)
 
 

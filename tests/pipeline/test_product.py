@@ -82,7 +82,7 @@ def test_an_address_that_refuses_says_how_and_names_nobody(told: Told) -> None:
 def test_an_address_that_is_away_says_so(told: Told) -> None:
     url = told.url
     told.server_close()
-    with pytest.raises(ProductDown, match="no answer"):
+    with pytest.raises(ProductDown, match="gives no answer"):
         Product(url=url).tell("export", ADA)
 
 

@@ -25,9 +25,9 @@ ADA = "c0123456789abcdef0123456789abcd"
     ],
 )
 def test_the_answer_is_due_after_thirty_days_or_a_month_whichever_is_earlier(received: str, due: str) -> None:
-    assert requests.deadline(datetime.fromisoformat(received).replace(tzinfo=UTC)) == datetime.fromisoformat(due).replace(
-        tzinfo=UTC
-    )
+    assert requests.deadline(datetime.fromisoformat(received).replace(tzinfo=UTC)) == datetime.fromisoformat(
+        due
+    ).replace(tzinfo=UTC)
 
 
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))
@@ -78,7 +78,9 @@ def test_the_operator_is_told_on_days_7_14_21_and_25_and_once_each(river: River)
         told[day] = all_mails(river)
         river.clock.advance(timedelta(days=1))
     new = {day: set(told[day]) - set(told.get(day - 1, [])) for day in told}
-    assert {day: keys for day, keys in new.items() if keys} == {day: {f"request_due:{id}:{day}"} for day in (7, 14, 21, 25)}
+    assert {day: keys for day, keys in new.items() if keys} == {
+        day: {f"request_due:{id}:{day}"} for day in (7, 14, 21, 25)
+    }
 
 
 def test_a_scheduler_that_slept_tells_the_last_alarm_only(river: River) -> None:
