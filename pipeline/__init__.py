@@ -25,6 +25,8 @@
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
 
+    people      accounts (who customers are), purposes (what their data is used for), inbound (what they write to us; letter
+                reads it), product (what they bought, asked for its part), privacy/ (their rights, and the policy's proof)
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)
 

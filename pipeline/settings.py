@@ -62,6 +62,7 @@ class Settings(BaseSettings):
         None, description="PEM bundle; with it the certificate chain is checked too."
     )
 
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
@@ -107,6 +108,11 @@ class Settings(BaseSettings):
     @property
     def envelope_domain(self) -> str:
         return self.bounce_domain or self.mail_from.rpartition("@")[2]
+
+    @property
+    def pages_url(self) -> str:
+        """Where our pages are, without a slash at the end: as set, else on this machine."""
+        return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
     def reads_paypal(self) -> bool:

@@ -35,7 +35,8 @@ def export(
     """
     from pipeline.commands import reading
     from pipeline.commands.parts import issuer, product
-    from pipeline.privacy.export import NoSuchPerson, bundle
+    from pipeline.privacy.export import bundle
+    from pipeline.privacy.export.gather import NoSuchPerson
     from pipeline.product import ProductDown
 
     call = of(context)
