@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline.database import insert_new, share
@@ -75,7 +75,7 @@ class MasterKey:
 
     def __init__(self, secret: bytes, path: Path | None = None) -> None:
         self._path = path
-        self._ciphers = (_Cipher(secret),)  # the present one first
+        self._ciphers: tuple[_Cipher, ...] = (_Cipher(secret),)  # the present one first
         self._seen = _stamps(path)
 
     @property
@@ -220,8 +220,13 @@ class Keyring:
 
     def __init__(self, master: MasterKey, session: Session, now: datetime) -> None:
         master.refresh()
-        self._master, self._session, self._now = master, session, now
+        self._master, self._session, self.now = master, session, now
         self._seals: dict[str, Seal | None] = {}
+
+    @property
+    def master_id(self) -> str:
+        """Which master key is the present one."""
+        return self._master.id
 
     def fetch(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, Seal | None]:
         """The seals of these labels, in one query; made where there was none. None: erased, nothing may be sealed."""
@@ -248,6 +253,25 @@ class Keyring:
         """HMAC-SHA-256 under one of the machine's own keys: findable by us, meaningless to others."""
         return hmac.digest(self.own(label).secret, text.encode(), "sha256")
 
+    def destroy(self, labels: Iterable[str]) -> int:
+        """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
+        names = sorted(set(labels))
+        blanks = [{"label": name, "wrapped": None, "created_at": self.now, "erased_at": self.now} for name in names]
+        insert_new(self._session, Key, blanks, returning=Key.label)
+        result = self._session.execute(
+            update(Key)
+            .where(Key.label.in_(names), Key.wrapped.is_not(None))
+            .values(wrapped=None, erased_at=self.now)
+            .returning(Key.label)
+            .execution_options(synchronize_session=False)
+        )
+        self._seals.update(dict.fromkeys(names))
+        return len(result.all())
+
+    def is_erased(self, label: str) -> bool:
+        """Whether this label's key was destroyed; one that never was is not."""
+        return label in self.fetch([label], create=False) and self._seals[label] is None
+
     def _load(self, labels: list[str]) -> None:
         rows = self._session.execute(select(Key.label, Key.wrapped).where(Key.label.in_(labels)))
         for label, wrapped in rows:
@@ -269,7 +293,7 @@ class Keyring:
         self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [
-            {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self._now}
+            {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self.now}
             for label, secret in secrets.items()
         ]
         made = set(insert_new(self._session, Key, rows, returning=Key.label))
