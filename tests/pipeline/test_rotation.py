@@ -71,18 +71,26 @@ def test_who_has_the_old_key_in_memory_notices_and_goes_on(river: River, path: P
     assert running.id == open_master_key(path).id
 
 
-def test_a_key_that_is_made_while_the_master_key_goes_is_not_left_to_the_old_one(river: River, path: Path) -> None:
-    """The worker has looked at the file, and not yet committed, when the file is replaced."""
+def test_a_key_that_is_made_while_the_master_key_goes_is_not_left_to_the_old_one(
+    river: River, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has looked at the file, and not yet wrapped its key, when the file is replaced."""
     seal_all(river, LABELS[:5])
     made, go, done = threading.Event(), threading.Event(), []
+    running = open_master_key(path)
+    wrap = running.wrap
+
+    def slow(label: str, secret: bytes) -> bytes:
+        wrapped = wrap(label, secret)
+        made.set()
+        go.wait(20)
+        return wrapped
 
     def make() -> None:
         with river.database.transaction() as session:
             Keyring(running, session, river.now).fetch(["I-LATE"])
-            made.set()
-            go.wait(20)
 
-    running = open_master_key(path)
+    monkeypatch.setattr(running, "wrap", slow)
     worker = threading.Thread(target=make)
     worker.start()
     assert made.wait(20)
