@@ -25,6 +25,8 @@
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
 
+    rights      privacy/ (links, visits: what people may ask, and what the policy promises them)
+
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)
 

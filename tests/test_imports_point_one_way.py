@@ -47,6 +47,7 @@ MAY_IMPORT = {
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
+    "privacy": "",
     "web": "ingress health inbox outbox render paypal",
     "migrations": "",
     "simulator": "",
