@@ -16,6 +16,10 @@
       payment          sales and refunds
       access           until when is paid
 
+    people      accounts (who they are, what is theirs, what they agreed to), purposes (what their data is used for),
+                inbound (what they write to us; letter reads it), product (what they bought, asked for its part),
+                privacy/ (their rights, and the proof that the policy is true)
+
     out         outbox -> mailer -> render, message -> smtp
       notices      which mail a piece of news deserves
       outbox    6  mails owed: add with a key, claim, settle
@@ -24,8 +28,6 @@
       mailer    8  claim -> render -> smtp -> settle
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
-
-    rights      privacy/ (links, visits: what people may ask, and what the policy promises them)
 
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)

@@ -157,7 +157,7 @@ def test_a_public_url_is_kept_without_its_slash(value: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "http://billing.example.com", "billing.example.com", "https://e.com/path", "ftp://e.com"]
+    "value", ["http://billing.example.com", "billing.example.com", "https://e.com/path", "ftp://e.com"]
 )
 def test_pages_are_reached_encrypted_or_not_from_outside(value: str) -> None:
     assert refused(public_url=value).startswith("SMT_PUBLIC_URL: Value error, must be https://")
