@@ -50,11 +50,12 @@ MAY_IMPORT = {
     "smtp": "message route",
     "route": "",
     # people
+    "sign_up": "accounts paypal privacy",
     "privacy": "accounts outbox register product",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
-    "web": "ingress health inbox outbox render paypal",
+    "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it
