@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "worker": "inbox reads event books subscription broker",
     "event": "",
     "reads": "inbox event facts paypal",
-    "paypal": "",
+    "paypal": "egress",
     # state: never mails, never calls out
     "handlers": "event books subscription payment notices",
     "books": "event register outbox reads",
@@ -47,7 +47,10 @@ MAY_IMPORT = {
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
-    "web": "ingress health inbox outbox render paypal",
+    "egress": "route",
+    "permissions": "",
+    "privacy": "register outbox route egress permissions redact",
+    "web": "ingress health inbox outbox render paypal privacy",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it
