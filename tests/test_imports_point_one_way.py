@@ -37,8 +37,10 @@ MAY_IMPORT = {
     "register": "",
     # out
     "notices": "event register books subscription outbox",
-    "outbox": "",
-    "mailer": "outbox register render message smtp evidence",
+    "purposes": "",
+    "outbox": "purposes",
+    "accounts": "outbox register message",
+    "mailer": "outbox purposes accounts register render message smtp evidence",
     "evidence": "outbox",
     "render": "message",
     "message": "",
