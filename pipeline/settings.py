@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
     product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
     support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    privacy_email: str = Field("", description="Where people ask about their data; support_email unless set.")
+    inbound_maildir: Path | None = Field(None, description="Maildir of the contact address; read every minute if set.")
+    product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
+    product_url: str = Field("", description="Address that the same is posted to, instead of a command.")
+    product_token: SecretStr = Field(SecretStr(""), description="Bearer token for product_url.")
     locale: str = Field("en_US", description="How dates and money are written for people.")
 
     paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,6 +19,7 @@ from pipeline.keys import KeyProblem, MasterKey, open_master_key
 from pipeline.mailer import Mailer, Sender
 from pipeline.paypal import PayPal
 from pipeline.paypal.certificates import Certificates
+from pipeline.product import Product, allowed
 from pipeline.render import Templates, Vendor, default_folder
 from pipeline.scheduler import Scheduler
 from pipeline.settings import Settings, SettingsError
@@ -25,6 +27,9 @@ from pipeline.smtp import Relay, RelayUnreachable
 from pipeline.subscription import Reminders
 from pipeline.web.app import Web
 from pipeline.worker import Worker
+
+if TYPE_CHECKING:
+    from pipeline.privacy.export import Issuer
 
 log = structlog.get_logger(__name__)
 
@@ -180,3 +185,29 @@ def sender(settings: Settings) -> Sender:
         locale=settings.locale,
         operator=settings.operator_email,
     )
+
+
+def contact(settings: Settings) -> str:
+    """The address where people ask about their data."""
+    return settings.privacy_email or settings.support_email or settings.mail_from
+
+
+def account_page(settings: Settings) -> str:
+    """The page where a person sees and changes what we hold about them."""
+    return f"{settings.public_url.rstrip('/')}/account"
+
+
+def issuer(settings: Settings) -> "Issuer":
+    """Whose exports are."""
+    from pipeline.privacy.export import Issuer
+
+    return Issuer(settings.vendor_name, contact(settings), settings.locale)
+
+
+def product(settings: Settings) -> Product:
+    """The product's own hook. Raises SettingsError where both ways are set, or one that sends data in the clear."""
+    if settings.product_command and settings.product_url:
+        raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
+    if settings.product_url and not allowed(settings.product_url):
+        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
+    return Product(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
