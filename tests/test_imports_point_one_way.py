@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "worker": "inbox reads event books subscription broker",
     "event": "",
     "reads": "inbox event facts paypal",
-    "paypal": "",
+    "paypal": "egress",
     # state: never mails, never calls out
     "handlers": "event books subscription payment notices",
     "books": "event register outbox reads",
@@ -51,11 +51,14 @@ MAY_IMPORT = {
     "route": "",
     # people
     "sign_up": "accounts paypal privacy",
-    "privacy": "accounts outbox register product",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
+    "privacy": "accounts outbox register product route egress permissions redact",
+    "rotation": "",
     "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
+    "egress": "route",
+    "permissions": "",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it
