@@ -103,9 +103,12 @@ class Settings(BaseSettings):
         """Sessions and links may travel encrypted only, or not leave this machine."""
         parts = urlsplit(value)
         local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if value and (not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query):
+        if value and (
+            not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query
+        ):
             raise ValueError("must be https:// and a host without a path; http:// only for this machine")
         return value and f"{parts.scheme}://{parts.netloc}"
+
     @field_validator("private_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
