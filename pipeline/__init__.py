@@ -29,6 +29,10 @@
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
 
+    private     privacy/ (what people are promised: the policy's clauses and their checks, their rights, and who read what)
+      egress       whom this program may contact
+      permissions  files that are for us alone
+
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)
 

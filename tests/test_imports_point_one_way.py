@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "worker": "inbox reads event books subscription broker",
     "event": "",
     "reads": "inbox event facts paypal",
-    "paypal": "",
+    "paypal": "egress",
     # state: never mails, never calls out
     "handlers": "event books subscription payment notices",
     "books": "event register outbox reads",
@@ -50,11 +50,15 @@ MAY_IMPORT = {
     "smtp": "message route",
     "route": "",
     # people
-    "privacy": "accounts outbox register product",
+    "sign_up": "accounts paypal privacy",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
-    "web": "ingress health inbox outbox render paypal",
+    "privacy": "accounts outbox register product route egress permissions redact",
+    "rotation": "",
+    "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
+    "egress": "route",
+    "permissions": "",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it

@@ -84,9 +84,12 @@ def _alone(call: Call, role: Role) -> None:
 
 
 def _serve(name: str, parts: "Parts") -> None:
+    from pipeline import egress, permissions
     from pipeline.commands import logs, roles
 
     logs.set_up(logs.INFO)
+    permissions.harden(parts.settings)
+    egress.guard(parts.settings)
     stop = roles.Stop()
     stop.listen()
     serving: Callable[[Parts, Stop], None] = getattr(roles, name)
