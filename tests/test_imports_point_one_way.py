@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "health": "inbox outbox",
     "egress": "route",
     "permissions": "",
-    "privacy": "register outbox route egress permissions redact",
+    "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
     "web": "ingress health inbox outbox render paypal privacy",
     "migrations": "",
     "simulator": "",
