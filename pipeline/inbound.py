@@ -7,7 +7,7 @@ at once. Mail that no person wrote is filed and never answered (RFC 3834).
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 ANSWERED = 3  # letters of one sender that are acknowledged within a day: a loop of two machines ends here
 DAY = timedelta(days=1)
-OPTIONAL = ("marketing", "service")  # kinds of mail that one can opt out of
+OPTIONAL: tuple[accounts.ConsentKind, ...] = ("marketing", "service")  # kinds of mail that one can opt out of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +143,11 @@ def _new(folder: Path) -> Sequence[Path]:
 
 
 def _bytes(path: Path) -> bytes | None:
-    """The mail, its end cut off beyond what we keep; None if it has gone meanwhile: another one reads here too."""
+    """The mail, its end cut off beyond what we keep; None if it cannot be read: gone meanwhile, or no file of ours."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    except OSError as error:
+        log.warning("letter_unreadable", file=path.name, reason=error.strerror)
         return None
     with os.fdopen(descriptor, "rb") as opened:
         return opened.read(letter.LARGEST)
-
-
-def shown(filed: Filed) -> Iterator[tuple[str, str]]:
-    """What a line about it says."""
-    yield "letter", filed.id[:12]
-    yield "kind", filed.kind
-    if filed.asked:
-        yield "asks for", requests.ASKED[filed.asked]
-    yield "from", "a customer" if filed.customer_id else "nobody we know"

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from email import policy
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from email.message import EmailMessage
+from email.message import Message
 from email.parser import BytesParser
 from email.utils import getaddresses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.message import clean_name, valid_address
 
 if TYPE_CHECKING:
     from pipeline.privacy.requests import Kind
 
+Parsed: TypeAlias = "Message[str, str]"
 LARGEST = 10 * 2**20  # octets that are kept of one mail
 LOOKED_AT = 20_000  # characters of its text that are searched for a request
 MACHINES = re.compile(r"^(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?)([+.-]|@)", re.IGNORECASE)
@@ -89,7 +90,7 @@ class Read:
 def read(raw: bytes) -> Read:
     """Read a mail. Never raises."""
     try:
-        message = BytesParser(_class=EmailMessage, policy=policy.compat32).parsebytes(raw[:LARGEST])
+        message = BytesParser(policy=policy.compat32).parsebytes(raw[:LARGEST])
     except (MessageError, ValueError, RecursionError, LookupError, TypeError):
         return Read("", "", automatic=True, asks=None)
     sender, subject = _sender(message), clean_name(_header(message, "Subject"))
@@ -97,14 +98,14 @@ def read(raw: bytes) -> Read:
     return Read(sender, subject, automatic, None if automatic else _asks(_header(message, "Subject"), _text(message)))
 
 
-def _sender(message: EmailMessage) -> str:
+def _sender(message: Parsed) -> str:
     """The one address it is from; Reply-To is not who wrote it."""
     found = getaddresses([_header(message, "From")])
     address = found[0][1].strip() if len(found) == 1 else ""
     return address if valid_address(address) else ""
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(message: Parsed, name: str) -> str:
     """A header's text, decoded as far as it can be; "" if there is none."""
     value = str(message.get(name, ""))[:2000]
     try:
@@ -113,7 +114,7 @@ def _header(message: EmailMessage, name: str) -> str:
         return value
 
 
-def _is_automatic(message: EmailMessage, sender: str) -> bool:
+def _is_automatic(message: Parsed, sender: str) -> bool:
     if _header(message, "Auto-Submitted").split(";")[0].strip().lower() not in ("", "no"):
         return True
     if _header(message, "Precedence").strip().lower() in ("bulk", "junk", "list", "auto_reply"):
@@ -128,7 +129,7 @@ def _asks(subject: str, text: str) -> "Kind | None":
     return next((kind for kind, pattern in _WORDS if pattern.search(words)), None)
 
 
-def _text(message: EmailMessage) -> str:
+def _text(message: Parsed) -> str:
     """The first text part, without what it quotes of an earlier mail: our own words in it ask for nothing."""
     for part in _parts(message):
         if part.get_content_type() in ("text/plain", "text/html"):
@@ -136,19 +137,19 @@ def _text(message: EmailMessage) -> str:
     return ""
 
 
-def _parts(message: EmailMessage) -> Iterator[EmailMessage]:
+def _parts(message: Parsed) -> Iterator[Parsed]:
     """Parts in order, the first few of them: no mail is a maze."""
     waiting, seen = [message], 0
     while waiting and seen < 50:
         part, seen = waiting.pop(0), seen + 1
         inside = part.get_payload()
         if isinstance(inside, list):
-            waiting[:0] = [each for each in inside if isinstance(each, EmailMessage)]
+            waiting[:0] = [each for each in inside if isinstance(each, Message)]
         else:
             yield part
 
 
-def _unquoted(part: EmailMessage) -> str:
+def _unquoted(part: Parsed) -> str:
     payload = part.get_payload(decode=True)
     octets = payload[: LOOKED_AT * 8] if isinstance(payload, bytes) else b""
     try:

@@ -7,8 +7,10 @@ Each comes from an environment variable `SMT_...`, from a `.env` file, or, for s
 import os
 from datetime import date
 from ipaddress import ip_network
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -44,6 +46,9 @@ class Settings(BaseSettings):
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
     product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
     support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    plans: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="Plans offered at sign-up, name=P-ID, separated by commas."
+    )
     privacy_email: str = Field("", description="Where people ask about their data; support_email unless set.")
     inbound_maildir: Path | None = Field(None, description="Maildir of the contact address; read every minute if set.")
     product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
@@ -69,6 +74,7 @@ class Settings(BaseSettings):
     )
     policy_effective: date = Field(date(2025, 5, 1), description="The day the privacy policy's first text took effect.")
 
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
@@ -86,6 +92,26 @@ class Settings(BaseSettings):
         for network in value:
             ip_network(network)  # raises ValueError, naming it
         return value
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """`Cloud, monthly` has a comma: what has no `=P-` of its own belongs to the next name."""
+        if not isinstance(value, str):
+            return value
+        pairs = re.findall(r"\s*(.+?)\s*=\s*(P-[A-Z0-9]+)\s*(?:,|$)", value)
+        if re.sub(r"\s*(.+?)\s*=\s*(P-[A-Z0-9]+)\s*(?:,|$)", "", value).strip():
+            raise ValueError("must be name=P-ID pairs, separated by commas: Cloud (monthly)=P-5ML4271244454362WXNWU5NQ")
+        return dict(pairs)
+
+    @field_validator("public_url")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        """Sessions and links may travel encrypted only, or not leave this machine."""
+        parts = urlsplit(value)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if value and (not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query):
+            raise ValueError("must be https:// and a host without a path; http:// only for this machine")
+        return value and f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("database_url")
     @classmethod
@@ -121,6 +147,11 @@ class Settings(BaseSettings):
     @property
     def envelope_domain(self) -> str:
         return self.bounce_domain or self.mail_from.rpartition("@")[2]
+
+    @property
+    def pages_url(self) -> str:
+        """Where our pages are, without a slash at the end: as set, else on this machine."""
+        return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
     def reads_paypal(self) -> bool:

@@ -37,6 +37,9 @@ MAY_IMPORT = {
     "register": "",
     # out
     "notices": "event register books subscription outbox",
+    "letter": "message",
+    "product": "route",
+    "inbound": "accounts letter outbox privacy",
     "purposes": "",
     "outbox": "purposes",
     "accounts": "outbox register message",
@@ -46,13 +49,16 @@ MAY_IMPORT = {
     "message": "",
     "smtp": "message route",
     "route": "",
+    # people
+    "sign_up": "accounts paypal privacy",
+    "privacy": "accounts outbox register product",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
     "egress": "route",
     "permissions": "",
     "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
-    "web": "ingress health inbox outbox render paypal privacy",
+    "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it
@@ -70,7 +76,7 @@ ONLY_IN = {
     "paypalcheckoutsdk": "paypal",
     "paypalhttp": "paypal",
     "requests": "paypal",
-    "jinja2": "render web",
+    "jinja2": "render web privacy",
     "css_inline": "render",
     "pydantic": "settings",
     "pydantic_settings": "settings",

@@ -38,7 +38,7 @@ def inbound(
     filed = [_from_stdin(call)] if maildir == "-" else _from_maildir(call, maildir)
     if json:
         rows = [
-            {"letter": each.id, "kind": each.kind, "asks": each.asks, "customer": each.customer_id} for each in filed
+            {"letter": each.id, "kind": each.kind, "asks": each.asked, "customer": each.customer_id} for each in filed
         ]
         say.json(rows)
     elif not filed:

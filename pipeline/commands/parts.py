@@ -194,7 +194,7 @@ def contact(settings: Settings) -> str:
 
 def account_page(settings: Settings) -> str:
     """The page where a person sees and changes what we hold about them."""
-    return f"{settings.public_url.rstrip('/')}/account"
+    return f"{settings.pages_url}/account"
 
 
 def issuer(settings: Settings) -> "Issuer":

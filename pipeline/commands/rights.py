@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands import say
+from pipeline.commands import reading, say
 from pipeline.commands.call import Json, Wrong, of
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def export(
     The product's own export is asked for and joined where SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object
     with file, bytes and customer.
     """
-    from pipeline.commands import reading
     from pipeline.commands.parts import issuer, product
-    from pipeline.privacy.export import NoSuchPerson, bundle
+    from pipeline.privacy.export import bundle
+    from pipeline.privacy.export.gather import NoSuchPerson
     from pipeline.product import ProductDown
 
     call = of(context)

@@ -95,10 +95,12 @@ class Live:
 
 
 def holds(figure: str) -> Finding:
+    """It is so."""
     return Finding("holds", figure)
 
 
 def broken(figure: str) -> Finding:
+    """It is not so; the figure says what is wrong, and what to do where something can be done."""
     return Finding("broken", figure)
 
 

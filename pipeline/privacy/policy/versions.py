@@ -193,7 +193,7 @@ def _untold(row: Policy) -> Select[Any]:
     return select(Customer.id).where(*there, ~told).order_by(Customer.id)
 
 
-def _texts() -> Select[tuple[Policy]]:
+def _texts() -> Select[Policy]:
     return select(Policy).where(Policy.withdrawn_at.is_(None))
 
 
