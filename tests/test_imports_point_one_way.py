@@ -54,9 +54,9 @@ MAY_IMPORT = {
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
-    "privacy": "accounts outbox register product route egress permissions redact",
+    "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
     "rotation": "",
-    "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
+    "web": "accounts health inbox ingress message outbox paypal privacy product render sign_up",
     "egress": "route",
     "permissions": "",
     "migrations": "",
