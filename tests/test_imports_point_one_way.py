@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "inbox": "facts event",
     "broker": "",
     "worker": "inbox reads event books subscription broker",
+    "sweep": "worker inbox",
     "event": "",
     "reads": "inbox event facts paypal",
     "paypal": "",
