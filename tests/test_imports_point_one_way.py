@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "smtp": "message route",
     "route": "",
     # beside the river
-    "scheduler": "inbox outbox reads broker notices subscription register",
+    "scheduler": "outbox reads notices subscription register",
     "health": "inbox outbox",
     "web": "ingress health inbox outbox render paypal",
     "migrations": "",

@@ -89,10 +89,9 @@ def mailer(parts: Parts, stop: Stop) -> None:
 
 def scheduler(parts: Parts, stop: Stop) -> None:
     """Run the due jobs until told to stop."""
-    with parts.broker.publisher() as publisher:
-        jobs, wait = parts.scheduler(publisher), _showing(parts, "scheduler", stop)
-        while not wait(0.5):
-            jobs.run_due()
+    jobs, wait = parts.scheduler(), _showing(parts, "scheduler", stop)
+    while not wait(0.5):
+        jobs.run_due()
 
 
 def everything(parts: Parts, stop: Stop) -> None:
