@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "inbox": "facts event",
     "broker": "",
     "worker": "inbox reads event books subscription broker",
+    "sweep": "worker inbox",
     "event": "",
     "reads": "inbox event facts paypal",
     "paypal": "egress",
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     # people
     "sign_up": "accounts paypal privacy",
     # beside the river
-    "scheduler": "inbox outbox reads broker notices subscription register",
+    "scheduler": "outbox reads notices subscription register",
     "health": "inbox outbox",
     "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
     "rotation": "",
