@@ -8,6 +8,7 @@
       inbox     2  received events: store once, load, mark handled or parked, list what is overdue
       broker    3  queues of ids: RabbitMQ, or inside one process
       worker    4  id -> inbox row -> its handler; done, later or park
+      sweep        what no message brings, straight from the inbox
       event        what a handler receives, and the three words it may raise: Read, TryLater, Park
       reads        what is asked of PayPal's API, and comes back through the inbox
 
@@ -16,7 +17,9 @@
       payment          sales and refunds
       access           until when is paid
 
-    people      accounts (who they are, what is theirs, what they agreed to), purposes (what their data is used for)
+    people      accounts (who they are, what is theirs, what they agreed to), purposes (what their data is used for),
+                inbound (what they write to us; letter reads it), product (what they bought, asked for its part),
+                privacy/ (their rights, and the proof that the policy is true)
 
     out         outbox -> mailer -> render, message -> smtp
       notices      which mail a piece of news deserves
@@ -27,6 +30,10 @@
       mailer    8  claim -> render -> smtp -> settle
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
+
+    private     privacy/ (what people are promised: the policy's clauses and their checks, their rights, and who read what)
+      egress       whom this program may contact
+      permissions  files that are for us alone
 
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)

@@ -17,7 +17,7 @@ from pipeline import outbox, purposes, register
 from pipeline.clock import write_time
 from pipeline.keys import INDEX, Keyring
 from pipeline.message import clean_name, strip_controls, valid_address
-from pipeline.tables import Consent, Customer, Event, Key, Mail, Payment, Refund, Subscription
+from pipeline.tables import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
@@ -152,7 +152,7 @@ def has_address(session: Session, customer_id: str | None) -> bool:
 def labels(session: Session, customer_id: str) -> list[str]:
     """Every label whose key seals something of this person, the customer's id first.
 
-    Beside it: their subscriptions; sales of theirs that were told of without their subscription; and events that
+    Beside it: their subscriptions; their sales, for word of one may come without its subscription; and events that
     belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
     """
     rows = subscriptions(session, customer_id)
@@ -161,8 +161,7 @@ def labels(session: Session, customer_id: str) -> list[str]:
     refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
     told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
     unnamed = select(Event.label).where(Event.label == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
-    sales = select(Key.label).where(Key.label.in_(theirs))
-    found = session.execute(union(loose, unnamed, sales)).scalars()
+    found = session.execute(union(loose, unnamed, theirs)).scalars()
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 

@@ -6,16 +6,16 @@ Each comes from an environment variable `SMT_...`, from a `.env` file, or, for s
 
 import os
 import re
+from datetime import date
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SMT_"
-_PAGES = re.compile(
-    r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/-]*)?|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.ASCII
-)
 SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
 
 
@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
     product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
     support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    plans: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="Plans offered at sign-up, name=P-ID, separated by commas."
+    )
+    privacy_email: str = Field("", description="Where people ask about their data; support_email unless set.")
+    inbound_maildir: Path | None = Field(None, description="Maildir of the contact address; read every minute if set.")
+    product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
+    product_url: str = Field("", description="Address that the same is posted to, instead of a command.")
+    product_token: SecretStr = Field(SecretStr(""), description="Bearer token for product_url.")
     locale: str = Field("en_US", description="How dates and money are written for people.")
 
     paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")
@@ -61,6 +69,11 @@ class Settings(BaseSettings):
         None, description="PEM bundle; with it the certificate chain is checked too."
     )
 
+    private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks that never leave this machine, as that of its containers, separated by commas."
+    )
+    policy_effective: date = Field(date(2025, 5, 1), description="The day the privacy policy's first text took effect.")
+
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
@@ -68,20 +81,40 @@ class Settings(BaseSettings):
     public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
 
-    @field_validator("paypal_webhook_id", mode="before")
+    @field_validator("paypal_webhook_id", "private_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """`Cloud, monthly` has a comma: what has no `=P-` of its own belongs to the next name."""
+        if not isinstance(value, str):
+            return value
+        pairs = re.findall(r"\s*(.+?)\s*=\s*(P-[A-Z0-9]+)\s*(?:,|$)", value)
+        if re.sub(r"\s*(.+?)\s*=\s*(P-[A-Z0-9]+)\s*(?:,|$)", "", value).strip():
+            raise ValueError("must be name=P-ID pairs, separated by commas: Cloud (monthly)=P-5ML4271244454362WXNWU5NQ")
+        return dict(pairs)
+
     @field_validator("public_url")
     @classmethod
-    def _pages(cls, value: str) -> str:
-        """https:// and a host; http:// only on this machine, to try things out."""
-        if value and not _PAGES.fullmatch(value.rstrip("/")):
-            raise ValueError(
-                "must be https:// and a host, as https://billing.example.com; http:// only for this machine"
-            )
-        return value.rstrip("/")
+    def _reachable(cls, value: str) -> str:
+        """Sessions and links may travel encrypted only, or not leave this machine."""
+        parts = urlsplit(value)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if value and (
+            not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query
+        ):
+            raise ValueError("must be https:// and a host without a path; http:// only for this machine")
+        return value and f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("private_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # raises ValueError, naming it
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -117,6 +150,11 @@ class Settings(BaseSettings):
     @property
     def envelope_domain(self) -> str:
         return self.bounce_domain or self.mail_from.rpartition("@")[2]
+
+    @property
+    def pages_url(self) -> str:
+        """Where our pages are, without a slash at the end: as set, else on this machine."""
+        return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
     def reads_paypal(self) -> bool:

@@ -142,3 +142,29 @@ def test_settings_do_not_change_once_read() -> None:
 
 def test_no_setting_of_ours_is_left_in_the_environment_of_a_test() -> None:
     assert [name for name in os.environ if name.startswith(variable("")) and not name.startswith("SMT_TEST_")] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("https://billing.example.com/", "https://billing.example.com"),
+        ("https://billing.example.com:8443", "https://billing.example.com:8443"),
+        ("http://localhost:8000", "http://localhost:8000"),
+    ],
+)
+def test_a_public_url_is_kept_without_its_slash(value: str, kept: str) -> None:
+    assert load(public_url=value).public_url == kept
+
+
+@pytest.mark.parametrize(
+    "value", ["http://billing.example.com", "billing.example.com", "https://e.com/path", "ftp://e.com"]
+)
+def test_pages_are_reached_encrypted_or_not_from_outside(value: str) -> None:
+    assert refused(public_url=value).startswith("SMT_PUBLIC_URL: Value error, must be https://")
+
+
+def test_plans_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_PLANS", "Cloud (monthly)=P-1AB, Licence, yearly = P-2CD ,")
+    assert load().plans == {"Cloud (monthly)": "P-1AB", "Licence, yearly": "P-2CD"}
+    monkeypatch.setenv("SMT_PLANS", "Cloud=1AB")
+    assert refused().startswith("SMT_PLANS: Value error, must be name=P-ID pairs")

@@ -1,0 +1,96 @@
+"""Links that prove who follows them, and the sessions they open: secrets that serve once, and not for long.
+
+A secret has 256 bits; only its SHA-256 is kept, so nobody who reads the tables can follow a link. To look at a link
+changes nothing, because mail scanners fetch what they find; it is used up by what its page posts.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pipeline.keys import Keyring
+from pipeline.tables import Link
+
+Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "session", "sign_up"]
+
+MINUTES = 30
+SECRET_BYTES = 32
+LONGEST = 100  # characters of what may be a secret; longer ones are not even hashed
+
+
+def make(
+    session: Session,
+    keyring: Keyring,
+    customer_id: str,
+    purpose: Purpose,
+    now: datetime,
+    *,
+    request_id: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    minutes: int = MINUTES,
+) -> str:
+    """The secret of a new link. `details` are JSON, sealed with the customer's key, and dropped if that is erased."""
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    seal = keyring.get(customer_id) if details else None
+    session.add(
+        Link(
+            sha256=digest(secret),
+            customer_id=customer_id,
+            purpose=purpose,
+            request_id=request_id,
+            details=seal and seal.seal_json("link.details", dict(details or {})),
+            created_at=now,
+            expires_at=now + timedelta(minutes=minutes),
+            used_at=None,
+        )
+    )
+    session.flush()
+    return secret
+
+
+def look(session: Session, secret: str, now: datetime) -> Link | None:
+    """The link, if it can still be used; nothing is changed."""
+    if len(secret) > LONGEST:
+        return None
+    valid = select(Link).where(Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now)
+    return session.execute(valid).scalar_one_or_none()
+
+
+def use(session: Session, secret: str, now: datetime) -> Link | None:
+    """Use the link up; None if it was before, or has expired. Of two who come at once, one is given it."""
+    if len(secret) > LONGEST:
+        return None
+    used = (
+        update(Link)
+        .where(Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now)
+        .values(used_at=now)
+        .returning(Link)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(used).scalar_one_or_none()
+
+
+def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
+    """Sign the customer out everywhere, as when their address has changed."""
+    session.execute(
+        update(Link)
+        .where(Link.customer_id == customer_id, Link.purpose.in_(("session", "account")), Link.used_at.is_(None))
+        .values(used_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def details(link: Link, keyring: Keyring) -> dict[str, Any]:
+    """What was put into the link; {} where there is nothing, or nothing that opens any more."""
+    seal = keyring.get(link.customer_id) if link.details else None
+    return (seal and seal.open_json("link.details", link.details)) or {}
+
+
+def digest(secret: str) -> str:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
