@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import db, demo, doctor, events, inbound, mail, parked, paypal, run, simulate, subscriptions
+from pipeline.commands import (
+    customers,
+    db,
+    demo,
+    doctor,
+    events,
+    inbound,
+    mail,
+    parked,
+    paypal,
+    run,
+    simulate,
+    subscriptions,
+)
 from pipeline.commands.call import Call, version_of_program
 from pipeline.commands.exits import ending
 
@@ -47,6 +60,7 @@ def build() -> typer.Typer:
         ("parked", parked.app),
         ("mail", mail.app),
         ("subscriptions", subscriptions.app),
+        ("customers", customers.app),
         ("paypal", paypal.app),
     ):
         app.add_typer(group, name=name)
