@@ -16,6 +16,10 @@
       payment          sales and refunds
       access           until when is paid
 
+    people      accounts (who they are, what is theirs, what they agreed to), purposes (what their data is used for),
+                inbound (what they write to us; letter reads it), product (what they bought, asked for its part),
+                privacy/ (their rights, and the proof that the policy is true)
+
     out         outbox -> mailer -> render, message -> smtp
       notices      which mail a piece of news deserves
       outbox    6  mails owed: add with a key, claim, settle

@@ -169,7 +169,9 @@ def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
 def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
     split = delivery.split
     seal = keyring.get(split.label)
-    facts = {**split.facts, **_references(split, keyring)}
+    references = _references(split, keyring)
+    facts = {**split.facts, **references}
+    owner = None if "subscription" in facts else references.get("custom_ref") or references.get("payer_ref")
     return {
         "id": split.id,
         "type": split.type,
@@ -177,6 +179,7 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "state": "received" if split.problem is None else "parked",
         "reason": split.problem,
         "label": split.label,
+        "customer_id": owner,
         "facts": facts,
         "person": seal.seal_json("event.person", split.person) if seal and split.person else None,
         "body": seal.seal("event.body", split.rest) if seal else None,

@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 
 from pipeline.database import insert_new
 from pipeline.keys import TOKENS, Keyring
+from pipeline.purposes import use_of
 from pipeline.tables import Mail
 
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
 
@@ -39,7 +41,10 @@ DELAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A mail to be owed. `facts` are JSON; `subscription_id` says to whom, None is the operator."""
+    """A mail to be owed: to a subscription's customer, to a customer, to somebody at an address, else to the operator.
+
+    `facts` are JSON. `to` is an address that counts whatever else is known, and is sealed.
+    """
 
     kind: str
     key: str
@@ -47,17 +52,27 @@ class Owed:
     facts: Mapping[str, Any]
     has_address: bool = True
     withheld: str | None = None  # why it is not to be sent
+    customer_id: str | None = None
+    to: str | None = None
+    label: str | None = None  # whose key seals it, where it is neither of the two
+
+    @property
+    def sealed_by(self) -> str:
+        """The label whose key seals the mail."""
+        return self.label or self.subscription_id or self.customer_id or OPERATOR
 
 
 def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime) -> list[str]:
-    """Add those whose key is new. The ids of those that are to be sent now."""
+    """Add those whose key is new. The ids of those that are to be sent now. Raises NoPurpose for an unknown kind."""
     if not mails:
         return []
-    labels = keyring.fetch([TOKENS, *(mail.subscription_id or OPERATOR for mail in mails)])
+    for mail in mails:
+        use_of(mail.kind)
+    labels = keyring.fetch([TOKENS, *(mail.sealed_by for mail in mails)])
     rows = [
         _row(mail, keyring, now)
         for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
-        if labels[mail.subscription_id or OPERATOR] is not None
+        if labels[mail.sealed_by] is not None
     ]
     made = set(insert_new(session, Mail, rows, returning=Mail.id))
     return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
@@ -158,16 +173,18 @@ def oldest_unsent(session: Session, now: datetime) -> datetime | None:
 
 
 def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
-    label = mail.subscription_id or OPERATOR
+    label = mail.sealed_by
+    facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": token(keyring, mail.key),
         "key": mail.key,
         "kind": mail.kind,
         "label": label,
         "subscription_id": mail.subscription_id,
+        "customer_id": mail.customer_id,
         "state": "withheld" if mail.withheld else "owed",
         "reason": mail.withheld,
-        "facts": keyring.own(label).seal_json("mail.facts", dict(mail.facts)),
+        "facts": keyring.own(label).seal_json("mail.facts", facts),
         "attempts": 0,
         "created_at": now,
         "due_at": now if mail.has_address and not mail.withheld else None,

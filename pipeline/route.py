@@ -38,7 +38,7 @@ def read_url(url: str) -> Route:
         raise SmtpConfigError("SMT_SMTP_URL must be smtp://, smtp+starttls:// or smtps:// with a host and no path")
     if options not in ({}, {"tls": ["off"]}) or (options and parts.scheme != "smtp"):
         raise SmtpConfigError("SMT_SMTP_URL knows one option, ?tls=off, and only on smtp://")
-    if parts.scheme == "smtp" and not _on_this_machine(host):
+    if parts.scheme == "smtp" and not is_on_this_machine(host):
         _refuse_open_way(host, private=bool(options), password=parts.password is not None)
     return Route(
         host=host,
@@ -60,7 +60,8 @@ def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
         )
 
 
-def _on_this_machine(host: str) -> bool:
+def is_on_this_machine(host: str) -> bool:
+    """Whether a host is this very machine, so that what goes there meets no network."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

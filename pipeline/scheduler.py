@@ -3,7 +3,7 @@
 Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -50,9 +50,9 @@ class Scheduler:
         reminders: Reminders,
         may_read: bool,
         operator: str,
-        settle_doubts: Callable[[], int] | None = None,
+        more: Sequence[Job] = (),
     ) -> None:
-        """`settle_doubts` looks for evidence in the relay's log; None where there is no log to look at."""
+        """`more` jobs are run beside the river's own."""
         self._database, self._master, self._clock, self._publisher = database, master, clock, publisher
         self._reminders, self._may_read, self._operator = reminders, may_read, operator
         self.jobs = (
@@ -60,7 +60,7 @@ class Scheduler:
             Job("free claims of dead mailers", timedelta(seconds=10), self.free_claims),
             Job("owe renewal reminders", timedelta(seconds=60), self.remind),
             Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
-            *([Job("settle mails in doubt", timedelta(seconds=5), settle_doubts)] if settle_doubts else []),
+            *more,
         )
         self._due: dict[str, datetime] = {}
 

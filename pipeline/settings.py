@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
     product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
     support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    privacy_email: str = Field("", description="Where people ask about their data; support_email unless set.")
+    inbound_maildir: Path | None = Field(None, description="Maildir of the contact address; read every minute if set.")
+    product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
+    product_url: str = Field("", description="Address that the same is posted to, instead of a command.")
+    product_token: SecretStr = Field(SecretStr(""), description="Bearer token for product_url.")
     locale: str = Field("en_US", description="How dates and money are written for people.")
 
     paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")
@@ -57,6 +62,7 @@ class Settings(BaseSettings):
         None, description="PEM bundle; with it the certificate chain is checked too."
     )
 
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
@@ -102,6 +108,11 @@ class Settings(BaseSettings):
     @property
     def envelope_domain(self) -> str:
         return self.bounce_domain or self.mail_from.rpartition("@")[2]
+
+    @property
+    def pages_url(self) -> str:
+        """Where our pages are, without a slash at the end: as set, else on this machine."""
+        return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
     def reads_paypal(self) -> bool:

@@ -1,30 +1,33 @@
 """The parts of the pipeline, opened from the settings when a command first needs them."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from pipeline import message, migrations
 from pipeline.broker import Broker, Publisher
 from pipeline.clock import Clock, SystemClock
+from pipeline.commands import jobs
 from pipeline.database import Database
 from pipeline.event import Handler
-from pipeline.evidence import RelayLog, settle_doubts
 from pipeline.ingress import Announcer, Committer, Door
 from pipeline.keys import KeyProblem, MasterKey, open_master_key
 from pipeline.mailer import Mailer, Sender
 from pipeline.paypal import PayPal
 from pipeline.paypal.certificates import Certificates
+from pipeline.product import Product, allowed
 from pipeline.render import Templates, Vendor, default_folder
 from pipeline.scheduler import Scheduler
 from pipeline.settings import Settings, SettingsError
-from pipeline.smtp import Relay, RelayUnreachable
+from pipeline.smtp import Relay
 from pipeline.subscription import Reminders
 from pipeline.web.app import Web
 from pipeline.worker import Worker
+
+if TYPE_CHECKING:
+    from pipeline.privacy.export import Issuer
 
 log = structlog.get_logger(__name__)
 
@@ -117,24 +120,8 @@ class Parts:
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
             operator=self.settings.operator_email,
-            settle_doubts=self._settle_doubts if self.settings.relay_log and self.settings.smtp_url else None,
+            more=jobs.of(self),
         )
-
-    def _settle_doubts(self) -> int:
-        relay_log = RelayLog(self.settings.relay_log or Path(), self.clock)
-        domain = self.settings.envelope_domain
-        try:
-            return settle_doubts(self.database, self.clock, relay_log, lambda: asyncio.run(self._probe()), domain)
-        except RelayUnreachable as error:
-            log.warning("relay_unreachable", reason=str(error))
-            return 0
-
-    async def _probe(self) -> None:
-        relay = Relay(self.settings.smtp_url, connections=1)
-        try:
-            await relay.probe()
-        finally:
-            await relay.close()
 
     def mailer(self) -> Mailer:
         """Raises SettingsError without a relay."""
@@ -180,3 +167,29 @@ def sender(settings: Settings) -> Sender:
         locale=settings.locale,
         operator=settings.operator_email,
     )
+
+
+def contact(settings: Settings) -> str:
+    """The address where people ask about their data."""
+    return settings.privacy_email or settings.support_email or settings.mail_from
+
+
+def account_page(settings: Settings) -> str:
+    """The page where a person sees and changes what we hold about them."""
+    return f"{settings.pages_url}/account"
+
+
+def issuer(settings: Settings) -> "Issuer":
+    """Whose exports are."""
+    from pipeline.privacy.export import Issuer
+
+    return Issuer(settings.vendor_name, contact(settings), settings.locale)
+
+
+def product(settings: Settings) -> Product:
+    """The product's own hook. Raises SettingsError where both ways are set, or one that sends data in the clear."""
+    if settings.product_command and settings.product_url:
+        raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
+    if settings.product_url and not allowed(settings.product_url):
+        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
+    return Product(settings.product_command, settings.product_url, settings.product_token.get_secret_value())

@@ -1,0 +1,234 @@
+"""Customers as people: who they are, what belongs to them, what they agreed to.
+
+What a customer told us at sign-up or as a correction outranks what PayPal tells of them, field by field, whatever comes
+later. Nobody is merged by e-mail: one address may belong to several customers.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pipeline import outbox, register
+from pipeline.clock import write_time
+from pipeline.keys import INDEX, Keyring
+from pipeline.message import clean_name, strip_controls, valid_address
+from pipeline.tables import Consent, Customer, Event, Mail, Subscription
+
+Field = Literal["name", "email", "company", "phone"]
+FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
+ConsentKind = Literal["adult", "terms", "marketing", "service"]
+LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
+CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
+
+
+class BadField(ValueError):
+    """What a person gave cannot be kept. Names the field and says what to write; never quotes the value."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NoSuchCustomer(Exception):
+    """There is no customer of this id, or they have been erased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What sign-up asks for, and no more."""
+
+    name: str
+    email: str
+    company: str = ""
+    phone: str = ""
+
+
+def sign_up(
+    session: Session,
+    keyring: Keyring,
+    person: Person,
+    *,
+    adult_text: str,
+    marketing: bool,
+    now: datetime,
+    source: str,
+    custom: str | None = None,
+) -> str:
+    """Make the account of somebody who has said that they are an adult; the customer's id.
+
+    `adult_text` is the version of the sentence they agreed to; no date of birth is kept. `custom` is what PayPal is to be
+    given as custom_id, made up unless given: the same one makes the same account once. Raises BadField.
+    """
+    custom = custom or secrets.token_hex(16)
+    id = customer_id(keyring, custom)
+    if session.get(Customer, id) is not None:
+        return id
+    given = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
+    values = {field: checked(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")}
+    known = register.merge({}, now, values | {CUSTOM: custom})
+    row = Customer(
+        id=id, created_at=now, signed_up_at=now, adult_at=now, adult_text=adult_text, marketing=False, service=True
+    )
+    _seal(keyring, row, known)
+    session.add(row)
+    session.flush()
+    consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
+    consent(session, id, "marketing", given=marketing, source=source, text_version=adult_text, now=now)
+    return id
+
+
+def customer_id(keyring: Keyring, custom: str) -> str:
+    """The id of the customer whom PayPal is told by this custom_id."""
+    return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
+
+
+def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+    """name, email, company, phone, custom, as far as they are known; {} if nothing is, or they have been erased."""
+    row = session.get(Customer, customer_id)
+    told = told_by_paypal(session, keyring, customer_id)
+    return told | (told_by_customer(keyring, row) if row else {})
+
+
+def told_by_customer(keyring: Keyring, row: Customer) -> dict[str, str]:
+    """What the customer told us, or had corrected."""
+    known = _known(keyring, row)
+    return {field: register.value(known, field) for field in known}
+
+
+def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+    """The newest of what PayPal told of this customer, in our words."""
+    rows = subscriptions(session, customer_id)
+    seals = keyring.fetch([row.id for row in rows], create=False)
+    known: register.Known = {}
+    for row in rows:
+        seal = seals.get(row.id)
+        theirs = seal.open_json("subscription.person", row.person) if seal else None
+        for field, (at, value) in (theirs or {}).items():
+            known = register.merge(known, datetime.fromisoformat(at), {field: value})
+    found = {field: register.value(known, field) for field in known}
+    names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
+    return {"name": " ".join(names), **found} if names else found
+
+
+def find(session: Session, keyring: Keyring, email: str) -> list[str]:
+    """Customers with this address, by their own word or PayPal's; the newest first. Erased ones are not found."""
+    digest = email_hash(keyring, email)
+    theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
+    statement = select(Customer.id).where(
+        (Customer.email_hash == digest) | Customer.id.in_(theirs), Customer.erased_at.is_(None)
+    )
+    ids = session.execute(statement.order_by(Customer.created_at.desc(), Customer.id)).scalars()
+    wanted = email.strip().lower()
+    return [id for id in ids if person(session, keyring, id).get("email", "").lower() == wanted]
+
+
+def email_hash(keyring: Keyring, email: str) -> bytes:
+    """What an address is found by: a keyed hash, meaningless without our key."""
+    return keyring.digest(INDEX, f"email:{email.strip().lower()}")
+
+
+def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
+    """The customer's subscriptions, the oldest first."""
+    theirs = select(Subscription).where(Subscription.customer_id == customer_id)
+    return list(session.execute(theirs.order_by(Subscription.created_at, Subscription.id)).scalars())
+
+
+def labels(session: Session, customer_id: str) -> list[str]:
+    """Every label whose key seals something of this person: their own first, then subscriptions', then loose events'."""
+    rows = subscriptions(session, customer_id)
+    payers = {str(register.value(row.known, "payer_ref")) for row in rows if register.value(row.known, "payer_ref")}
+    loose = select(Event.label).where(Event.customer_id.in_([customer_id, *sorted(payers)])).distinct()
+    found = [customer_id, *(row.id for row in rows), *session.execute(loose.order_by(Event.label)).scalars()]
+    return list(dict.fromkeys(found))
+
+
+def correct(
+    session: Session, keyring: Keyring, customer_id: str, field: Field, value: str, now: datetime
+) -> str | None:
+    """Keep what the customer says is right; it outranks PayPal from now on. The value that was known before.
+
+    Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
+    Raises NoSuchCustomer and BadField.
+    """
+    row = session.get(Customer, customer_id, with_for_update=True)
+    if row is None or row.erased_at:
+        raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
+    new, old = checked(field, value), person(session, keyring, customer_id).get(field)
+    if new == old:
+        return old
+    _seal(
+        keyring, row, register.merge({k: v for k, v in _known(keyring, row).items() if k != field}, now, {field: new})
+    )
+    _thaw(session, labels(session, customer_id), now)
+    if field == "email":
+        outbox.add(session, keyring, _email_changed(customer_id, old, new, now), now)
+    return old
+
+
+def consent(
+    session: Session, customer_id: str, kind: ConsentKind, *, given: bool, source: str, text_version: str, now: datetime
+) -> None:
+    """Note what a customer agreed to or declined, as proof, and act by it from now on."""
+    session.add(
+        Consent(customer_id=customer_id, at=now, kind=kind, given=given, source=source, text_version=text_version)
+    )
+    if kind in ("marketing", "service"):
+        session.execute(update(Customer).where(Customer.id == customer_id).values({kind: given}))
+    session.flush()
+
+
+def checked(field: Field, value: str) -> str:
+    """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
+    text = " ".join(strip_controls(value).split())
+    if len(text) > LONGEST[field]:
+        raise BadField(field, f"Please keep it below {LONGEST[field] + 1} characters.")
+    if field == "email":
+        if not valid_address(text):
+            raise BadField(field, "Please give an e-mail address such as ada@example.com.")
+        return text
+    if field == "name" and not clean_name(text):
+        raise BadField(field, "Please give your name.")
+    if field == "phone" and text and not set(text) <= set("+0123456789 ()-./"):
+        raise BadField(field, "Please give a phone number such as +1 555 0100.")
+    return text
+
+
+def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
+    seal = keyring.fetch([row.id], create=False).get(row.id)
+    return (seal.open_json("customer.person", row.person) if seal else None) or {}
+
+
+def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
+    seal, email = keyring.get(row.id), register.value(known, "email")
+    if seal is None:
+        raise NoSuchCustomer(f"the customer {row.id} has been erased")
+    row.person = seal.seal_json("customer.person", known)
+    row.email_hash = email_hash(keyring, email) if email else None
+
+
+def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
+    """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
+    waiting = (
+        update(Mail).where(Mail.label.in_(labels), Mail.state == "owed").execution_options(synchronize_session=False)
+    )
+    session.execute(waiting.values(frozen=None, recipient=None))
+    session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))
+
+
+def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.Owed]:
+    """To the old address too: its owner learns of it if it was not them."""
+    key = f"email_changed:{customer_id}:{write_time(now)}"
+    facts = {"changed_at": write_time(now)}
+    told = [
+        outbox.Owed("email_changed", f"{key}:new", None, {**facts, "is_old": False}, customer_id=customer_id, to=new)
+    ]
+    if old:
+        told.append(
+            outbox.Owed("email_changed", f"{key}:old", None, {**facts, "is_old": True}, customer_id=customer_id, to=old)
+        )
+    return told

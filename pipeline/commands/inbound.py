@@ -1,0 +1,90 @@
+"""`smt-billing inbound`: mail that people wrote to us, from a Maildir or from Postfix by stdin."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands import say
+from pipeline.commands.call import Call, Json, Wrong, of
+
+if TYPE_CHECKING:
+    from pipeline.inbound import Filed
+
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
+
+
+def register(app: typer.Typer) -> None:
+    """Put this command into the program."""
+    app.command()(inbound)
+
+
+def inbound(
+    context: typer.Context,
+    maildir: Annotated[
+        str, typer.Argument(help="A Maildir, or - for one mail on stdin. SMT_INBOUND_MAILDIR unless given.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """File the mail that people wrote to us with the customer it is from, and acknowledge it once.
+
+    What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
+    handed out or deleted on a mail alone. Mail that no person wrote is filed and never answered.
+
+    From a Maildir each mail is moved from new to cur once it is filed. With - the exit code is 75 while the database is
+    away, so that Postfix tries again. JSON: an array of objects with letter, kind, asks and customer.
+    """
+    call = of(context)
+    filed = [_from_stdin(call)] if maildir == "-" else _from_maildir(call, maildir)
+    if json:
+        rows = [
+            {"letter": each.id, "kind": each.kind, "asks": each.asked, "customer": each.customer_id} for each in filed
+        ]
+        say.json(rows)
+    elif not filed:
+        say.line("no new mail")
+    else:
+        say.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
+
+
+def _from_maildir(call: Call, maildir: str) -> "list[Filed]":
+    from pipeline import inbound
+    from pipeline.commands.parts import account_page
+
+    folder = Path(maildir) if maildir else call.settings.inbound_maildir
+    if folder is None:
+        raise Wrong("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
+    if not (folder / "new").is_dir():
+        raise Wrong(f"{folder} is no Maildir: it has no folder new")
+    filed: list[Filed] = []
+    with say.progress("filing mail", None) as advance:
+
+        def note(each: "Filed") -> None:
+            filed.append(each)
+            advance(1)
+
+        inbound.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
+    return filed
+
+
+def _from_stdin(call: Call) -> "Filed":
+    import sys
+
+    from pipeline import inbound, letter
+    from pipeline.commands.parts import account_page
+    from pipeline.database import StoreDown
+
+    raw = sys.stdin.buffer.read(letter.LARGEST)
+    if not raw.strip():
+        raise Wrong("there is no mail on stdin")
+    try:
+        return inbound.take(raw, call.database, call.master, call.clock, account_page(call.settings))
+    except StoreDown as error:
+        say.note(f"not filed, try again: {error}")
+        raise typer.Exit(TRY_AGAIN) from error
+
+
+def _row(filed: "Filed") -> tuple[object, ...]:
+    asked = (filed.asked or "").replace("_", " ")
+    who = "known already" if filed.known else "a customer" if filed.customer_id else "nobody we know"
+    return filed.id[:12], filed.kind, asked, who

@@ -1,0 +1,153 @@
+"""Mail that people write to us: filed with the customer it is from, acknowledged once, requests put to the operator.
+
+The From line can be written by anyone, so no letter is acted on by itself where that could hurt: a copy of somebody's
+data or its deletion takes a link sent to the address we know. Being spared our optional mail hurts nobody: that is done
+at once. Mail that no person wrote is filed and never answered (RFC 3834).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pipeline import accounts, letter, outbox
+from pipeline.clock import Clock, write_time
+from pipeline.database import Database, insert_new
+from pipeline.keys import INDEX, Keyring, MasterKey
+from pipeline.letter import Read
+from pipeline.privacy import requests
+from pipeline.tables import Letter, Request
+
+log = structlog.get_logger(__name__)
+
+ANSWERED = 3  # letters of one sender that are acknowledged within a day: a loop of two machines ends here
+DAY = timedelta(days=1)
+OPTIONAL: tuple[accounts.ConsentKind, ...] = ("marketing", "service")  # kinds of mail that one can opt out of
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What became of one letter."""
+
+    id: str
+    kind: str  # support, privacy, automatic
+    asked: requests.Kind | None  # the kind of request that was recognised
+    customer_id: str | None
+    known: bool  # it had been filed before, and nothing was done again
+
+
+def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> Filed:
+    """File one mail, and owe what it deserves, in the caller's transaction. The same mail is filed once.
+
+    `page` is the address of the page where people prove who they are.
+    """
+    read = letter.read(raw)
+    id = hashlib.sha256(raw).hexdigest()
+    owners = accounts.find(session, keyring, read.sender) if read.sender else []
+    customer_id = owners[0] if owners else None
+    label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{read.sender or id}').hex()[:40]}"
+    kind = "automatic" if read.automatic else "privacy" if read.asks else "support"
+    filed = Filed(id, kind, read.asks, customer_id, known=False)
+    if not _store(session, keyring, filed, label, raw, now):
+        return Filed(id, kind, read.asks, customer_id, known=True)
+    if not read.automatic:
+        _answer(session, keyring, read, filed, label, now, page)
+    return filed
+
+
+def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: bytes, now: datetime) -> bool:
+    seal = keyring.get(label)
+    row = {
+        "id": filed.id,
+        "customer_id": filed.customer_id,
+        "label": label,
+        "kind": filed.kind,
+        "content": seal and seal.seal("letter.content", raw),
+        "received_at": now,
+    }
+    return bool(insert_new(session, Letter, [row], returning=Letter.id))
+
+
+def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
+    """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered."""
+    answer = _few_today(session, label, now)
+    if filed.asked is None:
+        if answer:
+            outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
+        return
+    details = {"letter": filed.id, "sender": read.sender, "subject": read.subject}
+    row = requests.open_(session, keyring, filed.asked, filed.customer_id, "mail", now, details=details)
+    if filed.asked == "opt_out" and filed.customer_id:
+        _spare(session, row, filed.customer_id, now)
+    mails = [requests.reminder(row, 0)]
+    if answer:
+        mails.append(requests.receipt(row, page=page, to=None if filed.customer_id else read.sender))
+    outbox.add(session, keyring, mails, now)
+
+
+def _spare(session: Session, row: Request, customer_id: str, now: datetime) -> None:
+    for kind in OPTIONAL:
+        accounts.consent(session, customer_id, kind, given=False, source="mail", text_version="mail", now=now)
+    requests.settle(session, row.id, "done", now)
+
+
+def _few_today(session: Session, label: str, now: datetime) -> bool:
+    today = select(func.count()).where(Letter.label == label, Letter.received_at > now - DAY)
+    return session.execute(today).scalar_one() <= ANSWERED
+
+
+def _acknowledgement(read: Read, filed: Filed, label: str, now: datetime) -> outbox.Owed:
+    facts = {"received_at": write_time(now), "subject": read.subject}
+    key = f"support_received:{filed.id}"
+    to = None if filed.customer_id else read.sender
+    return outbox.Owed("support_received", key, None, facts, customer_id=filed.customer_id, to=to, label=label)
+
+
+# -- reading what has arrived
+
+
+def read_maildir(
+    folder: Path, database: Database, master: MasterKey, clock: Clock, page: str, on_filed: Callable[[Filed], object]
+) -> int:
+    """File what is new in a Maildir, one transaction each; moved to `cur` only after that. How many. Raises StoreDown."""
+    count = 0
+    for path in _new(folder):
+        raw = _bytes(path)
+        if raw is None:
+            continue
+        on_filed(take(raw, database, master, clock, page))
+        target = folder / "cur" / f"{path.name}:2,S"
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        path.rename(target)
+        count += 1
+    return count
+
+
+def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed:
+    """File one mail. Raises StoreDown."""
+    with database.transaction() as session:
+        now = clock.now()
+        filed = file(session, Keyring(master, session, now), raw, now, page)
+    log.info("letter", letter_id=filed.id[:12], kind=filed.kind, asked=filed.asked, known=filed.known)
+    return filed
+
+
+def _new(folder: Path) -> Sequence[Path]:
+    return sorted(path for path in (folder / "new").glob("*") if path.is_file()) if folder.is_dir() else []
+
+
+def _bytes(path: Path) -> bytes | None:
+    """The mail, its end cut off beyond what we keep; None if it cannot be read: gone meanwhile, or no file of ours."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        log.warning("letter_unreadable", file=path.name, reason=error.strerror)
+        return None
+    with os.fdopen(descriptor, "rb") as opened:
+        return opened.read(letter.LARGEST)

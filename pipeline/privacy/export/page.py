@@ -1,0 +1,78 @@
+"""The readable page of an export: plain HTML that needs nothing but itself."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babel.dates import format_date, format_time
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from pipeline import register
+from pipeline.money import Money, show
+
+if TYPE_CHECKING:
+    from pipeline.privacy.export import Issuer
+
+# Fields of a person as people call them, in the order in which they are shown.
+NAMES = {
+    "name": "Name",
+    "given_name": "First name",
+    "surname": "Last name",
+    "email": "E-mail",
+    "company": "Company",
+    "phone": "Phone",
+    "payer": "PayPal's number for you",
+    "custom": "Our number for you",
+}
+
+
+def write(document: Mapping[str, Any], files: Sequence[str], issuer: "Issuer") -> str:
+    """The page that shows `document`, data.json's content, and leads to these files."""
+
+    def day(text: str | None) -> str:
+        return format_date(datetime.fromisoformat(text), "long", issuer.locale) if text else ""
+
+    def moment(text: str | None) -> str:
+        if not text:
+            return ""
+        at = datetime.fromisoformat(text)
+        return f"{format_date(at, 'long', issuer.locale)}, {format_time(at, 'short', locale=issuer.locale)} UTC"
+
+    def price(row: Mapping[str, Any]) -> str:
+        return "" if row["amount"] is None else show(Money(row["amount"], row["currency"]), issuer.locale)
+
+    return _template().render(
+        document=document,
+        files=files,
+        issuer=issuer,
+        language=issuer.locale.replace("_", "-"),
+        told=_told(document),
+        day=day,
+        moment=moment,
+        price=price,
+    )
+
+
+def _told(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, the value, who told it): what is known of the person, the newest value of each."""
+    sources = [("you", document["customer"]["person"])]
+    sources += [(f"PayPal, for {row['id']}", row["person"]) for row in document["subscriptions"]]
+    return [
+        (NAMES.get(field, field.replace("_", " ").capitalize()), str(register.value(known, field)), who)
+        for who, known in sources
+        for field in sorted(known or {}, key=_place)
+    ]
+
+
+def _place(field: str) -> tuple[int, str]:
+    order = list(NAMES)
+    return (order.index(field) if field in order else len(order)), field
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("index.html")

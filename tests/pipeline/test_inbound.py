@@ -1,0 +1,170 @@
+"""Mail that people write is filed once, sealed, with its sender; acknowledged once; and acted on only where it can't hurt."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from pipeline import accounts, inbound
+from pipeline.accounts import Person
+from pipeline.inbound import Filed
+from pipeline.tables import Consent, Customer, Letter, Mail, Request
+from tests.pipeline.test_letter import mail
+from tests.river import River
+
+PAGE = "https://billing.example.com/account"
+ADA = Person("Ada Example", "ada@example.com")
+
+
+def signed_up(river: River, person: Person = ADA, *, marketing: bool = True) -> str:
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        return accounts.sign_up(
+            session, keyring, person, adult_text="1", marketing=marketing, now=river.now, source="sign-up"
+        )
+
+
+def took(river: River, raw: bytes) -> Filed:
+    return inbound.take(raw, river.database, river.master, river.clock, PAGE)
+
+
+def owed(river: River) -> list[str]:
+    with river.database.reading() as session:
+        return sorted(session.execute(select(Mail.kind)).scalars())
+
+
+def opened(river: River) -> list[tuple[str, str, str | None]]:
+    with river.database.reading() as session:
+        rows = session.execute(select(Request.kind, Request.state, Request.customer_id).order_by(Request.kind))
+        return [(kind, state, customer) for kind, state, customer in rows]
+
+
+def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: River) -> None:
+    customer = signed_up(river)
+    raw = mail("How do I add a second user?")
+    filed = took(river, raw)
+    assert (filed.kind, filed.asked, filed.customer_id) == ("support", None, customer)
+    assert owed(river) == ["support_received"]
+    with river.database.reading() as session:
+        row = session.execute(select(Letter)).scalar_one()
+        assert row.content
+        assert b"second user" not in row.content
+        assert river.keyring(session).own(customer).open("letter.content", row.content) == raw
+        assert session.execute(select(Mail.customer_id)).scalar_one() == customer
+
+
+def test_the_same_mail_is_filed_and_answered_once(river: River) -> None:
+    raw = mail("How do I add a second user?")
+    assert not took(river, raw).known
+    assert took(river, raw).known
+    assert owed(river) == ["support_received"]
+
+
+def test_mail_of_a_machine_is_filed_and_never_answered(river: River) -> None:
+    signed_up(river)
+    filed = took(river, mail("please delete my account", Auto_Submitted="auto-replied"))
+    assert filed.kind == "automatic"
+    assert owed(river) == []
+    assert opened(river) == []
+
+
+def test_two_machines_that_answer_each_other_come_to_an_end(river: River) -> None:
+    for number in range(10):
+        took(river, mail(f"I am away, number {number}"))
+        river.clock.advance(timedelta(minutes=1))
+    assert owed(river) == ["support_received"] * inbound.ANSWERED
+    river.clock.advance(timedelta(days=1))
+    took(river, mail("a question of the day after"))
+    assert owed(river) == ["support_received"] * (inbound.ANSWERED + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("please delete my account", "erase"), ("send me a copy of my data", "access"), ("my child signed up", "child")],
+)
+def test_a_wish_is_put_to_the_operator_and_nothing_is_done_on_a_mail_alone(river: River, text: str, kind: str) -> None:
+    customer = signed_up(river)
+    took(river, mail(text))
+    assert opened(river) == [(kind, "received", customer)]
+    assert owed(river) == ["privacy_request_received", "request_due"]
+    with river.database.reading() as session:
+        assert accounts.person(session, river.keyring(session), customer)["email"] == "ada@example.com"
+        assert session.get_one(Customer, customer).erase_at is None
+
+
+def test_a_wish_told_twice_is_one_request(river: River) -> None:
+    signed_up(river)
+    took(river, mail("please delete my account"))
+    took(river, mail("PLEASE delete my account!"))
+    assert len(opened(river)) == 1
+    assert owed(river) == ["privacy_request_received", "request_due"]
+
+
+def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
+    signed_up(river)
+    took(river, mail("please delete my account", sender="ada@example.com"))
+    took(river, mail("please delete my account", sender="stranger@example.com"))
+    assert sorted(kind for kind, _, _ in opened(river)) == ["erase", "erase"]
+    assert owed(river) == ["privacy_request_received", "privacy_request_received", "request_due", "request_due"]
+    with river.database.reading() as session:
+        told = [
+            river.keyring(session).own(row.label).open_json("mail.facts", row.facts)
+            for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
+        ]
+    for facts in told:
+        facts.pop("_to", None)
+        facts.pop("request")
+    assert told[0] == told[1]
+
+
+def test_optional_mail_is_stopped_at_once(river: River) -> None:
+    customer = signed_up(river)
+    took(river, mail("please unsubscribe me"))
+    with river.database.reading() as session:
+        row = session.get_one(Customer, customer)
+        assert (row.marketing, row.service) == (False, False)
+        kept = session.execute(select(Consent.kind, Consent.given).where(Consent.source == "mail")).all()
+        assert sorted(kept) == [("marketing", False), ("service", False)]
+    assert opened(river) == [("opt_out", "done", customer)]
+
+
+# -- a Maildir
+
+
+@pytest.fixture
+def maildir(tmp_path: Path) -> Path:
+    folder = tmp_path / "Maildir"
+    for name in ("new", "cur", "tmp"):
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def read(river: River, maildir: Path) -> list[Filed]:
+    filed: list[Filed] = []
+    inbound.read_maildir(maildir, river.database, river.master, river.clock, PAGE, filed.append)
+    return filed
+
+
+def test_what_is_new_in_a_maildir_is_filed_and_moved(river: River, maildir: Path) -> None:
+    for number in range(3):
+        (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
+    assert len(read(river, maildir)) == 3
+    assert sorted(path.name for path in (maildir / "cur").iterdir()) == ["0.host:2,S", "1.host:2,S", "2.host:2,S"]
+    assert read(river, maildir) == []
+
+
+def test_a_death_between_filing_and_moving_files_nothing_twice(river: River, maildir: Path) -> None:
+    (maildir / "new" / "1.host").write_bytes(mail("a question"))
+    took(river, mail("a question"))  # filed, and then the process died
+    assert [each.known for each in read(river, maildir)] == [True]
+    assert owed(river) == ["support_received"]
+    assert list((maildir / "new").iterdir()) == []
+
+
+def test_a_link_in_a_maildir_leads_nowhere(river: River, maildir: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a file of ours")
+    (maildir / "new" / "1.host").symlink_to(tmp_path / "secret")
+    (maildir / "new" / "2.host").write_bytes(mail("a question"))
+    assert len(read(river, maildir)) == 1
+    assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
