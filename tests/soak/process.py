@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from pipeline.inbox import Delivery, Stored
 from pipeline.ingress import Committer, _Waiting
 from pipeline.keys import MasterKey
 from pipeline.mailer import Mailer
-from pipeline.scheduler import Scheduler
+from pipeline.scheduler import Job, Scheduler
 from pipeline.smtp import Relay
 from pipeline.subscription import Reminders
 from pipeline.tables import Event
@@ -27,6 +28,8 @@ from tests.pipeline.test_mailer import SENDER, TEMPLATES
 from tests.pipeline.test_smtp import Wire
 from tests.soak.peers import PayPal, Postfix, Rumours
 from tests.soak.storm import Crash, OneThread, Storm
+
+SETTLE_EVERY = timedelta(seconds=5)
 
 
 class Harbour:
@@ -87,7 +90,7 @@ class Process:
         )  # fmt: skip
         self._scheduler = Scheduler(
             self.database, master, clock, cast(Publisher, broker),
-            reminders=Reminders(), may_read=True, operator="", settle_doubts=self._settle_doubts,
+            reminders=Reminders(), may_read=True, operator="", more=[Job("doubts", SETTLE_EVERY, self._settle_doubts)],
         )  # fmt: skip
         relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
