@@ -16,6 +16,7 @@ from pipeline.broker import BrokerDown
 from pipeline.commands.parts import Parts
 from pipeline.database import StoreDown
 from pipeline.scheduler import Scheduler
+from pipeline.web.patience import Patience
 from pipeline.worker import BATCH, Worker, serve
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ def _uvicorn(parts: Parts) -> uvicorn.Config:
         host=parts.settings.web_host,
         port=parts.settings.web_port,
         loop="uvloop",
-        http="httptools",
+        http=Patience,
         ws="none",
         lifespan="off",
         access_log=False,
