@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "health": "inbox outbox",
     "privacy": "accounts outbox register product route egress permissions redact",
     "rotation": "",
+    "backup": "privacy migrations",
     "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
     "egress": "route",
     "permissions": "",
@@ -81,6 +82,7 @@ ONLY_IN = {
     "pydantic": "settings",
     "pydantic_settings": "settings",
     "psycopg": "database",
+    "pyrage": "backup",
     "typer": "commands __main__",
     "rich": "commands __main__",
 }
