@@ -4,6 +4,7 @@
 is in fact connected to. Addresses and ports are the system's to limit: deploy/systemd, docker-compose.yml.
 """
 
+import ast
 import ipaddress
 import socket
 import ssl
@@ -26,6 +27,18 @@ HTTPS = 443
 HANDSHAKE_SECONDS = 5.0
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], frozenset[Address]]
+
+# Which library can open a connection, and which modules of ours use it for that; everybody else is handed one.
+OPENERS = {
+    "socket": "egress commands simulator",
+    "ssl": "egress broker paypal",
+    "http.client": "paypal product commands simulator",
+    "urllib.request": "product",
+    "requests": "paypal",
+    "asyncio.open_connection": "",
+    "asyncio.open_unix_connection": "",
+    **dict.fromkeys(("smtplib", "ftplib", "imaplib", "poplib", "xmlrpc.client", "httpx", "urllib3", "aiohttp"), ""),
+}
 
 log = structlog.get_logger(__name__)
 
@@ -202,6 +215,34 @@ def _read_address(text: str) -> Address:
     address = ipaddress.ip_address(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
     inside = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return inside or address
+
+
+# Who of us can open a connection
+
+
+def unknown_openers() -> list[str]:
+    """Modules of this program that could contact somebody and are not known to."""
+    package = Path(__file__).parent
+    sources = [(path.relative_to(package).with_suffix("").parts[0], path) for path in sorted(package.rglob("*.py"))]
+    return [
+        f"{path.relative_to(package.parent)} by {way}"
+        for module, path in sources
+        for way in sorted(openers(path.read_text("utf-8")))
+        if module not in OPENERS[way].split()
+    ]
+
+
+def openers(source: str) -> set[str]:
+    """The ways to open a connection that a source names."""
+    return {name for node in ast.walk(ast.parse(source)) for name in _names(node) if name in OPENERS}
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
 
 
 # What the settings say

@@ -45,7 +45,8 @@ def walk(settings: Settings) -> Iterator[Path]:
 
 
 def _guarded(settings: Settings) -> Iterator[Path]:
-    yield from (settings.data_dir, settings.master_key)
+    key = settings.master_key
+    yield from (settings.data_dir, key, key.with_name(f"{key.name}.previous"))
     if settings.database.startswith("sqlite:///"):
         file = settings.database.removeprefix("sqlite:///")
         yield from (Path(file + ending) for ending in ("", "-wal", "-shm"))
