@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import db, demo, doctor, events, inbound, mail, parked, paypal, run, simulate, subscriptions
+from pipeline.commands import (
+    backups,
+    db,
+    demo,
+    doctor,
+    events,
+    inbound,
+    keys,
+    mail,
+    parked,
+    paypal,
+    retention,
+    run,
+    simulate,
+    subscriptions,
+)
 from pipeline.commands.call import Call, version_of_program
 from pipeline.commands.exits import ending
 
@@ -48,6 +63,9 @@ def build() -> typer.Typer:
         ("mail", mail.app),
         ("subscriptions", subscriptions.app),
         ("paypal", paypal.app),
+        ("keys", keys.app),
+        ("backup", backups.app),
+        ("retention", retention.app),
     ):
         app.add_typer(group, name=name)
     for register in (inbound.register, simulate.register, doctor.register):
