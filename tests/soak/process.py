@@ -11,7 +11,7 @@ from sqlalchemy import event, select
 
 from handlers import HANDLERS
 from pipeline import reads
-from pipeline.broker import BrokerDown, Inlet, Publisher
+from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import MovableClock
 from pipeline.database import Database, StoreDown
 from pipeline.evidence import RelayLog, settle_doubts
@@ -22,6 +22,7 @@ from pipeline.mailer import Mailer
 from pipeline.scheduler import Job, Scheduler
 from pipeline.smtp import Relay
 from pipeline.subscription import Reminders
+from pipeline.sweep import QUIET_SECONDS, Sweep
 from pipeline.tables import Event
 from pipeline.worker import Worker, serve
 from tests.pipeline.test_mailer import SENDER, TEMPLATES
@@ -89,9 +90,10 @@ class Process:
             reminders=Reminders(), may_read=True, on_mail=broker.announce_mails,
         )  # fmt: skip
         self._scheduler = Scheduler(
-            self.database, master, clock, cast(Publisher, broker),
+            self.database, master, clock,
             reminders=Reminders(), may_read=True, operator="", more=[Job("doubts", SETTLE_EVERY, self._settle_doubts)],
         )  # fmt: skip
+        self._sweep = Sweep(self._worker, self.database, clock, lambda: QUIET_SECONDS)
         relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
         self._relay_log = RelayLog(harbour.folder / "mail.log", clock)
@@ -117,7 +119,13 @@ class Process:
             return
 
     def tick(self) -> int:
-        return self._scheduler.run_due()
+        return self._scheduler.run_due() + self._sweep_once()
+
+    def _sweep_once(self) -> int:
+        try:
+            return self._sweep.once()
+        except StoreDown:
+            return 0
 
     def mail(self) -> int:
         try:
