@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands import (
     backups,
+    customers,
     db,
     demo,
     doctor,
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
         ("parked", parked.app),
         ("mail", mail.app),
         ("subscriptions", subscriptions.app),
+        ("customers", customers.app),
         ("paypal", paypal.app),
         ("keys", keys.app),
         ("backup", backups.app),
