@@ -17,7 +17,7 @@ from pipeline import outbox, register
 from pipeline.clock import write_time
 from pipeline.keys import INDEX, Keyring
 from pipeline.message import clean_name, strip_controls, valid_address
-from pipeline.tables import Consent, Customer, Event, Mail, Subscription
+from pipeline.tables import Consent, Customer, Event, Mail, Payment, Subscription
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
@@ -139,11 +139,13 @@ def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
 
 
 def labels(session: Session, customer_id: str) -> list[str]:
-    """Every label whose key seals something of this person: their own first, then subscriptions', then loose events'."""
+    """Every label whose key may seal something of this person: their own, subscriptions', sales', loose events'."""
     rows = subscriptions(session, customer_id)
+    sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows])).order_by(Payment.id)
     payers = {str(register.value(row.known, "payer_ref")) for row in rows if register.value(row.known, "payer_ref")}
     loose = select(Event.label).where(Event.customer_id.in_([customer_id, *sorted(payers)])).distinct()
-    found = [customer_id, *(row.id for row in rows), *session.execute(loose.order_by(Event.label)).scalars()]
+    others = [label for query in (sales, loose.order_by(Event.label)) for label in session.execute(query).scalars()]
+    found = [customer_id, *(row.id for row in rows), *others]
     return list(dict.fromkeys(found))
 
 

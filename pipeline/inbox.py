@@ -172,6 +172,8 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
     references = _references(split, keyring)
     facts = {**split.facts, **references}
     owner = None if "subscription" in facts else references.get("custom_ref") or references.get("payer_ref")
+    if owner and any(keyring.is_erased(name) for name in references.values()):
+        seal = None  # of somebody who was erased: it moves the books and brings nobody back
     return {
         "id": split.id,
         "type": split.type,

@@ -287,9 +287,8 @@ class Keyring:
         return None if again is None else self._seal(label, self._master.unwrap(label, again))
 
     def _make(self, labels: list[str]) -> None:
-        share(
-            self._session, Key
-        )  # who replaces the master key waits for us, so that ours is not wrapped by the old one
+        # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
+        share(self._session, Key)
         self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [

@@ -28,8 +28,10 @@ OPTIONAL = {
     "privacy_request_received": [],
     "data_export_ready": [],
     "support_received": [],
+    "account_deletion_scheduled": ["cancel"],
+    "account_deleted": ["kept_until"],
 }
-TO_THE_OPERATOR = {"event_parked", "request_due"}
+TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
 VENDOR = Vendor(
     name="Example Works",
     url="https://works.example.com",

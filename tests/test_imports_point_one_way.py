@@ -51,7 +51,6 @@ MAY_IMPORT = {
     "route": "",
     # people
     "sign_up": "accounts paypal privacy",
-    "privacy": "accounts outbox register product",
     # beside the river
     "scheduler": "inbox outbox reads broker notices subscription register",
     "health": "inbox outbox",
@@ -59,6 +58,7 @@ MAY_IMPORT = {
     "permissions": "",
     "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
     "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
+    "rotation": "",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it

@@ -191,7 +191,8 @@ def _erase(session: Session, keyring: Keyring, row: Request, grounds: Grounds, o
     erasure = shred(session, keyring, Person.of(session, customer_id), grounds, now, id=row.id, country=outside.country)
     row.reason = None
     if known.get("email"):
-        facts = {"request": row.id, "erased_at": write_time(now), "kept": _kept(erasure)}
+        kept = erasure.receipt["rows"]["payment"]
+        facts = {"request": row.id, "erased_at": write_time(now), "kept_until": kept["until"], "law": kept["basis"]}
         label = confirmation_label(row.id)
         # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
         erasure.labels = [*erasure.labels, label]
@@ -202,13 +203,6 @@ def _erase(session: Session, keyring: Keyring, row: Request, grounds: Grounds, o
 def confirmation_label(request_id: str) -> str:
     """Whose key seals the confirmation, which outlives the person's own keys by as long as it takes to send it."""
     return f"erased:{request_id}"
-
-
-def _kept(erasure: Erasure) -> list[dict[str, str]]:
-    """What the confirmation says of the records that stay."""
-    rows = erasure.receipt["rows"]
-    payments = rows["payment"]
-    return [{"basis": payments["basis"], "until": payments["until"]}] if payments["until"] else []
 
 
 def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str) -> int:
