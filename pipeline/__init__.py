@@ -4,10 +4,11 @@
 
     in          ingress -> inbox -> broker -> worker -> a handler's one transaction
       ingress   1  POST from PayPal: verify, store, publish the id, answer
-      facts        a body split at the door: facts (resources), the person, the rest (redact)
+      facts        a body split at the door: facts (resources, mentions), the person, the rest (redact)
       inbox     2  received events: store once, load, mark handled or parked, list what is overdue
       broker    3  queues of ids: RabbitMQ, or inside one process
       worker    4  id -> inbox row -> its handler; done, later or park
+      sweep        what no message brings, straight from the inbox
       event        what a handler receives, and the three words it may raise: Read, TryLater, Park
       reads        what is asked of PayPal's API, and comes back through the inbox
 
@@ -25,9 +26,14 @@
       outbox    6  mails owed: add with a key, claim, settle
       render    7  template + facts -> subject, text, html
       message      ... -> the finished bytes, proved
+      addressee    ... to whom, and whether they want it
       mailer    8  claim -> render -> smtp -> settle
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log
+
+    private     privacy/ (what people are promised: the policy's clauses and their checks, their rights, and who read what)
+      egress       whom this program may contact
+      permissions  files that are for us alone
 
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import db, demo, doctor, events, mail, parked, paypal, run, simulate, subscriptions
+from pipeline.commands import db, demo, doctor, events, inbound, mail, parked, paypal, run, simulate, subscriptions
 from pipeline.commands.call import Call, version_of_program
 from pipeline.commands.exits import ending
 
@@ -50,7 +50,7 @@ def build() -> typer.Typer:
         ("paypal", paypal.app),
     ):
         app.add_typer(group, name=name)
-    for register in (simulate.register, doctor.register):
+    for register in (inbound.register, simulate.register, doctor.register):
         register(app)
     _reflow(app)
     return app

@@ -73,6 +73,12 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    def forget_leftovers(self) -> None:
+        """Empty SQLite's write-ahead file, where old contents of pages lie; as far as nobody reads from it right now."""
+        if self.is_sqlite:
+            with _translated(), contextlib.closing(self.engine.raw_connection()) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def holds_keys(self) -> bool:
         """Whether anything was sealed in it yet. Raises StoreDown."""
         with _translated(), self.engine.execution_options(reading=True).connect() as connection:
@@ -178,6 +184,18 @@ def insert_new(
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     statement = insert(table).on_conflict_do_nothing().returning(returning)
     return list(session.execute(statement, rows).scalars())
+
+
+def share(session: Session, table: type[DeclarativeBase]) -> None:
+    """Make `wait_for_writers` wait for the end of this transaction. On SQLite the one writer is alone anyway."""
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(text(f'LOCK TABLE "{table.__tablename__}" IN ROW EXCLUSIVE MODE'))
+
+
+def wait_for_writers(session: Session, table: type[DeclarativeBase]) -> None:
+    """Return when every transaction that has written to the table, or shares it, has ended."""
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(text(f'LOCK TABLE "{table.__tablename__}" IN SHARE MODE'))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Is work being done? The age of the oldest unhandled event and unsent mail, and each role's sign of life."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,10 +32,12 @@ def look(database: Database, now: datetime, limit_seconds: int) -> Health:
 
 
 def show_life(data_dir: Path, role: str) -> None:
-    """Leave a sign of life: a file whose time of change is now."""
+    """Leave a sign of life: a file that holds the process's number, and whose time of change is now."""
     folder = data_dir / "run"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / role).touch(mode=0o600)
+    file = folder / role
+    file.touch(mode=0o600)
+    file.write_text(str(os.getpid()), "ascii")
 
 
 def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
@@ -43,6 +46,13 @@ def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
         return now.timestamp() - (data_dir / "run" / role).stat().st_mtime <= ALIVE_SECONDS
     except FileNotFoundError:
         return False
+
+
+def running(data_dir: Path, now: datetime) -> dict[str, int]:
+    """The roles that have shown life lately, and the number of each one's process."""
+    files = sorted((data_dir / "run").glob("[a-z]*"))
+    texts = {file.name: file.read_text("ascii") for file in files if is_alive(data_dir, file.name, now)}
+    return {role: int(text) for role, text in texts.items() if text.isdigit()}
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -5,7 +5,6 @@ data or its deletion takes a link sent to the address we know. Being spared our 
 at once. Mail that no person wrote is filed and never answered (RFC 3834).
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,14 +47,13 @@ def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: st
     `page` is the address of the page where people prove who they are.
     """
     read = letter.read(raw)
-    id = hashlib.sha256(raw).hexdigest()
     owners = accounts.find(session, keyring, read.sender) if read.sender else []
     customer_id = owners[0] if owners else None
-    label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{read.sender or id}').hex()[:40]}"
+    label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{read.sender or read.id}').hex()[:40]}"
     kind = "automatic" if read.automatic else "privacy" if read.asks else "support"
-    filed = Filed(id, kind, read.asks, customer_id, known=False)
+    filed = Filed(read.id, kind, read.asks, customer_id, known=False)
     if not _store(session, keyring, filed, label, raw, now):
-        return Filed(id, kind, read.asks, customer_id, known=True)
+        return Filed(read.id, kind, read.asks, customer_id, known=True)
     if not read.automatic:
         _answer(session, keyring, read, filed, label, now, page)
     return filed

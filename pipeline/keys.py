@@ -21,10 +21,10 @@ from typing import Any
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from pipeline.database import insert_new
+from pipeline.database import insert_new, share
 from pipeline.tables import Key
 
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
@@ -67,7 +67,61 @@ class Seal:
 
 
 class MasterKey:
-    """Wraps and unwraps the keys of labels."""
+    """Wraps and unwraps the keys of labels.
+
+    Where it lives in a file, it notices when that file is replaced: the present key wraps, and as long as its predecessor
+    is still beside it, what that one had wrapped opens too. See `rotation`.
+    """
+
+    def __init__(self, secret: bytes, path: Path | None = None) -> None:
+        self._path = path
+        self._ciphers: tuple[_Cipher, ...] = (_Cipher(secret),)  # the present one first
+        self._seen = _stamps(path)
+
+    @property
+    def id(self) -> str:
+        """Tells the present key from all others, and nothing of it."""
+        return self._ciphers[0].id
+
+    def wrap(self, label: str, secret: bytes) -> bytes:
+        return self._ciphers[0].wrap(label, secret)
+
+    def unwrap(self, label: str, wrapped: bytes) -> bytes:
+        """Raises KeyProblem where neither the present key nor its predecessor had wrapped it."""
+        secret = self._unwrap(label, wrapped)
+        if secret is None:  # wrapped by a key that came meanwhile?
+            self._reload()
+            secret = self._unwrap(label, wrapped)
+        if secret is None:
+            raise KeyProblem("the master key is not the one this database was written with; restore the right key file")
+        return secret
+
+    def rewrap(self, label: str, wrapped: bytes) -> bytes | None:
+        """The same key wrapped by the present master key; None if it is already. Raises KeyProblem."""
+        if self._ciphers[0].unwrap(label, wrapped) is not None:
+            return None
+        return self.wrap(label, self.unwrap(label, wrapped))
+
+    def refresh(self) -> None:
+        """Notice that the file was replaced, or that the predecessor is gone. Costs two looks at the folder."""
+        if _stamps(self._path) != self._seen:
+            self._reload()
+
+    def _unwrap(self, label: str, wrapped: bytes) -> bytes | None:
+        opened = (cipher.unwrap(label, wrapped) for cipher in self._ciphers)
+        return next((secret for secret in opened if secret is not None), None)
+
+    def _reload(self) -> None:
+        if self._path is None:
+            return
+        seen = _stamps(self._path)
+        found = [secret for path in (self._path, predecessor(self._path)) if (secret := _try_read(path))]
+        if found:  # a file that was taken away does not stop who has read it already
+            self._ciphers, self._seen = tuple(_Cipher(secret) for secret in found), seen
+
+
+class _Cipher:
+    """One master key."""
 
     def __init__(self, secret: bytes) -> None:
         self.id = hashlib.sha256(b"smt master key id" + secret).hexdigest()[:16]
@@ -77,13 +131,17 @@ class MasterKey:
         nonce = os.urandom(NONCE)
         return nonce + self._cipher.encrypt(nonce, secret, _bound(label, "key"))
 
-    def unwrap(self, label: str, wrapped: bytes) -> bytes:
+    def unwrap(self, label: str, wrapped: bytes) -> bytes | None:
+        """None if this is not the key that had wrapped it."""
         try:
             return self._cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], _bound(label, "key"))
-        except (InvalidTag, ValueError) as error:
-            raise KeyProblem(
-                "the master key is not the one this database was written with; restore the right key file"
-            ) from error
+        except (InvalidTag, ValueError):
+            return None
+
+
+def predecessor(path: Path) -> Path:
+    """Where the master key that is being replaced waits for its end."""
+    return path.with_name(f"{path.name}.previous")
 
 
 def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
@@ -91,11 +149,21 @@ def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
     try:
         if create and not path.exists():
             _write_new(path)
-        text, mode = path.read_bytes(), path.stat().st_mode
+        return MasterKey(_read(path), path)
     except OSError as error:
         raise KeyProblem(
             f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}"
         ) from error
+
+
+def new_secret() -> bytes:
+    """The text of a key file."""
+    return base64.b64encode(os.urandom(32)) + b"\n"
+
+
+def _read(path: Path) -> bytes:
+    """The 32 bytes of a key file. Raises KeyProblem, OSError."""
+    text, mode = path.read_bytes(), path.stat().st_mode
     # Container engines mount secrets world-readable and read-only, inside a file system nobody else can see.
     if stat.S_IMODE(mode) & 0o077 and not path.is_relative_to("/run/secrets"):
         raise KeyProblem(f"the master key can be read by others; run: chmod 600 {path}")
@@ -105,7 +173,27 @@ def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
         raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected") from error
     if len(secret) != 32:
         raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected")
-    return MasterKey(secret)
+    return secret
+
+
+def _try_read(path: Path) -> bytes | None:
+    try:
+        return _read(path)
+    except (OSError, KeyProblem):
+        return None
+
+
+def _stamps(path: Path | None) -> list[tuple[int, int] | None]:
+    """What changes when one of the two files does."""
+    return [] if path is None else [_stamp(path), _stamp(predecessor(path))]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _write_new(path: Path) -> None:
@@ -118,7 +206,7 @@ def _write_new(path: Path) -> None:
             return
         descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with 0600
         with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(os.urandom(32)) + b"\n")
+            file.write(new_secret())
             file.flush()
             os.fsync(file.fileno())
         Path(draft).rename(path)  # a second name, by link, could outlive the key when it is destroyed
@@ -131,8 +219,14 @@ class Keyring:
     """The keys of labels as one transaction sees them."""
 
     def __init__(self, master: MasterKey, session: Session, now: datetime) -> None:
-        self._master, self._session, self._now = master, session, now
+        master.refresh()
+        self._master, self._session, self.now = master, session, now
         self._seals: dict[str, Seal | None] = {}
+
+    @property
+    def master_id(self) -> str:
+        """Which master key is the present one."""
+        return self._master.id
 
     def fetch(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, Seal | None]:
         """The seals of these labels, in one query; made where there was none. None: erased, nothing may be sealed."""
@@ -159,15 +253,46 @@ class Keyring:
         """HMAC-SHA-256 under one of the machine's own keys: findable by us, meaningless to others."""
         return hmac.digest(self.own(label).secret, text.encode(), "sha256")
 
+    def destroy(self, labels: Iterable[str]) -> int:
+        """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
+        names = sorted(set(labels))
+        blanks = [{"label": name, "wrapped": None, "created_at": self.now, "erased_at": self.now} for name in names]
+        insert_new(self._session, Key, blanks, returning=Key.label)
+        result = self._session.execute(
+            update(Key)
+            .where(Key.label.in_(names), Key.wrapped.is_not(None))
+            .values(wrapped=None, erased_at=self.now)
+            .returning(Key.label)
+            .execution_options(synchronize_session=False)
+        )
+        self._seals.update(dict.fromkeys(names))
+        return len(result.all())
+
+    def is_erased(self, label: str) -> bool:
+        """Whether this label's key was destroyed; one that never was is not."""
+        return label in self.fetch([label], create=False) and self._seals[label] is None
+
     def _load(self, labels: list[str]) -> None:
         rows = self._session.execute(select(Key.label, Key.wrapped).where(Key.label.in_(labels)))
         for label, wrapped in rows:
-            self._seals[label] = None if wrapped is None else self._seal(label, self._master.unwrap(label, wrapped))
+            self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
+
+    def _unwrapped(self, label: str, wrapped: bytes) -> Seal | None:
+        try:
+            return self._seal(label, self._master.unwrap(label, wrapped))
+        except KeyProblem:  # the master key was replaced between our look at the row and now?
+            again = self._session.execute(select(Key.wrapped).where(Key.label == label)).scalar_one_or_none()
+            if again == wrapped:
+                raise
+        return None if again is None else self._seal(label, self._master.unwrap(label, again))
 
     def _make(self, labels: list[str]) -> None:
+        # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
+        share(self._session, Key)
+        self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [
-            {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self._now}
+            {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self.now}
             for label, secret in secrets.items()
         ]
         made = set(insert_new(self._session, Key, rows, returning=Key.label))

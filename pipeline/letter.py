@@ -3,6 +3,7 @@
 Nothing here ever raises for what a stranger sent. Only the first text is looked at; what is attached is kept, not read.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ WORDS: "tuple[tuple[Kind, tuple[str, ...]], ...]" = (
     ),
     ("other", (r"gdpr", r"ccpa", r"dsgvo", r"data protection", r"privacy (?:request|rights?)")),
 )
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _BEFORE = r"(?:all |of )*(?:my |the |our |your )?(?:personal |account |stored |customer )?"
 _WORDS = tuple(
     (kind, re.compile(r"\b(?:" + "|".join(phrases).replace("~", _BEFORE) + r")\b", re.IGNORECASE))
@@ -79,8 +81,12 @@ _WORDS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a mail says of itself. `sender` is "" where it names no address that can be answered."""
+    """What a mail says of itself. `sender` is "" where it names no address that can be answered.
 
+    `id` is the same for the same mail whatever way it came: each delivery adds headers of its own.
+    """
+
+    id: str
     sender: str
     subject: str
     automatic: bool
@@ -92,10 +98,22 @@ def read(raw: bytes) -> Read:
     try:
         message = BytesParser(policy=policy.compat32).parsebytes(raw[:LARGEST])
     except (MessageError, ValueError, RecursionError, LookupError, TypeError):
-        return Read("", "", automatic=True, asks=None)
+        return Read(_hash(raw), "", "", automatic=True, asks=None)
     sender, subject = _sender(message), clean_name(_header(message, "Subject"))
     automatic = not sender or _is_automatic(message, sender)
-    return Read(sender, subject, automatic, None if automatic else _asks(_header(message, "Subject"), _text(message)))
+    id = _identity(message, raw)
+    return Read(
+        id, sender, subject, automatic, None if automatic else _asks(_header(message, "Subject"), _text(message))
+    )
+
+
+def _identity(message: Parsed, raw: bytes) -> str:
+    name = _header(message, "Message-ID").strip()
+    return _hash(name.encode("utf-8", "replace") + b"\0" + _END_OF_HEAD.split(raw, 1)[-1] if name else raw)
+
+
+def _hash(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()
 
 
 def _sender(message: Parsed) -> str:

@@ -1,9 +1,9 @@
-"""What is due: events nobody published, mails of dead mailers, renewal reminders, word to the operator.
+"""What is due: mails of dead mailers and mails in doubt, renewal reminders, word to the operator.
 
 Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,8 +11,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline import inbox, notices, outbox, reads, register
-from pipeline.broker import BrokerDown, Publisher
+from pipeline import accounts, notices, outbox, reads, register
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
 from pipeline.keys import Keyring, MasterKey
@@ -45,22 +44,20 @@ class Scheduler:
         database: Database,
         master: MasterKey,
         clock: Clock,
-        publisher: Publisher,
         *,
         reminders: Reminders,
         may_read: bool,
         operator: str,
-        settle_doubts: Callable[[], int] | None = None,
+        more: Sequence[Job] = (),
     ) -> None:
-        """`settle_doubts` looks for evidence in the relay's log; None where there is no log to look at."""
-        self._database, self._master, self._clock, self._publisher = database, master, clock, publisher
+        """`more` jobs are run beside the river's own."""
+        self._database, self._master, self._clock = database, master, clock
         self._reminders, self._may_read, self._operator = reminders, may_read, operator
         self.jobs = (
-            Job("publish overdue events", timedelta(seconds=1), self.publish_overdue),
-            Job("free claims of dead mailers", timedelta(seconds=10), self.free_claims),
+            Job("free claims of dead mailers", timedelta(seconds=2), self.free_claims),
             Job("owe renewal reminders", timedelta(seconds=60), self.remind),
             Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
-            *([Job("settle mails in doubt", timedelta(seconds=5), settle_doubts)] if settle_doubts else []),
+            *more,
         )
         self._due: dict[str, datetime] = {}
 
@@ -69,7 +66,8 @@ class Scheduler:
         done = 0
         for job in self.jobs:
             now = self._clock.now()
-            if self._due.get(job.name, now) <= now:
+            # A clock that was ahead for a while and is right again must not silence a job until it gets there.
+            if not now < self._due.get(job.name, now) <= now + job.every:
                 self._due[job.name] = now + job.every
                 done += self._run(job)
         return done
@@ -77,19 +75,11 @@ class Scheduler:
     def _run(self, job: Job) -> int:
         try:
             return job.run()
-        except (StoreDown, BrokerDown) as error:
+        except StoreDown as error:
             log.warning("job_failed", job=job.name, reason=str(error))
         except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the others
             log.error("job_failed", job=job.name, reason=f"a fault of ours: {type(error).__name__}")
         return 0
-
-    def publish_overdue(self) -> int:
-        """Publish received events whose time has come: to be tried again, or lost on the way."""
-        with self._database.transaction() as session:
-            ids = inbox.take_due(session, self._clock.now(), LIMIT)
-        if ids:
-            self._publisher.publish("events", ids)
-        return len(ids)
 
     def free_claims(self) -> int:
         """Mails that a dead mailer was sending may have gone out or not: they are in doubt."""
@@ -123,10 +113,9 @@ class Scheduler:
             self._ask(session, row, now)
             return None
         row.remind_at = None
-        seal = keyring.get(row.id)
-        person = (seal and seal.open_json("subscription.person", row.person)) or {}
         plan = session.get(Plan, row.plan_id) if row.plan_id else None
-        return notices.renewal(row, plan, days, register.value(person, "email") is not None)
+        has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
+        return notices.renewal(row, plan, days, has_address)
 
     def _is_stale(self, row: Subscription, now: datetime) -> bool:
         """Whether the date is old news that can be asked for, and was not yet."""
@@ -166,7 +155,12 @@ def _to_remind(session: Session, now: datetime) -> list[Subscription]:
 
 
 def _last_told(session: Session) -> datetime | None:
-    last = select(Mail.created_at).where(Mail.label == outbox.OPERATOR).order_by(Mail.created_at.desc()).limit(1)
+    last = (
+        select(Mail.created_at)
+        .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
+        .order_by(Mail.created_at.desc())
+        .limit(1)
+    )
     return session.execute(last).scalar_one_or_none()
 
 

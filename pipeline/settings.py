@@ -6,6 +6,8 @@ Each comes from an environment variable `SMT_...`, from a `.env` file, or, for s
 
 import os
 import re
+from datetime import date
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -67,14 +69,19 @@ class Settings(BaseSettings):
         None, description="PEM bundle; with it the certificate chain is checked too."
     )
 
-    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
+    private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks that never leave this machine, as that of its containers, separated by commas."
+    )
+    policy_effective: date = Field(date(2025, 5, 1), description="The day the privacy policy's first text took effect.")
+
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
     reminder_days_monthly: int = Field(3, ge=1, le=28, description="Days before a renewal of a month or more.")
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
 
-    @field_validator("paypal_webhook_id", mode="before")
+    @field_validator("paypal_webhook_id", "private_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -96,9 +103,18 @@ class Settings(BaseSettings):
         """Sessions and links may travel encrypted only, or not leave this machine."""
         parts = urlsplit(value)
         local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if value and (not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query):
+        if value and (
+            not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query
+        ):
             raise ValueError("must be https:// and a host without a path; http:// only for this machine")
         return value and f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("private_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # raises ValueError, naming it
+        return value
 
     @field_validator("database_url")
     @classmethod

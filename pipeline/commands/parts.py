@@ -1,19 +1,17 @@
 """The parts of the pipeline, opened from the settings when a command first needs them."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from pipeline import message, migrations
-from pipeline.broker import Broker, Publisher
+from pipeline.broker import Broker
 from pipeline.clock import Clock, SystemClock
+from pipeline.commands import jobs
 from pipeline.database import Database
 from pipeline.event import Handler
-from pipeline.evidence import RelayLog, settle_doubts
 from pipeline.ingress import Announcer, Committer, Door
 from pipeline.keys import KeyProblem, MasterKey, open_master_key
 from pipeline.mailer import Mailer, Sender
@@ -23,7 +21,7 @@ from pipeline.product import Product, allowed
 from pipeline.render import Templates, Vendor, default_folder
 from pipeline.scheduler import Scheduler
 from pipeline.settings import Settings, SettingsError
-from pipeline.smtp import Relay, RelayUnreachable
+from pipeline.smtp import Relay
 from pipeline.subscription import Reminders
 from pipeline.web.app import Web
 from pipeline.worker import Worker
@@ -112,34 +110,16 @@ class Parts:
             on_mail=self.mail_announcer.announce,
         )
 
-    def scheduler(self, publisher: Publisher | None = None) -> Scheduler:
-        """`publisher` to be closed by who made it; by default the scheduler's own, as long as the process lives."""
+    def scheduler(self) -> Scheduler:
         return Scheduler(
             self.database,
             self.master,
             self.clock,
-            publisher or self.broker.publisher(),
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
             operator=self.settings.operator_email,
-            settle_doubts=self._settle_doubts if self.settings.relay_log and self.settings.smtp_url else None,
+            more=jobs.of(self),
         )
-
-    def _settle_doubts(self) -> int:
-        relay_log = RelayLog(self.settings.relay_log or Path(), self.clock)
-        domain = self.settings.envelope_domain
-        try:
-            return settle_doubts(self.database, self.clock, relay_log, lambda: asyncio.run(self._probe()), domain)
-        except RelayUnreachable as error:
-            log.warning("relay_unreachable", reason=str(error))
-            return 0
-
-    async def _probe(self) -> None:
-        relay = Relay(self.settings.smtp_url, connections=1)
-        try:
-            await relay.probe()
-        finally:
-            await relay.close()
 
     def mailer(self) -> Mailer:
         """Raises SettingsError without a relay."""
@@ -184,6 +164,7 @@ def sender(settings: Settings) -> Sender:
         envelope_domain=settings.envelope_domain,
         locale=settings.locale,
         operator=settings.operator_email,
+        pages=settings.public_url,
     )
 
 

@@ -64,7 +64,7 @@ def mailer(context: typer.Context) -> None:
 
 
 def scheduler(context: typer.Context) -> None:
-    """Publish overdue events, owe renewal reminders, find mails of dead mailers, tell the operator of parked events."""
+    """Owe renewal reminders, find mails of dead mailers, settle mails in doubt, tell the operator of parked events."""
     _alone(of(context), "scheduler")
 
 
@@ -84,9 +84,12 @@ def _alone(call: Call, role: Role) -> None:
 
 
 def _serve(name: str, parts: "Parts") -> None:
+    from pipeline import egress, permissions
     from pipeline.commands import logs, roles
 
     logs.set_up(logs.INFO)
+    permissions.harden(parts.settings)
+    egress.guard(parts.settings)
     stop = roles.Stop()
     stop.listen()
     serving: Callable[[Parts, Stop], None] = getattr(roles, name)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from pipeline import egress
 from pipeline.clock import Clock
 from pipeline.paypal.errors import Refused, Unavailable
 from pipeline.settings import SettingsError
@@ -260,6 +261,7 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
     context = trust or ssl.create_default_context(cafile=certifi.where())
     connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=FETCH_SECONDS, context=context)
     try:
+        egress.judge(where.hostname or "")
         connection.request("GET", where.path, headers=_ASK)
         pem = _read_answer(connection.getresponse())
         read_leaf(pem)

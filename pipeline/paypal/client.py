@@ -21,6 +21,7 @@ import structlog
 from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPalHttpClient
 from requests.adapters import HTTPAdapter
 
+from pipeline import egress
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
 from pipeline.settings import SettingsError
 
@@ -61,6 +62,7 @@ class Client(PayPalHttpClient):  # type: ignore[misc]
     ) -> None:
         if not _BASE_URL.fullmatch(base_url.rstrip("/")):
             raise SettingsError("SMT_PAYPAL_BASE_URL must be https:// and a host; http:// only for this machine")
+        egress.judge_api(base_url)
         super().__init__(PayPalEnvironment(client_id, client_secret, base_url.rstrip("/"), ""))
         self._session = _open_session()
         self._timeout = (connect_seconds, read_seconds)

@@ -56,7 +56,7 @@ def verify(session: Session) -> str | None:
 
 
 def _wrong(rows: Iterable[Audit]) -> str | None:
-    previous = None
+    previous: str | None = None
     for row in rows:
         if previous is None and row.action == SEGMENT:  # what it stands for is gone; the next row vouches for its hash
             previous = row.hash
@@ -71,7 +71,7 @@ def _wrong(rows: Iterable[Audit]) -> str | None:
 
 def prune(session: Session, before: datetime) -> int:
     """Take away the rows older than that, as one segment of which only the root stays. How many reads went."""
-    last = session.execute(select(func.max(Audit.id)).where(Audit.at < before)).scalar_one()
+    last = session.execute(select(func.max(Audit.id)).where(Audit.at < before)).scalar_one_or_none()
     if last is None:
         return 0
     gone = select(func.count()).select_from(Audit).where(Audit.id <= last, Audit.action != SEGMENT)

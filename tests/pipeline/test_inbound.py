@@ -61,6 +61,13 @@ def test_the_same_mail_is_filed_and_answered_once(river: River) -> None:
     assert owed(river) == ["support_received"]
 
 
+def test_a_mail_that_came_twice_on_different_ways_is_one(river: River) -> None:
+    raw = mail("How do I add a second user?", Message_ID="<1@example.com>")
+    assert not took(river, b"Received: from a by b; Sun, 1 Mar 2026 12:00:00 +0000\r\n" + raw).known
+    assert took(river, b"Received: from c by d; Sun, 1 Mar 2026 12:01:00 +0000\r\n" + raw).known
+    assert not took(river, mail("Another one", Message_ID="<1@example.com>")).known
+
+
 def test_mail_of_a_machine_is_filed_and_never_answered(river: River) -> None:
     signed_up(river)
     filed = took(river, mail("please delete my account", Auto_Submitted="auto-replied"))

@@ -1,0 +1,70 @@
+"""What the scheduler does beside the river's own jobs: mails in doubt, and people's requests and letters."""
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pipeline.evidence import RelayLog
+from pipeline.evidence import settle_doubts as settle
+from pipeline.keys import Keyring
+from pipeline.scheduler import Job
+from pipeline.smtp import Relay, RelayUnreachable
+
+if TYPE_CHECKING:
+    from pipeline.commands.parts import Parts
+
+log = structlog.get_logger(__name__)
+
+
+def of(parts: "Parts") -> list[Job]:
+    """The jobs that these settings call for."""
+    jobs = [Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts))]
+    if parts.settings.relay_log and parts.settings.smtp_url:
+        jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: settle_doubts(parts)))
+    if parts.settings.inbound_maildir:
+        jobs.append(Job("file mail that people wrote", timedelta(minutes=1), lambda: file_letters(parts)))
+    return jobs
+
+
+def remind_of_requests(parts: "Parts") -> int:
+    """Tell the operator of requests that have waited 7, 14, 21 or 25 days."""
+    from pipeline.privacy import requests
+
+    with parts.database.transaction() as session:
+        now = parts.clock.now()
+        return requests.alarms(session, Keyring(parts.master, session, now), now)
+
+
+def file_letters(parts: "Parts") -> int:
+    """File what has arrived in the contact address's Maildir."""
+    from pipeline import inbound
+    from pipeline.commands.parts import account_page
+
+    folder = parts.settings.inbound_maildir
+    if folder is None:
+        return 0
+    page = account_page(parts.settings)
+    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page, lambda _: None)
+
+
+def settle_doubts(parts: "Parts") -> int:
+    """Look for evidence of mails in doubt in the relay's log."""
+    if parts.settings.relay_log is None:
+        return 0
+    relay_log = RelayLog(parts.settings.relay_log, parts.clock)
+    domain = parts.settings.envelope_domain
+    try:
+        return settle(parts.database, parts.clock, relay_log, lambda: asyncio.run(_probe(parts)), domain)
+    except RelayUnreachable as error:
+        log.warning("relay_unreachable", reason=str(error))
+        return 0
+
+
+async def _probe(parts: "Parts") -> None:
+    relay = Relay(parts.settings.smtp_url, connections=1)
+    try:
+        await relay.probe()
+    finally:
+        await relay.close()

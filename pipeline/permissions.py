@@ -1,0 +1,56 @@
+"""Files that hold keys or personal data are for us alone: who else may read them is told, with the command that mends it.
+
+Secrets that a container engine mounts are exempt: it mounts them readable for all, in a file system nobody else sees.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.settings import Settings, SettingsError
+
+OTHERS = 0o077
+EXEMPT = Path("/run/secrets")
+
+
+def harden(settings: Settings) -> None:
+    """At the start of a role: what we make from now on is ours alone, and what others can read stops us. SettingsError."""
+    os.umask(OTHERS)
+    demand(settings)
+
+
+def demand(settings: Settings) -> None:
+    """Raises SettingsError if the data folder, the key, or the database's files can be read by others."""
+    for path in _guarded(settings):
+        if is_open(path):
+            raise SettingsError(f"{path} can be read by others; run: chmod {_mode(path)} {path}")
+
+
+def is_open(path: Path) -> bool:
+    """Whether anybody but its owner may do anything with it. False for what is not there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    link = stat.S_ISLNK(found.st_mode)  # a link's own mode says nothing
+    return not link and bool(stat.S_IMODE(found.st_mode) & OTHERS) and not path.is_relative_to(EXEMPT)
+
+
+def walk(settings: Settings) -> Iterator[Path]:
+    """Everything of ours: the data folder and what is in it, the key, and a database that lies elsewhere."""
+    yield from _guarded(settings)
+    if settings.data_dir.is_dir():
+        yield from settings.data_dir.rglob("*")
+
+
+def _guarded(settings: Settings) -> Iterator[Path]:
+    key = settings.master_key
+    yield from (settings.data_dir, key, key.with_name(f"{key.name}.previous"))
+    if settings.database.startswith("sqlite:///"):
+        file = settings.database.removeprefix("sqlite:///")
+        yield from (Path(file + ending) for ending in ("", "-wal", "-shm"))
+
+
+def _mode(path: Path) -> str:
+    return "700" if path.is_dir() else "600"

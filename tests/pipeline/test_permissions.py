@@ -1,0 +1,57 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import permissions
+from pipeline.settings import Settings, SettingsError
+
+Make = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def settings(make_settings: Make, data_dir: Path) -> Settings:
+    made = make_settings()
+    for path in (made.master_key, data_dir / "smt-billing.db"):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(0o600)
+    return made
+
+
+def test_private_files_stop_nobody(settings: Settings) -> None:
+    permissions.demand(settings)
+
+
+def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, data_dir: Path) -> None:
+    database = data_dir / "smt-billing.db"
+    for path, mode, command in (
+        (data_dir, 0o750, f"chmod 700 {data_dir}"),
+        (settings.master_key, 0o640, f"chmod 600 {settings.master_key}"),
+        (database, 0o604, f"chmod 600 {database}"),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(SettingsError, match=command):
+            permissions.demand(settings)
+        path.chmod(before)
+    permissions.demand(settings)
+
+
+def test_what_is_not_there_and_what_a_container_mounts_is_let_be(make_settings: Make) -> None:
+    permissions.demand(make_settings(master_key_file=Path("/run/secrets/master_key")))
+    assert not permissions.is_open(Path("/run/secrets"))
+
+
+def test_a_role_makes_private_files(settings: Settings, data_dir: Path) -> None:
+    permissions.harden(settings)
+    (data_dir / "log").write_text("x")
+    assert not permissions.is_open(data_dir / "log")
+    assert {data_dir / "log", settings.master_key} <= set(permissions.walk(settings))
