@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands import (
+    backups,
     customers,
     db,
     demo,
     doctor,
     events,
     inbound,
+    keys,
     mail,
     parked,
     paypal,
+    retention,
     run,
     simulate,
     subscriptions,
@@ -62,6 +65,9 @@ def build() -> typer.Typer:
         ("subscriptions", subscriptions.app),
         ("customers", customers.app),
         ("paypal", paypal.app),
+        ("keys", keys.app),
+        ("backup", backups.app),
+        ("retention", retention.app),
     ):
         app.add_typer(group, name=name)
     for register in (inbound.register, simulate.register, doctor.register):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.commands import reading, rights, say
+from pipeline.commands import erasing, reading, rights, say
 from pipeline.commands.call import Json, Limit, Wrong, of
 
 app = typer.Typer(help="Customers: who they are, and their rights.", no_args_is_help=True)
@@ -208,3 +208,4 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 rights.register(app)
+erasing.register(app)

@@ -16,12 +16,12 @@ from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.ingress import Door, Forged
 from pipeline.paypal.errors import Malformed, Refused, Unavailable
+from pipeline.web.body import SLOWEST_SECONDS, read
 from pipeline.web.problem import on_fault, on_http_error, problem
 
 log = structlog.get_logger(__name__)
 
 LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events are some 10 KiB
-SLOWEST_BODY_SECONDS = 15
 
 
 class Web:
@@ -53,7 +53,7 @@ class Web:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            body = await asyncio.wait_for(_read(request), SLOWEST_BODY_SECONDS)
+            body = await asyncio.wait_for(read(request, LARGEST_BODY), SLOWEST_SECONDS)
             if body is None:
                 return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
             stored = await self._door.receive(request.headers, body)
@@ -63,7 +63,7 @@ class Web:
             log.warning("refused", reason=str(error))
             return problem(403, str(error))
         except (TimeoutError, ClientDisconnect):
-            return problem(408, f"The body did not arrive within {SLOWEST_BODY_SECONDS} seconds.")
+            return problem(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
         except (Unavailable, StoreDown) as error:
             log.warning("unavailable", reason=str(error))
             return problem(
@@ -94,16 +94,3 @@ class Web:
         self._oldest_event.set(found.oldest_event_seconds)
         self._oldest_mail.set(found.oldest_mail_seconds)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _read(request: Request) -> bytes | None:
-    """The raw body; None if it is too large, without reading it to its end."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > LARGEST_BODY:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
