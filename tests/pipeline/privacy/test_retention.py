@@ -316,4 +316,4 @@ def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> No
         "security",
     ):
         assert category in swept
-        assert categories.holding(category)  # type: ignore[arg-type]
+        assert categories.holding(category)
