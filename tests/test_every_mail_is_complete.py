@@ -29,6 +29,7 @@ OPTIONAL = {
     "data_export_ready": [],
     "support_received": [],
     "account_deletion_scheduled": ["cancel"],
+    "policy_changed": ["gone", "come", "more"],
     "account_deleted": ["kept_until"],
 }
 TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}

@@ -147,7 +147,9 @@ def _raw_files(live: Live) -> Iterator[Path]:
 
 def _holds(path: Path, needles: list[bytes]) -> bool:
     """Whether one of these stands in the file as it is, also across the pieces it is read by."""
-    pattern, tail, read = re.compile(b"|".join(map(re.escape, needles)), re.IGNORECASE), b"", 0
+    # Letters before it make another address of it: our own Message-IDs end like one.
+    pattern = re.compile(rb"(?<![\w.+-])(?:" + b"|".join(map(re.escape, needles)) + rb")(?![\w-])", re.IGNORECASE)
+    tail, read = b"", 0
     with path.open("rb") as file:
         while read < LARGEST and (piece := file.read(1024 * 1024)):
             if pattern.search(tail + piece):
