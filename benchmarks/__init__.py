@@ -2,6 +2,8 @@
 
     __main__     what is asked, the rounds, the table at the end
     rows         one row of the table: ours, the peer's, the ratio, the target
+    table        all rows of a run, also of one in which a part failed
+    report       what a run found, kept in benchmarks/results.json and written into docs/performance.md
     picture      the same as bars in docs/performance.svg
     machine      what the machine can do, and whether the tools are there
     load         pretend customers' webhooks, signed, in a file that wrk reads

@@ -1,8 +1,9 @@
 """`python -m benchmarks`: measure ourselves beside the peers, in turns, and show one table.
 
 Needs wrk, Postfix, PostgreSQL and RabbitMQ installed (not running), and root, because only root starts a Postfix. All
-servers are private to the run and on loopback. The full table is also written to benchmarks/results.json and drawn in
-docs/performance.svg. Ends with 0 when every target is met, 1 when one is missed, 2 when it cannot be measured here.
+servers are private to the run and on loopback. The full table is also written to benchmarks/results.json, after each
+part anew, and from there into docs/performance.md and docs/performance.svg. A part that cannot be measured is named, and
+the others go on. Ends with 0 when every target is met, 1 when one is missed, 2 when something could not be measured.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,15 +20,13 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import door, growth, machine, mails, memory, picture, receipt, whole, work
+from benchmarks import door, growth, machine, mails, memory, receipt, report, whole, work
 from benchmarks.bench import FULL, QUICK, Bench
 from benchmarks.rows import Row
-from benchmarks.servers import Servers, Wrong
+from benchmarks.servers import Servers
 from benchmarks.table import Found, show
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results.json"
-PICTURE = ROOT / "docs" / "performance.svg"
 GROWN_FULLY = (10_000, 100_000, 1_000_000)
 
 # What `--only` may name -> what it measures; the door first, as it is what PayPal sees.
@@ -47,6 +45,9 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 def main() -> int:
     """Measure what is asked for. The exit code."""
     asked = _asked()
+    if asked.write_docs:
+        report.write_docs(ROOT)
+        return 0
     if lacking := machine.missing():
         print(f"missing here: apt-get install {' '.join(lacking)}", file=sys.stderr)
         return 2
@@ -54,37 +55,31 @@ def main() -> int:
         print("run it as root: only root starts a Postfix", file=sys.stderr)
         return 2
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    try:
-        found = _measure(asked)
-    except Wrong as error:
-        print(f"a round cannot be counted: {error}", file=sys.stderr)
-        return 2
+    found = _measure(asked)
     if not asked.only:
-        RESULTS.write_text(json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
-        PICTURE.write_text(picture.draw(found.rows), "utf-8")
+        report.write_docs(ROOT)
     if asked.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
         show(found)
-    return 0 if all(row.met for row in found.rows) else 1
+    return found.exit_code
 
 
 def _measure(asked: argparse.Namespace) -> Found:
-    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    start, care = time.monotonic(), QUICK if asked.quick else FULL
-    rows: list[Row] = []
+    care = QUICK if asked.quick else FULL
     with tempfile.TemporaryDirectory(prefix="smt-bench-") as name, _progress(len(asked.parts)) as (step, part_done):
         folder = Path(name)
         folder.chmod(0o711)  # the servers run as users of their own
         step("looking what this machine can do")
-        fsyncs, verifications = machine.fsyncs(folder), machine.verifications()
+        found = Found.of_machine(folder, care.rounds, asked.quick)
+        keep = partial(report.keep, ROOT, found) if not asked.only else partial(int)
         with Servers(folder) as servers:
             bench = Bench(care, folder, asked.cache, servers, step)
-            for part in asked.parts:
-                rows += part(bench)
+            for part, measure in asked.parts.items():
+                found.add(part, lambda measure=measure: measure(bench))
+                keep()
                 part_done()
-    seconds = time.monotonic() - start
-    return Found(rows, care.rounds, asked.quick, began, seconds, machine.describe(), fsyncs, verifications)
+    return found
 
 
 @contextmanager
@@ -113,13 +108,14 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under five minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="ROW", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--write-docs", action="store_true", help="measure nothing: the last results into docs/")
     parser.add_argument("--full-growth", action="store_true", help="grow to a million subscriptions as well")
     parser.add_argument("--cache", type=Path, default=ROOT / "var" / "bench", help="what is kept for the next run")
     asked = parser.parse_args()
     parts: dict[str, Callable[[Bench], list[Row]]] = dict(PARTS)
     if asked.full_growth:
         parts["growth"] = partial(growth.measure, sizes=GROWN_FULLY)
-    asked.parts = [measure for name, measure in parts.items() if name in (asked.only or PARTS)]
+    asked.parts = {name: measure for name, measure in parts.items() if name in (asked.only or PARTS)}
     asked.cache = asked.cache.resolve()
     return asked
 

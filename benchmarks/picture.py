@@ -1,10 +1,11 @@
 """The table as bars: how many times better than the peer, on a logarithmic scale, with the target as a mark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
-from benchmarks.rows import Row
+Row = Mapping[str, Any]  # one of the rows in benchmarks/results.json
 
 WIDTH, LEFT, RIGHT = 900, 390, 90
 LINE, TOP, BOTTOM = 26, 64, 40
@@ -44,14 +45,14 @@ def _grid(height: int) -> list[str]:
 
 
 def _bar(row: Row, y: int) -> list[str]:
-    start, end, mark = _x(1), _x(row.ratio), _x(row.target)
+    start, end, mark = _x(1), _x(row["ratio"]), _x(row["target"])
     x, width = min(start, end), max(abs(end - start), 1.5)
-    colour = MET if row.met else MISSED
+    colour = MET if row["met"] else MISSED
     return [
-        _text(LEFT - 12, y + 15, row.name.replace("`", ""), anchor="end", size=12),
+        _text(LEFT - 12, y + 15, row["name"].replace("`", ""), anchor="end", size=12),
         f'<rect x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="15" fill="{colour}"/>',
         f'<line x1="{mark:.1f}" y1="{y + 1}" x2="{mark:.1f}" y2="{y + 22}" stroke="{INK}" stroke-width="2"/>',
-        _text(max(start, end, mark) + 8, y + 16, f"{row.ratio:.3g}x", weight=600),
+        _text(max(start, end, mark) + 8, y + 16, f"{row['ratio']:.3g}x", weight=600),
     ]
 
 
@@ -71,4 +72,6 @@ def _x(ratio: float) -> float:
 
 
 def _words(rows: Sequence[Row]) -> str:
-    return "; ".join(f"{row.name}: {row.ratio:.2g} times {row.beside}, target {row.target:.2g}" for row in rows)
+    return "; ".join(
+        f"{row['name']}: {row['ratio']:.2g} times {row['beside']}, target {row['target']:.2g}" for row in rows
+    )

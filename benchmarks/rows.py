@@ -18,6 +18,9 @@ class Figure:
     def of(cls, values: Sequence[float]) -> "Figure":
         return cls(statistics.median(values), min(values), max(values))
 
+    def __str__(self) -> str:
+        return figure(self.median, self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -31,6 +34,18 @@ class Limit:
     @property
     def met(self) -> bool:
         return self.ours.median <= self.most
+
+    def as_json(self) -> dict[str, Any]:
+        ours, peer = self.ours, self.peer
+        return {
+            "name": self.name,
+            "ours": ours.median,
+            "peer": peer.median,
+            "most": self.most,
+            "met": self.met,
+            "ours_range": [ours.low, ours.high],
+            "peer_range": [peer.low, peer.high],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +81,23 @@ class Row:
             "met": self.met,
             "beside": self.beside,
             "unit": self.unit,
+            "ratio_met": self.ratio >= self.target,
             "ours_range": [self.ours.low, self.ours.high],
             "peer_range": [self.peer.low, self.peer.high],
         }
         if self.limit:
-            limit = {"ours": self.limit.ours.median, "peer": self.limit.peer.median, "most": self.limit.most}
-            row["limit"] = {"name": self.limit.name, **limit, "met": self.limit.met}
+            row["limit"] = self.limit.as_json()
         return {name: _rounded(value) for name, value in row.items()}
+
+
+def figure(median: float, low: float, high: float) -> str:
+    """`1,234 [1,100-1,300]`: the median, and the lowest and highest round."""
+    return f"{number(median)} [{number(low)}-{number(high)}]"
+
+
+def number(value: float) -> str:
+    """In three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _rounded(value: Any) -> Any:

@@ -8,6 +8,7 @@
       inbox     2  received events: store once, load, mark handled or parked, list what is overdue
       broker    3  queues of ids: RabbitMQ, or inside one process
       worker    4  id -> inbox row -> its handler; done, later or park
+      sweep        what no message brings, straight from the inbox
       event        what a handler receives, and the three words it may raise: Read, TryLater, Park
       reads        what is asked of PayPal's API, and comes back through the inbox
 

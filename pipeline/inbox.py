@@ -24,6 +24,7 @@ Outcome = Literal["stored", "duplicate", "forged"]
 State = Literal["received", "handled", "ignored", "parked"]
 
 GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
+LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +117,27 @@ def wake(session: Session, reason: str, due_at: datetime) -> int:
     return len(result.all())
 
 
-def take_due(session: Session, now: datetime, limit: int, again: timedelta = GRACE) -> list[str]:
-    """The ids of received events that are due, each put off so that the next sweep leaves them a while."""
-    due = (
+def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -> list[str]:
+    """The ids of received events that are due and that nobody is handling, those that wait longest first.
+
+    `untried`: and those that are LATE and wait for nothing but their message.
+    """
+    waits = Event.due_at <= now
+    if untried:
+        waits = or_(waits, Event.reason.is_(None) & (Event.due_at <= now + GRACE - LATE))
+    statement = (
         select(Event.id)
-        .where(Event.state == "received", Event.due_at <= now)
+        .where(Event.state == "received", Event.due_at <= now + GRACE, waits)  # the first bound is the index's
         .order_by(Event.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = list(session.execute(due).scalars())
+    return list(session.execute(statement).scalars())
+
+
+def take_due(session: Session, now: datetime, limit: int, again: timedelta = GRACE) -> list[str]:
+    """The ids of received events that are due, each put off so that the next look leaves them a while."""
+    ids = due(session, now, limit)
     if ids:
         session.execute(
             update(Event)

@@ -1,4 +1,4 @@
-"""What is due: events nobody published, mails of dead mailers, renewal reminders, word to the operator.
+"""What is due: mails of dead mailers and mails in doubt, renewal reminders, word to the operator.
 
 Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
 """
@@ -11,8 +11,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline import inbox, notices, outbox, reads, register
-from pipeline.broker import BrokerDown, Publisher
+from pipeline import notices, outbox, reads, register
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
 from pipeline.keys import Keyring, MasterKey
@@ -45,7 +44,6 @@ class Scheduler:
         database: Database,
         master: MasterKey,
         clock: Clock,
-        publisher: Publisher,
         *,
         reminders: Reminders,
         may_read: bool,
@@ -53,11 +51,10 @@ class Scheduler:
         more: Sequence[Job] = (),
     ) -> None:
         """`more` jobs are run beside the river's own."""
-        self._database, self._master, self._clock, self._publisher = database, master, clock, publisher
+        self._database, self._master, self._clock = database, master, clock
         self._reminders, self._may_read, self._operator = reminders, may_read, operator
         self.jobs = (
-            Job("publish overdue events", timedelta(seconds=1), self.publish_overdue),
-            Job("free claims of dead mailers", timedelta(seconds=10), self.free_claims),
+            Job("free claims of dead mailers", timedelta(seconds=2), self.free_claims),
             Job("owe renewal reminders", timedelta(seconds=60), self.remind),
             Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
             *more,
@@ -69,7 +66,8 @@ class Scheduler:
         done = 0
         for job in self.jobs:
             now = self._clock.now()
-            if self._due.get(job.name, now) <= now:
+            # A clock that was ahead for a while and is right again must not silence a job until it gets there.
+            if not now < self._due.get(job.name, now) <= now + job.every:
                 self._due[job.name] = now + job.every
                 done += self._run(job)
         return done
@@ -77,19 +75,11 @@ class Scheduler:
     def _run(self, job: Job) -> int:
         try:
             return job.run()
-        except (StoreDown, BrokerDown) as error:
+        except StoreDown as error:
             log.warning("job_failed", job=job.name, reason=str(error))
         except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the others
             log.error("job_failed", job=job.name, reason=f"a fault of ours: {type(error).__name__}")
         return 0
-
-    def publish_overdue(self) -> int:
-        """Publish received events whose time has come: to be tried again, or lost on the way."""
-        with self._database.transaction() as session:
-            ids = inbox.take_due(session, self._clock.now(), LIMIT)
-        if ids:
-            self._publisher.publish("events", ids)
-        return len(ids)
 
     def free_claims(self) -> int:
         """Mails that a dead mailer was sending may have gone out or not: they are in doubt."""

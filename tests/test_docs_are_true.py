@@ -1,11 +1,13 @@
 """Settings, commands, events, mails, modules and links that the docs name exist, and those that exist are named."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import report
 from handlers import HANDLERS
 from pipeline.__main__ import build
 from pipeline.settings import Settings, variable
@@ -55,6 +57,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_files_and_folders_that_are_named_exist() -> None:
     for name in re.findall(r"`((?:pipeline|handlers|tests|docs|deploy|email_templates)/[\w./]*)`", everything()):
         assert (ROOT / name).exists(), f"the docs name {name}"
+
+
+def test_the_table_of_performance_is_the_last_results() -> None:
+    results = json.loads(text_of(ROOT / "benchmarks" / "results.json"))
+    assert f"{report.BEGIN}\n{report.table(results)}{report.END}" in text_of(ROOT / "docs" / "performance.md")
 
 
 def test_modules_of_the_river_exist() -> None:

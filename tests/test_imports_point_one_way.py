@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "inbox": "facts event",
     "broker": "",
     "worker": "inbox reads event books subscription broker",
+    "sweep": "worker inbox",
     "event": "",
     "reads": "inbox event facts paypal",
     "paypal": "egress",
@@ -52,13 +53,13 @@ MAY_IMPORT = {
     # people
     "sign_up": "accounts paypal privacy",
     # beside the river
-    "scheduler": "inbox outbox reads broker notices subscription register",
+    "scheduler": "outbox reads notices subscription register",
     "health": "inbox outbox",
+    "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
+    "rotation": "",
+    "web": "accounts health inbox ingress message outbox paypal privacy product render sign_up",
     "egress": "route",
     "permissions": "",
-    "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
-    "web": "ingress health inbox outbox render paypal message accounts sign_up privacy product",
-    "rotation": "",
     "migrations": "",
     "simulator": "",
     # the command line: wires all of it

@@ -1,7 +1,7 @@
 """How work is spread and woken: RabbitMQ, or a queue inside this one process. The only package that imports kombu.
 
 A message carries ids and nothing else. The tables are the truth: whoever takes an id asks its table what is still to
-be done, and a sweep publishes overdue ids again. So an id may come twice, and a broker that forgets loses nothing.
+be done, and a sweep finds what no message brings. So an id may come twice, and a broker that forgets loses nothing.
 
     broker          where the queues are: `Broker(url).publisher()`, `.inlet("events")`, `.check()`
     publisher       ids onto a queue, until the broker has confirmed them

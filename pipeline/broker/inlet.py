@@ -69,6 +69,7 @@ class Inlet:
         self._arrived: deque[tuple[Any, list[str]]] = deque()
         self._held: dict[object, None] = {}  # delivery tags of batches not settled yet, oldest first
         self._prefetch = 1
+        self._heard_at = monotonic()
         self.refused = 0
 
     def __enter__(self) -> Self:
@@ -88,6 +89,10 @@ class Inlet:
             self._await_first(monotonic() + wait_seconds)
             self._gather(limit)
             return self._batch(limit) if self._arrived else None
+
+    def quiet_seconds(self) -> float:
+        """How long no message has come. May be asked by any thread."""
+        return monotonic() - self._heard_at
 
     def _await_first(self, until: float) -> None:
         while not self._arrived:
@@ -125,6 +130,7 @@ class Inlet:
         consumer.consume()  # type: ignore[no-untyped-call]
 
     def _arrive(self, message: Any) -> None:
+        self._heard_at = monotonic()
         ids = read_message(message.body)
         if ids:
             self._arrived.append((message, ids))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pipeline import message, migrations
-from pipeline.broker import Broker, Publisher
+from pipeline.broker import Broker
 from pipeline.clock import Clock, SystemClock
 from pipeline.commands import jobs
 from pipeline.database import Database
@@ -110,13 +110,11 @@ class Parts:
             on_mail=self.mail_announcer.announce,
         )
 
-    def scheduler(self, publisher: Publisher | None = None) -> Scheduler:
-        """`publisher` to be closed by who made it; by default the scheduler's own, as long as the process lives."""
+    def scheduler(self) -> Scheduler:
         return Scheduler(
             self.database,
             self.master,
             self.clock,
-            publisher or self.broker.publisher(),
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
             operator=self.settings.operator_email,

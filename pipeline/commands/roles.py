@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 import uvicorn
@@ -16,6 +17,7 @@ from pipeline.broker import BrokerDown
 from pipeline.commands.parts import Parts
 from pipeline.database import StoreDown
 from pipeline.scheduler import Scheduler
+from pipeline.sweep import Sweep
 from pipeline.worker import BATCH, Worker, serve
 
 log = structlog.get_logger(__name__)
@@ -68,13 +70,15 @@ def web(parts: Parts, stop: Stop) -> None:
 
 
 def worker(parts: Parts, stop: Stop) -> None:
-    """Handle events until told to stop; a thread beside it asks PayPal what is owed an answer."""
-    threads = [_thread("reader", lambda: _reader(parts, stop))] if parts.settings.reads_paypal else []
+    """Handle events until told to stop; beside it a thread sweeps, and one asks PayPal what is owed an answer."""
+    reader = [_guarded("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
     parts.mail_announcer.start()
     with parts.broker.inlet("events") as inlet:
+        sweep = Sweep(parts.worker(), parts.database, parts.clock, inlet.quiet_seconds)
+        sweeper = _guarded("sweep", partial(sweep.run, stop.wait), stop)
         serve(parts.worker(), inlet, _showing(parts, "worker", stop))
     parts.mail_announcer.stop()
-    for thread in threads:
+    for thread in (sweeper, *reader):
         thread.join()
 
 
@@ -85,17 +89,16 @@ def mailer(parts: Parts, stop: Stop) -> None:
 
 def scheduler(parts: Parts, stop: Stop) -> None:
     """Run the due jobs until told to stop."""
-    with parts.broker.publisher() as publisher:
-        jobs, wait = parts.scheduler(publisher), _showing(parts, "scheduler", stop)
-        while not wait(0.5):
-            jobs.run_due()
+    jobs, wait = parts.scheduler(), _showing(parts, "scheduler", stop)
+    while not wait(0.5):
+        jobs.run_due()
 
 
 def everything(parts: Parts, stop: Stop) -> None:
     """All roles in this process. Without a relay mails stay owed."""
     migrations.upgrade(parts.database)
     roles = [worker, scheduler, *([mailer] if parts.settings.smtp_url else [])]
-    threads = [_thread(role.__name__, lambda role=role: _guarded(role, parts, stop)) for role in roles]  # type: ignore[misc]
+    threads = [_guarded(role.__name__, partial(role, parts, stop), stop) for role in roles]
     try:
         web(parts, stop)
     finally:
@@ -261,14 +264,18 @@ def _after(stop: Stop, end: Callable[[], object]) -> None:
     end()
 
 
-def _guarded(role: Callable[[Parts, Stop], None], parts: Parts, stop: Stop) -> None:
-    """A role that dies takes the process with it: a supervisor starts it anew, and nothing runs on half."""
-    try:
-        role(parts, stop)
-    except Exception:
-        log.exception("role_died", role=role.__name__)
-        stop.failed = True
-        stop.set()
+def _guarded(name: str, work: Callable[[], object], stop: Stop) -> threading.Thread:
+    """A thread whose death takes the process with it: a supervisor starts it anew, and nothing runs on half."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("role_died", role=name)
+            stop.failed = True
+            stop.set()
+
+    return _thread(name, run)
 
 
 def _thread(name: str, target: Callable[[], object]) -> threading.Thread:

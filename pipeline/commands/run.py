@@ -64,7 +64,7 @@ def mailer(context: typer.Context) -> None:
 
 
 def scheduler(context: typer.Context) -> None:
-    """Publish overdue events, owe renewal reminders, find mails of dead mailers, tell the operator of parked events."""
+    """Owe renewal reminders, find mails of dead mailers, settle mails in doubt, tell the operator of parked events."""
     _alone(of(context), "scheduler")
 
 

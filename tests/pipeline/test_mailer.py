@@ -17,7 +17,6 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from pipeline import outbox, register
-from pipeline.broker import Broker
 from pipeline.database import Database, StoreDown
 from pipeline.keys import KeyProblem, MasterKey
 from pipeline.mailer import CLAIM, Mailer, Sender
@@ -79,7 +78,7 @@ def header(data: bytes, name: str) -> str:
 
 def scheduler(river: River) -> Scheduler:
     return Scheduler(
-        river.database, river.master, river.clock, Broker("memory://").publisher(),
+        river.database, river.master, river.clock,
         reminders=Reminders(), may_read=False, operator="",
     )  # fmt: skip
 

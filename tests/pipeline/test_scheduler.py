@@ -1,4 +1,4 @@
-"""What is due: events nobody published, mails of the dead, renewal reminders, and word to the operator."""
+"""What is due: mails of the dead, renewal reminders, and word to the operator."""
 
 import threading
 from collections import Counter
@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from handlers import HANDLERS
 from pipeline import inbox, reads
-from pipeline.broker import Broker, BrokerDown
 from pipeline.database import StoreDown
 from pipeline.facts import read_answer
 from pipeline.outbox import OPERATOR
@@ -28,46 +27,17 @@ from pipeline.subscription import Reminders
 from pipeline.tables import Mail, Subscription
 from pipeline.tables import Plan as PlanRow
 from pipeline.tables import Read as Question
-from tests.leash import free_port
-from tests.pipeline.broker.steps import take_until
 from tests.river import River, delivery, happened
 
 ADA = PEOPLE[0]
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
-def scheduler(river: River, broker: Broker | None = None, *, may_read: bool = False, operator: str = "") -> Scheduler:
+def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
     return Scheduler(
-        river.database, river.master, river.clock, (broker or Broker("memory://")).publisher(),
+        river.database, river.master, river.clock,
         reminders=Reminders(), may_read=may_read, operator=operator,
     )  # fmt: skip
-
-
-# Events nobody published
-
-
-def test_overdue_events_are_published_and_left_alone_for_a_while(river: River) -> None:
-    broker = Broker("memory://")
-    jobs = scheduler(river, broker)
-    river.store(*[delivery(happened(f"WH-{number}"), f"T-{number}") for number in range(3)])
-    with broker.inlet("events") as inlet:
-        assert jobs.publish_overdue() == 0
-        river.clock.advance(inbox.GRACE)
-        assert jobs.publish_overdue() == 3
-        assert jobs.publish_overdue() == 0
-        assert sorted(take_until(inlet, 3)) == ["WH-0", "WH-1", "WH-2"]
-        river.clock.advance(inbox.GRACE)
-        assert jobs.publish_overdue() == 3
-
-
-def test_what_a_broker_that_is_away_did_not_take_is_published_later(river: River) -> None:
-    river.store(delivery(happened(), source="import"))
-    away = scheduler(river, Broker(f"amqp://127.0.0.1:{free_port()}"))
-    with capture_logs() as logs:
-        assert away.run_due() == 0
-    assert [line["job"] for line in logs if line["event"] == "job_failed"] == ["publish overdue events"]
-    river.clock.advance(inbox.GRACE)
-    assert scheduler(river).publish_overdue() == 1
 
 
 # When
@@ -87,14 +57,13 @@ def test_each_job_runs_at_its_own_pace(brook: River, monkeypatch: pytest.MonkeyP
         jobs.run_due()
         brook.clock.advance(timedelta(seconds=1))
     assert ran == {
-        "publish overdue events": 121,
-        "free claims of dead mailers": 13,
+        "free claims of dead mailers": 61,
         "owe renewal reminders": 3,
         "tell the operator of parked events": 3,
     }
 
 
-@pytest.mark.parametrize("error", [StoreDown("gone"), BrokerDown("gone"), ValueError("ada@example.com")])
+@pytest.mark.parametrize("error", [StoreDown("gone"), ValueError("ada@example.com")])
 def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: Exception) -> None:
     jobs, ran = scheduler(brook), list[str]()
     first, *others = jobs.jobs
@@ -117,6 +86,21 @@ def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: E
     assert sorted(ran) == sorted([first.name, *[job.name for job in jobs.jobs]])
     assert [line["job"] for line in logs] == [first.name] * 2
     assert "ada@" not in str(logs)
+
+
+def test_a_clock_that_was_ahead_and_is_right_again_silences_no_job(brook: River) -> None:
+    jobs, ran = scheduler(brook), list[datetime]()
+
+    def note() -> int:
+        ran.append(brook.now)
+        return 0
+
+    object.__setattr__(jobs.jobs[0], "run", note)
+    begin = brook.now
+    for step in (DAY, -DAY, timedelta(0)):
+        brook.clock.advance(step)
+        jobs.run_due()
+    assert ran == [begin + DAY, begin]
 
 
 # Word to the operator
