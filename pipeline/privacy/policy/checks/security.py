@@ -90,7 +90,9 @@ def https(live: Live) -> Finding:
         return judge(0, "PayPal over TLS; no pages are public", "")
     if not public.startswith("https://") and not egress.is_here(_host(public)):
         return broken(f"SMT_PUBLIC_URL is {public}, which is not https://")
-    return judge(0, f"PayPal and {public} over TLS", "")
+    bare = [page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers]
+    insists = public.startswith("https://") and bare
+    return judge(insists, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
 
 
 def updates(live: Live) -> Finding:
