@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 QUICK ?=
+SEEDS ?= 10
+SEED ?=
 
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
@@ -16,7 +18,7 @@ READY := $(VENV)/.ready-$(VERSION)
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --progress-bar off -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sure bench chaos lock
+.PHONY: help setup demo test check sure audit bench chaos soak lock
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -44,6 +46,9 @@ bench: setup ## measure; QUICK=1 takes less care and less time
 
 chaos: setup ## kill, cut and fill up what it runs on, by seed, and look for losses; ARGS='--seeds 20'
 	@$(PY) tests/chaos/__main__.py $(ARGS)
+
+soak: setup ## live through every misfortune in one process, by seed; SEEDS=100 longer, SEED=7 that one again
+	@$(PY) tests/soak/__main__.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 lock: ## choose the newest versions and write both lock files
 	@$(PYTHON) -m venv .venv-lock

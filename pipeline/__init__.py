@@ -4,7 +4,7 @@
 
     in          ingress -> inbox -> broker -> worker -> a handler's one transaction
       ingress   1  POST from PayPal: verify, store, publish the id, answer
-      facts        a body split at the door: facts (resources), the person, the rest (redact)
+      facts        a body split at the door: facts (resources, mentions), the person, the rest (redact)
       inbox     2  received events: store once, load, mark handled or parked, list what is overdue
       broker    3  queues of ids: RabbitMQ, or inside one process
       worker    4  id -> inbox row -> its handler; done, later or park
@@ -26,6 +26,7 @@
       outbox    6  mails owed: add with a key, claim, settle
       render    7  template + facts -> subject, text, html
       message      ... -> the finished bytes, proved
+      addressee    ... to whom, and whether they want it
       mailer    8  claim -> render -> smtp -> settle
       smtp      9  the way to the relay (its URL: route)
       evidence     what became of a mail in doubt, by the relay's own log

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, or_, select, union, update
 from sqlalchemy.orm import Session
 
-from pipeline import outbox, register
+from pipeline import outbox, purposes, register
 from pipeline.clock import write_time
 from pipeline.keys import INDEX, Keyring
 from pipeline.message import clean_name, strip_controls, valid_address
-from pipeline.tables import Consent, Customer, Event, Mail, Payment, Subscription
+from pipeline.tables import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
 ConsentKind = Literal["adult", "terms", "marketing", "service"]
 LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
+REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
 
 
@@ -100,31 +101,35 @@ def told_by_customer(keyring: Keyring, row: Customer) -> dict[str, str]:
     return {field: register.value(known, field) for field in known}
 
 
+def told_of(keyring: Keyring, row: Subscription) -> dict[str, str]:
+    """What PayPal told of the subscriber of this subscription, in our words."""
+    return _in_our_words(_subscriber(keyring, row))
+
+
 def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """The newest of what PayPal told of this customer, in our words."""
     rows = subscriptions(session, customer_id)
-    seals = keyring.fetch([row.id for row in rows], create=False)
+    keyring.fetch([row.id for row in rows], create=False)
     known: register.Known = {}
     for row in rows:
-        seal = seals.get(row.id)
-        theirs = seal.open_json("subscription.person", row.person) if seal else None
-        for field, (at, value) in (theirs or {}).items():
+        for field, (at, value) in _subscriber(keyring, row).items():
             known = register.merge(known, datetime.fromisoformat(at), {field: value})
-    found = {field: register.value(known, field) for field in known}
-    names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
-    return {"name": " ".join(names), **found} if names else found
+    return _in_our_words(known)
 
 
 def find(session: Session, keyring: Keyring, email: str) -> list[str]:
-    """Customers with this address, by their own word or PayPal's; the newest first. Erased ones are not found."""
+    """Customers with this address, by their own word or PayPal's; the newest first. Erased ones are not found.
+
+    An address of PayPal's that was corrected finds nobody: it may be somebody else's.
+    """
     digest = email_hash(keyring, email)
     theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
-    statement = select(Customer.id).where(
-        (Customer.email_hash == digest) | Customer.id.in_(theirs), Customer.erased_at.is_(None)
+    named = or_(Customer.email_hash == digest, Customer.id.in_(theirs))
+    newest = (
+        select(Customer).where(named, Customer.erased_at.is_(None)).order_by(Customer.created_at.desc(), Customer.id)
     )
-    ids = session.execute(statement.order_by(Customer.created_at.desc(), Customer.id)).scalars()
-    wanted = email.strip().lower()
-    return [id for id in ids if person(session, keyring, id).get("email", "").lower() == wanted]
+    rows = session.execute(newest).scalars()
+    return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
 
 
 def email_hash(keyring: Keyring, email: str) -> bytes:
@@ -138,15 +143,26 @@ def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
     return list(session.execute(theirs.order_by(Subscription.created_at, Subscription.id)).scalars())
 
 
+def has_address(session: Session, customer_id: str | None) -> bool:
+    """Whether the customer has told us an address."""
+    told = select(Customer.email_hash).where(Customer.id == customer_id)
+    return session.execute(told).scalar_one_or_none() is not None
+
+
 def labels(session: Session, customer_id: str) -> list[str]:
-    """Every label whose key may seal something of this person: their own, subscriptions', sales', loose events'."""
+    """Every label whose key seals something of this person, the customer's id first.
+
+    Beside it: their subscriptions; their sales, for word of one may come without its subscription; and events that
+    belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
+    """
     rows = subscriptions(session, customer_id)
-    sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows])).order_by(Payment.id)
-    payers = {str(register.value(row.known, "payer_ref")) for row in rows if register.value(row.known, "payer_ref")}
-    loose = select(Event.label).where(Event.customer_id.in_([customer_id, *sorted(payers)])).distinct()
-    others = [label for query in (sales, loose.order_by(Event.label)) for label in session.execute(query).scalars()]
-    found = [customer_id, *(row.id for row in rows), *others]
-    return list(dict.fromkeys(found))
+    loose = select(Event.label).where(_belongs(customer_id, _payers(session, rows)))
+    theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
+    refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
+    told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
+    unnamed = select(Event.label).where(Event.label == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
+    found = session.execute(union(loose, unnamed, theirs)).scalars()
+    return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 
 def correct(
@@ -157,17 +173,16 @@ def correct(
     Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
     Raises NoSuchCustomer and BadField.
     """
-    row = session.get(Customer, customer_id, with_for_update=True)
+    row = session.get(Customer, customer_id, with_for_update=True, populate_existing=True)
     if row is None or row.erased_at:
         raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
     new, old = checked(field, value), person(session, keyring, customer_id).get(field)
-    if new == old:
-        return old
-    _seal(
-        keyring, row, register.merge({k: v for k, v in _known(keyring, row).items() if k != field}, now, {field: new})
-    )
-    _thaw(session, labels(session, customer_id), now)
-    if field == "email":
+    others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
+    _seal(keyring, row, register.merge(others, now, {field: new}))
+    session.flush()
+    if new != old:
+        _thaw(session, labels(session, customer_id), now)
+    if new != old and field == "email":
         outbox.add(session, keyring, _email_changed(customer_id, old, new, now), now)
     return old
 
@@ -184,6 +199,28 @@ def consent(
     session.flush()
 
 
+def declinable(session: Session, keyring: Keyring, token: str) -> tuple[str, ConsentKind] | None:
+    """Of an unsubscribe link: the customer, and the class of mail it declines. None if we wrote no such link."""
+    mail_id = outbox.read_unsubscribe_token(keyring, token)
+    mail = session.get(Mail, mail_id) if mail_id else None
+    if mail is None or not purposes.is_optional(mail.kind):
+        return None
+    subscription = session.get(Subscription, mail.subscription_id) if mail.subscription_id else None
+    owner = mail.customer_id or (subscription.customer_id if subscription else None)
+    return (
+        (owner, "marketing" if purposes.use_of(mail.kind).mail_class == "marketing" else "service") if owner else None
+    )
+
+
+def unsubscribe(session: Session, keyring: Keyring, token: str, now: datetime) -> bool:
+    """Decline what the unsubscribe link is about, at once (RFC 8058). Whether the link is ours; again does no harm."""
+    found = declinable(session, keyring, token)
+    if found:
+        customer_id, kind = found
+        consent(session, customer_id, kind, given=False, source="one-click", text_version="one-click", now=now)
+    return found is not None
+
+
 def checked(field: Field, value: str) -> str:
     """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
     text = " ".join(strip_controls(value).split())
@@ -198,6 +235,38 @@ def checked(field: Field, value: str) -> str:
     if field == "phone" and text and not set(text) <= set("+0123456789 ()-./"):
         raise BadField(field, "Please give a phone number such as +1 555 0100.")
     return text
+
+
+def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
+    """Events of no subscription that name the customer; or their PayPal account, and nobody else we know."""
+    by_payer = Event.facts["payer_ref"].as_string().in_(payers)
+    nobodys = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
+    return or_(Event.customer_id == customer_id, nobodys & by_payer)
+
+
+def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
+    """The PayPal accounts that pay these subscriptions, as keyed hashes; not one that is a customer of its own."""
+    payers = {str(register.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
+    others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
+    return sorted(payers - others)
+
+
+def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
+    """Whether the customer told this field otherwise than at sign-up."""
+    told_at = register.time_of(_known(keyring, row), field)
+    return told_at is not None and told_at != row.signed_up_at
+
+
+def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
+    seal = keyring.fetch([row.id], create=False).get(row.id)
+    return (seal.open_json("subscription.person", row.person) if seal else None) or {}
+
+
+def _in_our_words(known: register.Known) -> dict[str, str]:
+    """PayPal's two names made one; the other fields as they are."""
+    found = {field: register.value(known, field) for field in known}
+    names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
+    return {"name": " ".join(names), **found} if names else found
 
 
 def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
@@ -224,13 +293,10 @@ def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
 
 def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.Owed]:
     """To the old address too: its owner learns of it if it was not them."""
-    key = f"email_changed:{customer_id}:{write_time(now)}"
-    facts = {"changed_at": write_time(now)}
-    told = [
-        outbox.Owed("email_changed", f"{key}:new", None, {**facts, "is_old": False}, customer_id=customer_id, to=new)
-    ]
-    if old:
-        told.append(
-            outbox.Owed("email_changed", f"{key}:old", None, {**facts, "is_old": True}, customer_id=customer_id, to=old)
+    return [
+        outbox.Owed(
+            "email_changed", f"email_changed:{customer_id}:{write_time(now)}:{which}", None,
+            {"changed_at": write_time(now), "is_old": which == "old"}, customer_id=customer_id, to=address,
         )
-    return told
+        for which, address in (("new", new), ("old", old)) if address
+    ]  # fmt: skip

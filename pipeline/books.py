@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, reads, register
@@ -113,6 +113,16 @@ class Books:
             known = seal.open_json("subscription.person", row.person) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
+
+    def has_address(self, row: Subscription) -> bool:
+        """Whether there is somewhere to send this subscription's mail: by PayPal's word or the customer's own.
+
+        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
+        """
+        if register.value(self.person(row.id), "email") is not None:
+            return True
+        told = select(Customer.email_hash).where(Customer.id == row.customer_id).with_for_update(read=True)
+        return self._session.execute(told).scalar_one_or_none() is not None
 
     def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
@@ -237,7 +247,9 @@ class Books:
         ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
         if not ids:
             return []
-        waiting = update(Mail).where(Mail.subscription_id.in_(ids), Mail.state == "owed", Mail.due_at.is_(None))
+        customers = {self._subscriptions[id].customer_id for id in ids} - {None}
+        theirs = or_(Mail.subscription_id.in_(ids), Mail.customer_id.in_(customers))
+        waiting = update(Mail).where(theirs, Mail.state == "owed", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
         )

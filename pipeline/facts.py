@@ -18,6 +18,7 @@ import orjson
 
 from pipeline import redact
 from pipeline.clock import read_time, write_time
+from pipeline.mentions import mentioned
 from pipeline.resources import READERS, Facts, Person, text_of
 
 UNREADABLE = "UNREADABLE"
@@ -95,9 +96,7 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
     reader: Callable[..., tuple[Facts, Person]] | None = next(
         (READERS[prefix] for prefix in READERS if kind.startswith(prefix)), None
     )
-    if reader is None:
-        return {}, {}
-    facts, person = reader(kind, resource, occurred_at)
+    facts, person = reader(kind, resource, occurred_at) if reader else mentioned(resource)
     return {name: value for name, value in facts.items() if value is not None}, {
         name: value for name, value in person.items() if redact.DROPPED not in value
     }

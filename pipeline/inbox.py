@@ -182,8 +182,7 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
     split = delivery.split
     seal = keyring.get(split.label)
     references = _references(split, keyring)
-    facts = {**split.facts, **references}
-    owner = None if "subscription" in facts else references.get("custom_ref") or references.get("payer_ref")
+    owner = _owner(split, references)
     if owner and any(keyring.is_erased(name) for name in references.values()):
         seal = None  # of somebody who was erased: it moves the books and brings nobody back
     return {
@@ -194,7 +193,7 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "reason": split.problem,
         "label": split.label,
         "customer_id": owner,
-        "facts": facts,
+        "facts": {**split.facts, **references},
         "person": seal.seal_json("event.person", split.person) if seal and split.person else None,
         "body": seal.seal("event.body", split.rest) if seal else None,
         "body_sha256": split.body_sha256,
@@ -224,6 +223,11 @@ def _references(split: Split, keyring: Keyring) -> dict[str, str]:
         for fact, value in named.items()
         if value
     }
+
+
+def _owner(split: Split, references: dict[str, str]) -> str | None:
+    """Whose event it is, where its subscription does not say so."""
+    return None if "subscription" in split.facts else references.get("custom_ref") or references.get("payer_ref")
 
 
 def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:

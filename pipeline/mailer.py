@@ -8,16 +8,15 @@ for every further try, unless DATA never began. A mailer that dies takes its cla
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from pipeline import outbox, register
+from pipeline import outbox, purposes
+from pipeline.addressee import Addressee, Addressees
 from pipeline.clock import Clock
 from pipeline.database import Database, Presence, StoreDown
 from pipeline.evidence import sender_of
@@ -25,19 +24,22 @@ from pipeline.keys import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealab
 from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
 from pipeline.render import RenderError, Templates
 from pipeline.smtp import Relay, Reply
-from pipeline.tables import Mail, Subscription
+from pipeline.tables import Mail
 
 log = structlog.get_logger(__name__)
 
 CLAIM = 50  # mails at once: what a death in the middle would leave in doubt
 LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
-TOLD = (RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
+TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who the mails are from. `operator` gets the mails that are not for customers."""
+    """Who the mails are from. `operator` gets the mails that are not for customers.
+
+    `pages` is where our pages are reached from outside, https://…: mail that can be declined says where, or is not sent.
+    """
 
     name: str
     address: str
@@ -45,6 +47,7 @@ class Sender:
     envelope_domain: str
     locale: str
     operator: str = ""
+    pages: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,8 @@ class Mailer:
                 keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
             with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
                 keyring.fetch([row.label for row in rows])
-            people = _subscriptions(session, rows)
-            letters = [self._letter(row, people.get(row.subscription_id or ""), keyring, now) for row in rows]
+            people = Addressees(session, keyring, rows)
+            letters = [self._letter(row, people, keyring, now) for row in rows]
         self._unknown_claim = ""
         return [letter for letter in letters if letter is not None]
 
@@ -151,18 +154,15 @@ class Mailer:
             self._holder = f"mailer-{secrets.token_hex(8)}"
             self._presence = self._database.presence(self._holder)
 
-    def _letter(self, row: Mail, subscription: Subscription | None, keyring: Keyring, now: datetime) -> Letter | None:
+    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, now: datetime) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.label)
-        except KeyProblem as error:
-            _fail(row, error)
-            return None
-        if seal is None:
-            row.state, row.reason, row.due_at = "withheld", "the person has been erased", None
-            return None
-        try:
-            if row.frozen is None and not self._freeze(row, subscription, seal, now):
+            reason = "the person has been erased" if seal is None else self._unwanted(row, people)
+            if seal is None or reason:
+                row.state, row.reason, row.due_at = "withheld", reason, None
+                return None
+            if self._is_to_be_written(row, people, seal) and not self._freeze(row, people, seal, keyring, now):
                 return None
             recipient = seal.open("mail.recipient", row.recipient or b"").decode()
             data = seal.open("mail.frozen", row.frozen or b"")
@@ -171,42 +171,58 @@ class Mailer:
             return None
         return Letter(row.id, row.kind, self._holder, row.attempts, self._envelope_sender(row.id), recipient, data)
 
-    def _freeze(self, row: Mail, subscription: Subscription | None, seal: Seal, now: datetime) -> bool:
-        address, name = self._addressee(row, subscription, seal)
-        if not address:
+    def _unwanted(self, row: Mail, people: Addressees) -> str | None:
+        """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
+        reason = people.declined(row)
+        if reason is None and purposes.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
+            return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
+        return reason
+
+    @staticmethod
+    def _is_to_be_written(row: Mail, people: Addressees, seal: Seal) -> bool:
+        """Frozen once; anew for an address that was corrected while the mail was on its way to the old one."""
+        if row.frozen is None or row.recipient is None:
+            return True
+        corrected = people.corrected_address(row)
+        if corrected in (None, seal.open("mail.recipient", row.recipient).decode()):
+            return False
+        return outbox.TO not in (seal.open_json("mail.facts", row.facts) or {})
+
+    def _freeze(self, row: Mail, people: Addressees, seal: Seal, keyring: Keyring, now: datetime) -> bool:
+        facts = seal.open_json("mail.facts", row.facts) or {}
+        found = people.of(row, facts) or Addressee(self._sender.operator)
+        if not found.address:
             row.state, row.due_at = "owed", None  # waits for an address
             return False
-        facts = seal.open_json("mail.facts", row.facts) or {}
-        rendered = self._templates.render(row.kind, {**facts, "customer_name": name})
+        if not valid_address(found.address):
+            raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
+        link = self._unsubscribe(row, keyring)
+        told = {name: value for name, value in facts.items() if name != outbox.TO}
+        rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
         row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
-        data = build(rendered, envelope=self._envelope(row, address, name, now))
-        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", address.encode())
+        data = build(rendered, envelope=self._envelope(row, found, now, link))
+        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", found.address.encode())
         return True
 
-    def _addressee(self, row: Mail, subscription: Subscription | None, seal: Seal) -> tuple[str, str]:
-        """Address and name; "" for what is not known or cannot be an address."""
-        if row.subscription_id is None:
-            return self._sender.operator, ""
-        sealed = subscription.person if subscription else None
-        known: dict[str, Any] = seal.open_json("subscription.person", sealed) or {}
-        address = register.value(known, "email") or ""
-        if address and not valid_address(address):
-            raise BadEnvelope("PayPal's e-mail address of this customer cannot be written to; correct it")
-        names = (register.value(known, "given_name"), register.value(known, "surname"))
-        return address, " ".join(name for name in names if name)
+    def _unsubscribe(self, row: Mail, keyring: Keyring) -> str:
+        """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
+        if not purposes.is_optional(row.kind):
+            return ""
+        return f"{self._sender.pages.rstrip('/')}/unsubscribe/{outbox.unsubscribe_token(keyring, row.id)}"
 
-    def _envelope(self, row: Mail, address: str, name: str, now: datetime) -> Envelope:
+    def _envelope(self, row: Mail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
         return Envelope(
             token=row.id,
             sender_name=self._sender.name,
             sender_address=self._sender.address,
-            recipient_name=name,
-            recipient_address=address,
+            recipient_name=to.name,
+            recipient_address=to.address,
             reply_to=self._sender.reply_to,
             date=now,
             message_id=row.message_id or "",
             locale=self._sender.locale,
             kind=row.kind,
+            unsubscribe=unsubscribe,
         )
 
     def _envelope_sender(self, token: str) -> str:
@@ -248,14 +264,6 @@ def _fail(row: Mail, error: Exception) -> None:
     reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
-
-
-def _subscriptions(session: Session, rows: Sequence[Mail]) -> dict[str, Subscription]:
-    ids = {row.subscription_id for row in rows if row.subscription_id}
-    if not ids:
-        return {}
-    found = session.execute(select(Subscription).where(Subscription.id.in_(ids))).scalars()
-    return {row.id: row for row in found}
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:

@@ -61,6 +61,7 @@ class Envelope:
     locale: str
     kind: str
     feedback_id: str = ""
+    unsubscribe: str = ""  # the https:// address of RFC 8058, for mail that can be declined
 
 
 def build(rendered: Rendered, *, envelope: Envelope) -> bytes:
@@ -186,6 +187,9 @@ def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
         headers.insert(2, ("Reply-To", _own_mailbox("", envelope.reply_to, "reply_to")))
     if envelope.feedback_id:
         headers.append(("Feedback-ID", _matching(_FEEDBACK, envelope.feedback_id, "feedback_id")))
+    if envelope.unsubscribe:
+        headers.append(("List-Unsubscribe", f"<{_matching(_HTTPS, envelope.unsubscribe, 'unsubscribe')}>"))
+        headers.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
     return headers
 
 
@@ -219,6 +223,8 @@ def _date(date: datetime) -> str:
 
 def _write(name: str, value: str) -> str:
     """The text of a header after its colon, folded and, where ASCII does not do, in encoded words."""
+    if name == "List-Unsubscribe":  # a long address stays whole, and no encoded word may stand here
+        return value
     if name not in ADDRESSES:
         return _write_text(value, used=len(name) + 2)
     phrase, space, address = value.rpartition(" ")
@@ -366,6 +372,7 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{
 _TOKEN = re.compile(r"[A-Za-z0-9]{1,60}")  # with "=_" before it no quoted-printable text can hold it
 _ID = re.compile(r"[A-Za-z0-9._+=-]{1,120}@[A-Za-z0-9.-]{1,120}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
 _FEEDBACK = re.compile(r"[A-Za-z0-9._:-]{1,120}")
 
 _ENCODED_WORD = re.compile(r"=\?utf-8\?q\?([^? ]*)\?=")

@@ -5,6 +5,7 @@ rendered); doubt (the connection was lost after DATA: it may have gone out); wit
 """
 
 import base64
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from pipeline.purposes import use_of
 from pipeline.tables import Mail
 
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+TOKEN = 26  # characters
 TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
@@ -80,7 +82,19 @@ def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime
 
 def token(keyring: Keyring, key: str) -> str:
     """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
-    return base64.b32encode(keyring.digest(TOKENS, key)).decode().lower()[:26]
+    return base64.b32encode(keyring.digest(TOKENS, key)).decode().lower()[:TOKEN]
+
+
+def unsubscribe_token(keyring: Keyring, mail_id: str) -> str:
+    """What stands in a mail's unsubscribe link: its id, and proof that we wrote it. Works as long as the mail is kept."""
+    return f"{mail_id}{token(keyring, f'unsubscribe:{mail_id}')}"
+
+
+def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
+    """The id of the mail whose unsubscribe link held this text; None if we never wrote it."""
+    mail_id = text[:TOKEN]
+    proved = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
+    return mail_id if proved else None
 
 
 def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail]:

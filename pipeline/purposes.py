@@ -58,7 +58,7 @@ MAILS: dict[str, MailUse] = {
     "request_due": MailUse("transactional", "law"),
     "erasure_waits": MailUse("transactional", "law"),
 }
-OPTIONAL: tuple[MailClass, ...] = ("service", "marketing")  # what a person may decline; such mails say how
+OPTIONAL: tuple[MailClass, ...] = ("service", "marketing")  # what a person may decline; such mail says how
 
 
 class NoPurpose(ValueError):
@@ -70,6 +70,11 @@ def use_of(kind: str) -> MailUse:
     if kind not in MAILS:
         raise NoPurpose(f"the mail {kind} serves no purpose: name its class and purpose in pipeline/purposes.py")
     return MAILS[kind]
+
+
+def is_optional(kind: str) -> bool:
+    """Whether a person may decline this kind of mail. Raises NoPurpose."""
+    return use_of(kind).mail_class in OPTIONAL
 
 
 def declined(kind: str, *, marketing: bool, service: bool) -> str | None:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline import notices, outbox, reads, register
+from pipeline import accounts, notices, outbox, reads, register
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
 from pipeline.keys import Keyring, MasterKey
@@ -114,10 +114,9 @@ class Scheduler:
             self._ask(session, row, now)
             return None
         row.remind_at = None
-        seal = keyring.get(row.id)
-        person = (seal and seal.open_json("subscription.person", row.person)) or {}
         plan = session.get(Plan, row.plan_id) if row.plan_id else None
-        return notices.renewal(row, plan, days, register.value(person, "email") is not None)
+        has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
+        return notices.renewal(row, plan, days, has_address)
 
     def _is_stale(self, row: Subscription, now: datetime) -> bool:
         """Whether the date is old news that can be asked for, and was not yet."""
@@ -157,7 +156,12 @@ def _to_remind(session: Session, now: datetime) -> list[Subscription]:
 
 
 def _last_told(session: Session) -> datetime | None:
-    last = select(Mail.created_at).where(Mail.label == outbox.OPERATOR).order_by(Mail.created_at.desc()).limit(1)
+    last = (
+        select(Mail.created_at)
+        .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
+        .order_by(Mail.created_at.desc())
+        .limit(1)
+    )
     return session.execute(last).scalar_one_or_none()
 
 

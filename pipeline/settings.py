@@ -69,7 +69,6 @@ class Settings(BaseSettings):
         None, description="PEM bundle; with it the certificate chain is checked too."
     )
 
-    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Networks that never leave this machine, as that of its containers, separated by commas."
     )
@@ -79,6 +78,7 @@ class Settings(BaseSettings):
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
     reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
     reminder_days_monthly: int = Field(3, ge=1, le=28, description="Days before a renewal of a month or more.")
+    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
     health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
 
     @field_validator("paypal_webhook_id", "private_networks", mode="before")

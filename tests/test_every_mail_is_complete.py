@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import purposes
 from pipeline.message import Envelope, build
 from pipeline.render import Rendered, Templates, Vendor, default_folder
 
@@ -25,6 +26,7 @@ OPTIONAL = {
     "subscription_cancelled": ["paid_through"],
     "refund_receipt": ["paid"],
     "renewal_reminder": ["amount"],
+    "product_news": [],
     "privacy_request_received": [],
     "data_export_ready": [],
     "support_received": [],
@@ -125,6 +127,14 @@ def page(mail: Rendered) -> Element:
 def test_there_are_mails() -> None:
     assert len(MAILS) >= 8
     assert set(OPTIONAL) | TO_THE_OPERATOR == set(MAILS)
+
+
+def test_every_mail_has_a_class_and_a_purpose_of_the_register(kind: str) -> None:
+    assert purposes.use_of(kind).purpose in purposes.PURPOSES
+
+
+def test_a_mail_that_can_be_declined_says_how_and_no_other_does(kind: str, facts: dict[str, Any]) -> None:
+    assert ("unsubscribe" in facts) == purposes.is_optional(kind)
 
 
 def test_a_mail_has_its_four_files_and_no_other(kind: str) -> None:

@@ -19,9 +19,10 @@ GROUND = ("settings", "clock", "money", "keys", "database", "tables")
 MAY_IMPORT = {
     # in
     "ingress": "inbox facts broker paypal",
-    "facts": "redact resources",
+    "facts": "redact resources mentions",
     "redact": "",
     "resources": "",
+    "mentions": "resources",
     "inbox": "facts event",
     "broker": "",
     "worker": "inbox reads event books subscription broker",
@@ -43,8 +44,9 @@ MAY_IMPORT = {
     "inbound": "accounts letter outbox privacy",
     "purposes": "",
     "outbox": "purposes",
-    "accounts": "outbox register message",
-    "mailer": "outbox purposes accounts register render message smtp evidence",
+    "accounts": "outbox purposes register message",
+    "addressee": "accounts outbox purposes",
+    "mailer": "addressee outbox purposes render message smtp evidence",
     "evidence": "outbox",
     "render": "message",
     "message": "",
@@ -53,7 +55,7 @@ MAY_IMPORT = {
     # people
     "sign_up": "accounts paypal privacy",
     # beside the river
-    "scheduler": "outbox reads notices subscription register",
+    "scheduler": "accounts outbox reads notices subscription register",
     "health": "inbox outbox",
     "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
     "rotation": "",

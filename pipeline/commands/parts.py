@@ -164,6 +164,7 @@ def sender(settings: Settings) -> Sender:
         envelope_domain=settings.envelope_domain,
         locale=settings.locale,
         operator=settings.operator_email,
+        pages=settings.public_url,
     )
 
 

@@ -18,6 +18,7 @@ from pipeline.commands.parts import Parts
 from pipeline.database import StoreDown
 from pipeline.scheduler import Scheduler
 from pipeline.sweep import Sweep
+from pipeline.web.patience import Patience
 from pipeline.worker import BATCH, Worker, serve
 
 log = structlog.get_logger(__name__)
@@ -154,7 +155,7 @@ def _uvicorn(parts: Parts) -> uvicorn.Config:
         host=parts.settings.web_host,
         port=parts.settings.web_port,
         loop="uvloop",
-        http="httptools",
+        http=Patience,
         ws="none",
         lifespan="off",
         access_log=False,

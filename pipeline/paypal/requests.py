@@ -1,14 +1,15 @@
-"""The four reads of PayPal's API we make, as requests the SDK's client can execute.
+"""The reads of PayPal's API we make, and the two writes, as requests the SDK's client can execute.
 
 Addresses are built from ids, never taken from the links in a payload: those have pointed at PayPal's inner network.
 """
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from pipeline.paypal.errors import NotFound
 
+_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 
 
@@ -20,9 +21,7 @@ class GetRequest:
     body = None
 
     def __init__(self, id: str) -> None:
-        if not _ID.fullmatch(id):
-            raise NotFound("PayPal gives no such ids: letters, digits and dashes, 64 at most")
-        self.path = self.route.format(id=quote(id, safe=""))
+        self.path = self.route.format(id=_checked(id))
         self.headers: dict[str, str] = {"Accept": "application/json"}
 
 
@@ -48,3 +47,32 @@ class RefundsGetRequest(GetRequest):
     """A refund of a sale."""
 
     route = "/v1/payments/refund/{id}"
+
+
+class SubscriptionsCreateRequest:
+    """A subscription that waits for its subscriber's approval (Subscriptions v1, `subscriptions.create`).
+
+    `request_id` makes it safe to repeat: within 72 hours PayPal answers with the subscription it made the first time.
+    """
+
+    verb, path = "POST", "/v1/billing/subscriptions"
+
+    def __init__(self, body: dict[str, Any], request_id: str) -> None:
+        self.body = body
+        self.headers = {**_JSON, "PayPal-Request-Id": request_id, "Prefer": "return=minimal"}
+
+
+class SubscriptionsCancelRequest:
+    """The end of a subscription (Subscriptions v1, `subscriptions.cancel`): answered 204, final at once."""
+
+    verb = "POST"
+
+    def __init__(self, id: str, reason: str) -> None:
+        self.path = f"/v1/billing/subscriptions/{_checked(id)}/cancel"
+        self.body, self.headers = {"reason": reason}, _JSON
+
+
+def _checked(id: str) -> str:
+    if not _ID.fullmatch(id):
+        raise NotFound("PayPal gives no such ids: letters, digits and dashes, 64 at most")
+    return quote(id, safe="")

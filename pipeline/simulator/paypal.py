@@ -1,4 +1,4 @@
-"""A pretend PayPal REST API: tokens, and the reads a subscription vendor needs. It knows what its world knows.
+"""A pretend PayPal REST API: tokens, and the reads and writes a subscription vendor needs. It knows what its world knows.
 
 It answers as PayPal answers (Subscriptions v1, Payments v1; errors with `name`, `message` and `debug_id`), asks for a
 token as PayPal does, and misbehaves on request. Paths it does not know are 404 and remembered in `unknown`.
@@ -14,13 +14,16 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 import anyio
+import orjson
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.simulator.loopback import serve
+from pipeline.simulator.subscribing import APPROVE, Refusal, Subscribing, Tell
 from pipeline.simulator.timeline import Json, Kind
 from pipeline.simulator.world import World
 
@@ -34,6 +37,7 @@ READS: dict[Kind, str] = {
     "sale": "/v1/payments/sale/{id}",
     "refund": "/v1/payments/refund/{id}",
 }
+SUBSCRIPTIONS = "/v1/billing/subscriptions"
 EXPIRES_IN = 32_400  # seconds; what PayPal gives today
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -51,7 +55,8 @@ class PretendPayPal:
     """The API as an ASGI application, `app`.
 
     `asked` lists every request as `GET /v1/…`, `unknown` those it has no answer to. Tokens age by `clock`. A stall ends
-    when the client hangs up, after `stall_seconds` at the latest.
+    when the client hangs up, after `stall_seconds` at the latest. What is done over the API is told to `tell`, each event
+    after its answer, and stands in `subscribing.events`.
     """
 
     def __init__(
@@ -62,12 +67,14 @@ class PretendPayPal:
         client_secret: str = "simulator-secret",  # noqa: S107 - opens nothing but this pretence
         clock: Clock | None = None,
         stall_seconds: float = 60.0,
+        tell: Tell | None = None,
     ) -> None:
         self.world = world or World()
         self.asked: list[str] = []
         self.unknown: list[str] = []
         self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")
         self._clock, self._stall_seconds = clock or SystemClock(), stall_seconds
+        self.subscribing = Subscribing(self.world, self._clock, tell)
         self._tokens: dict[str, datetime] = {}
         self._moods: list[_Mood] = []
         self._count = itertools.count(1)
@@ -91,7 +98,13 @@ class PretendPayPal:
     def _routes(self) -> list[Route]:
         reads = [Route(path, self._watched(self._reader(kind)), methods=["GET"]) for kind, path in READS.items()]
         token = Route(TOKEN_PATH, self._watched(self._give_token), methods=["POST"])
-        return [token, *reads, Route("/{rest:path}", self._watched(self._no_such_path), methods=_METHODS)]
+        own = SUBSCRIPTIONS + "/{id}/cancel"
+        writes = [
+            Route(SUBSCRIPTIONS, self._watched(self._create), methods=["POST"]),
+            Route(own, self._watched(self._cancel), methods=["POST"]),
+            Route(APPROVE, self._watched(self._approve), methods=["GET", "POST"]),
+        ]
+        return [token, *reads, *writes, Route("/{rest:path}", self._watched(self._no_such_path), methods=_METHODS)]
 
     def _watched(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint, with the request noted and a misbehaviour in its place when one is owed."""
@@ -153,6 +166,40 @@ class PretendPayPal:
 
         return read
 
+    async def _create(self, request: Request) -> Response:
+        refusal = self._refuse_token(request)
+        if refusal:
+            return refusal
+        base, key = str(request.base_url).rstrip("/"), request.headers.get("paypal-request-id", "")
+        try:
+            status, made = self.subscribing.create(await _document(request), key, base)
+        except Refusal as no:
+            return self._refused(no)
+        return self._json(made, status)
+
+    async def _cancel(self, request: Request) -> Response:
+        refusal = self._refuse_token(request)
+        if refusal:
+            return refusal
+        try:
+            self.subscribing.cancel(request.path_params["id"], await _document(request))
+        except Refusal as no:
+            return self._refused(no)
+        return Response(status_code=204, background=BackgroundTask(self.subscribing.tell))
+
+    async def _approve(self, request: Request) -> Response:
+        id = request.query_params.get("ba_token", "")
+        if request.method == "GET":
+            page = self.subscribing.page(id)
+            return HTMLResponse(page) if page else HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
+        onward = self.subscribing.approve(id)
+        if onward is None:
+            return HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
+        return RedirectResponse(onward, 303, background=BackgroundTask(self.subscribing.tell))
+
+    def _refused(self, no: Refusal) -> Response:
+        return self._error(no.status, no.name, str(no), [{"issue": no.issue, "description": no.description}])
+
     def _refuse_token(self, request: Request) -> Response | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -190,3 +237,12 @@ class PretendPayPal:
 
     def _json(self, body: Json, status: int = 200) -> Response:
         return JSONResponse(body, status, headers={"Paypal-Debug-Id": f"sim{next(self._count):010x}"})
+
+
+async def _document(request: Request) -> Json:
+    """The JSON object that was posted; an empty one for anything else."""
+    try:
+        found = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -218,6 +218,17 @@ def test_more_at_once_than_there_are_connections_wait_or_are_told_so(
         hold_all(stream.database, opened)
 
 
+def test_a_way_to_postgresql_that_goes_silent_is_noticed_by_both_ends(postgres_url: str) -> None:
+    database = Database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D60000")
+    with database.reading() as session:
+        names = ("tcp_keepalives_idle", "tcp_user_timeout", "idle_in_transaction_session_timeout")
+        assert [session.execute(text(f"SHOW {name}")).scalar_one() for name in names] == ["10", "25000", "1min"]
+        driver = session.connection().connection.driver_connection
+        assert driver is not None
+        assert driver.info.get_parameters()["tcp_user_timeout"] == "25000"
+    database.close()
+
+
 def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
     with Postgres() as server:
         river = River(server.url, data_dir, clock)

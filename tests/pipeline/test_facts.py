@@ -56,10 +56,11 @@ def test_the_label_is_the_subscription_else_the_sale_else_the_event(kind: str, l
     assert taken_apart(sample(kind)).label == label
 
 
-def test_a_type_we_do_not_know_has_no_facts_and_is_whole() -> None:
+def test_a_type_we_do_not_know_tells_whose_it_is_and_is_whole() -> None:
     event = {**sample(ACTIVATED), "event_type": "CUSTOMER.DISPUTE.CREATED"}
     found = taken_apart(event)
-    assert (found.facts, found.person, found.problem) == ({}, {}, None)
+    assert (found.facts, found.problem) == ({}, None)
+    assert found.person == {"payer": ALICE.payer_id, "custom": ALICE.custom_id}
     assert orjson.loads(found.rest) == event
 
 

@@ -55,7 +55,7 @@ class PayPal:
 class Told(Product):
     """A product in memory: what it was told; refuses as often as `refusals` has words."""
 
-    there = True  # type: ignore[assignment]
+    there = True
 
     def __init__(self, refusals: Sequence[str] = ()) -> None:
         super().__init__()

@@ -167,10 +167,10 @@ def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypa
 
 def test_unknown_paths_are_remembered(vendor: Vendor, paypal: PretendPayPal) -> None:
     assert vendor.get("/v2/checkout/orders/1").status_code == 404
-    url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/cancel"
+    url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
     assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
-    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/billing/subscriptions/I-1/cancel"]
-    assert paypal.asked[-1] == "POST /v1/billing/subscriptions/I-1/cancel"
+    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/billing/subscriptions/I-1/suspend"]
+    assert paypal.asked[-1] == "POST /v1/billing/subscriptions/I-1/suspend"
 
 
 @pytest.mark.parametrize(

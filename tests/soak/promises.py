@@ -1,0 +1,177 @@
+"""The promises, as a look into the tables and at the relay: those that hold at any moment, and those at rest.
+
+Each raises AssertionError with a sentence. What PayPal told, once and in its order to a river in calm, is the measure.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, true
+
+from pipeline.evidence import sender_of
+from pipeline.outbox import DELAYS
+from pipeline.simulator.world import World
+from pipeline.tables import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
+from tests.chaos import load as loads
+from tests.lives import NOT_COMPARED, Json, Outcome, Shore
+from tests.pipeline.test_mailer import SENDER
+from tests.soak.peers import only_ids
+from tests.soak.process import Harbour
+
+# When we learned of it, for which date we asked before a reminder, and hashes with keys of one database.
+OUR_OWN = {*NOT_COMPARED, "email_hash", "asked_before", "customer_id", "custom_ref", "payer_ref"}
+NEVER_OVERTAKEN = ("receipt", "refund_receipt")  # however late
+FINAL = ("CANCELLED", "EXPIRED")
+Rows = dict[str, dict[str, Any]]
+
+
+class Promises:
+    """Watches one harbour. `ended` remembers which subscriptions were seen at their end."""
+
+    def __init__(self, harbour: Harbour, shore: Shore) -> None:
+        self._harbour, self._shore = harbour, shore
+        self._ended: set[str] = set()
+
+    # At any moment
+
+    def hold(self, accepted: Iterable[str]) -> None:
+        events = {row.id for row in self._look(Event.id)}
+        mails = self._look(Mail.id, Mail.key, Mail.state, Mail.reason)
+        missing = set(accepted) - events
+        assert not missing, f"answered 200 and not in the table: {missing}"
+        self._hold_of_mails(mails)
+        self._hold_of_statuses()
+        strangers = only_ids(self._harbour.broker.published, events | {row.id for row in mails})
+        assert not strangers, f"on the broker, and no id of ours: {strangers}"
+        self._harbour.broker.published.clear()
+
+    def _hold_of_mails(self, mails: Sequence[Any]) -> None:
+        delivered = self._harbour.postfix.delivered
+        twice = {sender for sender, count in delivered.items() if count > 1}
+        assert not twice, f"delivered more than once: {twice}"
+        unknown = delivered.keys() - {sender(row) for row in mails}
+        assert not unknown, f"delivered, and in no row: {unknown}"
+        for row in mails:
+            there = delivered[sender(row)]
+            assert there or row.state != "sent", f"{row.key} is sent by its row, and the relay never took it"
+            waits = row.state in ("owed", "failed", "withheld")
+            assert not (there and waits), f"{row.key} was delivered and is {row.state}: {row.reason}"
+
+    def _hold_of_statuses(self) -> None:
+        now = {row.id for row in self._look(Subscription.id, Subscription.status) if row.status in FINAL}
+        assert self._ended <= now, f"came back from their end: {self._ended - now}"
+        self._ended = now
+        moves = Counter(map(tuple, self._look(Change.subscription_id, Change.event_id, Change.new)))
+        twice = [move for move, count in moves.items() if count > 1]
+        assert not twice, f"a move is in the history twice: {twice}"
+
+    def books_follow_from_what_was_handled(self, told: Mapping[str, Json]) -> Outcome:
+        """The books are a function of the handled facts alone: told those, a river in calm comes to the same rows."""
+        handled = [row.id for row in self._look(Event.id, where=Event.state == "handled")]
+        calm = self._shore.tell([[told[id] for id in handled]]) if handled else self._nothing()
+        found, wanted = self._books(), _comparable(calm.rows)
+        assert found.keys() == wanted.keys(), f"rows of the books differ: {found.keys() ^ wanted.keys()}"
+        for name in found:
+            differ = {field for field in found[name] if found[name][field] != wanted[name][field]}
+            told_so = [(field, found[name][field], wanted[name][field]) for field in sorted(differ)]
+            assert not differ, f"{name}: found and in calm differ: {told_so}"
+        return calm
+
+    # At rest
+
+    def hold_at_rest(self, told: Mapping[str, Json], world: World) -> None:
+        undone = [f"{row.id} {row.state}: {row.reason}" for row in self._rows(Event) if row.state != "handled"]
+        assert not undone, f"accepted and not handled: {undone}"
+        calm = self.books_follow_from_what_was_handled(told)
+        self._hold_of_money(world)
+        self._hold_of_owed(calm)
+
+    def _hold_of_money(self, world: World) -> None:
+        booked = {row.id: row for row in self._rows(Payment)}
+        sales = loads.sales(world)
+        assert booked.keys() == sales.keys(), f"sales told and sales booked differ: {booked.keys() ^ sales.keys()}"
+        for id, row in booked.items():
+            state = "refunded" if row.status == "reversed" else row.status
+            found = (row.subscription_id, row.amount, row.currency, state, row.refunded)
+            sale = sales[id]
+            wanted = (sale.subscription, sale.money.amount, sale.money.currency, sale.state, sale.refunded)
+            assert found == wanted, f"payment {id} is {found}, and PayPal told {wanted}"
+        given = {row.id for row in self._rows(Refund)}
+        assert given == set(world.ids("refund")), "refunds told and refunds booked differ"
+        found_statuses = {row.id: row.status for row in self._rows(Subscription)}
+        assert found_statuses == loads.statuses(world), f"a status differs from PayPal's: {found_statuses}"
+
+    def _hold_of_owed(self, calm: Outcome) -> None:
+        mails = {row.key: row for row in self._rows(Mail)}
+        news = {key for key, row in mails.items() if row.kind != "renewal_reminder"}
+        assert news == calm.mails.keys(), f"mails owed differ from those in calm: {news ^ calm.mails.keys()}"
+        for row in mails.values():
+            self._hold_of_one(row)
+
+    def _hold_of_one(self, row: Mail) -> None:
+        match row.state:
+            case "sent":
+                taken = self._harbour.postfix.delivered[sender(row)]
+                assert taken == 1, f"{row.key} is sent by its row and was taken {taken} times"
+            case "failed":
+                refused = (row.reply or "").startswith("5") or row.attempts > len(DELAYS)
+                assert refused, f"{row.key} failed, and the relay did not refuse it: {row.reason}"
+            case "withheld":
+                overtaken = (row.reason or "").startswith("overtaken")
+                assert overtaken, f"{row.key} is withheld: {row.reason}"
+                assert row.kind not in NEVER_OVERTAKEN, f"{row.key} is withheld, and money is always told of"
+            case _:
+                raise AssertionError(f"{row.key} is {row.state} at rest: {row.reason}")
+
+    # Rows
+
+    def next_due(self) -> list[datetime]:
+        """The moments for which something was put off, reminders too."""
+        events = self._look(Event.due_at, where=Event.state == "received")
+        mails = self._look(Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
+        return [row.due_at for row in (*events, *mails) if row.due_at]
+
+    def reminders_due(self) -> list[datetime]:
+        return [row.remind_at for row in self._look(Subscription.remind_at) if row.remind_at]
+
+    def questions_due(self) -> list[datetime]:
+        """When PayPal is to be asked what."""
+        return [row.due_at for row in self._look(Read.due_at) if row.due_at]
+
+    def _books(self) -> Rows:
+        return _comparable(
+            {
+                f"{table.__tablename__} {row.id}": {
+                    column.name: getattr(row, column.name) for column in row.__table__.columns
+                }
+                for table in (Subscription, Payment, Refund, Plan)
+                for row in self._rows(table)
+            }
+        )
+
+    def _nothing(self) -> Outcome:
+        return Outcome({}, {}, set())
+
+    def _look(self, *columns: Any, where: Any = None) -> Sequence[Any]:
+        """Some columns of all rows: quicker than the rows."""
+        with self._harbour.watcher.reading() as session:
+            return session.execute(select(*columns).where(true() if where is None else where)).all()
+
+    def _rows(self, table: type[Any]) -> list[Any]:
+        with self._harbour.watcher.reading() as session:
+            return list(session.execute(select(table)).scalars())
+
+
+def sender(row: Mail) -> str:
+    """The envelope sender of a mail, by which the relay's log and ours speak of it."""
+    return sender_of(row.id, SENDER.envelope_domain)
+
+
+def _comparable(rows: Rows) -> Rows:
+    return {name: _without(row, OUR_OWN) | {"known": _without(row["known"], OUR_OWN)} for name, row in rows.items()}
+
+
+def _without(row: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
