@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline.database import insert_new
+from pipeline.rows import among, insert_new
 from pipeline.tables import Key
 
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
@@ -160,7 +160,7 @@ class Keyring:
         return hmac.digest(self.own(label).secret, text.encode(), "sha256")
 
     def _load(self, labels: list[str]) -> None:
-        rows = self._session.execute(select(Key.label, Key.wrapped).where(Key.label.in_(labels)))
+        rows = self._session.execute(select(Key.label, Key.wrapped).where(among(Key.label, labels)))
         for label, wrapped in rows:
             self._seals[label] = None if wrapped is None else self._seal(label, self._master.unwrap(label, wrapped))
 
