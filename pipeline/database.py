@@ -10,11 +10,12 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Insert, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -175,9 +176,16 @@ def insert_new(
     """Insert the rows that break no unique rule, leave the others; the given column of those that went in."""
     if not rows:
         return []
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(returning)
+    statement = _insert_new(table, returning, session.get_bind().dialect.name)
     return list(session.execute(statement, rows).scalars())
+
+
+@lru_cache
+def _insert_new(table: type[DeclarativeBase], returning: InstrumentedAttribute[str], dialect: str) -> Insert:
+    """On the table itself, as the mapped class would cost each row as much again."""
+    plain = table.metadata.tables[table.__tablename__]
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(plain).on_conflict_do_nothing().returning(plain.c[returning.key])
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, union_all, update
 from sqlalchemy.orm import Session, defer
 
 from pipeline import event as words
@@ -22,6 +22,16 @@ from pipeline.tables import Event, Redelivery
 # forged: a transmission id we have seen signed another body (its checksum is only a CRC-32, which can be forged).
 Outcome = Literal["stored", "duplicate", "forged"]
 State = Literal["received", "handled", "ignored", "parked"]
+
+# Written out once, on the tables themselves: every webhook asks this.
+_SIGNED = union_all(
+    *(
+        select(table.c.transmission_id, table.c.body_sha256).where(
+            table.c.transmission_id.in_(bindparam("ids", expanding=True))
+        )
+        for table in (Event.__table__, Redelivery.__table__)
+    )
+)
 
 GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
 
@@ -159,11 +169,7 @@ def oldest_unhandled(session: Session) -> datetime | None:
 def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
     """Which body each transmission signed that we have seen before, as a hash."""
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
-    if not ids:
-        return {}
-    first = select(Event.transmission_id, Event.body_sha256).where(Event.transmission_id.in_(ids))
-    later = select(Redelivery.transmission_id, Redelivery.body_sha256).where(Redelivery.transmission_id.in_(ids))
-    return {str(name): body for name, body in session.execute(first.union_all(later))}
+    return {row.transmission_id: row.body_sha256 for row in session.execute(_SIGNED, {"ids": ids})} if ids else {}
 
 
 def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
