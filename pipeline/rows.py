@@ -124,7 +124,8 @@ def insert_new(
     if not rows:
         return []
     if _is_sqlite(session):
-        statement = sqlite.insert(table).on_conflict_do_nothing().returning(returning)
+        plain = _of(table)  # the mapped class would cost each row as much again
+        statement = sqlite.insert(plain).on_conflict_do_nothing().returning(plain.c[returning.key])
         return list(session.execute(statement, rows).scalars())
     ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
     return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars())
