@@ -1,6 +1,7 @@
 """Builds the command line: every command by its name. The only module that imports `handlers`, and it does so late."""
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from pipeline.commands import (
     mail,
     parked,
     paypal,
+    policy,
     retention,
     run,
     simulate,
@@ -39,6 +41,8 @@ EPILOG = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code: 0 done, 1 found something wrong, 2 asked wrongly."""
+    if arguments is None:
+        os.umask(0o077)  # what we write may hold personal data: it is for us alone, whatever the shell's habit
     command = typer.main.get_command(build())
     with ending(NAME), closing(Call(find_handlers)) as call:
         command.main(None if arguments is None else list(arguments), prog_name=NAME, obj=call)
@@ -68,6 +72,7 @@ def build() -> typer.Typer:
         ("keys", keys.app),
         ("backup", backups.app),
         ("retention", retention.app),
+        ("policy", policy.app),
     ):
         app.add_typer(group, name=name)
     for register in (inbound.register, simulate.register, doctor.register):
