@@ -1,13 +1,31 @@
 """Builds the command line: every command by its name. The only module that imports `handlers`, and it does so late."""
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import db, demo, doctor, events, inbound, mail, parked, paypal, run, simulate, subscriptions
+from pipeline.commands import (
+    backups,
+    customers,
+    db,
+    demo,
+    doctor,
+    events,
+    inbound,
+    keys,
+    mail,
+    parked,
+    paypal,
+    policy,
+    retention,
+    run,
+    simulate,
+    subscriptions,
+)
 from pipeline.commands.call import Call, version_of_program
 from pipeline.commands.exits import ending
 
@@ -23,6 +41,8 @@ EPILOG = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code: 0 done, 1 found something wrong, 2 asked wrongly."""
+    if arguments is None:
+        os.umask(0o077)  # what we write may hold personal data: it is for us alone, whatever the shell's habit
     command = typer.main.get_command(build())
     with ending(NAME), closing(Call(find_handlers)) as call:
         command.main(None if arguments is None else list(arguments), prog_name=NAME, obj=call)
@@ -47,7 +67,12 @@ def build() -> typer.Typer:
         ("parked", parked.app),
         ("mail", mail.app),
         ("subscriptions", subscriptions.app),
+        ("customers", customers.app),
         ("paypal", paypal.app),
+        ("keys", keys.app),
+        ("backup", backups.app),
+        ("retention", retention.app),
+        ("policy", policy.app),
     ):
         app.add_typer(group, name=name)
     for register in (inbound.register, simulate.register, doctor.register):

@@ -3,7 +3,6 @@
 Secrets that a container engine mounts are exempt: it mounts them readable for all, in a file system nobody else sees.
 """
 
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +11,6 @@ from pipeline.settings import Settings, SettingsError
 
 OTHERS = 0o077
 EXEMPT = Path("/run/secrets")
-
-
-def harden(settings: Settings) -> None:
-    """At the start of a role: what we make from now on is ours alone, and what others can read stops us. SettingsError."""
-    os.umask(OTHERS)
-    demand(settings)
 
 
 def demand(settings: Settings) -> None:

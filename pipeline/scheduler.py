@@ -53,18 +53,19 @@ class Scheduler:
         """`more` jobs are run beside the river's own."""
         self._database, self._master, self._clock = database, master, clock
         self._reminders, self._may_read, self._operator = reminders, may_read, operator
+        self.more = tuple(more)
         self.jobs = (
             Job("free claims of dead mailers", timedelta(seconds=2), self.free_claims),
             Job("owe renewal reminders", timedelta(seconds=60), self.remind),
             Job("tell the operator of parked events", timedelta(seconds=60), self.tell_operator),
-            *more,
+            *self.more,
         )
         self._due: dict[str, datetime] = {}
 
-    def run_due(self) -> int:
-        """Run the jobs that are due by the clock. A job that fails is logged and due again at its next time."""
+    def run_due(self, jobs: Sequence[Job] | None = None) -> int:
+        """Run the jobs that are due by the clock, all or these. One that fails is logged and due again at its next time."""
         done = 0
-        for job in self.jobs:
+        for job in self.jobs if jobs is None else jobs:
             now = self._clock.now()
             # A clock that was ahead for a while and is right again must not silence a job until it gets there.
             if not now < self._due.get(job.name, now) <= now + job.every:

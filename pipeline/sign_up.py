@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from pipeline import accounts
 from pipeline.accounts import BadField, Person
 from pipeline.clock import Clock
-from pipeline.database import Database, insert_new
+from pipeline.database import Database
 from pipeline.keys import INDEX, Keyring, MasterKey
 from pipeline.privacy import knocks, links
+from pipeline.rows import insert_new
 from pipeline.tables import Link
 
 FIELDS = ("name", "email", "company", "phone", "plan", "adult", "news")

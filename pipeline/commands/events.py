@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.commands import say
+from pipeline.commands import reading, say
 from pipeline.commands.call import Call, Json, Limit, Wrong, of
+from pipeline.commands.reading import Purpose
 
 app = typer.Typer(help="The events PayPal sent, and what became of them.", no_args_is_help=True)
 
@@ -59,7 +60,10 @@ def show_list(call: Call, asked: Any, json: bool) -> None:
 
 @app.command()
 def show(
-    context: typer.Context, id: Annotated[str, typer.Argument(help="The event's id.")], json: Json = False
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="The event's id.")],
+    purpose: Purpose = None,
+    json: Json = False,
 ) -> None:
     """Show one event: what was found about its signature, its facts, its body, and the moves it made."""
     from pipeline.commands import looks
@@ -70,6 +74,7 @@ def show(
         found = looks.event(lens, id)
     if found is None:
         raise Wrong(f"there is no event {id}; see: smt-billing events list")
+    reading.note(call, "events show", purpose, found["label"])
     if json:
         say.json(found)
         return

@@ -1,4 +1,4 @@
-"""What the scheduler does beside the river's own jobs: mails in doubt, and people's requests and letters."""
+"""What the scheduler does beside the river's own jobs: mails in doubt, people's requests and letters, what is to go."""
 
 import asyncio
 from datetime import timedelta
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pipeline.commands import leaving
 from pipeline.evidence import RelayLog
 from pipeline.evidence import settle_doubts as settle
 from pipeline.keys import Keyring
@@ -20,7 +21,14 @@ log = structlog.get_logger(__name__)
 
 def of(parts: "Parts") -> list[Job]:
     """The jobs that these settings call for."""
-    jobs = [Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts))]
+    jobs = [
+        Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts)),
+        Job("erase who asked for it", timedelta(minutes=1), lambda: leaving.erase_due(parts)),
+        Job("keep the retention periods", timedelta(hours=1), lambda: sum(leaving.sweep(parts).values())),
+        Job("complete erasures", timedelta(days=1), lambda: leaving.complete(parts)),
+        Job("keep the policy's first text", timedelta(days=1), lambda: keep_policy(parts)),
+        Job("tell customers of a changed policy", timedelta(minutes=1), lambda: announce_policy(parts)),
+    ]
     if parts.settings.relay_log and parts.settings.smtp_url:
         jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: settle_doubts(parts)))
     if parts.settings.inbound_maildir:
@@ -35,6 +43,26 @@ def remind_of_requests(parts: "Parts") -> int:
     with parts.database.transaction() as session:
         now = parts.clock.now()
         return requests.alarms(session, Keyring(parts.master, session, now), now)
+
+
+def keep_policy(parts: "Parts") -> int:
+    """Keep the policy's first text, so that a newer version of the program does not change it behind people's backs."""
+    from pipeline.commands.looking import publisher
+    from pipeline.privacy.policy import versions
+
+    with parts.database.transaction() as session:
+        first = versions.establish(session, publisher(parts), parts.settings.policy_effective, parts.clock.now())
+    return int(first is not None)
+
+
+def announce_policy(parts: "Parts") -> int:
+    """Owe the notices of a material change that are not owed yet, some hundred at a time."""
+    from pipeline.privacy.policy import versions
+
+    with parts.database.transaction() as session:
+        now = parts.clock.now()
+        keyring = Keyring(parts.master, session, now)
+        return versions.notify(session, keyring, now, lambda day: f"{parts.settings.pages_url}/privacy/{day}")
 
 
 def file_letters(parts: "Parts") -> int:

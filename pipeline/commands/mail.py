@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.commands import say
+from pipeline.commands import reading, say
 from pipeline.commands.call import Call, Json, Limit, Wrong, of
+from pipeline.commands.reading import Purpose
 
 if TYPE_CHECKING:
     from pipeline.commands.looks import Subject
@@ -29,6 +30,7 @@ def list_(
     kind: Annotated[str | None, typer.Option(help="Only of this kind, as receipt.")] = None,
     since: Annotated[str | None, typer.Option(help="Only owed since then: 2026-03-01, or a time.")] = None,
     limit: Limit = None,
+    purpose: Purpose = None,
     json: Json = False,
 ) -> None:
     """List the mails, the newest first, with the address and subject each has or would have now.
@@ -45,6 +47,8 @@ def list_(
     with call.database.reading() as session:
         rows = list(looks.mails(looks.Lens(session, lambda: call.master, call.clock.now()), asked, subject(call)))
         total = 0 if json or limit else looks.count(session, Mail, Mail.created_at, asked)
+    if rows:
+        reading.note(call, "mail list", purpose, None)
     if json:
         say.json(rows)
     elif not rows:
@@ -55,7 +59,7 @@ def list_(
 
 
 @app.command()
-def show(context: typer.Context, id: Id, json: Json = False) -> None:
+def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
     """Show one mail: its state and why, to whom, what it says, and what the relay answered."""
     from pipeline.commands import looks
 
@@ -64,6 +68,7 @@ def show(context: typer.Context, id: Id, json: Json = False) -> None:
         found = looks.mail(looks.Lens(session, lambda: call.master, call.clock.now()), id, subject(call))
     if found is None:
         raise Wrong(f"there is no mail {id}; see: smt-billing mail list")
+    reading.note(call, "mail show", purpose, id)
     frozen = found.pop("frozen")
     found["text"] = _text_of(frozen) if frozen else _text_now(call, found)
     if json:

@@ -142,7 +142,8 @@ def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
     asked = (
         reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
     )
-    return len(ids) + waiting + len(asked) + jobs.remind() + jobs.free_claims() + jobs.tell_operator()
+    done = jobs.remind() + jobs.free_claims() + jobs.tell_operator() + jobs.run_due(jobs.more)
+    return len(ids) + waiting + len(asked) + done
 
 
 def _drain(parts: Parts, events: Worker) -> int:

@@ -88,7 +88,7 @@ def _serve(name: str, parts: "Parts") -> None:
     from pipeline.commands import logs, roles
 
     logs.set_up(logs.INFO)
-    permissions.harden(parts.settings)
+    permissions.demand(parts.settings)
     egress.guard(parts.settings)
     stop = roles.Stop()
     stop.listen()

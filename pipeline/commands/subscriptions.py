@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.commands import say
+from pipeline.commands import reading, say
 from pipeline.commands.call import Json, Limit, Wrong, of
+from pipeline.commands.reading import Purpose
 
 app = typer.Typer(help="Subscriptions, their payments and until when is paid.", no_args_is_help=True)
 
@@ -47,6 +48,7 @@ def list_(
 def show(
     context: typer.Context,
     id: Annotated[str, typer.Argument(help="PayPal's id, as I-BW452GLLEP1G.")],
+    purpose: Purpose = None,
     json: Json = False,
 ) -> None:
     """Show one subscription: where it stands, and the story of its moves, payments, refunds and mails."""
@@ -58,6 +60,7 @@ def show(
         found = looks.subscription(lens, id, mail.subject(call))
     if found is None:
         raise Wrong(f"there is no subscription {id}; see: smt-billing subscriptions list")
+    reading.note(call, "subscriptions show", purpose, id)
     if json:
         say.json(found)
         return

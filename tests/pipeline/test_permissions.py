@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from pipeline import permissions
 from pipeline.settings import Settings, SettingsError
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Settings]
 
 
@@ -50,8 +53,17 @@ def test_what_is_not_there_and_what_a_container_mounts_is_let_be(make_settings: 
     assert not permissions.is_open(Path("/run/secrets"))
 
 
-def test_a_role_makes_private_files(settings: Settings, data_dir: Path) -> None:
-    permissions.harden(settings)
+def test_what_a_command_makes_is_private_whatever_the_shells_habit(data_dir: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "pipeline"]
+    env = {"SMT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
+    text = tmp_path / "mail.html"
+    for words in (["db", "upgrade"], ["mail", "preview", "receipt", "--out", str(text)]):
+        subprocess.run([*program, *words], env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    made = [text, *data_dir.rglob("*")]
+    assert len(made) > 1
+    assert [path for path in made if permissions.is_open(path)] == []
+
+
+def test_everything_of_ours_is_walked(settings: Settings, data_dir: Path) -> None:
     (data_dir / "log").write_text("x")
-    assert not permissions.is_open(data_dir / "log")
     assert {data_dir / "log", settings.master_key} <= set(permissions.walk(settings))

@@ -91,9 +91,9 @@ class Months:
             ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
         self._events.handle(ids)
         asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
-        return (
-            taken + len(ids) + len(asked) + self._jobs.remind() + self._jobs.free_claims() + self._jobs.tell_operator()
-        )
+        jobs = self._jobs
+        done = jobs.remind() + jobs.free_claims() + jobs.tell_operator() + jobs.run_due(jobs.more)
+        return taken + len(ids) + len(asked) + done
 
     def _take(self, seconds: float) -> int:
         """Handle what the broker brings."""

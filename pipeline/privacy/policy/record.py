@@ -1,5 +1,6 @@
 """The record of processing activities (GDPR article 30(1)), and where the policy and the law pull apart."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pipeline import egress
@@ -76,6 +77,28 @@ def notes(settings: Settings) -> list[str]:
             "twelve months. The policy decides. What is kept longer, the record of our own reads, names no visitor."
         ),
     ]
+
+
+def spoken(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The record for people: headings, and the lines under each."""
+    who = found["controller"]
+    yield "Controller", [part for part in (who["name"], who["address"], who["contact"]) if part]
+    yield "Purposes", [_purpose(each) for each in found["purposes"]]
+    yield "Whose data", [found["data_subjects"]]
+    yield "Categories", [f"{name}: {', '.join(columns)}" for name, columns in found["categories"].items()]
+    yield "Recipients", [f"{each['recipient']} ({each['where']})" for each in found["recipients"]]
+    yield "Transfers", [found["transfers"]]
+    yield (
+        "Periods",
+        [f"{each['data']}: {each['period']} from {each['from']}, then {each['then']}" for each in found["periods"]],
+    )
+    hold = found["hold"]
+    yield "Kept for the law", [f"{hold['country'] or 'no country set'}: {hold['years']} years, {hold['law']}"]
+    yield "Measures", [f"{clause}: {control}" for clause, control in found["measures"].items()]
+
+
+def _purpose(each: dict[str, Any]) -> str:
+    return f"{each['purpose']} {each['basis']}" + (f"; mails: {', '.join(each['mails'])}" if each["mails"] else "")
 
 
 def _personal() -> list[categories.Category]:

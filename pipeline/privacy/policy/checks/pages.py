@@ -55,7 +55,7 @@ def no_third_parties(live: Live) -> Finding:
 
 def nothing_calls_home(live: Live) -> Finding:
     """No mail fetches anything, and each leads to nobody but the vendor and PayPal."""
-    hosts = {live.vendor.site, _host(live.setting("public_url")), "www.paypal.com"}
+    hosts = {live.vendor.site, _host(live.settings.pages_url), "www.paypal.com"}
     wrong = []
     for kind, mail in live.mails.items():
         found = _References(mail.html)

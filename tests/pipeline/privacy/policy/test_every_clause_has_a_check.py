@@ -1,0 +1,85 @@
+"""Every clause has a control, a check and a mutant; every check a clause; and each mutant is seen by its clause's check."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+from pipeline.clock import MovableClock
+from pipeline.privacy.policy import checks
+from pipeline.privacy.policy.clauses import Clause, document
+from pipeline.privacy.policy.live import Live
+from pipeline.privacy.policy.verdicts import check_of, run
+from tests.pipeline.privacy.policy.mutants import MUTANTS
+from tests.pipeline.privacy.policy.world import World, peopled
+from tests.river import River
+
+CLAUSES = list(document().clauses)
+# What has no part in the healthy world: no role runs in it, and no text has changed.
+ABSENT = {"1.cloud_sharing", "9.notice"}
+
+
+@pytest.fixture
+def world(brook: River, clock: MovableClock) -> World:
+    return peopled(brook, clock)
+
+
+def all_checks() -> set[str]:
+    """Every public function of checks/ that takes what is live."""
+    found = set()
+    for module in pkgutil.iter_modules(checks.__path__):
+        loaded = importlib.import_module(f"{checks.__name__}.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ == loaded.__name__ and not name.startswith("_"):
+                assert list(inspect.signature(function).parameters) == ["live"], name
+                found.add(f"{module.name}.{name}")
+    return found
+
+
+def test_every_clause_has_a_check_and_every_check_a_clause() -> None:
+    assert sorted(clause.check for clause in CLAUSES) == sorted(all_checks())
+
+
+def test_every_clause_has_a_mutant_and_every_mutant_a_clause() -> None:
+    assert sorted(MUTANTS) == sorted(clause.id for clause in CLAUSES)
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
+def test_a_control_exists(clause: Clause) -> None:
+    module, _, name = clause.control.partition(":")
+    assert hasattr(importlib.import_module(module), name), clause.control
+
+
+def test_no_line_promises_anything_without_a_clause() -> None:
+    lines = [line for section in document().sections for line in section.lines if not line.heading]
+    assert [line.text for line in lines if not line.clauses and not line.plain] == []
+    assert [line.text for line in lines if line.plain] == [
+        "You have the right to:",
+        "However, no system is 100% secure and we cannot guarantee absolute security.",
+    ]
+
+
+def test_all_of_the_policy_holds_in_a_healthy_world(world: World) -> None:
+    results = world.look(run)
+    assert {each.clause.id: each.figure for each in results if each.verdict == "broken"} == {}
+    assert {each.clause.id for each in results if each.verdict == "not_applicable"} == ABSENT
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
+def test_a_mutant_turns_the_check_of_its_clause_red(
+    clause: Clause, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MUTANTS[clause.id](world, monkeypatch)
+    found = world.look(check_of(clause))
+    assert found.verdict == "broken", f"survives: {MUTANTS[clause.id].__doc__} {found.figure}"
+
+
+def test_a_check_that_cannot_look_does_not_hold(world: World) -> None:
+    def fall(live: Live) -> None:
+        raise LookupError("ada@example.com")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.privacy.policy.checks.collected.account", fall)
+        [found] = world.look(lambda live: run(live, ["1.account"]))
+    assert (found.verdict, found.figure) == ("broken", "could not be checked: LookupError")
