@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands import (
+    backups,
+    customers,
     db,
     demo,
     doctor,
     events,
     inbound,
+    keys,
     mail,
     parked,
     paypal,
     policy,
+    retention,
     run,
     simulate,
     subscriptions,
@@ -63,7 +67,11 @@ def build() -> typer.Typer:
         ("parked", parked.app),
         ("mail", mail.app),
         ("subscriptions", subscriptions.app),
+        ("customers", customers.app),
         ("paypal", paypal.app),
+        ("keys", keys.app),
+        ("backup", backups.app),
+        ("retention", retention.app),
         ("policy", policy.app),
     ):
         app.add_typer(group, name=name)

@@ -173,9 +173,7 @@ def correct(
     Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
     Raises NoSuchCustomer and BadField.
     """
-    row = session.get(Customer, customer_id, with_for_update=True, populate_existing=True)
-    if row is None or row.erased_at:
-        raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
+    row = need(session, customer_id)
     new, old = checked(field, value), person(session, keyring, customer_id).get(field)
     others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
     _seal(keyring, row, register.merge(others, now, {field: new}))
@@ -185,6 +183,14 @@ def correct(
     if new != old and field == "email":
         outbox.add(session, keyring, _email_changed(customer_id, old, new, now), now)
     return old
+
+
+def need(session: Session, customer_id: str) -> Customer:
+    """The customer, locked. Raises NoSuchCustomer for one who is not known, or erased."""
+    row = session.get(Customer, customer_id, with_for_update=True, populate_existing=True)
+    if row is None or row.erased_at:
+        raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
+    return row
 
 
 def consent(

@@ -6,25 +6,24 @@ workers can never wait for each other in a circle.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, reads, register
 from pipeline.clock import read_time
-from pipeline.database import insert_new
 from pipeline.event import Event, ReadKind, TryLater
 from pipeline.keys import INDEX, Keyring
-from pipeline.tables import Base, Change, Customer, Mail, Payment, Plan, Refund, Subscription
+from pipeline.rows import Rows, among, insert, insert_new
+from pipeline.tables import Change, Customer, Mail, Payment, Plan, Refund, Subscription
 
 if TYPE_CHECKING:
     from pipeline.subscription import Reminders
 
-Row = TypeVar("Row", Payment, Subscription, Plan)
-
+TOLD = ("subscription_id", "at", "old", "new", "reason", "event_id")  # of a change
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
@@ -41,6 +40,8 @@ class Books:
         self._owed: list[outbox.Owed] = []
         self._reads: list[reads.Wanted] = []
         self._changes: list[Change] = []
+        self._refunds, self._payments = Rows(session, Refund), Rows(session, Payment)
+        self._plans, self._subscriptions = Rows(session, Plan), Rows(session, Subscription)
         self._load([event.facts for event in events])
 
     def subscription(self, id: str) -> Subscription:
@@ -101,7 +102,6 @@ class Books:
 
     def add_refund(self, row: Refund) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
-        self._session.add(row)
 
     def add_change(self, row: Change) -> None:
         self._changes.append(row)
@@ -144,29 +144,31 @@ class Books:
         for id in sorted(self._changed_people):
             self._seal_person(self._subscriptions[id])
         self._add_customers()
-        self._session.add_all(self._changes)
-        self._session.flush()
+        for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
+            rows.write()
+        insert(self._session, Change, [{name: getattr(row, name) for name in TOLD} for row in self._changes])
         reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
         return outbox.add(self._session, self._keyring, self._owed, self.now) + self._release_mail()
 
     # -- loading
 
     def _load(self, facts: Sequence[Mapping[str, Any]]) -> None:
-        self._refunds = self._known_refunds(facts)
+        if refunds := _named(facts, "refund"):
+            self._refunds.read(among(Refund.id, refunds))
         sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
-        self._payments = self._locked(Payment, sales, {"known": {}, "refunded": 0})
+        self._payments.lock(sales, {"known": {}, "refunded": 0})
         self._locked_payments = frozenset(self._payments)
         subscriptions = _named(facts, "subscription")
         subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
         told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
         # Shared unless one is told: who puts a subscription on a plan, and who tells the plan, must see each other.
-        self._plans = self._locked(Plan, _named(facts, "plan"), {"known": {}}, share=not told)
+        self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not told)
         subscriptions |= self._on_plans([id for id, fact in told.items() if self._is_news(fact)])
-        self._subscriptions = self._locked(Subscription, subscriptions, {"known": {}, "created_at": self.now})
-        self._load_siblings(subscriptions)
+        self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
+        self._load_siblings()
         self._index()
         self._load_other_plans()
-        self._keyring.fetch([INDEX, *subscriptions])
+        self._keyring.fetch([INDEX, *self._subscriptions])
 
     def _is_news(self, told: Mapping[str, Any]) -> bool:
         """Whether what is told of a plan changes what one cycle of it is."""
@@ -175,28 +177,16 @@ class Books:
         return bool(register.value(known, "terms") != register.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
-        on_plan = select(Subscription.id).where(Subscription.plan_id.in_(plans))
+        on_plan = select(Subscription.id).where(among(Subscription.plan_id, plans))
         return set(self._session.execute(on_plan).scalars()) if plans else set()
 
-    def _known_refunds(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Refund]:
-        ids = _named(facts, "refund")
-        if not ids:
-            return {}
-        rows = self._session.execute(select(Refund).where(Refund.id.in_(ids))).scalars()
-        return {row.id: row for row in rows}
-
-    def _load_siblings(self, subscriptions: Iterable[str]) -> None:
+    def _load_siblings(self) -> None:
         """All payments of these subscriptions, and their refunds: what was paid until when depends on all of them."""
-        ids = list(subscriptions)
-        if ids:
-            rows = self._session.execute(select(Payment).where(Payment.subscription_id.in_(ids))).scalars()
-            self._payments.update({row.id: row for row in rows})
-        payments = list(self._payments)
-        if payments:
-            statement = select(Refund).where(Refund.payment_id.in_(payments))
+        if self._subscriptions:
+            self._payments.read(among(Payment.subscription_id, self._subscriptions))
+        if self._payments:
             # Anew: those read before their payment was locked may have changed meanwhile.
-            refunds = self._session.execute(statement.execution_options(populate_existing=True)).scalars()
-            self._refunds.update({row.id: row for row in refunds})
+            self._refunds.read(among(Refund.payment_id, self._payments))
 
     def _index(self) -> None:
         self._by_subscription: dict[str, dict[str, Payment]] = defaultdict(dict)
@@ -209,21 +199,7 @@ class Books:
     def _load_other_plans(self) -> None:
         others = {row.plan_id for row in self._subscriptions.values() if row.plan_id} - self._plans.keys()
         if others:
-            rows = self._session.execute(select(Plan).where(Plan.id.in_(others))).scalars()
-            self._plans.update({row.id: row for row in rows})
-
-    def _locked(
-        self, table: type[Row], ids: Iterable[str], blank: dict[str, Any], *, share: bool = False
-    ) -> dict[str, Row]:
-        """These rows, locked; placeholders put in where there were none, so that there is something to lock."""
-        wanted = sorted(set(ids))
-        if not wanted:
-            return {}
-        known = set(self._session.execute(select(_id(table)).where(_id(table).in_(wanted))).scalars())
-        blanks = [{"id": id, **blank} for id in wanted if id not in known]
-        insert_new(self._session, table, blanks, returning=_id(table))
-        statement = select(table).where(_id(table).in_(wanted)).order_by(_id(table)).with_for_update(read=share)
-        return {row.id: row for row in self._session.execute(statement).scalars()}
+            self._plans.read(among(Plan.id, others))
 
     # -- writing
 
@@ -238,7 +214,9 @@ class Books:
 
     def _add_customers(self) -> None:
         ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
-        known = set(self._session.execute(select(Customer.id).where(Customer.id.in_(ids))).scalars()) if ids else set()
+        known = (
+            set(self._session.execute(select(Customer.id).where(among(Customer.id, ids))).scalars()) if ids else set()
+        )
         rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known)]
         insert_new(self._session, Customer, rows, returning=Customer.id)
 
@@ -247,8 +225,8 @@ class Books:
         ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
         if not ids:
             return []
-        customers = {self._subscriptions[id].customer_id for id in ids} - {None}
-        theirs = or_(Mail.subscription_id.in_(ids), Mail.customer_id.in_(customers))
+        customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
+        theirs = or_(among(Mail.subscription_id, ids), among(Mail.customer_id, customers))
         waiting = update(Mail).where(theirs, Mail.state == "owed", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
@@ -258,7 +236,3 @@ class Books:
 
 def _named(facts: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
     return {fact[kind] for fact in facts if kind in fact}
-
-
-def _id(table: type[Base]) -> Any:
-    return table.id  # type: ignore[attr-defined]

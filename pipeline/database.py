@@ -8,17 +8,16 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
 BUSY_MILLISECONDS = 15_000  # how long SQLite waits for another process's transaction
@@ -40,8 +39,8 @@ class Utc(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -169,21 +168,6 @@ class _LockPresence(Presence):
             self._connection.invalidate()
         with contextlib.suppress(SQLAlchemyError):
             self._connection.close()
-
-
-def insert_new(
-    session: Session,
-    table: type[DeclarativeBase],
-    rows: Sequence[dict[str, Any]],
-    *,
-    returning: InstrumentedAttribute[str],
-) -> list[str]:
-    """Insert the rows that break no unique rule, leave the others; the given column of those that went in."""
-    if not rows:
-        return []
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(returning)
-    return list(session.execute(statement, rows).scalars())
 
 
 def share(session: Session, table: type[DeclarativeBase]) -> None:

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session
 
 from pipeline import accounts, letter, outbox
 from pipeline.clock import Clock, write_time
-from pipeline.database import Database, insert_new
+from pipeline.database import Database
 from pipeline.keys import INDEX, Keyring, MasterKey
 from pipeline.letter import Read
 from pipeline.privacy import requests
+from pipeline.rows import insert_new
 from pipeline.tables import Letter, Request
 
 log = structlog.get_logger(__name__)

@@ -7,15 +7,15 @@ is answered 200 before that transaction is committed.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from pipeline import event as words
-from pipeline.database import insert_new
 from pipeline.facts import Split
 from pipeline.keys import INDEX, Keyring
+from pipeline.rows import among, insert_new
 from pipeline.tables import Event, Redelivery
 
 # stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
@@ -25,6 +25,9 @@ State = Literal["received", "handled", "ignored", "parked"]
 
 GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
 LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
+
+# The sealed body is for people who look; handlers live on facts and person.
+READ = [column for column in Event.__table__.columns if column.name != "body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +74,17 @@ def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], no
 
 
 def load(session: Session, ids: Iterable[str]) -> list[Event]:
-    """Lock the received events among these ids, in key order; those another worker holds are left to it."""
+    """Lock the received events among these ids, in key order; those another worker holds are left to it.
+
+    To be looked at only: what becomes of them is told by `mark` and `postpone`.
+    """
     statement = (
-        select(Event)
-        .where(Event.id.in_(list(ids)), Event.state == "received")
+        select(*READ)
+        .where(among(Event.id, ids), Event.state == "received")
         .order_by(Event.id)
         .with_for_update(skip_locked=True)
     )
-    # The sealed body is for people who look; handlers live on facts and person.
-    return list(session.execute(statement.options(defer(Event.body))).scalars())
+    return [cast(Event, row) for row in session.connection().execute(statement)]
 
 
 def open_event(row: Event, keyring: Keyring) -> words.Event:
@@ -94,7 +99,7 @@ def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reas
     if ids:
         session.execute(
             update(Event)
-            .where(Event.id.in_(ids))
+            .where(among(Event.id, ids))
             .values(state=state, done_at=now, due_at=None, reason=reason)
             .execution_options(synchronize_session=False)
         )
@@ -141,7 +146,7 @@ def take_due(session: Session, now: datetime, limit: int, again: timedelta = GRA
     if ids:
         session.execute(
             update(Event)
-            .where(Event.id.in_(ids), Event.state == "received")
+            .where(among(Event.id, ids), Event.state == "received")
             .values(due_at=now + again)
             .execution_options(synchronize_session=False)
         )
@@ -173,8 +178,8 @@ def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
         return {}
-    first = select(Event.transmission_id, Event.body_sha256).where(Event.transmission_id.in_(ids))
-    later = select(Redelivery.transmission_id, Redelivery.body_sha256).where(Redelivery.transmission_id.in_(ids))
+    first = select(Event.transmission_id, Event.body_sha256).where(among(Event.transmission_id, ids))
+    later = select(Redelivery.transmission_id, Redelivery.body_sha256).where(among(Redelivery.transmission_id, ids))
     return {str(name): body for name, body in session.execute(first.union_all(later))}
 
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from pipeline.database import insert_new, share
+from pipeline.database import share
+from pipeline.rows import among, insert_new
 from pipeline.tables import Key
 
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
@@ -273,7 +274,7 @@ class Keyring:
         return label in self.fetch([label], create=False) and self._seals[label] is None
 
     def _load(self, labels: list[str]) -> None:
-        rows = self._session.execute(select(Key.label, Key.wrapped).where(Key.label.in_(labels)))
+        rows = self._session.execute(select(Key.label, Key.wrapped).where(among(Key.label, labels)))
         for label, wrapped in rows:
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 

@@ -8,7 +8,7 @@ import re
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import cache, lru_cache
 
 from babel import Locale
 from babel.numbers import NumberPattern
@@ -55,6 +55,7 @@ def read_amount(text: object, currency: object) -> Money:
     return Money(_minor(str(text).strip(), currency), currency)
 
 
+@lru_cache(1024)  # prices repeat
 def _minor(text: str, currency: str) -> int:
     try:
         scaled = Decimal(text).scaleb(digits(currency))

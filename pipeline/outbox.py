@@ -14,9 +14,9 @@ from typing import Any, Literal
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.database import insert_new
 from pipeline.keys import TOKENS, Keyring
 from pipeline.purposes import use_of
+from pipeline.rows import among, insert_new
 from pipeline.tables import Mail
 
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
@@ -111,11 +111,11 @@ def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail
         return []
     session.execute(
         update(Mail)
-        .where(Mail.id.in_(ids))
+        .where(among(Mail.id, ids))
         .values(state="sending", holder=holder, attempts=Mail.attempts + 1, tried_at=now, reason=None)
         .execution_options(synchronize_session=False)
     )
-    return list(session.execute(select(Mail).where(Mail.id.in_(ids)).order_by(Mail.due_at)).scalars())
+    return list(session.execute(select(Mail).where(among(Mail.id, ids)).order_by(Mail.due_at)).scalars())
 
 
 def settle(session: Session, mail_id: str, holder: str, values: Mapping[str, Any]) -> bool:

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from pipeline import inbox
 from pipeline.clock import Clock
-from pipeline.database import Database, insert_new
+from pipeline.database import Database
 from pipeline.event import ReadKind
 from pipeline.facts import read_answer, split
 from pipeline.keys import Keyring, MasterKey
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
+from pipeline.rows import insert_new
 from pipeline.tables import Read
 
 log = structlog.get_logger(__name__)

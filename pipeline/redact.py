@@ -8,6 +8,7 @@ number that passes IBAN's (ISO 13616). Without the brands one order number in te
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from string import ascii_letters
 from typing import Any
 
 # As names are compared: lower case, letters and digits only.
@@ -51,11 +52,16 @@ _GROUPS = re.compile(rf"(?<![A-Za-z0-9])(?<!\d\.)[0-9]+(?:{_GAP}[0-9]+|\.[0-9]{{
 _GROUP = re.compile(r"[0-9]+")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}[0-9]{2}(?:[ \u00a0]?[A-Za-z0-9]){11,30}))")
 
-# One look at the raw bytes tells of nearly every body that it holds nothing of the kind.
-_KEYS = re.compile(rb'"([^"\\]+)"\s*:')
+# A look at the raw bytes tells of nearly every body that it holds nothing of the kind. A pattern looks at each place, so
+# quicker looks come first, at the bytes by kind: a digit as 0, a letter as a; for numbers without what may part them.
+_LETTERS, _DIGITS = ascii_letters.encode(), b"0123456789"
+_KINDS = bytes.maketrans(_LETTERS + _DIGITS, b"a" * len(_LETTERS) + b"0" * len(_DIGITS))
+_BETWEEN_DIGITS = bytes(set(range(256)) - set(_LETTERS + _DIGITS + b'"'))
 _LONG_NUMBER = re.compile(
-    rb'(?<![A-Za-z0-9])(?:[0-9](?:[^A-Za-z0-9"]{0,6}[0-9]){12}|[A-Za-z]{2}[0-9]{2}(?:[^!-~]{0,2}[A-Za-z0-9]){11})'
+    rb'(?<![A-Za-z0-9])[0-9](?:[^A-Za-z0-9"]{0,6}[0-9]){12,}(?![A-DF-Za-df-z0-9])'  # an e: 4.1e15 is a number too
 )
+_PARTED = re.compile(rb'"\s+:')
+_ACCOUNT = re.compile(rb"aa00(?<![a0]aa00)(?:[^!-~]{0,2}[a0]){11}")  # in bytes by kind
 
 
 def clean(raw: bytes, document: Any) -> Any:
@@ -69,8 +75,17 @@ def clean_text(text: str) -> str:
 
 
 def _is_suspect(raw: bytes) -> bool:
-    # A backslash may hide a letter of a name, or a digit.
-    return b"\\" in raw or _LONG_NUMBER.search(raw) is not None or any(_is_forbidden(key) for key in _KEYS.findall(raw))
+    # A backslash may hide a letter of a name, or a digit; and nobody parts a name from its colon but to hide it.
+    if b"\\" in raw or _PARTED.search(raw) or _holds_number(raw):
+        return True
+    names = {piece[piece.rfind(b'"') + 1 :] for piece in raw.split(b'":')}
+    return any(map(_is_forbidden, names))
+
+
+def _holds_number(raw: bytes) -> bool:
+    if b"0" * SHORTEST in raw.translate(_KINDS, _BETWEEN_DIGITS) and _LONG_NUMBER.search(raw):
+        return True
+    return _ACCOUNT.search(raw.translate(_KINDS)) is not None
 
 
 @lru_cache(4096)
@@ -106,20 +121,20 @@ def _without_cards(text: str) -> str:
 
 def _last_of_card(text: str, groups: Sequence[tuple[int, int]], first: int) -> int | None:
     """Which group ends the card number that begins with this one; None if none begins here."""
-    digits = ""
+    number = ""
     for last in range(first, min(first + 19, len(groups))):
-        digits += text[slice(*groups[last])]
-        if len(digits) >= SHORTEST and _is_card(digits):
+        number += text[slice(*groups[last])]
+        if len(number) >= SHORTEST and _is_card(number):
             return last
     return None
 
 
-def _is_card(digits: str) -> bool:
+def _is_card(number: str) -> bool:
     """Whether it looks like some brand's, and Luhn's check digit is right."""
-    if not _CARD.fullmatch(digits):
+    if not _CARD.fullmatch(number):
         return False
-    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
-    return (sum(map(int, digits[::-2])) + sum(doubled)) % 10 == 0
+    doubled = [sum(divmod(2 * int(digit), 10)) for digit in number[-2::-2]]
+    return (sum(map(int, number[::-2])) + sum(doubled)) % 10 == 0
 
 
 def _without_ibans(text: str) -> str:

@@ -11,6 +11,7 @@ Money is [minor units, currency]; times are ISO 8601 in UTC; `unread` lists what
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pipeline.clock import read_time, write_time
@@ -81,11 +82,10 @@ class Reading:
 
     def time(self, *path: str) -> str | None:
         value = self.at(*path)
-        moment = read_time(value)
-        if moment is None or moment.year not in YEARS:
+        written = _time(value) if isinstance(value, str) else None
+        if written is None:
             self._miss(path, value)
-            return None
-        return write_time(moment)
+        return written
 
     def number(self, *path: str) -> int | None:
         """A count. PayPal writes some as text."""
@@ -116,6 +116,13 @@ class Reading:
         name = ".".join(path)
         if value not in (None, "", {}) and name not in self.unread:
             self.unread.append(name)
+
+
+@lru_cache(1024)
+def _time(text: str) -> str | None:
+    """In our own spelling. Remembered, because one event tells most of its times more than once."""
+    moment = read_time(text)
+    return write_time(moment) if moment and moment.year in YEARS else None
 
 
 def text_of(document: dict[str, Any], key: str, limit: int) -> str:

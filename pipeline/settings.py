@@ -54,6 +54,14 @@ class Settings(BaseSettings):
     product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
     product_url: str = Field("", description="Address that the same is posted to, instead of a command.")
     product_token: SecretStr = Field(SecretStr(""), description="Bearer token for product_url.")
+    country: str = Field(
+        "", pattern="^([A-Z]{2})?$", description="Two letters, as DE: whose law decides how long invoices are kept."
+    )
+    erase_wait_hours: int = Field(72, ge=0, le=240, description="Hours in which a deletion can still be cancelled.")
+    backup_dir: Path | None = Field(None, description="Folder for backups, apart from the data folder.")
+    backup_recipient: str = Field("", description="age recipient (age1…) that backups are encrypted for.")
+    backup_days: int = Field(30, ge=1, description="Days that copies of the database are kept.")
+    backup_keys_days: int = Field(7, ge=1, description="Days that copies of the keys are kept; the newest always is.")
     locale: str = Field("en_US", description="How dates and money are written for people.")
 
     paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")

@@ -81,9 +81,16 @@ class Server:
 
 
 class Postgres(Server):
-    """A PostgreSQL cluster; `url` is its superuser's, for SQLAlchemy, in the database `postgres`."""
+    """A PostgreSQL cluster; `url` is its superuser's, for SQLAlchemy, in the database `postgres`.
+
+    `settings` are added to those it is started with.
+    """
 
     stop_signal = signal.SIGINT  # "fast": sessions are ended, not waited for
+
+    def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder)
+        self._settings = {"port": self.port, **_POSTGRES_SETTINGS, **(settings or {})}
 
     @property
     def url(self) -> str:
@@ -94,13 +101,13 @@ class Postgres(Server):
         if not data.exists():
             _hand_over(self.folder, owner)
             run([programs / "initdb", "-D", data, *_INITDB], self.folder, owner)
-        settings = {"port": self.port, **_POSTGRES_SETTINGS}
-        flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        flags = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         self._process = Leashed([programs / "postgres", "-D", data, *flags], self.folder, owner)
-        self._process.wait_until(self._answers)
+        self._process.wait_until(self.answers)
         return self
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it takes connections now."""
         try:
             psycopg.connect(plain(self.url), connect_timeout=2).close()
         except psycopg.OperationalError:

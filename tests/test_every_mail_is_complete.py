@@ -26,13 +26,14 @@ OPTIONAL = {
     "subscription_cancelled": ["paid_through"],
     "refund_receipt": ["paid"],
     "renewal_reminder": ["amount"],
+    "account_deletion_scheduled": ["cancel"],
+    "account_deleted": ["kept_until"],
     "product_news": [],
     "privacy_request_received": [],
     "data_export_ready": [],
     "support_received": [],
-    "account_deletion_scheduled": ["cancel"],
-    "policy_changed": ["gone", "come", "more"],
-    "account_deleted": ["kept_until"],
+    "account_link": [],
+    "email_changed": [],
 }
 TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
 VENDOR = Vendor(

@@ -17,6 +17,7 @@ ASKED_WRONGLY = (
     ("pipeline.route", "SmtpConfigError"),
     ("pipeline.message", "BadEnvelope"),
     ("pipeline.paypal.errors", "Malformed"),
+    ("pipeline.backup", "BackupProblem"),
 )
 FOUND_WRONG = (
     ("pipeline.database", "StoreDown"),

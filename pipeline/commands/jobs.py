@@ -1,4 +1,4 @@
-"""What the scheduler does beside the river's own jobs: mails in doubt, people's requests and letters, the policy."""
+"""What the scheduler does beside the river's own jobs: mails in doubt, people's requests and letters, what is to go."""
 
 import asyncio
 from datetime import timedelta
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pipeline.commands import leaving
 from pipeline.evidence import RelayLog
 from pipeline.evidence import settle_doubts as settle
 from pipeline.keys import Keyring
@@ -22,6 +23,9 @@ def of(parts: "Parts") -> list[Job]:
     """The jobs that these settings call for."""
     jobs = [
         Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts)),
+        Job("erase who asked for it", timedelta(minutes=1), lambda: leaving.erase_due(parts)),
+        Job("keep the retention periods", timedelta(hours=1), lambda: sum(leaving.sweep(parts).values())),
+        Job("complete erasures", timedelta(days=1), lambda: leaving.complete(parts)),
         Job("keep the policy's first text", timedelta(days=1), lambda: keep_policy(parts)),
         Job("tell customers of a changed policy", timedelta(minutes=1), lambda: announce_policy(parts)),
     ]

@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from pipeline import register
+from pipeline import outbox, purposes, register
+from pipeline.addressee import Addressees
 from pipeline.clock import write_time
 from pipeline.keys import Keyring, MasterKey, Seal
 from pipeline.tables import Base, Change, Event, Mail, Payment, Plan, Refund, Subscription
@@ -45,12 +46,17 @@ class Lens:
         self.session, self._master, self._now = session, master, now
         self._keyring: Keyring | None = None
 
+    @property
+    def keyring(self) -> Keyring:
+        """The keys themselves; asking for it takes the master key."""
+        self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
+        return self._keyring
+
     def seals(self, labels: Sequence[str]) -> Mapping[str, Seal | None]:
         """The seals of these labels; an erased or unknown one is None or absent."""
         if not labels:
             return {}
-        self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
-        return self._keyring.fetch(labels, create=False)
+        return self.keyring.fetch(labels, create=False)
 
 
 # Events
@@ -123,40 +129,40 @@ def why_not_again(session: Session, id: str) -> str:
 def mails(lens: Lens, asked: Asked, subject: Subject) -> Iterator[Json]:
     """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
     columns = [column for column in Mail.__table__.c if column.name not in ("holder", "reply")]
-    statement = select(*columns, Subscription.person.label("known")).outerjoin(
-        Subscription, Subscription.id == Mail.subscription_id
-    )
-    for chunk in _chunks(lens.session, _asked(statement, Mail, Mail.created_at, asked)):
-        seals = lens.seals([row.label for row in chunk])
-        for row in chunk:
-            yield _mail(row, seals.get(row.label), subject)
+    for chunk in _chunks(lens.session, _asked(select(*columns), Mail, Mail.created_at, asked)):
+        yield from _mails(lens, chunk, subject)
 
 
 def mail(lens: Lens, id: str, subject: Subject) -> Json | None:
     """All of one mail: the list's fields, its facts, the relay's answer, and `frozen`, the finished bytes or None."""
-    statement = select(*Mail.__table__.c, Subscription.person.label("known")).outerjoin(
-        Subscription, Subscription.id == Mail.subscription_id
-    )
-    row = lens.session.execute(statement.where(Mail.id == id)).one_or_none()
+    row: Any = lens.session.execute(select(*Mail.__table__.c).where(Mail.id == id)).one_or_none()
     if row is None:
         return None
     seal = lens.seals([row.label]).get(row.label)
+    people = Addressees(lens.session, lens.keyring, [row])
     return {
-        **_mail(row, seal, subject),
+        **_mail(row, seal, people, subject),
         "reply": row.reply,
         "erased": seal is None,
-        "facts": _facts(row, seal),
+        "facts": _facts(row, seal, people),
         "frozen": seal.open("mail.frozen", row.frozen) if seal and row.frozen else None,
     }
 
 
-def _mail(row: Any, seal: Seal | None, subject: Subject) -> Json:
+def _mails(lens: Lens, rows: Sequence[Any], subject: Subject) -> Iterator[Json]:
+    seals = lens.seals([row.label for row in rows])
+    people = Addressees(lens.session, lens.keyring, rows)
+    for row in rows:
+        yield _mail(row, seals.get(row.label), people, subject)
+
+
+def _mail(row: Any, seal: Seal | None, people: Addressees, subject: Subject) -> Json:
     return {
         "id": row.id,
         "kind": row.kind,
         "key": row.key,
-        "to": _recipient(row, seal),
-        "subject": _subject(row, seal, subject),
+        "to": _recipient(row, seal, people),
+        "subject": _subject(row, seal, people, subject),
         "state": row.state,
         "message_id": row.message_id,
         "reason": row.reason,
@@ -165,35 +171,41 @@ def _mail(row: Any, seal: Seal | None, subject: Subject) -> Json:
         "due_at": _at(row.due_at),
         "sent_at": _at(row.sent_at),
         "subscription": row.subscription_id,
+        "customer": row.customer_id,
     }
 
 
-def _recipient(row: Any, seal: Seal | None) -> str | None:
-    """The address it was frozen for, else where it would go now."""
+def _recipient(row: Any, seal: Seal | None, people: Addressees) -> str | None:
+    """The address it was frozen for, else where it would go now; None is the operator, or nobody yet."""
     if seal is None:
         return None
     if row.recipient is not None:
         return seal.open("mail.recipient", row.recipient).decode()
-    address: str | None = register.value(seal.open_json("subscription.person", row.known) or {}, "email")
-    return address
+    found = people.of(row, seal.open_json("mail.facts", row.facts) or {})
+    return found.address or None if found else None
 
 
-def _subject(row: Any, seal: Seal | None, subject: Subject) -> str | None:
+def _subject(row: Any, seal: Seal | None, people: Addressees, subject: Subject) -> str | None:
     if seal is None:
         return None
     if row.frozen is not None:
         return subject_of(seal.open("mail.frozen", row.frozen))
-    facts = _facts(row, seal)
+    facts = _facts(row, seal, people)
     return None if facts is None else subject(row.kind, facts)
 
 
-def _facts(row: Any, seal: Seal | None) -> Json | None:
-    """What the mail says, with the name the mailer would add."""
+def _facts(row: Any, seal: Seal | None, people: Addressees) -> Json | None:
+    """What the mail says, with what the mailer would add."""
     facts = seal.open_json("mail.facts", row.facts) if seal else None
-    if seal is None or facts is None:
+    if facts is None:
         return None
-    person = seal.open_json("subscription.person", row.known) or {}
-    return {**facts, "customer_name": full_name(person)}
+    found, to = people.of(row, facts), facts.pop(outbox.TO, None)
+    added = {"customer_name": found.name if found else "", **({"to": to} if to else {})}
+    return {"unsubscribe": "…", **facts, **added} if _can_be_declined(row.kind) else {**facts, **added}
+
+
+def _can_be_declined(kind: str) -> bool:
+    return kind in purposes.MAILS and purposes.is_optional(kind)
 
 
 def subject_of(data: bytes) -> str | None:

@@ -5,15 +5,17 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
 import uvicorn
+from starlette.routing import BaseRoute
 
 from pipeline import health, inbox, migrations, reads
 from pipeline import scheduler as scheduling
 from pipeline.broker import BrokerDown
+from pipeline.commands import pages
 from pipeline.commands.parts import Parts
 from pipeline.database import StoreDown
 from pipeline.scheduler import Scheduler
@@ -59,15 +61,21 @@ class _Server(uvicorn.Server):
 
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until told to stop."""
-    server = _Server(_uvicorn(parts))
-    with _announcing(parts), _ending(stop, lambda: _end(server)):
-        parts.committer.start()
-        try:
-            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-                runner.run(_serve(parts, server))
-        finally:
-            parts.committer.stop()
+    with _announcing(parts), pages.served(parts) as routes:
+        server = _Server(_uvicorn(parts, routes))
+        with _ending(stop, lambda: _end(server)):
+            _serve_http(parts, server)
     stop.set()
+
+
+def _serve_http(parts: Parts, server: _Server) -> None:
+    """Serve, with the thread that stores what comes."""
+    parts.committer.start()
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_serve(parts, server))
+    finally:
+        parts.committer.stop()
 
 
 def worker(parts: Parts, stop: Stop) -> None:
@@ -149,9 +157,9 @@ def _drain(parts: Parts, events: Worker) -> int:
         return len(batch.ids)
 
 
-def _uvicorn(parts: Parts) -> uvicorn.Config:
+def _uvicorn(parts: Parts, routes: Sequence[BaseRoute]) -> uvicorn.Config:
     return uvicorn.Config(
-        parts.web().app(),
+        parts.web().app(routes),
         host=parts.settings.web_host,
         port=parts.settings.web_port,
         loop="uvloop",

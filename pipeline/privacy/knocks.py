@@ -6,8 +6,8 @@ from ipaddress import IPv6Address, ip_address
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from pipeline.database import insert_new
 from pipeline.keys import INDEX, Keyring
+from pipeline.rows import insert_new
 from pipeline.tables import Knock
 
 HOUR = timedelta(hours=1)

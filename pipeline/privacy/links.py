@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.keys import Keyring
@@ -18,9 +18,15 @@ from pipeline.tables import Link
 
 Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "session", "sign_up"]
 
+# Where the link of a mail leads; the secret stands behind it.
+PATHS: dict[Purpose, str] = {
+    "account": "/account/open/",
+    "export": "/account/export/",
+    "confirm_email": "/account/confirm/",
+    "cancel_erase": "/account/keep/",
+}
 MINUTES = 30
 SECRET_BYTES = 32
-LONGEST = 100  # characters of what may be a secret; longer ones are not even hashed
 
 
 def make(
@@ -53,26 +59,15 @@ def make(
     return secret
 
 
-def look(session: Session, secret: str, now: datetime) -> Link | None:
-    """The link, if it can still be used; nothing is changed."""
-    if len(secret) > LONGEST:
-        return None
-    valid = select(Link).where(Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now)
-    return session.execute(valid).scalar_one_or_none()
+def look(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
+    """The link, if it can still be used, for that purpose if one is given; nothing is changed."""
+    return session.execute(select(Link).where(*_valid(secret, now, purpose))).scalar_one_or_none()
 
 
-def use(session: Session, secret: str, now: datetime) -> Link | None:
+def use(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
     """Use the link up; None if it was before, or has expired. Of two who come at once, one is given it."""
-    if len(secret) > LONGEST:
-        return None
-    used = (
-        update(Link)
-        .where(Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now)
-        .values(used_at=now)
-        .returning(Link)
-        .execution_options(synchronize_session=False)
-    )
-    return session.execute(used).scalar_one_or_none()
+    used = update(Link).where(*_valid(secret, now, purpose)).values(used_at=now).returning(Link)
+    return session.execute(used.execution_options(synchronize_session=False)).scalar_one_or_none()
 
 
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
@@ -91,6 +86,16 @@ def details(link: Link, keyring: Keyring) -> dict[str, Any]:
     return (seal and seal.open_json("link.details", link.details)) or {}
 
 
+def address(pages: str, purpose: Purpose, secret: str) -> str:
+    """Where a link leads. `pages` is the address of our pages, without a slash at its end."""
+    return f"{pages.rstrip('/')}{PATHS[purpose]}{secret}"
+
+
 def digest(secret: str) -> str:
     """What is kept of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _valid(secret: str, now: datetime, purpose: Purpose | None) -> list[ColumnElement[bool]]:
+    of_purpose = [Link.purpose == purpose] if purpose else []
+    return [Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now, *of_purpose]

@@ -3,7 +3,7 @@
 Deleted is what is nobody's any more; reduced is what the books or a proof still need, less everything that was sealed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Delete, Update, delete, func, inspect, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pipeline import accounts, register
-from pipeline.clock import write_time
+from pipeline.clock import read_time, write_time
 from pipeline.keys import Keyring
 from pipeline.privacy.holds import hold_of, kept_until
 from pipeline.tables import (
@@ -183,3 +183,31 @@ def _references(session: Session, rows: Sequence[Subscription]) -> list[str]:
     named = {register.value(row.known, ref) for row in rows for ref in ("custom_ref", "payer_ref")} - {None}
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(named))).scalars())
     return sorted(named - others)
+
+
+def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, Any]]) -> int:
+    """Erase once more whom a restored database brought back, from `told` of their erasures. How many were not there."""
+    known = set(session.execute(select(Erasure.id)).scalars())
+    for row in erasures:
+        labels = tuple(row["labels"])
+        theirs = tuple(session.execute(select(Subscription.id).where(Subscription.id.in_(labels))).scalars())
+        at = read_time(row["at"]) or keyring.now
+        keyring.destroy(labels)
+        reduce(session, Person(row["customer_id"], labels, theirs), at)
+        if row["id"] not in known:
+            # Of what master key the restored keys are is known no more: this one has to go, too.
+            new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
+            session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
+    session.flush()
+    return len({row["id"] for row in erasures} - known)
+
+
+def told(row: Erasure) -> dict[str, Any]:
+    """What has to be known of an erasure to play it again. Names nobody."""
+    return {
+        "id": row.id,
+        "customer_id": row.customer_id,
+        "labels": row.labels,
+        "at": write_time(row.at),
+        "receipt": row.receipt,
+    }

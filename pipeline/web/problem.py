@@ -7,10 +7,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 
-def problem(status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
-    """A problem body. `detail` is read by people."""
+def problem(
+    status: int, detail: str, *, headers: dict[str, str] | None = None, more: dict[str, object] | None = None
+) -> Response:
+    """A problem body. `detail` is read by people, `more` are members of its own (RFC 9457 section 3.2)."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse({**body, **(more or {})}, status, headers, media_type="application/problem+json")
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -1,7 +1,6 @@
 """What goes wrong, by seed: each fault strikes, lasts a while, and is put right again. Several may last at once.
 
-A fault has a target, and no two last on one target at the same time. The clock is not among them: it would take a
-library preloaded into every process (libfaketime); what depends on it is tested with a clock that is moved by hand.
+A fault has a target, and no two last on one target at the same time.
 """
 
 import os
@@ -20,15 +19,19 @@ from sqlalchemy import select
 from pipeline.database import StoreDown
 from pipeline.tables import Mail
 from tests.chaos.proxy import PASS, Fault
-from tests.chaos.stage import Actor, Stage
+from tests.chaos.stage import Actor, Stage, libfaketime
 from tests.services import Server
 
 # Long enough that whoever takes a frozen process for dead has taken its work away when it wakes.
 FROZEN_SECONDS = (2.0, 16.0)
 AWAY_SECONDS = (0.3, 3.0)
 ASTRAY_SECONDS = (0.5, 3.0)
+SILENT_SECONDS = (3.0, 14.0)  # of a way to database or broker
+WRONG_SECONDS = (2.0, 8.0)  # of a clock; a role notices within a second
+WRONG_CLOCKS = ("+86400", "-3600")  # a day ahead, an hour late: far less than a mail's seven days of being news
 AMID_SECONDS = 3.0  # how long a strike waits for mail to be sent
 DRAWN = 4  # faults for each moment: the first whose target is not being struck already
+RECOVERS_SECONDS = 5.0  # that PostgreSQL has to come back by itself when there is room again
 BALLAST = "ballast"  # the file that fills the small disk
 
 
@@ -183,9 +186,56 @@ def _astray(name: str, *kinds: str) -> Maker:
                 _amid_mail(stage, rng)
             put(fault)
 
-        return Strike(f"{name}: {kind}", f"proxy {name}", rng.uniform(*ASTRAY_SECONDS), begin, lambda: put(PASS))
+        silent = kind == "blackhole" and name in ("database", "broker")
+        seconds = rng.uniform(*(SILENT_SECONDS if silent else ASTRAY_SECONDS))
+        return Strike(f"{name}: {kind}", f"proxy {name}", seconds, begin, lambda: put(PASS))
 
     return make
+
+
+def _clock_wrong(role: str) -> Maker:
+    """A role's clock jumps, and some seconds later back."""
+
+    def make(stage: Stage, rng: Random) -> Strike:
+        if libfaketime() is None:
+            return _killed(role)(stage, rng)
+        actor, offset = rng.choice(stage.actor(role)), rng.choice(WRONG_CLOCKS)
+        way = "a day ahead" if offset.startswith("+") else "an hour late"
+        return Strike(
+            f"clock {way}: {role}", f"clock of {actor.name}", rng.uniform(*WRONG_SECONDS),
+            lambda: actor.set_clock(offset), lambda: actor.set_clock("+0"),
+        )  # fmt: skip
+
+    return make
+
+
+def _alarm(stage: Stage, rng: Random) -> Strike:
+    """RabbitMQ takes its disk for full: it blocks who publishes, and says so to nobody else."""
+    server, alarm = stage.ground.rabbitmq, "{resource_limit, disk, node()}"
+
+    def begin() -> None:
+        server.ctl("eval", f"rabbit_alarm:set_alarm({{{alarm}, []}}).")
+
+    def end() -> None:
+        server.ctl("eval", f"rabbit_alarm:clear_alarm({alarm}).")
+
+    return Strike("RabbitMQ's disk full", "rabbitmq", rng.uniform(*ASTRAY_SECONDS), begin, end)
+
+
+def _postgres_disk_full(stage: Stage, rng: Random) -> Strike:
+    if not stage.ground.small_disk:
+        return _postgres("kill -9")(stage, rng)
+    server, path = stage.ground.postgres, stage.ground.disk / BALLAST
+
+    def end() -> None:
+        path.unlink(missing_ok=True)
+        until = time.monotonic() + RECOVERS_SECONDS
+        while not server.answers():  # without room for its log it ends, and may find none to begin again
+            if time.monotonic() > until:
+                server.restart(kill=True)
+            time.sleep(0.2)
+
+    return Strike("PostgreSQL's disk full", "postgres", rng.uniform(*ASTRAY_SECONDS), lambda: _fill(path), end)
 
 
 def _disk_full(stage: Stage, rng: Random) -> Strike:
@@ -206,12 +256,14 @@ MAKERS: dict[str, list[tuple[Maker, int]]] = {
         (_frozen("worker"), 1), (_frozen("mailer"), 1), (_cut_off, 2),
         (_rabbitmq, 2), (_postgres("fast"), 1), (_postgres("immediate"), 1), (_postgres("kill -9"), 1), (_postfix, 2),
         (_astray("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
-        (_astray("database", "delay", "cut", "cut"), 2),
-        (_astray("broker", "delay", "cut"), 1),
+        (_astray("database", "delay", "cut", "cut", "blackhole"), 2),
+        (_astray("broker", "delay", "cut", "blackhole"), 2),
+        (_clock_wrong("web"), 1), (_clock_wrong("worker"), 1), (_clock_wrong("mailer"), 1),
+        (_clock_wrong("scheduler"), 1), (_postgres_disk_full, 1), (_alarm, 1),
         (_astray("web", "delay", "cut", "half_close"), 1),
     ],
     "embedded": [
-        (_killed("run"), 8), (_frozen("run"), 1), (_postfix, 2), (_no_small_disk, 2),
+        (_killed("run"), 8), (_frozen("run"), 1), (_clock_wrong("run"), 2), (_postfix, 2), (_no_small_disk, 2),
         (_astray("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
         (_astray("web", "delay", "cut", "half_close"), 1),
     ],
@@ -225,7 +277,7 @@ def _amid_mail(stage: Stage, rng: Random) -> None:
         with suppress(StoreDown), stage.database.reading() as session:
             if session.execute(select(Mail.id).where(Mail.state == "sending").limit(1)).first():
                 break
-        time.sleep(0.01)
+        time.sleep(0.03)
     time.sleep(rng.uniform(0.0, 0.2))
 
 

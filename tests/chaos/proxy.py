@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import uvloop
+
 from tests.leash import free_port
 
 # pass: let everything through. delay: each piece so many seconds late. cut: both ends are reset after so many bytes,
@@ -46,7 +48,7 @@ class Proxy:
         self.hit = 0  # connections that a fault ended
         self._fault = PASS
         self._links: set[_Link] = set()
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"proxy to {to}", daemon=True)
         self._ready = threading.Event()
 

@@ -47,8 +47,11 @@ ROLES = {
     "embedded": ("run",),
 }
 # Seconds each way. A relay at some distance keeps the mailers at it for most of the time, so that they are hit at it.
-LATENCY = {"relay": 0.015, "database": 0.001}
-SMALL_DISK = "32m"  # of the embedded column, where root may mount one
+LATENCY = {"relay": 0.008, "database": 0.001}
+# File systems of their own, where root may mount some: they can be full. Of one embedded seed, and of all of PostgreSQL.
+SMALL_DISK, POSTGRES_DISK = "32m", "640m"
+SMALL_WAL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
+LOG_REACHES_BACK = timedelta(hours=3)  # further than any clock is set back
 
 
 class Ground:
@@ -58,8 +61,13 @@ class Ground:
         self._stack = ExitStack()
         self._signer: Signer | None = None
         self._started: list[Server] = []
-        self.postgres, self.rabbitmq = Postgres(), RabbitMQ()
-        self.postfix = Postfix()
+        self.folder = Path(tempfile.mkdtemp(prefix="smt-chaos-"))
+        self.folder.chmod(0o711)
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.disk = self.folder / "postgres"
+        self.small_disk = self._stack.enter_context(_own_disk(self.disk, POSTGRES_DISK))
+        self.postgres, self.rabbitmq, self.postfix = Postgres(self.disk, SMALL_WAL), RabbitMQ(), Postfix()
+        _begin_log(self.postfix.folder / "mail.log")
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +95,11 @@ class Actor:
     """One role in a process of its own, started anew whenever it ends until `stop`."""
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
-        self.name, self.folder, self._environment = name, folder, environment
+        self.name, self.folder = name, folder
         self.folder.mkdir()
+        self._environment = environment | _movable_clock(folder / "clock")
+        self._clock = folder / "clock"
+        self.set_clock("+0")
         self.killed = 0
         self.died: list[int] = []  # exit codes, of ends that nobody of us brought about
         self._stopping = False
@@ -107,6 +118,12 @@ class Actor:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def set_clock(self, offset: str) -> None:
+        """From a second later its clock is so far off, in seconds such as `-3600`; also when it is started anew."""
+        written = self._clock.with_suffix(".new")
+        written.write_text(f"{offset}\n")
+        written.replace(self._clock)
 
     def begin_to_stop(self) -> None:
         """SIGTERM, once: Python at its end has no handler for it any more."""
@@ -182,7 +199,8 @@ class Stage:
 
     def _open(self) -> None:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self._stack.enter_context(self._data_folder())
+        size = SMALL_DISK if self.column == "embedded" else None
+        self.small_disk = self._stack.enter_context(_own_disk(self.data, size))
         self.ground.postfix.clear()
         database = self._stack.enter_context(self._database())
         self.database = Database(database)
@@ -229,17 +247,6 @@ class Stage:
         return self.proxies[name].port
 
     @contextmanager
-    def _data_folder(self) -> Iterator[None]:
-        self.data.mkdir(mode=0o700)
-        mounted = self.column == "embedded" and _mount(self.data)
-        self.small_disk = mounted
-        try:
-            yield
-        finally:
-            if mounted:
-                subprocess.run(["umount", "--lazy", self.data], check=False)
-
-    @contextmanager
     def _database(self) -> Iterator[str]:
         if self.column == "embedded":
             yield f"sqlite:///{self.data / 'smt-billing.db'}"
@@ -273,10 +280,42 @@ class Stage:
                 self.unclean[f"{actor.name} ended with {code}"] += 1
 
 
-def _mount(folder: Path) -> bool:
-    """Whether a small file system of its own is there now: only root may."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0700", "tmpfs", str(folder)]
-    return os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+@contextmanager
+def _own_disk(folder: Path, size: str | None) -> Iterator[bool]:
+    """A new folder; whether it is a small file system of its own, which only root may mount."""
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
+    may = size is not None and os.geteuid() == 0
+    mounted = may and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+def libfaketime() -> Path | None:
+    """The library that moves a process's clock, where it is installed."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+def _movable_clock(file: Path) -> dict[str, str]:
+    """What a process needs so that its clock follows that file. Its pauses are told by another clock, which stays."""
+    if (library := libfaketime()) is None:
+        return {}
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+def _begin_log(path: Path) -> None:
+    """As a relay's log does, it reaches back to before the run: also to what a clock that is late takes for now."""
+    begin = datetime.now().astimezone() - LOG_REACHES_BACK  # noqa: TID251
+    path.write_text(f"{begin:%b %e %H:%M:%S} relay postfix/postlog: the log begins\n")
 
 
 def _answers(port: int) -> bool:

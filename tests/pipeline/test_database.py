@@ -19,7 +19,8 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
-from pipeline.database import Database, Presence, StoreDown, insert_new
+from pipeline.database import Database, Presence, StoreDown
+from pipeline.rows import insert_new
 from pipeline.tables import Base, Customer
 from tests.leash import free_port, until
 from tests.river import River

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from functools import cache
@@ -28,12 +29,36 @@ from tests.soak.promises import Promises, sender
 from tests.soak.storm import AT_STATEMENTS, KINDS, Crash, Kind
 
 LIVES = 3
+AUDITS = 6  # every so many steps the books are compared with calm: that takes as long as all the rest of a step
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 3, 6, 11, 31, 61, 130, 700, 4000))
+PAUSES = (timedelta(0), *(delay + timedelta(seconds=1) for delay in outbox.DELAYS[:3]))
+LONG_ENOUGH = outbox.SETTLE_AFTER + timedelta(seconds=1)
 ROUNDS = 400  # more than any rest has needed
-MISDEEDS = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
+MISDEEDS: list[tuple[str, str] | None] = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
 Role = Enum("Role", "work tick read mail")
 Trouble = Enum("Trouble", "paypal_leaves paypal_returns broker_leaves broker_returns broker_loses broker_repeats")
 numbers = st.integers(0, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round of all roles, and what happens in it."""
+
+    fates: list[Fate]
+    storm: Kind | None
+    after: int
+    pause: timedelta
+    rotates: int
+
+
+turns = st.builds(
+    Turn,
+    fates=st.lists(st.sampled_from(FATES), max_size=3),
+    storm=st.none() | st.sampled_from(KINDS),
+    after=st.integers(0, 12),
+    pause=st.sampled_from((*PAUSES, *WAITS)),
+    rotates=st.integers(0, 4),
+)
 
 
 @cache
@@ -65,14 +90,14 @@ class Lives(RuleBasedStateMachine):
         self.to_tell: list[Delivery] = []
         self.told: dict[str, Json] = {}
         self.accepted: set[str] = set()
-        self.begun = self.posted = 0
+        self.begun = self.posted = self.looks = 0
 
     # What PayPal does
 
     @initialize(seed=st.integers(0, 2**32))
     def first_life(self, seed: int) -> None:
         self.life(seed)
-        self.tell(which=list(range(4)), keep=False, works=True)
+        self.tell(which=list(range(10)), keep=False, works=True)
 
     @precondition(lambda self: self.begun < LIVES)
     @rule(seed=st.integers(0, 2**32))
@@ -82,7 +107,7 @@ class Lives(RuleBasedStateMachine):
         self.to_tell += random_life(Random(seed), steps=5)
 
     @precondition(lambda self: self.to_tell)
-    @rule(which=st.lists(numbers, min_size=1, max_size=6), keep=st.booleans(), works=st.booleans())
+    @rule(which=st.lists(numbers, min_size=1, max_size=24), keep=st.booleans(), works=st.booleans())
     def tell(self, which: list[int], keep: bool, works: bool) -> None:
         """Some of it comes at once, in any order; what is kept will come again. Often it is worked on at once."""
         chosen = list({told.id: told for told in (self.to_tell[n % len(self.to_tell)] for n in which)}.values())
@@ -98,24 +123,40 @@ class Lives(RuleBasedStateMachine):
             self._survive(lambda role=step: getattr(self.process, role.name)())  # type: ignore[misc]
 
     @rule(
-        fates=st.lists(st.sampled_from(FATES), max_size=3),
-        earlier=st.none() | st.sampled_from(MISDEEDS),
-        ticks=st.booleans(),
+        pause=st.sampled_from(PAUSES),
+        fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4),
+        earlier=st.sampled_from([None] * len(MISDEEDS) * 3 + MISDEEDS),
+        then=st.sampled_from(("nothing", "tick", "wait", "wait and lose the log")),
     )
-    def mail(self, fates: list[Fate], earlier: tuple[str, str] | None, ticks: bool) -> None:
-        """Mails go out, to a relay that does all this."""
+    def mail(self, pause: timedelta, fates: list[Fate], earlier: tuple[str, str] | None, then: str) -> None:
+        """Mails go out, to a relay that does all this; often those too that are to be tried again."""
+        self.wait(pause, rotates=1)
         if earlier:
             self.harbour.postfix.script.setdefault(earlier[0], []).append(earlier[1])
         self.harbour.postfix.fates.extend(fates)
-        self.roles([Role.mail, *([Role.tick] if ticks else [])])
+        self.roles([Role.mail])
+        if then.startswith("wait"):
+            self.wait(LONG_ENOUGH, rotates=int(then == "wait"))
+        if then != "nothing":
+            self.roles([Role.tick])
 
     @rule(step=st.sampled_from(WAITS), rotates=st.integers(0, 4))
-    def wait(self, step: timedelta, rotates: int = 1) -> None:
+    def wait(self, step: timedelta, rotates: int) -> None:
         """Time passes. Now and then that is when the relay's log is rotated, and packed."""
         self.clock.advance(step)
         if rotates == 0:
             self.harbour.postfix.forget_log()
         self.harbour.postfix.time_passes()
+
+    @rule(rounds=st.lists(turns, min_size=2, max_size=6))
+    def go_round(self, rounds: list[Turn]) -> None:
+        """Every role again and again, with a misfortune or two in each round, and time between them."""
+        for turn in rounds:
+            self.harbour.postfix.fates.extend(turn.fates)
+            if turn.storm:
+                self.store(turn.storm, turn.after)
+            self.roles([Role.tick, Role.work, Role.read, Role.mail])
+            self.wait(turn.pause, rotates=turn.rotates)
 
     # What happens to us
 
@@ -147,13 +188,11 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def promises_hold(self) -> None:
+        self.looks += 1
         self.promises.hold(self.accepted)
+        if self.looks % AUDITS == 0:
+            self.promises.books_follow_from_what_was_handled(self.told | self.paypal.told)
 
-    @rule()
-    def audit(self) -> None:
-        self.promises.books_follow_from_what_was_handled(self.told | self.paypal.told)
-
-    @rule()
     def rest(self) -> None:
         """Peace: all that was put off is done, and what is true at rest is true."""
         self._make_peace()
@@ -210,7 +249,7 @@ class Lives(RuleBasedStateMachine):
                 self.process.work()
             self.process.read()
             self.process.mail()
-            self.wait(timedelta(seconds=11))
+            self.wait(LONG_ENOUGH, rotates=1)
             later = put_off()
             if not later and not self.harbour.broker.ids and not self._questions():
                 return

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import migrations
 from pipeline.broker import Inlet
 from pipeline.clock import SystemClock
-from pipeline.commands import say, simulate
+from pipeline.commands import pages, say, simulate
 from pipeline.commands.call import Call, Wrong
 from pipeline.commands.demo.catcher import catching
 from pipeline.commands.demo.kept import CAUGHT
@@ -18,6 +18,7 @@ from pipeline.commands.parts import Parts
 from pipeline.settings import Settings, load
 from pipeline.simulator.loopback import serve
 from pipeline.simulator.paypal import PretendPayPal
+from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.signing import Signer
 from pipeline.simulator.world import World
 from pipeline.web.caught import Pages
@@ -67,8 +68,9 @@ def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
     """Set the stage, and clear it at the end. Raises Wrong when the port that was asked for is taken."""
     clock, folder = PlayClock(), call.settings.data_dir / CAUGHT
     with ExitStack() as stack:
-        paypal = PretendPayPal(World(), clock=clock)
-        settings = _settings(stack.enter_context(paypal.serve()), stack.enter_context(catching(folder)))
+        paypal, listens_on = PretendPayPal(World(), clock=clock), _free(port, usual_port)
+        relay_url = stack.enter_context(catching(folder))
+        settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
         parts = call.parts_with(settings, clock)
         migrations.upgrade(parts.database)
         stack.callback(parts.database.close)
@@ -76,18 +78,20 @@ def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
         for thread in (parts.event_announcer, parts.committer):
             thread.start()
             stack.callback(thread.stop)
-        pages = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
-        app = parts.web().app(pages.routes())
-        url = stack.enter_context(serve(app, _free(port, usual_port)))
+        caught = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
+        app = parts.web().app([*stack.enter_context(pages.served(parts)), *caught.routes()])
+        url = stack.enter_context(serve(app, listens_on))
         yield Stage(call, parts, clock, paypal.world, inlet, url, folder)
 
 
-def _settings(paypal_url: str, relay_url: str) -> Settings:
+def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
     """The operator's settings for looks; ours for everything that must stay inside the demo."""
     return load(
         database_url="",
         broker_url="memory://",
         smtp_url=relay_url,
+        public_url=public_url,
+        plans={plan.name: plan.id for plan in (LICENCE, CLOUD)},
         paypal_base_url=paypal_url,
         paypal_client_id="simulator",
         paypal_client_secret="simulator-secret",  # noqa: S106 - opens nothing but the pretence
@@ -108,9 +112,9 @@ def _free(port: int | None, usual: int) -> int:
     """The port to listen on: the one asked for, else the usual one, else any."""
     wanted = usual if port is None else port
     try:
-        socket.create_server(("127.0.0.1", wanted)).close()
+        with socket.create_server(("127.0.0.1", wanted)) as listener:
+            return int(listener.getsockname()[1])
     except OSError as error:
         if port is None:
-            return 0
+            return _free(0, usual)
         raise Wrong(f"port {port} is taken: {error.strerror}; --port 0 takes any") from error
-    return wanted

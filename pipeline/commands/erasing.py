@@ -1,0 +1,124 @@
+"""`smt-billing customers erase`: a person's data goes, after a wait or now; and the proof of it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.commands import say
+from pipeline.commands.call import Call, Json, Wrong, of
+
+if TYPE_CHECKING:
+    from pipeline.tables import Erasure, Request
+
+
+def register(app: typer.Typer) -> None:
+    """Put this command into `smt-billing customers`."""
+    app.command()(erase)
+
+
+def erase(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="The customer's id; see: smt-billing customers list.")],
+    now: Annotated[bool, typer.Option("--now", help="Without the waiting period and its mail.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Keep a customer whose waiting period runs.")] = False,
+    receipt: Annotated[bool, typer.Option("--receipt", help="Show the receipt of an erasure that was made.")] = False,
+    json: Json = False,
+) -> None:
+    """Erase a customer: after the waiting period of SMT_ERASE_WAIT_HOURS, or now.
+
+    A running subscription is cancelled at PayPal, the product is told, every key of theirs is destroyed, and what the law
+    wants kept stays without a name. The scheduler carries it out, and tries again what PayPal or the product refuse.
+
+    JSON: an object with request, state, act_at and reason; with --receipt one with id, customer, at, complete_at and receipt.
+    """
+    call = of(context)
+    if now + cancel + receipt > 1:
+        raise Wrong("say one of --now, --cancel and --receipt")
+    if receipt:
+        _show_receipts(call, id, json)
+        return
+    row = _cancel(call, id) if cancel else _begin(call, id, now=now)
+    if json:
+        say.json({"request": row.id, "state": row.state, "act_at": _time(row.act_at), "reason": row.reason})
+    else:
+        say.line(_said(row, call.settings.locale))
+
+
+def _begin(call: Call, id: str, *, now: bool) -> "Request":
+    from pipeline.commands import leaving
+    from pipeline.commands.parts import account_page
+    from pipeline.keys import Keyring
+    from pipeline.privacy import erase
+    from pipeline.tables import Customer
+
+    with call.database.transaction() as session:
+        customer = session.get(Customer, id)
+        if customer is None or customer.erased_at:
+            raise Wrong(f"there is nobody of the id {id}, or they have been erased; see: smt-billing customers list")
+    if now:
+        outside = leaving.outside(call.parts)
+        return erase.now(call.database, call.master, call.clock, outside, id, "operator")
+    with call.database.transaction() as session:
+        keyring, moment = Keyring(call.master, session, call.clock.now()), call.clock.now()
+        page, wait = cancel_page(account_page(call.settings)), leaving.wait(call.settings)
+        return erase.schedule(session, keyring, id, moment, "operator", page=page, wait=wait)
+
+
+def cancel_page(account: str) -> str:
+    """Where the link of the mail leads that cancels a deletion: the secret is put behind it."""
+    from pipeline.privacy import links
+
+    return links.address(account.removesuffix("/account"), "cancel_erase", "")
+
+
+def _cancel(call: Call, id: str) -> "Request":
+    from pipeline.keys import Keyring
+    from pipeline.privacy import erase, requests
+
+    with call.database.transaction() as session:
+        row = requests.find_open(session, id, "erase") or requests.find_open(session, id, "child")
+        if row is None:
+            raise Wrong(f"no deletion of {id} is under way", found=True)
+        try:
+            return erase.cancel(session, Keyring(call.master, session, call.clock.now()), row.id, call.clock.now())
+        except erase.TooLate as error:
+            raise Wrong(str(error), found=True) from error
+
+
+def _show_receipts(call: Call, id: str, json: bool) -> None:
+    from sqlalchemy import or_, select
+
+    from pipeline.tables import Erasure
+
+    with call.database.reading() as session:
+        found = select(Erasure).where(or_(Erasure.customer_id == id, Erasure.id == id)).order_by(Erasure.at)
+        rows = list(session.execute(found).scalars())
+    if not rows:
+        raise Wrong(f"there is no erasure of {id}", found=True)
+    if json:
+        say.json([_receipt(row) for row in rows])
+        return
+    for row in rows:
+        say.pairs(_receipt(row) | {"receipt": say.lines(row.receipt)})
+
+
+def _receipt(row: "Erasure") -> dict[str, Any]:
+    at = {"at": _time(row.at), "complete_at": _time(row.complete_at)}
+    return {"id": row.id, "customer": row.customer_id, **at, "receipt": row.receipt}
+
+
+def _said(row: "Request", locale: str) -> str:
+    if row.state == "cancelled":
+        return "the deletion is cancelled; the customer stays"
+    if row.state == "waiting" and row.act_at:
+        day = say.day(row.act_at, locale)
+        return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
+    if row.reason:
+        return f"not erased yet, and tried again every minute: {row.reason}"
+    return f"erased; the confirmation is on its way. The proof: smt-billing customers erase {row.customer_id} --receipt"
+
+
+def _time(moment: Any) -> str | None:
+    from pipeline.clock import write_time
+
+    return moment and write_time(moment)

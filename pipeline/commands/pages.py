@@ -1,0 +1,80 @@
+"""The pages for customers: wired from the parts, with the threads that work behind them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from starlette.routing import BaseRoute
+
+from pipeline.commands import parts as wiring
+from pipeline.privacy import erase, export, policy
+from pipeline.privacy.sign_in import Doorman
+from pipeline.privacy.visits import Visits
+from pipeline.sign_up import Desk
+from pipeline.web.account import Account
+from pipeline.web.declined import Declining
+from pipeline.web.followed import Followed
+from pipeline.web.joining import Joining, approval_origins
+from pipeline.web.promised import Promised, Texts
+from pipeline.web.records import Records
+from pipeline.web.site import Site
+
+if TYPE_CHECKING:
+    from pipeline.commands.parts import Parts
+
+
+@contextmanager
+def served(parts: "Parts") -> Iterator[list[BaseRoute]]:
+    """The routes of all pages, with their threads running as long as the block lasts."""
+    settings = parts.settings
+    visits = Visits(parts.database, parts.master, parts.clock)
+    doorman = Doorman(parts.database, parts.master, parts.clock, settings.pages_url)
+    for thread in (visits, doorman):
+        thread.start()
+    try:
+        site = Site(wiring.vendor(settings), settings.locale, settings.pages_url, visits)
+        yield _routes(parts, site, doorman)
+    finally:
+        doorman.stop()
+        visits.stop()
+
+
+def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
+    records = Records(parts.database, parts.master, parts.clock)
+    groups = (
+        Joining(site, _desk(parts), approval_origins(parts.settings.paypal_base_url)),
+        Account(site, records, doorman, erase_wait=erase.WAIT),
+        Followed(site, records, lambda customer_id: _export(parts, customer_id)),
+        Declining(site, records),
+        Promised(site, records, _texts(parts)),
+    )
+    return [*site.looks(), *(route for group in groups for route in group.routes())]
+
+
+def _desk(parts: "Parts") -> Desk | None:
+    """Where people sign up; None without PayPal's credentials, or without a plan to sign up for."""
+    settings = parts.settings
+    if not settings.reads_paypal or not settings.plans:
+        return None
+    return Desk(parts.database, parts.master, parts.clock, parts.paypal, settings.plans, settings.pages_url)
+
+
+def _export(parts: "Parts", customer_id: str) -> bytes:
+    return export.bundle(
+        parts.database,
+        parts.master,
+        parts.clock.now(),
+        customer_id,
+        issuer=wiring.issuer(parts.settings),
+        product=wiring.product(parts.settings),
+    )
+
+
+def _texts(parts: "Parts") -> Texts:
+    settings = parts.settings
+    whose = policy.Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, wiring.contact(settings))
+    return Texts(
+        in_force=lambda session, now: policy.page(session, now, whose, settings.policy_effective),
+        of_day=policy.page_of,
+        evidence=lambda: policy.evidence(settings.data_dir, whose)[0],
+    )

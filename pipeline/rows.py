@@ -1,0 +1,201 @@
+"""Many rows at once: read, put in and changed by one statement each, whose text is the same for any number of rows.
+
+So it is put together once, and PostgreSQL plans it once. `Rows` are those of one table that a transaction has at hand.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    CursorResult,
+    Dialect,
+    String,
+    Table,
+    TextClause,
+    bindparam,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+Row = TypeVar("Row", bound=DeclarativeBase)
+
+
+class Rows(dict[str, Row]):
+    """Rows of one table by their id, as plain objects. What was changed in them is written by `write`."""
+
+    def __init__(self, session: Session, table: type[Row]) -> None:
+        super().__init__()
+        self._session, self._class = session, table
+        self._table = cast(Table, table.__table__)
+        self._names = tuple(column.name for column in self._table.columns)
+        self._values = attrgetter(*self._names)
+        self._read: dict[str, tuple[Any, ...]] = {}
+
+    def read(self, where: ColumnElement[bool]) -> None:
+        """Take these rows in, anew where they are at hand already."""
+        self._take(select(*self._table.columns).where(where))
+
+    def lock(self, ids: Iterable[str], blank: Mapping[str, Any], *, share: bool = False) -> None:
+        """Take these rows in, locked; placeholders put in where there were none, so that there is something to lock."""
+        wanted, id = sorted(set(ids)), self._table.c.id
+        if wanted:
+            rows = [{"id": each, **blank} for each in wanted]
+            insert_new(self._session, self._class, rows, returning=cast(Any, self._class).id)
+            statement = select(*self._table.columns).where(among(id, wanted)).order_by(id)
+            self._take(statement.with_for_update(read=share))
+
+    def add(self, row: Row) -> None:
+        """A row that is new."""
+        self[cast(Any, row).id] = row
+
+    def write(self) -> None:
+        """Put in what is new, then change what was changed, each in the order of its ids."""
+        now = {id: self._values(self[id]) for id in sorted(self)}
+        named = {id: dict(zip(self._names, values, strict=True)) for id, values in now.items()}
+        insert(self._session, self._class, [named[id] for id in now if id not in self._read])
+        changed = [id for id, values in now.items() if id in self._read and values != self._read[id]]
+        rewrite(self._session, self._class, [named[id] for id in changed])
+        self._read = now
+
+    def _take(self, statement: Any) -> None:
+        for values in self._session.connection().execute(statement):
+            row = SimpleNamespace(**dict(zip(self._names, values, strict=True)))
+            self._read[row.id] = tuple(values)
+            self[row.id] = cast(Row, row)
+
+
+class _Texts(TypeDecorator[list[str]]):
+    """A list of texts as one parameter: an array, or JSON on SQLite."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSON() if dialect.name == "sqlite" else ARRAY(String()))
+
+
+class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
+    """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: Any, texts: Iterable[str]) -> None:
+        values: BindParameter[Any] = bindparam("texts", list(texts), type_=_Texts(), unique=True)
+        super().__init__(column, values)
+
+
+@compiles(among)
+def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} = ANY ({texts})"
+
+
+@compiles(among, "sqlite")
+def _among_json(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({texts}))"  # noqa: S608
+
+
+def insert_new(
+    session: Session,
+    table: type[DeclarativeBase],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    returning: InstrumentedAttribute[str],
+) -> list[str]:
+    """Insert the rows that break no unique rule, leave the others; the given column of those that went in."""
+    if not rows:
+        return []
+    if _is_sqlite(session):
+        plain = _of(table)  # the mapped class would cost each row as much again
+        statement = sqlite.insert(plain).on_conflict_do_nothing().returning(plain.c[returning.key])
+        return list(session.execute(statement, rows).scalars())
+    ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
+    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars())
+
+
+def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, all of which are new."""
+    if rows and _is_sqlite(session):
+        session.connection().execute(_of(table).insert(), rows)
+    elif rows:
+        _send(session, _insert(_of(table), tuple(rows[0]), ""), table, rows)
+
+
+def rewrite(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Set the other columns of the rows with these ids."""
+    if rows and _is_sqlite(session):
+        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "id"}
+        statement = update(_of(table)).where(_of(table).c.id == bindparam("this")).values(values)
+        session.connection().execute(statement, [{**row, "this": row["id"]} for row in rows])
+    elif rows:
+        _send(session, _update(_of(table), tuple(rows[0])), table, rows)
+
+
+def _is_sqlite(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _of(table: type[DeclarativeBase]) -> Table:
+    return cast(Table, table.__table__)
+
+
+# PostgreSQL takes many rows as one JSON parameter. JSON columns travel in it as text, for a text may hold what JSON's own
+# strings may not once they are read: \\u0000.
+
+
+def _send(
+    session: Session, statement: TextClause, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]
+) -> CursorResult[Any]:
+    documents = [name for name in rows[0] if _is_document(_of(table), name)]
+    if documents:
+        rows = [{**row, **{name: orjson.dumps(row[name]).decode() for name in documents}} for row in rows]
+    packed = orjson.dumps(rows, default=_hexadecimal).decode()
+    return session.connection().execute(statement, {"rows": packed})
+
+
+def _hexadecimal(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    raise TypeError(f"no column holds a {type(value).__name__}")
+
+
+@lru_cache
+def _insert(table: Table, names: tuple[str, ...], ending: str) -> TextClause:
+    return text(f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}')  # noqa: S608
+
+
+@lru_cache
+def _update(table: Table, names: tuple[str, ...]) -> TextClause:
+    values = ", ".join(f"{name} = new.{name}" for name in names if name != "id")
+    found = f"({_unpacked(table, names)}) AS new"
+    return text(f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE old.id = new.id')  # noqa: S608
+
+
+def _unpacked(table: Table, names: Sequence[str]) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    values = (f"CAST({name} AS json) AS {name}" if _is_document(table, name) else name for name in names)
+    types = ("text" if _is_document(table, name) else table.c[name].type.compile(dialect) for name in names)
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
+    return f"SELECT {', '.join(values)} FROM json_to_recordset(CAST(:rows AS json)) AS row({columns})"  # noqa: S608
+
+
+def _is_document(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, JSON)
