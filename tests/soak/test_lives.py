@@ -6,8 +6,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.soak.machine import Lives
 
 SHORT = settings(
-    max_examples=8,
-    stateful_step_count=30,
+    max_examples=5,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     database=None,
