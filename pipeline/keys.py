@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 from pipeline.rows import among, insert_new
 from pipeline.tables import Key
 
+KEY = Key.__table__
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
@@ -160,8 +161,8 @@ class Keyring:
         return hmac.digest(self.own(label).secret, text.encode(), "sha256")
 
     def _load(self, labels: list[str]) -> None:
-        rows = self._session.execute(select(Key.label, Key.wrapped).where(among(Key.label, labels)))
-        for label, wrapped in rows:
+        statement = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, labels))
+        for label, wrapped in self._session.connection().execute(statement).all():
             self._seals[label] = None if wrapped is None else self._seal(label, self._master.unwrap(label, wrapped))
 
     def _make(self, labels: list[str]) -> None:
