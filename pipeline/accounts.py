@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, or_, select, union, update
 from sqlalchemy.orm import Session
 
-from pipeline import outbox, purposes, register
+from pipeline import outbox, register
 from pipeline.clock import write_time
 from pipeline.keys import INDEX, Keyring
 from pipeline.message import clean_name, strip_controls, valid_address
@@ -203,28 +203,6 @@ def consent(
     if kind in ("marketing", "service"):
         session.execute(update(Customer).where(Customer.id == customer_id).values({kind: given}))
     session.flush()
-
-
-def declinable(session: Session, keyring: Keyring, token: str) -> tuple[str, ConsentKind] | None:
-    """Of an unsubscribe link: the customer, and the class of mail it declines. None if we wrote no such link."""
-    mail_id = outbox.read_unsubscribe_token(keyring, token)
-    mail = session.get(Mail, mail_id) if mail_id else None
-    if mail is None or not purposes.is_optional(mail.kind):
-        return None
-    subscription = session.get(Subscription, mail.subscription_id) if mail.subscription_id else None
-    owner = mail.customer_id or (subscription.customer_id if subscription else None)
-    return (
-        (owner, "marketing" if purposes.use_of(mail.kind).mail_class == "marketing" else "service") if owner else None
-    )
-
-
-def unsubscribe(session: Session, keyring: Keyring, token: str, now: datetime) -> bool:
-    """Decline what the unsubscribe link is about, at once (RFC 8058). Whether the link is ours; again does no harm."""
-    found = declinable(session, keyring, token)
-    if found:
-        customer_id, kind = found
-        consent(session, customer_id, kind, given=False, source="one-click", text_version="one-click", now=now)
-    return found is not None
 
 
 def checked(field: Field, value: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.subscription import Reminders
 
 TOLD = ("subscription_id", "at", "old", "new", "reason", "event_id")  # of a change
+CUSTOMER = Customer.__table__
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
@@ -223,7 +224,8 @@ class Books:
 
     def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
         """Those that have a row, and when they were erased."""
-        found = self._session.execute(select(Customer.id, Customer.erased_at).where(among(Customer.id, ids)))
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(among(CUSTOMER.c.id, ids))
+        found = self._session.connection().execute(asked)
         return {row.id: row.erased_at for row in found}
 
     def _began_after(self, customer_id: str, moment: datetime) -> bool:

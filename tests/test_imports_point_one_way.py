@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "inbound": "accounts letter outbox privacy",
     "purposes": "",
     "outbox": "purposes",
-    "accounts": "outbox purposes register message",
+    "accounts": "outbox register message",
     "addressee": "accounts outbox purposes",
     "mailer": "addressee outbox purposes render message smtp evidence",
     "evidence": "outbox",

@@ -233,48 +233,6 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
     assert (last.kind, last.given, last.at, last.source) == (kind, False, river.now, "account page")
 
 
-def news(river: River, id: str) -> str:
-    facts = {"headline": "News", "published_at": "2026-03-01T10:00:00Z", "news": ["It is here."]}
-    [mail] = river.owe(outbox.Owed("product_news", "product_news:1", None, facts, customer_id=id))
-    return mail
-
-
-def click(river: River, link: str) -> bool:
-    with river.database.transaction() as session:
-        return accounts.unsubscribe(session, river.keyring(session), link, river.now)
-
-
-def test_the_link_of_a_mail_declines_its_class_and_no_other(river: River) -> None:
-    id = sign_up(river, marketing=True)
-    mail = news(river, id)
-    with river.database.transaction() as session:
-        link = outbox.unsubscribe_token(river.keyring(session), mail)
-        assert accounts.declinable(session, river.keyring(session), link) == (id, "marketing")
-    assert river.rows(Customer)[0].marketing, "looking declines nothing"
-    assert click(river, link)
-    assert click(river, link), "a second click does no harm"
-    [row] = river.rows(Customer)
-    assert (row.marketing, row.service) == (False, True)
-    assert river.rows(Consent)[-1].source == "one-click"
-
-
-def test_a_link_that_we_never_wrote_declines_nothing(river: River) -> None:
-    id = sign_up(river, marketing=True)
-    mail = news(river, id)
-    with river.database.transaction() as session:
-        link = outbox.unsubscribe_token(river.keyring(session), mail)
-    for forged in ("", mail, link[:-1], link[:-1] + ("a" if link[-1] != "a" else "b"), link + "a", "é" * 52):
-        assert not click(river, forged)
-    assert river.rows(Customer)[0].marketing
-
-
-def test_no_link_declines_mail_that_is_owed_whatever_one_chooses(river: River) -> None:
-    tell(river, sample(ACTIVATED))
-    with river.database.transaction() as session:
-        link = outbox.unsubscribe_token(river.keyring(session), river.rows(Mail)[0].id)
-    assert not click(river, link)
-
-
 @pytest.mark.parametrize("kind", ["receipt", "privacy_request_received"])
 @pytest.mark.parametrize("wants", [True, False])
 def test_what_is_owed_by_contract_or_law_cannot_be_declined(kind: str, wants: bool) -> None:
@@ -289,12 +247,6 @@ def test_marketing_goes_only_to_who_asked_for_it() -> None:
 
 def test_every_mail_serves_a_purpose_of_the_register() -> None:
     assert {use.purpose for use in purposes.MAILS.values()} <= purposes.PURPOSES.keys()
-
-
-def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:
-    with pytest.raises(purposes.NoPurpose, match="surprise"):
-        river.owe(outbox.Owed("surprise", "surprise:1", None, {}))
-    assert river.rows(Mail) == []
 
 
 # At the door

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import outbox
 from pipeline.outbox import OPERATOR, Owed
+from pipeline.purposes import NoPurpose
 from pipeline.tables import Key, Mail
 from tests.river import River
 
@@ -255,3 +256,23 @@ def test_the_oldest_mail_that_could_go_out_is_known(river: River) -> None:
     assert oldest() == began
     claim(river, limit=1)
     assert oldest() == began + MINUTE
+
+
+# Unsubscribe links
+
+
+def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(river: River) -> None:
+    [mail] = river.owe(RECEIPT)
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        link = outbox.unsubscribe_token(keyring, mail)
+        assert outbox.read_unsubscribe_token(keyring, link) == mail
+        other = link[:-1] + ("a" if link[-1] != "a" else "b")
+        for forged in ("", mail, link[:-1], other, link + "a", "é" * len(link), mail + mail):
+            assert outbox.read_unsubscribe_token(keyring, forged) is None
+
+
+def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:
+    with pytest.raises(NoPurpose, match="surprise"):
+        river.owe(Owed("surprise", "surprise:1", None, {}))
+    assert river.rows(Mail) == []

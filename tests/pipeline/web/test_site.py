@@ -1,0 +1,128 @@
+"""What every page for customers has: headers, the access log, and an answer whatever fails."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.commands.parts import Parts
+from pipeline.database import StoreDown
+from pipeline.privacy import links
+from pipeline.tables import Visit
+from pipeline.web.records import Records
+from tests.customers import ADA, Browser, open_pages, sign_up
+from tests.river import River, make_parts
+
+PAGES = ["/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy.txt", "/privacy/evidence"]
+
+
+@pytest.fixture
+def parts(brook: River) -> Parts:
+    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
+
+
+@pytest.fixture
+def browser(parts: Parts) -> Iterator[Browser]:
+    with open_pages(parts) as base:
+        yield Browser(base)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/signup", "/account/open/x", "/unsubscribe/x", "/pages/style.css"])
+def test_a_browser_is_told_to_load_and_to_tell_nothing_elsewhere(browser: Browser, path: str) -> None:
+    headers = browser.get(path).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'self'"
+    assert policy["script-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"].split()[0] == "'self'"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["strict-transport-security"] == "max-age=31536000"
+    assert "camera=()" in headers["permissions-policy"]
+    assert "set-cookie" not in headers
+
+
+@pytest.mark.parametrize("path", ["/account", "/signup", "/account/open/x", "/unsubscribe/x"])
+def test_what_may_be_personal_is_kept_by_nobody(browser: Browser, path: str) -> None:
+    assert browser.get(path).headers["cache-control"] == "no-store"
+
+
+def test_on_this_machine_without_tls_no_browser_is_told_to_insist_on_it(brook: River) -> None:
+    with open_pages(make_parts(brook.url, brook.folder, brook.clock)) as base:
+        assert "strict-transport-security" not in Browser(base).get("/account").headers
+
+
+def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, parts: Parts) -> None:
+    customer_id = sign_up(brook)
+    with brook.database.transaction() as session:
+        secret = links.make(session, brook.keyring(session), customer_id, "account", brook.now)
+    with open_pages(parts) as base:
+        browser = Browser(base, "198.51.100.9")
+        for path in (f"/account/open/{secret}", "/privacy/2020-01-01", "/account?note=mails"):
+            browser.get(path)
+        browser.post(f"/account/open/{secret}")
+        browser.get("/healthz")
+        browser.post("/webhooks/paypal")
+        browser.get("/pages/style.css")
+    rows = brook.rows(Visit)
+    assert [(row.action, row.status) for row in rows] == [
+        ("GET /account/open/{secret}", 200),
+        ("GET /privacy/{day}", 404),
+        ("GET /account", 200),
+        ("POST /account/open/{secret}", 303),
+    ]
+    with brook.database.transaction() as session:
+        keyring = brook.keyring(session)
+        seen = [keyring.own(row.label).open_json("visit.visitor", row.visitor) for row in rows]
+    assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
+    assert secret not in repr([vars(row) for row in rows]) + repr(seen)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        (StoreDown("the database gave up"), 503, "Please try again in a minute"),
+        (RuntimeError(f"about {ADA.email}"), 500, "Something failed on our side"),
+    ],
+)
+def test_whatever_fails_is_a_page_that_names_nobody(
+    brook: River,
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Exception,
+    status: int,
+    words: str,
+) -> None:
+    async def failing(self: Records, work: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Records, "do", failing)
+    answer = browser.get("/account/open/x")
+    assert answer.status_code == status
+    assert words in answer.text
+    assert ADA.email not in answer.text + "".join(capsys.readouterr())
+
+
+def test_the_policy_is_shown_as_page_and_as_text_with_its_day(browser: Browser) -> None:
+    page, text = browser.get("/privacy"), browser.get("/privacy.txt")
+    assert "Effective Date: May 1, 2025" in page.text
+    assert text.headers["content-type"].startswith("text/plain")
+    for section in ("1. Data We Collect", "6. Your Rights", "10. Contact"):
+        assert section in text.text
+    assert "<h" in page.text
+    assert "<h" not in text.text
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", "x", "%00", "..%2f..%2fetc", "2020-01-01'"])
+def test_a_day_without_a_policy_is_told_so(browser: Browser, day: str) -> None:
+    answer = browser.get(f"/privacy/{day}")
+    assert answer.status_code == 404
+    assert "privacy policy" in answer.text or "nothing at this address" in answer.text
+
+
+def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
+    page = browser.get("/account").text
+    assert '<html lang="en">' in page
+    assert '<main id="main">' in page
+    assert 'href="#main"' in page
+    assert page.count("<h1>") == 1
+    assert '<label for="email">' in page
