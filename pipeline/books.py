@@ -215,13 +215,33 @@ class Books:
 
     def _add_customers(self) -> None:
         ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
-        known = (
-            set(self._session.connection().execute(select(CUSTOMER.c.id).where(among(CUSTOMER.c.id, ids))).scalars())
-            if ids
-            else set()
-        )
-        rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known)]
+        known = self._known_customers(ids) if ids else {}
+        rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known.keys())]
         insert_new(self._session, Customer, rows, returning=Customer.id)
+        for id, erased_at in sorted(known.items()):
+            if erased_at and self._began_after(id, erased_at):
+                self._welcome_back(id)
+
+    def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
+        """Those that have a row, and when they were erased."""
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(among(CUSTOMER.c.id, ids))
+        found = self._session.connection().execute(asked)
+        return {row.id: row.erased_at for row in found}
+
+    def _began_after(self, customer_id: str, moment: datetime) -> bool:
+        theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
+        begun = [read_time(register.value(row.known, "start_at")) for row in theirs]
+        return any(start is not None and start > moment for start in begun)
+
+    def _welcome_back(self, customer_id: str) -> None:
+        """Who was erased and subscribes anew is a customer again, of whom nothing of before is known."""
+        self._keyring.revive(customer_id)
+        self._session.execute(
+            update(Customer)
+            .where(Customer.id == customer_id)
+            .values(erased_at=None, created_at=self.now, service=True)
+            .execution_options(synchronize_session=False)
+        )
 
     def _release_mail(self) -> list[str]:
         """Mails that waited for an address are due now that one is known."""

@@ -270,6 +270,19 @@ class Keyring:
         self._seals.update(dict.fromkeys(names))
         return len(result.all())
 
+    def revive(self, label: str) -> None:
+        """A new key in the place of a tombstone, for somebody who came back; what the old one had sealed stays closed."""
+        share(self._session, Key)
+        self._master.refresh()
+        secret = os.urandom(32)
+        self._session.execute(
+            update(Key)
+            .where(Key.label == label, Key.wrapped.is_(None))
+            .values(wrapped=self._master.wrap(label, secret), created_at=self.now, erased_at=None)
+            .execution_options(synchronize_session=False)
+        )
+        self._seals.pop(label, None)
+
     def is_erased(self, label: str) -> bool:
         """Whether this label's key was destroyed; one that never was is not."""
         return label in self.fetch([label], create=False) and self._seals[label] is None

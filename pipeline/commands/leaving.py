@@ -83,13 +83,19 @@ def sweep(parts: "Parts", *, dry: bool = False) -> dict[str, int]:
 def complete(parts: "Parts") -> int:
     """Replace the master key if an erasure waits for it. Only where backups are set up: else yours would be of no use."""
     from pipeline import rotation
+    from pipeline.backup import BackupProblem
+    from pipeline.keys import KeyProblem
 
     with parts.database.transaction() as session:
         done = rotation.settle(session, parts.settings.master_key, parts.master, parts.clock.now())
         owed = rotation.is_owed(session)
     if not owed or not has_shelf(parts.settings):
         return done
-    return done + rotate(parts).completed
+    try:
+        return done + rotate(parts).completed
+    except (KeyProblem, BackupProblem, OSError) as error:
+        log.warning("erasure_incomplete", reason=str(error))
+        return done
 
 
 def rotate(parts: "Parts") -> "Rotated":

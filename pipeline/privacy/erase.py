@@ -213,12 +213,13 @@ def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str
         label = confirmation_label(request_id)
         if label in erasure.labels and _is_on_its_way(session, label, now):
             return 0
-        person = Person.of(session, erasure.customer_id)
         keyring.destroy([label])
         sent = session.execute(select(Mail).where(Mail.label == label)).scalar_one_or_none()
         if sent:
             _forget(sent)
-        reduce(session, person, erasure.at)
+        customer = session.get(Customer, erasure.customer_id)
+        if customer and customer.erased_at:  # else they have come back meanwhile
+            reduce(session, Person.erased(session, erasure.customer_id, erasure.labels), erasure.at)
         requests.settle(session, request_id, "done", now, "erased")
     return 1
 

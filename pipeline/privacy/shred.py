@@ -52,6 +52,12 @@ class Person:
         labels = dict.fromkeys([id, *accounts.labels(session, id), *_references(session, rows)])
         return cls(id, tuple(labels), tuple(row.id for row in rows))
 
+    @classmethod
+    def erased(cls, session: Session, id: str, labels: Sequence[str]) -> "Person":
+        """Who was erased, by the labels of then: a subscription begun since is not of that time."""
+        theirs = session.execute(select(Subscription.id).where(Subscription.id.in_(labels))).scalars()
+        return cls(id, tuple(labels), tuple(theirs))
+
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
@@ -188,18 +194,16 @@ def _references(session: Session, rows: Sequence[Subscription]) -> list[str]:
 def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, Any]]) -> int:
     """Erase once more whom a restored database brought back, from `told` of their erasures. How many were not there."""
     known = set(session.execute(select(Erasure.id)).scalars())
-    for row in erasures:
-        labels = tuple(row["labels"])
-        theirs = tuple(session.execute(select(Subscription.id).where(Subscription.id.in_(labels))).scalars())
+    missing = [row for row in erasures if row["id"] not in known]  # the copy is older than these
+    for row in missing:
+        keyring.destroy(row["labels"])
         at = read_time(row["at"]) or keyring.now
-        keyring.destroy(labels)
-        reduce(session, Person(row["customer_id"], labels, theirs), at)
-        if row["id"] not in known:
-            # Of what master key the restored keys are is known no more: this one has to go, too.
-            new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
-            session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
+        reduce(session, Person.erased(session, row["customer_id"], row["labels"]), at)
+        # Of what master key the restored keys are is known no more: the present one has to go, too.
+        new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
+        session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
     session.flush()
-    return len({row["id"] for row in erasures} - known)
+    return len(missing)
 
 
 def told(row: Erasure) -> dict[str, Any]:

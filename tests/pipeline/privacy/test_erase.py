@@ -349,6 +349,32 @@ def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypa
     assert river.count(Erasure) == 1
 
 
+def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_known(river: River) -> None:
+    id = meet_alice(river)
+    asked = schedule(river, id)
+    river.clock.advance(erase.WAIT)
+    run(river, Outside(PayPal()))
+    river.clock.advance(timedelta(days=1))
+    begun = river.now.isoformat().replace("+00:00", "Z")
+    again = {"id": "I-ANEW00000001", "start_time": begun, "create_time": begun, "update_time": begun}
+    tell(
+        river, sample(BOUGHT[0], again | {"status_update_time": begun, "subscriber.email_address": "anew@example.com"})
+    )
+    confirm(river, asked)
+    run(river, Outside(PayPal()))
+    with river.database.transaction() as session:
+        ring = river.keyring(session)
+        assert accounts.find(session, ring, "anew@example.com") == [id]
+        assert accounts.find(session, ring, ALICE.email) == []
+        accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
+    old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
+    assert [(row.person, row.email_hash) for row in old] == [(None, None)]
+    second = erase.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
+    assert second.id != asked.id
+    assert river.count(Erasure) == 2
+    assert_nobody(river)
+
+
 def die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
