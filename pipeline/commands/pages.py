@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
 from pipeline.commands import parts as wiring
-from pipeline.privacy import erase, export, policy
+from pipeline.privacy import export, policy
 from pipeline.privacy.sign_in import Doorman
 from pipeline.privacy.visits import Visits
 from pipeline.sign_up import Desk
@@ -43,12 +44,13 @@ def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
     records = Records(parts.database, parts.master, parts.clock)
     groups = (
         Joining(site, _desk(parts), approval_origins(parts.settings.paypal_base_url)),
-        Account(site, records, doorman, erase_wait=erase.WAIT),
+        Account(site, records, doorman, erase_wait=timedelta(hours=parts.settings.erase_wait_hours)),
         Followed(site, records, lambda customer_id: _export(parts, customer_id)),
         Declining(site, records),
         Promised(site, records, _texts(parts)),
     )
-    return [*site.looks(), *(route for group in groups for route in group.routes())]
+    routes = [route for group in groups for route in group.routes()]
+    return [*site.looks(), *routes, *site.nothing("/signup", "/account", "/unsubscribe", "/privacy")]
 
 
 def _desk(parts: "Parts") -> Desk | None:
