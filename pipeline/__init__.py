@@ -34,6 +34,7 @@
     private     privacy/ (what people are promised: the policy's clauses and their checks, their rights, and who read what)
       egress       whom this program may contact
       permissions  files that are for us alone
+      rotation     the master key is replaced; backup: encrypted copies of everything, and back
 
     beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)

@@ -56,8 +56,9 @@ def _begin(call: Call, id: str, *, now: bool) -> "Request":
         if customer is None or customer.erased_at:
             raise Wrong(f"there is nobody of the id {id}, or they have been erased; see: smt-billing customers list")
     if now:
-        outside = leaving.outside(call.parts)
-        return erase.now(call.database, call.master, call.clock, outside, id, "operator")
+        row = erase.now(call.database, call.master, call.clock, leaving.outside(call.parts), id, "operator")
+        leaving.note_erasures(call.parts)
+        return row
     with call.database.transaction() as session:
         keyring, moment = Keyring(call.master, session, call.clock.now()), call.clock.now()
         page, wait = cancel_page(account_page(call.settings)), leaving.wait(call.settings)

@@ -50,9 +50,14 @@ def erase_due(parts: "Parts") -> int:
     from pipeline.privacy import erase
 
     done = erase.run_due(parts.database, parts.master, parts.clock, outside(parts))
+    note_erasures(parts)
+    return done
+
+
+def note_erasures(parts: "Parts") -> None:
+    """Note beside the backups, if there are any, whom a restore has to erase once more."""
     if has_shelf(parts.settings):
         shelf(parts.settings).save_erasures(parts.database)
-    return done
 
 
 def sweep(parts: "Parts", *, dry: bool = False) -> dict[str, int]:
@@ -70,8 +75,8 @@ def sweep(parts: "Parts", *, dry: bool = False) -> dict[str, int]:
         return True
 
     counts = retention.sweep(parts.database, parts.clock.now(), parts.settings.country, dry, erase=end)
-    if not dry and has_shelf(parts.settings):
-        shelf(parts.settings).save_erasures(parts.database)
+    if not dry:
+        note_erasures(parts)
     return counts
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
+from pipeline.commands import leaving
 from pipeline.commands import parts as wiring
 from pipeline.privacy import export, policy
 from pipeline.privacy.sign_in import Doorman
@@ -44,7 +44,7 @@ def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
     records = Records(parts.database, parts.master, parts.clock)
     groups = (
         Joining(site, _desk(parts), approval_origins(parts.settings.paypal_base_url)),
-        Account(site, records, doorman, erase_wait=timedelta(hours=parts.settings.erase_wait_hours)),
+        Account(site, records, doorman, erase_wait=leaving.wait(parts.settings)),
         Followed(site, records, lambda customer_id: _export(parts, customer_id)),
         Declining(site, records),
         Promised(site, records, _texts(parts)),

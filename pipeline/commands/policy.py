@@ -132,29 +132,21 @@ def propose(
     A material change takes effect on its day, but never earlier than 30 days after the relay accepted the last notice:
     until then the text in force stays the old one.
     """
-    from pipeline.privacy.policy import text, versions
+    from pipeline.privacy.policy import text
 
     call = of(context)
     new = text.read(_read(file))
     with call.parts.database.transaction() as session:
-        now = call.clock.now()
-        versions.establish(session, _vendor(call), call.settings.policy_effective, now)
-        old = versions.in_force(session, now)
-        try:
-            row = versions.propose(session, new, _day(effective), now, material=material)
-        except versions.Refused as refused:
-            raise Wrong(str(refused)) from refused
-        to_tell = versions.outstanding(session, row) if material else 0
+        old, id, to_tell = _plan(call, session, new, _day(effective), material=material)
         if dry_run:
             session.rollback()
-    _show_changes(call, old.text if old else "", new)
-    verb = "would be" if dry_run else "are"
-    say.line(f"{say_customers(to_tell)} {verb} told by mail" if material else "not material: nobody is told by mail")
+    _show_changes(call, old, new)
+    if material:
+        say.line(f"customers to be told by mail: {to_tell:,}")
     if not dry_run:
         told = _notify(call)
         say.line(
-            f"planned for {row.id}"
-            + (f"; {told} notices owed; see: smt-billing policy notices {row.id}" if told else "")
+            f"planned for {id}" + (f", notices owed: {told:,}; see: smt-billing policy notices {id}" if told else "")
         )
 
 
@@ -220,11 +212,6 @@ def record_(context: typer.Context, json: Json = False) -> None:
         say.line()
 
 
-def say_customers(count: int) -> str:
-    """`1 customer`, `2 customers`."""
-    return f"{count:,} customer{'' if count == 1 else 's'}"
-
-
 def _parts(call: Call) -> Any:
     call.parts.need_tables()
     return call.parts
@@ -234,6 +221,20 @@ def _vendor(call: Call) -> "Vendor":
     from pipeline.commands.looking import publisher
 
     return publisher(call.parts)
+
+
+def _plan(call: Call, session: Any, new: str, effective: date, *, material: bool) -> tuple[str, str, int]:
+    """Plan the text; the one in force, the new one's id, and how many customers have to be told."""
+    from pipeline.privacy.policy import versions
+
+    now = call.clock.now()
+    versions.establish(session, _vendor(call), call.settings.policy_effective, now)
+    old = versions.in_force(session, now)
+    try:
+        row = versions.propose(session, new, effective, now, material=material)
+    except versions.Refused as refused:
+        raise Wrong(str(refused)) from refused
+    return old.text if old else "", row.id, versions.outstanding(session, row) if material else 0
 
 
 def _known(ids: "Sequence[str]") -> None:

@@ -96,5 +96,5 @@ def _line(data: dict[str, Any]) -> Line:
     if "heading" in data:
         return Line(data["heading"], heading=True)
     clauses = tuple(Clause(**clause) for clause in data.get("clause", ()))
-    text = data.get("text") or " ".join(clause.text for clause in clauses)
+    text = data.get("text") or " ".join([*(clause.text for clause in clauses), *filter(None, [data.get("coda")])])
     return Line(text, bullet=data.get("bullet", False), plain=data.get("plain", ""), clauses=clauses)

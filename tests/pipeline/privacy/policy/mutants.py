@@ -330,9 +330,8 @@ def nobody_is_told(world: World, _: Patch) -> None:
 def the_page_shows_another_date(world: World, patch: Patch) -> None:
     """The page shows a date that is not that of the text in force."""
     patch.setattr(pages, "_day", lambda *_: datetime(2020, 1, 1, tzinfo=UTC).date())
-    world.change(
-        lambda session, _: versions.establish(session, _vendor(world), world.settings.policy_effective, world.now)
-    )
+    vendor = world.look(lambda live: live.vendor)
+    world.change(lambda session, _: versions.establish(session, vendor, world.settings.policy_effective, world.now))
 
 
 @of("10.contact")
@@ -360,7 +359,3 @@ def _publish(world: World, words: str, *, material: bool) -> None:
         world.change(
             lambda session, _: session.execute(update(Customer).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
         )
-
-
-def _vendor(world: World) -> object:
-    return world.look(lambda live: live.vendor)

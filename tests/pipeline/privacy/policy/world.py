@@ -172,10 +172,14 @@ def _write_letters(world: World) -> None:
     letter(world, "L-1", world.ada, "support")
     mail(world, "support_received", "support_received:L-1", world.ada, "ada@example.com")
     letter(world, "L-2", world.bob, "privacy")
-    for kind in ("access", "correct"):
-        row = world.change(lambda s, k, kind=kind: requests.open_(s, k, kind, world.bob, "mail", world.now))
-        world.change(lambda session, _, row=row: requests.settle(session, row.id, "done", world.now))
+    _ask_and_answer(world, "access")
+    _ask_and_answer(world, "correct")
     mail(world, "privacy_request_received", "privacy_request_received:1", world.bob, "bob@example.com")
+
+
+def _ask_and_answer(world: World, kind: requests.Kind) -> None:
+    row = world.change(lambda s, k: requests.open_(s, k, kind, world.bob, "mail", world.now))
+    world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
 
 
 def _erase_somebody(world: World) -> None:

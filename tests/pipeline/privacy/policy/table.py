@@ -1,0 +1,41 @@
+"""The table of docs/privacy.md: clause, control, check, evidence, mutant. Written by `python -m` this module."""
+
+import re
+from pathlib import Path
+
+from pipeline.privacy.policy.clauses import Clause, document
+from pipeline.privacy.policy.promises import PARAMETERS
+from tests.pipeline.privacy.policy.mutants import MUTANTS
+
+DOCS = Path(__file__).parents[4] / "docs" / "privacy.md"
+BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
+
+
+def table() -> str:
+    """The table as it ought to be."""
+    head = "| clause | it says | control | check | evidence | mutant: the check is red when … |\n|---|---|---|---|---|---|\n"
+    return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
+
+
+def written() -> str:
+    """The table as it is."""
+    return DOCS.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def _row(clause: Clause) -> str:
+    says = re.sub(r"\{(\w+)\}", lambda found: str(PARAMETERS.get(found[1], f"*{found[1]}*")), clause.text)
+    mutant = (MUTANTS[clause.id].__doc__ or "").strip().rstrip(".")
+    cells = [
+        clause.id,
+        says,
+        f"`{clause.control}`",
+        f"`{clause.check}`",
+        clause.evidence,
+        mutant[:1].lower() + mutant[1:],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    before, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
+    DOCS.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}", "utf-8")
