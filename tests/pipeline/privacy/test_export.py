@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from sqlalchemy import LargeBinary
 
@@ -216,7 +217,6 @@ def test_its_rows_are_those_of_the_tables(moved_in: River) -> None:
 
 
 def test_the_shape_of_the_data_is_the_published_one(moved_in: River) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(export.__file__).parent / "export.schema.json").read_text("utf-8"))
     jsonschema.validate(json.loads(files(made(moved_in))["data.json"]), schema)
 
