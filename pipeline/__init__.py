@@ -18,8 +18,8 @@
       access           until when is paid
 
     people      accounts (who they are, what is theirs, what they agreed to), purposes (what their data is used for),
-                inbound (what they write to us; letter reads it), product (what they bought, asked for its part),
-                privacy/ (their rights, and the proof that the policy is true)
+                sign_up (how they come), inbound (what they write to us; letter reads it), product (what they bought,
+                asked for its part)
 
     out         outbox -> mailer -> render, message -> smtp
       notices      which mail a piece of news deserves

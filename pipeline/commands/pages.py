@@ -49,7 +49,8 @@ def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
         Declining(site, records),
         Promised(site, records, _texts(parts)),
     )
-    return [*site.looks(), *(route for group in groups for route in group.routes())]
+    routes = [route for group in groups for route in group.routes()]
+    return [*site.looks(), *routes, *site.nothing("/signup", "/account", "/unsubscribe", "/privacy")]
 
 
 def _desk(parts: "Parts") -> Desk | None:

@@ -44,6 +44,10 @@ AWAY = (
     "Please try again in a minute",
     "We cannot reach our records just now. Nothing is lost and nothing was changed.",
 )
+NOTHING = (
+    "There is nothing at this address",
+    "If you came by a link in a mail, please see that you have the whole of it.",
+)
 FAULT = ("Something failed on our side", "It has been noted. Please try again later, or write to us.")
 
 log = structlog.get_logger(__name__)
@@ -88,6 +92,14 @@ class Site:
         style = _colours(self.vendor) + (FOLDER / "style.css").read_text("utf-8")
         icon = ICON.format(letter=letter, colour=self.vendor.colour, on_colour=self.vendor.on_colour)
         return [self._file(STYLE, style, "text/css"), self._file(ICON_PATH, icon, "image/svg+xml")]
+
+    def nothing(self, *below: str) -> list[Route]:
+        """Where there is nothing, below these paths: a page that says so. To be the last of all routes."""
+
+        async def nothing(_: Request) -> Response:
+            return self.message(404, *NOTHING, link=("/account", "Your account"))
+
+        return [self.route(f"{path}/{{rest:path}}", nothing) for path in below]
 
     def _file(self, path: str, content: str, media_type: str) -> Route:
         async def file(_: Request) -> Response:

@@ -126,3 +126,11 @@ def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
     assert 'href="#main"' in page
     assert page.count("<h1>") == 1
     assert '<label for="email">' in page
+
+
+@pytest.mark.parametrize(
+    "path", ["/account/nowhere", "/account/delete", "/privacy/a/b", "/unsubscribe/a/b", "/signup/x"]
+)
+def test_where_there_is_nothing_a_page_says_so(browser: Browser, path: str) -> None:
+    answer = browser.get(path)
+    assert (answer.status_code, "nothing at this address" in answer.text) == (404, True)
