@@ -33,13 +33,17 @@ demo: setup ## play a vendor's first months in one process and show the mails
 test: setup ## run every test; ARGS='-k receipt' runs some
 	@$(PY) -m pytest -q $(ARGS)
 
-check: setup ## format, lint, types, import arrows, docs
+check: setup ## format, lint, types, weaknesses, import arrows, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive pipeline handlers deploy
 	$(PY) -m pytest -q tests/test_imports_point_one_way.py tests/test_docs_are_true.py
 
 sure: check test ## check and test: what must be green before a commit
+
+audit: setup ## ask whether weaknesses are known of what is locked; writes var/audit.json
+	@$(PY) deploy/audit.py
 
 bench: setup ## measure; QUICK=1 takes less care and less time
 	@$(PY) -m benchmarks $(if $(QUICK),--quick)

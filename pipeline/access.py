@@ -14,6 +14,7 @@ from pipeline.money import Money
 # PayPal snaps the billing time to 10:00Z and charges minutes to hours later; a charge this much earlier than the date
 # is still the renewal due on it.
 EARLY = timedelta(days=1)
+SHORTEST = 28  # days of the shortest month
 # Where reckoning ends: no date we are told leads beyond, only amounts that no plan has.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -80,8 +81,10 @@ def cycles(terms: Terms, money: Money) -> int:
 
 
 def _add_months(moment: datetime, number: int, day: int) -> datetime:
-    cut_short = moment.day == calendar.monthrange(moment.year, moment.month)[1]
     year, month = divmod(moment.year * 12 + moment.month - 1 + number, 12)
+    if moment.day < SHORTEST:
+        return moment.replace(year=year, month=month + 1)
+    cut_short = moment.day == calendar.monthrange(moment.year, moment.month)[1]
     wanted = max(moment.day, day) if cut_short else moment.day
     return moment.replace(year=year, month=month + 1, day=min(wanted, calendar.monthrange(year, month + 1)[1]))
 

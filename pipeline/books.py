@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.subscription import Reminders
 
 TOLD = ("subscription_id", "at", "old", "new", "reason", "event_id")  # of a change
+CUSTOMER = Customer.__table__
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
 
@@ -215,7 +216,9 @@ class Books:
     def _add_customers(self) -> None:
         ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
         known = (
-            set(self._session.execute(select(Customer.id).where(among(Customer.id, ids))).scalars()) if ids else set()
+            set(self._session.connection().execute(select(CUSTOMER.c.id).where(among(CUSTOMER.c.id, ids))).scalars())
+            if ids
+            else set()
         )
         rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known)]
         insert_new(self._session, Customer, rows, returning=Customer.id)

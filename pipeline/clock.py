@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -55,7 +56,12 @@ def read_time(text: object) -> datetime | None:
     A time without a zone is taken as UTC. PayPal's simulator sends months that do not exist: those are None too,
     because a time that cannot be read must not lose the event.
     """
-    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    return _read_text(text) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=4096)  # one event's times are read many times over
+def _read_text(text: str) -> datetime | None:
+    match = _TIME.fullmatch(text.strip())
     if match is None:
         return None
     day, moment, fraction, zone = match.groups()
@@ -68,4 +74,4 @@ def read_time(text: object) -> datetime | None:
 
 def write_time(moment: datetime) -> str:
     """ISO 8601 in UTC, whole seconds unless there is a fraction: `2026-03-01T10:00:00Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()[:-6] + "Z"

@@ -27,7 +27,8 @@ GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over
 LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
 
 # The sealed body is for people who look; handlers live on facts and person.
-READ = [column for column in Event.__table__.columns if column.name != "body"]
+EVENT = Event.__table__
+READ = [column for column in EVENT.c if column.name != "body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,11 @@ def load(session: Session, ids: Iterable[str]) -> list[Event]:
     """
     statement = (
         select(*READ)
-        .where(among(Event.id, ids), Event.state == "received")
-        .order_by(Event.id)
+        .where(among(EVENT.c.id, ids), EVENT.c.state == "received")
+        .order_by(EVENT.c.id)
         .with_for_update(skip_locked=True)
     )
-    return [cast(Event, row) for row in session.connection().execute(statement)]
+    return [cast(Event, row) for row in session.connection().execute(statement).all()]
 
 
 def open_event(row: Event, keyring: Keyring) -> words.Event:

@@ -28,6 +28,7 @@ from pipeline.database import share
 from pipeline.rows import among, insert_new
 from pipeline.tables import Key
 
+KEY = Key.__table__
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
@@ -274,8 +275,8 @@ class Keyring:
         return label in self.fetch([label], create=False) and self._seals[label] is None
 
     def _load(self, labels: list[str]) -> None:
-        rows = self._session.execute(select(Key.label, Key.wrapped).where(among(Key.label, labels)))
-        for label, wrapped in rows:
+        statement = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, labels))
+        for label, wrapped in self._session.connection().execute(statement).all():
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 
     def _unwrapped(self, label: str, wrapped: bytes) -> Seal | None:

@@ -6,12 +6,10 @@ map), so what is computed from `known` is too.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-
-from pipeline.clock import write_time
 
 Known = dict[str, Any]
 
@@ -21,7 +19,7 @@ def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> 
     merged = dict(known)
     stamp = _stamp(at)
     for field, value in values.items():
-        if value is not None and (field not in merged or _rank(merged[field]) < _rank([stamp, value])):
+        if value is not None and (field not in merged or _outranks(stamp, value, *merged[field])):
             merged[field] = [stamp, value]
     return merged
 
@@ -36,11 +34,10 @@ def time_of(known: Mapping[str, Any], field: str) -> datetime | None:
     return datetime.fromisoformat(known[field][0]) if field in known else None
 
 
-def _rank(entry: list[Any]) -> tuple[str, bytes]:
-    return entry[0], orjson.dumps(entry[1])
+def _outranks(stamp: str, value: Any, known_stamp: str, known: Any) -> bool:
+    return stamp > known_stamp or (stamp == known_stamp and orjson.dumps(value) > orjson.dumps(known))
 
 
 def _stamp(at: datetime) -> str:
     """Sorts as text: always with microseconds, always UTC."""
-    text = write_time(at).removesuffix("Z")
-    return (text if "." in text else text + ".000000") + "+00:00"
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")

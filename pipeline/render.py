@@ -132,7 +132,7 @@ class Templates:
     def _environment(self, vendor: Vendor, *, autoescape: bool) -> Environment:
         environment = Environment(
             loader=self._loader,
-            autoescape=autoescape,  # noqa: S701 - off for subjects and texts only, which are no HTML
+            autoescape=autoescape,  # noqa: S701 - off for subjects and texts only, no HTML # nosec B701
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

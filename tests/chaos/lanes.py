@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from tests.chaos.stage import Column, Ground
 from tests.services import Missing
 
 Task = tuple[Column, int]
+LOOK_SECONDS = 5.0  # between two looks whether a lane is still there
 
 
 def play(tasks: Sequence[Task], fire: Fire, lanes: int, keep: Path | None) -> Iterator[Result]:
@@ -32,15 +34,28 @@ def play(tasks: Sequence[Task], fire: Fire, lanes: int, keep: Path | None) -> It
         for process in processes:
             process.start()
         for _ in tasks:
-            result = done.get()
+            result = _next(done, processes)
             if isinstance(result, Missing):
                 raise result
             yield result
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
     finally:
         for process in processes:
-            if process.exitcode is None:
-                process.terminate() if sys.exc_info()[0] else None
             process.join()
+
+
+def _next(done: Any, processes: Sequence[Any]) -> Result | Missing:
+    """What comes next. Raises RuntimeError if nothing more can come."""
+    while True:
+        try:
+            result: Result | Missing = done.get(timeout=LOOK_SECONDS)
+            return result
+        except Empty:
+            if not any(process.is_alive() for process in processes):
+                raise RuntimeError("all lanes have ended, and not all seeds are played") from None
 
 
 def _lane(number: int, lanes: int, fire: Fire, keep: Path | None, waiting: Any, done: Any) -> None:

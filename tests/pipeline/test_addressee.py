@@ -179,6 +179,7 @@ async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, s
     link = str(header(data, "List-Unsubscribe")).strip("<>")
     assert header(data, "List-Unsubscribe-Post") == "List-Unsubscribe=One-Click"
     assert link.startswith("https://billing.example.com/unsubscribe/")
+    assert f"\r\nList-Unsubscribe: <{link}>\r\n".encode() in data, "whole: no fold and no encoded word"
     assert link in str(message_from_bytes(data, policy=policy.default).get_body(("plain",)).get_content())  # type: ignore[union-attr]
     with river.database.transaction() as session:
         token = link.rpartition("/")[2]

@@ -35,7 +35,17 @@ PAUSES = (timedelta(0), *(delay + timedelta(seconds=1) for delay in outbox.DELAY
 LONG_ENOUGH = outbox.SETTLE_AFTER + timedelta(seconds=1)
 ROUNDS = 400  # more than any rest has needed
 MISDEEDS: list[tuple[str, str] | None] = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
-Role = Enum("Role", "work tick read mail")
+
+
+class Role(Enum):
+    """A round of a role's loop: what `Process` calls it."""
+
+    tick = "tick"
+    work = "work"
+    read = "read"
+    mail = "mail"
+
+
 Trouble = Enum("Trouble", "paypal_leaves paypal_returns broker_leaves broker_returns broker_loses broker_repeats")
 numbers = st.integers(0, 99)
 
@@ -46,6 +56,7 @@ class Turn:
 
     fates: list[Fate]
     storm: Kind | None
+    before: Role
     after: int
     pause: timedelta
     rotates: int
@@ -55,6 +66,7 @@ turns = st.builds(
     Turn,
     fates=st.lists(st.sampled_from(FATES), max_size=3),
     storm=st.none() | st.sampled_from(KINDS),
+    before=st.sampled_from(Role),
     after=st.integers(0, 12),
     pause=st.sampled_from((*PAUSES, *WAITS)),
     rotates=st.integers(0, 4),
@@ -153,9 +165,10 @@ class Lives(RuleBasedStateMachine):
         """Every role again and again, with a misfortune or two in each round, and time between them."""
         for turn in rounds:
             self.harbour.postfix.fates.extend(turn.fates)
-            if turn.storm:
-                self.store(turn.storm, turn.after)
-            self.roles([Role.tick, Role.work, Role.read, Role.mail])
+            for role in Role:
+                if turn.storm and turn.before is role:
+                    self.store(turn.storm, turn.after)
+                self.roles([role])
             self.wait(turn.pause, rotates=turn.rotates)
 
     # What happens to us

@@ -1,21 +1,64 @@
 """A short run of the lives, always the same ones; `make soak` runs others, and longer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.soak.machine import Lives
+from tests.soak.machine import PAUSES, Lives, Role
+from tests.soak.peers import FATES, Fate
+from tests.soak.storm import KINDS, Kind
 
 SHORT = settings(
-    max_examples=8,
-    stateful_step_count=30,
+    max_examples=3,
+    stateful_step_count=15,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+AFTERWARDS = ("tick", "wait and lose the log", "wait", "nothing")
 
 
 def test_whatever_happens_to_it_a_river_keeps_its_promises() -> None:
     before = Lives.rested
     run_state_machine_as_test(Lives, settings=SHORT)
     assert Lives.rested - before >= SHORT.max_examples
+
+
+@contextmanager
+def life() -> Iterator[Lives]:
+    """A life by hand: its promises are looked at when it is at rest, at the end."""
+    made = Lives()
+    made.first_life(seed=3)
+    yield made
+    made.promises_hold()
+    made.teardown()
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_each_fate_of_a_mail_by_itself_is_survived(fate: Fate) -> None:
+    with life() as lives:
+        for then in AFTERWARDS:
+            lives.mail(PAUSES[1], [fate], None, then)
+            lives.promises_hold()
+            lives.wait(timedelta(seconds=6), rotates=1)
+            lives.promises_hold()
+
+
+@pytest.mark.parametrize("role", [Role.work, Role.mail])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role) -> None:
+    with life() as lives:
+        for after in range(3):
+            if lives.to_tell:
+                lives.tell(which=[0, 1], keep=False, works=role is not Role.work)
+            lives.store(kind, after)
+            lives.roles([role])
+            lives.promises_hold()
+            lives.wait(PAUSES[1], rotates=1)
+            lives.roles([Role.tick])
+            lives.promises_hold()
