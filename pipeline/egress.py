@@ -101,7 +101,7 @@ def judge(host: str) -> None:
 
 def guard(settings: Settings) -> None:
     """From now on this process looks up no host but those, for whichever library. It cannot be undone."""
-    names = allowed(settings)
+    names = allowed(settings) | {settings.web_host.lower()}  # where web listens, which is looked up too
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event == "socket.getaddrinfo" and not _permitted(arguments[0], names):

@@ -106,6 +106,7 @@ def test_only_what_talks_to_the_world_has_a_way_out() -> None:
     assert FILE["networks"]["inside"]["internal"] is True
     assert {name for name, service in SERVICES.items() if "outside" in service["networks"]} == {
         "web",
+        "scheduler",
         "worker",
         "postfix",
     }

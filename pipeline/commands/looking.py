@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from pipeline import egress, health
+from pipeline.commands.pages import served
 from pipeline.commands.parts import Parts, contact
 from pipeline.egress import Connection
 from pipeline.keys import Keyring
@@ -48,10 +49,11 @@ def looking(parts: Parts) -> Iterator[Live]:
 def pages(parts: Parts) -> list[Page]:
     """Every page that needs no secret, asked for within this process; none where the web role is not set up."""
     try:
-        app = parts.web().app()
+        web = parts.web()
     except SettingsError:
         return []
-    return asyncio.run(_ask_all(app))
+    with served(parts) as routes:
+        return asyncio.run(_ask_all(web.app(routes)))
 
 
 def mails(parts: Parts) -> dict[str, Rendered]:

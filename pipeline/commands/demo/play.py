@@ -130,6 +130,7 @@ async def _play(
             seen.add(delivery.id)
             done(1)
         await months.pass_time(ends_at)
+        await months.work()  # what is due by the day, with nothing else due since
     finally:
         await months.close()
     return answers

@@ -1,9 +1,11 @@
 """What a check may look at, and what it finds. A check looks at what is there, never at what ought to have been done."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
@@ -13,6 +15,8 @@ from pipeline.keys import Keyring, Seal
 from pipeline.message import Rendered
 from pipeline.privacy.policy.clauses import Vendor
 from pipeline.settings import Settings
+
+_LOG = re.compile(r"\.log([.-]\d+(\.\w+)?)?$")
 
 Verdict = Literal["holds", "broken", "not_applicable"]
 
@@ -117,3 +121,8 @@ def judge(wrong: Any, figure: str, complaint: str) -> Finding:
 def number(count: int, noun: str, plural: str = "") -> str:
     """`1 account`, `2 accounts`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def logs_in(folder: Path) -> list[Path]:
+    """Log files in a folder and below: `x.log`, and `x.log.1` or `x.log-20260301.gz` as they are rotated to."""
+    return sorted(path for path in folder.rglob("*.log*") if _LOG.search(path.name) and path.is_file())

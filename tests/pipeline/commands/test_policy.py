@@ -1,6 +1,9 @@
 """`policy`: the check and its report, texts, changes and their notices, the record of processing."""
 
+import os
+import socket
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -177,3 +180,68 @@ def test_a_read_that_cannot_be_written_down_is_not_shown(
     assert answer.code == 1
     assert books.life.person.email not in answer.out
     assert answer.out == ""
+
+
+PAGES = {
+    "SMT_PAYPAL_WEBHOOK_ID": "8PT597110X687430L",
+    "SMT_PUBLIC_URL": "https://billing.example.com",
+}
+
+
+def test_our_own_pages_are_asked_for_and_one_that_is_open_is_found(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.web.site import Site
+
+    clauses = [word for id in ("1.pages", "4.session", "4.none_else", "7.tls", "9.date") for word in ("--clause", id)]
+    for name, value in PAGES.items():
+        monkeypatch.setenv(name, value)
+    found = smt("policy", "check", *clauses, "--json").json
+    assert {row["verdict"] for row in found} == {"holds"}, found
+    monkeypatch.setattr(Site, "headers", lambda *_, **__: {})
+    found = {row["clause"]: row["verdict"] for row in smt("policy", "check", *clauses, "--json").json}
+    assert (found["1.pages"], found["7.tls"]) == ("broken", "broken")
+
+
+CONNECTED = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
+    print("connected", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_running_process_that_is_connected_to_a_stranger_is_found(
+    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = ("policy", "check", "--clause", "1.cloud_sharing", "--json")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        words = [sys.executable, "-c", CONNECTED, str(port), "pipeline"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "connected\n"
+            (data_dir / "run").mkdir(mode=0o700, exist_ok=True)
+            (data_dir / "run" / "worker").write_text(str(process.pid))
+            [row] = smt(*check).json
+            assert (row["verdict"], row["figure"]) == ("broken", f"connected to 127.0.0.1:{port}")
+            monkeypatch.setenv("SMT_SMTP_URL", f"smtp://127.0.0.1:{port}")
+            [row] = smt(*check).json
+            assert (row["verdict"], row["figure"]) == ("holds", "1 process, 1 connection, 0 to others")
+            process.communicate("")
+    [row] = smt(*check).json
+    assert row["verdict"] == "not_applicable"
+
+
+@pytest.mark.timeout(600)
+def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, data_dir: Path) -> None:
+    before = os.umask(0o077)  # as a process of its own has it
+    try:
+        answer = smt("demo", "--once", "--json", "--months", "36", "--subscribers", "6")
+    finally:
+        os.umask(before)
+    assert answer.code == 0, answer
+    found = {row["clause"]: row for row in smt("policy", "check", "--json").json}
+    assert {id: row["figure"] for id, row in found.items() if row["verdict"] == "broken"} == {}
+    assert found["3.account"]["figure"].startswith("0 of 6 accounts overdue, last sweep 20")
+    assert not found["6.delete"]["figure"].startswith("0 "), "nobody's two years ended in the demo: choose more subscribers"

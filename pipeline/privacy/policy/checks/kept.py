@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
-from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
+from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.privacy.rules import ACCESS_LOG, TWO_YEARS
 from pipeline.tables import Customer, Payment, Request, Subscription, Sweep, Visit
 
@@ -70,7 +70,7 @@ def _has_recent(limit: datetime) -> ColumnElement[bool]:
 
 def _log_files(live: Live) -> list[Path]:
     """Logs in the data folder, and the relay's with its rotated ones."""
-    found = sorted(live.settings.data_dir.rglob("*.log*"))
+    found = logs_in(live.settings.data_dir)
     relay = live.settings.relay_log
     return found + (sorted(relay.parent.glob(f"{relay.name}*")) if relay else [])
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from pipeline import egress, permissions, register
 from pipeline.keys import KeyProblem, Unsealable
 from pipeline.privacy import audit
-from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
+from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.privacy.policy.promises import AUDIT_DAYS
 from pipeline.tables import Audit, Customer, Event, Letter, Link, Mail, Request, Subscription, Visit
 
@@ -100,14 +100,14 @@ def updates(live: Live) -> Finding:
     file = live.settings.data_dir / AUDIT_FILE
     try:
         told = orjson.loads(file.read_bytes())
-        at, found = datetime.fromisoformat(str(told["at"])), told.get("found")
+        at = datetime.fromisoformat(str(told["at"]))
     except FileNotFoundError:
         return absent(f"dependencies were not audited here: {file} is missing; run make audit, every week")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return broken(f"{file} cannot be read; run make audit")
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     if not told.get("ok"):
-        return broken(f"the audit of {at:%Y-%m-%d} found {found}: update, then run make audit")
+        return broken(f"the audit of {at:%Y-%m-%d}: {told.get('reason') or 'weaknesses were found'}")
     late = at < live.now - timedelta(days=AUDIT_DAYS)
     return judge(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
 
@@ -143,8 +143,7 @@ def _raw_files(live: Live) -> Iterator[Path]:
     if live.settings.database.startswith("sqlite:///"):
         file = live.settings.database.removeprefix("sqlite:///")
         yield from (path for ending in ("", "-wal") if (path := Path(file + ending)).exists())
-    folder = live.settings.data_dir
-    yield from (path for path in sorted(folder.rglob("*.log*")) if path.is_file())
+    yield from logs_in(live.settings.data_dir)
 
 
 def _holds(path: Path, needles: list[bytes]) -> bool:

@@ -13,7 +13,11 @@ BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
 
 def table() -> str:
     """The table as it ought to be."""
-    head = "| clause | it says | control | check | evidence | mutant: the check is red when … |\n|---|---|---|---|---|---|\n"
+    count = f"{len(list(document().clauses))} clauses, {len(MUTANTS)} mutants; the tests fail if one survives.\n\n"
+    head = (
+        count
+        + "| clause | it says | control | check | evidence | mutant: the check is red when … |\n|---|---|---|---|---|---|\n"
+    )
     return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
 
 
