@@ -49,15 +49,19 @@ def test_each_fate_of_a_mail_by_itself_is_survived(fate: Fate) -> None:
             lives.promises_hold()
 
 
-@pytest.mark.parametrize("role", [Role.work, Role.mail])
+@pytest.mark.parametrize("role", [None, Role.work, Role.mail], ids=["tell", "work", "mail"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role) -> None:
+def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role | None) -> None:
+    """Before the work of that role; None is the door's."""
     with life() as lives:
         for after in range(3):
+            if role is None:
+                lives.store(kind, after)
             if lives.to_tell:
-                lives.tell(which=[0, 1], keep=False, works=role is not Role.work)
-            lives.store(kind, after)
-            lives.roles([role])
+                lives.tell(which=[0, 1], keep=False, works=role is Role.mail)
+            if role is not None:
+                lives.store(kind, after)
+                lives.roles([role])
             lives.promises_hold()
             lives.wait(PAUSES[1], rotates=1)
             lives.roles([Role.tick])
