@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.soak.machine import PAUSES, Lives, Role
+from tests.soak.machine import PAUSES, Lives, Role, Trouble
 from tests.soak.peers import FATES, Fate
 from tests.soak.storm import KINDS, Kind
 
@@ -65,4 +65,18 @@ def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, rol
             lives.promises_hold()
             lives.wait(PAUSES[1], rotates=1)
             lives.roles([Role.tick])
+            lives.promises_hold()
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_each_trouble_around_us_by_itself_is_survived(trouble: Trouble) -> None:
+    with life() as lives:
+        for which in range(3):
+            if lives.to_tell:
+                lives.tell(which=[0, 1, 2], keep=which == 0, works=False)
+            lives.around(trouble, which)
+            lives.roles([Role.work, Role.read])
+            lives.promises_hold()
+            lives.die(forgets=which == 1)
+            lives.roles([Role.tick, Role.work, Role.mail])
             lives.promises_hold()
