@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.soak.machine import PAUSES, Lives, Role
+from tests.soak.machine import PAUSES, Lives, Role, Trouble
 from tests.soak.peers import FATES, Fate
 from tests.soak.storm import KINDS, Kind
 
@@ -49,16 +49,34 @@ def test_each_fate_of_a_mail_by_itself_is_survived(fate: Fate) -> None:
             lives.promises_hold()
 
 
-@pytest.mark.parametrize("role", [Role.work, Role.mail])
+@pytest.mark.parametrize("role", [None, Role.work, Role.mail], ids=["tell", "work", "mail"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role) -> None:
+def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role | None) -> None:
+    """Before the work of that role; None is the door's."""
     with life() as lives:
         for after in range(3):
+            if role is None:
+                lives.store(kind, after)
             if lives.to_tell:
-                lives.tell(which=[0, 1], keep=False, works=role is not Role.work)
-            lives.store(kind, after)
-            lives.roles([role])
+                lives.tell(which=[0, 1], keep=False, works=role is Role.mail)
+            if role is not None:
+                lives.store(kind, after)
+                lives.roles([role])
             lives.promises_hold()
             lives.wait(PAUSES[1], rotates=1)
             lives.roles([Role.tick])
+            lives.promises_hold()
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_each_trouble_around_us_by_itself_is_survived(trouble: Trouble) -> None:
+    with life() as lives:
+        for which in range(3):
+            if lives.to_tell:
+                lives.tell(which=[0, 1, 2], keep=which == 0, works=False)
+            lives.around(trouble, which)
+            lives.roles([Role.work, Role.read])
+            lives.promises_hold()
+            lives.die(forgets=which == 1)
+            lives.roles([Role.tick, Role.work, Role.mail])
             lives.promises_hold()

@@ -1,0 +1,168 @@
+"""The description of what machines may ask is true, and nothing that fits it or not brings the door to a fault."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import CHECKS, load_all_checks
+from starlette.routing import Route
+
+from pipeline.clock import MovableClock
+from pipeline.paypal.signature import HEADERS
+from pipeline.tables import Event
+from pipeline.web import app as web
+from tests.conftest import MORNING
+from tests.river import River, happened, make_parts, open_door, sign
+
+PATH = "/webhooks/paypal"
+TOLD: dict[str, Any] = json.loads((Path(web.__file__).parent / "openapi.json").read_text("utf-8"))
+OPERATIONS = [(path, method) for path, offered in TOLD["paths"].items() for method in offered]
+TRUTHS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+
+quick = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.fixture(scope="module")
+def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
+    folder = tmp_path_factory.mktemp("door")
+    made = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
+    yield made
+    made.database.close()
+
+
+@pytest.fixture(scope="module")
+def door(river: River) -> Iterator[httpx.Client]:
+    """One door for all examples: what one of them breaks, the next would see."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
+    parts = make_parts(river.url, river.folder, river.clock)
+    os.environ.update(kept)
+    with open_door(parts) as base, httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def test_what_is_described_is_what_is_offered(river: River) -> None:
+    routes = make_parts(river.url, river.folder, river.clock).web().app().routes
+    offered = {
+        (route.path, method.lower())
+        for route in routes
+        if isinstance(route, Route) and route.include_in_schema and route.path in TOLD["paths"]
+        for method in set(route.methods or ()) - {"HEAD"}
+    }
+    assert offered == set(OPERATIONS)
+    machines = {
+        route.path for route in routes if isinstance(route, Route) and route.endpoint.__qualname__[:4] == "Web."
+    }
+    assert machines == set(TOLD["paths"])
+
+
+def test_the_headers_described_are_those_that_are_read() -> None:
+    assert {each["name"].lower() for each in TOLD["components"]["parameters"].values()} == set(HEADERS)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_whatever_is_asked_the_answer_is_one_that_is_described(door: httpx.Client, path: str, method: str) -> None:
+    load_all_checks()
+    checks = CHECKS.get_by_names(list(TRUTHS))
+    operation = schemathesis.openapi.from_dict(TOLD)[path][method.upper()]
+
+    @quick
+    @given(case=operation.as_strategy())
+    def ask(case: Any) -> None:
+        answer = case.call(base_url=str(door.base_url))
+        case.validate_response(answer, checks=checks)
+        assert_no_fault(answer.status_code, answer.text)
+
+    ask()
+
+
+def assert_no_fault(status: int, text: str) -> None:
+    """503 is said of a certificate that cannot be had; never of a fault of ours."""
+    assert status < 500 or (status == 503 and "please send it again" in text), text
+
+
+# What PayPal would have signed
+
+
+def written(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def post(door: httpx.Client, body: bytes) -> httpx.Response:
+    return door.post(PATH, content=body, headers=sign(body))
+
+
+@quick
+@given(body=st.binary(max_size=200) | junk.map(written))
+def test_any_body_that_is_signed_is_kept(door: httpx.Client, body: bytes) -> None:
+    assert post(door, body).status_code == 200
+
+
+@quick
+@given(resource=junk, kind=st.sampled_from(["PAYMENT.SALE.COMPLETED", "BILLING.SUBSCRIPTION.ACTIVATED", "X"]))
+def test_any_resource_of_an_event_is_kept(door: httpx.Client, resource: Any, kind: str) -> None:
+    body = written(happened(f"WH-{crc32(written(resource))}", kind, resource=resource))
+    assert post(door, body).status_code == 200
+
+
+@pytest.mark.parametrize("depth", [10, 64, 65, 500, 1000, 5000, 130_000])
+@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+def test_json_however_deep_is_kept(door: httpx.Client, river: River, depth: int, begin: bytes, end: bytes) -> None:
+    depth = min(depth, (web.LARGEST_BODY - 200) // len(begin + end))
+    name = f"WH-DEEP-{depth}-{begin[0]}"
+    body = b'{"id":"%s","event_type":"TEST.HAPPENED","resource":%s1%s}' % (name.encode(), begin * depth, end * depth)
+    assert post(door, body).status_code == 200
+    assert post(door, body).json()["outcome"] == "duplicate"
+    assert river.count(Event) > 0
+
+
+def test_a_great_many_keys_and_a_huge_number_are_kept(door: httpx.Client) -> None:
+    many = orjson.dumps(happened("WH-MANY", resource={f"k{number}": number for number in range(15_000)}))
+    assert len(many) < web.LARGEST_BODY
+    assert post(door, many).status_code == 200
+    assert post(door, b'{"id":"WH-HUGE","event_type":"X","resource":{"n":%s}}' % (b"9" * 200_000)).status_code == 200
+
+
+@quick
+@given(
+    headers=st.lists(st.tuples(st.sampled_from(HEADERS), st.binary(max_size=60)), max_size=8),
+    body=st.binary(max_size=60),
+)
+def test_whatever_bytes_its_headers_hold_they_make_no_fault(
+    door: httpx.Client, headers: list[tuple[str, bytes]], body: bytes
+) -> None:
+    """As bytes on the wire, whatever an HTTP client would refuse to send."""
+    url = door.base_url
+    head = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in headers)
+    said = raw(
+        url.port or 0,
+        b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s" % (PATH.encode(), len(body), head, body),
+    )
+    assert said.startswith((b"HTTP/1.1 40", b"HTTP/1.1 2")) or said == b"", said
+    assert b" 500 " not in said[:20]
+
+
+def raw(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
