@@ -136,6 +136,7 @@ class Actor:
             self._process._child.wait(STOP_SECONDS)
         code = self._process.end(kill=True)
         self._watcher.join()
+        _forget_clock(self._process.pid)
         return code
 
     @property
@@ -155,6 +156,7 @@ class Actor:
                 if code != -signal.SIGKILL:
                     self.died.append(code)
             self._process.end(kill=True)
+            _forget_clock(self._process.pid)
             time.sleep(AGAIN_SECONDS)
             with self._lock:
                 if self._is_stopping():
@@ -310,6 +312,12 @@ def _movable_clock(file: Path) -> dict[str, str]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }
+
+
+def _forget_clock(pid: int) -> None:
+    """What libfaketime leaves behind of a process that was killed."""
+    for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):  # noqa: S108 - it is named by the library
+        path.unlink(missing_ok=True)
 
 
 def _begin_log(path: Path) -> None:
