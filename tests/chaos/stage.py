@@ -47,7 +47,7 @@ ROLES = {
     "embedded": ("run",),
 }
 # Seconds each way. A relay at some distance keeps the mailers at it for most of the time, so that they are hit at it.
-LATENCY = {"relay": 0.008, "database": 0.001}
+LATENCY = {"relay": 0.015, "database": 0.001}
 # File systems of their own, where root may mount some: they can be full. Of one embedded seed, and of all of PostgreSQL.
 SMALL_DISK, POSTGRES_DISK = "32m", "640m"
 SMALL_WAL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
@@ -67,7 +67,6 @@ class Ground:
         self.disk = self.folder / "postgres"
         self.small_disk = self._stack.enter_context(_own_disk(self.disk, POSTGRES_DISK))
         self.postgres, self.rabbitmq, self.postfix = Postgres(self.disk, SMALL_WAL), RabbitMQ(), Postfix()
-        _begin_log(self.postfix.folder / "mail.log")
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +136,7 @@ class Actor:
             self._process._child.wait(STOP_SECONDS)
         code = self._process.end(kill=True)
         self._watcher.join()
+        _forget_clock(self._process.pid)
         return code
 
     @property
@@ -156,6 +156,7 @@ class Actor:
                 if code != -signal.SIGKILL:
                     self.died.append(code)
             self._process.end(kill=True)
+            _forget_clock(self._process.pid)
             time.sleep(AGAIN_SECONDS)
             with self._lock:
                 if self._is_stopping():
@@ -202,6 +203,7 @@ class Stage:
         size = SMALL_DISK if self.column == "embedded" else None
         self.small_disk = self._stack.enter_context(_own_disk(self.data, size))
         self.ground.postfix.clear()
+        _begin_log(self.ground.postfix.folder / "mail.log")
         database = self._stack.enter_context(self._database())
         self.database = Database(database)
         self._stack.callback(self.database.close)
@@ -312,8 +314,14 @@ def _movable_clock(file: Path) -> dict[str, str]:
     }
 
 
+def _forget_clock(pid: int) -> None:
+    """What libfaketime leaves behind of a process that was killed."""
+    for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):  # noqa: S108 - it is named by the library
+        path.unlink(missing_ok=True)
+
+
 def _begin_log(path: Path) -> None:
-    """As a relay's log does, it reaches back to before the run: also to what a clock that is late takes for now."""
+    """Empty, as after many seeds it would be long; but it reaches back to what a clock that is late takes for now."""
     begin = datetime.now().astimezone() - LOG_REACHES_BACK  # noqa: TID251
     path.write_text(f"{begin:%b %e %H:%M:%S} relay postfix/postlog: the log begins\n")
 
