@@ -100,6 +100,10 @@ class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
         values: BindParameter[Any] = bindparam("texts", list(texts), type_=_Texts(), unique=True)
         super().__init__(column, values)
 
+    def self_group(self, against: Any = None) -> "among":
+        """It is a condition as it stands: SQLAlchemy would make it `... = 1`, for which SQLite has no index."""
+        return self
+
 
 @compiles(among)
 def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:

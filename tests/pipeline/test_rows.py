@@ -1,0 +1,47 @@
+"""Rows as plain objects: what was changed in them is written, whatever it holds, and nothing else is."""
+
+from datetime import UTC, datetime
+
+from pipeline.rows import Rows, among
+from pipeline.tables import Payment, Subscription
+from tests.river import River
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+BLANK = {"known": {}, "created_at": NOON}
+ODD = 'a\\"b{},\x00\n\u2028é'
+
+
+def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock(["I-2", "I-1", "I-2"], BLANK)
+        assert list(rows) == ["I-1", "I-2"]
+        rows["I-1"].known, rows["I-1"].person, rows["I-1"].paid_through = {"custom": ["x", ODD]}, b"\x00\xff", NOON
+        rows.write()
+    one, two = sorted(river.rows(Subscription), key=lambda row: row.id)
+    assert (one.known, one.person, one.paid_through) == ({"custom": ["x", ODD]}, b"\x00\xff", NOON)
+    assert (two.known, two.person, two.created_at) == ({}, None, NOON)
+
+
+def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock(["I-1", "I-2"], BLANK)
+        rows["I-2"].status = "ACTIVE"
+        rows.write()
+        rows["I-2"].status = None
+        rows.write()
+    assert [row.status for row in river.rows(Subscription)] == [None, None]
+
+
+def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> None:
+    odd = ODD.replace("\x00", "")
+    with river.database.transaction() as session:
+        rows = Rows(session, Payment)
+        rows.add(Payment(id=odd, known={}, refunded=0, subscription_id="I-1"))
+        rows.write()
+        again = Rows(session, Payment)
+        again.read(among(Payment.id, ["other", odd, "", "NULL"]))
+        assert list(again) == [odd]
+        again.read(among(Payment.subscription_id, []))
+        assert list(again) == [odd]
