@@ -74,6 +74,7 @@ class Peer:
     def web(self) -> Iterator[Leashed]:
         """uvicorn with uvloop and httptools, one process, as for us; it listens inside `with`."""
         words: list[str | int] = ["--host", "127.0.0.1", "--port", self.port, "--loop", "uvloop", "--http", "httptools"]
+        words += ["--timeout-keep-alive", 300]  # the load's connections rest until all is handled
         with self._running("uvicorn", "benchmarks.peers.app:app", *words, "--no-access-log") as process:
             process.wait_until(lambda: answers(self.port))
             yield process
