@@ -28,6 +28,7 @@ OPTIONAL = {
     "renewal_reminder": ["amount"],
     "account_deletion_scheduled": ["cancel"],
     "account_deleted": ["kept_until"],
+    "policy_changed": [],
     "product_news": [],
     "privacy_request_received": [],
     "data_export_ready": [],
