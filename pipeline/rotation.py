@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.database import Database, wait_for_writers
 from pipeline.keys import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
-from pipeline.tables import Erasure, Key
+from pipeline.tables import Erasure, Key, Request
 
 BATCH = 500  # keys wrapped anew in one transaction
 GRACE_SECONDS = 2.0  # for who has read a wrapped key a moment ago and is about to open it
@@ -75,7 +75,7 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
         return 0
     result = session.execute(
         update(Erasure)
-        .where(Erasure.complete_at.is_(None), Erasure.master_id != master.id)
+        .where(Erasure.complete_at.is_(None), Erasure.master_id != master.id, Erasure.id.not_in(_under_way()))
         .values(complete_at=now)
         .returning(Erasure.id)
         .execution_options(synchronize_session=False)
@@ -85,7 +85,13 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
 
 def is_owed(session: Session) -> bool:
     """Whether an erasure waits for the master key to be replaced."""
-    return session.execute(select(Erasure.id).where(Erasure.complete_at.is_(None)).limit(1)).first() is not None
+    waiting = select(Erasure.id).where(Erasure.complete_at.is_(None), Erasure.id.not_in(_under_way()))
+    return session.execute(waiting.limit(1)).first() is not None
+
+
+def _under_way() -> Select[str]:
+    """Erasures whose confirmation is still to be sent: its key lives on until then, so they have their end before them."""
+    return select(Request.id).where(Request.state == "running")
 
 
 @contextlib.contextmanager

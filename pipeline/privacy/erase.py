@@ -213,7 +213,8 @@ def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str
         label = confirmation_label(request_id)
         if label in erasure.labels and _is_on_its_way(session, label, now):
             return 0
-        keyring.destroy([label])
+        if keyring.destroy([label]):  # wrapped by the present master key, which has to go now
+            erasure.master_id, erasure.complete_at = keyring.master_id, None
         sent = session.execute(select(Mail).where(Mail.label == label)).scalar_one_or_none()
         if sent:
             _forget(sent)

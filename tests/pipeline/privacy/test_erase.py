@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from handlers import HANDLERS
-from pipeline import accounts
+from pipeline import accounts, rotation
 from pipeline.keys import Keyring
 from pipeline.privacy import erase, links, requests
 from pipeline.privacy.erase import Outside, TooLate
@@ -288,6 +288,20 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
     assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.reply) == ("sent", None, None, None, None)
     assert [row.wrapped for row in river.rows(Key) if row.label == mail.label] == [None]
     assert mail.label in river.rows(Erasure)[0].labels
+
+
+def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
+    asked = schedule(river, meet_alice(river))
+    river.clock.advance(erase.WAIT)
+    run(river, Outside(PayPal()))
+    path = river.folder / "keys" / "master.key"
+    assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 0
+    with river.database.reading() as session:
+        assert not rotation.is_owed(session)
+    confirm(river, asked)
+    run(river, Outside(PayPal()))
+    assert river.rows(Erasure)[0].complete_at is None
+    assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 1
 
 
 def test_an_address_is_not_kept_for_a_confirmation_that_cannot_be_sent(river: River) -> None:
