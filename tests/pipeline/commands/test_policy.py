@@ -244,4 +244,6 @@ def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, dat
     found = {row["clause"]: row for row in smt("policy", "check", "--json").json}
     assert {id: row["figure"] for id, row in found.items() if row["verdict"] == "broken"} == {}
     assert found["3.account"]["figure"].startswith("0 of 6 accounts overdue, last sweep 20")
-    assert not found["6.delete"]["figure"].startswith("0 "), "nobody's two years ended in the demo: choose more subscribers"
+    assert not found["6.delete"]["figure"].startswith("0 "), (
+        "nobody's two years ended in the demo: choose more subscribers"
+    )
