@@ -34,6 +34,8 @@ def life() -> Iterator[Lives]:
     """A life by hand: its promises are looked at when it is at rest, at the end."""
     made = Lives()
     made.first_life(seed=3)
+    made.life(seed=1)
+    made.life(seed=2)
     yield made
     made.promises_hold()
     made.teardown()
@@ -57,8 +59,8 @@ def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, rol
         for after in range(3):
             if role is None:
                 lives.store(kind, after)
-            if lives.to_tell:
-                lives.tell(which=[0, 1], keep=False, works=role is Role.mail)
+            assert lives.to_tell
+            lives.tell(which=[0, 1], keep=False, works=role is Role.mail)
             if role is not None:
                 lives.store(kind, after)
                 lives.roles([role])
