@@ -335,7 +335,8 @@ def _said(error: Exception) -> str:
 def _stuffed(data: bytes) -> bytes:
     """For the wire: a dot at the beginning of a line doubled, the final dot added (RFC 5321 section 4.5.2)."""
     data = data if data.endswith(b"\r\n") else data + b"\r\n"
-    return _LEADING_DOT.sub(b"..", data) + b".\r\n"
+    stuffed = data.replace(b"\r\n.", b"\r\n..")  # line ends are CRLF: `_Letter.of` has seen to it
+    return (b"." if data.startswith(b".") else b"") + stuffed + b".\r\n"
 
 
 def _xtext(text: str) -> str:
@@ -343,5 +344,4 @@ def _xtext(text: str) -> str:
     return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{o:02X}" for o in c.encode()) for c in text)
 
 
-_LEADING_DOT = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^\s<>()\"',;:]+@[^\s<>()\"',;:]+")
