@@ -61,7 +61,8 @@ def test_no_sentence_is_without_a_clause_but_two_that_promise_nothing() -> None:
     assert all(line.plain for line, rest in zip(lines, rests, strict=True) if rest)
 
 
-def test_all_of_the_policy_holds_in_a_healthy_world(world: World) -> None:
+def test_all_of_the_policy_holds_in_a_healthy_world(river: River, clock: MovableClock) -> None:
+    world = peopled(river, clock)
     results = world.look(run)
     assert {each.clause.id: each.figure for each in results if each.verdict == "broken"} == {}
     assert {each.clause.id for each in results if each.verdict == "not_applicable"} == ABSENT
