@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy.event import listen, remove
 
 from pipeline import inbox, outbox, scheduler
-from pipeline.broker import Broker
 from pipeline.scheduler import Scheduler
 from pipeline.subscription import Reminders
+from pipeline.sweep import QUIET_SECONDS, Sweep
 from pipeline.tables import Base
 from tests.river import River
 from tests.samples import sample
@@ -44,12 +44,10 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
 
 def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> None:
     Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-    jobs = Scheduler(
-        river.database, river.master, river.clock, Broker("memory://").publisher(),
-        reminders=Reminders(), may_read=True, operator="",
-    )  # fmt: skip
+    jobs = Scheduler(river.database, river.master, river.clock, reminders=Reminders(), may_read=True, operator="")
+    sweep = Sweep(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
     with _plans(river) as plans:
-        jobs.publish_overdue()
+        sweep.once()
         jobs.free_claims()
         jobs.remind()
         with river.database.transaction() as session:
