@@ -114,7 +114,7 @@ def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(among, "sqlite")
 def _among_json(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({texts}))"  # noqa: S608
+    return f"{column} IN (SELECT value FROM json_each({texts}))"  # noqa: S608 # nosec B608 - names of our own tables
 
 
 def insert_new(
@@ -183,14 +183,14 @@ def _hexadecimal(value: object) -> str:
 
 @lru_cache
 def _insert(table: Table, names: tuple[str, ...], ending: str) -> TextClause:
-    return text(f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}')  # noqa: S608
+    return text(f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}')  # noqa: S608 # nosec B608 - names of our own tables
 
 
 @lru_cache
 def _update(table: Table, names: tuple[str, ...]) -> TextClause:
     values = ", ".join(f"{name} = new.{name}" for name in names if name != "id")
     found = f"({_unpacked(table, names)}) AS new"
-    return text(f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE old.id = new.id')  # noqa: S608
+    return text(f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE old.id = new.id')  # noqa: S608 # nosec B608 - names of our own tables
 
 
 def _unpacked(table: Table, names: Sequence[str]) -> str:
@@ -198,7 +198,7 @@ def _unpacked(table: Table, names: Sequence[str]) -> str:
     values = (f"CAST({name} AS json) AS {name}" if _is_document(table, name) else name for name in names)
     types = ("text" if _is_document(table, name) else table.c[name].type.compile(dialect) for name in names)
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
-    return f"SELECT {', '.join(values)} FROM json_to_recordset(CAST(:rows AS json)) AS row({columns})"  # noqa: S608
+    return f"SELECT {', '.join(values)} FROM json_to_recordset(CAST(:rows AS json)) AS row({columns})"  # noqa: S608 # nosec B608 - names of our own tables
 
 
 def _is_document(table: Table, name: str) -> bool:
