@@ -7,6 +7,7 @@ workers can never wait for each other in a circle.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -115,16 +116,6 @@ class Books:
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
 
-    def has_address(self, row: Subscription) -> bool:
-        """Whether there is somewhere to send this subscription's mail: by PayPal's word or the customer's own.
-
-        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
-        """
-        if register.value(self.person(row.id), "email") is not None:
-            return True
-        told = select(Customer.email_hash).where(Customer.id == row.customer_id).with_for_update(read=True)
-        return self._session.execute(told).scalar_one_or_none() is not None
-
     def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
         known = register.merge(self.person(subscription_id), at, values)
@@ -149,7 +140,7 @@ class Books:
             rows.write()
         insert(self._session, Change, [{name: getattr(row, name) for name in TOLD} for row in self._changes])
         reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
-        return outbox.add(self._session, self._keyring, self._owed, self.now) + self._release_mail()
+        return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
 
     # -- loading
 
@@ -242,6 +233,26 @@ class Books:
             .values(erased_at=None, created_at=self.now, service=True)
             .execution_options(synchronize_session=False)
         )
+
+    def _addressed(self) -> list[outbox.Owed]:
+        """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
+
+        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
+        """
+        named = {mail.subscription_id for mail in self._owed if mail.subscription_id}
+        rows = [self._subscriptions[id] for id in named]
+        unsure = {row.id: row.customer_id for row in rows if row.email_hash is None}
+        if not unsure:
+            return self._owed
+        told = self._told_addresses({customer for customer in unsure.values() if customer})
+        lost = {id for id, customer in unsure.items() if customer not in told}
+        return [replace(mail, has_address=False) if mail.subscription_id in lost else mail for mail in self._owed]
+
+    def _told_addresses(self, customers: set[str]) -> set[str]:
+        """Those of these customers who have told us an address."""
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(among(CUSTOMER.c.id, sorted(customers)))
+        found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))
+        return {row.id for row in found if row.email_hash is not None}
 
     def _release_mail(self) -> list[str]:
         """Mails that waited for an address are due now that one is known."""

@@ -67,6 +67,8 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """A session to look only: it holds no writer back and is rolled back at the end."""
         with _translated(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
+            if not self.is_sqlite:
+                session.execute(text("SET LOCAL enable_seqscan = on"))
             yield session
 
     def close(self) -> None:
@@ -202,6 +204,11 @@ def _first_line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
+# PostgreSQL keeps the plan of a statement that comes again. One made while a table was small reads it from end to end, and
+# does so until the statistics are renewed, minutes after the table has grown. What changes things finds its rows by index.
+_BY_INDEX = "-c enable_seqscan=off -c jit=off"
+
+
 def _postgresql(url: str) -> Engine:
     return create_engine(
         url,
@@ -221,7 +228,7 @@ def _noticed_soon(url: str) -> dict[str, object]:
     https://www.postgresql.org/docs/15/libpq-connect.html, .../runtime-config-connection.html
     """
     ours = (
-        "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
+        f"{_BY_INDEX} -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
         "-c tcp_user_timeout=25000 -c idle_in_transaction_session_timeout=120000"
     )
     given = make_url(url).query.get("options", "")  # what the URL says comes last, and wins
