@@ -7,6 +7,7 @@ workers can never wait for each other in a circle.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from pipeline.tables import Change, Customer, Mail, Payment, Plan, Refund, Subsc
 if TYPE_CHECKING:
     from pipeline.subscription import Reminders
 
-TOLD = ("subscription_id", "at", "old", "new", "reason", "event_id")  # of a change
 CUSTOMER = Customer.__table__
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
 
@@ -40,7 +40,7 @@ class Books:
         self._changed_people: set[str] = set()
         self._owed: list[outbox.Owed] = []
         self._reads: list[reads.Wanted] = []
-        self._changes: list[Change] = []
+        self._changes: list[dict[str, Any]] = []
         self._refunds, self._payments = Rows(session, Refund), Rows(session, Payment)
         self._plans, self._subscriptions = Rows(session, Plan), Rows(session, Subscription)
         self._load([event.facts for event in events])
@@ -104,8 +104,9 @@ class Books:
     def add_refund(self, row: Refund) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
-    def add_change(self, row: Change) -> None:
-        self._changes.append(row)
+    def add_change(self, **told: Any) -> None:
+        """A move of a status: the columns of `Change`, less its id."""
+        self._changes.append(told)
 
     def person(self, subscription_id: str) -> Mapping[str, Any]:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
@@ -114,16 +115,6 @@ class Books:
             known = seal.open_json("subscription.person", row.person) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
-
-    def has_address(self, row: Subscription) -> bool:
-        """Whether there is somewhere to send this subscription's mail: by PayPal's word or the customer's own.
-
-        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
-        """
-        if register.value(self.person(row.id), "email") is not None:
-            return True
-        told = select(Customer.email_hash).where(Customer.id == row.customer_id).with_for_update(read=True)
-        return self._session.execute(told).scalar_one_or_none() is not None
 
     def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
@@ -147,9 +138,9 @@ class Books:
         self._add_customers()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
-        insert(self._session, Change, [{name: getattr(row, name) for name in TOLD} for row in self._changes])
+        insert(self._session, Change, self._changes)
         reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
-        return outbox.add(self._session, self._keyring, self._owed, self.now) + self._release_mail()
+        return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
 
     # -- loading
 
@@ -226,7 +217,7 @@ class Books:
         """Those that have a row, and when they were erased."""
         asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(among(CUSTOMER.c.id, ids))
         found = self._session.connection().execute(asked)
-        return {row.id: row.erased_at for row in found}
+        return {row.id: row.erased_at for row in found.all()}
 
     def _began_after(self, customer_id: str, moment: datetime) -> bool:
         theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
@@ -242,6 +233,26 @@ class Books:
             .values(erased_at=None, created_at=self.now, service=True)
             .execution_options(synchronize_session=False)
         )
+
+    def _addressed(self) -> list[outbox.Owed]:
+        """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
+
+        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
+        """
+        named = {mail.subscription_id for mail in self._owed if mail.subscription_id}
+        rows = [self._subscriptions[id] for id in named]
+        unsure = {row.id: row.customer_id for row in rows if row.email_hash is None}
+        if not unsure:
+            return self._owed
+        told = self._told_addresses({customer for customer in unsure.values() if customer})
+        lost = {id for id, customer in unsure.items() if customer not in told}
+        return [replace(mail, has_address=False) if mail.subscription_id in lost else mail for mail in self._owed]
+
+    def _told_addresses(self, customers: set[str]) -> set[str]:
+        """Those of these customers who have told us an address."""
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(among(CUSTOMER.c.id, sorted(customers)))
+        found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))
+        return {row.id for row in found.all() if row.email_hash is not None}
 
     def _release_mail(self) -> list[str]:
         """Mails that waited for an address are due now that one is known."""

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ class Utc(TypeDecorator[datetime]):
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        # Connections to PostgreSQL speak UTC: there is nothing to do for each of many values.
+        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or value.tzinfo is UTC:
-            return value
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return None if value is None else value.replace(tzinfo=UTC)
 
 
 class Database:
@@ -67,6 +69,8 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """A session to look only: it holds no writer back and is rolled back at the end."""
         with _translated(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
+            if not self.is_sqlite:
+                session.execute(text("SET LOCAL enable_seqscan = on"))
             yield session
 
     def close(self) -> None:
@@ -202,6 +206,11 @@ def _first_line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
+# PostgreSQL keeps the plan of a statement that comes again. One made while a table was small reads it from end to end, and
+# does so until the statistics are renewed, minutes after the table has grown. What changes things finds its rows by index.
+_BY_INDEX = "-c enable_seqscan=off -c jit=off"
+
+
 def _postgresql(url: str) -> Engine:
     return create_engine(
         url,
@@ -221,16 +230,16 @@ def _noticed_soon(url: str) -> dict[str, object]:
     https://www.postgresql.org/docs/15/libpq-connect.html, .../runtime-config-connection.html
     """
     ours = (
-        "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
+        f"{_BY_INDEX} -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
         "-c tcp_user_timeout=25000 -c idle_in_transaction_session_timeout=120000"
     )
-    given = make_url(url).query.get("options", "")  # what the URL says comes last, and wins
+    given = make_url(url).query.get("options", "")  # what the URL says comes after ours, and wins
     return {
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 25_000,
-        "options": " ".join([ours, *((given,) if isinstance(given, str) else given)]).strip(),
+        "options": " ".join([ours, *((given,) if isinstance(given, str) else given), "-c TimeZone=UTC"]),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Table, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import event as words
@@ -27,7 +27,7 @@ GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over
 LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
 
 # The sealed body is for people who look; handlers live on facts and person.
-EVENT = Event.__table__
+EVENT = cast(Table, Event.__table__)
 READ = [column for column in EVENT.c if column.name != "body"]
 
 
@@ -98,12 +98,8 @@ def open_event(row: Event, keyring: Keyring) -> words.Event:
 def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:
     """Mark these events done, in the transaction of their effects."""
     if ids:
-        session.execute(
-            update(Event)
-            .where(among(Event.id, ids))
-            .values(state=state, done_at=now, due_at=None, reason=reason)
-            .execution_options(synchronize_session=False)
-        )
+        done = update(EVENT).where(among(EVENT.c.id, ids))
+        session.connection().execute(done.values(state=state, done_at=now, due_at=None, reason=reason))
 
 
 def postpone(session: Session, event_id: str, due_at: datetime, reason: str, *, failed: bool) -> None:

@@ -109,7 +109,7 @@ def _owe(
     books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], at: datetime,
     overtaken: str | None = None,
 ) -> None:  # fmt: skip
-    books.owe(outbox.Owed(kind, key, row.id, facts, books.has_address(row), overtaken or _too_old(books, at)))
+    books.owe(outbox.Owed(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
 
 
 def _told_at(event: Event, at: datetime) -> datetime:

@@ -11,14 +11,12 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from sqlalchemy import (
-    ARRAY,
     JSON,
     BindParameter,
     Boolean,
     ColumnElement,
     CursorResult,
     Dialect,
-    String,
     Table,
     TextClause,
     bindparam,
@@ -31,7 +29,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import UserDefinedType
 
 Row = TypeVar("Row", bound=DeclarativeBase)
 
@@ -67,27 +65,41 @@ class Rows(dict[str, Row]):
     def write(self) -> None:
         """Put in what is new, then change what was changed, each in the order of its ids."""
         now = {id: self._values(self[id]) for id in sorted(self)}
-        named = {id: dict(zip(self._names, values, strict=True)) for id, values in now.items()}
-        insert(self._session, self._class, [named[id] for id in now if id not in self._read])
+        insert(self._session, self._class, [self._named(now[id]) for id in now if id not in self._read])
         changed = [id for id, values in now.items() if id in self._read and values != self._read[id]]
-        rewrite(self._session, self._class, [named[id] for id in changed])
+        rewrite(self._session, self._class, [self._named(now[id]) for id in changed])
         self._read = now
 
+    def _named(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self._names, values, strict=True))
+
     def _take(self, statement: Any) -> None:
+        place = self._names.index("id")
         for values in self._session.connection().execute(statement).all():
-            row = SimpleNamespace(**dict(zip(self._names, values, strict=True)))
-            self._read[row.id] = tuple(values)
-            self[row.id] = cast(Row, row)
+            id = values[place]
+            self._read[id] = tuple(values)
+            self[id] = cast("Row", SimpleNamespace(**self._named(values)))
 
 
-class _Texts(TypeDecorator[list[str]]):
-    """A list of texts as one parameter: an array, or JSON on SQLite."""
+class _Texts(UserDefinedType[list[str]]):
+    """A list of texts as one text: PostgreSQL's own way to write an array (psycopg's is slow), or JSON on SQLite.
 
-    impl = JSON
+    https://www.postgresql.org/docs/15/arrays.html#ARRAYS-IO
+    """
+
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(JSON() if dialect.name == "sqlite" else ARRAY(String()))
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return _as_json if dialect.name == "sqlite" else _as_array
+
+
+def _as_json(texts: list[str]) -> str:
+    return orjson.dumps(texts).decode()
+
+
+def _as_array(texts: list[str]) -> str:
+    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
 class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
@@ -108,7 +120,7 @@ class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
 @compiles(among)
 def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} = ANY ({texts})"
+    return f"{column} = ANY (CAST({texts} AS text[]))"
 
 
 @compiles(among, "sqlite")
@@ -130,9 +142,9 @@ def insert_new(
     if _is_sqlite(session):
         plain = _of(table)  # the mapped class would cost each row as much again
         statement = sqlite.insert(plain).on_conflict_do_nothing().returning(plain.c[returning.key])
-        return list(session.execute(statement, rows).scalars())
+        return list(session.connection().execute(statement, rows).scalars().all())
     ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
-    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars())
+    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars().all())
 
 
 def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from pipeline.books import Books
 from pipeline.clock import read_time
 from pipeline.event import Event
 from pipeline.money import Money
-from pipeline.tables import Change, Payment, Plan, Subscription
+from pipeline.tables import Payment, Plan, Subscription
 
 # From a status to those it may move to. A move may skip what we were never told of.
 MOVES: dict[str | None, frozenset[str]] = {
@@ -179,7 +179,7 @@ def _move(books: Books, row: Subscription, event: Event) -> Move | None:
     if status not in MOVES[old]:
         raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
     reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
-    books.add_change(Change(subscription_id=row.id, at=at, old=old, new=status, reason=reason[:100], event_id=event.id))
+    books.add_change(subscription_id=row.id, at=at, old=old, new=status, reason=reason[:100], event_id=event.id)
     return Move(old, status)
 
 

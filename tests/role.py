@@ -15,7 +15,6 @@ from pipeline.commands import roles
 from pipeline.commands.parts import Parts
 from pipeline.event import Event, Handler
 from pipeline.settings import load
-from pipeline.tables import Change
 from tests.leash import Leashed
 
 ROOT = Path(__file__).parents[1]
@@ -25,9 +24,8 @@ COUNTED = "TEST.COUNTED"
 def count(event: Event, books: Books) -> None:
     """Each time it is handled leaves a row: nothing here is idempotent but the inbox."""
     time.sleep(0.002)
-    books.add_change(
-        Change(subscription_id="I-COUNTED", at=books.now, old=None, new="ACTIVE", reason=event.type, event_id=event.id)
-    )
+    told = {"old": None, "new": "ACTIVE", "reason": event.type, "event_id": event.id}
+    books.add_change(subscription_id="I-COUNTED", at=books.now, **told)
 
 
 EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}

@@ -230,6 +230,14 @@ def test_a_way_to_postgresql_that_goes_silent_is_noticed_by_both_ends(postgres_u
     database.close()
 
 
+def test_a_plan_of_postgresql_is_made_for_the_day_the_table_is_full(stream: River) -> None:
+    looked = text("EXPLAIN SELECT * FROM customer WHERE id = ANY (ARRAY['ada', 'bob'])")
+    with stream.database.transaction() as session:
+        assert "Seq Scan" not in "\n".join(session.execute(looked).scalars())
+    with stream.database.reading() as session:  # a report may read all there is
+        assert session.execute(text("SHOW enable_seqscan")).scalar_one() == "on"
+
+
 def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
     with Postgres() as server:
         river = River(server.url, data_dir, clock)

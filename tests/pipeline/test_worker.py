@@ -33,8 +33,7 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 def leave_a_row(event: Event, books: Books) -> None:
     """An effect that shows when it happens twice."""
-    change = Change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
-    books.add_change(change)
+    books.add_change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
 
 
 def raising(error: Exception) -> Handler:
