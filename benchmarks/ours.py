@@ -46,6 +46,7 @@ class Home:
 
     def moved_to(self, folder: Path, database: str, smtp: str = "") -> "Home":
         """The same installation with another database, a copy of this one's, and perhaps a relay."""
+        folder.mkdir(mode=0o700)  # ours alone, or no role starts
         shutil.copytree(self.folder / "keys", folder / "keys")
         shutil.copytree(self.folder / "certificates", folder / "certificates")
         return Home(folder, database=database, broker=self._variables["SMT_BROKER_URL"], smtp=smtp)

@@ -105,6 +105,7 @@ def test_whatever_stands_in_any_place_no_handler_fails_on_it(shore: Shore, kind:
 def test_workers_side_by_side_come_to_the_same_rows(kept_database: str, data_dir: Path) -> None:
     """Lives that share plans and customers, all told to two workers at once, each in its own order."""
     shore = Shore(data_dir, kept_database)
+    shore.river.empty()  # of whatever the test before left
     try:
         for number in range(ROUNDS):
             events = [*life(7 * number), *odd(7 * number + 1), *life(7 * number + 2)]

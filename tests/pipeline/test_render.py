@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.message import clean_name, strip_controls
+from pipeline.purposes import MAILS
 from pipeline.render import Rendered, RenderError, Templates, Vendor, default_folder
 
 VENDOR = Vendor(
@@ -62,16 +63,8 @@ def test_the_first_line_a_reader_sees_is_the_news() -> None:
 
 
 def test_every_folder_with_a_subject_is_a_mail_and_the_base_is_none() -> None:
-    assert SHIPPED.kinds == (
-        "account_setup",
-        "event_parked",
-        "payment_failed",
-        "receipt",
-        "refund_receipt",
-        "renewal_reminder",
-        "subscription_cancelled",
-        "subscription_suspended",
-    )
+    assert set(SHIPPED.kinds) == set(MAILS)
+    assert list(SHIPPED.kinds) == sorted(SHIPPED.kinds)
 
 
 def test_a_missing_fact_is_named_with_its_mail() -> None:
@@ -81,7 +74,7 @@ def test_a_missing_fact_is_named_with_its_mail() -> None:
 
 
 def test_an_unknown_mail_is_refused_with_those_there_are() -> None:
-    with pytest.raises(RenderError, match="there is no mail 'newsletter'; there are: account_setup"):
+    with pytest.raises(RenderError, match=r"there is no mail 'newsletter'; there are: .*account_setup, "):
         SHIPPED.render("newsletter", {})
 
 
