@@ -77,20 +77,19 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
     """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered.
 
-    Of a stranger it is the last that is noted, too: the operator has three of their letters to look after already.
+    Every request is noted; the operator is told at once of three of a stranger's a day, of the rest when they wait.
     """
     answer = _few_today(session, label, now)
     if filed.asked is None:
         if answer:
             outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
         return
-    if not filed.customer_id and not _few_today(session, label, now, "privacy"):
-        return
     details = {"letter": filed.id, "sender": read.sender, "subject": read.subject}
     row = requests.open_(session, keyring, filed.asked, filed.customer_id, "mail", now, details=details)
     if filed.asked == "opt_out" and filed.customer_id:
         _spare(session, keyring, row, read.sender, now)
-    mails = [requests.reminder(row, 0)] if answer or row.done_at is None else []
+    is_new = answer if row.done_at else filed.customer_id or _few_today(session, label, now, "privacy")
+    mails = [requests.reminder(row, 0)] if is_new else []
     if answer:
         mails.append(requests.receipt(row, page=page, to=None if filed.customer_id else read.sender))
     outbox.add(session, keyring, mails, now)

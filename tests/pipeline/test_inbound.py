@@ -152,6 +152,8 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
         written = sender if number % 2 else sender.upper()
         took(river, mail(f"{text}, number {number}", sender=written))
     assert len(owed(river)) <= 2 * inbound.ANSWERED
+    if sender.startswith("stranger"):
+        assert river.count(Request) == 10  # each is noted all the same
 
 
 def test_a_strangers_wish_after_questions_is_still_put_to_the_operator(river: River) -> None:
