@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, or_, select, union, update
+from sqlalchemy import ColumnElement, exists, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, register
@@ -118,17 +118,17 @@ def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict
 
 
 def find(session: Session, keyring: Keyring, email: str) -> list[str]:
-    """Customers with this address, by their own word or PayPal's; the newest first. Erased ones are not found.
+    """Customers with this address, by their own word or PayPal's; who has subscribed first, then the newest.
 
-    An address of PayPal's that was corrected finds nobody: it may be somebody else's.
+    Anyone can sign up with another's address, but PayPal approves no subscription for that: such accounts come last.
+    Erased ones are not found. An address of PayPal's that was corrected finds nobody: it may be somebody else's.
     """
     digest = email_hash(keyring, email)
     theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
     named = or_(Customer.email_hash == digest, Customer.id.in_(theirs))
-    newest = (
-        select(Customer).where(named, Customer.erased_at.is_(None)).order_by(Customer.created_at.desc(), Customer.id)
-    )
-    rows = session.execute(newest).scalars()
+    subscribed = exists().where(Subscription.customer_id == Customer.id, Subscription.status != "APPROVAL_PENDING")
+    found = select(Customer).where(named, Customer.erased_at.is_(None))
+    rows = session.execute(found.order_by(subscribed.desc(), Customer.created_at.desc(), Customer.id)).scalars()
     return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
 
 

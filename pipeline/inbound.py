@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import structlog
@@ -50,7 +51,7 @@ def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: st
     read = letter.read(raw)
     owners = accounts.find(session, keyring, read.sender) if read.sender else []
     customer_id = owners[0] if owners else None
-    label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{read.sender or read.id}').hex()[:40]}"
+    label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(read.sender or read.id).lower()}').hex()[:40]}"
     kind = "automatic" if read.automatic else "privacy" if read.asks else "support"
     filed = Filed(read.id, kind, read.asks, customer_id, known=False)
     if not _store(session, keyring, filed, label, raw, now):
@@ -74,7 +75,10 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
 
 
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
-    """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered."""
+    """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered.
+
+    Every request is noted; the operator is told at once of three of a stranger's a day, of the rest when they wait.
+    """
     answer = _few_today(session, label, now)
     if filed.asked is None:
         if answer:
@@ -83,21 +87,24 @@ def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label:
     details = {"letter": filed.id, "sender": read.sender, "subject": read.subject}
     row = requests.open_(session, keyring, filed.asked, filed.customer_id, "mail", now, details=details)
     if filed.asked == "opt_out" and filed.customer_id:
-        _spare(session, row, filed.customer_id, now)
-    mails = [requests.reminder(row, 0)]
+        _spare(session, keyring, row, read.sender, now)
+    is_new = answer if row.done_at else filed.customer_id or _few_today(session, label, now, "privacy")
+    mails = [requests.reminder(row, 0)] if is_new else []
     if answer:
         mails.append(requests.receipt(row, page=page, to=None if filed.customer_id else read.sender))
     outbox.add(session, keyring, mails, now)
 
 
-def _spare(session: Session, row: Request, customer_id: str, now: datetime) -> None:
-    for kind in OPTIONAL:
+def _spare(session: Session, keyring: Keyring, row: Request, sender: str, now: datetime) -> None:
+    """Of every account with this address: whose mail it was that they want no more, they did not say."""
+    for customer_id, kind in product(accounts.find(session, keyring, sender), OPTIONAL):
         accounts.consent(session, customer_id, kind, given=False, source="mail", text_version="mail", now=now)
     requests.settle(session, row.id, "done", now)
 
 
-def _few_today(session: Session, label: str, now: datetime) -> bool:
+def _few_today(session: Session, label: str, now: datetime, kind: str | None = None) -> bool:
     today = select(func.count()).where(Letter.label == label, Letter.received_at > now - DAY)
+    today = today.where(Letter.kind == kind) if kind else today
     return session.execute(today).scalar_one() <= ANSWERED
 
 

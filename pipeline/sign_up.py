@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from pipeline import accounts
 from pipeline.accounts import BadField, Person
-from pipeline.clock import Clock
+from pipeline.clock import Clock, write_time
 from pipeline.database import Database
 from pipeline.keys import INDEX, Keyring, MasterKey
 from pipeline.privacy import knocks, links
 from pipeline.rows import insert_new
-from pipeline.tables import Link
+from pipeline.tables import Customer, Link
 
 FIELDS = ("name", "email", "company", "phone", "plan", "adult", "news")
 TEXTS = "2026-11"  # the version of what is agreed to on our pages: the sentence below, and the news
@@ -80,7 +80,7 @@ class Desk:
         """
         with self.database.transaction() as session:
             keyring = Keyring(self.master, session, self.clock.now())
-            custom = _custom(keyring, asked, token)
+            custom = _custom(session, keyring, asked, token)
             approve = self._remembered(session, keyring, custom)
             if approve is None:
                 self._keep(session, keyring, asked, custom, line)
@@ -148,7 +148,14 @@ def is_ticked(value: str) -> bool:
     return value.lower() in ("yes", "true", "on")
 
 
-def _custom(keyring: Keyring, asked: Asked, token: str) -> str:
-    """What PayPal is told as custom_id: the same for the same form, and another if a word of it is another."""
+def _custom(session: Session, keyring: Keyring, asked: Asked, token: str) -> str:
+    """What PayPal is told as custom_id: the same for the same form, and another if a word of it is another.
+
+    A form that is sent once more after its account was erased is a new one.
+    """
     form = "\0".join((token, *astuple(asked.person), asked.plan, str(asked.news)))
-    return keyring.digest(INDEX, f"sign up:{form}").hex()[:32]
+    custom = keyring.digest(INDEX, f"sign up:{form}").hex()[:32]
+    row = session.get(Customer, accounts.customer_id(keyring, custom))
+    if row is None or row.erased_at is None:
+        return custom
+    return _custom(session, keyring, asked, f"{token} after {write_time(row.erased_at)}")

@@ -94,6 +94,7 @@ def correct(
     """
     from pipeline import accounts
     from pipeline.keys import Keyring
+    from pipeline.privacy import links
 
     call = of(context)
     value = _given(f"right {field}")
@@ -103,6 +104,8 @@ def correct(
         keyring = Keyring(call.master, session, now)
         try:
             old = accounts.correct(session, keyring, id, field, value, now)
+            if field == "email":
+                links.end_sessions(session, id, now)
         except (accounts.NoSuchCustomer, accounts.BadField) as error:
             raise Wrong(str(error)) from error
         changed = old != accounts.person(session, keyring, id).get(field)

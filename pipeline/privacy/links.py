@@ -26,6 +26,7 @@ PATHS: dict[Purpose, str] = {
     "cancel_erase": "/account/keep/",
 }
 MINUTES = 30
+ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email")
 SECRET_BYTES = 32
 
 
@@ -71,10 +72,13 @@ def use(session: Session, secret: str, now: datetime, purpose: Purpose | None = 
 
 
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
-    """Sign the customer out everywhere, as when their address has changed."""
+    """Sign the customer out everywhere, as when their address has changed; what the old mailbox holds opens nothing.
+
+    It may still keep the account from being erased, as it did before.
+    """
     session.execute(
         update(Link)
-        .where(Link.customer_id == customer_id, Link.purpose.in_(("session", "account")), Link.used_at.is_(None))
+        .where(Link.customer_id == customer_id, Link.purpose.in_(ENDED), Link.used_at.is_(None))
         .values(used_at=now)
         .execution_options(synchronize_session=False)
     )

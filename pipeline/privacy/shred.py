@@ -22,6 +22,7 @@ from pipeline.tables import (
     Customer,
     Erasure,
     Event,
+    Key,
     Letter,
     Link,
     Mail,
@@ -192,18 +193,30 @@ def _references(session: Session, rows: Sequence[Subscription]) -> list[str]:
 
 
 def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, Any]]) -> int:
-    """Erase once more whom a restored database brought back, from `told` of their erasures. How many were not there."""
+    """Erase once more whom a restored database brought back, from `told` of their erasures. How many were not there.
+
+    The keys come from a file of their own, which may be older than an erasure that the database knows of.
+    """
     known = set(session.execute(select(Erasure.id)).scalars())
-    missing = [row for row in erasures if row["id"] not in known]  # the copy is older than these
-    for row in missing:
-        keyring.destroy(row["labels"])
+    for row in erasures:
         at = read_time(row["at"]) or keyring.now
+        if row["id"] in known:
+            keyring.destroy(_older(session, row["labels"], at))
+            continue
+        keyring.destroy(row["labels"])
         reduce(session, Person.erased(session, row["customer_id"], row["labels"]), at)
         # Of what master key the restored keys are is known no more: the present one has to go, too.
         new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
         session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
     session.flush()
-    return len(missing)
+    return len({row["id"] for row in erasures} - known)
+
+
+def _older(session: Session, labels: Sequence[str], at: datetime) -> list[str]:
+    """These, less those with a key of that moment or later: who came back since, and what confirms the erasure."""
+    younger = select(Key.label).where(Key.label.in_(labels), Key.wrapped.is_not(None), Key.created_at >= at)
+    kept = set(session.execute(younger).scalars())
+    return [label for label in labels if label not in kept]
 
 
 def told(row: Erasure) -> dict[str, Any]:

@@ -256,3 +256,13 @@ def test_the_hash_of_sign_up_is_the_hash_of_the_door(river: River) -> None:
     id = sign_up(river, custom="ours-17")
     river.store(delivery(happened("WH-1", resource={"custom_id": "ours-17"})))
     assert river.event("WH-1").customer_id == id
+
+
+def test_who_signs_up_with_anothers_address_does_not_come_before_them(river: River) -> None:
+    tell(river, sample(ACTIVATED))
+    alice = owner(river)
+    river.clock.advance(timedelta(days=1))
+    others = [sign_up(river, Person("Mallory Example", ALICE.email)) for _ in range(3)]
+    found = find(river, ALICE.email)
+    assert found[0] == alice
+    assert sorted(found[1:]) == sorted(others)

@@ -157,6 +157,23 @@ def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
     assert [row.erased_at is None for row in empty.rows(Customer)] == [False]
 
 
+def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
+    full: River, empty: River, shelf: Shelf, identity: Path
+) -> None:
+    old_keys = create(full, shelf).keys.read_bytes()
+    [id] = [row.id for row in full.rows(Customer)]
+    erase_whole(full, id)
+    full.clock.advance(timedelta(hours=1))
+    shelf.save_erasures(full.database)
+    create(full, shelf).keys.write_bytes(old_keys)  # the newer ones are lost
+    restore(empty, shelf, identity)
+    [erasure] = empty.rows(Erasure)
+    alive = {row.label for row in empty.rows(Key) if row.wrapped}
+    assert alive.isdisjoint(erasure.labels)
+    with empty.database.transaction() as session:
+        assert empty.keyring(session).get(id) is None
+
+
 def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: Shelf) -> None:
     create(full, shelf)
     [id] = [row.id for row in full.rows(Customer)]

@@ -136,6 +136,34 @@ def test_optional_mail_is_stopped_at_once(river: River) -> None:
     assert opened(river) == [("opt_out", "done", customer)]
 
 
+def test_optional_mail_is_stopped_for_every_account_of_the_address(river: River) -> None:
+    for _ in range(2):
+        signed_up(river)
+        river.clock.advance(timedelta(hours=1))
+    took(river, mail("please unsubscribe me"))
+    assert [(row.marketing, row.service) for row in river.rows(Customer)] == [(False, False)] * 2
+
+
+@pytest.mark.parametrize("sender", ["ada@example.com", "stranger@example.com"])
+@pytest.mark.parametrize("text", ["please unsubscribe me", "please delete my account"])
+def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: str, text: str) -> None:
+    signed_up(river)
+    for number in range(10):
+        written = sender if number % 2 else sender.upper()
+        took(river, mail(f"{text}, number {number}", sender=written))
+    assert len(owed(river)) <= 2 * inbound.ANSWERED
+    if sender.startswith("stranger"):
+        assert river.count(Request) == 10  # each is noted all the same
+
+
+def test_a_strangers_wish_after_questions_is_still_put_to_the_operator(river: River) -> None:
+    for number in range(inbound.ANSWERED):
+        took(river, mail(f"question {number}"))
+    took(river, mail("please delete my account"))
+    assert opened(river) == [("erase", "received", None)]
+    assert owed(river)[0] == "request_due"
+
+
 # -- a Maildir
 
 

@@ -7,6 +7,8 @@ import pytest
 from pipeline import accounts, sign_up
 from pipeline.accounts import Person
 from pipeline.paypal.errors import Unavailable
+from pipeline.privacy import erase
+from pipeline.privacy.erase import Outside
 from pipeline.sign_up import Asked, Desk, TooMany
 from pipeline.tables import Customer, Knock, Link
 from tests.river import River
@@ -61,6 +63,20 @@ def test_what_paypal_left_half_done_goes_on_with_the_same_account(river: River) 
     with river.database.transaction() as session:
         known = accounts.person(session, river.keyring(session), customer.id)
     assert list(paypal.begun.values()) == [known["custom"]]
+
+
+def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river: River) -> None:
+    paypal = PayPal()
+    desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
+    [gone] = [row.id for row in river.rows(Customer)]
+    erase.now(river.database, river.master, river.clock, Outside(), gone, "operator")
+    for _ in range(2):
+        desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
+    [back] = [row.id for row in river.rows(Customer) if not row.erased_at]
+    assert back != gone
+    with river.database.transaction() as session:
+        known = accounts.person(session, river.keyring(session), back)
+    assert (known["email"], list(paypal.begun.values())[1:]) == (ASKED.person.email, [known["custom"]])
 
 
 def test_who_is_told_to_wait_leaves_nothing_behind(river: River, monkeypatch: pytest.MonkeyPatch) -> None:

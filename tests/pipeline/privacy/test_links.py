@@ -91,9 +91,9 @@ def test_details_are_sealed_with_the_customers_key_and_go_with_it(river: River) 
         assert links.make(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})
 
 
-def test_sessions_of_one_customer_are_ended_together_and_other_links_stay(river: River) -> None:
-    session_secret, export = make(river, "session"), make(river, "export")
+def test_what_opens_a_customers_data_is_ended_together_and_the_way_to_keep_an_account_stays(river: River) -> None:
+    secrets = [make(river, purpose) for purpose in (*links.ENDED, "cancel_erase")]
     with river.database.transaction() as session:
         other = links.make(session, river.keyring(session), "c9", "session", river.now)
         links.end_sessions(session, ADA, river.now)
-    assert [look(river, each) for each in (session_secret, export, other)] == [False, True, True]
+    assert [look(river, each) for each in (*secrets, other)] == [*[False] * len(links.ENDED), True, True]

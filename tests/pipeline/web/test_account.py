@@ -235,6 +235,21 @@ def test_a_new_address_counts_when_its_mailbox_confirms_it(brook: River, browser
     assert browser.post(link).status_code == 410
 
 
+def test_what_the_old_mailbox_holds_opens_nothing_once_the_address_is_another(
+    brook: River, browser: Browser, ada: str
+) -> None:
+    enter(brook, browser)
+    browser.press("export")
+    said = {"name": ADA.name, "company": ADA.company, "phone": ADA.phone}
+    browser.press("correct", **said, email="ada@wrong.example.com")
+    browser.press("correct", **said, email="ada@new.example.com")
+    links = {each["_to"]: path_of(each["page"]) for each in facts(brook, "account_link") if each["confirms"]}
+    assert browser.post(links["ada@new.example.com"]).status_code == 200
+    assert browser.post(links["ada@wrong.example.com"]).status_code == 410
+    assert browser.post(path_of(facts(brook, "data_export_ready")[0]["page"])).status_code == 410
+    assert person(brook, ada)["email"] == "ada@new.example.com"
+
+
 def test_choices_of_mail_are_noted_with_time_and_source(brook: River, browser: Browser, ada: str) -> None:
     enter(brook, browser)
     browser.press("mails", marketing="yes")
