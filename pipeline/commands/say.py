@@ -10,8 +10,10 @@ import orjson
 import typer
 
 Advance = Callable[[int], None]  # tells a progress bar how much more was done
-WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # never folded: copied, or short
+WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # never folded, as single words are not
 SHOWN = 50  # rows of a table; who wants all of them asks for JSON
+LONG = 20  # columns; a longer word among others may be broken
+GAP = 3  # columns between two columns of a table
 WIDE = 240  # columns where no terminal tells its own: nothing is folded for a program that reads lines
 STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
@@ -42,19 +44,54 @@ def note(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """A table on stdout, without columns that are empty. `numbers` are the headings set to the right."""
+    """A table on stdout, without columns that are empty. `numbers` are the headings set to the right.
+
+    A terminal too narrow for it is given each row on its own, a line for each value.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    used = [place for place in range(len(headings)) if any(row[place].plain for row in cells)]
+    headings, cells = [headings[place] for place in used], [[row[place] for place in used] for row in cells]
+    whole = [_is_whole(*column) for column in zip(headings, *cells, strict=True)]
+    shown = console()
+    if _narrowest(headings, cells, whole) <= shown.width:
+        shown.print(_drawn(headings, cells, whole, numbers))
+        return
+    for number, row in enumerate(cells):
+        if number:
+            line()
+        pairs({heading: cell for heading, cell in zip(headings, row, strict=True) if cell.plain})
+
+
+def _drawn(
+    headings: Sequence[str], cells: Iterable[Sequence[Any]], whole: Sequence[bool], numbers: Sequence[str]
+) -> Any:
     from rich import box
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    cells = [[_cell(value) for value in row] for row in rows]
-    used = [place for place in range(len(headings)) if any(row[place].plain for row in cells)]
-    for heading in (headings[place] for place in used):
+    for heading, is_whole in zip(headings, whole, strict=True):
         justify: Literal["left", "right"] = "right" if heading in numbers else "left"
-        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=heading in WHOLE)
+        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=is_whole)
     for row in cells:
-        drawn.add_row(*(row[place] for place in used))
-    console().print(drawn)
+        drawn.add_row(*row)
+    return drawn
+
+
+def _is_whole(heading: str, *cells: Any) -> bool:
+    """Whether a column is never folded: ids, addresses and other single words are copied."""
+    return heading in WHOLE or not any(" " in cell.plain for cell in cells)
+
+
+def _narrowest(headings: Sequence[str], cells: Sequence[Sequence[Any]], whole: Sequence[bool]) -> int:
+    """How many columns of a terminal a table needs; of prose, a word that is very long may be broken."""
+    from rich.cells import cell_len
+
+    needed = []
+    for heading, is_whole, *column in zip(headings, whole, *cells, strict=True):
+        texts = [heading, *(cell.plain for cell in column)]
+        words = [min(cell_len(word), LONG) for text in texts for word in text.split()]
+        needed.append(max(map(cell_len, texts)) if is_whole else max(words))
+    return sum(needed) + GAP * (len(needed) - 1)
 
 
 def pairs(values: Mapping[str, object]) -> None:
@@ -136,5 +173,7 @@ def _steers(character: str) -> bool:
 def _cell(value: object) -> Any:
     from rich.text import Text
 
+    if isinstance(value, Text):
+        return value
     text = "" if value is None else visible(str(value))
     return Text(text, style=STATES.get(text, ""))
