@@ -132,21 +132,26 @@ def _subscriptions_of(id: str) -> Any:
 
 
 def _is_left(live: Live, row: Erasure) -> bool:
-    keys = select(Key.label).where(Key.label.in_(row.labels), Key.wrapped.is_not(None))
+    """Who came back since has a key and a row anew: only what is older than the erasure was to go."""
+    older = Key.created_at <= row.at
+    keys = select(Key.label).where(Key.label.in_(row.labels), Key.wrapped.is_not(None), older)
     if live.session.execute(keys.limit(1)).first():
         # The confirmation of the erasure has a key of its own, for as long as it takes to send it.
         alive = set(live.session.execute(keys).scalars())
         return alive != {f"erased:{row.id}"} or row.at < live.now - timedelta(days=7)
-    customer = select(Customer.id).where(Customer.id == row.customer_id, Customer.person.is_not(None))
+    still = Customer.person.is_not(None), Customer.erased_at.is_not(None)
+    customer = select(Customer.id).where(Customer.id == row.customer_id, *still)
     subscription = select(Subscription.id).where(Subscription.id.in_(row.labels), Subscription.person.is_not(None))
     event = select(Event.id).where(Event.label.in_(row.labels), Event.body.is_not(None), Event.received_at < row.at)
-    letter = select(Letter.id).where(Letter.customer_id == row.customer_id)
+    letter = select(Letter.id).where(Letter.customer_id == row.customer_id, Letter.received_at < row.at)
     return any(live.session.execute(each.limit(1)).first() for each in (customer, subscription, event, letter))
 
 
 def _had_declined(live: Live, mail: Mail) -> bool:
     kind = MAILS[mail.kind].mail_class
-    before = Consent.customer_id == mail.customer_id, Consent.kind == kind, Consent.at <= mail.tried_at
+    theirs = select(Subscription.customer_id).where(Subscription.id == mail.subscription_id).scalar_subquery()
+    customer = mail.customer_id or theirs
+    before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.tried_at
     newest = select(Consent.given).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return live.session.execute(newest).scalar_one_or_none() is False
 
@@ -157,7 +162,10 @@ def _privacy_letters(live: Live) -> list[Letter]:
 
 def _has_request(live: Live, letter: Letter) -> bool:
     if letter.customer_id:
-        theirs = exists().where(Request.customer_id == letter.customer_id)
+        open_then = Request.done_at.is_(None) | (Request.done_at >= letter.received_at)
+        theirs = exists().where(
+            Request.customer_id == letter.customer_id, Request.received_at <= letter.received_at, open_then
+        )
     else:
         theirs = exists().where(Request.customer_id.is_(None), Request.received_at == letter.received_at)
     return bool(live.session.execute(select(theirs)).scalar_one())
