@@ -242,6 +242,8 @@ def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
 
 
 def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
+    if row.person is None:  # nothing to open, so no key is looked for
+        return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
     return (seal.open_json("subscription.person", row.person) if seal else None) or {}
 
@@ -254,6 +256,8 @@ def _in_our_words(known: register.Known) -> dict[str, str]:
 
 
 def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
+    if row.person is None:  # nothing to open, so no key is looked for
+        return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
     return (seal.open_json("customer.person", row.person) if seal else None) or {}
 

@@ -236,8 +236,8 @@ class Mailer:
         if not self._unsettled:
             return
         with self._database.transaction() as session:
-            for letter, reply in self._unsettled:
-                outbox.settle(session, letter.id, letter.holder, self._outcome(letter, reply))
+            ends = [(letter.id, letter.holder, self._outcome(letter, reply)) for letter, reply in self._unsettled]
+            outbox.settle(session, ends)
         for letter, reply in self._unsettled:
             log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
         self._unsettled = []

@@ -6,12 +6,14 @@ rendered); doubt (the connection was lost after DATA: it may have gone out); wit
 
 import base64
 import hmac
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Update, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.keys import TOKENS, Keyring
@@ -118,16 +120,25 @@ def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail
     return list(session.execute(select(Mail).where(among(Mail.id, ids)).order_by(Mail.due_at)).scalars())
 
 
-def settle(session: Session, mail_id: str, holder: str, values: Mapping[str, Any]) -> bool:
-    """Write how it ended. Only its holder may, also when it was taken for dead meanwhile: then it knows better."""
-    result = session.execute(
-        update(Mail)
-        .where(Mail.id == mail_id, Mail.holder == holder, Mail.state.in_(("sending", "doubt")))
-        .values(**values)
-        .returning(Mail.id)
-        .execution_options(synchronize_session=False)
-    )
-    return result.first() is not None
+def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+    """Write how mails ended: of each its id, its holder, and the values of its columns. How many were written.
+
+    Only its holder may, also when it was taken for dead meanwhile: then it knows better. All that end alike go in one
+    statement.
+    """
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for mail_id, holder, values in ends:
+        new = {f"new_{name}": value for name, value in values.items()}
+        alike[tuple(values)].append({"its_id": mail_id, "its_holder": holder, **new})
+    return sum(session.connection().execute(_ended(names), rows).rowcount for names, rows in alike.items())
+
+
+@lru_cache
+def _ended(names: tuple[str, ...]) -> Update:
+    mail = Mail.metadata.tables[Mail.__tablename__]
+    theirs = (mail.c.id == bindparam("its_id")) & (mail.c.holder == bindparam("its_holder"))
+    unsettled = (mail.c.state == "sending") | (mail.c.state == "doubt")
+    return update(mail).where(theirs & unsettled).values({name: bindparam(f"new_{name}") for name in names})
 
 
 def give_back(session: Session, holder: str) -> None:

@@ -226,7 +226,7 @@ async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
         await way.close()
     assert reply.outcome == "doubt"
     with brook.database.transaction() as session:
-        outbox.settle(session, id, "mailer", {"state": "doubt", "due_at": None})
+        outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
     until(lambda: sign in relay.log[before:], 10, "Postfix notes how it ended")
     assert await settled(brook, relay) == 1
     assert states(brook) == {fault: end}

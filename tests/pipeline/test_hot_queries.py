@@ -36,7 +36,7 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
     Teller(river).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
     with _plans(river) as plans, river.database.transaction() as session:
         (mail,) = outbox.claim(session, "mailer-1", river.clock.now(), 10)
-        assert outbox.settle(session, mail.id, "mailer-1", {"state": "sent"})
+        assert outbox.settle(session, [(mail.id, "mailer-1", {"state": "sent"})])
         outbox.give_back(session, "mailer-1")
     assert len(plans) >= 4
     assert _scans(plans) == []

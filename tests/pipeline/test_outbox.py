@@ -159,11 +159,11 @@ def test_only_its_holder_settles_a_mail(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
     sent = {"state": "sent", "sent_at": river.now}
-    assert not inside(river, lambda session: outbox.settle(session, mail_id, "two", sent))
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "two", sent)]))
     assert only(river).state == "sending"
-    assert inside(river, lambda session: outbox.settle(session, mail_id, "one", sent))
+    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
     assert only(river).state == "sent"
-    assert not inside(river, lambda session: outbox.settle(session, mail_id, "one", {"state": "failed"}))
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", {"state": "failed"})]))
     assert only(river).state == "sent"
 
 
@@ -173,7 +173,7 @@ def test_a_holder_that_was_taken_for_dead_knows_better(river: River) -> None:
     assert inside(river, lambda session: outbox.abandon(session, "one", "it died")) == 1
     assert (only(river).state, only(river).reason) == ("doubt", "it died")
     sent = {"state": "sent", "sent_at": river.now, "reason": None}
-    assert inside(river, lambda session: outbox.settle(session, mail_id, "one", sent))
+    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
     assert (only(river).state, only(river).reason) == ("sent", None)
 
 
@@ -223,7 +223,7 @@ def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
     assert claim(river, "two") == ([] if sent else ["receipt:SALE1"])
     assert only(river).state == ("sent" if sent else "sending")
     late = {"state": "failed"}
-    assert not inside(river, lambda session: outbox.settle(session, mail_id, "one", late)), "its old holder is late"
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", late)])), "its old holder is late"
 
 
 def test_the_delays_are_literal(clock: Any) -> None:
