@@ -221,8 +221,16 @@ def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str
         customer = session.get(Customer, erasure.customer_id)
         if customer and customer.erased_at:  # else they have come back meanwhile
             reduce(session, Person.erased(session, erasure.customer_id, erasure.labels), erasure.at)
-        requests.settle(session, request_id, "done", now, "erased")
+        asked = session.get_one(Request, request_id)
+        for row in _that_it_answers(session, asked):
+            requests.settle(session, row.id, "done", now, "erased")
     return 1
+
+
+def _that_it_answers(session: Session, asked: Request) -> list[Request]:
+    """The request itself, and a report of a child's data, or a wish by mail, that this erasure is the answer to."""
+    same = Request.customer_id == asked.customer_id, Request.kind.in_(KINDS), Request.received_at <= asked.act_at
+    return list(session.execute(select(Request).where(*same, Request.done_at.is_(None))).scalars())
 
 
 def _is_on_its_way(session: Session, label: str, now: datetime) -> bool:

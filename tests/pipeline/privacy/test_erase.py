@@ -154,6 +154,17 @@ def test_asking_twice_is_asking_once(river: River) -> None:
     assert len([mail for mail in river.rows(Mail) if mail.kind == "account_deletion_scheduled"]) == 1
 
 
+def test_a_report_of_a_childs_data_is_answered_by_the_erasure(river: River) -> None:
+    id = meet_alice(river)
+    with river.database.transaction() as session:
+        report = requests.open_(session, river.keyring(session), "child", id, "mail", river.now).id
+    erase_whole(river, id)
+    with river.database.reading() as session:
+        assert session.get_one(Request, report).state == "done"
+        (other,) = session.execute(select(Request).where(Request.kind == "correct")).scalars()
+        assert other.state == "received"
+
+
 def test_it_is_too_late_to_cancel_once_it_has_begun(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(erase.WAIT)
