@@ -28,17 +28,20 @@ Rows = dict[str, dict[str, Any]]
 
 
 class Promises:
-    """Watches one harbour. `ended` remembers which subscriptions were seen at their end."""
+    """Watches one harbour. Remembers which subscriptions were seen at their end, and when each event was handled."""
 
     def __init__(self, harbour: Harbour, shore: Shore) -> None:
         self._harbour, self._shore = harbour, shore
         self._ended: set[str] = set()
+        self._done: dict[str, datetime | None] = {}
 
     # At any moment
 
     def hold(self, accepted: Iterable[str]) -> None:
         events = {row.id for row in self._look(Event.id)}
         mails = self._look(Mail.id, Mail.key, Mail.state, Mail.reason)
+        self._effects_come_with_their_mark()
+        self._what_is_handled_is_handled_once()
         missing = set(accepted) - events
         assert not missing, f"answered 200 and not in the table: {missing}"
         self._hold_of_mails(mails)
@@ -66,6 +69,20 @@ class Promises:
         moves = Counter(map(tuple, self._look(Change.subscription_id, Change.event_id, Change.new)))
         twice = [move for move, count in moves.items() if count > 1]
         assert not twice, f"a move is in the history twice: {twice}"
+        back = [row for row in self._look(Change.subscription_id, Change.old, Change.new) if _is_back(row.old, row.new)]
+        assert not back, f"the history tells of ways back from an end: {back}"
+
+    def _effects_come_with_their_mark(self) -> None:
+        """What an event did and that it is handled are committed together."""
+        waiting = {row.id for row in self._look(Event.id, where=Event.state == "received")}
+        early = waiting & {row.event_id for row in self._look(Change.event_id)}
+        assert not early, f"they did something, and are still to be handled: {early}"
+
+    def _what_is_handled_is_handled_once(self) -> None:
+        done = {row.id: row.done_at for row in self._look(Event.id, Event.done_at, where=Event.state == "handled")}
+        again = {id for id, at in self._done.items() if done.get(id) != at}
+        assert not again, f"handled again, or to be handled again: {again}"
+        self._done = done
 
     def books_follow_from_what_was_handled(self, told: Mapping[str, Json]) -> Outcome:
         """The books are a function of the handled facts alone: told those, a river in calm comes to the same rows."""
@@ -167,6 +184,10 @@ class Promises:
 def sender(row: Mail) -> str:
     """The envelope sender of a mail, by which the relay's log and ours speak of it."""
     return sender_of(row.id, SENDER.envelope_domain)
+
+
+def _is_back(old: str | None, new: str) -> bool:
+    return old in FINAL and new not in FINAL
 
 
 def _comparable(rows: Rows) -> Rows:

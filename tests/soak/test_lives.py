@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from pipeline.simulator.stories import Delivery
+from tests.samples import renamed
 from tests.soak.machine import PAUSES, Lives, Role, Trouble
 from tests.soak.peers import FATES, Fate
 from tests.soak.storm import KINDS, Kind
@@ -68,6 +71,45 @@ def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, rol
             lives.wait(PAUSES[1], rotates=1)
             lives.roles([Role.tick])
             lives.promises_hold()
+
+
+def test_who_dies_after_a_commit_leaves_no_effect_whose_event_is_still_to_be_handled() -> None:
+    with life() as lives:
+        while lives.to_tell:
+            lives.tell(which=list(range(4)), keep=False, works=False)
+            lives.store("dies after a commit", 0)
+            lives.roles([Role.work])
+            lives.promises_hold()
+
+
+def test_what_the_broker_brings_again_once_it_was_handled_is_left_alone() -> None:
+    with life() as lives:
+        lives.tell(which=list(range(24)), keep=False, works=True)
+        lives.promises_hold()
+        lives.wait(PAUSES[1], rotates=1)
+        lives.harbour.broker.publish("events", sorted(lives.accepted))
+        lives.roles([Role.work])
+        lives.promises_hold()
+
+
+def test_an_activation_told_after_the_end_and_dated_after_it_wakes_nobody() -> None:
+    with life() as lives:
+        while lives.to_tell:
+            cancelled = [told for told in lives.to_tell if told.type.endswith(".CANCELLED")]
+            lives.tell(which=list(range(24)), keep=False, works=True)
+            for told in cancelled:
+                lives.to_tell.append(_woken(told))
+        assert any(event["summary"] == "late" for event in lives.told.values())
+
+
+def _woken(cancelled: Delivery) -> Delivery:
+    """News of PayPal's that contradicts itself: the same subscription is active a day later."""
+    later = (cancelled.at + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    active = {"status": "ACTIVE", "update_time": later, "status_update_time": later}
+    resource = {**cancelled.event["resource"], **active}
+    type = "BILLING.SUBSCRIPTION.ACTIVATED"
+    event = renamed({**cancelled.event, "event_type": type, "summary": "late", "resource": resource})
+    return replace(cancelled, event=event, kept=())
 
 
 @pytest.mark.parametrize("trouble", Trouble)
