@@ -17,7 +17,6 @@ from pipeline.commands import looks
 from pipeline.tables import Consent, Customer, Letter, Request, Subscription
 
 Json = dict[str, Any]
-TIMES = ("created_at", "signed_up_at", "adult_at", "erase_at", "erased_at")
 STATES = {
     "active": Customer.erased_at.is_(None),
     "leaving": Customer.erase_at.is_not(None),

@@ -45,9 +45,10 @@ def evidence(data_dir: Path, vendor: Vendor) -> tuple[str, list[dict[str, str]]]
         for row in found
     )
     head = "<tr><th>Clause</th><th>What we promise</th><th>Found</th><th>On</th></tr>"
-    table = f"<table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    table = f'<table class="evidence">\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
+    intro = "<p>What the last check of the running system found, clause by clause.</p>\n"
     none = "<p>The policy has not been checked yet.</p>"
-    return f"<h1>Is it so?</h1>\n{table if found else none}\n", found
+    return f"<h1>Is the policy kept?</h1>\n{intro + table if found else none}\n", found
 
 
 def keep(data_dir: Path, rows: list[dict[str, str]]) -> None:
