@@ -14,6 +14,7 @@ from pipeline.paypal.errors import NotFound, Rejected, Unavailable
 from pipeline.simulator.paypal import PretendPayPal
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.timeline import Delivery
+from tests.leash import until
 
 PAGES = {"return_url": "https://billing.example.com/welcome", "cancel_url": "https://billing.example.com/sign-up"}
 
@@ -34,6 +35,11 @@ def paypal(pretence: PretendPayPal) -> Iterator[PayPal]:
         client = PayPal(base, "simulator", "simulator-secret")
         yield client
         client.close()
+
+
+def wait_for(told: list[Delivery], events: int) -> None:
+    """PayPal tells after it has answered."""
+    until(lambda: len(told) >= events, 10, f"{events} events are told")
 
 
 def begin(paypal: PayPal, key: str = "sign-up-1") -> tuple[str, str]:
@@ -80,6 +86,7 @@ def test_what_is_approved_is_active_and_told_with_our_name_for_the_customer(
     assert status == 303
     assert onward.startswith(f"{PAGES['return_url']}?subscription_id={id}")
     assert paypal.read("subscription", id)["status"] == "ACTIVE"
+    wait_for(told, 3)
     assert [each.type for each in told] == [
         "BILLING.SUBSCRIPTION.CREATED", "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED",
     ]  # fmt: skip
@@ -96,6 +103,7 @@ def test_a_cancelled_subscription_stays_cancelled_and_is_told_of(
     found = paypal.read("subscription", id)
     assert (found["status"], found["status_change_note"]) == ("CANCELLED", "The customer asked for it.")
     assert "next_billing_time" not in found["billing_info"]
+    wait_for(told, 4)
     facts = split(told[-1].body).facts
     assert (told[-1].type, facts["subscription"], facts["status"]) == (
         "BILLING.SUBSCRIPTION.CANCELLED", id, "CANCELLED",
@@ -106,6 +114,7 @@ def test_what_has_ended_or_never_began_is_no_failure_to_cancel(paypal: PayPal, t
     id = approved(paypal)
     for _ in range(2):
         paypal.cancel_subscription(id, "Twice.")
+        wait_for(told, 4)
     assert [each.type for each in told].count("BILLING.SUBSCRIPTION.CANCELLED") == 1
     pending, _ = begin(paypal, "sign-up-2")
     paypal.cancel_subscription(pending, "Never approved.")

@@ -52,6 +52,16 @@ def rest(connection: socket.socket) -> bytes:
     return said
 
 
+def is_open(connection: socket.socket) -> bool:
+    """Whether the other side has not closed it."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
 def sent(connection: socket.socket, piece: bytes, most: int) -> int:
     """Send this again and again until the other side has had enough; how many bytes went out."""
     for number in range(most // len(piece)):
@@ -133,8 +143,7 @@ def test_hundreds_of_slow_connections_keep_no_webhook_out(port: int, monkeypatch
     with ExitStack() as stack:
         opened = [stack.enter_context(knock(port, slow[number % 4].encode())) for number in range(300)]
         assert [post(port) for _ in range(20)] == [200] * 20
-        for connection in opened[:200]:  # those that waited longest made room
-            assert rest(connection) == b""
+        until(lambda: sum(is_open(each) for each in opened) <= 100, 10, "two hundred of the slow ones made room")
 
 
 def test_a_request_that_is_being_answered_makes_no_room() -> None:
