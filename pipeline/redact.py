@@ -60,13 +60,12 @@ _BETWEEN_DIGITS = bytes(set(range(256)) - set(_LETTERS + _DIGITS + b'"'))
 _LONG_NUMBER = re.compile(
     rb'(?<![A-Za-z0-9])[0-9](?:[^A-Za-z0-9"]{0,6}[0-9]){12,}(?![A-DF-Za-df-z0-9])'  # an e: 4.1e15 is a number too
 )
-_PARTED = re.compile(rb'"\s+:')
 _ACCOUNT = re.compile(rb"aa00(?<![a0]aa00)(?:[^!-~]{0,2}[a0]){11}")  # in bytes by kind
 
 
 def clean(raw: bytes, document: Any) -> Any:
     """The document (parsed from `raw`) without card and bank fields."""
-    return _walk(document) if _is_suspect(raw) else document
+    return _walk(document) if _is_suspect(raw) or _names_some(document) else document
 
 
 def clean_text(text: str) -> str:
@@ -75,10 +74,19 @@ def clean_text(text: str) -> str:
 
 
 def _is_suspect(raw: bytes) -> bool:
-    # A backslash may hide a letter of a name, or a digit; and nobody parts a name from its colon but to hide it.
-    if b"\\" in raw or _PARTED.search(raw) or _holds_number(raw):
-        return True
-    names = {piece[piece.rfind(b'"') + 1 :] for piece in raw.split(b'":')}
+    """Whether a number in it may be one: a backslash may hide a digit of it."""
+    return b"\\" in raw or _holds_number(raw)
+
+
+def _names_some(value: Any) -> bool:
+    """Whether something in it, however deep, has a forbidden name."""
+    if isinstance(value, dict):
+        return _are_some_forbidden(tuple(value)) or any(map(_names_some, value.values()))
+    return isinstance(value, list) and any(map(_names_some, value))
+
+
+@lru_cache(4096)  # PayPal's objects have the same few sets of names
+def _are_some_forbidden(names: tuple[str, ...]) -> bool:
     return any(map(_is_forbidden, names))
 
 
@@ -89,9 +97,8 @@ def _holds_number(raw: bytes) -> bool:
 
 
 @lru_cache(4096)
-def _is_forbidden(key: bytes | str) -> bool:
-    text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
-    return re.sub(r"[\W_]", "", text).lower() in FORBIDDEN
+def _is_forbidden(name: str) -> bool:
+    return re.sub(r"[\W_]", "", name).lower() in FORBIDDEN
 
 
 def _walk(value: Any) -> Any:
