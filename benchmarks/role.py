@@ -16,6 +16,7 @@ from pipeline.settings import load
 def door() -> None:
     """Serve webhooks until told to stop."""
     logs.set_up(logs.INFO)
+    roles.collect_seldom()
     stop, parts = roles.Stop(), Parts(load(), HANDLERS)
     stop.listen()
     migrations.upgrade(parts.database)

@@ -81,10 +81,11 @@ class Inlet:
     def take(self, limit: int, wait_seconds: float) -> Batch | None:
         """At most `limit` ids, though at least one message's; None if nothing comes in `wait_seconds`.
 
-        Waits for the first message only, then takes what is there. As many messages as the first call's `limit` may be
-        held unsettled, in one batch or several. Raises BrokerDown; the next call connects again.
+        Waits for the first message only, then takes what is there. Ten messages, or a tenth of the first call's `limit`,
+        may be held unsettled, in one batch or several: a message may carry fifty ids, and what one worker holds no
+        other can have. Raises BrokerDown; the next call connects again.
         """
-        self._prefetch = max(limit, 1)
+        self._prefetch = max(limit // 10, min(limit, 10), 1)
         with self._line.use(self._prepare):
             self._await_first(monotonic() + wait_seconds)
             self._gather(limit)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -47,6 +48,12 @@ class Stop:
             signal.signal(number, lambda *_: self.set())
 
 
+def collect_seldom() -> None:
+    """What serves makes many objects and few circles of them: looked for as often as Python does, they cost a fifth."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 class _Server(uvicorn.Server):
     """Says where it listens, also when the port was left to the system to choose."""
 
@@ -79,16 +86,25 @@ def _serve_http(parts: Parts, server: _Server) -> None:
 
 
 def worker(parts: Parts, stop: Stop) -> None:
-    """Handle events until told to stop; beside it a thread sweeps, and one asks PayPal what is owed an answer."""
+    """Handle events until told to stop; beside it a thread sweeps, and one asks PayPal what is owed an answer.
+
+    One thread reckons while the other waits for the database. SQLite has one writer at a time, so one is enough there.
+    """
     reader = [_guarded("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
     parts.mail_announcer.start()
-    with parts.broker.inlet("events") as inlet:
-        sweep = Sweep(parts.worker(), parts.database, parts.clock, inlet.quiet_seconds)
-        sweeper = _guarded("sweep", partial(sweep.run, stop.wait), stop)
-        serve(parts.worker(), inlet, _showing(parts, "worker", stop))
+    with contextlib.ExitStack() as stack:
+        inlets = [
+            stack.enter_context(parts.broker.inlet("events")) for _ in range(1 if parts.database.is_sqlite else 2)
+        ]
+        sweep = Sweep(parts.worker(), parts.database, parts.clock, lambda: min(each.quiet_seconds() for each in inlets))
+        threads = [_guarded("sweep", partial(sweep.run, stop.wait), stop)]
+        threads += [
+            _guarded("second worker", partial(serve, parts.worker(), inlet, stop.wait), stop) for inlet in inlets[1:]
+        ]
+        serve(parts.worker(), inlets[0], _showing(parts, "worker", stop))
+        for thread in (*threads, *reader):
+            thread.join()
     parts.mail_announcer.stop()
-    for thread in (sweeper, *reader):
-        thread.join()
 
 
 def mailer(parts: Parts, stop: Stop) -> None:

@@ -91,6 +91,7 @@ def _serve(name: str, parts: "Parts") -> None:
     logs.set_up(logs.INFO)
     permissions.demand(parts.settings)
     egress.guard(parts.settings)
+    roles.collect_seldom()
     stop = roles.Stop()
     stop.listen()
     serving: Callable[[Parts, Stop], None] = getattr(roles, name)
