@@ -24,9 +24,10 @@ from pipeline.tables import Event as Row
 from pipeline.tables import Read as Question
 from pipeline.worker import BATCH, DELAYS, Worker, serve
 from tests import role
+from tests.journeys.running import running
 from tests.leash import Leashed, until
 from tests.pipeline.broker.steps import put
-from tests.river import River, delivery, happened
+from tests.river import River, delivery, happened, make_parts
 
 SECRET = "ada@example.com, 4 Mill Lane"
 
@@ -81,6 +82,30 @@ def test_a_batch_is_one_transaction(river: River) -> None:
     river.worker(HANDLERS).handle(names)
     assert len(commits) == 2
     assert effects(river) == names
+
+
+def test_one_process_handles_a_second_batch_while_the_first_waits(stream: River, empty_broker_url: str) -> None:
+    first, second, seen = threading.Event(), threading.Event(), list[bool]()
+
+    def meet(event: Event, books: Books) -> None:
+        if event.id == "WH-001":
+            first.set()
+            seen.append(second.wait(30))
+        second.set()
+
+    stream.worker(HANDLERS).handle(
+        store(stream, "TEST.GOOD")
+    )  # whoever is first makes a key, and the next waits for it
+    names = [f"WH-{number:03}" for number in range(1, 9)]
+    stream.store(*[delivery(happened(name, kind="TEST.MEET")) for name in names])
+    parts = make_parts(stream.url, stream.folder, stream.clock, {"TEST.MEET": meet}, broker_url=empty_broker_url)
+    with running({"worker": parts}):
+        put(parts.broker, names[:1])
+        assert first.wait(30)
+        for name in names[1:]:
+            put(parts.broker, [name])
+        until(lambda: set(stream.states().values()) == {"handled"}, 60, "all are handled")
+    assert seen == [True]
 
 
 def test_what_is_done_already_or_unknown_is_passed_over(river: River) -> None:
