@@ -1,7 +1,6 @@
 """The only reader of time. Whoever needs the time is handed a clock, so tests and the simulator can move it."""
 
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -34,16 +33,6 @@ class MovableClock:
 
     def advance(self, step: timedelta) -> None:
         self._now += step
-
-
-class ElapsedClock:
-    """Starts at a given moment and then runs at the machine's pace; for a simulation that has caught up with today."""
-
-    def __init__(self, start: datetime) -> None:
-        self._start, self._began = start.astimezone(UTC), time.monotonic()
-
-    def now(self) -> datetime:
-        return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
 # PayPal writes offsets as Z, -07:00 and +0000, with or without fractions of a second.

@@ -56,8 +56,9 @@ MAY_IMPORT = {
     "sign_up": "accounts paypal privacy",
     # beside the river
     "scheduler": "accounts outbox reads notices subscription register",
+    "alive": "",
     "health": "inbox outbox",
-    "privacy": "accounts egress health letter message outbox permissions product purposes redact register render route",
+    "privacy": "accounts egress letter message outbox permissions product purposes redact register render route",
     "rotation": "",
     "backup": "privacy migrations",
     "web": "accounts health inbox ingress message outbox paypal privacy product render sign_up",

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from pipeline import egress, health
+from pipeline import alive, egress
 from pipeline.commands.pages import served
 from pipeline.commands.parts import Parts, contact
 from pipeline.egress import Connection
@@ -70,7 +70,7 @@ def _example(parts: Parts, kind: str) -> dict[str, Any]:
 def connections(parts: Parts) -> dict[str, list[Connection]]:
     """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
     found = {}
-    for role, pid in health.running(parts.settings.data_dir, parts.clock.now()).items():
+    for role, pid in alive.running(parts.settings.data_dir, parts.clock.now()).items():
         try:
             if _is_ours(pid):
                 found[role] = egress.connections(pid)

@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from starlette.routing import BaseRoute
 
-from pipeline import health, inbox, migrations, reads
+from pipeline import alive, inbox, migrations, reads
 from pipeline import scheduler as scheduling
 from pipeline.broker import BrokerDown
 from pipeline.commands import pages
@@ -205,7 +205,7 @@ async def _serve(parts: Parts, server: uvicorn.Server) -> None:
 
 async def _show_life(parts: Parts, role: str) -> None:
     while True:
-        health.show_life(parts.settings.data_dir, role)
+        alive.show_life(parts.settings.data_dir, role)
         await asyncio.sleep(5)
 
 
@@ -256,7 +256,7 @@ def _showing(parts: Parts, role: str, stop: Stop) -> Callable[[float], bool]:
     def wait(seconds: float) -> bool:
         now = parts.clock.now().timestamp()
         if abs(now - shown[0]) >= 1:
-            health.show_life(parts.settings.data_dir, role)
+            alive.show_life(parts.settings.data_dir, role)
             shown[0] = now
         return stop.wait(seconds)
 

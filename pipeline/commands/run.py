@@ -163,7 +163,7 @@ def _ask_web(call: Call) -> str:
 
 
 def _ask_file(call: Call, role: str) -> str:
-    from pipeline.health import ALIVE_SECONDS, is_alive
+    from pipeline.alive import ALIVE_SECONDS, is_alive
 
     return (
         ""

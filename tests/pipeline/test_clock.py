@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.clock import ElapsedClock, MovableClock, SystemClock, read_time, write_time
+from pipeline.clock import MovableClock, SystemClock, read_time, write_time
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -60,11 +60,6 @@ def test_a_clock_that_is_moved_stands_still_else() -> None:
     assert clock.now() == NOON + timedelta(hours=1)
     clock.move_to(NOON)
     assert clock.now() == NOON
-
-
-def test_a_clock_that_was_set_goes_on_from_there() -> None:
-    clock = ElapsedClock(NOON)
-    assert NOON <= clock.now() <= clock.now() < NOON + timedelta(hours=1)
 
 
 def test_the_machines_clock_tells_utc() -> None:

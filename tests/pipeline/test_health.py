@@ -1,13 +1,9 @@
-"""Is work being done, and is each role alive?"""
+"""Is work being done?"""
 
-import os
-import stat
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 from pipeline import health, inbox, outbox
-from pipeline.clock import SystemClock
-from pipeline.health import ALIVE_SECONDS, Health
+from pipeline.health import Health
 from pipeline.outbox import Owed
 from pipeline.tables import Mail
 from tests.river import River, delivery, happened
@@ -65,22 +61,3 @@ def test_a_clock_that_was_set_back_makes_no_age_negative(river: River) -> None:
     river.store(delivery(happened(), "T-1"))
     river.clock.advance(-timedelta(days=1))
     assert look(river).oldest_event_seconds == 0
-
-
-def test_a_role_shows_that_it_is_alive_and_others_see_it(data_dir: Path) -> None:
-    now = SystemClock().now()
-    assert not health.is_alive(data_dir, "worker", now)
-    health.show_life(data_dir, "worker")
-    assert health.is_alive(data_dir, "worker", now)
-    assert not health.is_alive(data_dir, "mailer", now)
-    assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
-    shown = datetime.fromtimestamp((data_dir / "run" / "worker").stat().st_mtime, now.tzinfo)
-    assert health.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS - 1))  # its time has nanoseconds
-    assert not health.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS + 1))
-
-
-def test_a_sign_of_life_is_renewed(data_dir: Path) -> None:
-    health.show_life(data_dir, "worker")
-    os.utime(data_dir / "run" / "worker", (0, 0))
-    health.show_life(data_dir, "worker")
-    assert health.is_alive(data_dir, "worker", SystemClock().now())

@@ -1,0 +1,31 @@
+"""Each role's sign of life. Needs nothing but files, so that asking for it every half minute costs little."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+ALIVE_SECONDS = 30  # a role that has not shown itself for this long is not well
+
+
+def show_life(data_dir: Path, role: str) -> None:
+    """Leave a sign of life: a file that holds the process's number, and whose time of change is now."""
+    folder = data_dir / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / role
+    file.touch(mode=0o600)
+    file.write_text(str(os.getpid()), "ascii")
+
+
+def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
+    """Whether that role has shown life lately. Files carry the machine's own time."""
+    try:
+        return now.timestamp() - (data_dir / "run" / role).stat().st_mtime <= ALIVE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def running(data_dir: Path, now: datetime) -> dict[str, int]:
+    """The roles that have shown life lately, and the number of each one's process."""
+    files = sorted((data_dir / "run").glob("[a-z]*"))
+    texts = {file.name: file.read_text("ascii") for file in files if is_alive(data_dir, file.name, now)}
+    return {role: int(text) for role, text in texts.items() if text.isdigit()}
