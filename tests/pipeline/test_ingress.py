@@ -81,7 +81,7 @@ async def test_deliveries_that_come_at_once_share_a_transaction(parts: Parts, ri
             assert river.states() == {}
         assert await posting == [200] * 50
     assert len(river.states()) == 50
-    assert len(commits) == 2  # those that came before it was held up, and all the others
+    assert 1 <= len(commits) <= 2  # those that were there before it was held up, and all the others
 
 
 async def test_a_group_has_an_end(parts: Parts) -> None:
