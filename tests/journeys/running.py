@@ -125,8 +125,9 @@ def wait_until_idle(
         pass_time()
 
 
-def letters(post: Post) -> list[EmailMessage]:
-    """What was delivered, opened."""
+def letters(post: Post, count: int) -> list[EmailMessage]:
+    """What was delivered, opened, as soon as there are so many: a relay delivers after it has answered."""
+    until(lambda: len(post.mails()) >= count, 30, f"{count} mails are delivered")
     return [message_from_bytes(data, policy=policy.default) for data in post.mails()]
 
 

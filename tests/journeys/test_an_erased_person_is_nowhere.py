@@ -26,7 +26,7 @@ from pipeline.privacy import erase, links, requests
 from pipeline.tables import Base, Customer, Erasure, Key, Letter, Mail, Payment, Refund, Request
 from tests.journeys.running import Post, catcher, postman
 from tests.journeys.test_no_personal_data_lies_about import bodies, found_in, logged, search
-from tests.leash import free_port
+from tests.leash import free_port, until
 from tests.river import River, delivery, make_parts
 from tests.services import Postgres, Relay, plain
 
@@ -153,7 +153,8 @@ def play(scene: Scene) -> Attacker:
     # It was done, and told once.
     [erasure] = river.rows(Erasure)
     assert (erasure.id, erasure.complete_at) == (asked.id, river.now)
-    confirmed = [mail for mail in scene.post.mails() if b"account_deleted." in mail]
+    until(lambda: bool(confirmations(scene.post)), 30, "the confirmation is delivered")
+    confirmed = confirmations(scene.post)
     assert len(confirmed) == 1
     assert b"To: second.canary@canary.example.com" in confirmed[0]
     assert {row.state for row in river.rows(Mail) if row.kind == "account_deleted"} == {"sent"}
@@ -178,6 +179,10 @@ def play(scene: Scene) -> Attacker:
     }  # fmt: skip
     assert [label for label, _, _ in attacker.sealed if label == erase.confirmation_label(asked.id)]
     return attacker
+
+
+def confirmations(post: Post) -> list[bytes]:
+    return [mail for mail in post.mails() if b"account_deleted." in mail]
 
 
 def columns(row: Base) -> dict[str, object]:
