@@ -1,7 +1,8 @@
 """Until when a customer has paid. Access is decided by this, never by status.
 
 A pure function of what is known, so the order in which it became known does not matter: the newest date that PayPal
-vouched for, moved on by the renewals paid since, and back by the last payments if they were given back in full.
+vouched for, moved on by the renewals paid since, and back by the last payments if they were given back in full or, after
+PayPal had counted on them, refused. One that is pending neither buys time nor takes any: PayPal's date stands meanwhile.
 """
 
 import calendar
@@ -34,11 +35,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """One payment that was completed; `given_back_at` if all of it was refunded or reversed since."""
+    """One payment that was completed; `given_back_at` if all of it was refunded or reversed since.
+
+    `refused`: it did not come after all, as an eCheck may not, and `given_back_at` is when that was known.
+    """
 
     at: datetime
     money: Money
     given_back_at: datetime | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +56,14 @@ class Vouched:
 
 def paid_through(vouched: Vouched | None, terms: Terms | None, payments: Sequence[Paid]) -> datetime | None:
     """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
-    payments = sorted(payments, key=lambda paid: (paid.at, paid.money.amount, paid.given_back_at or LATEST))
+    payments = sorted(payments, key=_order)
     if vouched is None:
-        return None if terms is None else _moved_on(None, terms, payments)
+        return None if terms is None else _moved_on(None, terms, [paid for paid in payments if not paid.refused])
     edge = vouched.until - _early(vouched.until, terms)
-    renewals = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
+    later = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
+    renewals = [paid for paid in later if not paid.refused]
     if all(paid.given_back_at for paid in renewals):
-        covered = [paid for paid in payments if paid not in renewals]
+        covered = [paid for paid in payments if paid not in later]
         return _taken_back(vouched, terms, covered)
     return _moved_on(vouched.until, terms, renewals) if terms else vouched.until
 
@@ -78,6 +84,10 @@ def cycles(terms: Terms, money: Money) -> int:
     if terms.price is None or terms.price.amount <= 0 or terms.price.currency != money.currency:
         return 1
     return max(1, money.amount // terms.price.amount)
+
+
+def _order(paid: Paid) -> tuple[datetime, int, datetime, bool]:
+    return paid.at, paid.money.amount, paid.given_back_at or LATEST, paid.refused
 
 
 def _add_months(moment: datetime, number: int, day: int) -> datetime:
@@ -106,22 +116,28 @@ def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) ->
 
 
 def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
-    """The last payments, if they were given back, take with them the periods they paid for, and no later ones."""
+    """The last payments, if they were given back or refused, take their own periods with them, and no later ones."""
     until, count = vouched.until, 0
+    kept_at = max((paid.at for paid in covered if paid.given_back_at is None), default=EARLIEST)
     for paid in reversed(covered):
         if paid.given_back_at is None:
             break
-        if terms is None:  # which period it paid for is not known: PayPal's own later word counts
-            if paid.given_back_at <= vouched.at:
-                break
-            until = min(until, paid.at)
-            continue
-        longer = count + cycles(terms, paid.money)
-        start = add(vouched.until, terms, -longer)
-        if not start - _early(start, terms) <= paid.at < until:
+        longer = count + (cycles(terms, paid.money) if terms else 0)
+        start = add(vouched.until, terms, -longer) if terms else paid.at
+        # Without terms it is not known which period it paid for: PayPal's own later word counts.
+        if _bought(paid, start, until, kept_at, terms) if terms else paid.given_back_at > vouched.at:
+            until, count = min(until, start), longer
+        elif not paid.refused:
             break
-        until, count = start, longer
     return until
+
+
+def _bought(paid: Paid, start: datetime, until: datetime, kept_at: datetime, terms: Terms) -> bool:
+    """Whether this payment is that of the period, and none that was kept."""
+    early = _early(paid.at, terms)
+    if paid.refused and paid.at < add(kept_at, terms, 1) - early:
+        return False  # it was to settle what was outstanding
+    return start - _early(start, terms) <= paid.at < until
 
 
 def _early(until: datetime, terms: Terms | None) -> timedelta:

@@ -5,7 +5,7 @@ The connection was lost after the mail's text, or the mailer died. Postfix logs 
 nothing, because it is written for messages that are given up too.
 
 A mail whose line is there was sent. One whose line is missing was not, but only if the log is whole: it reaches from
-before the try until after we have just spoken to the relay. Otherwise the doubt stays, for a person to look at.
+before the try, surely, until after we have just spoken to the relay. Otherwise the doubt stays, for a person to look at.
 """
 
 import re
@@ -25,7 +25,7 @@ from pipeline.tables import Mail
 
 log = structlog.get_logger(__name__)
 
-SLACK = timedelta(seconds=2)  # the log's times are whole seconds
+SLACK = timedelta(seconds=2)  # the log's times are whole seconds: a line of the try's own second may be from after it
 LIMIT = 500
 
 _TAKEN = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
@@ -41,13 +41,13 @@ class RelayLog:
         self._path, self._clock = path, clock
 
     def is_whole(self, since: datetime, until: datetime) -> bool:
-        """Whether it reaches from before `since` until `until`. False too where it cannot be read."""
+        """Whether it reaches from SLACK before `since` until `until`. False too where it cannot be read."""
         try:
             times = [moment for line in self._edges() if (moment := self._time(line))]
         except OSError as error:
             log.warning("log_unreadable", path=str(self._path), reason=error.strerror)
             return False
-        return bool(times) and min(times) <= since + SLACK and max(times) >= until - SLACK
+        return bool(times) and min(times) <= since - SLACK and max(times) >= until - SLACK
 
     def taken(self, senders: Iterable[str]) -> set[str]:
         """Those of these envelope senders whose mail the relay has queued."""

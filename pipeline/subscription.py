@@ -199,15 +199,17 @@ def _vouched_for(row: Subscription) -> Vouched | None:
 
 
 def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
-    completed = ("completed", "partially_refunded", "refunded", "reversed")
+    decided = ("completed", "partially_refunded", "refunded", "reversed", "denied")
     return [
-        Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row))
+        Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
         for row in payments
-        if row.status in completed and row.occurred_at and row.amount is not None and row.currency
+        if row.status in decided and row.occurred_at and row.amount is not None and row.currency
     ]
 
 
 def _given_back_at(books: Books, payment: Payment) -> datetime | None:
+    if payment.status == "denied":
+        return register.time_of(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
         return None
     return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +19,7 @@ START_SECONDS = 60  # a busy two-core machine needs 10 for RabbitMQ
 STOP_SECONDS = 20
 # Below the ports that the kernel hands to clients: nobody gets a server's port while the server is down.
 PORTS = range(20000, 32000)
+_PORTS = cycle(random.sample(PORTS, len(PORTS)))
 
 
 class Account(TypedDict, total=False):
@@ -123,8 +125,8 @@ def account(*names: str) -> Account:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now, and that the kernel gives to no client."""
-    for port in random.sample(PORTS, 200):
+    """A port of loopback that nobody listens on now, and that the kernel gives to no client. No port is given twice."""
+    for port in islice(_PORTS, 200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port

@@ -245,6 +245,12 @@ class Postfix(Server, Relay):
         listed = run(["/usr/sbin/postqueue", "-c", self._etc, "-j"], self.folder)
         return [json.loads(line) for line in listed.splitlines()]
 
+    def clear(self) -> None:
+        """Throw away what was delivered so far, and what it has taken and is about to deliver."""
+        under_way = ("maildrop", "incoming", "active")
+        until(lambda: not [mail for mail in self.queue() if mail["queue_name"] in under_way], 30, "Postfix is idle")
+        super().clear()
+
     def flush(self) -> None:
         """Try again now what waits in its queue."""
         run(["/usr/sbin/postqueue", "-c", self._etc, "-f"], self.folder)

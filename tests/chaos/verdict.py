@@ -24,7 +24,7 @@ NAMED = 5  # rows of one kind that a sentence names
 
 
 def waiting(session: Session, now: datetime) -> dict[str, int]:
-    """What is still to be done, by kind; nothing at rest."""
+    """What is still to be done, by kind, at one moment; nothing at rest."""
     counts = {
         "events received": select(func.count()).select_from(Event).where(Event.state == "received"),
         "mails owed": select(func.count()).select_from(Mail).where(Mail.state == "owed", Mail.due_at.is_not(None)),
@@ -32,8 +32,8 @@ def waiting(session: Session, now: datetime) -> dict[str, int]:
         "mails in doubt": select(func.count()).select_from(Mail).where(Mail.state == "doubt"),
         "questions to PayPal": select(func.count()).select_from(Read).where(Read.due_at <= now + ASKED_AGAIN),
     }
-    found = {name: session.execute(count).scalar_one() for name, count in counts.items()}
-    return {name: number for name, number in found.items() if number}
+    found = session.execute(select(*(count.scalar_subquery() for count in counts.values()))).one()
+    return {name: number for name, number in zip(counts, found, strict=True) if number}
 
 
 def bring_forward(session: Session) -> None:

@@ -1,9 +1,15 @@
 """A pending payment was refused: it pays for nothing, and the customer is told."""
 
-from tests.people import CHARLIE
-from tests.samples import renamed, sample
-from tests.teller import Teller
+from itertools import permutations
+from typing import Any
 
+import pytest
+
+from tests.people import ALICE, CHARLIE
+from tests.samples import renamed, sample
+from tests.teller import Teller, at
+
+ACTIVATED, UPDATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.UPDATED"
 DENIED, PENDING, COMPLETED = "PAYMENT.SALE.DENIED", "PAYMENT.SALE.PENDING", "PAYMENT.SALE.COMPLETED"
 SALE = "8CH77410296635520"
 
@@ -27,6 +33,59 @@ def test_the_customer_is_told(teller: Teller) -> None:
         "retry_at": None,
         "reason": None,
     }
+
+
+def renewal(type: str, on: str = "2026-03-24T11:13:00Z", total: str = "29.00", **more: Any) -> dict[str, Any]:
+    """A later charge of Alice's, by eCheck."""
+    money = {"total": total, "currency": "EUR"}
+    told = {"id": "9AL00000000000001", "amount": money, "create_time": "2026-03-24T11:13:00Z", "update_time": on}
+    return renamed(sample(type, sample(COMPLETED)["resource"] | told | more, at=on))
+
+
+def counted_on() -> dict[str, Any]:
+    """PayPal has moved its date on, although the money is still to come."""
+    billing = sample(ACTIVATED)["resource"]["billing_info"]
+    info = {**billing, "next_billing_time": "2026-04-24T10:00:00Z"}
+    info["last_payment"] = billing["last_payment"] | {"time": "2026-03-24T11:13:00Z"}
+    moved_on = {"update_time": "2026-03-24T11:13:01Z", "billing_info": info}
+    return sample(UPDATED, sample(ACTIVATED)["resource"] | moved_on, at="2026-03-24T11:13:01Z")
+
+
+BEGUN = [sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED)]
+CLEARED, REFUSED = (renewal(COMPLETED, "2026-03-25T09:00:00Z"), renewal(DENIED, "2026-03-30T09:00:00Z", state="denied"))
+
+
+@pytest.mark.parametrize("told", [(CLEARED,), (counted_on(),), (CLEARED, counted_on())], ids=["us", "PayPal", "both"])
+def test_the_period_that_it_was_counted_for_is_taken_back(teller: Teller, told: tuple[dict[str, Any], ...]) -> None:
+    """Whoever had counted on it."""
+    teller.hear(*BEGUN, renewal(PENDING), *told)
+    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+    teller.hear(REFUSED)
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+
+
+def test_it_comes_to_the_same_in_every_order(teller: Teller) -> None:
+    for order in permutations([*BEGUN[1:], CLEARED, counted_on(), REFUSED]):
+        teller.river.empty()
+        teller = Teller(teller.river)
+        teller.tell(BEGUN[0], *order)
+        teller.work(batch=2)
+        assert teller.payments()["9AL00000000000001"].status == "denied"
+        assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+
+
+def test_who_never_paid_has_no_access(teller: Teller) -> None:
+    first = sample(COMPLETED)["resource"] | {"state": "denied", "update_time": "2026-03-02T09:00:00Z"}
+    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(PENDING, sample(COMPLETED)["resource"]))
+    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")  # PayPal's word, until it is decided
+    teller.hear(sample(DENIED, first, at="2026-03-02T09:00:01Z"))
+    assert teller.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
+
+
+def test_collected_after_all_it_is_paid_again(teller: Teller) -> None:
+    collected = renewal(COMPLETED, "2026-04-02T09:00:00Z", id="9AL00000000000002", create_time="2026-04-02T09:00:00Z")
+    teller.hear(*BEGUN, counted_on(), REFUSED, collected)
+    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
 
 
 def test_paid_otherwise_since_it_is_no_news(teller: Teller) -> None:

@@ -97,7 +97,7 @@ def running(parts: Roles) -> Iterator[None]:
 
 
 def work_left(database: Database, now: datetime) -> dict[str, int]:
-    """What is due by now and not done."""
+    """What is due by now and not done: at one moment, for an answer to a question becomes an event, and that a mail."""
     waits: dict[str, ColumnElement[bool]] = {
         # What was just received is published at once, whenever a sweep would find it due.
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
@@ -106,11 +106,9 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
         "questions": Read.due_at <= now + LEASE,  # one that is just being asked is put off by so much
         "reminders": Subscription.remind_at <= now,
     }
+    counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in waits.items()]
     with database.reading() as session:
-        found = {
-            what: session.execute(select(func.count()).where(condition)).scalar_one()
-            for what, condition in waits.items()
-        }
+        found = session.execute(select(*counts)).one()._asdict()
     return {what: count for what, count in found.items() if count}
 
 
@@ -125,8 +123,9 @@ def wait_until_idle(
         pass_time()
 
 
-def letters(post: Post) -> list[EmailMessage]:
-    """What was delivered, opened."""
+def letters(post: Post, count: int) -> list[EmailMessage]:
+    """What was delivered, opened, as soon as there are so many: a relay delivers after it has answered."""
+    until(lambda: len(post.mails()) >= count, 30, f"{count} mails are delivered")
     return [message_from_bytes(data, policy=policy.default) for data in post.mails()]
 
 

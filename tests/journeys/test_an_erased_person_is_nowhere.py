@@ -25,8 +25,8 @@ from pipeline.keys import KeyProblem, MasterKey, Seal, Unsealable
 from pipeline.privacy import erase, links, requests
 from pipeline.tables import Base, Customer, Erasure, Key, Letter, Mail, Payment, Refund, Request
 from tests.journeys.running import Post, catcher, postman
-from tests.journeys.test_no_personal_data_lies_about import bodies, found_in, logged, search
-from tests.leash import free_port
+from tests.journeys.test_no_personal_data_lies_about import bodies, contents, found_in, logged, search
+from tests.leash import free_port, until
 from tests.river import River, delivery, make_parts
 from tests.services import Postgres, Relay, plain
 
@@ -153,7 +153,8 @@ def play(scene: Scene) -> Attacker:
     # It was done, and told once.
     [erasure] = river.rows(Erasure)
     assert (erasure.id, erasure.complete_at) == (asked.id, river.now)
-    confirmed = [mail for mail in scene.post.mails() if b"account_deleted." in mail]
+    until(lambda: bool(confirmations(scene.post)), 30, "the confirmation is delivered")
+    confirmed = confirmations(scene.post)
     assert len(confirmed) == 1
     assert b"To: second.canary@canary.example.com" in confirmed[0]
     assert {row.state for row in river.rows(Mail) if row.kind == "account_deleted"} == {"sent"}
@@ -178,6 +179,10 @@ def play(scene: Scene) -> Attacker:
     }  # fmt: skip
     assert [label for label, _, _ in attacker.sealed if label == erase.confirmation_label(asked.id)]
     return attacker
+
+
+def confirmations(post: Post) -> list[bytes]:
+    return [mail for mail in post.mails() if b"account_deleted." in mail]
 
 
 def columns(row: Base) -> dict[str, object]:
@@ -244,7 +249,7 @@ def test_an_erased_person_is_nowhere_on_postgresql_with_postfix(
         def leftovers() -> bytes:
             with psycopg.connect(plain(server.url), autocommit=True) as connection:
                 connection.execute("CHECKPOINT")
-            return b"".join(path.read_bytes() for path in server.folder.rglob("*") if path.is_file())
+            return b"".join(content for _, content in contents(server.folder))
 
         def files() -> dict[str, list[bytes]]:
             leftovers()
@@ -256,7 +261,7 @@ def test_an_erased_person_is_nowhere_on_postgresql_with_postfix(
             # PostgreSQL keeps what was deleted until it is overwritten: sealed, under keys that are gone.
             raw = stage.leftovers()
             assert [value for _, _, value in attacker.sealed if value in raw]
-        assert mailbox_queue(mailbox) == []
+        until(lambda: mailbox_queue(mailbox) == [], 30, "nothing waits in the relay")
     assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
 
 

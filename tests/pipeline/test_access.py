@@ -133,6 +133,30 @@ def test_without_a_plan_paypals_date_stands_and_a_later_refund_ends_it() -> None
     assert paid_through(vouched_since, None, [refunded]) == FEBRUARY.until
 
 
+def refused(on: str, known: str, amount: int = 2900) -> Paid:
+    return Paid(at(on), Money(amount, "EUR"), at(known), refused=True)
+
+
+@pytest.mark.parametrize(("payments", "until"), [
+    # PayPal's date had counted on it.
+    ([refused("2026-02-01T08:59Z", "2026-02-10T10:00Z")], "2026-02-01T10:00Z"),
+    ([paid("2026-01-01T08:59Z"), refused("2026-02-01T08:59Z", "2026-02-10T10:00Z")], "2026-02-01T10:00Z"),
+    ([refused("2026-01-01T08:59Z", "2026-01-07T10:00Z"), refused("2026-02-01T08:59Z", "2026-02-10T10:00Z")],
+     "2026-01-01T10:00Z"),
+    # It had not: a renewal that never came.
+    ([FIRST, refused("2026-03-01T11:13Z", "2026-03-07T10:00Z")], "2026-03-01T10:00Z"),
+    # Collected since, by itself or with the next cycle.
+    ([refused("2026-02-01T08:59Z", "2026-02-10T10:00Z"), paid("2026-02-11T08:59Z")], "2026-03-01T10:00Z"),
+    ([FIRST, refused("2026-03-01T11:13Z", "2026-03-07T10:00Z"), paid("2026-04-01T11:13Z", 5800)], "2026-05-01T10:00Z"),
+    # An outstanding amount that was not collected takes nothing from the period that was paid.
+    ([FIRST, refused("2026-02-03T11:13Z", "2026-02-09T10:00Z")], "2026-03-01T10:00Z"),
+])  # fmt: skip
+def test_what_was_refused_takes_back_the_period_that_paypal_had_counted_it_for(
+    payments: list[Paid], until: str
+) -> None:
+    assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
+
+
 # -- what always holds
 
 moments = st.datetimes(datetime(2025, 6, 1), datetime(2026, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
@@ -141,7 +165,9 @@ some_terms = st.builds(
     st.sampled_from([PRICE, None]), st.sampled_from([0, 29, 31]),
 )  # fmt: skip
 payments = st.lists(
-    st.builds(Paid, moments, st.sampled_from([PRICE, Money(5800, "EUR")]), st.none() | moments), max_size=5
+    st.builds(Paid, moments, st.sampled_from([PRICE, Money(5800, "EUR")]), st.none() | moments)
+    | st.builds(Paid, moments, st.just(PRICE), moments, st.just(True)),
+    max_size=5,
 )
 vouched = st.none() | st.builds(Vouched, moments, moments)
 thorough = settings(max_examples=300, deadline=None, derandomize=True)
@@ -171,9 +197,19 @@ def test_a_renewal_never_takes_it_back(
 @thorough
 @given(vouched, some_terms | st.none(), payments)
 def test_giving_back_never_buys_time(word: Vouched | None, terms: Terms | None, all_paid: list[Paid]) -> None:
-    kept = [Paid(item.at, item.money) for item in all_paid]
+    kept = [item if item.refused else Paid(item.at, item.money) for item in all_paid]
     whole, less = paid_through(word, terms, kept), paid_through(word, terms, all_paid)
     assert less is None or (whole is not None and less <= whole)
+
+
+@thorough
+@given(vouched, some_terms | st.none(), payments, moments, moments)
+def test_a_payment_that_was_refused_never_buys_time(
+    word: Vouched | None, terms: Terms | None, all_paid: list[Paid], moment: datetime, known: datetime
+) -> None:
+    refused = Paid(moment, PRICE, known, refused=True)
+    before, after = (paid_through(word, terms, paid) for paid in (all_paid, [*all_paid, refused]))
+    assert after is None or (before is not None and after <= before)
 
 
 @thorough

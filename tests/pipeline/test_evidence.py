@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import outbox
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.evidence import RelayLog, sender_of, settle_doubts
+from pipeline.evidence import SLACK, RelayLog, sender_of, settle_doubts
 from pipeline.smtp import Relay as Way
 from pipeline.smtp import RelayUnreachable
 from tests.chaos.proxy import Fault, Kind, Proxy
@@ -60,9 +60,10 @@ def path(tmp_path: Path) -> Path:
 def test_a_log_that_reaches_from_before_until_after_is_whole(path: Path, clock: MovableClock, form: Write) -> None:
     now, log = clock.now(), RelayLog(path, clock)
     path.write_text(spoken(form(now - MINUTE)) + taken(form(now - 30 * SECOND), ALICE) + spoken(form(now)))
-    assert log.is_whole(now - MINUTE, now)
+    assert log.is_whole(now - MINUTE + SLACK, now)
+    assert not log.is_whole(now - MINUTE + SLACK - SECOND, now)
     assert not log.is_whole(now - 2 * MINUTE, now)
-    assert not log.is_whole(now - MINUTE, now + MINUTE)
+    assert not log.is_whole(now - MINUTE + SLACK, now + MINUTE)
 
 
 @pytest.mark.parametrize("form", [old, iso])
@@ -80,7 +81,7 @@ def test_a_line_of_last_december_is_of_last_year(path: Path, clock: MovableClock
     midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - as the machine's log has it
     clock.move_to(midnight + MINUTE)
     path.write_text(spoken(old(midnight - MINUTE)) + spoken(old(midnight + MINUTE)))
-    assert RelayLog(path, clock).is_whole(midnight - MINUTE, midnight + MINUTE)
+    assert RelayLog(path, clock).is_whole(midnight - MINUTE + SLACK, midnight + MINUTE)
     assert not RelayLog(path, clock).is_whole(midnight - 3 * MINUTE, midnight + MINUTE)
 
 
@@ -94,7 +95,7 @@ def test_the_29th_of_february_is_read_in_a_leap_year_and_the_year_after(path: Pa
     leap = datetime(2028, 2, 29, 12).astimezone()  # noqa: DTZ001
     clock.move_to(leap + timedelta(days=320))
     path.write_text(spoken(old(leap)) + spoken(old(clock.now())))
-    assert RelayLog(path, clock).is_whole(leap, clock.now())
+    assert RelayLog(path, clock).is_whole(leap + SLACK, clock.now())
 
 
 def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, clock: MovableClock) -> None:
@@ -102,7 +103,7 @@ def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, cloc
     path.with_name("mail.log.1").write_text(spoken(iso(now - MINUTE)) + taken(iso(now - MINUTE), ALICE))
     path.with_name("mail.log.2.gz").write_text(taken(iso(now - 2 * MINUTE), BOB))
     path.write_text(spoken(iso(now)))
-    assert log.is_whole(now - MINUTE, now)
+    assert log.is_whole(now - MINUTE + SLACK, now)
     assert not log.is_whole(now - 2 * MINUTE, now)
     assert log.taken([ALICE, BOB]) == {ALICE}
 
@@ -173,11 +174,24 @@ def test_a_relay_that_has_just_come_back_is_given_time_to_find_what_it_had_queue
     assert settle(river, path) == 1
 
 
-def test_a_log_that_begins_after_the_try_settles_nothing(river: River, path: Path) -> None:
+@pytest.mark.parametrize("form", [old, iso])
+@pytest.mark.parametrize("seconds", [-1, 0, 1])
+def test_a_log_that_may_begin_after_the_try_settles_nothing(
+    river: River, path: Path, form: Write, seconds: int
+) -> None:
+    """Its first line bears the second in which it was written, not when in that second."""
+    path.write_text(started(form(river.now + seconds * SECOND)))
     doubt(river, "one")
-    path.write_text(spoken(iso(river.now)))
     assert settle(river, path) == 0
     assert states(river) == {"one": "doubt"}
+
+
+@pytest.mark.parametrize("form", [old, iso])
+def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, path: Path, form: Write) -> None:
+    path.write_text(started(form(river.now - SLACK)))
+    doubt(river, "one")
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
 
 
 def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path) -> None:
@@ -204,6 +218,8 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     must_be_ours(mailbox)
     assert isinstance(mailbox, Postfix)
     monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()
+    until(lambda: log.is_whole(clock.now(), clock.now() - MINUTE), 10, "its log begins before what is tried now")
     return mailbox
 
 

@@ -81,7 +81,7 @@ async def test_deliveries_that_come_at_once_share_a_transaction(parts: Parts, ri
             assert river.states() == {}
         assert await posting == [200] * 50
     assert len(river.states()) == 50
-    assert len(commits) == 2  # those that came before it was held up, and all the others
+    assert 1 <= len(commits) <= 2  # those that were there before it was held up, and all the others
 
 
 async def test_a_group_has_an_end(parts: Parts) -> None:
@@ -154,10 +154,14 @@ def test_a_commit_that_fails_is_503_and_nothing_is_stored(
     assert river.states() == {"WH-1": "received"}
 
 
-def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Parts, river: River) -> None:
+async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Parts, river: River) -> None:
     with open_door(parts) as base:
-        with held(parts), pytest.raises(httpx.ReadTimeout):
-            httpx.post(base + PATH, content=BODY, headers=sign(BODY), timeout=0.2, trust_env=False)
+        with held(parts) as waiting:
+            posting = asyncio.create_task(post_all(base, [BODY]))
+            while not waiting() and not posting.done():
+                await asyncio.sleep(0.01)
+            assert posting.cancel(), "nobody is answered before it is stored"
+            await asyncio.wait([posting])
         until(lambda: river.states() == {"WH-1": "received"}, 20, "it is stored")
         assert post(base).json()["outcome"] == "duplicate"
 

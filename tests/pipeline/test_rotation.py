@@ -129,7 +129,7 @@ def test_workers_make_keys_and_read_them_all_the_while(river: River, path: Path)
     for worker in workers:
         worker.start()
     for _ in range(3):
-        rotation.rotate(river.database, path, river.now, grace_seconds=0.2)
+        rotation.rotate(river.database, path, river.now, grace_seconds=1)
     stop.set()
     for worker in workers:
         worker.join()

@@ -217,7 +217,7 @@ async def test_before_the_text_every_trouble_means_later(
     serve: Serve, relay_to: MakeRelay, verb: str, how: str
 ) -> None:
     house = House(**{verb: [how]})
-    reply = await send(relay_to(await serve(house), timeout=0.2))
+    reply = await send(relay_to(await serve(house), timeout=0.5 if how == "hang" else 5))
     assert (reply.outcome, reply.data_began) == ("later", False)
     assert house.connections == 1
     assert house.received == []
@@ -238,9 +238,9 @@ async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay
 
 async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: Serve, relay_to: MakeRelay) -> None:
     house = House(DOT=["hang"])
-    sending = asyncio.create_task(send(relay_to(await serve(house), timeout=0.3)))
+    sending = asyncio.create_task(send(relay_to(await serve(house), timeout=1)))
     await house.hanging.wait()
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.2)
     assert not sending.done()
     house.opened.set()
     assert (await sending).outcome == "sent"
@@ -317,7 +317,8 @@ async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: S
     relay = relay_to(await serve(house))
     await send(relay)
     house.wires[0].transport.close()
-    await asyncio.sleep(0.02)
+    while relay._idle[0].alive:
+        await asyncio.sleep(0.01)
     assert (await send(relay)).outcome == "sent"
     assert house.connections == 2
 
@@ -328,7 +329,7 @@ async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
 ) -> None:
     monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
     house = House(RSET=answer)
-    relay = relay_to(await serve(house), timeout=0.4 if answer == ["hang"] else 5)
+    relay = relay_to(await serve(house), timeout=1 if answer == ["hang"] else 5)
     assert (await send(relay)).outcome == "sent"
     assert "RSET" not in house.said
     assert (await send(relay)).outcome == "sent"

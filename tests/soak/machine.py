@@ -269,7 +269,7 @@ class Lives(RuleBasedStateMachine):
             if later and min(later) > self.clock.now():
                 self.clock.move_to(min(later))
                 self.harbour.postfix.time_passes()
-        raise AssertionError(f"no rest after {ROUNDS} rounds")
+        raise AssertionError(f"no rest after {ROUNDS} rounds: {self.promises.unrest()}")
 
     def _questions(self) -> bool:
         """Whether PayPal is still to be asked something. Time is moved on to when."""

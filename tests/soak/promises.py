@@ -12,6 +12,7 @@ from sqlalchemy import select, true
 
 from pipeline.evidence import sender_of
 from pipeline.outbox import DELAYS
+from pipeline.reads import waiting_for
 from pipeline.simulator.world import World
 from pipeline.tables import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
 from tests.chaos import load as loads
@@ -145,10 +146,18 @@ class Promises:
     # Rows
 
     def next_due(self) -> list[datetime]:
-        """The moments for which something was put off, reminders too."""
-        events = self._look(Event.due_at, where=Event.state == "received")
+        """The moments for which something was put off. What waits for PayPal's answer waits for `questions_due`."""
+        asked = [waiting_for(row.kind, row.id) for row in self._rows(Read) if row.due_at]
+        waits = Event.reason.is_(None) | Event.reason.not_in(asked)
+        events = self._look(Event.due_at, where=(Event.state == "received") & waits)
         mails = self._look(Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
         return [row.due_at for row in (*events, *mails) if row.due_at]
+
+    def unrest(self) -> list[str]:
+        """What is put off, and why."""
+        events = [f"{row.id} {row.reason} {row.due_at}" for row in self._rows(Event) if row.state == "received"]
+        mails = self._look(Mail.key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
+        return [*events, *map(str, mails), *(f"{row.kind} {row.id} {row.due_at}" for row in self._rows(Read))]
 
     def reminders_due(self) -> list[datetime]:
         return [row.remind_at for row in self._look(Subscription.remind_at) if row.remind_at]

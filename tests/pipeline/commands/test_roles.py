@@ -9,16 +9,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.leash import Leashed
+from tests.leash import Leashed, free_port
 
 from .conftest import Smt, files_of
 
 ROOT = Path(__file__).parents[3]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPResponse
 from time import sleep
 
 import httpx
@@ -31,8 +32,8 @@ def port(brook: River) -> Iterator[int]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As patient as a test can be."""
-    monkeypatch.setattr(patience, "REQUEST_SECONDS", 0.2)
+    """As patient as a test can be, and a machine that has other things to do."""
+    monkeypatch.setattr(patience, "REQUEST_SECONDS", 1.0)
 
 
 def knock(port: int, words: bytes = b"") -> socket.socket:
@@ -50,6 +51,14 @@ def rest(connection: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return said
+
+
+def status(connection: socket.socket) -> int:
+    """What one whole answer says, which may come in pieces."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -90,7 +99,7 @@ def test_who_does_not_finish_a_request_is_let_go(port: int, impatient: None, wor
 
 def test_a_drop_now_and_then_buys_no_time(port: int, impatient: None) -> None:
     with knock(port, HEAD.encode()) as connection:
-        connection.settimeout(0.05)
+        connection.settimeout(0.1)
         for _ in range(200):
             try:
                 connection.sendall(b"X: y\r\n")
@@ -100,22 +109,22 @@ def test_a_drop_now_and_then_buys_no_time(port: int, impatient: None) -> None:
                 continue
             except ConnectionError:
                 return
-    raise AssertionError("ten seconds of drops, and the connection is still open")
+    raise AssertionError("twenty seconds of drops, and the connection is still open")
 
 
 def test_a_second_request_on_the_same_connection_is_given_no_more_time(port: int, impatient: None) -> None:
     with knock(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
-        until(lambda: connection.recv(65536).startswith(b"HTTP/1.1 200"), 10, "the first is answered")
+        assert status(connection) == 200
         connection.sendall(HEAD.encode())
         assert rest(connection) == b""
 
 
 def test_a_kept_connection_may_pause_for_longer_than_a_request_may_take(port: int, impatient: None) -> None:
     with knock(port) as connection:
-        for _ in range(3):
+        for pause in (1.2, 0):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-            sleep(0.3)
+            assert status(connection) == 200
+            sleep(pause)
 
 
 def test_headers_without_end_are_431(port: int) -> None:
