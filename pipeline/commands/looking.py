@@ -52,7 +52,7 @@ def pages(parts: Parts) -> list[Page]:
         web = parts.web()
     except SettingsError:
         return []
-    with served(parts) as routes:
+    with served(parts) as (routes, _):
         return asyncio.run(_ask_all(web.app(routes)))
 
 
