@@ -185,9 +185,9 @@ def correct(
     return old
 
 
-def need(session: Session, customer_id: str) -> Customer:
-    """The customer, locked. Raises NoSuchCustomer for one who is not known, or erased."""
-    row = session.get(Customer, customer_id, with_for_update=True, populate_existing=True)
+def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
+    """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
+    row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.erased_at:
         raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
     return row

@@ -21,13 +21,14 @@ from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
 from pipeline.keys import INDEX, Keyring, MasterKey
 from pipeline.letter import Read
-from pipeline.privacy import requests
+from pipeline.privacy import knocks, requests
 from pipeline.rows import insert_new
 from pipeline.tables import Letter, Request
 
 log = structlog.get_logger(__name__)
 
 ANSWERED = 3  # letters of one sender that are acknowledged within a day: a loop of two machines ends here
+STRANGERS = 30  # answers an hour to all whom we do not know: beyond that somebody writes in others' names
 DAY = timedelta(days=1)
 OPTIONAL: tuple[accounts.ConsentKind, ...] = ("marketing", "service")  # kinds of mail that one can opt out of
 
@@ -77,9 +78,11 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
     """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered.
 
+    Strangers are answered so many times an hour in all, and no more; what they wrote is filed and noted all the same.
+
     Every request is noted; the operator is told at once of three of a stranger's a day, of the rest when they wait.
     """
-    answer = _few_today(session, label, now)
+    answer = _few_today(session, label, now) and (bool(filed.customer_id) or _is_calm(session, keyring, now))
     if filed.asked is None:
         if answer:
             outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
@@ -100,6 +103,14 @@ def _spare(session: Session, keyring: Keyring, row: Request, sender: str, now: d
     for customer_id, kind in product(accounts.find(session, keyring, sender), OPTIONAL):
         accounts.consent(session, customer_id, kind, given=False, source="mail", text_version="mail", now=now)
     requests.settle(session, row.id, "done", now)
+
+
+def _is_calm(session: Session, keyring: Keyring, now: datetime) -> bool:
+    """Whether one more mail may go to a stranger in this hour: who is named as the sender may never have written."""
+    calm = knocks.allow(session, keyring, "answer a stranger", "all of them", limit=STRANGERS, now=now)
+    if not calm:
+        log.warning("stranger_not_answered", limit=STRANGERS)
+    return calm
 
 
 def _few_today(session: Session, label: str, now: datetime, kind: str | None = None) -> bool:

@@ -106,7 +106,7 @@ def correct(
             old = accounts.correct(session, keyring, id, field, value, now)
             if field == "email":
                 links.end_sessions(session, id, now)
-        except (accounts.NoSuchCustomer, accounts.BadField) as error:
+        except accounts.BadField as error:
             raise Wrong(str(error)) from error
         changed = old != accounts.person(session, keyring, id).get(field)
     if json:
@@ -134,10 +134,7 @@ def opt_out(
     kinds: tuple[accounts.ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
     with call.database.transaction() as session:
         now = call.clock.now()
-        try:
-            accounts.need(session, id)
-        except accounts.NoSuchCustomer as error:
-            raise Wrong(str(error)) from error
+        accounts.need(session, id)
         for each in kinds:
             accounts.consent(session, id, each, given=False, source="operator", text_version="operator", now=now)
         row = requests.open_(session, Keyring(call.master, session, now), "opt_out", id, "operator", now)

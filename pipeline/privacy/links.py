@@ -71,6 +71,12 @@ def use(session: Session, secret: str, now: datetime, purpose: Purpose | None = 
     return session.execute(used.execution_options(synchronize_session=False)).scalar_one_or_none()
 
 
+def give_back(session: Session, secret: str) -> None:
+    """What the link was used up for could not be done: it serves once more, until it expires."""
+    unused = update(Link).where(Link.sha256 == digest(secret)).values(used_at=None)
+    session.execute(unused.execution_options(synchronize_session=False))
+
+
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
     """Sign the customer out everywhere, as when their address has changed; what the old mailbox holds opens nothing.
 

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from pipeline.accounts import NoSuchCustomer
 from pipeline.database import StoreDown
 from pipeline.privacy.visits import Visits
 from pipeline.render import Vendor
@@ -49,6 +50,7 @@ NOTHING = (
     "There is nothing at this address",
     "If you came by a link in a mail, please see that you have the whole of it.",
 )
+GONE = ("There is no such account any more", "It has been deleted, and with it all that we held about it.")
 FAULT = ("Something failed on our side", "It has been noted. Please try again later, or write to us.")
 
 log = structlog.get_logger(__name__)
@@ -124,6 +126,8 @@ class Site:
             return await endpoint(request)
         except Refused as error:
             status, said = error.status, (error.title, str(error))
+        except NoSuchCustomer:
+            status, said = 410, GONE
         except StoreDown as error:
             log.warning("store_down", reason=str(error))
             status, said = 503, AWAY

@@ -162,6 +162,26 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
         assert river.count(Request) == 10  # each is noted all the same
 
 
+def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_always(river: River) -> None:
+    """A flood in others' names: each letter is filed, and most of those who never wrote hear nothing."""
+    signed_up(river)
+    for number in range(inbound.STRANGERS + 5):
+        text = "please delete my account" if number % 2 else "a question"
+        took(river, mail(text, sender=f"victim{number}@example.com"))
+    assert answers(river) == inbound.STRANGERS
+    assert river.count(Letter) == inbound.STRANGERS + 5
+    assert river.count(Request) == (inbound.STRANGERS + 5) // 2
+    took(river, mail("a question"))
+    assert answers(river) == inbound.STRANGERS + 1
+    river.clock.advance(timedelta(hours=1))
+    took(river, mail("a question", sender="later@example.com"))
+    assert answers(river) == inbound.STRANGERS + 2
+
+
+def answers(river: River) -> int:
+    return sum(kind in ("support_received", "privacy_request_received") for kind in owed(river))
+
+
 def test_a_strangers_wish_after_questions_is_still_put_to_the_operator(river: River) -> None:
     for number in range(inbound.ANSWERED):
         took(river, mail(f"question {number}"))
