@@ -34,7 +34,7 @@ def sign_up(river: River, person: Person = ADA) -> str:
     with river.database.transaction() as session:
         return accounts.sign_up(
             session, river.keyring(session), person,
-            adult_text="2026-11", marketing=False, now=river.now, source="sign-up",
+            adult_text="2026-11", news=False, now=river.now, source="sign-up",
         )  # fmt: skip
 
 

@@ -187,10 +187,7 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
 
 def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """What happened with the customer, each with its time."""
-    rows = [
-        (row["at"], f"{'agreed to' if row['given'] else 'declined'} {row['kind']}", row["source"], row["text_version"])
-        for row in found["consents"]
-    ]
+    rows = [(row["at"], _choice(row), row["source"], row["text_version"]) for row in found["consents"]]
     rows += [
         (row["received_at"], f"asked: {row['kind'].replace('_', ' ')}", row["state"], row["id"])
         for row in found["requests"]
@@ -205,6 +202,12 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         for row in found["subscriptions"]
     ]
     return [(say.stamp(at), *rest) for at, *rest in rows]
+
+
+def _choice(row: dict[str, Any]) -> str:
+    if row["kind"] == "marketing_asked":
+        return "asked for marketing, to be confirmed"
+    return f"{'agreed to' if row['given'] else 'declined'} {row['kind']}"
 
 
 rights.register(app)

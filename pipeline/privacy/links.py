@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from pipeline.keys import Keyring
 from pipeline.tables import Link
 
-Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "session", "sign_up"]
+Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "confirm_news", "session", "sign_up"]
 
 # Where the link of a mail leads; the secret stands behind it.
 PATHS: dict[Purpose, str] = {
@@ -24,9 +24,10 @@ PATHS: dict[Purpose, str] = {
     "export": "/account/export/",
     "confirm_email": "/account/confirm/",
     "cancel_erase": "/account/keep/",
+    "confirm_news": "/account/news/",
 }
 MINUTES = 30
-ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email")
+ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "confirm_news")
 SECRET_BYTES = 32
 
 

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline import accounts
+from pipeline import accounts, sign_up
 from pipeline.keys import Keyring
-from pipeline.privacy import erase, links, sign_in
+from pipeline.privacy import erase, links, news, sign_in
 from pipeline.privacy.links import PATHS, Purpose
 from pipeline.product import ProductDown
 from pipeline.web.body import Refused, form
@@ -76,6 +76,13 @@ class Followed:
                 "Keep my account",
                 self._keep,
             ),
+            "confirm_news": Button(
+                "Our news",
+                f"From now on you get news of {self._site.vendor.product} by mail now and then. Each of them can be stopped "
+                "with one click.",
+                "Send me the news",
+                self._confirm_news,
+            ),
         }
 
     def _routes(self, purpose: Purpose, button: Button) -> list[Route]:
@@ -119,6 +126,11 @@ class Followed:
             raise Refused(410, *OVER)
         words = f"Your new address is noted, and our mails go there from now on.{told}"
         return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
+
+    async def _confirm_news(self, secret: str) -> Response:
+        if not await self._records.do(lambda session, _, now: news.confirm(session, secret, now, sign_up.TEXTS)):
+            raise Refused(410, *OVER)
+        return self._site.message(200, "Thank you", "From now on you get our news.", link=("/account", "Your account"))
 
     async def _keep(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:

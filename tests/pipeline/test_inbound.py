@@ -23,12 +23,12 @@ PAGE = "https://billing.example.com/account"
 ADA = Person("Ada Example", "ada@example.com")
 
 
-def signed_up(river: River, person: Person = ADA, *, marketing: bool = True) -> str:
+def signed_up(river: River, person: Person = ADA) -> str:
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        return accounts.sign_up(
-            session, keyring, person, adult_text="1", marketing=marketing, now=river.now, source="sign-up"
-        )
+        id = accounts.sign_up(session, keyring, person, adult_text="1", news=True, now=river.now, source="sign-up")
+        accounts.consent(session, id, "marketing", given=True, source="link by mail", text_version="1", now=river.now)
+        return id
 
 
 def took(river: River, raw: bytes) -> Filed:

@@ -2,13 +2,15 @@
 
 from datetime import timedelta
 
-from sqlalchemy import exists, func, literal, select
+from sqlalchemy import and_, exists, func, literal, select
 
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
 from pipeline.purposes import MAILS, PURPOSES
 from pipeline.tables import Consent, Customer, Erasure, Key, Letter, Mail, Payment, Subscription
 
 SETTLED = timedelta(days=1)  # by then a payment has its receipt, and a letter its acknowledgement
+# A tick at sign-up is nobody's consent: whose address it was is not known there.
+_AGREED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
 ANSWERED_A_DAY = 3  # acknowledgements to one sender; mail that answers itself must come to an end
 
 
@@ -68,7 +70,7 @@ def law(live: Live) -> Finding:
 
 
 def no_advertising(live: Live) -> Finding:
-    """No marketing mail went to somebody who had not asked for it."""
+    """No marketing mail went to somebody who had not asked for it, and confirmed that by mail or signed in to say so."""
     kinds = [kind for kind, use in MAILS.items() if use.mail_class == "marketing"]
     if any(MAILS[kind].purpose != "news" for kind in kinds):
         return broken("a marketing mail serves another purpose than news that was asked for")
@@ -76,6 +78,11 @@ def no_advertising(live: Live) -> Finding:
     rows = list(live.session.execute(sent).scalars())
     wrong = [row for row in rows if not _had_agreed(live, row)]
     opted = select(func.count()).select_from(Customer).where(Customer.marketing)
+    unproved = live.session.execute(
+        opted.where(~exists().where(Consent.customer_id == Customer.id, *_AGREED))
+    ).scalar_one()
+    if unproved:
+        return broken(f"{number(unproved, 'customer')} opted in who never confirmed it")
     figure = f"{number(len(rows), 'mail')}, {number(live.session.execute(opted).scalar_one(), 'customer')} opted in"
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} to people who had not opted in")
 
@@ -83,7 +90,8 @@ def no_advertising(live: Live) -> Finding:
 def _had_agreed(live: Live, mail: Mail) -> bool:
     """By the last word of theirs before it was tried; who was erased has taken the proof of it along after three years."""
     before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.tried_at
-    newest = select(Consent.given).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
+    agreed = and_(*_AGREED)
+    newest = select(agreed).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return bool(live.session.execute(newest).scalar_one_or_none())
 
 

@@ -124,9 +124,14 @@ def sign_up(world: World, email: str, *, marketing: bool) -> str:
     person = accounts.Person(name=email.partition("@")[0].title(), email=email)
 
     def deed(session: Session, keyring: Keyring) -> str:
-        return accounts.sign_up(
-            session, keyring, person, adult_text="2026-01", marketing=marketing, now=world.now, source="sign-up"
+        id = accounts.sign_up(
+            session, keyring, person, adult_text="2026-01", news=marketing, now=world.now, source="sign-up"
         )
+        if marketing:
+            accounts.consent(
+                session, id, "marketing", given=True, source="link by mail", text_version="2026-01", now=world.now
+            )
+        return id
 
     return str(world.change(deed))
 
