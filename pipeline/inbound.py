@@ -27,8 +27,6 @@ from pipeline.tables import Letter, Request
 
 log = structlog.get_logger(__name__)
 
-ANSWERED = 3  # letters of one sender that are acknowledged within a day: a loop of two machines ends here
-STRANGERS = 30  # answers an hour to all whom we do not know: beyond that somebody writes in others' names
 DAY = timedelta(days=1)
 OPTIONAL: tuple[accounts.ConsentKind, ...] = ("marketing", "service")  # kinds of mail that one can opt out of
 
@@ -107,16 +105,16 @@ def _spare(session: Session, keyring: Keyring, row: Request, sender: str, now: d
 
 def _is_calm(session: Session, keyring: Keyring, now: datetime) -> bool:
     """Whether one more mail may go to a stranger in this hour: who is named as the sender may never have written."""
-    calm = knocks.allow(session, keyring, "answer a stranger", "all of them", limit=STRANGERS, now=now)
+    calm = knocks.allow(session, keyring, "answer a stranger", "all of them", limit=knocks.STRANGERS_AN_HOUR, now=now)
     if not calm:
-        log.warning("stranger_not_answered", limit=STRANGERS)
+        log.warning("stranger_not_answered", limit=knocks.STRANGERS_AN_HOUR)
     return calm
 
 
 def _few_today(session: Session, label: str, now: datetime, kind: str | None = None) -> bool:
     today = select(func.count()).where(Letter.label == label, Letter.received_at > now - DAY)
     today = today.where(Letter.kind == kind) if kind else today
-    return session.execute(today).scalar_one() <= ANSWERED
+    return session.execute(today).scalar_one() <= knocks.ANSWERED_A_DAY
 
 
 def _acknowledgement(read: Read, filed: Filed, label: str, now: datetime) -> outbox.Owed:

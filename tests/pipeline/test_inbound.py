@@ -15,6 +15,7 @@ from pipeline.accounts import Person
 from pipeline.database import Database, StoreDown
 from pipeline.inbound import Filed, Left
 from pipeline.keys import Keyring
+from pipeline.privacy.knocks import ANSWERED_A_DAY, STRANGERS_AN_HOUR
 from pipeline.tables import Consent, Customer, Letter, Mail, Request
 from tests.pipeline.test_letter import mail
 from tests.river import River
@@ -86,10 +87,10 @@ def test_two_machines_that_answer_each_other_come_to_an_end(river: River) -> Non
     for number in range(10):
         took(river, mail(f"I am away, number {number}"))
         river.clock.advance(timedelta(minutes=1))
-    assert owed(river) == ["support_received"] * inbound.ANSWERED
+    assert owed(river) == ["support_received"] * ANSWERED_A_DAY
     river.clock.advance(timedelta(days=1))
     took(river, mail("a question of the day after"))
-    assert owed(river) == ["support_received"] * (inbound.ANSWERED + 1)
+    assert owed(river) == ["support_received"] * (ANSWERED_A_DAY + 1)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
     for number in range(10):
         written = sender if number % 2 else sender.upper()
         took(river, mail(f"{text}, number {number}", sender=written))
-    assert len(owed(river)) <= 2 * inbound.ANSWERED
+    assert len(owed(river)) <= 2 * ANSWERED_A_DAY
     if sender.startswith("stranger"):
         assert river.count(Request) == 10  # each is noted all the same
 
@@ -165,17 +166,17 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
 def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_always(river: River) -> None:
     """A flood in others' names: each letter is filed, and most of those who never wrote hear nothing."""
     signed_up(river)
-    for number in range(inbound.STRANGERS + 5):
+    for number in range(STRANGERS_AN_HOUR + 5):
         text = "please delete my account" if number % 2 else "a question"
         took(river, mail(text, sender=f"victim{number}@example.com"))
-    assert answers(river) == inbound.STRANGERS
-    assert river.count(Letter) == inbound.STRANGERS + 5
-    assert river.count(Request) == (inbound.STRANGERS + 5) // 2
+    assert answers(river) == STRANGERS_AN_HOUR
+    assert river.count(Letter) == STRANGERS_AN_HOUR + 5
+    assert river.count(Request) == (STRANGERS_AN_HOUR + 5) // 2
     took(river, mail("a question"))
-    assert answers(river) == inbound.STRANGERS + 1
+    assert answers(river) == STRANGERS_AN_HOUR + 1
     river.clock.advance(timedelta(hours=1))
     took(river, mail("a question", sender="later@example.com"))
-    assert answers(river) == inbound.STRANGERS + 2
+    assert answers(river) == STRANGERS_AN_HOUR + 2
 
 
 def answers(river: River) -> int:
@@ -183,7 +184,7 @@ def answers(river: River) -> int:
 
 
 def test_a_strangers_wish_after_questions_is_still_put_to_the_operator(river: River) -> None:
-    for number in range(inbound.ANSWERED):
+    for number in range(ANSWERED_A_DAY):
         took(river, mail(f"question {number}"))
     took(river, mail("please delete my account"))
     assert opened(river) == [("erase", "received", None)]
