@@ -41,9 +41,10 @@ NOTES = {
     "keep": "Your account stays. Nothing will be deleted.",
     "late": "It is too late to keep your account: its deletion has begun, or was never asked for.",
 }
+UNDONE = ("unconfirmed", "often", "too-often", "late")  # what these notes tell was not done
 SENT = (
     "Look into your mailbox",
-    "If an account belongs to this address, a mail with a link is on its way to it, the third in an hour being the last.",
+    "If an account belongs to this address, a mail with a link is on its way to it: three in an hour at most.",
     "The link serves once, within half an hour.",
     "Nothing came? Look among unwanted mail, or try the address that you use at PayPal.",
 )
@@ -88,7 +89,7 @@ class Account:
         def work(session: Session, keyring: Keyring, _: datetime) -> Summary:
             return summary(session, keyring, customer_id)
 
-        return self._account(request, await self._records.do(work), NOTES.get(request.query_params.get("note", ""), ""))
+        return self._account(request, await self._records.do(work))
 
     async def ask(self, request: Request) -> Response:
         """Have a link sent. What is answered, and when, does not depend on whether the address is known."""
@@ -181,10 +182,12 @@ class Account:
         await self._records.do(lambda session, _, now: sign_in.end(session, secret, now))
         return self._visitors.let_out()
 
-    def _account(self, request: Request, found: Summary, note: str) -> Response:
-        secret = secret_of(request)
+    def _account(self, request: Request, found: Summary) -> Response:
+        secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.form_token(secret, f"/account/{name}") for name in FORMS}
-        return self._site.page("account.html", found=found, tokens=tokens, note=note)
+        return self._site.page(
+            "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), undone=note in UNDONE
+        )
 
 
 def _correct(

@@ -78,8 +78,8 @@ class Followed:
             ),
             "confirm_news": Button(
                 "Our news",
-                f"From now on you get news of {self._site.vendor.product} by mail now and then. Each of them can be stopped "
-                "with one click.",
+                f"If you want it, news of {self._site.vendor.product} comes by mail now and then. Each can be stopped with one "
+                "click.",
                 "Send me the news",
                 self._confirm_news,
             ),

@@ -42,6 +42,7 @@ def test_a_deletion_asked_for_again_says_that_no_other_mail_was_sent(brook: Rive
     assert "a mail about it is on its way" in said[0]
     assert "no other mail was sent" in said[1]
     assert "asked for this several times" in said[3]
+    assert ['class="note undone"' in page for page in said] == [False, False, False, True]
     assert len(facts(brook, "account_deletion_scheduled")) == 1
 
 
