@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from pipeline import letter
 from pipeline.privacy.knocks import ANSWERED_A_DAY, HOUR, STRANGERS_AN_HOUR
 from pipeline.privacy.policy.live import Live
+from pipeline.privacy.rules import REQUESTS_KEPT
 from pipeline.tables import Letter, Mail, Request
 
 DAY = timedelta(days=1)
@@ -15,8 +16,9 @@ ANSWERS = ("support_received", "privacy_request_received")
 
 
 def about_privacy(live: Live) -> list[Letter]:
-    """The letters that asked for a right."""
-    return list(live.session.execute(select(Letter).where(Letter.kind == "privacy")).scalars())
+    """The letters that asked for a right, as far back as answered requests are kept."""
+    recent = Letter.kind == "privacy", Letter.received_at > live.now - REQUESTS_KEPT
+    return list(live.session.execute(select(Letter).where(*recent)).scalars())
 
 
 def requests_of(live: Live, letters: Sequence[Letter]) -> dict[str, set[str]]:

@@ -14,7 +14,8 @@ from pipeline.privacy.knocks import ANSWERED_A_DAY, STRANGERS_AN_HOUR
 from pipeline.privacy.policy import journal
 from pipeline.privacy.policy.live import Finding
 from pipeline.privacy.policy.verdicts import run
-from pipeline.tables import Visit
+from pipeline.privacy.rules import REQUESTS_KEPT
+from pipeline.tables import Request, Visit
 from tests.pipeline.privacy.policy.world import World, letter, mail, peopled
 from tests.pipeline.test_letter import mail as written
 from tests.river import River
@@ -128,6 +129,13 @@ def test_the_receipt_of_another_request_acknowledges_no_letter(world: World, tol
     world.clock.advance(timedelta(days=2))
     assert told("6.how").verdict == "holds"
     assert told("10.contact") == Finding("broken", "1 letter about privacy without acknowledgement")
+
+
+def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World, told: Told) -> None:
+    world.change(lambda session, _: session.execute(delete(Request)))
+    assert told("6.how").verdict == "broken"
+    world.clock.advance(REQUESTS_KEPT)
+    assert told("6.how").verdict != "broken"
 
 
 def test_a_letter_that_lies_unread_is_seen_after_an_hour(world: World, told: Told, tmp_path: Path) -> None:
