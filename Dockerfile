@@ -15,7 +15,9 @@ RUN /venv/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir wh
 
 FROM python:3.12-slim-bookworm
 RUN groupadd --gid 10001 smt && useradd --uid 10001 --gid smt --no-create-home --shell /usr/sbin/nologin smt \
-    && install -d -m 0700 -o smt -g smt /var/lib/smt-billing
+    && install -d -m 0700 -o smt -g smt /var/lib/smt-billing /var/backups/smt-billing
+# pg_dump and pg_restore, of the version of the server in docker-compose.yml: backups need them.
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client-15 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /app /app
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SMT_DATA_DIR=/var/lib/smt-billing
 WORKDIR /var/lib/smt-billing

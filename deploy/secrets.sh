@@ -16,7 +16,6 @@ keep() { # keep NAME TEXT: write the file unless it is there
 random() { head -c "$1" /dev/urandom; }
 password() { random 24 | od -An -v -tx1 | tr -d ' \n'; }
 
-keep master_key "$(random 32 | base64 | tr -d '\n')"
 keep postgres_password "$(password)"
 keep database_url "postgresql://smt:$(cat postgres_password)@postgres:5432/smt"
 if [ ! -e broker_url ] || [ ! -e rabbitmq_user ]; then

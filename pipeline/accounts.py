@@ -21,7 +21,7 @@ from pipeline.tables import Consent, Customer, Event, Mail, Payment, Refund, Sub
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
-ConsentKind = Literal["adult", "terms", "marketing", "service"]
+ConsentKind = Literal["adult", "terms", "marketing", "marketing_asked", "service"]
 LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
 REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
@@ -55,7 +55,7 @@ def sign_up(
     person: Person,
     *,
     adult_text: str,
-    marketing: bool,
+    news: bool,
     now: datetime,
     source: str,
     custom: str | None = None,
@@ -63,7 +63,8 @@ def sign_up(
     """Make the account of somebody who has said that they are an adult; the customer's id.
 
     `adult_text` is the version of the sentence they agreed to; no date of birth is kept. `custom` is what PayPal is to be
-    given as custom_id, made up unless given: the same one makes the same account once. Raises BadField.
+    given as custom_id, made up unless given: the same one makes the same account once. Whether they ticked the `news` is
+    noted; nobody is sent any before the address has confirmed it, see `privacy.news`. Raises BadField.
     """
     custom = custom or secrets.token_hex(16)
     id = customer_id(keyring, custom)
@@ -79,7 +80,8 @@ def sign_up(
     session.add(row)
     session.flush()
     consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
-    consent(session, id, "marketing", given=marketing, source=source, text_version=adult_text, now=now)
+    kind: ConsentKind = "marketing_asked" if news else "marketing"
+    consent(session, id, kind, given=news, source=source, text_version=adult_text, now=now)
     return id
 
 
@@ -185,9 +187,9 @@ def correct(
     return old
 
 
-def need(session: Session, customer_id: str) -> Customer:
-    """The customer, locked. Raises NoSuchCustomer for one who is not known, or erased."""
-    row = session.get(Customer, customer_id, with_for_update=True, populate_existing=True)
+def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
+    """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
+    row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.erased_at:
         raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
     return row

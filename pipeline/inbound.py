@@ -18,16 +18,15 @@ from sqlalchemy.orm import Session
 
 from pipeline import accounts, letter, outbox
 from pipeline.clock import Clock, write_time
-from pipeline.database import Database
+from pipeline.database import Database, StoreDown
 from pipeline.keys import INDEX, Keyring, MasterKey
 from pipeline.letter import Read
-from pipeline.privacy import requests
+from pipeline.privacy import knocks, requests
 from pipeline.rows import insert_new
 from pipeline.tables import Letter, Request
 
 log = structlog.get_logger(__name__)
 
-ANSWERED = 3  # letters of one sender that are acknowledged within a day: a loop of two machines ends here
 DAY = timedelta(days=1)
 OPTIONAL: tuple[accounts.ConsentKind, ...] = ("marketing", "service")  # kinds of mail that one can opt out of
 
@@ -77,9 +76,11 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
     """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered.
 
+    Strangers are answered so many times an hour in all, and no more; what they wrote is filed and noted all the same.
+
     Every request is noted; the operator is told at once of three of a stranger's a day, of the rest when they wait.
     """
-    answer = _few_today(session, label, now)
+    answer = _few_today(session, label, now) and (bool(filed.customer_id) or _is_calm(session, keyring, now))
     if filed.asked is None:
         if answer:
             outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
@@ -102,10 +103,18 @@ def _spare(session: Session, keyring: Keyring, row: Request, sender: str, now: d
     requests.settle(session, row.id, "done", now)
 
 
+def _is_calm(session: Session, keyring: Keyring, now: datetime) -> bool:
+    """Whether one more mail may go to a stranger in this hour: who is named as the sender may never have written."""
+    calm = knocks.allow(session, keyring, "answer a stranger", "all of them", limit=knocks.STRANGERS_AN_HOUR, now=now)
+    if not calm:
+        log.warning("stranger_not_answered", limit=knocks.STRANGERS_AN_HOUR)
+    return calm
+
+
 def _few_today(session: Session, label: str, now: datetime, kind: str | None = None) -> bool:
     today = select(func.count()).where(Letter.label == label, Letter.received_at > now - DAY)
     today = today.where(Letter.kind == kind) if kind else today
-    return session.execute(today).scalar_one() <= ANSWERED
+    return session.execute(today).scalar_one() <= knocks.ANSWERED_A_DAY
 
 
 def _acknowledgement(read: Read, filed: Filed, label: str, now: datetime) -> outbox.Owed:
@@ -118,21 +127,55 @@ def _acknowledgement(read: Read, filed: Filed, label: str, now: datetime) -> out
 # -- reading what has arrived
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A letter that could not be filed: it stays in `new`, and the next reading tries it again."""
+
+    file: str
+    reason: str
+
+
 def read_maildir(
-    folder: Path, database: Database, master: MasterKey, clock: Clock, page: str, on_filed: Callable[[Filed], object]
+    folder: Path,
+    database: Database,
+    master: MasterKey,
+    clock: Clock,
+    page: str,
+    tell: Callable[[Filed | Left], object] = lambda _: None,
 ) -> int:
-    """File what is new in a Maildir, one transaction each; moved to `cur` only after that. How many. Raises StoreDown."""
+    """File what is new in a Maildir, one transaction each; moved to `cur` only after that. How many were filed.
+
+    A letter at fault holds up no other. Raises StoreDown when it is the database that is away.
+    """
     count = 0
     for path in _new(folder):
-        raw = _bytes(path)
-        if raw is None:
-            continue
-        on_filed(take(raw, database, master, clock, page))
-        target = folder / "cur" / f"{path.name}:2,S"
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        path.rename(target)
-        count += 1
+        done = _file_one(path, database, master, clock, page)
+        count += isinstance(done, Filed)
+        if done is not None:
+            tell(done)
     return count
+
+
+def _file_one(path: Path, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed | Left | None:
+    """None where another reader was quicker."""
+    try:
+        filed = take(_bytes(path), database, master, clock, page)
+        _move(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 - its words may quote the letter, so only its kind is told
+        if isinstance(error, StoreDown):
+            database.holds_keys()  # raises if it is away for every letter
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        log.error("letter_not_filed", file=path.name, reason=reason)
+        return Left(path.name, reason)
+    return filed
+
+
+def _move(path: Path) -> None:
+    target = path.parents[1] / "cur" / f"{path.name}:2,S"
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    path.rename(target)
 
 
 def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed:
@@ -148,12 +191,7 @@ def _new(folder: Path) -> Sequence[Path]:
     return sorted(path for path in (folder / "new").glob("*") if path.is_file()) if folder.is_dir() else []
 
 
-def _bytes(path: Path) -> bytes | None:
-    """The mail, its end cut off beyond what we keep; None if it cannot be read: gone meanwhile, or no file of ours."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        log.warning("letter_unreadable", file=path.name, reason=error.strerror)
-        return None
-    with os.fdopen(descriptor, "rb") as opened:
+def _bytes(path: Path) -> bytes:
+    """The mail, its end cut off beyond what we keep. Raises OSError, also for a link that leads elsewhere."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
         return opened.read(letter.LARGEST)

@@ -33,7 +33,7 @@ PURPOSES: dict[str, Purpose] = {
     "support": Purpose("Respond to support requests.", "contract (b)"),
     "law": Purpose("Comply with legal obligations: books, and the rights of people.", "legal obligation (c)"),
     "security": Purpose("Keep the service safe: access logs, and who of us read what.", "legitimate interest (f)"),
-    "news": Purpose("Send news of the product to those who asked for it.", "consent (a)"),
+    "news": Purpose("Send news of the product to those who asked for it, and confirmed it by mail.", "consent (a)"),
 }
 
 MAILS: dict[str, MailUse] = {
@@ -45,6 +45,7 @@ MAILS: dict[str, MailUse] = {
     "refund_receipt": MailUse("transactional", "payments"),
     "renewal_reminder": MailUse("transactional", "notices"),
     "account_link": MailUse("transactional", "service"),
+    "news_confirmation": MailUse("transactional", "news"),  # asks whether they are wanted, and holds none
     "email_changed": MailUse("legal", "security"),
     "support_received": MailUse("transactional", "support"),
     "privacy_request_received": MailUse("legal", "law"),

@@ -17,7 +17,7 @@ from pipeline.accounts import BadField, Person
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database
 from pipeline.keys import INDEX, Keyring, MasterKey
-from pipeline.privacy import knocks, links
+from pipeline.privacy import knocks, links, news
 from pipeline.rows import insert_new
 from pipeline.tables import Customer, Link
 
@@ -104,10 +104,12 @@ class Desk:
         now, line = self.clock.now(), knocks.neighbourhood(line)
         if not knocks.allow(session, keyring, "sign up", line, limit=LIMIT, now=now):
             raise TooMany("Too many sign-ups came from your network in this hour; please try again in an hour.")
-        accounts.sign_up(
+        id = accounts.sign_up(
             session, keyring, asked.person,
-            adult_text=TEXTS, marketing=asked.news, now=now, source="sign-up", custom=custom,
+            adult_text=TEXTS, news=asked.news, now=now, source="sign-up", custom=custom,
         )  # fmt: skip
+        if asked.news:
+            news.ask(session, keyring, id, asked.person.email, now, self.pages)
 
     def _subscribe(self, asked: Asked, custom: str) -> str:
         _id, approve = self.paypal.create_subscription(

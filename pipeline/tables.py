@@ -241,7 +241,7 @@ class Consent(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(20))  # adult, terms, marketing, service
+    kind: Mapped[str] = mapped_column(String(20))  # adult, terms, marketing, marketing_asked, service
     given: Mapped[bool]
     source: Mapped[str] = mapped_column(String(40))  # sign-up, one-click, account page, operator, mail
     text_version: Mapped[str] = mapped_column(String(20))

@@ -25,7 +25,7 @@ TOKEN = re.compile(r'name="token" value="([^"]+)"')
 @contextmanager
 def open_pages(parts: Parts) -> Iterator[str]:
     """The web application with all pages, as the web role serves it; its base URL."""
-    with pages.served(parts) as routes, serve(parts.web().app(routes)) as base:
+    with pages.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
         yield base
 
 
@@ -34,7 +34,7 @@ def sign_up(river: River, person: Person = ADA) -> str:
     with river.database.transaction() as session:
         return accounts.sign_up(
             session, river.keyring(session), person,
-            adult_text="2026-11", marketing=False, now=river.now, source="sign-up",
+            adult_text="2026-11", news=False, now=river.now, source="sign-up",
         )  # fmt: skip
 
 
@@ -53,7 +53,12 @@ class Browser:
     """A browser of the test's own: keeps the one cookie, follows nothing by itself, says where its forms come from."""
 
     def __init__(self, base: str, address: str = "192.0.2.7") -> None:
-        headers = {"Sec-Fetch-Site": "same-origin", "X-Forwarded-For": address, "User-Agent": "Sample/1.0"}
+        headers = {
+            "Sec-Fetch-Site": "same-origin",
+            "X-Forwarded-For": address,
+            "User-Agent": "Sample/1.0",
+            "Accept": "text/html",
+        }
         none_kept = httpx.Limits(max_keepalive_connections=0)  # so that nothing has to be closed
         self.client = httpx.Client(base_url=base, trust_env=False, timeout=30, headers=headers, limits=none_kept)
         self.cookie = ""

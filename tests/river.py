@@ -5,7 +5,7 @@ river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
 assert river.states() == {"WH-1": "handled"}
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import orjson
 from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
+from starlette.routing import BaseRoute
 
 from pipeline import inbox, outbox
 from pipeline.clock import Clock, MovableClock
@@ -31,6 +32,7 @@ from pipeline.simulator.loopback import serve
 from pipeline.simulator.signing import SLACK, Signer
 from pipeline.subscription import Reminders
 from pipeline.tables import Base, Event, Mail
+from pipeline.web.problem import Lost, on_http_error
 from pipeline.worker import Worker
 
 Row = TypeVar("Row", bound=Base)
@@ -162,12 +164,12 @@ def made(**given: Any) -> Settings:
 
 
 @contextmanager
-def open_door(parts: Parts) -> Iterator[str]:
+def open_door(parts: Parts, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
     """The web application as the web role serves it; its base URL."""
     parts.event_announcer.start()
     parts.committer.start()
     try:
-        with serve(parts.web().app()) as base:
+        with serve(parts.web().app(routes, lost)) as base:
             yield base
     finally:
         parts.committer.stop()

@@ -76,12 +76,15 @@ def test_nothing_runs_as_root_but_postfix_which_becomes_its_own_users() -> None:
 
 
 @pytest.mark.parametrize("service", OF_APP)
-def test_a_role_writes_to_its_volume_and_to_memory_only(service: dict[str, Any]) -> None:
+def test_a_role_writes_to_its_volume_and_to_memory_only_and_the_scheduler_to_the_backups(
+    service: dict[str, Any],
+) -> None:
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
     data, *others = service["volumes"]
     assert data == "data:/var/lib/smt-billing"
-    assert [volume for volume in others if not volume.endswith(":ro")] == []
+    writes = [volume for volume in others if not volume.endswith(":ro")]
+    assert writes == (["backups:/var/backups/smt-billing"] if service is SERVICES["scheduler"] else [])
     assert service["environment"]["SMT_DATA_DIR"] == "/var/lib/smt-billing"
 
 
@@ -160,6 +163,21 @@ def test_the_image_is_built_from_the_lock_and_does_not_run_as_root() -> None:
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
 
 
+def test_the_image_has_the_postgresql_client_of_the_server_that_it_backs_up() -> None:
+    server = SERVICES["postgres"]["image"].partition(":")[2]
+    *_, last = (ROOT / "Dockerfile").read_text("utf-8").split("\nFROM ")
+    assert f" postgresql-client-{server} " in last
+    assert "/var/backups/smt-billing" in last, "a volume takes its owner from the folder in the image"
+
+
+def test_the_master_key_lies_where_an_erasure_can_replace_it(secrets: Path) -> None:
+    """A secret is mounted read-only, so it would outlive every erasure."""
+    assert [name for name in secrets.iterdir() if "master" in name.name] == []
+    for name in APP:
+        assert "SMT_MASTER_KEY_FILE" not in SERVICES[name]["environment"]
+    assert SERVICES["scheduler"]["environment"]["SMT_BACKUP_DIR"] == "/var/backups/smt-billing"
+
+
 # What runs
 
 
@@ -172,6 +190,13 @@ def test_every_role_becomes_healthy_and_ends_when_asked(engine: "Engine") -> Non
         for role in ROLES:
             running[role].wait_until(lambda role=role: engine.healthcheck(SERVICES[role]) == 0)  # type: ignore[misc]
         assert answers(engine.web_port)
+        key = engine.folder / "keys" / "master.key"
+        before = key.read_bytes()
+        engine.run(SERVICES["scheduler"] | {"command": ["smt-billing", "keys", "rotate"]})
+        assert key.read_bytes() != before
+        assert not key.with_name("master.key.previous").exists()
+        for role in ROLES:
+            assert engine.healthcheck(SERVICES[role]) == 0
         assert {role: process.end() for role, process in running.items()} == dict.fromkeys(ROLES, 0)
 
 
@@ -185,7 +210,7 @@ class Engine:
             path = secrets / name
             path.write_text(self.on_loopback(path.read_text()))
         for path in secrets.iterdir():
-            path.chmod(0o600)  # outside /run/secrets nobody else may read the master key
+            path.chmod(0o600)
 
     def on_loopback(self, url: str) -> str:
         """The server of ours that stands for the service which this URL names."""
@@ -250,7 +275,11 @@ def secrets(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(data_dir: Path, secrets: Path, postgres_url: str, empty_broker_url: str, mailbox: Relay) -> Engine:
     log = mailbox.folder if isinstance(mailbox, Postfix) else data_dir
-    folders = {"/var/lib/smt-billing": data_dir, "/var/log/relay": log}
+    folders = {
+        "/var/lib/smt-billing": data_dir,
+        "/var/log/relay": log,
+        "/var/backups/smt-billing": data_dir.parent / "backups",
+    }
     return Engine(
         folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "postfix": mailbox.smtp_url}
     )

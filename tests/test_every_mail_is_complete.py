@@ -30,6 +30,7 @@ OPTIONAL = {
     "account_deleted": ["kept_until"],
     "policy_changed": [],
     "product_news": [],
+    "news_confirmation": [],
     "privacy_request_received": [],
     "data_export_ready": [],
     "support_received": [],

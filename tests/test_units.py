@@ -15,7 +15,7 @@ from tests.conftest import do_without
 ROOT = Path(__file__).parents[1]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 WORST = 20  # tenths: systemd calls 0 to 2 safe
-SECRETS = {"SMT_MASTER_KEY_FILE", "SMT_DATABASE_URL_FILE", "SMT_BROKER_URL_FILE", "SMT_PAYPAL_CLIENT_SECRET_FILE"}
+SECRETS = {"SMT_DATABASE_URL_FILE", "SMT_BROKER_URL_FILE", "SMT_PAYPAL_CLIENT_SECRET_FILE"}
 
 every_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
 
@@ -63,11 +63,19 @@ def test_it_starts_a_command_that_there_is(unit: Path) -> None:
 def test_its_variables_are_settings_and_its_secrets_are_shown_to_it_as_files(unit: Path) -> None:
     given = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
     known = {variable(name) for name in Settings.model_fields}
-    assert {name for name in given if name.removesuffix("_FILE") not in known} <= {"SMT_MASTER_KEY_FILE"}
+    assert {name for name in given if name.removesuffix("_FILE") not in known} == set()
     shown = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
     files = {name: path for name, path in given.items() if name.endswith("_FILE")}
     assert files.keys() <= SECRETS
     assert set(files.values()) == {f"%d/{name}" for name in shown}
+
+
+@every_unit
+def test_the_master_key_lies_where_an_erasure_can_replace_it(unit: Path) -> None:
+    """What systemd shows as a credential can be read only, and would outlive every erasure."""
+    given = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
+    assert "SMT_MASTER_KEY_FILE" not in given
+    assert given["SMT_DATA_DIR"] == f"/var/lib/{lines_of(unit, 'StateDirectory')[0]}"
 
 
 def test_the_secrets_are_those_that_are_made_for_compose() -> None:

@@ -106,7 +106,7 @@ def correct(
             old = accounts.correct(session, keyring, id, field, value, now)
             if field == "email":
                 links.end_sessions(session, id, now)
-        except (accounts.NoSuchCustomer, accounts.BadField) as error:
+        except accounts.BadField as error:
             raise Wrong(str(error)) from error
         changed = old != accounts.person(session, keyring, id).get(field)
     if json:
@@ -134,10 +134,7 @@ def opt_out(
     kinds: tuple[accounts.ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
     with call.database.transaction() as session:
         now = call.clock.now()
-        try:
-            accounts.need(session, id)
-        except accounts.NoSuchCustomer as error:
-            raise Wrong(str(error)) from error
+        accounts.need(session, id)
         for each in kinds:
             accounts.consent(session, id, each, given=False, source="operator", text_version="operator", now=now)
         row = requests.open_(session, Keyring(call.master, session, now), "opt_out", id, "operator", now)
@@ -190,10 +187,7 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
 
 def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """What happened with the customer, each with its time."""
-    rows = [
-        (row["at"], f"{'agreed to' if row['given'] else 'declined'} {row['kind']}", row["source"], row["text_version"])
-        for row in found["consents"]
-    ]
+    rows = [(row["at"], _choice(row), row["source"], row["text_version"]) for row in found["consents"]]
     rows += [
         (row["received_at"], f"asked: {row['kind'].replace('_', ' ')}", row["state"], row["id"])
         for row in found["requests"]
@@ -208,6 +202,12 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         for row in found["subscriptions"]
     ]
     return [(say.stamp(at), *rest) for at, *rest in rows]
+
+
+def _choice(row: dict[str, Any]) -> str:
+    if row["kind"] == "marketing_asked":
+        return "asked for marketing, to be confirmed"
+    return f"{'agreed to' if row['given'] else 'declined'} {row['kind']}"
 
 
 rights.register(app)

@@ -41,7 +41,7 @@ def erase(
     if json:
         say.json({"request": row.id, "state": row.state, "act_at": _time(row.act_at), "reason": row.reason})
     else:
-        say.line(_said(row, call.settings.locale))
+        say.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
 
 
 def _begin(call: Call, id: str, *, now: bool) -> "Request":
@@ -49,12 +49,7 @@ def _begin(call: Call, id: str, *, now: bool) -> "Request":
     from pipeline.commands.parts import account_page
     from pipeline.keys import Keyring
     from pipeline.privacy import erase
-    from pipeline.tables import Customer
 
-    with call.database.transaction() as session:
-        customer = session.get(Customer, id)
-        if customer is None or customer.erased_at:
-            raise Wrong(f"there is nobody of the id {id}, or they have been erased; see: smt-billing customers list")
     if now:
         row = erase.now(call.database, call.master, call.clock, leaving.outside(call.parts), id, "operator")
         leaving.note_erasures(call.parts)
@@ -73,10 +68,12 @@ def cancel_page(account: str) -> str:
 
 
 def _cancel(call: Call, id: str) -> "Request":
+    from pipeline import accounts
     from pipeline.keys import Keyring
     from pipeline.privacy import erase, requests
 
     with call.database.transaction() as session:
+        accounts.need(session, id)
         row = requests.find_open(session, id, "erase") or requests.find_open(session, id, "child")
         if row is None:
             raise Wrong(f"no deletion of {id} is under way", found=True)
@@ -108,7 +105,18 @@ def _receipt(row: "Erasure") -> dict[str, Any]:
     return {"id": row.id, "customer": row.customer_id, **at, "receipt": row.receipt}
 
 
-def _said(row: "Request", locale: str) -> str:
+def _is_told(call: Call, request_id: str) -> bool:
+    """Whether a confirmation is on its way: there is none where no address was known."""
+    from sqlalchemy import select
+
+    from pipeline.tables import Mail
+
+    mail = select(Mail.state).where(Mail.key == f"account_deleted:{request_id}")
+    with call.database.reading() as session:
+        return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
+
+
+def _said(row: "Request", locale: str, *, is_told: bool) -> str:
     if row.state == "cancelled":
         return "the deletion is cancelled; the customer stays"
     if row.state == "waiting" and row.act_at:
@@ -116,7 +124,8 @@ def _said(row: "Request", locale: str) -> str:
         return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
     if row.reason:
         return f"not erased yet, and tried again every minute: {row.reason}"
-    return f"erased; the confirmation is on its way. The proof: smt-billing customers erase {row.customer_id} --receipt"
+    told = "the confirmation is on its way" if is_told else "no confirmation was sent, as no address was known"
+    return f"erased; {told}. The proof: smt-billing customers erase {row.customer_id} --receipt"
 
 
 def _time(moment: Any) -> str | None:

@@ -14,6 +14,7 @@ from pipeline.commands.call import Wrong
 ASKED_WRONGLY = (
     ("pipeline.settings", "SettingsError"),
     ("pipeline.keys", "KeyProblem"),
+    ("pipeline.accounts", "NoSuchCustomer"),
     ("pipeline.route", "SmtpConfigError"),
     ("pipeline.message", "BadEnvelope"),
     ("pipeline.paypal.errors", "Malformed"),

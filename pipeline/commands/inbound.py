@@ -9,7 +9,7 @@ from pipeline.commands import say
 from pipeline.commands.call import Call, Json, Wrong, of
 
 if TYPE_CHECKING:
-    from pipeline.inbound import Filed
+    from pipeline.inbound import Filed, Left
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
 
@@ -31,23 +31,25 @@ def inbound(
     What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
     handed out or deleted on a mail alone. Mail that no person wrote is filed and never answered.
 
-    From a Maildir each mail is moved from new to cur once it is filed. With - the exit code is 75 while the database is
-    away, so that Postfix tries again. JSON: an array of objects with letter, kind, asks and customer.
+    From a Maildir each mail is moved from new to cur once it is filed; one that cannot be filed stays, holds up no other,
+    and makes the exit code 1. With - the exit code is 75 when it cannot be filed, so that Postfix tries again. JSON: an
+    array of objects with letter, kind, asks and customer, and with file and failed for what could not be filed.
     """
     call = of(context)
-    filed = [_from_stdin(call)] if maildir == "-" else _from_maildir(call, maildir)
+    filed, left = ([_from_stdin(call)], []) if maildir == "-" else _from_maildir(call, maildir)
     if json:
-        rows = [
-            {"letter": each.id, "kind": each.kind, "asks": each.asked, "customer": each.customer_id} for each in filed
-        ]
-        say.json(rows)
-    elif not filed:
+        say.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
+    elif not filed and not left:
         say.line("no new mail")
-    else:
+    elif filed:
         say.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
+    for each in left:
+        say.note(f"not filed, it stays in new: {each.file}: {each.reason}")
+    if left:
+        raise typer.Exit(1)
 
 
-def _from_maildir(call: Call, maildir: str) -> "list[Filed]":
+def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
     from pipeline import inbound
     from pipeline.commands.parts import account_page
 
@@ -56,15 +58,16 @@ def _from_maildir(call: Call, maildir: str) -> "list[Filed]":
         raise Wrong("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise Wrong(f"{folder} is no Maildir: it has no folder new")
-    filed: list[Filed] = []
+    done: list[Filed | Left] = []
     with say.progress("filing mail", None) as advance:
 
-        def note(each: "Filed") -> None:
-            filed.append(each)
+        def note(each: "Filed | Left") -> None:
+            done.append(each)
             advance(1)
 
         inbound.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
-    return filed
+    filed = [each for each in done if isinstance(each, inbound.Filed)]
+    return filed, [each for each in done if isinstance(each, inbound.Left)]
 
 
 def _from_stdin(call: Call) -> "Filed":
@@ -79,9 +82,13 @@ def _from_stdin(call: Call) -> "Filed":
         raise Wrong("there is no mail on stdin")
     try:
         return inbound.take(raw, call.database, call.master, call.clock, account_page(call.settings))
-    except StoreDown as error:
-        say.note(f"not filed, try again: {error}")
+    except Exception as error:  # whatever it is: with any other code Postfix would send the mail back
+        say.note(f"not filed, try again: {error if isinstance(error, StoreDown) else type(error).__name__}")
         raise typer.Exit(TRY_AGAIN) from error
+
+
+def _object(filed: "Filed") -> dict[str, object]:
+    return {"letter": filed.id, "kind": filed.kind, "asks": filed.asked, "customer": filed.customer_id}
 
 
 def _row(filed: "Filed") -> tuple[object, ...]:

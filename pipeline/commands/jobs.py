@@ -74,7 +74,7 @@ def file_letters(parts: "Parts") -> int:
     if folder is None:
         return 0
     page = account_page(parts.settings)
-    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page, lambda _: None)
+    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page)
 
 
 def settle_doubts(parts: "Parts") -> int:

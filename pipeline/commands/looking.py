@@ -16,8 +16,9 @@ from pipeline.commands.parts import Parts, contact
 from pipeline.egress import Connection
 from pipeline.keys import Keyring
 from pipeline.message import Rendered
+from pipeline.privacy.policy import journal
 from pipeline.privacy.policy.clauses import Vendor
-from pipeline.privacy.policy.live import Live, Page
+from pipeline.privacy.policy.live import Live, Page, Sights
 from pipeline.settings import SettingsError
 
 EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples lead
@@ -40,9 +41,12 @@ def looking(parts: Parts) -> Iterator[Live]:
             parts.settings,
             now,
             publisher(parts),
-            pages=lambda: pages(parts),
-            mails=lambda: mails(parts),
-            connections=lambda: connections(parts),
+            Sights(
+                pages=lambda: pages(parts),
+                mails=lambda: mails(parts),
+                connections=lambda: connections(parts),
+                journal=journal.keeps if journal.runs() else None,
+            ),
         )
 
 
@@ -52,7 +56,7 @@ def pages(parts: Parts) -> list[Page]:
         web = parts.web()
     except SettingsError:
         return []
-    with served(parts) as routes:
+    with served(parts) as (routes, _):
         return asyncio.run(_ask_all(web.app(routes)))
 
 

@@ -16,6 +16,7 @@ from pipeline.web.account import Account
 from pipeline.web.declined import Declining
 from pipeline.web.followed import Followed
 from pipeline.web.joining import Joining, approval_origins
+from pipeline.web.problem import Lost
 from pipeline.web.promised import Promised, Texts
 from pipeline.web.records import Records
 from pipeline.web.site import Site
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(parts: "Parts") -> Iterator[list[BaseRoute]]:
-    """The routes of all pages, with their threads running as long as the block lasts."""
+def served(parts: "Parts") -> Iterator[tuple[list[BaseRoute], Lost]]:
+    """The routes of all pages and what answers beside them, with their threads running as long as the block lasts."""
     settings = parts.settings
     visits = Visits(parts.database, parts.master, parts.clock)
     doorman = Doorman(parts.database, parts.master, parts.clock, settings.pages_url)
@@ -34,7 +35,7 @@ def served(parts: "Parts") -> Iterator[list[BaseRoute]]:
         thread.start()
     try:
         site = Site(wiring.vendor(settings), settings.locale, settings.pages_url, visits)
-        yield _routes(parts, site, doorman)
+        yield _routes(parts, site, doorman), site.lost
     finally:
         doorman.stop()
         visits.stop()
@@ -49,8 +50,7 @@ def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
         Declining(site, records),
         Promised(site, records, _texts(parts)),
     )
-    routes = [route for group in groups for route in group.routes()]
-    return [*site.looks(), *routes, *site.nothing("/signup", "/account", "/unsubscribe", "/privacy")]
+    return [*site.looks(), *(route for group in groups for route in group.routes())]
 
 
 def _desk(parts: "Parts") -> Desk | None:

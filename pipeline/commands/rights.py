@@ -35,7 +35,6 @@ def export(
     """
     from pipeline.commands.parts import issuer, product
     from pipeline.privacy.export import bundle
-    from pipeline.privacy.export.gather import NoSuchPerson
     from pipeline.product import ProductDown
 
     call = of(context)
@@ -49,8 +48,6 @@ def export(
             issuer=issuer(call.settings),
             product=product(call.settings),
         )
-    except NoSuchPerson as error:
-        raise Wrong(str(error)) from error
     except ProductDown as error:
         raise Wrong(f"nothing was written, as the product's own export is missing: {error}", found=True) from error
     _write(to, data)

@@ -6,12 +6,12 @@ import gc
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
 import uvicorn
-from starlette.routing import BaseRoute
+from starlette.applications import Starlette
 
 from pipeline import alive, inbox, migrations, reads
 from pipeline import scheduler as scheduling
@@ -68,8 +68,8 @@ class _Server(uvicorn.Server):
 
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until told to stop."""
-    with _announcing(parts), pages.served(parts) as routes:
-        server = _Server(_uvicorn(parts, routes))
+    with _announcing(parts), pages.served(parts) as (routes, lost):
+        server = _Server(_uvicorn(parts, parts.web().app(routes, lost)))
         with _ending(stop, lambda: _end(server)):
             _serve_http(parts, server)
     stop.set()
@@ -173,9 +173,9 @@ def _drain(parts: Parts, events: Worker) -> int:
         return len(batch.ids)
 
 
-def _uvicorn(parts: Parts, routes: Sequence[BaseRoute]) -> uvicorn.Config:
+def _uvicorn(parts: Parts, app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
-        parts.web().app(routes),
+        app,
         host=parts.settings.web_host,
         port=parts.settings.web_port,
         loop="uvloop",

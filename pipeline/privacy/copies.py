@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from pipeline import outbox
+from pipeline import accounts, outbox
 from pipeline.clock import write_time
 from pipeline.keys import Keyring
 from pipeline.privacy import knocks, links, requests
@@ -17,8 +17,9 @@ A_HOUR = 3  # links to copies, each of which may ask the product too
 def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> Request | None:
     """Note the request and owe the mail with the link; None if too many were asked for in this hour.
 
-    The copy itself is made when it is fetched, so it is never out of date and lies nowhere.
+    The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
     """
+    accounts.need(session, customer_id)
     if not knocks.allow(session, keyring, "copy", customer_id, limit=A_HOUR, now=now):
         return None
     row = requests.open_(session, keyring, "access", customer_id, "page", now)

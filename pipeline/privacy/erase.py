@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 from sqlalchemy import delete, select
@@ -23,7 +23,7 @@ from pipeline import accounts, outbox
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database
 from pipeline.keys import Keyring, MasterKey
-from pipeline.privacy import links, requests
+from pipeline.privacy import knocks, links, requests
 from pipeline.privacy.shred import Grounds, Person, reduce, shred
 from pipeline.product import Product, ProductDown
 from pipeline.tables import Customer, Erasure, Link, Mail, Request, Subscription
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 WAIT = timedelta(hours=72)  # in which the person may think again, or say that it was not them
 KINDS = ("erase", "child")  # requests that end in an erasure once they have an `act_at`
 LIVE = frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED"})  # PayPal could still collect for these
+# Times an hour that one customer may ask for it on the pages, and call it off: each asking sends a mail. Who called off
+# as often as they could asked no more often, so nobody is kept from keeping their account.
+ASKS_AN_HOUR: dict[Literal["erase", "keep"], int] = {"erase": 3, "keep": 10}
 TELL_AFTER = timedelta(hours=24)  # of trying, before the operator is bothered
 GIVE_UP_MAIL = timedelta(days=7)  # a confirmation that cannot be sent until then is not; the address is not kept for it
 REASON = "The customer asked for the deletion of their data."
@@ -68,6 +71,13 @@ class Blocked(Exception):
 # -- asked for
 
 
+def may_ask(
+    session: Session, keyring: Keyring, what: Literal["erase", "keep"], customer_id: str, now: datetime
+) -> bool:
+    """Whether this customer may ask for it once more in this hour; counts."""
+    return knocks.allow(session, keyring, what, customer_id, limit=ASKS_AN_HOUR[what], now=now)
+
+
 def schedule(
     session: Session,
     keyring: Keyring,
@@ -82,10 +92,11 @@ def schedule(
     """Begin the waiting period, and owe the mail that says so. One that has begun goes on as it was.
 
     `page` is the address that the secret of the cancel link is put behind; without it the mail holds no link.
+    Raises NoSuchCustomer.
     """
+    customer = accounts.need(session, customer_id)
     row = requests.open_(session, keyring, kind, customer_id, source, now, act_at=now + wait)
-    customer = session.get(Customer, customer_id)
-    if row.state == "running" or customer is None or customer.erase_at is not None:
+    if row.state == "running" or customer.erase_at is not None:
         return row
     row.state, row.act_at = "waiting", row.act_at or now + wait
     customer.erase_at = row.act_at
@@ -129,8 +140,9 @@ def run_due(database: Database, master: MasterKey, clock: Clock, outside: Outsid
 def now(
     database: Database, master: MasterKey, clock: Clock, outside: Outside, customer_id: str, source: requests.Source
 ) -> Request:
-    """Erase without a waiting period, as an operator may. The request tells how far it got."""
+    """Erase without a waiting period, as an operator may. The request tells how far it got. Raises NoSuchCustomer."""
     with database.transaction() as session:
+        accounts.need(session, customer_id)
         moment = clock.now()
         keyring = Keyring(master, session, moment)
         row = requests.open_(session, keyring, "erase", customer_id, source, moment, act_at=moment)

@@ -11,6 +11,10 @@ from pipeline.rows import insert_new
 from pipeline.tables import Knock
 
 HOUR = timedelta(hours=1)
+# Letters of one sender that are answered within a day: a loop of two machines ends here.
+ANSWERED_A_DAY = 3
+# Answers an hour to all whom we do not know: beyond that somebody writes in others' names.
+STRANGERS_AN_HOUR = 30
 
 
 def allow(session: Session, keyring: Keyring, what: str, who: str, *, limit: int, now: datetime) -> bool:

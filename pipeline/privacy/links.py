@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from pipeline.keys import Keyring
 from pipeline.tables import Link
 
-Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "session", "sign_up"]
+Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "confirm_news", "session", "sign_up"]
 
 # Where the link of a mail leads; the secret stands behind it.
 PATHS: dict[Purpose, str] = {
@@ -24,9 +24,10 @@ PATHS: dict[Purpose, str] = {
     "export": "/account/export/",
     "confirm_email": "/account/confirm/",
     "cancel_erase": "/account/keep/",
+    "confirm_news": "/account/news/",
 }
 MINUTES = 30
-ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email")
+ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "confirm_news")
 SECRET_BYTES = 32
 
 
@@ -69,6 +70,12 @@ def use(session: Session, secret: str, now: datetime, purpose: Purpose | None = 
     """Use the link up; None if it was before, or has expired. Of two who come at once, one is given it."""
     used = update(Link).where(*_valid(secret, now, purpose)).values(used_at=now).returning(Link)
     return session.execute(used.execution_options(synchronize_session=False)).scalar_one_or_none()
+
+
+def give_back(session: Session, secret: str) -> None:
+    """What the link was used up for could not be done: it serves once more, until it expires."""
+    unused = update(Link).where(Link.sha256 == digest(secret)).values(used_at=None)
+    session.execute(unused.execution_options(synchronize_session=False))
 
 
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:

@@ -40,6 +40,7 @@ from pipeline.tables import (
 
 TWO_YEARS = 2 * YEAR
 ACCESS_LOG = timedelta(days=90)
+REQUESTS_KEPT = 3 * YEAR  # after they were answered
 BY_HOLD = "until the hold of SMT_COUNTRY ends"
 
 Find = Callable[[datetime, str], Select[Any]]  # now and country -> the keys of what is due
@@ -217,7 +218,7 @@ def _forget_letters(session: Session, ids: Sequence[Any], _: datetime) -> None:
 
 
 def _requests(now: datetime, _: str) -> Select[Any]:
-    return select(Request.id).where(Request.done_at < now - 3 * YEAR)
+    return select(Request.id).where(Request.done_at < now - REQUESTS_KEPT)
 
 
 def _forget_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:

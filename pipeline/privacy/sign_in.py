@@ -46,12 +46,17 @@ class Doorman:
         self._waiting.put(None)
         self._thread.join()
 
-    def ask(self, email: str) -> None:
-        """Have links sent to this address, if it is known. Returns at once, and tells nobody whether it is."""
+    def ask(self, email: str) -> bool:
+        """Have links sent to this address, if it is known. Returns at once, and tells nobody whether it is.
+
+        False if so many wait that this one is not looked at.
+        """
         try:
             self._waiting.put_nowait(email)
         except queue.Full:
             log.warning("links_dropped", waiting=WAITING)
+            return False
+        return True
 
     def _run(self) -> None:
         while (email := self._waiting.get()) is not None:
@@ -82,14 +87,19 @@ def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pa
 
 def confirm_address(
     session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str
-) -> None:
-    """Owe a mail to a new address with a link that proves that it is theirs. Nothing is changed before that."""
-    if not knocks.allow(session, keyring, "link", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
-        return
+) -> bool:
+    """Owe a mail to a new address with a link that proves that it is theirs. Nothing is changed before that.
+
+    False, and no mail, if too many were asked for in this hour. Counted apart from links to sign in, so that who tries
+    an address of somebody else's does not learn whether its owner has signed in.
+    """
+    if not knocks.allow(session, keyring, "confirm", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
+        return False
     secret = links.make(session, keyring, customer_id, "confirm_email", now, details={"email": email})
     page = links.address(pages, "confirm_email", secret)
     facts = {"confirms": True, "page": page, "expires_at": _end(now)}
     _owe(session, keyring, customer_id, secret, facts, now, to=email)
+    return True
 
 
 def begin(session: Session, keyring: Keyring, secret: str, now: datetime) -> str | None:

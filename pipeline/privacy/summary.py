@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import accounts
 from pipeline.keys import Keyring
-from pipeline.tables import Customer, Event, Letter, Mail, Payment, Plan, Subscription
+from pipeline.tables import Event, Letter, Mail, Payment, Plan, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Summary:
 
 
 def summary(session: Session, keyring: Keyring, customer_id: str) -> Summary:
-    """In short, what we hold about this customer."""
-    row, theirs = session.get_one(Customer, customer_id), accounts.subscriptions(session, customer_id)
+    """In short, what we hold about this customer. Raises NoSuchCustomer."""
+    row, theirs = accounts.need(session, customer_id, lock=False), accounts.subscriptions(session, customer_id)
     return Summary(
         person={"name": "", "email": "", "company": "", "phone": ""} | accounts.person(session, keyring, customer_id),
         subscriptions=[_subscribed(session, each) for each in theirs],

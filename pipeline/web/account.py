@@ -27,17 +27,25 @@ FORMS = ("correct", "mails", "export", "delete", "keep", "sign-out")
 NOTES = {
     "correct": "Your data are corrected. From now on they are used everywhere.",
     "same": "There was nothing to change.",
-    "confirm": "We have sent a mail to the new address. It counts as soon as you follow the link in it.",
+    "confirm": "A mail is on its way to the new address. The address counts as soon as you follow the link in it.",
+    "unconfirmed": (
+        "The address stays as it was, and no mail was sent to the new one: too many were asked for in this hour. Please "
+        "try again in an hour."
+    ),
     "mails": "Your choice is noted and holds from now on.",
-    "export": "We have sent you a mail with a link to your data.",
-    "often": "You have asked for several links in this hour. Please look into your mailbox first.",
+    "export": "A mail with a link to your data is on its way to you.",
+    "often": "No mail was sent: you have asked for several links in this hour. Please look into your mailbox first.",
     "delete": "The deletion of your account is scheduled, and a mail about it is on its way to you.",
+    "again": "The deletion of your account was scheduled already, so no other mail was sent.",
+    "too-often": "Nothing was changed: you have asked for this several times in this hour. Please wait a little.",
     "keep": "Your account stays. Nothing will be deleted.",
     "late": "It is too late to keep your account: its deletion has begun, or was never asked for.",
 }
+UNDONE = ("unconfirmed", "often", "too-often", "late")  # what these notes tell was not done
 SENT = (
     "Look into your mailbox",
-    "If an account belongs to this address, a mail with a link is on its way to it. The link serves once, within half an hour.",
+    "If an account belongs to this address, a mail with a link is on its way to it: three in an hour at most.",
+    "The link serves once, within half an hour.",
     "Nothing came? Look among unwanted mail, or try the address that you use at PayPal.",
 )
 
@@ -81,7 +89,7 @@ class Account:
         def work(session: Session, keyring: Keyring, _: datetime) -> Summary:
             return summary(session, keyring, customer_id)
 
-        return self._account(request, await self._records.do(work), NOTES.get(request.query_params.get("note", ""), ""))
+        return self._account(request, await self._records.do(work))
 
     async def ask(self, request: Request) -> Response:
         """Have a link sent. What is answered, and when, does not depend on whether the address is known."""
@@ -96,7 +104,8 @@ class Account:
 
         if not await self._records.do(work):
             raise Refused(429, "Please wait a little", "Too many links were asked for from your network in this hour.")
-        self._doorman.ask(email)
+        if not self._doorman.ask(email):
+            raise Refused(503, "Please try again in a minute", "Very many links are asked for just now; none was sent.")
         return self._site.message(200, *SENT)
 
     async def correct(self, request: Request) -> Response:
@@ -139,24 +148,30 @@ class Account:
         customer_id, _ = await self._visitors.form(request)
         page = links.address(self._site.origin, "cancel_erase", "")
 
-        def work(session: Session, keyring: Keyring, now: datetime) -> None:
+        def work(session: Session, keyring: Keyring, now: datetime) -> str:
+            if not erase.may_ask(session, keyring, "erase", customer_id, now):
+                return "too-often"
+            is_leaving = accounts.need(session, customer_id).erase_at is not None
             erase.schedule(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
+            return "again" if is_leaving else "delete"
 
-        await self._records.do(work)
-        return self._visitors.to_account("delete")
+        return self._visitors.to_account(await self._records.do(work))
 
     async def keep(self, request: Request) -> Response:
         """Keep the account after all."""
         customer_id, _ = await self._visitors.form(request)
 
-        def work(session: Session, keyring: Keyring, now: datetime) -> bool:
+        def work(session: Session, keyring: Keyring, now: datetime) -> str:
+            if not erase.may_ask(session, keyring, "keep", customer_id, now):
+                return "too-often"
             asked = requests.find_open(session, customer_id, "erase")
-            if asked is not None:
-                erase.cancel(session, keyring, asked.id, now)
-            return asked is not None
+            if asked is None:
+                return "late"
+            erase.cancel(session, keyring, asked.id, now)
+            return "keep"
 
         try:
-            return self._visitors.to_account("keep" if await self._records.do(work) else "late")
+            return self._visitors.to_account(await self._records.do(work))
         except erase.TooLate:
             return self._visitors.to_account("late")
 
@@ -167,10 +182,12 @@ class Account:
         await self._records.do(lambda session, _, now: sign_in.end(session, secret, now))
         return self._visitors.let_out()
 
-    def _account(self, request: Request, found: Summary, note: str) -> Response:
-        secret = secret_of(request)
+    def _account(self, request: Request, found: Summary) -> Response:
+        secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.form_token(secret, f"/account/{name}") for name in FORMS}
-        return self._site.page("account.html", found=found, tokens=tokens, note=note)
+        return self._site.page(
+            "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), undone=note in UNDONE
+        )
 
 
 def _correct(
@@ -184,6 +201,6 @@ def _correct(
     for name, value in changed.items():
         accounts.correct(session, keyring, customer_id, cast(accounts.Field, name), value, now)
     if email is not None:
-        sign_in.confirm_address(session, keyring, customer_id, email, now, pages)
-        return "confirm"
+        asked = sign_in.confirm_address(session, keyring, customer_id, email, now, pages)
+        return "confirm" if asked else "unconfirmed"
     return "correct" if changed else "same"

@@ -20,7 +20,7 @@ from pipeline.database import Database, StoreDown
 from pipeline.ingress import Door, Forged
 from pipeline.paypal.errors import Malformed, Refused, Unavailable
 from pipeline.web.body import SLOWEST_SECONDS, read
-from pipeline.web.problem import on_fault, on_http_error, problem
+from pipeline.web.problem import Lost, on_fault, on_http_error, problem
 
 log = structlog.get_logger(__name__)
 
@@ -40,16 +40,15 @@ class Web:
         )
         self._oldest_mail = Gauge("smt_oldest_mail_seconds", "Age of the oldest unsent mail", registry=self._registry)
 
-    def app(self, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    def app(self, pages: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Starlette:
+        """`lost` answers what the router refuses itself."""
         routes = [
             Route(WEBHOOKS, self.webhook, methods=["POST"]),
             Route("/healthz", self.healthz),
             Route("/metrics", self.metrics),
             *pages,
         ]
-        return _Site(
-            self.webhook, routes=routes, exception_handlers={HTTPException: on_http_error, Exception: on_fault}
-        )
+        return _Site(self.webhook, routes=routes, exception_handlers={HTTPException: lost, Exception: on_fault})
 
     async def webhook(self, request: Request) -> Response:
         """PayPal's door: 200 only after the event is durable."""

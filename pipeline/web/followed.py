@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline import accounts
+from pipeline import accounts, sign_up
 from pipeline.keys import Keyring
-from pipeline.privacy import erase, links, sign_in
+from pipeline.privacy import erase, links, news, sign_in
 from pipeline.privacy.links import PATHS, Purpose
 from pipeline.product import ProductDown
 from pipeline.web.body import Refused, form
@@ -76,6 +76,13 @@ class Followed:
                 "Keep my account",
                 self._keep,
             ),
+            "confirm_news": Button(
+                "Our news",
+                f"If you want it, news of {self._site.vendor.product} comes by mail now and then. Each can be stopped with one "
+                "click.",
+                "Send me the news",
+                self._confirm_news,
+            ),
         }
 
     def _routes(self, purpose: Purpose, button: Button) -> list[Route]:
@@ -105,19 +112,25 @@ class Followed:
         return self._visitors.let_in(begun)
 
     async def _confirm(self, secret: str) -> Response:
-        def work(session: Session, keyring: Keyring, now: datetime) -> bool:
+        def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
             link = links.use(session, secret, now, "confirm_email")
             email = links.details(link, keyring).get("email") if link else None
             if link is None or not email:
-                return False
-            accounts.correct(session, keyring, link.customer_id, "email", str(email), now)
+                return None
+            old = accounts.correct(session, keyring, link.customer_id, "email", str(email), now)
             links.end_sessions(session, link.customer_id, now)
-            return True
+            return " A mail that says so is on its way to your old address." if old not in (None, email) else ""
 
-        if not await self._records.do(work):
+        told = await self._records.do(work)
+        if told is None:
             raise Refused(410, *OVER)
-        words = "Your new address is noted, and our mails go there from now on. We have told your old address."
+        words = f"Your new address is noted, and our mails go there from now on.{told}"
         return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
+
+    async def _confirm_news(self, secret: str) -> Response:
+        if not await self._records.do(lambda session, _, now: news.confirm(session, secret, now, sign_up.TEXTS)):
+            raise Refused(410, *OVER)
+        return self._site.message(200, "Thank you", "From now on you get our news.", link=("/account", "Your account"))
 
     async def _keep(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
@@ -137,21 +150,22 @@ class Followed:
         )
 
     async def _download(self, secret: str) -> Response:
-        """The link is used up only once there is something to hand over."""
+        """The copy is made once, for who comes first with the link; they may come again if it could not be made."""
 
-        def look(session: Session, _: Keyring, now: datetime) -> str | None:
-            link = links.look(session, secret, now, "export")
+        def take(session: Session, _: Keyring, now: datetime) -> str | None:
+            link = links.use(session, secret, now, "export")
             return link.customer_id if link else None
 
-        customer_id = await self._records.do(look)
+        customer_id = await self._records.do(take)
         if customer_id is None:
             raise Refused(410, *OVER)
         try:
             data = await asyncio.to_thread(self._export, customer_id)
-        except ProductDown:
-            raise Refused(503, *NO_PRODUCT) from None
-        if await self._records.do(lambda session, _, now: links.use(session, secret, now, "export")) is None:
-            raise Refused(410, *OVER)
+        except Exception as error:
+            await self._records.do(lambda session, _, __: links.give_back(session, secret))
+            if isinstance(error, ProductDown):
+                raise Refused(503, *NO_PRODUCT) from None
+            raise
         headers = self._site.headers() | {
             "Cache-Control": "no-store",
             "Content-Disposition": 'attachment; filename="your-data.zip"',

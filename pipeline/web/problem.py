@@ -1,10 +1,13 @@
 """Errors as problem details (RFC 9457): what was wrong, and what to do about it."""
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+
+Lost = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def problem(

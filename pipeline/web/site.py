@@ -13,15 +13,17 @@ from typing import Any
 import structlog
 from babel.dates import format_date
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from pipeline.accounts import NoSuchCustomer
 from pipeline.database import StoreDown
 from pipeline.privacy.visits import Visits
 from pipeline.render import Vendor
 from pipeline.web.body import Refused
-from pipeline.web.problem import problem
+from pipeline.web.problem import on_http_error, problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -48,6 +50,7 @@ NOTHING = (
     "There is nothing at this address",
     "If you came by a link in a mail, please see that you have the whole of it.",
 )
+GONE = ("There is no such account any more", "It has been deleted, and with it all that we held about it.")
 FAULT = ("Something failed on our side", "It has been noted. Please try again later, or write to us.")
 
 log = structlog.get_logger(__name__)
@@ -93,13 +96,14 @@ class Site:
         icon = ICON.format(letter=letter, colour=self.vendor.colour, on_colour=self.vendor.on_colour)
         return [self._file(STYLE, style, "text/css"), self._file(ICON_PATH, icon, "image/svg+xml")]
 
-    def nothing(self, *below: str) -> list[Route]:
-        """Where there is nothing, below these paths: a page that says so. To be the last of all routes."""
-
-        async def nothing(_: Request) -> Response:
-            return self.message(404, *NOTHING, link=("/account", "Your account"))
-
-        return [self.route(f"{path}/{{rest:path}}", nothing) for path in below]
+    async def lost(self, request: Request, error: Exception) -> Response:
+        """What the router refuses itself: a page for who reads pages, problem details for all others."""
+        if not isinstance(error, HTTPException) or not _reads_pages(request):
+            return await on_http_error(request, error)
+        self._visits.note(f"{request.method} nowhere", error.status_code, caller(request), _browser(request))
+        answer = self.message(error.status_code, *NOTHING, link=("/account", "Your account"))
+        answer.headers.update(error.headers or {})
+        return answer
 
     def _file(self, path: str, content: str, media_type: str) -> Route:
         async def file(_: Request) -> Response:
@@ -122,6 +126,8 @@ class Site:
             return await endpoint(request)
         except Refused as error:
             status, said = error.status, (error.title, str(error))
+        except NoSuchCustomer:
+            status, said = 410, GONE
         except StoreDown as error:
             log.warning("store_down", reason=str(error))
             status, said = 503, AWAY
@@ -138,6 +144,11 @@ def caller(request: Request) -> str:
 
 def _browser(request: Request) -> str:
     return request.headers.get("user-agent", "")
+
+
+def _reads_pages(request: Request) -> bool:
+    """Every browser names HTML where a page is opened; programs ask for anything, or for what they can read."""
+    return "text/html" in request.headers.get("accept", "").lower()
 
 
 def _date(moment: datetime | None, locale: str) -> str:

@@ -110,8 +110,8 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
         for thread in (parts.event_announcer, parts.committer):
             thread.start()
             stack.callback(thread.stop)
-        routes = stack.enter_context(pages.served(parts))
-        stack.enter_context(serve(parts.web().app(routes), int(base.rpartition(":")[2])))
+        routes, lost = stack.enter_context(pages.served(parts))
+        stack.enter_context(serve(parts.web().app(routes, lost), int(base.rpartition(":")[2])))
         stack.callback(parts.paypal.close)
         yield Shop(brook, parts, paypal, mailbox, base)
 

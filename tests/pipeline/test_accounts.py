@@ -17,11 +17,11 @@ ADA = Person("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
 
 
-def sign_up(river: River, person: Person = ADA, *, custom: str | None = None, marketing: bool = False) -> str:
+def sign_up(river: River, person: Person = ADA, *, custom: str | None = None, news: bool = False) -> str:
     with river.database.transaction() as session:
         return accounts.sign_up(
             session, river.keyring(session), person,
-            adult_text="2026-01", marketing=marketing, now=river.now, source="sign-up", custom=custom,
+            adult_text="2026-01", news=news, now=river.now, source="sign-up", custom=custom,
         )  # fmt: skip
 
 
@@ -73,6 +73,12 @@ def test_what_sign_up_takes_is_sealed_and_found_again(river: River) -> None:
     assert {(each.kind, each.given, each.source) for each in river.rows(Consent)} == {
         ("adult", True, "sign-up"), ("marketing", False, "sign-up"),
     }  # fmt: skip
+
+
+def test_a_tick_at_sign_up_is_noted_and_is_no_consent_yet(river: River) -> None:
+    sign_up(river, news=True)
+    assert not river.rows(Customer)[0].marketing
+    assert {(each.kind, each.given) for each in river.rows(Consent)} == {("adult", True), ("marketing_asked", True)}
 
 
 def test_the_same_sign_up_makes_one_account(river: River) -> None:
@@ -223,7 +229,10 @@ def test_who_has_no_custom_id_owns_by_their_paypal_account(river: River) -> None
 
 @pytest.mark.parametrize("kind", ["marketing", "service"])
 def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accounts.ConsentKind) -> None:
-    id = sign_up(river, marketing=True)
+    id = sign_up(river)
+    with river.database.transaction() as session:
+        accounts.consent(session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now)
+    assert getattr(river.rows(Customer)[0], kind) is True
     river.clock.advance(timedelta(days=1))
     with river.database.transaction() as session:
         accounts.consent(session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now)

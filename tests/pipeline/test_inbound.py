@@ -1,14 +1,21 @@
 """Mail that people write is filed once, sealed, with its sender; acknowledged once; and acted on only where it can't hurt."""
 
-from datetime import timedelta
+import errno
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import DataError
+from sqlalchemy.orm import Session
 
 from pipeline import accounts, inbound
 from pipeline.accounts import Person
-from pipeline.inbound import Filed
+from pipeline.database import Database, StoreDown
+from pipeline.inbound import Filed, Left
+from pipeline.keys import Keyring
+from pipeline.privacy.knocks import ANSWERED_A_DAY, STRANGERS_AN_HOUR
 from pipeline.tables import Consent, Customer, Letter, Mail, Request
 from tests.pipeline.test_letter import mail
 from tests.river import River
@@ -17,12 +24,12 @@ PAGE = "https://billing.example.com/account"
 ADA = Person("Ada Example", "ada@example.com")
 
 
-def signed_up(river: River, person: Person = ADA, *, marketing: bool = True) -> str:
+def signed_up(river: River, person: Person = ADA) -> str:
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        return accounts.sign_up(
-            session, keyring, person, adult_text="1", marketing=marketing, now=river.now, source="sign-up"
-        )
+        id = accounts.sign_up(session, keyring, person, adult_text="1", news=True, now=river.now, source="sign-up")
+        accounts.consent(session, id, "marketing", given=True, source="link by mail", text_version="1", now=river.now)
+        return id
 
 
 def took(river: River, raw: bytes) -> Filed:
@@ -80,10 +87,10 @@ def test_two_machines_that_answer_each_other_come_to_an_end(river: River) -> Non
     for number in range(10):
         took(river, mail(f"I am away, number {number}"))
         river.clock.advance(timedelta(minutes=1))
-    assert owed(river) == ["support_received"] * inbound.ANSWERED
+    assert owed(river) == ["support_received"] * ANSWERED_A_DAY
     river.clock.advance(timedelta(days=1))
     took(river, mail("a question of the day after"))
-    assert owed(river) == ["support_received"] * (inbound.ANSWERED + 1)
+    assert owed(river) == ["support_received"] * (ANSWERED_A_DAY + 1)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +158,33 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
     for number in range(10):
         written = sender if number % 2 else sender.upper()
         took(river, mail(f"{text}, number {number}", sender=written))
-    assert len(owed(river)) <= 2 * inbound.ANSWERED
+    assert len(owed(river)) <= 2 * ANSWERED_A_DAY
     if sender.startswith("stranger"):
         assert river.count(Request) == 10  # each is noted all the same
 
 
+def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_always(river: River) -> None:
+    """A flood in others' names: each letter is filed, and most of those who never wrote hear nothing."""
+    signed_up(river)
+    for number in range(STRANGERS_AN_HOUR + 5):
+        text = "please delete my account" if number % 2 else "a question"
+        took(river, mail(text, sender=f"victim{number}@example.com"))
+    assert answers(river) == STRANGERS_AN_HOUR
+    assert river.count(Letter) == STRANGERS_AN_HOUR + 5
+    assert river.count(Request) == (STRANGERS_AN_HOUR + 5) // 2
+    took(river, mail("a question"))
+    assert answers(river) == STRANGERS_AN_HOUR + 1
+    river.clock.advance(timedelta(hours=1))
+    took(river, mail("a question", sender="later@example.com"))
+    assert answers(river) == STRANGERS_AN_HOUR + 2
+
+
+def answers(river: River) -> int:
+    return sum(kind in ("support_received", "privacy_request_received") for kind in owed(river))
+
+
 def test_a_strangers_wish_after_questions_is_still_put_to_the_operator(river: River) -> None:
-    for number in range(inbound.ANSWERED):
+    for number in range(ANSWERED_A_DAY):
         took(river, mail(f"question {number}"))
     took(river, mail("please delete my account"))
     assert opened(river) == [("erase", "received", None)]
@@ -175,10 +202,10 @@ def maildir(tmp_path: Path) -> Path:
     return folder
 
 
-def read(river: River, maildir: Path) -> list[Filed]:
-    filed: list[Filed] = []
-    inbound.read_maildir(maildir, river.database, river.master, river.clock, PAGE, filed.append)
-    return filed
+def read(river: River, maildir: Path) -> list[Filed | Left]:
+    done: list[Filed | Left] = []
+    inbound.read_maildir(maildir, river.database, river.master, river.clock, PAGE, done.append)
+    return done
 
 
 def test_what_is_new_in_a_maildir_is_filed_and_moved(river: River, maildir: Path) -> None:
@@ -192,14 +219,87 @@ def test_what_is_new_in_a_maildir_is_filed_and_moved(river: River, maildir: Path
 def test_a_death_between_filing_and_moving_files_nothing_twice(river: River, maildir: Path) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
     took(river, mail("a question"))  # filed, and then the process died
-    assert [each.known for each in read(river, maildir)] == [True]
+    [filed] = read(river, maildir)
+    assert isinstance(filed, Filed)
+    assert filed.known
     assert owed(river) == ["support_received"]
     assert list((maildir / "new").iterdir()) == []
 
 
-def test_a_link_in_a_maildir_leads_nowhere(river: River, maildir: Path, tmp_path: Path) -> None:
+def test_a_link_in_a_maildir_leads_nowhere_and_holds_up_no_letter(river: River, maildir: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a file of ours")
     (maildir / "new" / "1.host").symlink_to(tmp_path / "secret")
     (maildir / "new" / "2.host").write_bytes(mail("a question"))
-    assert len(read(river, maildir)) == 1
+    left, filed = read(river, maildir)
+    assert isinstance(left, Left)
+    assert isinstance(filed, Filed)
+    assert left.file == "1.host"
     assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (StoreDown("a statement that took too long"), "StoreDown"),
+        (DataError("insert", {"content": "about Ada"}, Exception("about Ada")), "DataError"),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
+    ],
+)
+def test_a_letter_at_fault_holds_up_no_other_and_is_tried_again(
+    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, reason: str
+) -> None:
+    for number in range(3):
+        (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
+    with monkeypatch.context() as patch:
+        patch.setattr(inbound, "file", failing_for(b"question 1", fault))
+        done = read(river, maildir)
+    assert [each for each in done if isinstance(each, Left)] == [Left("1.host", reason)]
+    assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
+    [later] = read(river, maildir)
+    assert isinstance(later, Filed)
+    assert owed(river) == ["support_received"] * 3
+    assert list((maildir / "new").iterdir()) == []
+
+
+def test_a_letter_that_cannot_be_moved_stays_and_is_answered_once(river: River, maildir: Path) -> None:
+    (maildir / "new" / "1.host").write_bytes(mail("a question"))
+    (maildir / "cur").rmdir()
+    (maildir / "cur").write_text("no folder")
+    [left] = read(river, maildir)
+    assert isinstance(left, Left)
+    (maildir / "cur").unlink()
+    [filed] = read(river, maildir)
+    assert isinstance(filed, Filed)
+    assert filed.known
+    assert owed(river) == ["support_received"]
+
+
+def test_a_letter_that_another_reader_moved_meanwhile_is_no_fault(
+    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = maildir / "new" / "1.host"
+    path.write_bytes(mail("a question"))
+    monkeypatch.setattr(inbound, "_new", lambda _: [path, path])
+    assert [isinstance(each, Filed) for each in read(river, maildir)] == [True]
+
+
+def test_while_the_database_is_away_no_letter_is_tried_after_the_first(maildir: Path, brook: River) -> None:
+    for number in range(3):
+        (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
+    away, told = Database("postgresql://127.0.0.1:1/nowhere"), list[Filed | Left]()
+    with pytest.raises(StoreDown):
+        inbound.read_maildir(maildir, away, brook.master, brook.clock, PAGE, told.append)
+    away.close()
+    assert told == []
+
+
+def failing_for(words: bytes, fault: Exception) -> Callable[..., Filed]:
+    """Filing that fails for the letter with these words in it."""
+    really = inbound.file
+
+    def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> Filed:
+        if words in raw:
+            raise fault
+        return really(session, keyring, raw, now, page)
+
+    return file

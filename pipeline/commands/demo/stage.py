@@ -79,7 +79,8 @@ def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
             thread.start()
             stack.callback(thread.stop)
         caught = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
-        app = parts.web().app([*stack.enter_context(pages.served(parts)), *caught.routes()])
+        routes, lost = stack.enter_context(pages.served(parts))
+        app = parts.web().app([*routes, *caught.routes()], lost)
         url = stack.enter_context(serve(app, listens_on))
         yield Stage(call, parts, clock, paypal.world, inlet, url, folder)
 

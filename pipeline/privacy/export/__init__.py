@@ -49,7 +49,7 @@ class Issuer:
 def bundle(
     database: Database, master: MasterKey, now: datetime, customer_id: str, *, issuer: Issuer, product: Product
 ) -> bytes:
-    """The ZIP. The product is asked outside any transaction. Raises NoSuchPerson, ProductDown and StoreDown."""
+    """The ZIP. The product is asked outside any transaction. Raises NoSuchCustomer, ProductDown and StoreDown."""
     files = _product_files(product, _person(database, master, now, customer_id))
     with database.transaction() as session:  # a transaction: the signing key is made at its first use
         keyring = Keyring(master, session, now)

@@ -39,10 +39,6 @@ SEALED_JSON = {
 LEFT_OUT = {"email_hash", "sha256", "holder", "body_sha256", "content_sha256"}
 
 
-class NoSuchPerson(Exception):
-    """There is nobody of this id, or they have been erased."""
-
-
 @dataclass(slots=True)
 class Gathered:
     """`data` for data.json, `files` beside it."""
@@ -52,11 +48,8 @@ class Gathered:
 
 
 def gather(session: Session, keyring: Keyring, customer_id: str) -> Gathered:
-    """Everything of this person. Raises NoSuchPerson."""
-    customer = session.get(Customer, customer_id)
-    if customer is None or customer.erased_at:
-        raise NoSuchPerson(f"there is nobody of the id {customer_id} here; see: smt-billing customers list")
-    return _Gatherer(session, keyring, customer).all()
+    """Everything of this person. Raises NoSuchCustomer."""
+    return _Gatherer(session, keyring, accounts.need(session, customer_id, lock=False)).all()
 
 
 class _Gatherer:

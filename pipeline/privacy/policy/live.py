@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,20 @@ class Page:
         return any("text/html" in value for value in self.headers.get("content-type", ()))
 
 
+@dataclass(frozen=True, slots=True)
+class Sights:
+    """What is to be seen outside the database, each looked at when it is asked for.
+
+    `journal` says how old journald lets entries grow, None without an end (see `policy.journal`); it is None itself where
+    journald does not run.
+    """
+
+    pages: Callable[[], list[Page]]
+    mails: Callable[[], dict[str, Rendered]]
+    connections: Callable[[], dict[str, list[Connection]]]
+    journal: Callable[[], timedelta | None] | None
+
+
 class Live:
     """The running system, as the checks see it. What is costly is looked at when a check first asks for it."""
 
@@ -53,28 +67,25 @@ class Live:
         settings: Settings,
         now: datetime,
         vendor: Vendor,
-        *,
-        pages: Callable[[], list[Page]],
-        mails: Callable[[], dict[str, Rendered]],
-        connections: Callable[[], dict[str, list[Connection]]],
+        sights: Sights,
     ) -> None:
         self.session, self.keyring, self.settings, self.now, self.vendor = session, keyring, settings, now, vendor
-        self._pages, self._mails, self._connections = pages, mails, connections
+        self._sights, self.journal = sights, sights.journal
 
     @cached_property
     def pages(self) -> list[Page]:
         """Every page of ours that can be asked for without knowing a secret; none where web is not set up."""
-        return self._pages()
+        return self._sights.pages()
 
     @cached_property
     def mails(self) -> dict[str, Rendered]:
         """Every kind of mail, written with its example."""
-        return self._mails()
+        return self._sights.mails()
 
     @cached_property
     def connections(self) -> dict[str, list[Connection]]:
         """By role, whom each of our running processes on this machine is connected to."""
-        return self._connections()
+        return self._sights.connections()
 
     @property
     def country(self) -> str:

@@ -15,6 +15,7 @@ import structlog
 from pipeline.__main__ import main
 from pipeline.commands import logs
 from pipeline.commands.demo.catcher import catching
+from pipeline.privacy.policy import journal
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
@@ -46,6 +47,7 @@ def smt(
     """Calls `smt-billing` within this process, with SMT_DATA_DIR and nothing else set."""
     monkeypatch.setenv("SMT_DATA_DIR", str(data_dir))
     monkeypatch.chdir(tmp_path)  # away from a developer's .env
+    monkeypatch.setattr(journal, "SOCKET", tmp_path / "no journald")  # that of the machine is not ours to judge
     monkeypatch.setattr(logs, "_libraries", lambda _before: None)  # the root logger is pytest's
 
     def call(*arguments: str | Path) -> Answer:

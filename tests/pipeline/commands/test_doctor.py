@@ -1,5 +1,6 @@
 """`doctor`: each thing on a line, and what to do about it."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def test_open_permissions_fail(smt: Smt, books: Told, data_dir: Path) -> None:
     found = by_name(smt("doctor", "--json"))
     assert found["data folder"]["advice"] == f"run: chmod 700 {data_dir}"
     assert (found["master key"]["state"], found["sealed data"]["state"]) == ("fail", "fail")
+
+
+def test_a_master_key_that_no_erasure_can_replace_is_warned_of(
+    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != data_dir / "keys" and really(path, mode))
+    found = by_name(smt("doctor", "--json"))
+    assert (found["master key"]["state"], "no erasure" in found["master key"]["found"]) == ("warn", True)
 
 
 def test_another_master_key_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,6 +56,31 @@ def test_while_the_database_is_away_postfix_is_told_to_come_again(smt: Smt, monk
     assert "try again" in answer.err
 
 
+def test_a_letter_that_cannot_be_filed_is_told_and_makes_the_exit_code_1(smt: Smt, books: Told, tmp_path: Path) -> None:
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "new" / "1.host").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "new" / "2.host").write_bytes(mail("a question"))
+    (tmp_path / "elsewhere").write_bytes(mail("nothing of ours"))
+    answer = smt("inbound", tmp_path, "--json")
+    assert answer.code == 1
+    assert [row.get("kind") for row in answer.json] == ["support", None]
+    assert answer.json[1]["file"] == "1.host"
+    assert answer.json[1]["failed"]
+    again = smt("inbound", tmp_path)
+    assert (again.code, "1.host" in again.err) == (1, True)
+
+
+def test_a_mail_that_cannot_be_filed_is_never_sent_back(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("about Ada")
+
+    monkeypatch.setattr("pipeline.inbound.file", failing)
+    monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
+    answer = smt("inbound", "-")
+    assert (answer.code, "Ada" in answer.err) == (75, False)
+
+
 def test_what_is_no_maildir_and_no_mail_is_asked_for_again(
     smt: Smt, books: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

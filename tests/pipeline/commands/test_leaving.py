@@ -66,12 +66,24 @@ def test_who_is_erased_now_is_gone_and_the_receipt_proves_it(smt: Smt, ended: st
     assert "kept, restricted" in smt("customers", "erase", ended, "--receipt").out
     again = smt("customers", "erase", ended)
     assert again.code == 2
-    assert "erased" in again.err
+    assert f"there is no customer {ended}" in again.err
+
+
+def test_who_has_no_address_is_not_said_to_be_told(smt: Smt, ended: str, data_dir: Path) -> None:
+    with sqlite3.connect(data_dir / "smt-billing.db") as connection:
+        connection.execute("UPDATE subscription SET person = NULL, email_hash = NULL")
+    assert "no address was known" in smt("customers", "erase", ended, "--now").out
 
 
 def test_wishes_that_contradict_each_other_are_asked_wrongly(smt: Smt, ended: str) -> None:
     assert smt("customers", "erase", ended, "--now", "--cancel").code == 2
-    assert smt("customers", "erase", "nobody").code == 2
+
+
+@pytest.mark.parametrize("wish", [[], ["--now"], ["--cancel"]])
+def test_nobody_there_cannot_be_erased_and_no_request_is_noted(smt: Smt, books: Told, wish: list[str]) -> None:
+    answer = smt("customers", "erase", "c-nobody", *wish)
+    assert (answer.code, "there is no customer c-nobody; see: smt-billing customers list" in answer.err) == (2, True)
+    assert smt("customers", "requests", "--json").json == []
 
 
 def test_a_rotation_completes_the_erasure_and_says_that_old_copies_are_of_no_use(

@@ -14,10 +14,11 @@ import jsonschema
 import pytest
 from sqlalchemy import LargeBinary
 
+from pipeline.accounts import NoSuchCustomer
 from pipeline.keys import Keyring
 from pipeline.privacy import export
 from pipeline.privacy.export import Issuer, NotOurs
-from pipeline.privacy.export.gather import SEALED_JSON, NoSuchPerson
+from pipeline.privacy.export.gather import SEALED_JSON
 from pipeline.privacy.signing import Signer
 from pipeline.product import Product, ProductDown
 from pipeline.tables import (
@@ -293,5 +294,5 @@ def test_nobody_and_the_erased_have_no_copy(moved_in: River) -> None:
     with moved_in.database.transaction() as session:
         session.get_one(Customer, BOB).erased_at = moved_in.now
     for who in ("c-nobody", BOB):
-        with pytest.raises(NoSuchPerson, match=who):
+        with pytest.raises(NoSuchCustomer, match=who):
             made(moved_in, who)

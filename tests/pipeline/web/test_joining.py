@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -10,11 +11,12 @@ from sqlalchemy import select
 
 from pipeline import accounts, sign_up
 from pipeline.commands.parts import Parts
+from pipeline.privacy import links, news
 from pipeline.simulator.paypal import PretendPayPal
 from pipeline.simulator.plans import CLOUD
 from pipeline.tables import Base, Consent, Customer, Key, Knock, Link
 from pipeline.web.joining import approval_origins
-from tests.customers import ADA, TOKEN, Browser, open_pages
+from tests.customers import ADA, TOKEN, Browser, facts, open_pages, path_of
 from tests.river import River, make_parts
 
 PAGES = "https://billing.example.com"
@@ -110,10 +112,53 @@ def test_who_is_not_18_is_turned_away_kindly_and_nothing_is_kept(brook: River, b
     assert ADA.email not in repr([vars(row) for row in brook.rows(Key)])
 
 
-@pytest.mark.parametrize(("news", "marketing"), [("yes", True), (None, False)])
-def test_news_is_for_who_ticked_it(brook: River, browser: Browser, news: str | None, marketing: bool) -> None:
-    send(browser, news=news)
-    assert brook.rows(Customer)[0].marketing is marketing
+@pytest.mark.parametrize(("ticked", "mails"), [("yes", 1), (None, 0)])
+def test_who_ticked_the_news_is_asked_once_more_by_mail(
+    brook: River, browser: Browser, ticked: str | None, mails: int
+) -> None:
+    send(browser, news=ticked)
+    assert len(facts(brook, "news_confirmation")) == mails
+    assert not brook.rows(Customer)[0].marketing
+
+
+def test_news_is_for_who_ticked_it_and_confirmed_it(brook: River, browser: Browser) -> None:
+    send(browser, news="yes")
+    [asked] = facts(brook, "news_confirmation")
+    link = path_of(asked["page"])
+    assert link.rpartition("/")[2] not in repr([vars(row) for row in brook.rows(Link)])
+    for _ in range(2):
+        assert browser.get(link).status_code == 200
+    assert not brook.rows(Customer)[0].marketing  # to look is no consent
+    assert browser.post(link).status_code == 200
+    assert brook.rows(Customer)[0].marketing
+    noted = [(row.kind, row.given, row.source) for row in brook.rows(Consent) if row.kind.startswith("marketing")]
+    assert sorted(noted) == [("marketing", True, "link by mail"), ("marketing_asked", True, "sign-up")]
+    assert (browser.get(link).status_code, browser.post(link).status_code) == (410, 410)
+
+
+def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Browser) -> None:
+    send(browser, news="yes")
+    link = path_of(facts(brook, "news_confirmation")[0]["page"])
+    brook.clock.advance(timedelta(days=news.DAYS) - timedelta(seconds=1))
+    assert browser.get(link).status_code == 200
+    brook.clock.advance(timedelta(seconds=1))
+    assert browser.post(link).status_code == 410
+    assert not brook.rows(Customer)[0].marketing
+
+
+def test_an_address_that_others_sign_up_with_is_asked_a_few_times_an_hour(brook: River, browser: Browser) -> None:
+    for number in range(news.AN_ADDRESS + 2):
+        send(browser, news="yes", name=f"Ada {number}")
+    assert len(people(brook)) == news.AN_ADDRESS + 2
+    assert len(facts(brook, "news_confirmation")) == news.AN_ADDRESS
+
+
+def test_a_link_to_the_old_address_confirms_no_news_once_the_address_is_another(brook: River, browser: Browser) -> None:
+    send(browser, news="yes")
+    link = path_of(facts(brook, "news_confirmation")[0]["page"])
+    with brook.database.transaction() as session:
+        links.end_sessions(session, brook.rows(Customer)[0].id, brook.now)
+    assert browser.post(link).status_code == 410
 
 
 def test_neither_box_is_ticked_before_somebody_ticks_it(browser: Browser) -> None:
@@ -229,7 +274,7 @@ def test_the_api_does_the_same(brook: River, browser: Browser) -> None:
     answer = browser.client.post("/api/signup", json=FILLED | {"adult": True, "news": True})
     assert answer.status_code == 201
     assert "/webapps/billing/subscriptions" in answer.json()["approve"]
-    assert brook.rows(Customer)[0].marketing
+    assert len(facts(brook, "news_confirmation")) == 1
 
 
 def test_an_idempotency_key_makes_one_account_of_requests_sent_again(brook: River, browser: Browser) -> None:

@@ -1,7 +1,9 @@
-"""The description of what machines may ask is true, and nothing that fits it or not brings the door to a fault."""
+"""The description of what may be asked is true, and nothing that fits it or not brings the door or a page to a fault."""
 
+import copy
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,11 @@ from schemathesis.checks import CHECKS, load_all_checks
 from starlette.routing import Route
 
 from pipeline.clock import MovableClock
+from pipeline.commands import pages
+from pipeline.commands.parts import Parts
 from pipeline.paypal.signature import HEADERS
+from pipeline.simulator.paypal import PretendPayPal
+from pipeline.simulator.plans import CLOUD
 from pipeline.tables import Event
 from pipeline.web import app as web
 from tests.conftest import MORNING
@@ -27,6 +33,12 @@ from tests.river import River, happened, make_parts, open_door, sign
 PATH = "/webhooks/paypal"
 TOLD: dict[str, Any] = json.loads((Path(web.__file__).parent / "openapi.json").read_text("utf-8"))
 OPERATIONS = [(path, method) for path, offered in TOLD["paths"].items() for method in offered]
+WEBHOOK = TOLD["paths"]["/webhooks/paypal"]["post"]
+FORMS = [
+    path
+    for path, offered in TOLD["paths"].items()
+    if "application/x-www-form-urlencoded" in offered.get("post", {}).get("requestBody", {}).get("content", {})
+]
 TRUTHS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
 
 quick = settings(
@@ -52,48 +64,102 @@ def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
 
 
 @pytest.fixture(scope="module")
-def door(river: River) -> Iterator[httpx.Client]:
-    """One door for all examples: what one of them breaks, the next would see."""
+def parts(river: River) -> Iterator[Parts]:
+    """Sign-up is open, at a pretend PayPal."""
+    paypal = PretendPayPal(clock=river.clock)
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
-    parts = make_parts(river.url, river.folder, river.clock)
-    os.environ.update(kept)
-    with open_door(parts) as base, httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
+    with paypal.serve() as paypal_url:
+        made = make_parts(
+            river.url,
+            river.folder,
+            river.clock,
+            paypal_base_url=paypal_url,
+            paypal_client_id="simulator",
+            paypal_client_secret="simulator-secret",
+            plans={CLOUD.name: CLOUD.id},
+        )
+        os.environ.update(kept)
+        yield made
+        made.paypal.close()
+
+
+@pytest.fixture(scope="module")
+def door(parts: Parts) -> Iterator[httpx.Client]:
+    """One door for all examples: what one of them breaks, the next would see."""
+    with (
+        pages.served(parts) as (routes, lost),
+        open_door(parts, routes, lost) as base,
+        httpx.Client(base_url=base, trust_env=False, timeout=30) as client,
+    ):
         yield client
 
 
-def test_what_is_described_is_what_is_offered(river: River) -> None:
-    routes = make_parts(river.url, river.folder, river.clock).web().app().routes
-    offered = {
-        (route.path, method.lower())
-        for route in routes
-        if isinstance(route, Route) and route.include_in_schema and route.path in TOLD["paths"]
-        for method in set(route.methods or ()) - {"HEAD"}
-    }
+def test_what_is_described_is_what_is_offered(parts: Parts) -> None:
+    with pages.served(parts) as (routes, _):
+        offered = {
+            (route.path, method.lower())
+            for route in parts.web().app(routes).routes
+            if isinstance(route, Route)
+            for method in set(route.methods or ()) - {"HEAD"}
+        }
     assert offered == set(OPERATIONS)
-    machines = {
-        route.path for route in routes if isinstance(route, Route) and route.endpoint.__qualname__[:4] == "Web."
-    }
-    assert machines == set(TOLD["paths"])
 
 
 def test_the_headers_described_are_those_that_are_read() -> None:
-    assert {each["name"].lower() for each in TOLD["components"]["parameters"].values()} == set(HEADERS)
+    asked = [TOLD["components"]["parameters"][ref["$ref"].rpartition("/")[2]] for ref in WEBHOOK["parameters"]]
+    assert {each["name"].lower() for each in asked} == set(HEADERS)
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_the_fields_described_are_those_that_a_form_takes(door: httpx.Client, path: str) -> None:
+    [(kind, body)] = TOLD["paths"][path]["post"]["requestBody"]["content"].items()
+    assert kind == "application/x-www-form-urlencoded"
+    answer = door.post(re.sub(r"\{\w+\}", "x", path), data={"surprise": "1"})
+    found = re.search(r"What we take is: (.*)\.", answer.text)
+    assert answer.status_code == 400
+    assert found
+    assert set(found[1].split(", ")) - {""} == set(body["schema"]["properties"])
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/", "/account/x", "/privacy/a/b", "/webhooks/x"])
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+        ("*/*", "application/problem+json"),
+        ("application/json", "application/problem+json"),
+    ],
+)
+def test_where_there_is_nothing_each_is_told_so_as_they_read(
+    door: httpx.Client, path: str, accept: str, kind: str
+) -> None:
+    answer = door.get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, kind)
+    assert "here is nothing at this address" in answer.text
+    assert ("<nav" in answer.text) == (kind[:9] == "text/html")
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_whatever_is_asked_the_answer_is_one_that_is_described(door: httpx.Client, path: str, method: str) -> None:
     load_all_checks()
     checks = CHECKS.get_by_names(list(TRUTHS))
-    operation = schemathesis.openapi.from_dict(TOLD)[path][method.upper()]
+    operation = schemathesis.openapi.from_dict(of_this_shop())[path][method.upper()]
 
     @quick
     @given(case=operation.as_strategy())
     def ask(case: Any) -> None:
-        answer = case.call(base_url=str(door.base_url))
+        answer = case.call(base_url=str(door.base_url), allow_redirects=False)
         case.validate_response(answer, checks=checks)
         assert_no_fault(answer.status_code, answer.text)
 
     ask()
+
+
+def of_this_shop() -> dict[str, Any]:
+    """The description with a plan that can be had, so that a sign-up may come to its end."""
+    told = copy.deepcopy(TOLD)
+    told["components"]["schemas"]["SignUp"]["properties"]["plan"] = {"enum": [CLOUD.name]}
+    return told
 
 
 def assert_no_fault(status: int, text: str) -> None:

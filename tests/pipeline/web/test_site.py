@@ -129,8 +129,13 @@ def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/account/nowhere", "/account/delete", "/privacy/a/b", "/unsubscribe/a/b", "/signup/x"]
+    ("path", "status"), [("/account/nowhere", 404), ("/unsubscribe/a/b", 404), ("/x", 404), ("/account/delete", 405)]
 )
-def test_where_there_is_nothing_a_page_says_so(browser: Browser, path: str) -> None:
-    answer = browser.get(path)
-    assert (answer.status_code, "nothing at this address" in answer.text) == (404, True)
+def test_where_there_is_nothing_a_page_says_so_and_the_visit_is_noted(
+    brook: River, parts: Parts, path: str, status: int
+) -> None:
+    with open_pages(parts) as base:
+        answer = Browser(base).get(path)
+    assert (answer.status_code, "nothing at this address" in answer.text) == (status, True)
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+    assert [(row.action, row.status) for row in brook.rows(Visit)] == [("GET nowhere", status)]

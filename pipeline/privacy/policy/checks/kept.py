@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
+from pipeline.privacy.policy import journal
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.privacy.rules import ACCESS_LOG, TWO_YEARS
 from pipeline.tables import Customer, Payment, Request, Subscription, Sweep, Visit
@@ -45,7 +46,7 @@ def deletions(live: Live) -> Finding:
 
 
 def logs(live: Live) -> Finding:
-    """No visit, no log file in the data folder, and no line of the relay's log is older than the period."""
+    """No visit, no log file in the data folder, no line of the relay's log is older than the period; nor will journald's be."""
     oldest = live.session.execute(select(func.min(Visit.at))).scalar_one_or_none()
     limit = live.now - ACCESS_LOG - GRACE
     if oldest and oldest < limit:
@@ -53,10 +54,29 @@ def logs(live: Live) -> Finding:
     files = [path for path in _log_files(live) if _begins(path, live.now) < limit]
     if files:
         return broken(f"kept too long: {', '.join(str(path) for path in files)}")
-    if oldest is None and not _log_files(live):
-        return absent("no access log and no log file here; journald's own limit is MaxRetentionSec=")
+    here, wrong = _journal(live)
+    if wrong:
+        return broken(wrong)
+    if oldest is None and not _log_files(live) and live.journal is None:
+        return absent(f"no access log and no log file here, and {here}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return judge(0, f"{since}, {number(len(_log_files(live)), 'log file')}", "")
+    return judge(0, f"{since}, {number(len(_log_files(live)), 'log file')}; {here}", "")
+
+
+def _journal(live: Live) -> tuple[str, str]:
+    """What journald keeps, and what is wrong with that."""
+    if live.journal is None:
+        return "journald does not run here", ""
+    advice = (
+        f"set MaxRetentionSec={ACCESS_LOG.days}day, and MaxFileSec no longer, in a file of /etc/systemd/journald.conf.d"
+    )
+    try:
+        kept = live.journal()
+    except journal.Unreadable as error:
+        return "", f"journald runs here, and its settings cannot be read: {error}"
+    if kept is None:
+        return "", f"journald keeps logs without an end in time: {advice}"
+    return f"journald keeps {kept.days} days", f"journald keeps {kept.days} days: {advice}" if kept > ACCESS_LOG else ""
 
 
 def _has_recent(limit: datetime) -> ColumnElement[bool]:

@@ -1,17 +1,18 @@
 """Sections 8 and 10: grown-ups only, and an address that answers."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import orjson
 from sqlalchemy import exists, func, or_, select
 
 from pipeline.message import valid_address
+from pipeline.privacy.policy import letters
 from pipeline.privacy.policy.live import Finding, Live, broken, judge, number
 from pipeline.privacy.policy.promises import ADULT_YEARS
-from pipeline.tables import Consent, Customer, Letter, Mail, Request
+from pipeline.tables import Consent, Customer, Mail, Request
 
 CHILD_DAYS = 7  # from the report of a child's data to its erasure, the waiting period included
-ANSWERED_A_DAY = 3
 BIRTH = ("birth", "born", "age", "dob")
 
 
@@ -41,10 +42,10 @@ def contact(live: Live) -> Finding:
     """The address can be written to, and whoever asked about their data there was told that it has arrived."""
     if not valid_address(live.vendor.contact):
         return broken(f"{live.vendor.contact!r} is no address: set SMT_PRIVACY_EMAIL")
-    old = Letter.kind == "privacy", Letter.received_at < live.now - timedelta(days=1)
-    letters = list(live.session.execute(select(Letter).where(*old)).scalars())
-    wrong = [row for row in letters if not _is_acknowledged(live, row)]
-    figure = f"{live.vendor.contact}, {number(len(letters), 'letter')} acknowledged"
+    old = [row for row in letters.about_privacy(live) if row.received_at < live.now - timedelta(days=1)]
+    asked = letters.requests_of(live, old)
+    wrong = [row for row in old if not _is_acknowledged(live, asked[row.id]) and not letters.has_no_answer(live, row)]
+    figure = f"{live.vendor.contact}, {number(len(old), 'letter')} acknowledged"
     return judge(wrong, figure, f"{number(len(wrong), 'letter')} about privacy without acknowledgement")
 
 
@@ -54,22 +55,7 @@ def _births(live: Live) -> bool:
     return any(field in BIRTH or "birth" in field for _, plain in opened for field in orjson.loads(plain))
 
 
-def _is_acknowledged(live: Live, letter: Letter) -> bool:
-    """By a mail of that day under the letter's key; the third of a day is the last that is answered."""
-    day = timedelta(days=1)
-    mails = exists().where(
-        Mail.kind == "privacy_request_received",
-        or_(Mail.label == letter.label, Mail.created_at == letter.received_at),
-        Mail.created_at <= letter.received_at + day,
-    )
-    many = (
-        select(func.count())
-        .select_from(Letter)
-        .where(
-            Letter.label == letter.label,
-            Letter.received_at <= letter.received_at,
-            Letter.received_at > letter.received_at - day,
-        )
-    )
-    acknowledged = live.session.execute(select(mails)).scalar_one()
-    return bool(acknowledged or live.session.execute(many).scalar_one() > ANSWERED_A_DAY)
+def _is_acknowledged(live: Live, requests: Iterable[str]) -> bool:
+    """By the mail that says that one of these requests has arrived."""
+    keys = [f"privacy_request_received:{id}" for id in requests]
+    return live.session.execute(select(Mail.id).where(Mail.key.in_(keys)).limit(1)).first() is not None

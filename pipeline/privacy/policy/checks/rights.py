@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import func, or_, select
 
 from pipeline import register
 from pipeline.keys import Unsealable
+from pipeline.privacy.policy import letters
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
 from pipeline.privacy.requests import ANSWER_WITHIN
 from pipeline.purposes import MAILS
 from pipeline.tables import Consent, Customer, Erasure, Event, Key, Letter, Mail, Request, Subscription
 
+UNREAD = timedelta(hours=1)  # a letter is filed within a minute
 YEAR = timedelta(days=365)  # how far back an answer that came late counts against us
 
 
@@ -62,19 +65,16 @@ def opt_out(live: Live) -> Finding:
 
 
 def by_mail(live: Live) -> Finding:
-    """Every letter that asks for one of these rights is a request that the operator sees."""
-    letters = select(func.count()).select_from(Letter).where(Letter.kind == "privacy")
-    total = live.session.execute(letters).scalar_one()
-    if not total and not live.setting("inbound_maildir"):
+    """Every letter that asks for one of these rights is a request that the operator sees, and none lies unread."""
+    come, maildir = letters.about_privacy(live), live.settings.inbound_maildir
+    if not come and not maildir:
         return absent("mail to the address is not read here: SMT_INBOUND_MAILDIR is not set")
-    asked = select(func.min(Letter.received_at)).where(Letter.kind == "privacy")
-    first = live.session.execute(asked).scalar_one_or_none()
-    requests = select(func.count()).select_from(Request).where(Request.source == "mail")
-    found = live.session.execute(requests).scalar_one()
-    # One request may stand for several letters of the same person; without any it was lost.
-    nothing = [row for row in _privacy_letters(live) if not _has_request(live, row)]
-    since = f" since {first:%Y-%m-%d}" if first else ""
-    figure = f"{number(total, 'letter')}{since}, {number(found, 'request')}"
+    if maildir and (unread := _unread(maildir, live.now)):
+        return broken(f"{unread} in {maildir}: see what smt-billing inbound says")
+    asked = letters.requests_of(live, come)
+    nothing = [id for id, requests in asked.items() if not requests]
+    since = f" since {min(row.received_at for row in come):%Y-%m-%d}" if come else ""
+    figure = f"{number(len(come), 'letter')}{since}, {number(len(set().union(*asked.values())), 'request')}"
     return judge(nothing, figure, f"{number(len(nothing), 'letter')} without a request")
 
 
@@ -156,16 +156,12 @@ def _had_declined(live: Live, mail: Mail) -> bool:
     return live.session.execute(newest).scalar_one_or_none() is False
 
 
-def _privacy_letters(live: Live) -> list[Letter]:
-    return list(live.session.execute(select(Letter).where(Letter.kind == "privacy")).scalars())
-
-
-def _has_request(live: Live, letter: Letter) -> bool:
-    if letter.customer_id:
-        open_then = Request.done_at.is_(None) | (Request.done_at >= letter.received_at)
-        theirs = exists().where(
-            Request.customer_id == letter.customer_id, Request.received_at <= letter.received_at, open_then
-        )
-    else:
-        theirs = exists().where(Request.customer_id.is_(None), Request.received_at == letter.received_at)
-    return bool(live.session.execute(select(theirs)).scalar_one())
+def _unread(maildir: Path, now: datetime) -> str:
+    """What is wrong with a Maildir that is read every minute; "" if nothing is."""
+    try:
+        old = [path for path in (maildir / "new").iterdir() if path.lstat().st_mtime < (now - UNREAD).timestamp()]
+    except FileNotFoundError as error:  # the folder, or a letter that was filed just now
+        return "" if (maildir / "new").is_dir() else f"cannot read: {error.strerror}"
+    except OSError as error:
+        return f"cannot read: {error.strerror}"
+    return f"{number(len(old), 'letter')} not filed since an hour" if old else ""

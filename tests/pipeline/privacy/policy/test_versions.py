@@ -29,7 +29,7 @@ def sign_up(river: River, name: str) -> str:
     with river.database.transaction() as session:
         person = accounts.Person(name=name.title(), email=f"{name}@example.com")
         return accounts.sign_up(
-            session, river.keyring(session), person, adult_text="1", marketing=False, now=river.now, source="sign-up"
+            session, river.keyring(session), person, adult_text="1", news=False, now=river.now, source="sign-up"
         )
 
 

@@ -18,7 +18,7 @@ from pipeline.keys import Keyring
 from pipeline.message import Rendered
 from pipeline.privacy import audit, requests
 from pipeline.privacy.policy.clauses import Vendor
-from pipeline.privacy.policy.live import Live, Page
+from pipeline.privacy.policy.live import Live, Page, Sights
 from pipeline.settings import Settings
 from pipeline.tables import Base, Customer, Erasure, Letter, Mail, Payment, Subscription, Sweep, Visit
 from tests.river import River, delivery, made, make_parts
@@ -49,6 +49,7 @@ class World:
     pages: list[Page] = field(default_factory=list)
     mails: dict[str, Rendered] = field(default_factory=dict)
     connections: dict[str, list[Connection]] = field(default_factory=dict)
+    journal: Callable[[], timedelta | None] | None = lambda: timedelta(days=90)  # noqa: E731 - what journald keeps
     ada: str = ""
     bob: str = ""
 
@@ -83,13 +84,14 @@ class World:
         """What a check finds now."""
         settings = self.settings
         vendor = Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, settings.support_email)
+        sights = Sights(
+            pages=lambda: self.pages,
+            mails=lambda: self.mails,
+            connections=lambda: self.connections,
+            journal=self.journal,
+        )
         with self.river.database.reading() as session:
-            return deed(
-                Live(
-                    session, self.river.keyring(session), settings, self.now, vendor,
-                    pages=lambda: self.pages, mails=lambda: self.mails, connections=lambda: self.connections,
-                )
-            )  # fmt: skip
+            return deed(Live(session, self.river.keyring(session), settings, self.now, vendor, sights))
 
 
 def peopled(river: River, clock: MovableClock) -> World:
@@ -124,9 +126,14 @@ def sign_up(world: World, email: str, *, marketing: bool) -> str:
     person = accounts.Person(name=email.partition("@")[0].title(), email=email)
 
     def deed(session: Session, keyring: Keyring) -> str:
-        return accounts.sign_up(
-            session, keyring, person, adult_text="2026-01", marketing=marketing, now=world.now, source="sign-up"
+        id = accounts.sign_up(
+            session, keyring, person, adult_text="2026-01", news=marketing, now=world.now, source="sign-up"
         )
+        if marketing:
+            accounts.consent(
+                session, id, "marketing", given=True, source="link by mail", text_version="2026-01", now=world.now
+            )
+        return id
 
     return str(world.change(deed))
 
@@ -141,9 +148,10 @@ def mail(world: World, kind: str, key: str, customer: str, to: str, **values: An
     world.river.set(row, recipient=recipient, **{**sent, **values})
 
 
-def letter(world: World, id: str, customer: str | None, kind: str, label: str = "") -> None:
-    label = label or customer or f"letter:{id}"
-    content = world.sealed(label, "letter.content", b"From: somebody\r\n\r\nhello")
+def letter(world: World, id: str, customer: str | None, kind: str, label: str = "", text: str = "") -> None:
+    """A letter is filed, and nothing else happens. One about privacy asks for a copy unless it says otherwise."""
+    label, text = label or customer or f"letter:{id}", text or ("send me my data" if kind == "privacy" else "hello")
+    content = world.sealed(label, "letter.content", f"From: somebody@example.com\r\n\r\n{text}".encode())
     world.add(Letter(id=id, customer_id=customer, label=label, kind=kind, content=content, received_at=world.now))
 
 
@@ -172,14 +180,15 @@ def _write_letters(world: World) -> None:
     letter(world, "L-1", world.ada, "support")
     mail(world, "support_received", "support_received:L-1", world.ada, "ada@example.com")
     letter(world, "L-2", world.bob, "privacy")
-    _ask_and_answer(world, "access")
+    asked = _ask_and_answer(world, "access")
     _ask_and_answer(world, "correct")
-    mail(world, "privacy_request_received", "privacy_request_received:1", world.bob, "bob@example.com")
+    mail(world, "privacy_request_received", f"privacy_request_received:{asked}", world.bob, "bob@example.com")
 
 
-def _ask_and_answer(world: World, kind: requests.Kind) -> None:
+def _ask_and_answer(world: World, kind: requests.Kind) -> str:
     row = world.change(lambda s, k: requests.open_(s, k, kind, world.bob, "mail", world.now))
     world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
+    return str(row.id)
 
 
 def _erase_somebody(world: World) -> None:
