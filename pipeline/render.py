@@ -294,7 +294,8 @@ class _Loader(BaseLoader):
         source = self._inlined(source) if path.suffix == ".html" else source
         tree = _Constants(environment).visit(environment.parse(source, name, str(path)))
         code = environment.compile(tree, name, str(path))
-        return environment.template_class.from_code(environment, code, environment.make_globals(globals))
+        # As one dict: Jinja2's own is a chain of them, which every rendering would walk through again.
+        return environment.template_class.from_code(environment, code, {**environment.globals, **(globals or {})})
 
     def _inlined(self, source: str) -> str:
         held = _TAG.sub(self._hold, source)

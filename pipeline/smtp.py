@@ -15,7 +15,7 @@ from typing import Literal, cast
 import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
-from pipeline.message import ascii_address, needs_smtputf8, strip_controls, valid_address
+from pipeline.message import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
 from pipeline.route import Route, read_url
 from pipeline.wire import Answer, Wire, WireLost
 
@@ -61,6 +61,7 @@ class Relay:
         """
         self._route = read_url(url)
         self._timeout, self._final_timeout = timeout_seconds, final_timeout_seconds
+        self.connections = connections
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[_Connection] = []
         self._closed = False
@@ -161,14 +162,13 @@ class _Letter:
     @classmethod
     def of(cls, sender: str, recipient: str, data: bytes, envelope_id: str, allowed: Allowed | None) -> "_Letter":
         """Raises ValueError, whose text names no person."""
-        if not valid_address(recipient):
-            raise ValueError("the recipient's address is not one mail can be sent to")
-        if sender and (not valid_address(sender) or needs_smtputf8(sender)):
+        plain = _written(sender, "the envelope sender is not a plain address") if sender else ""
+        if needs_smtputf8(sender):
             raise ValueError("the envelope sender is not a plain address")
+        written = _written(recipient, "the recipient's address is not one mail can be sent to")
         if not data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
             raise ValueError("the mail holds a bare CR or LF, which could pass for its end")
-        plain = ascii_address(sender) if sender else ""
-        return cls(plain, ascii_address(recipient), _stuffed(data), envelope_id, allowed)
+        return cls(plain, written, _stuffed(data), envelope_id, allowed)
 
     @property
     def international(self) -> bool:
@@ -358,6 +358,14 @@ def _said(error: Exception) -> str:
     text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
     text = text.encode("utf-8", "replace").decode() or type(error).__name__
     return _ADDRESS.sub("address", strip_controls(text))[:LONGEST_REPLY]
+
+
+def _written(address: str, otherwise: str) -> str:
+    """An address for the wire. Raises ValueError with these words."""
+    try:
+        return ascii_address(address)
+    except BadEnvelope:
+        raise ValueError(otherwise) from None
 
 
 def _stuffed(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+import uvloop
 from starlette.routing import BaseRoute
 
 from pipeline import health, inbox, migrations, reads
@@ -93,7 +94,8 @@ def worker(parts: Parts, stop: Stop) -> None:
 
 def mailer(parts: Parts, stop: Stop) -> None:
     """Send mails until told to stop; a thread beside it listens for new ones."""
-    asyncio.run(_mailer(parts, stop))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_mailer(parts, stop))
 
 
 def scheduler(parts: Parts, stop: Stop) -> None:
