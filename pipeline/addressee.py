@@ -7,7 +7,7 @@ what PayPal tells. A mail that is for nobody of these is the operator's.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,7 +15,10 @@ from sqlalchemy.orm import Session
 from pipeline import accounts, purposes
 from pipeline.keys import KeyProblem, Keyring
 from pipeline.outbox import TO
+from pipeline.rows import among
 from pipeline.tables import Customer, Mail, Subscription
+
+Person = TypeVar("Person", Subscription, Customer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,17 @@ class Addressees:
 
 
 def _subscriptions(session: Session, mails: Sequence[Mail]) -> dict[str, Subscription]:
-    ids = {mail.subscription_id for mail in mails if mail.subscription_id}
-    found = session.execute(select(Subscription).where(Subscription.id.in_(ids))).scalars() if ids else ()
-    return {row.id: row for row in found}
+    return _found(session, Subscription, {mail.subscription_id for mail in mails})
 
 
 def _customers(session: Session, ids: Sequence[str | None]) -> dict[str, Customer]:
-    named = {id for id in ids if id}
-    found = session.execute(select(Customer).where(Customer.id.in_(named))).scalars() if named else ()
-    return {row.id: row for row in found}
+    return _found(session, Customer, set(ids))
+
+
+def _found(session: Session, table: type[Person], ids: set[str | None]) -> dict[str, Person]:
+    """Rows by their ids, to be looked at only."""
+    named = sorted(id for id in ids if id)
+    columns = table.__table__
+    statement = select(columns).where(among(columns.c.id, named))
+    found = session.connection().execute(statement).all() if named else []
+    return {row.id: cast("Person", row) for row in found}

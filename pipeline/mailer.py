@@ -1,24 +1,27 @@
 """Claim -> render -> smtp -> settle.
 
-A mail is claimed, rendered and frozen in one transaction, sent, and settled in another. What was frozen stays the same
-for every further try, unless DATA never began. A mailer that dies takes its claims with it, not a timer: see
-`Database.presence`.
+A mail is claimed, rendered and frozen in one transaction, sent, and settled in another, many in each. While some go out,
+the next are claimed and those that ended are settled. What was frozen stays the same for every further try, unless DATA
+never began. A mailer that dies takes its claims with it, not a timer: see `Database.presence`.
 """
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from pipeline import outbox, purposes
 from pipeline.addressee import Addressee, Addressees
 from pipeline.clock import Clock
-from pipeline.database import Database, Presence, StoreDown
+from pipeline.database import Database, StoreDown
 from pipeline.evidence import sender_of
 from pipeline.keys import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
 from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
@@ -28,7 +31,7 @@ from pipeline.tables import Mail
 
 log = structlog.get_logger(__name__)
 
-CLAIM = 50  # mails at once: what a death in the middle would leave in doubt
+CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
 TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
@@ -50,13 +53,42 @@ class Sender:
     pages: str = ""
 
 
+class _Life:
+    """A mailer under one name. Others see it alive as long as its presence lasts, and then its claims are in doubt."""
+
+    def __init__(self, database: Database) -> None:
+        self.holder = f"mailer-{secrets.token_hex(8)}"
+        self._seen, self._seen_at = True, monotonic()
+        self._presence = database.presence(self.holder)
+        self._one_look, self._looking = threading.Lock(), asyncio.Lock()
+
+    def look(self) -> bool:
+        """Whether others still see it alive; asks the database."""
+        with self._one_look:
+            now = monotonic()
+            self._seen = self._presence.still_held()
+            self._seen_at = now
+            return self._seen
+
+    async def lasts(self) -> bool:
+        """Whether others still see it alive, as was known a second ago. If not, its claims may be sent by others soon."""
+        if monotonic() - self._seen_at > LOOK_SECONDS:
+            async with self._looking:
+                if self._seen and monotonic() - self._seen_at > LOOK_SECONDS:
+                    await asyncio.to_thread(self.look)
+        return self._seen
+
+    def end(self) -> None:
+        self._presence.leave()
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """One mail, ready to be handed to the relay."""
 
     id: str
     kind: str
-    holder: str
+    life: _Life
     attempts: int
     envelope_sender: str
     recipient: str
@@ -71,10 +103,9 @@ class Mailer:
     ) -> None:
         self._database, self._master, self._clock = database, master, clock
         self._templates, self._relay, self._sender = templates, relay, sender
-        self._holder = ""
-        self._presence: Presence | None = None
+        self._life: _Life | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
-        self._present, self._looked_at, self._looking = False, 0.0, asyncio.Lock()
+        self._open = 0  # mails claimed and not settled yet
         self._unknown_claim = ""  # the holder of a claim that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
@@ -82,79 +113,116 @@ class Mailer:
 
         Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
         """
-        await asyncio.to_thread(self._settle)
-        looked_at = asyncio.get_running_loop().time()
-        letters = await asyncio.to_thread(self._claim)
-        self._present, self._looked_at = True, looked_at
-        replies = await asyncio.gather(*(self._send(letter) for letter in letters))
-        self._unsettled = list(zip(letters, replies, strict=True))
-        await asyncio.to_thread(self._settle)
-        return len(letters)
+        async with self._lanes() as waiting:
+            return await self._fill(waiting)
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
-        """Send until told to stop; woken by the bell, else looking every second."""
-        while not stop.is_set():
-            alive()
-            try:
-                if await self.send_due():
+        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
+        async with self._lanes() as waiting:
+            while not stop.is_set():
+                alive()
+                bell.clear()
+                try:
+                    claimed = await self._fill(waiting)
+                except StoreDown as error:
+                    log.warning("store_down", reason=str(error))
+                    await waiting.join()  # what that claim took is given back, but not what is on the wire
+                    await _first_of(stop.wait(), seconds=POLL_SECONDS)
                     continue
-            except StoreDown as error:
-                log.warning("store_down", reason=str(error))
-            bell.clear()
-            await _first_of(stop, bell, seconds=POLL_SECONDS)
+                if not claimed:
+                    ended = [waiting.join()] if self._open else []
+                    await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _lanes(self) -> AsyncIterator[asyncio.Queue[Letter]]:
+        """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
+        waiting = asyncio.Queue[Letter](CLAIM)
+        lanes = [asyncio.create_task(self._lane(waiting)) for _ in range(self._relay.connections)]
+        try:
+            yield waiting
+            await waiting.join()
+            await asyncio.to_thread(self._settle)
+        except Exception:  # a claim failed; the one before it ends as it would have
+            await waiting.join()
+            with contextlib.suppress(StoreDown):
+                await asyncio.to_thread(self._settle)
+            raise
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
+    async def _lane(self, waiting: asyncio.Queue[Letter]) -> None:
+        while True:
+            letter = await waiting.get()
+            self._unsettled.append((letter, await self._send(letter)))
+            waiting.task_done()
+
+    async def _fill(self, waiting: asyncio.Queue[Letter]) -> int:
+        """Settle what has ended, and claim: one claim's worth may still wait then. How many were claimed."""
+        letters = await asyncio.to_thread(self._next)
+        self._open += len(letters)
+        for letter in letters:
+            await waiting.put(letter)
+        return len(letters)
+
+    def _next(self) -> list[Letter]:
+        self._settle()
+        return self._claim()
 
     async def close(self) -> None:
         await self._relay.close()
-        presence, self._presence = self._presence, None
-        if presence is not None:
-            presence.leave()
+        life, self._life = self._life, None
+        if life is not None:
+            life.end()
 
     async def _send(self, letter: Letter) -> Reply:
         try:
             return await self._relay.send(
-                letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id, allowed=self._is_present
+                letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id, allowed=letter.life.lasts
             )
         except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
             return Reply("doubt", f"sending failed: {type(error).__name__}", True)
 
-    async def _is_present(self) -> bool:
-        """Whether others still see us alive. If not, our claims are in doubt and may be sent by others soon."""
-        async with self._looking:
-            now = asyncio.get_running_loop().time()
-            if self._presence and self._present and now - self._looked_at > LOOK_SECONDS:
-                self._present = await asyncio.to_thread(self._presence.still_held)
-                self._looked_at = now
-            return self._present
-
     # -- claim
 
     def _claim(self) -> list[Letter]:
-        self._be_present()
-        unknown, self._unknown_claim = self._unknown_claim, self._holder
+        """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
+        life = self._live()
+        unknown, self._unknown_claim = self._unknown_claim, life.holder
+        letters: list[Letter] = []
         with self._database.transaction() as session:
             if unknown:  # what a claim of unknown outcome took was never sent: we were never told that we have it
                 outbox.give_back(session, unknown)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
-            rows = outbox.claim(session, self._holder, now, CLAIM)
-            if rows:
-                keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
-            with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
-                keyring.fetch([row.label for row in rows])
-            people = Addressees(session, keyring, rows)
-            letters = [self._letter(row, people, keyring, now) for row in rows]
+
+            def write(rows: list[Mail]) -> None:
+                letters.extend(self._letters(session, keyring, rows, life))
+
+            outbox.claim(session, life.holder, now, CLAIM, write)
         self._unknown_claim = ""
+        return letters
+
+    def _live(self) -> _Life:
+        """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
+        if self._life is None or not self._life.look():
+            if self._life is not None:
+                self._life.end()
+            self._life = _Life(self._database)
+        return self._life
+
+    def _letters(self, session: Session, keyring: Keyring, rows: list[Mail], life: _Life) -> list[Letter]:
+        if not rows:
+            return []
+        keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
+        with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
+            keyring.fetch([row.label for row in rows])
+        people = Addressees(session, keyring, rows)
+        letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
 
-    def _be_present(self) -> None:
-        """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
-        if self._presence is None or not self._presence.still_held():
-            if self._presence is not None:
-                self._presence.leave()
-            self._holder = f"mailer-{secrets.token_hex(8)}"
-            self._presence = self._database.presence(self._holder)
-
-    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, now: datetime) -> Letter | None:
+    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: _Life) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.label)
@@ -162,14 +230,17 @@ class Mailer:
             if seal is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None
                 return None
-            if self._is_to_be_written(row, people, seal) and not self._freeze(row, people, seal, keyring, now):
-                return None
-            recipient = seal.open("mail.recipient", row.recipient or b"").decode()
-            data = seal.open("mail.frozen", row.frozen or b"")
+            if self._is_to_be_written(row, people, seal):
+                frozen = self._freeze(row, people, seal, keyring)
+            else:
+                frozen = seal.open("mail.recipient", row.recipient or b""), seal.open("mail.frozen", row.frozen or b"")
         except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
             _fail(row, error)
             return None
-        return Letter(row.id, row.kind, self._holder, row.attempts, self._envelope_sender(row.id), recipient, data)
+        if frozen is None:
+            return None
+        recipient, data = frozen
+        return Letter(row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data)
 
     def _unwanted(self, row: Mail, people: Addressees) -> str | None:
         """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
@@ -188,21 +259,23 @@ class Mailer:
             return False
         return outbox.TO not in (seal.open_json("mail.facts", row.facts) or {})
 
-    def _freeze(self, row: Mail, people: Addressees, seal: Seal, keyring: Keyring, now: datetime) -> bool:
+    def _freeze(self, row: Mail, people: Addressees, seal: Seal, keyring: Keyring) -> tuple[bytes, bytes] | None:
+        """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
         facts = seal.open_json("mail.facts", row.facts) or {}
         found = people.of(row, facts) or Addressee(self._sender.operator)
         if not found.address:
-            row.state, row.due_at = "owed", None  # waits for an address
-            return False
+            row.state, row.due_at = "owed", None
+            return None
         if not valid_address(found.address):
             raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
         link = self._unsubscribe(row, keyring)
         told = {name: value for name, value in facts.items() if name != outbox.TO}
         rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
         row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
-        data = build(rendered, envelope=self._envelope(row, found, now, link))
-        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", found.address.encode())
-        return True
+        data = build(rendered, envelope=self._envelope(row, found, keyring.now, link))
+        recipient = found.address.encode()
+        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", recipient)
+        return recipient, data
 
     def _unsubscribe(self, row: Mail, keyring: Keyring) -> str:
         """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
@@ -232,15 +305,17 @@ class Mailer:
     # -- settle
 
     def _settle(self) -> None:
-        """Write how the last claim's mails ended."""
-        if not self._unsettled:
+        """Write how mails ended."""
+        ended = list(self._unsettled)  # others may end meanwhile
+        if not ended:
             return
         with self._database.transaction() as session:
-            ends = [(letter.id, letter.holder, self._outcome(letter, reply)) for letter, reply in self._unsettled]
+            ends = [(letter.id, letter.life.holder, self._outcome(letter, reply)) for letter, reply in ended]
             outbox.settle(session, ends)
-        for letter, reply in self._unsettled:
+        del self._unsettled[: len(ended)]
+        self._open -= len(ended)
+        for letter, reply in ended:
             log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
-        self._unsettled = []
 
     def _outcome(self, letter: Letter, reply: Reply) -> dict[str, Any]:
         now = self._clock.now()
@@ -266,9 +341,9 @@ def _fail(row: Mail, error: Exception) -> None:
     row.state, row.reason, row.due_at = "failed", reason, None
 
 
-async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float) -> None:
     """Wait for any of these, or so many seconds."""
-    tasks = [asyncio.create_task(event.wait()) for event in events]
+    tasks = [asyncio.create_task(wait) for wait in waits]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

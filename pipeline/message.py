@@ -269,9 +269,11 @@ def _folded(text: str, used: int) -> str:
 
 def _encoded_words(text: str, used: int) -> Iterator[str]:
     """Q-encoded words in UTF-8; none is longer than 75 octets, none splits a character, none needs a longer line."""
-    word, room = "", min(LONGEST_WORD, FOLD_AT - used) - len("=?utf-8?q??=")
-    for character in text:
-        piece = _quoted(character)
+    room, whole, word = min(LONGEST_WORD, FOLD_AT - used) - len("=?utf-8?q??="), "".join(map(_quoted, text)), ""
+    if len(whole) <= room:
+        yield f"=?utf-8?q?{whole}?="
+        return
+    for piece in map(_quoted, text):
         if len(word) + len(piece) > room:
             yield f"=?utf-8?q?{word}?="
             word, room = "", LONGEST_WORD - len("=?utf-8?q??=")

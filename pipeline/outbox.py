@@ -7,20 +7,21 @@ rendered); doubt (the connection was lost after DATA: it may have gone out); wit
 import base64
 import hmac
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
-from sqlalchemy import Update, bindparam, func, select, update
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.keys import TOKENS, Keyring
 from pipeline.purposes import use_of
-from pipeline.rows import among, insert_new
+from pipeline.rows import change, insert_new
 from pipeline.tables import Mail
 
+MAIL = cast(Table, Mail.__table__)
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
 TOKEN = 26  # characters
 TO = "_to"  # the fact that holds an address of its own
@@ -99,46 +100,46 @@ def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
     return mail_id if proved else None
 
 
-def claim(session: Session, holder: str, now: datetime, limit: int) -> list[Mail]:
-    """Take mails that are due, for this holder; committed before any of them is sent."""
+def claim(
+    session: Session, holder: str, now: datetime, limit: int, prepare: Callable[[list[Mail]], object] = list
+) -> list[Mail]:
+    """Take mails that are due, the longest due first, for this holder; committed before any of them is sent.
+
+    `prepare` is given them before they are written, once and whole: it may freeze them, or say why they cannot go out.
+    """
     due = (
-        select(Mail.id)
-        .where(Mail.state == "owed", Mail.due_at <= now)
-        .order_by(Mail.due_at)
+        select(*MAIL.columns)
+        .where(MAIL.c.state == "owed", MAIL.c.due_at <= now)
+        .order_by(MAIL.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = list(session.execute(due).scalars())
-    if not ids:
-        return []
-    session.execute(
-        update(Mail)
-        .where(among(Mail.id, ids))
-        .values(state="sending", holder=holder, attempts=Mail.attempts + 1, tried_at=now, reason=None)
-        .execution_options(synchronize_session=False)
-    )
-    return list(session.execute(select(Mail).where(among(Mail.id, ids)).order_by(Mail.due_at)).scalars())
+    found = [row._asdict() for row in session.connection().execute(due).all()]
+    mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
+    for mail in mails:
+        mail.state, mail.holder, mail.tried_at, mail.reason = "sending", holder, now, None
+        mail.attempts += 1
+    prepare(mails)
+    change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
+    return mails
+
+
+def _changed(mail: Mail, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": mail.id} | {name: now for name, before in row.items() if (now := getattr(mail, name)) != before}
 
 
 def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
     """Write how mails ended: of each its id, its holder, and the values of its columns. How many were written.
 
-    Only its holder may, also when it was taken for dead meanwhile: then it knows better. All that end alike go in one
-    statement.
+    Only its holder may, also when it was taken for dead meanwhile: then it knows better.
     """
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    by_holder: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for mail_id, holder, values in ends:
-        new = {f"new_{name}": value for name, value in values.items()}
-        alike[tuple(values)].append({"its_id": mail_id, "its_holder": holder, **new})
-    return sum(session.connection().execute(_ended(names), rows).rowcount for names, rows in alike.items())
-
-
-@lru_cache
-def _ended(names: tuple[str, ...]) -> Update:
-    mail = Mail.metadata.tables[Mail.__tablename__]
-    theirs = (mail.c.id == bindparam("its_id")) & (mail.c.holder == bindparam("its_holder"))
-    unsettled = (mail.c.state == "sending") | (mail.c.state == "doubt")
-    return update(mail).where(theirs & unsettled).values({name: bindparam(f"new_{name}") for name in names})
+        by_holder[holder].append({"id": mail_id, **values})
+    return sum(
+        change(session, Mail, rows, only={"holder": [holder], "state": ["sending", "doubt"]})
+        for holder, rows in by_holder.items()
+    )
 
 
 def give_back(session: Session, holder: str) -> None:

@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -193,12 +194,16 @@ def _price(amount: int, currency: str, locale: str) -> str:
     return show(Money(operator.index(amount), currency), locale)  # a price that is no whole number raises TypeError
 
 
-@lru_cache(maxsize=1024)
 def _day(text: str, locale: str) -> str:
     moment = read_time(text)
     if moment is None:
         raise _BadFact("`date` needs a time as 2026-03-01T10:00:00Z")
-    return format_date(moment, "long", locale)
+    return _written_day(moment.date(), locale)
+
+
+@lru_cache(maxsize=1024)
+def _written_day(day: date, locale: str) -> str:
+    return format_date(day, "long", locale)
 
 
 @lru_cache(maxsize=1024)
@@ -294,7 +299,8 @@ class _Loader(BaseLoader):
         source = self._inlined(source) if path.suffix == ".html" else source
         tree = _Constants(environment).visit(environment.parse(source, name, str(path)))
         code = environment.compile(tree, name, str(path))
-        return environment.template_class.from_code(environment, code, environment.make_globals(globals))
+        # As one dict: Jinja2's own is a chain of them, which every rendering would walk through again.
+        return environment.template_class.from_code(environment, code, {**environment.globals, **(globals or {})})
 
     def _inlined(self, source: str) -> str:
         held = _TAG.sub(self._hold, source)

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     master_key_file: Path | None = Field(None, description="The master key; keys/master.key in the data folder.")
 
     smtp_url: str = Field("", description="Where mail goes, smtp://host:port. Empty: mail stays owed.")
-    smtp_connections: int = Field(4, ge=1, le=50, description="Connections kept open to the relay.")
+    smtp_connections: int = Field(10, ge=1, le=50, description="Connections kept open to the relay.")
     relay_log: Path | None = Field(None, description="Postfix's log; with it mails in doubt are settled by themselves.")
     mail_from: str = Field("billing@example.com", description="The address mails come from; replies are read there.")
     bounce_domain: str = Field("", description="Domain of the envelope senders; that of mail_from unless set.")

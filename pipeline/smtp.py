@@ -10,14 +10,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import structlog
-from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
-from aiosmtplib.protocol import SMTPProtocol
+from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
-from pipeline.message import ascii_address, needs_smtputf8, strip_controls, valid_address
+from pipeline.message import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
 from pipeline.route import Route, read_url
+from pipeline.wire import Answer, Wire, WireLost
 
 MOST_USES = 100  # mails over one connection before it is renewed; relays end long ones themselves
 IDLE_SECONDS = 30.0  # after this a kept connection is asked whether it lives before a mail is trusted to it
@@ -61,6 +61,7 @@ class Relay:
         """
         self._route = read_url(url)
         self._timeout, self._final_timeout = timeout_seconds, final_timeout_seconds
+        self.connections = connections
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[_Connection] = []
         self._closed = False
@@ -161,20 +162,19 @@ class _Letter:
     @classmethod
     def of(cls, sender: str, recipient: str, data: bytes, envelope_id: str, allowed: Allowed | None) -> "_Letter":
         """Raises ValueError, whose text names no person."""
-        if not valid_address(recipient):
-            raise ValueError("the recipient's address is not one mail can be sent to")
-        if sender and (not valid_address(sender) or needs_smtputf8(sender)):
+        plain = _written(sender, "the envelope sender is not a plain address") if sender else ""
+        if needs_smtputf8(sender):
             raise ValueError("the envelope sender is not a plain address")
+        written = _written(recipient, "the recipient's address is not one mail can be sent to")
         if not data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
             raise ValueError("the mail holds a bare CR or LF, which could pass for its end")
-        plain = ascii_address(sender) if sender else ""
-        return cls(plain, ascii_address(recipient), _stuffed(data), envelope_id, allowed)
+        return cls(plain, written, _stuffed(data), envelope_id, allowed)
 
     @property
     def international(self) -> bool:
         return needs_smtputf8(self.recipient)
 
-    def commands(self, offered: dict[str, str]) -> Iterator[tuple[bytes, ...]]:
+    def commands(self, offered: dict[str, str]) -> Iterator[bytes]:
         """MAIL, RCPT and DATA, with the parameters the relay has offered: RFC 1870, 3461, 6531."""
         mail, rcpt = [f"FROM:<{self.sender}>"], [f"TO:<{self.recipient}>"]
         if "size" in offered:
@@ -187,7 +187,7 @@ class _Letter:
             if not self.international:
                 rcpt.append(f"ORCPT=rfc822;{_xtext(self.recipient)}")
         for command in (["MAIL", *mail], ["RCPT", *rcpt], ["DATA"]):
-            yield tuple(part.encode() for part in command)
+            yield " ".join(command).encode() + b"\r\n"
 
     def redact(self, text: str) -> str:
         """The relay's answer without anybody's address, as answers often repeat the recipient."""
@@ -211,25 +211,30 @@ class _Connection:
             use_tls=route.use_tls,
             start_tls=route.start_tls,
         )
-        self._final_timeout = final_timeout
+        self._timeout, self._final_timeout = timeout, final_timeout
         self._greeting = ""
+        self._wire: Wire | None = None  # once it is open
         self._last_used = 0.0
         self.uses = 0
         self.lost = False  # it ended before the text of the last mail: that mail has gone nowhere
 
     @property
     def alive(self) -> bool:
-        return self._smtp.is_connected
+        return self._wire is not None and self._wire.alive
 
     async def open(self) -> None:
         """Connect, and log in if asked to. Raises SMTPException or OSError."""
         self._greeting = (await self._smtp.connect()).message
-        if self._smtp.is_ehlo_or_helo_needed:
-            try:
+        try:
+            if self._smtp.is_ehlo_or_helo_needed:
                 await self._smtp.ehlo()
-            except BaseException:
-                self.drop()
-                raise
+            if not self._smtp.is_connected:
+                raise WireLost("Connection lost")
+        except BaseException:
+            self.drop()
+            raise
+        # From here on the dialogue is ours: aiosmtplib says one command at a time, and cannot tell how far it came.
+        self._wire = Wire(cast(asyncio.Transport, self._smtp.transport))
         self._touch()
 
     async def still_there(self) -> bool:
@@ -238,7 +243,7 @@ class _Connection:
         return self.alive
 
     async def introduce(self) -> str:
-        await self._smtp.noop()
+        await self._ask(b"NOOP\r\n")
         offers = ", ".join(sorted(name.upper() for name in self._smtp.esmtp_extensions))
         secured = "with TLS" if self._smtp.get_transport_info("sslcontext") else "without TLS"
         return strip_controls(f"{self._greeting} ({secured}; offers {offers or 'nothing'})")
@@ -249,31 +254,46 @@ class _Connection:
             return Reply("failed", "the recipient's address needs SMTPUTF8, which the relay does not offer", False)
         self.uses += 1
         try:
-            for command in letter.commands(self._smtp.esmtp_extensions):
-                answer = await self._smtp.execute_command(*command)
-                if answer.code not in GO_ON[command[0]]:
-                    return await self._refused(letter, answer)
+            for group in self._groups(letter):
+                answers = await self._ask(*group)
+                for command, answer in zip(group, answers, strict=False):
+                    if answer.code not in GO_ON[command[:4]]:
+                        return await self._refused(letter, answer, answers)
+                if len(answers) < len(group):
+                    raise WireLost("Connection lost")
             if letter.allowed and not await letter.allowed():
                 self.drop()  # there is no other way back once the relay waits for the text
                 return Reply("later", "not sent: its mailer has been taken for dead", False)
-            protocol = self._text_begins(letter.content)
+            wire = self._text_begins(letter.content)
         except (SMTPException, OSError) as error:
             self.lost = True
             self.drop()
             return Reply("later", letter.redact(f"before the mail: {_said(error)}"), False)
-        return await self._answer_to_text(letter, protocol)
+        return await self._answer_to_text(letter, wire)
 
-    def _text_begins(self, content: bytes) -> SMTPProtocol:
-        """From here on silence is doubt. Raises SMTPException if the connection is gone: then nothing was written."""
-        if self._smtp.protocol is None:
-            raise SMTPServerDisconnected("Connection lost")
-        self._smtp.protocol.write(content)
-        return self._smtp.protocol
+    def _groups(self, letter: _Letter) -> list[list[bytes]]:
+        """What is said at once: all of it to a relay that takes commands in groups, which saves two ways and back."""
+        commands = list(letter.commands(self._smtp.esmtp_extensions))
+        return [commands] if self._smtp.supports_extension("pipelining") else [[command] for command in commands]
 
-    async def _answer_to_text(self, letter: _Letter, protocol: SMTPProtocol) -> Reply:
+    async def _ask(self, *commands: bytes) -> list[Answer]:
+        """Raises WireLost."""
+        if self._wire is None:
+            raise WireLost("Connection lost")
+        self._wire.write(b"".join(commands), answers=len(commands))
+        return await self._wire.read(self._timeout)
+
+    def _text_begins(self, content: bytes) -> Wire:
+        """From here on silence is doubt. Raises WireLost if the connection is gone: then nothing was written."""
+        if self._wire is None:
+            raise WireLost("Connection lost")
+        self._wire.write(content, answers=1)
+        return self._wire
+
+    async def _answer_to_text(self, letter: _Letter, wire: Wire) -> Reply:
         try:
-            answer = await protocol.read_response(timeout=self._final_timeout)
-        except (SMTPException, OSError) as error:
+            [answer] = await wire.read(self._final_timeout)
+        except OSError as error:
             self.drop()
             return Reply("doubt", letter.redact(f"no answer after the mail: {_said(error)}"), True)
         self._touch()
@@ -281,10 +301,15 @@ class _Connection:
             self.drop()
         return Reply(_outcome(answer.code, after_text=True), letter.redact(_line(answer)), True)
 
-    async def _refused(self, letter: _Letter, answer: SMTPResponse) -> Reply:
-        """A refusal before the text. 421 is the relay ending the connection, no word about the mail."""
+    async def _refused(self, letter: _Letter, answer: Answer, answers: list[Answer]) -> Reply:
+        """A refusal before the text. 421 is the relay ending the connection, no word about the mail.
+
+        A relay may refuse one command of a group and still want the text (RFC 2920 section 3.1): it gets none.
+        """
         if answer.code == 421:
             self.lost = True
+            self.drop()
+        elif any(each.code in GO_ON[b"DATA"] for each in answers):
             self.drop()
         else:
             await self._start_over()
@@ -292,18 +317,21 @@ class _Connection:
 
     async def _start_over(self) -> None:
         try:
-            await self._smtp.rset()
+            await self._ask(b"RSET\r\n")
             self._touch()
-        except (SMTPException, OSError):
+        except OSError:
             self.drop()
 
     async def quit(self) -> None:
-        if self.alive:
-            with suppress(SMTPException, OSError):
-                await self._smtp.quit(timeout=GOODBYE_SECONDS)
+        if self._wire is not None and self._wire.alive:
+            with suppress(OSError):
+                self._wire.write(b"QUIT\r\n", answers=1)
+                await self._wire.read(GOODBYE_SECONDS)
         self.drop()
 
     def drop(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
         self._smtp.close()
 
     def _touch(self) -> None:
@@ -321,8 +349,8 @@ def _outcome(code: int, *, after_text: bool) -> Outcome:
     return "doubt" if after_text else "later"
 
 
-def _line(answer: SMTPResponse) -> str:
-    return f"{answer.code} {answer.message}"
+def _line(answer: Answer) -> str:
+    return f"{answer.code} {answer.text}"
 
 
 def _said(error: Exception) -> str:
@@ -330,6 +358,14 @@ def _said(error: Exception) -> str:
     text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
     text = text.encode("utf-8", "replace").decode() or type(error).__name__
     return _ADDRESS.sub("address", strip_controls(text))[:LONGEST_REPLY]
+
+
+def _written(address: str, otherwise: str) -> str:
+    """An address for the wire. Raises ValueError with these words."""
+    try:
+        return ascii_address(address)
+    except BadEnvelope:
+        raise ValueError(otherwise) from None
 
 
 def _stuffed(data: bytes) -> bytes:

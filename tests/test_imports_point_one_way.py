@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "evidence": "outbox",
     "render": "message",
     "message": "",
-    "smtp": "message route",
+    "smtp": "message route wire",
+    "wire": "",
     "route": "",
     # people
     "sign_up": "accounts paypal privacy",

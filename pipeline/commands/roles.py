@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from pipeline import alive, inbox, migrations, reads
@@ -109,7 +110,8 @@ def worker(parts: Parts, stop: Stop) -> None:
 
 def mailer(parts: Parts, stop: Stop) -> None:
     """Send mails until told to stop; a thread beside it listens for new ones."""
-    asyncio.run(_mailer(parts, stop))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_mailer(parts, stop))
 
 
 def scheduler(parts: Parts, stop: Stop) -> None:

@@ -541,6 +541,52 @@ async def test_a_claim_of_unknown_outcome_is_given_back(
     assert len(house.received) == 2
 
 
+async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_outcome(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+    house, stop, bell = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    mailer = make(await serve(house))
+    running = asyncio.create_task(mailer.run(stop, bell, lambda: None))
+    await house.hanging.wait()
+    claim, failed = outbox.claim, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def lose(session: Any, *words: Any) -> Any:
+        claim(session, *words)
+        session.commit()
+        loop.call_soon_threadsafe(failed.set)
+        raise StoreDown("the connection was lost")
+
+    monkeypatch.setattr("pipeline.mailer.outbox.claim", lose)
+    owe(river, 3)
+    bell.set()
+    await failed.wait()
+    monkeypatch.undo()
+    monkeypatch.setattr("pipeline.mailer.POLL_SECONDS", 0.02)
+    await asyncio.sleep(0.5)
+    house.opened.set()
+    while states(river) != ["sent"] * 3:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert len(house.received) == 3
+
+
+async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river, CLAIM + 3)
+    house, stop = House(DOT=["hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event(), lambda: None))
+    while states(river) != ["sending"] + ["sent"] * (CLAIM + 2):
+        await asyncio.sleep(0.02)
+    house.opened.set()
+    stop.set()
+    await running
+    assert states(river) == ["sent"] * (CLAIM + 3)
+
+
 async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
     meet(stream)
     owe(stream)

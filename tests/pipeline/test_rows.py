@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from pipeline.rows import Rows, among
+from pipeline.rows import Rows, among, change
 from pipeline.tables import Payment, Subscription
 from tests.river import River
 
@@ -45,3 +45,29 @@ def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> 
         assert list(again) == [odd]
         again.read(among(Payment.subscription_id, []))
         assert list(again) == [odd]
+
+
+def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -> None:
+    odd = ODD.replace("\x00", "")
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock([odd, "I-1", "I-2", "I-3"], BLANK)
+        for id in rows:
+            rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
+        rows.write()
+        told: list[dict[str, object]] = [
+            {"id": odd, "status": odd, "person": b"\x00\xff\\", "paid_through": NOON},
+            {"id": "I-1", "status": None, "person": None, "paid_through": None},
+            {"id": "I-2", "paid_through": NOON},
+            {"id": "I-3", "paid_through": NOON},
+            {"id": "I-4", "paid_through": NOON},
+        ]
+        assert change(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
+        assert change(session, Subscription, []) == 0
+    found = {row.id: (row.status, row.person, row.paid_through) for row in river.rows(Subscription)}
+    assert found == {
+        odd: (odd, b"\x00\xff\\", NOON),
+        "I-1": (None, None, None),
+        "I-2": ("ACTIVE", None, NOON),
+        "I-3": ("SUSPENDED", None, None),
+    }

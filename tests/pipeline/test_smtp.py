@@ -42,6 +42,7 @@ class House:
         self.wires: list[Wire] = []
         self.last_word = ""
         self.offers = True
+        self.in_groups = False  # whether it takes commands in groups (RFC 2920)
 
     async def acts(self, wire: "Wire", verb: str, arg: str = "") -> bool:
         """Do what the script says; whether it said anything."""
@@ -95,6 +96,8 @@ class Wire(SMTP):
             return
         if self.house.offers and status == "250 HELP":
             await super().push("250-DSN")
+            if self.house.in_groups:
+                await super().push("250-PIPELINING")
         await super().push(status)
 
     async def smtp_MAIL(self, arg: str) -> None:  # noqa: N802
@@ -204,19 +207,25 @@ async def test_a_relay_that_offers_nothing_is_asked_for_nothing(serve: Serve, re
         ("DOT", "354 again", "doubt"),
     ],
 )
+@pytest.mark.parametrize("in_groups", [False, True])
 async def test_an_answer_says_whether_to_try_again(
-    serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str
+    serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str, in_groups: bool
 ) -> None:
-    reply = await send(relay_to(await serve(House(**{verb: [answer]}))))
-    assert reply == Reply(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
+    house = House(**{verb: [answer]})
+    house.in_groups = in_groups
+    relay = relay_to(await serve(house))
+    assert await send(relay) == Reply(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
+    assert (await send(relay)).outcome == "sent", "what is left of the first is no answer to the second"
 
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "hang", "banana", "421 4.3.2 too busy"])
+@pytest.mark.parametrize("in_groups", [False, True])
 async def test_before_the_text_every_trouble_means_later(
-    serve: Serve, relay_to: MakeRelay, verb: str, how: str
+    serve: Serve, relay_to: MakeRelay, verb: str, how: str, in_groups: bool
 ) -> None:
     house = House(**{verb: [how]})
+    house.in_groups = in_groups
     reply = await send(relay_to(await serve(house), timeout=0.5 if how == "hang" else 5))
     assert (reply.outcome, reply.data_began) == ("later", False)
     assert house.connections == 1
@@ -234,6 +243,48 @@ async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay
     relay._final_timeout = 5.0
     assert (await send(relay)).outcome == "sent"
     assert house.connections == 2  # and the answer that may still come belongs to no other mail
+
+
+async def test_a_relay_that_takes_commands_in_groups_is_told_all_but_the_text_at_once(relay_to: MakeRelay) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 relay\r\n")
+        await reader.readline()
+        writer.write(b"250-relay\r\n250 PIPELINING\r\n")
+        await reader.readuntil(b"DATA\r\n")  # not a word before all of them have come
+        for piece in (b"25", b"0 2.1.0 Ok\r", b"\n250-2.1.5\r\n250 Ok\r\n354 go on\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"250 2.0.0 queued\r\n")
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    reply = await send(relay_to(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    server.close()
+    assert reply == Reply("sent", "250 2.0.0 queued", True)
+
+
+async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
+    house.in_groups = True
+    relay = relay_to(await serve(house))
+    assert await send(relay) == Reply("failed", "550 5.1.1 unknown", False)
+    assert (await send(relay)).outcome == "sent"
+    assert (house.connections, len(house.received)) == (2, 1)
+
+
+async def test_what_a_relay_says_unasked_is_no_answer_to_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await house.wires[0].push("250 2.0.0 queued, says somebody")
+    await asyncio.sleep(0.05)
+    house.script["DOT"] = ["554 5.6.0 content refused"]
+    assert (await send(relay)).outcome == "failed"
+    assert house.connections == 2
 
 
 async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: Serve, relay_to: MakeRelay) -> None:

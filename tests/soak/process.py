@@ -135,9 +135,9 @@ class Process:
 
     def die(self) -> None:
         """Everything in memory is gone; the kernel closes what was open."""
-        presence = self._mailer._presence
-        if presence is not None:
-            os.close(presence._descriptor)  # type: ignore[attr-defined]
+        life = self._mailer._life
+        if life is not None:
+            os.close(life._presence._descriptor)  # type: ignore[attr-defined]
         for connection in self._mailer._relay._idle:
             connection.drop()
         self._run(asyncio.sleep(0))
