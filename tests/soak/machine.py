@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline import outbox
+from pipeline import inbox, outbox
 from pipeline.clock import MovableClock
 from pipeline.inbox import Stored
 from pipeline.keys import MasterKey, open_master_key
@@ -27,6 +27,7 @@ from tests.soak.peers import EARLIER, FATES, Fate, PayPal
 from tests.soak.process import Harbour, Process
 from tests.soak.promises import Promises, sender
 from tests.soak.storm import AT_STATEMENTS, KINDS, Crash, Kind
+from tests.soak.strange import KINDS_OF_STRANGE, KindOfStrange, body_of, wanted_state
 
 LIVES = 3
 AUDITS = 6  # every so many steps the books are compared with calm: that takes as long as all the rest of a step
@@ -101,6 +102,7 @@ class Lives(RuleBasedStateMachine):
         self.promises = Promises(self.harbour, calm_shore())
         self.to_tell: list[Delivery] = []
         self.told: dict[str, Json] = {}
+        self.strange: dict[str, str] = {}  # id -> the state it has to end in
         self.accepted: set[str] = set()
         self.begun = self.posted = self.looks = 0
 
@@ -126,6 +128,16 @@ class Lives(RuleBasedStateMachine):
         self._survive(lambda: self._post(chosen, keep=keep))
         if works:
             self.roles([Role.work])
+
+    @precondition(lambda self: self.accepted & self.told.keys())
+    @rule(kind=st.sampled_from(KINDS_OF_STRANGE), which=numbers)
+    def tell_strange(self, kind: KindOfStrange, which: int) -> None:
+        """What nobody here understands, made of something that was accepted."""
+        known = sorted(self.accepted & self.told.keys())
+        made = delivery(body_of(kind, self.told[known[which % len(known)]]), f"T-{self.posted}-{kind}")
+        self.strange[made.split.id] = wanted_state(kind)
+        self.posted += 1
+        self._survive(lambda: self._receive([made]))
 
     # What we do
 
@@ -213,7 +225,7 @@ class Lives(RuleBasedStateMachine):
             self._post(self.to_tell[:50], keep=False)
         self._until_idle(self.promises.next_due)
         self.promises.hold(self.accepted)
-        self.promises.hold_at_rest(self.told | self.paypal.told, self.world)
+        self.promises.hold_at_rest(self.told | self.paypal.told, self.world, self.strange)
         Lives.rested += 1
 
     def teardown(self) -> None:
@@ -240,13 +252,17 @@ class Lives(RuleBasedStateMachine):
             self.world.apply(told)
             self.told[told.id] = told.event
             self.posted += 1
-        answers = self.process.receive(
+        stored = self._receive(
             [delivery(told.body, f"T-{self.posted}-{number}") for number, told in enumerate(deliveries)]
         )
-        stored = {answer.event_id for answer in answers if isinstance(answer, Stored)}
-        self.accepted |= stored
         if not keep:
             self.to_tell = [told for told in self.to_tell if told.id not in stored]
+
+    def _receive(self, deliveries: list[inbox.Delivery]) -> set[str]:
+        """The ids that were answered 200."""
+        stored = {answer.event_id for answer in self.process.receive(deliveries) if isinstance(answer, Stored)}
+        self.accepted |= stored
+        return stored
 
     def _make_peace(self) -> None:
         self.harbour.storm.calm()
@@ -293,4 +309,4 @@ class Lives(RuleBasedStateMachine):
             self.clock.move_to(due[0])
             self._until_idle(self.promises.next_due)
             self.promises.hold(self.accepted)
-            self.promises.hold_at_rest(self.told | self.paypal.told, self.world)
+            self.promises.hold_at_rest(self.told | self.paypal.told, self.world, self.strange)

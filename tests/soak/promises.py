@@ -3,11 +3,13 @@
 Each raises AssertionError with a sentence. What PayPal told, once and in its order to a river in calm, is the measure.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import select, true
 
 from pipeline.evidence import sender_of
@@ -20,11 +22,13 @@ from tests.lives import NOT_COMPARED, Json, Outcome, Shore
 from tests.pipeline.test_mailer import SENDER
 from tests.soak.peers import only_ids
 from tests.soak.process import Harbour
+from tests.soak.strange import is_beside
 
 # When we learned of it, for which date we asked before a reminder, and hashes with keys of one database.
 OUR_OWN = {*NOT_COMPARED, "email_hash", "asked_before", "customer_id", "custom_ref", "payer_ref"}
 NEVER_OVERTAKEN = ("receipt", "refund_receipt")  # however late
 FINAL = ("CANCELLED", "EXPIRED")
+_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 Rows = dict[str, dict[str, Any]]
 
 
@@ -99,12 +103,19 @@ class Promises:
 
     # At rest
 
-    def hold_at_rest(self, told: Mapping[str, Json], world: World) -> None:
-        undone = [f"{row.id} {row.state}: {row.reason}" for row in self._rows(Event) if row.state != "handled"]
-        assert not undone, f"accepted and not handled: {undone}"
+    def hold_at_rest(self, told: Mapping[str, Json], world: World, strange: Mapping[str, str]) -> None:
+        """`strange` is what nobody understands: each in the state it has to end in, and seen there."""
+        undone = [
+            f"{row.id} {row.state}: {row.reason}"
+            for row in self._look(Event.id, Event.state, Event.reason)
+            if row.state != strange.get(row.id, "parked" if is_beside(row.id) else "handled")
+        ]
+        assert not undone, f"accepted and not as it has to end: {undone}"
         calm = self.books_follow_from_what_was_handled(told)
         self._hold_of_money(world)
+        self._hold_of_access(told, calm)
         self._hold_of_owed(calm)
+        self._nobody_can_be_read(told.values())
 
     def _hold_of_money(self, world: World) -> None:
         booked = {row.id: row for row in self._rows(Payment)}
@@ -120,6 +131,22 @@ class Promises:
         assert given == set(world.ids("refund")), "refunds told and refunds booked differ"
         found_statuses = {row.id: row.status for row in self._rows(Subscription)}
         assert found_statuses == loads.statuses(world), f"a status differs from PayPal's: {found_statuses}"
+
+    def _hold_of_access(self, told: Mapping[str, Json], calm: Outcome) -> None:
+        """Who leaves keeps what is paid: where no end is told of, access lasts no longer."""
+        handled = [told[row.id] for row in self._look(Event.id, where=Event.state == "handled")]
+        staying = self._shore.tell([[event for event in handled if not event["event_type"].endswith(FINAL)]])
+        for name, row in staying.rows.items():
+            left = calm.rows[name]
+            assert row.get("paid_through") == left.get("paid_through"), f"{name} has another access for having left"
+
+    def _nobody_can_be_read(self, told: Iterable[Json]) -> None:
+        """What lies in the database's files names nobody."""
+        people = {word.encode() for event in told for word in _ADDRESS.findall(orjson.dumps(event).decode())}
+        files = b"".join(path.read_bytes() for path in self._harbour.folder.glob("smt-billing.db*"))
+        assert people, "nobody was told of: this look would find nothing"
+        clear = sorted(person for person in people if person in files)
+        assert not clear, f"in clear in the database: {clear}"
 
     def _hold_of_owed(self, calm: Outcome) -> None:
         mails = {row.key: row for row in self._rows(Mail)}
