@@ -72,7 +72,7 @@ def ours(bench: Bench, owed: Home, smtp: str) -> float:
     with bench.servers.database(template=make_url(owed.database).database) as database:
         home = owed.moved_to(bench.new_folder(), database, smtp)
         with home.role("mailer"):
-            wait(lambda: count(database, "mail", "state = 'owed'") == 0, SENT_SECONDS, "every mail sent")
+            wait(lambda: count(database, "mail", "state = 'owed'") == 0, SENT_SECONDS, "every mail sent", pause=0.5)
         expect(count(database, "mail", "state = 'sent'"), bench.care.mailed, "mails sent")
         return pace(commits(database, "mail", "state = 'sent'"))
 

@@ -155,13 +155,13 @@ def pace(moments: list[float], skip: float = 0.15) -> float:
     return len(later) / (later[-1] - start)
 
 
-def wait(done: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until it is done. Raises Wrong."""
+def wait(done: Callable[[], bool], seconds: float, what: str, pause: float = 0.1) -> None:
+    """Wait until it is done, asking again after each pause: what asks costs time as well. Raises Wrong."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
             raise Wrong(f"not within {seconds:g} s: {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def expect(found: int, wanted: int, what: str) -> None:

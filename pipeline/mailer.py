@@ -118,20 +118,27 @@ class Mailer:
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
         """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
-        async with self._lanes() as waiting:
-            while not stop.is_set():
-                alive()
-                bell.clear()
-                try:
-                    claimed = await self._fill(waiting)
-                except StoreDown as error:
-                    log.warning("store_down", reason=str(error))
-                    await waiting.join()  # what that claim took is given back, but not what is on the wire
-                    await _first_of(stop.wait(), seconds=POLL_SECONDS)
-                    continue
-                if not claimed:
-                    ended = [waiting.join()] if self._open else []
-                    await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
+        try:
+            async with self._lanes() as waiting:
+                while not stop.is_set():
+                    alive()
+                    bell.clear()
+                    await self._go_on(waiting, stop, bell)
+        except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
+            log.warning("store_down", reason=str(error))
+
+    async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
+        """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
+        try:
+            claimed = await self._fill(waiting)
+        except StoreDown as error:
+            log.warning("store_down", reason=str(error))
+            await waiting.join()  # what that claim took is given back, but not what is on the wire
+            await _first_of(stop.wait(), seconds=POLL_SECONDS)
+            return
+        if not claimed:
+            ended = [waiting.join()] if self._open else []
+            await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
 
     @contextlib.asynccontextmanager
     async def _lanes(self) -> AsyncIterator[asyncio.Queue[Letter]]:

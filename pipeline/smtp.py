@@ -377,7 +377,10 @@ def _stuffed(data: bytes) -> bytes:
 
 def _xtext(text: str) -> str:
     """RFC 3461 section 4: what could end a parameter is written as +XX."""
+    if _XCHARS.fullmatch(text):
+        return text
     return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{o:02X}" for o in c.encode()) for c in text)
 
 
+_XCHARS = re.compile(r"[!-*,-<>-~]*")
 _ADDRESS = re.compile(r"[^\s<>()\"',;:]+@[^\s<>()\"',;:]+")

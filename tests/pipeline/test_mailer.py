@@ -574,6 +574,25 @@ async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_out
     assert len(house.received) == 3
 
 
+async def test_a_mailer_stops_in_peace_while_the_database_is_away(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+    house, stop = House(), asyncio.Event()
+
+    def away(*_: object) -> None:
+        raise StoreDown("gone")
+
+    monkeypatch.setattr("pipeline.mailer.outbox.settle", away)
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event(), lambda: None))
+    while not house.received:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert states(river) == ["sending"], "the relay's log will tell"
+
+
 async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, CLAIM + 3)
