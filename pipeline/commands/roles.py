@@ -5,6 +5,7 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +28,9 @@ from pipeline.worker import BATCH, Worker, serve
 
 log = structlog.get_logger(__name__)
 
+# How long a thread that writes mails may keep the one waiting that speaks to the relay; Python's own 5 ms leave the relay
+# idle for as long, time and again.
+SWITCH_SECONDS = 0.0005
 READ_SECONDS = 2.0  # how often owed questions to PayPal are looked for
 
 
@@ -110,6 +114,7 @@ def worker(parts: Parts, stop: Stop) -> None:
 
 def mailer(parts: Parts, stop: Stop) -> None:
     """Send mails until told to stop; a thread beside it listens for new ones."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_mailer(parts, stop))
 
