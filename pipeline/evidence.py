@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -112,12 +113,15 @@ def settle_doubts(
         return 0
     asked_at = clock.now()
     probe()
-    if not relay_log.is_whole(min(tried_at for _, tried_at in doubts), asked_at):
+    is_whole = partial(relay_log.is_whole, min(tried_at for _, tried_at in doubts), asked_at)
+    if not is_whole():
         log.warning("log_has_a_gap", doubts=len(doubts))
         return 0
     if relay_log.started_at(asked_at) > asked_at - outbox.SETTLE_AFTER:
         return 0  # it may not have looked through what it had queued before
     taken = relay_log.taken(sender_of(mail_id, domain) for mail_id, _ in doubts)
+    if not is_whole():
+        return 0  # a part of it was packed while we read
     with database.transaction() as session:
         for mail_id, _ in doubts:
             outbox.settle_doubt(

@@ -3,7 +3,7 @@
 Between us and that Postfix stands a proxy that loses its answer, or our last word.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -192,6 +192,21 @@ def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, p
     doubt(river, "one")
     assert settle(river, path) == 1
     assert states(river) == {"one": "owed"}
+
+
+def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, path: Path) -> None:
+    rotated = path.with_name("mail.log.1")
+    rotated.write_text(started(iso(river.now - MINUTE)))
+    rotated.write_text(rotated.read_text() + taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+
+    class Packed(RelayLog):
+        def taken(self, senders: Iterable[str]) -> set[str]:
+            rotated.rename(path.with_name("mail.log.1.gz"))
+            return super().taken(senders)
+
+    log = Packed(path, river.clock)
+    assert settle_doubts(river.database, river.clock, log, lambda: path.write_text(spoken(iso(river.now))), DOMAIN) == 0
+    assert states(river) == {"one": "doubt"}
 
 
 def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path) -> None:
