@@ -106,7 +106,9 @@ class Mailer:
         self._life: _Life | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
         self._open = 0  # mails claimed and not settled yet
-        self._unknown_claim = ""  # the holder of a claim that failed, and may have been committed all the same
+        self._unknown_claims: set[str] = (
+            set()
+        )  # holders of claims that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
         """Send one claim's worth of what is due; how many.
@@ -196,11 +198,12 @@ class Mailer:
     def _claim(self) -> list[Letter]:
         """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
         life = self._live()
-        unknown, self._unknown_claim = self._unknown_claim, life.holder
+        unknown = sorted(self._unknown_claims)
+        self._unknown_claims.add(life.holder)
         letters: list[Letter] = []
         with self._database.transaction() as session:
-            if unknown:  # what a claim of unknown outcome took was never sent: we were never told that we have it
-                outbox.give_back(session, unknown)
+            for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
+                outbox.give_back(session, holder)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
 
@@ -208,7 +211,7 @@ class Mailer:
                 letters.extend(self._letters(session, keyring, rows, life))
 
             outbox.claim(session, life.holder, now, CLAIM, write)
-        self._unknown_claim = ""
+        self._unknown_claims.clear()
         return letters
 
     def _live(self) -> _Life:
