@@ -119,15 +119,20 @@ class Mailer:
             return await self._fill(waiting)
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
-        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
+        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back.
+
+        `alive` is called every second, also while a relay that hangs holds all up: who is killed then leaves doubts.
+        """
+        life = asyncio.create_task(_every_second(alive))
         try:
             async with self._lanes() as waiting:
                 while not stop.is_set():
-                    alive()
                     bell.clear()
                     await self._go_on(waiting, stop, bell)
         except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
             log.warning("store_down", reason=str(error))
+        finally:
+            life.cancel()
 
     async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
@@ -349,6 +354,12 @@ def _fail(row: Mail, error: Exception) -> None:
     reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
+
+
+async def _every_second(call: Callable[[], object]) -> None:
+    while True:
+        call()
+        await asyncio.sleep(1)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float) -> None:

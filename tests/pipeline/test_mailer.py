@@ -629,6 +629,23 @@ async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serv
     assert states(river) == ["sent"] * (CLAIM + 3)
 
 
+async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claimed_waits(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river, 2 * CLAIM + 1)
+    house, stop, shown = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    mailer = make(await serve(house), connections=1)
+    running = asyncio.create_task(mailer.run(stop, asyncio.Event(), shown.set))
+    while states(river).count("sending") < 2 * CLAIM:
+        await asyncio.sleep(0.01)
+    shown.clear()
+    await asyncio.wait_for(shown.wait(), 2.5)
+    house.opened.set()
+    stop.set()
+    await running
+
+
 async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
     meet(stream)
     owe(stream)
