@@ -106,7 +106,9 @@ class Mailer:
         self._life: _Life | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
         self._open = 0  # mails claimed and not settled yet
-        self._unknown_claim = ""  # the holder of a claim that failed, and may have been committed all the same
+        self._unknown_claims: set[str] = (
+            set()
+        )  # holders of claims that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
         """Send one claim's worth of what is due; how many.
@@ -117,15 +119,20 @@ class Mailer:
             return await self._fill(waiting)
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
-        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
+        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back.
+
+        `alive` is called every second, also while a relay that hangs holds all up: who is killed then leaves doubts.
+        """
+        life = asyncio.create_task(_every_second(alive))
         try:
             async with self._lanes() as waiting:
                 while not stop.is_set():
-                    alive()
                     bell.clear()
                     await self._go_on(waiting, stop, bell)
         except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
             log.warning("store_down", reason=str(error))
+        finally:
+            life.cancel()
 
     async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
@@ -196,11 +203,12 @@ class Mailer:
     def _claim(self) -> list[Letter]:
         """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
         life = self._live()
-        unknown, self._unknown_claim = self._unknown_claim, life.holder
+        unknown = sorted(self._unknown_claims)
+        self._unknown_claims.add(life.holder)
         letters: list[Letter] = []
         with self._database.transaction() as session:
-            if unknown:  # what a claim of unknown outcome took was never sent: we were never told that we have it
-                outbox.give_back(session, unknown)
+            for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
+                outbox.give_back(session, holder)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
 
@@ -208,7 +216,7 @@ class Mailer:
                 letters.extend(self._letters(session, keyring, rows, life))
 
             outbox.claim(session, life.holder, now, CLAIM, write)
-        self._unknown_claim = ""
+        self._unknown_claims.clear()
         return letters
 
     def _live(self) -> _Life:
@@ -346,6 +354,12 @@ def _fail(row: Mail, error: Exception) -> None:
     reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
+
+
+async def _every_second(call: Callable[[], object]) -> None:
+    while True:
+        call()
+        await asyncio.sleep(1)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float) -> None:

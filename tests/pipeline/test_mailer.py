@@ -1,12 +1,13 @@
 """Each mail once: over real sockets to a relay that misbehaves on demand, and to a Postfix that delivers into a Maildir."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -509,6 +510,22 @@ async def test_what_could_not_be_settled_is_settled_before_anything_else(
     assert len(house.received) == 1
 
 
+def lose_the_word_of(transaction: Callable[[], Any]) -> Callable[[], Any]:
+    """Transactions that are committed, and then fail."""
+
+    @contextlib.contextmanager
+    def lost() -> Iterator[Any]:
+        with transaction() as session:
+            yield session
+        raise StoreDown("the connection was lost")
+
+    return lost
+
+
+def gone(*_: object) -> None:
+    raise StoreDown("gone")
+
+
 async def test_a_claim_of_unknown_outcome_is_given_back(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,28 +534,34 @@ async def test_a_claim_of_unknown_outcome_is_given_back(
     owe(river, 2)
     house = House()
     mailer = make(await serve(house))
-    claim = mailer._claim
-    told = river.database.transaction
-
-    class Lost:
-        def __init__(self) -> None:
-            self.inner = told()
-
-        def __enter__(self) -> Any:
-            return self.inner.__enter__()
-
-        def __exit__(self, *error: Any) -> None:
-            self.inner.__exit__(*error)
-            raise StoreDown("the connection was lost")
-
-    monkeypatch.setattr(river.database, "transaction", Lost)
-    with pytest.raises(StoreDown):
-        await asyncio.to_thread(claim)
-    monkeypatch.undo()
+    with monkeypatch.context() as broken:
+        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
     assert states(river) == ["sending", "sending"]
     assert await mailer.send_due() == 2
     assert states(river) == ["sent", "sent"]
     assert len(house.received) == 2
+
+
+async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails_under_another_name(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that restarts cuts all connections, and may go away once more."""
+    meet(river)
+    owe(river)
+    mailer = make(await serve(House()))
+    with monkeypatch.context() as broken:
+        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.mailer._Life.look", lambda _: False)
+        broken.setattr("pipeline.mailer.outbox.give_back", gone)
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
+    assert await mailer.send_due() == 1
+    assert states(river) == ["sent"]
 
 
 async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_outcome(
@@ -604,6 +627,23 @@ async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serv
     stop.set()
     await running
     assert states(river) == ["sent"] * (CLAIM + 3)
+
+
+async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claimed_waits(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river, 2 * CLAIM + 1)
+    house, stop, shown = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    mailer = make(await serve(house), connections=1)
+    running = asyncio.create_task(mailer.run(stop, asyncio.Event(), shown.set))
+    while states(river).count("sending") < 2 * CLAIM:
+        await asyncio.sleep(0.01)
+    shown.clear()
+    await asyncio.wait_for(shown.wait(), 2.5)
+    house.opened.set()
+    stop.set()
+    await running
 
 
 async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
