@@ -1,4 +1,4 @@
-"""Deliveries that nobody here understands: kept, seen, and without effect (promise 5 of docs/how-it-works.md)."""
+"""Deliveries that nobody here understands: kept, seen, and without effect."""
 
 from typing import Literal, get_args
 
