@@ -9,6 +9,7 @@ import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 from pipeline.money import Money
 
@@ -117,16 +118,27 @@ def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) ->
 
 def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
     """The last payments, if they were given back or refused, take their own periods with them, and no later ones."""
+    last = list(takewhile(lambda paid: paid.given_back_at is not None, reversed(covered)))
+    if terms is None:
+        return _taken_back_blindly(vouched, last)
     until, count = vouched.until, 0
     kept_at = max((paid.at for paid in covered if paid.given_back_at is None), default=EARLIEST)
-    for paid in reversed(covered):
-        if paid.given_back_at is None:
-            break
-        longer = count + (cycles(terms, paid.money) if terms else 0)
-        start = add(vouched.until, terms, -longer) if terms else paid.at
-        # Without terms it is not known which period it paid for: PayPal's own later word counts.
-        if _bought(paid, start, until, kept_at, terms) if terms else paid.given_back_at > vouched.at:
+    for paid in last:
+        longer = count + cycles(terms, paid.money)
+        start = add(vouched.until, terms, -longer)
+        if _bought(paid, start, until, kept_at, terms):
             until, count = min(until, start), longer
+        elif not paid.refused:
+            break
+    return until
+
+
+def _taken_back_blindly(vouched: Vouched, last: Sequence[Paid]) -> datetime:
+    """Without terms it is not known which period each paid for: PayPal's own later word counts."""
+    until = vouched.until
+    for paid in last:
+        if (paid.given_back_at or LATEST) > vouched.at:
+            until = min(until, paid.at)
         elif not paid.refused:
             break
     return until

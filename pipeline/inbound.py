@@ -76,9 +76,8 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
     """A request is noted and confirmed, other mail acknowledged; the third of a day is the last that is answered.
 
-    Strangers are answered so many times an hour in all, and no more; what they wrote is filed and noted all the same.
-
-    Every request is noted; the operator is told at once of three of a stranger's a day, of the rest when they wait.
+    Strangers are answered STRANGERS_AN_HOUR times in all. Every request is noted, answered or not; the operator is told at
+    once of three of a stranger's a day, of the rest when they wait.
     """
     answer = _few_today(session, label, now) and (bool(filed.customer_id) or _is_calm(session, keyring, now))
     if filed.asked is None:

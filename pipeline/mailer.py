@@ -79,6 +79,7 @@ class _Life:
         return self._seen
 
     def end(self) -> None:
+        """What it has claimed and not settled is in doubt from now on."""
         self._presence.leave()
 
 

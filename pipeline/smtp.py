@@ -1,8 +1,8 @@
 """The way to the relay: SMTP over a few kept connections, and an honest answer for every mail. Only here: aiosmtplib.
 
-Each command of the dialogue is sent on its own, so that it is known how far it came: before the text of the mail goes
-out, a lost connection means nothing was sent; after it, the relay may have queued the mail although its answer is lost
-(RFC 1047), and the outcome is `doubt`.
+The text of a mail goes out only when all commands before it were answered, so that it is known how far the dialogue
+came: before the text, a lost connection means nothing was sent; after it, the relay may have queued the mail although its
+answer is lost (RFC 1047), and the outcome is `doubt`.
 """
 
 import asyncio
@@ -254,13 +254,8 @@ class _Connection:
             return Reply("failed", "the recipient's address needs SMTPUTF8, which the relay does not offer", False)
         self.uses += 1
         try:
-            for group in self._groups(letter):
-                answers = await self._ask(*group)
-                for command, answer in zip(group, answers, strict=False):
-                    if answer.code not in GO_ON[command[:4]]:
-                        return await self._refused(letter, answer, answers)
-                if len(answers) < len(group):
-                    raise WireLost("Connection lost")
+            if refusal := await self._announce(letter):
+                return refusal
             if letter.allowed and not await letter.allowed():
                 self.drop()  # there is no other way back once the relay waits for the text
                 return Reply("later", "not sent: its mailer has been taken for dead", False)
@@ -271,13 +266,24 @@ class _Connection:
             return Reply("later", letter.redact(f"before the mail: {_said(error)}"), False)
         return await self._answer_to_text(letter, wire)
 
+    async def _announce(self, letter: _Letter) -> Reply | None:
+        """Say MAIL, RCPT and DATA. None if the relay waits for the text now. Raises WireLost."""
+        for group in self._groups(letter):
+            answers = await self._ask(*group)
+            for command, answer in zip(group, answers, strict=False):
+                if answer.code not in GO_ON[command[:4]]:
+                    return await self._refused(letter, answer, answers)
+            if len(answers) < len(group):
+                raise WireLost("Connection lost")
+        return None
+
     def _groups(self, letter: _Letter) -> list[list[bytes]]:
-        """What is said at once: all of it to a relay that takes commands in groups, which saves two ways and back."""
+        """What is said at once: all of it to a relay that offers PIPELINING, which saves two round trips."""
         commands = list(letter.commands(self._smtp.esmtp_extensions))
         return [commands] if self._smtp.supports_extension("pipelining") else [[command] for command in commands]
 
     async def _ask(self, *commands: bytes) -> list[Answer]:
-        """Raises WireLost."""
+        """The answers to these commands; fewer if the connection is lost amid them. Raises WireLost if none came."""
         if self._wire is None:
             raise WireLost("Connection lost")
         self._wire.write(b"".join(commands), answers=len(commands))

@@ -1,7 +1,7 @@
 """Statuses, the literal table of allowed moves, and the one function that moves.
 
 State never mails and never calls out: a handler does both calls. What is told in any order and repetition ends in the
-same row ("Why the order does not matter" in docs/how-it-works.md): each field by its own newest time, the status by `outranks`.
+same row (docs/how-it-works.md says why): each field by its own newest time, the status by `outranks`.
 """
 
 from collections.abc import Sequence

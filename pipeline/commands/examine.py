@@ -107,9 +107,7 @@ def _master_key(call: Call) -> Found:
     except KeyProblem as error:
         return Found("master key", "fail", str(error), "without it nothing personal can be read")
     if not os.access(path.parent, os.W_OK):
-        advice = (
-            "keep it in a folder of this user's, so that an erasure can replace it; a mounted secret never is replaced"
-        )
+        advice = "keep it in a folder of this user's, so that an erasure can replace it; a mounted secret can never be replaced"
         return Found("master key", "warn", f"{path.parent} cannot be written to: no erasure becomes complete", advice)
     return Found("master key", "ok", f"{path}, {stat.S_IMODE(path.stat().st_mode):04o}, id {key.id}")
 

@@ -37,6 +37,12 @@ def inbound(
     """
     call = of(context)
     filed, left = ([_from_stdin(call)], []) if maildir == "-" else _from_maildir(call, maildir)
+    _show(filed, left, json=json)
+    if left:
+        raise typer.Exit(1)
+
+
+def _show(filed: "list[Filed]", left: "list[Left]", *, json: bool) -> None:
     if json:
         say.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
     elif not filed and not left:
@@ -44,9 +50,7 @@ def inbound(
     elif filed:
         say.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
     for each in left:
-        say.note(f"not filed, it stays in new: {each.file}: {each.reason}")
-    if left:
-        raise typer.Exit(1)
+        say.note(f"{each.file} is not filed and stays in new: {each.reason}")
 
 
 def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":

@@ -54,7 +54,7 @@ class Stop:
 
 
 def collect_seldom() -> None:
-    """What serves makes many objects and few circles of them: looked for as often as Python does, they cost a fifth."""
+    """Collect garbage seldom: roles make many objects and few reference cycles, and to look for them cost a fifth."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
@@ -93,20 +93,18 @@ def _serve_http(parts: Parts, server: _Server) -> None:
 def worker(parts: Parts, stop: Stop) -> None:
     """Handle events until told to stop; beside it a thread sweeps, and one asks PayPal what is owed an answer.
 
-    One thread reckons while the other waits for the database. SQLite has one writer at a time, so one is enough there.
+    Two threads handle: one works while the other waits for the database. SQLite has one writer at a time, so one is enough.
     """
     reader = [_guarded("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
     parts.mail_announcer.start()
     with contextlib.ExitStack() as stack:
-        inlets = [
-            stack.enter_context(parts.broker.inlet("events")) for _ in range(1 if parts.database.is_sqlite else 2)
-        ]
+        count = 1 if parts.database.is_sqlite else 2
+        first, *others = [stack.enter_context(parts.broker.inlet("events")) for _ in range(count)]
+        inlets = (first, *others)
         sweep = Sweep(parts.worker(), parts.database, parts.clock, lambda: min(each.quiet_seconds() for each in inlets))
         threads = [_guarded("sweep", partial(sweep.run, stop.wait), stop)]
-        threads += [
-            _guarded("second worker", partial(serve, parts.worker(), inlet, stop.wait), stop) for inlet in inlets[1:]
-        ]
-        serve(parts.worker(), inlets[0], _showing(parts, "worker", stop))
+        threads += [_guarded("second worker", partial(serve, parts.worker(), each, stop.wait), stop) for each in others]
+        serve(parts.worker(), first, _showing(parts, "worker", stop))
         for thread in (*threads, *reader):
             thread.join()
     parts.mail_announcer.stop()

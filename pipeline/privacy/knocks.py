@@ -1,4 +1,4 @@
-"""How often somebody may knock in an hour, so that nobody is bombed with mails, and nothing can be guessed by trying."""
+"""How often somebody may knock in an hour, so that nobody is flooded with mails, and nothing can be guessed by trying."""
 
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address

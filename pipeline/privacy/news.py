@@ -12,14 +12,17 @@ from pipeline.clock import write_time
 from pipeline.keys import Keyring
 from pipeline.privacy import knocks, links
 
-DAYS = 7
-AN_ADDRESS = 3  # such mails an hour to one address, whoever gives it
+DAYS = 7  # that the link serves
+ASKS_AN_ADDRESS = 3  # such mails an hour to one address, whoever gives it
 SOURCE = "link by mail"
 
 
 def ask(session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str) -> bool:
-    """Owe the mail that asks whether they want the news; False if this address was sent several in this hour."""
-    if not knocks.allow(session, keyring, "news", email.strip().lower(), limit=AN_ADDRESS, now=now):
+    """Owe the mail that asks whether they want the news; False if this address was sent several in this hour.
+
+    `pages` is the address that the pages are under: the link leads there.
+    """
+    if not knocks.allow(session, keyring, "news", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
     page, end = links.address(pages, "confirm_news", secret), write_time(now + timedelta(days=DAYS))

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-Lost = Callable[[Request, Exception], Awaitable[Response]]
+Lost = Callable[[Request, Exception], Awaitable[Response]]  # answers where there is nothing, as `on_http_error`
 
 
 def problem(

@@ -147,10 +147,10 @@ def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Brow
 
 
 def test_an_address_that_others_sign_up_with_is_asked_a_few_times_an_hour(brook: River, browser: Browser) -> None:
-    for number in range(news.AN_ADDRESS + 2):
+    for number in range(news.ASKS_AN_ADDRESS + 2):
         send(browser, news="yes", name=f"Ada {number}")
-    assert len(people(brook)) == news.AN_ADDRESS + 2
-    assert len(facts(brook, "news_confirmation")) == news.AN_ADDRESS
+    assert len(people(brook)) == news.ASKS_AN_ADDRESS + 2
+    assert len(facts(brook, "news_confirmation")) == news.ASKS_AN_ADDRESS
 
 
 def test_a_link_to_the_old_address_confirms_no_news_once_the_address_is_another(brook: River, browser: Browser) -> None:

@@ -46,7 +46,7 @@ def deletions(live: Live) -> Finding:
 
 
 def logs(live: Live) -> Finding:
-    """No visit, no log file in the data folder, no line of the relay's log is older than the period; nor will journald's be."""
+    """No visit, log file or line of the relay's log is older than the period, and journald keeps nothing for longer."""
     oldest = live.session.execute(select(func.min(Visit.at))).scalar_one_or_none()
     limit = live.now - ACCESS_LOG - GRACE
     if oldest and oldest < limit:

@@ -70,7 +70,7 @@ def by_mail(live: Live) -> Finding:
     if not come and not maildir:
         return absent("mail to the address is not read here: SMT_INBOUND_MAILDIR is not set")
     if maildir and (unread := _unread(maildir, live.now)):
-        return broken(f"{unread} in {maildir}: see what smt-billing inbound says")
+        return broken(f"{maildir}: {unread}; see what smt-billing inbound says")
     asked = letters.requests_of(live, come)
     nothing = [id for id, requests in asked.items() if not requests]
     since = f" since {min(row.received_at for row in come):%Y-%m-%d}" if come else ""
@@ -161,7 +161,7 @@ def _unread(maildir: Path, now: datetime) -> str:
     try:
         old = [path for path in (maildir / "new").iterdir() if path.lstat().st_mtime < (now - UNREAD).timestamp()]
     except FileNotFoundError as error:  # the folder, or a letter that was filed just now
-        return "" if (maildir / "new").is_dir() else f"cannot read: {error.strerror}"
+        return "" if (maildir / "new").is_dir() else f"cannot be read: {error.strerror}"
     except OSError as error:
-        return f"cannot read: {error.strerror}"
-    return f"{number(len(old), 'letter')} not filed since an hour" if old else ""
+        return f"cannot be read: {error.strerror}"
+    return f"{number(len(old), 'letter')} not filed for an hour" if old else ""
