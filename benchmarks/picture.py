@@ -7,7 +7,7 @@ from typing import Any
 
 Row = Mapping[str, Any]  # one of the rows in benchmarks/results.json
 
-WIDTH, LEFT, RIGHT = 900, 390, 90
+WIDTH, LEFT, RIGHT = 980, 470, 90
 LINE, TOP, BOTTOM = 26, 64, 40
 LEAST, MOST = 0.5, 32.0
 FONT = "Segoe UI, Roboto, Helvetica, Arial, sans-serif"
