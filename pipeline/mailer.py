@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -107,9 +107,7 @@ class Mailer:
         self._life: _Life | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
         self._open = 0  # mails claimed and not settled yet
-        self._unknown_claims: set[str] = (
-            set()
-        )  # holders of claims that failed, and may have been committed all the same
+        self._unknown_claims = set[str]()  # holders of claims that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
         """Send one claim's worth of what is due; how many.
@@ -119,12 +117,8 @@ class Mailer:
         async with self._lanes() as waiting:
             return await self._fill(waiting)
 
-    async def run(self, stop: asyncio.Event, bell: asyncio.Event, alive: Callable[[], object]) -> None:
-        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back.
-
-        `alive` is called every second, also while a relay that hangs holds all up: who is killed then leaves doubts.
-        """
-        life = asyncio.create_task(_every_second(alive))
+    async def run(self, stop: asyncio.Event, bell: asyncio.Event) -> None:
+        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
         try:
             async with self._lanes() as waiting:
                 while not stop.is_set():
@@ -132,8 +126,6 @@ class Mailer:
                     await self._go_on(waiting, stop, bell)
         except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
             log.warning("store_down", reason=str(error))
-        finally:
-            life.cancel()
 
     async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
@@ -355,12 +347,6 @@ def _fail(row: Mail, error: Exception) -> None:
     reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
-
-
-async def _every_second(call: Callable[[], object]) -> None:
-    while True:
-        call()
-        await asyncio.sleep(1)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import structlog
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 # How long a thread that writes mails may keep the one waiting that speaks to the relay; Python's own 5 ms leave the relay
 # idle for as long, time and again.
 SWITCH_SECONDS = 0.0005
+LIFE_SECONDS = 5.0  # between two signs of life; far below `alive.ALIVE_SECONDS`
 READ_SECONDS = 2.0  # how often owed questions to PayPal are looked for
 
 
@@ -99,12 +100,12 @@ def worker(parts: Parts, stop: Stop) -> None:
     parts.mail_announcer.start()
     with contextlib.ExitStack() as stack:
         count = 1 if parts.database.is_sqlite else 2
-        first, *others = [stack.enter_context(parts.broker.inlet("events")) for _ in range(count)]
-        inlets = (first, *others)
+        inlets = [stack.enter_context(parts.broker.inlet("events")) for _ in range(count)]
         sweep = Sweep(parts.worker(), parts.database, parts.clock, lambda: min(each.quiet_seconds() for each in inlets))
         threads = [_guarded("sweep", partial(sweep.run, stop.wait), stop)]
-        threads += [_guarded("second worker", partial(serve, parts.worker(), each, stop.wait), stop) for each in others]
-        serve(parts.worker(), first, _showing(parts, "worker", stop))
+        for other in inlets[1:]:
+            threads += [_guarded("second worker", partial(serve, parts.worker(), other, stop.wait), stop)]
+        serve(parts.worker(), inlets[0], _showing(parts, "worker", stop))
         for thread in (*threads, *reader):
             thread.join()
     parts.mail_announcer.stop()
@@ -202,16 +203,25 @@ def _end(server: uvicorn.Server) -> None:
 
 
 async def _serve(parts: Parts, server: uvicorn.Server) -> None:
-    life = asyncio.create_task(_show_life(parts, "web"))
-    with contextlib.suppress(asyncio.CancelledError):
-        await server.serve()
-    life.cancel()
+    async with _living(parts, "web"):
+        with contextlib.suppress(asyncio.CancelledError):
+            await server.serve()
+
+
+@contextlib.asynccontextmanager
+async def _living(parts: Parts, role: str) -> AsyncIterator[None]:
+    """Signs of life as long as the block lasts, also while what it waits for hangs."""
+    showing = asyncio.create_task(_show_life(parts, role))
+    try:
+        yield
+    finally:
+        showing.cancel()
 
 
 async def _show_life(parts: Parts, role: str) -> None:
     while True:
         alive.show_life(parts.settings.data_dir, role)
-        await asyncio.sleep(5)
+        await asyncio.sleep(LIFE_SECONDS)
 
 
 async def _mailer(parts: Parts, stop: Stop) -> None:
@@ -219,9 +229,9 @@ async def _mailer(parts: Parts, stop: Stop) -> None:
     loop = asyncio.get_running_loop()
     listener = _thread("bell", lambda: _listen(parts, stop, lambda: loop.call_soon_threadsafe(bell.set)))
     watcher = _thread("stop", lambda: _after(stop, lambda: loop.call_soon_threadsafe(ended.set)))
-    show = _showing(parts, "mailer", stop)
     try:
-        await post.run(ended, bell, lambda: show(0))
+        async with _living(parts, "mailer"):  # who is killed while a relay hangs leaves doubts
+            await post.run(ended, bell)
     finally:
         await post.close()
         stop.set()
