@@ -4,16 +4,25 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 ALIVE_SECONDS = 30  # a role that has not shown itself for this long is not well
 
 
 def show_life(data_dir: Path, role: str) -> None:
-    """Leave a sign of life: a file that holds the process's number, and whose time of change is now."""
-    folder = data_dir / "run"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / role
-    file.touch(mode=0o600)
-    file.write_text(str(os.getpid()), "ascii")
+    """Leave a sign of life: a file that holds the process's number, and whose time of change is now.
+
+    A disk that is full ends no role, and does not silence it for longer than it is full: the next try may succeed.
+    """
+    file = data_dir / "run" / role
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(str(os.getpid()), "ascii")
+    except OSError as error:
+        log.warning("no_sign_of_life", role=role, file=str(file), reason=error.strerror)
 
 
 def is_alive(data_dir: Path, role: str, now: datetime) -> bool:

@@ -5,6 +5,8 @@ import stat
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from pipeline import alive
 from pipeline.alive import ALIVE_SECONDS
 from pipeline.clock import SystemClock
@@ -27,3 +29,13 @@ def test_a_sign_of_life_is_renewed(data_dir: Path) -> None:
     os.utime(data_dir / "run" / "worker", (0, 0))
     alive.show_life(data_dir, "worker")
     assert alive.is_alive(data_dir, "worker", SystemClock().now())
+
+
+def test_a_sign_that_cannot_be_left_ends_no_role_and_is_told(data_dir: Path) -> None:
+    (data_dir / "run").write_text("in the way")
+    with capture_logs() as logs:
+        alive.show_life(data_dir, "web")
+    assert [(line["event"], line["role"]) for line in logs] == [("no_sign_of_life", "web")]
+    (data_dir / "run").unlink()
+    alive.show_life(data_dir, "web")
+    assert alive.is_alive(data_dir, "web", SystemClock().now())
