@@ -3,7 +3,6 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -18,27 +17,6 @@ from tests.customers import sign_in as enter
 from tests.river import River, make_parts
 
 ACTIONS = ["correct", "mails", "export", "delete", "keep", "sign-out"]
-
-
-@pytest.fixture
-def parts(brook: River) -> Parts:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
-
-
-@pytest.fixture
-def base(parts: Parts) -> Iterator[str]:
-    with open_pages(parts) as base:
-        yield base
-
-
-@pytest.fixture
-def ada(brook: River) -> str:
-    return sign_up(brook)
-
-
-@pytest.fixture
-def browser(base: str) -> Browser:
-    return Browser(base)
 
 
 def person(river: River, customer_id: str) -> dict[str, str]:

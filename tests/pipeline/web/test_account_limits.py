@@ -1,6 +1,5 @@
 """What may be asked for on the account page so many times an hour, and that nothing is said to be sent which is not."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -8,25 +7,9 @@ import pytest
 from pipeline.commands.parts import Parts
 from pipeline.privacy import erase, sign_in
 from pipeline.tables import Customer
-from tests.customers import ADA, Browser, facts, open_pages, sign_up
+from tests.customers import ADA, Browser, facts, open_pages
 from tests.customers import sign_in as enter
-from tests.river import River, make_parts
-
-
-@pytest.fixture
-def parts(brook: River) -> Parts:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
-
-
-@pytest.fixture
-def browser(parts: Parts) -> Iterator[Browser]:
-    with open_pages(parts) as base:
-        yield Browser(base)
-
-
-@pytest.fixture
-def ada(brook: River) -> str:
-    return sign_up(brook)
+from tests.river import River
 
 
 def post(browser: Browser, form: str) -> str:

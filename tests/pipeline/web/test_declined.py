@@ -1,26 +1,14 @@
 """Unsubscribing as mail programs do it (RFC 8058) and as people do, without signing in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from pipeline import outbox
-from pipeline.commands.parts import Parts
 from pipeline.outbox import Owed
 from pipeline.tables import Consent, Customer
-from tests.customers import Browser, open_pages, sign_up
-from tests.river import River, make_parts
-
-
-@pytest.fixture
-def parts(brook: River) -> Parts:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
-
-
-@pytest.fixture
-def browser(parts: Parts) -> Iterator[Browser]:
-    with open_pages(parts) as base:
-        yield Browser(base)
+from tests.customers import Browser, sign_up
+from tests.river import River
 
 
 def link(river: River, kind: str = "product_news") -> str:

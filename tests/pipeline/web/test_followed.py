@@ -12,12 +12,7 @@ from pipeline.commands.parts import Parts
 from pipeline.privacy import links
 from pipeline.product import ProductDown
 from tests.customers import Browser, open_pages, sign_up
-from tests.river import River, make_parts
-
-
-@pytest.fixture
-def parts(brook: River) -> Parts:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
+from tests.river import River
 
 
 @pytest.fixture

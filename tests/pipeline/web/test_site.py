@@ -1,7 +1,5 @@
 """What every page for customers has: headers, the access log, and an answer whatever fails."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from pipeline.commands.parts import Parts
@@ -13,17 +11,6 @@ from tests.customers import ADA, Browser, open_pages, sign_up
 from tests.river import River, make_parts
 
 PAGES = ["/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy.txt", "/privacy/evidence"]
-
-
-@pytest.fixture
-def parts(brook: River) -> Parts:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
-
-
-@pytest.fixture
-def browser(parts: Parts) -> Iterator[Browser]:
-    with open_pages(parts) as base:
-        yield Browser(base)
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/signup", "/account/open/x", "/unsubscribe/x", "/pages/style.css"])

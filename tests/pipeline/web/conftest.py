@@ -1,0 +1,30 @@
+"""Pages for customers over real HTTP, on SQLite, and somebody to look at them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.commands.parts import Parts
+from tests.customers import Browser, open_pages, sign_up
+from tests.river import River, make_parts
+
+
+@pytest.fixture
+def parts(brook: River) -> Parts:
+    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
+
+
+@pytest.fixture
+def base(parts: Parts) -> Iterator[str]:
+    with open_pages(parts) as base:
+        yield base
+
+
+@pytest.fixture
+def browser(base: str) -> Browser:
+    return Browser(base)
+
+
+@pytest.fixture
+def ada(brook: River) -> str:
+    return sign_up(brook)
