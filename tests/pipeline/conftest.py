@@ -1,7 +1,7 @@
-"""A river on each database."""
+"""A river on each database, relays that misbehave, and mailers that send to them."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -10,6 +10,9 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
+from pipeline.smtp import Relay
+from tests.pipeline.house import MakeRelay, Serve, open_houses
+from tests.pipeline.mailing import Make, mailers
 from tests.river import River
 from tests.services import plain
 
@@ -52,3 +55,30 @@ def flowing(request: pytest.FixtureRequest, kind: str, folder: Path, clock: Mova
         made.empty()
     yield made
     made.database.close()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Opens a house; gives the URL to reach it."""
+    async with open_houses() as serve:
+        yield serve
+
+
+@pytest.fixture
+async def relay_to() -> AsyncIterator[MakeRelay]:
+    relays: list[Relay] = []
+
+    def make(url: str, connections: int = 1, timeout: float = 5, final: float = 5) -> Relay:
+        relays.append(Relay(url, connections=connections, timeout_seconds=timeout, final_timeout_seconds=final))
+        return relays[-1]
+
+    yield make
+    for relay in relays:
+        await relay.close()
+
+
+@pytest.fixture
+async def make(river: River) -> AsyncIterator[Make]:
+    """Mailers, on the river's database unless another is given."""
+    async with mailers(river) as make:
+        yield make

@@ -14,8 +14,8 @@ from pipeline.mailer import Mailer, Sender
 from pipeline.outbox import Owed
 from pipeline.smtp import Relay
 from pipeline.tables import Customer, Mail, Subscription
-from tests.pipeline.test_mailer import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
-from tests.pipeline.test_smtp import House, Wire
+from tests.pipeline.house import House, Wire
+from tests.pipeline.mailing import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
 from tests.river import River
 
 PAYPALS, TOLD = "paypal@example.com", "told@example.com"

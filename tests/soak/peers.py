@@ -16,7 +16,7 @@ from pipeline.event import ReadKind
 from pipeline.facts import read_answer
 from pipeline.paypal.errors import NotFound, Unavailable
 from pipeline.simulator.world import World
-from tests.pipeline.test_smtp import House, Wire
+from tests.pipeline.house import House, Wire
 
 # What becomes of a mail whose text is complete. `swallowed`, `late` and `lost` end the connection without an answer:
 # the mail was taken, will be in some seconds, or never. `orphaned`: it was taken, and we die before we hear of it.

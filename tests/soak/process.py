@@ -25,8 +25,8 @@ from pipeline.subscription import Reminders
 from pipeline.sweep import QUIET_SECONDS, Sweep
 from pipeline.tables import Event
 from pipeline.worker import Worker, serve
-from tests.pipeline.test_mailer import SENDER, TEMPLATES
-from tests.pipeline.test_smtp import Wire
+from tests.pipeline.house import Wire
+from tests.pipeline.mailing import SENDER, TEMPLATES
 from tests.soak.peers import PayPal, Postfix, Rumours
 from tests.soak.storm import Crash, OneThread, Storm
 

@@ -19,7 +19,7 @@ from pipeline.simulator.world import World
 from pipeline.tables import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
 from tests.chaos import load as loads
 from tests.lives import NOT_COMPARED, Json, Outcome, Shore
-from tests.pipeline.test_mailer import SENDER
+from tests.pipeline.mailing import SENDER
 from tests.soak.peers import only_ids
 from tests.soak.process import Harbour
 from tests.soak.strange import is_beside
