@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import Table, func, or_, select, update
+from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from pipeline import event as words
 from pipeline.facts import Split
 from pipeline.keys import INDEX, Keyring
-from pipeline.rows import among, insert_new
+from pipeline.rows import among, insert_new, texts
 from pipeline.tables import Event, Redelivery
 
 # stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
@@ -29,6 +29,10 @@ LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothin
 # The sealed body is for people who look; handlers live on facts and person.
 EVENT = cast(Table, Event.__table__)
 READ = [column for column in EVENT.c if column.name != "body"]
+SIGNED: CompoundSelect[Any] = union_all(
+    select(Event.transmission_id, Event.body_sha256).where(among(Event.transmission_id, texts("names"))),
+    select(Redelivery.transmission_id, Redelivery.body_sha256).where(among(Redelivery.transmission_id, texts("names"))),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +179,8 @@ def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
         return {}
-    first = select(Event.transmission_id, Event.body_sha256).where(among(Event.transmission_id, ids))
-    later = select(Redelivery.transmission_id, Redelivery.body_sha256).where(among(Redelivery.transmission_id, ids))
-    return {str(name): body for name, body in session.execute(first.union_all(later))}
+    found = session.connection().execute(SIGNED, {"names": ids}).all()
+    return dict(cast(list[tuple[str, str]], found))
 
 
 def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -27,7 +28,8 @@ from pipeline.settings import SIMULATOR
 
 log = structlog.get_logger(__name__)
 
-GROUP = 256  # deliveries in one transaction at most
+GROUP = 256  # deliveries in one transaction, about
+T = TypeVar("T")
 
 
 class Forged(Exception):
@@ -43,7 +45,7 @@ class Door:
         self._certificates, self._committer = certificates, committer
         self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
 
-    async def receive(self, headers: Mapping[str, str], body: bytes) -> Stored:
+    async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> Stored:
         """Verify and store one delivery; returns once it is durable.
 
         Raises Malformed, Refused and Unavailable of `paypal.errors`, Forged, and StoreDown.
@@ -75,7 +77,8 @@ class Committer:
         self, database: Database, master: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
     ) -> None:
         self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._gathered: list[_Waiting] = []  # what came since the loop last looked
+        self._waiting: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
@@ -90,22 +93,19 @@ class Committer:
         """Store one delivery, together with those that come at the same time. Raises StoreDown."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Stored] = loop.create_future()
-        self._waiting.put(_Waiting(delivery, loop, answer))
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append(_Waiting(delivery, loop, answer))
         return await answer
 
+    def _hand_over(self) -> None:
+        """All that came together goes together: each hand-over costs both threads a change of turns."""
+        gathered, self._gathered = self._gathered, []
+        self._waiting.put(gathered)
+
     def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group = [first]
-            ended = False
-            while len(group) < GROUP and not self._waiting.empty():
-                following = self._waiting.get()
-                if following is None:
-                    ended = True
-                    break
-                group.append(following)
+        while (group := _together(self._waiting)) is not None:
             self._commit(group)
-            if ended:
-                return
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
@@ -173,19 +173,20 @@ class Announcer:
 
     def _run(self) -> None:
         with self._broker.publisher() as publisher:
-            while (ids := self._take()) is not None:
+            while (ids := _together(self._waiting)) is not None:
                 try:
                     publisher.publish(self._queue, ids)
                 except BrokerDown as error:
                     log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))
 
-    def _take(self) -> list[str] | None:
-        """All ids that wait, as one group; None at the end."""
-        ids = self._waiting.get()
-        while ids is not None and len(ids) < GROUP and not self._waiting.empty():
-            more = self._waiting.get()
-            if more is None:
-                self._waiting.put(None)
-                break
-            ids = ids + more
-        return ids
+
+def _together(waiting: "queue.SimpleQueue[list[T] | None]") -> list[T] | None:
+    """All that waits, as one group of about GROUP at most; None at the end."""
+    group = waiting.get()
+    while group is not None and len(group) < GROUP and not waiting.empty():
+        more = waiting.get()
+        if more is None:
+            waiting.put(None)
+            break
+        group = group + more
+    return group

@@ -25,10 +25,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline.database import share
-from pipeline.rows import among, insert_new
+from pipeline.rows import among, insert_new, texts
 from pipeline.tables import Key
 
 KEY = Key.__table__
+WRAPPED = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, texts("labels")))
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
@@ -287,8 +288,7 @@ class Keyring:
         return label in self.fetch([label], create=False) and self._seals[label] is None
 
     def _load(self, labels: list[str]) -> None:
-        statement = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, labels))
-        for label, wrapped in self._session.connection().execute(statement).all():
+        for label, wrapped in self._session.connection().execute(WRAPPED, {"labels": labels}).all():
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 
     def _unwrapped(self, label: str, wrapped: bytes) -> Seal | None:

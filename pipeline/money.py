@@ -48,15 +48,17 @@ def digits(currency: str) -> int:
 
 def read_amount(text: object, currency: object) -> Money:
     """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, for more digits than the currency has too."""
-    if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-        raise NotMoney(f"not an ISO 4217 currency: {str(currency)[:20]!r}")
-    if not isinstance(text, str | int) or isinstance(text, bool) or not _NUMBER.fullmatch(str(text).strip()):
-        raise NotMoney(f"not an amount: {str(text)[:40]!r}")
-    return Money(_minor(str(text).strip(), currency), currency)
+    if not isinstance(currency, str) or not isinstance(text, str | int) or isinstance(text, bool):
+        raise NotMoney(f"not an amount with a currency: {str(text)[:40]!r} {str(currency)[:20]!r}")
+    return _read(str(text).strip(), currency)
 
 
 @lru_cache(1024)  # prices repeat
-def _minor(text: str, currency: str) -> int:
+def _read(text: str, currency: str) -> Money:
+    if not _CURRENCY.fullmatch(currency):
+        raise NotMoney(f"not an ISO 4217 currency: {currency[:20]!r}")
+    if not _NUMBER.fullmatch(text):
+        raise NotMoney(f"not an amount: {text[:40]!r}")
     try:
         scaled = Decimal(text).scaleb(digits(currency))
     except InvalidOperation as error:  # pragma: no cover - the pattern has refused it before
@@ -65,7 +67,7 @@ def _minor(text: str, currency: str) -> int:
         raise NotMoney(f"{text} has more digits than {currency} allows")
     if abs(scaled) > LARGEST:
         raise NotMoney(f"{text} {currency} is larger than any amount we book")
-    return int(scaled)
+    return Money(int(scaled), currency)
 
 
 def write_amount(money: Money) -> str:

@@ -23,6 +23,7 @@ FORBIDDEN = frozenset({
 })  # fmt: skip
 
 DROPPED = "[dropped]"
+_HOLDERS = (dict, list)
 SHORTEST = 13  # digits of a card number
 
 # By country (ISO 13616 registry). PayPal's own ids have 17 characters, which no country's account numbers have: without
@@ -78,11 +79,17 @@ def _is_suspect(raw: bytes) -> bool:
     return b"\\" in raw or _holds_number(raw)
 
 
-def _names_some(value: Any) -> bool:
+def _names_some(document: Any) -> bool:
     """Whether something in it, however deep, has a forbidden name."""
-    if isinstance(value, dict):
-        return _are_some_forbidden(tuple(value)) or any(map(_names_some, value.values()))
-    return isinstance(value, list) and any(map(_names_some, value))
+    holders: list[Any] = [[document]]
+    for holder in holders:  # which grows meanwhile
+        named = isinstance(holder, dict)
+        if named and _are_some_forbidden(tuple(holder)):
+            return True
+        for item in holder.values() if named else holder:
+            if isinstance(item, _HOLDERS):
+                holders.append(item)  # noqa: PERF401 - in one step it is slower
+    return False
 
 
 @lru_cache(4096)  # PayPal's objects have the same few sets of names

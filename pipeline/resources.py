@@ -78,7 +78,10 @@ class Reading:
     def text(self, *path: str, limit: int = 200) -> str | None:
         """A text without control characters, which some column or mail header would choke on."""
         value = self.at(*path)
-        return _CONTROL.sub(" ", value).strip()[:limit].strip() or None if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return None
+        plain = value if value.isprintable() else _CONTROL.sub(" ", value)
+        return plain.strip()[:limit].strip() or None
 
     def time(self, *path: str) -> str | None:
         value = self.at(*path)

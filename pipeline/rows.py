@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -106,15 +107,23 @@ def _as_array(texts: list[str]) -> str:
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
+def texts(name: str) -> BindParameter[Any]:
+    """A list of texts that a statement is given by this name when it is executed."""
+    return bindparam(name, type_=_Texts())
+
+
 class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
-    """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them."""
+    """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them.
+
+    A statement that is made once and executed often takes the texts by name, see `texts`.
+    """
 
     type = Boolean()
     inherit_cache = True
 
-    def __init__(self, column: Any, texts: Iterable[str]) -> None:
-        values: BindParameter[Any] = bindparam("texts", list(texts), type_=_Texts(), unique=True)
-        super().__init__(column, values)
+    def __init__(self, column: Any, these: "Iterable[str] | BindParameter[Any]") -> None:
+        given = isinstance(these, BindParameter)
+        super().__init__(column, these if given else bindparam("texts", list(these), type_=_Texts(), unique=True))
 
     def self_group(self, against: Any = None) -> "among":
         """It is a condition as it stands: SQLAlchemy would make it `... = 1`, for which SQLite has no index."""
@@ -144,11 +153,26 @@ def insert_new(
     if not rows:
         return []
     if _is_sqlite(session):
-        plain = _of(table)  # the mapped class would cost each row as much again
-        statement = sqlite.insert(plain).on_conflict_do_nothing().returning(plain.c[returning.key])
-        return list(session.connection().execute(statement, rows).scalars().all())
+        return _insert_new_each(session, _of(table), rows, returning.key)
     ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
     return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars().all())
+
+
+def _insert_new_each(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], returning: str) -> list[str]:
+    """SQLite's way. With RETURNING, the statement would be put together anew for each number of rows."""
+    connection = session.connection()
+    count = connection.execute(_new(table), rows).rowcount
+    if count in (0, len(rows)):
+        return [row[returning] for row in rows[:count]]
+    # One writer at a time: what it put in bears the last numbers.
+    where = "rowid > last_insert_rowid() - :count"
+    query = text(f'SELECT {returning} FROM "{table.name}" WHERE {where}')  # noqa: S608 # nosec B608 - names of our own tables
+    return list(connection.execute(query, {"count": count}).scalars())
+
+
+@lru_cache
+def _new(table: Table) -> Insert:
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -83,7 +83,7 @@ def _until_failure(checks: Iterator[Check]) -> Iterator[Check]:
 def _run(
     delivery: _Delivery, cert_pem: bytes | None, anchors: Anchors | None, fetch: Callable[[str], bytes]
 ) -> Iterator[Check]:
-    transmission = Transmission.read(delivery.headers)
+    transmission = Transmission.read(delivery.headers.items())
     yield Check("headers", True, f"transmission {transmission.id} of {transmission.time}")
     judge_algorithm(transmission)
     yield Check("algorithm", True, transmission.algorithm)

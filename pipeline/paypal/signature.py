@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -32,7 +32,7 @@ ID, TIME, SIGNATURE, CERT_URL, AUTH_ALGO = HEADERS = (
 _LONGEST = {ID: 50, TIME: 64, SIGNATURE: 1368, CERT_URL: 500, AUTH_ALGO: 100}
 _SIGNATURE_BYTES = range(256, 1025)
 # Printable ASCII without space and `|`: the bar parts the signed message, so no part may contain it.
-_PRINTABLE = re.compile(r"[!-{}~]+", re.ASCII)
+_SHAPES = {name: re.compile(rf"[!-{{}}~]{{1,{longest}}}", re.ASCII) for name, longest in _LONGEST.items()}
 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # made once: they hold no state
 
@@ -48,16 +48,17 @@ class Transmission:
     algorithm: str
 
     @classmethod
-    def read(cls, headers: Mapping[str, str]) -> "Transmission":
-        """Read PayPal's five headers, their names in any case. Raises Malformed."""
+    def read(cls, headers: Iterable[tuple[str, str]]) -> "Transmission":
+        """Read PayPal's five among these headers, their names in any case. Raises Malformed."""
         found: dict[str, str] = {}
-        for name, value in headers.items():
+        for name, value in headers:
             if (lower := name.lower()) in _LONGEST:
                 if lower in found:
                     raise Malformed(f"the header {lower} comes twice; PayPal sends it once")
                 found[lower] = value
-        for name, longest in _LONGEST.items():
-            _check_header(name, found.get(name), longest)
+        for name, shape in _SHAPES.items():
+            if not shape.fullmatch(found.get(name, "")):
+                raise Malformed(f"the header {name} {_fault(found.get(name), _LONGEST[name])}")
         return cls(found[ID], found[TIME], _read_signature(found[SIGNATURE]), found[CERT_URL], found[AUTH_ALGO])
 
 
@@ -89,18 +90,18 @@ def judge_algorithm(transmission: Transmission) -> None:
         raise Refused("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
 
 
-def _check_header(name: str, value: str | None, longest: int) -> None:
+def _fault(value: str | None, longest: int) -> str:
+    """What is wrong with a header that has not its shape."""
     if not value:
-        raise Malformed(f"the header {name} is missing; only PayPal posts here")
+        return "is missing; only PayPal posts here"
     if len(value) > longest:
-        raise Malformed(f"the header {name} is longer than {longest} characters")
-    if not _PRINTABLE.fullmatch(value):
-        raise Malformed(f"the header {name} holds a character that PayPal never sends")
+        return f"is longer than {longest} characters"
+    return "holds a character that PayPal never sends"
 
 
 def _read_signature(text: str) -> bytes:
     try:
-        signature = base64.b64decode(text, validate=True)
+        signature = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
         raise Malformed(f"the header {SIGNATURE} is not base64") from error
     # Base64 has several spellings of the same bytes; one delivery has one.

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 SLOWEST_SECONDS = 15
 LARGEST_FORM = 16 * 1024  # octets; the longest of our forms has some two thousand
@@ -20,16 +21,22 @@ class Refused(Exception):
         self.status, self.title = status, title
 
 
-async def read(request: Request, largest: int) -> bytes | None:
-    """The raw body; None if it is too large, without reading it to its end."""
-    declared = request.headers.get("content-length", "0")
+async def read(receive: Receive, declared: str, largest: int) -> bytes | None:
+    """The raw body of a request that declares this length, in octets; None if it is too large, without reading to its end.
+
+    Raises ClientDisconnect.
+    """
     if declared.isdigit() and int(declared) > largest:
         return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > largest:
             return None
+        more = message.get("more_body", False)
     return bytes(body)
 
 
@@ -90,8 +97,9 @@ def _known(pairs: list[tuple[str, Any]], names: Collection[str]) -> list[tuple[s
 
 
 async def _small(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
     try:
-        body = await asyncio.wait_for(read(request, LARGEST_FORM), SLOWEST_SECONDS)
+        body = await asyncio.wait_for(read(request.receive, declared, LARGEST_FORM), SLOWEST_SECONDS)
     except (TimeoutError, ClientDisconnect):
         raise Refused(408, "This took too long", f"It did not arrive within {SLOWEST_SECONDS} seconds.") from None
     if body is None:

@@ -97,6 +97,7 @@ def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) 
     rows = [{"id": name, "created_at": later} for name in ("ada", "bea", "cyd")]
     with river.database.transaction() as session:
         assert sorted(insert_new(session, Customer, rows, returning=Customer.id)) == ["ada", "cyd"]
+        assert insert_new(session, Customer, rows, returning=Customer.id) == []
         assert insert_new(session, Customer, [], returning=Customer.id) == []
     assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
 

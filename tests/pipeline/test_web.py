@@ -18,7 +18,7 @@ from pipeline.commands.parts import Parts
 from pipeline.outbox import Owed
 from pipeline.simulator.signing import Signer
 from pipeline.tables import Event
-from pipeline.web.app import LARGEST_BODY
+from pipeline.web.door import LARGEST_BODY
 from tests.leash import free_port
 from tests.river import (
     HAPPENED,
@@ -297,7 +297,7 @@ def test_a_declared_size_beyond_it_is_answered_without_waiting_for_the_body(door
 def test_a_body_that_does_not_come_is_408(door: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf"
     with monkeypatch.context() as hasty:
-        hasty.setattr("pipeline.web.app.SLOWEST_SECONDS", 0.05)
+        hasty.setattr("pipeline.web.door.SLOWEST_SECONDS", 0.05)
         assert raw(door, head.encode()).startswith(b"HTTP/1.1 408")
     assert post(door).status_code == 200
 

@@ -27,7 +27,7 @@ TRICKY = "@:/\\?#%.;&=[]-_~ \t\r\n\0Aa0\u0430\u3002\uff0f\u2024\u00ad"
 
 def passes(headers: dict[str, str], body: bytes) -> bool:
     try:
-        verify(Transmission.read(headers), body, (WEBHOOK_ID,), KEY)
+        verify(Transmission.read(headers.items()), body, (WEBHOOK_ID,), KEY)
     except (Malformed, Refused):
         return False
     return True

@@ -39,7 +39,7 @@ class Ingress:
 
     async def receive(self, request: Request) -> Response:
         body = await request.body()
-        transmission = Transmission.read(request.headers)
+        transmission = Transmission.read(request.headers.items())
         verify(transmission, body, [WEBHOOK], self.key)
         self.transmissions.append(transmission.id)
         self.ports.add(request.client.port if request.client else 0)

@@ -57,9 +57,9 @@ def test_our_own_check_accepts_it(signer: Signer, tmp_path: Path) -> None:
     key = read_certificate(signer.leaf_pem, at=AT, anchors=Anchors.load(tmp_path / "root.pem"))
     headers = signer.sign(BODY, WEBHOOK, AT)
     judge_address(headers["PAYPAL-CERT-URL"])
-    assert verify(Transmission.read(headers), BODY, ["ANOTHER", WEBHOOK], key) == WEBHOOK
+    assert verify(Transmission.read(headers.items()), BODY, ["ANOTHER", WEBHOOK], key) == WEBHOOK
     with pytest.raises(Refused):
-        verify(Transmission.read(headers), BODY.replace(b"29", b"92"), [WEBHOOK], key)
+        verify(Transmission.read(headers.items()), BODY.replace(b"29", b"92"), [WEBHOOK], key)
 
 
 def test_the_headers_are_those_paypal_sends(signer: Signer) -> None:

@@ -26,7 +26,7 @@ from pipeline.paypal.signature import HEADERS
 from pipeline.simulator.paypal import PretendPayPal
 from pipeline.simulator.plans import CLOUD
 from pipeline.tables import Event
-from pipeline.web import app as web
+from pipeline.web import door as web
 from tests.conftest import MORNING
 from tests.river import River, happened, make_parts, open_door, sign
 
