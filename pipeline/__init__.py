@@ -25,7 +25,7 @@
       notices      which mail a piece of news deserves
       outbox    6  mails owed: add with a key, claim, settle
       render    7  template + facts -> subject, text, html
-      message      ... -> the finished bytes, proved
+      message      ... -> the finished bytes, read back (proof) before they may leave
       addressee    ... to whom, and whether they want it
       mailer    8  claim -> render -> smtp -> settle
       smtp      9  the way to the relay (its URL: route)

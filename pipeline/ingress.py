@@ -11,7 +11,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
@@ -28,8 +27,7 @@ from pipeline.settings import SIMULATOR
 
 log = structlog.get_logger(__name__)
 
-GROUP = 256  # deliveries in one transaction, about
-T = TypeVar("T")
+GROUP = 256  # deliveries in one transaction at most
 
 
 class Forged(Exception):
@@ -77,8 +75,7 @@ class Committer:
         self, database: Database, master: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
     ) -> None:
         self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
-        self._gathered: list[_Waiting] = []  # what came since the loop last looked
-        self._waiting: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
@@ -93,19 +90,22 @@ class Committer:
         """Store one delivery, together with those that come at the same time. Raises StoreDown."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Stored] = loop.create_future()
-        if not self._gathered:
-            loop.call_soon(self._hand_over)
-        self._gathered.append(_Waiting(delivery, loop, answer))
+        self._waiting.put(_Waiting(delivery, loop, answer))
         return await answer
 
-    def _hand_over(self) -> None:
-        """All that came together goes together: each hand-over costs both threads a change of turns."""
-        gathered, self._gathered = self._gathered, []
-        self._waiting.put(gathered)
-
     def _run(self) -> None:
-        while (group := _together(self._waiting)) is not None:
+        while (first := self._waiting.get()) is not None:
+            group = [first]
+            ended = False
+            while len(group) < GROUP and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    ended = True
+                    break
+                group.append(following)
             self._commit(group)
+            if ended:
+                return
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
@@ -173,20 +173,19 @@ class Announcer:
 
     def _run(self) -> None:
         with self._broker.publisher() as publisher:
-            while (ids := _together(self._waiting)) is not None:
+            while (ids := self._take()) is not None:
                 try:
                     publisher.publish(self._queue, ids)
                 except BrokerDown as error:
                     log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))
 
-
-def _together(waiting: "queue.SimpleQueue[list[T] | None]") -> list[T] | None:
-    """All that waits, as one group of about GROUP at most; None at the end."""
-    group = waiting.get()
-    while group is not None and len(group) < GROUP and not waiting.empty():
-        more = waiting.get()
-        if more is None:
-            waiting.put(None)
-            break
-        group = group + more
-    return group
+    def _take(self) -> list[str] | None:
+        """All ids that wait, as one group; None at the end."""
+        ids = self._waiting.get()
+        while ids is not None and len(ids) < GROUP and not self._waiting.empty():
+            more = self._waiting.get()
+            if more is None:
+                self._waiting.put(None)
+                break
+            ids = ids + more
+        return ids

@@ -24,7 +24,8 @@ from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.evidence import sender_of
 from pipeline.keys import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
-from pipeline.message import BadEnvelope, Envelope, Forged, build, valid_address
+from pipeline.message import BadEnvelope, Envelope, build, valid_address
+from pipeline.proof import Forged
 from pipeline.render import RenderError, Templates
 from pipeline.smtp import Relay, Reply
 from pipeline.tables import Mail

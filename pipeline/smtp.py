@@ -16,6 +16,7 @@ import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from pipeline.message import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
+from pipeline.proof import has_bare_line_end
 from pipeline.route import Route, read_url
 from pipeline.wire import Answer, Wire, WireLost
 
@@ -166,7 +167,7 @@ class _Letter:
         if needs_smtputf8(sender):
             raise ValueError("the envelope sender is not a plain address")
         written = _written(recipient, "the recipient's address is not one mail can be sent to")
-        if not data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
+        if has_bare_line_end(data):
             raise ValueError("the mail holds a bare CR or LF, which could pass for its end")
         return cls(plain, written, _stuffed(data), envelope_id, allowed)
 

@@ -7,6 +7,7 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
 from email.policy import SMTP
+from html import unescape
 
 import pytest
 from hypothesis import given
@@ -16,17 +17,16 @@ from pipeline import message
 from pipeline.message import (
     BadEnvelope,
     Envelope,
-    Forged,
     Rendered,
     ascii_address,
     build,
     clean_name,
     injection_probe,
     needs_smtputf8,
-    prove,
     strip_controls,
     valid_address,
 )
+from pipeline.proof import Forged, prove
 
 ENVELOPE = Envelope(
     token="abcdefghijklmnopqrstuvwxyz",
@@ -118,13 +118,33 @@ def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
     assert mail.get_boundary() == "=_abcdefghijklmnopqrstuvwxyz"
 
 
-def test_text_comes_before_html_and_both_are_quoted_printable_utf8() -> None:
-    mail = read(build(Rendered("Grüße", "Grüße = 5 €\n", "<p>Grüße</p>\n"), envelope=ENVELOPE))
+def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii() -> None:
+    mail = read(build(Rendered("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
     parts = mail.get_payload()
     assert isinstance(parts, list)
     assert mail.get_content_type() == "multipart/alternative"
-    assert [part.get_content_type() for part in parts if isinstance(part, Message)] == ["text/plain", "text/html"]
-    assert bodies(mail) == ["Grüße = 5 €\n", "<p>Grüße</p>\n"]
+    kinds = [
+        (part.get_content_type(), part["Content-Transfer-Encoding"]) for part in parts if isinstance(part, Message)
+    ]
+    assert kinds == [("text/plain", "quoted-printable"), ("text/html", "7bit")]
+    text, html = bodies(mail)
+    assert text == "Grüße = 5 €\n"
+    assert html == '<p class="x">Gr&#252;&#223;e &#128512;</p>\n'
+    assert unescape(html) == '<p class="x">Grüße 😀</p>\n'
+
+
+@pytest.mark.parametrize("odd", ["x" * 999, "<p>\nFrom here\n</p>", "a\0b"])
+def test_html_that_would_be_changed_on_the_way_is_quoted_too(odd: str) -> None:
+    mail = read(build(Rendered("x", "y", odd), envelope=ENVELOPE))
+    assert [part["Content-Transfer-Encoding"] for part in mail.walk()][1:] == ["quoted-printable"] * 2
+    assert bodies(mail)[1] == odd
+
+
+def test_html_goes_as_it_is_up_to_the_longest_line_there_may_be() -> None:
+    longest = f"{'x' * 998}\n\n.\n{'y' * 998}"
+    mail = read(build(Rendered("x", "y", longest), envelope=ENVELOPE))
+    assert [part["Content-Transfer-Encoding"] for part in mail.walk()][2] == "7bit"
+    assert bodies(mail)[1] == longest
 
 
 def test_the_same_mail_has_the_same_bytes() -> None:
@@ -143,6 +163,11 @@ def test_a_feedback_id_is_added_and_no_reply_to_is_left_out() -> None:
     assert "Reply-To" not in mail
 
 
+def named(text: str) -> bytes:
+    """With what is not ASCII as HTML names it."""
+    return text.encode("ascii", "xmlcharrefreplace")
+
+
 @given(name=OUTSIDE, sender=OUTSIDE, subject=OUTSIDE, text=OUTSIDE, html=OUTSIDE)
 def test_whatever_texts_hold_another_program_reads_what_was_intended(
     name: str, sender: str, subject: str, text: str, html: str
@@ -157,7 +182,7 @@ def test_whatever_texts_hold_another_program_reads_what_was_intended(
     assert data.isascii()
     assert decoded(mail, "Subject").strip() == strip_controls(subject).strip()
     unified = [part.replace("\r\n", "\n").replace("\r", "\n") for part in (text, html)]
-    assert bodies(mail) == unified
+    assert [named(part) for part in bodies(mail)] == [named(part) for part in unified]
     for header, shown, address in (("To", name, "ada@example.com"), ("From", sender, "billing@example.com")):
         written = decoded(mail, header)
         if mail[header].startswith('"'):
