@@ -7,15 +7,16 @@ what PayPal tells. A mail that is for nobody of these is the operator's.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from pipeline import accounts, purposes
 from pipeline.keys import KeyProblem, Keyring
 from pipeline.outbox import TO
-from pipeline.rows import among
+from pipeline.rows import among, texts
 from pipeline.tables import Customer, Mail, Subscription
 
 Person = TypeVar("Person", Subscription, Customer)
@@ -83,7 +84,11 @@ def _customers(session: Session, ids: Sequence[str | None]) -> dict[str, Custome
 def _found(session: Session, table: type[Person], ids: set[str | None]) -> dict[str, Person]:
     """Rows by their ids, to be looked at only."""
     named = sorted(id for id in ids if id)
-    columns = table.__table__
-    statement = select(columns).where(among(columns.c.id, named))
-    found = session.connection().execute(statement).all() if named else []
+    found = session.connection().execute(_those(table), {"ids": named}).all() if named else []
     return {row.id: cast("Person", row) for row in found}
+
+
+@cache
+def _those(table: type[Person]) -> Select[Any]:
+    columns = table.__table__
+    return select(columns).where(among(columns.c.id, texts("ids")))

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
-from sqlalchemy import Select, Table, func, select, update
+from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.keys import TOKENS, Keyring
@@ -22,6 +22,13 @@ from pipeline.rows import change, insert_new
 from pipeline.tables import Mail
 
 MAIL = cast(Table, Mail.__table__)
+DUE = (
+    select(*MAIL.columns)
+    .where(MAIL.c.state == "owed", MAIL.c.due_at <= bindparam("now"))
+    .order_by(MAIL.c.due_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
 TOKEN = 26  # characters
 TO = "_to"  # the fact that holds an address of its own
@@ -107,7 +114,8 @@ def claim(
 
     `prepare` is given them before they are written, once and whole: it may freeze them, or say why they cannot go out.
     """
-    found = [row._asdict() for row in session.connection().execute(_due(now, limit)).all()]
+    due = session.connection().execute(DUE, {"now": now, "limit": limit}).all()
+    found = [row._asdict() for row in due]
     mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
     for mail in mails:
         mail.state, mail.holder, mail.tried_at, mail.reason = "sending", holder, now, None
@@ -115,11 +123,6 @@ def claim(
     prepare(mails)
     change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
     return mails
-
-
-def _due(now: datetime, limit: int) -> Select[Any]:
-    due = select(*MAIL.columns).where(MAIL.c.state == "owed", MAIL.c.due_at <= now)
-    return due.order_by(MAIL.c.due_at).limit(limit).with_for_update(skip_locked=True)
 
 
 def _changed(mail: Mail, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def prove(data: bytes, expected: Headers) -> None:
 
 def has_bare_line_end(data: bytes) -> bool:
     """Whether a CR or LF stands alone, which could pass for the end of the mail (RFC 5321 section 2.3.8)."""
-    rest = data.replace(b"\r\n", b"")
+    rest = data.replace(b"\r\n", b"  ")  # as long as before, so it is replaced in place, which is quicker
     return b"\r" in rest or b"\n" in rest
 
 
