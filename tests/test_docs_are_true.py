@@ -64,6 +64,13 @@ def test_the_table_of_performance_is_the_last_results() -> None:
     assert f"{report.BEGIN}\n{report.table(results)}{report.END}" in text_of(ROOT / "docs" / "performance.md")
 
 
+def test_each_row_that_misses_its_target_says_why() -> None:
+    page = text_of(ROOT / "docs" / "performance.md")
+    headings = {line.strip("# ").lower().replace(" ", "-") for line in page.splitlines() if line.startswith("#")}
+    missed = re.findall(r"^\|.*\| no, .*\|$", page, re.MULTILINE)
+    assert [line for line in missed if not set(re.findall(r"\[why\]\(#(.+?)\)", line)) & headings] == []
+
+
 def test_modules_of_the_river_exist() -> None:
     picture = text_of(ROOT / "docs" / "how-it-works.md").split("```")[1]
     modules = {name for line in picture.splitlines() for name in re.findall(r"^ ?\d ([a-z, ]+?)  ", line)}

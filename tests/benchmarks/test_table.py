@@ -83,3 +83,12 @@ def test_the_docs_are_written_from_the_results_and_the_rest_of_the_page_stays(tm
     assert "| door, webhooks/s | 1,200 [1,100-1,300] | 100 [90-110] | **12** | >= 12 | yes |" in page
     assert "old" not in page
     assert "door: 12 times a peer" in (root / "docs" / "performance.svg").read_text("utf-8")
+
+
+def test_the_docs_say_by_how_much_a_target_is_missed_and_where_the_reason_stands(tmp_path: Path) -> None:
+    late = Limit("p99 in ms", Figure.of([25]), Figure.of([66]), 10)
+    name = "webhook answered after durable"
+    row = Row(name, "a peer", "webhooks/s", Figure.of([300]), Figure.of([100]), 12, limit=late)
+    page = report.table(found(row).as_json())
+    assert "| **3** | >= 12 | no, 75 % short: [why](#the-door) |" in page
+    assert "|  | <= 10 | no, 2.5 times that: [why](#the-door) |" in page
