@@ -27,7 +27,6 @@ from benchmarks.servers import Servers
 from benchmarks.table import Found, show
 
 ROOT = Path(__file__).parents[1]
-GROWN_FULLY = (10_000, 100_000, 1_000_000)
 
 # What `--only` may name -> what it measures; the door first, as it is what PayPal sees.
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
@@ -109,13 +108,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="ROW", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--write-docs", action="store_true", help="measure nothing: the last results into docs/")
-    parser.add_argument("--full-growth", action="store_true", help="grow to a million subscriptions as well")
     parser.add_argument("--cache", type=Path, default=ROOT / "var" / "bench", help="what is kept for the next run")
     asked = parser.parse_args()
-    parts: dict[str, Callable[[Bench], list[Row]]] = dict(PARTS)
-    if asked.full_growth:
-        parts["growth"] = partial(growth.measure, sizes=GROWN_FULLY)
-    asked.parts = {name: measure for name, measure in parts.items() if name in (asked.only or PARTS)}
+    asked.parts = {name: measure for name, measure in PARTS.items() if name in (asked.only or PARTS)}
     asked.cache = asked.cache.resolve()
     return asked
 

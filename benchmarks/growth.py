@@ -65,10 +65,10 @@ class Grown:
     costs: dict[str, list[float]] = field(default_factory=lambda: {step: [] for step in STEPS})
 
 
-def measure(bench: Bench, sizes: tuple[int, ...] = ()) -> list[Row]:
-    """Both databases; `sizes` for PostgreSQL if not those of the run."""
+def measure(bench: Bench) -> list[Row]:
+    """Both databases."""
     rows = []
-    with _postgresql(bench, sizes or _sizes(bench)) as grown:
+    with _postgresql(bench, _sizes(bench)) as grown:
         rows += _compare(bench, "PostgreSQL", grown)
     rows += _compare(bench, "SQLite", [_grow(bench, Home(bench.new_folder()), size) for size in bench.care.grown])
     return rows
