@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import Table, func, or_, select, update
+from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from pipeline import event as words
@@ -30,7 +30,10 @@ LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothin
 EVENT = cast(Table, Event.__table__)
 READ = [column for column in EVENT.c if column.name != "body"]
 AGAIN = cast(Table, Redelivery.__table__).c
-SIGNED = select(AGAIN.transmission_id, AGAIN.body_sha256).where(among(AGAIN.transmission_id, texts("names")))
+SIGNED: CompoundSelect[Any] = union_all(
+    select(EVENT.c.transmission_id, EVENT.c.body_sha256).where(among(EVENT.c.transmission_id, texts("names"))),
+    select(AGAIN.transmission_id, AGAIN.body_sha256).where(among(AGAIN.transmission_id, texts("names"))),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ def oldest_unhandled(session: Session) -> datetime | None:
 
 
 def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
-    """Which body each transmission signed that came with an event we had, as a hash. Those of events are unique."""
+    """Which body each transmission signed that we have seen before, as a hash."""
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
         return {}
@@ -244,6 +247,8 @@ def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: da
         return Stored("forged", split.id)
     first = next((row for row in known if row.id == split.id), None)
     event_id = split.id
+    if not known and insert_new(session, Event, [_row(delivery, keyring, now)], returning=Event.id):
+        return Stored("stored", event_id, publish=split.problem is None)  # a forgery had come before it
     if first and split.body_sha256 != first.body_sha256 and split.content_sha256 != first.content_sha256:
         event_id = f"{split.id}~{split.content_sha256[:12]}"
         if _store_conflict(session, keyring, delivery, event_id, now):

@@ -26,7 +26,7 @@ async def read(receive: Receive, declared: str, largest: int) -> bytes | None:
 
     Raises ClientDisconnect.
     """
-    if declared.isdigit() and int(declared) > largest:
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > largest):
         return None
     body, more = bytearray(), True
     while more:

@@ -273,6 +273,32 @@ def test_a_forgery_beside_the_redelivery_it_was_made_of_is_refused(river: River)
     assert river.count(Event) == 1
 
 
+def test_a_forgery_takes_no_genuine_event_with_it(river: River) -> None:
+    """Signed for one event, it bears the id of another that comes right behind it."""
+    river.store(delivery(ONE, "T-1"))
+    forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
+    assert outcomes(river, forged, genuine) == ["forged", "stored"]
+    assert river.states() == {"WH-1": "received", "WH-2": "received"}
+    assert river.event("WH-2").transmission_id == "T-2"
+
+
+def test_a_forgery_takes_the_place_of_no_redelivery(river: River) -> None:
+    river.store(delivery(ONE, "T-1"))
+    assert outcomes(river, delivery(happened("WH-2"), "T-1"), delivery(ONE, "T-1")) == ["forged", "duplicate"]
+
+
+def test_a_forgery_that_is_found_out_late_takes_no_genuine_event_with_it(
+    river: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process has stored what was signed just after we had looked."""
+    river.store(delivery(ONE, "T-1"))
+    monkeypatch.setattr(inbox, "_signed", lambda *_: {})
+    forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
+    told = river.store(forged, genuine)
+    assert [(each.outcome, each.publish) for each in told] == [("forged", False), ("stored", True)]
+    assert river.event("WH-2").transmission_id == "T-2"
+
+
 def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river: River) -> None:
     for turn in range(5):
         told = [delivery(happened(f"WH-{turn}-{number}"), f"T-{turn}") for number in range(2)]
