@@ -15,7 +15,7 @@ PEER = "Django EmailMultiAlternatives, connect per mail"
 SENT_SECONDS = 120
 LOGGED_SECONDS = 60  # its log is written by a process of its own, which a busy machine keeps waiting
 SESSIONS = 10  # more than these are no faster for smtp-source
-MAIL_BYTES = 7800  # what our receipts have
+MAIL_BYTES = 7200  # what our receipts have
 
 
 def into_postfix(bench: Bench) -> list[Row]:
