@@ -127,6 +127,11 @@ def delivery(
     return Delivery(split(raw), source, "signed for webhook TEST", transmission)
 
 
+def outcomes(river: River, *deliveries: Delivery) -> list[str]:
+    """What became of each, stored together."""
+    return [item.outcome for item in river.store(*deliveries)]
+
+
 @cache
 def signer(year: int = 2026) -> Signer:
     """A pretend PayPal's keys, good all through that year and a little longer. Making them is slow."""

@@ -1,4 +1,4 @@
-"""Stored once however often and at once it comes; what is forged, conflicting or unreadable; what is due and when."""
+"""Stored once however often and at once it comes; what conflicts, what cannot be read, and whom it is about."""
 
 import hashlib
 import itertools
@@ -18,21 +18,10 @@ from pipeline.inbox import GRACE, Delivery
 from pipeline.keys import Keyring
 from pipeline.tables import Event, Key, Redelivery
 from tests.leash import until
-from tests.river import River, delivery, happened
+from tests.river import River, delivery, happened, outcomes
 
 ONE = happened("WH-1")
 OTHER = happened("WH-1", resource={"id": "another"})
-SOON = timedelta(seconds=1)
-
-
-def outcomes(river: River, *deliveries: Delivery) -> list[str]:
-    return [item.outcome for item in river.store(*deliveries)]
-
-
-def due(river: River, limit: int = 100) -> list[str]:
-    with river.database.transaction() as session:
-        return inbox.take_due(session, river.now, limit)
-
 
 # Stored once
 
@@ -53,7 +42,8 @@ def test_an_event_is_stored_and_to_be_published(river: River) -> None:
 @pytest.mark.parametrize("source", ["import", "read"])
 def test_what_no_one_publishes_is_due_at_once(brook: River, source: str) -> None:
     brook.store(delivery(ONE, source=source))  # type: ignore[arg-type]
-    assert due(brook) == ["WH-1"]
+    with brook.database.transaction() as session:
+        assert inbox.take_due(session, brook.now, 100) == ["WH-1"]
 
 
 def test_the_whole_body_is_kept_sealed(river: River) -> None:
@@ -230,97 +220,6 @@ def test_a_conflict_is_not_handled_and_a_person_cannot_make_it_be(river: River) 
         assert [row.id for row in inbox.load(session, [conflict, "WH-1"])] == ["WH-1"]
 
 
-# Forgeries: the signature covers a CRC-32 of the body only, so who knows one may write another body to it.
-
-FIRST, AGAIN, CONFLICT = delivery(ONE, "T-1"), delivery(ONE, "T-2"), delivery(OTHER, "T-3")
-
-
-@pytest.mark.parametrize("split_up", [True, False], ids=["one after the other", "in one group"])
-@pytest.mark.parametrize("body", [OTHER, happened("WH-2"), b"no JSON"], ids=["same id", "another id", "unreadable"])
-@pytest.mark.parametrize(
-    "stolen", ["T-1", "T-2", "T-3", "T-4"], ids=["first", "redelivery", "conflict", "conflict again"]
-)
-def test_a_transmission_that_signed_another_body_is_refused(
-    river: River, stolen: str, body: bytes | dict[str, object], split_up: bool
-) -> None:
-    before = [FIRST, AGAIN, CONFLICT, delivery(OTHER, "T-4")]
-    if stolen == "T-3" and body is OTHER:
-        body = ONE
-    if stolen == "T-4" and body is OTHER:
-        body = happened("WH-1", resource={"id": "yet another"})
-    forged = delivery(body, stolen)
-    if split_up:
-        for each in before:
-            river.store(each)
-        kept = river.states()
-        assert outcomes(river, forged) == ["forged"]
-        assert river.states() == kept
-    else:
-        assert outcomes(river, *before, forged) == ["stored", "duplicate", "stored", "duplicate", "forged"]
-        assert len(river.states()) == 2
-
-
-def test_of_two_new_bodies_under_one_transmission_one_is_refused(river: River) -> None:
-    assert outcomes(river, delivery(ONE, "T-1"), delivery(happened("WH-2"), "T-1")) == ["stored", "forged"]
-    assert river.count(Event) == 1
-
-
-def test_a_forgery_beside_the_redelivery_it_was_made_of_is_refused(river: River) -> None:
-    river.store(FIRST)
-    assert outcomes(river, AGAIN, delivery(OTHER, "T-2"), delivery(happened("WH-2"), "T-2")) == [
-        "duplicate", "forged", "forged",
-    ]  # fmt: skip
-    assert river.count(Event) == 1
-
-
-def test_a_forgery_takes_no_genuine_event_with_it(river: River) -> None:
-    """Signed for one event, it bears the id of another that comes right behind it."""
-    river.store(delivery(ONE, "T-1"))
-    forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
-    assert outcomes(river, forged, genuine) == ["forged", "stored"]
-    assert river.states() == {"WH-1": "received", "WH-2": "received"}
-    assert river.event("WH-2").transmission_id == "T-2"
-
-
-def test_a_forgery_takes_the_place_of_no_redelivery(river: River) -> None:
-    river.store(delivery(ONE, "T-1"))
-    assert outcomes(river, delivery(happened("WH-2"), "T-1"), delivery(ONE, "T-1")) == ["forged", "duplicate"]
-
-
-def test_a_forgery_that_is_found_out_late_takes_no_genuine_event_with_it(
-    river: River, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when another process has stored what was signed just after we had looked."""
-    river.store(delivery(ONE, "T-1"))
-    monkeypatch.setattr(inbox, "_signed", lambda *_: {})
-    forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
-    told = river.store(forged, genuine)
-    assert [(each.outcome, each.publish) for each in told] == [("forged", False), ("stored", True)]
-    assert river.event("WH-2").transmission_id == "T-2"
-
-
-def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river: River) -> None:
-    for turn in range(5):
-        told = [delivery(happened(f"WH-{turn}-{number}"), f"T-{turn}") for number in range(2)]
-        databases = [Database(river.url) for _ in told]
-        met = threading.Barrier(2, timeout=30)
-
-        def store(
-            number: int,
-            told: list[Delivery] = told,
-            databases: list[Database] = databases,
-            met: threading.Barrier = met,
-        ) -> str:
-            with databases[number].transaction() as session:
-                met.wait()
-                done = inbox.store(session, Keyring(river.master, session, river.now), [told[number]], river.now)
-            databases[number].close()
-            return done[0].outcome
-
-        with ThreadPoolExecutor(2) as pool:
-            assert sorted(pool.map(store, range(2))) == ["forged", "stored"]
-
-
 # What cannot be read
 
 
@@ -378,120 +277,6 @@ def test_the_longest_id_and_type_fit(river: River) -> None:
     assert stored.outcome == "stored"
     river.store(delivery({**long, "resource": {"a": 1}}, "U" * 50))
     assert river.count(Event) == 2
-
-
-# What is due
-
-
-def test_a_webhooks_id_is_left_to_its_publisher_for_a_while(river: River) -> None:
-    river.store(FIRST)
-    assert due(river) == []
-    river.clock.advance(GRACE)
-    assert due(river) == ["WH-1"]
-    assert due(river) == [], "the one who took it has a while, too"
-    river.clock.advance(GRACE)
-    assert due(river) == ["WH-1"]
-
-
-def test_what_waited_longest_is_due_first_and_no_more_than_asked_for(river: River) -> None:
-    for number in (3, 1, 2):
-        river.store(delivery(happened(f"WH-{number}"), source="import"))
-        river.clock.advance(SOON)
-    assert due(river, 2) == ["WH-3", "WH-1"]
-    assert due(river, 2) == ["WH-2"]
-
-
-@pytest.mark.parametrize("state", ["handled", "ignored", "parked"])
-def test_what_is_done_is_never_due(river: River, state: inbox.State) -> None:
-    river.store(FIRST)
-    with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], state, river.now, "because")
-    river.clock.advance(timedelta(days=365))
-    assert due(river) == []
-    row = river.event("WH-1")
-    assert (row.state, row.reason, row.due_at) == (state, "because", None)
-    with river.database.transaction() as session:
-        assert inbox.load(session, ["WH-1"]) == []
-
-
-def test_two_sweeps_at_once_share_what_is_due(stream: River) -> None:
-    stream.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(10)])
-    with stream.database.transaction() as one, stream.database.transaction() as two:
-        mine, theirs = inbox.take_due(one, stream.now, 5), inbox.take_due(two, stream.now, 100)
-    assert len(mine) == len(theirs) == 5
-    assert not set(mine) & set(theirs)
-
-
-def test_what_another_worker_holds_is_left_to_it(stream: River) -> None:
-    stream.store(FIRST, delivery(happened("WH-2"), "T-2"))
-    with stream.database.transaction() as one, stream.database.transaction() as two:
-        assert [row.id for row in inbox.load(one, ["WH-2"])] == ["WH-2"]
-        assert [row.id for row in inbox.load(two, ["WH-2", "WH-1"])] == ["WH-1"]
-
-
-def test_a_postponed_event_comes_back_at_its_time_and_counts_only_failures(river: River) -> None:
-    river.store(delivery(ONE, source="import"))
-    for failed in (True, False, True):
-        with river.database.transaction() as session:
-            inbox.postpone(session, "WH-1", river.now + timedelta(hours=1), "later", failed=failed)
-    assert river.event("WH-1").attempts == 2
-    assert due(river) == []
-    river.clock.advance(timedelta(hours=1))
-    assert due(river) == ["WH-1"]
-
-
-def test_what_was_done_meanwhile_is_not_postponed(river: River) -> None:
-    river.store(FIRST)
-    with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], "handled", river.now)
-        inbox.postpone(session, "WH-1", river.now, "later", failed=True)
-    assert river.states() == {"WH-1": "handled"}
-    assert river.event("WH-1").attempts == 0
-
-
-def test_an_answer_wakes_those_who_waited_for_it_and_nobody_else(river: River) -> None:
-    river.store(*[delivery(happened(f"WH-{number}")) for number in range(4)])
-    tomorrow = river.now + timedelta(days=1)
-    with river.database.transaction() as session:
-        for name, reason in (("WH-0", "waits for A"), ("WH-1", "waits for B"), ("WH-2", "waits for A")):
-            inbox.postpone(session, name, tomorrow, reason, failed=False)
-        inbox.mark(session, ["WH-2"], "parked", river.now, "waits for A")
-        assert inbox.wake(session, "waits for A", river.now) == 1
-    assert due(river) == ["WH-0"]
-
-
-def test_a_person_may_have_parked_and_ignored_events_tried_again(river: River) -> None:
-    river.store(*[delivery(happened(f"WH-{number}")) for number in range(4)])
-    with river.database.transaction() as session:
-        inbox.postpone(session, "WH-0", river.now, "failed", failed=True)
-        inbox.mark(session, ["WH-0"], "parked", river.now, "failed")
-        inbox.mark(session, ["WH-1"], "ignored", river.now, "no handler")
-        inbox.mark(session, ["WH-2"], "handled", river.now)
-    with river.database.transaction() as session:
-        assert sorted(inbox.retry(session, [f"WH-{number}" for number in range(5)], river.now)) == ["WH-0", "WH-1"]
-    row = river.event("WH-0")
-    assert (row.state, row.reason, row.attempts, row.done_at) == ("received", None, 0, None)
-    assert sorted(due(river)) == ["WH-0", "WH-1"]
-    assert river.event("WH-2").state == "handled"
-
-
-def test_the_oldest_unhandled_event_is_known(river: River) -> None:
-    def oldest() -> object:
-        with river.database.reading() as session:
-            return inbox.oldest_unhandled(session)
-
-    assert oldest() is None
-    began = river.now
-    river.store(FIRST)
-    river.clock.advance(SOON)
-    river.store(delivery(happened("WH-2"), "T-2"))
-    assert oldest() == began
-    with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], "handled", river.now)
-    assert oldest() == began + SOON
-    with river.database.transaction() as session:
-        inbox.mark(session, ["WH-2"], "parked", river.now, "because")
-    assert oldest() is None
 
 
 # Who it is about
