@@ -113,6 +113,15 @@ class Database:
         return folder / f"{name}.lock"
 
 
+def is_made(url: str) -> bool:
+    """Whether there is a database to look into: to open an SQLite file that is not there makes an empty one.
+
+    A server's is taken to be there; to connect will tell.
+    """
+    path = _file_of(url)
+    return path is None or path.exists()
+
+
 class Presence:
     """Held from creation until `leave()`, the end of the process, or the loss of its connection."""
 
@@ -248,11 +257,17 @@ def _noticed_soon(url: str) -> dict[str, object]:
     }
 
 
+def _file_of(url: str) -> Path | None:
+    """SQLite's file; None for a database that is no file."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(parsed.database or "") if is_file else None
+
+
 def _sqlite(url: str) -> Engine:
-    database = make_url(url).database
-    if database and database != ":memory:":
-        Path(database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+    if path := _file_of(url):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(
         url,
         hide_parameters=True,

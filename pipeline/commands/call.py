@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="No more than so many, the newest.")]
 
+NO_TABLES = "the database has no tables yet; run: smt-billing db upgrade"
+
 
 class Wrong(Exception):
     """Asked wrongly (exit 2), or with `found` asked rightly and not as it should be (exit 1). The message is a line."""
@@ -50,7 +52,12 @@ class Call:
 
     @cached_property
     def database(self) -> "Database":
-        """The database with the tables this program was written for."""
+        """The database with the tables this program was written for. Never makes one."""
+        from pipeline.database import is_made
+        from pipeline.settings import SettingsError
+
+        if not is_made(self.settings.database):
+            raise SettingsError(NO_TABLES)
         database = self.untouched_database
         _need_tables(database)
         return database
@@ -108,6 +115,6 @@ def _need_tables(database: "Database") -> None:
 
     found, newest = migrations.current(database), migrations.newest()
     if found is None:
-        raise SettingsError("the database has no tables yet; run: smt-billing db upgrade")
+        raise SettingsError(NO_TABLES)
     if found != newest:
         raise SettingsError(f"the tables are of revision {found}, not {newest}; run: smt-billing db upgrade")

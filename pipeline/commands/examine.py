@@ -17,7 +17,7 @@ from pipeline.broker import BrokerDown
 from pipeline.commands import looks
 from pipeline.commands.call import Call
 from pipeline.commands.parts import sender
-from pipeline.database import StoreDown
+from pipeline.database import StoreDown, is_made
 from pipeline.keys import KeyProblem, open_master_key
 from pipeline.paypal.certificates import Anchors, judge_validity, read_leaf
 from pipeline.paypal.errors import Refused, Rejected, Unavailable
@@ -114,6 +114,9 @@ def _master_key(call: Call) -> Found:
 
 def _store(call: Call) -> Iterator[Found]:
     """The database, and what can be seen in it."""
+    if not is_made(call.settings.database):
+        yield Found("database", "fail", f"{call.settings.database}: not made yet", "run: smt-billing db upgrade")
+        return
     try:
         database = call.untouched_database
         revision, newest = migrations.current(database), migrations.newest()

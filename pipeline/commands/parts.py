@@ -10,7 +10,7 @@ from pipeline import message, migrations
 from pipeline.broker import Broker
 from pipeline.clock import Clock, SystemClock
 from pipeline.commands import jobs
-from pipeline.database import Database
+from pipeline.database import Database, is_made
 from pipeline.event import Handler
 from pipeline.ingress import Announcer, Committer, Door
 from pipeline.keys import KeyProblem, MasterKey, open_master_key
@@ -129,7 +129,7 @@ class Parts:
 
     def need_tables(self) -> None:
         """Raises SettingsError if the tables are not those this program was written for."""
-        if migrations.current(self.database) != migrations.newest():
+        if not is_made(self.settings.database) or migrations.current(self.database) != migrations.newest():
             raise SettingsError("the database has no tables of this version yet; run: smt-billing db upgrade")
 
     def need_shared_broker(self, role: str) -> None:

@@ -122,6 +122,25 @@ def test_what_is_asked_wrongly_ends_with_2_and_says_what_to_do(
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("events", "list"),
+        ("mail", "list"),
+        ("customers", "list"),
+        ("subscriptions", "list"),
+        ("parked", "list"),
+        ("policy", "check"),
+        ("doctor",),
+    ],
+)
+def test_who_only_looks_makes_nothing(smt: Smt, data_dir: Path, words: tuple[str, ...]) -> None:
+    answer = smt(*words)
+    assert answer.code in (1, 2)
+    assert "run: smt-billing db upgrade" in answer.out + answer.err
+    assert not list(data_dir.glob("*")), "something was made"
+
+
 def test_a_lost_or_foreign_master_key_is_named(smt: Smt, books: Told, data_dir: Path) -> None:
     key = data_dir / "keys" / "master.key"
     key.chmod(0o644)
