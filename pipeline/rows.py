@@ -20,7 +20,6 @@ from sqlalchemy import (
     Dialect,
     LargeBinary,
     Table,
-    TextClause,
     and_,
     bindparam,
     or_,
@@ -37,6 +36,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
 Row = TypeVar("Row", bound=DeclarativeBase)
+_NONE: Mapping[str, Any] = {}
 
 
 class Rows(dict[str, Row]):
@@ -155,7 +155,7 @@ def insert_new(
     if _is_sqlite(session):
         return _insert_new_each(session, _of(table), rows, returning.key)
     ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
-    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), table, rows).scalars().all())
+    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), _of(table), rows).scalars().all())
 
 
 def _insert_new_each(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], returning: str) -> list[str]:
@@ -180,7 +180,7 @@ def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Mappin
     if rows and _is_sqlite(session):
         session.connection().execute(_of(table).insert(), rows)
     elif rows:
-        _send(session, _insert(_of(table), tuple(rows[0]), ""), table, rows)
+        _send(session, _insert(_of(table), tuple(rows[0]), ""), _of(table), rows)
 
 
 def rewrite(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,7 +190,7 @@ def rewrite(session: Session, table: type[DeclarativeBase], rows: Sequence[Mappi
         statement = update(_of(table)).where(_of(table).c.id == bindparam("this")).values(values)
         session.connection().execute(statement, [{**row, "this": row["id"]} for row in rows])
     elif rows:
-        _send(session, _update(_of(table), tuple(rows[0])), table, rows)
+        _send(session, _update(_of(table), tuple(rows[0])), _of(table), rows)
 
 
 def change(
@@ -202,7 +202,7 @@ def change(
 ) -> int:
     """Set what each row names besides its id, if the columns of `only` hold one of these texts. How many were changed.
 
-    All rows that name the same columns go in one statement. Not for columns of JSON.
+    All rows that name the same columns go in one statement.
     """
     alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -226,25 +226,8 @@ def _change_each(
 def _change_all(
     session: Session, table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]], only: Mapping[str, Any]
 ) -> int:
-    """Octets go as they are: as hexadecimal in JSON they would cost PostgreSQL three times as much."""
-    octets = tuple(name for name in names if isinstance(table.c[name].type, LargeBinary))
-    others = tuple(name for name in names if name not in octets)
-    values: dict[str, Any] = {name: [row[name] for row in rows] for name in octets}
-    values["rows"] = orjson.dumps([{name: row[name] for name in others} for row in rows]).decode()
-    values |= {f"only_{name}": _as_array(list(texts)) for name, texts in only.items()}
-    return session.connection().exec_driver_sql(_changing(table, others, octets, tuple(only)), values).rowcount
-
-
-@lru_cache
-def _changing(table: Table, others: tuple[str, ...], octets: tuple[str, ...], only: tuple[str, ...]) -> str:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    columns = ", ".join(f"{name} {table.c[name].type.compile(dialect)}" for name in others)
-    parts = [f"json_to_recordset(CAST(%(rows)s AS json)) AS ({columns})"]
-    parts += [f"unnest(CAST(%({name})b AS bytea[]))" for name in octets]
-    values = ", ".join(f"{name} = new.{name}" for name in (*others, *octets) if name != "id")
-    where = ["old.id = new.id", *(f"old.{name} = ANY (CAST(%(only_{name})s AS text[]))" for name in only)]
-    new = f"ROWS FROM ({', '.join(parts)}) AS new({', '.join((*others, *octets))})"
-    return f'UPDATE "{table.name}" AS old SET {values} FROM {new} WHERE {" AND ".join(where)}'  # noqa: S608 # nosec B608 - names of our own tables
+    told = {f"only_{name}": _as_array(list(texts)) for name, texts in only.items()}
+    return _send(session, _update(table, names, tuple(only)), table, rows, told).rowcount
 
 
 def _is_sqlite(session: Session) -> bool:
@@ -255,45 +238,58 @@ def _of(table: type[DeclarativeBase]) -> Table:
     return cast(Table, table.__table__)
 
 
-# PostgreSQL takes many rows as one JSON parameter. JSON columns travel in it as text, for a text may hold what JSON's own
-# strings may not once they are read: \\u0000.
+# PostgreSQL takes many rows as one JSON parameter, and beside it a list for each column of octets: as hexadecimal in JSON
+# they would cost it three times as much. JSON columns travel in it as text, for a text may hold what JSON's own strings
+# may not once they are read: \\u0000.
 
 
 def _send(
-    session: Session, statement: TextClause, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]
+    session: Session, statement: str, table: Table, rows: Sequence[Mapping[str, Any]], more: Mapping[str, Any] = _NONE
 ) -> CursorResult[Any]:
-    documents = [name for name in rows[0] if _is_document(_of(table), name)]
-    if documents:
-        rows = [{**row, **{name: orjson.dumps(row[name]).decode() for name in documents}} for row in rows]
-    packed = orjson.dumps(rows, default=_hexadecimal).decode()
-    return session.connection().execute(statement, {"rows": packed})
+    octets, documents = _kinds(table, tuple(rows[0]))
+    lists = {name: [row[name] for row in rows] for name in octets}
+    if octets or documents:
+        rows = [_in_json(row, octets, documents) for row in rows]
+    return session.connection().exec_driver_sql(statement, {"rows": orjson.dumps(rows).decode(), **lists, **more})
 
 
-def _hexadecimal(value: object) -> str:
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    raise TypeError(f"no column holds a {type(value).__name__}")
+def _in_json(row: Mapping[str, Any], octets: Iterable[str], documents: Iterable[str]) -> dict[str, Any]:
+    told = dict(row)
+    for name in octets:
+        del told[name]
+    for name in documents:
+        told[name] = orjson.dumps(told[name]).decode()
+    return told
 
 
 @lru_cache
-def _insert(table: Table, names: tuple[str, ...], ending: str) -> TextClause:
-    return text(f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}')  # noqa: S608 # nosec B608 - names of our own tables
+def _kinds(table: Table, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The columns that hold octets, and those that hold JSON."""
+    octets = [name for name in names if isinstance(table.c[name].type, LargeBinary)]
+    return octets, [name for name in names if isinstance(table.c[name].type, JSON)]
 
 
 @lru_cache
-def _update(table: Table, names: tuple[str, ...]) -> TextClause:
+def _insert(table: Table, names: tuple[str, ...], ending: str) -> str:
+    return f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}'  # noqa: S608 # nosec B608 - names of our own tables
+
+
+@lru_cache
+def _update(table: Table, names: tuple[str, ...], only: tuple[str, ...] = ()) -> str:
     values = ", ".join(f"{name} = new.{name}" for name in names if name != "id")
+    where = ["old.id = new.id", *(f"old.{name} = ANY (CAST(%(only_{name})s AS text[]))" for name in only)]
     found = f"({_unpacked(table, names)}) AS new"
-    return text(f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE old.id = new.id')  # noqa: S608 # nosec B608 - names of our own tables
+    return f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE {" AND ".join(where)}'  # noqa: S608 # nosec B608 - names of our own tables
 
 
-def _unpacked(table: Table, names: Sequence[str]) -> str:
+def _unpacked(table: Table, names: tuple[str, ...]) -> str:
+    """What `_send` sends, as rows."""
+    octets, documents = _kinds(table, names)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    values = (f"CAST({name} AS json) AS {name}" if _is_document(table, name) else name for name in names)
-    types = ("text" if _is_document(table, name) else table.c[name].type.compile(dialect) for name in names)
-    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
-    return f"SELECT {', '.join(values)} FROM json_to_recordset(CAST(:rows AS json)) AS row({columns})"  # noqa: S608 # nosec B608 - names of our own tables
-
-
-def _is_document(table: Table, name: str) -> bool:
-    return isinstance(table.c[name].type, JSON)
+    types = {name: table.c[name].type.compile(dialect) for name in names if name not in octets}
+    types |= dict.fromkeys(documents, "text")
+    columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
+    parts = [f"json_to_recordset(CAST(%(rows)s AS json)) AS ({columns})"]
+    parts += [f"unnest(CAST(%({name})b AS bytea[]))" for name in octets]
+    values = ", ".join(f"CAST({name} AS json) AS {name}" if name in documents else name for name in names)
+    return f"SELECT {values} FROM ROWS FROM ({', '.join(parts)}) AS row({', '.join((*types, *octets))})"  # noqa: S608 # nosec B608 - names of our own tables

@@ -56,18 +56,28 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
         rows.write()
         told: list[dict[str, object]] = [
-            {"id": odd, "status": odd, "person": b"\x00\xff\\", "paid_through": NOON},
-            {"id": "I-1", "status": None, "person": None, "paid_through": None},
+            {"id": odd, "status": odd, "known": {"x": [ODD]}, "person": b"\x00\xff\\", "paid_through": NOON},
+            {"id": "I-1", "status": None, "known": {}, "person": None, "paid_through": None},
             {"id": "I-2", "paid_through": NOON},
             {"id": "I-3", "paid_through": NOON},
             {"id": "I-4", "paid_through": NOON},
         ]
         assert change(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
         assert change(session, Subscription, []) == 0
-    found = {row.id: (row.status, row.person, row.paid_through) for row in river.rows(Subscription)}
+    found = {row.id: (row.status, row.known, row.person, row.paid_through) for row in river.rows(Subscription)}
     assert found == {
-        odd: (odd, b"\x00\xff\\", NOON),
-        "I-1": (None, None, None),
-        "I-2": ("ACTIVE", None, NOON),
-        "I-3": ("SUSPENDED", None, None),
+        odd: (odd, {"x": [ODD]}, b"\x00\xff\\", NOON),
+        "I-1": (None, {}, None, None),
+        "I-2": ("ACTIVE", {}, None, NOON),
+        "I-3": ("SUSPENDED", {}, None, None),
     }
+
+
+def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, person=b"\x00\xff\\"))
+        rows.add(Subscription(id="I-2", known={}, created_at=NOON, person=None))
+        rows.write()
+    found = {row.id: (row.known, row.person) for row in river.rows(Subscription)}
+    assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}
