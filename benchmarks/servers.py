@@ -94,12 +94,12 @@ class Accepting(Postfix):
         super().__init__(settings=settings)
         self._seen = 0
 
-    def accepted(self) -> int:
-        """How many mails it took since this was asked last; each Message-ID counts once."""
+    def accepted(self, *, alike: bool = False) -> int:
+        """How many mails it took since this was asked last. Raises Wrong if it took one twice, unless they are all alike."""
         text = self.log
         found = re.findall(r"cleanup\[\d+\]: \S+ message-id=(\S+)", text[self._seen :])
         self._seen = text.rfind("\n") + 1
-        if len(set(found)) != len(found):
+        if len(set(found)) != len(found) and not alike:
             raise Wrong(f"Postfix took {len(found) - len(set(found))} mails twice")
         return len(found)
 
