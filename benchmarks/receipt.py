@@ -70,7 +70,6 @@ def _one(templates: Templates, number: int) -> bytes:
         date=SystemClock().now(),
         message_id=f"<receipt.{token}@example.com>",
         locale="en_US",
-        kind="receipt",
     )
     return build(templates.render("receipt", facts), envelope=envelope)
 

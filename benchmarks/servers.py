@@ -28,7 +28,7 @@ class Wrong(Exception):
 
 
 class Servers:
-    """PostgreSQL, RabbitMQ, Postfix and smtp-sink, private and on loopback. A context manager."""
+    """PostgreSQL, RabbitMQ and Postfix, private and on loopback. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._stack = folder, ExitStack()

@@ -21,7 +21,7 @@ from pipeline.tables import Consent, Customer, Event, Mail, Payment, Refund, Sub
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
-ConsentKind = Literal["adult", "terms", "marketing", "marketing_asked", "service"]
+ConsentKind = Literal["adult", "marketing", "marketing_asked", "service"]
 LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
 REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
@@ -125,18 +125,13 @@ def find(session: Session, keyring: Keyring, email: str) -> list[str]:
     Anyone can sign up with another's address, but PayPal approves no subscription for that: such accounts come last.
     Erased ones are not found. An address of PayPal's that was corrected finds nobody: it may be somebody else's.
     """
-    digest = email_hash(keyring, email)
+    digest = keyring.email_hash(email)
     theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
     named = or_(Customer.email_hash == digest, Customer.id.in_(theirs))
     subscribed = exists().where(Subscription.customer_id == Customer.id, Subscription.status != "APPROVAL_PENDING")
     found = select(Customer).where(named, Customer.erased_at.is_(None))
     rows = session.execute(found.order_by(subscribed.desc(), Customer.created_at.desc(), Customer.id)).scalars()
     return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
-
-
-def email_hash(keyring: Keyring, email: str) -> bytes:
-    """What an address is found by: a keyed hash, meaningless without our key."""
-    return keyring.digest(INDEX, f"email:{email.strip().lower()}")
 
 
 def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
@@ -269,7 +264,7 @@ def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
     if seal is None:
         raise NoSuchCustomer(f"the customer {row.id} has been erased")
     row.person = seal.seal_json("customer.person", known)
-    row.email_hash = email_hash(keyring, email) if email else None
+    row.email_hash = keyring.email_hash(email) if email else None
 
 
 def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:

@@ -202,7 +202,7 @@ class Books:
         known = self._people[row.id]
         email = register.value(known, "email")
         row.person = seal.seal_json("subscription.person", known)
-        row.email_hash = self._keyring.digest(INDEX, f"email:{email.lower()}") if email else None
+        row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:
         ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}

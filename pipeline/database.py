@@ -118,8 +118,15 @@ def is_made(url: str) -> bool:
 
     A server's is taken to be there; to connect will tell.
     """
-    path = _file_of(url)
+    path = file_of(url)
     return path is None or path.exists()
+
+
+def file_of(url: str) -> Path | None:
+    """SQLite's file; None for a database that is no file."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(parsed.database or "") if is_file else None
 
 
 class Presence:
@@ -257,15 +264,8 @@ def _noticed_soon(url: str) -> dict[str, object]:
     }
 
 
-def _file_of(url: str) -> Path | None:
-    """SQLite's file; None for a database that is no file."""
-    parsed = make_url(url)
-    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return Path(parsed.database or "") if is_file else None
-
-
 def _sqlite(url: str) -> Engine:
-    if path := _file_of(url):
+    if path := file_of(url):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(

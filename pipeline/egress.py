@@ -70,12 +70,7 @@ def hops(settings: Settings) -> list[Hop]:
     found = [_database(settings.database), _broker(settings.broker_url), _relay(settings.smtp_url)]
     paypal = [_web("PayPal's API", settings.paypal_base_url)] if settings.reads_paypal else []
     own = [Hop("PayPal's certificates", host, HTTPS, encrypted=True) for host in sorted(PAYPAL)]
-    return [hop for hop in (*found, *paypal, _web("product", product_url(settings)), *own) if hop]
-
-
-def product_url(settings: Settings) -> str:
-    """Where the product is told of a person, "" if it is told by a command or not at all."""
-    return str(getattr(settings, "product_url", ""))
+    return [hop for hop in (*found, *paypal, _web("product", settings.product_url), *own) if hop]
 
 
 def allowed(settings: Settings) -> frozenset[str]:

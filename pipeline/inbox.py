@@ -142,14 +142,14 @@ def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -
     return list(session.execute(statement).scalars())
 
 
-def take_due(session: Session, now: datetime, limit: int, again: timedelta = GRACE) -> list[str]:
+def take_due(session: Session, now: datetime, limit: int) -> list[str]:
     """The ids of received events that are due, each put off so that the next look leaves them a while."""
     ids = due(session, now, limit)
     if ids:
         session.execute(
             update(Event)
             .where(among(Event.id, ids), Event.state == "received")
-            .values(due_at=now + again)
+            .values(due_at=now + GRACE)
             .execution_options(synchronize_session=False)
         )
     return ids

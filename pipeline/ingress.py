@@ -2,7 +2,7 @@
 
 Concurrent requests share one transaction (group commit): a committer thread takes all deliveries that wait, stores them
 together, and only when that is durable are they answered 200. Then their ids are published, in groups, by a thread
-of its own, so that a slow broker delays nobody; if that fails, a sweep publishes them later.
+of its own, so that a slow broker delays nobody; if that fails, a sweep finds them.
 """
 
 import asyncio
@@ -151,7 +151,7 @@ def _resolve(pairs: "list[tuple[asyncio.Future[Stored], Stored | Exception]]") -
 
 
 class Announcer:
-    """The thread that publishes ids in groups. What it cannot publish, a sweep will."""
+    """The thread that publishes ids in groups. What it cannot publish, a sweep finds."""
 
     def __init__(self, broker: Broker, queue_name: Queue) -> None:
         self._broker, self._queue = broker, queue_name

@@ -255,6 +255,10 @@ class Keyring:
         """HMAC-SHA-256 under one of the machine's own keys: findable by us, meaningless to others."""
         return hmac.digest(self.own(label).secret, text.encode(), "sha256")
 
+    def email_hash(self, email: str) -> bytes:
+        """What an address is found by, however it is written: a keyed hash, meaningless without our key."""
+        return self.digest(INDEX, f"email:{email.strip().lower()}")
+
     def destroy(self, labels: Iterable[str]) -> int:
         """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
         names = sorted(set(labels))

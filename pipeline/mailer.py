@@ -303,7 +303,6 @@ class Mailer:
             date=now,
             message_id=row.message_id or "",
             locale=self._sender.locale,
-            kind=row.kind,
             unsubscribe=unsubscribe,
         )
 

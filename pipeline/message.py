@@ -52,8 +52,6 @@ class Envelope:
     date: datetime
     message_id: str
     locale: str
-    kind: str
-    feedback_id: str = ""
     unsubscribe: str = ""  # the https:// address of RFC 8058, for mail that can be declined
 
 
@@ -159,8 +157,6 @@ def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
     _matching(_TOKEN, envelope.token, "token")
     if envelope.reply_to:
         headers.insert(2, ("Reply-To", _own_mailbox("", envelope.reply_to, "reply_to")))
-    if envelope.feedback_id:
-        headers.append(("Feedback-ID", _matching(_FEEDBACK, envelope.feedback_id, "feedback_id")))
     if envelope.unsubscribe:
         headers.append(("List-Unsubscribe", f"<{_matching(_HTTPS, envelope.unsubscribe, 'unsubscribe')}>"))
         headers.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
@@ -316,7 +312,6 @@ _TOKEN = re.compile(r"[A-Za-z0-9]{1,60}")  # nobody who writes into a mail knows
 _ID = re.compile(r"[A-Za-z0-9._+=-]{1,120}@[A-Za-z0-9.-]{1,120}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
-_FEEDBACK = re.compile(r"[A-Za-z0-9._:-]{1,120}")
 
 _LOCAL_PART = re.compile(r"[^\x00-\x20\x7f-\xa0()<>\[\]:;@\\,.\"\s]+(\.[^\x00-\x20\x7f-\xa0()<>\[\]:;@\\,.\"\s]+)*")
 _HOST_NAME = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

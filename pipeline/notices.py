@@ -158,7 +158,7 @@ def _status_facts(books: Books, row: Subscription, status: str, at: datetime) ->
         "SUSPENDED": {
             "suspended_at": write_time(at),
             "paid_through": paid,
-            "balance": _pair(register.value(row.known, "outstanding"), nothing=None),
+            "balance": _pair(register.value(row.known, "outstanding")),
         },
         "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
     }
@@ -203,8 +203,8 @@ def _money(payment: Payment) -> dict[str, Any] | None:
     return None if payment.amount is None else {"amount": payment.amount, "currency": payment.currency}
 
 
-def _pair(pair: Any, nothing: Any = None) -> dict[str, Any] | None:
-    return {"amount": pair[0], "currency": pair[1]} if pair and pair[0] > 0 else nothing
+def _pair(pair: Any) -> dict[str, Any] | None:
+    return {"amount": pair[0], "currency": pair[1]} if pair and pair[0] > 0 else None
 
 
 def _when(moment: datetime | None) -> str | None:

@@ -7,6 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.database import file_of
+from pipeline.keys import predecessor
 from pipeline.settings import Settings, SettingsError
 
 OTHERS = 0o077
@@ -38,10 +40,9 @@ def walk(settings: Settings) -> Iterator[Path]:
 
 def _guarded(settings: Settings) -> Iterator[Path]:
     key = settings.master_key
-    yield from (settings.data_dir, key, key.with_name(f"{key.name}.previous"))
-    if settings.database.startswith("sqlite:///"):
-        file = settings.database.removeprefix("sqlite:///")
-        yield from (Path(file + ending) for ending in ("", "-wal", "-shm"))
+    yield from (settings.data_dir, key, predecessor(key))
+    if file := file_of(settings.database):
+        yield from (file.with_name(file.name + ending) for ending in ("", "-wal", "-shm"))
 
 
 def _mode(path: Path) -> str:

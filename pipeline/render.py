@@ -1,4 +1,5 @@
-"""Mail texts: a folder of Jinja2 templates and a mail's facts become subject, text and HTML. The only user of Jinja2.
+"""Mail texts: a folder of Jinja2 templates and a mail's facts become subject, text and HTML. The only user of Jinja2
+for mails.
 
 A mail is a folder: `subject.txt`, `body.txt`, `body.html`, and `example.json` with facts that render it. `_base/` holds
 what all mails share. To change a text, edit the file; to add a mail, add a folder. Style sheets are written once, in

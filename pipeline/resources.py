@@ -51,7 +51,7 @@ STATUS_OF_EVENT = {
 }
 YEARS = range(1970, 2200)  # what PayPal has to do with; beyond, reckoning with a time could overflow
 LONGEST = 366  # PayPal allows 365 days, 52 weeks, 12 months or a year for a cycle
-UNITS = {"DAY": "DAY", "WEEK": "WEEK", "MONTH": "MONTH", "YEAR": "YEAR"}
+UNITS = frozenset({"DAY", "WEEK", "MONTH", "YEAR"})
 
 
 class Reading:
@@ -275,8 +275,8 @@ def _old_terms(plan: Any, currency: str | None) -> Facts | None:
     if regular is None:
         return None
     read = Reading(regular)
-    unit, count = UNITS.get((read.text("frequency") or "").upper()), read.number("frequency_interval") or 1
-    if unit is None or count > LONGEST:
+    unit, count = (read.text("frequency") or "").upper(), read.number("frequency_interval") or 1
+    if unit not in UNITS or count > LONGEST:
         return None
     return {"unit": unit, "count": count, "price": read.money("amount", currency=currency)}
 

@@ -24,7 +24,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Money and times are never set here; see docs/operate.md for how to choose."""
+    """What an operator can set. Prices and cycles are PayPal's to tell; see docs/operate.md for how to choose."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 

@@ -62,7 +62,7 @@ class Event(Base):
     transmission_id: Mapped[str | None] = mapped_column(String(50), unique=True)
     occurred_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
-    due_at: Mapped[datetime | None]  # when a received event is to be published again
+    due_at: Mapped[datetime | None]  # when a received event is to be looked at again
     attempts: Mapped[int] = mapped_column(default=0)
     done_at: Mapped[datetime | None]  # when it was handled, ignored or parked
 
@@ -241,9 +241,11 @@ class Consent(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(20))  # adult, terms, marketing, marketing_asked, service
+    kind: Mapped[str] = mapped_column(String(20))  # adult, marketing, marketing_asked, service
     given: Mapped[bool]
-    source: Mapped[str] = mapped_column(String(40))  # sign-up, one-click, account page, operator, mail
+    source: Mapped[str] = mapped_column(
+        String(40)
+    )  # sign-up, page, one-click, link by mail, account page, operator, mail
     text_version: Mapped[str] = mapped_column(String(20))
 
 
@@ -270,13 +272,13 @@ class Request(Base):
 
 
 class Link(Base):
-    """A link sent by mail. Only the hash of its secret is kept; it serves once, and not for long."""
+    """A secret we gave somebody, in a mail or a cookie. Only its hash is kept; it serves once, or for one visit."""
 
     __tablename__ = "link"
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
-    purpose: Mapped[str] = mapped_column(String(20))  # account, export, confirm_email, cancel_erase
+    purpose: Mapped[str] = mapped_column(String(20))  # see `privacy.links`
     request_id: Mapped[str | None] = mapped_column(String(26))
     details: Mapped[bytes | None]  # sealed with the customer's key
     created_at: Mapped[datetime]
@@ -342,7 +344,7 @@ class Sweep(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    counts: Mapped[dict[str, Any]]  # category -> rows
+    counts: Mapped[dict[str, Any]]  # rule -> rows
 
 
 class Erasure(Base):
@@ -354,7 +356,7 @@ class Erasure(Base):
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
     labels: Mapped[list[str]]  # whose keys were destroyed
     at: Mapped[datetime] = mapped_column(index=True)
-    receipt: Mapped[dict[str, Any]]  # table -> rows, action, basis and end of what stays
+    receipt: Mapped[dict[str, Any]]  # keys and rows that went, what stays and on what basis
     master_id: Mapped[str] = mapped_column(String(16))  # the master key that had wrapped the destroyed keys
     complete_at: Mapped[datetime | None]  # when that master key had been replaced and destroyed
 

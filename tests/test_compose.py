@@ -181,7 +181,6 @@ def test_the_master_key_lies_where_an_erasure_can_replace_it(secrets: Path) -> N
 # What runs
 
 
-@pytest.mark.skipif(not (ROOT / "pipeline" / "__main__.py").exists(), reason="there is no command line yet")
 def test_every_role_becomes_healthy_and_ends_when_asked(engine: "Engine") -> None:
     engine.run(SERVICES["migrate"])
     for role in ("web", "worker"):  # one is asked by HTTP, the others leave a sign of life

@@ -312,7 +312,6 @@ def envelope(kind: str) -> Envelope:
         date=datetime(2026, 3, 1, tzinfo=UTC),
         message_id=f"<{kind}.abc@example.com>",
         locale="en_US",
-        kind=kind,
     )
 
 

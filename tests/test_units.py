@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pipeline.__main__ import build
@@ -83,6 +84,16 @@ def test_the_secrets_are_those_that_are_made_for_compose() -> None:
     for unit in UNITS:
         for line in lines_of(unit, "LoadCredential"):
             assert f"keep {line.split(':', 1)[0]} " in made
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "mailer", "scheduler"])
+def test_a_role_is_shown_the_same_secrets_as_its_container(role: str) -> None:
+    """Those that ask PayPal's API have its secret, the mailer has not."""
+    unit = ROOT / "deploy" / "systemd" / f"smt-billing-{role}.service"
+    shown = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
+    container = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"][role]
+    assert shown == set(container["secrets"])
+    assert ("paypal_client_secret" in shown) == (role != "mailer")
 
 
 @every_unit

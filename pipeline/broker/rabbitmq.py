@@ -17,7 +17,7 @@ _LOGIN = "Check user, password and virtual host in SMT_BROKER_URL."
 _ADVICE = {  # by AMQP's reply codes
     403: _LOGIN,
     530: _LOGIN,
-    406: "If queues of these names were declared otherwise, delete them: what they held is published again.",
+    406: "If queues of these names were declared otherwise, delete them: what they held is found in the tables.",
 }
 
 

@@ -46,7 +46,6 @@ def erase(
 
 def _begin(call: Call, id: str, *, now: bool) -> "Request":
     from pipeline.commands import leaving
-    from pipeline.commands.parts import account_page
     from pipeline.keys import Keyring
     from pipeline.privacy import erase
 
@@ -56,15 +55,15 @@ def _begin(call: Call, id: str, *, now: bool) -> "Request":
         return row
     with call.database.transaction() as session:
         keyring, moment = Keyring(call.master, session, call.clock.now()), call.clock.now()
-        page, wait = cancel_page(account_page(call.settings)), leaving.wait(call.settings)
+        page, wait = cancel_page(call.settings.pages_url), leaving.wait(call.settings)
         return erase.schedule(session, keyring, id, moment, "operator", page=page, wait=wait)
 
 
-def cancel_page(account: str) -> str:
+def cancel_page(site: str) -> str:
     """Where the link of the mail leads that cancels a deletion: the secret is put behind it."""
     from pipeline.privacy import links
 
-    return links.address(account.removesuffix("/account"), "cancel_erase", "")
+    return links.address(site, "cancel_erase", "")
 
 
 def _cancel(call: Call, id: str) -> "Request":
@@ -74,7 +73,7 @@ def _cancel(call: Call, id: str) -> "Request":
 
     with call.database.transaction() as session:
         accounts.need(session, id)
-        row = requests.find_open(session, id, "erase") or requests.find_open(session, id, "child")
+        row = requests.find_open(session, id, "erase")
         if row is None:
             raise Wrong(f"no deletion of {id} is under way", found=True)
         try:

@@ -207,7 +207,6 @@ async def _send(call: Call, kind: str, address: str, now: datetime) -> "Reply":
         date=now,
         message_id=f"<test.{token}@{sent_by.envelope_domain}>",
         locale=sent_by.locale,
-        kind=kind,
     )
     test = message.Rendered(f"[Test] {rendered.subject}", rendered.text, rendered.html)
     relay = Relay(call.settings.smtp_url, connections=1)

@@ -65,7 +65,7 @@ def mailer(context: typer.Context) -> None:
 
 
 def scheduler(context: typer.Context) -> None:
-    """Owe renewal reminders, find mails of dead mailers, settle mails in doubt, tell the operator of parked events."""
+    """Do what is due: renewal reminders, mails of dead mailers and in doubt, parked events, erasures, retention."""
     _alone(of(context), "scheduler")
 
 

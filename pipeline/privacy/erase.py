@@ -87,7 +87,6 @@ def schedule(
     *,
     page: str = "",
     wait: timedelta = WAIT,
-    kind: requests.Kind = "erase",
 ) -> Request:
     """Begin the waiting period, and owe the mail that says so. One that has begun goes on as it was.
 
@@ -95,7 +94,7 @@ def schedule(
     Raises NoSuchCustomer.
     """
     customer = accounts.need(session, customer_id)
-    row = requests.open_(session, keyring, kind, customer_id, source, now, act_at=now + wait)
+    row = requests.open_(session, keyring, "erase", customer_id, source, now, act_at=now + wait)
     if row.state == "running" or customer.erase_at is not None:
         return row
     row.state, row.act_at = "waiting", row.act_at or now + wait
@@ -153,9 +152,7 @@ def now(
         return session.get_one(Request, row.id)
 
 
-def carry_out(
-    database: Database, master: MasterKey, clock: Clock, outside: Outside, id: str, *, basis: str, erasure_id: str = ""
-) -> None:
+def carry_out(database: Database, master: MasterKey, clock: Clock, outside: Outside, id: str, *, basis: str) -> None:
     """Erase the person of this id now and say so to nobody. Raises Blocked, StoreDown. For the retention sweep."""
     cancelled, told = _tell_outside(database, master, clock, outside, id)
     with database.transaction() as session:
@@ -163,7 +160,7 @@ def carry_out(
         person, grounds = Person.of(session, id), Grounds(basis, cancelled, told)
         shred(
             session, keyring, person, grounds, clock.now(),
-            id=erasure_id or secrets.token_hex(13), country=outside.country,
+            id=secrets.token_hex(13), country=outside.country,
         )  # fmt: skip
     log.info("erased", basis=basis)
 

@@ -1,4 +1,6 @@
-"""The sweep that keeps the periods of `rules`: every day, repeatable, with a record of what was done, or dry.
+"""The sweep that keeps the periods of `rules`: repeatable, with a record of what was done, or dry.
+
+It comes every hour, and is noted when it ended something, else once a day.
 
 What is due at a moment a day ago and still there is overdue: `due(session, now - EVERY, country)` is the check of it.
 """
@@ -38,7 +40,8 @@ def sweep(
             return due(session, now, country)
     counts = {rule.name: _end(database, rule, now, country, erase) for rule in RULES}
     with database.transaction() as session:
-        if any(counts.values()) or _last(session) is None or _last(session) <= now - EVERY:  # type: ignore[operator]
+        last = _last(session)
+        if any(counts.values()) or last is None or last <= now - EVERY:
             session.add(Sweep(at=now, counts={name: count for name, count in counts.items() if count}))
     if any(counts.values()):
         database.forget_leftovers()
@@ -62,7 +65,8 @@ def _end(database: Database, rule: Rule, now: datetime, country: str, erase: Cal
     while True:
         with database.transaction() as session:
             ids = list(session.execute(rule.find(now, country).limit(AT_ONCE)).scalars())
-            rule.end(session, ids, now) if ids else None
+            if ids:
+                rule.end(session, ids, now)
         ended += len(ids)
         if len(ids) < AT_ONCE:
             return ended

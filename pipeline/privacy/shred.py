@@ -141,7 +141,7 @@ class _Theirs:
 
 
 def _cleaned() -> Update:
-    # An event that waits for nobody keeps no reason; a parked one is told apart from a fault.
+    # The reason goes too: it may be PayPal's or the database's words.
     return update(Event).values(person=None, body=None, reason=None)
 
 

@@ -38,7 +38,7 @@ def play(stage: Stage, asked: Played) -> Played:
     stop = Stop()
     stop.listen()
     address = f"{stage.url}/webhooks/paypal"
-    with Courier(address, signer, stage.webhook_id) as courier, say.progress("months", len(deliveries)) as done:
+    with Courier(address, signer, stage.webhook_id) as courier, say.progress("events", len(deliveries)) as done:
         answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
     stage.clock.release()
     with stage.parts.database.reading() as session:

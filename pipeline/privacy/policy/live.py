@@ -90,7 +90,7 @@ class Live:
     @property
     def country(self) -> str:
         """Whose law decides what is kept longer."""
-        return str(getattr(self.settings, "country", ""))
+        return self.settings.country
 
     def setting(self, name: str) -> str:
         """A setting as text, "" where it is not set."""

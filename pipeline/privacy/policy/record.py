@@ -55,7 +55,7 @@ def record(settings: Settings, vendor: Vendor) -> dict[str, Any]:
 
 def notes(settings: Settings) -> list[str]:
     """Where the policy's words and the law's are not the same, what is done, and which setting decides."""
-    country, years = str(getattr(settings, "country", "")), PARAMETERS["years"]
+    country, years = settings.country, PARAMETERS["years"]
     hold = hold_of(country)
     decides = f"SMT_COUNTRY={country}" if country else "SMT_COUNTRY is not set"
     return [
@@ -117,6 +117,6 @@ def _recipients(settings: Settings) -> list[dict[str, str]]:
 
 
 def _hold(settings: Settings) -> dict[str, Any]:
-    country = str(getattr(settings, "country", ""))
+    country = settings.country
     hold = hold_of(country)
     return {"country": country, "years": hold.invoice_years, "law": hold.law, "consent_years": hold.consent_years}

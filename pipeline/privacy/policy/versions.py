@@ -114,7 +114,7 @@ def propose(session: Session, text: str, effective: date, now: datetime, *, mate
     if old is not None and texts.sentences(old.text) == texts.sentences(text):
         raise Refused("this is the text in force, word for word: there is nothing to change")
     if session.get(Policy, effective.isoformat()) is not None:
-        raise Refused(f"there is a text for {effective} already; see: smt-billing policy list, or choose another day")
+        raise Refused(f"there is a text for {effective} already; see: smt-billing policy texts, or choose another day")
     row = Policy(
         id=effective.isoformat(), text=text, material=material, proposed_at=now, effective_at=begins, withdrawn_at=None
     )
@@ -127,7 +127,7 @@ def withdraw(session: Session, id: str, now: datetime) -> Policy:
     """Give up a text before it takes effect. Raises Refused afterwards."""
     row = session.get(Policy, id)
     if row is None or row.withdrawn_at or not _waits(session, row, now):
-        raise Refused(f"there is no text to come for {id}; see: smt-billing policy list")
+        raise Refused(f"there is no text to come for {id}; see: smt-billing policy texts")
     row.withdrawn_at = now
     return row
 

@@ -10,7 +10,7 @@ from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, l
 from pipeline.privacy.rules import ACCESS_LOG, TWO_YEARS
 from pipeline.tables import Customer, Payment, Request, Subscription, Sweep, Visit
 
-GRACE = timedelta(days=2)  # a sweep runs every day, and may fail once
+GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
 
 
 def accounts(live: Live) -> Finding:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline import egress, permissions, register
+from pipeline.database import file_of
 from pipeline.keys import KeyProblem, Unsealable
 from pipeline.privacy import audit
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, logs_in, number
@@ -35,7 +36,7 @@ SEALED: tuple[tuple[Column, Column, Column], ...] = (
 
 
 def at_rest(live: Live) -> Finding:
-    """What is sealed opens with its key and with no other; and no address of a customer stands in a file of ours."""
+    """What is sealed opens with its key; and no address of a customer stands in a file of ours."""
     total = 0
     for column, label, at in SEALED:
         name = f"{column.class_.__tablename__}.{column.key}"
@@ -140,9 +141,8 @@ def _addresses(live: Live) -> list[bytes]:
 
 def _raw_files(live: Live) -> Iterator[Path]:
     """The database's own files where it is one of ours, and what else of ours is not sealed by nature."""
-    if live.settings.database.startswith("sqlite:///"):
-        file = live.settings.database.removeprefix("sqlite:///")
-        yield from (path for ending in ("", "-wal") if (path := Path(file + ending)).exists())
+    if file := file_of(live.settings.database):
+        yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())
     yield from logs_in(live.settings.data_dir)
 
 
