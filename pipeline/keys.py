@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from pipeline import files
 from pipeline.database import share
 from pipeline.rows import among, insert_new, texts
 from pipeline.tables import Key
@@ -199,20 +199,14 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _write_new(path: Path) -> None:
-    """Write a new key so that it is there whole or not at all, also when two processes start at once."""
+    """Write a new key, one only when two processes start at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if path.exists():
             return
-        descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new_secret())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).rename(path)  # a second name, by link, could outlive the key when it is destroyed
-        os.fsync(folder)
+        files.write(path, new_secret())
     finally:
         os.close(folder)
 

@@ -23,6 +23,7 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.database import Database, wait_for_writers
+from pipeline.files import keep_names
 from pipeline.keys import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
 from pipeline.tables import Erasure, Key, Request
 
@@ -115,10 +116,10 @@ def _begin(path: Path) -> str:
         if not old.exists():
             open_master_key(path, create=False)  # raises for a file that is no key
             os.link(path, old)
-            _keep_names(path)
+            keep_names(path.parent)
         if old.samefile(path):
             _write(path.with_name(f"{path.name}.next"), new_secret()).replace(path)
-            _keep_names(path)
+            keep_names(path.parent)
     except OSError as error:
         raise KeyProblem(
             f"cannot replace the master key {path}: {error.strerror}. A key that is mounted into a container cannot be "
@@ -157,21 +158,14 @@ def _destroy(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.unlink()
-    _keep_names(path)
+    keep_names(path.parent)
 
 
 def _write(path: Path, text: bytes) -> Path:
+    """Under a name of its own, so that who was killed here leaves nothing that the next does not write over."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     return path
-
-
-def _keep_names(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -9,7 +9,6 @@ leaves one file of keys, the newest: what was erased before it opens from no bac
 """
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,8 +19,8 @@ import orjson
 import pyrage
 from sqlalchemy import insert, inspect, select, text
 
-from pipeline import migrations
-from pipeline.backup.copies import BackupProblem, dump, load, open_to_all, whole
+from pipeline import files, migrations
+from pipeline.backup.copies import BackupProblem, dump, load, open_to_all
 from pipeline.clock import read_time, write_time
 from pipeline.database import Database
 from pipeline.keys import KeyProblem, Keyring, MasterKey, open_master_key
@@ -82,7 +81,7 @@ class Shelf:
             rows = [_told_key(row) for row in session.execute(select(Key).order_by(Key.label)).scalars()]
         plain = orjson.dumps({"made_at": write_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
         path = self.folder / f"{_stamp(now)}{KEYS}"
-        with whole(path) as file:
+        with files.whole(path) as file:
             file.write(pyrage.encrypt(plain, self._recipients()))
         if only:
             for old in set(self.folder.glob(f"*{KEYS}")) - {path}:
@@ -98,7 +97,7 @@ class Shelf:
         known = {row["id"]: row for row in self.erasures()}
         if any(row["id"] not in known or row["labels"] != known[row["id"]]["labels"] for row in there):
             rows = sorted((known | {row["id"]: row for row in there}).values(), key=lambda row: (row["at"], row["id"]))
-            with whole(self.folder / ERASURES) as file:
+            with files.whole(self.folder / ERASURES) as file:
                 file.write(b"[\n" + b",\n".join(orjson.dumps(row) for row in rows) + b"\n]\n")
 
     def erasures(self) -> list[dict[str, Any]]:
@@ -161,11 +160,10 @@ def new_identity(path: Path) -> str:
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with files.new(path) as file:
+            file.write(f"# public key: {recipient}\n{identity}\n".encode())
     except FileExistsError:
         raise BackupProblem(f"{path} is there already; name a new file") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"# public key: {recipient}\n{identity}\n")
     return recipient
 
 
@@ -221,7 +219,7 @@ def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
     """The master key that wraps the restored keys; the one that is there stays."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with whole(path) as file:
+        with files.whole(path) as file:
             file.write(f"{kept['master']}\n".encode("ascii"))
     ring = open_master_key(path, create=False)
     row = next((row for row in kept["keys"] if row["wrapped"]), None)

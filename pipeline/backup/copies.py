@@ -13,6 +13,7 @@ import pyrage
 from sqlalchemy import URL
 
 from pipeline.database import Database
+from pipeline.files import whole
 
 # What a restore puts in itself, last: until then no role starts on the database.
 WITHOUT = ("key", "alembic_version")
@@ -56,24 +57,6 @@ def open_to_all(database: Database, filled: Database) -> None:
     for ending in ("-wal", "-shm"):
         target.with_name(target.name + ending).unlink(missing_ok=True)
     _draft(database).replace(target)
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file of ours alone that is there whole and on disk, or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 def _draft(database: Database) -> Path:

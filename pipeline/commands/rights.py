@@ -1,11 +1,11 @@
 """`smt-billing customers export|requests|answer`: a copy of a person's data, and what people have asked for."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline import files
 from pipeline.commands import reading, say
 from pipeline.commands.call import Json, Wrong, of
 
@@ -124,13 +124,11 @@ def answer(
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A new file that only we can read, whole or not at all."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with files.new(path) as file:
+            file.write(data)
     except FileExistsError:
         raise Wrong(f"{path} is there already; name a new file") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
 
 
 def _json(row: "Request") -> dict[str, Any]:

@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import re
 import ssl
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from pipeline import egress
+from pipeline import egress, files
 from pipeline.clock import Clock
 from pipeline.paypal.errors import Refused, Unavailable
 from pipeline.settings import SettingsError
@@ -295,13 +294,11 @@ def _judge_leaf(leaf: Leaf, at: datetime, anchors: Anchors | None) -> RSAPublicK
 
 
 def _write(path: Path, pem: bytes) -> None:
-    """Whole or not at all, readable by us alone. A full disk costs a fetch after the next start, nothing more."""
+    """Keep it. A full disk costs a fetch after the next start, nothing more."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # made with 0600
-            file.write(pem)
-        Path(file.name).replace(path)
+        files.write(path, pem)
         _forget_oldest(path.parent)
     except OSError as error:
         log.warning("certificate_not_kept", reason=error.strerror)

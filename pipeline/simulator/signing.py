@@ -8,7 +8,6 @@ import base64
 import fcntl
 import os
 import re
-import tempfile
 import uuid
 import zlib
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pipeline import files
 
 HOST = "messageverificationcerts.sandbox.paypal.com"
 CERTS = "https://api.sandbox.paypal.com/v1/notifications/certs/"
@@ -85,7 +86,7 @@ def _keep(folder: Path, since: datetime, until: datetime) -> _Keys:
             if kept.covers(since, until):
                 return kept
         made = _make(since, until)
-        _write(folder, _dump(made))
+        files.write(folder / FILE, _dump(made))
         return made
 
 
@@ -153,16 +154,6 @@ def _load(data: bytes) -> _Keys:
     key, leaf, root = _BLOCK.findall(data)
     private = cast(rsa.RSAPrivateKey, serialization.load_pem_private_key(key, password=None))
     return _Keys(x509.load_pem_x509_certificate(root), x509.load_pem_x509_certificate(leaf), private)
-
-
-def _write(folder: Path, data: bytes) -> None:
-    """Whole or not at all; mkstemp makes the file readable by its owner alone."""
-    handle, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(folder / FILE)
 
 
 def _certificate_pem(certificate: x509.Certificate) -> bytes:

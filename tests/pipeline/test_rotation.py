@@ -161,8 +161,8 @@ rotation.rotate(Database(url), path, datetime(2026, 3, 1, tzinfo=UTC), grace_sec
 """
 # Killed before or between each of its steps: at the nth call of this function of it.
 PLACES = [
-    ("_begin", 0), ("_keep_names", 0), ("_write", 0), ("_keep_names", 1), ("wait_for_writers", 0), ("_wrap_all", 0),
-    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("_keep_names", 2), ("settle", 0),
+    ("_begin", 0), ("keep_names", 0), ("_write", 0), ("keep_names", 1), ("wait_for_writers", 0), ("_wrap_all", 0),
+    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("keep_names", 2), ("settle", 0),
 ]  # fmt: skip
 
 

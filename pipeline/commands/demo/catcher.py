@@ -12,6 +12,8 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from pipeline import files
+
 NAME = "catcher.localhost"  # given, because otherwise a name server would be asked for ours
 # `<receipt.abc@example.com>` becomes receipt.abc.eml; letters that mean something to a file system never get in.
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([a-z0-9_]{1,60}\.[A-Za-z0-9]{1,60})@", re.MULTILINE | re.IGNORECASE)
@@ -76,11 +78,9 @@ def _write(folder: Path, name: str, data: bytes) -> None:
     path, number = folder / f"{name}.eml", 1
     while True:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with files.new(path) as file:
+                file.write(data)
+                return
         except FileExistsError:
             number += 1
             path = folder / f"{name}-{number}.eml"
-            continue
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        return

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import func, select
 
-from pipeline import migrations
+from pipeline import files, migrations
 from pipeline.clock import write_time
 from pipeline.commands.call import Wrong
 from pipeline.commands.examine import DEMO as MARK
@@ -69,13 +69,11 @@ class Played:
         return done
 
     def note(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file."""
         names = ("months", "subscribers", "seed", "posted", "answered", "duplicates")
         noted: dict[str, Any] = {name: getattr(self, name) for name in names}
         noted["ended_at"] = write_time(self.ended_at) if self.ended_at else None
-        draft = self.folder / f"{MARK}.new"
-        draft.write_bytes(orjson.dumps(noted))
-        draft.replace(self.folder / MARK)
+        files.write(self.folder / MARK, orjson.dumps(noted))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy.orm import Session
 
+from pipeline import files
 from pipeline.privacy.policy import text as texts
 from pipeline.privacy.policy import versions
 from pipeline.privacy.policy.clauses import Vendor, document, fill
@@ -53,11 +54,7 @@ def evidence(data_dir: Path, vendor: Vendor) -> tuple[str, list[dict[str, str]]]
 
 def keep(data_dir: Path, rows: list[dict[str, str]]) -> None:
     """Keep the last verdicts for `evidence`."""
-    file = data_dir / FILE
-    draft = file.with_suffix(".draft")
-    draft.touch(mode=0o600)
-    draft.write_bytes(orjson.dumps(rows))
-    draft.replace(file)
+    files.write(data_dir / FILE, orjson.dumps(rows))
 
 
 def _last(data_dir: Path) -> list[dict[str, str]]:
