@@ -42,7 +42,7 @@ check: setup ## format, lint, types, weaknesses, import arrows, docs
 
 sure: check test ## check and test: what must be green before a commit
 
-audit: setup ## ask whether weaknesses are known of what is locked; writes var/audit.json
+audit: setup ## ask whether weaknesses are known of what is locked; writes audit.json in SMT_DATA_DIR
 	@$(PY) deploy/audit.py
 
 bench: setup ## measure; QUICK=1 takes less care and less time

@@ -97,8 +97,9 @@ class Accepting(Postfix):
     def accepted(self, *, alike: bool = False) -> int:
         """How many mails it took since this was asked last. Raises Wrong if it took one twice, unless they are all alike."""
         text = self.log
-        found = re.findall(r"cleanup\[\d+\]: \S+ message-id=(\S+)", text[self._seen :])
-        self._seen = text.rfind("\n") + 1
+        end = text.rfind("\n") + 1  # a line that is being written is for the next time
+        found = re.findall(r"cleanup\[\d+\]: \S+ message-id=(\S+)", text[self._seen : end])
+        self._seen = end
         if len(set(found)) != len(found) and not alike:
             raise Wrong(f"Postfix took {len(found) - len(set(found))} mails twice")
         return len(found)

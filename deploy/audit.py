@@ -1,7 +1,7 @@
 """`make audit`: are weaknesses known of what requirements.lock names? Asks PyPI's advisory database by pip-audit.
 
-Writes {"at", "ok", "found", "reason"} to var/audit.json, or the file that is named: `ok` is true only if every package
-could be asked about and none is known to be weak. Exit codes: 0 that, 1 weaknesses, 2 the database was not reached.
+Writes {"at", "ok", "found", "reason"} to audit.json in SMT_DATA_DIR, or the file that is named: `ok` is true only if every
+package could be asked about and none is known to be weak. Exit codes: 0 that, 1 weaknesses, 2 the database was not reached.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.clock import SystemClock, write_time
+from pipeline.settings import load
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
@@ -66,4 +67,4 @@ def _reason(asked: int, skipped: list[str], found: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "var" / "audit.json"))
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else load().data_dir / "audit.json"))

@@ -74,7 +74,7 @@ def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], no
         if fresh.get(delivery.split.id) == place and delivery.split.id in inserted:
             results[place] = Stored("stored", delivery.split.id, publish=delivery.split.problem is None)
     rest = [place for place, result in enumerate(results) if result is None]
-    for place in rest:
+    for place in sorted(rest, key=lambda place: _key(deliveries[place])):
         results[place] = _store_known(session, keyring, deliveries[place], now)
     return [result for result in results if result is not None]
 
@@ -168,11 +168,28 @@ def retry(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
     return list(session.execute(statement).scalars())
 
 
+def put_away(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
+    """Parked events that a person has looked at wait for nobody any more. Those that were parked; each keeps its reason."""
+    statement = (
+        update(Event)
+        .where(Event.id.in_(ids), Event.state == "parked")
+        .values(state="ignored", done_at=now)
+        .returning(Event.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(session.execute(statement).scalars())
+
+
 def oldest_unhandled(session: Session) -> datetime | None:
     """When the oldest event that still waits was received, by PayPal or by us put off for a reason alike."""
     return session.execute(
         select(func.min(Event.received_at)).where(Event.state == "received", Event.due_at.is_not(None))
     ).scalar_one()
+
+
+def _key(delivery: Delivery) -> tuple[str, str]:
+    """What two processes with the same deliveries sort them by, so that they do not wait for each other in a circle."""
+    return delivery.split.id, delivery.transmission_id or ""
 
 
 def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
@@ -247,12 +264,16 @@ def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: da
         return Stored("forged", split.id)
     first = next((row for row in known if row.id == split.id), None)
     event_id = split.id
-    if not known and insert_new(session, Event, [_row(delivery, keyring, now)], returning=Event.id):
-        return Stored("stored", event_id, publish=split.problem is None)  # a forgery had come before it
+    if not known:  # a forgery had come before it
+        if insert_new(session, Event, [_row(delivery, keyring, now)], returning=Event.id):
+            return Stored("stored", event_id, publish=split.problem is None)
+        return _store_known(session, keyring, delivery, now)  # another process was quicker, and is known now
     if first and split.body_sha256 != first.body_sha256 and split.content_sha256 != first.content_sha256:
         event_id = f"{split.id}~{split.content_sha256[:12]}"
         if _store_conflict(session, keyring, delivery, event_id, now):
             return Stored("stored", event_id)
+        if session.execute(select(Event.id).where(Event.id == event_id)).one_or_none() is None:
+            return _store_known(session, keyring, delivery, now)  # another process has its transmission, for what?
     if transmission and not sent:
         _remember(session, delivery, now)
     return Stored("duplicate", event_id)

@@ -18,8 +18,8 @@ class Forged(Exception):
 def prove(data: bytes, expected: Headers) -> None:
     """Read a finished mail back: raise Forged unless its headers are exactly `expected`, in order and in meaning.
 
-    `expected` holds (name, text for people); an address stands as `Name <local@domain>`. Also refused: a bare CR or
-    LF, a NUL, a line above 998 octets, a count of boundaries other than three.
+    `expected` holds (name, text for people), Content-Type last; an address stands as `Name <local@domain>`. Also
+    refused: a bare CR or LF, a NUL, a line above 998 octets, a count of boundaries other than three.
     """
     _prove_lines(data)
     head, _, body = data.partition(b"\r\n\r\n")
@@ -29,7 +29,7 @@ def prove(data: bytes, expected: Headers) -> None:
     for (name, raw), (_, intended) in zip(found, expected, strict=True):
         if _read(name, raw) != intended:
             raise Forged(f"the header {name} does not read back as intended")
-    boundary = data[data.index(b'boundary="') :].split(b'"', 2)[1]
+    boundary = expected[-1][1].rpartition('boundary="')[2].rstrip('"').encode()
     if body.count(b"--" + boundary) != 3:
         raise Forged("the parts of the mail are not the two that were intended")
 

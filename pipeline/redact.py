@@ -48,7 +48,7 @@ _CARD = re.compile(
     r"|(?:220[0-4]|8[12]\d\d|9792)\d{12,15}"  # Mir, RuPay, Troy
 )
 # Digits in groups, however they are set apart; letters beside them make an id of them, and a point before, a fraction.
-_GAP = r"[ \t\u00a0\u2007\u2009\u202f\u2010-\u2015-]{1,2}"
+_GAP = r"[ \t\r\n\u00a0\u2007\u2009\u202f\u2010-\u2015\u2212_/-]{1,3}"
 _GROUPS = re.compile(rf"(?<![A-Za-z0-9])(?<!\d\.)[0-9]+(?:{_GAP}[0-9]+|\.[0-9]{{4,6}}(?![0-9]))*(?![A-Za-z0-9])")
 _GROUP = re.compile(r"[0-9]+")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}[0-9]{2}(?:[ \u00a0]?[A-Za-z0-9]){11,30}))")

@@ -117,6 +117,17 @@ class Settings(BaseSettings):
             raise ValueError("must be https:// and a host without a path; http:// only for this machine")
         return value and f"{parts.scheme}://{parts.netloc}"
 
+    @field_validator("locale")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from babel import Locale, UnknownLocaleError  # noqa: PLC0415 - heavy, and seldom needed
+
+        try:
+            Locale.parse(value.replace("-", "_"))
+        except (ValueError, UnknownLocaleError):
+            raise ValueError(f"there is no locale {value}; write it as en_US") from None
+        return value
+
     @field_validator("private_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -116,12 +116,7 @@ class Shelf:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _recipients(self) -> Sequence[pyrage.x25519.Recipient]:
-        try:
-            return [pyrage.x25519.Recipient.from_str(self.recipient.strip())]
-        except pyrage.RecipientError:
-            raise BackupProblem(
-                "SMT_BACKUP_RECIPIENT is no age recipient (age1…); make one: smt-billing backup identity FILE"
-            ) from None
+        return [read_recipient(self.recipient)]
 
     def _expire(self, ending: str, before: datetime, newest: Path) -> None:
         for path in self.folder.glob(f"*{ending}"):
@@ -153,6 +148,16 @@ class Shelf:
                 session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
         open_to_all(database, filled)
         return Restored(data, keys, again)
+
+
+def read_recipient(text: str) -> pyrage.x25519.Recipient:
+    """Who can open the backups. Raises BackupProblem."""
+    try:
+        return pyrage.x25519.Recipient.from_str(text.strip())
+    except pyrage.RecipientError:
+        raise BackupProblem(
+            "SMT_BACKUP_RECIPIENT is no age recipient (age1…); make one: smt-billing backup identity FILE"
+        ) from None
 
 
 def new_identity(path: Path) -> str:

@@ -91,7 +91,7 @@ def _show_receipts(call: Call, id: str, json: bool) -> None:
         found = select(Erasure).where(or_(Erasure.customer_id == id, Erasure.id == id)).order_by(Erasure.at)
         rows = list(session.execute(found).scalars())
     if not rows:
-        raise Wrong(f"there is no erasure of {id}", found=True)
+        raise Wrong(f"no erasure of {id} has been carried out", found=True)
     if json:
         say.json([_receipt(row) for row in rows])
         return

@@ -39,8 +39,12 @@ def ending(name: str) -> Iterator[None]:
         code = exit_code(error)
         if code is None:
             raise
-        typer.echo(f"{name}: {error}", err=True)
+        typer.echo(f"{name}: {_said(error)}", err=True)
         sys.exit(code)
+
+
+def _said(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def exit_code(error: Exception) -> int | None:

@@ -42,6 +42,8 @@ def list_(
     from pipeline.tables import Mail
 
     call = of(context)
+    if kind:
+        _need_kind(call, kind)
     where = {"state": state, "kind": kind}
     asked = looks.Asked(where, read(since, "--since"), limit if json else limit or say.SHOWN)
     with call.database.reading() as session:
@@ -164,10 +166,15 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _example(call: Call, kind: str) -> "Rendered":
+    _need_kind(call, kind)
     templates = call.parts.templates
-    if kind not in templates.kinds:
-        raise Wrong(f"there is no mail {kind}; there are: {', '.join(templates.kinds)}")
     return templates.render(kind, templates.example(kind))
+
+
+def _need_kind(call: Call, kind: str) -> None:
+    kinds = call.parts.templates.kinds
+    if kind not in kinds:
+        raise Wrong(f"there is no mail {kind}; there are: {', '.join(kinds)}")
 
 
 def _text_of(frozen: bytes) -> str:

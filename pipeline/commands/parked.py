@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands import events
+from pipeline.commands import events, say
 from pipeline.commands.call import Json, Limit, Wrong, of
 
 app = typer.Typer(help="Events that nobody but a person can decide about.", no_args_is_help=True)
@@ -29,6 +29,32 @@ def retry(
     if bool(ids) == every:
         raise Wrong("name the parked events to retry, or say --all")
     events.replay_all(of(context), ids or _all_parked(context), json)
+
+
+@app.command()
+def ignore(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(help="Ids of parked events.")],
+    json: Json = False,
+) -> None:
+    """Put parked events away that you have looked at. They stay, with their reason, and change nothing.
+
+    JSON: an array of objects with id and ignored. Exit 1 if one of them was not parked.
+    """
+    from pipeline import inbox
+
+    call = of(context)
+    with call.database.transaction() as session:
+        put_away = set(inbox.put_away(session, ids, call.clock.now()))
+    if json:
+        say.json([{"id": id, "ignored": id in put_away} for id in dict.fromkeys(ids)])
+    else:
+        for id in dict.fromkeys(ids):
+            if id not in put_away:
+                say.note(f"{id}: it is not parked; see: smt-billing parked list")
+        say.line(f"{len(put_away)} put away")
+    if len(put_away) < len(set(ids)):
+        raise typer.Exit(1)
 
 
 def _all_parked(context: typer.Context) -> list[str]:

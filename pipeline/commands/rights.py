@@ -1,13 +1,15 @@
 """`smt-billing customers export|requests|answer`: a copy of a person's data, and what people have asked for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline import files
 from pipeline.commands import reading, say
 from pipeline.commands.call import Json, Wrong, of
+
+Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
 
 if TYPE_CHECKING:
     from pipeline.tables import Request
@@ -78,7 +80,7 @@ def verify(
 def requests(
     context: typer.Context,
     open_: Annotated[bool, typer.Option("--open", help="Only those that still wait for an answer.")] = False,
-    kind: Annotated[str | None, typer.Option(help="Only of this kind: access, correct, erase, opt_out, child.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only of this kind.")] = None,
     json: Json = False,
 ) -> None:
     """List what people have asked for under the privacy policy, what is due first on top.
@@ -117,8 +119,8 @@ def answer(
         raise Wrong("say either --done or --refuse REASON")
     with call.database.transaction() as session:
         try:
-            asked.settle(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
-        except asked.NoSuchRequest as error:
+            asked.answer(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
+        except (asked.NoSuchRequest, asked.EndsByItself) as error:
             raise Wrong(str(error)) from error
     say.line("refused" if refuse else "done")
 

@@ -110,9 +110,10 @@ def _need_webhook_id(call: Call) -> None:
 
 
 def _until_idle(call: Call, json: bool) -> None:
-    from pipeline import migrations
+    from pipeline import migrations, permissions
     from pipeline.commands import roles
 
+    permissions.demand(call.settings)
     migrations.upgrade(call.parts.database)
     before = _states(call)
     with say.progress("working", None) as done:

@@ -95,12 +95,11 @@ def _tell(
 def _life(
     story: "Story", person: "Person", plan: "Plan", rng: "Random", begin: datetime | None, now: datetime
 ) -> "list[Delivery]":
-    """One customer's story: to its end if it begins now, up to now if it began before, else so that it ends now."""
+    """One customer's story: to its end if it begins now, up to now if it began before, else ending now."""
+    from pipeline.simulator import stories
+
     if begin is None:
-        state = rng.getstate()
-        draft = story(person, plan, now, rng)
-        rng.setstate(state)
-        begin = now - (draft[-1].at - draft[0].at) - timedelta(hours=1)
+        return stories.ending_by(now, story, person, plan, rng)
     told = story(person, plan, begin, rng)
     return told if begin >= now else [each for each in told if each.at <= now]
 

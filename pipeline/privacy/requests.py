@@ -41,6 +41,10 @@ class NoSuchRequest(Exception):
     """There is no open request of this id."""
 
 
+class EndsByItself(Exception):
+    """A deletion is under way: no word of anybody's makes it done."""
+
+
 def deadline(received_at: datetime) -> datetime:
     """Thirty days later, or the same day of the next month, whichever comes first."""
     year, month = received_at.year + received_at.month // 12, received_at.month % 12 + 1
@@ -92,6 +96,17 @@ def find_open(session: Session, customer_id: str, kind: Kind) -> Request | None:
     """The customer's open request of this kind."""
     asked = select(Request).where(Request.customer_id == customer_id, Request.kind == kind, Request.done_at.is_(None))
     return session.execute(asked.limit(1)).scalar_one_or_none()
+
+
+def answer(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
+    """What an operator says became of a request they looked after. Raises NoSuchRequest, EndsByItself."""
+    row = session.get(Request, request_id)
+    if row is not None and row.state in ("waiting", "running"):
+        raise EndsByItself(
+            f"the deletion {request_id} ends by itself, when everything is erased; while it waits, it is called off by: "
+            f"smt-billing customers erase {row.customer_id} --cancel"
+        )
+    settle(session, request_id, state, now, reason)
 
 
 def settle(session: Session, request_id: str, state: State, now: datetime, reason: str | None = None) -> Request:

@@ -239,6 +239,17 @@ STORIES: dict[str, Story] = {
 }
 
 
+def ending_by(now: datetime, story: Story, person: Person, plan: Plan, rng: Random) -> list[Delivery]:
+    """A whole story that has just ended. Months are not of one length, so where it has to begin is found by telling it."""
+    state, begin = rng.getstate(), now
+    while True:
+        rng.setstate(state)
+        told = story(person, plan, begin, rng)
+        if told[-1].at < now:
+            return told
+        begin -= told[-1].at - now + timedelta(hours=1)
+
+
 def random_life(rng: Random, start: datetime | None = None, steps: int = 8) -> list[Delivery]:
     """A life of up to `steps` happenings in any mixture PayPal allows, in the order they happened."""
     begun = start or datetime.fromisoformat("2025-01-01T00:00:00+00:00") + timedelta(minutes=rng.randrange(525_600))

@@ -35,6 +35,7 @@ class Doorway:
         try:
             answer = await self._answer(scope, receive)
         except Exception as error:
+            self._answers.labels(503).inc()
             await (await on_fault(Request(scope), error))(scope, receive, send)
             raise  # so that it is logged
         self._answers.labels(answer.status_code).inc()

@@ -19,6 +19,10 @@ MOST_CONNECTIONS = 500
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+class _HeadTooLarge(Exception):
+    """Stops the parser."""
+
+
 class Patience(HttpToolsProtocol):
     """uvicorn's protocol, whose patience ends. `idle_since` is None while a whole request is being answered."""
 
@@ -26,7 +30,7 @@ class Patience(HttpToolsProtocol):
         super().__init__(*given, **named)
         self.idle_since: float | None = self.loop.time()
         self._timer: TimerHandle | None = None
-        self._bytes, self._in_head = 0, True
+        self._bytes, self._in_head, self._head_may_be_too_large = 0, True, False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,18 +44,28 @@ class Patience(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
+        self._head_may_be_too_large = self._bytes > LARGEST_HEAD
         super().data_received(data)
         if self._in_head and self._bytes > LARGEST_HEAD:
-            self.transport.write(TOO_LARGE)
-            self.transport.close()
+            self._refuse_head()
         elif self._bytes > LARGEST_REQUEST:
             self.transport.abort()
         elif self._timer is None and self.idle_since is not None:
             self._start_timer()
 
     def on_headers_complete(self) -> None:
+        """A head that came whole, with what follows it, is measured only if all of that is too large for one."""
+        if self._head_may_be_too_large and self._head() > LARGEST_HEAD:
+            raise _HeadTooLarge
         self._in_head = False
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser gave up: for nonsense, or for us."""
+        if self._in_head and self._head_may_be_too_large and self._head() > LARGEST_HEAD:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         self.idle_since, self._bytes, self._in_head = None, 0, True
@@ -62,6 +76,15 @@ class Patience(HttpToolsProtocol):
         """From here on uvicorn's own time-out for idle connections runs, until the next byte."""
         self.idle_since = self.loop.time()
         super().on_response_complete()
+
+    def _head(self) -> int:
+        """Bytes of the request line and headers so far, as near as it matters."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from pipeline import inbox
 from pipeline.database import Database
 from pipeline.inbox import Delivery
 from pipeline.keys import Keyring
+from pipeline.rows import insert_new
 from pipeline.tables import Event
 from tests.river import River, delivery, happened, outcomes
 
@@ -101,3 +103,50 @@ def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river
 
         with ThreadPoolExecutor(2) as pool:
             assert sorted(pool.map(store, range(2))) == ["forged", "stored"]
+
+
+def test_two_processes_with_the_same_redeliveries_do_not_wait_for_each_other(river: River) -> None:
+    events = [happened(f"WH-{number}") for number in range(40)]
+    river.store(*(delivery(event, f"T-{number}") for number, event in enumerate(events)))
+    again = [delivery(event, f"T-again-{number}") for number, event in enumerate(events)]
+    conflicts = [delivery(happened(f"WH-{number}", resource={"a": 1}), f"T-c{number}") for number in range(40)]
+    met = threading.Barrier(2, timeout=30)
+
+    def store(told: list[Delivery]) -> set[str]:
+        database = Database(river.url)
+        met.wait()
+        with database.transaction() as session:
+            done = inbox.store(session, Keyring(river.master, session, river.now), told, river.now)
+        database.close()
+        return {each.outcome for each in done}
+
+    for told, wanted in ((again, {"duplicate"}), (conflicts, {"stored", "duplicate"})):
+        with ThreadPoolExecutor(2) as pool:
+            found = set().union(*pool.map(store, [told, told[::-1]]))
+        assert found == wanted
+
+
+@pytest.mark.services
+def test_a_transmission_that_another_process_takes_meanwhile_makes_no_duplicate_of_what_is_nowhere(
+    stream: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice forged: its group's look was too early, and its own transmission is gone when it is put in by itself."""
+    stream.store(delivery(ONE, "T-1"))
+    signed, puts = inbox._signed, iter(range(9))
+
+    def put(*given: Any, **named: Any) -> list[str]:
+        if given[1] is Event and next(puts) == 1:
+            monkeypatch.setattr("pipeline.inbox.insert_new", insert_new)
+            monkeypatch.setattr(inbox, "_signed", signed)
+            other = Database(stream.url)
+            with other.transaction() as session:
+                evil = delivery(happened("WH-EVIL"), "T-2")
+                inbox.store(session, Keyring(stream.master, session, stream.now), [evil], stream.now)
+            other.close()
+        return insert_new(*given, **named)
+
+    monkeypatch.setattr(inbox, "_signed", lambda *_: {})
+    monkeypatch.setattr(inbox, "insert_new", put)
+    forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
+    assert outcomes(stream, forged, genuine) == ["forged", "forged"]
+    assert outcomes(stream, delivery(happened("WH-2"), "T-9")) == ["stored"]

@@ -393,3 +393,8 @@ def test_the_probe_tells_what_this_interpreter_does() -> None:
     except Exception:  # noqa: BLE001 - newer interpreters refuse it with one of several errors
         injects = False
     assert injection_probe() is injects
+
+
+def test_a_subject_may_look_like_the_boundary_of_the_parts() -> None:
+    subject = 'Your plan boundary="x" is paid'
+    assert read(build(replace(RENDERED, subject=subject), envelope=ENVELOPE))["Subject"] == subject

@@ -328,8 +328,10 @@ def test_a_fault_of_ours_is_503_and_tells_nothing(parts: Parts, monkeypatch: pyt
     monkeypatch.setattr("pipeline.ingress.split", fail)
     with open_door(parts) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY))
+        counted = httpx.get(base + "/metrics").text
     assert_problem(answer, 503, "our side")
     assert "secret" not in answer.text
+    assert 'smt_webhooks_total{status="503"} 1.0' in counted
 
 
 # What PayPal really sent

@@ -105,6 +105,8 @@ def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
         (("mailer",), {"SMT_SMTP_URL": "smtp://127.0.0.1"}, "needs a broker that several processes share"),
         (("web",), {"SMT_PAYPAL_WEBHOOK_ID": "X"}, "needs a broker that several processes share"),
         (("db", "upgrade"), {"SMT_WEB_PORT": "many"}, "SMT_WEB_PORT"),
+        (("db", "upgrade"), {"SMT_LOCALE": "xx"}, "there is no locale xx; write it as en_US"),
+        (("customers", "requests", "--kind", "foo"), {}, "foo"),
         (("db", "upgrade"), {"SMT_DATABASE_URL": "mysql://x"}, "SMT_DATABASE_URL"),
         (("run", "--json"), {}, "--until-idle"),
         (("health", "cook"), {}, "cook"),

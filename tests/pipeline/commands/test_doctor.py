@@ -109,3 +109,24 @@ def test_what_waits_for_a_person_is_a_warning(smt: Smt, books: Told, tmp_path: P
     smt("events", "import", tmp_path / "x.json")
     smt("run", "--until-idle")
     assert by_name(smt("doctor", "--json"))["events"]["advice"] == "see: smt-billing parked list"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "state"),
+    [
+        ("SMT_RELAY_LOG", "/nowhere.log", "fail"),
+        ("SMT_INBOUND_MAILDIR", "/nowhere", "fail"),
+        ("SMT_BACKUP_RECIPIENT", "foo", "fail"),
+        ("SMT_PRODUCT_URL", "http://crm.example.com", "fail"),
+        ("SMT_PAYPAL_BASE_URL", "https://paypal.example.com", "fail"),
+        ("SMT_COUNTRY", "XX", "warn"),
+        ("SMT_COUNTRY", "DE", "ok"),
+    ],
+)
+def test_what_a_setting_names_is_looked_at(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, name: str, value: str, state: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    found = by_name(smt("doctor", "--json"))["other settings"]
+    assert found["state"] == state
+    assert state == "ok" or (name if name != "SMT_PAYPAL_BASE_URL" else "paypal.example.com") in found["found"]

@@ -167,6 +167,22 @@ def test_parked_events_are_retried_all_at_once_but_not_conflicts(smt: Smt, books
     assert smt("parked", "retry").code == 2
 
 
+def test_a_parked_event_that_was_looked_at_is_put_away_with_its_reason(smt: Smt, books: Told, tmp_path: Path) -> None:
+    (tmp_path / "conflict.json").write_bytes(orjson.dumps({**books.life.deliveries[0].event, "summary": "Other."}))
+    smt("events", "import", tmp_path / "conflict.json")
+    [parked] = smt("parked", "list", "--json").json
+    answer = smt("parked", "ignore", parked["id"], "WH-NONE", "--json")
+    assert (answer.code, answer.json) == (
+        1,
+        [{"id": parked["id"], "ignored": True}, {"id": "WH-NONE", "ignored": False}],
+    )
+    assert smt("parked", "list", "--json").json == []
+    [ignored] = smt("events", "list", "--state", "ignored", "--json").json
+    assert (ignored["id"], ignored["reason"]) == (parked["id"], parked["reason"])
+    assert "it is not parked" in smt("parked", "ignore", parked["id"]).err
+    assert smt("parked", "retry", parked["id"]).code == 1
+
+
 def test_an_unknown_event_and_a_time_that_is_none_are_asked_wrongly(smt: Smt, books: Told) -> None:
     assert smt("events", "show", "WH-NONE").code == 2
     answer = smt("events", "list", "--since", "yesterday")

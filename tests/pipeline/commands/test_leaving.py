@@ -57,6 +57,21 @@ def test_a_running_subscription_without_credentials_is_said_to_stand_in_the_way(
     assert smt("customers", "erase", id, "--receipt").code == 1
 
 
+def test_a_deletion_that_is_under_way_is_not_done_by_saying_so(smt: Smt, books: Told) -> None:
+    id = the_one(smt)
+    states = []
+    for wish in ((), ("--now",)):  # it waits; then it runs, and waits for PayPal
+        smt("customers", "erase", id, *wish)
+        [asked] = smt("customers", "requests", "--open", "--json").json
+        states.append(asked["state"])
+        for word in (("--done",), ("--refuse", "no reason")):
+            answer = smt("customers", "answer", asked["id"], *word)
+            assert answer.code == 2
+            assert "ends by itself" in answer.err
+    assert states == ["waiting", "running"]
+    assert len(smt("customers", "requests", "--open", "--json").json) == 1
+
+
 def test_who_is_erased_now_is_gone_and_the_receipt_proves_it(smt: Smt, ended: str) -> None:
     assert smt("customers", "erase", ended, "--now", "--json").json["state"] == "running"
     [receipt] = smt("customers", "erase", ended, "--receipt", "--json").json

@@ -356,3 +356,14 @@ def test_the_world_keeps_a_copy() -> None:
     shown["state"] = "denied"
     assert world.show("sale", "S1") == {"id": "S1", "state": "completed"}
     assert world.show("sale", "S2") is None
+
+
+@pytest.mark.parametrize("name", stories.STORIES)
+def test_a_story_that_has_just_ended_is_told_whole_on_any_day(name: str) -> None:
+    plan = stories.OFFERED.get(name, stories.MONTHLY)[0]
+    whole = types(stories.STORIES[name](ADA, plan, START, Random(1)))
+    for day in range(0, 365, 7):
+        now = UNTIL + timedelta(days=day)
+        told = stories.ending_by(now, stories.STORIES[name], ADA, plan, Random(1))
+        assert types(told) == whole
+        assert timedelta(0) < now - told[-1].at < timedelta(days=5)

@@ -138,6 +138,22 @@ def test_many_headers_are_431(port: int) -> None:
         assert rest(connection).startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
+def test_a_head_that_is_too_large_is_431_also_in_one_piece_with_its_end(port: int, before: bytes) -> None:
+    large = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * LARGEST_HEAD + b"\r\n\r\n"
+    with knock(port, before + large) as connection:
+        said = rest(connection)
+    assert b"HTTP/1.1 431 " in said
+    assert said.count(b"HTTP/1.1 200 ") <= bool(before)
+    assert post(port) == 200
+
+
+def test_a_head_below_the_limit_may_come_in_one_piece_with_a_large_body(port: int) -> None:
+    words = HEAD.encode() + b"X-Long: " + b"x" * (LARGEST_HEAD - 500) + b"\r\nContent-Length: 100000\r\n\r\n"
+    with knock(port, words + b"x" * 100_000) as connection:
+        assert status(connection) == 400
+
+
 def test_a_body_goes_on_for_so_long_only(port: int) -> None:
     """The door has answered 413 long before; what is sent all the same is not taken in for ever."""
     with knock(port, HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n") as connection:

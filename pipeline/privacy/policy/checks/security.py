@@ -89,11 +89,13 @@ def https(live: Live) -> Finding:
         return broken(f"PayPal's API is called without TLS: {url}")
     if not public:
         return judge(0, "PayPal over TLS; no pages are public", "")
-    if not public.startswith("https://") and not egress.is_here(_host(public)):
-        return broken(f"SMT_PUBLIC_URL is {public}, which is not https://")
+    if not public.startswith("https://"):
+        here = egress.is_here(_host(public))
+        return judge(
+            not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}: not https://"
+        )
     bare = [page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers]
-    insists = public.startswith("https://") and bare
-    return judge(insists, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
+    return judge(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
 
 
 def updates(live: Live) -> Finding:
@@ -103,7 +105,9 @@ def updates(live: Live) -> Finding:
         told = orjson.loads(file.read_bytes())
         at = datetime.fromisoformat(str(told["at"]))
     except FileNotFoundError:
-        return absent(f"dependencies were not audited here: {file} is missing; run make audit, every week")
+        return absent(
+            f"dependencies were not audited here: {file} is missing; run make audit with this SMT_DATA_DIR, every week"
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return broken(f"{file} cannot be read; run make audit")
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
