@@ -28,7 +28,7 @@
       message      ... -> the finished bytes, read back (proof) before they may leave
       addressee    ... to whom, and whether they want it
       mailer    8  claim -> render -> smtp -> settle
-      smtp      9  the way to the relay (its URL: route)
+      smtp      9  the way to the relay (its URL: route; the lines of the dialogue: wire)
       evidence     what became of a mail in doubt, by the relay's own log
 
     private     privacy/ (what people are promised: the policy's clauses and their checks, their rights, and who read what)
@@ -36,7 +36,8 @@
       permissions  files that are for us alone
       rotation     the master key is replaced; backup: encrypted copies of everything, and back
 
-    beside      scheduler (what is due), health, paypal/ (its API and its signatures), migrations/ (the tables' history)
+    beside      scheduler (what is due), health (is work done?), alive (is a role there?),
+                paypal/ (its API and its signatures), migrations/ (the tables' history)
     seen        web/ (doors and pages), commands/ (the command line), simulator/ (a pretend PayPal)
 
 `__main__` puts the command line together and is the only module that imports `handlers`. Which module may import which

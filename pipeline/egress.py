@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 from sqlalchemy import make_url
 
-from pipeline.route import SmtpConfigError, read_url
+from pipeline.route import SmtpConfigError, is_on_this_machine, read_url
 from pipeline.settings import Settings, SettingsError
 
 # PayPal's API and its certificates (https://developer.paypal.com/api/rest/requests/#link-apiserviceendpoints).
@@ -81,7 +81,7 @@ def allowed(settings: Settings) -> frozenset[str]:
 def judge_api(base_url: str) -> None:
     """Raises SettingsError unless it is PayPal's API, or a simulator on this machine."""
     host = urlsplit(base_url).hostname or ""
-    if host not in PAYPAL and not is_here(host):
+    if host not in PAYPAL and not is_on_this_machine(host):
         raise SettingsError(
             f"SMT_PAYPAL_BASE_URL names {host or 'no host'}, which is not PayPal's: nobody else is ever contacted. "
             "Use https://api-m.paypal.com or https://api-m.sandbox.paypal.com"
@@ -90,7 +90,7 @@ def judge_api(base_url: str) -> None:
 
 def judge(host: str) -> None:
     """Raises Forbidden unless it is one of PayPal's hosts, or this machine. For what the settings name, see `guard`."""
-    if host not in PAYPAL and not is_here(host):
+    if host not in PAYPAL and not is_on_this_machine(host):
         raise Forbidden(f"{host} is not PayPal's, and nobody else is contacted")
 
 
@@ -108,16 +108,7 @@ def guard(settings: Settings) -> None:
 
 def _permitted(host: object, names: frozenset[str]) -> bool:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    return not isinstance(name, str) or name == "" or name.lower() in names or is_here(name)
-
-
-def is_here(host: str) -> bool:
-    """Whether a name means this machine: what goes there meets no network."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
+    return not isinstance(name, str) or name == "" or name.lower() in names or is_on_this_machine(name)
 
 
 def resolve(host: str) -> frozenset[Address]:
@@ -131,7 +122,7 @@ def resolve(host: str) -> frozenset[Address]:
 
 def stays_here(hop: Hop, private: Iterable[str], resolver: Resolve = resolve) -> bool:
     """Whether a way ends on this machine: a socket, a loopback address, or the containers' own network."""
-    if not hop.host or is_here(hop.host):
+    if not hop.host or is_on_this_machine(hop.host):
         return True
     networks = [ipaddress.ip_network(network) for network in private]
     addresses = resolver(hop.host)
@@ -179,7 +170,7 @@ def _proves(found: Connection, host: str) -> bool:
 
 
 def _addresses(hop: Hop, resolver: Resolve) -> frozenset[Address]:
-    if is_here(hop.host):
+    if is_on_this_machine(hop.host):
         return frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
     return resolver(hop.host) if hop.host else frozenset()
 

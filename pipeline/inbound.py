@@ -79,18 +79,18 @@ def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label:
     Strangers are answered STRANGERS_AN_HOUR times in all. Every request is noted, answered or not; the operator is told at
     once of three of a stranger's a day, of the rest when they wait.
     """
-    answer = _few_today(session, label, now) and (bool(filed.customer_id) or _is_calm(session, keyring, now))
+    may_answer = _few_today(session, label, now) and (bool(filed.customer_id) or _is_calm(session, keyring, now))
     if filed.asked is None:
-        if answer:
+        if may_answer:
             outbox.add(session, keyring, [_acknowledgement(read, filed, label, now)], now)
         return
     details = {"letter": filed.id, "sender": read.sender, "subject": read.subject}
     row = requests.open_(session, keyring, filed.asked, filed.customer_id, "mail", now, details=details)
     if filed.asked == "opt_out" and filed.customer_id:
         _spare(session, keyring, row, read.sender, now)
-    is_new = answer if row.done_at else filed.customer_id or _few_today(session, label, now, "privacy")
-    mails = [requests.reminder(row, 0)] if is_new else []
-    if answer:
+    is_told_now = may_answer if row.done_at else filed.customer_id or _few_today(session, label, now, "privacy")
+    mails = [requests.reminder(row, 0)] if is_told_now else []  # which is for the operator
+    if may_answer:
         mails.append(requests.receipt(row, page=page, to=None if filed.customer_id else read.sender))
     outbox.add(session, keyring, mails, now)
 

@@ -13,7 +13,7 @@ from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, upda
 from sqlalchemy.orm import Session
 
 from pipeline import event as words
-from pipeline.facts import Split
+from pipeline.facts import UNREADABLE, Split
 from pipeline.keys import INDEX, Keyring
 from pipeline.rows import among, insert_new, texts
 from pipeline.tables import Event, Redelivery
@@ -29,6 +29,7 @@ LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothin
 # The sealed body is for people who look; handlers live on facts and person.
 EVENT = cast(Table, Event.__table__)
 READ = [column for column in EVENT.c if column.name != "body"]
+RETRIABLE = (EVENT.c.type != UNREADABLE, EVENT.c.id.not_like("%~%"))  # no conflict, and something a handler can read
 AGAIN = cast(Table, Redelivery.__table__).c
 SIGNED: CompoundSelect[Any] = union_all(
     select(EVENT.c.transmission_id, EVENT.c.body_sha256).where(among(EVENT.c.transmission_id, texts("names"))),
@@ -53,6 +54,11 @@ class Stored:
     outcome: Outcome
     event_id: str
     publish: bool = False
+
+
+def is_conflict(event_id: str) -> bool:
+    """Whether it is a second body under a known id, see `_store_conflict`."""
+    return "~" in event_id
 
 
 def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
@@ -159,13 +165,18 @@ def retry(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
     """Put parked or ignored events back to be handled, as a person asked. Conflicts and unreadable bodies stay."""
     statement = (
         update(Event)
-        .where(Event.id.in_(ids), Event.state.in_(("parked", "ignored")), Event.type != "UNREADABLE")
-        .where(Event.id.not_like("%~%"))
+        .where(Event.id.in_(ids), Event.state.in_(("parked", "ignored")), *RETRIABLE)
         .values(state="received", reason=None, attempts=0, due_at=now, done_at=None)
         .returning(Event.id)
         .execution_options(synchronize_session=False)
     )
     return list(session.execute(statement).scalars())
+
+
+def parked_for_retry(session: Session) -> list[str]:
+    """The parked events that `retry` puts back, oldest first."""
+    parked = select(Event.id).where(Event.state == "parked", *RETRIABLE)
+    return list(session.execute(parked.order_by(Event.received_at)).scalars())
 
 
 def put_away(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
@@ -181,7 +192,7 @@ def put_away(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
 
 
 def oldest_unhandled(session: Session) -> datetime | None:
-    """When the oldest event that still waits was received, by PayPal or by us put off for a reason alike."""
+    """When the oldest event that still waits was received, also one that is put off for a reason."""
     return session.execute(
         select(func.min(Event.received_at)).where(Event.state == "received", Event.due_at.is_not(None))
     ).scalar_one()

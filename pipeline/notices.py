@@ -12,7 +12,7 @@ from pipeline.books import Books
 from pipeline.clock import write_time
 from pipeline.event import Event
 from pipeline.subscription import Move, terms_of
-from pipeline.tables import Payment, Plan, Refund, Subscription
+from pipeline.tables import CAME, Payment, Plan, Refund, Subscription
 
 STATUS_MAILS = {
     "ACTIVE": "account_setup",
@@ -134,7 +134,7 @@ def _overtaken_since(books: Books, row: Subscription, at: datetime) -> str | Non
     paid = [
         payment.occurred_at
         for payment in books.payments_of(row.id)
-        if payment.status not in (None, "pending", "denied") and payment.occurred_at and payment.occurred_at > at
+        if payment.status in CAME and payment.occurred_at and payment.occurred_at > at
     ]
     if paid:
         return f"overtaken: a payment came on {min(paid):%Y-%m-%d}"

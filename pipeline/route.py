@@ -63,6 +63,7 @@ def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
 def is_on_this_machine(host: str) -> bool:
     """Whether a host is this very machine, so that what goes there meets no network."""
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host == "localhost"
+    return address.is_loopback or address.is_unspecified

@@ -14,7 +14,7 @@ from pipeline.books import Books
 from pipeline.clock import read_time
 from pipeline.event import Event
 from pipeline.money import Money
-from pipeline.tables import Payment, Plan, Subscription
+from pipeline.tables import CAME, Payment, Plan, Subscription
 
 # From a status to those it may move to. A move may skip what we were never told of.
 MOVES: dict[str | None, frozenset[str]] = {
@@ -199,11 +199,10 @@ def _vouched_for(row: Subscription) -> Vouched | None:
 
 
 def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
-    decided = ("completed", "partially_refunded", "refunded", "reversed", "denied")
     return [
         Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
         for row in payments
-        if row.status in decided and row.occurred_at and row.amount is not None and row.currency
+        if row.status in (*CAME, "denied") and row.occurred_at and row.amount is not None and row.currency
     ]
 
 

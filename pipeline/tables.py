@@ -143,6 +143,9 @@ class Subscription(Base):
     __table_args__ = (_partial("subscription_remind", "remind_at", "remind_at IS NOT NULL"),)
 
 
+CAME = ("completed", "partially_refunded", "refunded", "reversed")  # statuses of a payment whose money came
+
+
 class Payment(Base):
     """One sale: money that came, or is to come. A row without status is a placeholder for a refund that came first."""
 

@@ -18,6 +18,8 @@ from sqlalchemy.orm import Session
 from pipeline import outbox, purposes, register
 from pipeline.addressee import Addressees
 from pipeline.clock import write_time
+from pipeline.facts import UNREADABLE
+from pipeline.inbox import is_conflict
 from pipeline.keys import Keyring, MasterKey, Seal
 from pipeline.tables import Base, Change, Event, Mail, Payment, Plan, Refund, Subscription
 
@@ -101,22 +103,16 @@ def event(lens: Lens, id: str) -> Json | None:
     }
 
 
-def parked_for_retry(session: Session) -> list[str]:
-    """The parked events that may be handled again, oldest first."""
-    parked = select(Event.id).where(Event.state == "parked", Event.type != "UNREADABLE", Event.id.not_like("%~%"))
-    return list(session.execute(parked.order_by(Event.received_at)).scalars())
-
-
 def why_not_again(session: Session, id: str) -> str:
     """Why this event was not put back."""
     row = session.execute(select(Event.type, Event.state).where(Event.id == id)).one_or_none()
     if row is None:
         return "there is no such event"
-    if row.type == "UNREADABLE":
+    if row.type == UNREADABLE:
         return (
             "its body could not be read, so there is nothing to handle; import it when PayPal's API shows it readable"
         )
-    if "~" in id:
+    if is_conflict(id):
         return f"it is a second body under the id {id.partition('~')[0]}; only the first counts"
     if row.state == "handled":
         return "it was handled, and its effects are in the books; handling it again would change nothing"

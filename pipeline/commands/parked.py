@@ -58,7 +58,7 @@ def ignore(
 
 
 def _all_parked(context: typer.Context) -> list[str]:
-    from pipeline.commands import looks
+    from pipeline import inbox
 
     with of(context).database.reading() as session:
-        return looks.parked_for_retry(session)
+        return inbox.parked_for_retry(session)

@@ -72,7 +72,9 @@ def show(
 
 
 def _row(found: dict[str, Any], locale: str) -> list[object]:
-    paid = [payment for payment in found["payments"] if payment["status"] not in (None, "pending", "denied")]
+    from pipeline.tables import CAME
+
+    paid = [payment for payment in found["payments"] if payment["status"] in CAME]
     return [
         found["id"],
         found["status"] or "placeholder",

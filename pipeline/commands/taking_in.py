@@ -77,7 +77,7 @@ def _store(database: Database, master: MasterKey, clock: Clock, group: list[Deli
     for result in results:
         if result.outcome != "stored":
             tally.duplicates += 1
-        elif "~" in result.event_id:
+        elif inbox.is_conflict(result.event_id):
             tally.conflicts += 1
         else:
             tally.stored += 1

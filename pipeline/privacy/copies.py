@@ -11,7 +11,7 @@ from pipeline.privacy import knocks, links, requests
 from pipeline.tables import Request
 
 DAYS = 7
-A_HOUR = 3  # links to copies, each of which may ask the product too
+ASKED_AN_HOUR = 3  # links to copies, each of which may ask the product too
 
 
 def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> Request | None:
@@ -20,7 +20,7 @@ def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, p
     The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
     """
     accounts.need(session, customer_id)
-    if not knocks.allow(session, keyring, "copy", customer_id, limit=A_HOUR, now=now):
+    if not knocks.allow(session, keyring, "copy", customer_id, limit=ASKED_AN_HOUR, now=now):
         return None
     row = requests.open_(session, keyring, "access", customer_id, "page", now)
     secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)

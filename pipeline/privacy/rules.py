@@ -261,16 +261,21 @@ def _drop_keys(session: Session, labels: Sequence[str]) -> None:
     _delete(session, Key, Key.label.in_(labels))
 
 
+def _forget_reads(session: Session, _: Sequence[Any], now: datetime) -> None:
+    audit.prune(session, now - YEAR)
+
+
 def _words(period: timedelta) -> str:
     if not period:
         return "none"
-    return f"{period // YEAR} years" if period >= YEAR else f"{period.days} days"
+    count, unit = (period // YEAR, "year") if period >= YEAR else (period.days, "day")
+    return f"{count} {unit}{'s' if count > 1 else ''}"
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("accounts", "contact", "end of the last subscription, else sign-up", "2 years", "erased", people, None),
-    Rule("subscriptions of nobody known", "contact", "end of the subscription", "2 years", "erased", strangers, None),
-    Rule("events of nobody", "payment", "event.received_at", "2 years", "key destroyed", _of_nobody, _forget_events),
+    Rule("accounts", "contact", "end of the last subscription, else sign-up", _words(TWO_YEARS), "erased", people, None),
+    Rule("subscriptions of nobody known", "contact", "end of the subscription", _words(TWO_YEARS), "erased", strangers, None),
+    Rule("events of nobody", "payment", "event.received_at", _words(TWO_YEARS), "key destroyed", _of_nobody, _forget_events),
     Rule("left over from erasures", "contact", "the erasure", "none", "emptied", _left_over, _forget_events),
     Rule("books of the erased", "payment", "last payment or change", BY_HOLD, "deleted", _books, _close_books),
     Rule("sales without subscription", "payment", "payment.occurred_at", BY_HOLD, "deleted", _lone_sales, _forget_sales),
@@ -278,12 +283,12 @@ RULES: tuple[Rule, ...] = (
         "proof of consent", "consent", "consent.at, once the person is erased", "3 years", "deleted", _consents,
         lambda session, ids, _: _delete(session, Consent, Consent.id.in_(ids)),
     ),
-    Rule("access log", "usage", "visit.at, by whole days", "90 days", "day's key destroyed", _visits, _forget_visits),
-    Rule("letters of nobody", "communication", "letter.received_at", "2 years", "deleted", _letters, _forget_letters),
-    Rule("answered requests", "request", "request.done_at", "3 years", "deleted", _requests, _forget_requests),
+    Rule("access log", "usage", "visit.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits, _forget_visits),
+    Rule("letters of nobody", "communication", "letter.received_at", _words(TWO_YEARS), "deleted", _letters, _forget_letters),
+    Rule("answered requests", "request", "request.done_at", _words(REQUESTS_KEPT), "deleted", _requests, _forget_requests),
     Rule(
-        "log of reads", "accountability", "audit.at", "1 year", "deleted, the chain's root kept", _reads,
-        lambda session, _, now: (audit.prune(session, now - YEAR), None)[1],
+        "log of reads", "accountability", "audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
+        _forget_reads,
     ),
     Rule("erasures", "accountability", "erasure.at", "12 years", "deleted", _erasures, _forget_erasures),
     Rule(

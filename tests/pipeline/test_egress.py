@@ -39,7 +39,7 @@ def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.5", False)]
+    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)]
 )
 def test_only_this_machine_is_here(host: str, here: bool) -> None:
     hop = Hop("relay", host, 25, encrypted=False)

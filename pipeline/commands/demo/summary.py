@@ -12,9 +12,7 @@ from pipeline.commands import say
 from pipeline.commands.demo.kept import Played
 from pipeline.database import Database
 from pipeline.money import Money, show
-from pipeline.tables import Event, Mail, Payment, Subscription
-
-CAME = ("completed", "partially_refunded", "refunded", "reversed")  # states of a payment whose money came
+from pipeline.tables import CAME, Event, Mail, Payment, Subscription
 
 
 @dataclass(frozen=True, slots=True)

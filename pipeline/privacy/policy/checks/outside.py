@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pipeline import egress
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
+from pipeline.route import is_on_this_machine
 from pipeline.settings import SettingsError
 
 OWN = ("database", "broker", "relay")
@@ -54,7 +55,7 @@ def relay(live: Live) -> Finding:
 
 
 def _is_own(hop: egress.Hop) -> bool:
-    if not hop.host or egress.is_here(hop.host):
+    if not hop.host or is_on_this_machine(hop.host):
         return True
     addresses = egress.resolve(hop.host)
     return bool(addresses) and all(_is_private(address) for address in addresses)

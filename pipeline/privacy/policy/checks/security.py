@@ -16,6 +16,7 @@ from pipeline.keys import KeyProblem, Unsealable
 from pipeline.privacy import audit
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.privacy.policy.promises import AUDIT_DAYS
+from pipeline.route import is_on_this_machine
 from pipeline.tables import Audit, Customer, Event, Letter, Link, Mail, Request, Subscription, Visit
 
 LOOKED_AT = 200  # rows of each sealed column, the newest
@@ -90,7 +91,7 @@ def https(live: Live) -> Finding:
     if not public:
         return judge(0, "PayPal over TLS; no pages are public", "")
     if not public.startswith("https://"):
-        here = egress.is_here(_host(public))
+        here = is_on_this_machine(_host(public))
         return judge(
             not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}: not https://"
         )

@@ -7,7 +7,7 @@ from sqlalchemy import and_, exists, func, literal, select
 from pipeline.privacy.policy.letters import has_no_answer
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
 from pipeline.purposes import MAILS, PURPOSES
-from pipeline.tables import Consent, Customer, Erasure, Key, Letter, Mail, Payment, Subscription
+from pipeline.tables import CAME, Consent, Customer, Erasure, Key, Letter, Mail, Payment, Subscription
 
 SETTLED = timedelta(days=1)  # by then a payment has its receipt, and a letter its acknowledgement
 # A tick at sign-up is nobody's consent: whose address it was is not known there.
@@ -26,7 +26,7 @@ def purposes(live: Live) -> Finding:
 def receipts(live: Live) -> Finding:
     """Every payment that came a day ago or earlier has its receipt owed or sent."""
     come = (
-        Payment.status.in_(("completed", "partially_refunded", "refunded", "reversed")),
+        Payment.status.in_(CAME),
         Payment.occurred_at < live.now - SETTLED,
         exists().where(Subscription.id == Payment.subscription_id, Subscription.status.is_not(None)),
         ~exists().where(Key.label == Payment.subscription_id, Key.wrapped.is_(None)),
