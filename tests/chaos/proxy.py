@@ -122,6 +122,8 @@ class _Link:
 
     async def pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool) -> None:
         while chunk := await source.read(CHUNK):
+            if sink.is_closing():  # the other side has ended meanwhile
+                raise _Cut
             await self._judge(chunk, sink, up=up)
         if not sink.is_closing():
             sink.write_eof()
