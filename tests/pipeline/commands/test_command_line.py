@@ -143,6 +143,13 @@ def test_who_only_looks_makes_nothing(smt: Smt, data_dir: Path, words: tuple[str
     assert not list(data_dir.glob("*")), "something was made"
 
 
+def test_nothing_is_worked_on_in_a_folder_that_others_can_read(smt: Smt, books: Told, data_dir: Path) -> None:
+    data_dir.chmod(0o755)
+    answer = smt("run", "--until-idle")
+    assert answer.code == 2
+    assert f"chmod 700 {data_dir}" in answer.err
+
+
 def test_a_lost_or_foreign_master_key_is_named(smt: Smt, books: Told, data_dir: Path) -> None:
     key = data_dir / "keys" / "master.key"
     key.chmod(0o644)
