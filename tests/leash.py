@@ -9,12 +9,15 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TypedDict
 
+ROOT = Path(__file__).parents[1]
 START_SECONDS = 60  # a busy two-core machine needs 10 for RabbitMQ
 STOP_SECONDS = 20
 # Below the ports that the kernel hands to clients: nobody gets a server's port while the server is down.
@@ -167,3 +170,16 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+@contextmanager
+def running(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python that runs this code and has said that it is ready; killed at the end."""
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()

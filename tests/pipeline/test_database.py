@@ -1,16 +1,12 @@
-"""Transactions, what becomes of the driver's errors, how SQLite is set up, and signs of life."""
+"""Transactions, what becomes of the driver's errors, how SQLite is set up."""
 
 import ast
 import os
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -19,10 +15,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
-from pipeline.database import Database, Presence, StoreDown
-from pipeline.rows import insert_new
+from pipeline.database import Database, StoreDown
 from pipeline.tables import Base, Customer
-from tests.leash import free_port, until
+from tests.leash import free_port, running
 from tests.river import River
 from tests.services import Postgres
 
@@ -88,24 +83,6 @@ def test_times_come_back_in_utc_whatever_zone_they_went_in(river: River) -> None
         session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, 5, 0, 0, 123456, tzinfo=there)))
     assert river.rows(Customer)[0].created_at == NOON.replace(microsecond=123456)
     assert river.rows(Customer)[0].created_at.tzinfo is UTC
-
-
-def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) -> None:
-    with river.database.transaction() as session:
-        session.add(customer("bea"))
-    later = NOON + timedelta(days=1)
-    rows = [{"id": name, "created_at": later} for name in ("ada", "bea", "cyd")]
-    with river.database.transaction() as session:
-        assert sorted(insert_new(session, Customer, rows, returning=Customer.id)) == ["ada", "cyd"]
-        assert insert_new(session, Customer, rows, returning=Customer.id) == []
-        assert insert_new(session, Customer, [], returning=Customer.id) == []
-    assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
-
-
-def test_insert_new_takes_more_rows_than_one_statement_may_have_parameters(river: River) -> None:
-    rows = [{"id": f"c{number:05}", "created_at": NOON} for number in range(20_000)]
-    with river.database.transaction() as session:
-        assert len(insert_new(session, Customer, rows, returning=Customer.id)) == len(rows)
 
 
 def test_only_the_database_module_commits() -> None:
@@ -357,77 +334,6 @@ with Database(sys.argv[1]).transaction() as session:
     print("ready", flush=True)
     time.sleep(600)
 """
-
-
-# Presence
-
-BE_PRESENT = """
-import sys, time
-from pipeline.database import Database
-presence = Database(sys.argv[1]).presence(sys.argv[2])
-print("ready", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_presence_ends_with_its_process_and_never_before(river: River) -> None:
-    assert not river.database.is_present("mailer-1")
-    with running(BE_PRESENT, river.url, "mailer-1") as holder:
-        assert river.database.is_present("mailer-1")
-        assert not river.database.is_present("mailer-2")
-        holder.send_signal(signal.SIGSTOP)  # as good as dead by any timer, but it may wake up
-        river.clock.advance(timedelta(days=365))
-        assert river.database.is_present("mailer-1")
-        holder.kill()
-        holder.wait()
-        until(lambda: not river.database.is_present("mailer-1"), 20, "the presence ends with its process")
-
-
-def test_a_presence_ends_when_it_is_left(river: River) -> None:
-    presence = river.database.presence("mailer-1")
-    assert presence.still_held()
-    assert river.database.is_present("mailer-1")
-    assert river.database.is_present("mailer-1"), "looking must not end it"
-    presence.leave()
-    until(lambda: not river.database.is_present("mailer-1"), 20, "the presence is left")
-
-
-def test_a_presence_that_lost_its_connection_knows_it(stream: River) -> None:
-    presence = stream.database.presence("mailer-1")
-    with stream.database.transaction() as session:
-        find = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
-        assert session.execute(find).scalars().all() == [True]
-    until(lambda: not stream.database.is_present("mailer-1"), 20, "the server has let go")
-    assert not presence.still_held()
-    presence.leave()
-
-
-def test_presences_and_looks_at_them_leave_no_connections_behind(stream: River) -> None:
-    for number in range(30):  # the pool has fifteen
-        presence: Presence = stream.database.presence(f"mailer-{number}")
-        assert stream.database.is_present(f"mailer-{number}")
-        presence.leave()
-
-
-def test_the_sign_of_a_dead_process_is_cleared_away(brook: River, data_dir: Path) -> None:
-    with running(BE_PRESENT, brook.url, "mailer-1") as holder:
-        holder.kill()
-        holder.wait()
-    assert not brook.database.is_present("mailer-1")
-    assert list((data_dir / "run").iterdir()) == []
-
-
-@contextmanager
-def running(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python that has said it is ready; killed at the end."""
-    command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
 
 
 def test_the_tables_of_a_river_are_those_of_the_models(river: River) -> None:

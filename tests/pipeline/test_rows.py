@@ -1,9 +1,9 @@
 """Rows as plain objects: what was changed in them is written, whatever it holds, and nothing else is."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from pipeline.rows import Rows, among, change
-from pipeline.tables import Payment, Subscription
+from pipeline.rows import Rows, among, change, insert_new
+from pipeline.tables import Customer, Payment, Subscription
 from tests.river import River
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -81,3 +81,21 @@ def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
         rows.write()
     found = {row.id: (row.known, row.person) for row in river.rows(Subscription)}
     assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}
+
+
+def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) -> None:
+    with river.database.transaction() as session:
+        session.add(Customer(id="bea", created_at=NOON))
+    later = NOON + timedelta(days=1)
+    rows = [{"id": name, "created_at": later} for name in ("ada", "bea", "cyd")]
+    with river.database.transaction() as session:
+        assert sorted(insert_new(session, Customer, rows, returning=Customer.id)) == ["ada", "cyd"]
+        assert insert_new(session, Customer, rows, returning=Customer.id) == []
+        assert insert_new(session, Customer, [], returning=Customer.id) == []
+    assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
+
+
+def test_insert_new_takes_more_rows_than_one_statement_may_have_parameters(river: River) -> None:
+    rows = [{"id": f"c{number:05}", "created_at": NOON} for number in range(20_000)]
+    with river.database.transaction() as session:
+        assert len(insert_new(session, Customer, rows, returning=Customer.id)) == len(rows)
