@@ -292,4 +292,4 @@ def _unpacked(table: Table, names: tuple[str, ...]) -> str:
     parts = [f"json_to_recordset(CAST(%(rows)s AS json)) AS ({columns})"]
     parts += [f"unnest(CAST(%({name})b AS bytea[]))" for name in octets]
     values = ", ".join(f"CAST({name} AS json) AS {name}" if name in documents else name for name in names)
-    return f"SELECT {values} FROM ROWS FROM ({', '.join(parts)}) AS row({', '.join((*types, *octets))})"  # noqa: S608 - names of our own tables
+    return f"SELECT {values} FROM ROWS FROM ({', '.join(parts)}) AS row({', '.join((*types, *octets))})"  # noqa: S608 # nosec B608 - names of our own tables
