@@ -45,7 +45,7 @@ def post(load: Load, url: str, seconds: int) -> Posted:
 def post_once(load: Load, url: str, done: Callable[[], bool]) -> Posted:
     """Post all of the load, each event once, until `done` says that it has all come. Raises Wrong."""
     with _wrk(load, url, ONCE_SECONDS, ONCE="1") as wrk:
-        wait(done, ONCE_SECONDS, "every event posted")
+        wait(done, ONCE_SECONDS, "every event posted", pause=0.5)
         time.sleep(0.1)  # until the last answer is out too
         wrk.send_signal(signal.SIGINT)  # it ends, and tells what it saw
         posted = _read(wrk)

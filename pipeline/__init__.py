@@ -1,6 +1,7 @@
 """The machine. It knows no single event (`handlers/`) and no single mail (`email_templates/`).
 
-    ground      settings, clock, files, money, keys, database, rows, tables: they import nothing of ours but each other
+    ground      settings, clock, files, money, batcher (a thread for what others leave to it), keys, database, rows,
+                tables: they import nothing of ours but each other
 
     in          ingress -> inbox -> broker -> worker -> a handler's one transaction
       ingress   1  POST from PayPal: verify, store, publish the id, answer

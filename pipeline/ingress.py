@@ -7,14 +7,13 @@ of its own, so that a slow broker delays nobody; if that fails, a sweep finds th
 
 import asyncio
 import contextlib
-import queue
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from pipeline import inbox
+from pipeline.batcher import Batcher
 from pipeline.broker import Broker, BrokerDown, Queue
 from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
@@ -27,7 +26,7 @@ from pipeline.settings import SIMULATOR
 
 log = structlog.get_logger(__name__)
 
-GROUP = 256  # deliveries in one transaction at most
+GROUP = 256  # deliveries in one transaction, or announcements at once, at most
 
 
 class Forged(Exception):
@@ -68,58 +67,35 @@ class _Waiting:
     answer: "asyncio.Future[Stored]"
 
 
-class Committer:
+class Committer(Batcher[_Waiting]):
     """The thread that stores deliveries, many in one transaction."""
 
     def __init__(
         self, database: Database, master: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
     ) -> None:
+        super().__init__("committer", most=GROUP)
         self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Store what waits, then end."""
-        self._waiting.put(None)
-        self._thread.join()
 
     async def store(self, delivery: Delivery) -> Stored:
         """Store one delivery, together with those that come at the same time. Raises StoreDown."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Stored] = loop.create_future()
-        self._waiting.put(_Waiting(delivery, loop, answer))
+        self._leave(_Waiting(delivery, loop, answer))
         return await answer
 
-    def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group = [first]
-            ended = False
-            while len(group) < GROUP and not self._waiting.empty():
-                following = self._waiting.get()
-                if following is None:
-                    ended = True
-                    break
-                group.append(following)
-            self._commit(group)
-            if ended:
-                return
-
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _do(self, batch: list[_Waiting]) -> None:
         try:
-            stored = self._store([waiting.delivery for waiting in group])
+            stored = self._store([waiting.delivery for waiting in batch])
         except StoreDown as error:
-            _fail(group, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, each request of the group must be answered
-            if len(group) > 1:  # one that cannot be stored does not take its neighbours with it
-                for waiting in group:
-                    self._commit([waiting])
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each request of the batch must be answered
+            if len(batch) > 1:  # one that cannot be stored does not take its neighbours with it
+                for waiting in batch:
+                    self._do([waiting])
             else:
-                _fail(group, StoreDown(f"storing failed: {type(error).__name__}"))
+                _fail(batch, StoreDown(f"storing failed: {type(error).__name__}"))
         else:
-            _answer(group, stored)
+            _answer(batch, stored)
             self._on_stored([item.event_id for item in stored if item.publish])
 
     def _store(self, deliveries: list[Delivery]) -> list[Stored]:
@@ -150,42 +126,25 @@ def _resolve(pairs: "list[tuple[asyncio.Future[Stored], Stored | Exception]]") -
             answer.set_result(result)
 
 
-class Announcer:
+class Announcer(Batcher[list[str]]):
     """The thread that publishes ids in groups. What it cannot publish, a sweep finds."""
 
     def __init__(self, broker: Broker, queue_name: Queue) -> None:
+        super().__init__(f"announcer of {queue_name}", most=GROUP)
         self._broker, self._queue = broker, queue_name
-        self._waiting: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"announcer of {queue_name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Publish what waits, then end."""
-        self._waiting.put(None)
-        self._thread.join()
 
     def announce(self, ids: list[str]) -> None:
         """Have these ids published; returns at once."""
         if ids:
-            self._waiting.put(ids)
+            self._leave(ids)
 
     def _run(self) -> None:
-        with self._broker.publisher() as publisher:
-            while (ids := self._take()) is not None:
-                try:
-                    publisher.publish(self._queue, ids)
-                except BrokerDown as error:
-                    log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))
+        with self._broker.publisher() as self._publisher:
+            super()._run()
 
-    def _take(self) -> list[str] | None:
-        """All ids that wait, as one group; None at the end."""
-        ids = self._waiting.get()
-        while ids is not None and len(ids) < GROUP and not self._waiting.empty():
-            more = self._waiting.get()
-            if more is None:
-                self._waiting.put(None)
-                break
-            ids = ids + more
-        return ids
+    def _do(self, batch: list[list[str]]) -> None:
+        ids = [id for some in batch for id in some]
+        try:
+            self._publisher.publish(self._queue, ids)
+        except BrokerDown as error:
+            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))

@@ -6,8 +6,6 @@ signing out ends it for good, wherever its secret may have got to.
 """
 
 import hmac
-import queue
-import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -15,6 +13,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline import accounts, outbox
+from pipeline.batcher import Batcher
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
 from pipeline.keys import KeyProblem, Keyring, MasterKey
@@ -30,44 +29,33 @@ MINUTES = links.MINUTES
 log = structlog.get_logger(__name__)
 
 
-class Doorman:
+class Doorman(Batcher[str]):
     """The thread that sends the links that were asked for."""
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock, pages: str) -> None:
+        super().__init__("doorman", most=1, room=WAITING)
         self._database, self._master, self._clock, self._pages = database, master, clock, pages
-        self._waiting: queue.Queue[str | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="doorman", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Answer who waits, then end."""
-        self._waiting.put(None)
-        self._thread.join()
 
     def ask(self, email: str) -> bool:
         """Have links sent to this address, if it is known. Returns at once, and tells nobody whether it is.
 
         False if so many wait that this one is not looked at.
         """
-        try:
-            self._waiting.put_nowait(email)
-        except queue.Full:
-            log.warning("links_dropped", waiting=WAITING)
-            return False
-        return True
+        if self._leave(email):
+            return True
+        log.warning("links_dropped", waiting=WAITING)
+        return False
 
-    def _run(self) -> None:
-        while (email := self._waiting.get()) is not None:
-            try:
-                with self._database.transaction() as session:
-                    now = self._clock.now()
-                    send_links(session, Keyring(self._master, session, now), email, now, self._pages)
-            except (StoreDown, KeyProblem) as error:
-                log.warning("link_not_sent", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - one address that cannot be served does not stop the next
-                log.error("link_not_sent", reason=f"a fault of ours: {type(error).__name__}")
+    def _do(self, batch: list[str]) -> None:
+        [email] = batch
+        try:
+            with self._database.transaction() as session:
+                now = self._clock.now()
+                send_links(session, Keyring(self._master, session, now), email, now, self._pages)
+        except (StoreDown, KeyProblem) as error:
+            log.warning("link_not_sent", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - one address that cannot be served does not stop the next
+            log.error("link_not_sent", reason=f"a fault of ours: {type(error).__name__}")
 
 
 def may_ask(session: Session, keyring: Keyring, line: str, now: datetime) -> bool:

@@ -4,13 +4,12 @@ Each day has a key of its own, so that a day is forgotten by destroying one key.
 it fail: visits wait in memory and are written in groups by a thread; when too many wait, the newest are dropped.
 """
 
-import queue
-import threading
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
+from pipeline.batcher import Batcher
 from pipeline.clock import Clock
 from pipeline.database import Database, StoreDown
 from pipeline.keys import KeyProblem, Keyring, MasterKey
@@ -35,51 +34,28 @@ class Seen:
     browser: str
 
 
-class Visits:
+class Visits(Batcher[Seen]):
     """The thread that writes them."""
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:
+        super().__init__("visits", most=GROUP, room=WAITING)
         self._database, self._master, self._clock = database, master, clock
-        self._waiting: queue.Queue[Seen | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="visits", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what waits, then end."""
-        self._waiting.put(None)
-        self._thread.join()
 
     def note(self, action: str, status: int, address: str, browser: str) -> None:
         """Have a visit written; returns at once, and never raises."""
-        try:
-            self._waiting.put_nowait(Seen(self._clock.now(), action, status, address, browser[:LONGEST]))
-        except queue.Full:
+        if not self._leave(Seen(self._clock.now(), action, status, address, browser[:LONGEST])):
             log.warning("visits_dropped", waiting=WAITING)
 
-    def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group: list[Seen] = [first]
-            ended = False
-            while len(group) < GROUP and not self._waiting.empty() and not ended:
-                following = self._waiting.get()
-                ended = following is None
-                group += [following] if following else []
-            self._write(group)
-            if ended:
-                return
-
-    def _write(self, group: list[Seen]) -> None:
+    def _do(self, batch: list[Seen]) -> None:
         try:
             with self._database.transaction() as session:
                 keyring = Keyring(self._master, session, self._clock.now())
-                keyring.fetch({label_of(seen.at) for seen in group})
-                session.add_all(_row(seen, keyring) for seen in group)
+                keyring.fetch({label_of(seen.at) for seen in batch})
+                session.add_all(_row(seen, keyring) for seen in batch)
         except (StoreDown, KeyProblem) as error:
-            log.warning("visits_lost", visits=len(group), reason=str(error))
+            log.warning("visits_lost", visits=len(batch), reason=str(error))
         except Exception as error:  # noqa: BLE001 - a log must go on, whatever one of its lines was
-            log.error("visits_lost", visits=len(group), reason=f"a fault of ours: {type(error).__name__}")
+            log.error("visits_lost", visits=len(batch), reason=f"a fault of ours: {type(error).__name__}")
 
 
 def label_of(at: datetime) -> str:

@@ -102,7 +102,7 @@ class Process:
         """As requests that come at the same moment: what each is answered."""
         loop = self._harbour.loop
         group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
-        self._committer._commit(group)
+        self._committer._do(group)
         return cast(list[Stored | BaseException], self._run(_all(group)))
 
     def work(self) -> None:

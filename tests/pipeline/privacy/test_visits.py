@@ -52,6 +52,7 @@ def test_many_visits_are_all_written(river: River) -> None:
 
 @pytest.mark.parametrize("fault", [StoreDown("gone"), RuntimeError("a fault")])
 def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    monkeypatch.setattr(visits, "GROUP", 1)
     log, faults, transaction = Visits(brook.database, brook.master, brook.clock), [fault], brook.database.transaction
 
     def failing_once() -> AbstractContextManager[Session]:
@@ -60,7 +61,6 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
         return transaction()
 
     monkeypatch.setattr(brook.database, "transaction", failing_once)
-    monkeypatch.setattr(visits, "GROUP", 1)
     for number in range(3):
         log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     log.start()
