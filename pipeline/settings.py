@@ -16,7 +16,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SMT_"
-SIMULATOR = "WEBHOOK_ID"  # the literal id that PayPal's webhook simulator signs for
+# What PayPal's webhook simulator signs for, to the letter (https://developer.paypal.com/api/rest/webhooks/simulator/).
+SIMULATOR = "WEBHOOK_ID"
 
 
 class SettingsError(Exception):

@@ -35,7 +35,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
         str | None, typer.Option(help="Where the ingress listens; that of the settings unless told.")
     ] = None,
     webhook_id: Annotated[
-        str | None, typer.Option(help="The webhook to sign for; the first of SMT_PAYPAL_WEBHOOK_ID unless told.")
+        str | None,
+        typer.Option(
+            help="The webhook to sign for; unless told the first that is set, or PayPal's simulator where that is accepted."
+        ),
     ] = None,
     start: Annotated[
         str | None, typer.Option(help="When the story begins: a day, a time, or now. So that it ends now, unless told.")
@@ -145,11 +148,14 @@ def vouch(call: Call, signer: "Signer") -> None:
 
 
 def _webhook_id(settings: "Settings", given: str | None) -> str:
+    from pipeline.settings import SIMULATOR
+
     if settings.paypal_base_url.rstrip("/") == LIVE:
         raise Wrong("SMT_PAYPAL_BASE_URL is PayPal's live API: pretend customers must not get into live books")
-    if not given:
-        settings.need("paypal_webhook_id")
-    return given or settings.paypal_webhook_id[0]
+    if given or settings.paypal_accept_simulator:
+        return given or SIMULATOR
+    settings.need("paypal_webhook_id")
+    return settings.paypal_webhook_id[0]
 
 
 def _own_url(settings: "Settings") -> str:

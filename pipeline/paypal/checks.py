@@ -16,8 +16,7 @@ from pipeline.paypal import certificates
 from pipeline.paypal.certificates import Anchors, Leaf
 from pipeline.paypal.errors import Malformed, Refused, Unavailable
 from pipeline.paypal.signature import Transmission, judge_algorithm, verify
-
-SIMULATOR = "WEBHOOK_ID"  # PayPal's simulator signs with this very word (https://developer.paypal.com/api/rest/webhooks/simulator/)
+from pipeline.settings import SIMULATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,19 @@ def test_run_serves_a_story_to_its_mails_and_ends_when_told(
     assert not [line for line in said if line["level"] == "error"]
 
 
+def test_where_only_paypals_simulator_is_believed_a_story_is_signed_as_it_signs(
+    smt: Smt, settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"SMT_PAYPAL_WEBHOOK_ID": "", "SMT_PAYPAL_ACCEPT_SIMULATOR": "true"}
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "pipeline", "run"]
+    running = Leashed(command, tmp_path, environment={**settings, **changed, "PYTHONPATH": str(ROOT)})
+    running.wait_until(lambda: smt("health", "web").code == 0)
+    assert smt("simulate", "refund", "--start", "now", "--json").json["accepted"] == 7
+    assert running.end(signal.SIGTERM) == 0
+
+
 def test_a_role_that_does_not_run_is_not_well(smt: Smt, settings: dict[str, str]) -> None:
     for role in ("web", "worker", "mailer", "scheduler"):
         assert smt("health", role).code == 1
