@@ -13,7 +13,7 @@ from benchmarks.servers import Servers
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Care:
     """How much of everything. A quick run takes fewer rounds and smaller loads; what it says is the same."""
 
@@ -31,8 +31,34 @@ class Care:
     repeats: int  # of each step of `growth`
 
 
-FULL = Care(5, 4, 60_000, 20_000, 4_000, 4_000, 1_500, 4_000, 1_500, 3_000, (10_000, 100_000), 15)
-QUICK = Care(3, 1, 16_000, 6_000, 600, 1_000, 300, 800, 200, 400, (2_000, 20_000), 5)
+FULL = Care(
+    rounds=5,
+    post_seconds=4,
+    posted=60_000,
+    handled=20_000,
+    handled_by_peer=4_000,
+    mailed=4_000,
+    mailed_by_peer=1_500,
+    river=4_000,
+    river_by_peer=1_500,
+    built=3_000,
+    grown=(10_000, 100_000),
+    repeats=15,
+)
+QUICK = Care(
+    rounds=3,
+    post_seconds=1,
+    posted=16_000,
+    handled=6_000,
+    handled_by_peer=600,
+    mailed=1_000,
+    mailed_by_peer=300,
+    river=800,
+    river_by_peer=200,
+    built=400,
+    grown=(2_000, 20_000),
+    repeats=5,
+)
 
 
 @dataclass(slots=True)

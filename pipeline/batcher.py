@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 class Batcher(Generic[Item]):
     """Whoever inherits says in `_do` what is done with a batch, of `most` items at most; `_do` raises nothing.
 
-    `room` is how many items may wait; None: as many as come.
+    `room` is how many items may wait; None: as many as come. A context manager: the thread runs inside `with`.
     """
 
     def __init__(self, name: str, *, most: int, room: int | None = None) -> None:
@@ -25,6 +25,13 @@ class Batcher(Generic[Item]):
         """Do what waits, then end."""
         self._waiting.put(None)
         self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def _leave(self, item: Item) -> bool:
         """Have it done; returns at once. False, and it is not done, if there is no room."""

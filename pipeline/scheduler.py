@@ -1,4 +1,4 @@
-"""What is due: mails of dead mailers and mails in doubt, renewal reminders, word to the operator.
+"""What is due: mails of dead mailers, renewal reminders, word to the operator, and what else there is to do every so often.
 
 Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
 """
@@ -62,10 +62,17 @@ class Scheduler:
         )
         self._due: dict[str, datetime] = {}
 
-    def run_due(self, jobs: Sequence[Job] | None = None) -> int:
-        """Run the jobs that are due by the clock, all or these. One that fails is logged and due again at its next time."""
+    def run_all(self) -> int:
+        """Do all there is to do for the river's own jobs, and run the others if they are due. Raises StoreDown."""
+        return self.remind() + self.free_claims() + self.tell_operator() + self._run_due(self.more)
+
+    def run_due(self) -> int:
+        """Run the jobs that are due by the clock. One that fails is logged and due again at its next time."""
+        return self._run_due(self.jobs)
+
+    def _run_due(self, jobs: Sequence[Job]) -> int:
         done = 0
-        for job in self.jobs if jobs is None else jobs:
+        for job in jobs:
             now = self._clock.now()
             # A clock that was ahead for a while and is right again must not silence a job until it gets there.
             if not now < self._due.get(job.name, now) <= now + job.every:
@@ -106,7 +113,8 @@ class Scheduler:
         return len(rows)
 
     def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
-        days = self._reminders.days(terms_of(row, session.get(Plan, row.plan_id) if row.plan_id else None))
+        plan = session.get(Plan, row.plan_id) if row.plan_id else None
+        days = self._reminders.days(terms_of(row, plan))
         if row.next_billing_at is None or row.next_billing_at <= now or days is None:
             row.remind_at = None
             return None
@@ -114,7 +122,6 @@ class Scheduler:
             self._ask(session, row, now)
             return None
         row.remind_at = None
-        plan = session.get(Plan, row.plan_id) if row.plan_id else None
         has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
         return notices.renewal(row, plan, days, has_address)
 

@@ -246,9 +246,8 @@ class Consent(Base):
     at: Mapped[datetime] = mapped_column(index=True)
     kind: Mapped[str] = mapped_column(String(20))  # adult, marketing, marketing_asked, service
     given: Mapped[bool]
-    source: Mapped[str] = mapped_column(
-        String(40)
-    )  # sign-up, page, one-click, link by mail, account page, operator, mail
+    # sign-up, page, one-click, link by mail, account page, operator, mail
+    source: Mapped[str] = mapped_column(String(40))
     text_version: Mapped[str] = mapped_column(String(20))
 
 

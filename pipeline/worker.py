@@ -6,7 +6,6 @@ is committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
@@ -38,15 +37,6 @@ DELAYS = (
     timedelta(hours=6),
 )
 ASKED = timedelta(minutes=1)  # how long an event waits for PayPal's answer before it looks again
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of a batch: ids of events by state, and of mails that became due."""
-
-    handled: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    mails: list[str] = field(default_factory=list)
 
 
 class _Stumble(Exception):
@@ -83,14 +73,14 @@ class Worker:
     def _handle_batch(self, ids: Sequence[str]) -> None:
         try:
             with self._database.transaction() as session:
-                tally = self._together(session, ids)
+                mails = self._together(session, ids)
         except StoreDown:
             raise
         except Exception as error:  # noqa: BLE001 - a handler may fail in any way, and must not stop the others
             self._redo(ids, error)
             return
-        if tally.mails:
-            self._on_mail(tally.mails)
+        if mails:
+            self._on_mail(mails)
 
     def _redo(self, ids: Sequence[str], error: Exception) -> None:
         """The event that failed alone and its neighbours together; each alone where nobody can tell which it was."""
@@ -104,20 +94,22 @@ class Worker:
             for id in ids:
                 self._handle_batch([id])
 
-    def _together(self, session: Session, ids: Sequence[str]) -> Tally:
+    def _together(self, session: Session, ids: Sequence[str]) -> list[str]:
+        """Handle them all; the ids of the mails that became due."""
         now = self._clock.now()
         keyring = Keyring(self._master, session, now)
         rows = inbox.load(session, ids)
         keyring.fetch({INDEX, TOKENS, *(row.label for row in rows)})
-        tally = self._apply(session, keyring, [row for row in rows if row.type in self._handlers])
-        tally.ignored = [row.id for row in rows if row.type not in self._handlers]
-        inbox.mark(session, tally.handled, "handled", now)
-        inbox.mark(session, tally.ignored, "ignored", now, "no handler for this type of event")
-        return tally
+        known = [row for row in rows if row.type in self._handlers]
+        unknown = [row.id for row in rows if row.type not in self._handlers]
+        mails = self._apply(session, keyring, known)
+        inbox.mark(session, [row.id for row in known], "handled", now)
+        inbox.mark(session, unknown, "ignored", now, "no handler for this type of event")
+        return mails
 
-    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[Event]) -> Tally:
+    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[Event]) -> list[str]:
         if not rows:
-            return Tally()
+            return []
         events = [inbox.open_event(row, keyring) for row in rows]
         books = Books(session, keyring, self._clock.now(), self._reminders, events)
         for event in sorted(events, key=_by_time):
@@ -127,7 +119,7 @@ class Worker:
                 raise
             except Exception as error:
                 raise _Stumble(event.id, error) from error
-        return Tally(handled=[event.id for event in events], mails=books.close())
+        return books.close()
 
     def _set_aside(self, id: str, error: Exception) -> None:
         """One event alone did not get through: ask, put off or park, as its handler said."""
@@ -178,6 +170,16 @@ class Worker:
             self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
         else:
             inbox.postpone(session, row.id, self._clock.now() + DELAYS[row.attempts], reason, failed=True)
+
+
+def take(worker: Worker, inlet: Inlet, seconds: float) -> int:
+    """Handle what the broker brings within so many seconds; how many events. Raises StoreDown and BrokerDown."""
+    batch = inlet.take(BATCH, seconds)
+    if batch is None:
+        return 0
+    worker.handle(batch.ids)
+    batch.ack()
+    return len(batch.ids)
 
 
 def serve(worker: Worker, inlet: Inlet, stop: Callable[[float], bool]) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import report
 from handlers import HANDLERS
 from pipeline.__main__ import build
+from pipeline.render import _filters
 from pipeline.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,12 @@ def test_every_mail_stands_in_the_recipe() -> None:
     recipe = text_of(ROOT / "docs" / "add-a-mail.md")
     assert folders
     assert {mail for mail in folders if f"`{mail}`" not in recipe} == set()
+
+
+def test_every_filter_of_a_mail_stands_in_the_recipe() -> None:
+    told = re.search(r"Filters: ([^.]*)\.", text_of(ROOT / "docs" / "add-a-mail.md"))
+    assert told
+    assert sorted(re.findall(r"`(\w+)`", told[1])) == sorted(_filters("en_US"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -108,9 +108,10 @@ def _is_told(call: Call, request_id: str) -> bool:
     """Whether a confirmation is on its way: there is none where no address was known."""
     from sqlalchemy import select
 
+    from pipeline.privacy.erase import confirmation_key
     from pipeline.tables import Mail
 
-    mail = select(Mail.state).where(Mail.key == f"account_deleted:{request_id}")
+    mail = select(Mail.state).where(Mail.key == confirmation_key(request_id))
     with call.database.reading() as session:
         return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
 

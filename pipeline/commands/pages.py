@@ -28,17 +28,10 @@ if TYPE_CHECKING:
 @contextmanager
 def served(parts: "Parts") -> Iterator[tuple[list[BaseRoute], Lost]]:
     """The routes of all pages and what answers beside them, with their threads running as long as the block lasts."""
-    settings = parts.settings
-    visits = Visits(parts.database, parts.master, parts.clock)
-    doorman = Doorman(parts.database, parts.master, parts.clock, settings.pages_url)
-    for thread in (visits, doorman):
-        thread.start()
-    try:
+    settings, given = parts.settings, (parts.database, parts.master, parts.clock)
+    with Visits(*given) as visits, Doorman(*given, settings.pages_url) as doorman:
         site = Site(wiring.vendor(settings), settings.locale, settings.pages_url, visits)
         yield _routes(parts, site, doorman), site.lost
-    finally:
-        doorman.stop()
-        visits.stop()
 
 
 def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:

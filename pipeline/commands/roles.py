@@ -24,7 +24,7 @@ from pipeline.database import StoreDown
 from pipeline.scheduler import Scheduler
 from pipeline.sweep import Sweep
 from pipeline.web.patience import Patience
-from pipeline.worker import BATCH, Worker, serve
+from pipeline.worker import Worker, serve, take
 
 log = structlog.get_logger(__name__)
 
@@ -74,21 +74,12 @@ class _Server(uvicorn.Server):
 
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until told to stop."""
-    with _announcing(parts), pages.served(parts) as (routes, lost):
+    with parts.event_announcer, parts.committer, pages.served(parts) as (routes, lost):
         server = _Server(_uvicorn(parts, parts.web().app(routes, lost)))
-        with _ending(stop, lambda: _end(server)):
-            _serve_http(parts, server)
-    stop.set()
-
-
-def _serve_http(parts: Parts, server: _Server) -> None:
-    """Serve, with the thread that stores what comes."""
-    parts.committer.start()
-    try:
-        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        loops = server.config.get_loop_factory()
+        with _ending(stop, lambda: _end(server)), asyncio.Runner(loop_factory=loops) as runner:
             runner.run(_serve(parts, server))
-    finally:
-        parts.committer.stop()
+    stop.set()
 
 
 def worker(parts: Parts, stop: Stop) -> None:
@@ -97,8 +88,8 @@ def worker(parts: Parts, stop: Stop) -> None:
     Two threads handle: one works while the other waits for the database. SQLite has one writer at a time, so one is enough.
     """
     reader = [_guarded("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
-    parts.mail_announcer.start()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(parts.mail_announcer)
         count = 1 if parts.database.is_sqlite else 2
         inlets = [stack.enter_context(parts.broker.inlet("events")) for _ in range(count)]
         sweep = Sweep(parts.worker(), parts.database, parts.clock, lambda: min(each.quiet_seconds() for each in inlets))
@@ -108,7 +99,6 @@ def worker(parts: Parts, stop: Stop) -> None:
         serve(parts.worker(), inlets[0], _showing(parts, "worker", stop))
         for thread in (*threads, *reader):
             thread.join()
-    parts.mail_announcer.stop()
 
 
 def mailer(parts: Parts, stop: Stop) -> None:
@@ -164,19 +154,13 @@ def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
     asked = (
         reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
     )
-    done = jobs.remind() + jobs.free_claims() + jobs.tell_operator() + jobs.run_due(jobs.more)
-    return len(ids) + waiting + len(asked) + done
+    return len(ids) + waiting + len(asked) + jobs.run_all()
 
 
 def _drain(parts: Parts, events: Worker) -> int:
     """Handle what waits in the broker."""
     with parts.broker.inlet("events") as inlet:
-        batch = inlet.take(BATCH, 0.2)
-        if batch is None:
-            return 0
-        events.handle(batch.ids)
-        batch.ack()
-        return len(batch.ids)
+        return take(events, inlet, 0.2)
 
 
 def _uvicorn(parts: Parts, app: Starlette) -> uvicorn.Config:
@@ -276,15 +260,6 @@ def _showing(parts: Parts, role: str, stop: Stop) -> Callable[[float], bool]:
         return stop.wait(seconds)
 
     return wait
-
-
-@contextlib.contextmanager
-def _announcing(parts: Parts) -> Iterator[None]:
-    parts.event_announcer.start()
-    try:
-        yield
-    finally:
-        parts.event_announcer.stop()
 
 
 @contextlib.contextmanager

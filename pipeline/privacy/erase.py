@@ -205,8 +205,13 @@ def _erase(session: Session, keyring: Keyring, row: Request, grounds: Grounds, o
         label = confirmation_label(row.id)
         # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
         erasure.labels = [*erasure.labels, label]
-        mail = outbox.Owed("account_deleted", f"account_deleted:{row.id}", None, facts, to=known["email"], label=label)
+        mail = outbox.Owed("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
         outbox.add(session, keyring, [mail], now)
+
+
+def confirmation_key(request_id: str) -> str:
+    """The idempotency key of the mail that confirms an erasure."""
+    return f"account_deleted:{request_id}"
 
 
 def confirmation_label(request_id: str) -> str:

@@ -24,9 +24,8 @@ from tests.chaos.verdict import Verdict, bring_forward, waiting
 
 AT_ONCE = 8  # connections of the courier
 REST_SECONDS = 60.0  # the longest that recovery may take; the target is half of it
-STUCK_SECONDS = (
-    180.0  # what is not at rest by then never will be; between the two it was slow, and is judged all the same
-)
+# What is not at rest by then never will be; between the two it was slow, and is judged all the same.
+STUCK_SECONDS = 180.0
 FORWARD_SECONDS = 10.0  # between two times that pauses are brought forward: tries must not be used up meanwhile
 TRIES = 400  # of the courier; PayPal has fewer, and days of time
 PAUSE_SECONDS = 0.25

@@ -93,9 +93,8 @@ def test_one_process_handles_a_second_batch_while_the_first_waits(stream: River,
             seen.append(second.wait(30))
         second.set()
 
-    stream.worker(HANDLERS).handle(
-        store(stream, "TEST.GOOD")
-    )  # whoever is first makes a key, and the next waits for it
+    # Whoever is first makes a key, and the next waits for it.
+    stream.worker(HANDLERS).handle(store(stream, "TEST.GOOD"))
     names = [f"WH-{number:03}" for number in range(1, 9)]
     stream.store(*[delivery(happened(name, kind="TEST.MEET")) for name in names])
     parts = make_parts(stream.url, stream.folder, stream.clock, {"TEST.MEET": meet}, broker_url=empty_broker_url)

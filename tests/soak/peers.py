@@ -22,9 +22,8 @@ from tests.pipeline.house import House, Wire
 # the mail was taken, will be in some seconds, or never. `orphaned`: it was taken, and we die before we hear of it.
 Fate = Literal["taken", "later", "refused", "swallowed", "late", "lost", "orphaned"]
 FATES: tuple[Fate, ...] = get_args(Fate)
-LATE = timedelta(
-    seconds=5
-)  # what a relay may need to notice that we are gone and to queue what it has: see SETTLE_AFTER
+# What a relay may need to notice that we are gone and to queue what it has: see SETTLE_AFTER.
+LATE = timedelta(seconds=5)
 EARLIER = {
     "CONNECT": ("drop", "421 4.3.2 shutting down"),
     "MAIL": ("drop", "451 4.3.0 not now", "550 5.7.1 not you", "421 4.3.2 shutting down"),

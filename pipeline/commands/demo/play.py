@@ -17,7 +17,7 @@ from pipeline.simulator import stories
 from pipeline.simulator.deliver import Courier
 from pipeline.simulator.timeline import Delivery
 from pipeline.tables import Event, Mail, Read, Subscription
-from pipeline.worker import BATCH
+from pipeline.worker import take
 
 LAST = timedelta(hours=1)  # before now: what the last event has in its wake still comes due
 ARRIVES_SECONDS = 1.0  # how long an id that was just stored may take through the broker; then the sweep finds it
@@ -63,7 +63,7 @@ class Months:
     async def work(self, *, coming: bool = False) -> None:
         """Do all that is due now. `coming`: an id is on its way through the broker."""
         if coming:
-            self._take(ARRIVES_SECONDS)
+            take(self._events, self._stage.inlet, ARRIVES_SECONDS)
         while self._round() + await self._post.send_due():
             pass
 
@@ -86,23 +86,12 @@ class Months:
 
     def _round(self) -> int:
         parts = self._stage.parts
-        taken = self._take(0.0)
+        taken = take(self._events, self._stage.inlet, 0.0)
         with parts.database.transaction() as session:
             ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
         self._events.handle(ids)
         asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
-        jobs = self._jobs
-        done = jobs.remind() + jobs.free_claims() + jobs.tell_operator() + jobs.run_due(jobs.more)
-        return taken + len(ids) + len(asked) + done
-
-    def _take(self, seconds: float) -> int:
-        """Handle what the broker brings."""
-        batch = self._stage.inlet.take(BATCH, seconds)
-        if batch is None:
-            return 0
-        self._events.handle(batch.ids)
-        batch.ack()
-        return len(batch.ids)
+        return taken + len(ids) + len(asked) + self._jobs.run_all()
 
     def _next_due(self) -> datetime | None:
         """When the next thing is due that somebody must do."""

@@ -76,8 +76,7 @@ def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
         stack.callback(parts.database.close)
         inlet = stack.enter_context(parts.broker.inlet("events"))
         for thread in (parts.event_announcer, parts.committer):
-            thread.start()
-            stack.callback(thread.stop)
+            stack.enter_context(thread)
         caught = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
         routes, lost = stack.enter_context(pages.served(parts))
         app = parts.web().app([*routes, *caught.routes()], lost)

@@ -87,16 +87,6 @@ class Live:
         """By role, whom each of our running processes on this machine is connected to."""
         return self._sights.connections()
 
-    @property
-    def country(self) -> str:
-        """Whose law decides what is kept longer."""
-        return self.settings.country
-
-    def setting(self, name: str) -> str:
-        """A setting as text, "" where it is not set."""
-        value = getattr(self.settings, name, None)
-        return "" if value is None else str(value)
-
     def seals(self, labels: list[str]) -> Mapping[str, Seal | None]:
         """The keys of these labels, none made; None or absent where it was destroyed."""
         return self.keyring.fetch(labels, create=False)

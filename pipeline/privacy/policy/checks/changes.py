@@ -3,6 +3,7 @@
 from pipeline.privacy.policy import pages, text, versions
 from pipeline.privacy.policy.clauses import document
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
+from pipeline.tables import Policy
 
 
 def sentences(live: Live) -> Finding:
@@ -25,7 +26,7 @@ def notices(live: Live) -> Finding:
     if not material:
         return absent("no material change yet")
     published = versions.in_force(live.session, live.now)
-    wrong = [row.id for row in material if row is published and _is_early(live, row.id)]
+    wrong = [row.id for row in material if row is published and _is_early(live, row)]
     late = [
         row.id for row in material if row.effective_at <= live.now and versions.takes_effect(live.session, row) is None
     ]
@@ -45,7 +46,6 @@ def date(live: Live) -> Finding:
     return judge(not right, text.dated(day), f"the page does not say {text.dated(day)}")
 
 
-def _is_early(live: Live, id: str) -> bool:
-    row = next(row for row in versions.every(live.session) if row.id == id)
+def _is_early(live: Live, row: Policy) -> bool:
     sent = [notice.sent_at for notice in versions.notices(live.session, row) if notice.sent_at]
     return bool(sent) and max(sent) + versions.NOTICE > live.now

@@ -55,7 +55,7 @@ def visits(live: Live) -> Finding:
     """Of a visitor address and browser are kept, sealed with the key of the day."""
     newest = select(Visit).order_by(Visit.at.desc()).limit(LOOKED_AT)
     rows = list(live.session.execute(newest).scalars())
-    if not rows and not live.setting("public_url"):
+    if not rows and not live.settings.public_url:
         return absent("no pages of ours are public: SMT_PUBLIC_URL is not set")
     astray = [row.id for row in rows if not row.label.endswith(f"{row.at:%Y-%m-%d}")]
     try:

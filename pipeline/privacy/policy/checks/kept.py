@@ -51,16 +51,16 @@ def logs(live: Live) -> Finding:
     limit = live.now - ACCESS_LOG - GRACE
     if oldest and oldest < limit:
         return broken(f"the access log goes back to {oldest:%Y-%m-%d}")
-    files = [path for path in _log_files(live) if _begins(path, live.now) < limit]
-    if files:
-        return broken(f"kept too long: {', '.join(str(path) for path in files)}")
+    files = _log_files(live)
+    if late := [path for path in files if _begins(path, live.now) < limit]:
+        return broken(f"kept too long: {', '.join(str(path) for path in late)}")
     here, wrong = _journal(live)
     if wrong:
         return broken(wrong)
-    if oldest is None and not _log_files(live) and live.journal is None:
+    if oldest is None and not files and live.journal is None:
         return absent(f"no access log and no log file here, and {here}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return judge(0, f"{since}, {number(len(_log_files(live)), 'log file')}; {here}", "")
+    return judge(0, f"{since}, {number(len(files), 'log file')}; {here}", "")
 
 
 def _journal(live: Live) -> tuple[str, str]:

@@ -9,10 +9,11 @@ from sqlalchemy import func, or_, select
 
 from pipeline import register
 from pipeline.keys import Unsealable
+from pipeline.privacy import erase
 from pipeline.privacy.policy import letters
 from pipeline.privacy.policy.live import Finding, Live, absent, broken, judge, number
 from pipeline.privacy.requests import ANSWER_WITHIN
-from pipeline.purposes import MAILS
+from pipeline.purposes import MAILS, is_optional
 from pipeline.tables import Consent, Customer, Erasure, Event, Key, Letter, Mail, Request, Subscription
 
 UNREAD = timedelta(hours=1)  # a letter is filed within a minute
@@ -47,7 +48,7 @@ def delete(live: Live) -> Finding:
 
 def export(live: Live) -> Finding:
     """The product can be asked for its own export, over a way that is encrypted or stays here."""
-    if not live.setting("product_url") and not live.setting("product_command"):
+    if not live.settings.product_url and not live.settings.product_command:
         return absent("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
     late = _in_time(live, ("access",), "export")
     return late if late.verdict == "broken" else judge(0, f"the product is asked; {late.figure}", "")
@@ -55,7 +56,7 @@ def export(live: Live) -> Finding:
 
 def opt_out(live: Live) -> Finding:
     """No mail that can be declined was tried after it had been."""
-    optional = [kind for kind, use in MAILS.items() if use.mail_class in ("service", "marketing")]
+    optional = [kind for kind in MAILS if is_optional(kind)]
     sent = select(Mail).where(Mail.kind.in_(optional), Mail.tried_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_declined(live, row)]
@@ -120,9 +121,8 @@ def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
     id, told_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
     mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.tried_at > told_at, Mail.attempts == 1)
-    rows = [
-        row for row in live.session.execute(mails).scalars() if row.kind != "email_changed"
-    ]  # goes to the old one too
+    # The word that an address was changed goes to the old one too.
+    rows = live.session.execute(mails.where(Mail.kind != "email_changed")).scalars().all()
     opened = live.opened("mail.recipient", [(row.label, row.recipient) for row in rows if row.recipient])
     return sum(plain.decode().lower() != address.lower() for _, plain in opened)
 
@@ -138,7 +138,7 @@ def _is_left(live: Live, row: Erasure) -> bool:
     if live.session.execute(keys.limit(1)).first():
         # The confirmation of the erasure has a key of its own, for as long as it takes to send it.
         alive = set(live.session.execute(keys).scalars())
-        return alive != {f"erased:{row.id}"} or row.at < live.now - timedelta(days=7)
+        return alive != {erase.confirmation_label(row.id)} or row.at < live.now - erase.GIVE_UP_MAIL
     still = Customer.person.is_not(None), Customer.erased_at.is_not(None)
     customer = select(Customer.id).where(Customer.id == row.customer_id, *still)
     subscription = select(Subscription.id).where(Subscription.id.in_(row.labels), Subscription.person.is_not(None))

@@ -83,7 +83,7 @@ def access_logging(live: Live) -> Finding:
 
 def https(live: Live) -> Finding:
     """PayPal is called over HTTPS, and our own pages are public over nothing else."""
-    public = live.setting("public_url")
+    public = live.settings.public_url
     url = live.settings.paypal_base_url
     safe = url.startswith("https://") or egress.stays_here(egress.Hop("", _host(url), 0, encrypted=False), ())
     if not safe:

@@ -15,7 +15,6 @@ from pipeline.egress import Connection
 from pipeline.message import Rendered
 from pipeline.privacy import requests
 from pipeline.privacy.policy import pages, versions
-from pipeline.privacy.policy.live import Live
 from pipeline.tables import (
     Audit,
     Consent,
@@ -277,9 +276,9 @@ def an_answer_is_late(world: World, _: Patch) -> None:
 
 @of("7.tls")
 def pages_are_public_in_the_clear(world: World, patch: Patch) -> None:
-    """The setting lets our pages be public over http."""
-    said = {"public_url": "http://billing.example.com"}
-    patch.setattr(Live, "setting", lambda _, name: said.get(name, ""))
+    """A setting that is not judged any more lets our pages be public over http."""
+    unjudged = world.settings.model_copy(update={"public_url": "http://billing.example.com"})
+    patch.setattr(World, "settings", unjudged)
 
 
 @of("7.updates")

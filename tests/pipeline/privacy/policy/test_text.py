@@ -7,9 +7,8 @@ import pytest
 from pipeline.privacy.policy import text
 from pipeline.privacy.policy.clauses import Vendor, document
 
-VENDOR = Vendor(
-    "SMT Constructions", "SMT-CRM", "https://smtconstructions.com", "info@smtconstructions.com"
-)  # the vendor whose policy it was written for
+# The vendor whose policy it was written for.
+VENDOR = Vendor("SMT Constructions", "SMT-CRM", "https://smtconstructions.com", "info@smtconstructions.com")
 BEGAN = date(2025, 5, 1)
 
 
