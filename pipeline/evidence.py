@@ -2,18 +2,18 @@
 
 The connection was lost after the mail's text, or the mailer died. Postfix logs every message it has taken: a line of
 `qmgr` with the envelope sender, which is unique for each of our mails. A line of `cleanup` with the Message-ID proves
-nothing, because it is written for messages that are given up too.
+only that the text began to come, because it is written for messages that are given up too.
 
 A mail whose line is there was sent. One whose line is missing was not, but only if the log is whole: it reaches from
-before the try, surely, until after we have just spoken to the relay. Otherwise the doubt stays, for a person to look at.
+before the try, surely, until after we have just spoken to the relay; and if no session is still busy with it, as one
+is whose filter takes its time. Otherwise the doubt stays, for a later look or for a person.
 """
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import select
@@ -29,10 +29,27 @@ log = structlog.get_logger(__name__)
 SLACK = timedelta(seconds=2)  # the log's times are whole seconds: a line of the try's own second may be from after it
 LIMIT = 500
 
+HANGS = timedelta(minutes=10)  # no filter keeps a mail for longer: Postfix's own time-outs for them are five minutes
+
 _TAKEN = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
 _STARTED = re.compile(r"postfix[^ ]*/master\[\d+\]: daemon started")
+_BEGUN = re.compile(r"postfix[^ ]*/smtpd\[(\d+)\]: ([0-9A-Za-z]+): client=")
+_NAMED = re.compile(r"postfix[^ ]*/cleanup\[\d+\]: ([0-9A-Za-z]+): message-id=<\w+\.(\w+)@")
+_QUEUED = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: ([0-9A-Za-z]+): from=")
+_TURN = re.compile(
+    r"postfix[^ ]*/smtpd\[(\d+)\]: (?:[0-9A-Za-z]+: client=|disconnect from|lost connection|timeout after)"
+)
+# Words of rsyslog and journald: some lines are missing here.
+_DROPPED = re.compile(r"(?:lost|dropped|discarded|Suppressed) \d+ messages")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\S+)|([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
+
+
+class _Taking(NamedTuple):
+    """A mail that comes over a session: since when, and which, as far as that is known before all of it is there."""
+
+    since: datetime
+    mail_id: str
 
 
 class RelayLog:
@@ -42,19 +59,46 @@ class RelayLog:
         self._path, self._clock = path, clock
 
     def is_whole(self, since: datetime, until: datetime) -> bool:
-        """Whether it reaches from SLACK before `since` until `until`. False too where it cannot be read."""
+        """Whether it reaches from SLACK before `since` until `until`, and no line is missing."""
+        begins = self.begins(until)
+        return begins is not None and begins <= since - SLACK
+
+    def begins(self, until: datetime) -> datetime | None:
+        """From when on it holds every line until `until`. None where it does not reach so far, or cannot be read."""
         try:
             times = [moment for line in self._edges() if (moment := self._time(line))]
         except OSError as error:
             log.warning("log_unreadable", path=str(self._path), reason=error.strerror)
-            return False
-        return bool(times) and min(times) <= since - SLACK and max(times) >= until - SLACK
+            return None
+        return times[-2] if len(times) > 1 and times[-1] >= until - SLACK else None
 
     def taken(self, senders: Iterable[str]) -> set[str]:
         """Those of these envelope senders whose mail the relay has queued."""
         wanted = set(senders)
         found = (match[1] for line in self._lines() if (match := _TAKEN.search(line)))
         return {sender for sender in found if sender in wanted}
+
+    def unfinished(self, now: datetime) -> list["_Taking"]:
+        """Mails that the relay has begun to take and, as far as it tells, neither queued nor given up.
+
+        That a session is done with a mail is told by its next one or by its end. What the queue manager has not told of
+        SETTLE_AFTER later, it never will.
+        """
+        sessions, takings = dict[str, str](), dict[str, _Taking]()  # session -> queue id -> what comes
+        for line in self._lines():
+            if named := _NAMED.search(line):
+                since = takings[named[1]].since if named[1] in takings else now
+                takings[named[1]] = _Taking(since, named[2])
+            elif queued := _QUEUED.search(line):
+                takings.pop(queued[1], None)
+            elif (turn := _TURN.search(line)) and (self._time(line) or now) <= now - outbox.SETTLE_AFTER:
+                takings.pop(sessions.pop(turn[1], ""), None)
+            elif _STARTED.search(line):
+                takings.clear()
+            if begun := _BEGUN.search(line):
+                sessions[begun[1]] = begun[2]
+                takings[begun[2]] = _Taking(self._time(line) or now, "")
+        return list(takings.values())
 
     def started_at(self, now: datetime) -> datetime:
         """When the relay was started last before `now`, as far as the log tells; else long ago."""
@@ -72,10 +116,12 @@ class RelayLog:
                 yield from lines
 
     def _edges(self) -> list[str]:
-        """The first line and the last one."""
-        lines = self._lines()
-        first = next(lines, "")
-        return [first, *deque(lines, maxlen=1)]
+        """The line from which on none is missing, and the last one."""
+        first = last = ""
+        for last in self._lines():
+            if not first or _DROPPED.search(last):
+                first = last
+        return [first, last]
 
     def _time(self, line: str) -> datetime | None:
         """ISO 8601, or the old form without year and zone: local time, and never in the future."""
@@ -113,22 +159,50 @@ def settle_doubts(
         return 0
     asked_at = clock.now()
     probe()
-    is_whole = partial(relay_log.is_whole, min(tried_at for _, tried_at in doubts), asked_at)
-    if not is_whole():
-        log.warning("log_has_a_gap", doubts=len(doubts))
-        return 0
-    if relay_log.started_at(asked_at) > asked_at - outbox.SETTLE_AFTER:
-        return 0  # it may not have looked through what it had queued before
-    taken = relay_log.taken(sender_of(mail_id, domain) for mail_id, _ in doubts)
-    if not is_whole():
-        return 0  # a part of it was packed while we read
+    judge = _Judge(relay_log, asked_at, [sender_of(doubt.id, domain) for doubt in doubts])
+    verdicts = [(doubt, judge.was_sent(doubt, sender_of(doubt.id, domain))) for doubt in doubts]
+    settled = [(doubt, sent) for doubt, sent in verdicts if sent is not None]
     with database.transaction() as session:
-        for mail_id, _ in doubts:
-            outbox.settle_doubt(
-                session, mail_id, clock.now(), sent=sender_of(mail_id, domain) in taken, by="relay's log"
-            )
-    log.info("doubts_settled", sent=len(taken), owed_again=len(doubts) - len(taken))
-    return len(doubts)
+        for doubt, sent in settled:
+            outbox.settle_doubt(session, doubt.id, clock.now(), sent=sent, by="relay's log", tried_at=doubt.tried_at)
+    if gaps := sum(judge.has_gap(doubt) for doubt, sent in verdicts if sent is None):
+        log.warning("log_has_a_gap", doubts=gaps)
+    if settled:
+        sent_count = sum(sent for _, sent in settled)
+        log.info("doubts_settled", sent=sent_count, owed_again=len(settled) - sent_count)
+    return len(settled)
+
+
+class _Judge:
+    """What the log says at this moment of mails in doubt."""
+
+    def __init__(self, relay_log: RelayLog, now: datetime, senders: Sequence[str]) -> None:
+        before = relay_log.begins(now)
+        self._taken, self._unfinished = relay_log.taken(senders), relay_log.unfinished(now)
+        after = relay_log.begins(now)  # later, where a part of it was packed while we read
+        self._begins = max(before, after) if before and after else None
+        # A relay that has just come back may not have looked through what it had queued before.
+        self._is_settled = relay_log.started_at(now) <= now - outbox.SETTLE_AFTER
+        self._now = now
+
+    def was_sent(self, doubt: "_Doubt", sender: str) -> bool | None:
+        """None: nobody can tell yet. That it was taken is proved by one line, that it was not by the whole log only."""
+        if sender in self._taken:
+            return True
+        return None if self._hangs(doubt) or self.has_gap(doubt) or not self._is_settled else False
+
+    def _hangs(self, doubt: "_Doubt") -> bool:
+        """Whether the relay may still be busy with it: names are logged late, so one without a name may be this one."""
+        unnamed = (each.since for each in self._unfinished if not each.mail_id)
+        begun = doubt.tried_at - SLACK, self._now - outbox.SETTLE_AFTER
+        is_there = doubt.id in {each.mail_id for each in self._unfinished} or any(
+            begun[0] <= at <= begun[1] for at in unnamed
+        )
+        return is_there and doubt.tried_at > self._now - HANGS
+
+    def has_gap(self, doubt: "_Doubt") -> bool:
+        """Whether a line about this try may be missing."""
+        return self._begins is None or self._begins > doubt.tried_at - SLACK
 
 
 def sender_of(mail_id: str, domain: str) -> str:
@@ -136,7 +210,14 @@ def sender_of(mail_id: str, domain: str) -> str:
     return f"b+{mail_id}@{domain}"
 
 
-def _doubts(session: Session, now: datetime) -> list[tuple[str, datetime]]:
+class _Doubt(NamedTuple):
+    id: str
+    tried_at: datetime
+
+
+def _doubts(session: Session, now: datetime) -> list[_Doubt]:
+    """Those that may be settled now; the newest first, as the log may not reach back to the others."""
     due = Mail.due_at.is_(None) | (Mail.due_at <= now)
     rows = select(Mail.id, Mail.tried_at).where(Mail.state == "doubt", Mail.tried_at <= now - outbox.SETTLE_AFTER, due)
-    return [(mail_id, tried_at) for mail_id, tried_at in session.execute(rows.limit(LIMIT)) if tried_at]
+    found = session.execute(rows.order_by(Mail.tried_at.desc()).limit(LIMIT))
+    return [_Doubt(mail_id, tried_at) for mail_id, tried_at in found if tried_at]

@@ -175,8 +175,19 @@ def abandon(session: Session, holder: str, reason: str, settle_at: datetime | No
     return len(result.all())
 
 
-def settle_doubt(session: Session, mail_id: str, now: datetime, *, sent: bool, by: str = "operator") -> bool:
-    """It was found out how a mail in doubt ended: it is sent, or to be sent again. Whether it was in doubt."""
+def settle_doubt(
+    session: Session,
+    mail_id: str,
+    now: datetime,
+    *,
+    sent: bool,
+    by: str = "operator",
+    tried_at: datetime | None = None,
+) -> bool:
+    """It was found out how a mail in doubt ended: it is sent, or to be sent again. Whether it was in doubt.
+
+    `tried_at`: it was found out of this try, and is not so of a later one.
+    """
     found = f"settled by the {by}: it was " + ("sent" if sent else "not sent")
     if sent:
         values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
@@ -184,7 +195,7 @@ def settle_doubt(session: Session, mail_id: str, now: datetime, *, sent: bool, b
         values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
     result = session.execute(
         update(Mail)
-        .where(Mail.id == mail_id, Mail.state == "doubt")
+        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.tried_at == tried_at] if tried_at else []))
         .values(**values)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)

@@ -3,6 +3,7 @@
 Between us and that Postfix stands a proxy that loses its answer, or our last word.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline import outbox
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.evidence import SLACK, RelayLog, sender_of, settle_doubts
+from pipeline.evidence import HANGS, SLACK, RelayLog, sender_of, settle_doubts
 from pipeline.smtp import Relay as Way
 from pipeline.smtp import RelayUnreachable
 from tests.chaos.proxy import Fault, Kind, Proxy
@@ -224,6 +225,104 @@ def test_nothing_is_asked_of_the_relay_without_a_doubt(river: River, path: Path)
     assert settle_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
 
 
+def begun(stamp: str, id: str, session: int = 78) -> str:
+    """A session that takes this mail's text."""
+    client = f"{stamp} relay postfix/smtpd[{session}]: 4bTz5k0N{session}: client=localhost[127.0.0.1]\n"
+    return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
+
+
+def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_session_has_ended(
+    river: River, path: Path
+) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    path.write_text(path.read_text() + begun(iso(river.now), id))
+    assert settle(river, path) == 0
+    river.clock.advance(MINUTE)
+    path.write_text(
+        path.read_text() + f"{iso(river.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
+    )
+    assert settle(river, path) == 0  # the queue manager may be about to tell
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+@pytest.mark.parametrize("after", ["another mail", "a start"])
+def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path: Path, after: str) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    told = {"another mail": begun(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
+    path.write_text(path.read_text() + begun(iso(river.now), id) + told)
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_before(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    nameless = begun(iso(river.now), "").splitlines(keepends=True)[0]
+    doubt(river, "before")
+    path.write_text(path.read_text() + nameless)
+    river.clock.advance(MINUTE)
+    doubt(river, "after")
+    assert settle(river, path) == 1
+    assert states(river) == {"before": "doubt", "after": "owed"}
+
+
+def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    path.write_text(path.read_text() + begun(iso(river.now), id))
+    river.clock.advance(HANGS)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: River, path: Path) -> None:
+    doubt(river, "before the log")
+    river.clock.advance(MINUTE)
+    path.write_text(started(iso(river.now)))
+    river.clock.advance(MINUTE)
+    doubt(river, "after")
+    assert settle(river, path) == 1
+    assert states(river) == {"before the log": "doubt", "after": "owed"}
+
+
+def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left(river: River, path: Path) -> None:
+    path.write_text(taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "sent"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rsyslogd: imuxsock[pid: 78]: lost 5123 messages due to rate-limiting",
+        "rsyslogd: imuxsock begins to drop messages; 12 dropped: discarded 12 messages",
+        "systemd-journald[1]: Suppressed 123 messages from postfix.service",
+    ],
+)
+def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River, path: Path, said: str) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    doubt(river, "one")
+    path.write_text(path.read_text() + f"{iso(river.now)} relay {said}\n")
+    assert settle(river, path) == 0
+    assert states(river) == {"one": "doubt"}
+
+
+def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
+    id, tried_at = doubt(river, "one"), river.mails()["one"].tried_at
+    with river.database.transaction() as session:
+        assert outbox.settle_doubt(session, id, river.now, sent=False)
+    with river.database.transaction() as session:
+        outbox.claim(session, "another", river.now, 1)
+        outbox.abandon(session, "another", "it died")
+    with river.database.transaction() as session:
+        assert not outbox.settle_doubt(session, id, river.now, sent=False, tried_at=tried_at)
+    assert states(river) == {"one": "doubt"}
+
+
 # Doubts, with a real Postfix
 
 
@@ -268,10 +367,33 @@ async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
     assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
 
 
+async def test_a_mail_that_a_filter_of_the_relay_is_slow_with_is_not_sent_again(
+    mailbox: Relay, brook: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    must_be_ours(mailbox)
+    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    with Postfix(settings={"smtpd_end_of_data_restrictions": "sleep 6"}) as relay:
+        await asyncio.sleep(SLACK.total_seconds() + 1)  # so that its log begins before the try, surely
+        brook.clock.move_to(SystemClock().now())
+        (id,) = brook.owe(outbox.Owed("receipt", "one", None, {}))
+        with brook.database.transaction() as session:
+            outbox.claim(session, "mailer", brook.now, 1)
+        way = Way(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
+        text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
+        reply = await way.send(sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
+        assert reply.outcome == "doubt"
+        with brook.database.transaction() as session:
+            outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
+        until(lambda: ": client=" in relay.log, 10, "Postfix takes it")
+        assert await settled(brook, relay) == 0
+        until(lambda: "(queue active)" in relay.log, 20, "Postfix has queued it")
+        assert await settled(brook, relay) == 1
+        assert states(brook) == {"one": "sent"}
+        await way.close()
+
+
 async def settled(river: River, relay: Postfix) -> int:
     """As the scheduler does it, from a thread of its own."""
-    import asyncio
-
     log, clock = RelayLog(relay.folder / "mail.log", SystemClock()), SystemClock()
 
     def probe() -> None:
