@@ -141,8 +141,9 @@ def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
 
 
 def has_address(session: Session, customer_id: str | None) -> bool:
-    """Whether the customer has told us an address."""
-    told = select(Customer.email_hash).where(Customer.id == customer_id)
+    """Whether the customer has told us an address. Locked against change, so that a mail cannot begin to wait for one
+    that comes meanwhile."""
+    told = select(Customer.email_hash).where(Customer.id == customer_id).with_for_update(read=True)
     return session.execute(told).scalar_one_or_none() is not None
 
 

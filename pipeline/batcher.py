@@ -40,6 +40,16 @@ class Batcher(Generic[Item]):
         self._waiting.put(item)
         return True
 
+    def _forget(self) -> int:
+        """Throw away what waits; how many items."""
+        forgotten = 0
+        while not self._waiting.empty():
+            if self._waiting.get() is None:
+                self._waiting.put(None)  # told to end, as soon as nothing waits
+                break
+            forgotten += 1
+        return forgotten
+
     def _run(self) -> None:
         ended = False
         while not ended:

@@ -146,5 +146,7 @@ class Announcer(Batcher[list[str]]):
         ids = [id for some in batch for id in some]
         try:
             self._publisher.publish(self._queue, ids)
-        except BrokerDown as error:
-            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids))
+        except BrokerDown as error:  # whose time-out each further batch would wait for, also when it is time to end
+            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._forget())
+        except Exception as error:  # noqa: BLE001 - a thread that died would leave every later event to the sweep
+            log.error("not_announced", reason=f"a fault of ours: {type(error).__name__}", left_to_sweep=len(ids))

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline import outbox, purposes
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
+UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
 TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
 
 
@@ -108,6 +110,7 @@ class Mailer:
         self._life: _Life | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
         self._open = 0  # mails claimed and not settled yet
+        self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
         self._unknown_claims = set[str]()  # holders of claims that failed, and may have been committed all the same
 
     async def send_due(self) -> int:
@@ -125,6 +128,7 @@ class Mailer:
                 while not stop.is_set():
                     bell.clear()
                     await self._go_on(waiting, stop, bell)
+                self._leave(waiting)
         except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
             log.warning("store_down", reason=str(error))
 
@@ -134,9 +138,13 @@ class Mailer:
             claimed = await self._fill(waiting)
         except StoreDown as error:
             log.warning("store_down", reason=str(error))
-            await waiting.join()  # what that claim took is given back, but not what is on the wire
+            # What that claim took is given back, but not what is on the wire.
+            await _first_of(waiting.join(), stop.wait())
             await _first_of(stop.wait(), seconds=POLL_SECONDS)
             return
+        while waiting.qsize() > CLAIM and not stop.is_set():
+            self._room.clear()
+            await _first_of(self._room.wait(), stop.wait())
         if not claimed:
             ended = [waiting.join()] if self._open else []
             await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
@@ -144,7 +152,7 @@ class Mailer:
     @contextlib.asynccontextmanager
     async def _lanes(self) -> AsyncIterator[asyncio.Queue[Letter]]:
         """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
-        waiting = asyncio.Queue[Letter](CLAIM)
+        waiting = asyncio.Queue[Letter]()
         lanes = [asyncio.create_task(self._lane(waiting)) for _ in range(self._relay.connections)]
         try:
             yield waiting
@@ -163,16 +171,24 @@ class Mailer:
     async def _lane(self, waiting: asyncio.Queue[Letter]) -> None:
         while True:
             letter = await waiting.get()
+            if waiting.qsize() <= CLAIM:
+                self._room.set()
             self._unsettled.append((letter, await self._send(letter)))
             waiting.task_done()
 
     async def _fill(self, waiting: asyncio.Queue[Letter]) -> int:
-        """Settle what has ended, and claim: one claim's worth may still wait then. How many were claimed."""
+        """Settle what has ended, and claim. How many were claimed."""
         letters = await asyncio.to_thread(self._next)
         self._open += len(letters)
         for letter in letters:
-            await waiting.put(letter)
+            waiting.put_nowait(letter)
         return len(letters)
+
+    def _leave(self, waiting: asyncio.Queue[Letter]) -> None:
+        """What no connection has begun with is owed again at once: a relay that hangs would keep us from ending."""
+        while not waiting.empty():
+            self._unsettled.append((waiting.get_nowait(), UNBEGUN))
+            waiting.task_done()
 
     def _next(self) -> list[Letter]:
         self._settle()
@@ -243,6 +259,8 @@ class Mailer:
                 frozen = self._freeze(row, people, seal, keyring)
             else:
                 frozen = seal.open("mail.recipient", row.recipient or b""), seal.open("mail.frozen", row.frozen or b"")
+        except (StoreDown, SQLAlchemyError):  # the database's word, and no fault of this mail
+            raise
         except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
             _fail(row, error)
             return None
@@ -335,6 +353,8 @@ class Mailer:
             case "doubt":
                 reason = f"the connection was lost after DATA: {reply.text}"
                 return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": now + outbox.SETTLE_AFTER}
+        if reply is UNBEGUN:
+            return {"state": "owed", "due_at": now, "attempts": letter.attempts - 1, "frozen": None, "recipient": None}
         again = outbox.next_try(letter.attempts, now)
         # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
         thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
@@ -349,8 +369,8 @@ def _fail(row: Mail, error: Exception) -> None:
     row.state, row.reason, row.due_at = "failed", reason, None
 
 
-async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float) -> None:
-    """Wait for any of these, or so many seconds."""
+async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
+    """Wait for any of these, or so many seconds at most."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

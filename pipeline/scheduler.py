@@ -3,18 +3,21 @@
 Each job is a query over what waits, so it costs what is due and not what exists, and may run in several processes.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline import accounts, notices, outbox, reads, register
 from pipeline.clock import Clock, write_time
 from pipeline.database import Database, StoreDown
-from pipeline.keys import Keyring, MasterKey
+from pipeline.keys import TOKENS, KeyProblem, Keyring, MasterKey
 from pipeline.subscription import Reminders, terms_of
 from pipeline.tables import Event, Mail, Plan, Subscription
 
@@ -25,6 +28,8 @@ QUIET = timedelta(hours=1)  # between two mails to the operator
 LISTED = 20  # parked events named in one mail
 FRESH = timedelta(days=1)  # a billing date younger than this need not be read again before a reminder
 WAIT_FOR_READ = timedelta(minutes=10)  # then the reminder goes out with what is known
+FAILED_AGAIN = timedelta(hours=1)  # when a reminder that could not be written is tried again
+OVERLAP = timedelta(minutes=10)  # two looks for parked events overlap: one may be committed later than its time says
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +111,24 @@ class Scheduler:
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
             rows = _to_remind(session, now)
-            keyring.fetch([row.id for row in rows])
-            mails = [mail for row in rows if (mail := self._reminder(session, keyring, row, now))]
+            keyring.own(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
+            with contextlib.suppress(KeyProblem):  # one key that does not open is no other reminder's problem
+                keyring.fetch([row.id for row in rows])
+            mails = [mail for row in rows if (mail := self._try_reminder(session, keyring, row, now))]
             session.flush()
             outbox.add(session, keyring, mails, now)
         return len(rows)
+
+    def _try_reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+        """The reminder; one that cannot be written is put off, and holds no other back."""
+        try:
+            return self._reminder(session, keyring, row, now)
+        except (StoreDown, SQLAlchemyError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one
+            log.error("reminder_failed", subscription_id=row.id, reason=type(error).__name__)
+            row.remind_at = now + FAILED_AGAIN
+            return None
 
     def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
         plan = session.get(Plan, row.plan_id) if row.plan_id else None
@@ -143,12 +161,14 @@ class Scheduler:
             return 0
         with self._database.transaction() as session:
             now = self._clock.now()
-            told_at = _last_told(session)
-            parked = _parked_since(session, told_at)
-            if not parked or (told_at and now - told_at < QUIET):
+            keyring = Keyring(self._master, session, now)
+            told_at, told = _last_told(session, keyring)
+            if told_at and now - told_at < QUIET:
                 return 0
-            outbox.add(session, Keyring(self._master, session, now), [_word(parked)], now)
-        return len(parked)
+            count, newest = _parked(session, told_at, told)
+            if count:
+                outbox.add(session, keyring, [_word(count, newest)], now)
+        return count
 
 
 def _to_remind(session: Session, now: datetime) -> list[Subscription]:
@@ -162,23 +182,32 @@ def _to_remind(session: Session, now: datetime) -> list[Subscription]:
     return list(session.execute(due).scalars())
 
 
-def _last_told(session: Session) -> datetime | None:
+def _last_told(session: Session, keyring: Keyring) -> tuple[datetime | None, list[str]]:
+    """When word went to the operator last, and which events it named."""
     last = (
-        select(Mail.created_at)
+        select(Mail.created_at, Mail.facts)
         .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
         .order_by(Mail.created_at.desc())
         .limit(1)
     )
-    return session.execute(last).scalar_one_or_none()
+    for created_at, sealed in session.execute(last):
+        facts = keyring.own(outbox.OPERATOR).open_json("mail.facts", sealed) or {}
+        return created_at, [event["id"] for event in facts.get("events", [])]
+    return None, []
 
 
-def _parked_since(session: Session, moment: datetime | None) -> list[Event]:
-    parked = select(Event).where(Event.state == "parked").order_by(Event.done_at.desc())
-    return list(session.execute(parked.where(Event.done_at > moment) if moment else parked).scalars())
+def _parked(session: Session, told_at: datetime | None, told: Sequence[str]) -> tuple[int, Sequence[Any]]:
+    """How many events were parked since then, less those that were named, and the newest of them: rows of id, type,
+    reason, done_at."""
+    chosen = [Event.state == "parked", Event.id.not_in(told)]
+    if told_at:
+        chosen.append(Event.done_at > told_at - OVERLAP)
+    count = session.execute(select(func.count()).where(*chosen)).scalar_one()
+    newest = select(Event.id, Event.type, Event.reason, Event.done_at).where(*chosen).order_by(Event.done_at.desc())
+    return count, session.execute(newest.limit(LISTED)).all()
 
 
-def _word(parked: list[Event]) -> outbox.Owed:
-    events = [{"id": row.id, "type": row.type, "reason": row.reason} for row in parked[:LISTED]]
-    newest = parked[0].done_at
-    key = f"event_parked:{write_time(newest) if newest else ''}:{parked[0].id}"
-    return outbox.Owed("event_parked", key, None, {"count": len(parked), "events": events})
+def _word(count: int, newest: Sequence[Any]) -> outbox.Owed:
+    events = [{"id": row.id, "type": row.type, "reason": row.reason} for row in newest]
+    key = f"event_parked:{write_time(newest[0].done_at)}:{newest[0].id}"
+    return outbox.Owed("event_parked", key, None, {"count": count, "events": events})

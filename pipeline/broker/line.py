@@ -10,7 +10,8 @@ from kombu.transport.pyamqp import Transport
 
 from pipeline.broker.queues import Topology
 
-_BROKEN = (AttributeError, LookupError, struct.error)  # what py-amqp makes of a bad frame, or of some lost connections
+# What py-amqp makes of a bad frame, or of some lost connections.
+_BROKEN = (AttributeError, LookupError, UnicodeError, struct.error)
 LOST: tuple[type[BaseException], ...] = (*Transport.connection_errors, *Transport.channel_errors, KombuError, *_BROKEN)
 
 

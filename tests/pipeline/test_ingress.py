@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import orjson
@@ -14,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from pipeline.broker import Broker
+from pipeline.broker import Broker, BrokerDown, Publisher, Queue
 from pipeline.clock import SystemClock
 from pipeline.commands.parts import Parts
 from pipeline.inbox import GRACE, Delivery, Stored
@@ -255,6 +256,42 @@ def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end(brook: River
         assert batch
         assert batch.ids == [f"WH-{number}" for number in range(30)]
         assert len(batch._messages) == 1
+
+
+def test_a_broker_that_is_away_is_waited_for_once_and_not_for_all_that_was_announced(brook: River) -> None:
+    announcer = Announcer(Broker("memory://"), "events")
+    asked: list[int] = []
+
+    def away(*_: object) -> None:
+        asked.append(1)
+        for _each in range(3 * GROUP):
+            announcer.announce(["WH-MORE"])  # they come while it is waited for
+        raise BrokerDown("it does not answer")
+
+    announcer._publisher = SimpleNamespace(publish=away)  # type: ignore[assignment]
+    announcer.announce(["WH-1"])
+    announcer._do(announcer._next()[0])
+    assert (asked, announcer._waiting.qsize()) == ([1], 0)
+
+
+def test_an_announcer_outlives_whatever_is_raised_at_it(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, publish = Broker("memory://"), Publisher.publish
+    told: list[Sequence[str]] = []
+
+    def failing_once(publisher: Publisher, queue: Queue, ids: Sequence[str]) -> None:
+        told.append(ids)
+        if len(told) == 1:
+            raise ValueError("nonsense from the wire")
+        publish(publisher, queue, ids)
+
+    monkeypatch.setattr(Publisher, "publish", failing_once)
+    with Announcer(broker, "events") as announcer, broker.inlet("events") as inlet:
+        announcer.announce(["WH-1"])
+        until(lambda: bool(told), 10, "it has met the error")
+        announcer.announce(["WH-2"])
+        batch = inlet.take(100, LONG)
+    assert batch
+    assert batch.ids == ["WH-2"]
 
 
 def test_an_attack_is_logged_as_one(parts: Parts, river: River, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from pipeline import outbox
 from pipeline.database import StoreDown
 from pipeline.mailer import CLAIM, Mailer
 from pipeline.smtp import Relay
+from pipeline.tables import Mail
 from tests import role
 from tests.leash import Leashed, until
 from tests.pipeline.house import House, Serve
@@ -257,3 +260,40 @@ async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claime
     await asyncio.to_thread(until, lambda: shown.stat().st_mtime > 0, 20, "a sign of life while all waits")
     house.opened.set()
     assert await asyncio.to_thread(mailer.end) == 0
+
+
+async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river, 2)
+    mailer = make(await serve(House()))
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.mailer.Addressees.of", failing_read)
+        with pytest.raises(StoreDown):
+            await mailer.send_due()
+    assert states(river) == ["owed", "owed"]
+    assert await mailer.send_due() == 2
+    assert states(river) == ["sent", "sent"]
+
+
+def failing_read(*_: object) -> None:
+    raise OperationalError("SELECT", {}, OSError("disk I/O error"))
+
+
+async def test_told_to_stop_while_the_relay_hangs_it_gives_back_what_it_has_not_begun(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river, 3 * CLAIM)
+    house, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
+    await house.hanging.wait()
+    await asyncio.to_thread(until, lambda: "sending" in states(river), 10, "mails are claimed")
+    stop.set()
+    await asyncio.sleep(0.5)
+    house.opened.set()
+    await asyncio.wait_for(running, 10)
+    assert set(states(river)) == {"owed"}
+    assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two had a connection
+    assert {row.due_at for row in river.rows(Mail) if row.attempts == 0} == {river.now}

@@ -173,9 +173,12 @@ def _facts(row: Policy, old: str, page: str) -> dict[str, Any]:
 
 
 def _owed(session: Session, keyring: Keyring, row: Policy, customer_id: str, facts: dict[str, Any]) -> outbox.Owed:
-    address = accounts.person(session, keyring, customer_id).get("email")
+    # What they told is locked before it is asked what PayPal told.
+    has_address = accounts.has_address(session, customer_id) or "email" in accounts.person(
+        session, keyring, customer_id
+    )
     key = f"{_key_of(row)}{customer_id}"
-    return outbox.Owed(KIND, key, None, facts, has_address=address is not None, customer_id=customer_id)
+    return outbox.Owed(KIND, key, None, facts, has_address=has_address, customer_id=customer_id)
 
 
 def _key_of(row: Policy) -> str:
