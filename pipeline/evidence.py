@@ -9,6 +9,7 @@ before the try, surely, until after we have just spoken to the relay; and if no 
 is whose filter takes its time. Otherwise the doubt stays, for a later look or for a person.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,10 @@ class RelayLog:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path, self._clock = path, clock
+
+    def can_be_read(self) -> bool:
+        """Whether there is anything of it that we may read."""
+        return any(os.access(file, os.R_OK) for file in self._files())
 
     def is_whole(self, since: datetime, until: datetime) -> bool:
         """Whether it reaches from SLACK before `since` until `until`, and no line is missing."""

@@ -116,6 +116,19 @@ def test_only_what_talks_to_the_world_has_a_way_out() -> None:
     assert all("inside" in service["networks"] for service in SERVICES.values())
 
 
+def test_mail_goes_to_the_relay_by_a_name_that_leads_through_the_private_network_only() -> None:
+    """A service's own name is found on each of its networks, and mail would go in the clear over any of them."""
+    urls = {
+        service["environment"]["SMT_SMTP_URL"]
+        for service in SERVICES.values()
+        if "SMT_SMTP_URL" in service.get("environment", {})
+    }
+    relay = SERVICES["postfix"]["networks"]
+    assert {urlsplit(url).hostname for url in urls} == set(relay["inside"]["aliases"])
+    assert not relay["outside"]
+    assert not set(relay["inside"]["aliases"]) & set(SERVICES)
+
+
 @pytest.mark.parametrize("service", EVERY)
 def test_every_secret_is_a_file(service: dict[str, Any], secrets: Path) -> None:
     given = {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
@@ -280,7 +293,7 @@ def engine(data_dir: Path, secrets: Path, postgres_url: str, empty_broker_url: s
         "/var/backups/smt-billing": data_dir.parent / "backups",
     }
     return Engine(
-        folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "postfix": mailbox.smtp_url}
+        folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "relay": mailbox.smtp_url}
     )
 
 

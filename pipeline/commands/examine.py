@@ -14,18 +14,17 @@ from sqlalchemy.orm import Session
 
 from pipeline import message, migrations
 from pipeline.broker import BrokerDown
-from pipeline.commands import looks
+from pipeline.commands import looks, named
 from pipeline.commands.call import Call
-from pipeline.commands.parts import product, sender
+from pipeline.commands.parts import sender
 from pipeline.database import StoreDown, is_made
-from pipeline.egress import judge_api
 from pipeline.keys import KeyProblem, open_master_key
 from pipeline.paypal.certificates import Anchors, judge_validity, read_leaf
 from pipeline.paypal.errors import Refused, Rejected, Unavailable
 from pipeline.privacy.holds import HOLDS
 from pipeline.render import RenderError
 from pipeline.route import SmtpConfigError
-from pipeline.settings import Settings, SettingsError
+from pipeline.settings import SettingsError
 from pipeline.smtp import Relay, RelayUnreachable
 from pipeline.tables import Event, Key, Mail
 
@@ -81,32 +80,15 @@ def _settings(call: Call) -> Found:
 
 def _others(call: Call) -> Found:
     """Files, folders and addresses that settings name and that are used now and then only."""
-    settings, wrong = call.settings, []
-    if (log := settings.relay_log) and not os.access(log, os.R_OK):
-        wrong.append(f"SMT_RELAY_LOG: {log} cannot be read")
-    if (maildir := settings.inbound_maildir) and not (maildir / "new").is_dir():
-        wrong.append(f"SMT_INBOUND_MAILDIR: {maildir} is no Maildir")
-    for judge in (lambda: product(settings), lambda: judge_api(settings.paypal_base_url), lambda: _recipient(settings)):
-        try:
-            judge()
-        except SettingsError as error:
-            wrong.append(str(error))
-    if wrong:
+    settings = call.settings
+    if wrong := list(named.wrong(settings, call.clock)):
         return Found("other settings", "fail", "; ".join(wrong), "mend what is named")
+    if strange := named.unknown(os.environ):
+        return Found("other settings", "warn", f"no settings of this program: {', '.join(strange)}", "misspelt?")
     if settings.country and settings.country not in HOLDS:
         advice = f"invoices are kept 2 years, as the policy says; known are {', '.join(HOLDS)}"
         return Found("other settings", "warn", f"SMT_COUNTRY: no period is known for {settings.country}", advice)
     return Found("other settings", "ok", "what they name is there")
-
-
-def _recipient(settings: Settings) -> None:
-    from pipeline.backup import BackupProblem, read_recipient
-
-    try:
-        if settings.backup_recipient:
-            read_recipient(settings.backup_recipient)
-    except BackupProblem as error:
-        raise SettingsError(str(error)) from error
 
 
 def _data_dir(call: Call) -> Found:

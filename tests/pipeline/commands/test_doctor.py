@@ -119,6 +119,13 @@ def test_what_waits_for_a_person_is_a_warning(smt: Smt, books: Told, tmp_path: P
         ("SMT_BACKUP_RECIPIENT", "foo", "fail"),
         ("SMT_PRODUCT_URL", "http://crm.example.com", "fail"),
         ("SMT_PAYPAL_BASE_URL", "https://paypal.example.com", "fail"),
+        ("SMT_OPERATOR_EMAIL", "nobody", "fail"),
+        ("SMT_SUPPORT_EMAIL", "a@b@c", "fail"),
+        ("SMT_BOUNCE_DOMAIN", "a@b", "fail"),
+        ("SMT_PRODUCT_COMMAND", "/nowhere/command --all", "fail"),
+        ("SMT_PAYPAL_CLIENT_SECRET", "without its id", "fail"),
+        ("SMT_BACKUP_DIR", "/nowhere", "fail"),
+        ("SMT_PAYPAL_WEBHOOKID", "misspelt", "warn"),
         ("SMT_COUNTRY", "XX", "warn"),
         ("SMT_COUNTRY", "DE", "ok"),
     ],
@@ -130,3 +137,18 @@ def test_what_a_setting_names_is_looked_at(
     found = by_name(smt("doctor", "--json"))["other settings"]
     assert found["state"] == state
     assert state == "ok" or (name if name != "SMT_PAYPAL_BASE_URL" else "paypal.example.com") in found["found"]
+
+
+def test_a_relays_log_of_which_only_rotated_files_are_there_is_read(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mail.log-20260301").write_text("a line\n")
+    monkeypatch.setenv("SMT_RELAY_LOG", str(tmp_path / "mail.log"))
+    assert by_name(smt("doctor", "--json"))["other settings"]["state"] == "ok"
+
+
+def test_backups_in_the_data_folder_are_no_backups(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    monkeypatch.setenv("SMT_BACKUP_DIR", str(data_dir / "backups"))
+    assert "lies in the data folder" in by_name(smt("doctor", "--json"))["other settings"]["found"]
