@@ -292,9 +292,7 @@ def engine(data_dir: Path, secrets: Path, postgres_url: str, empty_broker_url: s
         "/var/log/relay": log,
         "/var/backups/smt-billing": data_dir.parent / "backups",
     }
-    return Engine(
-        folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "relay": mailbox.smtp_url}
-    )
+    return Engine(folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "relay": mailbox.smtp_url})
 
 
 def example_settings() -> dict[str, str]:

@@ -63,7 +63,10 @@ def list_(
 @app.command()
 def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
     """Show one mail: its state and why, to whom, what it says, and what the relay answered."""
+    import orjson
+
     from pipeline.commands import looks
+    from pipeline.privacy import links
 
     call = of(context)
     with call.database.reading() as session:
@@ -73,6 +76,7 @@ def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = F
     reading.note(call, "mail show", purpose, id)
     frozen = found.pop("frozen")
     found["text"] = _text_of(frozen) if frozen else _text_now(call, found)
+    found = orjson.loads(links.without_secrets(orjson.dumps(found)))  # to read a mail is not to sign in as its reader
     if json:
         say.json(found)
         return

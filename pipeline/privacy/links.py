@@ -5,6 +5,7 @@ changes nothing, because mail scanners fetch what they find; it is used up by wh
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -102,6 +103,11 @@ def address(pages: str, purpose: Purpose, secret: str) -> str:
     return f"{pages.rstrip('/')}{PATHS[purpose]}{secret}"
 
 
+def without_secrets(said: bytes) -> bytes:
+    """What a mail says, or JSON tells, less the secrets of links: whoever reads it beside its reader cannot follow them."""
+    return _SECRET.sub(rb"\1[hidden]", said)
+
+
 def digest(secret: str) -> str:
     """What is kept of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
@@ -110,3 +116,8 @@ def digest(secret: str) -> str:
 def _valid(secret: str, now: datetime, purpose: Purpose | None) -> list[ColumnElement[bool]]:
     of_purpose = [Link.purpose == purpose] if purpose else []
     return [Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now, *of_purpose]
+
+
+_SOFT = rb"(?:=\r?\n)?"  # where quoted-printable may break a line, RFC 2045 section 6.7
+_BEFORE = b"|".join(_SOFT.join(re.escape(sign.encode()) for sign in path) for path in PATHS.values())
+_SECRET = re.compile(rb"(" + _BEFORE + rb")(?:[A-Za-z0-9_-]|=\r?\n){20,}")

@@ -15,7 +15,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,6 +31,7 @@ from pipeline.privacy.signing import Signer, is_signed
 from pipeline.product import Product
 
 SCHEMA = "smt-billing/person/1"
+PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # what a bundle holds beside its files
 
 
 class NotOurs(Exception):
@@ -69,12 +70,19 @@ def check(data: bytes, signer: Signer) -> Mapping[str, str]:
             if not is_signed(signer.public, manifest, signature):
                 raise NotOurs("its manifest is not signed by this installation")
             files: dict[str, str] = orjson.loads(manifest)["files"]
-            wrong = [name for name, digest in files.items() if _sha256(opened.read(name)) != digest]
+            there = opened.namelist()
+            wrong = [name for name, digest in files.items() if name in there and _sha256(opened.read(name)) != digest]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise NotOurs(f"it is no bundle of ours: {error}") from error
-    if wrong:
-        raise NotOurs(f"changed since it was made: {', '.join(sorted(wrong))}")
+    _judge("changed since it was made", wrong)
+    _judge("missing from it", [name for name in files if name not in there])
+    _judge("put in by somebody else", [name for name in there if name not in (*files, *PROOF) or there.count(name) > 1])
     return files
+
+
+def _judge(what: str, names: Sequence[str]) -> None:
+    if names:
+        raise NotOurs(f"{what}: {', '.join(sorted(set(names)))}")
 
 
 def _person(database: Database, master: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
@@ -105,12 +113,7 @@ def _manifest(files: Mapping[str, bytes], customer_id: str, now: datetime) -> by
 
 def _zip(files: Mapping[str, bytes], manifest: bytes, signer: Signer, now: datetime) -> bytes:
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
-    proof = {
-        "SHA256SUMS": sums.encode(),
-        "manifest.json": manifest,
-        "manifest.sig": signer.sign(manifest),
-        "public-key.pem": signer.public_pem,
-    }
+    proof = dict(zip(PROOF, (sums.encode(), manifest, signer.sign(manifest), signer.public_pem), strict=True))
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as opened:
         for name, data in (*sorted(files.items()), *proof.items()):

@@ -14,9 +14,10 @@ import jsonschema
 import pytest
 from sqlalchemy import LargeBinary
 
+from pipeline import outbox
 from pipeline.accounts import NoSuchCustomer
 from pipeline.keys import Keyring
-from pipeline.privacy import export
+from pipeline.privacy import export, links
 from pipeline.privacy.export import Issuer, NotOurs
 from pipeline.privacy.export.gather import SEALED_JSON
 from pipeline.privacy.signing import Signer
@@ -260,12 +261,35 @@ def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
         for name, content in files(data).items():
             opened.writestr(name, content + (b" " if name == "index.html" else b""))
     for wrong, why in (
-        (changed.getvalue(), "index.html"),
+        (changed.getvalue(), "changed since it was made: index.html"),
+        (packed({**files(data), "extra.html": b"believe me"}), "put in by somebody else: extra.html"),
+        (
+            packed({name: each for name, each in files(data).items() if name != "data.json"}),
+            "missing from it: data.json",
+        ),
         (b"no zip", "no bundle of ours"),
         (data[:-200], "no bundle of ours"),
     ):
         with pytest.raises(NotOurs, match=why):
             export.check(wrong, signer(moved_in))
+
+
+def packed(content: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as opened:
+        for name, each in content.items():
+            opened.writestr(name, each)
+    return written.getvalue()
+
+
+def test_who_makes_a_copy_for_somebody_is_not_told_the_links_that_let_them_in(moved_in: River) -> None:
+    with moved_in.database.transaction() as session:
+        secret = links.make(session, moved_in.keyring(session), ADA, "account", moved_in.now)
+    page = links.address("https://billing.example.com", "account", secret)
+    moved_in.owe(outbox.Owed("account_link", "link", None, {"page": page, "confirms": False}, customer_id=ADA))
+    copied = files(made(moved_in))
+    assert b"/account/open/[hidden]" in copied["data.json"]
+    assert not [name for name, content in copied.items() if secret.encode() in content]
 
 
 def test_a_copy_signed_by_somebody_else_is_not_ours(moved_in: River) -> None:

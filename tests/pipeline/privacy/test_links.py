@@ -1,5 +1,6 @@
 """Secrets of links: guessed by nobody, kept by nobody, used once, and not for long."""
 
+import quopri
 from datetime import timedelta
 from threading import Barrier, Thread
 
@@ -33,6 +34,18 @@ def test_a_secret_has_256_bits_and_only_its_hash_is_kept(river: River) -> None:
     assert all(len(secret) == 43 for secret in secrets)  # 32 bytes in base64
     kept = repr([vars(row) for row in river.rows(Link)])
     assert not any(secret in kept for secret in secrets)
+
+
+@pytest.mark.parametrize("purpose", links.PATHS)
+def test_who_reads_a_mail_beside_its_reader_is_not_told_the_secret(purpose: links.Purpose) -> None:
+    secret = "XITN7XhswN4B4LxqAvjSY5K7Fe1xtnXyphW16E-ZHy8"
+    page = links.address("https://billing.example.com", purpose, secret)
+    hidden = links.address("https://billing.example.com", purpose, "[hidden]")
+    assert links.without_secrets(f'"{page}" <{page}>'.encode()) == f'"{hidden}" <{hidden}>'.encode()
+    for before in range(80):  # quoted-printable breaks the line somewhere in the address, and somewhere in the secret
+        broken = quopri.encodestring(b" " * before + page.encode())
+        assert hidden in quopri.decodestring(links.without_secrets(broken)).decode()
+    assert links.without_secrets(b"/account/open/ and /account/keep/soon") == b"/account/open/ and /account/keep/soon"
 
 
 def test_a_link_may_be_looked_at_often_and_used_once(river: River) -> None:
