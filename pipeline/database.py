@@ -238,7 +238,13 @@ def _postgresql(url: str) -> Engine:
         pool_pre_ping=True,
         pool_size=5,
         hide_parameters=True,
-        connect_args={"connect_timeout": 5, "application_name": "smt-billing", **_noticed_soon(url)},
+        # UTF-8 whatever the database was made with: one made without an encoding answers in bytes otherwise.
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "smt-billing",
+            "client_encoding": "utf8",
+            **_noticed_soon(url),
+        },
         json_serializer=_json,
         json_deserializer=orjson.loads,
     )

@@ -112,6 +112,9 @@ def _data_dir(call: Call) -> Found:
 
 def _master_key(call: Call) -> Found:
     path = call.settings.master_key
+    if not path.exists() and _is_needed(call):
+        advice = "restore it from your copy or the newest backup; a new one opens nothing of this database"
+        return Found("master key", "fail", f"{path} is missing, and this database was written with one", advice)
     if not path.exists():
         return Found(
             "master key", "warn", f"{path} does not exist", "it is made at the first start; then keep a copy elsewhere"
@@ -124,6 +127,14 @@ def _master_key(call: Call) -> Found:
         advice = "keep it in a folder of this user's, so that an erasure can replace it; a mounted secret can never be replaced"
         return Found("master key", "warn", f"{path.parent} cannot be written to: no erasure becomes complete", advice)
     return Found("master key", "ok", f"{path}, {stat.S_IMODE(path.stat().st_mode):04o}, id {key.id}")
+
+
+def _is_needed(call: Call) -> bool:
+    """Whether anything was sealed with a master key already."""
+    try:
+        return is_made(call.settings.database) and call.untouched_database.holds_keys()
+    except StoreDown:  # which the look at the database tells
+        return False
 
 
 def _store(call: Call) -> Iterator[Found]:

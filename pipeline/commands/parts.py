@@ -99,6 +99,11 @@ class Parts:
         )
         return Web(door, self.database, self.clock, self.settings.health_limit_seconds)
 
+    @property
+    def _has_listener(self) -> bool:
+        """Whether a mailer may hear what is announced: in one process without a relay there is none."""
+        return bool(self.settings.smtp_url) or not self.broker.exclusive
+
     def worker(self) -> Worker:
         return Worker(
             self.database,
@@ -107,7 +112,7 @@ class Parts:
             self.handlers,
             reminders=self.reminders,
             may_read=self.settings.reads_paypal,
-            on_mail=self.mail_announcer.announce,
+            on_mail=self.mail_announcer.announce if self._has_listener else lambda ids: None,
         )
 
     def scheduler(self) -> Scheduler:

@@ -91,6 +91,7 @@ def _serve(name: str, parts: "Parts") -> None:
     logs.set_up(logs.INFO)
     permissions.demand(parts.settings)
     egress.guard(parts.settings)
+    _ = parts.master  # what is wrong with it is said once, and not by each role as it dies
     roles.collect_seldom()
     stop = roles.Stop()
     stop.listen()

@@ -152,3 +152,15 @@ def test_backups_in_the_data_folder_are_no_backups(
 ) -> None:
     monkeypatch.setenv("SMT_BACKUP_DIR", str(data_dir / "backups"))
     assert "lies in the data folder" in by_name(smt("doctor", "--json"))["other settings"]["found"]
+
+
+def test_a_master_key_that_is_missing_beside_sealed_data_is_to_be_restored_and_starts_no_role(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    (data_dir / "keys" / "master.key").rename(data_dir / "kept.key")
+    found = by_name(smt("doctor", "--json"))["master key"]
+    assert (found["state"], "restore it" in found["advice"]) == ("fail", True)
+    monkeypatch.setenv("SMT_PAYPAL_WEBHOOK_ID", "7AB11223CD445566E")
+    answer = smt("run")
+    assert (answer.code, answer.err.count("restore it")) == (2, 1)
+    assert "Traceback" not in answer.out + answer.err
