@@ -29,7 +29,8 @@ def erase(
     A running subscription is cancelled at PayPal, the product is told, every key of theirs is destroyed, and what the law
     wants kept stays without a name. The scheduler carries it out, and tries again what PayPal or the product refuse.
 
-    JSON: an object with request, state, act_at and reason; with --receipt one with id, customer, at, complete_at and receipt.
+    With --now it ends with 1 if it could not be done yet. JSON: an object with request, state, act_at and reason; with
+    --receipt one with id, customer, at, complete_at and receipt.
     """
     call = of(context)
     if now + cancel + receipt > 1:
@@ -42,6 +43,8 @@ def erase(
         say.json({"request": row.id, "state": row.state, "act_at": _time(row.act_at), "reason": row.reason})
     else:
         say.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
+    if now and row.reason:
+        raise typer.Exit(1)
 
 
 def _begin(call: Call, id: str, *, now: bool) -> "Request":
