@@ -89,21 +89,24 @@ class RelayLog:
         That a session is done with a mail is told by its next one or by its end. What the queue manager has not told of
         SETTLE_AFTER later, it never will.
         """
-        sessions, takings = dict[str, str](), dict[str, _Taking]()  # session -> queue id -> what comes
-        for line in self._lines():
+        sessions, since, names = (
+            dict[str, str](),
+            dict[str, datetime](),
+            dict[str, str](),
+        )  # all but the first by queue id
+        for line in self._lines():  # of one process in order, of several not always
             if named := _NAMED.search(line):
-                since = takings[named[1]].since if named[1] in takings else now
-                takings[named[1]] = _Taking(since, named[2])
+                names[named[1]] = named[2]
             elif queued := _QUEUED.search(line):
-                takings.pop(queued[1], None)
+                since.pop(queued[1], None)
             elif (turn := _TURN.search(line)) and (self._time(line) or now) <= now - outbox.SETTLE_AFTER:
-                takings.pop(sessions.pop(turn[1], ""), None)
+                since.pop(sessions.pop(turn[1], ""), None)
             elif _STARTED.search(line):
-                takings.clear()
+                since.clear()
             if begun := _BEGUN.search(line):
                 sessions[begun[1]] = begun[2]
-                takings[begun[2]] = _Taking(self._time(line) or now, "")
-        return list(takings.values())
+                since[begun[2]] = self._time(line) or now
+        return [_Taking(at, names.get(queue_id, "")) for queue_id, at in since.items()]
 
     def started_at(self, now: datetime) -> datetime:
         """When the relay was started last before `now`, as far as the log tells; else long ago."""

@@ -270,6 +270,19 @@ def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_befor
     assert states(river) == {"before": "doubt", "after": "owed"}
 
 
+def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(river: River, path: Path) -> None:
+    """Lines of several processes may come in another order than what they tell of."""
+    path.write_text(started(iso(river.now - MINUTE)))
+    client, name = begun(iso(river.now), doubt(river, "one")).splitlines(keepends=True)
+    lost = (
+        f"{iso(river.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
+    )
+    path.write_text(path.read_text() + client + lost + name)
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
 def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     id = doubt(river, "one")
