@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 SLACK = timedelta(seconds=2)  # the log's times are whole seconds: a line of the try's own second may be from after it
 LIMIT = 500
-
 HANGS = timedelta(minutes=10)  # no filter keeps a mail for longer: Postfix's own time-outs for them are five minutes
 
 _TAKEN = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
@@ -83,17 +82,15 @@ class RelayLog:
         found = (match[1] for line in self._lines() if (match := _TAKEN.search(line)))
         return {sender for sender in found if sender in wanted}
 
-    def unfinished(self, now: datetime) -> list["_Taking"]:
+    def unfinished(self, now: datetime) -> list[_Taking]:
         """Mails that the relay has begun to take and, as far as it tells, neither queued nor given up.
 
         That a session is done with a mail is told by its next one or by its end. What the queue manager has not told of
         SETTLE_AFTER later, it never will.
         """
-        sessions, since, names = (
-            dict[str, str](),
-            dict[str, datetime](),
-            dict[str, str](),
-        )  # all but the first by queue id
+        sessions: dict[str, str] = {}  # session -> queue id
+        since: dict[str, datetime] = {}  # queue id -> when it began
+        names: dict[str, str] = {}  # queue id -> mail
         for line in self._lines():  # of one process in order, of several not always
             if named := _NAMED.search(line):
                 names[named[1]] = named[2]

@@ -58,10 +58,10 @@ def header(data: bytes, name: str) -> str:
     return str(message_from_bytes(data, policy=policy.default)[name])
 
 
-def scheduler(river: River) -> Scheduler:
+def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
     return Scheduler(
         river.database, river.master, river.clock,
-        reminders=Reminders(), may_read=False, operator="",
+        reminders=Reminders(), may_read=may_read, operator=operator,
     )  # fmt: skip
 
 

@@ -14,29 +14,19 @@ from structlog.testing import capture_logs
 from handlers import HANDLERS
 from pipeline import accounts, reads
 from pipeline.facts import read_answer
-from pipeline.scheduler import FAILED_AGAIN, Scheduler
+from pipeline.scheduler import FAILED_AGAIN
 from pipeline.simulator import shapes
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import PEOPLE, SILENT, Person
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
-from pipeline.subscription import Reminders
 from pipeline.tables import Mail, Subscription
 from pipeline.tables import Plan as PlanRow
 from pipeline.tables import Read as Question
+from tests.pipeline.mailing import scheduler
 from tests.river import River, delivery
 
 ADA = PEOPLE[0]
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
-
-
-def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
-    return Scheduler(
-        river.database, river.master, river.clock,
-        reminders=Reminders(), may_read=may_read, operator=operator,
-    )  # fmt: skip
-
-
-# When
 
 
 def begin(river: River, plan: Plan, person: Person = ADA, *, tell_plan: bool = True, seed: int = 7) -> Life:

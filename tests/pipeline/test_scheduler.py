@@ -14,21 +14,11 @@ from pipeline import inbox
 from pipeline.database import StoreDown
 from pipeline.outbox import OPERATOR
 from pipeline.render import Templates, Vendor, default_folder
-from pipeline.scheduler import Scheduler
-from pipeline.simulator.people import PEOPLE
-from pipeline.subscription import Reminders
 from pipeline.tables import Event, Mail
+from tests.pipeline.mailing import scheduler
 from tests.river import River, delivery, happened
 
-ADA = PEOPLE[0]
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
-
-
-def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
-    return Scheduler(
-        river.database, river.master, river.clock,
-        reminders=Reminders(), may_read=may_read, operator=operator,
-    )  # fmt: skip
 
 
 # When
