@@ -37,13 +37,13 @@ check: setup ## format, lint, types, weaknesses, import arrows, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive pipeline handlers deploy
-	$(PY) -m pytest -q tests/test_imports_point_one_way.py tests/test_docs_are_true.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive pipeline handlers scripts
+	$(PY) -m pytest -q tests/test_imports_point_one_way.py tests/docs/test_docs.py
 
 sure: check test ## check and test: what must be green before a commit
 
 audit: setup ## ask whether weaknesses are known of what is locked; writes audit.json in SMT_DATA_DIR
-	@$(PY) deploy/audit.py
+	@$(PY) scripts/dependency_audit.py
 
 bench: setup ## measure; QUICK=1 takes less care and less time
 	@$(PY) -m benchmarks $(if $(QUICK),--quick)
@@ -57,7 +57,7 @@ soak: setup ## live through every misfortune in one process, by seed; SEEDS=100 
 lock: ## choose the newest versions and write both lock files
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --disable-pip-version-check -qq 'uv>=0.9'
-	@sh deploy/lock.sh .venv-lock/bin/uv
+	@sh scripts/lock.sh .venv-lock/bin/uv
 
 $(READY): $(LOCKED) pyproject.toml
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .

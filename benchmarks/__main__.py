@@ -20,8 +20,13 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import door, growth, machine, mails, memory, receipt, report, whole, work
-from benchmarks.bench import FULL, QUICK, Bench
+from benchmarks import end_to_end as whole
+from benchmarks import event_handling as work
+from benchmarks import machine, memory, receipt, report
+from benchmarks import mail_delivery as mails
+from benchmarks import scaling as growth
+from benchmarks import webhook_ingest as door
+from benchmarks.context import FULL, QUICK, Bench
 from benchmarks.rows import Row
 from benchmarks.servers import Servers
 from benchmarks.table import Found, show

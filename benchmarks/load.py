@@ -18,7 +18,7 @@ from random import Random
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.signing import Signer
+from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.timeline import Delivery, by_time
 
 WEBHOOK_ID = "7WH40293XW1936428"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.leash import surroundings
+from tests.support.subprocesses import surroundings
 
 POSTGRES = Path("/usr/lib/postgresql")
 FOLDERS = ("/usr/sbin", "/sbin", "/usr/lib/rabbitmq/bin")  # not on everybody's PATH

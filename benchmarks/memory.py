@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import tools
-from benchmarks.bench import Bench
+from benchmarks.context import Bench
 from benchmarks.load import Load
-from benchmarks.ours import Home
+from benchmarks.peer import QUEUE, Peer
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import Sink
-from benchmarks.theirs import QUEUE, Peer
-from tests.leash import Leashed
+from benchmarks.subject import Home
+from tests.support.subprocesses import Leashed
 
 PEER = "uvicorn + Celery prefork 2, all their processes"
 LOOK_SECONDS = 0.2

@@ -2,13 +2,13 @@
 
 import time
 
-from benchmarks.bench import Bench
+from benchmarks.context import Bench
+from benchmarks.peer import Peer
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import Wrong
-from benchmarks.theirs import Peer
 from pipeline.clock import SystemClock
-from pipeline.message import Envelope, build
-from pipeline.render import Templates, Vendor, default_folder
+from pipeline.rendering.message import Envelope, build
+from pipeline.rendering.templates import Templates, Vendor, default_folder
 
 WARM = 20
 VENDOR = Vendor(

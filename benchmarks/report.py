@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import picture
+from benchmarks import chart as picture
 from benchmarks.rows import figure, number
 from benchmarks.table import Found
 

@@ -16,8 +16,8 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from benchmarks import machine
-from tests.leash import Leashed, account, answers, free_port
-from tests.services import Postfix, Postgres, RabbitMQ, plain
+from tests.support.servers import Postfix, Postgres, RabbitMQ, plain
+from tests.support.subprocesses import Leashed, account, answers, free_port
 
 RELAY = Path(__file__).parents[1] / "deploy" / "postfix" / "main.cf"
 # Nothing is delivered: what is measured is how fast mail is accepted.

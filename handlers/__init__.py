@@ -7,7 +7,7 @@ EVENT disagree, or two files for one type, stop the program at its start.
 import importlib
 import pkgutil
 
-from pipeline.event import Handler
+from pipeline.billing.unit_of_work import Handler
 
 
 def _find() -> dict[str, Handler]:

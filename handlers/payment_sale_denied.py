@@ -3,9 +3,10 @@
 https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline import notices, payment
-from pipeline.books import Books
-from pipeline.event import Event
+from pipeline.billing import notifications as notices
+from pipeline.billing import payment
+from pipeline.billing.unit_of_work import Books
+from pipeline.inbox.event import Event
 
 EVENT = "PAYMENT.SALE.DENIED"
 

@@ -1,8 +1,8 @@
 """PayPal's answer to our question about a plan: how often, how much."""
 
-from pipeline import subscription
-from pipeline.books import Books
-from pipeline.event import Event
+from pipeline.billing import subscription
+from pipeline.billing.unit_of_work import Books
+from pipeline.inbox.event import Event
 
 EVENT = "READ.PLAN"
 

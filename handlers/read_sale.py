@@ -1,8 +1,9 @@
 """PayPal's answer to our question about a sale. Without an event's name, state and hold together say how it is."""
 
-from pipeline import notices, payment
-from pipeline.books import Books
-from pipeline.event import Event, Park
+from pipeline.billing import notifications as notices
+from pipeline.billing import payment
+from pipeline.billing.unit_of_work import Books
+from pipeline.inbox.event import Event, Park
 
 EVENT = "READ.SALE"
 

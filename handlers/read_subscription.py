@@ -1,8 +1,9 @@
 """PayPal's answer to our question about a subscription: taken in like its own news."""
 
-from pipeline import notices, subscription
-from pipeline.books import Books
-from pipeline.event import Event
+from pipeline.billing import notifications as notices
+from pipeline.billing import subscription
+from pipeline.billing.unit_of_work import Books
+from pipeline.inbox.event import Event
 
 EVENT = "READ.SUBSCRIPTION"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import (
-    backups,
+from pipeline.cli.commands import backup as backups
+from pipeline.cli.commands import (
     customers,
     db,
     demo,
@@ -26,11 +26,11 @@ from pipeline.commands import (
     simulate,
     subscriptions,
 )
-from pipeline.commands.call import Call, version_of_program
-from pipeline.commands.exits import ending
+from pipeline.cli.context import Call, version_of_program
+from pipeline.cli.exit_codes import ending
 
 if TYPE_CHECKING:
-    from pipeline.event import Handler
+    from pipeline.billing.unit_of_work import Handler
 
 NAME = "smt-billing"
 EPILOG = (
@@ -111,7 +111,7 @@ Version = Annotated[
 
 def _first(version: Version = False) -> None:  # noqa: ARG001 - its callback has ended the process if it was asked for
     """Before any command: only its warnings are worth a line, unless it is a role."""
-    from pipeline.commands import logs
+    from pipeline.app import logging as logs
 
     logs.set_up(logs.WARNING)
 

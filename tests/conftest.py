@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
-from tests.services import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
+from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
 SERVICES = frozenset({"postgres", "rabbitmq", "postfix", "chromium"})
 AnyServer = TypeVar("AnyServer", bound=Server)

@@ -237,7 +237,7 @@ def test_the_guard_sees_a_wrong_arrow(name: str, source: str) -> None:
         ("worker", "from pipeline.inbox import load"),
         ("broker", "from pipeline.broker.line import Line"),
         ("event", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pipeline.books import Books"),
-        ("__main__", "import handlers\nfrom pipeline.commands import run"),
+        ("__main__", "import handlers\nfrom pipeline.cli.commands import run"),
         ("commands", "from pipeline import worker, simulator"),
     ],
 )

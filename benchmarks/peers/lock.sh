@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes requirements.lock beside it: exact versions with the hash of every file and no address to fetch them from, as
-# deploy/lock.sh does for the program. Usage: benchmarks/peers/lock.sh UV
+# scripts/lock.sh does for the program. Usage: benchmarks/peers/lock.sh UV
 set -eu
 uv=$1
 here=$(dirname "$0")

@@ -14,12 +14,12 @@ be done, and a sweep finds what no message brings. So an id may come twice, and 
 Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a Broker may be shared.
 """
 
-from pipeline.broker.inlet import Batch, Inlet
-from pipeline.broker.line import BrokerDown, Line, Place
+from pipeline.broker.connection import BrokerDown, Line, Place
+from pipeline.broker.consumer import Batch, Inlet
 from pipeline.broker.memory import Memory
 from pipeline.broker.publisher import Publisher
-from pipeline.broker.queues import Queue, Topology
 from pipeline.broker.rabbitmq import RabbitMQ
+from pipeline.broker.topology import Queue, Topology
 
 __all__ = ["Batch", "Broker", "BrokerDown", "Inlet", "Publisher", "Queue"]
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from kombu.messaging import Producer
 
-from pipeline.broker.line import BrokerDown, Line, Lost, Place
-from pipeline.broker.queues import Queue, Topology, write_messages
+from pipeline.broker.connection import BrokerDown, Line, Lost, Place
+from pipeline.broker.topology import Queue, Topology, write_messages
 
 CONFIRM_SECONDS = 10.0
 

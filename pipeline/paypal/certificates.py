@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from pipeline import egress, files
+from pipeline import files
 from pipeline.clock import Clock
+from pipeline.network import egress
 from pipeline.paypal.errors import Refused, Unavailable
 from pipeline.settings import SettingsError
 

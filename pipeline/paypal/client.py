@@ -21,7 +21,7 @@ import structlog
 from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPalHttpClient
 from requests.adapters import HTTPAdapter
 
-from pipeline import egress
+from pipeline.network import egress
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
 from pipeline.settings import SettingsError
 

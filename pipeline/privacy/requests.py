@@ -13,10 +13,10 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline import outbox
 from pipeline.clock import write_time
-from pipeline.keys import Keyring
-from pipeline.tables import Request
+from pipeline.crypto.keyring import Keyring
+from pipeline.db.models import Request
+from pipeline.outbox import store as outbox
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
 State = Literal["received", "waiting", "running", "done", "refused", "cancelled"]

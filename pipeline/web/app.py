@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline import health
 from pipeline.clock import Clock
-from pipeline.database import Database, StoreDown
-from pipeline.ingress import Door
-from pipeline.web.door import Doorway
+from pipeline.db.engine import Database, StoreDown
+from pipeline.operations import health
 from pipeline.web.problem import Lost, on_fault, on_http_error, problem
+from pipeline.web.views.webhook import Doorway
+from pipeline.webhooks.receiver import Door
 
 WEBHOOKS = "/webhooks/paypal"
 

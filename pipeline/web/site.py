@@ -18,16 +18,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from pipeline.accounts import NoSuchCustomer
-from pipeline.database import StoreDown
-from pipeline.privacy.visits import Visits
-from pipeline.render import Vendor
-from pipeline.web.body import Refused
+from pipeline.customers.accounts import NoSuchCustomer
+from pipeline.db.engine import StoreDown
+from pipeline.privacy.access_log import Visits
+from pipeline.rendering.templates import Vendor
+from pipeline.web.forms import Refused
 from pipeline.web.problem import on_http_error, problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-FOLDER = Path(__file__).parent / "pages"
+FOLDER = Path(__file__).parent / "templates"
 STYLE, ICON_PATH = "/pages/style.css", "/pages/icon.svg"
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="{colour}"/>'

@@ -13,10 +13,10 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
 
 from tests.chaos import report  # noqa: E402
-from tests.chaos.lanes import Task, play  # noqa: E402
+from tests.chaos.environment import Column, libfaketime  # noqa: E402
+from tests.chaos.parallel_seeds import Task, play  # noqa: E402
 from tests.chaos.run import Fire, Result  # noqa: E402
-from tests.chaos.stage import Column, libfaketime  # noqa: E402
-from tests.services import Missing  # noqa: E402
+from tests.support.servers import Missing  # noqa: E402
 
 
 def main() -> int:

@@ -16,11 +16,11 @@ from random import Random
 
 from sqlalchemy import select
 
-from pipeline.database import StoreDown
-from pipeline.tables import Mail
+from pipeline.db.engine import StoreDown
+from pipeline.db.models import Mail
+from tests.chaos.environment import Actor, Stage, libfaketime
 from tests.chaos.proxy import PASS, Fault
-from tests.chaos.stage import Actor, Stage, libfaketime
-from tests.services import Server
+from tests.support.servers import Server
 
 # Long enough that whoever takes a frozen process for dead has taken its work away when it wakes.
 FROZEN_SECONDS = (2.0, 16.0)

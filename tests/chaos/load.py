@@ -8,16 +8,17 @@ from random import Random
 from typing import Any
 
 from handlers import HANDLERS
-from pipeline import inbox, reads
 from pipeline.clock import MovableClock
-from pipeline.event import ReadKind
+from pipeline.db.models import Mail, Subscription
+from pipeline.inbox import lookups as reads
+from pipeline.inbox import store as inbox
+from pipeline.inbox.event import ReadKind
 from pipeline.money import Money, read_amount
 from pipeline.paypal.errors import NotFound
 from pipeline.simulator.stories import Delivery, random_life
 from pipeline.simulator.world import World
-from pipeline.tables import Mail, Subscription
-from pipeline.worker import Worker
-from tests.river import River, delivery
+from pipeline.worker.worker import Worker
+from tests.support.pipeline_under_test import River, delivery
 
 REPEATED = 0.15  # the share of events that come once more
 # How far an event may stray from its place, in shares of the whole load: lives overlap, and each comes out of order.

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 import uvloop
 
-from tests.leash import free_port
+from tests.support.subprocesses import free_port
 
 # pass: let everything through. delay: each piece so many seconds late. cut: both ends are reset after so many bytes,
 # counted both ways. half_close: the server sees the end of what we say after so many bytes, and may still answer.

@@ -14,8 +14,8 @@ import orjson
 from rich import box
 from rich.table import Table
 
+from tests.chaos.environment import ROOT
 from tests.chaos.run import Fire, Result
-from tests.chaos.stage import ROOT
 
 TARGET_SECONDS = 30.0  # from the last fault, or the time-out it ran into, until all is at rest
 DOCS = ROOT / "docs" / "reliability.md"

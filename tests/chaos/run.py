@@ -13,14 +13,14 @@ from random import Random
 import orjson
 from sqlalchemy import text
 
-from pipeline.database import StoreDown
-from pipeline.simulator.deliver import Courier
+from pipeline.db.engine import StoreDown
+from pipeline.simulator.server.delivery import Courier
 from pipeline.simulator.stories import Delivery
 from tests.chaos import load as loads
+from tests.chaos.environment import WEBHOOK_ID, Column, Ground, Stage
 from tests.chaos.faults import Faults
+from tests.chaos.invariants import Verdict, bring_forward, waiting
 from tests.chaos.load import Load
-from tests.chaos.stage import WEBHOOK_ID, Column, Ground, Stage
-from tests.chaos.verdict import Verdict, bring_forward, waiting
 
 AT_ONCE = 8  # connections of the courier
 REST_SECONDS = 60.0  # the longest that recovery may take; the target is half of it

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chaos.environment import Column, Ground
 from tests.chaos.run import Fire, seed
-from tests.chaos.stage import Column, Ground
 from tests.conftest import do_without
-from tests.services import Missing
+from tests.support.servers import Missing
 
 SHORT = Fire(events=150, seconds=5.0, strikes=5)
 

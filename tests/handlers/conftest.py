@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.clock import MovableClock
-from tests.river import River
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.pipeline_under_test import River
 
 BEFORE = datetime(2026, 1, 1, tzinfo=UTC)  # all samples; the clock follows what is told
 

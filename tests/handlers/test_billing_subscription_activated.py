@@ -1,8 +1,8 @@
 """A subscription begins: access until the next billing time, and one welcome."""
 
-from tests.people import ALICE
-from tests.samples import GONE, renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import GONE, renamed, sample
 
 ACTIVATED = "BILLING.SUBSCRIPTION.ACTIVATED"
 

@@ -1,8 +1,8 @@
 """Final for billing; what was paid stays paid, and the customer is told until when."""
 
-from tests.people import ALICE
-from tests.samples import renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import renamed, sample
 
 ACTIVATED, CANCELLED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.CANCELLED"
 

@@ -1,8 +1,8 @@
 """A buyer was sent to PayPal: who is coming is noted, and nothing else."""
 
-from tests.people import ALICE
-from tests.samples import sample
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.example_people import ALICE
+from tests.support.sample_events import sample
 
 CREATED, ACTIVATED = "BILLING.SUBSCRIPTION.CREATED", "BILLING.SUBSCRIPTION.ACTIVATED"
 

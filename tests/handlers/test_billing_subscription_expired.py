@@ -1,8 +1,8 @@
 """All cycles are done: final, and nobody is written to."""
 
-from tests.people import CHARLIE
-from tests.samples import renamed, sample
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.example_people import CHARLIE
+from tests.support.sample_events import renamed, sample
 
 EXPIRED, CANCELLED = "BILLING.SUBSCRIPTION.EXPIRED", "BILLING.SUBSCRIPTION.CANCELLED"
 

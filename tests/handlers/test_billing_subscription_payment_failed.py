@@ -1,8 +1,8 @@
 """A charge failed: the status stays, the date paid through stays, and the customer is told of each try once."""
 
-from tests.people import ALICE
-from tests.samples import GONE, renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import GONE, renamed, sample
 
 ACTIVATED, FAILED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.PAYMENT.FAILED"
 LAST = "billing_info.last_failed_payment"

@@ -1,8 +1,8 @@
 """It goes on, paid through to PayPal's next date; whoever was welcomed before is not welcomed again."""
 
-from tests.people import ALICE
-from tests.samples import sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import sample
 
 ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
 BACK = "BILLING.SUBSCRIPTION.RE-ACTIVATED"

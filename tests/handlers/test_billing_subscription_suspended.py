@@ -1,8 +1,8 @@
 """No charges for now: the customer is told, each time anew, and keeps what was paid."""
 
-from tests.people import ALICE
-from tests.samples import renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import renamed, sample
 
 ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
 BACK = "BILLING.SUBSCRIPTION.RE-ACTIVATED"

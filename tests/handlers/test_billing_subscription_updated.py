@@ -1,8 +1,8 @@
 """Anything changed: what the resource tells now is taken in, a status we missed included."""
 
-from tests.people import ALICE, BOB
-from tests.samples import sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, BOB
+from tests.support.sample_events import sample
 
 ACTIVATED, UPDATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.UPDATED"
 SUSPENDED = {"status": "SUSPENDED", "status_update_time": "2026-02-26T15:02:11Z"}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.people import ALICE, CHARLIE
-from tests.samples import GONE, renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, CHARLIE
+from tests.support.sample_events import GONE, renamed, sample
 
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
 SALE = "3AL51924877811803"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.people import ALICE, CHARLIE
-from tests.samples import renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, CHARLIE
+from tests.support.sample_events import renamed, sample
 
 ACTIVATED, UPDATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.UPDATED"
 DENIED, PENDING, COMPLETED = "PAYMENT.SALE.DENIED", "PAYMENT.SALE.PENDING", "PAYMENT.SALE.COMPLETED"

@@ -1,8 +1,8 @@
 """Money on its way: noted, and no receipt before it is there."""
 
-from tests.people import CHARLIE
-from tests.samples import sample
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.example_people import CHARLIE
+from tests.support.sample_events import sample
 
 PENDING, COMPLETED = "PAYMENT.SALE.PENDING", "PAYMENT.SALE.COMPLETED"
 SALE = "7CH20938465571146"

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.people import ALICE
-from tests.samples import GONE, renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import GONE, renamed, sample
 
 ACTIVATED, COMPLETED, REFUNDED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED"
 SALE, REFUND = "3AL51924877811803", "5AL88213640927754"

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.people import ALICE, BOB
-from tests.samples import renamed, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, BOB
+from tests.support.sample_events import renamed, sample
 
 REVERSED = "PAYMENT.SALE.REVERSED"
 SALE, REVERSAL = "6BB30571942218835", "1BB69035148820067"

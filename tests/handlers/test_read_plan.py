@@ -1,8 +1,8 @@
 """PayPal's answer about a plan: how often, how much, and what its name is."""
 
-from tests.people import ALICE
-from tests.samples import GONE, sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE
+from tests.support.sample_events import GONE, sample
 
 
 def test_the_plan_is_known(teller: Teller) -> None:

@@ -1,7 +1,7 @@
 """PayPal's answer about a refund: which sale it is of."""
 
-from tests.samples import GONE, sample
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.sample_events import GONE, sample
 
 READ, SALE, REFUND = "READ.REFUND", "6BB30571942218835", "1BB69035148820067"
 

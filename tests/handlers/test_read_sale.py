@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.people import BOB
-from tests.samples import sample
-from tests.teller import Teller
+from tests.support.event_feeder import Teller
+from tests.support.example_people import BOB
+from tests.support.sample_events import sample
 
 READ, SALE = "READ.SALE", "6BB30571942218835"
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from tests.people import ALICE, BOB
-from tests.samples import sample
-from tests.teller import Teller, at
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, BOB
+from tests.support.sample_events import sample
 
 ACTIVATED, READ = "BILLING.SUBSCRIPTION.ACTIVATED", "READ.SUBSCRIPTION"
 

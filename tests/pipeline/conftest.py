@@ -10,11 +10,11 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
-from pipeline.smtp import Relay
-from tests.pipeline.house import MakeRelay, Serve, open_houses
-from tests.pipeline.mailing import Make, mailers
-from tests.river import River
-from tests.services import plain
+from pipeline.mailer.smtp_relay import Relay
+from tests.support.misbehaving_relay import MakeRelay, Serve, open_houses
+from tests.support.outbox_fixtures import Make, mailers
+from tests.support.pipeline_under_test import River
+from tests.support.servers import plain
 
 ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.services)
 

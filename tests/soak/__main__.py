@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from tests.soak.machine import Lives  # noqa: E402
+from tests.soak.state_machine import Lives  # noqa: E402
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 

@@ -21,14 +21,14 @@ from datetime import datetime
 
 import orjson
 
-from pipeline import accounts
 from pipeline.clock import write_time
-from pipeline.database import Database
-from pipeline.keys import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.signing import Signer, is_signed
+from pipeline.customers import accounts
+from pipeline.customers.product_hook import Product
+from pipeline.db.engine import Database
 from pipeline.privacy.export import page
 from pipeline.privacy.export.gather import gather
-from pipeline.privacy.signing import Signer, is_signed
-from pipeline.product import Product
 
 SCHEMA = "smt-billing/person/1"
 PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # what a bundle holds beside its files

@@ -9,11 +9,10 @@ import orjson
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from pipeline import accounts
 from pipeline.clock import write_time
-from pipeline.keys import Keyring, Seal
-from pipeline.privacy import links
-from pipeline.tables import (
+from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.customers import accounts, links
+from pipeline.db.models import (
     Audit,
     Base,
     Change,
@@ -28,7 +27,7 @@ from pipeline.tables import (
     Refund,
     Request,
     Subscription,
-)  # fmt: skip
+)
 
 Json = dict[str, Any]
 

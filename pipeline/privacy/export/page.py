@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from babel.dates import format_date, format_time
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from pipeline import register
+from pipeline.db import lww_map as register
 from pipeline.money import Money, show
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.broker import Broker
-from tests.pipeline.broker.steps import Wire, demolish
+from tests.support.broker_fixtures import Wire, demolish
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])

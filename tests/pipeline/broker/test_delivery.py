@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.broker import Broker
-from pipeline.broker.queues import IDS_PER_MESSAGE
-from tests.pipeline.broker.steps import HUNDRED, LONG, SHORT, must_take, put, take_all, take_until
+from pipeline.broker.topology import IDS_PER_MESSAGE
+from tests.support.broker_fixtures import HUNDRED, LONG, SHORT, must_take, put, take_all, take_until
 
 
 def test_a_published_group_arrives_once_and_in_one_batch(broker: Broker) -> None:

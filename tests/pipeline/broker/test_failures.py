@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import Broker, BrokerDown, inlet, publisher
-from pipeline.broker.line import Line
-from pipeline.broker.queues import Topology
-from tests.leash import until
-from tests.pipeline.broker.steps import (
+from pipeline.broker import Broker, BrokerDown, publisher
+from pipeline.broker import consumer as inlet
+from pipeline.broker.connection import Line
+from pipeline.broker.topology import Topology
+from tests.support.broker_fixtures import (
     HUNDRED,
     LONG,
     SHORT,
@@ -25,6 +25,7 @@ from tests.pipeline.broker.steps import (
     take_all,
     take_until,
 )
+from tests.support.subprocesses import until
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 CONSUMER = """

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from pipeline.broker import Broker
-from pipeline.broker.line import Line
-from pipeline.broker.queues import BODY_BYTES, IDS_PER_MESSAGE, read_message, write_messages
-from tests.leash import until
-from tests.pipeline.broker.steps import LONG, SHORT, dead_letters, put, take_until
+from pipeline.broker.connection import Line
+from pipeline.broker.topology import BODY_BYTES, IDS_PER_MESSAGE, read_message, write_messages
+from tests.support.broker_fixtures import LONG, SHORT, dead_letters, put, take_until
+from tests.support.subprocesses import until
 
 UNREADABLE = [
     b"",

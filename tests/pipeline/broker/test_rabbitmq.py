@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.broker import Broker, BrokerDown
 from pipeline.settings import SettingsError
-from tests.pipeline.broker.steps import HUNDRED, Wire, put, take_until
+from tests.support.broker_fixtures import HUNDRED, Wire, put, take_until
 
 
 def test_check_names_the_product_and_its_address(rabbit: Broker, broker_url: str) -> None:

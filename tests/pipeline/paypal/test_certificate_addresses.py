@@ -5,7 +5,7 @@ import pytest
 from pipeline.clock import MovableClock
 from pipeline.paypal.certificates import Certificates, judge_address
 from pipeline.paypal.errors import Refused
-from tests.pipeline.paypal.authority import NOW, paypal
+from tests.support.certificate_authority import NOW, paypal
 
 PATH = "/v1/notifications/certs/CERT-360caa42"
 

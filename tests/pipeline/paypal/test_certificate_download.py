@@ -10,8 +10,8 @@ from pipeline.clock import SystemClock
 from pipeline.paypal import certificates
 from pipeline.paypal.certificates import fetch_certificate
 from pipeline.paypal.errors import Unavailable
-from tests.pipeline.paypal.authority import YEAR, issue, paypal
-from tests.pipeline.paypal.loopback import Answer, Loopback, loopback
+from tests.support.certificate_authority import YEAR, issue, paypal
+from tests.support.loopback_http import Answer, Loopback, loopback
 
 PATH = "/v1/notifications/certs/CERT-360caa42"
 

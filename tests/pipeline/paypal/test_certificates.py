@@ -15,7 +15,7 @@ from pipeline.paypal import certificates
 from pipeline.paypal.certificates import Anchors, Certificates, read_certificate
 from pipeline.paypal.errors import Refused, Unavailable
 from pipeline.settings import SettingsError
-from tests.pipeline.paypal.authority import (
+from tests.support.certificate_authority import (
     LIVE,
     NOW,
     SANDBOX,

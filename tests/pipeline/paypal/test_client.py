@@ -17,7 +17,7 @@ from pipeline.paypal.client import Client
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
 from pipeline.paypal.requests import SalesGetRequest
 from pipeline.settings import SettingsError
-from tests.pipeline.paypal.loopback import Answer, Asked, Loopback, loopback
+from tests.support.loopback_http import Answer, Asked, Loopback, loopback
 
 ID, SECRET = "example-client", "example:secret/+ü"
 TOKEN = "/v1/oauth2/token"

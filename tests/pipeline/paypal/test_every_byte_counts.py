@@ -14,7 +14,7 @@ from pipeline.paypal.certificates import Certificates, judge_address, read_certi
 from pipeline.paypal.errors import Malformed, Refused
 from pipeline.paypal.signature import HEADERS, Transmission, verify
 from tests.conftest import MORNING
-from tests.river import WEBHOOK_ID, happened, sign, signer
+from tests.support.pipeline_under_test import WEBHOOK_ID, happened, sign, signer
 
 BODY = orjson.dumps(happened())
 SIGNED = {name.lower(): value for name, value in sign(BODY).items()}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.paypal.errors import Malformed, Refused
 from pipeline.paypal.signature import Transmission, verify
-from tests.pipeline.paypal.authority import BODY, WEBHOOK_ID, deliver, rsa_key
+from tests.support.certificate_authority import BODY, WEBHOOK_ID, deliver, rsa_key
 
 SIGNED = ("Paypal-Transmission-Id", "Paypal-Transmission-Time", "Paypal-Transmission-Sig")
 

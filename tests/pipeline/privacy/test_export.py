@@ -14,15 +14,12 @@ import jsonschema
 import pytest
 from sqlalchemy import LargeBinary
 
-from pipeline import outbox
-from pipeline.accounts import NoSuchCustomer
-from pipeline.keys import Keyring
-from pipeline.privacy import export, links
-from pipeline.privacy.export import Issuer, NotOurs
-from pipeline.privacy.export.gather import SEALED_JSON
-from pipeline.privacy.signing import Signer
-from pipeline.product import Product, ProductDown
-from pipeline.tables import (
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.signing import Signer
+from pipeline.customers import links
+from pipeline.customers.accounts import NoSuchCustomer
+from pipeline.customers.product_hook import Product, ProductDown
+from pipeline.db.models import (
     Audit,
     Base,
     Consent,
@@ -36,7 +33,11 @@ from pipeline.tables import (
     Request,
     Subscription,
 )
-from tests.river import River
+from pipeline.outbox import store as outbox
+from pipeline.privacy import export
+from pipeline.privacy.export import Issuer, NotOurs
+from pipeline.privacy.export.gather import SEALED_JSON
+from tests.support.pipeline_under_test import River
 
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30
 ISSUER = Issuer("Example Works", "privacy@example.com", "en_US")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from pipeline.db.models import Mail, Request
 from pipeline.privacy import requests
-from pipeline.tables import Mail, Request
-from tests.river import River
+from tests.support.pipeline_under_test import River
 
 ADA = "c0123456789abcdef0123456789abcd"
 

@@ -8,11 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import inspect
 
-from pipeline.keys import Keyring
-from pipeline.privacy import erase, retention
-from pipeline.privacy.erase import Outside
-from pipeline.privacy.holds import YEAR, keeps_since, kept_until
-from pipeline.tables import (
+from pipeline.crypto.keyring import Keyring
+from pipeline.db.models import (
     Audit,
     Base,
     Consent,
@@ -31,7 +28,11 @@ from pipeline.tables import (
     Sweep,
     Visit,
 )
-from tests.river import River
+from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.retention import sweep as retention
+from pipeline.privacy.retention.legal_holds import YEAR, keeps_since, kept_until
+from tests.support.pipeline_under_test import River
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -287,7 +288,7 @@ def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
 
 
 def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
-    from pipeline.privacy import audit
+    from pipeline.privacy import audit_log as audit
 
     with river.database.transaction() as session:
         for number in range(5):
@@ -302,7 +303,7 @@ def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
 
 
 def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> None:
-    from pipeline.privacy import categories
+    from pipeline.privacy import data_categories as categories
 
     swept = {rule.category for rule in retention.RULES}
     for category in (

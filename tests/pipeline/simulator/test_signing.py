@@ -19,7 +19,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from pipeline.paypal.certificates import Anchors, judge_address, read_certificate
 from pipeline.paypal.errors import Refused
 from pipeline.paypal.signature import Transmission, verify
-from pipeline.simulator.signing import FILE, HOST, Signer
+from pipeline.simulator.server.signing import FILE, HOST, Signer
 
 SINCE, UNTIL = datetime(2025, 6, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 AT = datetime(2025, 11, 3, 14, 5, 9, 250_000, tzinfo=UTC)

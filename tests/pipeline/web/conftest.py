@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.commands.parts import Parts
-from tests.customers import Browser, open_pages, sign_up
-from tests.river import River, make_parts
+from pipeline.app.container import Parts
+from tests.support.page_client import Browser, open_pages, sign_up
+from tests.support.pipeline_under_test import River, make_parts
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline import accounts
-from pipeline.commands.parts import Parts
-from pipeline.privacy import knocks, links, sign_in
-from pipeline.tables import Consent, Customer, Link, Mail, Request
-from pipeline.web.visitor import COOKIE
-from tests.customers import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
-from tests.customers import sign_in as enter
-from tests.river import River, make_parts
+from pipeline.app.container import Parts
+from pipeline.customers import accounts, links, sign_in
+from pipeline.customers import rate_limit as knocks
+from pipeline.db.models import Consent, Customer, Link, Mail, Request
+from pipeline.web.session import COOKIE
+from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
+from tests.support.page_client import sign_in as enter
+from tests.support.pipeline_under_test import River, make_parts
 
 ACTIONS = ["correct", "mails", "export", "delete", "keep", "sign-out"]
 

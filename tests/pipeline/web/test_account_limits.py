@@ -4,12 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.commands.parts import Parts
-from pipeline.privacy import erase, sign_in
-from pipeline.tables import Customer
-from tests.customers import ADA, Browser, facts, open_pages
-from tests.customers import sign_in as enter
-from tests.river import River
+from pipeline.app.container import Parts
+from pipeline.customers import sign_in
+from pipeline.db.models import Customer
+from pipeline.privacy.erasure import workflow as erase
+from tests.support.page_client import ADA, Browser, facts, open_pages
+from tests.support.page_client import sign_in as enter
+from tests.support.pipeline_under_test import River
 
 
 def post(browser: Browser, form: str) -> str:

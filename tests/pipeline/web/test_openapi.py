@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from schemathesis.checks import CHECKS, load_all_checks
 from starlette.routing import Route
 
+from pipeline.app import site as pages
+from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
-from pipeline.commands import pages
-from pipeline.commands.parts import Parts
+from pipeline.db.models import Event
 from pipeline.paypal.signature import HEADERS
-from pipeline.simulator.paypal import PretendPayPal
 from pipeline.simulator.plans import CLOUD
-from pipeline.tables import Event
-from pipeline.web import door as web
+from pipeline.simulator.server.api import PretendPayPal
+from pipeline.web.views import webhook as web
 from tests.conftest import MORNING
-from tests.river import River, happened, make_parts, open_door, sign
+from tests.support.pipeline_under_test import River, happened, make_parts, open_door, sign
 
 PATH = "/webhooks/paypal"
-TOLD: dict[str, Any] = json.loads((Path(web.__file__).parent / "openapi.json").read_text("utf-8"))
+TOLD: dict[str, Any] = json.loads((Path(web.__file__).parents[1] / "openapi.json").read_text("utf-8"))
 OPERATIONS = [(path, method) for path, offered in TOLD["paths"].items() for method in offered]
 WEBHOOK = TOLD["paths"]["/webhooks/paypal"]["post"]
 FORMS = [

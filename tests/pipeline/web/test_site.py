@@ -2,13 +2,13 @@
 
 import pytest
 
-from pipeline.commands.parts import Parts
-from pipeline.database import StoreDown
-from pipeline.privacy import links
-from pipeline.tables import Visit
-from pipeline.web.records import Records
-from tests.customers import ADA, Browser, open_pages, sign_up
-from tests.river import River, make_parts
+from pipeline.app.container import Parts
+from pipeline.customers import links
+from pipeline.db.engine import StoreDown
+from pipeline.db.models import Visit
+from pipeline.web.transactions import Records
+from tests.support.page_client import ADA, Browser, open_pages, sign_up
+from tests.support.pipeline_under_test import River, make_parts
 
 PAGES = ["/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy.txt", "/privacy/evidence"]
 

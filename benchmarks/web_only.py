@@ -1,0 +1,28 @@
+"""The web role alone on the embedded column, for measuring the door: `python -m benchmarks.web_only door`.
+
+The program refuses this, because a queue inside one process is of no use without a worker in it. Here nothing is to be
+handled meanwhile.
+"""
+
+import sys
+
+from handlers import HANDLERS
+from pipeline.app import logging as logs
+from pipeline.app import roles
+from pipeline.app.container import Parts
+from pipeline.db import migrations
+from pipeline.settings import load
+
+
+def door() -> None:
+    """Serve webhooks until told to stop."""
+    logs.set_up(logs.INFO)
+    roles.collect_seldom()
+    stop, parts = roles.Stop(), Parts(load(), HANDLERS)
+    stop.listen()
+    migrations.upgrade(parts.database)
+    roles.web(parts, stop)
+
+
+if __name__ == "__main__":
+    {"door": door}[sys.argv[1]]()

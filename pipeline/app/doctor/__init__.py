@@ -1,0 +1,1 @@
+"""TODO: what pipeline/app/doctor is."""

@@ -1,0 +1,70 @@
+"""Whether what the settings name is there, and whether they fit together: what is used now and then only is missed late."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+
+from pipeline.app.container import product
+from pipeline.clock import Clock
+from pipeline.mailer.relay_log import RelayLog
+from pipeline.network.egress import judge_api
+from pipeline.operations.backup.store import BackupProblem, read_recipient
+from pipeline.rendering import message
+from pipeline.settings import Settings, SettingsError, variable
+
+ADDRESSES = ("operator_email", "support_email", "privacy_email")
+TESTS = "SMT_TEST_"  # what only the project's own tests read
+
+
+def wrong(settings: Settings, clock: Clock) -> Iterator[str]:
+    """A sentence for each setting that names nothing, or does not go with another."""
+    for name in ADDRESSES:
+        if (address := getattr(settings, name)) and not message.valid_address(address):
+            yield f"{variable(name)} is no address that mail can be sent to: {address}"
+    if settings.bounce_domain and not message.valid_address(f"b@{settings.bounce_domain}"):
+        yield f"{variable('bounce_domain')} is no domain: {settings.bounce_domain}"
+    if (log := settings.relay_log) and not RelayLog(log, clock).can_be_read():
+        yield f"{variable('relay_log')}: neither {log} nor a file it was rotated to can be read"
+    if (maildir := settings.inbound_maildir) and not (maildir / "new").is_dir():
+        yield f"{variable('inbound_maildir')}: {maildir} is no Maildir"
+    if bool(settings.paypal_client_id) != bool(settings.paypal_client_secret.get_secret_value()):
+        yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} go together, and one is not set"
+    yield from _product(settings)
+    yield from _backup(settings)
+    try:
+        judge_api(settings.paypal_base_url)
+    except SettingsError as error:
+        yield str(error)
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """Names that look like settings of ours and are none: misspelt, perhaps."""
+    known = {variable(name) for name in Settings.model_fields}
+    named = (name for name in environment if name.startswith("SMT_") and not name.startswith(TESTS))
+    return sorted(name for name in named if name.removesuffix("_FILE") not in known)
+
+
+def _product(settings: Settings) -> Iterator[str]:
+    try:
+        product(settings)
+    except SettingsError as error:
+        yield str(error)
+    if settings.product_command and not shutil.which(shlex.split(settings.product_command)[0]):
+        yield f"{variable('product_command')}: there is no such command"
+
+
+def _backup(settings: Settings) -> Iterator[str]:
+    try:
+        if settings.backup_recipient:
+            read_recipient(settings.backup_recipient)
+    except BackupProblem as error:
+        yield str(error)
+    if (folder := settings.backup_dir) is None:
+        return
+    if not settings.backup_recipient:
+        yield f"{variable('backup_dir')} is set without {variable('backup_recipient')}: there are no backups"
+    if folder.resolve().is_relative_to(settings.data_dir.resolve()):
+        yield f"{variable('backup_dir')} lies in the data folder: what takes the one takes the other"
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        yield f"{variable('backup_dir')}: {folder} cannot be written"

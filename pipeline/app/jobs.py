@@ -1,0 +1,111 @@
+"""What the scheduler does beside the river's own jobs: mails in doubt, people's requests and letters, what is to go."""
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pipeline.app import maintenance as leaving
+from pipeline.crypto.keyring import Keyring
+from pipeline.mailer.relay_log import RelayLog
+from pipeline.mailer.relay_log import settle_doubts as settle
+from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
+from pipeline.scheduler.scheduler import Job, Scheduler
+
+if TYPE_CHECKING:
+    from pipeline.app.container import Parts
+
+log = structlog.get_logger(__name__)
+
+
+def scheduler(parts: "Parts") -> Scheduler:
+    """The scheduler with its own jobs and those that these settings call for."""
+    return Scheduler(
+        parts.database,
+        parts.master,
+        parts.clock,
+        reminders=parts.reminders,
+        may_read=parts.settings.reads_paypal,
+        operator=parts.settings.operator_email,
+        more=of(parts),
+    )
+
+
+def of(parts: "Parts") -> list[Job]:
+    """The jobs that these settings call for."""
+    jobs = [
+        Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts)),
+        Job("erase who asked for it", timedelta(minutes=1), lambda: leaving.erase_due(parts)),
+        Job("keep the retention periods", timedelta(hours=1), lambda: sum(leaving.sweep(parts).values())),
+        Job("complete erasures", timedelta(days=1), lambda: leaving.complete(parts)),
+        Job("keep the policy's first text", timedelta(days=1), lambda: keep_policy(parts)),
+        Job("tell customers of a changed policy", timedelta(minutes=1), lambda: announce_policy(parts)),
+    ]
+    if parts.settings.relay_log and parts.settings.smtp_url:
+        jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: settle_doubts(parts)))
+    if parts.settings.inbound_maildir:
+        jobs.append(Job("file mail that people wrote", timedelta(minutes=1), lambda: file_letters(parts)))
+    return jobs
+
+
+def remind_of_requests(parts: "Parts") -> int:
+    """Tell the operator of requests that have waited 7, 14, 21 or 25 days."""
+    from pipeline.privacy import requests
+
+    with parts.database.transaction() as session:
+        now = parts.clock.now()
+        return requests.alarms(session, Keyring(parts.master, session, now), now)
+
+
+def keep_policy(parts: "Parts") -> int:
+    """Keep the policy's first text, so that a newer version of the program does not change it behind people's backs."""
+    from pipeline.app.policy_evidence import publisher
+    from pipeline.policy import versions
+
+    with parts.database.transaction() as session:
+        first = versions.establish(session, publisher(parts), parts.settings.policy_effective, parts.clock.now())
+    return int(first is not None)
+
+
+def announce_policy(parts: "Parts") -> int:
+    """Owe the notices of a material change that are not owed yet, some hundred at a time."""
+    from pipeline.policy import versions
+
+    with parts.database.transaction() as session:
+        now = parts.clock.now()
+        keyring = Keyring(parts.master, session, now)
+        return versions.notify(session, keyring, now, lambda day: f"{parts.settings.pages_url}/privacy/{day}")
+
+
+def file_letters(parts: "Parts") -> int:
+    """File what has arrived in the contact address's Maildir."""
+    from pipeline.app.container import account_page
+    from pipeline.inbound_mail import intake as inbound
+
+    folder = parts.settings.inbound_maildir
+    if folder is None:
+        return 0
+    page = account_page(parts.settings)
+    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page)
+
+
+def settle_doubts(parts: "Parts") -> int:
+    """Look for evidence of mails in doubt in the relay's log."""
+    if parts.settings.relay_log is None:
+        return 0
+    relay_log = RelayLog(parts.settings.relay_log, parts.clock)
+    domain = parts.settings.envelope_domain
+    try:
+        return settle(parts.database, parts.clock, relay_log, lambda: asyncio.run(_probe(parts)), domain)
+    except RelayUnreachable as error:
+        log.warning("relay_unreachable", reason=str(error))
+        return 0
+
+
+async def _probe(parts: "Parts") -> None:
+    relay = Relay(parts.settings.smtp_url, connections=1)
+    try:
+        await relay.probe()
+    finally:
+        await relay.close()

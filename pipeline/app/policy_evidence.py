@@ -1,0 +1,121 @@
+"""The running system as the checks of the policy see it: pages asked for, mails written, connections read."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from pipeline.app.container import Parts, contact
+from pipeline.app.site import served
+from pipeline.crypto.keyring import Keyring
+from pipeline.network import egress
+from pipeline.network.egress import Connection
+from pipeline.operations import heartbeat as alive
+from pipeline.policy.clauses import Vendor
+from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence.live_system import Live, Page, Sights
+from pipeline.rendering.message import Rendered
+from pipeline.settings import SettingsError
+
+EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples lead
+
+
+def publisher(parts: Parts) -> Vendor:
+    """Whose policy it is."""
+    settings = parts.settings
+    return Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, contact(settings))
+
+
+@contextmanager
+def looking(parts: Parts) -> Iterator[Live]:
+    """A look at the system as it is now, in one reading session. Raises StoreDown, KeyProblem."""
+    now = parts.clock.now()
+    with parts.database.reading() as session:
+        yield Live(
+            session,
+            Keyring(parts.master, session, now),
+            parts.settings,
+            now,
+            publisher(parts),
+            Sights(
+                pages=lambda: pages(parts),
+                mails=lambda: mails(parts),
+                connections=lambda: connections(parts),
+                journal=journal.keeps if journal.runs() else None,
+            ),
+        )
+
+
+def pages(parts: Parts) -> list[Page]:
+    """Every page that needs no secret, asked for within this process; none where the web role is not set up."""
+    try:
+        web = parts.web()
+    except SettingsError:
+        return []
+    with served(parts) as (routes, _):
+        return asyncio.run(_ask_all(web.app(routes)))
+
+
+def mails(parts: Parts) -> dict[str, Rendered]:
+    """Every kind of mail with its example, whose links lead to our own pages as they are set."""
+    return {kind: parts.templates.render(kind, _example(parts, kind)) for kind in parts.templates.kinds}
+
+
+def _example(parts: Parts, kind: str) -> dict[str, Any]:
+    facts = json.dumps(parts.templates.example(kind)).replace(EXAMPLE_PAGES, parts.settings.pages_url)
+    found: dict[str, Any] = json.loads(facts)
+    return found
+
+
+def connections(parts: Parts) -> dict[str, list[Connection]]:
+    """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
+    found = {}
+    for role, pid in alive.running(parts.settings.data_dir, parts.clock.now()).items():
+        try:
+            if _is_ours(pid):
+                found[role] = egress.connections(pid)
+        except OSError:
+            continue
+    return found
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether the number still is a process of this program: it may have ended, or count in another container."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return any(word.rpartition(b"/")[2] == b"smt-billing" or word == b"pipeline" for word in words)
+
+
+async def _ask_all(app: Starlette) -> list[Page]:
+    routes = [route for route in app.routes if isinstance(route, Route) and "GET" in (route.methods or ())]
+    return [await _ask(app, route.path) for route in routes if "{" not in route.path]
+
+
+async def _ask(app: Starlette, path: str) -> Page:
+    """One GET without a network (ASGI specification 3, HTTP connection scope)."""
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "https",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"localhost"), (b"user-agent", b"smt-billing policy check")],
+        "client": ("127.0.0.1", 0), "server": ("localhost", 443),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start = next(message for message in sent if message["type"] == "http.response.start")
+    body = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body")
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, value in start["headers"]:
+        key = name.decode("latin-1").lower()
+        headers[key] = (*headers.get(key, ()), value.decode("latin-1"))
+    return Page(path, start["status"], headers, body.decode("utf-8", "replace"))

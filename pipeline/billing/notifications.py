@@ -1,0 +1,212 @@
+"""Which mail a piece of news deserves, what it says, and whether it still is news.
+
+Keys are made of stable ids and PayPal's times, never of formatted text, so the same news is owed once however often
+and in whatever order it is told.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pipeline.billing.subscription import Move, terms_of
+from pipeline.billing.unit_of_work import Books
+from pipeline.clock import write_time
+from pipeline.db import lww_map as register
+from pipeline.db.models import CAME, Payment, Plan, Refund, Subscription
+from pipeline.inbox.event import Event
+from pipeline.outbox import store as outbox
+
+STATUS_MAILS = {
+    "ACTIVE": "account_setup",
+    "SUSPENDED": "subscription_suspended",
+    "CANCELLED": "subscription_cancelled",
+}
+TOLD_BY = {
+    "ACTIVE": ("BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.RE-ACTIVATED"),
+    "SUSPENDED": ("BILLING.SUBSCRIPTION.SUSPENDED",),
+    "CANCELLED": ("BILLING.SUBSCRIPTION.CANCELLED",),
+}
+
+
+def for_status(books: Books, event: Event, move: Move | None) -> None:
+    """The mail for the status an event tells: when it moved, or when telling it is what the event is for."""
+    status = event.facts.get("status")
+    kind = STATUS_MAILS.get(status or "")
+    if kind is None or not (move or event.type in TOLD_BY[str(status)]):
+        return
+    row, at = books.subscription(event.facts["subscription"]), event.time("status_at") or event.need_time("at")
+    # A customer is welcomed and seen off once; a subscription can be suspended again.
+    key = f"{kind}:{row.id}" + (f":{write_time(at)}" if kind == "subscription_suspended" else "")
+    overtaken = _overtaken_by_status(row, str(status), at)
+    _owe(books, kind, key, row, _status_facts(books, row, str(status), at), at, overtaken)
+
+
+def for_sale(books: Books, event: Event, payment: Payment) -> None:
+    """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
+    if payment.subscription_id is None:
+        return
+    row = books.subscription(payment.subscription_id)
+    if payment.status == "denied":
+        _for_denial(books, event, row, payment)
+    elif payment.status not in (None, "pending"):
+        facts = _receipt_facts(books, row, payment)
+        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, _told_at(event, event.need_time("at")))
+    for_refunds(books, event, payment)
+
+
+def for_failure(books: Books, event: Event) -> None:
+    """Dunning: a charge attempt failed."""
+    row = books.subscription(event.need("subscription"))
+    at = event.time("failed_at") or event.need_time("at")
+    facts = _failure_facts(
+        books,
+        row,
+        _pair(event.facts.get("failed_amount")),
+        at,
+        event.time("retry_at"),
+        event.facts.get("failed_reason"),
+    )
+    key = f"payment_failed:{row.id}:{write_time(at)}"
+    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
+
+
+def for_refunds(books: Books, event: Event, payment: Payment) -> None:
+    """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
+    if payment.subscription_id is None or payment.amount is None:
+        return
+    row = books.subscription(payment.subscription_id)
+    for refund in books.given(payment.id):
+        if refund.kind == "refund" and "refund" in refund.known:
+            facts = _refund_facts(books, row, payment, refund)
+            _owe(
+                books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, _told_at(event, refund.occurred_at)
+            )
+
+
+def _for_denial(books: Books, event: Event, row: Subscription, payment: Payment) -> None:
+    at = register.time_of(payment.known, "status") or event.need_time("at")
+    reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
+    facts = _failure_facts(books, row, _money(payment), at, None, reason)
+    key = f"payment_failed:{payment.id}"
+    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
+
+
+def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.Owed:
+    """The reminder that a renewal is `days` days away, for the scheduler."""
+    renews_at = write_time(row.next_billing_at) if row.next_billing_at else ""
+    terms = terms_of(row, plan)
+    price = terms.price if terms else None
+    facts = {
+        "subscription": row.id,
+        "plan": (plan and plan.name) or "",
+        "renews_at": renews_at,
+        "amount": price and {"amount": price.amount, "currency": price.currency},
+        "period": terms and {"unit": terms.unit, "count": terms.count},
+        "days": days,
+    }
+    return outbox.Owed("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
+
+
+def _owe(
+    books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], at: datetime,
+    overtaken: str | None = None,
+) -> None:  # fmt: skip
+    books.owe(outbox.Owed(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
+
+
+def _told_at(event: Event, at: datetime) -> datetime:
+    """Money released or settled late is news when PayPal tells it, though its own time may be long ago."""
+    return max(at, event.occurred_at or at)
+
+
+def _too_old(books: Books, at: datetime) -> str | None:
+    if books.now - at <= outbox.TOO_OLD:
+        return None
+    return f"older than {outbox.TOO_OLD.days} days when it reached us: it happened on {at:%Y-%m-%d}"
+
+
+def _overtaken_by_status(row: Subscription, status: str, at: datetime) -> str | None:
+    """The status told is no longer the one it has; or it is again, and this is about the time before."""
+    told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
+    return None if row.status == status and not told_again else _overtaken(row)
+
+
+def _overtaken_since(books: Books, row: Subscription, at: datetime) -> str | None:
+    """Nobody is asked to pay for what was paid, suspended or ended since."""
+    paid = [
+        payment.occurred_at
+        for payment in books.payments_of(row.id)
+        if payment.status in CAME and payment.occurred_at and payment.occurred_at > at
+    ]
+    if paid:
+        return f"overtaken: a payment came on {min(paid):%Y-%m-%d}"
+    moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
+    return _overtaken(row) if moved_on else None
+
+
+def _overtaken(row: Subscription) -> str:
+    return f"overtaken: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
+
+
+def _about(books: Books, row: Subscription) -> dict[str, Any]:
+    plan = books.plan(row.plan_id)
+    return {"subscription": row.id, "plan": (plan and plan.name) or ""}
+
+
+def _status_facts(books: Books, row: Subscription, status: str, at: datetime) -> dict[str, Any]:
+    paid = _when(row.paid_through)
+    facts: dict[str, dict[str, Any]] = {
+        "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
+        "SUSPENDED": {
+            "suspended_at": write_time(at),
+            "paid_through": paid,
+            "balance": _pair(register.value(row.known, "outstanding")),
+        },
+        "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
+    }
+    return _about(books, row) | facts[status]
+
+
+def _receipt_facts(books: Books, row: Subscription, payment: Payment) -> dict[str, Any]:
+    return _about(books, row) | {
+        "payment": payment.id,
+        "amount": _money(payment),
+        "paid_at": _when(payment.occurred_at),
+        "paid_through": _when(_paid_through(row, payment)),
+    }
+
+
+def _paid_through(row: Subscription, payment: Payment) -> datetime | None:
+    """Not a date before the payment itself: what it pays for is not known yet then."""
+    later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
+    return row.paid_through if later else None
+
+
+def _failure_facts(
+    books: Books, row: Subscription, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
+) -> dict[str, Any]:
+    return _about(books, row) | {
+        "amount": amount, "failed_at": write_time(at), "retry_at": _when(retry_at), "reason": reason,
+    }  # fmt: skip
+
+
+def _refund_facts(books: Books, row: Subscription, payment: Payment, refund: Refund) -> dict[str, Any]:
+    return _about(books, row) | {
+        "refund": refund.id,
+        "payment": payment.id,
+        "amount": {"amount": refund.amount, "currency": refund.currency},
+        "paid": _money(payment),
+        "refunded_at": write_time(refund.occurred_at),
+        "in_full": books.given_back(payment, refund.occurred_at) >= (payment.amount or 0),
+    }
+
+
+def _money(payment: Payment) -> dict[str, Any] | None:
+    return None if payment.amount is None else {"amount": payment.amount, "currency": payment.currency}
+
+
+def _pair(pair: Any) -> dict[str, Any] | None:
+    return {"amount": pair[0], "currency": pair[1]} if pair and pair[0] > 0 else None
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else write_time(moment)

@@ -1,0 +1,106 @@
+"""Money that came and money given back: one row per sale, one per refund, the sums always reckoned from all of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pipeline.billing import subscription
+from pipeline.billing.unit_of_work import Books
+from pipeline.db import lww_map as register
+from pipeline.db.models import Payment, Refund
+from pipeline.inbox.event import Event, Park, Read
+
+SaleStatus = Literal["pending", "completed", "denied"]
+RefundKind = Literal["refund", "reversal"]
+
+# What is decided outranks what is pending, whatever the times say; then the later counts, at equal times the larger.
+DECIDED: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
+FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
+REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
+# A sale that names no subscription is mostly none of ours; one look, later, tells.
+ASK_WHOSE = timedelta(hours=1)
+
+
+def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
+    """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
+    row, at = books.payment(event.need("sale")), event.need_time("at")
+    event.need("amount")
+    _check_sign(event)
+    row.known = register.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
+    _decide(row, status, at)
+    _update(books, row)
+    if row.subscription_id:
+        subscription.touch(books, row.subscription_id, row)
+    elif event.type != "READ.SALE":  # PayPal has left it out for days, once: its own record may name it
+        books.ask("sale", row.id, ASK_WHOSE)
+    return row
+
+
+def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
+    """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
+
+    Raises Read where neither the event nor we know which sale it is of.
+    """
+    refund = books.refund(event.need("refund")) or _new_refund(books, event)
+    told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
+    refund.known = register.merge(refund.known, event.need_time("at"), told)
+    _update_refund(refund)
+    payment = books.payment(refund.payment_id)
+    _update(books, payment)
+    if payment.subscription_id:
+        subscription.update(books, books.subscription(payment.subscription_id))
+    return payment
+
+
+def _new_refund(books: Books, event: Event) -> Refund:
+    """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
+    event.need("amount")
+    event.need_time("created_at")
+    sale = event.facts.get("sale")
+    if sale is None:
+        raise Read("refund", event.facts["refund"])
+    row = Refund(id=event.facts["refund"], known={}, payment_id=sale)
+    books.add_refund(row)
+    return row
+
+
+def _update_refund(row: Refund) -> None:
+    """Set the columns to what is known, whichever event told it."""
+    row.kind = "reversal" if "reversal" in row.known else "refund"
+    row.amount, row.currency = register.value(row.known, "amount")
+    row.occurred_at = datetime.fromisoformat(register.value(row.known, "created_at"))
+
+
+def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
+    known, since = register.value(row.known, "status"), register.time_of(row.known, "status")
+    if known is None or since is None:
+        row.known = register.merge(row.known, at, {"status": status})
+    elif (DECIDED[status], at, status != "denied") > (DECIDED[known], since, known != "denied"):
+        kept = {field: entry for field, entry in row.known.items() if field != "status"}
+        row.known = register.merge(kept, at, {"status": status})
+
+
+def _update(books: Books, row: Payment) -> None:
+    """Set the columns to what is known of the sale and its refunds."""
+    known = row.known
+    row.subscription_id = register.value(known, "subscription")
+    books.file_payment(row)
+    row.amount, row.currency = register.value(known, "amount") or (None, None)
+    row.fee = (register.value(known, "fee") or [None])[0]
+    created_at = register.value(known, "created_at")
+    row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
+    row.refunded = books.given_back(row)
+    row.status = _status(register.value(known, "status"), row, books.given(row.id))
+
+
+def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str | None:
+    if decided != "completed" or row.refunded == 0 or row.amount is None:
+        return decided
+    if row.refunded < row.amount:
+        return "partially_refunded"
+    return "reversed" if any(refund.kind == "reversal" for refund in refunds) else "refunded"
+
+
+def _check_sign(event: Event) -> None:
+    if event.facts["amount"][0] < 0:
+        raise Park(f"{event.type} has a negative amount")

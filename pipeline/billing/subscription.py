@@ -1,0 +1,202 @@
+"""Statuses, the literal table of allowed moves, and the one function that moves.
+
+State never mails and never calls out: a handler does both calls. What is told in any order and repetition ends in the
+same row (docs/how-it-works.md says why): each field by its own newest time, the status by `outranks`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pipeline.billing.entitlement import Paid, Terms, Vouched, paid_through
+from pipeline.billing.unit_of_work import Books
+from pipeline.clock import read_time
+from pipeline.db import lww_map as register
+from pipeline.db.models import CAME, Payment, Plan, Subscription
+from pipeline.inbox.event import Event
+from pipeline.money import Money
+
+# From a status to those it may move to. A move may skip what we were never told of.
+MOVES: dict[str | None, frozenset[str]] = {
+    None: frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
+    "APPROVAL_PENDING": frozenset({"APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
+    "APPROVED": frozenset({"ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
+    "ACTIVE": frozenset({"SUSPENDED", "CANCELLED", "EXPIRED"}),
+    "SUSPENDED": frozenset({"ACTIVE", "CANCELLED", "EXPIRED"}),
+    # Both are final. Where PayPal told of two ends, the earlier one counts, whichever reached us first.
+    "CANCELLED": frozenset({"EXPIRED"}),
+    "EXPIRED": frozenset({"CANCELLED"}),
+}
+# A later phase outranks an earlier one whatever the times say: PayPal takes no subscription back to its approval.
+PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 2, "CANCELLED": 3, "EXPIRED": 3}
+# At equal times the graver news counts.
+RANK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
+FINAL = 3
+LIVE = frozenset({"ACTIVE", "SUSPENDED"})
+
+# ACTIVATED of a subscription with a free trial has been seen with a next_billing_time of today, and no event when that
+# was corrected: ask again some minutes later.
+TOO_SOON = timedelta(days=1)
+ASK_AGAIN = timedelta(minutes=10)
+# A placeholder asks who it belongs to, in case its first event never comes.
+ASK_WHO = timedelta(minutes=5)
+
+FIELDS = (
+    "custom_ref", "payer_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "failed_count",
+    "outstanding",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The status changed."""
+
+    old: str | None
+    new: str
+
+
+def outranks(new: tuple[str, datetime], old: tuple[str, datetime]) -> bool:
+    """Whether the news (status, PayPal's time) comes after what is known."""
+    if PHASE[new[0]] != PHASE[old[0]]:
+        return PHASE[new[0]] > PHASE[old[0]]
+    if new[1] == old[1]:
+        return RANK[new[0]] > RANK[old[0]]
+    earlier_counts = PHASE[new[0]] == FINAL
+    return (new[1] < old[1]) is earlier_counts
+
+
+def see(books: Books, event: Event) -> Move | None:
+    """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
+    row, at = books.subscription(event.need("subscription")), event.need_time("at")
+    facts = {field: event.facts.get(field) for field in FIELDS}
+    row.known = register.merge(row.known, at, facts | {"vouched": _vouched(event)})
+    _see_person(books, row.id, at, event)
+    _see_plan(books, event)
+    move = _move(books, row, event)
+    update(books, row)
+    if _is_too_soon(row, at):
+        books.ask("subscription", row.id, ASK_AGAIN)
+    return move
+
+
+def touch(books: Books, id: str, payment: Payment) -> Subscription:
+    """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
+    row = books.subscription(id)
+    told_at = register.time_of(payment.known, "custom_ref")
+    if told_at:
+        row.known = register.merge(row.known, told_at, {"custom_ref": register.value(payment.known, "custom_ref")})
+    update(books, row)
+    if row.status is None:
+        books.ask("subscription", id, ASK_WHO)
+    return row
+
+
+def update(books: Books, row: Subscription) -> None:
+    """Set the columns to what is known: a function of the facts, whatever their order."""
+    known = row.known
+    row.customer_id = register.value(known, "custom_ref") or register.value(known, "payer_ref")
+    row.plan_id = register.value(known, "plan")
+    terms = terms_of(row, books.plan(row.plan_id))
+    row.paid_through = paid_through(_vouched_for(row), terms, _paid(books, books.payments_of(row.id)))
+    row.next_billing_at = _next_billing_at(row)
+    row.remind_at = _remind_at(row, books.reminders.days(terms))
+
+
+def terms_of(row: Subscription, plan: Plan | None) -> Terms | None:
+    """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
+    told = register.value(row.known, "terms") or (plan and register.value(plan.known, "terms"))
+    if not told:
+        return None
+    price = Money(*told["price"]) if told.get("price") else None
+    number = register.value(row.known, "quantity") or 1
+    start = read_time(register.value(row.known, "start_at"))
+    price = price and Money(price.amount * number, price.currency)
+    return Terms(told["unit"], told["count"], price, start.day if start else 0)
+
+
+def see_plan(books: Books, event: Event) -> None:
+    """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
+    plan = books.told_plan(event.need("plan"))
+    told = {field: event.facts.get(field) for field in ("name", "terms")}
+    plan.known = register.merge(plan.known, event.need_time("at"), told)
+    terms = register.value(plan.known, "terms") or {}
+    plan.name = register.value(plan.known, "name")
+    plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
+    plan.amount, plan.currency = terms.get("price") or (None, None)
+    for row in books.subscriptions_on(plan.id):
+        update(books, row)
+
+
+def _see_person(books: Books, id: str, at: datetime, event: Event) -> None:
+    if event.person:
+        books.learn_person(id, at, event.person)
+
+
+def _see_plan(books: Books, event: Event) -> None:
+    """A plan known only by its id: PayPal is asked for it."""
+    plan = books.plan(event.facts.get("plan"))
+    if plan and not plan.known and "terms" not in event.facts:
+        books.ask("plan", plan.id, timedelta(0))
+
+
+def _next_billing_at(row: Subscription) -> datetime | None:
+    """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
+    told = read_time(register.value(row.known, "next_billing_at"))
+    if told is None or row.status in ("CANCELLED", "EXPIRED"):
+        return None
+    return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
+
+
+def _remind_at(row: Subscription, days: int | None) -> datetime | None:
+    if row.status != "ACTIVE" or row.next_billing_at is None or days is None:
+        return None
+    return row.next_billing_at - timedelta(days=days)
+
+
+def _move(books: Books, row: Subscription, event: Event) -> Move | None:
+    status, at = event.facts.get("status"), event.time("status_at") or event.need_time("at")
+    if status is None or (row.status and row.status_at and not outranks((status, at), (row.status, row.status_at))):
+        return None
+    old, row.status, row.status_at = row.status, status, at
+    if status == old:
+        return None
+    if status not in MOVES[old]:
+        raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
+    reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
+    books.add_change(subscription_id=row.id, at=at, old=old, new=status, reason=reason[:100], event_id=event.id)
+    return Move(old, status)
+
+
+def _vouched(event: Event) -> str | None:
+    """The next billing time, where it also says that everything before it is paid."""
+    if event.facts.get("status") not in (*LIVE, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
+        return None
+    # The count rises only after the last try of a cycle, the date moves on with the first.
+    failed_at, paid_at = event.time("failed_at"), event.time("last_payment_at")
+    unpaid = failed_at and (paid_at is None or paid_at < failed_at)
+    return None if unpaid else event.facts.get("next_billing_at")
+
+
+def _vouched_for(row: Subscription) -> Vouched | None:
+    until, at = read_time(register.value(row.known, "vouched")), register.time_of(row.known, "vouched")
+    return Vouched(until, at) if until and at else None
+
+
+def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
+    return [
+        Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
+        for row in payments
+        if row.status in (*CAME, "denied") and row.occurred_at and row.amount is not None and row.currency
+    ]
+
+
+def _given_back_at(books: Books, payment: Payment) -> datetime | None:
+    if payment.status == "denied":
+        return register.time_of(payment.known, "status")
+    if payment.status not in ("refunded", "reversed"):
+        return None
+    return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
+
+
+def _is_too_soon(row: Subscription, at: datetime) -> bool:
+    return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= TOO_SOON

@@ -1,0 +1,275 @@
+"""The rows a batch of events may touch, locked in key order and at hand in memory.
+
+Handlers work on these rows as on plain objects; `close` writes everything once. Locks are always taken in the same
+order (events, payments, plans, subscriptions, then what `close` adds; each by key, new rows before old ones), so two
+workers can never wait for each other in a circle.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.billing.reminders import Reminders
+from pipeline.clock import read_time
+from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.db import lww_map as register
+from pipeline.db.bulk import Rows, among, insert, insert_new
+from pipeline.db.models import Change, Customer, Mail, Payment, Plan, Refund, Subscription
+from pipeline.inbox import lookups as reads
+from pipeline.inbox.event import Event, ReadKind, TryLater
+from pipeline.outbox import store as outbox
+
+CUSTOMER = Customer.__table__
+NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
+
+
+class Books:
+    """Subscriptions, payments, refunds and plans that these events name, ready to be changed."""
+
+    def __init__(
+        self, session: Session, keyring: Keyring, now: datetime, reminders: Reminders, events: Sequence[Event]
+    ) -> None:
+        self.now, self.reminders = now, reminders
+        self._session, self._keyring = session, keyring
+        self._people: dict[str, register.Known] = {}
+        self._changed_people: set[str] = set()
+        self._owed: list[outbox.Owed] = []
+        self._reads: list[reads.Wanted] = []
+        self._changes: list[dict[str, Any]] = []
+        self._refunds, self._payments = Rows(session, Refund), Rows(session, Payment)
+        self._plans, self._subscriptions = Rows(session, Plan), Rows(session, Subscription)
+        self._load([event.facts for event in events])
+
+    def subscription(self, id: str) -> Subscription:
+        """The subscription, locked; a placeholder if nothing was known of it."""
+        return self._subscriptions[id]
+
+    def payment(self, id: str) -> Payment:
+        """The payment, locked; a placeholder if nothing was known of it."""
+        return self._payments[id]
+
+    def payments_of(self, subscription_id: str) -> list[Payment]:
+        return list(self._by_subscription[subscription_id].values())
+
+    def file_payment(self, row: Payment) -> None:
+        """Keep the payment with those of its subscription."""
+        if row.subscription_id:
+            self._by_subscription[row.subscription_id][row.id] = row
+
+    def refund(self, id: str) -> Refund | None:
+        """The refund, None if nothing was known of it.
+
+        Raises TryLater where another worker booked it while we waited for its siblings: then its payment is not locked.
+        """
+        row = self._refunds.get(id)
+        if row is not None and row.payment_id not in self._locked_payments:
+            raise TryLater(timedelta(0), "its refund was booked a moment ago")
+        return row
+
+    def refunds_of(self, payment_id: str) -> list[Refund]:
+        return list(self._by_payment[payment_id].values())
+
+    def given(self, payment_id: str) -> list[Refund]:
+        """Its refunds, less those that are pending or came to nothing."""
+        return [row for row in self.refunds_of(payment_id) if register.value(row.known, "state") not in NOT_GIVEN]
+
+    def given_back(self, payment: Payment, until: datetime | None = None) -> int:
+        """Minor units given back of a payment, in all or up to a moment.
+
+        PayPal's running sum counts too: a refund's own event may have been lost.
+        """
+        rows = [row for row in self.given(payment.id) if until is None or row.occurred_at <= until]
+        counted = [row for row in rows if row.currency == payment.currency]
+        totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
+        sums: list[int] = [total for total, currency in totals if currency == payment.currency]
+        return max([sum(row.amount for row in counted), *sums])
+
+    def plan(self, id: str | None) -> Plan | None:
+        """The plan; a placeholder if it was named and nothing is known of it."""
+        return self._plans.get(id or "")
+
+    def told_plan(self, id: str) -> Plan:
+        """The plan that an event is about, locked."""
+        return self._plans[id]
+
+    def subscriptions_on(self, plan_id: str) -> list[Subscription]:
+        """Those at hand that are on this plan; all there are, if what is told of the plan is new."""
+        return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
+
+    def add_refund(self, row: Refund) -> None:
+        self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
+
+    def add_change(self, **told: Any) -> None:
+        """A move of a status: the columns of `Change`, less its id."""
+        self._changes.append(told)
+
+    def person(self, subscription_id: str) -> Mapping[str, Any]:
+        """What is known of the subscriber: field -> [time, value]. Empty once erased."""
+        if subscription_id not in self._people:
+            seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
+            known = seal.open_json("subscription.person", row.person) if seal else None
+            self._people[subscription_id] = known or {}
+        return self._people[subscription_id]
+
+    def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
+        """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
+        known = register.merge(self.person(subscription_id), at, values)
+        if known != self._people[subscription_id]:
+            self._people[subscription_id] = known
+            self._changed_people.add(subscription_id)
+
+    def owe(self, mail: outbox.Owed) -> None:
+        """A mail is owed, in the transaction that makes it so. Its key decides whether it already was."""
+        self._owed.append(mail)
+
+    def ask(self, kind: ReadKind, id: str, after: timedelta) -> None:
+        """Ask PayPal for this object some time later; without credentials nothing is asked."""
+        self._reads.append(reads.Wanted(kind, id, self.now + after))
+
+    def close(self) -> list[str]:
+        """Write what changed. The ids of mails that became due."""
+        for id in sorted(self._changed_people):
+            self._seal_person(self._subscriptions[id])
+        self._add_customers()
+        for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
+            rows.write()
+        insert(self._session, Change, self._changes)
+        reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
+        return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
+
+    # -- loading
+
+    def _load(self, facts: Sequence[Mapping[str, Any]]) -> None:
+        if refunds := _named(facts, "refund"):
+            self._refunds.read(among(Refund.id, refunds))
+        sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
+        self._payments.lock(sales, {"known": {}, "refunded": 0})
+        self._locked_payments = frozenset(self._payments)
+        subscriptions = _named(facts, "subscription")
+        subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
+        told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
+        # Shared unless one is told: who puts a subscription on a plan, and who tells the plan, must see each other.
+        self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not told)
+        subscriptions |= self._on_plans([id for id, fact in told.items() if self._is_news(fact)])
+        self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
+        self._load_siblings()
+        self._index()
+        self._load_other_plans()
+        self._keyring.fetch([INDEX, *self._subscriptions])
+
+    def _is_news(self, told: Mapping[str, Any]) -> bool:
+        """Whether what is told of a plan changes what one cycle of it is."""
+        known, at = self._plans[told["plan"]].known, read_time(told.get("at"))
+        merged = known if at is None else register.merge(known, at, {"terms": told.get("terms")})
+        return bool(register.value(known, "terms") != register.value(merged, "terms"))
+
+    def _on_plans(self, plans: Sequence[str]) -> set[str]:
+        on_plan = select(Subscription.id).where(among(Subscription.plan_id, plans))
+        return set(self._session.execute(on_plan).scalars()) if plans else set()
+
+    def _load_siblings(self) -> None:
+        """All payments of these subscriptions, and their refunds: what was paid until when depends on all of them."""
+        if self._subscriptions:
+            self._payments.read(among(Payment.subscription_id, self._subscriptions))
+        if self._payments:
+            # Anew: those read before their payment was locked may have changed meanwhile.
+            self._refunds.read(among(Refund.payment_id, self._payments))
+
+    def _index(self) -> None:
+        self._by_subscription: dict[str, dict[str, Payment]] = defaultdict(dict)
+        self._by_payment: dict[str, dict[str, Refund]] = defaultdict(dict)
+        for payment in self._payments.values():
+            self.file_payment(payment)
+        for refund in self._refunds.values():
+            self._by_payment[refund.payment_id][refund.id] = refund
+
+    def _load_other_plans(self) -> None:
+        others = {row.plan_id for row in self._subscriptions.values() if row.plan_id} - self._plans.keys()
+        if others:
+            self._plans.read(among(Plan.id, others))
+
+    # -- writing
+
+    def _seal_person(self, row: Subscription) -> None:
+        seal = self._keyring.get(row.id)
+        if seal is None:  # erased: later events move the books and bring nobody back
+            return
+        known = self._people[row.id]
+        email = register.value(known, "email")
+        row.person = seal.seal_json("subscription.person", known)
+        row.email_hash = self._keyring.email_hash(email) if email else None
+
+    def _add_customers(self) -> None:
+        ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
+        known = self._known_customers(ids) if ids else {}
+        rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known.keys())]
+        insert_new(self._session, Customer, rows, returning=Customer.id)
+        for id, erased_at in sorted(known.items()):
+            if erased_at and self._began_after(id, erased_at):
+                self._welcome_back(id)
+
+    def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
+        """Those that have a row, and when they were erased."""
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(among(CUSTOMER.c.id, ids))
+        found = self._session.connection().execute(asked)
+        return {row.id: row.erased_at for row in found.all()}
+
+    def _began_after(self, customer_id: str, moment: datetime) -> bool:
+        theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
+        begun = [read_time(register.value(row.known, "start_at")) for row in theirs]
+        return any(start is not None and start > moment for start in begun)
+
+    def _welcome_back(self, customer_id: str) -> None:
+        """Who was erased and subscribes anew is a customer again, of whom nothing of before is known."""
+        self._keyring.revive(customer_id)
+        self._session.execute(
+            update(Customer)
+            .where(Customer.id == customer_id)
+            .values(erased_at=None, created_at=self.now, service=True)
+            .execution_options(synchronize_session=False)
+        )
+
+    def _addressed(self) -> list[outbox.Owed]:
+        """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
+
+        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
+        """
+        named = {mail.subscription_id for mail in self._owed if mail.subscription_id}
+        rows = [self._subscriptions[id] for id in named]
+        unsure = {row.id: row.customer_id for row in rows if row.email_hash is None}
+        if not unsure:
+            return self._owed
+        told = self._told_addresses({customer for customer in unsure.values() if customer})
+        lost = {id for id, customer in unsure.items() if customer not in told}
+        return [replace(mail, has_address=False) if mail.subscription_id in lost else mail for mail in self._owed]
+
+    def _told_addresses(self, customers: set[str]) -> set[str]:
+        """Those of these customers who have told us an address."""
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(among(CUSTOMER.c.id, sorted(customers)))
+        found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))
+        return {row.id for row in found.all() if row.email_hash is not None}
+
+    def _release_mail(self) -> list[str]:
+        """Mails that waited for an address are due now that one is known."""
+        ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
+        if not ids:
+            return []
+        customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
+        theirs = or_(among(Mail.subscription_id, ids), among(Mail.customer_id, customers))
+        waiting = update(Mail).where(theirs, Mail.state == "owed", Mail.due_at.is_(None))
+        result = self._session.execute(
+            waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
+        )
+        return list(result.scalars())
+
+
+Handler = Callable[[Event, Books], None]
+
+
+def _named(facts: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
+    return {fact[kind] for fact in facts if kind in fact}

@@ -1,0 +1,108 @@
+"""`smt-billing demo`: a vendor's first months in one process, at high speed, and a page with the mails they caused."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import output as say
+from pipeline.cli.context import of
+
+if TYPE_CHECKING:
+    from pipeline.demo.data_folder import Played
+    from pipeline.demo.environment import Stage
+    from pipeline.demo.summary import Summary
+
+PORT = 8025
+
+
+def register(app: typer.Typer) -> None:
+    """Put this command into the program."""
+    app.command()(demo)
+
+
+def demo(
+    context: typer.Context,
+    once: Annotated[
+        bool, typer.Option("--once", help="Play, say what came of it, and end; exit 1 unless all went well.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw an earlier demo in this data folder away first.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=f"Where the page of mails is: {PORT} unless told, 0 for any.")
+    ] = None,
+    months: Annotated[int | None, typer.Option(min=1, max=60, help="How many months to play; 6 unless told.")] = None,
+    subscribers: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="How many customers; 24 unless told.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, other customers and other months.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="What came of it as one JSON object on one line.")] = False,
+) -> None:
+    """Play a vendor's first months: a pretend PayPal posts signed webhooks to the real ingress, and every mail that is
+    owed goes through the real mailer into a catcher with a web page.
+
+    Needs no settings. Its data stays in SMT_DATA_DIR (./var) and its time ends now, so every other command works on it
+    afterwards. A folder that holds an earlier demo shows that one again; one that holds other events is refused.
+    """
+    from pipeline.demo import data_folder as kept
+    from pipeline.demo import environment as stage
+
+    call = of(context)
+    terms = kept.Terms(months, subscribers, seed)
+    with (
+        kept.folder_of_a_demo(call.settings, terms, fresh=fresh) as earlier,
+        stage.opened(call, 0 if once else port, PORT) as opened,
+    ):
+        summary = _show_or_play(opened, earlier)
+        _say(summary, opened, json=json, once=once)
+        if not once:
+            from pipeline.demo.playback import keep_up
+
+            keep_up(opened)
+    if not summary.complete and once:
+        raise typer.Exit(1)
+
+
+def _show_or_play(opened: "Stage", earlier: "Played") -> "Summary":
+    from pipeline.demo import playback as play
+    from pipeline.demo import summary
+
+    if earlier.is_done:
+        say.note(f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one")
+    else:
+        earlier = play.play(opened, earlier)
+    return summary.look(opened.parts.database, earlier, opened.caught)
+
+
+def _say(summary: "Summary", opened: "Stage", *, json: bool, once: bool) -> None:
+    from pipeline.demo.summary import as_json, draw
+
+    if json:
+        say.json(as_json(summary))
+        return
+    draw(summary, opened.parts.settings.locale)
+    if not once:
+        say.line(f"The mails: {opened.url}/mails")
+    command, subscription = _own_name(), summary.worth_a_look
+    say.line("What they came from:")
+    for words in (
+        "subscriptions list",
+        *([f"subscriptions show {subscription}"] if subscription else []),
+        "events list --type PAYMENT.SALE.REFUNDED",
+        "mail list --kind payment_failed",
+        "doctor",
+        *([] if once else [f"simulate refund --url {opened.url}/webhooks/paypal --webhook-id {opened.webhook_id}"]),
+    ):
+        say.line(f"  {command} {words}")
+    say.line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+
+
+def _own_name() -> str:
+    """How this program was called, so that the commands can be copied."""
+    called = Path(sys.argv[0])
+    if called.name != "smt-billing":
+        return "python -m pipeline"
+    return "smt-billing" if shutil.which("smt-billing") else str(called)

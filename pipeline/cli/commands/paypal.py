@@ -1,0 +1,71 @@
+"""`smt-billing paypal`: what PayPal signed."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import output as say
+from pipeline.cli.context import Json, of
+from pipeline.errors import Wrong
+
+app = typer.Typer(help="PayPal's signatures.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """PayPal's signatures."""
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    body: Annotated[Path, typer.Argument(help="The raw body as it came, byte for byte.")],
+    headers: Annotated[Path, typer.Option(help="Its headers: a JSON object, or one `Name: value` on each line.")],
+    webhook_id: Annotated[str, typer.Option(help="The webhook it is to be signed for.")],
+    cert: Annotated[
+        Path | None,
+        typer.Option(help="PayPal's certificate, PEM. Its address is not judged then, and nothing fetched."),
+    ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="PEM file of roots and intermediates: check the chain too.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="The time at which the certificate must be valid. Now, unless told.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a delivery as the ingress would, step by step. Exit 0 if it verifies, 1 with the check that failed."""
+    from pipeline.paypal.signature_diagnosis import check_delivery, read_headers
+
+    checks = check_delivery(
+        _read(body),
+        read_headers(_read(headers).decode("utf-8", "replace")),
+        webhook_id,
+        cert_pem=_read(cert) if cert else None,
+        anchors=anchors,
+        at=_time(at) or of(context).clock.now(),
+    )
+    failed = next((check.name for check in checks if not check.passed), None)
+    if json:
+        shown = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
+        say.json({"verified": failed is None, "failed": failed, "checks": shown})
+    else:
+        say.table(("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks])
+        say.line("it verifies" if failed is None else f"refused: {failed}")
+    if failed is not None:
+        raise typer.Exit(1)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Wrong(f"{path}: {error.strerror}") from error
+
+
+def _time(text: str | None) -> datetime | None:
+    from pipeline.cli.time_options import read
+
+    return read(text, "--at")

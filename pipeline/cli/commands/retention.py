@@ -1,0 +1,54 @@
+"""`smt-billing retention`: what has reached its period, and its end."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import output as say
+from pipeline.cli.context import Json, of
+
+app = typer.Typer(help="How long what is kept.", no_args_is_help=True)
+
+
+@app.command()
+def sweep(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = False,
+) -> None:
+    """End what has reached its period: people are erased, rows deleted, keys destroyed. The scheduler does it by itself.
+
+    JSON: an object, rule -> rows.
+    """
+    from pipeline.app import maintenance as leaving
+
+    call = of(context)
+    _ = call.database
+    counts = leaving.sweep(call.parts, dry=dry_run)
+    if json:
+        say.json(counts)
+    elif not any(counts.values()):
+        say.line("nothing has reached its period")
+    else:
+        say.table(("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",))
+        if dry_run:
+            say.note("nothing was changed")
+
+
+@app.command()
+def rules(context: typer.Context, json: Json = False) -> None:
+    """List what is kept how long, counted from what, and how it ends.
+
+    JSON: an array of objects with name, category, anchor, period and action.
+    """
+    from pipeline.privacy.retention.legal_holds import hold_of
+    from pipeline.privacy.retention.rules import RULES
+
+    hold = hold_of(of(context).settings.country)
+    if json:
+        names = ("name", "category", "anchor", "period", "action")
+        say.json([{name: getattr(rule, name) for name in names} for rule in RULES])
+        return
+    rows = [(rule.name, rule.category, rule.anchor, rule.period, rule.action) for rule in RULES]
+    say.table(("what", "category", "counted from", "kept for", "then"), rows)
+    say.line(f"Invoices are held for {hold.invoice_years} years: {hold.law}.")

@@ -1,0 +1,171 @@
+"""The master key is replaced while everything runs, and its predecessor destroyed.
+
+    1. the present key gets a second name, `….previous`; a new key takes its place, in one rename
+    2. whoever was about to wrap with the old one is waited for; from then on everybody wraps with the new one
+    3. every key of a label is wrapped anew, in batches
+    4. the predecessor is overwritten and removed; what it had wrapped, in old pages and copies, opens no more
+
+A rotation that was killed anywhere is taken up again by the next. Roles notice by looking at the files, see `MasterKey`.
+An erasure is complete when the master key that had wrapped the destroyed keys is gone (NIST SP 800-88 rev. 2, section
+on cryptographic erase: every copy of the key).
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.crypto.keyring import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
+from pipeline.db.engine import Database, wait_for_writers
+from pipeline.db.models import Erasure, Key, Request
+from pipeline.files import keep_names
+
+BATCH = 500  # keys wrapped anew in one transaction
+GRACE_SECONDS = 2.0  # for who has read a wrapped key a moment ago and is about to open it
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What a rotation came to: keys wrapped anew, ids of both master keys, erasures that it completed."""
+
+    keys: int
+    old_id: str
+    new_id: str
+    completed: int
+
+
+def rotate(
+    database: Database,
+    path: Path,
+    now: datetime,
+    *,
+    save: Callable[[MasterKey], object] = lambda _: None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Rotated:
+    """Replace the master key at this path, or finish what an earlier call began.
+
+    `save` is called when everything is wrapped anew, before the old key goes: for the copies that a restore needs.
+    Raises KeyProblem: then the old key is still there, and nothing is lost. Raises StoreDown.
+    """
+    with _alone(path):
+        old_id = _begin(path)
+        with database.transaction() as session:
+            wait_for_writers(session, Key)
+        master = open_master_key(path, create=False)
+        keys = _wrap_all(database, master)
+        save(master)
+        time.sleep(grace_seconds)
+        _destroy(predecessor(path))
+    master.refresh()
+    with database.transaction() as session:
+        completed = settle(session, path, master, now)
+    database.forget_leftovers()
+    return Rotated(keys, old_id, master.id, completed)
+
+
+def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> int:
+    """Note as complete the erasures whose keys were wrapped by a master key that is gone. How many."""
+    if predecessor(path).exists():
+        return 0
+    result = session.execute(
+        update(Erasure)
+        .where(Erasure.complete_at.is_(None), Erasure.master_id != master.id, Erasure.id.not_in(_under_way()))
+        .values(complete_at=now)
+        .returning(Erasure.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(result.all())
+
+
+def is_owed(session: Session) -> bool:
+    """Whether an erasure waits for the master key to be replaced."""
+    waiting = select(Erasure.id).where(Erasure.complete_at.is_(None), Erasure.id.not_in(_under_way()))
+    return session.execute(waiting.limit(1)).first() is not None
+
+
+def _under_way() -> Select[str]:
+    """Erasures whose confirmation is still to be sent: its key lives on until then, so they have their end before them."""
+    return select(Request.id).where(Request.state == "running")
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise KeyProblem(
+            "the master key is being replaced by another process right now; wait until it is done"
+        ) from None
+    finally:
+        os.close(folder)
+
+
+def _begin(path: Path) -> str:
+    """Put a new key in the place of the present one, unless a rotation had got that far. The id of the old one."""
+    old = predecessor(path)
+    try:
+        if not old.exists():
+            open_master_key(path, create=False)  # raises for a file that is no key
+            os.link(path, old)
+            keep_names(path.parent)
+        if old.samefile(path):
+            _write(path.with_name(f"{path.name}.next"), new_secret()).replace(path)
+            keep_names(path.parent)
+    except OSError as error:
+        raise KeyProblem(
+            f"cannot replace the master key {path}: {error.strerror}. A key that is mounted into a container cannot be "
+            "replaced from inside: keep it in a folder that smt-billing may write to, and name it in SMT_MASTER_KEY_FILE"
+        ) from error
+    return open_master_key(old, create=False).id
+
+
+def _wrap_all(database: Database, master: MasterKey) -> int:
+    """Wrap every key anew. What was made meanwhile is wrapped by the new key already. Raises KeyProblem."""
+    count, after = 0, ""
+    while True:
+        with database.transaction() as session:
+            last, changed = _wrap_some(session, master, after)
+        count += changed
+        if not last:
+            return count
+        after = last
+
+
+def _wrap_some(session: Session, master: MasterKey, after: str) -> tuple[str, int]:
+    """One batch in the order of labels. The last label, "" if there was none, and how many were changed."""
+    chosen = select(Key.label, Key.wrapped).where(Key.label > after, Key.wrapped.is_not(None))
+    rows = session.execute(chosen.order_by(Key.label).limit(BATCH)).all()
+    anew = [(label, old, new) for label, old in rows if old and (new := master.rewrap(label, old))]
+    for label, old, new in anew:
+        # Only if it is still the same: a key that was destroyed meanwhile stays destroyed.
+        session.execute(update(Key).where(Key.label == label, Key.wrapped == old).values(wrapped=new))
+    return (rows[-1][0] if rows else ""), len(anew)
+
+
+def _destroy(path: Path) -> None:
+    """Overwrite, then remove: on a plain file system the bytes themselves are gone."""
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    keep_names(path.parent)
+
+
+def _write(path: Path, text: bytes) -> Path:
+    """Under a name of its own, so that who was killed here leaves nothing that the next does not write over."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return path

@@ -1,0 +1,41 @@
+"""Signatures of ours on what we hand out: exports and reports (Ed25519, RFC 8032).
+
+The secret is the key of a label of the machine's own, so it is wrapped by the master key like all others.
+"""
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pipeline.crypto.keyring import Keyring
+
+SIGNING = "smt:signing"  # the label of the signing key
+
+
+class Signer:
+    """Signs with this installation's key."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._secret = Ed25519PrivateKey.from_private_bytes(keyring.own(SIGNING).secret)
+
+    def sign(self, data: bytes) -> bytes:
+        """64 octets."""
+        return self._secret.sign(data)
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        return self._secret.public_key()
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public key, as `openssl pkeyutl -verify -pubin -inkey FILE` takes it."""
+        return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def is_signed(public: Ed25519PublicKey, data: bytes, signature: bytes) -> bool:
+    """Whether the signature is this key's, for just these bytes."""
+    try:
+        public.verify(signature, data)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,289 @@
+"""Customers as people: who they are, what belongs to them, what they agreed to.
+
+What a customer told us at sign-up or as a correction outranks what PayPal tells of them, field by field, whatever comes
+later. Nobody is merged by e-mail: one address may belong to several customers.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, exists, or_, select, union, update
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_time
+from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.db import lww_map as register
+from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
+from pipeline.outbox import store as outbox
+from pipeline.rendering.message import clean_name, strip_controls, valid_address
+
+Field = Literal["name", "email", "company", "phone"]
+FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
+ConsentKind = Literal["adult", "marketing", "marketing_asked", "service"]
+LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
+REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
+CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
+
+
+class BadField(ValueError):
+    """What a person gave cannot be kept. Names the field and says what to write; never quotes the value."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NoSuchCustomer(Exception):
+    """There is no customer of this id, or they have been erased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What sign-up asks for, and no more."""
+
+    name: str
+    email: str
+    company: str = ""
+    phone: str = ""
+
+
+def sign_up(
+    session: Session,
+    keyring: Keyring,
+    person: Person,
+    *,
+    adult_text: str,
+    news: bool,
+    now: datetime,
+    source: str,
+    custom: str | None = None,
+) -> str:
+    """Make the account of somebody who has said that they are an adult; the customer's id.
+
+    `adult_text` is the version of the sentence they agreed to; no date of birth is kept. `custom` is what PayPal is to be
+    given as custom_id, made up unless given: the same one makes the same account once. Whether they ticked the `news` is
+    noted; nobody is sent any before the address has confirmed it, see `privacy.news`. Raises BadField.
+    """
+    custom = custom or secrets.token_hex(16)
+    id = customer_id(keyring, custom)
+    if session.get(Customer, id) is not None:
+        return id
+    given = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
+    values = {field: checked(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")}
+    known = register.merge({}, now, values | {CUSTOM: custom})
+    row = Customer(
+        id=id, created_at=now, signed_up_at=now, adult_at=now, adult_text=adult_text, marketing=False, service=True
+    )
+    _seal(keyring, row, known)
+    session.add(row)
+    session.flush()
+    consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
+    kind: ConsentKind = "marketing_asked" if news else "marketing"
+    consent(session, id, kind, given=news, source=source, text_version=adult_text, now=now)
+    return id
+
+
+def customer_id(keyring: Keyring, custom: str) -> str:
+    """The id of the customer whom PayPal is told by this custom_id."""
+    return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
+
+
+def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+    """name, email, company, phone, custom, as far as they are known; {} if nothing is, or they have been erased."""
+    row = session.get(Customer, customer_id)
+    told = told_by_paypal(session, keyring, customer_id)
+    return told | (told_by_customer(keyring, row) if row else {})
+
+
+def told_by_customer(keyring: Keyring, row: Customer) -> dict[str, str]:
+    """What the customer told us, or had corrected."""
+    known = _known(keyring, row)
+    return {field: register.value(known, field) for field in known}
+
+
+def told_of(keyring: Keyring, row: Subscription) -> dict[str, str]:
+    """What PayPal told of the subscriber of this subscription, in our words."""
+    return _in_our_words(_subscriber(keyring, row))
+
+
+def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+    """The newest of what PayPal told of this customer, in our words."""
+    rows = subscriptions(session, customer_id)
+    keyring.fetch([row.id for row in rows], create=False)
+    known: register.Known = {}
+    for row in rows:
+        for field, (at, value) in _subscriber(keyring, row).items():
+            known = register.merge(known, datetime.fromisoformat(at), {field: value})
+    return _in_our_words(known)
+
+
+def find(session: Session, keyring: Keyring, email: str) -> list[str]:
+    """Customers with this address, by their own word or PayPal's; who has subscribed first, then the newest.
+
+    Anyone can sign up with another's address, but PayPal approves no subscription for that: such accounts come last.
+    Erased ones are not found. An address of PayPal's that was corrected finds nobody: it may be somebody else's.
+    """
+    digest = keyring.email_hash(email)
+    theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
+    named = or_(Customer.email_hash == digest, Customer.id.in_(theirs))
+    subscribed = exists().where(Subscription.customer_id == Customer.id, Subscription.status != "APPROVAL_PENDING")
+    found = select(Customer).where(named, Customer.erased_at.is_(None))
+    rows = session.execute(found.order_by(subscribed.desc(), Customer.created_at.desc(), Customer.id)).scalars()
+    return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
+
+
+def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
+    """The customer's subscriptions, the oldest first."""
+    theirs = select(Subscription).where(Subscription.customer_id == customer_id)
+    return list(session.execute(theirs.order_by(Subscription.created_at, Subscription.id)).scalars())
+
+
+def has_address(session: Session, customer_id: str | None) -> bool:
+    """Whether the customer has told us an address. Locked against change, so that a mail cannot begin to wait for one
+    that comes meanwhile."""
+    told = select(Customer.email_hash).where(Customer.id == customer_id).with_for_update(read=True)
+    return session.execute(told).scalar_one_or_none() is not None
+
+
+def labels(session: Session, customer_id: str) -> list[str]:
+    """Every label whose key seals something of this person, the customer's id first.
+
+    Beside it: their subscriptions; their sales, for word of one may come without its subscription; and events that
+    belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
+    """
+    rows = subscriptions(session, customer_id)
+    loose = select(Event.label).where(_belongs(customer_id, _payers(session, rows)))
+    theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
+    refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
+    told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
+    unnamed = select(Event.label).where(Event.label == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
+    found = session.execute(union(loose, unnamed, theirs)).scalars()
+    return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
+
+
+def correct(
+    session: Session, keyring: Keyring, customer_id: str, field: Field, value: str, now: datetime
+) -> str | None:
+    """Keep what the customer says is right; it outranks PayPal from now on. The value that was known before.
+
+    Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
+    Raises NoSuchCustomer and BadField.
+    """
+    row = need(session, customer_id)
+    new, old = checked(field, value), person(session, keyring, customer_id).get(field)
+    others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
+    _seal(keyring, row, register.merge(others, now, {field: new}))
+    session.flush()
+    if new != old:
+        _thaw(session, labels(session, customer_id), now)
+    if new != old and field == "email":
+        outbox.add(session, keyring, _email_changed(customer_id, old, new, now), now)
+    return old
+
+
+def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
+    """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
+    row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
+    if row is None or row.erased_at:
+        raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
+    return row
+
+
+def consent(
+    session: Session, customer_id: str, kind: ConsentKind, *, given: bool, source: str, text_version: str, now: datetime
+) -> None:
+    """Note what a customer agreed to or declined, as proof, and act by it from now on."""
+    session.add(
+        Consent(customer_id=customer_id, at=now, kind=kind, given=given, source=source, text_version=text_version)
+    )
+    if kind in ("marketing", "service"):
+        session.execute(update(Customer).where(Customer.id == customer_id).values({kind: given}))
+    session.flush()
+
+
+def checked(field: Field, value: str) -> str:
+    """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
+    text = " ".join(strip_controls(value).split())
+    if len(text) > LONGEST[field]:
+        raise BadField(field, f"Please keep it below {LONGEST[field] + 1} characters.")
+    if field == "email":
+        if not valid_address(text):
+            raise BadField(field, "Please give an e-mail address such as ada@example.com.")
+        return text
+    if field == "name" and not clean_name(text):
+        raise BadField(field, "Please give your name.")
+    if field == "phone" and text and not set(text) <= set("+0123456789 ()-./"):
+        raise BadField(field, "Please give a phone number such as +1 555 0100.")
+    return text
+
+
+def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
+    """Events of no subscription that name the customer; or their PayPal account, and nobody else we know."""
+    by_payer = Event.facts["payer_ref"].as_string().in_(payers)
+    nobodys = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
+    return or_(Event.customer_id == customer_id, nobodys & by_payer)
+
+
+def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
+    """The PayPal accounts that pay these subscriptions, as keyed hashes; not one that is a customer of its own."""
+    payers = {str(register.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
+    others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
+    return sorted(payers - others)
+
+
+def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
+    """Whether the customer told this field otherwise than at sign-up."""
+    told_at = register.time_of(_known(keyring, row), field)
+    return told_at is not None and told_at != row.signed_up_at
+
+
+def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
+    if row.person is None:  # nothing to open, so no key is looked for
+        return {}
+    seal = keyring.fetch([row.id], create=False).get(row.id)
+    return (seal.open_json("subscription.person", row.person) if seal else None) or {}
+
+
+def _in_our_words(known: register.Known) -> dict[str, str]:
+    """PayPal's two names made one; the other fields as they are."""
+    found = {field: register.value(known, field) for field in known}
+    names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
+    return {"name": " ".join(names), **found} if names else found
+
+
+def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
+    if row.person is None:  # nothing to open, so no key is looked for
+        return {}
+    seal = keyring.fetch([row.id], create=False).get(row.id)
+    return (seal.open_json("customer.person", row.person) if seal else None) or {}
+
+
+def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
+    seal, email = keyring.get(row.id), register.value(known, "email")
+    if seal is None:
+        raise NoSuchCustomer(f"the customer {row.id} has been erased")
+    row.person = seal.seal_json("customer.person", known)
+    row.email_hash = keyring.email_hash(email) if email else None
+
+
+def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
+    """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
+    waiting = (
+        update(Mail).where(Mail.label.in_(labels), Mail.state == "owed").execution_options(synchronize_session=False)
+    )
+    session.execute(waiting.values(frozen=None, recipient=None))
+    session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))
+
+
+def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.Owed]:
+    """To the old address too: its owner learns of it if it was not them."""
+    return [
+        outbox.Owed(
+            "email_changed", f"email_changed:{customer_id}:{write_time(now)}:{which}", None,
+            {"changed_at": write_time(now), "is_old": which == "old"}, customer_id=customer_id, to=address,
+        )
+        for which, address in (("new", new), ("old", old)) if address
+    ]  # fmt: skip

@@ -1,0 +1,43 @@
+"""News goes only to who asked for it twice: at sign-up, and by a link in a mail to the address given there.
+
+Anyone can sign up with another's address, so a tick alone is nobody's consent. The link serves once, and for a week.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_time
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts, links
+from pipeline.customers import rate_limit as knocks
+from pipeline.outbox import store as outbox
+
+DAYS = 7  # that the link serves
+ASKS_AN_ADDRESS = 3  # such mails an hour to one address, whoever gives it
+SOURCE = "link by mail"
+
+
+def ask(session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str) -> bool:
+    """Owe the mail that asks whether they want the news; False if this address was sent several in this hour.
+
+    `pages` is the address that the pages are under: the link leads there.
+    """
+    if not knocks.allow(session, keyring, "news", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
+        return False
+    secret = links.make(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
+    page, end = links.address(pages, "confirm_news", secret), write_time(now + timedelta(days=DAYS))
+    facts = {"page": page, "expires_at": end}
+    key = f"news_confirmation:{links.digest(secret)}"
+    outbox.add(session, keyring, [outbox.Owed("news_confirmation", key, None, facts, customer_id=customer_id)], now)
+    return True
+
+
+def confirm(session: Session, secret: str, now: datetime, text: str) -> bool:
+    """Use the link up, and note the consent, which counts from now on. `text` is the version of what was agreed to."""
+    link = links.use(session, secret, now, "confirm_news")
+    if link is None:
+        return False
+    accounts.need(session, link.customer_id)
+    accounts.consent(session, link.customer_id, "marketing", given=True, source=SOURCE, text_version=text, now=now)
+    return True

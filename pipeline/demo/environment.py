@@ -1,0 +1,117 @@
+"""The stage of the demo: a pretend PayPal, the real parts on SQLite and memory://, the catcher, and one web server."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.app import site as pages
+from pipeline.app.container import Parts
+from pipeline.broker import Inlet
+from pipeline.cli import output as say
+from pipeline.cli.commands import simulate
+from pipeline.cli.context import Call
+from pipeline.clock import SystemClock
+from pipeline.db import migrations
+from pipeline.demo.data_folder import CAUGHT
+from pipeline.demo.mail_catcher import catching
+from pipeline.demo.mailbox_pages import Pages
+from pipeline.errors import Wrong
+from pipeline.settings import Settings, load
+from pipeline.simulator.plans import CLOUD, LICENCE
+from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.loopback import serve
+from pipeline.simulator.server.signing import Signer
+from pipeline.simulator.world import World
+
+WEBHOOK_ID = "DEMO-WEBHOOK"
+NOTE = "The demo's catcher: nothing of this has left this machine."
+
+
+class PlayClock:
+    """Stands where the play puts it; from `release` on it is the machine's clock."""
+
+    def __init__(self) -> None:
+        self._moment: datetime | None = None
+
+    def now(self) -> datetime:
+        return self._moment or SystemClock().now()
+
+    def move_to(self, moment: datetime) -> None:
+        self._moment = moment
+
+    def release(self) -> None:
+        self._moment = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
+
+    call: Call
+    parts: Parts
+    clock: PlayClock
+    world: World
+    inlet: Inlet
+    url: str
+    caught: Path
+    webhook_id: str = WEBHOOK_ID
+
+
+@contextmanager
+def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
+    """Set the stage, and clear it at the end. Raises Wrong when the port that was asked for is taken."""
+    clock, folder = PlayClock(), call.settings.data_dir / CAUGHT
+    with ExitStack() as stack:
+        paypal, listens_on = PretendPayPal(World(), clock=clock), _free(port, usual_port)
+        relay_url = stack.enter_context(catching(folder))
+        settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
+        parts = call.parts_with(settings, clock)
+        migrations.upgrade(parts.database)
+        stack.callback(parts.database.close)
+        inlet = stack.enter_context(parts.broker.inlet("events"))
+        for thread in (parts.event_announcer, parts.committer):
+            stack.enter_context(thread)
+        caught = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
+        routes, lost = stack.enter_context(pages.served(parts))
+        app = parts.web().app([*routes, *caught.routes()], lost)
+        url = stack.enter_context(serve(app, listens_on))
+        yield Stage(call, parts, clock, paypal.world, inlet, url, folder)
+
+
+def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
+    """The operator's settings for looks; ours for everything that must stay inside the demo."""
+    return load(
+        database_url="",
+        broker_url="memory://",
+        smtp_url=relay_url,
+        public_url=public_url,
+        plans={plan.name: plan.id for plan in (LICENCE, CLOUD)},
+        paypal_base_url=paypal_url,
+        paypal_client_id="simulator",
+        paypal_client_secret="simulator-secret",  # noqa: S106 - opens nothing but the pretence
+        paypal_webhook_id=(WEBHOOK_ID,),
+        paypal_accept_simulator=False,
+        paypal_trust_anchors=None,
+    )
+
+
+def vouch(stage: Stage, since: datetime, until: datetime) -> Signer:
+    """The pretend PayPal's keys; its certificate among those the ingress knows."""
+    signer = simulate.open_signer(stage.parts.settings.data_dir, since, until)
+    simulate.vouch(stage.call, signer)
+    return signer
+
+
+def _free(port: int | None, usual: int) -> int:
+    """The port to listen on: the one asked for, else the usual one, else any."""
+    wanted = usual if port is None else port
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        if port is None:
+            return _free(0, usual)
+        raise Wrong(f"port {port} is taken: {error.strerror}; --port 0 takes any") from error

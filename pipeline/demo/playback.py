@@ -1,0 +1,136 @@
+"""Plays the months: time jumps to whatever is due next, an event or a reminder, and everything due is done there."""
+
+import asyncio
+from collections import Counter
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+
+from pipeline.app import jobs
+from pipeline.app.roles import Stop
+from pipeline.cli import output as say
+from pipeline.clock import SystemClock
+from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.demo.data_folder import Played
+from pipeline.demo.environment import Stage, vouch
+from pipeline.inbox import lookups as reads
+from pipeline.inbox import store as inbox
+from pipeline.scheduler import scheduler as scheduling
+from pipeline.simulator import stories
+from pipeline.simulator.server.delivery import Courier
+from pipeline.simulator.timeline import Delivery
+from pipeline.worker.worker import take
+
+LAST = timedelta(hours=1)  # before now: what the last event has in its wake still comes due
+ARRIVES_SECONDS = 1.0  # how long an id that was just stored may take through the broker; then the sweep finds it
+STEP = timedelta(seconds=1)
+POLL_SECONDS = 0.25
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM while it is being played."""
+
+
+def play(stage: Stage, asked: Played) -> Played:
+    """Play what was asked for, up to now. What came of it is in the tables."""
+    ends_at = SystemClock().now()
+    deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
+    stage.clock.move_to(deliveries[0].at)
+    signer = vouch(stage, deliveries[0].at, ends_at)
+    stop = Stop()
+    stop.listen()
+    address = f"{stage.url}/webhooks/paypal"
+    with Courier(address, signer, stage.webhook_id) as courier, say.progress("events", len(deliveries)) as done:
+        answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
+    stage.clock.release()
+    with stage.parts.database.reading() as session:
+        accepted = session.execute(select(func.count()).where(Event.source == "webhook")).scalar_one()
+    return asked.ended(len(deliveries), answers[200], answers[200] - accepted, ends_at)
+
+
+def keep_up(stage: Stage) -> None:
+    """Work on by the machine's clock until Ctrl-C or SIGTERM."""
+    stop = Stop()
+    stop.listen()
+    asyncio.run(_keep_up(Months(stage, stop), stop))
+
+
+class Months:
+    """The pipeline's work, done in rounds at the moment the clock shows."""
+
+    def __init__(self, stage: Stage, stop: Stop) -> None:
+        self._stage, self._stop, parts = stage, stop, stage.parts
+        self._events, self._jobs, self._post = parts.worker(), jobs.scheduler(parts), parts.mailer()
+
+    async def work(self, *, coming: bool = False) -> None:
+        """Do all that is due now. `coming`: an id is on its way through the broker."""
+        if coming:
+            take(self._events, self._stage.inlet, ARRIVES_SECONDS)
+        while self._round() + await self._post.send_due():
+            pass
+
+    async def pass_time(self, until: datetime) -> None:
+        """Let time pass, with everything done at the moment it comes due."""
+        while (due := self._next_due()) is not None and due <= until:
+            self._stage.clock.move_to(max(due, self._stage.clock.now() + STEP))
+            await self.work()
+        self._stage.clock.move_to(max(until, self._stage.clock.now()))
+        if self._stop.wait(0):
+            raise Interrupted
+
+    def post(self, courier: Courier, delivery: Delivery) -> int:
+        """Let happen at PayPal what the delivery tells of, then post it. The status it was answered with."""
+        self._stage.world.apply(delivery)
+        return courier.send(delivery)
+
+    async def close(self) -> None:
+        await self._post.close()
+
+    def _round(self) -> int:
+        parts = self._stage.parts
+        taken = take(self._events, self._stage.inlet, 0.0)
+        with parts.database.transaction() as session:
+            ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+        self._events.handle(ids)
+        asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+        return taken + len(ids) + len(asked) + self._jobs.run_all()
+
+    def _next_due(self) -> datetime | None:
+        """When the next thing is due that somebody must do."""
+        waiting = (
+            select(func.min(Event.due_at)).where(Event.state == "received"),
+            select(func.min(Mail.due_at)).where(Mail.state == "owed"),
+            select(func.min(Subscription.remind_at)),
+            select(func.min(Read.due_at)),
+        )
+        with self._stage.parts.database.reading() as session:
+            found = [session.execute(statement).scalar_one() for statement in waiting]
+        return min((due for due in found if due is not None), default=None)
+
+
+async def _play(
+    months: Months, courier: Courier, deliveries: list[Delivery], ends_at: datetime, done: say.Advance
+) -> Counter[int]:
+    answers: Counter[int] = Counter()
+    seen: set[str] = set()
+    try:
+        for delivery in deliveries:
+            await months.pass_time(delivery.at)
+            answers[months.post(courier, delivery)] += 1
+            await months.work(coming=delivery.id not in seen)
+            seen.add(delivery.id)
+            done(1)
+        await months.pass_time(ends_at)
+        await months.work()  # what is due by the day, with nothing else due since
+    finally:
+        await months.close()
+    return answers
+
+
+async def _keep_up(months: Months, stop: Stop) -> None:
+    try:
+        while not stop.wait(0):
+            await months.work()
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await months.close()

@@ -1,0 +1,151 @@
+"""What came of a demo, looked up in the tables: as one JSON object, and as tables for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from pipeline.cli import output as say
+from pipeline.db.engine import Database
+from pipeline.db.models import CAME, Event, Mail, Payment, Subscription
+from pipeline.demo.data_folder import Played
+from pipeline.money import Money, show
+
+
+@dataclass(frozen=True, slots=True)
+class Takings:
+    """The payments in one currency that came: how many, their sum and what was given back of it, in minor units."""
+
+    currency: str
+    payments: int
+    amount: int
+    refunded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Events by state (of webhooks; `waiting` of all), subscriptions by status, mails by kind and by state."""
+
+    played: Played
+    events: Mapping[str, int]
+    waiting: int
+    subscriptions: Mapping[str, int]
+    payments: Mapping[str, int]
+    takings: tuple[Takings, ...]
+    sent: Mapping[str, int]
+    mails: Mapping[str, int]
+    caught: int
+    worth_a_look: str | None
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.events.values())
+
+    @property
+    def complete(self) -> bool:
+        """Every delivery was answered 200, everything accepted was handled, every mail owed was sent and arrived."""
+        unsent = sum(number for state, number in self.mails.items() if state not in ("sent", "withheld"))
+        undone = self.waiting + self.events.get("parked", 0) + unsent
+        return self.played.answered == self.played.posted and undone == 0 and self.caught >= sum(self.sent.values())
+
+
+def look(database: Database, played: Played, caught: Path) -> Summary:
+    """Look into the tables, and count the mails that arrived."""
+    with database.reading() as session:
+        return Summary(
+            played=played,
+            events=_count(session, Event.state, Event.source == "webhook"),
+            waiting=sum(_count(session, Event.state, Event.state == "received").values()),
+            subscriptions=_count(session, func.coalesce(Subscription.status, "placeholder")),
+            payments=_count(session, func.coalesce(Payment.status, "placeholder")),
+            takings=_takings(session),
+            sent=_count(session, Mail.kind, Mail.state == "sent"),
+            mails=_count(session, Mail.state),
+            caught=sum(1 for _ in caught.glob("*.eml")),
+            worth_a_look=_most_eventful(session),
+        )
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The one object that `--json` prints."""
+    return {
+        "events_posted": summary.played.posted,
+        "events_accepted": summary.accepted,
+        "duplicates": summary.played.duplicates,
+        "events_handled": summary.events.get("handled", 0),
+        "events_ignored": summary.events.get("ignored", 0),
+        "events_parked": summary.events.get("parked", 0),
+        "events_waiting": summary.waiting,
+        "subscriptions": sum(summary.subscriptions.values()),
+        "subscriptions_by_status": dict(summary.subscriptions),
+        "payments": sum(summary.payments.values()),
+        "payments_by_status": dict(summary.payments),
+        "mails_sent": dict(summary.sent),
+        "mails_sent_total": sum(summary.sent.values()),
+        "mails_by_state": dict(summary.mails),
+        "mails_caught": summary.caught,
+        "months": summary.played.months,
+        "subscribers": summary.played.subscribers,
+        "seed": summary.played.seed,
+        "complete": summary.complete,
+    }
+
+
+def draw(summary: Summary, locale: str) -> None:
+    """For people."""
+    played, states, sent = summary.played, summary.events, sum(summary.sent.values())
+    say.line(
+        f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
+        f"{summary.accepted:,} events accepted, {states.get('handled', 0):,} handled, "
+        f"{states.get('parked', 0):,} parked, "
+        f"{sent:,} mails sent."
+    )
+    say.line()
+    say.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
+    say.line()
+    say.table(
+        ("payments in", "", "came", "given back"),
+        [
+            (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
+            for each in summary.takings
+        ],
+        numbers=("", "came", "given back"),
+    )
+    rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
+    withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
+    say.line()
+    say.table(("mails", ""), rows + withheld, numbers=("",))
+    say.line()
+    if not summary.complete:
+        say.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+
+
+def _price(amount: int, takings: Takings, locale: str) -> str:
+    return show(Money(amount, takings.currency), locale) if amount else ""
+
+
+def _count(session: Session, what: Any, *where: Any) -> dict[str, int]:
+    found = session.execute(select(what, func.count()).where(*where).group_by(what).order_by(what))
+    return dict(found.all())
+
+
+def _takings(session: Session) -> tuple[Takings, ...]:
+    sums = (
+        select(Payment.currency, func.count(), func.sum(Payment.amount), func.sum(Payment.refunded))
+        .where(Payment.status.in_(CAME), Payment.amount.is_not(None))
+        .group_by(Payment.currency)
+        .order_by(Payment.currency)
+    )
+    found: list[Any] = list(session.execute(sums))
+    return tuple(Takings(row[0] or "", row[1], int(row[2]), int(row[3])) for row in found)
+
+
+def _most_eventful(session: Session) -> str | None:
+    """The subscription with the most kinds of mail: the one whose story is worth reading."""
+    kinds = func.count(Mail.kind.distinct()).desc()
+    sent = func.sum(case((Mail.state == "sent", 1), else_=0)).desc()
+    by_story = select(Mail.subscription_id).where(Mail.subscription_id.is_not(None)).group_by(Mail.subscription_id)
+    return session.execute(by_story.order_by(kinds, sent, Mail.subscription_id).limit(1)).scalar_one_or_none()

@@ -1,0 +1,378 @@
+"""Claim -> render -> smtp -> settle.
+
+A mail is claimed, rendered and frozen in one transaction, sent, and settled in another, many in each. While some go out,
+the next are claimed and those that ended are settled. What was frozen stays the same for every further try, unless DATA
+never began. A mailer that dies takes its claims with it, not a timer: see `Database.presence`.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from pipeline.clock import Clock
+from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
+from pipeline.db.engine import Database, StoreDown
+from pipeline.db.models import Mail
+from pipeline.mailer.recipients import Addressee, Addressees
+from pipeline.mailer.relay_log import sender_of
+from pipeline.mailer.smtp_relay import Relay, Reply
+from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import store as outbox
+from pipeline.rendering.message import BadEnvelope, Envelope, build, valid_address
+from pipeline.rendering.message_check import Forged
+from pipeline.rendering.templates import RenderError, Templates
+
+log = structlog.get_logger(__name__)
+
+CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
+LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
+POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
+UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
+TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who the mails are from. `operator` gets the mails that are not for customers.
+
+    `pages` is where our pages are reached from outside, https://…: mail that can be declined says where, or is not sent.
+    """
+
+    name: str
+    address: str
+    reply_to: str
+    envelope_domain: str
+    locale: str
+    operator: str = ""
+    pages: str = ""
+
+
+class _Life:
+    """A mailer under one name. Others see it alive as long as its presence lasts, and then its claims are in doubt."""
+
+    def __init__(self, database: Database) -> None:
+        self.holder = f"mailer-{secrets.token_hex(8)}"
+        self._seen, self._seen_at = True, monotonic()
+        self._presence = database.presence(self.holder)
+        self._one_look, self._looking = threading.Lock(), asyncio.Lock()
+
+    def look(self) -> bool:
+        """Whether others still see it alive; asks the database."""
+        with self._one_look:
+            now = monotonic()
+            self._seen = self._presence.still_held()
+            self._seen_at = now
+            return self._seen
+
+    async def lasts(self) -> bool:
+        """Whether others still see it alive, as was known a second ago. If not, its claims may be sent by others soon."""
+        if monotonic() - self._seen_at > LOOK_SECONDS:
+            async with self._looking:
+                if self._seen and monotonic() - self._seen_at > LOOK_SECONDS:
+                    await asyncio.to_thread(self.look)
+        return self._seen
+
+    def end(self) -> None:
+        """What it has claimed and not settled is in doubt from now on."""
+        self._presence.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One mail, ready to be handed to the relay."""
+
+    id: str
+    kind: str
+    life: _Life
+    attempts: int
+    envelope_sender: str
+    recipient: str
+    data: bytes
+
+
+class Mailer:
+    """Sends what is owed. One per process; its presence tells others that what it claims is being sent."""
+
+    def __init__(
+        self, database: Database, master: MasterKey, clock: Clock, templates: Templates, relay: Relay, sender: Sender
+    ) -> None:
+        self._database, self._master, self._clock = database, master, clock
+        self._templates, self._relay, self._sender = templates, relay, sender
+        self._life: _Life | None = None
+        self._unsettled: list[tuple[Letter, Reply]] = []
+        self._open = 0  # mails claimed and not settled yet
+        self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
+        self._unknown_claims = set[str]()  # holders of claims that failed, and may have been committed all the same
+
+    async def send_due(self) -> int:
+        """Send one claim's worth of what is due; how many.
+
+        Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
+        """
+        async with self._lanes() as waiting:
+            return await self._fill(waiting)
+
+    async def run(self, stop: asyncio.Event, bell: asyncio.Event) -> None:
+        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
+        try:
+            async with self._lanes() as waiting:
+                while not stop.is_set():
+                    bell.clear()
+                    await self._go_on(waiting, stop, bell)
+                self._leave(waiting)
+        except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
+            log.warning("store_down", reason=str(error))
+
+    async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
+        """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
+        try:
+            claimed = await self._fill(waiting)
+        except StoreDown as error:
+            log.warning("store_down", reason=str(error))
+            # What that claim took is given back, but not what is on the wire.
+            await _first_of(waiting.join(), stop.wait())
+            await _first_of(stop.wait(), seconds=POLL_SECONDS)
+            return
+        while waiting.qsize() > CLAIM and not stop.is_set():
+            self._room.clear()
+            await _first_of(self._room.wait(), stop.wait())
+        if not claimed:
+            ended = [waiting.join()] if self._open else []
+            await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _lanes(self) -> AsyncIterator[asyncio.Queue[Letter]]:
+        """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
+        waiting = asyncio.Queue[Letter]()
+        lanes = [asyncio.create_task(self._lane(waiting)) for _ in range(self._relay.connections)]
+        try:
+            yield waiting
+            await waiting.join()
+            await asyncio.to_thread(self._settle)
+        except Exception:  # a claim failed; the one before it ends as it would have
+            await waiting.join()
+            with contextlib.suppress(StoreDown):
+                await asyncio.to_thread(self._settle)
+            raise
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
+    async def _lane(self, waiting: asyncio.Queue[Letter]) -> None:
+        while True:
+            letter = await waiting.get()
+            if waiting.qsize() <= CLAIM:
+                self._room.set()
+            self._unsettled.append((letter, await self._send(letter)))
+            waiting.task_done()
+
+    async def _fill(self, waiting: asyncio.Queue[Letter]) -> int:
+        """Settle what has ended, and claim. How many were claimed."""
+        letters = await asyncio.to_thread(self._next)
+        self._open += len(letters)
+        for letter in letters:
+            waiting.put_nowait(letter)
+        return len(letters)
+
+    def _leave(self, waiting: asyncio.Queue[Letter]) -> None:
+        """What no connection has begun with is owed again at once: a relay that hangs would keep us from ending."""
+        while not waiting.empty():
+            self._unsettled.append((waiting.get_nowait(), UNBEGUN))
+            waiting.task_done()
+
+    def _next(self) -> list[Letter]:
+        self._settle()
+        return self._claim()
+
+    async def close(self) -> None:
+        await self._relay.close()
+        life, self._life = self._life, None
+        if life is not None:
+            life.end()
+
+    async def _send(self, letter: Letter) -> Reply:
+        try:
+            return await self._relay.send(
+                letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id, allowed=letter.life.lasts
+            )
+        except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
+            return Reply("doubt", f"sending failed: {type(error).__name__}", True)
+
+    # -- claim
+
+    def _claim(self) -> list[Letter]:
+        """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
+        life = self._live()
+        unknown = sorted(self._unknown_claims)
+        self._unknown_claims.add(life.holder)
+        letters: list[Letter] = []
+        with self._database.transaction() as session:
+            for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
+                outbox.give_back(session, holder)
+            now = self._clock.now()
+            keyring = Keyring(self._master, session, now)
+
+            def write(rows: list[Mail]) -> None:
+                letters.extend(self._letters(session, keyring, rows, life))
+
+            outbox.claim(session, life.holder, now, CLAIM, write)
+        self._unknown_claims.clear()
+        return letters
+
+    def _live(self) -> _Life:
+        """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
+        if self._life is None or not self._life.look():
+            if self._life is not None:
+                self._life.end()
+            self._life = _Life(self._database)
+        return self._life
+
+    def _letters(self, session: Session, keyring: Keyring, rows: list[Mail], life: _Life) -> list[Letter]:
+        if not rows:
+            return []
+        keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
+        with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
+            keyring.fetch([row.label for row in rows])
+        people = Addressees(session, keyring, rows)
+        letters = [self._letter(row, people, keyring, life) for row in rows]
+        return [letter for letter in letters if letter is not None]
+
+    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: _Life) -> Letter | None:
+        """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
+        try:
+            seal = keyring.get(row.label)
+            reason = "the person has been erased" if seal is None else self._unwanted(row, people)
+            if seal is None or reason:
+                row.state, row.reason, row.due_at = "withheld", reason, None
+                return None
+            if self._is_to_be_written(row, people, seal):
+                frozen = self._freeze(row, people, seal, keyring)
+            else:
+                frozen = seal.open("mail.recipient", row.recipient or b""), seal.open("mail.frozen", row.frozen or b"")
+        except (StoreDown, SQLAlchemyError):  # the database's word, and no fault of this mail
+            raise
+        except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
+            _fail(row, error)
+            return None
+        if frozen is None:
+            return None
+        recipient, data = frozen
+        return Letter(row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data)
+
+    def _unwanted(self, row: Mail, people: Addressees) -> str | None:
+        """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
+        reason = people.declined(row)
+        if reason is None and purposes.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
+            return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
+        return reason
+
+    @staticmethod
+    def _is_to_be_written(row: Mail, people: Addressees, seal: Seal) -> bool:
+        """Frozen once; anew for an address that was corrected while the mail was on its way to the old one."""
+        if row.frozen is None or row.recipient is None:
+            return True
+        corrected = people.corrected_address(row)
+        if corrected in (None, seal.open("mail.recipient", row.recipient).decode()):
+            return False
+        return outbox.TO not in (seal.open_json("mail.facts", row.facts) or {})
+
+    def _freeze(self, row: Mail, people: Addressees, seal: Seal, keyring: Keyring) -> tuple[bytes, bytes] | None:
+        """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
+        facts = seal.open_json("mail.facts", row.facts) or {}
+        found = people.of(row, facts) or Addressee(self._sender.operator)
+        if not found.address:
+            row.state, row.due_at = "owed", None
+            return None
+        if not valid_address(found.address):
+            raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
+        link = self._unsubscribe(row, keyring)
+        told = {name: value for name, value in facts.items() if name != outbox.TO}
+        rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
+        row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
+        data = build(rendered, envelope=self._envelope(row, found, keyring.now, link))
+        recipient = found.address.encode()
+        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", recipient)
+        return recipient, data
+
+    def _unsubscribe(self, row: Mail, keyring: Keyring) -> str:
+        """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
+        if not purposes.is_optional(row.kind):
+            return ""
+        return f"{self._sender.pages.rstrip('/')}/unsubscribe/{outbox.unsubscribe_token(keyring, row.id)}"
+
+    def _envelope(self, row: Mail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
+        return Envelope(
+            token=row.id,
+            sender_name=self._sender.name,
+            sender_address=self._sender.address,
+            recipient_name=to.name,
+            recipient_address=to.address,
+            reply_to=self._sender.reply_to,
+            date=now,
+            message_id=row.message_id or "",
+            locale=self._sender.locale,
+            unsubscribe=unsubscribe,
+        )
+
+    def _envelope_sender(self, token: str) -> str:
+        """Unique per mail, so that bounces and the relay's log can be matched with it (RFC 5321 section 4.4)."""
+        return sender_of(token, self._sender.envelope_domain)
+
+    # -- settle
+
+    def _settle(self) -> None:
+        """Write how mails ended."""
+        ended = list(self._unsettled)  # others may end meanwhile
+        if not ended:
+            return
+        with self._database.transaction() as session:
+            ends = [(letter.id, letter.life.holder, self._outcome(letter, reply)) for letter, reply in ended]
+            outbox.settle(session, ends)
+        del self._unsettled[: len(ended)]
+        self._open -= len(ended)
+        for letter, reply in ended:
+            log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
+
+    def _outcome(self, letter: Letter, reply: Reply) -> dict[str, Any]:
+        now = self._clock.now()
+        match reply.outcome:
+            case "sent":
+                return {"state": "sent", "sent_at": now, "reply": reply.text, "due_at": None, "reason": None}
+            case "failed":
+                return {"state": "failed", "reply": reply.text, "reason": reply.text, "due_at": None}
+            case "doubt":
+                reason = f"the connection was lost after DATA: {reply.text}"
+                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": now + outbox.SETTLE_AFTER}
+        if reply is UNBEGUN:
+            return {"state": "owed", "due_at": now, "attempts": letter.attempts - 1, "frozen": None, "recipient": None}
+        again = outbox.next_try(letter.attempts, now)
+        # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
+        thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
+        state = "owed" if again else "failed"
+        return {"state": state, "reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+
+
+def _fail(row: Mail, error: Exception) -> None:
+    """The mail is failed, and its row says why."""
+    reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
+    log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
+    row.state, row.reason, row.due_at = "failed", reason, None
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
+    """Wait for any of these, or so many seconds at most."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

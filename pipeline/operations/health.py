@@ -1,0 +1,32 @@
+"""Is work being done? The age of the oldest unhandled event and unsent mail."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.db.engine import Database
+from pipeline.inbox import store as inbox
+from pipeline.outbox import store as outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Ages in seconds, 0 when nothing waits."""
+
+    oldest_event_seconds: float
+    oldest_mail_seconds: float
+    limit_seconds: int
+
+    @property
+    def is_well(self) -> bool:
+        return max(self.oldest_event_seconds, self.oldest_mail_seconds) <= self.limit_seconds
+
+
+def look(database: Database, now: datetime, limit_seconds: int) -> Health:
+    """Look into the tables. Raises StoreDown."""
+    with database.reading() as session:
+        event, mail = inbox.oldest_unhandled(session), outbox.oldest_unsent(session, now)
+    return Health(_age(event, now), _age(mail, now), limit_seconds)
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return max(0.0, (now - since).total_seconds()) if since else 0.0

@@ -1,0 +1,229 @@
+"""Mails owed: added with an idempotency key in the caller's transaction, claimed, settled.
+
+States: owed -> sending -> sent; back to owed for another try; failed (the relay refused for good, or it cannot be
+rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
+"""
+
+import base64
+import hmac
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+from sqlalchemy import Table, bindparam, func, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.crypto.keyring import TOKENS, Keyring
+from pipeline.db.bulk import change, insert_new
+from pipeline.db.models import Mail
+from pipeline.outbox.mail_kinds import use_of
+
+MAIL = cast(Table, Mail.__table__)
+DUE = (
+    select(*MAIL.columns)
+    .where(MAIL.c.state == "owed", MAIL.c.due_at <= bindparam("now"))
+    .order_by(MAIL.c.due_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+TOKEN = 26  # characters
+TO = "_to"  # the fact that holds an address of its own
+OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
+TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
+
+# From when a mail came in doubt: by then the relay has noticed that the connection is gone, and has queued or dropped
+# what came over it; and a mailer that lives and has lost its presence has noticed too, and begins no other mail.
+SETTLE_AFTER = timedelta(seconds=10)
+
+# After each failed try; a day after the last the relay has been away for two days, and a person should look.
+DELAYS = (
+    timedelta(minutes=1),
+    timedelta(minutes=5),
+    timedelta(minutes=15),
+    timedelta(hours=1),
+    timedelta(hours=4),
+    timedelta(hours=12),
+    timedelta(hours=24),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A mail to be owed: to a subscription's customer, to a customer, to somebody at an address, else to the operator.
+
+    `facts` are JSON. `to` is an address that counts whatever else is known, and is sealed.
+    """
+
+    kind: str
+    key: str
+    subscription_id: str | None
+    facts: Mapping[str, Any]
+    has_address: bool = True
+    withheld: str | None = None  # why it is not to be sent
+    customer_id: str | None = None
+    to: str | None = None
+    label: str | None = None  # whose key seals it, where it is neither of the two
+
+    @property
+    def sealed_by(self) -> str:
+        """The label whose key seals the mail."""
+        return self.label or self.subscription_id or self.customer_id or OPERATOR
+
+
+def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime) -> list[str]:
+    """Add those whose key is new. The ids of those that are to be sent now. Raises NoPurpose for an unknown kind."""
+    if not mails:
+        return []
+    for mail in mails:
+        use_of(mail.kind)
+    labels = keyring.fetch([TOKENS, *(mail.sealed_by for mail in mails)])
+    rows = [
+        _row(mail, keyring, now)
+        for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
+        if labels[mail.sealed_by] is not None
+    ]
+    made = set(insert_new(session, Mail, rows, returning=Mail.id))
+    return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
+
+
+def token(keyring: Keyring, key: str) -> str:
+    """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
+    return base64.b32encode(keyring.digest(TOKENS, key)[:20]).decode().lower()[:TOKEN]
+
+
+def unsubscribe_token(keyring: Keyring, mail_id: str) -> str:
+    """What stands in a mail's unsubscribe link: its id, and proof that we wrote it. Works as long as the mail is kept."""
+    return f"{mail_id}{token(keyring, f'unsubscribe:{mail_id}')}"
+
+
+def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
+    """The id of the mail whose unsubscribe link held this text; None if we never wrote it."""
+    mail_id = text[:TOKEN]
+    proved = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
+    return mail_id if proved else None
+
+
+def claim(
+    session: Session, holder: str, now: datetime, limit: int, prepare: Callable[[list[Mail]], object] = list
+) -> list[Mail]:
+    """Take mails that are due, the longest due first, for this holder; committed before any of them is sent.
+
+    `prepare` is given them before they are written, once and whole: it may freeze them, or say why they cannot go out.
+    """
+    due = session.connection().execute(DUE, {"now": now, "limit": limit}).all()
+    found = [row._asdict() for row in due]
+    mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
+    for mail in mails:
+        mail.state, mail.holder, mail.tried_at, mail.reason = "sending", holder, now, None
+        mail.attempts += 1
+    prepare(mails)
+    change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
+    return mails
+
+
+def _changed(mail: Mail, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": mail.id} | {name: now for name, before in row.items() if (now := getattr(mail, name)) != before}
+
+
+def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+    """Write how mails ended: of each its id, its holder, and the values of its columns. How many were written.
+
+    Only its holder may, also when it was taken for dead meanwhile: then it knows better.
+    """
+    by_holder: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for mail_id, holder, values in ends:
+        by_holder[holder].append({"id": mail_id, **values})
+    return sum(
+        change(session, Mail, rows, only={"holder": [holder], "state": ["sending", "doubt"]})
+        for holder, rows in by_holder.items()
+    )
+
+
+def give_back(session: Session, holder: str) -> None:
+    """What this holder took and never began to send is owed again."""
+    session.execute(
+        update(Mail)
+        .where(Mail.holder == holder, Mail.state == "sending")
+        .values(state="owed", holder=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def next_try(attempts: int, now: datetime) -> datetime | None:
+    """When to try again after so many tries; None: no more."""
+    return now + DELAYS[attempts - 1] if attempts <= len(DELAYS) else None
+
+
+def holders(session: Session) -> list[str]:
+    """Who is sending something, by their own account."""
+    return list(session.execute(select(Mail.holder).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
+
+
+def abandon(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
+    """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
+    result = session.execute(
+        update(Mail)
+        .where(Mail.state == "sending", Mail.holder == holder)
+        .values(state="doubt", reason=reason, due_at=settle_at)
+        .returning(Mail.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(result.all())
+
+
+def settle_doubt(
+    session: Session,
+    mail_id: str,
+    now: datetime,
+    *,
+    sent: bool,
+    by: str = "operator",
+    tried_at: datetime | None = None,
+) -> bool:
+    """It was found out how a mail in doubt ended: it is sent, or to be sent again. Whether it was in doubt.
+
+    `tried_at`: it was found out of this try, and is not so of a later one.
+    """
+    found = f"settled by the {by}: it was " + ("sent" if sent else "not sent")
+    if sent:
+        values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
+    else:
+        values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
+    result = session.execute(
+        update(Mail)
+        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.tried_at == tried_at] if tried_at else []))
+        .values(**values)
+        .returning(Mail.id)
+        .execution_options(synchronize_session=False)
+    )
+    return result.first() is not None
+
+
+def oldest_unsent(session: Session, now: datetime) -> datetime | None:
+    """Since when the oldest mail that could go out has been waiting."""
+    return session.execute(
+        select(func.min(Mail.created_at)).where(Mail.state == "owed", Mail.due_at.is_not(None), Mail.due_at <= now)
+    ).scalar_one()
+
+
+def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
+    label = mail.sealed_by
+    facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
+    return {
+        "id": token(keyring, mail.key),
+        "key": mail.key,
+        "kind": mail.kind,
+        "label": label,
+        "subscription_id": mail.subscription_id,
+        "customer_id": mail.customer_id,
+        "state": "withheld" if mail.withheld else "owed",
+        "reason": mail.withheld,
+        "facts": keyring.own(label).seal_json("mail.facts", facts),
+        "attempts": 0,
+        "created_at": now,
+        "due_at": now if mail.has_address and not mail.withheld else None,
+    }

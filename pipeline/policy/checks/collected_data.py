@@ -1,0 +1,88 @@
+"""Section 1: what we collect is what is said, and nothing else."""
+
+import orjson
+from sqlalchemy import inspect, select
+
+from pipeline.crypto.keyring import Unsealable
+from pipeline.customers.accounts import CUSTOM, FIELDS
+from pipeline.db.models import Base, Customer, Event, Letter, Visit
+from pipeline.inbox import redaction as redact
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.privacy import data_categories as categories
+
+LOOKED_AT = 2000  # rows of each kind, the newest
+VISITOR = {"address", "browser"}
+
+
+def account(live: Live) -> Finding:
+    """Every account holds the fields of sign-up and no other, and no column is without a category."""
+    unknown = _columns_without_category(live)
+    if unknown:
+        return broken(f"columns without a category: {', '.join(unknown)}")
+    rows = live.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None))).all()
+    known = {*FIELDS, CUSTOM}
+    opened = live.opened("customer.person", [(row.id, row.person) for row in rows])
+    more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in known})
+    return judge(
+        more, f"{number(len(rows), 'account')}, none with another field", f"accounts hold {', '.join(more)} too"
+    )
+
+
+def payment(live: Live) -> Finding:
+    """No stored body holds a card or account number, or a field that is made for one."""
+    newest = select(Event.label, Event.body).where(Event.body.is_not(None)).order_by(Event.received_at.desc())
+    rows = live.session.execute(newest.limit(LOOKED_AT)).all()
+    opened = live.opened("event.body", [(row.label, row.body) for row in rows])
+    wrong = sum(_holds_card(plain) for _, plain in opened)
+    found = f"{number(wrong, 'body', 'bodies')} with card or account numbers"
+    return judge(wrong, f"none in {number(len(rows), 'body', 'bodies')}", found)
+
+
+def communications(live: Live) -> Finding:
+    """Every letter is sealed with the key of who wrote it, so that it is exported and erased with them."""
+    newest = select(Letter).order_by(Letter.received_at.desc()).limit(LOOKED_AT)
+    rows = list(live.session.execute(newest).scalars())
+    lost = [row.id for row in rows if row.customer_id and row.customer_id != row.label]
+    lost += [row.id for row in rows if not row.customer_id and not row.label.startswith("letter:")]
+    try:
+        list(live.opened("letter.content", [(row.label, row.content) for row in rows if row.content]))
+    except Unsealable:
+        return broken("a letter does not open with the key it is filed under")
+    return judge(lost, f"{number(len(rows), 'letter')}, each filed", f"{number(len(lost), 'letter')} filed with nobody")
+
+
+def visits(live: Live) -> Finding:
+    """Of a visitor address and browser are kept, sealed with the key of the day."""
+    newest = select(Visit).order_by(Visit.at.desc()).limit(LOOKED_AT)
+    rows = list(live.session.execute(newest).scalars())
+    if not rows and not live.settings.public_url:
+        return absent("no pages of ours are public: SMT_PUBLIC_URL is not set")
+    astray = [row.id for row in rows if not row.label.endswith(f"{row.at:%Y-%m-%d}")]
+    try:
+        opened = list(live.opened("visit.visitor", [(row.label, row.visitor) for row in rows if row.visitor]))
+    except Unsealable:
+        return broken("the access log is not sealed with the key of its day")
+    more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in VISITOR})
+    if astray:
+        return broken(f"{number(len(astray), 'visit')} under another day's key")
+    return judge(
+        more, f"{number(len(rows), 'visit')}: address and browser", f"the access log holds {', '.join(more)} too"
+    )
+
+
+def _columns_without_category(live: Live) -> list[str]:
+    """Of the tables as they are in the database, less the one of the migrations."""
+    found = inspect(live.session.connection())
+    known = {table.name: categories.of(mapper.class_) for mapper in Base.registry.mappers for table in mapper.tables}
+    names = [name for name in found.get_table_names() if name in known or name != "alembic_version"]
+    columns = [(name, column["name"]) for name in names for column in found.get_columns(name)]
+    return [f"{table}.{column}" for table, column in columns if column not in known.get(table, {})]
+
+
+def _holds_card(body: bytes) -> bool:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        text = body.decode("utf-8", "replace")
+        return redact.clean_text(text) != text
+    return bool(redact.clean(body, document) != document)

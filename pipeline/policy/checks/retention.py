@@ -1,0 +1,116 @@
+"""Section 3: nothing is older than it may be."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+
+from pipeline.db.models import Customer, Payment, Request, Subscription, Sweep, Visit
+from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
+from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
+
+GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
+
+
+def accounts(live: Live) -> Finding:
+    """No account outlived its last subscription by more than the period, and the sweep runs."""
+    limit = live.now - TWO_YEARS - GRACE
+    old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
+    overdue = Customer.erased_at.is_(None), Customer.erase_at.is_(None), old, ~_has_recent(limit)
+    wrong = live.session.execute(select(func.count()).select_from(Customer).where(*overdue)).scalar_one()
+    if wrong:
+        return broken(f"{number(wrong, 'account')} kept too long: run smt-billing retention sweep")
+    last = live.session.execute(select(func.max(Sweep.at))).scalar_one_or_none()
+    first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
+    if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
+        return broken(
+            f"the retention sweep ran last {f'on {last:%Y-%m-%d}' if last else 'never'}: is the scheduler well?"
+        )
+    total = live.session.execute(select(func.count()).select_from(Customer)).scalar_one()
+    return judge(
+        0, f"0 of {number(total, 'account')} overdue, last sweep {f'{last:%Y-%m-%d}' if last else 'none yet'}", ""
+    )
+
+
+def deletions(live: Live) -> Finding:
+    """No deletion that was asked for is late."""
+    late = live.now - GRACE
+    asked = Request.kind.in_(("erase", "child")), Request.act_at < late, Request.done_at.is_(None)
+    requests = live.session.execute(select(func.count()).select_from(Request).where(*asked)).scalar_one()
+    waiting = Customer.erase_at < late, Customer.erased_at.is_(None)
+    customers = live.session.execute(select(func.count()).select_from(Customer).where(*waiting)).scalar_one()
+    wrong = max(requests, customers)
+    total = live.session.execute(select(func.count()).select_from(Request).where(Request.kind == "erase")).scalar_one()
+    return judge(wrong, f"{number(total, 'deletion')} asked for, 0 late", f"{number(wrong, 'deletion')} late")
+
+
+def logs(live: Live) -> Finding:
+    """No visit, log file or line of the relay's log is older than the period, and journald keeps nothing for longer."""
+    oldest = live.session.execute(select(func.min(Visit.at))).scalar_one_or_none()
+    limit = live.now - ACCESS_LOG - GRACE
+    if oldest and oldest < limit:
+        return broken(f"the access log goes back to {oldest:%Y-%m-%d}")
+    files = _log_files(live)
+    if late := [path for path in files if _begins(path, live.now) < limit]:
+        return broken(f"kept too long: {', '.join(str(path) for path in late)}")
+    here, wrong = _journal(live)
+    if wrong:
+        return broken(wrong)
+    if oldest is None and not files and live.journal is None:
+        return absent(f"no access log and no log file here, and {here}")
+    since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
+    return judge(0, f"{since}, {number(len(files), 'log file')}; {here}", "")
+
+
+def _journal(live: Live) -> tuple[str, str]:
+    """What journald keeps, and what is wrong with that."""
+    if live.journal is None:
+        return "journald does not run here", ""
+    advice = (
+        f"set MaxRetentionSec={ACCESS_LOG.days}day, and MaxFileSec no longer, in a file of /etc/systemd/journald.conf.d"
+    )
+    try:
+        kept = live.journal()
+    except journal.Unreadable as error:
+        return "", f"journald runs here, and its settings cannot be read: {error}"
+    if kept is None:
+        return "", f"journald keeps logs without an end in time: {advice}"
+    return f"journald keeps {kept.days} days", f"journald keeps {kept.days} days: {advice}" if kept > ACCESS_LOG else ""
+
+
+def _has_recent(limit: datetime) -> ColumnElement[bool]:
+    """A subscription that is active, or showed life after the limit."""
+    paid = exists().where(Payment.subscription_id == Subscription.id, Payment.occurred_at >= limit)
+    times = (Subscription.status_at, Subscription.paid_through, Subscription.created_at)
+    alive = [func.coalesce(column >= limit, False) for column in times]
+    active = func.coalesce(Subscription.status == "ACTIVE", False)
+    return exists().where(Subscription.customer_id == Customer.id, or_(active, paid, *alive))
+
+
+def _log_files(live: Live) -> list[Path]:
+    """Logs in the data folder, and the relay's with its rotated ones."""
+    found = logs_in(live.settings.data_dir)
+    relay = live.settings.relay_log
+    return found + (sorted(relay.parent.glob(f"{relay.name}*")) if relay else [])
+
+
+def _begins(path: Path, now: datetime) -> datetime:
+    """The day of a log's first line if it tells one as Postfix does (`Mar  1 …`, or ISO), else its last change."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(200).decode("utf-8", "replace")
+        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return now
+    return _date_of(line, changed) or changed
+
+
+def _date_of(line: str, changed: datetime) -> datetime | None:
+    for text, form in ((line[:10], "%Y-%m-%d"), (f"{line[:6]} {changed.year}", "%b %d %Y")):
+        try:
+            found = datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        return found if found <= changed + GRACE else found.replace(year=found.year - 1)
+    return None

@@ -1,0 +1,166 @@
+"""Sections 1 and 7: sealed at rest, encrypted on the way, private files, fresh dependencies, and every read on record."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from pipeline.crypto.keyring import KeyProblem, Unsealable
+from pipeline.db import lww_map as register
+from pipeline.db.engine import file_of
+from pipeline.db.models import Audit, Customer, Event, Letter, Link, Mail, Request, Subscription, Visit
+from pipeline.network import egress
+from pipeline.network.smtp_url import is_on_this_machine
+from pipeline.operations import file_permissions as permissions
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
+from pipeline.policy.stated_limits import AUDIT_DAYS
+from pipeline.privacy import audit_log as audit
+
+LOOKED_AT = 200  # rows of each sealed column, the newest
+NEEDLES = 50  # addresses that are searched for in the raw files
+LARGEST = 256 * 1024 * 1024  # octets of a file that are searched
+AUDIT_FILE = "audit.json"
+Column = InstrumentedAttribute[Any]
+
+# Every sealed column: whose key it is sealed with, and what its newest rows are told by.
+SEALED: tuple[tuple[Column, Column, Column], ...] = (
+    (Event.person, Event.label, Event.received_at), (Event.body, Event.label, Event.received_at),
+    (Customer.person, Customer.id, Customer.created_at), (Subscription.person, Subscription.id, Subscription.created_at),
+    (Mail.facts, Mail.label, Mail.created_at), (Mail.recipient, Mail.label, Mail.created_at),
+    (Mail.frozen, Mail.label, Mail.created_at), (Request.details, Request.label, Request.received_at),
+    (Link.details, Link.customer_id, Link.created_at), (Letter.content, Letter.label, Letter.received_at),
+    (Visit.visitor, Visit.label, Visit.at),
+)  # fmt: skip
+
+
+def at_rest(live: Live) -> Finding:
+    """What is sealed opens with its key; and no address of a customer stands in a file of ours."""
+    total = 0
+    for column, label, at in SEALED:
+        name = f"{column.class_.__tablename__}.{column.key}"
+        newest = select(label, column).where(column.is_not(None)).order_by(at.desc()).limit(LOOKED_AT)
+        rows = [(row[0], row[1]) for row in live.session.execute(newest)]
+        try:
+            total += len(list(live.opened(name, rows)))
+        except (Unsealable, KeyProblem):
+            return broken(f"{name} holds something that is not sealed with its key")
+    needles = _addresses(live)
+    found = [str(path) for path in _raw_files(live) if needles and _holds(path, needles)]
+    figure = f"{number(total, 'value')} sealed; {number(len(needles), 'address', 'addresses')} in no file"
+    return judge(found, figure, f"an address of a customer stands readable in {', '.join(found)}")
+
+
+def in_transit(live: Live) -> Finding:
+    """Every way that leaves this machine is encrypted."""
+    ways = egress.hops(live.settings)
+    private = live.settings.private_networks
+    wrong = [f"{hop.name} ({hop.host})" for hop in ways if not hop.encrypted and not egress.stays_here(hop, private)]
+    out = [hop for hop in ways if hop.encrypted]
+    advice = "; use TLS, or name its network in SMT_PRIVATE_NETWORKS if it never leaves this machine"
+    return judge(wrong, f"{number(len(out), 'way')} out, all encrypted", f"in the clear: {', '.join(wrong)}{advice}")
+
+
+def reads_have_purposes(live: Live) -> Finding:
+    """Every read by us has its purpose, and nobody has touched the record."""
+    wrong = audit.verify(live.session)
+    if wrong:
+        return broken(f"the record of reads does not hold: {wrong}")
+    empty = select(func.count()).select_from(Audit).where(Audit.purpose == "", Audit.action != audit.SEGMENT)
+    without = live.session.execute(empty).scalar_one()
+    return judge(without, f"{number(audit.count(live.session), 'read')}, each with a purpose", f"{without} without one")
+
+
+def access_logging(live: Live) -> Finding:
+    """The record of reads is whole up to its head."""
+    wrong = audit.verify(live.session)
+    head = audit.head(live.session)
+    figure = f"{number(audit.count(live.session), 'read')}, head {head[:16]}"
+    return judge(wrong, figure, f"the record of reads does not hold: {wrong}")
+
+
+def https(live: Live) -> Finding:
+    """PayPal is called over HTTPS, and our own pages are public over nothing else."""
+    public = live.settings.public_url
+    url = live.settings.paypal_base_url
+    safe = url.startswith("https://") or egress.stays_here(egress.Hop("", _host(url), 0, encrypted=False), ())
+    if not safe:
+        return broken(f"PayPal's API is called without TLS: {url}")
+    if not public:
+        return judge(0, "PayPal over TLS; no pages are public", "")
+    if not public.startswith("https://"):
+        here = is_on_this_machine(_host(public))
+        return judge(
+            not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}: not https://"
+        )
+    bare = [page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers]
+    return judge(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
+
+
+def updates(live: Live) -> Finding:
+    """The last audit of dependencies is young, and found nothing."""
+    file = live.settings.data_dir / AUDIT_FILE
+    try:
+        told = orjson.loads(file.read_bytes())
+        at = datetime.fromisoformat(str(told["at"]))
+    except FileNotFoundError:
+        return absent(
+            f"dependencies were not audited here: {file} is missing; run make audit with this SMT_DATA_DIR, every week"
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return broken(f"{file} cannot be read; run make audit")
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if not told.get("ok"):
+        return broken(f"the audit of {at:%Y-%m-%d}: {told.get('reason') or 'weaknesses were found'}")
+    late = at < live.now - timedelta(days=AUDIT_DAYS)
+    return judge(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
+
+
+def private_files(live: Live) -> Finding:
+    """Everything in the data folder, the key and the database are for us alone."""
+    paths = [path for path in permissions.walk(live.settings) if path.exists()]
+    wrong = [path for path in paths if permissions.is_open(path)]
+    advice = f"; run: chmod -R go-rwx {live.settings.data_dir}"
+    named = ", ".join(str(path) for path in wrong[:3])
+    return judge(wrong, f"{number(len(paths), 'file')}, all private", f"open to others: {named}{advice}")
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0].strip("[]") or "localhost"
+
+
+def _addresses(live: Live) -> list[bytes]:
+    """Addresses of the newest customers, to be searched for."""
+    rows = live.session.execute(
+        select(Subscription.id, Subscription.person)
+        .where(Subscription.person.is_not(None))
+        .order_by(Subscription.created_at.desc())
+        .limit(NEEDLES)
+    )
+    opened = live.opened("subscription.person", [(row.id, row.person) for row in rows])
+    found = {register.value(orjson.loads(plain), "email") for _, plain in opened}
+    return sorted(address.encode() for address in found if address and len(address) > 6)
+
+
+def _raw_files(live: Live) -> Iterator[Path]:
+    """The database's own files where it is one of ours, and what else of ours is not sealed by nature."""
+    if file := file_of(live.settings.database):
+        yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())
+    yield from logs_in(live.settings.data_dir)
+
+
+def _holds(path: Path, needles: list[bytes]) -> bool:
+    """Whether one of these stands in the file as it is, also across the pieces it is read by."""
+    # Letters before it make another address of it: our own Message-IDs end like one.
+    pattern = re.compile(rb"(?<![\w.+-])(?:" + b"|".join(map(re.escape, needles)) + rb")(?![\w-])", re.IGNORECASE)
+    tail, read = b"", 0
+    with path.open("rb") as file:
+        while read < LARGEST and (piece := file.read(1024 * 1024)):
+            if pattern.search(tail + piece):
+                return True
+            tail, read = piece[-300:], read + len(piece)
+    return False

@@ -1,0 +1,65 @@
+"""Sections 1 and 5: data stays on servers of our own, and nobody is contacted but PayPal and our own relay."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+from pipeline.network import egress
+from pipeline.network.smtp_url import is_on_this_machine
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.settings import SettingsError
+
+OWN = ("database", "broker", "relay")
+
+
+def own_servers(live: Live) -> Finding:
+    """Database, broker and relay stand on this machine or on a private network, not at somebody's on the internet."""
+    hops = [hop for hop in egress.hops(live.settings) if hop.name in OWN]
+    wrong = [f"{hop.name} ({hop.host})" for hop in hops if not _is_own(hop)]
+    here = "everything on this machine" if not hops else f"{', '.join(hop.name for hop in hops)}: own"
+    return judge(wrong, here, f"not on a private address: {', '.join(wrong)}")
+
+
+def connections(live: Live) -> Finding:
+    """No running process of ours is connected to anybody the settings do not name."""
+    if not live.connections:
+        return absent("no role of ours runs on this machine now")
+    found = [each for made in live.connections.values() for each in made]
+    wrong = egress.strangers(found, live.settings)
+    figure = f"{number(len(live.connections), 'process', 'processes')}, {number(len(found), 'connection')}, 0 to others"
+    return judge(wrong, figure, f"connected to {', '.join(f'{each.address}:{each.port}' for each in wrong)}")
+
+
+def one_place(live: Live) -> Finding:
+    """No module of ours opens a connection but those that are known to."""
+    wrong = egress.unknown_openers()
+    return judge(
+        wrong, "0 modules beside the known ones open connections", f"can open a connection: {', '.join(wrong)}"
+    )
+
+
+def paypal(live: Live) -> Finding:
+    """The API that is called is PayPal's."""
+    try:
+        egress.judge_api(live.settings.paypal_base_url)
+    except SettingsError as error:
+        return broken(str(error))
+    host = live.settings.paypal_base_url.partition("://")[2]
+    return judge(0, f"{host}{'' if live.settings.reads_paypal else ', not called: no credentials'}", "")
+
+
+def relay(live: Live) -> Finding:
+    """The relay is our own: on this machine or on a private network."""
+    hop = next((hop for hop in egress.hops(live.settings) if hop.name == "relay"), None)
+    if hop is None:
+        return absent("no mail is sent: SMT_SMTP_URL is not set")
+    return judge(not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?")
+
+
+def _is_own(hop: egress.Hop) -> bool:
+    if not hop.host or is_on_this_machine(hop.host):
+        return True
+    addresses = egress.resolve(hop.host)
+    return bool(addresses) and all(_is_private(address) for address in addresses)
+
+
+def _is_private(address: IPv4Address | IPv6Address) -> bool:
+    return address.is_private or address.is_loopback

@@ -1,0 +1,129 @@
+"""What a check may look at, and what it finds. A check looks at what is there, never at what ought to have been done."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.network.egress import Connection
+from pipeline.policy.clauses import Vendor
+from pipeline.rendering.message import Rendered
+from pipeline.settings import Settings
+
+_LOG = re.compile(r"\.log([.-]\d+(\.\w+)?)?$")
+
+Verdict = Literal["holds", "broken", "not_applicable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A verdict and its figure; where it does not apply, the figure is the reason."""
+
+    verdict: Verdict
+    figure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What our web application answered to a GET."""
+
+    path: str
+    status: int
+    headers: Mapping[str, tuple[str, ...]]  # by lower-case name
+    body: str
+
+    @property
+    def is_html(self) -> bool:
+        return any("text/html" in value for value in self.headers.get("content-type", ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Sights:
+    """What is to be seen outside the database, each looked at when it is asked for.
+
+    `journal` says how old journald lets entries grow, None without an end (see `policy.journal`); it is None itself where
+    journald does not run.
+    """
+
+    pages: Callable[[], list[Page]]
+    mails: Callable[[], dict[str, Rendered]]
+    connections: Callable[[], dict[str, list[Connection]]]
+    journal: Callable[[], timedelta | None] | None
+
+
+class Live:
+    """The running system, as the checks see it. What is costly is looked at when a check first asks for it."""
+
+    def __init__(
+        self,
+        session: Session,
+        keyring: Keyring,
+        settings: Settings,
+        now: datetime,
+        vendor: Vendor,
+        sights: Sights,
+    ) -> None:
+        self.session, self.keyring, self.settings, self.now, self.vendor = session, keyring, settings, now, vendor
+        self._sights, self.journal = sights, sights.journal
+
+    @cached_property
+    def pages(self) -> list[Page]:
+        """Every page of ours that can be asked for without knowing a secret; none where web is not set up."""
+        return self._sights.pages()
+
+    @cached_property
+    def mails(self) -> dict[str, Rendered]:
+        """Every kind of mail, written with its example."""
+        return self._sights.mails()
+
+    @cached_property
+    def connections(self) -> dict[str, list[Connection]]:
+        """By role, whom each of our running processes on this machine is connected to."""
+        return self._sights.connections()
+
+    def seals(self, labels: list[str]) -> Mapping[str, Seal | None]:
+        """The keys of these labels, none made; None or absent where it was destroyed."""
+        return self.keyring.fetch(labels, create=False)
+
+    def opened(self, column: str, rows: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """The label and what opens of each row; what belongs to somebody erased is left out. Raises Unsealable."""
+        seals = self.seals([label for label, _ in rows])
+        for label, sealed in rows:
+            if seal := seals.get(label):
+                yield label, seal.open(column, sealed)
+
+
+def holds(figure: str) -> Finding:
+    """It is so."""
+    return Finding("holds", figure)
+
+
+def broken(figure: str) -> Finding:
+    """It is not so; the figure says what is wrong, and what to do where something can be done."""
+    return Finding("broken", figure)
+
+
+def absent(reason: str) -> Finding:
+    """It does not apply: what it is about is not running or not set up."""
+    return Finding("not_applicable", reason)
+
+
+def judge(wrong: Any, figure: str, complaint: str) -> Finding:
+    """Broken with the complaint if anything is wrong (a number, a list, a text), else it holds with the figure."""
+    return broken(complaint) if wrong else holds(figure)
+
+
+def number(count: int, noun: str, plural: str = "") -> str:
+    """`1 account`, `2 accounts`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def logs_in(folder: Path) -> list[Path]:
+    """Log files in a folder and below: `x.log`, and `x.log.1` or `x.log-20260301.gz` as they are rotated to."""
+    return sorted(path for path in folder.rglob("*.log*") if _LOG.search(path.name) and path.is_file())

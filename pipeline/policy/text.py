@@ -1,0 +1,89 @@
+"""The policy as people read it. It is kept as text with marks: `# ` title, `## ` section, `### ` heading, `- ` bullet.
+
+The effective date is not part of the text: it is put under the title when the text is shown, because it is known for sure
+only when the last notice of a change has been out long enough.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from html import escape
+from itertools import groupby
+
+from pipeline.policy.clauses import Document, Line, Section, Vendor, fill
+
+MARKS = ("### ", "## ", "# ", "- ")
+_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_DATE = re.compile(r"^\s*(?:#+ )?Effective Date:.*$\n?", re.MULTILINE | re.IGNORECASE)
+
+
+def write(document: Document, vendor: Vendor) -> str:
+    """The text of a document, with marks, for this vendor."""
+    parts = [f"# {document.title}", document.opening, *(_section(each) for each in document.sections)]
+    return fill("\n\n".join([*parts, "\n".join(document.closing)]) + "\n", vendor)
+
+
+def read(text: str) -> str:
+    """A text from a file, as it is kept: without effective date, spaces at line ends and empty lines at both ends."""
+    lines = [line.strip().replace("• ", "- ", 1) for line in _DATE.sub("", text).strip().splitlines()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def sentences(text: str) -> list[str]:
+    """The lines of a text, without marks and empty ones."""
+    return [_bare(line) for line in text.splitlines() if line.strip()]
+
+
+def plain(text: str, effective: date) -> str:
+    """The text for a terminal or a mail, under its date."""
+    title, _, rest = text.partition("\n")
+    bullets = re.sub(r"^- ", "  • ", rest, flags=re.MULTILINE)
+    return f"{_bare(title)}\n\n{dated(effective)}\n{re.sub(r'^#+ ', '', bullets, flags=re.MULTILINE)}"
+
+
+def html(text: str, effective: date) -> str:
+    """The text as the inside of a page, under its date. No script, no style, nothing that is fetched."""
+    title, _, rest = text.partition("\n")
+    head = f'<h1>{escape(_bare(title))}</h1>\n<p class="date">{escape(dated(effective))}</p>\n'
+    blocks = (block.splitlines() for block in rest.strip().split("\n\n"))
+    return head + "\n".join(part for block in blocks for part in _block(block)) + "\n"
+
+
+def dated(effective: date) -> str:
+    """The line under the title."""
+    return f"Effective Date: {effective:%B} {effective.day}, {effective.year}"
+
+
+def _section(section: Section) -> str:
+    parts = [f"## {section.number}. {section.title}"]
+    for bullets, lines in groupby(section.lines, key=lambda line: line.bullet):
+        parts.append(("\n" if bullets else "\n\n").join(_line(line) for line in lines))
+    return "\n\n".join(parts)
+
+
+def _line(line: Line) -> str:
+    return ("### " if line.heading else "- " if line.bullet else "") + line.text
+
+
+def _block(lines: list[str]) -> Iterator[str]:
+    for mark, group in groupby(lines, key=_mark):
+        texts = [_linked(_bare(line)) for line in group]
+        if mark == "- ":
+            yield "<ul>\n" + "\n".join(f"<li>{each}</li>" for each in texts) + "\n</ul>"
+        elif mark:
+            level = len(mark) - 1 if mark.startswith("#") else 0
+            yield "\n".join(f"<h{level}>{each}</h{level}>" for each in texts)
+        else:
+            yield "<p>" + "<br>\n".join(texts) + "</p>"
+
+
+def _mark(line: str) -> str:
+    return next((mark for mark in MARKS if line.startswith(mark)), "")
+
+
+def _bare(line: str) -> str:
+    return line.strip().removeprefix(_mark(line.strip())).strip()
+
+
+def _linked(text: str) -> str:
+    return _ADDRESS.sub(lambda found: f'<a href="mailto:{found[0]}">{found[0]}</a>', escape(text, quote=False))

@@ -1,0 +1,37 @@
+"""A person asks for a copy of what we hold about them: a link that is good for a week goes to the address we know."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_time
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts, links
+from pipeline.customers import rate_limit as knocks
+from pipeline.db.models import Request
+from pipeline.outbox import store as outbox
+from pipeline.privacy import requests
+
+DAYS = 7
+ASKED_AN_HOUR = 3  # links to copies, each of which may ask the product too
+
+
+def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> Request | None:
+    """Note the request and owe the mail with the link; None if too many were asked for in this hour.
+
+    The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
+    """
+    accounts.need(session, customer_id)
+    if not knocks.allow(session, keyring, "copy", customer_id, limit=ASKED_AN_HOUR, now=now):
+        return None
+    row = requests.open_(session, keyring, "access", customer_id, "page", now)
+    secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)
+    facts = {
+        "request": row.id,
+        "expires_at": write_time(now + timedelta(days=DAYS)),
+        "page": links.address(pages, "export", secret),
+    }
+    key = f"data_export_ready:{links.digest(secret)}"
+    outbox.add(session, keyring, [outbox.Owed("data_export_ready", key, None, facts, customer_id=customer_id)], now)
+    requests.settle(session, row.id, "done", now)
+    return row

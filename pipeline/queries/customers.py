@@ -1,0 +1,129 @@
+"""Look-ups of customers: plain dicts in the JSON shapes the command line promises.
+
+What is told of a person comes from `accounts`; a person who was erased leaves nulls.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_time
+from pipeline.customers import accounts
+from pipeline.db.models import Consent, Customer, Letter, Request, Subscription
+from pipeline.queries import listing as looks
+
+Json = dict[str, Any]
+STATES = {
+    "active": Customer.erased_at.is_(None),
+    "leaving": Customer.erase_at.is_not(None),
+    "erased": Customer.erased_at.is_not(None),
+    "opted-in": Customer.marketing.is_(True),
+    "opted-out": Customer.service.is_(False) & Customer.erased_at.is_(None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which customers: those with this address, in this state, no older than `since`; the newest `limit`."""
+
+    email: str | None = None
+    state: str | None = None
+    since: datetime | None = None
+    limit: int | None = None
+
+
+def customers(lens: looks.Lens, asked: Asked) -> Iterator[Json]:
+    """`id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
+    for row in lens.session.execute(_chosen(lens, asked).limit(asked.limit)).scalars():
+        known = accounts.person(lens.session, lens.keyring, row.id)
+        ids = [each.id for each in accounts.subscriptions(lens.session, row.id)]
+        yield {**_customer(row, known), "subscriptions": ids}
+
+
+def count(lens: looks.Lens, asked: Asked) -> int:
+    """How many there are of what is asked for, whatever the limit."""
+    everyone = _chosen(lens, asked).order_by(None).subquery()
+    return int(lens.session.execute(select(func.count()).select_from(everyone)).scalar_one())
+
+
+def customer(lens: looks.Lens, id: str, subject: looks.Subject) -> Json | None:
+    """All of one customer: the list's fields, who told what, consents, subscriptions, requests, letters and mails."""
+    row = lens.session.get(Customer, id)
+    if row is None:
+        return None
+    known = accounts.person(lens.session, lens.keyring, id)
+    told = accounts.told_by_customer(lens.keyring, row)
+    return {
+        **_customer(row, known),
+        "phone": known.get("phone"),
+        "custom_id": known.get("custom"),
+        "payer_id": known.get("payer"),
+        "told_by": {field: "customer" if field in told else "paypal" for field in sorted(known)},
+        "adult_text": row.adult_text,
+        "adult_at": _at(row.adult_at),
+        "consents": [_consent(each) for each in _of(lens.session, Consent, id, Consent.at)],
+        "subscriptions": [_subscription(each) for each in accounts.subscriptions(lens.session, id)],
+        "requests": [_request(each) for each in _of(lens.session, Request, id, Request.received_at)],
+        "letters": [_letter(each) for each in _of(lens.session, Letter, id, Letter.received_at)],
+        "mails": _mails(lens, id, subject),
+    }
+
+
+def _chosen(lens: looks.Lens, asked: Asked) -> Select[Customer]:
+    chosen = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
+    if asked.email is not None:
+        chosen = chosen.where(Customer.id.in_(accounts.find(lens.session, lens.keyring, asked.email)))
+    if asked.state is not None:
+        chosen = chosen.where(STATES[asked.state])
+    return chosen if asked.since is None else chosen.where(Customer.created_at >= asked.since)
+
+
+def _customer(row: Customer, known: Mapping[str, str]) -> Json:
+    return {
+        "id": row.id,
+        **{field: known.get(field) for field in ("name", "email", "company")},
+        "created_at": write_time(row.created_at),
+        "signed_up_at": _at(row.signed_up_at),
+        "marketing": row.marketing,
+        "service": row.service,
+        "erase_at": _at(row.erase_at),
+        "erased_at": _at(row.erased_at),
+    }
+
+
+def _of(session: Session, table: Any, id: str, at: Any) -> list[Any]:
+    return list(session.execute(select(table).where(table.customer_id == id).order_by(at, table.id)).scalars())
+
+
+def _consent(row: Consent) -> Json:
+    names = ("kind", "given", "source", "text_version")
+    return {"at": write_time(row.at), **{name: getattr(row, name) for name in names}}
+
+
+def _subscription(row: Subscription) -> Json:
+    return {"id": row.id, "status": row.status, "plan": row.plan_id, "paid_through": _at(row.paid_through)}
+
+
+def _request(row: Request) -> Json:
+    times = {name: _at(getattr(row, name)) for name in ("received_at", "due_at", "act_at", "done_at")}
+    return {"id": row.id, "kind": row.kind, "state": row.state, "source": row.source, **times}
+
+
+def _letter(row: Letter) -> Json:
+    return {"id": row.id, "kind": row.kind, "received_at": write_time(row.received_at)}
+
+
+def _mails(lens: looks.Lens, id: str, subject: looks.Subject) -> list[Json]:
+    """To the customer, or to one of their subscriptions; the newest first."""
+    asked = [looks.Asked({"customer_id": id})]
+    asked += [looks.Asked({"subscription_id": each.id}) for each in accounts.subscriptions(lens.session, id)]
+    found = {mail["id"]: mail for each in asked for mail in looks.mails(lens, each, subject)}
+    return sorted(found.values(), key=lambda mail: str(mail["created_at"]), reverse=True)
+
+
+def _at(moment: datetime | None) -> str | None:
+    return write_time(moment) if moment else None

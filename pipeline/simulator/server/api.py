@@ -1,0 +1,248 @@
+"""A pretend PayPal REST API: tokens, and the reads and writes a subscription vendor needs. It knows what its world knows.
+
+It answers as PayPal answers (Subscriptions v1, Payments v1; errors with `name`, `message` and `debug_id`), asks for a
+token as PayPal does, and misbehaves on request. Paths it does not know are 404 and remembered in `unknown`.
+"""
+
+import base64
+import hmac
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import anyio
+import orjson
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from pipeline.clock import Clock, SystemClock
+from pipeline.simulator.server.loopback import serve
+from pipeline.simulator.server.subscriptions import APPROVE, Refusal, Subscribing, Tell
+from pipeline.simulator.timeline import Json, Kind
+from pipeline.simulator.world import World
+
+Misbehaviour = Literal["stall", "500", "429", "garbage", "expire_token"]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+TOKEN_PATH = "/v1/oauth2/token"  # noqa: S105
+READS: dict[Kind, str] = {
+    "subscription": "/v1/billing/subscriptions/{id}",
+    "plan": "/v1/billing/plans/{id}",
+    "sale": "/v1/payments/sale/{id}",
+    "refund": "/v1/payments/refund/{id}",
+}
+SUBSCRIPTIONS = "/v1/billing/subscriptions"
+EXPIRES_IN = 32_400  # seconds; what PayPal gives today
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(slots=True)
+class _Mood:
+    """A misbehaviour that is still owed so many times, to requests whose path begins with `path`."""
+
+    how: Misbehaviour
+    times: int
+    path: str
+
+
+class PretendPayPal:
+    """The API as an ASGI application, `app`.
+
+    `asked` lists every request as `GET /v1/…`, `unknown` those it has no answer to. Tokens age by `clock`. A stall ends
+    when the client hangs up, after `stall_seconds` at the latest. What is done over the API is told to `tell`, each event
+    after its answer, and stands in `subscribing.events`.
+    """
+
+    def __init__(
+        self,
+        world: World | None = None,
+        *,
+        client_id: str = "simulator",
+        client_secret: str = "simulator-secret",  # noqa: S107 - opens nothing but this pretence
+        clock: Clock | None = None,
+        stall_seconds: float = 60.0,
+        tell: Tell | None = None,
+    ) -> None:
+        self.world = world or World()
+        self.asked: list[str] = []
+        self.unknown: list[str] = []
+        self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")
+        self._clock, self._stall_seconds = clock or SystemClock(), stall_seconds
+        self.subscribing = Subscribing(self.world, self._clock, tell)
+        self._tokens: dict[str, datetime] = {}
+        self._moods: list[_Mood] = []
+        self._count = itertools.count(1)
+        self.app = Starlette(routes=self._routes())
+
+    def serve(self) -> AbstractContextManager[str]:
+        """The base URL of this PayPal on a free loopback port, as long as the block lasts."""
+        return serve(self.app)
+
+    def misbehave(self, how: Misbehaviour, times: int = 1, path: str = "") -> None:
+        """Answer the next requests wrongly. Reads only, unless `path` names the beginning of other paths.
+
+        stall: no answer; 500 and 429: PayPal's errors; garbage: 200 with a page that is not JSON; expire_token: all
+        tokens given out so far are refused from now on.
+        """
+        if how == "expire_token":
+            self._tokens.clear()
+        else:
+            self._moods.append(_Mood(how, times, path))
+
+    def _routes(self) -> list[Route]:
+        reads = [Route(path, self._watched(self._reader(kind)), methods=["GET"]) for kind, path in READS.items()]
+        token = Route(TOKEN_PATH, self._watched(self._give_token), methods=["POST"])
+        own = SUBSCRIPTIONS + "/{id}/cancel"
+        writes = [
+            Route(SUBSCRIPTIONS, self._watched(self._create), methods=["POST"]),
+            Route(own, self._watched(self._cancel), methods=["POST"]),
+            Route(APPROVE, self._watched(self._approve), methods=["GET", "POST"]),
+        ]
+        return [token, *reads, *writes, Route("/{rest:path}", self._watched(self._no_such_path), methods=_METHODS)]
+
+    def _watched(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint, with the request noted and a misbehaviour in its place when one is owed."""
+
+        async def watched(request: Request) -> Response:
+            self.asked.append(f"{request.method} {request.url.path}")
+            mood = self._mood(request.url.path)
+            return await (self._misbehaving(mood, request) if mood else endpoint(request))
+
+        return watched
+
+    def _mood(self, path: str) -> Misbehaviour | None:
+        for mood in self._moods:
+            if mood.times > 0 and path.startswith(mood.path) and (mood.path or path != TOKEN_PATH):
+                mood.times -= 1
+                return mood.how
+        return None
+
+    async def _misbehaving(self, how: Misbehaviour, request: Request) -> Response:
+        if how == "stall":
+            with anyio.move_on_after(self._stall_seconds):
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+        if how == "429":
+            return self._error(429, "RATE_LIMIT_REACHED", "Too many requests. Blocked due to rate limiting.")
+        if how == "garbage":
+            return Response("<html><body>Just a moment…</body></html>", media_type="application/json")
+        return self._error(500, "INTERNAL_SERVER_ERROR", "An internal server error has occurred.")
+
+    async def _give_token(self, request: Request) -> Response:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._basic.encode()):
+            refusal = {"error": "invalid_client", "error_description": "Client Authentication failed"}
+            return self._json(refusal, 401)
+        if (await request.body()).decode("utf-8", "replace").strip() != "grant_type=client_credentials":
+            refusal = {"error": "unsupported_grant_type", "error_description": "Unsupported grant_type"}
+            return self._json(refusal, 400)
+        token = f"A21AA-simulator-{next(self._count)}"
+        self._tokens[token] = self._clock.now() + timedelta(seconds=EXPIRES_IN)
+        return self._json(
+            {
+                "scope": "https://uri.paypal.com/services/subscriptions https://uri.paypal.com/services/reporting/search/read",
+                "access_token": token,
+                "token_type": "Bearer",
+                "app_id": "APP-80W284485P519543T",
+                "expires_in": EXPIRES_IN,
+                "nonce": f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}{token}",
+            }
+        )
+
+    def _reader(self, kind: Kind) -> Endpoint:
+        async def read(request: Request) -> Response:
+            refusal = self._refuse_token(request)
+            if refusal:
+                return refusal
+            found = self.world.show(kind, request.path_params["id"])
+            if found is None:
+                return self._not_found("INVALID_RESOURCE_ID", "Requested resource ID was not found.")
+            return self._json(self._on_request(found, request) if kind == "subscription" else found)
+
+        return read
+
+    async def _create(self, request: Request) -> Response:
+        refusal = self._refuse_token(request)
+        if refusal:
+            return refusal
+        base, key = str(request.base_url).rstrip("/"), request.headers.get("paypal-request-id", "")
+        try:
+            status, made = self.subscribing.create(await _document(request), key, base)
+        except Refusal as no:
+            return self._refused(no)
+        return self._json(made, status)
+
+    async def _cancel(self, request: Request) -> Response:
+        refusal = self._refuse_token(request)
+        if refusal:
+            return refusal
+        try:
+            self.subscribing.cancel(request.path_params["id"], await _document(request))
+        except Refusal as no:
+            return self._refused(no)
+        return Response(status_code=204, background=BackgroundTask(self.subscribing.tell))
+
+    async def _approve(self, request: Request) -> Response:
+        id = request.query_params.get("ba_token", "")
+        if request.method == "GET":
+            page = self.subscribing.page(id)
+            return HTMLResponse(page) if page else HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
+        onward = self.subscribing.approve(id)
+        if onward is None:
+            return HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
+        return RedirectResponse(onward, 303, background=BackgroundTask(self.subscribing.tell))
+
+    def _refused(self, no: Refusal) -> Response:
+        return self._error(no.status, no.name, str(no), [{"issue": no.issue, "description": no.description}])
+
+    def _refuse_token(self, request: Request) -> Response | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            message = (
+                "Authentication failed due to missing authorization header, or invalid authentication credentials."
+            )
+            return self._error(401, "AUTHENTICATION_FAILURE", message)
+        expires = self._tokens.get(token)
+        if expires is None or expires <= self._clock.now():
+            refusal = {"error": "invalid_token", "error_description": "Token signature verification failed"}
+            return self._json(refusal, 401)
+        return None
+
+    def _on_request(self, found: Json, request: Request) -> Json:
+        """Leave out, or add, what PayPal shows only to who asks for it."""
+        fields = request.query_params.get("fields", "").split(",")
+        if "last_failed_payment" not in fields:
+            found.get("billing_info", {}).pop("last_failed_payment", None)
+        if "plan" in fields:
+            found["plan"] = self.world.show("plan", found["plan_id"])
+        return found
+
+    async def _no_such_path(self, request: Request) -> Response:
+        self.unknown.append(f"{request.method} {request.url.path}")
+        return self._not_found("INVALID_URI", "The URI requested is invalid.")
+
+    def _not_found(self, issue: str, description: str) -> Response:
+        details = [{"issue": issue, "description": description}]
+        return self._error(404, "RESOURCE_NOT_FOUND", "The specified resource does not exist.", details)
+
+    def _error(self, status: int, name: str, message: str, details: list[dict[str, str]] | None = None) -> Response:
+        debug_id = f"sim{next(self._count):010x}"
+        body = {"name": name, "message": message, "debug_id": debug_id, "details": details or [], "links": []}
+        return JSONResponse(body, status, headers={"Paypal-Debug-Id": debug_id})
+
+    def _json(self, body: Json, status: int = 200) -> Response:
+        return JSONResponse(body, status, headers={"Paypal-Debug-Id": f"sim{next(self._count):010x}"})
+
+
+async def _document(request: Request) -> Json:
+    """The JSON object that was posted; an empty one for anything else."""
+    try:
+        found = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

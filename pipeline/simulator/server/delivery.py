@@ -1,0 +1,113 @@
+"""The courier: posts deliveries to the ingress over HTTP, signed, and tries again as PayPal does.
+
+PayPal sends an event again, up to 25 times, until it is answered 2xx; each try is a new transmission with its own id
+and signature (https://developer.paypal.com/api/rest/webhooks/rest/).
+"""
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from pipeline.simulator.server.signing import Signer
+from pipeline.simulator.timeline import Delivery
+
+TRIES = 25  # PayPal's own number
+NO_ANSWER = 0  # counted like a status: the connection was refused, lost, or too slow
+
+
+def _no_pause(attempt: int) -> None:
+    """PayPal waits minutes between tries; a simulation does not."""
+
+
+class Courier:
+    """Delivers to one URL, for one webhook id. Connections are kept, one in each thread; `close` ends them.
+
+    `timeout` is in seconds. `pause` is called before every further try with the number of tries so far.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        signer: Signer,
+        webhook_id: str,
+        *,
+        tries: int = TRIES,
+        timeout: float = 30.0,
+        pause: Callable[[int], None] = _no_pause,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"the simulator delivers to http:// addresses, not to {url}")
+        self._host, self._port, self._path = parts.hostname, parts.port or 80, parts.path or "/"
+        self._signer, self._webhook_id = signer, webhook_id
+        self._tries, self._timeout, self._pause = tries, timeout, pause
+        self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
+
+    def deliver(
+        self,
+        deliveries: Iterable[Delivery],
+        *,
+        at_once: int = 1,
+        done: Callable[[Delivery, int], None] | None = None,
+    ) -> Counter[int]:
+        """Send all; how many ended with which status. With `at_once` 1 they arrive in the order given.
+
+        `done` is called with each delivery and its last status, in the thread that sent it.
+        """
+
+        def one(delivery: Delivery) -> int:
+            status = self.send(delivery)
+            if done is not None:
+                done(delivery, status)
+            return status
+
+        if at_once == 1:
+            return Counter(map(one, deliveries))
+        with ThreadPoolExecutor(at_once, thread_name_prefix="courier") as pool:
+            return Counter(pool.map(one, deliveries))
+
+    def send(self, delivery: Delivery) -> int:
+        """One event, again until it is answered 2xx or the tries are used up: the last status, or NO_ANSWER."""
+        body, status = delivery.body, NO_ANSWER
+        for attempt in range(self._tries):
+            if attempt:
+                self._pause(attempt)
+            status = self.post(body, self._signer.sign(body, self._webhook_id, delivery.at))
+            if 200 <= status < 300:
+                break
+        return status
+
+    def post(self, body: bytes, headers: dict[str, str]) -> int:
+        """One request as it stands: its status, or NO_ANSWER."""
+        connection = self._connection()
+        try:
+            connection.request("POST", self._path, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()  # the next request opens it again
+            return NO_ANSWER
+        return answer.status
+
+    def close(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+    def __enter__(self) -> "Courier":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+            self._local.connection = connection
+            self._open.append(connection)
+        return connection

@@ -1,0 +1,1 @@
+"""TODO: what pipeline/web/views is."""

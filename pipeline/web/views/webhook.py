@@ -1,0 +1,64 @@
+"""PayPal's posts. Spoken to in ASGI itself: the usual layers on the way would cost a webhook as much as its signature.
+
+https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+import asyncio
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pipeline.db.engine import StoreDown
+from pipeline.paypal.errors import Malformed, Refused, Unavailable
+from pipeline.web.forms import SLOWEST_SECONDS, read
+from pipeline.web.problem import on_fault, problem
+from pipeline.webhooks.receiver import Door, Forged
+
+log = structlog.get_logger(__name__)
+
+LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events are some 10 KiB
+
+
+class Doorway:
+    """Answers PayPal's posts: 200 only after the event is durable."""
+
+    def __init__(self, door: Door, registry: CollectorRegistry) -> None:
+        self._door = door
+        self._answers = Counter("smt_webhooks", "Webhooks by answer", ["status"], registry=registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI calls it."""
+        try:
+            answer = await self._answer(scope, receive)
+        except Exception as error:
+            self._answers.labels(503).inc()
+            await (await on_fault(Request(scope), error))(scope, receive, send)
+            raise  # so that it is logged
+        self._answers.labels(answer.status_code).inc()
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        try:
+            async with asyncio.timeout(SLOWEST_SECONDS):
+                body = await read(receive, dict(headers).get("content-length", ""), LARGEST_BODY)
+            if body is None:
+                return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
+            stored = await self._door.receive(headers, body)
+        except Malformed as error:
+            return problem(400, str(error))
+        except (Refused, Forged) as error:
+            log.warning("refused", reason=str(error))
+            return problem(403, str(error))
+        except (TimeoutError, ClientDisconnect):
+            return problem(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
+        except (Unavailable, StoreDown) as error:
+            log.warning("unavailable", reason=str(error))
+            return problem(
+                503, "The event could not be stored now; please send it again.", headers={"Retry-After": "30"}
+            )
+        return Response(orjson.dumps({"id": stored.event_id, "outcome": stored.outcome}), media_type="application/json")

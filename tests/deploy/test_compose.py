@@ -1,0 +1,301 @@
+"""What docker-compose.yml says is what runs: the file is read and judged, then each service's own command is started
+with its own environment, and its own health check has to pass.
+
+No container engine is needed: the hosts, secrets and volumes that an engine would provide are mapped to real servers on
+loopback and to folders of the test.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from pipeline.settings import Settings, variable
+from tests.support.servers import Postfix, Relay
+from tests.support.subprocesses import Leashed, answers, free_port, surroundings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+ROLES = ("web", "worker", "mailer", "scheduler")
+APP = ("migrate", *ROLES)
+PROGRAM = Path(sys.executable).parent / "smt-billing"
+
+EVERY = [pytest.param(service, id=name) for name, service in SERVICES.items()]
+OF_APP = [pytest.param(SERVICES[name], id=name) for name in APP]
+
+
+# What the file says
+
+
+def test_there_is_one_service_for_each_role_and_for_each_server() -> None:
+    assert sorted(SERVICES) == sorted([*APP, "postgres", "rabbitmq", "postfix"])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_is_started_and_watched_by_its_own_commands(role: str) -> None:
+    assert SERVICES[role]["command"] == ["smt-billing", role]
+    assert SERVICES[role]["healthcheck"]["test"] == ["CMD", "smt-billing", "health", role]
+
+
+def test_everything_that_stays_up_is_watched_and_brought_back() -> None:
+    assert [
+        name for name in SERVICES if name != "migrate" and "test" not in SERVICES[name].get("healthcheck", {})
+    ] == []
+    assert {service["restart"] for name, service in SERVICES.items() if name != "migrate"} == {"unless-stopped"}
+
+
+def test_nothing_starts_before_what_it_cannot_do_without() -> None:
+    waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    waits = {name: {other: wait["condition"] for other, wait in each.items()} for name, each in waits.items()}
+    assert waits["migrate"] == {"postgres": "service_healthy"}
+    assert all(waits[role]["migrate"] == "service_completed_successfully" for role in ROLES)
+    assert "rabbitmq" not in waits["web"], "events are taken while the broker is away"
+    assert waits["mailer"]["postfix"] == "service_healthy"
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_no_service_has_rights_it_does_not_need(service: dict[str, Any]) -> None:
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "pid", "network_mode", "devices"} & service.keys()
+
+
+def test_nothing_runs_as_root_but_postfix_which_becomes_its_own_users() -> None:
+    users = {name: str(service.get("user", "root")).partition(":")[0] for name, service in SERVICES.items()}
+    assert [name for name, user in users.items() if user in ("root", "0")] == ["postfix"]
+    assert {users[name] for name in APP} == {"10001"}
+
+
+@pytest.mark.parametrize("service", OF_APP)
+def test_a_role_writes_to_its_volume_and_to_memory_only_and_the_scheduler_to_the_backups(
+    service: dict[str, Any],
+) -> None:
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    data, *others = service["volumes"]
+    assert data == "data:/var/lib/smt-billing"
+    writes = [volume for volume in others if not volume.endswith(":ro")]
+    assert writes == (["backups:/var/backups/smt-billing"] if service is SERVICES["scheduler"] else [])
+    assert service["environment"]["SMT_DATA_DIR"] == "/var/lib/smt-billing"
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_every_volume_is_a_named_one(service: dict[str, Any]) -> None:
+    names = {volume.partition(":")[0] for volume in service.get("volumes", [])}
+    assert names <= FILE["volumes"].keys()
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_every_image_has_a_tag(service: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[a-z-]+:\d[\d.]*", service["image"])
+
+
+def test_only_web_is_reached_from_outside_and_only_from_this_machine() -> None:
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "web": ["127.0.0.1:8000:8000"]
+    }
+
+
+def test_only_what_talks_to_the_world_has_a_way_out() -> None:
+    assert FILE["networks"]["inside"]["internal"] is True
+    assert {name for name, service in SERVICES.items() if "outside" in service["networks"]} == {
+        "web",
+        "scheduler",
+        "worker",
+        "postfix",
+    }
+    assert all("inside" in service["networks"] for service in SERVICES.values())
+
+
+def test_mail_goes_to_the_relay_by_a_name_that_leads_through_the_private_network_only() -> None:
+    """A service's own name is found on each of its networks, and mail would go in the clear over any of them."""
+    urls = {
+        service["environment"]["SMT_SMTP_URL"]
+        for service in SERVICES.values()
+        if "SMT_SMTP_URL" in service.get("environment", {})
+    }
+    relay = SERVICES["postfix"]["networks"]
+    assert {urlsplit(url).hostname for url in urls} == set(relay["inside"]["aliases"])
+    assert not relay["outside"]
+    assert not set(relay["inside"]["aliases"]) & set(SERVICES)
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_every_secret_is_a_file(service: dict[str, Any], secrets: Path) -> None:
+    given = {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
+    assert {Path(value).name for value in service.get("environment", {}).values() if "/run/secrets/" in value} <= given
+    for name in given:
+        assert FILE["secrets"][name]["file"] == f"deploy/secrets/{name}"
+        assert (secrets / name).exists()
+    for name, value in service.get("environment", {}).items():
+        assert name.endswith("_FILE") or not re.search("PASS|SECRET|KEY|TOKEN", name)
+        assert urlsplit(value).password is None
+
+
+@pytest.mark.parametrize("service", OF_APP)
+def test_every_setting_is_one_that_exists(service: dict[str, Any]) -> None:
+    known = {variable(name) for name in Settings.model_fields}
+    given = [*service["environment"], *(name for name in example_settings() if name.startswith("SMT_"))]
+    assert [name for name in given if name not in known and name.removesuffix("_FILE") not in known] == []
+
+
+def test_the_example_sets_nothing_secret() -> None:
+    assert [name for name in example_settings() if re.search("PASS|SECRET|KEY|TOKEN|URL_FILE", name)] == []
+    assert {name for service in SERVICES.values() for name in service.get("env_file", [])} == {"deploy/settings.env"}
+
+
+def test_secrets_are_made_once(secrets: Path) -> None:
+    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
+    subprocess.run(["sh", DEPLOY / "secrets.sh", secrets], check=True)
+    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+    assert sorted(before) == sorted(FILE["secrets"])
+    assert secrets.stat().st_mode & 0o077 == 0
+
+
+def test_the_servers_get_the_passwords_that_the_program_uses(secrets: Path) -> None:
+    database, broker = (urlsplit((secrets / name).read_text()) for name in ("database_url", "broker_url"))
+    assert (database.username, database.password) == ("smt", (secrets / "postgres_password").read_text())
+    assert (secrets / "rabbitmq_user").read_text() == f"default_user = smt\ndefault_pass = {broker.password}\n"
+
+
+def test_the_image_is_built_from_the_lock_and_does_not_run_as_root() -> None:
+    lines = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", "").splitlines()
+    assert all(re.search(r"^FROM python:3\.\d+-slim-\w+\b", line) for line in lines if line.startswith("FROM"))
+    installs = re.findall(r"pip (?:install|wheel) [^&\n]*", "\n".join(lines))
+    assert len(installs) >= 3
+    assert all("--require-hashes" in install or "--no-index" in install for install in installs)
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
+
+
+def test_the_image_has_the_postgresql_client_of_the_server_that_it_backs_up() -> None:
+    server = SERVICES["postgres"]["image"].partition(":")[2]
+    *_, last = (ROOT / "Dockerfile").read_text("utf-8").split("\nFROM ")
+    assert f" postgresql-client-{server} " in last
+    assert "/var/backups/smt-billing" in last, "a volume takes its owner from the folder in the image"
+
+
+def test_the_master_key_lies_where_an_erasure_can_replace_it(secrets: Path) -> None:
+    """A secret is mounted read-only, so it would outlive every erasure."""
+    assert [name for name in secrets.iterdir() if "master" in name.name] == []
+    for name in APP:
+        assert "SMT_MASTER_KEY_FILE" not in SERVICES[name]["environment"]
+    assert SERVICES["scheduler"]["environment"]["SMT_BACKUP_DIR"] == "/var/backups/smt-billing"
+
+
+# What runs
+
+
+def test_every_role_becomes_healthy_and_ends_when_asked(engine: "Engine") -> None:
+    engine.run(SERVICES["migrate"])
+    for role in ("web", "worker"):  # one is asked by HTTP, the others leave a sign of life
+        assert engine.healthcheck(SERVICES[role]) != 0, f"{role} is called healthy before it is started"
+    with engine.started(*ROLES) as running:
+        for role in ROLES:
+            running[role].wait_until(lambda role=role: engine.healthcheck(SERVICES[role]) == 0)  # type: ignore[misc]
+        assert answers(engine.web_port)
+        key = engine.folder / "keys" / "master.key"
+        before = key.read_bytes()
+        engine.run(SERVICES["scheduler"] | {"command": ["smt-billing", "keys", "rotate"]})
+        assert key.read_bytes() != before
+        assert not key.with_name("master.key.previous").exists()
+        for role in ROLES:
+            assert engine.healthcheck(SERVICES[role]) == 0
+        assert {role: process.end() for role, process in running.items()} == dict.fromkeys(ROLES, 0)
+
+
+class Engine:
+    """Does for a service what a container engine would: environment, secrets, volumes, host names."""
+
+    def __init__(self, folders: dict[str, Path], secrets: Path, servers: dict[str, str]) -> None:
+        self.folders, self.secrets, self.servers = folders | {"/run/secrets": secrets}, secrets, servers
+        self.folder, self.web_port = folders["/var/lib/smt-billing"], free_port()
+        for name in ("database_url", "broker_url"):
+            path = secrets / name
+            path.write_text(self.on_loopback(path.read_text()))
+        for path in secrets.iterdir():
+            path.chmod(0o600)
+
+    def on_loopback(self, url: str) -> str:
+        """The server of ours that stands for the service which this URL names."""
+        host = urlsplit(url).hostname
+        assert host in self.servers, f"{host} is no service of the file"
+        return self.servers[host]
+
+    def environment(self, service: dict[str, Any]) -> dict[str, str]:
+        given = example_settings() | service["environment"]
+        return surroundings({name: self.mapped(value) for name, value in given.items()}) | self.place
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where web listens: everywhere in its container, here on a port of its own."""
+        return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port)}
+
+    def mapped(self, value: str) -> str:
+        for inside, outside in self.folders.items():
+            value = value.replace(inside, str(outside))
+        return self.on_loopback(value) if value.startswith("smtp://") else value
+
+    def run(self, service: dict[str, Any]) -> None:
+        subprocess.run(self.words(service["command"]), env=self.environment(service), cwd=self.folder, check=True)
+
+    def healthcheck(self, service: dict[str, Any]) -> int:
+        kind, *words = service["healthcheck"]["test"]
+        assert kind == "CMD"
+        return subprocess.run(
+            self.words(words), env=self.environment(service), cwd=self.folder, check=False, capture_output=True
+        ).returncode
+
+    def words(self, command: list[str]) -> list[str]:
+        assert command[0] == PROGRAM.name
+        return [str(PROGRAM), *command[1:]]
+
+    @contextmanager
+    def started(self, *names: str) -> Iterator[dict[str, Leashed]]:
+        """These services, running. What is left of them at the end is killed, and on failure their output is shown."""
+        running: dict[str, Leashed] = {}
+        try:
+            for name in names:
+                words, environment = self.words(SERVICES[name]["command"]), self.environment(SERVICES[name])
+                (self.folder / name).mkdir()
+                running[name] = Leashed(words, self.folder / name, environment=environment)
+            yield running
+        except BaseException:
+            for name, process in running.items():
+                print(f"--- {name}\n{process.log.read_text('utf-8', 'replace')[-3000:]}")  # noqa: T201 - pytest shows it
+            raise
+        finally:
+            for process in running.values():
+                process.end(kill=True)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets"
+    subprocess.run(["sh", DEPLOY / "secrets.sh", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def engine(data_dir: Path, secrets: Path, postgres_url: str, empty_broker_url: str, mailbox: Relay) -> Engine:
+    log = mailbox.folder if isinstance(mailbox, Postfix) else data_dir
+    folders = {
+        "/var/lib/smt-billing": data_dir,
+        "/var/log/relay": log,
+        "/var/backups/smt-billing": data_dir.parent / "backups",
+    }
+    return Engine(folders, secrets, {"postgres": postgres_url, "rabbitmq": empty_broker_url, "relay": mailbox.smtp_url})
+
+
+def example_settings() -> dict[str, str]:
+    """What deploy/settings.env.example sets, read as a container engine does."""
+    lines = (DEPLOY / "settings.env.example").read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

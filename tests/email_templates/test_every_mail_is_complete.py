@@ -1,0 +1,319 @@
+"""Every folder in email_templates/ is a whole mail: four files, text and HTML that say the same, for every reader.
+
+To add a mail, add a folder; this test finds it. If some of its facts may be null, name them in OPTIONAL.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.outbox import mail_kinds as purposes
+from pipeline.rendering.message import Envelope, build
+from pipeline.rendering.templates import Rendered, Templates, Vendor, default_folder
+
+FOLDER = default_folder()
+MAILS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
+OPTIONAL = {
+    "account_setup": ["next_billing_at"],
+    "receipt": ["paid_through"],
+    "payment_failed": ["amount", "retry_at", "reason"],
+    "subscription_suspended": ["paid_through", "balance"],
+    "subscription_cancelled": ["paid_through"],
+    "refund_receipt": ["paid"],
+    "renewal_reminder": ["amount"],
+    "account_deletion_scheduled": ["cancel"],
+    "account_deleted": ["kept_until"],
+    "policy_changed": [],
+    "product_news": [],
+    "news_confirmation": [],
+    "privacy_request_received": [],
+    "data_export_ready": [],
+    "support_received": [],
+    "account_link": [],
+    "email_changed": [],
+}
+TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
+VENDOR = Vendor(
+    name="Example Works",
+    url="https://works.example.com",
+    address="1 Example Street, 12345 Sampletown",
+    colour="#8a2be2",
+    product="Example Ledger",
+    support_email="help@example.com",
+)
+TEMPLATES = Templates(FOLDER, VENDOR, "en_US")
+LINKS = {VENDOR.url, f"mailto:{VENDOR.support_email}", "https://www.paypal.com/myaccount/autopay/"}
+OUR_PAGES = "https://billing.example.com/"  # where example.json leads to
+FACT = re.compile(
+    r"[$€£]?\d[\d.,]*\d(?:\s[A-Z]{3})?\b"  # amounts and years
+    r"|(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}, \d{4}"
+    r"|\b(?=[A-Z-]*\d)[A-Z0-9-]{9,}\b"  # PayPal's ids
+    r"|\b[A-Z]+(?:\.[A-Z]+)+\b"  # PayPal's event types
+)
+VOID = {"meta", "br", "wbr", "img", "link", "hr", "input"}
+INLINE = {"text", "wbr", "a", "bdi", "code"}  # stand in the line; all others begin a new one
+
+
+@dataclass
+class Element:
+    """One element of a mail's HTML, with the elements and the text in it."""
+
+    tag: str
+    attributes: dict[str, str]
+    parent: "Element | None" = None
+    children: list["Element"] = field(default_factory=list)
+    text: str = ""
+
+    def all(self, *tags: str) -> list["Element"]:
+        found = [self] if not tags or self.tag in tags else []
+        return found + [element for child in self.children for element in child.all(*tags)]
+
+    def words(self) -> str:
+        return " ".join(self._shown().split())
+
+    def _shown(self) -> str:
+        inside = self.text + "".join(child._shown() for child in self.children)
+        return inside if self.tag in INLINE else f" {inside} "
+
+
+class Reader(HTMLParser):
+    """Reads HTML into elements; the text of <style> and <title> is not what a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.top = self.here = Element("", {})
+        self.feed(html)
+        assert self.here is self.top, f"<{self.here.tag}> is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {name: value or "" for name, value in attrs}, self.here)
+        self.here.children.append(element)
+        if tag not in VOID:
+            self.here = element
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.here.tag == tag, f"</{tag}> closes <{self.here.tag}>"
+        assert self.here.parent is not None
+        self.here = self.here.parent
+
+    def handle_data(self, data: str) -> None:
+        if self.here.tag in ("style", "title"):
+            return
+        self.here.children.append(Element("text", {}, self.here, text=data))
+
+
+@pytest.fixture(params=MAILS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def facts(kind: str) -> dict[str, Any]:
+    return TEMPLATES.example(kind)
+
+
+@pytest.fixture
+def mail(kind: str, facts: dict[str, Any]) -> Rendered:
+    return TEMPLATES.render(kind, facts)
+
+
+@pytest.fixture
+def page(mail: Rendered) -> Element:
+    return Reader(mail.html).top
+
+
+def test_there_are_mails() -> None:
+    assert len(MAILS) >= 8
+    assert set(OPTIONAL) | TO_THE_OPERATOR == set(MAILS)
+
+
+def test_every_mail_has_a_class_and_a_purpose_of_the_register(kind: str) -> None:
+    assert purposes.use_of(kind).purpose in purposes.PURPOSES
+
+
+def test_a_mail_that_can_be_declined_says_how_and_no_other_does(kind: str, facts: dict[str, Any]) -> None:
+    assert ("unsubscribe" in facts) == purposes.is_optional(kind)
+
+
+def test_a_mail_has_its_four_files_and_no_other(kind: str) -> None:
+    names = {path.name for path in (FOLDER / kind).iterdir()}
+    assert names == {"subject.txt", "body.txt", "body.html", "example.json"}
+
+
+def test_the_subject_is_one_short_line_without_the_customers_name(mail: Rendered, facts: dict[str, Any]) -> None:
+    assert mail.subject.splitlines() == [mail.subject]
+    assert 10 < len(mail.subject) <= 90
+    assert mail.subject.isascii()
+    assert not facts["customer_name"] or facts["customer_name"] not in mail.subject
+
+
+def test_text_and_html_give_the_same_facts(mail: Rendered, page: Element) -> None:
+    (body,) = page.all("body")
+    assert set(FACT.findall(body.words())) == set(FACT.findall(" ".join(mail.text.split())))
+
+
+def test_text_and_html_give_the_same_links(mail: Rendered, page: Element) -> None:
+    links = {link.attributes["href"] for link in page.all("a")}
+    assert {link.removeprefix("mailto:") for link in links} == set(
+        re.findall(r"https://[^\s,]+|[\w.]+@[\w.]+\w", mail.text)
+    )
+
+
+def test_every_amount_date_and_id_of_the_facts_is_told(kind: str, facts: dict[str, Any], mail: Rendered) -> None:
+    render = TEMPLATES._plain
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            told = render.filters["period" if name == "period" else "money"](value)
+        elif isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", value):
+            told = render.filters["date"](value)
+        elif isinstance(value, str) and name != "reason":
+            told = value
+        else:
+            continue
+        assert told in mail.text, name
+        assert told in mail.html, name
+
+
+def test_only_known_links_leave_the_mail(page: Element) -> None:
+    links = {link.attributes["href"] for link in page.all("a")}
+    assert {link for link in links if not link.startswith(OUR_PAGES)} <= LINKS
+    for element in page.all():
+        assert not {"src", "srcset", "background", "action", "poster", "data"} & set(element.attributes)
+    assert not page.all("img", "link", "script", "iframe", "form", "object", "video", "audio", "svg", "base")
+
+
+def test_nothing_is_fetched_and_nothing_is_hidden(mail: Rendered) -> None:
+    assert not re.search(r"url\(|@import|@font-face|expression\(", mail.html)
+    assert not re.search(r"display:\s*none|visibility:\s*hidden|font-size:\s*[01]px|opacity|max-height:\s*0", mail.html)
+    assert "{{" not in mail.html + mail.text
+    assert "{%" not in mail.html + mail.text
+    assert not re.search(r"held\d", mail.html)
+
+
+def test_a_screen_reader_learns_language_direction_and_landmarks(page: Element) -> None:
+    (body,) = page.all("body")
+    (article,) = [element for element in body.all() if element.attributes.get("role") == "article"]
+    assert article.attributes["lang"] == "en-US"
+    assert article.attributes["dir"] == "ltr"
+    assert article.attributes["aria-roledescription"] == "email"
+    (heading,) = body.all("h1")
+    assert article.attributes["aria-label"] == heading.words()
+    (main,) = [element for element in article.all() if element.attributes.get("role") == "main"]
+    assert heading in main.all()
+    assert len([element for element in article.all() if element.attributes.get("role") == "contentinfo"]) == 1
+    (html,) = page.all("html")
+    assert (html.attributes["lang"], html.attributes["dir"]) == ("en-US", "ltr")
+
+
+def test_tables_are_layout_or_have_a_caption_and_headings(page: Element) -> None:
+    tables = page.all("table")
+    data = [table for table in tables if table.attributes.get("role") != "presentation"]
+    assert len(data) == 1
+    for table in data:
+        assert table.all("caption")[0].words()
+        for row in table.all("tr"):
+            assert row.all("th"), row.words()
+        assert all(cell.attributes.get("scope") in ("row", "col") for cell in table.all("th"))
+
+
+def test_links_say_where_they_go(page: Element) -> None:
+    for link in page.all("a"):
+        assert len(link.words()) > 5
+        assert link.words().lower() not in ("click here", "here", "link", "read more")
+
+
+def test_the_page_fits_a_telephone_and_both_lights(mail: Rendered, page: Element) -> None:
+    metas = {meta.attributes.get("name"): meta.attributes.get("content") for meta in page.all("meta")}
+    assert metas["color-scheme"] == "light dark"
+    assert "width=device-width" in str(metas["viewport"])
+    assert re.search(r"<table[^>]*width=\"100%\"[^>]*max-width: 600px", mail.html)
+    assert not re.search(r'\swidth="\d{3,}"', mail.html)
+    assert "@media (prefers-color-scheme: dark)" in mail.html
+    assert not re.search(r"#(000|fff|000000|ffffff)\b|:\s*(black|white)\b", mail.html, re.IGNORECASE)
+
+
+def test_styles_stand_at_the_elements_for_clients_that_drop_style_sheets(page: Element) -> None:
+    for element in page.all("h1", "p", "th", "td"):
+        assert element.attributes.get("style"), element.tag
+    (sheet,) = page.all("style")
+    assert sheet.parent is not None
+
+
+def test_the_mail_says_why_it_came_and_who_it_is_from(kind: str, mail: Rendered) -> None:
+    for body in (mail.text, mail.html):
+        assert "You receive this mail because" in body
+        assert VENDOR.name in body
+        assert VENDOR.address in body
+        assert VENDOR.url in body
+    if kind not in TO_THE_OPERATOR:
+        assert VENDOR.support_email in mail.text
+
+
+def test_the_mail_is_small(kind: str, mail: Rendered) -> None:
+    assert len(mail.html.encode()) < 30_000
+    assert len(build(mail, envelope=envelope(kind))) < 30_000
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in OPTIONAL for name in [*OPTIONAL[kind], "all"]])
+def test_a_mail_reads_well_when_optional_facts_are_null(kind: str, name: str) -> None:
+    facts = TEMPLATES.example(kind)
+    facts |= dict.fromkeys(OPTIONAL[kind] if name == "all" else [name])
+    facts |= {fact: "" for fact in ("plan", "customer_name") if fact in facts and name == "all"}
+    mail = TEMPLATES.render(kind, facts)
+    (body,) = Reader(mail.html).top.all("body")
+    assert facts.get("plan", "none is told") or VENDOR.product in mail.text
+    for text in (mail.subject, body.words(), *(line.strip() for line in mail.text.splitlines() if ":  " not in line)):
+        assert "None" not in text
+        assert not re.search(r" {2}|\(\)|\b(on|of|until)\s*[.,;]|\bfor\s+[.,;]", text), text
+    assert set(FACT.findall(body.words())) == set(FACT.findall(" ".join(mail.text.split())))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("subscription_cancelled", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
+        ("subscription_suspended", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
+        ("refund_receipt", {"in_full": True}, "your whole payment of $19.99 USD has been returned"),
+        ("refund_receipt", {"in_full": True, "paid": None}, "your whole payment has been returned"),
+        ("payment_failed", {"retry_at": None}, "PayPal usually tries again"),
+        ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was noted"),
+        ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
+        ("privacy_request_received", {"done": True}, "That is done, from now on."),
+        ("request_due", {"days": 0}, "A person asked about their data"),
+        ("request_due", {"open": False}, "there is nothing you need to do"),
+    ],
+)
+def test_a_mail_says_what_happened_in_this_case(kind: str, change: dict[str, Any], said: str) -> None:
+    mail = TEMPLATES.render(kind, {**TEMPLATES.example(kind), **change})
+    assert said in mail.text
+    assert said in mail.html
+
+
+def test_a_vendor_without_an_address_leaves_no_gap(kind: str, facts: dict[str, Any]) -> None:
+    vendor = Vendor("Example Works", VENDOR.url, "", "#ffe000", VENDOR.product, VENDOR.support_email)
+    mail = Templates(FOLDER, vendor, "en_US").render(kind, facts)
+    assert "Example Works\nhttps://works.example.com\n" in mail.text
+    assert ", <br>" not in mail.html
+
+
+def envelope(kind: str) -> Envelope:
+    return Envelope(
+        token="abc",
+        sender_name=VENDOR.name,
+        sender_address="billing@example.com",
+        recipient_name="Ada Example",
+        recipient_address="ada@example.com",
+        reply_to="help@example.com",
+        date=datetime(2026, 3, 1, tzinfo=UTC),
+        message_id=f"<{kind}.abc@example.com>",
+        locale="en_US",
+    )
+
+
+def test_the_folder_that_is_tested_is_the_one_in_this_checkout() -> None:
+    assert Path(__file__).resolve().parents[2] / "email_templates" == FOLDER

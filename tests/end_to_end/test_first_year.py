@@ -1,0 +1,155 @@
+"""A customer's first year as PayPal tells it, from the first byte posted to the last mail in the mailbox."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from handlers import HANDLERS
+from pipeline.app.container import Parts
+from pipeline.clock import MovableClock, read_time
+from pipeline.db import migrations
+from pipeline.db.engine import Database
+from pipeline.db.models import Event, Mail, Payment, Subscription
+from pipeline.simulator import stories
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD, LICENCE, Plan
+from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.delivery import Courier
+from pipeline.simulator.world import World
+from tests.support.pipeline_under_test import WEBHOOK_ID, River, make_parts, signer
+from tests.support.running_roles import (
+    Post,
+    Roles,
+    catcher,
+    count_by,
+    letters,
+    postman,
+    running,
+    text_of,
+    wait_until_idle,
+    work_left,
+)
+from tests.support.servers import Relay
+from tests.support.subprocesses import free_port
+
+ADA = PEOPLE[0]
+START = datetime(2026, 1, 14, 8, 30, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year in seconds: whoever looks every second or two looks more often."""
+    monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.app.roles.READ_SECONDS", 0.05)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def paypal(world: World) -> Iterator[str]:
+    with PretendPayPal(world).serve() as base:
+        yield base
+
+
+def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Parts:
+    return make_parts(
+        url, folder, clock, HANDLERS,
+        paypal_base_url=paypal, paypal_client_id="simulator", paypal_client_secret="simulator-secret",
+        smtp_url=post.url, operator_email="operator@example.com", **more,
+    )  # fmt: skip
+
+
+def test_a_year_in_one_process_without_any_server(
+    data_dir: Path, clock: MovableClock, world: World, paypal: str
+) -> None:
+    url = f"sqlite:///{data_dir / 'smt-billing.db'}"
+    with catcher(free_port()) as post:
+        parts = parts_of(url, data_dir, clock, paypal, post, web_port=free_port())
+        year(parts, {"everything": parts}, clock, world, CLOUD, reminder=3)
+        river = River(url, data_dir, clock)
+        with closing(river.database):
+            assert_the_year_is_right(river, world, post, CLOUD, renewals=12)
+
+
+def test_a_year_at_scale(
+    postgres_url: str,
+    empty_broker_url: str,
+    mailbox: Relay,
+    data_dir: Path,
+    clock: MovableClock,
+    world: World,
+    paypal: str,
+) -> None:
+    post = postman(mailbox)
+    database = Database(postgres_url)
+    migrations.upgrade(database)
+    database.close()
+    port = free_port()
+    roles = {
+        role: parts_of(postgres_url, data_dir, clock, paypal, post, broker_url=empty_broker_url, web_port=port)
+        for role in ("web", "worker", "mailer", "scheduler")
+    }
+    year(roles["web"], roles, clock, world, LICENCE, reminder=30)
+    river = River(postgres_url, data_dir, clock)
+    with closing(river.database):
+        assert_the_year_is_right(river, world, post, LICENCE, renewals=1)
+
+
+def year(parts: Parts, roles: Roles, clock: MovableClock, world: World, plan: Plan, *, reminder: int) -> None:
+    """Play it: each event when it comes, and a look at the day when a reminder is due."""
+    told = stories.first_year(ADA, plan, START, Random(1))
+    clock.move_to(START)
+    with (
+        running(roles),
+        Courier(
+            f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
+        ) as courier,
+    ):
+        for number, each in enumerate(told):
+            if number > 2:
+                remind(parts, clock, each.at, reminder)
+            clock.move_to(each.at)
+            world.apply(each)
+            assert courier.send(each) == 200
+            assert courier.send(each) == 200  # once more: another transmission of the same event
+            wait_until_idle(parts.database, clock)
+
+
+def remind(parts: Parts, clock: MovableClock, charge: datetime, days: int) -> None:
+    """The hour in which a reminder is due. The scheduler asks PayPal, and looks again a minute later."""
+    clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
+    wait_until_idle(parts.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
+
+
+def assert_the_year_is_right(river: River, world: World, post: Post, plan: Plan, renewals: int) -> None:
+    """The rows say what PayPal's API says, and each mail is in the mailbox once."""
+    assert work_left(river.database, river.now) == {}
+    assert {row.state for row in river.rows(Event)} == {"handled"}
+    [row], [name] = river.rows(Subscription), world.ids("subscription")
+    known = world.show("subscription", name)
+    assert known
+    assert (row.id, row.status, row.plan_id) == (name, known["status"], plan.id)
+    assert row.paid_through == read_time(known["billing_info"]["next_billing_time"])
+    payments = {each.id: each for each in river.rows(Payment)}
+    assert set(payments) == set(world.ids("sale"))
+    assert len(payments) == renewals + 1
+    price = (plan.price.amount, plan.price.currency, "completed")
+    assert {(each.amount, each.currency, each.status) for each in payments.values()} == {price}
+
+    mails = river.rows(Mail)
+    assert {each.state for each in mails} == {"sent"}
+    expected = {"account_setup": 1, "receipt": renewals + 1, "renewal_reminder": renewals}
+    assert count_by([each.kind for each in mails]) == expected
+    delivered = letters(post, len(mails))
+    assert sorted(str(letter["Message-ID"]) for letter in delivered) == sorted(str(each.message_id) for each in mails)
+    assert {str(letter["To"]) for letter in delivered} == {f"Ada Whitfield <{ADA.email}>"}
+    told = "\n".join(text_of(letter) for letter in delivered)
+    assert {sale: told.count(sale) for sale in payments} == dict.fromkeys(payments, 1)

@@ -1,0 +1,231 @@
+"""Canaries: words that only a customer's personal data hold go all the way, and are then looked for everywhere.
+
+They may be in the mailbox, and nowhere else: not in the database's files, nor in its log of changes, on the broker, in
+a log line, or in any file of ours.
+"""
+
+import base64
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+import pytest
+
+from handlers import HANDLERS
+from pipeline.app.container import Parts
+from pipeline.billing.unit_of_work import Books
+from pipeline.clock import MovableClock
+from pipeline.db import migrations
+from pipeline.db.engine import Database
+from pipeline.db.models import Event, Mail
+from pipeline.inbox.event import Event as Told
+from pipeline.simulator.life import Life
+from pipeline.simulator.people import Person
+from pipeline.simulator.plans import CLOUD
+from tests.support.broker_fixtures import Wire
+from tests.support.pipeline_under_test import River, happened, make_parts, sign
+from tests.support.running_roles import Post, Roles, catcher, postman, running, work_left
+from tests.support.servers import Postgres, Relay, plain
+from tests.support.subprocesses import free_port, until
+
+CANARY = Person(
+    "Canarina",
+    "Vogelsang",
+    "canarina.v@canary.example.com",
+    "DE",
+    "Kanarienstadt",
+    "Zwitscherweg 7",
+    "99998",
+    "Piep AG",
+)
+REFUSED = Person("Canarino", "Vogelhaus", "refused@canary.example.com", "DE")
+CUSTOM = "canarina-custom@canary.example.com"
+NEEDLES = [
+    b"anarin", b"ogelsang", b"ogelhaus", b"canary.example", b"anarienstadt", b"witscherweg", b"KAN4R1", b"Piep AG",
+    b"bye from the bird", CANARY.payer_id.encode(), REFUSED.payer_id.encode(),
+]  # fmt: skip
+IN_BASE64 = [base64.b64encode(CANARY.email.encode()[shift:]).rstrip(b"=")[:-2] for shift in range(3)]
+
+
+def quote(event: Told, books: Books) -> None:
+    raise ValueError(f"no such customer: {CANARY.email}")
+
+
+def bodies(clock: MovableClock) -> list[bytes]:
+    """What PayPal may send of a person, in all the forms we know and some we do not."""
+    told: list[bytes] = []
+    for number, person in enumerate((CANARY, REFUSED)):
+        life = Life(person, CLOUD, clock.now() - timedelta(hours=3), Random(number))
+        life.begin()
+        life.refund(next(iter(life.sales.values())), life.now + timedelta(minutes=1))
+        life.suspend(life.now + timedelta(minutes=5), "bye from the bird")
+        life.cancel(life.now + timedelta(minutes=10), "bye from the bird")
+        told += [each.body.replace(person.custom_id.encode(), CUSTOM.encode()) for each in life.deliveries]
+    payer = {
+        "payer_info": {"email": CANARY.email, "first_name": "Canarina", "last_name": "Vogelsang", "payer_id": "X1"}
+    }
+    agreement = {"id": "I-OLD1", "state": "Active", "payer": payer, "description": "for Canarina", "plan": {}}
+    told.append(orjson.dumps(happened("WH-OLD", "BILLING.SUBSCRIPTION.CREATED", resource=agreement)))
+    told.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarina"}})))
+    told.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarino"}})))
+    told.append(orjson.dumps(happened("WH-2", "TEST.FAULT", summary=f"{CANARY.email} did it", resource=payer)))
+    told.append(b'{"id": "WH-3", "canary": "' + CANARY.email.encode() + b'"')
+    told.append(CANARY.email.encode())
+    told.append(orjson.dumps({"event_type": CANARY.email, "id": ["Canarina"]}))
+    return told
+
+
+def play(parts: Parts, roles: Roles, look: Callable[[], None]) -> None:
+    """Post everything, twice, and wait until nothing is due; then look around while everything is running."""
+    clock = parts.clock
+    assert isinstance(clock, MovableClock)
+    door = f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal"
+    with running(roles):
+        for body in bodies(clock) * 2:
+            answer = httpx.post(door, content=body, headers=sign(body), trust_env=False, timeout=30)
+            assert answer.status_code == 200
+            assert not found_in(answer.content)
+            refused = httpx.post(door, content=body + b" ", headers=sign(body), trust_env=False, timeout=30)
+            assert (refused.status_code, found_in(refused.content)) == (403, [])
+        httpx.get(door.replace("/webhooks/paypal", "/metrics"), trust_env=False)
+        until(
+            lambda: set(work_left(parts.database, clock.now())) <= {"events", "questions"},
+            60,
+            "all but the fault is handled",
+        )
+        clock.advance(timedelta(minutes=2))  # the fault is tried again, the operator is told of what is parked
+        until(lambda: any(row.kind == "event_parked" for row in mails(parts)), 60, "the operator is told")
+        until(lambda: {row.state for row in mails(parts)} <= {"sent", "withheld", "failed"}, 60, "all mails are out")
+        look()
+
+
+def mails(parts: Parts) -> list[Mail]:
+    with parts.database.reading() as session:
+        return list(session.query(Mail))
+
+
+def found_in(haystack: bytes) -> list[bytes]:
+    return [needle for needle in [*NEEDLES, *IN_BASE64] if needle in haystack]
+
+
+def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file below it. Some come and go while a server runs on them."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield str(path), path.read_bytes()
+
+
+def search(folder: Path) -> dict[str, list[bytes]]:
+    """The files below it that hold a canary, and which."""
+    found = {path: found_in(content) for path, content in contents(folder)}
+    assert len(found) > 3
+    return {name: needles for name, needles in found.items() if needles}
+
+
+def assert_it_was_there(river: River, post: Post) -> None:
+    """Else the search would prove nothing."""
+    states = {row.state for row in river.rows(Event)}
+    assert states == {"handled", "ignored", "parked", "received"}
+    mails = [row.state for row in river.rows(Mail)]
+    assert set(mails) >= {"sent", "failed"}
+    until(lambda: len(post.mails()) >= mails.count("sent"), 30, "what was sent is delivered")
+    delivered = b"".join(post.mails())
+    assert {b"anarin", b"ogelsang", b"canary.example"} <= set(found_in(delivered))
+    failed = [row for row in river.rows(Mail) if row.state == "failed"]
+    assert all(row.reply and "5.1.1" in row.reply for row in failed)
+    with river.database.transaction() as session:
+        seal = river.keyring(session).own("WH-2")
+        assert CANARY.email.encode() in seal.open("event.body", river.event("WH-2").body or b"")
+
+
+@contextmanager
+def logged(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[dict[str, str]]:
+    said: dict[str, str] = {}
+    # What the catcher logs is no word of ours: it is the relay.
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.WARNING, logger="mail.log"):
+        yield said
+    out, err = capfd.readouterr()
+    said["log"] = out + err + caplog.text
+
+
+def settings_of(post: Post, port: int) -> dict[str, Any]:
+    return {"smtp_url": post.url, "web_port": port, "operator_email": "operator@example.com"}
+
+
+EVERY_HANDLER = {**HANDLERS, "TEST.FAULT": quote}
+
+
+def test_nothing_of_a_customer_lies_about_in_one_process(
+    data_dir: Path, clock: MovableClock, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{data_dir / 'smt-billing.db'}"
+    with catcher(free_port()) as post, logged(capfd, caplog) as said:
+        parts = make_parts(url, data_dir, clock, EVERY_HANDLER, **settings_of(post, free_port()))
+
+        def look() -> None:
+            assert (data_dir / "smt-billing.db-wal").stat().st_size > 0
+            assert search(data_dir) == {}
+
+        play(parts, {"everything": parts}, look)
+        river = River(url, data_dir, clock)
+        assert_it_was_there(river, post)
+        river.database.close()
+    assert search(data_dir) == {}
+    assert "handler_failed" in said["log"]
+    assert "refused" in said["log"]
+    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+
+
+def test_nothing_of_a_customer_lies_about_at_scale(
+    empty_broker_url: str,
+    mailbox: Relay,
+    data_dir: Path,
+    clock: MovableClock,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    post, port = postman(mailbox), free_port()
+    with Postgres() as server, Wire(empty_broker_url) as wire, logged(capfd, caplog) as said:
+        database = Database(server.url)
+        migrations.upgrade(database)
+        given = settings_of(post, port) | {"broker_url": wire.carry(empty_broker_url)}
+        roles = {
+            role: make_parts(server.url, data_dir, clock, EVERY_HANDLER, **given)
+            for role in ("web", "worker", "mailer", "scheduler")
+        }
+
+        def look() -> None:
+            with psycopg.connect(plain(server.url), autocommit=True) as connection:
+                connection.execute("CHECKPOINT")
+                assert found_in(dump(connection)) == []
+
+        play(roles["web"], roles, look)
+        river = River(server.url, data_dir, clock)
+        assert_it_was_there(river, post)
+        river.database.close()
+        database.close()
+        assert search(server.folder) == {}
+        assert b"WH-2" in wire.heard
+        assert found_in(wire.heard) == []
+    assert search(data_dir.parent) == {}
+    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+
+
+def dump(connection: psycopg.Connection) -> bytes:
+    """Every row of every table, as text: in the files long values may lie compressed."""
+    names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert len(names) > 10
+    whole = b""
+    for (name,) in names:
+        with connection.cursor().copy(f'COPY "{name}" TO STDOUT') as copy:
+            whole += b"".join(bytes(block) for block in copy)
+    assert b"WH-2" in whole
+    return whole

@@ -1,0 +1,251 @@
+"""The pages in a real browser: what they load, what they keep, how they fit, and a customer's life on them.
+
+Sign-up, export and erasure are done as a person does them: fill in, approve at PayPal, read the mail, follow its link.
+"""
+
+import asyncio
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from email import policy
+from email.parser import BytesParser
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+
+from handlers import HANDLERS
+from pipeline.app import site as pages
+from pipeline.app.container import Parts
+from pipeline.clock import MovableClock
+from pipeline.customers import accounts, links
+from pipeline.db.models import Base, Customer, Link, Mail, Request, Subscription
+from pipeline.inbox import lookups as reads
+from pipeline.inbox import store as inbox
+from pipeline.privacy.erasure import workflow as erase
+from pipeline.simulator.plans import CLOUD, LICENCE
+from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.loopback import serve
+from pipeline.web.session import COOKIE
+from tests.conftest import do_without
+from tests.support.chromium import Chromium, Page
+from tests.support.page_client import ADA, sign_up, wait_for
+from tests.support.pipeline_under_test import River, make_parts, sign
+from tests.support.servers import Missing, Relay
+from tests.support.subprocesses import free_port, until
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """Everything a customer meets: the pages, PayPal, and their mailbox."""
+
+    river: River
+    parts: Parts
+    paypal: PretendPayPal
+    mailbox: Relay
+    base: str
+
+    def work(self) -> None:
+        """Post what PayPal has to tell, handle it, and send what is owed."""
+        for event in self.paypal.subscribing.events:
+            httpx.post(f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.river.now))
+        worker, river = self.parts.worker(), self.river
+        for _ in range(3):  # what is asked of PayPal comes back through the inbox
+            reads.ask_due(river.database, river.master, river.clock, self.parts.paypal)
+            with river.database.transaction() as session:
+                ids = inbox.take_due(session, river.now + inbox.GRACE, 100)
+            worker.handle(ids)
+        asyncio.run(self._send())
+
+    async def _send(self) -> None:
+        post = self.parts.mailer()
+        try:
+            while await post.send_due():
+                pass
+        finally:
+            await post.close()
+
+    def link(self, of: str) -> str:
+        """The newest link to our pages in the mails that were delivered, that begins so."""
+
+        def found() -> list[str]:
+            mails = map(text_of, self.mailbox.mails())
+            return [link for mail in mails for link in re.findall(rf"{re.escape(self.base + of)}[\w-]+", mail)]
+
+        until(lambda: bool(found()), 30, f"a mail leads to {of}")
+        return found()[-1]
+
+
+def text_of(mail: bytes) -> str:
+    part = BytesParser(policy=policy.default).parsebytes(mail).get_body(("plain",))
+    assert part
+    return str(part.get_content())
+
+
+@pytest.fixture
+def brook(data_dir: Path, clock: MovableClock) -> Iterator[River]:
+    river = River(f"sqlite:///{data_dir / 'smt-billing.db'}", data_dir, clock)
+    yield river
+    river.database.close()
+
+
+@pytest.fixture
+def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
+    base, paypal = f"http://127.0.0.1:{free_port()}", PretendPayPal(clock=brook.clock)
+    with ExitStack() as stack:
+        parts = make_parts(
+            brook.url,
+            brook.folder,
+            brook.clock,
+            HANDLERS,
+            public_url=base,
+            smtp_url=mailbox.smtp_url,
+            paypal_base_url=stack.enter_context(paypal.serve()),
+            paypal_client_id="simulator",
+            paypal_client_secret="simulator-secret",
+            plans={CLOUD.name: CLOUD.id, LICENCE.name: LICENCE.id},
+        )
+        for thread in (parts.event_announcer, parts.committer):
+            thread.start()
+            stack.callback(thread.stop)
+        routes, lost = stack.enter_context(pages.served(parts))
+        stack.enter_context(serve(parts.web().app(routes, lost), int(base.rpartition(":")[2])))
+        stack.callback(parts.paypal.close)
+        yield Shop(brook, parts, paypal, mailbox, base)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
+    try:
+        with Chromium(tmp_path / "profile") as browser:
+            yield browser
+    except Missing as reason:
+        do_without(str(reason))
+
+
+def looks_well(page: Page, base: str) -> None:
+    """In light and in dark, on a telephone and on a desk: no foreign origin, no complaint, nothing out of the window."""
+    for width in (390, 1000):
+        for dark in (False, True):
+            page.look(width=width, dark=dark)
+            assert page.overflow() <= 0, page.url
+    assert page.foreign(base) == set()
+    assert page.complaints == [], page.url
+    assert [word for word in page.referrers if word] == []
+    assert page.run("document.scripts.length") == 0
+    assert page.run("[...document.querySelectorAll('input:not([type=hidden]),select')].every(e => e.labels.length)")
+
+
+def everything(river: River) -> str:
+    tables: tuple[type[Base], ...] = (Customer, Link, Mail, Request)
+    return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
+
+
+def made(river: River, purpose: links.Purpose, customer_id: str) -> str:
+    with river.database.transaction() as session:
+        return links.make(session, river.keyring(session), customer_id, purpose, river.now)
+
+
+def test_every_page_loads_from_us_alone_keeps_one_cookie_and_fits(shop: Shop, chromium: Chromium) -> None:
+    ada = sign_up(shop.river)
+    secrets: dict[links.Purpose, str] = {purpose: made(shop.river, purpose, ada) for purpose in links.PATHS}
+    paths = ["/signup", "/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy/evidence"]
+    paths += [links.address("", purpose, secret) for purpose, secret in secrets.items()]
+    before = everything(shop.river)
+    for path in paths:
+        looks_well(chromium.open(shop.base + path), shop.base)
+    assert everything(shop.river) == before  # to look changes nothing
+    assert chromium.cookies() == []
+    page = chromium.open(shop.base + links.address("", "account", secrets["account"]))
+    page.press("main button")
+    assert page.url == f"{shop.base}/account"
+    assert ADA.name in str(page.run("document.querySelector('#name').value"))
+    looks_well(page, shop.base)
+    [cookie] = chromium.cookies()
+    assert cookie["name"] == COOKIE
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
+    page.press('form[action="/account/sign-out"] button')
+    assert chromium.cookies() == []
+
+
+def test_links_on_every_page_lead_to_a_page(shop: Shop, chromium: Chromium) -> None:
+    seen, waiting = set[str](), {"/signup", "/account", "/privacy"}
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        page = chromium.open(shop.base + path)
+        assert page.status == 200, path
+        inside = page.run("[...document.querySelectorAll('a[href^=\"/\"]')].map(a => a.getAttribute('href'))")
+        waiting |= {link for link in inside if link not in seen}
+    assert {"/privacy/evidence", "/privacy.txt"} <= seen
+
+
+def test_somebody_signs_up_approves_at_paypal_and_gets_their_mails(shop: Shop, chromium: Chromium) -> None:
+    page = chromium.open(f"{shop.base}/signup", width=390)
+    for name in ("name", "email", "company", "phone"):
+        page.fill(f"#{name}", getattr(ADA, name))
+    page.tick("#adult")
+    page.press("main button")
+    assert page.url.startswith(shop.parts.settings.paypal_base_url)
+    page.press("button")  # Agree and Subscribe
+    assert page.url.startswith(f"{shop.base}/signup/done")
+    assert "Thank you" in page.text
+    assert [word for word in page.complaints if shop.base in word] == []
+    assert chromium.cookies() == []
+
+    shop.work()
+    [subscription] = shop.river.rows(Subscription)
+    [customer] = shop.river.rows(Customer)
+    assert (subscription.status, subscription.customer_id) == ("ACTIVE", customer.id)
+    shop.mailbox.wait_for(1)
+    assert all(f"To: {ADA.name} <{ADA.email}>".encode() in mail for mail in shop.mailbox.mails())
+
+    page.go(f"{shop.base}/account")
+    page.fill("#email", ADA.email)
+    page.press("main button")
+    assert "Look into your mailbox" in page.text
+    wait_for(lambda: any(mail.kind == "account_link" for mail in shop.river.rows(Mail)))
+    shop.work()
+    page.go(shop.link("/account/open/"))
+    page.press("main button")
+    assert CLOUD.name in page.text
+    assert subscription.id in page.text
+
+
+def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Shop, chromium: Chromium) -> None:
+    ada = sign_up(shop.river)
+    page = chromium.open(f"{shop.base}/account/open/{made(shop.river, 'account', ada)}")
+    page.press("main button")
+    page.press('form[action="/account/export"] button')
+    assert "a link to your data" in page.text
+    shop.work()
+    copy = shop.link("/account/export/")
+    assert chromium.open(copy).text.count("Download") == 1
+    answer = httpx.post(copy, headers={"Sec-Fetch-Site": "same-origin"})
+    assert ADA.name.encode() in zipfile.ZipFile(BytesIO(answer.content)).read("data.json")
+
+    page.press('form[action="/account/delete"] button')
+    assert "Your account will be deleted on" in page.text
+    shop.work()
+    keep = chromium.open(shop.link("/account/keep/"))
+    keep.press("main button")
+    assert "Your account stays" in keep.text
+
+    page.go(f"{shop.base}/account")
+    shop.river.clock.advance(timedelta(minutes=1))
+    page.press('form[action="/account/delete"] button')
+    shop.river.clock.advance(erase.WAIT + timedelta(minutes=1))
+    erase.run_due(shop.river.database, shop.river.master, shop.river.clock, erase.Outside(shop.parts.paypal))
+    shop.work()
+    until(
+        lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()), 30, "the last mail comes"
+    )
+    with shop.river.database.transaction() as session:
+        assert accounts.person(session, shop.river.keyring(session), ada) == {}
+    page.go(f"{shop.base}/account")
+    assert "we send a link to the address we know" in page.text
+    assert ADA.name not in page.text

@@ -1,0 +1,155 @@
+"""A subscription's row is a function of what was told, and its status never goes where the table does not lead."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.billing.entitlement import Terms
+from pipeline.billing.reminders import Reminders
+from pipeline.billing.subscription import MOVES, PHASE, RANK, outranks
+from pipeline.db.models import Change, Customer
+from tests.support.event_feeder import Teller, at
+from tests.support.example_people import ALICE, BOB, CHARLIE
+from tests.support.pipeline_under_test import River
+from tests.support.sample_events import GONE, sample
+
+ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
+CANCELLED, UPDATED = "BILLING.SUBSCRIPTION.CANCELLED", "BILLING.SUBSCRIPTION.UPDATED"
+COMPLETED = "PAYMENT.SALE.COMPLETED"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+standings = st.tuples(st.sampled_from(sorted(RANK)), st.integers(0, 3).map(lambda hours: NOON + timedelta(hours=hours)))
+thorough = settings(max_examples=500, deadline=None, derandomize=True)
+
+
+# -- which news counts
+
+
+@thorough
+@given(standings, standings)
+def test_of_two_standings_exactly_one_outranks_the_other(
+    one: tuple[str, datetime], other: tuple[str, datetime]
+) -> None:
+    assert outranks(one, other) + outranks(other, one) == (one != other)
+
+
+@thorough
+@given(standings, standings, standings)
+def test_outranking_is_transitive(
+    one: tuple[str, datetime], two: tuple[str, datetime], three: tuple[str, datetime]
+) -> None:
+    assert not (outranks(one, two) and outranks(two, three)) or outranks(one, three)
+
+
+@thorough
+@given(standings, standings)
+def test_every_move_that_outranking_allows_is_in_the_table(
+    new: tuple[str, datetime], old: tuple[str, datetime]
+) -> None:
+    if outranks(new, old) and new[0] != old[0]:
+        assert new[0] in MOVES[old[0]]
+
+
+def test_the_table_names_every_status_and_no_other() -> None:
+    assert MOVES.keys() - {None} == RANK.keys() == PHASE.keys() == MOVES[None]
+
+
+def test_at_equal_times_the_graver_news_counts() -> None:
+    graver = ["CANCELLED", "EXPIRED", "SUSPENDED", "ACTIVE", "APPROVED", "APPROVAL_PENDING"]
+    for grave, light in pairwise(graver):
+        assert outranks((grave, NOON), (light, NOON))
+
+
+def test_what_has_ended_never_lives_again() -> None:
+    late = NOON + timedelta(days=365)
+    for end in ("CANCELLED", "EXPIRED"):
+        assert not any(outranks((status, late), (end, NOON)) for status in ("ACTIVE", "SUSPENDED", "APPROVED", end))
+
+
+# -- the row
+
+
+def agreement(day: int, kind: str, state: str, **details: str) -> dict[str, object]:
+    """News of Bob's old billing agreement; its time is the event's."""
+    definition = {"type": "REGULAR", "frequency": "Month", "frequency_interval": "1", "amount": {"value": "10.00"}}
+    resource = {
+        "id": BOB.subscription,
+        "state": state,
+        "plan": {"curr_code": "USD", "payment_definitions": [definition]},
+        "payer": {"payer_info": {"email": BOB.email, "first_name": "Bob", "payer_id": BOB.payer_id}},
+        "agreement_details": {"failed_payment_count": "0", **details},
+    }
+    envelope = {"id": f"WH-{day}", "event_type": kind, "create_time": f"2026-03-{day:02}T10:00:00Z"}
+    return {**envelope, "resource": resource}
+
+
+def test_old_agreements_live_the_same_life(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(
+        agreement(1, ACTIVATED, "Active", next_billing_date="2026-04-01T10:00:00Z"),
+        agreement(20, SUSPENDED, "Suspended"),
+        agreement(21, UPDATED, "Suspended"),  # no news, so no second mail
+        agreement(25, CANCELLED, "Cancelled"),
+    )
+    row = teller.subscription(BOB)
+    assert (row.status, row.paid_through) == ("CANCELLED", at("2026-04-01T10:00Z"))
+    assert teller.known(BOB)["email"] == BOB.email
+    assert teller.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED"), ("SUSPENDED", "CANCELLED")]
+    assert teller.owed() == ["account_setup", "subscription_cancelled", "subscription_suspended"]
+
+
+def test_every_order_of_a_short_life_ends_the_same(brook: River) -> None:
+    found = set()
+    for order in permutations([ACTIVATED, SUSPENDED, "BILLING.SUBSCRIPTION.RE-ACTIVATED", COMPLETED]):
+        brook.empty()
+        teller = Teller(brook)
+        teller.tell(*[sample(kind) for kind in order])
+        teller.work(batch=1)
+        row = teller.subscription(ALICE)
+        found.add((row.status, row.status_at, row.paid_through, row.next_billing_at, row.plan_id))
+    end = at("2026-04-24T10:00Z")
+    assert found == {("ACTIVE", at("2026-04-05T08:30:12Z"), end, end, ALICE.plan)}
+
+
+def test_a_customer_is_who_the_vendor_names_else_paypals_payer_and_never_an_address(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(
+        sample(ACTIVATED),
+        sample(ACTIVATED, {"id": BOB.subscription, "subscriber.payer_id": BOB.payer_id}),
+        sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}),
+    )
+    alice, bob, charlie = (teller.subscription(person).customer_id for person in (ALICE, BOB, CHARLIE))
+    assert alice == bob != charlie
+    assert {row.id for row in brook.rows(Customer)} == {alice, charlie}
+
+
+def test_the_address_is_found_by_its_hash_whatever_its_case(brook: River) -> None:
+    teller = Teller(brook)
+    shouting = {"id": BOB.subscription, "subscriber.email_address": "ALICE@EXAMPLE.COM"}
+    teller.hear(sample(ACTIVATED), sample(ACTIVATED, shouting))
+    alice, bob = teller.subscription(ALICE), teller.subscription(BOB)
+    assert alice.email_hash == bob.email_hash
+    assert alice.email_hash is not None
+    assert alice.person is not None
+    assert b"alice" not in alice.person.lower() + alice.email_hash
+
+
+def test_it_can_be_told_by_whom_and_why_it_moved(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(ACTIVATED), sample(SUSPENDED))
+    told = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(Change)]
+    assert told == [
+        (ALICE.subscription, kind, sample(kind)["id"], at(sample(kind)["resource"]["status_update_time"]))
+        for kind in (ACTIVATED, SUSPENDED)
+    ]
+
+
+@pytest.mark.parametrize(("terms", "days"), [
+    (Terms("YEAR", 1), 30), (Terms("MONTH", 12), 30), (Terms("MONTH", 1), 3), (Terms("MONTH", 6), 3),
+    (Terms("DAY", 30), 3), (Terms("DAY", 365), 30), (Terms("WEEK", 52), 30),
+    (Terms("WEEK", 1), None), (Terms("DAY", 7), None), (None, 3),
+])  # fmt: skip
+def test_reminders_are_as_early_as_the_period_is_long(terms: Terms | None, days: int | None) -> None:
+    assert Reminders(yearly=30, monthly=3).days(terms) == days

@@ -1,0 +1,189 @@
+"""The rows a batch may touch: locked in one order, so that workers side by side come to the same rows and no harm."""
+
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.db.models import Change, Event, Payment, Plan, Read, Subscription
+from tests.support.event_feeder import Teller, at
+from tests.support.event_histories import Shore, life, odd
+from tests.support.example_people import ALICE, BOB
+from tests.support.pipeline_under_test import River
+from tests.support.sample_events import kinds, renamed, sample
+
+ACTIVATED, CREATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.CREATED"
+COMPLETED, REFUNDED, REVERSED = "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED"
+ROUNDS = 20
+
+
+# -- one worker
+
+
+def test_what_a_batch_names_is_there_and_blank_where_nothing_was_known(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(REFUNDED))
+    (payment,) = brook.rows(Payment)
+    assert (payment.known, payment.status, payment.subscription_id, payment.amount) == ({}, None, None, None)
+    assert brook.rows(Subscription) == []
+
+
+def test_a_batch_that_fails_leaves_no_blank_rows(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(COMPLETED, {"amount": "29.00"}))
+    assert [brook.rows(table) for table in (Payment, Subscription, Plan, Change, Read)] == [[], [], [], [], []]
+
+
+def test_one_bad_event_of_a_batch_takes_no_other_along(brook: River) -> None:
+    teller = Teller(brook)
+    teller.tell(sample(ACTIVATED), sample(COMPLETED, {"amount": "29.00"}), sample(COMPLETED))
+    teller.work()
+    assert sorted(teller.states()) == ["handled", "handled", "parked"]
+    assert teller.subscription(ALICE).status == "ACTIVE"
+
+
+def test_a_plan_is_asked_for_until_it_is_known_and_not_again(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(CREATED), sample(ACTIVATED))
+    assert teller.questions() == [("plan", ALICE.plan)]
+    assert teller.plans()[ALICE.plan].known == {}
+    brook.empty()
+    teller.hear(sample("READ.PLAN"), sample(CREATED), sample(ACTIVATED))
+    assert teller.questions() == []
+
+
+def test_a_changed_address_is_sealed_anew_and_found_by_its_new_hash(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(ACTIVATED))
+    before = teller.subscription(ALICE)
+    teller.hear(sample("BILLING.SUBSCRIPTION.UPDATED", {"subscriber.email_address": "alice.new@example.com"}))
+    after = teller.subscription(ALICE)
+    assert before.person != after.person
+    assert before.email_hash != after.email_hash
+
+
+SPOILT: list[Any] = [
+    "2018-19-12T22:20:32Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2199-12-31T23:59:59Z", "\x00", "", "-1",
+    "1e9", -1, 0, 1, 10**9 - 1, 999_999_999_999, 0.5, True, None, [], {}, [{}], "JPY", "REGULAR", "CANCELLED", "denied",
+    {"value": "0.01", "currency_code": "EUR"}, {"total": "9999999999999.99", "currency": "EUR"},
+    {"total": "-0.01", "currency": "EUR"}, "pending", "x" * 300, BOB.subscription, "alice@example.com", "é" * 127,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shore]:
+    made = Shore(tmp_path_factory.mktemp("shore"))
+    yield made
+    made.river.database.close()
+
+
+@given(kind=st.sampled_from(kinds()), data=st.data())
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_stands_in_any_place_no_handler_fails_on_it(shore: Shore, kind: str, data: st.DataObject) -> None:
+    """Each event is handled, or parked by its handler's own word; and the next one of that life finds good books."""
+    spoiled = copy.deepcopy(sample(kind))
+    for _ in range(data.draw(st.integers(1, 3))):
+        holder, key = data.draw(st.sampled_from(list(_places(spoiled["resource"]))))
+        holder[key] = copy.deepcopy(data.draw(st.sampled_from(SPOILT)))
+    shore.clear()
+    worker = shore.worker()
+    for event in (sample("READ.PLAN"), sample(ACTIVATED), renamed(spoiled), sample(COMPLETED), sample(REFUNDED)):
+        worker.handle(shore.store([event]))
+    failed = [row.reason for row in shore.river.rows(Event) if row.attempts or " at pipeline" in (row.reason or "")]
+    assert not failed
+
+
+# -- several workers
+
+
+def test_workers_side_by_side_come_to_the_same_rows(kept_database: str, data_dir: Path) -> None:
+    """Lives that share plans and customers, all told to two workers at once, each in its own order."""
+    shore = Shore(data_dir, kept_database)
+    shore.river.empty()  # of whatever the test before left
+    try:
+        for number in range(ROUNDS):
+            events = [*life(7 * number), *odd(7 * number + 1), *life(7 * number + 2)]
+            expected = shore.tell([events])
+            shore.clear()
+            ids = shore.store(events)
+            assert not _side_by_side(shore, [_batches(ids, Random(number)), _batches(ids, Random(-number))])
+            shore.worker().handle(ids)  # what each had left to the other
+            assert shore.outcome().rows == expected.rows, f"round {number}"
+            assert shore.outcome().unhandled == expected.unhandled, f"round {number}"
+    finally:
+        shore.river.empty()
+        shore.river.database.close()
+
+
+def test_who_takes_a_plan_and_who_tells_it_at_once_see_each_other(stream: River) -> None:
+    """Neither may miss the other: a subscription that is put on a plan while the plan is being told knows its terms."""
+    for number in range(ROUNDS):
+        stream.empty()
+        teller = Teller(stream)
+        events = [sample("READ.PLAN"), sample(CREATED), sample(COMPLETED)]
+        teller.tell(*events)
+        ids = [[event["id"]] for event in (events if number % 2 else reversed(events))]
+        assert not _side_by_side(teller, [[ids[0]], [ids[1]], [ids[2]]])
+        assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z"), f"round {number}"
+
+
+def test_two_pieces_of_news_of_one_refund_at_once_are_both_kept(stream: River) -> None:
+    resource = sample("READ.REFUND")["resource"]
+    told = [
+        sample("READ.REFUND"),
+        sample(REVERSED),
+        sample("READ.REFUND", resource | {"update_time": "2026-03-01T07:00:00Z"}),
+    ]
+    for number in range(ROUNDS):
+        stream.empty()
+        teller = Teller(stream)
+        teller.hear(sample("READ.SALE"), told[0])
+        teller.tell(*told[1:])
+        assert not _side_by_side(teller, [[[event["id"]]] for event in told[1:]])
+        (refund,) = teller.refunds().values()
+        assert (refund.kind, sorted(refund.known)[-2:]) == ("reversal", ["reversal", "state"]), f"round {number}"
+        assert refund.known["state"][0] == "2026-03-01T07:00:00.000000+00:00", f"round {number}"
+
+
+def _side_by_side(on: Shore | Teller, orders: Sequence[Sequence[Sequence[str]]]) -> list[Exception]:
+    """Each of these handles its batches with a worker and a thread of its own. What went wrong."""
+    begin, wrong = threading.Barrier(len(orders)), []
+
+    def work(batches: Sequence[Sequence[str]]) -> None:
+        worker = on.worker()
+        begin.wait()
+        try:
+            for batch in batches:
+                worker.handle(batch)
+        except Exception as error:  # noqa: BLE001 - a thread's failure has to reach the test
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(batches,)) for batches in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+
+def _batches(ids: Sequence[str], order: Random) -> list[list[str]]:
+    pile, batches = list(ids), []
+    order.shuffle(pile)
+    while pile:
+        size = order.randint(1, 8)
+        batches.append(pile[:size])
+        pile = pile[size:]
+    return batches
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(items):
+        yield value, key
+        yield from _places(item)

@@ -1,0 +1,204 @@
+"""The command line as a whole: help, start-up, exit codes, and the river from a fresh folder with one setting."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import typer
+
+from pipeline.__main__ import build
+from pipeline.db.engine import StoreDown
+from pipeline.paypal.errors import Unavailable
+
+from .conftest import Smt, Told
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {"sqlalchemy", "uvicorn", "starlette", "kombu", "alembic", "paypalcheckoutsdk", "jinja2", "babel", "pydantic"}
+
+
+def every_command(group: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
+    yield above
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield (*above, command.name or command.callback.__name__.strip("_").replace("_", "-"))
+    for below in group.registered_groups:
+        assert below.typer_instance is not None
+        yield from every_command(below.typer_instance, *above, str(below.name))
+
+
+def smt_billing(*arguments: str | Path, **settings: str | Path) -> "subprocess.CompletedProcess[str]":
+    """The program as a process of its own."""
+    environment = {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        check=False, capture_output=True, text=True, timeout=60,
+        cwd=settings.get("data_dir", ROOT), env={**inherited, **environment, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", list(every_command(build())), ids=lambda words: " ".join(words) or "smt-billing")
+def test_every_command_explains_itself(smt: Smt, words: tuple[str, ...], data_dir: Path) -> None:
+    answer = smt(*words, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert f"smt-billing {' '.join(words)}".rstrip() in answer.out
+    assert any(line.strip().endswith(".") for line in answer.out.splitlines())
+    assert list(data_dir.iterdir()) == []
+
+
+def test_the_commands_are_those_that_were_promised() -> None:
+    promised = """demo run web worker mailer scheduler doctor simulate health
+        db upgrade, events list, events show, events replay, events import, parked list, parked retry,
+        mail list, mail show, mail preview, mail send-test, subscriptions list, subscriptions show, paypal verify"""
+    singles, pairs = promised.split("\n", 1)
+    names = {tuple(name.split()) for name in pairs.split(",")} | {(name,) for name in singles.split()}
+    assert names <= set(every_command(build()))
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    loaded = "import sys, pipeline.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert not HEAVY & set(found.stdout.split())
+
+
+def test_the_river_runs_in_a_fresh_folder_with_one_setting(data_dir: Path, told: Told) -> None:
+    def call(*words: str | Path) -> str:
+        done = smt_billing(*words, data_dir=data_dir)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert "from none to revision" in call("db", "upgrade")
+    assert f"{len(told.life.deliveries)} stored" in call("events", "import", told.folder)
+    assert f"{len(told.life.deliveries)} handled" in call("run", "--until-idle")
+    assert {row["state"] for row in orjson.loads(call("mail", "list", "--json"))} == {"owed"}
+    assert [path.name for path in data_dir.iterdir() if path.stat().st_mode & 0o077] == []
+
+
+def test_the_lists_of_empty_tables_are_empty(smt: Smt, data_dir: Path) -> None:
+    smt("db", "upgrade")
+    for name in ("events", "mail", "subscriptions", "parked"):
+        assert smt(name, "list", "--json").json == []
+        assert smt(name, "list").code == 0
+    assert not (data_dir / "keys").exists()  # who only looks makes no master key
+
+
+def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
+    first, second = smt("db", "upgrade", "--json").json, smt("db", "upgrade", "--json").json
+    assert first["from"] is None
+    assert first["to"] == second["from"] == second["to"]
+    assert "already" in smt("db", "upgrade").out
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "said"),
+    [
+        (("events", "list"), {}, "run: smt-billing db upgrade"),
+        (("run",), {}, "SMT_PAYPAL_WEBHOOK_ID"),
+        (("web",), {}, "SMT_PAYPAL_WEBHOOK_ID"),
+        (("worker",), {}, "needs a broker that several processes share"),
+        (("scheduler",), {}, "needs a broker that several processes share"),
+        (("mailer",), {}, "SMT_SMTP_URL"),
+        (("mailer",), {"SMT_SMTP_URL": "smtp://127.0.0.1"}, "needs a broker that several processes share"),
+        (("web",), {"SMT_PAYPAL_WEBHOOK_ID": "X"}, "needs a broker that several processes share"),
+        (("db", "upgrade"), {"SMT_WEB_PORT": "many"}, "SMT_WEB_PORT"),
+        (("db", "upgrade"), {"SMT_LOCALE": "xx"}, "there is no locale xx; write it as en_US"),
+        (("customers", "requests", "--kind", "foo"), {}, "foo"),
+        (("db", "upgrade"), {"SMT_DATABASE_URL": "mysql://x"}, "SMT_DATABASE_URL"),
+        (("run", "--json"), {}, "--until-idle"),
+        (("health", "cook"), {}, "cook"),
+        (("frobnicate",), {}, "frobnicate"),
+    ],
+)
+def test_what_is_asked_wrongly_ends_with_2_and_says_what_to_do(
+    smt: Smt, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], settings: dict[str, str], said: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    answer = smt(*words)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("events", "list"),
+        ("mail", "list"),
+        ("customers", "list"),
+        ("subscriptions", "list"),
+        ("parked", "list"),
+        ("policy", "check"),
+        ("doctor",),
+    ],
+)
+def test_who_only_looks_makes_nothing(smt: Smt, data_dir: Path, words: tuple[str, ...]) -> None:
+    answer = smt(*words)
+    assert answer.code in (1, 2)
+    assert "run: smt-billing db upgrade" in answer.out + answer.err
+    assert not list(data_dir.glob("*")), "something was made"
+
+
+def test_nothing_is_worked_on_in_a_folder_that_others_can_read(smt: Smt, books: Told, data_dir: Path) -> None:
+    data_dir.chmod(0o755)
+    answer = smt("run", "--until-idle")
+    assert answer.code == 2
+    assert f"chmod 700 {data_dir}" in answer.err
+
+
+def test_a_lost_or_foreign_master_key_is_named(smt: Smt, books: Told, data_dir: Path) -> None:
+    key = data_dir / "keys" / "master.key"
+    key.chmod(0o644)
+    assert "chmod 600" in smt("mail", "list").err
+    key.unlink()
+    answer = smt("mail", "list")
+    assert (answer.code, "master key" in answer.err) == (2, True)
+    assert not key.exists()
+    assert smt("events", "list").code == 0  # nothing of it is sealed
+
+
+def test_a_database_that_is_away_is_found_wrong(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+    answer = smt("events", "list")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("smt-billing: the database")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pipeline.db.migrations.current", fail)
+    with pytest.raises(ZeroDivisionError):
+        smt("db", "upgrade")
+
+
+def test_errors_of_the_outside_world_are_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (StoreDown("the database gave up: x"), Unavailable("PayPal is away")):
+
+        def fail(_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("pipeline.db.migrations.current", fail)
+        answer = smt("db", "upgrade")
+        assert (answer.code, answer.err) == (1, f"smt-billing: {error}\n")
+
+
+def test_nothing_due_is_nothing_done(smt: Smt) -> None:
+    """Also on a folder that does not exist yet: the tables are made."""
+    assert smt("run", "--until-idle", "--json").json == {
+        "events": {"handled": 0, "ignored": 0, "parked": 0, "waiting": 0},
+        "mails": {"sent": 0, "doubt": 0, "failed": 0, "withheld": 0, "waiting": 0},
+    }
+
+
+def test_without_a_relay_the_summary_says_why_mail_stays_owed(smt: Smt, books: Told) -> None:
+    assert "3 waiting (no SMT_SMTP_URL)" in smt("run", "--until-idle").out
+
+
+def test_the_version_is_told(smt: Smt) -> None:
+    assert smt("--version").out.startswith("smt-billing ")

@@ -1,0 +1,166 @@
+"""`doctor`: each thing on a line, and what to do about it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli.context import Call
+from pipeline.clock import MovableClock
+from pipeline.rendering import message
+
+from .conftest import Answer, Smt, Told
+
+
+def by_name(answer: Answer) -> dict[str, Any]:
+    return {found["name"]: found for found in answer.json}
+
+
+def test_a_healthy_folder_passes_with_warnings_for_what_is_not_set(smt: Smt, books: Told) -> None:
+    answer = smt("doctor", "--json")
+    assert answer.code == 0
+    found = by_name(answer)
+    assert {name for name, each in found.items() if each["state"] == "warn"} <= {
+        "settings", "relay", "PayPal", "interpreter",
+    }  # fmt: skip
+    assert {"data folder", "master key", "database", "sealed data", "clock", "broker", "certificates", "templates"} <= {
+        name for name, each in found.items() if each["state"] == "ok"
+    }
+    assert "SMT_SMTP_URL" in found["settings"]["found"]
+    assert "ok" in smt("doctor").out
+
+
+def test_a_relay_that_answers_is_well_and_one_that_does_not_fails(
+    smt: Smt, books: Told, caught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert by_name(smt("doctor", "--json"))["relay"]["state"] == "ok"
+    monkeypatch.setenv("SMT_SMTP_URL", "smtp://127.0.0.1:1")
+    answer = smt("doctor", "--json")
+    assert (answer.code, by_name(answer)["relay"]["state"]) == (1, "fail")
+
+
+def test_a_folder_without_tables_fails_and_says_what_to_run(smt: Smt) -> None:
+    answer = smt("doctor", "--json")
+    database = by_name(answer)["database"]
+    assert (answer.code, database["state"], database["advice"]) == (1, "fail", "run: smt-billing db upgrade")
+
+
+def test_open_permissions_fail(smt: Smt, books: Told, data_dir: Path) -> None:
+    data_dir.chmod(0o755)
+    (data_dir / "keys" / "master.key").chmod(0o640)
+    found = by_name(smt("doctor", "--json"))
+    assert found["data folder"]["advice"] == f"run: chmod 700 {data_dir}"
+    assert (found["master key"]["state"], found["sealed data"]["state"]) == ("fail", "fail")
+
+
+def test_a_master_key_that_no_erasure_can_replace_is_warned_of(
+    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != data_dir / "keys" and really(path, mode))
+    found = by_name(smt("doctor", "--json"))
+    assert (found["master key"]["state"], "no erasure" in found["master key"]["found"]) == ("warn", True)
+
+
+def test_another_master_key_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    other.write_text("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n")
+    other.chmod(0o600)
+    monkeypatch.setenv("SMT_MASTER_KEY_FILE", str(other))
+    assert by_name(smt("doctor", "--json"))["sealed data"]["state"] == "fail"
+
+
+def test_settings_that_cannot_be_read_are_the_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_WEB_PORT", "many")
+    answer = smt("doctor", "--json")
+    assert (answer.code, [found["name"] for found in answer.json]) == (1, ["settings"])
+
+
+def test_a_clock_before_this_program_was_written_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Call, "clock", MovableClock(datetime(1970, 1, 1, tzinfo=UTC)))
+    assert by_name(smt("doctor", "--json"))["clock"]["state"] == "fail"
+
+
+def test_a_clock_behind_the_newest_event_is_a_warning(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Call, "clock", MovableClock(datetime(2026, 1, 2, tzinfo=UTC)))
+    assert by_name(smt("doctor", "--json"))["clock"]["state"] == "warn"
+
+
+def test_an_interpreter_that_fails_the_probe_is_a_warning_that_names_better_ones(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message, "injection_probe", lambda: True)
+    found = by_name(smt("doctor", "--json"))["interpreter"]
+    assert (found["state"], "3.12.5" in found["advice"]) == ("warn", True)
+    monkeypatch.setattr(message, "injection_probe", lambda: False)
+    assert by_name(smt("doctor", "--json"))["interpreter"]["state"] == "ok"
+
+
+def test_trust_anchors_that_cannot_be_read_fail(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_PAYPAL_TRUST_ANCHORS", "/nowhere.pem")
+    answer = smt("doctor", "--json")
+    assert (answer.code, by_name(answer)["trust anchors"]["state"]) == (1, "fail")
+
+
+def test_what_waits_for_a_person_is_a_warning(smt: Smt, books: Told, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"id": "WH-P", "event_type": "PAYMENT.SALE.COMPLETED", "resource": {"id": "1A"}}')
+    smt("events", "import", tmp_path / "x.json")
+    smt("run", "--until-idle")
+    assert by_name(smt("doctor", "--json"))["events"]["advice"] == "see: smt-billing parked list"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "state"),
+    [
+        ("SMT_RELAY_LOG", "/nowhere.log", "fail"),
+        ("SMT_INBOUND_MAILDIR", "/nowhere", "fail"),
+        ("SMT_BACKUP_RECIPIENT", "foo", "fail"),
+        ("SMT_PRODUCT_URL", "http://crm.example.com", "fail"),
+        ("SMT_PAYPAL_BASE_URL", "https://paypal.example.com", "fail"),
+        ("SMT_OPERATOR_EMAIL", "nobody", "fail"),
+        ("SMT_SUPPORT_EMAIL", "a@b@c", "fail"),
+        ("SMT_BOUNCE_DOMAIN", "a@b", "fail"),
+        ("SMT_PRODUCT_COMMAND", "/nowhere/command --all", "fail"),
+        ("SMT_PAYPAL_CLIENT_SECRET", "without its id", "fail"),
+        ("SMT_BACKUP_DIR", "/nowhere", "fail"),
+        ("SMT_PAYPAL_WEBHOOKID", "misspelt", "warn"),
+        ("SMT_COUNTRY", "XX", "warn"),
+        ("SMT_COUNTRY", "DE", "ok"),
+    ],
+)
+def test_what_a_setting_names_is_looked_at(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, name: str, value: str, state: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    found = by_name(smt("doctor", "--json"))["other settings"]
+    assert found["state"] == state
+    assert state == "ok" or (name if name != "SMT_PAYPAL_BASE_URL" else "paypal.example.com") in found["found"]
+
+
+def test_a_relays_log_of_which_only_rotated_files_are_there_is_read(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mail.log-20260301").write_text("a line\n")
+    monkeypatch.setenv("SMT_RELAY_LOG", str(tmp_path / "mail.log"))
+    assert by_name(smt("doctor", "--json"))["other settings"]["state"] == "ok"
+
+
+def test_backups_in_the_data_folder_are_no_backups(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    monkeypatch.setenv("SMT_BACKUP_DIR", str(data_dir / "backups"))
+    assert "lies in the data folder" in by_name(smt("doctor", "--json"))["other settings"]["found"]
+
+
+def test_a_master_key_that_is_missing_beside_sealed_data_is_to_be_restored_and_starts_no_role(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    (data_dir / "keys" / "master.key").rename(data_dir / "kept.key")
+    found = by_name(smt("doctor", "--json"))["master key"]
+    assert (found["state"], "restore it" in found["advice"]) == ("fail", True)
+    monkeypatch.setenv("SMT_PAYPAL_WEBHOOK_ID", "7AB11223CD445566E")
+    answer = smt("run")
+    assert (answer.code, answer.err.count("restore it")) == (2, 1)
+    assert "Traceback" not in answer.out + answer.err

@@ -1,0 +1,114 @@
+"""`smt-billing inbound` with mail that a real Postfix has delivered, and with one mail from stdin."""
+
+import io
+import smtplib
+import stat
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.pipeline.cli.conftest import Smt, Told
+from tests.pipeline.inbound_mail.test_parser import mail
+from tests.support.servers import Relay
+
+
+class Piped(io.TextIOWrapper):
+    """stdin with these bytes in it."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(io.BytesIO(raw))
+
+
+def test_mail_that_postfix_delivered_is_filed_and_moved(smt: Smt, books: Told, mailbox: Relay) -> None:
+    relay = urlsplit(mailbox.smtp_url)
+    with smtplib.SMTP(str(relay.hostname), relay.port or 25) as client:
+        client.sendmail("ada@example.com", ["info@example.com"], mail("How do I add a second user?"))
+        client.sendmail("<>", ["info@example.com"], mail("I am away", Auto_Submitted="auto-replied"))
+    mailbox.wait_for(2)
+    answer = smt("inbound", mailbox.maildir, "--json")
+    assert answer.code == 0
+    assert sorted((row["kind"], row["asks"]) for row in answer.json) == [("automatic", None), ("support", None)]
+    assert len(list((mailbox.maildir / "cur").iterdir())) == 2
+    assert smt("inbound", mailbox.maildir).out == "no new mail\n"
+    kinds = [row["kind"] for row in smt("mail", "list", "--json", "--kind", "support_received").json]
+    assert kinds == ["support_received"]
+
+
+def test_one_mail_from_stdin_is_filed(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(mail("please delete my account")))
+    answer = smt("inbound", "-", "--json")
+    assert (answer.code, answer.json[0]["asks"]) == (0, "erase")
+    (request,) = smt("customers", "requests", "--open", "--json").json
+    assert (request["kind"], request["state"]) == ("erase", "received")
+    assert smt("customers", "answer", request["id"], "--done").out == "done\n"
+    assert smt("customers", "requests", "--open", "--json").json == []
+    again = smt("customers", "answer", request["id"], "--done")
+    assert (again.code, request["id"] in again.err) == (2, True)
+
+
+def test_while_the_database_is_away_postfix_is_told_to_come_again(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
+    answer = smt("inbound", "-")
+    assert answer.code == 75
+    assert "try again" in answer.err
+
+
+def test_a_letter_that_cannot_be_filed_is_told_and_makes_the_exit_code_1(smt: Smt, books: Told, tmp_path: Path) -> None:
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "new" / "1.host").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "new" / "2.host").write_bytes(mail("a question"))
+    (tmp_path / "elsewhere").write_bytes(mail("nothing of ours"))
+    answer = smt("inbound", tmp_path, "--json")
+    assert answer.code == 1
+    assert [row.get("kind") for row in answer.json] == ["support", None]
+    assert answer.json[1]["file"] == "1.host"
+    assert answer.json[1]["failed"]
+    again = smt("inbound", tmp_path)
+    assert (again.code, "1.host" in again.err) == (1, True)
+
+
+def test_a_mail_that_cannot_be_filed_is_never_sent_back(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("about Ada")
+
+    monkeypatch.setattr("pipeline.inbound_mail.intake.file", failing)
+    monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
+    answer = smt("inbound", "-")
+    assert (answer.code, "Ada" in answer.err) == (75, False)
+
+
+def test_what_is_no_maildir_and_no_mail_is_asked_for_again(
+    smt: Smt, books: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"\n"))
+    for words, said in (
+        (("inbound",), "SMT_INBOUND_MAILDIR"),
+        (("inbound", tmp_path), "no Maildir"),
+        (("inbound", "-"), "no mail"),
+    ):
+        answer = smt(*words)
+        assert (answer.code, said in answer.err) == (2, True), words
+
+
+def test_a_copy_of_a_customers_data_is_written_once_and_can_be_verified(smt: Smt, books: Told, tmp_path: Path) -> None:
+    customer = smt("subscriptions", "list", "--json").json[0]["customer"]
+    file = tmp_path / "copy.zip"
+    answer = smt("customers", "export", customer, "--to", file, "--json")
+    assert (answer.code, answer.json["file"]) == (0, str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with zipfile.ZipFile(file) as opened:
+        assert books.life.person.email.encode() in opened.read("data.json")
+    assert smt("customers", "verify", file).code == 0
+    assert smt("customers", "export", customer, "--to", file).code == 2
+    file.write_bytes(b"changed")
+    assert smt("customers", "verify", file).code == 1
+
+
+def test_nobody_has_no_copy(smt: Smt, books: Told, tmp_path: Path) -> None:
+    answer = smt("customers", "export", "c-nobody", "--to", tmp_path / "copy.zip")
+    assert (answer.code, "smt-billing customers list" in answer.err) == (2, True)
+    assert not (tmp_path / "copy.zip").exists()

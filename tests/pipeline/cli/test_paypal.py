@@ -1,0 +1,87 @@
+"""`paypal verify`, on a delivery that the pretend PayPal signed."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from pipeline.simulator.server.signing import Signer
+
+from .conftest import NOW, Smt
+
+WEBHOOK = "1JE4291016473214C"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A delivery in files, and the words that verify it."""
+
+    body: Path
+    headers: Path
+    cert: Path
+    anchors: Path
+
+    def words(self) -> list[str | Path]:
+        named: list[str | Path] = ["--headers", self.headers, "--webhook-id", WEBHOOK, "--cert", self.cert]
+        return ["paypal", "verify", self.body, *named]
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer(since=NOW - timedelta(days=30), until=NOW)
+
+
+@pytest.fixture
+def saved(signer: Signer, tmp_path: Path) -> Saved:
+    body = b'{"id": "WH-1", "event_type": "X.Y"}'
+    files = Saved(*(tmp_path / name for name in ("body.json", "headers", "leaf.pem", "root.pem")))
+    files.body.write_bytes(body)
+    files.headers.write_bytes(orjson.dumps(signer.sign(body, WEBHOOK, NOW)))
+    files.cert.write_bytes(signer.leaf_pem)
+    files.anchors.write_bytes(signer.root_pem)
+    return files
+
+
+def test_what_paypal_signed_verifies_with_a_line_for_each_check(smt: Smt, saved: Saved, data_dir: Path) -> None:
+    answer = smt(*saved.words(), "--anchors", saved.anchors, "--json")
+    assert (answer.code, answer.json["verified"], answer.json["failed"]) == (0, True, None)
+    names = [check["name"] for check in answer.json["checks"]]
+    assert names[-1] == "signature"
+    assert "certificate chain" in names
+    assert "it verifies" in smt(*saved.words()).out
+    assert list(data_dir.iterdir()) == []
+
+
+def test_headers_may_be_lines(smt: Smt, saved: Saved) -> None:
+    headers = orjson.loads(saved.headers.read_bytes())
+    saved.headers.write_text("".join(f"{name.lower()}: {value}\n" for name, value in headers.items()))
+    assert smt(*saved.words()).code == 0
+
+
+def test_a_changed_body_names_the_check_that_failed(smt: Smt, saved: Saved) -> None:
+    saved.body.write_bytes(saved.body.read_bytes() + b" ")
+    answer = smt(*saved.words(), "--json")
+    assert (answer.code, answer.json["verified"], answer.json["failed"]) == (1, False, "signature")
+    assert "refused: signature" in smt(*saved.words()).out
+
+
+def test_the_time_decides_whether_the_certificate_is_valid(smt: Smt, saved: Saved) -> None:
+    assert smt(*saved.words(), "--at", "2001-01-01", "--json").json["failed"] == "certificate validity"
+    assert smt(*saved.words(), "--at", "soon").code == 2
+
+
+def test_without_the_certificate_its_address_is_judged_before_anything_is_fetched(smt: Smt, saved: Saved) -> None:
+    headers = orjson.loads(saved.headers.read_bytes())
+    headers["PAYPAL-CERT-URL"] = "https://api.paypal.com.evil.example.com/v1/notifications/certs/CERT-1"
+    saved.headers.write_bytes(orjson.dumps(headers))
+    words = [word for word in saved.words() if word not in ("--cert", saved.cert)]
+    assert smt(*words, "--json").json["failed"] == "certificate address"
+
+
+def test_files_that_are_not_there_are_asked_wrongly(smt: Smt, saved: Saved) -> None:
+    saved.body.unlink()
+    answer = smt(*saved.words())
+    assert (answer.code, "body.json" in answer.err) == (2, True)
+    assert smt("paypal", "verify", saved.headers).code == 2

@@ -1,0 +1,249 @@
+"""`policy`: the check and its report, texts, changes and their notices, the record of processing."""
+
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.policy.clauses import document
+
+from .conftest import NOW, Smt, Told
+
+KEYS = {"clause", "verdict", "figure", "evidence", "control"}
+
+
+def day(days: int) -> str:
+    return f"{NOW + timedelta(days=days):%Y-%m-%d}"
+
+
+@pytest.fixture
+def new_text(smt: Smt, books: Told, tmp_path: Path) -> Path:
+    file = tmp_path / "new.txt"
+    file.write_text(smt("policy", "texts", "--new").out.replace("90 days", "60 days"))
+    return file
+
+
+def test_every_clause_is_checked_and_holds_or_says_why_it_does_not_apply(smt: Smt, books: Told) -> None:
+    answer = smt("policy", "check", "--json")
+    assert [row["clause"] for row in answer.json] == [clause.id for clause in document().clauses]
+    assert all(row.keys() == KEYS for row in answer.json)
+    assert [row for row in answer.json if row["verdict"] == "broken"] == []
+    assert answer.code == 0
+    told = smt("policy", "check")
+    assert "0 broken" in told.out
+    assert "Where policy and law pull apart" in told.out
+    assert books.life.person.email not in told.out
+
+
+def test_a_broken_clause_is_exit_1_and_says_what_to_do(smt: Smt, books: Told, data_dir: Path) -> None:
+    (data_dir / "smt-billing.db").chmod(0o644)
+    answer = smt("policy", "check", "--clause", "7.permissions", "--json")
+    assert answer.code == 1
+    [row] = answer.json
+    assert row["verdict"] == "broken"
+    assert f"chmod -R go-rwx {data_dir}" in row["figure"]
+    assert smt("policy", "check", "--clause", "99.none").code == 2
+
+
+def test_the_report_is_dated_and_its_signature_can_be_verified_by_openssl(
+    smt: Smt, books: Told, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.md"
+    assert smt("policy", "check", "--report", file).code == 0
+    text = file.read_text("utf-8")
+    assert f"{NOW:%Y-%m}" in text
+    assert all(f"| {clause.id} |" in text for clause in document().clauses)
+    verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", f"{file}.pem", "-rawin", "-in", str(file)]
+    assert subprocess.run([*verify, "-sigfile", f"{file}.sig"], check=False, capture_output=True).returncode == 0
+    file.write_text(text.replace("holds", "broken", 1))
+    assert subprocess.run([*verify, "-sigfile", f"{file}.sig"], check=False, capture_output=True).returncode != 0
+
+
+def test_the_last_verdicts_are_kept_for_the_public_page_without_what_was_looked_at(
+    smt: Smt, books: Told, data_dir: Path
+) -> None:
+    from pipeline.policy import Vendor, evidence
+
+    vendor = Vendor("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
+    assert evidence(data_dir, vendor)[1] == []
+    smt("policy", "check")
+    page, rows = evidence(data_dir, vendor)
+    assert {tuple(row) for row in rows} == {("clause", "verdict", "date")}
+    assert len(rows) == len(list(document().clauses))
+    assert "holds" in page
+    assert "pipeline" not in page
+
+
+def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_text: Path, books: Told) -> None:
+    dry = smt("policy", "propose", new_text, "--effective", day(60), "--material", "--dry-run")
+    assert "customers to be told by mail: 1" in dry.out
+    assert [row["day"] for row in smt("policy", "texts", "--json").json] == ["2025-05-01"]
+    done = smt("policy", "propose", new_text, "--effective", day(60), "--material")
+    assert done.code == 0, done.err
+    assert "- Server access logs are retained for 90 days." in done.out
+    assert "+ Server access logs are retained for 60 days." in done.out
+    assert "nothing in this version checks: Server access logs are retained for 60 days." in done.err
+    assert f"planned for {day(60)}, notices owed: 1" in done.out
+    [notice] = smt("policy", "notices", day(60), "--json").json
+    assert notice["state"] == "owed"
+    states = {row["day"]: row["state"] for row in smt("policy", "texts", "--json").json}
+    assert states == {"2025-05-01": "in force", day(60): "to come"}
+    assert "60 days" in smt("policy", "texts", day(60)).out
+    assert "90 days" in smt("policy", "texts", "2025-05-01").out
+
+
+def test_the_notice_reaches_the_customer(smt: Smt, new_text: Path, books: Told, caught: Path) -> None:
+    smt("policy", "propose", new_text, "--effective", day(60), "--material")
+    smt("run", "--until-idle")
+    [mail] = list(caught.glob("policy_changed*"))
+    assert books.life.person.email in mail.read_text("utf-8", "replace")
+    [notice] = smt("policy", "notices", day(60), "--json").json
+    assert notice["state"] == "sent"
+    assert notice["reply"].startswith("250")
+
+
+def test_too_early_a_day_is_refused_with_the_one_that_is_possible(smt: Smt, new_text: Path) -> None:
+    answer = smt("policy", "propose", new_text, "--effective", day(10), "--material")
+    assert answer.code == 2
+    assert "30 days' notice" in answer.err
+    assert "--effective" in answer.err
+    assert smt("policy", "propose", new_text, "--effective", "soon").code == 2
+
+
+def test_a_text_can_be_withdrawn_before_its_day(smt: Smt, new_text: Path) -> None:
+    smt("policy", "propose", new_text, "--effective", day(20))
+    assert smt("policy", "withdraw", day(20)).code == 0
+    assert smt("policy", "withdraw", day(20)).code == 2
+    assert {row["state"] for row in smt("policy", "texts", "--json").json} == {"in force", "withdrawn"}
+
+
+def test_the_record_of_processing_names_purposes_categories_recipients_periods_and_measures(
+    smt: Smt, books: Told
+) -> None:
+    found = smt("policy", "record", "--json").json
+    assert found["controller"]["name"] == "SMT Constructions"
+    assert {"contact", "payment", "usage"} <= found["categories"].keys()
+    assert found["recipients"][0]["recipient"] == "PayPal"
+    assert any(row["period"] == "90 days" for row in found["periods"])
+    assert all(row["basis"] for row in found["purposes"])
+    told = smt("policy", "record").out
+    assert "Purposes" in told
+    assert "90 days" in told
+
+
+READS = (
+    ("events show", ("events", "show")),
+    ("mail show", ("mail", "show")),
+    ("subscriptions show", ("subscriptions", "show")),
+)
+
+
+@pytest.mark.parametrize(("action", "words"), READS, ids=[action for action, _ in READS])
+def test_a_read_of_personal_data_is_written_down_with_who_and_why(
+    smt: Smt, books: Told, action: str, words: tuple[str, str], data_dir: Path
+) -> None:
+    from pipeline.db.engine import Database
+    from pipeline.db.models import Audit
+    from pipeline.privacy import audit_log as audit
+
+    kind = words[0]
+    id = smt(kind, "list", "--limit", "1", "--json").json[0]["id"]
+    assert smt(*words, id).code == 0
+    assert smt(*words, id, "--purpose", "a question by phone", "--json").code == 0
+    assert smt(*words, "nothing").code == 2
+    database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
+    with database.reading() as session:
+        rows = [row for row in session.query(Audit).order_by(Audit.id) if row.action == action]
+        assert audit.verify(session) is None
+        assert [row.actor for row in rows] == [audit.this_user()] * 2
+        assert [row.purpose for row in rows][1] == "a question by phone"
+        assert rows[0].purpose
+    database.close()
+
+
+def test_a_read_that_cannot_be_written_down_is_not_shown(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.db.engine import StoreDown
+    from pipeline.privacy import audit_log as audit
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreDown("the database gave up: disk full")
+
+    id = smt("subscriptions", "list", "--json").json[0]["id"]
+    monkeypatch.setattr(audit, "note", fail)
+    answer = smt("subscriptions", "show", id)
+    assert answer.code == 1
+    assert books.life.person.email not in answer.out
+    assert answer.out == ""
+
+
+PAGES = {
+    "SMT_PAYPAL_WEBHOOK_ID": "8PT597110X687430L",
+    "SMT_PUBLIC_URL": "https://billing.example.com",
+}
+
+
+def test_our_own_pages_are_asked_for_and_one_that_is_open_is_found(
+    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.web.site import Site
+
+    clauses = [word for id in ("1.pages", "4.session", "4.none_else", "7.tls", "9.date") for word in ("--clause", id)]
+    for name, value in PAGES.items():
+        monkeypatch.setenv(name, value)
+    found = smt("policy", "check", *clauses, "--json").json
+    assert {row["verdict"] for row in found} == {"holds"}, found
+    monkeypatch.setattr(Site, "headers", lambda *_, **__: {})
+    found = {row["clause"]: row["verdict"] for row in smt("policy", "check", *clauses, "--json").json}
+    assert (found["1.pages"], found["7.tls"]) == ("broken", "broken")
+
+
+CONNECTED = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
+    print("connected", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_running_process_that_is_connected_to_a_stranger_is_found(
+    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = ("policy", "check", "--clause", "1.cloud_sharing", "--json")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        words = [sys.executable, "-c", CONNECTED, str(port), "pipeline"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "connected\n"
+            (data_dir / "run").mkdir(mode=0o700, exist_ok=True)
+            (data_dir / "run" / "worker").write_text(str(process.pid))
+            [row] = smt(*check).json
+            assert (row["verdict"], row["figure"]) == ("broken", f"connected to 127.0.0.1:{port}")
+            monkeypatch.setenv("SMT_SMTP_URL", f"smtp://127.0.0.1:{port}")
+            [row] = smt(*check).json
+            assert (row["verdict"], row["figure"]) == ("holds", "1 process, 1 connection, 0 to others")
+            process.communicate("")
+    [row] = smt(*check).json
+    assert row["verdict"] == "not_applicable"
+
+
+@pytest.mark.timeout(600)
+def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, data_dir: Path) -> None:
+    before = os.umask(0o077)  # as a process of its own has it
+    try:
+        answer = smt("demo", "--once", "--json", "--months", "36", "--subscribers", "14")
+    finally:
+        os.umask(before)
+    assert answer.code == 0, answer
+    found = {row["clause"]: row for row in smt("policy", "check", "--json").json}
+    assert {id: row["figure"] for id, row in found.items() if row["verdict"] == "broken"} == {}
+    assert found["3.account"]["figure"].startswith("0 of 14 accounts overdue, last sweep 20")
+    assert not found["6.delete"]["figure"].startswith("0 "), (
+        "nobody's two years ended in the demo: choose more subscribers"
+    )

@@ -1,0 +1,101 @@
+"""Rows as plain objects: what was changed in them is written, whatever it holds, and nothing else is."""
+
+from datetime import UTC, datetime, timedelta
+
+from pipeline.db.bulk import Rows, among, change, insert_new
+from pipeline.db.models import Customer, Payment, Subscription
+from tests.support.pipeline_under_test import River
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+BLANK = {"known": {}, "created_at": NOON}
+ODD = 'a\\"b{},\x00\n\u2028é'
+
+
+def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock(["I-2", "I-1", "I-2"], BLANK)
+        assert list(rows) == ["I-1", "I-2"]
+        rows["I-1"].known, rows["I-1"].person, rows["I-1"].paid_through = {"custom": ["x", ODD]}, b"\x00\xff", NOON
+        rows.write()
+    one, two = sorted(river.rows(Subscription), key=lambda row: row.id)
+    assert (one.known, one.person, one.paid_through) == ({"custom": ["x", ODD]}, b"\x00\xff", NOON)
+    assert (two.known, two.person, two.created_at) == ({}, None, NOON)
+
+
+def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock(["I-1", "I-2"], BLANK)
+        rows["I-2"].status = "ACTIVE"
+        rows.write()
+        rows["I-2"].status = None
+        rows.write()
+    assert [row.status for row in river.rows(Subscription)] == [None, None]
+
+
+def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> None:
+    odd = ODD.replace("\x00", "")
+    with river.database.transaction() as session:
+        rows = Rows(session, Payment)
+        rows.add(Payment(id=odd, known={}, refunded=0, subscription_id="I-1"))
+        rows.write()
+        again = Rows(session, Payment)
+        again.read(among(Payment.id, ["other", odd, "", "NULL"]))
+        assert list(again) == [odd]
+        again.read(among(Payment.subscription_id, []))
+        assert list(again) == [odd]
+
+
+def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -> None:
+    odd = ODD.replace("\x00", "")
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.lock([odd, "I-1", "I-2", "I-3"], BLANK)
+        for id in rows:
+            rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
+        rows.write()
+        told: list[dict[str, object]] = [
+            {"id": odd, "status": odd, "known": {"x": [ODD]}, "person": b"\x00\xff\\", "paid_through": NOON},
+            {"id": "I-1", "status": None, "known": {}, "person": None, "paid_through": None},
+            {"id": "I-2", "paid_through": NOON},
+            {"id": "I-3", "paid_through": NOON},
+            {"id": "I-4", "paid_through": NOON},
+        ]
+        assert change(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
+        assert change(session, Subscription, []) == 0
+    found = {row.id: (row.status, row.known, row.person, row.paid_through) for row in river.rows(Subscription)}
+    assert found == {
+        odd: (odd, {"x": [ODD]}, b"\x00\xff\\", NOON),
+        "I-1": (None, {}, None, None),
+        "I-2": ("ACTIVE", {}, None, NOON),
+        "I-3": ("SUSPENDED", {}, None, None),
+    }
+
+
+def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
+    with river.database.transaction() as session:
+        rows = Rows(session, Subscription)
+        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, person=b"\x00\xff\\"))
+        rows.add(Subscription(id="I-2", known={}, created_at=NOON, person=None))
+        rows.write()
+    found = {row.id: (row.known, row.person) for row in river.rows(Subscription)}
+    assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}
+
+
+def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) -> None:
+    with river.database.transaction() as session:
+        session.add(Customer(id="bea", created_at=NOON))
+    later = NOON + timedelta(days=1)
+    rows = [{"id": name, "created_at": later} for name in ("ada", "bea", "cyd")]
+    with river.database.transaction() as session:
+        assert sorted(insert_new(session, Customer, rows, returning=Customer.id)) == ["ada", "cyd"]
+        assert insert_new(session, Customer, rows, returning=Customer.id) == []
+        assert insert_new(session, Customer, [], returning=Customer.id) == []
+    assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
+
+
+def test_insert_new_takes_more_rows_than_one_statement_may_have_parameters(river: River) -> None:
+    rows = [{"id": f"c{number:05}", "created_at": NOON} for number in range(20_000)]
+    with river.database.transaction() as session:
+        assert len(insert_new(session, Customer, rows, returning=Customer.id)) == len(rows)

@@ -1,0 +1,94 @@
+"""What runs for every event, mail or sweep finds its rows by an index, so that it costs the same beside many rows."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.event import listen, remove
+
+from pipeline.billing.reminders import Reminders
+from pipeline.db.models import Base
+from pipeline.inbox import store as inbox
+from pipeline.outbox import store as outbox
+from pipeline.scheduler import scheduler
+from pipeline.scheduler.scheduler import Scheduler
+from pipeline.worker.recovery import QUIET_SECONDS, Sweep
+from tests.support.event_feeder import Teller
+from tests.support.pipeline_under_test import River
+from tests.support.sample_events import sample
+
+TOLD = (
+    "READ.PLAN", "BILLING.SUBSCRIPTION.CREATED", "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED",
+    "PAYMENT.SALE.REFUNDED", "BILLING.SUBSCRIPTION.UPDATED", "BILLING.SUBSCRIPTION.CANCELLED",
+)  # fmt: skip
+TABLES = [table.name for table in Base.metadata.sorted_tables]
+
+
+def test_storing_and_handling_events_reads_no_table_from_end_to_end(river: River) -> None:
+    with _plans(river) as plans:
+        teller = Teller(river)
+        for kind in TOLD:
+            teller.hear(sample(kind))
+    assert len(plans) > 15
+    assert _scans(plans) == []
+
+
+def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River) -> None:
+    Teller(river).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+    with _plans(river) as plans, river.database.transaction() as session:
+        (mail,) = outbox.claim(session, "mailer-1", river.clock.now(), 10)
+        assert outbox.settle(session, [(mail.id, "mailer-1", {"state": "sent"})])
+        outbox.give_back(session, "mailer-1")
+    assert len(plans) >= 4
+    assert _scans(plans) == []
+
+
+def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> None:
+    Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+    jobs = Scheduler(river.database, river.master, river.clock, reminders=Reminders(), may_read=True, operator="")
+    sweep = Sweep(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
+    with _plans(river) as plans:
+        sweep.once()
+        jobs.free_claims()
+        jobs.remind()
+        with river.database.transaction() as session:
+            inbox.take_due(session, river.clock.now() + timedelta(days=1), scheduler.LIMIT)
+    assert len(plans) >= 3
+    assert _scans(plans) == []
+
+
+def test_a_query_without_an_index_is_noticed(river: River) -> None:
+    with _plans(river) as plans, river.database.transaction() as session:
+        session.connection().exec_driver_sql("SELECT id FROM subscription WHERE status = 'ACTIVE'")
+    assert len(_scans(plans)) == 1
+
+
+@contextmanager
+def _plans(river: River) -> Iterator[dict[str, str]]:
+    """Statement -> how the database goes about it; told as if reading a whole table cost more than anything."""
+    engine, sqlite = river.database.engine, river.database.is_sqlite
+    found: dict[str, str] = {}
+
+    def explain(_connection: Any, cursor: Any, statement: str, values: Any, *_: object) -> None:
+        if statement.split(maxsplit=1)[0] not in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            return
+        looking = cursor.connection.cursor()
+        if not sqlite:
+            looking.execute("SET LOCAL enable_seqscan = off")
+        looking.execute(
+            f"EXPLAIN {'QUERY PLAN ' if sqlite else ''}{statement}", values[0] if isinstance(values, list) else values
+        )
+        found[statement] = "\n".join(str(line[-1]) for line in looking.fetchall())
+
+    listen(engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        remove(engine, "before_cursor_execute", explain)
+
+
+def _scans(plans: dict[str, str]) -> list[str]:
+    """The statements that read one of our tables from end to end, with their plans."""
+    signs = [sign.format(table) for table in TABLES for sign in ("Seq Scan on {} ", 'Seq Scan on "{}" ', "SCAN {}\n")]
+    return [f"{statement}\n{plan}" for statement, plan in plans.items() if any(sign in f"{plan}\n" for sign in signs)]

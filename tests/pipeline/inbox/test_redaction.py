@@ -1,0 +1,151 @@
+"""Card and bank fields are dropped wherever they stand; what we live on survives."""
+
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.inbox.parsing import split
+from pipeline.inbox.redaction import DROPPED, clean, clean_text
+from pipeline.simulator import ids
+from tests.support.sample_events import kinds, sample
+
+# Numbers that the brands publish for tests.
+CARDS = {
+    "Visa": "4111111111111111",
+    "Visa of 13": "4222222222222",
+    "Mastercard": "5555555555554444",
+    "Mastercard of 2017": "2223003122003222",
+    "American Express": "378282246310005",
+    "Discover": "6011111111111117",
+    "Diners Club": "30569309025904",
+    "JCB": "3566002020360505",
+    "UnionPay": "6200000000000005",
+    "Maestro": "6759649826438453",
+    "Mir": "2200770239097761",
+}
+IBANS = [
+    "DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606",
+    "NO9386011117947", "MT84MALT011000012345MTLCAST001S", "nl91abna0417164300",
+]  # fmt: skip
+each_card = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+
+
+def cleaned(document: Any) -> bytes:
+    """The document as it would be stored."""
+    return orjson.dumps(clean(orjson.dumps(document), document))
+
+
+def grouped(digits: str, gap: str) -> str:
+    return gap.join(digits[start : start + 4] for start in range(0, len(digits), 4))
+
+
+# -- by what it looks like
+
+
+@each_card
+@pytest.mark.parametrize("gap", ["", " ", "-", "  ", "\u00a0", "\u2013"], ids=repr)
+def test_a_card_number_in_a_note_is_dropped_however_it_is_grouped(card: str, gap: str) -> None:
+    note = f"Please charge {grouped(card, gap)} 12/27 instead, thanks"
+    assert cleaned({"note": note}).decode() == f'{{"note":"Please charge {DROPPED} 12/27 instead, thanks"}}'
+
+
+@each_card
+def test_a_card_number_is_dropped_as_a_number_and_as_a_name(card: str) -> None:
+    assert card.encode() not in cleaned({"a": [{"b": int(card)}], "c": float(card), "d": -int(card), card: 1})
+
+
+@pytest.mark.parametrize("text", [
+    "4111.1111.1111.1111", "no.4111111111111111", "(4111111111111111)", "5555555555554444/378282246310005",
+    "x 4111111111111111.", "4111 - 1111 - 1111 - 1111", "4111\n1111\n1111\n1111", "4111_1111_1111_1111",
+    "4111 / 1111 / 1111 / 1111", "4111\u22121111\u22121111\u22121111",
+])  # fmt: skip
+def test_signs_round_a_card_number_hide_nothing(text: str) -> None:
+    assert not set(CARDS.values()) & set(re.sub(r"[.\s_/\u2212-]", "", clean_text(text)).split(DROPPED))
+    assert DROPPED in clean_text(text)
+
+
+@pytest.mark.parametrize("iban", IBANS)
+def test_an_account_number_in_a_note_is_dropped_and_what_follows_it_is_not(iban: str) -> None:
+    stored = cleaned({"note": f"IBAN {iban} BIC COBADEFFXXX, {iban}"}).decode()
+    assert stored == f'{{"note":"IBAN {DROPPED} BIC COBADEFFXXX, {DROPPED}"}}'
+
+
+@pytest.mark.parametrize("text", [
+    "4111111111111112", "DE89370400440532013001", "1182736450918273645", "0000000000000000", "20260301-000123456",
+    "1575072000000", "2014-10-31 15:42:24", "WH-2N242548W9943490U-1JU23391CS4765624", "41111111111111110000000",
+    "a4111111111111111", "0.4111111111111111",
+])  # fmt: skip
+def test_what_only_looks_long_stays(text: str) -> None:
+    assert clean_text(text) == text
+
+
+# -- by its name
+
+
+@pytest.mark.parametrize("name", [
+    "card", "credit_card", "creditCard", "Credit-Card", "card number", "card_number ", "card.number", "cvv2", "CVC",
+    "funding_instruments", "last_digits", "last4", "expire_month", "Expiry", "bank_account", "IBAN", "routing_number",
+    "sepa_debit", "number", "account_number_last_digits", "card" + " " * 80,
+])  # fmt: skip
+def test_a_field_that_holds_card_or_bank_data_is_dropped_however_it_is_written(name: str) -> None:
+    document = {"resource": {"payment_source": [{name: {"anything": "secret-7"}}], "id": "KEPT"}}
+    stored = cleaned(document)
+    assert b"secret-7" not in stored
+    assert b"KEPT" in stored
+
+
+def test_escapes_hide_no_name_and_no_number() -> None:
+    raw = rb'{"id":"1","event_type":"X","c\u0061rd":{"x":"secret-7"},"note":"\u0034111111111111111"}'
+    assert split(raw).rest == b'{"id":"1","event_type":"X","note":"[dropped]"}'
+
+
+def test_a_card_in_paypals_own_shape_is_gone_and_the_rest_is_there() -> None:
+    card = {"number": "xxxxxxxxxxxx0331", "type": "visa", "expire_month": 11, "expire_year": 2028, "cvv2": "123"}
+    payer = {"payment_method": "credit_card", "funding_instruments": [{"credit_card": card}]}
+    event = {**sample("PAYMENT.SALE.COMPLETED"), "payer": payer}
+    stored = split(orjson.dumps(event)).rest
+    assert orjson.loads(stored) == {**event, "payer": {"payment_method": "credit_card"}}
+
+
+def test_what_cannot_be_parsed_is_searched_for_numbers_too() -> None:
+    assert b"4111" not in split(b'{"card_number": "4111 1111 1111 1111", ').rest
+
+
+def test_nobody_is_taken_for_another_because_their_name_looked_like_a_card() -> None:
+    event = sample("BILLING.SUBSCRIPTION.ACTIVATED", {"custom_id": CARDS["Visa"]})
+    assert "custom" not in split(orjson.dumps(event)).person
+
+
+# -- what survives
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_body_without_card_or_bank_data_stays_as_it_is(kind: str) -> None:
+    assert clean_text(orjson.dumps(sample(kind)).decode()) == orjson.dumps(sample(kind)).decode()
+    assert orjson.loads(split(orjson.dumps(sample(kind))).rest) == sample(kind)
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_paypals_ids_survive(rng: Any) -> None:
+    made = [ids.event(rng), ids.payment(rng), ids.subscription(rng)]
+    assert [clean_text(f"see {id}.") for id in made] == [f"see {id}." for id in made]
+
+
+@given(
+    st.datetimes(),
+    st.sampled_from(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%dT%H:%M:%S.%f-0700", "%Y-%m-%d %H:%M:%S"]),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_times_survive(moment: Any, form: str) -> None:
+    assert clean_text(moment.strftime(form)) == moment.strftime(form)
+
+
+@given(st.text(st.sampled_from("0123456789 -ADEX."), max_size=60))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_cleaning_twice_is_cleaning_once(text: str) -> None:
+    assert clean_text(clean_text(text)) == clean_text(text)

@@ -1,0 +1,302 @@
+"""Each mail once: over real sockets to a relay that misbehaves on demand, and to a Postfix that delivers into a Maildir."""
+
+import asyncio
+import hashlib
+import re
+import threading
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipeline.db.engine import Database
+from pipeline.db.models import Mail
+from pipeline.mailer.mailer import CLAIM, Mailer
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import store as outbox
+from pipeline.outbox.store import DELAYS, Owed
+from tests.support.misbehaving_relay import House, Serve
+from tests.support.outbox_fixtures import (
+    ADA,
+    OPERATOR,
+    SENDER,
+    TEMPLATES,
+    Make,
+    header,
+    meet,
+    only,
+    owe,
+    receipt,
+    scheduler,
+    states,
+)
+from tests.support.pipeline_under_test import River
+from tests.support.servers import Relay as Mailbox
+from tests.support.subprocesses import free_port
+
+# Sent
+
+
+async def test_a_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river)
+    house = House()
+    mailer = make(await serve(house))
+    assert await mailer.send_due() == 1
+    assert await mailer.send_due() == 0
+    [(recipient, data)] = house.received
+    row = only(river)
+    assert recipient == ADA
+    assert (row.state, row.sent_at, row.reply, row.due_at) == ("sent", river.now, "250 2.0.0 queued as 4Xyz", None)
+    assert header(data, "Message-ID") == row.message_id == f"<receipt.{row.id}@bounces.example.com>"
+    assert header(data, "To") == f"Ada Whitfield <{ADA}>"
+    assert header(data, "Auto-Submitted") == "auto-generated"
+    assert f"MAIL FROM:<b+{row.id}@bounces.example.com>" in " ".join(house.said)
+    river.clock.advance(timedelta(days=365))
+    assert await mailer.send_due() == 0
+
+
+async def test_what_lies_in_the_table_of_a_sent_mail_is_sealed(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river)
+    house = House()
+    await make(await serve(house)).send_due()
+    row = only(river)
+    assert row.frozen
+    assert row.recipient
+    assert b"Ada" not in row.frozen
+    assert b"ada" not in row.recipient
+    with river.database.transaction() as session:
+        assert river.keyring(session).own("I-ADA").open("mail.frozen", row.frozen) == house.received[0][1]
+
+
+async def test_every_kind_of_mail_that_customers_get_can_be_sent(brook: River, serve: Serve) -> None:
+    river = brook
+    meet(river)
+    kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not purposes.is_optional(kind)]
+    assert len(kinds) >= 7
+    river.owe(*[Owed(kind, f"{kind}:1", "I-ADA", TEMPLATES.example(kind)) for kind in kinds])
+    house = House()
+    relay = Relay(await serve(house), connections=2)
+    mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, SENDER)
+    await mailer.send_due()
+    await mailer.close()
+    assert {row.kind: row.state for row in river.rows(Mail)} == dict.fromkeys(kinds, "sent")
+    assert len({data for _, data in house.received}) == len(kinds)
+
+
+async def test_more_than_one_claims_worth_is_sent_claim_by_claim(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river, CLAIM + 3)
+    house = House()
+    mailer = make(await serve(house))
+    assert [await mailer.send_due() for _ in range(3)] == [CLAIM, 3, 0]
+    assert len({header(data, "Message-ID") for _, data in house.received}) == CLAIM + 3
+
+
+async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river, 120)
+    house, other = House(), Database(river.url)
+    url = await serve(house)
+    mailers = [make(url), make(url, other)]
+
+    async def drain(mailer: Mailer) -> int:
+        total = 0
+        while sent := await mailer.send_due():
+            total += sent
+        return total
+
+    assert sum(await asyncio.gather(*map(drain, mailers))) == 120
+    assert len(house.received) == len({header(data, "Message-ID") for _, data in house.received}) == 120
+    assert states(river) == ["sent"] * 120
+    await mailers.pop().close()
+    other.close()
+
+
+async def test_the_bell_wakes_a_mailer_and_stopping_ends_it(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    house, stop, bell = House(), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, bell))
+    await asyncio.sleep(0.05)
+    owe(river)
+    bell.set()
+    while not house.received:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert states(river) == ["sent"]
+
+
+async def test_a_mail_to_the_operator_goes_to_the_operator(river: River, serve: Serve, make: Make) -> None:
+    river.owe(Owed("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
+    house = House()
+    await make(await serve(house)).send_due()
+    assert [recipient for recipient, _ in house.received] == [OPERATOR]
+
+
+# Tried again
+
+
+async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_then_failed(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river)
+    house = House(RCPT=["450 4.2.1 greylisted"] * 99)
+    mailer, waited = make(await serve(house)), list[timedelta]()
+    row = river.rows(Mail)[0]
+    while await mailer.send_due():
+        row = only(river)
+        if row.state == "failed":
+            break
+        assert (row.state, row.reply, row.reason) == ("owed", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
+        assert row.due_at
+        waited.append(row.due_at - river.now)
+        assert await mailer.send_due() == 0, "not before its time"
+        river.clock.move_to(row.due_at)
+    assert tuple(waited) == DELAYS
+    assert (row.state, row.due_at, row.attempts) == ("failed", None, len(DELAYS) + 1)
+    assert row.reason == "450 4.2.1 greylisted"
+    assert house.received == []
+
+
+async def test_a_mail_that_is_refused_is_failed_and_visible(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river)
+    house = House(RCPT=[f"550 5.1.1 <{ADA}> unknown here"])
+    with capture_logs() as logs:
+        await make(await serve(house)).send_due()
+    row = only(river)
+    assert (row.state, row.due_at) == ("failed", None)
+    assert row.reason == row.reply
+    assert row.reply
+    assert "550 5.1.1" in row.reply
+    assert ADA not in row.reply
+    assert ADA not in str(logs)
+    river.clock.advance(timedelta(days=365))
+    assert await make(await serve(house)).send_due() == 0
+
+
+@pytest.mark.parametrize("script", [{"MAIL": ["drop"]}, {"RCPT": ["451 4.3.0 later"]}, {"DATA": ["drop"]}])
+async def test_before_the_text_began_the_mail_is_thrown_away_and_written_anew(
+    river: River, serve: Serve, make: Make, script: dict[str, list[str]]
+) -> None:
+    """An address that was corrected meanwhile is used."""
+    meet(river, email="adda@example.com")
+    owe(river)
+    house = House(**{verb: list(says) for verb, says in script.items()})
+    mailer = make(await serve(house))
+    await mailer.send_due()
+    row = only(river)
+    assert (row.state, row.frozen, row.recipient) == ("owed", None, None)
+    meet(river)
+    river.clock.move_to(row.due_at or river.now)
+    await mailer.send_due()
+    assert [recipient for recipient, _ in house.received] == [ADA]
+    assert states(river) == ["sent"]
+    assert only(river).message_id == row.message_id
+
+
+async def test_after_the_text_began_the_mail_stays_the_same_to_the_last_byte(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river)
+    house = House(DOT=["451 4.3.0 queue file write error"] * 3)
+    url = await serve(house)
+    for _ in range(4):
+        await make(url).send_due()  # another mailer each time, as after a restart
+        meet(river, email="somebody.else@example.com", name="Somebody")
+        river.clock.move_to(only(river).due_at or river.now)
+    assert states(river) == ["sent"]
+    assert len(house.received) == 4
+    assert len({hashlib.sha256(data).hexdigest() for _, data in house.received}) == 1
+    assert {recipient for recipient, _ in house.received} == {ADA}
+
+
+async def test_a_relay_that_is_away_keeps_mails_owed(river: River, make: Make) -> None:
+    meet(river)
+    owe(river, 3)
+    assert await make(f"smtp://127.0.0.1:{free_port()}").send_due() == 3
+    assert states(river) == ["owed"] * 3
+    assert {row.due_at for row in river.rows(Mail)} == {river.now + DELAYS[0]}
+
+
+# Doubt
+
+
+@pytest.mark.parametrize("how", ["drop", "close", "354 what"])
+async def test_a_connection_lost_after_the_text_is_doubt_and_never_sent_again_by_itself(
+    river: River, serve: Serve, make: Make, how: str
+) -> None:
+    meet(river)
+    owe(river)
+    house = House(DOT=[how])
+    mailer = make(await serve(house))
+    await mailer.send_due()
+    row = only(river)
+    assert row.state == "doubt"
+    assert row.reason
+    assert row.reason.startswith("the connection was lost after DATA")
+    assert row.frozen
+    river.clock.advance(timedelta(days=365))
+    assert await mailer.send_due() == 0
+    assert scheduler(river).free_claims() == 0
+    assert len(house.received) == 1
+
+
+async def test_a_doubt_that_a_person_settled_as_not_sent_goes_out_with_the_same_bytes(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river)
+    house = House(DOT=["drop"])
+    mailer = make(await serve(house))
+    await mailer.send_due()
+    with river.database.transaction() as session:
+        assert outbox.settle_doubt(session, only(river).id, river.now, sent=False)
+    await mailer.send_due()
+    (_, first), (_, second) = house.received
+    assert first == second
+    assert states(river) == ["sent"]
+
+
+# Postfix
+
+
+async def test_postfix_delivers_each_mail_once_as_it_was_frozen(river: River, make: Make, mailbox: Mailbox) -> None:
+    meet(river)
+    owe(river, 10)
+    await make(mailbox.smtp_url).send_due()
+    delivered = await asyncio.to_thread(mailbox.wait_for, 10)
+    assert states(river) == ["sent"] * 10
+    rows = {str(row.message_id): row for row in river.rows(Mail)}
+    assert {header(data, "Message-ID") for data in delivered} == set(rows)
+    assert len(delivered) == 10
+    with river.database.transaction() as session:
+        seal = river.keyring(session).own("I-ADA")
+        for data in delivered:
+            row = rows[header(data, "Message-ID")]
+            frozen = seal.open("mail.frozen", row.frozen or b"").replace(b"\r\n", b"\n")
+            assert data.endswith(frozen), "Postfix adds lines above, and changes nothing"
+            assert header(data, "Return-Path") == f"<b+{row.id}@bounces.example.com>"
+            assert row.reply
+            assert re.fullmatch(r"250 2\.0\.0 Ok: queued as \w+", row.reply)
+
+
+async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make, mailbox: Mailbox) -> None:
+    for name in ("refused", "later"):
+        meet(river, f"I-{name}", email=f"{name}@example.com")
+        river.owe(Owed("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
+    await make(mailbox.smtp_url).send_due()
+    mails = river.mails()
+    assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "owed")
+    assert mails["receipt:later"].due_at == river.now + DELAYS[0]
+    assert "5.1.1" in str(mails["receipt:refused"].reason)
+    assert "@example.com" not in str([row.reply for row in mails.values()])
+
+
+def test_no_thread_of_a_mailer_outlives_it() -> None:
+    assert [thread.name for thread in threading.enumerate() if "mailer" in thread.name] == []

@@ -1,0 +1,289 @@
+"""The database goes away, the relay hangs, the mailer dies: no mail is lost, and none is sent twice."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from pipeline.db.engine import StoreDown
+from pipeline.db.models import Mail
+from pipeline.mailer.mailer import CLAIM, Mailer
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.outbox import store as outbox
+from tests.support import run_role as role
+from tests.support.misbehaving_relay import House, Serve
+from tests.support.outbox_fixtures import SENDER, TEMPLATES, Make, meet, only, owe, receipt, scheduler, states
+from tests.support.pipeline_under_test import River
+from tests.support.subprocesses import Leashed, until
+
+# When the database is away
+
+
+async def test_what_could_not_be_settled_is_settled_before_anything_else(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+    house = House()
+    mailer = make(await serve(house))
+
+    def away(*_: object) -> None:
+        raise StoreDown("gone")
+
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
+    for _ in range(3):
+        with pytest.raises(StoreDown):
+            await mailer.send_due()
+    assert states(river) == ["sending"]
+    assert scheduler(river).free_claims() == 0
+    monkeypatch.undo()
+    assert await mailer.send_due() == 0
+    assert states(river) == ["sent"]
+    assert len(house.received) == 1
+
+
+def lose_the_word_of(transaction: Callable[[], Any]) -> Callable[[], Any]:
+    """Transactions that are committed, and then fail."""
+
+    @contextlib.contextmanager
+    def lost() -> Iterator[Any]:
+        with transaction() as session:
+            yield session
+        raise StoreDown("the connection was lost")
+
+    return lost
+
+
+def gone(*_: object) -> None:
+    raise StoreDown("gone")
+
+
+async def test_a_claim_of_unknown_outcome_is_given_back(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit was done, and the word of it was lost."""
+    meet(river)
+    owe(river, 2)
+    house = House()
+    mailer = make(await serve(house))
+    with monkeypatch.context() as broken:
+        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
+    assert states(river) == ["sending", "sending"]
+    assert await mailer.send_due() == 2
+    assert states(river) == ["sent", "sent"]
+    assert len(house.received) == 2
+
+
+async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails_under_another_name(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that restarts cuts all connections, and may go away once more."""
+    meet(river)
+    owe(river)
+    mailer = make(await serve(House()))
+    with monkeypatch.context() as broken:
+        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.mailer.mailer._Life.look", lambda _: False)
+        broken.setattr("pipeline.mailer.mailer.outbox.give_back", gone)
+        with pytest.raises(StoreDown):
+            await asyncio.to_thread(mailer._claim)
+    assert await mailer.send_due() == 1
+    assert states(river) == ["sent"]
+
+
+async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_outcome(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+    house, stop, bell = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    mailer = make(await serve(house))
+    running = asyncio.create_task(mailer.run(stop, bell))
+    await house.hanging.wait()
+    claim, failed = outbox.claim, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def lose(session: Any, *words: Any) -> Any:
+        claim(session, *words)
+        session.commit()
+        loop.call_soon_threadsafe(failed.set)
+        raise StoreDown("the connection was lost")
+
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.claim", lose)
+    owe(river, 3)
+    bell.set()
+    await failed.wait()
+    monkeypatch.undo()
+    monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.02)
+    await asyncio.sleep(0.5)
+    house.opened.set()
+    while states(river) != ["sent"] * 3:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert len(house.received) == 3
+
+
+async def test_a_mailer_stops_in_peace_while_the_database_is_away(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+    house, stop = House(), asyncio.Event()
+
+    def away(*_: object) -> None:
+        raise StoreDown("gone")
+
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
+    while not house.received:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert states(river) == ["sending"], "the relay's log will tell"
+
+
+async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river, CLAIM + 3)
+    house, stop = House(DOT=["hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
+    while states(river) != ["sending"] + ["sent"] * (CLAIM + 2):
+        await asyncio.sleep(0.02)
+    house.opened.set()
+    stop.set()
+    await running
+    assert states(river) == ["sent"] * (CLAIM + 3)
+
+
+async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
+    meet(stream)
+    owe(stream)
+    house = House(DOT=["hang"])
+    relay = Relay(await serve(house), connections=2)
+    mailer = Mailer(stream.database, stream.master, stream.clock, TEMPLATES, relay, SENDER)
+    sending = asyncio.create_task(mailer.send_due())
+    await house.hanging.wait()
+    with stream.database.transaction() as session:
+        session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+    while not await asyncio.to_thread(scheduler(stream).free_claims):
+        await asyncio.sleep(0.01)
+    assert states(stream) == ["doubt"], "nobody can know that it lives"
+    house.opened.set()
+    await sending
+    assert states(stream) == ["sent"], "it knew better"
+    first = only(stream).holder
+    stream.owe(receipt(2))
+    await mailer.send_due()
+    assert stream.mails()["receipt:SALE2"].holder != first
+    await mailer.close()
+
+
+# Death
+
+
+async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> Leashed:
+    """A mailer of its own process that has handed over a mail's text and waits for the answer."""
+    meet(river)
+    owe(river)
+    mailer = role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
+    await asyncio.wait_for(house.hanging.wait(), 60)
+    return mailer
+
+
+async def test_a_mailer_killed_while_sending_leaves_a_doubt(
+    river: River, serve: Serve, make: Make, tmp_path: Path
+) -> None:
+    house = House(DOT=["hang"])
+    url = await serve(house)
+    mailer = await mailer_that_hangs(river, house, url, tmp_path)
+    assert scheduler(river).free_claims() == 0, "it lives"
+    assert states(river) == ["sending"]
+    mailer.end(kill=True)
+    while not await asyncio.to_thread(scheduler(river).free_claims):
+        await asyncio.sleep(0.01)
+    row = only(river)
+    assert (row.state, row.reason) == ("doubt", "its mailer died while sending it")
+    assert await make(url).send_due() == 0
+    assert len(house.received) == 1
+
+
+async def test_a_mailer_that_was_stopped_is_not_dead(river: River, serve: Serve, tmp_path: Path) -> None:
+    """A timer would take its claim away, and the mail would go out twice when it goes on."""
+    house = House(DOT=["hang"])
+    mailer = await mailer_that_hangs(river, house, await serve(house), tmp_path)
+    os.killpg(mailer.pid, signal.SIGSTOP)
+    river.clock.advance(timedelta(days=365))
+    assert scheduler(river).free_claims() == 0
+    assert states(river) == ["sending"]
+    os.killpg(mailer.pid, signal.SIGCONT)
+    house.opened.set()
+    while states(river) != ["sent"]:
+        await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(mailer.end) == 0
+    assert len(house.received) == 1
+
+
+async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claimed_waits(
+    river: River, serve: Serve, tmp_path: Path
+) -> None:
+    owe(river, 2 * CLAIM + 1)
+    house, shown = House(DOT=["hang"]), river.folder / "run" / "mailer"
+    mailer = await mailer_that_hangs(river, house, await serve(house), tmp_path, ("smtp_connections", "1"))
+    while states(river).count("sending") < 2 * CLAIM:
+        await asyncio.sleep(0.01)
+    os.utime(shown, (0, 0))
+    await asyncio.to_thread(until, lambda: shown.stat().st_mtime > 0, 20, "a sign of life while all waits")
+    house.opened.set()
+    assert await asyncio.to_thread(mailer.end) == 0
+
+
+async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river, 2)
+    mailer = make(await serve(House()))
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.mailer.mailer.Addressees.of", failing_read)
+        with pytest.raises(StoreDown):
+            await mailer.send_due()
+    assert states(river) == ["owed", "owed"]
+    assert await mailer.send_due() == 2
+    assert states(river) == ["sent", "sent"]
+
+
+def failing_read(*_: object) -> None:
+    raise OperationalError("SELECT", {}, OSError("disk I/O error"))
+
+
+async def test_told_to_stop_while_the_relay_hangs_it_gives_back_what_it_has_not_begun(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river, 3 * CLAIM)
+    house, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
+    await house.hanging.wait()
+    await asyncio.to_thread(until, lambda: "sending" in states(river), 10, "mails are claimed")
+    stop.set()
+    await asyncio.sleep(0.5)
+    house.opened.set()
+    await asyncio.wait_for(running, 10)
+    assert set(states(river)) == {"owed"}
+    assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two had a connection
+    assert {row.due_at for row in river.rows(Mail) if row.attempts == 0} == {river.now}

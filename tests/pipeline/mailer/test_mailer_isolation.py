@@ -1,0 +1,147 @@
+"""A mail that cannot go out, for whatever reason, stops no other."""
+
+import os
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipeline.crypto.keyring import KeyProblem, MasterKey
+from pipeline.db.models import Key, Mail
+from pipeline.mailer.mailer import Mailer, Sender
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.outbox.store import Owed
+from tests.support.misbehaving_relay import House, Serve
+from tests.support.outbox_fixtures import ADA, TEMPLATES, Make, meet, only, owe, receipt, states
+from tests.support.pipeline_under_test import River
+
+
+async def test_a_mail_that_cannot_be_written_does_not_stop_the_others(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    meet(river, "I-BEA", email="bea@@example..com")
+    meet(river, "I-CYD")
+    river.owe(
+        Owed("receipt", "bad:1", "I-ADA", {"payment": "a fact is missing"}),
+        Owed("receipt", "bad:2", "I-ADA", {}),
+        receipt(3, "I-BEA"),
+        receipt(4, "I-CYD"),
+        receipt(5),
+        receipt(6),
+    )
+    mails = river.mails()
+    river.set(mails["bad:2"], kind="no_such_mail")
+    river.set(mails["receipt:SALE4"], facts=b"broken beyond repair, and long enough")
+    river.set(mails["receipt:SALE5"], frozen=b"broken beyond repair, and long enough", recipient=b"the same, as well")
+    house = House()
+    with capture_logs() as logs:
+        await make(await serve(house)).send_due()
+    found = {key: (row.state, row.reason) for key, row in river.mails().items()}
+    assert found.pop("receipt:SALE6") == ("sent", None)
+    assert {state for state, _ in found.values()} == {"failed"}
+    assert all(reason for _, reason in found.values())
+    assert "bea@" not in str(found) + str(logs)
+    assert len(house.received) == 1
+
+
+async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    meet(river, "I-BEA")
+    river.owe(receipt(1), receipt(2, "I-BEA"))
+    river.set(next(row for row in river.rows(Key) if row.label == "I-BEA"), wrapped=b"a broken row of a good table")
+    house = House()
+    mailer = make(await serve(house))
+    await mailer.send_due()
+    assert {key: row.state for key, row in river.mails().items()} == {
+        "receipt:SALE1": "sent",
+        "receipt:SALE2": "failed",
+    }
+
+
+async def test_a_template_that_fails_in_a_way_of_its_own_fails_its_mail_and_quotes_nobody(
+    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet(river)
+    owe(river)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(ADA)
+
+    mailer = make(await serve(House()))
+    monkeypatch.setattr(TEMPLATES, "render", fail)
+    with capture_logs() as logs:
+        await mailer.send_due()
+    assert (only(river).state, only(river).reason) == ("failed", "a fault of ours: RuntimeError")
+    assert ADA not in str(logs)
+
+
+async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve, make: Make) -> None:
+    """The mailer ends, its supervisor sees it, and nothing is failed."""
+    meet(river)
+    owe(river, 2)
+    house, right = House(), river.master
+    url = await serve(house)
+    river.master = MasterKey(os.urandom(32))
+    with pytest.raises(KeyProblem, match="restore the right key file"):
+        await make(url).send_due()
+    assert states(river) == ["owed", "owed"]
+    river.master = right
+    assert await make(url).send_due() == 2
+
+
+async def test_a_relay_that_fails_in_a_way_of_its_own_leaves_one_doubt_and_harms_no_other(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river)
+    owe(river, 3)
+    house = House()
+    mailer = make(await serve(house))
+    send, turns = mailer._relay.send, iter([True, False, False])
+
+    async def fail(*words: Any, **more: Any) -> Any:
+        if next(turns):
+            raise RuntimeError(ADA)
+        return await send(*words, **more)
+
+    mailer._relay.send = fail  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        await mailer.send_due()
+    assert states(river) == ["doubt", "sent", "sent"]
+    assert ADA not in str(logs) + str([row.reason for row in river.rows(Mail)])
+
+
+async def test_without_an_address_a_mail_waits_and_goes_out_when_there_is_one(
+    river: River, serve: Serve, make: Make
+) -> None:
+    meet(river, email=None)
+    owe(river)
+    house = House()
+    mailer = make(await serve(house))
+    await mailer.send_due()
+    row = only(river)
+    assert (row.state, row.due_at, row.frozen) == ("owed", None, None)
+    assert await mailer.send_due() == 0
+    assert house.received == []
+    meet(river)
+    river.set(row, due_at=river.now)
+    await mailer.send_due()
+    assert states(river) == ["sent"]
+
+
+async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, serve: Serve) -> None:
+    river.owe(Owed("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
+    nobody = Sender("SMT", "billing@example.com", "help@example.com", "example.com", "en_US")
+    relay = Relay(await serve(House()), connections=1)
+    mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, nobody)
+    await mailer.send_due()
+    await mailer.close()
+    assert (only(river).state, only(river).due_at) == ("owed", None)
+
+
+async def test_nothing_goes_to_who_was_erased_after_it_was_owed(river: River, serve: Serve, make: Make) -> None:
+    meet(river)
+    owe(river)
+    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=river.now)
+    house = House()
+    await make(await serve(house)).send_due()
+    assert (only(river).state, only(river).reason) == ("withheld", "the person has been erased")
+    assert house.received == []

@@ -1,0 +1,248 @@
+"""To whom a mail goes, and whether they want it: judged when it is about to go out, over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from email import message_from_bytes, policy
+
+import pytest
+
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts
+from pipeline.db import lww_map as register
+from pipeline.db.models import Customer, Mail, Subscription
+from pipeline.mailer.mailer import Mailer, Sender
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import store as outbox
+from pipeline.outbox.store import Owed
+from tests.support.misbehaving_relay import House, Wire
+from tests.support.outbox_fixtures import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
+from tests.support.pipeline_under_test import River
+
+PAYPALS, TOLD = "paypal@example.com", "told@example.com"
+WITH_PAGES = replace(SENDER, pages="https://billing.example.com")
+NEWS = {name: value for name, value in TEMPLATES.example("product_news").items() if name != "unsubscribe"}
+
+Sent = Sequence[tuple[str, bytes]]
+Send = Callable[..., Awaitable[Sent]]
+
+
+@pytest.fixture
+async def send(river: River) -> AsyncIterator[Send]:
+    """Sends what is due, to a relay that answers like this; gives what it received."""
+    servers = []
+
+    async def sending(house: House | None = None, sender: Sender = WITH_PAGES) -> Sent:
+        house, loop = house or House(), asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Wire(house, loop=loop), "127.0.0.1", 0)
+        servers.append(server)
+        relay = Relay(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections=1)
+        mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, sender)
+        await mailer.send_due()
+        await mailer.close()
+        return house.received
+
+    yield sending
+    for server in servers:
+        server.close()
+
+
+def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, **choices: bool) -> str:
+    """A customer with one subscription: what PayPal tells, and what they told themselves."""
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        row = Customer(id="c1", created_at=river.now, **choices)
+        session.add(row)
+        session.flush()
+        known = register.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
+        person = keyring.own("I-ADA").seal_json("subscription.person", known)
+        session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", person=person))
+    if told:
+        change(river, "email", told)
+    return "c1"
+
+
+def change(river: River, field: accounts.Field, value: str) -> None:
+    """A correction, less the mails that it owes."""
+    with river.database.transaction() as session:
+        accounts.correct(session, Keyring(river.master, session, river.now), "c1", field, value, river.now)
+    for row in river.rows(Mail):
+        if row.kind == "email_changed":
+            river.set(row, state="withheld", due_at=None)
+
+
+def news(river: River) -> None:
+    river.owe(Owed("product_news", "product_news:1", None, NEWS, customer_id="c1"))
+
+
+def the(river: River, kind: str) -> Mail:
+    [row] = [row for row in river.rows(Mail) if row.kind == kind]
+    return row
+
+
+def header(data: bytes, name: str) -> str | None:
+    value = message_from_bytes(data, policy=policy.default)[name]
+    return None if value is None else str(value)
+
+
+# To whom
+
+
+async def test_what_the_customer_told_outranks_what_paypal_tells(river: River, send: Send) -> None:
+    meet(river, told=TOLD)
+    change(river, "name", "Ada Lovelace")
+    river.owe(receipt())
+    [(recipient, data)] = await send()
+    assert recipient == TOLD
+    assert header(data, "To") == f"Ada Lovelace <{TOLD}>"
+    assert "Hello Ada Lovelace," in data.decode()
+
+
+async def test_what_paypal_tells_counts_where_the_customer_told_nothing(river: River, send: Send) -> None:
+    meet(river)
+    change(river, "company", "Example Works")
+    river.owe(receipt())
+    [(recipient, data)] = await send()
+    assert (recipient, header(data, "To")) == (PAYPALS, f"Ada Example <{PAYPALS}>")
+
+
+@pytest.mark.parametrize("told", [None, TOLD])
+async def test_a_customer_is_written_to_without_a_subscription_of_their_own(
+    river: River, send: Send, told: str | None
+) -> None:
+    meet(river, told=told)
+    river.owe(Owed("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
+    [(recipient, _)] = await send()
+    assert recipient == (told or PAYPALS)
+
+
+async def test_an_address_that_the_mail_names_comes_first(river: River, send: Send) -> None:
+    meet(river, told=TOLD)
+    facts = TEMPLATES.example("receipt")
+    river.owe(
+        Owed("receipt", "one", None, facts, customer_id="c1", to="old@example.com"),
+        Owed("receipt", "two", None, facts, to="stranger@example.com", label="letter:1"),
+        Owed("event_parked", "three", None, TEMPLATES.example("event_parked")),
+    )
+    found = {recipient: header(data, "To") for recipient, data in await send()}
+    assert found == {
+        "old@example.com": "Ada Example <old@example.com>",
+        "stranger@example.com": "stranger@example.com",
+        OPERATOR: OPERATOR,
+    }
+    assert {row.label for row in river.rows(Mail)} >= {"c1", "letter:1", outbox.OPERATOR}
+    assert b"stranger" not in b"".join(row.facts or b"" for row in river.rows(Mail))
+
+
+async def test_a_correction_reaches_a_mail_that_waits_for_another_try(river: River, send: Send) -> None:
+    meet(river)
+    river.owe(receipt())
+    await send(House(DOT=["451 4.3.0 try later"]))
+    assert only(river).state == "owed"
+    change(river, "email", TOLD)
+    river.clock.advance(timedelta(hours=1))
+    [(recipient, data)] = await send()
+    assert recipient == TOLD
+    assert PAYPALS not in data.decode()
+
+
+async def test_a_correction_that_came_while_the_old_address_was_tried_reaches_the_next_try(
+    river: River, send: Send
+) -> None:
+    meet(river)
+    river.owe(receipt())
+    await send(House(DOT=["451 4.3.0 try later"]))
+    tried = only(river)
+    change(river, "email", TOLD)
+    river.set(tried, frozen=tried.frozen, recipient=tried.recipient)  # as if the correction had not seen it
+    river.clock.advance(timedelta(hours=1))
+    [(recipient, _)] = await send()
+    assert recipient == TOLD
+
+
+async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Send) -> None:
+    meet(river, email=None)
+    river.owe(Owed("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
+    assert await send() == []
+    assert (only(river).state, only(river).due_at) == ("owed", None)
+    change(river, "email", TOLD)
+    [(recipient, _)] = await send()
+    assert recipient == TOLD
+
+
+# Whether they want it
+
+
+async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, send: Send) -> None:
+    meet(river, marketing=True)
+    news(river)
+    [(_, data)] = await send()
+    link = str(header(data, "List-Unsubscribe")).strip("<>")
+    assert header(data, "List-Unsubscribe-Post") == "List-Unsubscribe=One-Click"
+    assert link.startswith("https://billing.example.com/unsubscribe/")
+    assert f"\r\nList-Unsubscribe: <{link}>\r\n".encode() in data, "whole: no fold and no encoded word"
+    assert link in str(message_from_bytes(data, policy=policy.default).get_body(("plain",)).get_content())  # type: ignore[union-attr]
+    with river.database.transaction() as session:
+        token = link.rpartition("/")[2]
+        assert outbox.read_unsubscribe_token(river.keyring(session), token) == only(river).id
+
+
+async def test_news_is_withheld_from_who_did_not_opt_in(river: River, send: Send) -> None:
+    meet(river)
+    news(river)
+    assert await send() == []
+    assert (only(river).state, only(river).reason) == ("withheld", "the customer has not opted in to news")
+
+
+async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: River, send: Send) -> None:
+    meet(river, marketing=True)
+    news(river)
+    await send(House(DOT=["451 4.3.0 try later"]))
+    assert only(river).frozen is not None
+    with river.database.transaction() as session:
+        accounts.consent(session, "c1", "marketing", given=False, source="one-click", text_version="1", now=river.now)
+    river.clock.advance(timedelta(hours=1))
+    assert await send() == []
+    assert only(river).state == "withheld"
+
+
+async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(purposes.MAILS, "renewal_reminder", purposes.MailUse("service", "notices"))
+    meet(river)
+    facts = TEMPLATES.example("renewal_reminder")
+    river.owe(Owed("renewal_reminder", "one", "I-ADA", facts))
+    [(_, data)] = await send()
+    assert header(data, "List-Unsubscribe") is not None
+    with river.database.transaction() as session:
+        accounts.consent(session, "c1", "service", given=False, source="one-click", text_version="1", now=river.now)
+    river.owe(Owed("renewal_reminder", "two", "I-ADA", facts))
+    assert await send() == []
+    assert river.mails()["two"].reason == "the customer has opted out of mail they can do without"
+
+
+async def test_what_the_contract_owes_goes_whatever_they_chose_and_offers_no_way_out(river: River, send: Send) -> None:
+    meet(river, marketing=False, service=False)
+    river.owe(receipt())
+    [(_, data)] = await send()
+    assert (header(data, "List-Unsubscribe"), header(data, "List-Unsubscribe-Post")) == (None, None)
+
+
+@pytest.mark.parametrize("pages", ["", "http://127.0.0.1:8000"])
+async def test_mail_that_can_be_declined_is_not_sent_without_a_page_to_decline_it_on(
+    river: River, send: Send, pages: str
+) -> None:
+    meet(river, marketing=True)
+    news(river)
+    assert await send(sender=replace(SENDER, pages=pages)) == []
+    assert "SMT_PUBLIC_URL" in str(only(river).reason)
+
+
+async def test_a_reminder_does_not_wait_for_an_address_that_the_customer_told(river: River) -> None:
+    meet(river, email=None, told=TOLD)
+    [row] = river.rows(Subscription)
+    renews = river.now + timedelta(days=3)
+    river.set(row, status="ACTIVE", next_billing_at=renews, remind_at=river.now)
+    scheduler(river).remind()
+    assert the(river, "renewal_reminder").due_at == river.now

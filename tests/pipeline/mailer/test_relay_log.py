@@ -1,0 +1,431 @@
+"""What the relay's log proves of a mail in doubt, and what it does not: by logs made by hand, and by a real Postfix.
+
+Between us and that Postfix stands a proxy that loses its answer, or our last word.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.clock import MovableClock, SystemClock
+from pipeline.mailer.relay_log import HANGS, SLACK, RelayLog, sender_of, settle_doubts
+from pipeline.mailer.smtp_relay import Relay as Way
+from pipeline.mailer.smtp_relay import RelayUnreachable
+from pipeline.outbox import store as outbox
+from tests.chaos.proxy import Fault, Kind, Proxy
+from tests.deploy.test_postfix import must_be_ours
+from tests.support.pipeline_under_test import River
+from tests.support.servers import Postfix, Relay
+from tests.support.subprocesses import until
+
+DOMAIN = "bounces.example.com"
+TEXT = b"Subject: hello\r\n\r\nhello\r\n"
+ALICE, BOB = sender_of("alice", DOMAIN), sender_of("bob", DOMAIN)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+Write = Callable[[datetime], str]
+
+
+def old(moment: datetime) -> str:
+    """The old form of syslog, and of Postfix's own files: local time, no year."""
+    return moment.astimezone().strftime("%b %e %H:%M:%S")
+
+
+def iso(moment: datetime) -> str:
+    return moment.astimezone().isoformat(timespec="microseconds")
+
+
+def taken(stamp: str, sender: str) -> str:
+    return f"{stamp} relay postfix/qmgr[77]: 4bTz5k0Nzqz9rxQ: from=<{sender}>, size=1234, nrcpt=1 (queue active)\n"
+
+
+def spoken(stamp: str) -> str:
+    return f"{stamp} relay postfix/smtpd[78]: connect from localhost[127.0.0.1]\n"
+
+
+def started(stamp: str) -> str:
+    return f"{stamp} relay postfix/master[70]: daemon started -- version 3.7.11, configuration /etc/postfix\n"
+
+
+# The log, by hand
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mail.log"
+
+
+@pytest.mark.parametrize("form", [old, iso])
+def test_a_log_that_reaches_from_before_until_after_is_whole(path: Path, clock: MovableClock, form: Write) -> None:
+    now, log = clock.now(), RelayLog(path, clock)
+    path.write_text(spoken(form(now - MINUTE)) + taken(form(now - 30 * SECOND), ALICE) + spoken(form(now)))
+    assert log.is_whole(now - MINUTE + SLACK, now)
+    assert not log.is_whole(now - MINUTE + SLACK - SECOND, now)
+    assert not log.is_whole(now - 2 * MINUTE, now)
+    assert not log.is_whole(now - MINUTE + SLACK, now + MINUTE)
+
+
+@pytest.mark.parametrize("form", [old, iso])
+def test_only_the_line_of_the_queue_manager_says_that_a_mail_was_taken(
+    path: Path, clock: MovableClock, form: Write
+) -> None:
+    stamp = form(clock.now())
+    given_up = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<receipt.bob@{DOMAIN}>\n"
+    noise = f"{stamp} relay postfix/smtpd[78]: NOQUEUE: reject: MAIL from localhost[127.0.0.1]: from=<{BOB}>\n"
+    path.write_text(given_up + noise + taken(stamp, ALICE) + taken(stamp, "b+carol@elsewhere.example"))
+    assert RelayLog(path, clock).taken([ALICE, BOB]) == {ALICE}
+
+
+def test_a_line_of_last_december_is_of_last_year(path: Path, clock: MovableClock) -> None:
+    midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - as the machine's log has it
+    clock.move_to(midnight + MINUTE)
+    path.write_text(spoken(old(midnight - MINUTE)) + spoken(old(midnight + MINUTE)))
+    assert RelayLog(path, clock).is_whole(midnight - MINUTE + SLACK, midnight + MINUTE)
+    assert not RelayLog(path, clock).is_whole(midnight - 3 * MINUTE, midnight + MINUTE)
+
+
+@pytest.mark.parametrize("line", ["Feb 29 10:00:00 relay", "Xyz 99 99:99:99 relay", "2026-13-45T99:00 relay", "", "\0"])
+def test_a_line_whose_time_cannot_be_read_makes_no_log_whole(path: Path, clock: MovableClock, line: str) -> None:
+    path.write_text(f"{line}\n{spoken(old(clock.now()))}")
+    assert not RelayLog(path, clock).is_whole(clock.now() - MINUTE, clock.now())
+
+
+def test_the_29th_of_february_is_read_in_a_leap_year_and_the_year_after(path: Path, clock: MovableClock) -> None:
+    leap = datetime(2028, 2, 29, 12).astimezone()  # noqa: DTZ001
+    clock.move_to(leap + timedelta(days=320))
+    path.write_text(spoken(old(leap)) + spoken(old(clock.now())))
+    assert RelayLog(path, clock).is_whole(leap + SLACK, clock.now())
+
+
+def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, clock: MovableClock) -> None:
+    now, log = clock.now(), RelayLog(path, clock)
+    path.with_name("mail.log.1").write_text(spoken(iso(now - MINUTE)) + taken(iso(now - MINUTE), ALICE))
+    path.with_name("mail.log.2.gz").write_text(taken(iso(now - 2 * MINUTE), BOB))
+    path.write_text(spoken(iso(now)))
+    assert log.is_whole(now - MINUTE + SLACK, now)
+    assert not log.is_whole(now - 2 * MINUTE, now)
+    assert log.taken([ALICE, BOB]) == {ALICE}
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.touch, Path.mkdir], ids=["absent", "empty", "unreadable"])
+def test_where_there_is_nothing_to_read_there_is_no_proof(
+    path: Path, clock: MovableClock, make: Callable[[Path], object]
+) -> None:
+    make(path)
+    assert not RelayLog(path, clock).is_whole(clock.now(), clock.now())
+
+
+# Doubts, with a log by hand
+
+
+def doubt(river: River, name: str) -> str:
+    """A mail that came in doubt so long ago that it may be settled; its id."""
+    (id,) = river.owe(outbox.Owed("receipt", name, None, {}))
+    with river.database.transaction() as session:
+        outbox.claim(session, f"mailer of {name}", river.now, 1)
+        outbox.abandon(session, f"mailer of {name}", "it died", river.now + outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.SETTLE_AFTER)
+    return id
+
+
+def settle(river: River, path: Path) -> int:
+    def probe() -> None:
+        with path.open("a") as log:
+            log.write(spoken(iso(river.now)))
+
+    return settle_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN)
+
+
+def states(river: River) -> dict[str, str]:
+    return {key: row.state for key, row in river.mails().items()}
+
+
+def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    one = doubt(river, "one")
+    doubt(river, "two")
+    path.write_text(path.read_text() + taken(iso(river.now), sender_of(one, DOMAIN)))
+    assert settle(river, path) == 2
+    assert states(river) == {"one": "sent", "two": "owed"}
+    assert river.mails()["two"].due_at == river.now
+    assert settle(river, path) == 0
+
+
+def test_a_doubt_that_has_just_arisen_is_left_alone_however_old_its_claim(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    river.owe(outbox.Owed("receipt", "one", None, {}))
+    with river.database.transaction() as session:
+        outbox.claim(session, "mailer", river.now, 1)
+    river.clock.advance(MINUTE)
+    with river.database.transaction() as session:
+        outbox.abandon(session, "mailer", "it died", river.now + outbox.SETTLE_AFTER)
+    assert settle(river, path) == 0
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+
+
+def test_a_relay_that_has_just_come_back_is_given_time_to_find_what_it_had_queued(river: River, path: Path) -> None:
+    path.write_text(spoken(iso(river.now - MINUTE)))
+    doubt(river, "one")
+    path.write_text(path.read_text() + started(iso(river.now)))
+    assert settle(river, path) == 0
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+
+
+@pytest.mark.parametrize("form", [old, iso])
+@pytest.mark.parametrize("seconds", [-1, 0, 1])
+def test_a_log_that_may_begin_after_the_try_settles_nothing(
+    river: River, path: Path, form: Write, seconds: int
+) -> None:
+    """Its first line bears the second in which it was written, not when in that second."""
+    path.write_text(started(form(river.now + seconds * SECOND)))
+    doubt(river, "one")
+    assert settle(river, path) == 0
+    assert states(river) == {"one": "doubt"}
+
+
+@pytest.mark.parametrize("form", [old, iso])
+def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, path: Path, form: Write) -> None:
+    path.write_text(started(form(river.now - SLACK)))
+    doubt(river, "one")
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, path: Path) -> None:
+    rotated = path.with_name("mail.log.1")
+    rotated.write_text(started(iso(river.now - MINUTE)))
+    rotated.write_text(rotated.read_text() + taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+
+    class Packed(RelayLog):
+        def taken(self, senders: Iterable[str]) -> set[str]:
+            rotated.rename(path.with_name("mail.log.1.gz"))
+            return super().taken(senders)
+
+    log = Packed(path, river.clock)
+    assert settle_doubts(river.database, river.clock, log, lambda: path.write_text(spoken(iso(river.now))), DOMAIN) == 0
+    assert states(river) == {"one": "doubt"}
+
+
+def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path) -> None:
+    path.write_text(spoken(iso(river.now - MINUTE)))
+    doubt(river, "one")
+    log = RelayLog(path, river.clock)
+    assert settle_doubts(river.database, river.clock, log, lambda: None, DOMAIN) == 0
+    assert states(river) == {"one": "doubt"}
+
+
+def test_nothing_is_asked_of_the_relay_without_a_doubt(river: River, path: Path) -> None:
+    def probe() -> None:
+        pytest.fail("nobody had to ask")
+
+    assert settle_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
+
+
+def begun(stamp: str, id: str, session: int = 78) -> str:
+    """A session that takes this mail's text."""
+    client = f"{stamp} relay postfix/smtpd[{session}]: 4bTz5k0N{session}: client=localhost[127.0.0.1]\n"
+    return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
+
+
+def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_session_has_ended(
+    river: River, path: Path
+) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    path.write_text(path.read_text() + begun(iso(river.now), id))
+    assert settle(river, path) == 0
+    river.clock.advance(MINUTE)
+    path.write_text(
+        path.read_text() + f"{iso(river.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
+    )
+    assert settle(river, path) == 0  # the queue manager may be about to tell
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+@pytest.mark.parametrize("after", ["another mail", "a start"])
+def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path: Path, after: str) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    told = {"another mail": begun(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
+    path.write_text(path.read_text() + begun(iso(river.now), id) + told)
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_before(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    nameless = begun(iso(river.now), "").splitlines(keepends=True)[0]
+    doubt(river, "before")
+    path.write_text(path.read_text() + nameless)
+    river.clock.advance(MINUTE)
+    doubt(river, "after")
+    assert settle(river, path) == 1
+    assert states(river) == {"before": "doubt", "after": "owed"}
+
+
+def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(river: River, path: Path) -> None:
+    """Lines of several processes may come in another order than what they tell of."""
+    path.write_text(started(iso(river.now - MINUTE)))
+    client, name = begun(iso(river.now), doubt(river, "one")).splitlines(keepends=True)
+    lost = (
+        f"{iso(river.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
+    )
+    path.write_text(path.read_text() + client + lost + name)
+    river.clock.advance(outbox.SETTLE_AFTER)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(river: River, path: Path) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    id = doubt(river, "one")
+    path.write_text(path.read_text() + begun(iso(river.now), id))
+    river.clock.advance(HANGS)
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "owed"}
+
+
+def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: River, path: Path) -> None:
+    doubt(river, "before the log")
+    river.clock.advance(MINUTE)
+    path.write_text(started(iso(river.now)))
+    river.clock.advance(MINUTE)
+    doubt(river, "after")
+    assert settle(river, path) == 1
+    assert states(river) == {"before the log": "doubt", "after": "owed"}
+
+
+def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left(river: River, path: Path) -> None:
+    path.write_text(taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+    assert settle(river, path) == 1
+    assert states(river) == {"one": "sent"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rsyslogd: imuxsock[pid: 78]: lost 5123 messages due to rate-limiting",
+        "rsyslogd: imuxsock begins to drop messages; 12 dropped: discarded 12 messages",
+        "systemd-journald[1]: Suppressed 123 messages from postfix.service",
+    ],
+)
+def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River, path: Path, said: str) -> None:
+    path.write_text(started(iso(river.now - MINUTE)))
+    doubt(river, "one")
+    path.write_text(path.read_text() + f"{iso(river.now)} relay {said}\n")
+    assert settle(river, path) == 0
+    assert states(river) == {"one": "doubt"}
+
+
+def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
+    id, tried_at = doubt(river, "one"), river.mails()["one"].tried_at
+    with river.database.transaction() as session:
+        assert outbox.settle_doubt(session, id, river.now, sent=False)
+    with river.database.transaction() as session:
+        outbox.claim(session, "another", river.now, 1)
+        outbox.abandon(session, "another", "it died")
+    with river.database.transaction() as session:
+        assert not outbox.settle_doubt(session, id, river.now, sent=False, tried_at=tried_at)
+    assert states(river) == {"one": "doubt"}
+
+
+# Doubts, with a real Postfix
+
+
+@pytest.fixture
+def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
+    """A Postfix on this machine, which may have been started just now."""
+    must_be_ours(mailbox)
+    assert isinstance(mailbox, Postfix)
+    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # nobody may have spoken for long
+    until(
+        lambda: log.is_whole(clock.now(), clock.now() - timedelta(days=1)),
+        10,
+        "its log begins before what is tried now",
+    )
+    return mailbox
+
+
+@pytest.mark.parametrize(
+    ("fault", "sign", "end"),
+    [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "owed")],
+)
+async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
+    relay: Postfix, brook: River, fault: Kind, sign: str, end: str
+) -> None:
+    brook.clock.move_to(SystemClock().now())
+    (id,) = brook.owe(outbox.Owed("receipt", fault, None, {}))
+    with brook.database.transaction() as session:
+        outbox.claim(session, "mailer", brook.now, 1)
+    with Proxy(relay.port) as proxy:
+        proxy.fault = Fault(fault)
+        before = len(relay.log)
+        way = Way(f"smtp://127.0.0.1:{proxy.port}", connections=1)
+        reply = await way.send(sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
+        await way.close()
+    assert reply.outcome == "doubt"
+    with brook.database.transaction() as session:
+        outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
+    until(lambda: sign in relay.log[before:], 10, "Postfix notes how it ended")
+    assert await settled(brook, relay) == 1
+    assert states(brook) == {fault: end}
+    assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
+
+
+async def test_a_mail_that_a_filter_of_the_relay_is_slow_with_is_not_sent_again(
+    mailbox: Relay, brook: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    must_be_ours(mailbox)
+    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    with Postfix(settings={"smtpd_end_of_data_restrictions": "sleep 6"}) as relay:
+        await asyncio.sleep(SLACK.total_seconds() + 1)  # so that its log begins before the try, surely
+        brook.clock.move_to(SystemClock().now())
+        (id,) = brook.owe(outbox.Owed("receipt", "one", None, {}))
+        with brook.database.transaction() as session:
+            outbox.claim(session, "mailer", brook.now, 1)
+        way = Way(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
+        text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
+        reply = await way.send(sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
+        assert reply.outcome == "doubt"
+        with brook.database.transaction() as session:
+            outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
+        until(lambda: ": client=" in relay.log, 10, "Postfix takes it")
+        assert await settled(brook, relay) == 0
+        until(lambda: "(queue active)" in relay.log, 20, "Postfix has queued it")
+        assert await settled(brook, relay) == 1
+        assert states(brook) == {"one": "sent"}
+        await way.close()
+
+
+async def settled(river: River, relay: Postfix) -> int:
+    """As the scheduler does it, from a thread of its own."""
+    log, clock = RelayLog(relay.folder / "mail.log", SystemClock()), SystemClock()
+
+    def probe() -> None:
+        asyncio.run(Way(relay.smtp_url, connections=1).probe())
+
+    return await asyncio.to_thread(settle_doubts, river.database, clock, log, probe, DOMAIN)
+
+
+async def test_a_relay_that_is_down_settles_nothing(
+    brook: River, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    doubt(brook, "one")
+    path = tmp_path / "mail.log"
+    path.write_text(spoken(iso(brook.now - MINUTE)) + spoken(iso(brook.now)))
+
+    def probe() -> None:
+        raise RelayUnreachable("nobody there")
+
+    with pytest.raises(RelayUnreachable):
+        settle_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)
+    assert states(brook) == {"one": "doubt"}

@@ -1,0 +1,365 @@
+"""The dialogue with a relay, over real sockets, with relays that behave as badly as relays do."""
+
+import asyncio
+import re
+
+import pytest
+
+from pipeline.mailer import smtp_relay as smtp
+from pipeline.mailer.smtp_relay import RelayUnreachable, Reply
+from tests.support.misbehaving_relay import ADA, MAIL, SENDER, House, MakeRelay, Serve, send
+from tests.support.servers import Relay as PrivateRelay
+
+
+async def test_a_mail_arrives_octet_for_octet(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    reply = await send(relay_to(await serve(house)))
+    assert reply == Reply("sent", "250 2.0.0 queued as 4Xyz", True)
+    assert house.received == [(ADA, MAIL)]
+    assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
+
+
+async def test_delivery_reports_are_asked_for_with_our_id_and_without_the_text(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House()
+    await send(relay_to(await serve(house)))
+    assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in house.said
+    assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in house.said
+
+
+async def test_a_relay_that_offers_nothing_is_asked_for_nothing(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    house.offers = False
+    assert (await send(relay_to(await serve(house)))).outcome == "sent"
+    assert f"MAIL FROM:<{SENDER}>" in house.said
+    assert f"RCPT TO:<{ADA}>" in house.said
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "outcome"),
+    [
+        ("MAIL", "451 4.3.0 try later", "later"),
+        ("MAIL", "550 5.7.1 not you", "failed"),
+        ("MAIL", "421 4.3.2 going down", "later"),
+        ("RCPT", "450 4.2.1 greylisted", "later"),
+        ("RCPT", "550 5.1.1 unknown", "failed"),
+        ("RCPT", "421 4.3.2 going down", "later"),
+        ("DATA", "452 4.3.1 disk full", "later"),
+        ("DATA", "554 5.5.1 no valid recipients", "failed"),
+        ("DATA", "421 4.3.2 going down", "later"),
+        ("DATA", "250 what", "later"),
+        ("DOT", "451 4.3.0 queue file write error", "later"),
+        ("DOT", "554 5.6.0 content refused", "failed"),
+        ("DOT", "421 4.3.2 going down", "later"),
+        ("DOT", "354 again", "doubt"),
+    ],
+)
+@pytest.mark.parametrize("in_groups", [False, True])
+async def test_an_answer_says_whether_to_try_again(
+    serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str, in_groups: bool
+) -> None:
+    house = House(**{verb: [answer]})
+    house.in_groups = in_groups
+    relay = relay_to(await serve(house))
+    assert await send(relay) == Reply(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
+    assert (await send(relay)).outcome == "sent", "what is left of the first is no answer to the second"
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("how", ["drop", "close", "hang", "banana", "421 4.3.2 too busy"])
+@pytest.mark.parametrize("in_groups", [False, True])
+async def test_before_the_text_every_trouble_means_later(
+    serve: Serve, relay_to: MakeRelay, verb: str, how: str, in_groups: bool
+) -> None:
+    house = House(**{verb: [how]})
+    house.in_groups = in_groups
+    reply = await send(relay_to(await serve(house), timeout=0.5 if how == "hang" else 5))
+    assert (reply.outcome, reply.data_began) == ("later", False)
+    assert house.connections == 1
+    assert house.received == []
+
+
+@pytest.mark.parametrize("how", ["drop", "close", "hang", "banana"])
+async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
+    house = House(DOT=[how])
+    relay = relay_to(await serve(house), final=0.2)
+    reply = await send(relay)
+    assert (reply.outcome, reply.data_began) == ("doubt", True)
+    assert len(house.received) == 1  # it had the mail: sending again would be twice
+    house.opened.set()
+    relay._final_timeout = 5.0
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2  # and the answer that may still come belongs to no other mail
+
+
+async def test_a_relay_that_takes_commands_in_groups_is_told_all_but_the_text_at_once(relay_to: MakeRelay) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 relay\r\n")
+        await reader.readline()
+        writer.write(b"250-relay\r\n250 PIPELINING\r\n")
+        await reader.readuntil(b"DATA\r\n")  # not a word before all of them have come
+        for piece in (b"25", b"0 2.1.0 Ok\r", b"\n250-2.1.5\r\n250 Ok\r\n354 go on\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"250 2.0.0 queued\r\n")
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    reply = await send(relay_to(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    server.close()
+    assert reply == Reply("sent", "250 2.0.0 queued", True)
+
+
+async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
+    house.in_groups = True
+    relay = relay_to(await serve(house))
+    assert await send(relay) == Reply("failed", "550 5.1.1 unknown", False)
+    assert (await send(relay)).outcome == "sent"
+    assert (house.connections, len(house.received)) == (2, 1)
+
+
+async def test_what_a_relay_says_unasked_is_no_answer_to_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await house.wires[0].push("250 2.0.0 queued, says somebody")
+    await asyncio.sleep(0.05)
+    house.script["DOT"] = ["554 5.6.0 content refused"]
+    assert (await send(relay)).outcome == "failed"
+    assert house.connections == 2
+
+
+async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House(DOT=["hang"])
+    sending = asyncio.create_task(send(relay_to(await serve(house), timeout=1)))
+    await house.hanging.wait()
+    await asyncio.sleep(1.2)
+    assert not sending.done()
+    house.opened.set()
+    assert (await sending).outcome == "sent"
+
+
+async def test_a_relay_that_is_not_there_means_later(relay_to: MakeRelay) -> None:
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    reply = await send(relay_to(f"smtp://127.0.0.1:{port}"))
+    assert (reply.outcome, reply.data_began) == ("later", False)
+    assert reply.text.startswith("no connection: ")
+
+
+async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house), connections=3)
+    people = [f"person{number}@example.com" for number in range(40)]
+    replies = await asyncio.gather(*(send(relay, person) for person in people))
+    assert {reply.outcome for reply in replies} == {"sent"}
+    assert sorted(recipient for recipient, _ in house.received) == sorted(people)
+    assert 1 < house.connections <= 3
+    await send(relay)
+    assert house.connections <= 3
+
+
+async def test_a_connection_is_renewed_after_its_share_of_mails(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "MOST_USES", 2)
+    house = House()
+    relay = relay_to(await serve(house))
+    assert [(await send(relay)).outcome for _ in range(5)] == ["sent"] * 5
+    assert house.connections == 3
+    assert house.said.count("QUIT") == 2
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
+async def test_a_kept_connection_that_turns_out_dead_is_replaced_unseen(
+    serve: Serve, relay_to: MakeRelay, verb: str, how: str
+) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    assert (await send(relay)).outcome == "sent"
+    house.script[verb] = [how]
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2
+    assert len(house.received) == 2
+
+
+async def test_it_is_replaced_once_and_not_for_ever(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.script["MAIL"] = ["drop", "drop", "drop"]
+    assert (await send(relay)).outcome == "later"
+    assert house.connections == 2
+
+
+async def test_a_kept_connection_lost_after_the_text_is_doubt_and_not_sent_again(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.script["DOT"] = ["drop"]
+    assert (await send(relay)).outcome == "doubt"
+    assert len(house.received) == 2
+
+
+async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    house.wires[0].transport.close()
+    while relay._idle[0].alive:
+        await asyncio.sleep(0.01)
+    assert (await send(relay)).outcome == "sent"
+    assert house.connections == 2
+
+
+@pytest.mark.parametrize(("answer", "connections"), [([], 1), (["drop"], 2), (["421 4.4.2 bye"], 2), (["hang"], 2)])
+async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
+) -> None:
+    monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
+    house = House(RSET=answer)
+    relay = relay_to(await serve(house), timeout=1 if answer == ["hang"] else 5)
+    assert (await send(relay)).outcome == "sent"
+    assert "RSET" not in house.said
+    assert (await send(relay)).outcome == "sent"
+    assert house.said.count("RSET") == 1
+    assert house.connections == connections
+
+
+async def test_after_a_refusal_the_connection_serves_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
+    relay = relay_to(await serve(house))
+    assert [(await send(relay)).outcome for _ in range(4)] == ["failed", "later", "failed", "sent"]
+    assert house.connections == 1
+
+
+async def test_a_cancelled_mail_takes_its_connection_with_it_and_frees_its_place(
+    serve: Serve, relay_to: MakeRelay
+) -> None:
+    house = House(DOT=["hang"])
+    relay = relay_to(await serve(house))
+    sending = asyncio.create_task(send(relay))
+    await house.hanging.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert (await send(relay, "eve@example.com")).outcome == "sent"
+    assert house.connections == 2
+    assert house.wires[0].transport is None
+
+
+async def test_the_answer_is_kept_without_anybodys_address(serve: Serve, relay_to: MakeRelay) -> None:
+    answer = "550 5.1.1 <Ada@example.com>: no mailbox ada here, ask postmaster@example.com\x07"
+    reply = await send(relay_to(await serve(House(RCPT=[answer]))))
+    assert reply.text == "550 5.1.1 <address>: no mailbox address here, ask address"
+
+
+async def test_a_very_long_answer_is_cut(serve: Serve, relay_to: MakeRelay) -> None:
+    reply = await send(relay_to(await serve(House(RCPT=["550 " + "x" * 5000]))))
+    assert reply.outcome == "failed"
+    assert len(reply.text) <= 400
+
+
+async def test_an_international_local_part_needs_a_relay_that_takes_it(serve: Serve, relay_to: MakeRelay) -> None:
+    plain, able = House(), House()
+    refused = await send(relay_to(await serve(plain)), "jörg@bücher.example")
+    assert refused.outcome == "failed"
+    assert "SMTPUTF8" in refused.text
+    assert plain.received == []
+    taken = await send(relay_to(await serve(able, enable_SMTPUTF8=True)), "jörg@bücher.example")
+    assert taken.outcome == "sent"
+    assert able.received[0][0] == "jörg@xn--bcher-kva.example"
+    assert any(line.endswith("SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=token+2B1") for line in able.said)
+
+
+async def test_an_international_domain_needs_nothing_special(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    assert (await send(relay_to(await serve(house)), "ada@bücher.example")).outcome == "sent"
+    assert house.received[0][0] == "ada@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "data"),
+    [
+        (SENDER, "ada", MAIL),
+        (SENDER, "ada@example.com> NOTIFY=NEVER", MAIL),
+        (SENDER, "ada@example.com\r\nDATA", MAIL),
+        ("nobody", ADA, MAIL),
+        ("jörg@example.com", ADA, MAIL),
+        (SENDER, ADA, b"Subject: x\r\n\r\nend\n.\nMAIL FROM:<evil@example.org>\r\n"),
+        (SENDER, ADA, b"Subject: x\r\n\r\nend\r.\r\n"),
+    ],
+)
+async def test_what_must_not_be_said_to_a_relay_fails_before_a_connection(
+    serve: Serve, relay_to: MakeRelay, sender: str, recipient: str, data: bytes
+) -> None:
+    house = House()
+    reply = await relay_to(await serve(house)).send(sender, recipient, data, envelope_id="x")
+    assert (reply.outcome, reply.data_began) == ("failed", False)
+    assert "ada" not in reply.text
+    assert house.connections == 0
+
+
+async def test_a_delivery_report_may_be_sent_from_nobody(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    reply = await relay_to(await serve(house)).send("", ADA, MAIL, envelope_id="x")
+    assert reply.outcome == "sent"
+    assert any(line.startswith("MAIL FROM:<> ") for line in house.said)
+
+
+async def test_a_closed_relay_says_goodbye_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await relay.close()
+    assert house.said[-1] == "QUIT"
+    assert (await send(relay)).outcome == "later"
+    assert house.connections == 1
+
+
+async def test_closing_waits_for_no_relay_that_hangs(
+    serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "GOODBYE_SECONDS", 0.1)
+    house = House(QUIT=["hang"])
+    relay = relay_to(await serve(house))
+    await send(relay)
+    await asyncio.wait_for(relay.close(), timeout=5)
+
+
+async def test_postfix_takes_refuses_and_delivers(mailbox: PrivateRelay, relay_to: MakeRelay) -> None:
+    relay = relay_to(mailbox.smtp_url)
+    people = [ADA, "refused@example.com", "later@example.com", "jörg@bücher.example", "eve@bücher.example"]
+    replies = [await send(relay, person) for person in people]
+    assert [reply.outcome for reply in replies] == ["sent", "failed", "later", "sent", "sent"]
+    assert re.match(r"250 2\.0\.0 Ok: queued as \w+", replies[0].text)
+    assert "refused@" not in replies[1].text
+    delivered = await asyncio.to_thread(mailbox.wait_for, 3)
+    assert all(mail.endswith(MAIL.partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n")) for mail in delivered)
+    assert "Postfix" in await relay.probe()
+
+
+# probe
+
+
+async def test_a_probe_tells_the_greeting_and_what_is_offered(serve: Serve, relay_to: MakeRelay) -> None:
+    house = House()
+    told = await relay_to(await serve(house)).probe()
+    assert told.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
+    assert house.said[-1] == "QUIT"
+
+
+@pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])
+async def test_a_probe_that_fails_says_where_and_why(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
+    with pytest.raises(RelayUnreachable, match=r"127\.0\.0\.1:\d+: .+"):
+        await relay_to(await serve(House(**{verb: [how]}))).probe()

@@ -1,0 +1,151 @@
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from pipeline.network import egress
+from pipeline.network.egress import Connection, Hop
+from pipeline.settings import Settings, SettingsError
+
+ROOT = Path(__file__).parents[3]
+Make = Callable[..., Settings]
+SERVERS = {
+    "database_url": "postgresql://smt@db.example.com/smt?sslmode=verify-full",
+    "broker_url": "amqps://smt@queue.example.com",
+    "smtp_url": "smtp+starttls://relay.example.com",
+}
+
+
+def test_every_way_out_is_known_with_its_port_and_whether_it_is_encrypted(make_settings: Make) -> None:
+    found = {hop.name: hop for hop in egress.hops(make_settings(**SERVERS))}
+    assert found["database"] == Hop("database", "db.example.com", 5432, encrypted=True)
+    assert found["broker"] == Hop("broker", "queue.example.com", 5671, encrypted=True)
+    assert found["relay"] == Hop("relay", "relay.example.com", 587, encrypted=True)
+    plain = {"database_url": "postgresql://db.example.com/smt", "broker_url": "amqp://queue.example.com"}
+    assert not any(hop.encrypted for hop in egress.hops(make_settings(**plain)) if hop.host.endswith("example.com"))
+    assert egress.allowed(make_settings()) == egress.PAYPAL
+
+
+def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
+    [hop] = [
+        hop for hop in egress.hops(make_settings(database_url="postgresql:///smt?host=/run/postgresql")) if not hop.host
+    ]
+    assert egress.stays_here(hop, [])
+
+
+@pytest.mark.parametrize(
+    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)]
+)
+def test_only_this_machine_is_here(host: str, here: bool) -> None:
+    hop = Hop("relay", host, 25, encrypted=False)
+    assert egress.stays_here(hop, []) is here
+
+
+def test_the_containers_own_network_is_here_too() -> None:
+    hop = Hop("relay", "postfix", 2525, encrypted=False)
+    inside, outside = (lambda _: frozenset({ip_address("10.1.2.3")}), lambda _: frozenset({ip_address("10.9.9.9")}))
+    assert egress.stays_here(hop, ["10.1.2.0/24"], inside)
+    assert not egress.stays_here(hop, ["10.1.2.0/24"], outside)
+    assert not egress.stays_here(hop, ["10.1.2.0/24"], lambda _: frozenset())
+
+
+def test_an_api_that_is_not_paypals_is_refused() -> None:
+    for url in ("https://api-m.paypal.com", "https://api-m.sandbox.paypal.com/", "http://127.0.0.1:8001"):
+        egress.judge_api(url)
+    for url in ("https://api.example.com", "https://api-m.paypal.com.example.com", "https://paypal.com"):
+        with pytest.raises(SettingsError, match="SMT_PAYPAL_BASE_URL"):
+            egress.judge_api(url)
+
+
+GUARDED = """
+import asyncio, socket, sys, urllib.request
+from pipeline import egress
+from pipeline.settings import load
+egress.guard(load(_env_file=None, smtp_url="smtps://relay.example.com"))
+
+def attempt(name, call):
+    try:
+        call()
+    except egress.Forbidden:
+        print(f"{name}: refused")
+    except Exception as error:
+        print(f"{name}:", "refused" if "Forbidden" in repr(error) or "may be contacted" in str(error) else "let out")
+    else:
+        print(f"{name}: let out")
+
+attempt("a library", lambda: urllib.request.urlopen("http://tracker.example.com/x"))
+attempt("an address", lambda: socket.create_connection(("192.0.2.1", 80), 0.1))
+attempt("asyncio", lambda: asyncio.run(asyncio.open_connection("tracker.example.com", 80)))
+attempt("here", lambda: socket.create_server(("127.0.0.1", 0)))
+attempt("the relay", lambda: socket.getaddrinfo("relay.example.com", 465))
+"""
+
+
+def test_a_guarded_process_looks_up_no_other_host_whichever_library_tries(tmp_path: Path) -> None:
+    run = [sys.executable, "-c", GUARDED]
+    done = subprocess.run(
+        run, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = dict(line.split(": ") for line in done.stdout.splitlines() if ": " in line and "egress" not in line)
+    assert said == {
+        "a library": "refused", "an address": "refused", "asyncio": "refused", "here": "let out", "the relay": "let out",
+    }, done.stderr  # fmt: skip
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_connections_made_are_told_from_those_taken(listener: socket.socket) -> None:
+    made = Connection(ip_address("127.0.0.1"), listener.getsockname()[1])
+    with socket.create_connection(listener.getsockname()) as ours, listener.accept()[0]:
+        taken = Connection(ip_address("127.0.0.1"), ours.getsockname()[1])
+        found = egress.connections(os.getpid())
+        assert made in found
+        assert taken not in found
+    assert made not in egress.connections(os.getpid())
+
+
+def test_a_connection_to_nobody_we_know_is_a_stranger(make_settings: Make) -> None:
+    settings = make_settings(smtp_url="smtp://127.0.0.1:2525", broker_url="amqps://queue.example.com")
+    theirs = ip_address("192.0.2.7")
+    known = [Connection(ip_address("127.0.0.1"), 2525), Connection(theirs, 5671)]
+    other = [
+        Connection(ip_address("127.0.0.1"), 2526),
+        Connection(theirs, 80),
+        Connection(ip_address("192.0.2.8"), 5671),
+    ]
+    resolver = lambda host: frozenset({theirs} if host == "queue.example.com" else ())  # noqa: E731
+    assert egress.strangers([*known, *other], settings, resolver) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0100007F", "127.0.0.1"),
+        ("00000000000000000000000001000000", "::1"),
+        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
+    ],
+)
+@pytest.mark.skipif(sys.byteorder != "little", reason="the table is written in the machine's own order")
+def test_the_kernels_addresses_are_read(text: str, address: str) -> None:
+    assert egress._read_address(text) == ip_address(address)
+
+
+def test_no_other_module_can_open_a_connection() -> None:
+    assert egress.unknown_openers() == []
+    for path in sorted((ROOT / "handlers").glob("*.py")):
+        assert egress.openers(path.read_text("utf-8")) == set(), path.name
+
+
+def test_the_guard_of_the_sources_sees_each_way() -> None:
+    assert egress.openers("import socket") == {"socket"}
+    assert egress.openers("from http.client import HTTPSConnection") == {"http.client"}
+    assert egress.openers("async def go():\n    await asyncio.open_connection('x', 1)") == {"asyncio.open_connection"}

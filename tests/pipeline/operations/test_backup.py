@@ -1,0 +1,292 @@
+"""A backup brings everything back but the erased; it opens for the identity alone, and its keys end sooner."""
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyrage
+import pytest
+from psycopg import sql
+from sqlalchemy import make_url, text
+
+from pipeline.clock import MovableClock
+from pipeline.crypto import rotation
+from pipeline.crypto.keyring import Keyring, MasterKey, open_master_key
+from pipeline.customers import accounts
+from pipeline.db import migrations
+from pipeline.db.engine import Database
+from pipeline.db.models import Base, Customer, Erasure, Event, Key, Payment
+from pipeline.operations.backup import store as backup
+from pipeline.operations.backup.store import BackupProblem, Shelf
+from tests.pipeline.privacy.test_erasure import assert_nobody, erase_whole, meet_alice
+from tests.support.example_people import ALICE
+from tests.support.pipeline_under_test import River
+from tests.support.servers import plain
+
+
+@pytest.fixture
+def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+    """A river on each database, its tables made by migrations as an operator's are, where Alice is known."""
+    database = Database(database_url)
+    migrations.upgrade(database)
+    database.close()
+    river = River(database_url, data_dir, clock)
+    meet_alice(river)
+    yield river
+    river.database.close()
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    path = tmp_path / "identity.txt"
+    backup.new_identity(path)
+    return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, identity: Path) -> Shelf:
+    recipient = identity.read_text().splitlines()[0].removeprefix("# public key: ")
+    return Shelf(tmp_path / "backups", recipient)
+
+
+@pytest.fixture
+def empty(full: River, tmp_path: Path) -> Iterator[River]:
+    """Another machine: an empty database of the same kind, no master key."""
+    folder = tmp_path / "other"
+    folder.mkdir(mode=0o700)
+    if full.database.is_sqlite:
+        yield blank(f"sqlite:///{folder / 'smt-billing.db'}", folder, full.clock)
+        return
+    name = f"{make_url(full.url).database}_other"
+    with psycopg.connect(plain(full.url), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        made = blank(make_url(full.url).set(database=name).render_as_string(hide_password=False), folder, full.clock)
+        yield made
+        made.database.close()
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def blank(url: str, folder: Path, clock: MovableClock) -> River:
+    river = River.__new__(River)
+    river.url, river.folder, river.clock, river.database = url, folder, clock, Database(url)
+    return river
+
+
+def key_of(river: River) -> Path:
+    return river.folder / "keys" / "master.key"
+
+
+def create(river: River, shelf: Shelf) -> backup.Made:
+    return shelf.create(river.database, key_of(river), river.now)
+
+
+def restore(river: River, shelf: Shelf, identity: Path, data: Path | None = None) -> backup.Restored:
+    done = shelf.restore(river.database, key_of(river), identity, river.now, data=data)
+    river.master = open_master_key(key_of(river), create=False)
+    return done
+
+
+def everything(river: River) -> dict[str, list[Any]]:
+    return {
+        mapper.class_.__tablename__: [columns(row) for row in river.rows(mapper.class_)]
+        for mapper in Base.registry.mappers
+    }
+
+
+def columns(row: Base) -> dict[str, Any]:
+    return {column.name: getattr(row, column.name) for column in row.__table__.columns}
+
+
+def test_what_was_backed_up_comes_back_on_another_machine(
+    full: River, empty: River, shelf: Shelf, identity: Path
+) -> None:
+    before = everything(full)
+    create(full, shelf)
+    assert restore(empty, shelf, identity).erased_again == 0
+    assert everything(empty) == before
+    assert migrations.current(empty.database) == migrations.newest()
+    assert key_of(empty).read_bytes() == key_of(full).read_bytes()
+    assert stat.S_IMODE(key_of(empty).stat().st_mode) == 0o600
+    with empty.database.transaction() as session:
+        [id] = accounts.find(session, empty.keyring(session), ALICE.email)
+        assert accounts.person(session, empty.keyring(session), id)["name"] == "Alice Newname"
+
+
+def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_files(
+    full: River, shelf: Shelf, tmp_path: Path
+) -> None:
+    made = create(full, shelf)
+    for path in shelf.folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert ALICE.email.encode() not in path.read_bytes()
+        assert ALICE.subscription.encode() not in path.read_bytes()
+    assert stat.S_IMODE(shelf.folder.stat().st_mode) == 0o700
+    stranger = tmp_path / "stranger.txt"
+    backup.new_identity(stranger)
+    for path in (made.data, made.keys):
+        with pytest.raises(pyrage.DecryptError):
+            pyrage.decrypt(path.read_bytes(), backup._identities(stranger))
+
+
+def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: Shelf, identity: Path) -> None:
+    made = create(full, shelf)
+    dump = pyrage.decrypt(made.data.read_bytes(), backup._identities(identity))
+    kept = pyrage.decrypt(made.keys.read_bytes(), backup._identities(identity))
+    rows = [row for row in full.rows(Key) if row.wrapped]
+    assert rows
+    assert [row.label for row in rows if row.wrapped and row.wrapped in dump] == []
+    assert full.rows(Event)[0].id.encode() not in kept
+    assert not list(full.folder.glob(".backup-*"))
+
+
+def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
+    full: River, empty: River, shelf: Shelf, identity: Path
+) -> None:
+    made = create(full, shelf)
+    old_keys = made.keys.read_bytes()
+    [id] = [row.id for row in full.rows(Customer)]
+    erase_whole(full, id)
+    shelf.save_erasures(full.database)
+    made.keys.write_bytes(old_keys)  # the worst case: only keys of before the erasure are left
+    assert restore(empty, shelf, identity).erased_again == 1
+    assert_nobody(empty)
+    assert empty.count(Payment) == 1
+    [erasure] = empty.rows(Erasure)
+    assert (erasure.customer_id, erasure.complete_at) == (id, None)
+    assert [row.erased_at is None for row in empty.rows(Customer)] == [False]
+
+
+def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
+    full: River, empty: River, shelf: Shelf, identity: Path
+) -> None:
+    old_keys = create(full, shelf).keys.read_bytes()
+    [id] = [row.id for row in full.rows(Customer)]
+    erase_whole(full, id)
+    full.clock.advance(timedelta(hours=1))
+    shelf.save_erasures(full.database)
+    create(full, shelf).keys.write_bytes(old_keys)  # the newer ones are lost
+    restore(empty, shelf, identity)
+    [erasure] = empty.rows(Erasure)
+    alive = {row.label for row in empty.rows(Key) if row.wrapped}
+    assert alive.isdisjoint(erasure.labels)
+    with empty.database.transaction() as session:
+        assert empty.keyring(session).get(id) is None
+
+
+def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: Shelf) -> None:
+    create(full, shelf)
+    [id] = [row.id for row in full.rows(Customer)]
+    erase_whole(full, id)
+    shelf.save_erasures(full.database)
+    with full.database.transaction() as session:
+        session.execute(text("DELETE FROM erasure"))
+    shelf.save_erasures(full.database)
+    assert [row["customer_id"] for row in shelf.erasures()] == [id]
+    assert ALICE.email.encode() not in (shelf.folder / "erasures.json").read_bytes()
+
+
+def test_older_keys_and_older_copies_go_and_the_newest_stay(full: River, shelf: Shelf) -> None:
+    first = create(full, shelf)
+    full.clock.advance(timedelta(days=8))
+    second = create(full, shelf)
+    assert (first.data.exists(), first.keys.exists()) == (True, False)
+    full.clock.advance(timedelta(days=23))
+    third = create(full, shelf)
+    assert not first.data.exists()
+    assert second.data.exists()
+    assert third.data.exists()
+    assert [path.name for path in shelf.folder.glob("*.keys.age")] == [third.keys.name]
+
+
+def test_a_rotation_leaves_one_file_of_keys_that_opens_the_older_copies_too(
+    full: River, empty: River, shelf: Shelf, identity: Path
+) -> None:
+    made = create(full, shelf)
+    full.clock.advance(timedelta(hours=1))
+
+    def save(_: MasterKey) -> None:
+        shelf.save_keys(full.database, key_of(full), full.now, only=True)
+
+    rotation.rotate(full.database, key_of(full), full.now, save=save, grace_seconds=0)
+    assert not made.keys.exists()
+    restore(empty, shelf, identity, made.data)
+    with empty.database.transaction() as session:
+        assert accounts.find(session, Keyring(empty.master, session, empty.now), ALICE.email)
+
+
+def test_a_restore_replaces_nothing(full: River, shelf: Shelf, identity: Path) -> None:
+    create(full, shelf)
+    before = everything(full)
+    with pytest.raises(BackupProblem, match="not empty"):
+        restore(full, shelf, identity)
+    assert everything(full) == before
+
+
+def test_a_damaged_copy_opens_nothing(full: River, empty: River, shelf: Shelf, identity: Path) -> None:
+    made = create(full, shelf)
+    whole = made.data.read_bytes()
+    for broken in (whole[:-1], whole[: len(whole) // 2], whole[:-40] + b"x" + whole[-39:]):
+        made.data.write_bytes(broken)
+        with pytest.raises(BackupProblem, match="damaged"):
+            restore(empty, shelf, identity)
+        with empty.database.reading() as session, pytest.raises(Exception, match=r"(no such table|does not exist)"):
+            session.execute(text("SELECT 1 FROM event"))
+    made.data.write_bytes(whole)
+    restore(empty, shelf, identity)
+    assert empty.count(Event) == full.count(Event)
+
+
+def test_until_it_is_whole_no_role_starts_on_it(
+    full: River, empty: River, shelf: Shelf, identity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(full, shelf)
+    monkeypatch.setattr(backup, "replay", die)
+    with pytest.raises(KeyboardInterrupt):
+        restore(empty, shelf, identity)
+    assert migrations.current(empty.database) is None
+
+
+def die(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_master_key_is_not_overwritten(full: River, empty: River, shelf: Shelf, identity: Path) -> None:
+    create(full, shelf)
+    open_master_key(key_of(empty))
+    with pytest.raises(BackupProblem, match="another master key"):
+        restore(empty, shelf, identity)
+
+
+def test_what_is_missing_or_wrong_is_said_with_what_to_do(
+    full: River, empty: River, shelf: Shelf, identity: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BackupProblem, match="SMT_BACKUP_DIR"):
+        restore(empty, shelf, identity)
+    with pytest.raises(BackupProblem, match="smt-billing backup identity"):
+        Shelf(tmp_path / "b", "age1wrong").create(full.database, key_of(full), full.now)
+    with pytest.raises(BackupProblem, match="there already"):
+        backup.new_identity(identity)
+    create(full, shelf)
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text("# nothing\n")
+    with pytest.raises(BackupProblem, match="AGE-SECRET-KEY-1"):
+        restore(empty, shelf, wrong)
+    (shelf.folder / "erasures.json").write_bytes(b"[")
+    with pytest.raises(BackupProblem, match="brings erased people back"):
+        restore(empty, shelf, identity)
+
+
+def test_without_postgresqls_programs_it_says_what_to_install(
+    full: River, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if full.database.is_sqlite:
+        create(full, shelf)
+        return
+    monkeypatch.setitem(os.environ, "PATH", "/nowhere")
+    with pytest.raises(BackupProblem, match="postgresql-client"):
+        create(full, shelf)
+    assert [path.name for path in shelf.folder.iterdir()] == []

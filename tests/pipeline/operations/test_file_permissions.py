@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.operations import file_permissions as permissions
+from pipeline.settings import Settings, SettingsError
+
+ROOT = Path(__file__).parents[3]
+Make = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def settings(make_settings: Make, data_dir: Path) -> Settings:
+    made = make_settings()
+    for path in (made.master_key, data_dir / "smt-billing.db"):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(0o600)
+    return made
+
+
+def test_private_files_stop_nobody(settings: Settings) -> None:
+    permissions.demand(settings)
+
+
+def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, data_dir: Path) -> None:
+    database = data_dir / "smt-billing.db"
+    for path, mode, command in (
+        (data_dir, 0o750, f"chmod 700 {data_dir}"),
+        (settings.master_key, 0o640, f"chmod 600 {settings.master_key}"),
+        (database, 0o604, f"chmod 600 {database}"),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(SettingsError, match=command):
+            permissions.demand(settings)
+        path.chmod(before)
+    permissions.demand(settings)
+
+
+def test_what_is_not_there_yet_is_let_be(make_settings: Make, tmp_path: Path) -> None:
+    permissions.demand(make_settings(master_key_file=tmp_path / "keys" / "master.key"))
+
+
+def test_what_a_command_makes_is_private_whatever_the_shells_habit(data_dir: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "pipeline"]
+    env = {"SMT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
+    text = tmp_path / "mail.html"
+    for words in (["db", "upgrade"], ["mail", "preview", "receipt", "--out", str(text)]):
+        subprocess.run([*program, *words], env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    made = [text, *data_dir.rglob("*")]
+    assert len(made) > 1
+    assert [path for path in made if permissions.is_open(path)] == []
+
+
+def test_everything_of_ours_is_walked(settings: Settings, data_dir: Path) -> None:
+    (data_dir / "log").write_text("x")
+    assert {data_dir / "log", settings.master_key} <= set(permissions.walk(settings))

@@ -1,0 +1,278 @@
+"""A mail is owed once, claimed by one, and settled by who claimed it."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from pipeline.db.models import Key, Mail
+from pipeline.outbox import store as outbox
+from pipeline.outbox.mail_kinds import NoPurpose
+from pipeline.outbox.store import OPERATOR, Owed
+from tests.support.pipeline_under_test import River
+
+MINUTE = timedelta(minutes=1)
+RECEIPT = Owed("receipt", "receipt:SALE1", "I-ADA", {"payment": "SALE1", "plan": "for Ada"})
+
+
+def inside(river: River, do: Callable[[Session], Any]) -> Any:
+    with river.database.transaction() as session:
+        return do(session)
+
+
+def claim(river: River, holder: str = "one", limit: int = 50) -> list[str]:
+    return [row.key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))]
+
+
+def only(river: River) -> Mail:
+    [row] = river.rows(Mail)
+    return row
+
+
+# Owed once
+
+
+def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
+    [mail_id] = river.owe(RECEIPT)
+    row = only(river)
+    assert (row.id, row.key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "owed")
+    assert (row.subscription_id, row.label) == ("I-ADA", "I-ADA")
+    assert (row.created_at, row.due_at, row.attempts) == (river.now, river.now, 0)
+    assert row.facts is not None
+    assert b"Ada" not in row.facts
+    with river.database.transaction() as session:
+        assert river.keyring(session).own("I-ADA").open_json("mail.facts", row.facts) == RECEIPT.facts
+
+
+def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> None:
+    other = Owed("receipt", "receipt:SALE1", "I-ADA", {"payment": "another"})
+    assert len(river.owe(RECEIPT, other)) == 1
+    assert river.owe(other) == []
+    with river.database.transaction() as session:
+        facts = river.keyring(session).own("I-ADA").open_json("mail.facts", only(river).facts)
+    assert facts["payment"] == "SALE1"
+
+
+def test_the_same_key_at_once_is_owed_once(river: River) -> None:
+    met = threading.Barrier(4, timeout=30)
+
+    def owe(_: int) -> list[str]:
+        met.wait()
+        return river.owe(RECEIPT)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(len(made) for made in pool.map(owe, range(4))) == 1
+    assert river.count(Mail) == 1
+
+
+def test_a_mail_that_was_owed_in_a_transaction_that_failed_is_not(river: River) -> None:
+    def fail(session: Session) -> None:
+        outbox.add(session, river.keyring(session), [RECEIPT], river.now)
+        raise ValueError("no such luck")
+
+    with pytest.raises(ValueError, match="no such luck"):
+        inside(river, fail)
+    assert river.count(Mail) == 0
+
+
+def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
+    [mail_id] = river.owe(RECEIPT)
+    assert len(mail_id) == 26
+    assert mail_id.isalnum()
+    assert mail_id.islower()
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        assert outbox.token(keyring, "receipt:SALE1") == mail_id
+        assert outbox.token(keyring, "receipt:SALE2") != mail_id
+
+
+def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
+    assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, withheld="overtaken")) == []
+    assert (only(river).state, only(river).reason, only(river).due_at) == ("withheld", "overtaken", None)
+    river.clock.advance(timedelta(days=365))
+    assert claim(river) == []
+
+
+def test_without_an_address_it_waits(river: River) -> None:
+    assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
+    assert (only(river).state, only(river).due_at) == ("owed", None)
+    assert claim(river) == []
+
+
+def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
+    river.owe(RECEIPT)
+    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=river.now)
+    [made] = river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}), Owed("receipt", "receipt:SALE3", "I-BEA", {}))
+    assert made == river.mails()["receipt:SALE3"].id
+    assert set(river.mails()) == {"receipt:SALE1", "receipt:SALE3"}
+
+
+def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
+    river.owe(Owed("event_parked", "event_parked:1", None, {"count": 1}))
+    assert (only(river).label, only(river).subscription_id) == (OPERATOR, None)
+
+
+# Claimed by one
+
+
+def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(river: River) -> None:
+    for number in (2, 1, 3):
+        river.owe(Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}))
+        river.clock.advance(MINUTE)
+    assert claim(river, limit=2) == ["receipt:SALE2", "receipt:SALE1"]
+    assert claim(river, "two") == ["receipt:SALE3"]
+    assert claim(river) == []
+    row = river.mails()["receipt:SALE2"]
+    assert (row.state, row.holder, row.attempts) == ("sending", "one", 1)
+    assert row.tried_at == river.now
+
+
+def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
+    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
+    met = threading.Barrier(4, timeout=30)
+
+    def take(number: int) -> list[str]:
+        met.wait()
+        return [key for _ in range(5) for key in claim(river, f"mailer-{number}", 5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [key for keys in pool.map(take, range(4)) for key in keys]
+    assert sorted(taken) == sorted(river.mails())
+    assert len(set(taken)) == 40
+
+
+def test_what_another_is_claiming_is_left_to_it(stream: River) -> None:
+    stream.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(6)])
+    with stream.database.transaction() as one, stream.database.transaction() as two:
+        mine, theirs = outbox.claim(one, "one", stream.now, 4), outbox.claim(two, "two", stream.now, 4)
+        assert (len(mine), len(theirs)) == (4, 2)
+
+
+# Settled
+
+
+def test_only_its_holder_settles_a_mail(river: River) -> None:
+    [mail_id] = river.owe(RECEIPT)
+    claim(river, "one")
+    sent = {"state": "sent", "sent_at": river.now}
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "two", sent)]))
+    assert only(river).state == "sending"
+    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
+    assert only(river).state == "sent"
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", {"state": "failed"})]))
+    assert only(river).state == "sent"
+
+
+def test_a_holder_that_was_taken_for_dead_knows_better(river: River) -> None:
+    [mail_id] = river.owe(RECEIPT)
+    claim(river, "one")
+    assert inside(river, lambda session: outbox.abandon(session, "one", "it died")) == 1
+    assert (only(river).state, only(river).reason) == ("doubt", "it died")
+    sent = {"state": "sent", "sent_at": river.now, "reason": None}
+    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
+    assert (only(river).state, only(river).reason) == ("sent", None)
+
+
+def test_what_is_in_doubt_is_never_sent_again_by_itself(river: River) -> None:
+    river.owe(RECEIPT)
+    claim(river)
+    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    river.clock.advance(timedelta(days=365))
+    assert claim(river, "two") == []
+    assert river.owe(RECEIPT) == []
+
+
+def test_who_is_sending_is_known(river: River) -> None:
+    def holders() -> list[str]:
+        with river.database.reading() as session:
+            return sorted(outbox.holders(session))
+
+    assert holders() == []
+    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(3)])
+    claim(river, "one", 2)
+    claim(river, "two", 1)
+    assert holders() == ["one", "two"]
+    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    assert holders() == ["two"]
+
+
+def test_what_was_taken_and_never_sent_is_owed_again(river: River) -> None:
+    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
+    taken = claim(river, "one", 1)
+    claim(river, "two", 1)
+    inside(river, lambda session: outbox.give_back(session, "one"))
+    assert claim(river, "three") == taken
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
+    [mail_id] = river.owe(RECEIPT)
+
+    def settle() -> bool:
+        return bool(inside(river, lambda session: outbox.settle_doubt(session, mail_id, river.now, sent=sent)))
+
+    assert not settle(), "it is not in doubt"
+    claim(river)
+    assert not settle(), "it is being sent"
+    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    assert settle()
+    assert claim(river, "two") == ([] if sent else ["receipt:SALE1"])
+    assert only(river).state == ("sent" if sent else "sending")
+    late = {"state": "failed"}
+    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", late)])), "its old holder is late"
+
+
+def test_the_delays_are_literal(clock: Any) -> None:
+    now: datetime = clock.now()
+    waits = [outbox.next_try(attempts, now) for attempts in range(1, 9)]
+    assert [wait and wait - now for wait in waits] == [
+        MINUTE,
+        5 * MINUTE,
+        15 * MINUTE,
+        timedelta(hours=1),
+        timedelta(hours=4),
+        timedelta(hours=12),
+        timedelta(hours=24),
+        None,
+    ]
+
+
+def test_the_oldest_mail_that_could_go_out_is_known(river: River) -> None:
+    def oldest() -> datetime | None:
+        with river.database.reading() as session:
+            return outbox.oldest_unsent(session, river.now)
+
+    assert oldest() is None
+    began = river.now
+    river.owe(Owed("receipt", "receipt:SALE0", "I-ADA", {}, has_address=False))
+    assert oldest() is None, "nobody can send it"
+    river.owe(RECEIPT)
+    river.clock.advance(MINUTE)
+    river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}))
+    assert oldest() == began
+    claim(river, limit=1)
+    assert oldest() == began + MINUTE
+
+
+# Unsubscribe links
+
+
+def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(river: River) -> None:
+    [mail] = river.owe(RECEIPT)
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        link = outbox.unsubscribe_token(keyring, mail)
+        assert outbox.read_unsubscribe_token(keyring, link) == mail
+        other = link[:-1] + ("a" if link[-1] != "a" else "b")
+        for forged in ("", mail, link[:-1], other, link + "a", "é" * len(link), mail + mail):
+            assert outbox.read_unsubscribe_token(keyring, forged) is None
+
+
+def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:
+    with pytest.raises(NoPurpose, match="surprise"):
+        river.owe(Owed("surprise", "surprise:1", None, {}))
+    assert river.rows(Mail) == []

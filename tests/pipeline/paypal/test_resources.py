@@ -1,0 +1,230 @@
+"""PayPal's resources, old and new, come to one shape."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline.inbox.parsing import split
+from tests.support.example_people import ALICE, BOB
+from tests.support.sample_events import GONE, sample
+
+ACTIVATED, COMPLETED, REFUNDED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED"
+FAILED, SUSPENDED, PLAN = "BILLING.SUBSCRIPTION.PAYMENT.FAILED", "BILLING.SUBSCRIPTION.SUSPENDED", "READ.PLAN"
+
+
+def facts(kind: str, changes: dict[str, Any] | None = None, at: str = "") -> dict[str, Any]:
+    return split(orjson.dumps(sample(kind, changes, at=at))).facts
+
+
+def agreement(kind: str, **changes: Any) -> dict[str, Any]:
+    """An event of an old billing agreement, in the form it has had since 2015."""
+    amount = {"value": "10.00"}
+    definitions = [
+        {"type": "TRIAL", "frequency": "Day", "frequency_interval": "7", "amount": {"value": "0.00"}, "cycles": "1"},
+        {"type": "REGULAR", "frequency": "Month", "frequency_interval": "3", "amount": amount, "cycles": "0"},
+    ]
+    info = {"email": BOB.email, "first_name": "Bob", "last_name": "Brontë", "payer_id": BOB.payer_id}
+    resource = {
+        "id": BOB.subscription,
+        "state": "Active",
+        "description": "Licence",
+        "start_date": "2026-01-31T07:00:00Z",
+        "plan": {"curr_code": "USD", "links": [], "payment_definitions": definitions},
+        "payer": {"payment_method": "paypal", "status": "verified", "payer_info": info},
+        "agreement_details": {
+            "outstanding_balance": {"value": "0.00"},
+            "num_cycles_completed": "1",
+            "next_billing_date": "2026-04-30T10:00:00Z",
+            "last_payment_date": "2026-01-31T11:29:54Z",
+            "failed_payment_count": "0",
+        },
+    }
+    created = "2026-01-31T11:37:14Z"
+    return {"id": "WH-1", "create_time": created, "event_type": kind, "resource": {**resource, **changes}}
+
+
+# -- subscriptions
+
+
+def test_a_subscription_becomes_its_facts() -> None:
+    assert {name: value for name, value in facts(ACTIVATED).items() if not name.endswith("_ref")} == {
+        "subscription": ALICE.subscription,
+        "status": "ACTIVE",
+        "status_at": "2026-02-24T09:16:40Z",
+        "at": "2026-02-24T09:16:41Z",
+        "plan": ALICE.plan,
+        "quantity": 1,
+        "start_at": "2026-02-24T09:15:00Z",
+        "next_billing_at": "2026-03-24T10:00:00Z",
+        "last_payment_at": "2026-02-24T09:16:38Z",
+        "failed_count": 0,
+        "outstanding": [0, "EUR"],
+    }
+
+
+def test_an_old_agreement_becomes_the_same_facts() -> None:
+    found = split(orjson.dumps(agreement("BILLING.SUBSCRIPTION.UPDATED")))
+    assert found.facts == {
+        "subscription": BOB.subscription,
+        "status": "ACTIVE",
+        "status_at": "2026-01-31T11:37:14Z",
+        "at": "2026-01-31T11:37:14Z",
+        "terms": {"unit": "MONTH", "count": 3, "price": [1000, "USD"]},
+        "start_at": "2026-01-31T07:00:00Z",
+        "next_billing_at": "2026-04-30T10:00:00Z",
+        "last_payment_at": "2026-01-31T11:29:54Z",
+        "failed_count": 0,
+        "outstanding": [0, "USD"],
+    }
+    assert found.person == {
+        "payer": BOB.payer_id, "given_name": "Bob", "surname": "Brontë", "email": "bob@example.com",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "status"), [
+    ("Pending", "APPROVAL_PENDING"), ("Active", "ACTIVE"), ("Reactivated", "ACTIVE"), ("Suspended", "SUSPENDED"),
+    ("Suspend", "SUSPENDED"), ("Cancelled", "CANCELLED"), ("Canceled", "CANCELLED"), ("Cancel", "CANCELLED"),
+    ("Expired", "EXPIRED"), ("Completed", "EXPIRED"),
+])  # fmt: skip
+def test_old_words_for_a_status_are_understood(state: str, status: str) -> None:
+    event = agreement("BILLING.SUBSCRIPTION.UPDATED", state=state)
+    assert split(orjson.dumps(event)).facts["status"] == status
+
+
+def test_without_a_status_the_events_name_says_it() -> None:
+    assert facts(SUSPENDED, {"status": GONE})["status"] == "SUSPENDED"
+    assert "status" not in facts("BILLING.SUBSCRIPTION.UPDATED", {"status": "SOMETHING_NEW"})
+
+
+def test_a_resource_newer_than_the_events_name_is_believed() -> None:
+    assert facts(SUSPENDED, {"status": "CANCELLED"})["status"] == "CANCELLED"
+
+
+def test_what_failed_is_read_in_both_spellings_of_the_retry() -> None:
+    last = "billing_info.last_failed_payment"
+    found = facts(FAILED)
+    assert (found["failed_at"], found["failed_amount"]) == ("2026-03-24T11:13:07Z", [2900, "EUR"])
+    assert (found["failed_reason"], found["retry_at"]) == ("PAYMENT_DENIED", "2026-03-29T10:00:00Z")
+    other = {f"{last}.next_payment_retry_time": None, f"{last}.next_payment_retry_date": "2026-03-30T10:00:00Z"}
+    assert facts(FAILED, other)["retry_at"] == "2026-03-30T10:00:00Z"
+    assert "retry_at" not in facts(FAILED, {f"{last}.next_payment_retry_time": None})
+
+
+@pytest.mark.parametrize(("gone", "status_at", "at"), [
+    ((), "2026-02-24T09:16:40Z", "2026-02-24T09:16:41Z"),
+    (("status_update_time",), "2026-02-24T09:16:41Z", "2026-02-24T09:16:41Z"),
+    (("update_time",), "2026-02-24T09:16:40Z", "2026-02-24T09:16:40Z"),
+    (("update_time", "status_update_time"), "2026-02-24T09:16:45.640000Z", "2026-02-24T09:16:45.640000Z"),
+])  # fmt: skip
+def test_the_best_time_there_is_is_taken(gone: tuple[str, ...], status_at: str, at: str) -> None:
+    found = facts(ACTIVATED, dict.fromkeys(gone, GONE))
+    assert (found["status_at"], found["at"]) == (status_at, at)
+
+
+@pytest.mark.parametrize(
+    "time", ["2018-19-12T22:20:32.000Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "soon", 7]
+)
+def test_a_time_nobody_can_reckon_with_is_named_and_left_out(time: object) -> None:
+    found = facts(ACTIVATED, {"billing_info.next_billing_time": time})
+    assert "next_billing_at" not in found
+    assert found["unread"] == ["billing_info.next_billing_time"]
+
+
+def test_control_characters_do_not_get_in() -> None:
+    event = sample(ACTIVATED, {"subscriber.name.given_name": "Alice\r\nBcc: x\x00"})
+    assert split(orjson.dumps(event)).person["given_name"] == "Alice  Bcc: x"
+    assert facts(PLAN, {"name": "\x00"}).get("name") is None
+
+
+# -- plans
+
+
+def cycles(**regular: Any) -> dict[str, Any]:
+    trial, cycle = (sample(PLAN)["resource"]["billing_cycles"][0] for _ in range(2))
+    return {"billing_cycles": [{**trial, "tenure_type": "TRIAL"}, {**cycle, **regular}]}
+
+
+def test_a_plans_terms_are_those_of_its_regular_cycle() -> None:
+    found = facts(PLAN, cycles(frequency={"interval_unit": "YEAR", "interval_count": 1}))
+    assert found["terms"] == {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
+    assert (found["plan"], found["name"]) == (ALICE.plan, "SMT-CRM managed cloud, monthly")
+
+
+@pytest.mark.parametrize("frequency", [
+    {}, None, {"interval_unit": "FORTNIGHT", "interval_count": 1},
+    {"interval_unit": "DAY", "interval_count": 999_999_999},
+])  # fmt: skip
+def test_an_interval_paypal_has_not_is_no_terms(frequency: Any) -> None:
+    assert "terms" not in facts(PLAN, cycles(frequency=frequency))
+
+
+def test_a_plan_inside_a_subscription_is_its_terms() -> None:
+    assert facts("READ.SUBSCRIPTION")["terms"] == {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
+
+
+# -- sales and refunds
+
+
+def test_a_sale_becomes_its_facts() -> None:
+    assert facts(COMPLETED) == {
+        "sale": "3AL51924877811803",
+        "subscription": ALICE.subscription,
+        "amount": [2900, "EUR"],
+        "fee": [150, "EUR"],
+        "state": "completed",
+        "created_at": "2026-02-24T09:16:38Z",
+        "at": "2026-02-24T09:16:38Z",
+    }
+    assert facts("PAYMENT.SALE.PENDING")["held"] is True
+
+
+@pytest.mark.parametrize(("changes", "sale"), [
+    ({}, "3AL51924877811803"),
+    ({"sale_id": GONE}, "3AL51924877811803"),
+    ({"links": [{"rel": "sale", "href": "http://10.71.8.2/v1/payments/sale/9T0916710M1105906"}], "sale_id": GONE},
+     "9T0916710M1105906"),
+    ({"links": [{"rel": "sale", "href": "api.paypal.com/v1/payments/sale/../../x"}], "sale_id": GONE}, None),
+    ({"links": [{"rel": "self", "href": "/v1/payments/sale/9T0916710M1105906"}], "sale_id": GONE}, None),
+    ({"links": "none", "sale_id": GONE}, None),
+])  # fmt: skip
+def test_a_refunds_sale_stands_beside_it_or_in_a_link(changes: dict[str, Any], sale: str | None) -> None:
+    assert facts(REFUNDED, changes).get("sale") == sale
+
+
+@pytest.mark.parametrize("total", ["9.00", "-9.00", "9", "9.0"])
+def test_a_refund_is_positive_however_it_is_written(total: str) -> None:
+    found = facts(REFUNDED, {"amount.total": total, "total_refunded_amount.total": total})
+    assert (found["amount"], found["refunded_total"]) == ([900, "EUR"], [900, "EUR"])
+
+
+def test_a_refunds_own_zone_is_brought_to_utc() -> None:
+    assert facts(REFUNDED, {"create_time": "2026-02-27T08:20:28-08:00"})["created_at"] == "2026-02-27T16:20:28Z"
+
+
+@pytest.mark.parametrize("amount", [
+    {"total": "29,00", "currency": "EUR"}, {"total": "29.00", "currency": "EURO"}, {"total": "29.00"},
+    {"total": "29.005", "currency": "EUR"}, {"total": "4800.50", "currency": "JPY"}, {"total": True, "currency": "EUR"},
+    "29.00 EUR", 29,
+])  # fmt: skip
+def test_an_amount_that_cannot_be_read_is_named_and_left_out(amount: Any) -> None:
+    found = facts(COMPLETED, {"amount": amount})
+    assert "amount" not in found
+    assert found["unread"] == ["amount"]
+
+
+# -- what PayPal really sent
+
+
+def test_every_event_paypal_sent_us_the_like_of_has_what_its_handler_needs(shared: Path) -> None:
+    needed = {
+        "BILLING.SUBSCRIPTION.": {"subscription", "status", "status_at", "at"},
+        "PAYMENT.SALE.REFUNDED": {"refund", "sale", "amount", "created_at", "at"},
+        "PAYMENT.SALE.REVERSED": {"refund", "amount", "created_at", "at"},
+        "PAYMENT.SALE.": {"sale", "amount", "state", "created_at", "at"},
+    }
+    for path in [*shared.glob("events/*.json"), *shared.glob("legacy-v1/*.json")]:
+        found = split(path.read_bytes())
+        wanted = next((wanted for prefix, wanted in needed.items() if found.type.startswith(prefix)), set())
+        assert wanted <= found.facts.keys(), path.name

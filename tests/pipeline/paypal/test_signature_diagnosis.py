@@ -1,0 +1,167 @@
+"""Real deliveries that PayPal's own SDKs have published, and made-up ones with one thing wrong."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline.clock import read_time
+from pipeline.paypal.errors import Malformed, Unavailable
+from pipeline.paypal.signature_diagnosis import Check, check_delivery, read_headers
+from tests.support.certificate_authority import (
+    BODY,
+    LIVE,
+    NOW,
+    URL,
+    WEBHOOK_ID,
+    YEAR,
+    deliver,
+    intermediate,
+    issue,
+    paypal,
+    root,
+    rsa_key,
+)
+
+SIGNED = Path(__file__).parents[3].parent / "shared" / "paypal" / "signed"
+PUBLISHED = sorted(path.parent.name for path in SIGNED.glob("*/case.json"))
+
+ALL = [
+    "headers",
+    "algorithm",
+    "certificate address",
+    "certificate subject",
+    "certificate validity",
+    "certificate key",
+    "certificate chain",
+    "signature",
+]
+
+
+def nothing_goes_out(url: str) -> bytes:
+    raise AssertionError(url)
+
+
+def names(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks]
+
+
+def run(
+    headers: dict[str, str] | None = None,
+    body: bytes = BODY,
+    *,
+    webhook_id: str = WEBHOOK_ID,
+    pem: bytes | None = None,
+    anchors: Path | None = None,
+    at: datetime = NOW,
+) -> list[Check]:
+    headers = deliver() if headers is None else headers
+    return check_delivery(
+        body, headers, webhook_id, cert_pem=pem, anchors=anchors, at=at, fetch=lambda _url: paypal().pem
+    )
+
+
+def test_the_published_deliveries_are_there() -> None:
+    if not PUBLISHED and os.environ.get("CI") != "true":
+        pytest.skip(f"no published deliveries in {SIGNED}")
+    assert len(PUBLISHED) >= 8
+
+
+@pytest.mark.parametrize("anchored", [False, True], ids=["leaf", "chain"])
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_a_published_delivery_is_judged_as_its_publisher_says(case: str, anchored: bool, tmp_path: Path) -> None:
+    folder = SIGNED / case
+    told = json.loads((folder / "case.json").read_text())
+    headers = read_headers((folder / "headers.json").read_text())
+    at = read_time({name.lower(): value for name, value in headers.items()}["paypal-transmission-time"])
+    assert at
+    pem = (folder / "cert.pem").read_bytes() if (folder / "cert.pem").exists() else None
+    anchors = tmp_path / "anchors.pem"
+    anchors.write_bytes(b"".join(path.read_bytes() for path in sorted((SIGNED / "ca").glob("*.pem"))))
+    checks = check_delivery(
+        (folder / "body.raw").read_bytes(),
+        headers,
+        told["webhook_id"],
+        cert_pem=pem,
+        anchors=anchors if anchored else None,
+        at=at,
+        fetch=nothing_goes_out,
+    )
+    failed = {"verifies": "", "must-fail": "signature", "unverifiable": "algorithm"}[told["expect"]]
+    assert "".join(check.name for check in checks if not check.passed) == failed
+    assert checks[-1].name == (failed or "signature")
+    assert ("certificate chain" in names(checks)) is (anchored and failed != "algorithm")
+
+
+@pytest.mark.parametrize("case", [name for name in PUBLISHED if name.startswith("sandbox-")])
+def test_a_published_certificate_is_refused_today(case: str) -> None:
+    folder = SIGNED / case
+    checks = check_delivery(
+        (folder / "body.raw").read_bytes(),
+        read_headers((folder / "headers.json").read_text()),
+        json.loads((folder / "case.json").read_text())["webhook_id"],
+        cert_pem=(folder / "cert.pem").read_bytes(),
+        anchors=None,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    assert checks[-1].name == "certificate validity"
+    assert not checks[-1].passed
+
+
+def test_a_good_delivery_passes_every_check_in_order(tmp_path: Path) -> None:
+    anchors = tmp_path / "anchors.pem"
+    anchors.write_bytes(root().pem + intermediate().pem)
+    checks = run(anchors=anchors)
+    assert names(checks) == ALL
+    assert all(check.passed for check in checks)
+    assert checks[-1].detail.endswith(WEBHOOK_ID)
+
+
+def test_with_a_certificate_at_hand_its_address_is_not_judged_and_nothing_goes_out() -> None:
+    headers = deliver() | {"Paypal-Cert-Url": "https://evil.example.com/"}
+    checks = check_delivery(
+        BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=nothing_goes_out
+    )
+    assert checks[-1] == Check("signature", True, f"signed by PayPal for the webhook {WEBHOOK_ID}")
+    assert "certificate address" not in names(checks)
+
+
+def test_the_checks_end_at_the_first_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "anchors.pem").write_bytes(root("Another Root").pem)
+    wrong = {
+        "headers": run({}),
+        "algorithm": run(deliver() | {"Paypal-Auth-Algo": "SHA1withRSA"}),
+        "certificate address": run(deliver() | {"Paypal-Cert-Url": "https://evil.example.com/"}),
+        "certificate": run(pem=b"no certificate"),
+        "certificate subject": run(pem=issue("evil.example.com").pem),
+        "certificate validity": run(at=NOW + YEAR),
+        "certificate key": run(pem=issue(LIVE, key=rsa_key(1024)).pem),
+        "certificate chain": run(anchors=tmp_path / "anchors.pem"),
+        "signature": run(body=b"{}"),
+    }
+    for name, checks in wrong.items():
+        assert (checks[-1].name, [check.passed for check in checks].count(False), checks[-1].passed) == (name, 1, False)
+
+
+def test_a_certificate_that_cannot_be_fetched_is_a_failed_check() -> None:
+    def fetch(url: str) -> bytes:
+        assert url == URL
+        raise Unavailable("PayPal is away")
+
+    checks = check_delivery(BODY, deliver(), WEBHOOK_ID, cert_pem=None, anchors=None, at=NOW, fetch=fetch)
+    assert checks[-1] == Check("certificate", False, "PayPal is away")
+
+
+def test_the_usual_reasons_are_named() -> None:
+    assert "simulator" in run(deliver(webhook_id="WEBHOOK_ID"))[-1].detail
+    assert "line end" in run(body=BODY + b"\n")[-1].detail
+    assert "webhook id" in run(webhook_id="OTHER")[-1].detail
+
+
+def test_headers_are_read_from_json_or_from_lines() -> None:
+    lines = "HTTP/1.1\n" + "\r\n".join(f"{name}: {value}" for name, value in deliver().items())
+    assert read_headers(json.dumps(deliver())) == read_headers(lines) == deliver()
+    with pytest.raises(Malformed):
+        read_headers('{"Paypal-Transmission-Id": ')

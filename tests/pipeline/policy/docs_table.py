@@ -1,0 +1,45 @@
+"""The table of docs/privacy.md: clause, control, check, evidence, mutant. Written by `python -m` this module."""
+
+import re
+from pathlib import Path
+
+from pipeline.policy.clauses import Clause, document
+from pipeline.policy.stated_limits import PARAMETERS
+from tests.pipeline.policy.mutants import MUTANTS
+
+DOCS = Path(__file__).parents[3] / "docs" / "privacy.md"
+BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
+
+
+def table() -> str:
+    """The table as it ought to be."""
+    count = f"{len(list(document().clauses))} clauses, {len(MUTANTS)} mutants; the tests fail if one survives.\n\n"
+    head = (
+        count
+        + "| clause | it says | control | check | evidence | mutant: the check is red when … |\n|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
+
+
+def written() -> str:
+    """The table as it is."""
+    return DOCS.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def _row(clause: Clause) -> str:
+    says = re.sub(r"\{(\w+)\}", lambda found: str(PARAMETERS.get(found[1], f"*{found[1]}*")), clause.text)
+    mutant = (MUTANTS[clause.id].__doc__ or "").strip().rstrip(".")
+    cells = [
+        clause.id,
+        says,
+        f"`{clause.control}`",
+        f"`{clause.check}`",
+        clause.evidence,
+        mutant[:1].lower() + mutant[1:],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    before, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
+    DOCS.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}", "utf-8")

@@ -1,0 +1,189 @@
+"""What else turns a check red beside its clause's mutant, and what does not: limits that hold back mail are no fault."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from pipeline.customers import accounts
+from pipeline.customers.rate_limit import ANSWERED_A_DAY, STRANGERS_AN_HOUR
+from pipeline.db.models import Request, Visit
+from pipeline.inbound_mail import intake as inbound
+from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence.live_system import Finding
+from pipeline.policy.runner import run
+from pipeline.privacy import requests
+from pipeline.privacy.retention.rules import REQUESTS_KEPT
+from tests.pipeline.inbound_mail.test_parser import mail as written
+from tests.pipeline.policy.healthy_system import World, letter, mail, peopled
+from tests.support.pipeline_under_test import River
+
+Told = Callable[[str], Finding]
+
+
+@pytest.fixture
+def world(brook: River) -> World:
+    return peopled(brook, brook.clock)
+
+
+@pytest.fixture
+def told(world: World) -> Told:
+    """What the check of a clause finds now."""
+
+    def look(clause: str) -> Finding:
+        [found] = world.look(lambda live: run(live, [clause]))
+        return Finding(found.verdict, found.figure)
+
+    return look
+
+
+def write(world: World, text: str, sender: str) -> None:
+    """A letter comes in as any does."""
+    river = world.river
+    inbound.take(
+        written(text, sender=sender), river.database, river.master, river.clock, "https://b.example.com/account"
+    )
+
+
+# -- 2.no_advertising
+
+
+def test_a_tick_at_sign_up_is_no_consent(world: World, told: Told) -> None:
+    def tick(source: str) -> None:
+        world.change(
+            lambda session, _: accounts.consent(
+                session, world.bob, "marketing", given=True, source=source, text_version="1", now=world.now
+            )
+        )
+
+    tick("sign-up")
+    assert told("2.no_advertising") == Finding("broken", "1 customer opted in who never confirmed it")
+    world.clock.advance(timedelta(seconds=1))
+    tick("link by mail")
+    assert told("2.no_advertising").verdict == "holds"
+    mail(world, "product_news", "product_news:2:bob", world.bob, "bob@example.com")
+    assert told("2.no_advertising").verdict == "holds"
+
+
+# -- 2.support, 6.how and 10.contact
+
+
+CLAUSES = ("2.support", "6.how", "10.contact")
+
+
+def test_letters_that_came_as_letters_do_are_requests_and_acknowledged(world: World, told: Told) -> None:
+    for sender in ("bob@example.com", "stranger@example.com"):
+        for text in ("please delete my account", "delete my account, I said", "send me my data", "a question"):
+            write(world, text, sender)
+            world.clock.advance(timedelta(minutes=1))
+    world.clock.advance(timedelta(days=2))
+    assert {clause: told(clause).verdict for clause in CLAUSES} == dict.fromkeys(CLAUSES, "holds")
+
+
+def test_beyond_the_limits_of_senders_and_strangers_nothing_is_missed(world: World, told: Told) -> None:
+    for number in range(STRANGERS_AN_HOUR + 3):
+        write(world, "please delete my account", f"victim{number}@example.com")
+        write(world, "a question", f"other{number}@example.com")
+    for number in range(ANSWERED_A_DAY + 2):
+        write(world, f"question {number}", "bob@example.com")
+    world.clock.advance(timedelta(days=2))
+    assert {clause: told(clause).verdict for clause in CLAUSES} == dict.fromkeys(CLAUSES, "holds")
+
+
+@pytest.mark.parametrize(("clause", "kind"), [("2.support", "support"), ("10.contact", "privacy")])
+def test_a_strangers_letter_without_answer_is_seen_in_an_hour_that_was_calm(
+    world: World, told: Told, clause: str, kind: str
+) -> None:
+    write(world, "a question", "somebody@example.com")
+    letter(world, "L-9", None, kind)
+    world.clock.advance(timedelta(days=2))
+    assert told(clause).verdict == "broken"
+
+
+def test_a_request_of_another_kind_does_not_stand_for_a_letter(world: World, told: Told) -> None:
+    world.change(lambda s, k: requests.open_(s, k, "correct", world.ada, "mail", world.now))
+    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
+    assert told("6.how") == Finding("broken", "1 letter without a request")
+
+
+def test_a_request_that_was_answered_before_does_not_stand_for_a_letter(world: World, told: Told) -> None:
+    asked = world.change(lambda s, k: requests.open_(s, k, "erase", world.ada, "page", world.now))
+    world.change(lambda session, _: requests.settle(session, asked.id, "cancelled", world.now))
+    world.clock.advance(timedelta(minutes=1))
+    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
+    assert told("6.how").verdict == "broken"
+
+
+def test_another_strangers_request_at_the_same_moment_does_not_stand_for_a_letter(world: World, told: Told) -> None:
+    write(world, "please delete my account", "stranger@example.com")
+    letter(world, "L-9", None, "privacy", text="please delete my account")
+    assert told("6.how") == Finding("broken", "1 letter without a request")
+
+
+def test_the_receipt_of_another_request_acknowledges_no_letter(world: World, told: Told) -> None:
+    world.change(lambda s, k: requests.open_(s, k, "erase", world.ada, "mail", world.now))
+    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
+    mail(world, "privacy_request_received", "privacy_request_received:another", world.ada, "ada@example.com")
+    world.clock.advance(timedelta(days=2))
+    assert told("6.how").verdict == "holds"
+    assert told("10.contact") == Finding("broken", "1 letter about privacy without acknowledgement")
+
+
+def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World, told: Told) -> None:
+    world.change(lambda session, _: session.execute(delete(Request)))
+    assert told("6.how").verdict == "broken"
+    world.clock.advance(REQUESTS_KEPT)
+    assert told("6.how").verdict != "broken"
+
+
+def test_a_letter_that_lies_unread_is_seen_after_an_hour(world: World, told: Told, tmp_path: Path) -> None:
+    world.given["inbound_maildir"] = tmp_path
+    assert told("6.how").verdict == "broken"  # there is no folder `new`
+    (tmp_path / "new").mkdir()
+    assert told("6.how").verdict == "holds"
+    path = tmp_path / "new" / "1.host"
+    path.write_bytes(b"")
+    at = world.now.timestamp()
+    os.utime(path, (at, at))
+    assert told("6.how").verdict == "holds"
+    os.utime(path, (at - 3601, at - 3601))
+    assert told("6.how").figure.startswith(f"{tmp_path}: 1 letter not filed for an hour; ")
+
+
+# -- 3.logs
+
+
+@pytest.mark.parametrize(
+    ("days", "verdict", "words"),
+    [
+        (90, "holds", "journald keeps 90 days"),
+        (91, "broken", "set MaxRetentionSec=90day"),
+        (None, "broken", "without an end in time"),
+    ],
+)
+def test_journald_may_keep_logs_as_long_as_the_policy_says(
+    world: World, told: Told, days: int | None, verdict: str, words: str
+) -> None:
+    world.journal = lambda: None if days is None else timedelta(days=days)
+    found = told("3.logs")
+    assert (found.verdict, words in found.figure) == (verdict, True)
+
+
+def test_where_journald_does_not_run_it_is_said(world: World, told: Told) -> None:
+    world.journal = None
+    assert told("3.logs").figure.endswith("journald does not run here")
+    world.change(lambda session, _: session.execute(delete(Visit)))
+    assert told("3.logs") == Finding(
+        "not_applicable", "no access log and no log file here, and journald does not run here"
+    )
+
+
+def test_settings_of_journald_that_cannot_be_read_do_not_hold(world: World, told: Told) -> None:
+    def fail() -> None:
+        raise journal.Unreadable("systemd-analyze is not installed")
+
+    world.journal = fail
+    assert told("3.logs").verdict == "broken"

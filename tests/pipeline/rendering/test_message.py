@@ -1,0 +1,400 @@
+"""A mail's bytes: what is intended arrives, and nothing else does, whatever a name holds."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.message import EmailMessage, Message
+from email.policy import SMTP
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.rendering import message
+from pipeline.rendering.message import (
+    BadEnvelope,
+    Envelope,
+    Rendered,
+    ascii_address,
+    build,
+    clean_name,
+    injection_probe,
+    needs_smtputf8,
+    strip_controls,
+    valid_address,
+)
+from pipeline.rendering.message_check import Forged
+
+ENVELOPE = Envelope(
+    token="abcdefghijklmnopqrstuvwxyz",
+    sender_name="SMT Constructions",
+    sender_address="billing@example.com",
+    recipient_name="Ada Example",
+    recipient_address="ada@example.com",
+    reply_to="help@example.com",
+    date=datetime(2026, 3, 1, 10, 0, tzinfo=UTC),
+    message_id="<receipt.abc@mail.example.com>",
+    locale="en_US",
+)
+RENDERED = Rendered("Receipt: $19.99 USD", "Thank you!\n", "<p>Thank you!</p>\n")
+NAMES = [
+    "From",
+    "To",
+    "Reply-To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "Auto-Submitted",
+    "X-Auto-Response-Suppress",
+    "Content-Language",
+    "MIME-Version",
+    "Content-Type",
+]
+INJECTION = "=?utf-8?q?Zoe=0D=0ABcc=3A_evil=40example=2Eorg?="
+NASTY = st.sampled_from(
+    [
+        "\r\n",
+        "\r",
+        "\n",
+        "\0",
+        "\x85",
+        "\u2028",
+        "Bcc: evil@example.org",
+        INJECTION,
+        "=?",
+        "?=",
+        '"',
+        "\\",
+        ",",
+        "<",
+        ">",
+        "@",
+        ".",
+        "www.evil.example",
+        "http://",
+        "\u202e",
+        "\u200b",
+        "é",
+        "日本",
+        "🙂",
+        " ",
+        "x" * 90,
+        "--=_abc",
+        "mailto:",
+    ]
+)
+OUTSIDE = st.lists(st.one_of(NASTY, st.text(max_size=12)), max_size=8).map("".join)
+
+
+def read(data: bytes) -> Message:
+    """As another program would: the standard library's parser, no code of ours."""
+    return message_from_bytes(data)
+
+
+def decoded(mail: Message, name: str) -> str:
+    return str(make_header(decode_header(mail[name]))).replace("\r\n", "")
+
+
+def bodies(mail: Message) -> list[str]:
+    parts = mail.get_payload()
+    assert isinstance(parts, list)
+    return [part.get_payload(decode=True).decode().replace("\r\n", "\n") for part in parts]  # type: ignore[union-attr]
+
+
+def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
+    mail = read(build(RENDERED, envelope=ENVELOPE))
+    assert mail.keys() == NAMES
+    assert mail["From"] == "SMT Constructions <billing@example.com>"
+    assert mail["To"] == "Ada Example <ada@example.com>"
+    assert mail["Reply-To"] == "help@example.com"
+    assert mail["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
+    assert mail["Message-ID"] == "<receipt.abc@mail.example.com>"
+    assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
+    assert mail["Content-Language"] == "en-US"
+    assert mail.get_boundary() == "=_abcdefghijklmnopqrstuvwxyz"
+
+
+def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii() -> None:
+    mail = read(build(Rendered("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
+    parts = mail.get_payload()
+    assert isinstance(parts, list)
+    assert mail.get_content_type() == "multipart/alternative"
+    kinds = [
+        (part.get_content_type(), part["Content-Transfer-Encoding"]) for part in parts if isinstance(part, Message)
+    ]
+    assert kinds == [("text/plain", "quoted-printable"), ("text/html", "7bit")]
+    text, html = bodies(mail)
+    assert text == "Grüße = 5 €\n"
+    assert html == '<p class="x">Gr&#252;&#223;e &#128512;</p>\n'
+    assert unescape(html) == '<p class="x">Grüße 😀</p>\n'
+
+
+@pytest.mark.parametrize("odd", ["x" * 999, "<p>\nFrom here\n</p>", "a\0b"])
+def test_html_that_would_be_changed_on_the_way_is_quoted_too(odd: str) -> None:
+    mail = read(build(Rendered("x", "y", odd), envelope=ENVELOPE))
+    assert [part["Content-Transfer-Encoding"] for part in mail.walk()][1:] == ["quoted-printable"] * 2
+    assert bodies(mail)[1] == odd
+
+
+def test_html_goes_as_it_is_up_to_the_longest_line_there_may_be() -> None:
+    longest = f"{'x' * 998}\n\n.\n{'y' * 998}"
+    mail = read(build(Rendered("x", "y", longest), envelope=ENVELOPE))
+    assert [part["Content-Transfer-Encoding"] for part in mail.walk()][2] == "7bit"
+    assert bodies(mail)[1] == longest
+
+
+def test_the_same_mail_has_the_same_bytes() -> None:
+    assert build(RENDERED, envelope=ENVELOPE) == build(replace(RENDERED), envelope=replace(ENVELOPE))
+
+
+def test_a_time_in_another_zone_is_written_in_utc() -> None:
+    there = timezone(timedelta(hours=2))
+    data = build(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=there)))
+    assert read(data)["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
+
+
+def test_no_reply_to_is_left_out() -> None:
+    assert "Reply-To" not in read(build(RENDERED, envelope=replace(ENVELOPE, reply_to="")))
+
+
+def named(text: str) -> bytes:
+    """With what is not ASCII as HTML names it."""
+    return text.encode("ascii", "xmlcharrefreplace")
+
+
+@given(name=OUTSIDE, sender=OUTSIDE, subject=OUTSIDE, text=OUTSIDE, html=OUTSIDE)
+def test_whatever_texts_hold_another_program_reads_what_was_intended(
+    name: str, sender: str, subject: str, text: str, html: str
+) -> None:
+    envelope = replace(ENVELOPE, recipient_name=name, sender_name=sender)
+    data = build(Rendered(subject, text, html), envelope=envelope)
+    mail = read(data)
+    assert mail.keys() == NAMES
+    assert all(len(line) <= 998 for line in data.split(b"\r\n"))
+    assert b"\0" not in data
+    assert not re.search(rb"\r(?!\n)|(?<!\r)\n", data)
+    assert data.isascii()
+    assert decoded(mail, "Subject").strip() == strip_controls(subject).strip()
+    unified = [part.replace("\r\n", "\n").replace("\r", "\n") for part in (text, html)]
+    assert [named(part) for part in bodies(mail)] == [named(part) for part in unified]
+    for header, shown, address in (("To", name, "ada@example.com"), ("From", sender, "billing@example.com")):
+        written = decoded(mail, header)
+        if mail[header].startswith('"'):
+            written = re.sub(r'^"(.*)" (<\S+>)$', lambda m: re.sub(r"\\(.)", r"\1", m[1]) + " " + m[2], written)
+        assert written == (f"{clean_name(shown)} <{address}>" if clean_name(shown) else address)
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_header_lines_stay_short_enough_for_every_relay(subject: str) -> None:
+    head = build(replace(RENDERED, subject=subject), envelope=ENVELOPE).partition(b"\r\n\r\n")[0]
+    lines = head.split(b"\r\n")
+    assert max(len(line) for line in lines) <= 78
+    assert all(line.strip() for line in lines)
+
+
+def test_an_encoded_word_in_a_name_adds_no_header() -> None:
+    envelope = replace(ENVELOPE, recipient_name=f"Zoe {INJECTION}", sender_name=INJECTION)
+    data = build(replace(RENDERED, subject=f"Receipt for {INJECTION}"), envelope=envelope)
+    mail = read(data)
+    assert mail.keys() == NAMES
+    assert b"\nBcc" not in data
+    assert decoded(mail, "Subject") == f"Receipt for {INJECTION}"  # as text, not as what it encodes
+    assert decoded(mail, "To") == "Zoe <ada@example.com>"
+
+
+def test_a_name_of_five_thousand_characters_is_cut_and_lines_stay_short() -> None:
+    data = build(replace(RENDERED, subject="s" * 5000), envelope=replace(ENVELOPE, recipient_name="n" * 5000))
+    assert max(len(line) for line in data.split(b"\r\n")) <= 78
+    assert decoded(read(data), "To") == "n" * 99 + "… <ada@example.com>"
+
+
+def test_commas_and_quotes_in_a_name_stay_in_the_name() -> None:
+    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_name='Muster, Max "Maxl" \\o/'))
+    assert read(data)["To"] == '"Muster, Max \\"Maxl\\" \\\\o/" <ada@example.com>'
+
+
+def test_an_international_domain_is_written_as_a_labels() -> None:
+    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_address="ada@bücher.example"))
+    assert read(data)["To"] == "Ada Example <ada@xn--bcher-kva.example>"
+    assert data.isascii()
+
+
+def test_an_international_local_part_is_written_as_it_is() -> None:
+    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_address="jörg@bücher.example"))
+    assert "To: Ada Example <jörg@xn--bcher-kva.example>\r\n".encode() in data
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("token", "a b"),
+        ("token", ""),
+        ("token", 'x"\r\nBcc: a'),
+        ("sender_address", "nobody"),
+        ("recipient_address", "ada@example.com\r\nBcc: evil@example.org"),
+        ("recipient_address", "ada@example.com, evil@example.org"),
+        ("reply_to", "help@"),
+        ("message_id", "no at sign"),
+        ("message_id", "a@b>\r\nBcc: c"),
+        ("locale", "en_US\r\nBcc: a"),
+        ("date", datetime(2026, 3, 1)),  # noqa: DTZ001
+    ],
+)
+def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(field: str, value: object) -> None:
+    with pytest.raises(BadEnvelope, match=field) as caught:
+        build(RENDERED, envelope=replace(ENVELOPE, **{field: value}))  # type: ignore[arg-type]
+    assert not isinstance(value, str) or not value or value not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["\r\nBcc: evil@example.org", " and more", "\n", "\0", "x" * 999])
+def test_a_fault_in_our_own_writing_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = message._write
+    monkeypatch.setattr(message, "_write", lambda name, value: write(name, value) + fault)
+    with pytest.raises(Forged):
+        build(RENDERED, envelope=ENVELOPE)
+
+
+# Outside text
+
+
+@pytest.mark.parametrize(
+    ("outside", "clean"),
+    [
+        ("Ada Example", "Ada Example"),
+        ("  Ada \t Example\r\nBcc: x  ", "Ada Example Bcc: x"),
+        ("Ada\u202eelpmaxE\u200b\ufeff", "AdaelpmaxE"),
+        (f"Zoe {INJECTION}", "Zoe"),
+        ("=?=?utf-8?q?a?=utf-8?q?b?=", ""),
+        ("=\u200b?utf-8?q?x?=", ""),
+        ("=http://?utf-8?q?x?=", ""),
+        ("Visit www.evil.example now", "Visit www. evil. example now"),
+        ("https://evil.example/pay", "evil. example/pay"),
+        ("HTTPS:\\\\evil", "evil"),
+        ("httphttp://://x", "x"),
+        ("mailto:a", "a"),
+        ("joe@evil.example", "joe at evil. example"),
+        ("evil\u2024example", "evil\u2024 example"),
+        ("例え。テスト", "例え。 テスト"),
+        ("💩.la", "💩. la"),
+        ("J.R.Smith", "J. R. Smith"),
+        ("Dr. Smith", "Dr. Smith"),
+        ("SMT-CRM 2.0", "SMT-CRM 2.0"),
+        ("10.0.0.1", "10. 0. 0. 1"),
+        ("Call +1 (888) 555-0100 now", "Call now"),
+        ("Licence 2026-2027", "Licence 2026-2027"),
+        ("O'Brien-Smith, Jr.", "O'Brien-Smith, Jr."),
+        ("Zoë Müller", "Zoë Müller"),
+        ("\ud800", ""),
+        ("x" * 101, "x" * 99 + "…"),
+        ("", ""),
+    ],
+)
+def test_outside_text_is_cleaned(outside: str, clean: str) -> None:
+    assert clean_name(outside) == clean
+
+
+@given(OUTSIDE)
+def test_a_clean_name_is_one_short_line_and_leads_nowhere(outside: str) -> None:
+    name = clean_name(outside)
+    assert clean_name(name) == name
+    assert len(name) <= 100
+    assert name == name.strip()
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b\u202e]|://|@|[^\W\d]\.[^\W\d]|=\?.*\?.*\?.*\?=", name)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ada@example.com",
+        "a.b+c@mail.example.com",
+        "jörg@bücher.example",
+        "o'brien@example.com",
+        "root@localhost",
+        f"{'x' * 64}@example.com",
+        f"a@{'b' * 63}.example",
+        "a@xn--bcher-kva.example",
+        "A@EXAMPLE.COM",
+    ],
+)
+def test_addresses_that_can_be_written_to(address: str) -> None:
+    assert valid_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "@",
+        "ada",
+        "ada@",
+        "@example.com",
+        "a@b@example.com",
+        "ada@example",
+        "ada @example.com",
+        "ada@example..com",
+        ".ada@example.com",
+        "ada.@example.com",
+        "a..b@example.com",
+        "ada@-example.com",
+        "ada@example-.com",
+        "<ada@example.com>",
+        "ada@example.com,b@example.com",
+        "ada@example.com;",
+        'ada"@example.com',
+        "ada(x)@example.com",
+        "ada@[127.0.0.1]",
+        "ada@127.0.0.1",
+        "ada\r\n@example.com",
+        "ada@example.com\r\n",
+        "ada\u202e@example.com",
+        "ada\u200b@example.com",
+        "ada\u00a0x@example.com",
+        "ada\ud800@example.com",
+        "ada\\@example.com",
+        "ada@exa_mple.com",
+        f"{'x' * 65}@example.com",
+        f"a@{'b' * 64}.example",
+        f"a@{'b.' * 126}example",
+        f"{'ö' * 33}@example.com",
+    ],
+)
+def test_addresses_that_cannot_be_written_to(address: str) -> None:
+    assert not valid_address(address)
+    with pytest.raises(BadEnvelope):
+        ascii_address(address)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_judged_and_what_passes_is_one_plain_address(text: str) -> None:
+    if valid_address(text):
+        written = ascii_address(text)
+        assert valid_address(written)
+        assert written.count("@") == 1
+        assert not re.search(r"[\s<>(),;:\"\[\]\\\x00-\x1f]", written)
+        assert written.rpartition("@")[2].isascii()
+
+
+def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
+    assert needs_smtputf8("jörg@example.com")
+    assert not needs_smtputf8("ada@bücher.example")
+
+
+def test_the_probe_tells_what_this_interpreter_does() -> None:
+    mail = EmailMessage()
+    try:
+        mail["Comments"] = "=?utf-8?q?x=0D=0AX-Injected=3A_yes?="
+        injects = "X-Injected" in message_from_bytes(mail.as_bytes(policy=SMTP))
+    except Exception:  # noqa: BLE001 - newer interpreters refuse it with one of several errors
+        injects = False
+    assert injection_probe() is injects
+
+
+def test_a_subject_may_look_like_the_boundary_of_the_parts() -> None:
+    subject = 'Your plan boundary="x" is paid'
+    assert read(build(replace(RENDERED, subject=subject), envelope=ENVELOPE))["Subject"] == subject

@@ -1,0 +1,50 @@
+"""A finished mail says what was intended and nothing else, or it does not leave."""
+
+import pytest
+
+from pipeline.rendering.message_check import Forged, prove
+
+EXPECTED = [
+    ("Subject", "Grüße"),
+    ("To", 'Max "M" <ada@example.com>'),
+    ("Content-Type", 'multipart/alternative; boundary="=_x"'),
+]
+GOOD = (
+    b'Subject: =?utf-8?q?Gr=C3=BC?=\r\n =?utf-8?q?=C3=9Fe?=\r\nTo: "Max \\"M\\""\r\n <ada@example.com>\r\n'
+    b'Content-Type: multipart/alternative;\r\n boundary="=_x"\r\n\r\n--=_x\r\n\r\n--=_x\r\n\r\n--=_x--\r\n'
+)
+
+
+def test_prove_accepts_what_was_intended() -> None:
+    prove(GOOD, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("good", "forged"),
+    [
+        (b"To:", b"Bcc: evil@example.org\r\nTo:"),  # one header more
+        (b"Subject:", b"Comment:"),
+        (b"=C3=9F", b"=73=73"),  # another meaning
+        (b"=C3=9F", b"=FF=FF"),  # no UTF-8
+        (b"ada@", b"eve@"),
+        (b"\r\nTo:", b"\nTo:"),
+        (b"\r\nTo:", b"\rTo:"),
+        (b"--=_x\r\n\r\n", b"--=_x\r\n\0\r\n"),
+        (b"--=_x\r\n\r\n--=_x\r\n", b"--=_x\r\n" + b"y" * 999 + b"\r\n--=_x\r\n"),
+        (b"\r\n--=_x--", b"\r\n--=_x\r\n\r\n--=_x--"),  # one part more
+        (b"Subject:", b" folded\r\nSubject:"),
+        (b"Subject:", b"no colon\r\nSubject:"),
+        (b"Subject: ", b"Subject: \xff"),
+    ],
+)
+def test_prove_refuses_anything_else_and_quotes_nobody(good: bytes, forged: bytes) -> None:
+    data = GOOD.replace(good, forged, 1)
+    assert data != GOOD
+    with pytest.raises(Forged) as caught:
+        prove(data, EXPECTED)
+    assert "@" not in str(caught.value)
+
+
+def test_a_line_of_998_octets_is_the_longest_that_may_leave() -> None:
+    line = b"--=_x\r\n" + b"y" * 998 + b"\r\n"
+    prove(GOOD.replace(b"--=_x\r\n", line, 1), EXPECTED)

@@ -1,0 +1,225 @@
+"""The pretend PayPal, asked over HTTP."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+import requests
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipeline.clock import MovableClock
+from pipeline.simulator import stories
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD, PLANS
+from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, PretendPayPal
+from pipeline.simulator.server.loopback import serve
+from pipeline.simulator.timeline import Delivery, Json
+
+START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
+WHO = ("simulator", "simulator-secret")
+
+
+class Vendor:
+    """Somebody who asks: one session, one token."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url, self.session = base_url, requests.Session()
+        self.session.trust_env = False
+
+    def token(self, who: tuple[str, str] = WHO, grant: str = "client_credentials") -> requests.Response:
+        body = {"grant_type": grant}
+        return self.session.post(self.base_url + TOKEN_PATH, data=body, auth=who, timeout=10)
+
+    def sign_in(self) -> None:
+        self.session.headers["Authorization"] = "Bearer " + self.token().json()["access_token"]
+
+    def get(self, path: str, timeout: float = 10) -> requests.Response:
+        return self.session.get(self.base_url + path, timeout=timeout)
+
+
+class Stage:
+    """One server for all tests; the pretend PayPal on it changes."""
+
+    base_url: str
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock(START)
+
+
+@pytest.fixture
+def paypal(clock: MovableClock) -> PretendPayPal:
+    return PretendPayPal(clock=clock)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    with serve(stage) as stage.base_url:
+        yield stage
+
+
+@pytest.fixture
+def vendor(paypal: PretendPayPal, stage: Stage) -> Iterator[Vendor]:
+    stage.app = paypal.app
+    vendor = Vendor(stage.base_url)
+    vendor.sign_in()
+    yield vendor
+    vendor.session.close()
+
+
+def play(paypal: PretendPayPal, deliveries: list[Delivery]) -> Json:
+    """Let all of it happen; the last sale or refund event's resource."""
+    for delivery in deliveries:
+        paypal.world.apply(delivery)
+    found: Json = deliveries[-1].event["resource"]
+    return found
+
+
+def test_a_token_is_given_to_whoever_knows_the_secret(vendor: Vendor) -> None:
+    answer = vendor.token()
+    assert answer.status_code == 200
+    assert answer.json()["token_type"] == "Bearer"
+    assert answer.json()["expires_in"] == EXPIRES_IN
+
+
+def test_a_wrong_secret_gets_no_token(vendor: Vendor) -> None:
+    answer = vendor.token(("simulator", "guess"))
+    assert answer.status_code == 401
+    assert answer.json()["error"] == "invalid_client"
+
+
+def test_another_grant_gets_no_token(vendor: Vendor) -> None:
+    assert vendor.token(grant="password").json()["error"] == "unsupported_grant_type"
+
+
+def test_nothing_is_read_without_a_token(vendor: Vendor) -> None:
+    del vendor.session.headers["Authorization"]
+    answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
+    assert (answer.status_code, answer.json()["name"]) == (401, "AUTHENTICATION_FAILURE")
+
+
+def test_a_token_is_refused_once_it_has_expired(vendor: Vendor, clock: MovableClock) -> None:
+    clock.advance(timedelta(seconds=EXPIRES_IN - 1))
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+    clock.advance(timedelta(seconds=1))
+    answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+    vendor.sign_in()
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
+def test_every_plan_can_be_read(plan: stories.Plan, vendor: Vendor) -> None:
+    shown = vendor.get(f"/v1/billing/plans/{plan.id}").json()
+    assert shown["name"] == plan.name
+    assert shown["billing_cycles"][-1]["frequency"] == {"interval_unit": plan.unit, "interval_count": plan.count}
+
+
+def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
+    paypal: PretendPayPal, vendor: Vendor
+) -> None:
+    sale = play(paypal, stories.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
+    shown = vendor.get(f"/v1/billing/subscriptions/{sale['billing_agreement_id']}").json()
+    assert shown["billing_info"]["next_billing_time"] == "2025-03-14T10:00:00Z"
+    assert shown["billing_info"]["last_payment"]["time"] == sale["create_time"]
+    assert shown["subscriber"]["email_address"] == PEOPLE[2].email
+    assert shown["subscriber"]["name"]["given_name"] == PEOPLE[2].given_name
+
+
+def test_fields_bring_what_paypal_shows_on_request_only(paypal: PretendPayPal, vendor: Vendor) -> None:
+    failed = play(paypal, stories.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
+    path = f"/v1/billing/subscriptions/{failed['id']}"
+    plain = vendor.get(path).json()
+    assert "last_failed_payment" not in plain["billing_info"]
+    assert "plan" not in plain
+    full = vendor.get(path + "?fields=last_failed_payment,plan").json()
+    assert full["billing_info"]["last_failed_payment"] == failed["billing_info"]["last_failed_payment"]
+    assert full["plan"]["id"] == CLOUD.id
+
+
+def test_a_sale_and_its_refunds_can_be_read(paypal: PretendPayPal, vendor: Vendor) -> None:
+    deliveries = stories.refund(PEOPLE[0], CLOUD, START, Random(1), tell_sale=False)
+    refunded = [each for each in deliveries if each.type.endswith("REFUNDED")]
+    sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
+    states = []
+    for each in refunded:
+        play(paypal, deliveries[: deliveries.index(each) + 1])
+        assert vendor.get(f"/v1/payments/refund/{each.event['resource']['id']}").json()["sale_id"] == sale
+        states.append(vendor.get(f"/v1/payments/sale/{sale}").json()["state"])
+    assert states == ["partially_refunded", "refunded"]
+
+
+@pytest.mark.parametrize("path", ["billing/subscriptions", "billing/plans", "payments/sale", "payments/refund"])
+def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypal: PretendPayPal) -> None:
+    answer = vendor.get(f"/v1/{path}/I-NOBODY000000")
+    assert answer.status_code == 404
+    assert answer.json()["name"] == "RESOURCE_NOT_FOUND"
+    assert answer.json()["debug_id"] == answer.headers["Paypal-Debug-Id"]
+    assert paypal.unknown == []
+
+
+def test_unknown_paths_are_remembered(vendor: Vendor, paypal: PretendPayPal) -> None:
+    assert vendor.get("/v2/checkout/orders/1").status_code == 404
+    url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
+    assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
+    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/billing/subscriptions/I-1/suspend"]
+    assert paypal.asked[-1] == "POST /v1/billing/subscriptions/I-1/suspend"
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "name"), [("500", 500, "INTERNAL_SERVER_ERROR"), ("429", 429, "RATE_LIMIT_REACHED")]
+)
+def test_errors_come_as_often_as_asked_for(
+    how: str, status: int, name: str, vendor: Vendor, paypal: PretendPayPal
+) -> None:
+    paypal.misbehave("500" if how == "500" else "429", times=2)
+    assert vendor.token().status_code == 200
+    for _ in range(2):
+        answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
+        assert (answer.status_code, answer.json()["name"]) == (status, name)
+        assert answer.json()["debug_id"]
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+
+
+def test_a_path_may_be_named_to_misbehave(vendor: Vendor, paypal: PretendPayPal) -> None:
+    paypal.misbehave("500", path=TOKEN_PATH)
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+    assert vendor.token().status_code == 500
+    assert vendor.token().status_code == 200
+
+
+def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: PretendPayPal) -> None:
+    paypal.misbehave("garbage")
+    answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
+    assert answer.status_code == 200
+    with pytest.raises(requests.JSONDecodeError):
+        answer.json()
+
+
+def test_a_stall_answers_nothing_until_the_client_gives_up(vendor: Vendor, paypal: PretendPayPal) -> None:
+    paypal.misbehave("stall")
+    with pytest.raises(requests.ReadTimeout):
+        vendor.get(f"/v1/billing/plans/{CLOUD.id}", timeout=0.2)
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+
+
+def test_tokens_can_be_made_to_expire_at_once(vendor: Vendor, paypal: PretendPayPal) -> None:
+    paypal.misbehave("expire_token")
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 401
+    vendor.sign_in()
+    assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+
+
+def test_it_can_be_served_by_itself(paypal: PretendPayPal) -> None:
+    with paypal.serve() as base_url:
+        vendor = Vendor(base_url)
+        vendor.sign_in()
+        assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
+        vendor.session.close()

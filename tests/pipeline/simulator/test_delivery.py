@@ -1,0 +1,124 @@
+"""The courier, against an ingress that checks signatures and fails on request."""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from random import Random
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pipeline.paypal.signature import Transmission, verify
+from pipeline.simulator import stories
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD
+from pipeline.simulator.server.delivery import NO_ANSWER, TRIES, Courier
+from pipeline.simulator.server.loopback import serve
+from pipeline.simulator.server.signing import Signer
+
+START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
+WEBHOOK = "7AB11223CD445566E"
+STORY = stories.first_year(PEOPLE[1], CLOUD, START, Random(1))
+
+
+class Ingress:
+    """Answers 200 to what is signed, after the answers it was told to give first."""
+
+    def __init__(self, key: RSAPublicKey) -> None:
+        self.key = key
+        self.first: list[int] = []
+        self.bodies: list[bytes] = []
+        self.transmissions: list[str] = []
+        self.ports: set[int] = set()
+
+    async def receive(self, request: Request) -> Response:
+        body = await request.body()
+        transmission = Transmission.read(request.headers.items())
+        verify(transmission, body, [WEBHOOK], self.key)
+        self.transmissions.append(transmission.id)
+        self.ports.add(request.client.port if request.client else 0)
+        if self.first:
+            return Response(status_code=self.first.pop(0))
+        self.bodies.append(body)
+        return Response(status_code=200)
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer(since=START, until=datetime(2027, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def ingress(signer: Signer) -> Ingress:
+    key = x509.load_pem_x509_certificate(signer.leaf_pem).public_key()
+    assert isinstance(key, RSAPublicKey)
+    return Ingress(key)
+
+
+@pytest.fixture
+def courier(ingress: Ingress, signer: Signer) -> Iterator[Courier]:
+    app = Starlette(routes=[Route("/webhooks/paypal", ingress.receive, methods=["POST"])])
+    with serve(app) as base_url, Courier(base_url + "/webhooks/paypal", signer, WEBHOOK) as courier:
+        yield courier
+
+
+def test_a_story_arrives_whole_and_in_order_over_one_connection(ingress: Ingress, courier: Courier) -> None:
+    assert courier.deliver(STORY) == Counter({200: len(STORY)})
+    assert ingress.bodies == [each.body for each in STORY]
+    assert len(ingress.ports) == 1
+
+
+def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: Courier) -> None:
+    done: list[str] = []
+    assert courier.deliver(STORY * 8, at_once=3, done=lambda delivery, status: done.append(delivery.id)) == {
+        200: len(STORY) * 8
+    }
+    assert Counter(ingress.bodies) == Counter(each.body for each in STORY * 8)
+    assert Counter(done) == Counter(each.id for each in STORY * 8)
+    assert len(ingress.ports) <= 3
+
+
+def test_what_is_not_answered_2xx_is_sent_again_as_a_new_transmission(ingress: Ingress, courier: Courier) -> None:
+    ingress.first = [503, 500, 403]
+    assert courier.send(STORY[0]) == 200
+    assert ingress.bodies == [STORY[0].body]
+    assert len(set(ingress.transmissions)) == 4
+
+
+def test_it_gives_up_after_paypals_number_of_tries(ingress: Ingress, courier: Courier) -> None:
+    ingress.first = [503] * 100
+    assert courier.deliver(STORY[:1]) == {503: 1}
+    assert len(ingress.transmissions) == TRIES
+
+
+def test_nobody_there_is_no_answer(signer: Signer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    waited: list[int] = []
+    with Courier(f"http://127.0.0.1:{port}/", signer, WEBHOOK, tries=3, pause=waited.append) as courier:
+        assert courier.deliver(STORY[:2]) == {NO_ANSWER: 2}
+    assert waited == [1, 2, 1, 2]
+
+
+def test_an_ingress_that_comes_back_gets_everything(ingress: Ingress, signer: Signer) -> None:
+    """The connection kept from before is dead; the next try opens a new one."""
+    app = Starlette(routes=[Route("/", ingress.receive, methods=["POST"])])
+    with serve(app) as base_url:
+        courier = Courier(base_url, signer, WEBHOOK, tries=1)
+        assert courier.send(STORY[0]) == 200
+    assert courier.send(STORY[1]) == NO_ANSWER
+    port = int(base_url.rpartition(":")[2])
+    with serve(app, port):
+        assert courier.send(STORY[1]) == 200
+    courier.close()
+
+
+def test_only_plain_http_is_delivered_to(signer: Signer) -> None:
+    with pytest.raises(ValueError, match="http://"):
+        Courier("https://billing.example.com/webhooks/paypal", signer, WEBHOOK)

@@ -1,0 +1,65 @@
+"""Unsubscribing as mail programs do it (RFC 8058) and as people do, without signing in."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.db.models import Consent, Customer
+from pipeline.outbox import store as outbox
+from pipeline.outbox.store import Owed
+from tests.support.page_client import Browser, sign_up
+from tests.support.pipeline_under_test import River
+
+
+def link(river: River, kind: str = "product_news") -> str:
+    """The unsubscribe link of a mail to somebody who has opted in."""
+    id = sign_up(river)
+    river.set(river.rows(Customer)[0], marketing=True)
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        [mail] = outbox.add(session, keyring, [Owed(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
+        return f"/unsubscribe/{outbox.unsubscribe_token(keyring, mail)}"
+
+
+def declined(river: River) -> list[tuple[str, bool, str]]:
+    return [(each.kind, each.given, each.source) for each in river.rows(Consent) if each.source != "sign-up"]
+
+
+def test_one_click_is_enough_without_cookie_origin_or_redirect(brook: River, browser: Browser) -> None:
+    path = link(brook)
+    del browser.client.headers["sec-fetch-site"]
+    answer = browser.post(path, {"List-Unsubscribe": "One-Click"}, {"Origin": "https://mail.example.com"})
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+    assert not brook.rows(Customer)[0].marketing
+    assert declined(brook) == [("marketing", False, "one-click")]
+
+
+def test_scanners_that_fetch_the_link_change_nothing_and_the_button_does(brook: River, browser: Browser) -> None:
+    path = link(brook)
+    for _ in range(3):
+        assert browser.get(path).status_code == 200
+        browser.client.head(path)
+    assert brook.rows(Customer)[0].marketing
+    assert "You are unsubscribed" in browser.post(path).text
+    assert declined(brook) == [("marketing", False, "page")]
+    assert browser.post(path).status_code == 200  # once more does no harm
+    assert not brook.rows(Customer)[0].marketing
+
+
+def other_end(path: str) -> str:
+    return path[:-1] + ("x" if path[-1] != "x" else "y")
+
+
+@pytest.mark.parametrize("change", [other_end, lambda path: path + "a", lambda _: "/unsubscribe/x"])
+def test_a_link_nobody_was_sent_declines_nothing(brook: River, browser: Browser, change: Callable[[str], str]) -> None:
+    path = change(link(brook))
+    assert browser.get(path).status_code == 410
+    assert browser.post(path, {"List-Unsubscribe": "One-Click"}).status_code == 410
+    assert brook.rows(Customer)[0].marketing
+
+
+def test_a_mail_that_is_owed_cannot_be_declined(brook: River, browser: Browser) -> None:
+    path = link(brook, "account_link")
+    assert browser.post(path, {"List-Unsubscribe": "One-Click"}).status_code == 410
+    assert declined(brook) == []

@@ -1,0 +1,170 @@
+"""The river's own code in one process and one thread; all of it in memory but the database's file, so it can die."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import event, select
+
+from handlers import HANDLERS
+from pipeline.billing.reminders import Reminders
+from pipeline.broker import BrokerDown, Inlet
+from pipeline.clock import MovableClock
+from pipeline.crypto.keyring import MasterKey
+from pipeline.db.engine import Database, StoreDown
+from pipeline.db.models import Event
+from pipeline.inbox import lookups as reads
+from pipeline.inbox.store import Delivery, Stored
+from pipeline.mailer.mailer import Mailer
+from pipeline.mailer.relay_log import RelayLog, settle_doubts
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.scheduler.scheduler import Job, Scheduler
+from pipeline.webhooks.receiver import Committer, _Waiting
+from pipeline.worker.recovery import QUIET_SECONDS, Sweep
+from pipeline.worker.worker import Worker, serve
+from tests.soak.database_faults import Crash, OneThread, Storm
+from tests.soak.fake_peers import PayPal, Postfix, Rumours
+from tests.support.misbehaving_relay import Wire
+from tests.support.outbox_fixtures import SENDER, TEMPLATES
+
+SETTLE_EVERY = timedelta(seconds=5)
+
+
+class Harbour:
+    """What outlives a process: the database's file, the relay, the broker, PayPal, and the event loop they share."""
+
+    def __init__(self, folder: Path, clock: MovableClock, master: MasterKey, paypal: PayPal) -> None:
+        self.folder, self.clock, self.master, self.paypal = folder, clock, master, paypal
+        self.storm = Storm()
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(OneThread())
+        self.orphaned = asyncio.Event()
+        self.postfix = Postfix(folder / "mail.log", clock, self.orphaned.set)
+        self._server = self.loop.run_until_complete(
+            self.loop.create_server(lambda: Wire(self.postfix, loop=self.loop), "127.0.0.1", 0)
+        )
+        self.smtp_url = f"smtp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.watcher = self.database()  # for those who look, and for tables
+        self.broker = Rumours(self._judge)
+
+    def database(self) -> Database:
+        """The file, opened anew. Nothing here outlives the machine, so nothing is waited for that only power loss asks."""
+        database = Database(f"sqlite:///{self.folder / 'smt-billing.db'}")
+        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        return database
+
+    def close(self) -> None:
+        self._server.close()
+        for wire in self.postfix.wires:
+            if wire.transport is not None:
+                wire.transport.abort()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.watcher.close()
+        self.loop.close()
+
+    def _judge(self, ids: Sequence[str]) -> None:
+        """What is acknowledged has been committed: handled, or put off with its reason."""
+        with self.storm.paused(), self.watcher.reading() as session:
+            rows = session.execute(select(Event.id, Event.state, Event.reason).where(Event.id.in_(ids)))
+            early = [row.id for row in rows if row.state == "received" and row.reason is None]
+        assert not early, f"acknowledged before its commit: {early}"
+
+
+class Process:
+    """One life of all roles. Each verb is one round of a role's loop, with what that loop does about errors."""
+
+    def __init__(self, harbour: Harbour) -> None:
+        self._harbour = harbour
+        clock, master, broker = harbour.clock, harbour.master, harbour.broker
+        self.database = harbour.database()
+        harbour.storm.over(self.database.engine)
+        self._committer = Committer(self.database, master, clock, broker.announce)
+        self._worker = Worker(
+            self.database, master, clock, HANDLERS,
+            reminders=Reminders(), may_read=True, on_mail=broker.announce_mails,
+        )  # fmt: skip
+        self._scheduler = Scheduler(
+            self.database, master, clock,
+            reminders=Reminders(), may_read=True, operator="", more=[Job("doubts", SETTLE_EVERY, self._settle_doubts)],
+        )  # fmt: skip
+        self._sweep = Sweep(self._worker, self.database, clock, lambda: QUIET_SECONDS)
+        relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
+        self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
+        self._relay_log = RelayLog(harbour.folder / "mail.log", clock)
+
+    def receive(self, deliveries: Sequence[Delivery]) -> list[Stored | BaseException]:
+        """As requests that come at the same moment: what each is answered."""
+        loop = self._harbour.loop
+        group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
+        self._committer._do(group)
+        return cast(list[Stored | BaseException], self._run(_all(group)))
+
+    def work(self) -> None:
+        asked = iter((False, *([True] * 3)))
+        serve(self._worker, cast(Inlet, self._harbour.broker), lambda _: next(asked))
+
+    def read(self) -> None:
+        harbour = self._harbour
+        try:
+            harbour.broker.publish(
+                "events", reads.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
+            )
+        except (StoreDown, BrokerDown):
+            return
+
+    def tick(self) -> int:
+        return self._scheduler.run_due() + self._sweep_once()
+
+    def _sweep_once(self) -> int:
+        try:
+            return self._sweep.once()
+        except StoreDown:
+            return 0
+
+    def mail(self) -> int:
+        try:
+            return cast(int, self._run(self._unless_orphaned(self._mailer.send_due())))
+        except StoreDown:
+            return 1
+
+    def die(self) -> None:
+        """Everything in memory is gone; the kernel closes what was open."""
+        life = self._mailer._life
+        if life is not None:
+            os.close(life._presence._descriptor)  # type: ignore[attr-defined]
+        for connection in self._mailer._relay._idle:
+            connection.drop()
+        self._run(asyncio.sleep(0))
+        self.database.close()
+
+    def _run(self, work: Awaitable[Any]) -> Any:
+        return self._harbour.loop.run_until_complete(work)
+
+    async def _unless_orphaned(self, work: Awaitable[int]) -> int:
+        """Raises Crash when the relay has the mail and we shall not hear of it."""
+        orphaned = self._harbour.orphaned
+        sending, dying = asyncio.ensure_future(work), asyncio.ensure_future(orphaned.wait())
+        await asyncio.wait({sending, dying}, return_when=asyncio.FIRST_COMPLETED)
+        dying.cancel()
+        if not orphaned.is_set():
+            return await sending
+        orphaned.clear()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        raise Crash
+
+    def _settle_doubts(self) -> int:
+        postfix = self._harbour.postfix
+        return settle_doubts(
+            self.database, self._harbour.clock, self._relay_log, postfix.spoken_to, SENDER.envelope_domain
+        )
+
+
+async def _all(group: Sequence[_Waiting]) -> list[Stored | BaseException]:
+    return await asyncio.gather(*(each.answer for each in group), return_exceptions=True)

@@ -1,0 +1,174 @@
+"""Tells a river what PayPal says, as in production: split, inbox, worker; and shows what came of it.
+
+teller.tell(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+teller.work()
+assert teller.subscription(ALICE).status == "ACTIVE"
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from handlers import HANDLERS
+from pipeline.clock import MovableClock, read_time
+from pipeline.db import lww_map as register
+from pipeline.db.models import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
+from pipeline.inbox import lookups as reads
+from pipeline.inbox import store as inbox
+from pipeline.inbox.event import ReadKind
+from pipeline.paypal.errors import NotFound
+from pipeline.worker.worker import Worker
+from tests.support.example_people import Person
+from tests.support.pipeline_under_test import River, delivery
+
+ON_THE_WAY = timedelta(seconds=3)  # from PayPal's writing an event to its reaching us
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A mail owed, opened."""
+
+    kind: str
+    key: str
+    state: str
+    reason: str | None
+    due: bool
+    facts: dict[str, Any]
+
+
+class Teller:
+    """Tells, works, and shows. With `knows` PayPal's API can be read; else there are no credentials."""
+
+    def __init__(self, river: River, knows: dict[tuple[ReadKind, str], dict[str, Any]] | None = None) -> None:
+        self.river, self.knows, self._may_read = river, knows or {}, knows is not None
+        self._worker = self.worker()
+        self._published: list[str] = []
+
+    def worker(self) -> Worker:
+        return self.river.worker(HANDLERS, may_read=self._may_read)
+
+    # -- in
+
+    def tell(self, *events: dict[str, Any], at: str = "") -> None:
+        """Let these reach us, each some seconds after PayPal wrote it, or `at` that time. Time never goes back."""
+        for event in events:
+            written = read_time(at) or (read_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
+            self.river.clock.move_to(max(self.river.now, written))
+            self._published += [item.event_id for item in self.river.store(delivery(event)) if item.publish]
+
+    def work(self, batch: int = 100) -> None:
+        """Handle what was published, so many in one transaction, and then what is due."""
+        ids, self._published = self._published, []
+        for start in range(0, len(ids), batch):
+            self._worker.handle(ids[start : start + batch])
+        while ids := self._due():
+            self._worker.handle(ids)
+
+    def hear(self, *events: dict[str, Any], at: str = "") -> None:
+        """Tell and work, one after the other."""
+        for event in events:
+            self.tell(event, at=at)
+            self.work()
+
+    def ask(self, after: timedelta = timedelta(0)) -> None:
+        """Some time later: ask PayPal what is owed an answer, and work on the answers and on what waited for them."""
+        self.river.clock.advance(after)
+        river = self.river
+        self._published += reads.ask_due(river.database, river.master, river.clock, self)
+        self.work()
+        river.clock.advance(timedelta(seconds=2))
+        self.work()
+
+    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+        """As PayPal's API would answer."""
+        if (kind, id) not in self.knows:
+            raise NotFound(f"PayPal knows no {kind} {id}")
+        return self.knows[kind, id]
+
+    def _due(self) -> list[str]:
+        with self.river.database.transaction() as session:
+            return inbox.take_due(session, self.river.now, 500)
+
+    # -- out
+
+    def subscription(self, person: Person) -> Subscription:
+        return next(row for row in self.river.rows(Subscription) if row.id == person.subscription)
+
+    def subscriptions(self) -> list[str]:
+        return [row.id for row in self.river.rows(Subscription)]
+
+    def known(self, person: Person) -> dict[str, Any]:
+        """What is known of the subscriber, opened."""
+        row = self.subscription(person)
+        with self.river.database.transaction() as session:
+            seal = self.river.keyring(session).get(row.id)
+            known = (seal and seal.open_json("subscription.person", row.person)) or {}
+        return {field: register.value(known, field) for field in known}
+
+    def payments(self) -> dict[str, Payment]:
+        return {row.id: row for row in self.river.rows(Payment)}
+
+    def refunds(self) -> dict[str, Refund]:
+        return {row.id: row for row in self.river.rows(Refund)}
+
+    def plans(self) -> dict[str, Plan]:
+        return {row.id: row for row in self.river.rows(Plan)}
+
+    def moves(self) -> list[tuple[str | None, str]]:
+        return [(row.old, row.new) for row in self.river.rows(Change)]
+
+    def questions(self) -> list[tuple[str, str]]:
+        """What is owed an answer by PayPal."""
+        return [(row.kind, row.id) for row in self.river.rows(Read)]
+
+    def states(self) -> list[str]:
+        """Of every event, by its id."""
+        return [row.state for row in self.river.rows(Event)]
+
+    def reasons(self) -> list[str]:
+        """Why events wait or are parked."""
+        return [row.reason for row in self.river.rows(Event) if row.reason]
+
+    def mails(self) -> dict[str, Told]:
+        """Every mail by its key."""
+        rows = self.river.rows(Mail)
+        with self.river.database.transaction() as session:
+            keyring = self.river.keyring(session)
+            facts = {row.key: keyring.own(row.label).open_json("mail.facts", row.facts) for row in rows}
+        mails = [Told(row.kind, row.key, row.state, row.reason, row.due_at is not None, facts[row.key]) for row in rows]
+        return {mail.key: mail for mail in mails}
+
+    def mail(self, kind: str) -> Told:
+        """The one mail of that kind."""
+        (mail,) = [mail for mail in self.mails().values() if mail.kind == kind]
+        return mail
+
+    def owed(self) -> list[str]:
+        """The kinds of the mails that are to be sent."""
+        return sorted(mail.kind for mail in self.mails().values() if mail.state == "owed")
+
+
+@contextmanager
+def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[Teller]:
+    """A teller on a database that nobody keeps: for the many examples of one test."""
+    river = River("sqlite:///:memory:", folder, MovableClock(start))
+    try:
+        yield Teller(river)
+    finally:
+        river.database.close()
+
+
+def facts_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an event as a handler sees them, without going through a river."""
+    return delivery(orjson.dumps(event)).split.facts
+
+
+def at(text: str) -> datetime:
+    """`2026-03-24T10:00Z`."""
+    return datetime.fromisoformat(text)

@@ -1,0 +1,80 @@
+"""Mails that are owed, and mailers that send them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from email import message_from_bytes, policy
+
+from pipeline.billing.reminders import Reminders
+from pipeline.db import lww_map as register
+from pipeline.db.engine import Database
+from pipeline.db.models import Mail, Subscription
+from pipeline.mailer.mailer import Mailer, Sender
+from pipeline.mailer.smtp_relay import Relay
+from pipeline.outbox.store import Owed
+from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.scheduler.scheduler import Scheduler
+from tests.support.pipeline_under_test import River
+
+ADA = "ada.whitfield@example.com"
+OPERATOR = "operator@example.com"
+VENDOR = Vendor("SMT Constructions", "https://smt.example.com", "1 Mill Lane", "#1d4e89", "SMT-CRM", "help@example.com")
+SENDER = Sender(
+    "SMT Constructions", "billing@example.com", "help@example.com", "bounces.example.com", "en_US", OPERATOR
+)
+TEMPLATES = Templates(default_folder(), VENDOR, "en_US")
+
+Make = Callable[..., Mailer]
+
+
+def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "Ada") -> None:
+    """A customer with this address."""
+    known = register.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
+    with river.database.transaction() as session:
+        person = river.keyring(session).own(id).seal_json("subscription.person", known)
+        row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
+        row.person = person
+        session.add(row)
+
+
+def receipt(number: int = 1, of: str = "I-ADA") -> Owed:
+    facts = {**TEMPLATES.example("receipt"), "subscription": of, "payment": f"SALE{number}"}
+    return Owed("receipt", f"receipt:SALE{number}", of, facts)
+
+
+def owe(river: River, count: int = 1) -> None:
+    river.owe(*[receipt(number) for number in range(1, count + 1)])
+
+
+def only(river: River) -> Mail:
+    [row] = river.rows(Mail)
+    return row
+
+
+def states(river: River) -> list[str]:
+    return sorted(row.state for row in river.rows(Mail))
+
+
+def header(data: bytes, name: str) -> str:
+    return str(message_from_bytes(data, policy=policy.default)[name])
+
+
+def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
+    return Scheduler(
+        river.database, river.master, river.clock,
+        reminders=Reminders(), may_read=may_read, operator=operator,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def mailers(river: River) -> AsyncIterator[Make]:
+    """Makes mailers, on the river's database unless another is given; all are closed at the end of the block."""
+    made: list[Mailer] = []
+
+    def mailer(url: str, database: Database | None = None, *, final: float = 5, connections: int = 2) -> Mailer:
+        relay = Relay(url, connections=connections, timeout_seconds=5, final_timeout_seconds=final)
+        made.append(Mailer(database or river.database, river.master, river.clock, TEMPLATES, relay, SENDER))
+        return made[-1]
+
+    yield mailer
+    for each in made:
+        await each.close()

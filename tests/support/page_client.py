@@ -1,0 +1,121 @@
+"""The pages for customers over real HTTP, and what a customer does there: read their mail, follow links, press buttons."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from pipeline.app import site as pages
+from pipeline.app.container import Parts
+from pipeline.customers import accounts
+from pipeline.customers.accounts import Person
+from pipeline.db.models import Mail
+from pipeline.simulator.server.loopback import serve
+from pipeline.web.session import COOKIE
+from tests.support.pipeline_under_test import River
+
+ADA = Person("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
+FORM = re.compile(r'<form[^>]*action="([^"]+)".*?</form>', re.DOTALL)
+TOKEN = re.compile(r'name="token" value="([^"]+)"')
+
+
+@contextmanager
+def open_pages(parts: Parts) -> Iterator[str]:
+    """The web application with all pages, as the web role serves it; its base URL."""
+    with pages.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
+        yield base
+
+
+def sign_up(river: River, person: Person = ADA) -> str:
+    """An account, without PayPal; the customer's id."""
+    with river.database.transaction() as session:
+        return accounts.sign_up(
+            session, river.keyring(session), person,
+            adult_text="2026-11", news=False, now=river.now, source="sign-up",
+        )  # fmt: skip
+
+
+def facts(river: River, kind: str) -> list[dict[str, Any]]:
+    """What the mails of this kind say, in the order in which they were owed."""
+    with river.database.transaction() as session:
+        keyring = river.keyring(session)
+        rows = [row for row in river.rows(Mail) if row.kind == kind]
+        return [
+            keyring.own(row.label).open_json("mail.facts", row.facts)
+            for row in sorted(rows, key=lambda row: row.created_at)
+        ]
+
+
+class Browser:
+    """A browser of the test's own: keeps the one cookie, follows nothing by itself, says where its forms come from."""
+
+    def __init__(self, base: str, address: str = "192.0.2.7") -> None:
+        headers = {
+            "Sec-Fetch-Site": "same-origin",
+            "X-Forwarded-For": address,
+            "User-Agent": "Sample/1.0",
+            "Accept": "text/html",
+        }
+        none_kept = httpx.Limits(max_keepalive_connections=0)  # so that nothing has to be closed
+        self.client = httpx.Client(base_url=base, trust_env=False, timeout=30, headers=headers, limits=none_kept)
+        self.cookie = ""
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        return self._kept(self.client.get(path, headers=self._headers(headers)))
+
+    def post(
+        self, path: str, said: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        return self._kept(self.client.post(path, data=dict(said or {}), headers=self._headers(headers)))
+
+    def press(self, form: str, /, **said: str) -> httpx.Response:
+        """Fill in the account page's form of this name and send it; the page it leads to."""
+        shown = next(each for each in FORM.finditer(self.get("/account").text) if each[1] == f"/account/{form}")
+        found = TOKEN.search(shown[0])
+        assert found
+        answer = self.post(shown[1], {"token": found[1], **said})
+        return self.get(answer.headers["location"]) if answer.status_code == 303 else answer
+
+    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        cookie = {"Cookie": f"{COOKIE}={self.cookie}"} if self.cookie else {}
+        return {**cookie, **(more or {})}
+
+    def _kept(self, answer: httpx.Response) -> httpx.Response:
+        self.client.cookies.clear()  # it would not send ours over http, and this class does
+        for given in answer.headers.get_list("set-cookie"):
+            name, _, value = given.partition(";")[0].partition("=")
+            assert name == COOKIE
+            self.cookie = value.strip('"')
+        return answer
+
+
+def links(river: River) -> set[str]:
+    """The addresses of the sign-in links that were owed so far."""
+    return {each["page"] for each in facts(river, "account_link")}
+
+
+def path_of(page: str) -> str:
+    """The path of an address in a mail."""
+    return httpx.URL(page).raw_path.decode()
+
+
+def sign_in(river: River, browser: Browser, email: str = ADA.email) -> None:
+    """Ask for a link, wait for the mail, follow the link, press the button."""
+    known = links(river)
+    assert browser.post("/account", {"email": email}).status_code == 200
+    wait_for(lambda: links(river) > known)
+    [page] = links(river) - known
+    link = path_of(page)
+    assert browser.get(link).status_code == 200
+    assert browser.post(link).status_code == 303
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 10) -> None:
+    """Look until it has happened. Fails after so long, which is never reached by what works."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

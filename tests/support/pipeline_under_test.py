@@ -1,0 +1,187 @@
+"""A river for one test: tables in a database, a master key, a clock that stands still, and the parts wired as they run.
+
+river.store(delivery(happened("WH-1")))
+river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
+assert river.states() == {"WH-1": "handled"}
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import orjson
+from sqlalchemy import func, inspect, select
+from sqlalchemy.orm import Session
+from starlette.routing import BaseRoute
+
+from pipeline.app.container import Parts
+from pipeline.billing.reminders import Reminders
+from pipeline.billing.unit_of_work import Handler
+from pipeline.clock import Clock, MovableClock
+from pipeline.crypto.keyring import Keyring, open_master_key
+from pipeline.db.engine import Database
+from pipeline.db.models import Base, Event, Mail
+from pipeline.inbox import store as inbox
+from pipeline.inbox.parsing import split
+from pipeline.inbox.store import Delivery, Stored
+from pipeline.outbox import store as outbox
+from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.errors import Unavailable
+from pipeline.settings import Settings, load
+from pipeline.simulator.server.loopback import serve
+from pipeline.simulator.server.signing import SLACK, Signer
+from pipeline.web.problem import Lost, on_http_error
+from pipeline.worker.worker import Worker
+
+Row = TypeVar("Row", bound=Base)
+HAPPENED = "TEST.HAPPENED"  # a type that no reader and no handler of ours knows
+WEBHOOK_ID = "8PT597110X687430L"
+
+
+class River:
+    """One database with its tables, one master key, one clock."""
+
+    def __init__(self, url: str, folder: Path, clock: MovableClock) -> None:
+        self.url, self.folder, self.clock = url, folder, clock
+        self.database = Database(url)
+        with self.database.transaction() as session:
+            Base.metadata.create_all(session.connection())
+        self.master = open_master_key(folder / "keys" / "master.key")
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def keyring(self, session: Session) -> Keyring:
+        return Keyring(self.master, session, self.now)
+
+    def store(self, *deliveries: Delivery) -> list[Stored]:
+        """As the committer does."""
+        with self.database.transaction() as session:
+            return inbox.store(session, self.keyring(session), deliveries, self.now)
+
+    def owe(self, *mails: outbox.Owed) -> list[str]:
+        with self.database.transaction() as session:
+            return outbox.add(session, self.keyring(session), mails, self.now)
+
+    def worker(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        may_read: bool = False,
+        on_mail: Callable[[list[str]], None] = lambda ids: None,
+    ) -> Worker:
+        return Worker(
+            self.database, self.master, self.clock, handlers,
+            reminders=Reminders(), may_read=may_read, on_mail=on_mail,
+        )  # fmt: skip
+
+    def rows(self, table: type[Row]) -> list[Row]:
+        """All rows, by key."""
+        with self.database.reading() as session:
+            return list(session.execute(select(table).order_by(*inspect(table).primary_key)).scalars())
+
+    def count(self, table: type[Base]) -> int:
+        with self.database.reading() as session:
+            return session.execute(select(func.count()).select_from(table)).scalar_one()
+
+    def event(self, id: str) -> Event:
+        with self.database.reading() as session:
+            return session.execute(select(Event).where(Event.id == id)).scalar_one()
+
+    def states(self) -> dict[str, str]:
+        """Every event and its state."""
+        return {row.id: row.state for row in self.rows(Event)}
+
+    def mails(self) -> dict[str, Mail]:
+        """Every mail by its key."""
+        return {row.key: row for row in self.rows(Mail)}
+
+    def set(self, row: Base, **values: Any) -> None:
+        """Change a row behind everybody's back."""
+        with self.database.transaction() as session:
+            kept = session.merge(row)
+            for name, value in values.items():
+                setattr(kept, name, value)
+
+    def empty(self) -> None:
+        with self.database.transaction() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+
+
+def happened(id: str = "WH-1", kind: str = HAPPENED, **more: Any) -> dict[str, Any]:
+    """The smallest event PayPal could send."""
+    return {"id": id, "event_type": kind, "create_time": "2026-03-01T11:59:30Z", "resource": {}, **more}
+
+
+def delivery(
+    body: Mapping[str, Any] | bytes,
+    transmission: str | None = None,
+    source: Literal["webhook", "import", "read"] = "webhook",
+) -> Delivery:
+    """A body that passed the door."""
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    return Delivery(split(raw), source, "signed for webhook TEST", transmission)
+
+
+def outcomes(river: River, *deliveries: Delivery) -> list[str]:
+    """What became of each, stored together."""
+    return [item.outcome for item in river.store(*deliveries)]
+
+
+@cache
+def signer(year: int = 2026) -> Signer:
+    """A pretend PayPal's keys, good all through that year and a little longer. Making them is slow."""
+    start = datetime.fromisoformat(f"{year}-01-01T00:00:00+00:00")
+    return Signer(since=start - SLACK, until=start.replace(year=year + 1) + SLACK)
+
+
+def make_parts(
+    url: str,
+    folder: Path,
+    clock: Clock,
+    handlers: Mapping[str, Handler] | None = None,
+    *,
+    by: Signer | None = None,
+    fetch: Callable[[str], bytes] | None = None,
+    **settings: Any,
+) -> Parts:
+    """The parts as a command wires them, trusting our signer. `fetch` gives certificates instead; none by default."""
+    given = {"paypal_webhook_id": WEBHOOK_ID, **settings}
+    parts = Parts(made(data_dir=folder, database_url=url, **given), handlers or {}, clock)
+    parts.certificates = Certificates(folder=None, anchors=None, clock=clock, fetch=fetch or nothing_comes)
+    if fetch is None:
+        by = by or signer()
+        parts.certificates.add(by.cert_url, by.leaf_pem)
+    return parts
+
+
+def nothing_comes(url: str) -> bytes:
+    raise Unavailable(f"{url} cannot be fetched")
+
+
+def made(**given: Any) -> Settings:
+    """Settings that read no .env file."""
+    return load(_env_file=None, **given)
+
+
+@contextmanager
+def open_door(parts: Parts, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
+    """The web application as the web role serves it; its base URL."""
+    parts.event_announcer.start()
+    parts.committer.start()
+    try:
+        with serve(parts.web().app(routes, lost)) as base:
+            yield base
+    finally:
+        parts.committer.stop()
+        parts.event_announcer.stop()
+
+
+def sign(body: bytes, webhook_id: str = WEBHOOK_ID, at: datetime | None = None) -> dict[str, str]:
+    """The headers of one more transmission of this body."""
+    return signer().sign(body, webhook_id, at or datetime.fromisoformat("2026-03-01T12:00:00+00:00"))

@@ -1,0 +1,140 @@
+"""The whole river, run as in production: its roles in threads of the test, or each in a process of its own."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from time import monotonic, sleep
+from typing import Any, cast
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+from sqlalchemy import func, select
+from sqlalchemy.sql import ColumnElement
+
+from pipeline.app import roles
+from pipeline.app.container import Parts
+from pipeline.clock import Clock
+from pipeline.db.engine import Database
+from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.inbox.lookups import LEASE
+from tests.support.servers import Relay
+from tests.support.subprocesses import answers, until
+
+Roles = Mapping[str, Parts]  # role -> the parts of its process
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A relay, and what it has delivered."""
+
+    url: str
+    mails: Callable[[], list[bytes]]
+
+
+class Caught(list[bytes]):
+    """Keeps every mail; refuses those to `refused@`, as our Postfix does."""
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: object, session: object, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.startswith("refused@"):
+            return f"550 5.1.1 <{address}>: unknown"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 ok"
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
+        self.append(cast(bytes, envelope.original_content))
+        return "250 2.0.0 caught"
+
+
+@contextmanager
+def catcher(port: int) -> Iterator[Post]:
+    """A relay inside this process, as for trying things out."""
+    caught = Caught()
+    controller = Controller(caught, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        yield Post(f"smtp://127.0.0.1:{port}", lambda: list(caught))
+    finally:
+        controller.stop()
+
+
+def postman(mailbox: Relay) -> Post:
+    return Post(mailbox.smtp_url, mailbox.mails)
+
+
+@contextmanager
+def running(parts: Roles) -> Iterator[None]:
+    """The roles until the end of the block, each in a thread. None may die."""
+    stop, died = roles.Stop(), list[str]()
+
+    def run(role: str, its: Parts) -> None:
+        try:
+            getattr(roles, role)(its, stop)
+        except Exception as error:  # noqa: BLE001 - told at the end
+            died.append(f"{role}: {error!r}")
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=each, name=each[0]) for each in parts.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        for port in [its.settings.web_port for role, its in parts.items() if role in ("web", "everything")]:
+            until(lambda port=port: answers(port), 30, "the door is open")  # type: ignore[misc]
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        for its in parts.values():
+            its.database.close()
+    assert died == []
+    assert not stop.failed
+
+
+def work_left(database: Database, now: datetime) -> dict[str, int]:
+    """What is due by now and not done: at one moment, for an answer to a question becomes an event, and that a mail."""
+    waits: dict[str, ColumnElement[bool]] = {
+        # What was just received is published at once, whenever a sweep would find it due.
+        "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
+        | (Event.state == "received") & (Event.due_at <= now),
+        "mails": (Mail.state == "sending") | (Mail.state == "owed") & (Mail.due_at <= now),
+        "questions": Read.due_at <= now + LEASE,  # one that is just being asked is put off by so much
+        "reminders": Subscription.remind_at <= now,
+    }
+    counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in waits.items()]
+    with database.reading() as session:
+        found = session.execute(select(*counts)).one()._asdict()
+    return {what: count for what, count in found.items() if count}
+
+
+def wait_until_idle(
+    database: Database, clock: Clock, seconds: float = 60, pass_time: Callable[[], object] = lambda: None
+) -> None:
+    """Until nothing is due any more. Raises AssertionError that tells what is. `pass_time` moves a clock meanwhile."""
+    deadline = monotonic() + seconds
+    while left := work_left(database, clock.now()):
+        assert monotonic() < deadline, f"after {seconds:g} seconds there is still something due: {left}"
+        sleep(0.02)
+        pass_time()
+
+
+def letters(post: Post, count: int) -> list[EmailMessage]:
+    """What was delivered, opened, as soon as there are so many: a relay delivers after it has answered."""
+    until(lambda: len(post.mails()) >= count, 30, f"{count} mails are delivered")
+    return [message_from_bytes(data, policy=policy.default) for data in post.mails()]
+
+
+def text_of(letter: EmailMessage) -> str:
+    """What it says, as text."""
+    part = letter.get_body(("plain",))
+    assert part is not None
+    return str(part.get_content())
+
+
+def count_by(items: list[Any]) -> dict[Any, int]:
+    return {item: items.count(item) for item in sorted(set(items))}
