@@ -30,10 +30,10 @@ Resolve = Callable[[str], frozenset[Address]]
 
 # Which library can open a connection, and which modules of ours use it for that; everybody else is handed one.
 OPENERS = {
-    "socket": "egress commands simulator",
-    "ssl": "egress broker paypal",
-    "http.client": "paypal product commands simulator",
-    "urllib.request": "product",
+    "socket": "network cli app simulator",
+    "ssl": "network broker paypal",
+    "http.client": "paypal customers cli simulator",
+    "urllib.request": "customers",
     "requests": "paypal",
     "asyncio.open_connection": "",
     "asyncio.open_unix_connection": "",

@@ -206,7 +206,7 @@ def test_a_folder_that_takes_no_file_is_said(data_dir: Path) -> None:
 
 def test_what_a_start_that_was_killed_left_behind_is_in_nobodys_way(path: Path) -> None:
     """Also where every start has the same process id, as in a container."""
-    left = "import os, sys; from pathlib import Path; from pipeline import keys; os.fsync = lambda _: os._exit(9)"
+    left = "import os, sys; from pathlib import Path; from pipeline.crypto import keyring as keys; os.fsync = lambda _: os._exit(9)"
     killed = subprocess.run(
         [sys.executable, "-c", f"{left}; keys.open_master_key(Path(sys.argv[1]))", str(path)], cwd=ROOT, check=False
     )
@@ -234,7 +234,7 @@ def test_the_key_is_on_the_disk_before_anything_is_wrapped_with_it(path: Path, m
 OPEN = """
 import sys
 from pathlib import Path
-from pipeline.keys import open_master_key
+from pipeline.crypto.keyring import open_master_key
 print("ready", flush=True)
 sys.stdin.readline()
 print(open_master_key(Path(sys.argv[1])).id)

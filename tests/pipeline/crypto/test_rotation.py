@@ -142,8 +142,8 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from pipeline import rotation
-from pipeline.database import Database
+from pipeline.crypto import rotation
+from pipeline.db.engine import Database
 
 url, path, name, times = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 real, left = getattr(rotation, name), [times]

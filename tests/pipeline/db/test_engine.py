@@ -288,8 +288,8 @@ def test_many_threads_write_at_once_and_nothing_is_lost(river: River) -> None:
 
 ADD = """
 import sys
-from pipeline.database import Database
-from pipeline.tables import Customer
+from pipeline.db.engine import Database
+from pipeline.db.models import Customer
 from datetime import datetime, UTC
 database = Database(sys.argv[1])
 print("ready", flush=True)
@@ -325,8 +325,8 @@ def test_a_process_killed_in_a_transaction_leaves_nothing_of_it(river: River) ->
 
 HOLD_A_TRANSACTION = """
 import sys, time
-from pipeline.database import Database
-from pipeline.tables import Customer
+from pipeline.db.engine import Database
+from pipeline.db.models import Customer
 from datetime import datetime, UTC
 with Database(sys.argv[1]).transaction() as session:
     session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, tzinfo=UTC)))

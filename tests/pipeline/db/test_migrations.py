@@ -90,8 +90,8 @@ def test_a_database_that_is_away_is_down() -> None:
 
 UPGRADE = """
 import sys
-from pipeline import migrations
-from pipeline.database import Database
+from pipeline.db import migrations
+from pipeline.db.engine import Database
 database = Database(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

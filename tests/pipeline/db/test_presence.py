@@ -12,7 +12,7 @@ from tests.support.subprocesses import running, until
 
 BE_PRESENT = """
 import sys, time
-from pipeline.database import Database
+from pipeline.db.engine import Database
 presence = Database(sys.argv[1]).presence(sys.argv[2])
 print("ready", flush=True)
 time.sleep(600)

@@ -64,7 +64,7 @@ def test_an_api_that_is_not_paypals_is_refused() -> None:
 
 GUARDED = """
 import asyncio, socket, sys, urllib.request
-from pipeline import egress
+from pipeline.network import egress
 from pipeline.settings import load
 egress.guard(load(_env_file=None, smtp_url="smtps://relay.example.com"))
 
