@@ -98,4 +98,4 @@ def test_a_role_is_shown_the_same_secrets_as_its_container(role: str) -> None:
 
 @every_unit
 def test_it_stands_in_the_docs(unit: Path) -> None:
-    assert f"`{unit.stem}`" in (ROOT / "docs" / "operate.md").read_text("utf-8")
+    assert f"`{unit.stem}`" in (ROOT / "docs" / "operations.md").read_text("utf-8")

@@ -14,7 +14,7 @@ from pipeline.rendering.templates import _filters
 from pipeline.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
-DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"(?:`|bin/|^)smt-billing ([^`\n]*)", re.MULTILINE)
 
 
@@ -27,10 +27,10 @@ def everything() -> str:
 
 
 def test_every_setting_is_listed_with_its_sentence_and_no_other_is_named() -> None:
-    listed = text_of(ROOT / "docs" / "operate.md")
+    listed = text_of(ROOT / "docs" / "operations.md")
     for name, field in Settings.model_fields.items():
-        assert f"| `{variable(name)}` |" in listed, f"docs/operate.md does not list {variable(name)}"
-        assert str(field.description) in listed, f"docs/operate.md says something else of {variable(name)}"
+        assert f"| `{variable(name)}` |" in listed, f"docs/operations.md does not list {variable(name)}"
+        assert str(field.description) in listed, f"docs/operations.md says something else of {variable(name)}"
     known = {variable(name) for name in Settings.model_fields}
     named = {name.removesuffix("_FILE") for name in re.findall(r"SMT_[A-Z][A-Z_]*[A-Z]", everything())}
     assert {name for name in named if not name.startswith("SMT_TEST")} <= known | {"SMT_MASTER_KEY"}
@@ -78,13 +78,18 @@ def test_each_row_that_misses_its_target_says_why() -> None:
     assert [line for line in missed if not set(re.findall(r"\[why\]\(#(.+?)\)", line)) & headings] == []
 
 
-def test_modules_of_the_river_exist() -> None:
-    picture = text_of(ROOT / "docs" / "how-it-works.md").split("```")[1]
-    modules = {name for line in picture.splitlines() for name in re.findall(r"^ ?\d ([a-z, ]+?)  ", line)}
-    names = {name.strip() for part in modules for name in part.split(",")}
-    assert {"ingress", "inbox", "broker", "worker", "outbox", "mailer", "smtp"} <= names
-    for name in names:
-        assert (ROOT / "pipeline" / f"{name}.py").exists() or (ROOT / "pipeline" / name).is_dir(), name
+def test_the_packages_in_the_docs_are_those_of_the_program() -> None:
+    packages = {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    architecture, readme = text_of(ROOT / "docs" / "architecture.md"), text_of(ROOT / "README.md")
+    listed = re.findall(
+        r"^\| `(\w+)` \|", architecture.partition("## Packages")[2].partition("## Promises")[0], re.MULTILINE
+    )
+    assert sorted(listed) == sorted(packages)
+    stations = re.findall(r"^ \d (\w+)  ", architecture, re.MULTILINE)
+    assert stations
+    assert set(stations) <= packages
+    picture = readme.partition("## Architecture")[2].split("```")[1]
+    assert packages - set(re.findall(r"\w+", picture)) == set()
 
 
 def test_make_targets_that_are_named_exist() -> None:
