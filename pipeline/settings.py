@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.errors import UsageError
+
 PREFIX = "SMT_"
 # What PayPal's webhook simulator signs for, to the letter (https://developer.paypal.com/api/rest/webhooks/simulator/).
 SIMULATOR = "WEBHOOK_ID"
 
 
-class SettingsError(Exception):
+class SettingsError(UsageError):
     """A setting is missing or cannot be read. The message names it and says what to do."""
 
 

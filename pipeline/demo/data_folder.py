@@ -21,7 +21,7 @@ from pipeline.clock import write_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event
-from pipeline.errors import Wrong
+from pipeline.errors import UsageError as Wrong
 from pipeline.settings import Settings
 
 LOCK = "demo.lock"

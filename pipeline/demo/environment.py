@@ -18,7 +18,7 @@ from pipeline.db import migrations
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catching
 from pipeline.demo.mailbox_pages import Pages
-from pipeline.errors import Wrong
+from pipeline.errors import UsageError as Wrong
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import PretendPayPal
