@@ -72,7 +72,7 @@ class Call:
     @cached_property
     def parts(self) -> "Parts":
         """All parts of the pipeline, for commands that work."""
-        return self.parts_with(self.settings)
+        return self.parts_with(self.settings, self.clock)
 
     def close(self) -> None:
         """Close what was opened."""

@@ -18,11 +18,11 @@ def create(context: typer.Context, json: Json = False) -> None:
     Older copies go: those of the database after SMT_BACKUP_DAYS, those of keys after SMT_BACKUP_KEYS_DAYS. JSON: an object
     with data and keys.
     """
-    from pipeline.app import maintenance as leaving
+    from pipeline.app.from_settings import shelf as backup_shelf
 
     call = of(context)
     _ = call.master  # a backup without a master key would open nothing
-    made = leaving.shelf(call.settings).create(call.database, call.settings.master_key, call.clock.now())
+    made = backup_shelf(call.settings).create(call.database, call.settings.master_key, call.clock.now())
     if json:
         say.json({"data": str(made.data), "keys": str(made.keys)})
     else:
@@ -42,10 +42,10 @@ def restore(
     Who was erased since the copy was made is erased once more, before anything can start on it. The master key is put in
     its place if there is none. JSON: an object with data, keys and erased_again.
     """
-    from pipeline.app import maintenance as leaving
+    from pipeline.app.from_settings import shelf as backup_shelf
 
     call = of(context)
-    shelf, master = leaving.shelf(call.settings), call.settings.master_key
+    shelf, master = backup_shelf(call.settings), call.settings.master_key
     with say.progress("restoring", None):
         done = shelf.restore(call.untouched_database, master, identity, call.clock.now(), data=data)
     if json:

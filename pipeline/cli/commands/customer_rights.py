@@ -37,7 +37,7 @@ def export(
     The product's own export is asked for and joined where SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object
     with file, bytes and customer.
     """
-    from pipeline.app.container import issuer, product
+    from pipeline.app.from_settings import issuer, product
     from pipeline.customers.product_hook import ProductDown
     from pipeline.privacy.export import bundle
 

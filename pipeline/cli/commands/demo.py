@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from pipeline.cli.context import of
 if TYPE_CHECKING:
     from pipeline.demo.data_folder import Played
     from pipeline.demo.environment import Stage
-    from pipeline.demo.summary import Summary
+    from pipeline.demo.summary import Summary, Takings
 
 PORT = 8025
 
@@ -52,9 +53,16 @@ def demo(
 
     call = of(context)
     terms = kept.Terms(months, subscribers, seed)
+    locale = call.settings.locale
+
+    def date(at: datetime) -> str:
+        return say.moment(at, locale).removesuffix(" UTC")
+
     with (
         kept.folder_of_a_demo(call.settings, terms, fresh=fresh) as earlier,
-        stage.opened(call, 0 if once else port, PORT) as opened,
+        stage.opened(
+            call.settings.data_dir, call.parts_with, date, port=0 if once else port, usual_port=PORT
+        ) as opened,
     ):
         summary = _show_or_play(opened, earlier)
         _say(summary, opened, json=json, once=once)
@@ -73,17 +81,17 @@ def _show_or_play(opened: "Stage", earlier: "Played") -> "Summary":
     if earlier.is_done:
         say.note(f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one")
     else:
-        earlier = play.play(opened, earlier)
+        earlier = play.play(opened, earlier, say.progress)
     return summary.look(opened.parts.database, earlier, opened.caught)
 
 
 def _say(summary: "Summary", opened: "Stage", *, json: bool, once: bool) -> None:
-    from pipeline.demo.summary import as_json, draw
+    from pipeline.demo.summary import as_json
 
     if json:
         say.json(as_json(summary))
         return
-    draw(summary, opened.parts.settings.locale)
+    _draw(summary, opened.parts.settings.locale)
     if not once:
         say.line(f"The mails: {opened.url}/mails")
     command, subscription = _own_name(), summary.worth_a_look
@@ -98,6 +106,41 @@ def _say(summary: "Summary", opened: "Stage", *, json: bool, once: bool) -> None
     ):
         say.line(f"  {command} {words}")
     say.line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+
+
+def _draw(summary: "Summary", locale: str) -> None:
+    """For people."""
+    played, states, sent = summary.played, summary.events, sum(summary.sent.values())
+    say.line(
+        f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
+        f"{summary.accepted:,} events accepted, {states.get('handled', 0):,} handled, "
+        f"{states.get('parked', 0):,} parked, "
+        f"{sent:,} mails sent."
+    )
+    say.line()
+    say.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
+    say.line()
+    say.table(
+        ("payments in", "", "came", "given back"),
+        [
+            (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
+            for each in summary.takings
+        ],
+        numbers=("", "came", "given back"),
+    )
+    rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
+    withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
+    say.line()
+    say.table(("mails", ""), rows + withheld, numbers=("",))
+    say.line()
+    if not summary.complete:
+        say.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+
+
+def _price(amount: int, takings: "Takings", locale: str) -> str:
+    from pipeline.money import Money, show
+
+    return show(Money(amount, takings.currency), locale) if amount else ""
 
 
 def _own_name() -> str:

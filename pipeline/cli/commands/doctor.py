@@ -8,7 +8,7 @@ from pipeline.cli import output as say
 from pipeline.cli.context import Json, of
 
 if TYPE_CHECKING:
-    from pipeline.app.doctor.checks import Found
+    from pipeline.app.doctor.result import Found
 
 
 def register(app: typer.Typer) -> None:
@@ -21,9 +21,10 @@ def doctor(context: typer.Context, json: Json = False) -> None:
 
     One line for each, with what to do where something is wrong. Exit 1 if something fails; warnings are no failure.
     """
-    from pipeline.app.doctor.checks import examine
+    from pipeline.app.doctor.examine import examine
 
-    found = examine(of(context))
+    call = of(context)
+    found = examine(lambda: call.parts)
     if json:
         say.json(
             [{"name": each.name, "state": each.state, "found": each.text, "advice": each.advice} for each in found]

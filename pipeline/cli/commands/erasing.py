@@ -49,6 +49,7 @@ def erase(
 
 
 def _begin(call: Call, id: str, *, now: bool) -> "Request":
+    from pipeline.app import from_settings
     from pipeline.app import maintenance as leaving
     from pipeline.crypto.keyring import Keyring
     from pipeline.privacy.erasure import workflow as erase
@@ -59,7 +60,7 @@ def _begin(call: Call, id: str, *, now: bool) -> "Request":
         return row
     with call.database.transaction() as session:
         keyring, moment = Keyring(call.master, session, call.clock.now()), call.clock.now()
-        page, wait = cancel_page(call.settings.pages_url), leaving.wait(call.settings)
+        page, wait = cancel_page(call.settings.pages_url), from_settings.wait(call.settings)
         return erase.schedule(session, keyring, id, moment, "operator", page=page, wait=wait)
 
 

@@ -55,7 +55,7 @@ def _show(filed: "list[Filed]", left: "list[Left]", *, json: bool) -> None:
 
 
 def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
-    from pipeline.app.container import account_page
+    from pipeline.app.from_settings import account_page
     from pipeline.inbound_mail import intake as inbound
 
     folder = Path(maildir) if maildir else call.settings.inbound_maildir
@@ -78,7 +78,7 @@ def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
 def _from_stdin(call: Call) -> "Filed":
     import sys
 
-    from pipeline.app.container import account_page
+    from pipeline.app.from_settings import account_page
     from pipeline.db.engine import StoreDown
     from pipeline.inbound_mail import intake as inbound
     from pipeline.inbound_mail import parser as letter

@@ -23,6 +23,7 @@ def rotate(context: typer.Context, json: Json = False) -> None:
     JSON: an object with keys, old, new and erasures_completed.
     """
     from pipeline.app import maintenance as leaving
+    from pipeline.app.from_settings import has_shelf
 
     call = of(context)
     _ = call.database, call.master  # there are tables and a key, or the command says what is missing
@@ -32,5 +33,5 @@ def rotate(context: typer.Context, json: Json = False) -> None:
         say.json(told)
         return
     say.line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
-    if not leaving.has_shelf(call.settings):
+    if not has_shelf(call.settings):
         say.note(f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more")

@@ -204,7 +204,7 @@ def _text_now(call: Call, found: dict[str, Any]) -> str | None:
 async def _send(call: Call, kind: str, address: str, now: datetime) -> "Reply":
     import secrets
 
-    from pipeline.app.container import sender
+    from pipeline.app.from_settings import sender
     from pipeline.mailer.smtp_relay import Relay
     from pipeline.rendering import message
 

@@ -221,9 +221,9 @@ def _parts(call: Call) -> Any:
 
 
 def _vendor(call: Call) -> "Vendor":
-    from pipeline.app.policy_evidence import publisher
+    from pipeline.app.from_settings import publisher
 
-    return publisher(call.parts)
+    return publisher(call.settings)
 
 
 def _plan(call: Call, session: Any, new: str, effective: date, *, material: bool) -> tuple[str, str, int]:

@@ -13,7 +13,6 @@ from pipeline.errors import Wrong
 
 if TYPE_CHECKING:
     from pipeline.app.container import Parts
-    from pipeline.app.roles import Stop
 
 Role = Literal["web", "worker", "mailer", "scheduler"]
 ANSWER_SECONDS = 3.0  # a web role that takes longer over /healthz is not well
@@ -88,6 +87,7 @@ def _alone(call: Call, role: Role) -> None:
 def _serve(name: str, parts: "Parts") -> None:
     from pipeline.app import logging as logs
     from pipeline.app import roles
+    from pipeline.app.shutdown import Stop
     from pipeline.network import egress
     from pipeline.operations import file_permissions as permissions
 
@@ -96,7 +96,7 @@ def _serve(name: str, parts: "Parts") -> None:
     egress.guard(parts.settings)
     _ = parts.master  # what is wrong with it is said once, and not by each role as it dies
     roles.collect_seldom()
-    stop = roles.Stop()
+    stop = Stop()
     stop.listen()
     serving: Callable[[Parts, Stop], None] = getattr(roles, name)
     try:
@@ -114,7 +114,7 @@ def _need_webhook_id(call: Call) -> None:
 
 
 def _until_idle(call: Call, json: bool) -> None:
-    from pipeline.app import roles
+    from pipeline.app.run_until_idle import until_idle
     from pipeline.db import migrations
     from pipeline.operations import file_permissions as permissions
 
@@ -122,7 +122,7 @@ def _until_idle(call: Call, json: bool) -> None:
     migrations.upgrade(call.parts.database)
     before = _states(call)
     with say.progress("working", None) as done:
-        roles.until_idle(call.parts, done)
+        until_idle(call.parts, done)
     after = _states(call)
     moved = {
         part: {state: after[part].get(state, 0) - before[part].get(state, 0) for state in names}

@@ -1,7 +1,6 @@
 """`smt-billing simulate`: a pretend customer's story, signed and posted to an ingress that runs."""
 
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.simulator.people import Person
     from pipeline.simulator.plans import Plan
-    from pipeline.simulator.server.signing import Signer
     from pipeline.simulator.stories import Story
     from pipeline.simulator.timeline import Delivery
 
@@ -116,36 +114,19 @@ def _begin(start: str | None, now: datetime) -> datetime | None:
 
 def _post(call: Call, deliveries: "list[Delivery]", url: str, webhook_id: str, at_once: int) -> dict[int, int]:
     """Put the certificate where the ingress finds it, then post; how many ended with which status."""
+    from pipeline.demo.simulated_paypal import open_signer, vouch
     from pipeline.simulator.server.delivery import Courier
 
     if not deliveries:
         return {}
-    signer = open_signer(call.settings.data_dir, deliveries[0].at, max(deliveries[-1].at, call.clock.now()))
-    vouch(call, signer)
+    signer = open_signer(call.settings, deliveries[0].at, max(deliveries[-1].at, call.clock.now()))
+    vouch(call.settings, call.clock, signer)
     try:
         courier = Courier(url, signer, webhook_id, tries=1)
     except ValueError as error:
         raise Wrong(str(error)) from error
     with courier, say.progress("posting", len(deliveries)) as done:
         return dict(courier.deliver(deliveries, at_once=at_once, done=lambda *_: done(1)))
-
-
-def open_signer(data_dir: Path, since: datetime, until: datetime) -> "Signer":
-    """The pretend PayPal's keys, kept in the data folder so that every command signs with the same."""
-    from pipeline.simulator.server.signing import Signer
-
-    return Signer(data_dir / "simulator", since=since, until=until)
-
-
-def vouch(call: Call, signer: "Signer") -> None:
-    """Put the pretend PayPal's certificate among those that an ingress with this data folder keeps."""
-    import asyncio
-
-    from pipeline.paypal.certificates import Certificates
-
-    folder = call.settings.data_dir / "certificates"
-    kept = Certificates(folder=folder, anchors=None, clock=call.clock, fetch=lambda _: signer.leaf_pem)
-    asyncio.run(kept.get(signer.cert_url))
 
 
 def _webhook_id(settings: "Settings", given: str | None) -> str:
