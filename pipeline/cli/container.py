@@ -7,5 +7,10 @@ from pipeline.cli.context import Call
 def container_of(call: Call) -> Parts:
     """The parts of the pipeline with the operator's settings. Their database is closed when the command has ended."""
     parts = Parts(call.settings, call.handlers(), call.clock)
-    call.on_close(lambda: "database" in vars(parts) and parts.database.close())
+
+    def close() -> None:
+        if "database" in vars(parts):
+            parts.database.close()
+
+    call.on_close(close)
     return parts

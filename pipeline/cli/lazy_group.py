@@ -20,7 +20,7 @@ class LazyCommand:
     target: str
     help: str
 
-    def load(self, name: str) -> TyperCommand | TyperGroup:
+    def load(self, name: str | None) -> TyperCommand | TyperGroup:
         """Import the command."""
         module, _, attribute = self.target.partition(":")
         found = getattr(import_module(module), attribute)
@@ -46,7 +46,8 @@ def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             name, command, rest = super().resolve_command(ctx, args)
-            return name, commands[name].load(name) if name in commands else command, rest
+            lazy = commands.get(name) if name else None
+            return name, lazy.load(name) if lazy else command, rest
 
     return LazyGroup
 

@@ -111,6 +111,11 @@ def stamp(text: str | None) -> str:
     return f"{text[:10]} {text[11:16]}" if text else ""
 
 
+def read_stamp(text: str | None) -> datetime | None:
+    """A time of our JSON."""
+    return datetime.fromisoformat(text) if text else None
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """A progress bar on a terminal's stderr; call what it gives with how much was done. Elsewhere nothing is shown."""

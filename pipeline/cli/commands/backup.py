@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app import maintenance
+from pipeline.app import from_settings
 from pipeline.cli import output
 from pipeline.cli.context import Json, of
 from pipeline.cli.lazy_group import group
@@ -23,7 +23,7 @@ def create(context: typer.Context, json: Json = False) -> None:
     """
     call = of(context)
     _ = call.master  # a backup without a master key would open nothing
-    made = maintenance.shelf(call.settings).create(call.database, call.settings.master_key, call.clock.now())
+    made = from_settings.shelf(call.settings).create(call.database, call.settings.master_key, call.clock.now())
     if json:
         output.json({"data": str(made.data), "keys": str(made.keys)})
     else:
@@ -44,7 +44,7 @@ def restore(
     its place if there is none. JSON: an object with data, keys and erased_again.
     """
     call = of(context)
-    shelf, master = maintenance.shelf(call.settings), call.settings.master_key
+    shelf, master = from_settings.shelf(call.settings), call.settings.master_key
     with output.progress("restoring", None):
         done = shelf.restore(call.untouched_database, master, identity, call.clock.now(), data=data)
     if json:

@@ -2,14 +2,16 @@
 
 import typer
 
-from pipeline.app.doctor.checks import Found, examine
+from pipeline.app.doctor.examine import examine
+from pipeline.app.doctor.result import Found
 from pipeline.cli import output
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:
     """One line for each, with what to do about a problem. Exit 1 if a check fails; warnings are no failure."""
-    found = examine(of(context))
+    found = examine(lambda: container_of(of(context)))
     if json:
         output.json(
             [{"name": each.name, "state": each.state, "found": each.text, "advice": each.advice} for each in found]

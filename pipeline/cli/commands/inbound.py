@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app.container import account_page
+from pipeline.app.from_settings import account_page
 from pipeline.cli import output
 from pipeline.cli.context import Call, Json, of
 from pipeline.db.engine import StoreDown

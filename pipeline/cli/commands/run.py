@@ -7,7 +7,8 @@ import typer
 
 from pipeline.app import logging, roles
 from pipeline.app.container import Parts
-from pipeline.app.roles import Stop
+from pipeline.app.run_until_idle import until_idle as work_until_idle
+from pipeline.app.shutdown import Stop
 from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Call, of
@@ -102,7 +103,7 @@ def _run_until_idle(call: Call, json: bool) -> None:
     migrations.upgrade(parts.database)
     before = _states(parts)
     with output.progress("working", None) as done:
-        roles.until_idle(parts, done)
+        work_until_idle(parts, done)
     after = _states(parts)
     moved = {
         part: {state: after[part].get(state, 0) - before[part].get(state, 0) for state in ends}
