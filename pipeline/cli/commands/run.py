@@ -63,7 +63,7 @@ def mailer(context: typer.Context) -> None:
 
 
 def scheduler(context: typer.Context) -> None:
-    """Several may run; each job is still done once."""
+    """SIGTERM and Ctrl-C end it after the job under way."""
     _serve_alone(of(context), "scheduler", roles.scheduler)
 
 
