@@ -10,6 +10,7 @@ from handlers import HANDLERS
 from pipeline.app import logging as logs
 from pipeline.app import roles
 from pipeline.app.container import Parts
+from pipeline.app.shutdown import Stop
 from pipeline.db import migrations
 from pipeline.settings import load
 
@@ -18,7 +19,7 @@ def door() -> None:
     """Serve webhooks until told to stop."""
     logs.set_up(logs.INFO)
     roles.collect_seldom()
-    stop, parts = roles.Stop(), Parts(load(), HANDLERS)
+    stop, parts = Stop(), Parts(load(), HANDLERS)
     stop.listen()
     migrations.upgrade(parts.database)
     roles.web(parts, stop)

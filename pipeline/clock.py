@@ -71,3 +71,8 @@ def _respelled(text: str) -> str:
 def write_time(moment: datetime) -> str:
     """ISO 8601 in UTC, whole seconds unless there is a fraction: `2026-03-01T10:00:00Z`."""
     return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()[:-6] + "Z"
+
+
+def write_optional(moment: datetime | None) -> str | None:
+    """`write_time` of a moment that may be missing."""
+    return write_time(moment) if moment else None

@@ -1,9 +1,13 @@
-"""Errors that the command line tells as one line."""
+"""Errors that the operator can fix. The command line prints each as one line and ends with its exit code."""
 
 
-class Wrong(Exception):
-    """Asked wrongly (exit 2), or with `found` asked rightly and not as it should be (exit 1). The message is a line."""
+class OperatorError(Exception):
+    """A problem that the operator can fix. The message says what happened and what to do next."""
 
-    def __init__(self, message: str, *, found: bool = False) -> None:
-        super().__init__(message)
-        self.exit_code = 1 if found else 2
+    exit_code = 1
+
+
+class UsageError(OperatorError):
+    """A command, a setting or an input file that cannot be used as given."""
+
+    exit_code = 2

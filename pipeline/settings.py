@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.errors import UsageError
+
 PREFIX = "SMT_"
 # What PayPal's webhook simulator signs for, to the letter (https://developer.paypal.com/api/rest/webhooks/simulator/).
 SIMULATOR = "WEBHOOK_ID"
+DEMO_FILE = "demo.json"  # in the data folder: describes the demo that is kept there
 
 
-class SettingsError(Exception):
+class SettingsError(UsageError):
     """A setting is missing or cannot be read. The message names it and says what to do."""
 
 
@@ -166,6 +169,11 @@ class Settings(BaseSettings):
     @property
     def master_key(self) -> Path:
         return self.master_key_file or self.data_dir / "keys" / "master.key"
+
+    @property
+    def certificates_dir(self) -> Path:
+        """The folder of PayPal's signing certificates that were fetched."""
+        return self.data_dir / "certificates"
 
     @property
     def envelope_domain(self) -> str:

@@ -2,33 +2,26 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-import structlog
-
+from pipeline.app import from_settings
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Handler
 from pipeline.broker import Broker
+from pipeline.broker.background_publisher import Announcer
 from pipeline.clock import Clock, SystemClock
 from pipeline.crypto.keyring import KeyProblem, MasterKey, open_master_key
-from pipeline.customers.product_hook import Product, allowed
 from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made
-from pipeline.mailer.mailer import Mailer, Sender
+from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.paypal import PayPal
 from pipeline.paypal.certificates import Certificates
-from pipeline.rendering import message
-from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
-from pipeline.webhooks.receiver import Announcer, Committer, Door
+from pipeline.webhooks.group_commit import Committer
+from pipeline.webhooks.receiver import Door
 from pipeline.worker.worker import Worker
-
-if TYPE_CHECKING:
-    from pipeline.privacy.export import Issuer
-
-log = structlog.get_logger(__name__)
 
 
 class Parts:
@@ -67,12 +60,12 @@ class Parts:
 
     @cached_property
     def certificates(self) -> Certificates:
-        folder = self.settings.data_dir / "certificates"
+        folder = self.settings.certificates_dir
         return Certificates(folder=folder, anchors=self.settings.paypal_trust_anchors, clock=self.clock)
 
     @cached_property
     def templates(self) -> Templates:
-        return Templates(default_folder(), vendor(self.settings), self.settings.locale)
+        return Templates(default_folder(), from_settings.vendor(self.settings), self.settings.locale)
 
     @cached_property
     def event_announcer(self) -> Announcer:
@@ -118,7 +111,9 @@ class Parts:
         """Raises SettingsError without a relay."""
         self.settings.need("smtp_url")
         relay = Relay(self.settings.smtp_url, connections=self.settings.smtp_connections)
-        return Mailer(self.database, self.master, self.clock, self.templates, relay, sender(self.settings))
+        return Mailer(
+            self.database, self.master, self.clock, self.templates, relay, from_settings.sender(self.settings)
+        )
 
     def need_tables(self) -> None:
         """Raises SettingsError if the tables are not those this program was written for."""
@@ -132,56 +127,3 @@ class Parts:
                 f"{role} needs a broker that several processes share: SMT_BROKER_URL is {self.settings.broker_url}, "
                 "which lives inside one process. Use amqp://…, or run everything in one process: smt-billing run"
             )
-
-
-def vendor(settings: Settings) -> Vendor:
-    """The vendor as mails show them."""
-    return Vendor(
-        name=settings.vendor_name,
-        url=settings.vendor_url,
-        address=settings.vendor_address,
-        colour=settings.vendor_colour,
-        product=settings.product_name,
-        support_email=settings.support_email or settings.mail_from,
-    )
-
-
-def sender(settings: Settings) -> Sender:
-    """Who mails are from. Raises SettingsError for an address nobody can write to."""
-    if not message.valid_address(settings.mail_from):
-        raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
-    return Sender(
-        name=settings.vendor_name,
-        address=settings.mail_from,
-        reply_to=settings.support_email or settings.mail_from,
-        envelope_domain=settings.envelope_domain,
-        locale=settings.locale,
-        operator=settings.operator_email,
-        pages=settings.public_url,
-    )
-
-
-def contact(settings: Settings) -> str:
-    """The address where people ask about their data."""
-    return settings.privacy_email or settings.support_email or settings.mail_from
-
-
-def account_page(settings: Settings) -> str:
-    """The page where a person sees and changes what we hold about them."""
-    return f"{settings.pages_url}/account"
-
-
-def issuer(settings: Settings) -> "Issuer":
-    """Whose exports are."""
-    from pipeline.privacy.export import Issuer
-
-    return Issuer(settings.vendor_name, contact(settings), settings.locale)
-
-
-def product(settings: Settings) -> Product:
-    """The product's own hook. Raises SettingsError where both ways are set, or one that sends data in the clear."""
-    if settings.product_command and settings.product_url:
-        raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
-    if settings.product_url and not allowed(settings.product_url):
-        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
-    return Product(settings.product_command, settings.product_url, settings.product_token.get_secret_value())

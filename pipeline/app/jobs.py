@@ -2,24 +2,25 @@
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
 from pipeline.app import maintenance as leaving
+from pipeline.app.container import Parts
+from pipeline.app.from_settings import account_page, publisher
 from pipeline.crypto.keyring import Keyring
+from pipeline.inbound_mail import intake as inbound
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.mailer.relay_log import settle_doubts as settle
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
+from pipeline.policy import versions
+from pipeline.privacy import requests
 from pipeline.scheduler.scheduler import Job, Scheduler
-
-if TYPE_CHECKING:
-    from pipeline.app.container import Parts
 
 log = structlog.get_logger(__name__)
 
 
-def scheduler(parts: "Parts") -> Scheduler:
+def scheduler(parts: Parts) -> Scheduler:
     """The scheduler with its own jobs and those that these settings call for."""
     return Scheduler(
         parts.database,
@@ -32,7 +33,7 @@ def scheduler(parts: "Parts") -> Scheduler:
     )
 
 
-def of(parts: "Parts") -> list[Job]:
+def of(parts: Parts) -> list[Job]:
     """The jobs that these settings call for."""
     jobs = [
         Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts)),
@@ -49,28 +50,26 @@ def of(parts: "Parts") -> list[Job]:
     return jobs
 
 
-def remind_of_requests(parts: "Parts") -> int:
+def remind_of_requests(parts: Parts) -> int:
     """Tell the operator of requests that have waited 7, 14, 21 or 25 days."""
-    from pipeline.privacy import requests
 
     with parts.database.transaction() as session:
         now = parts.clock.now()
         return requests.alarms(session, Keyring(parts.master, session, now), now)
 
 
-def keep_policy(parts: "Parts") -> int:
+def keep_policy(parts: Parts) -> int:
     """Keep the policy's first text, so that a newer version of the program does not change it behind people's backs."""
-    from pipeline.app.policy_evidence import publisher
-    from pipeline.policy import versions
 
     with parts.database.transaction() as session:
-        first = versions.establish(session, publisher(parts), parts.settings.policy_effective, parts.clock.now())
+        first = versions.establish(
+            session, publisher(parts.settings), parts.settings.policy_effective, parts.clock.now()
+        )
     return int(first is not None)
 
 
-def announce_policy(parts: "Parts") -> int:
+def announce_policy(parts: Parts) -> int:
     """Owe the notices of a material change that are not owed yet, some hundred at a time."""
-    from pipeline.policy import versions
 
     with parts.database.transaction() as session:
         now = parts.clock.now()
@@ -78,10 +77,8 @@ def announce_policy(parts: "Parts") -> int:
         return versions.notify(session, keyring, now, lambda day: f"{parts.settings.pages_url}/privacy/{day}")
 
 
-def file_letters(parts: "Parts") -> int:
+def file_letters(parts: Parts) -> int:
     """File what has arrived in the contact address's Maildir."""
-    from pipeline.app.container import account_page
-    from pipeline.inbound_mail import intake as inbound
 
     folder = parts.settings.inbound_maildir
     if folder is None:
@@ -90,7 +87,7 @@ def file_letters(parts: "Parts") -> int:
     return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page)
 
 
-def settle_doubts(parts: "Parts") -> int:
+def settle_doubts(parts: Parts) -> int:
     """Look for evidence of mails in doubt in the relay's log."""
     if parts.settings.relay_log is None:
         return 0
@@ -103,7 +100,7 @@ def settle_doubts(parts: "Parts") -> int:
         return 0
 
 
-async def _probe(parts: "Parts") -> None:
+async def _probe(parts: Parts) -> None:
     relay = Relay(parts.settings.smtp_url, connections=1)
     try:
         await relay.probe()

@@ -10,25 +10,19 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from pipeline.app.container import Parts, contact
+from pipeline.app.container import Parts
+from pipeline.app.from_settings import publisher
 from pipeline.app.site import served
 from pipeline.crypto.keyring import Keyring
 from pipeline.network import egress
 from pipeline.network.egress import Connection
 from pipeline.operations import heartbeat as alive
-from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence import journald as journal
 from pipeline.policy.evidence.live_system import Live, Page, Sights
 from pipeline.rendering.message import Rendered
 from pipeline.settings import SettingsError
 
 EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples lead
-
-
-def publisher(parts: Parts) -> Vendor:
-    """Whose policy it is."""
-    settings = parts.settings
-    return Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, contact(settings))
 
 
 @contextmanager
@@ -41,7 +35,7 @@ def looking(parts: Parts) -> Iterator[Live]:
             Keyring(parts.master, session, now),
             parts.settings,
             now,
-            publisher(parts),
+            publisher(parts.settings),
             Sights(
                 pages=lambda: pages(parts),
                 mails=lambda: mails(parts),

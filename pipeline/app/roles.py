@@ -1,34 +1,27 @@
-"""The roles: web, worker, mailer, scheduler, each a loop; all of them in one process, or one in each."""
+"""The roles: web, worker, mailer and scheduler. Each is a loop; they run in one process together, or in one each."""
 
 import asyncio
 import contextlib
 import gc
-import signal
-import socket
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import structlog
-import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
-from pipeline.app import jobs as wiring
+from pipeline.app import jobs
 from pipeline.app import site as pages
 from pipeline.app.container import Parts
+from pipeline.app.shutdown import Stop, call_at_stop, start_thread, supervised_thread
+from pipeline.app.web_server import WebServer, web_server
 from pipeline.broker import BrokerDown
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown
 from pipeline.inbox import lookups as reads
-from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat as alive
-from pipeline.scheduler import scheduler as scheduling
-from pipeline.scheduler.scheduler import Scheduler
-from pipeline.web.connection_limits import Patience
 from pipeline.worker.recovery import Sweep
-from pipeline.worker.worker import Worker, serve, take
+from pipeline.worker.worker import serve
 
 log = structlog.get_logger(__name__)
 
@@ -39,51 +32,23 @@ LIFE_SECONDS = 5.0  # between two signs of life; far below `alive.ALIVE_SECONDS`
 READ_SECONDS = 2.0  # how often owed questions to PayPal are looked for
 
 
-class Stop:
-    """Set by SIGTERM and SIGINT: finish what is under way, then end."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.failed = False  # whether a role died, so that the process tells its supervisor
-
-    def set(self) -> None:
-        self._event.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long at most; whether it is time to stop."""
-        return self._event.wait(seconds)
-
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.set())
-
-
 def collect_seldom() -> None:
     """Collect garbage seldom: roles make many objects and few reference cycles, and to look for them cost a fifth."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
-class _Server(uvicorn.Server):
-    """Says where it listens, also when the port was left to the system to choose."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers if self.started else ():
-            for listener in server.sockets:
-                host, port = listener.getsockname()[:2]
-                host = f"[{host}]" if ":" in host else host
-                log.info("listening", url=f"http://{host}:{port}/webhooks/paypal")
-
-
 def web(parts: Parts, stop: Stop) -> None:
-    """Serve HTTP until told to stop."""
+    """Serve HTTP until it is time to stop."""
     with parts.event_announcer, parts.committer, pages.served(parts) as (routes, lost):
-        server = _Server(_uvicorn(parts, parts.web().app(routes, lost)))
-        loops = server.config.get_loop_factory()
-        with _ending(stop, lambda: _end(server)), asyncio.Runner(loop_factory=loops) as runner:
-            runner.run(_serve(parts, server))
-    stop.set()
+        server = web_server(parts.settings, parts.web().app(routes, lost))
+        watcher = call_at_stop(stop, server.end)
+        try:
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(_serve(parts, server))
+        finally:
+            stop.set()
+            watcher.join()
 
 
 def worker(parts: Parts, stop: Stop) -> None:
@@ -91,15 +56,15 @@ def worker(parts: Parts, stop: Stop) -> None:
 
     Two threads handle: one works while the other waits for the database. SQLite has one writer at a time, so one is enough.
     """
-    reader = [_guarded("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
+    reader = [supervised_thread("reader", partial(_reader, parts, stop), stop)] if parts.settings.reads_paypal else []
     with contextlib.ExitStack() as stack:
         stack.enter_context(parts.mail_announcer)
         count = 1 if parts.database.is_sqlite else 2
         inlets = [stack.enter_context(parts.broker.inlet("events")) for _ in range(count)]
         sweep = Sweep(parts.worker(), parts.database, parts.clock, lambda: min(each.quiet_seconds() for each in inlets))
-        threads = [_guarded("sweep", partial(sweep.run, stop.wait), stop)]
+        threads = [supervised_thread("sweep", partial(sweep.run, stop.wait), stop)]
         for other in inlets[1:]:
-            threads += [_guarded("second worker", partial(serve, parts.worker(), other, stop.wait), stop)]
+            threads += [supervised_thread("second worker", partial(serve, parts.worker(), other, stop.wait), stop)]
         serve(parts.worker(), inlets[0], _showing(parts, "worker", stop))
         for thread in (*threads, *reader):
             thread.join()
@@ -114,16 +79,16 @@ def mailer(parts: Parts, stop: Stop) -> None:
 
 def scheduler(parts: Parts, stop: Stop) -> None:
     """Run the due jobs until told to stop."""
-    jobs, wait = wiring.scheduler(parts), _showing(parts, "scheduler", stop)
+    due, wait = jobs.scheduler(parts), _showing(parts, "scheduler", stop)
     while not wait(0.5):
-        jobs.run_due()
+        due.run_due()
 
 
 def everything(parts: Parts, stop: Stop) -> None:
     """All roles in this process. Without a relay mails stay owed."""
     migrations.upgrade(parts.database)
     roles = [worker, scheduler, *([mailer] if parts.settings.smtp_url else [])]
-    threads = [_guarded(role.__name__, partial(role, parts, stop), stop) for role in roles]
+    threads = [supervised_thread(role.__name__, partial(role, parts, stop), stop) for role in roles]
     try:
         web(parts, stop)
     finally:
@@ -132,65 +97,7 @@ def everything(parts: Parts, stop: Stop) -> None:
             thread.join()
 
 
-def until_idle(parts: Parts, on_round: Callable[[int], None] = lambda _: None) -> None:
-    """Do everything that is due now, in this thread, and return when nothing is. Raises StoreDown."""
-    migrations.upgrade(parts.database)
-    asyncio.run(_until_idle(parts, on_round))
-
-
-async def _until_idle(parts: Parts, on_round: Callable[[int], None]) -> None:
-    events, jobs = parts.worker(), wiring.scheduler(parts)
-    post = parts.mailer() if parts.settings.smtp_url else None
-    try:
-        while done := _work(parts, events, jobs) + (await post.send_due() if post else 0):
-            on_round(done)
-    finally:
-        if post is not None:
-            await post.close()
-
-
-def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
-    """One round of everything but the mail; how much there was to do."""
-    with parts.database.transaction() as session:
-        ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
-    events.handle(ids)
-    waiting = 0 if parts.broker.exclusive else _drain(parts, events)
-    asked = (
-        reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
-    )
-    return len(ids) + waiting + len(asked) + jobs.run_all()
-
-
-def _drain(parts: Parts, events: Worker) -> int:
-    """Handle what waits in the broker."""
-    with parts.broker.inlet("events") as inlet:
-        return take(events, inlet, 0.2)
-
-
-def _uvicorn(parts: Parts, app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=parts.settings.web_host,
-        port=parts.settings.web_port,
-        loop="uvloop",
-        http=Patience,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-        backlog=512,
-        limit_concurrency=1000,
-    )
-
-
-def _end(server: uvicorn.Server) -> None:
-    server.should_exit = True
-
-
-async def _serve(parts: Parts, server: uvicorn.Server) -> None:
+async def _serve(parts: Parts, server: WebServer) -> None:
     async with _living(parts, "web"):
         with contextlib.suppress(asyncio.CancelledError):
             await server.serve()
@@ -215,8 +122,8 @@ async def _show_life(parts: Parts, role: str) -> None:
 async def _mailer(parts: Parts, stop: Stop) -> None:
     post, bell, ended = parts.mailer(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    listener = _thread("bell", lambda: _listen(parts, stop, lambda: loop.call_soon_threadsafe(bell.set)))
-    watcher = _thread("stop", lambda: _after(stop, lambda: loop.call_soon_threadsafe(ended.set)))
+    listener = start_thread("bell", lambda: _listen(parts, stop, lambda: loop.call_soon_threadsafe(bell.set)))
+    watcher = call_at_stop(stop, lambda: loop.call_soon_threadsafe(ended.set))
     try:
         async with _living(parts, "mailer"):  # who is killed while a relay hangs leaves doubts
             await post.run(ended, bell)
@@ -264,41 +171,3 @@ def _showing(parts: Parts, role: str, stop: Stop) -> Callable[[float], bool]:
         return stop.wait(seconds)
 
     return wait
-
-
-@contextlib.contextmanager
-def _ending(stop: Stop, end: Callable[[], None]) -> Iterator[None]:
-    """Call `end` from a thread once it is time to stop."""
-    thread = _thread("end", lambda: _after(stop, end))
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _after(stop: Stop, end: Callable[[], object]) -> None:
-    """Wait until it is time to stop, then call `end`."""
-    while not stop.wait(3600):
-        pass
-    end()
-
-
-def _guarded(name: str, work: Callable[[], object], stop: Stop) -> threading.Thread:
-    """A thread whose death takes the process with it: a supervisor starts it anew, and nothing runs on half."""
-
-    def run() -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("role_died", role=name)
-            stop.failed = True
-            stop.set()
-
-    return _thread(name, run)
-
-
-def _thread(name: str, target: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
-    return thread

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
 from pipeline import policy
-from pipeline.app import container as wiring
-from pipeline.app import maintenance as leaving
+from pipeline.app import from_settings
+from pipeline.app.container import Parts
 from pipeline.customers.sign_in import Doorman
 from pipeline.customers.sign_up import Desk
 from pipeline.privacy import export
@@ -22,24 +21,21 @@ from pipeline.web.views.policy import Promised, Texts
 from pipeline.web.views.sign_up import Joining, approval_origins
 from pipeline.web.views.unsubscribe import Declining
 
-if TYPE_CHECKING:
-    from pipeline.app.container import Parts
-
 
 @contextmanager
-def served(parts: "Parts") -> Iterator[tuple[list[BaseRoute], Lost]]:
+def served(parts: Parts) -> Iterator[tuple[list[BaseRoute], Lost]]:
     """The routes of all pages and what answers beside them, with their threads running as long as the block lasts."""
     settings, given = parts.settings, (parts.database, parts.master, parts.clock)
     with Visits(*given) as visits, Doorman(*given, settings.pages_url) as doorman:
-        site = Site(wiring.vendor(settings), settings.locale, settings.pages_url, visits)
+        site = Site(from_settings.vendor(settings), settings.locale, settings.pages_url, visits)
         yield _routes(parts, site, doorman), site.lost
 
 
-def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
+def _routes(parts: Parts, site: Site, doorman: Doorman) -> list[BaseRoute]:
     records = Records(parts.database, parts.master, parts.clock)
     groups = (
         Joining(site, _desk(parts), approval_origins(parts.settings.paypal_base_url)),
-        Account(site, records, doorman, erase_wait=leaving.wait(parts.settings)),
+        Account(site, records, doorman, erase_wait=from_settings.wait(parts.settings)),
         Followed(site, records, lambda customer_id: _export(parts, customer_id)),
         Declining(site, records),
         Promised(site, records, _texts(parts)),
@@ -47,7 +43,7 @@ def _routes(parts: "Parts", site: Site, doorman: Doorman) -> list[BaseRoute]:
     return [*site.looks(), *(route for group in groups for route in group.routes())]
 
 
-def _desk(parts: "Parts") -> Desk | None:
+def _desk(parts: Parts) -> Desk | None:
     """Where people sign up; None without PayPal's credentials, or without a plan to sign up for."""
     settings = parts.settings
     if not settings.reads_paypal or not settings.plans:
@@ -55,20 +51,20 @@ def _desk(parts: "Parts") -> Desk | None:
     return Desk(parts.database, parts.master, parts.clock, parts.paypal, settings.plans, settings.pages_url)
 
 
-def _export(parts: "Parts", customer_id: str) -> bytes:
+def _export(parts: Parts, customer_id: str) -> bytes:
     return export.bundle(
         parts.database,
         parts.master,
         parts.clock.now(),
         customer_id,
-        issuer=wiring.issuer(parts.settings),
-        product=wiring.product(parts.settings),
+        issuer=from_settings.issuer(parts.settings),
+        product=from_settings.product(parts.settings),
     )
 
 
-def _texts(parts: "Parts") -> Texts:
+def _texts(parts: Parts) -> Texts:
     settings = parts.settings
-    whose = policy.Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, wiring.contact(settings))
+    whose = from_settings.publisher(settings)
     return Texts(
         in_force=lambda session, now: policy.page(session, now, whose, settings.policy_effective),
         of_day=policy.page_of,

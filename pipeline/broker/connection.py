@@ -9,13 +9,14 @@ from kombu.exceptions import KombuError
 from kombu.transport.pyamqp import Transport
 
 from pipeline.broker.topology import Topology
+from pipeline.errors import OperatorError
 
 # What py-amqp makes of a bad frame, or of some lost connections.
 _BROKEN = (AttributeError, LookupError, UnicodeError, struct.error)
 LOST: tuple[type[BaseException], ...] = (*Transport.connection_errors, *Transport.channel_errors, KombuError, *_BROKEN)
 
 
-class BrokerDown(Exception):
+class BrokerDown(OperatorError):
     """The broker is away, refused or did not answer. Says which broker and what to do; never a password."""
 
 

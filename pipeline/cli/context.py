@@ -1,53 +1,47 @@
-"""What every command is given: the settings, and the parts it asks for, each opened at its first use.
+"""What every command works with: settings, clock, database and master key, each opened at its first use.
 
-Nothing heavy is imported before it is used, so `--help` is quick and a list does not wait for the mailer's libraries.
+The rest of the pipeline is in `pipeline.cli.container`, so that a list does not wait for the libraries of web and mail.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from pipeline.app.container import Parts
-    from pipeline.billing.unit_of_work import Handler
-    from pipeline.clock import Clock
-    from pipeline.crypto.keyring import MasterKey
-    from pipeline.db.engine import Database
-    from pipeline.settings import Settings
+from pipeline.billing.unit_of_work import Handler
+from pipeline.clock import Clock, SystemClock
+from pipeline.crypto.keyring import MasterKey, open_master_key
+from pipeline.db import migrations
+from pipeline.db.engine import Database, is_made
+from pipeline.queries.listing import Lens
+from pipeline.settings import Settings, SettingsError, load
 
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="No more than so many, the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many, the newest.")]
 
 NO_TABLES = "the database has no tables yet; run: smt-billing db upgrade"
 
 
 class Call:
-    """One call of the command line. Raises SettingsError and KeyProblem when what is asked for cannot be had."""
+    """The context of one command. Raises SettingsError and KeyProblem when something cannot be opened."""
 
-    def __init__(self, handlers: "Callable[[], Mapping[str, Handler]]") -> None:
-        self._handlers = handlers
+    def __init__(self, handlers: Callable[[], Mapping[str, Handler]]) -> None:
+        self.handlers = handlers
+        self._opened = ExitStack()
 
     @cached_property
-    def settings(self) -> "Settings":
-        from pipeline.settings import load
-
+    def settings(self) -> Settings:
         return load()
 
     @cached_property
-    def clock(self) -> "Clock":
-        from pipeline.clock import SystemClock
-
+    def clock(self) -> Clock:
         return SystemClock()
 
     @cached_property
-    def database(self) -> "Database":
-        """The database with the tables this program was written for. Never makes one."""
-        from pipeline.db.engine import is_made
-        from pipeline.settings import SettingsError
-
+    def database(self) -> Database:
+        """The database, with the tables of this version. Never created here."""
         if not is_made(self.settings.database):
             raise SettingsError(NO_TABLES)
         database = self.untouched_database
@@ -55,56 +49,42 @@ class Call:
         return database
 
     @cached_property
-    def untouched_database(self) -> "Database":
-        """The database as it is, with whatever tables or none."""
-        from pipeline.db.engine import Database
-
+    def untouched_database(self) -> Database:
+        """The database with tables of any version, or none."""
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Database(self.settings.database)
+        database = Database(self.settings.database)
+        self.on_close(database.close)
+        return database
 
     @cached_property
-    def master(self) -> "MasterKey":
-        """The master key there is: a command that looks never makes one."""
-        from pipeline.crypto.keyring import open_master_key
-
+    def master(self) -> MasterKey:
+        """The existing master key. Never created here."""
         return open_master_key(self.settings.master_key, create=False)
 
-    @cached_property
-    def parts(self) -> "Parts":
-        """All parts of the pipeline, for commands that work."""
-        return self.parts_with(self.settings)
+    @contextmanager
+    def reading(self) -> Iterator[Lens]:
+        """Read the database, and decrypt what it holds."""
+        with self.database.reading() as session:
+            yield Lens(session, lambda: self.master, self.clock.now())
+
+    def on_close(self, close: Callable[[], object]) -> None:
+        """Call this when the command has ended."""
+        self._opened.callback(close)
 
     def close(self) -> None:
         """Close what was opened."""
-        if "untouched_database" in self.__dict__:
-            self.untouched_database.close()
-        if "parts" in self.__dict__ and "database" in self.parts.__dict__:
-            self.parts.database.close()
-
-    def parts_with(self, settings: "Settings", clock: "Clock | None" = None) -> "Parts":
-        """The parts with other settings than the operator's, as the demo has them."""
-        from pipeline.app.container import Parts
-
-        return Parts(settings, self._handlers(), clock)
+        self._opened.close()
 
 
 def of(context: typer.Context) -> Call:
-    """The call that a command belongs to."""
-    return cast(Call, context.obj)
+    """The context of this command."""
+    call = context.find_object(Call)
+    if call is None:
+        raise LookupError("this command runs outside of smt-billing")
+    return call
 
 
-def version_of_program() -> str:
-    """The installed version."""
-    try:
-        return metadata.version("smt-billing")
-    except metadata.PackageNotFoundError:
-        return "not installed, run from its sources"
-
-
-def _need_tables(database: "Database") -> None:
-    from pipeline.db import migrations
-    from pipeline.settings import SettingsError
-
+def _need_tables(database: Database) -> None:
     found, newest = migrations.current(database), migrations.newest()
     if found is None:
         raise SettingsError(NO_TABLES)

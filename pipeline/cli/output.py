@@ -4,17 +4,22 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 import typer
+from babel.dates import format_date, format_time
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int], None]  # tells a progress bar how much more was done
-WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # never folded, as single words are not
-SHOWN = 50  # rows of a table; who wants all of them asks for JSON
-LONG = 20  # columns; a longer word among others may be broken
-GAP = 3  # columns between two columns of a table
-WIDE = 240  # columns where no terminal tells its own: nothing is folded for a program that reads lines
+WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # columns whose values are never folded
+SHOWN = 50  # rows of a table; --json shows all of them
+WIDE = 240  # columns where there is no terminal: nothing is folded for a program that reads lines
 STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
     "received": "yellow", "owed": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
@@ -44,60 +49,38 @@ def note(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """A table on stdout, without columns that are empty. `numbers` are the headings set to the right.
+    """Print a table without its empty columns. `numbers` are the headings of columns that are set to the right.
 
-    A terminal too narrow for it is given each row on its own, a line for each value.
+    A terminal that is too narrow for the table shows each row on its own, one line for each value.
     """
     cells = [[_cell(value) for value in row] for row in rows]
-    used = [place for place in range(len(headings)) if any(row[place].plain for row in cells)]
-    headings, cells = [headings[place] for place in used], [[row[place] for place in used] for row in cells]
-    whole = [_is_whole(*column) for column in zip(headings, *cells, strict=True)]
+    used = [place for place in range(len(headings)) if any(row[place] for row in cells)]
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for place in used:
+        _add_column(drawn, headings[place], [row[place] for row in cells], is_number=headings[place] in numbers)
+    for row in cells:
+        drawn.add_row(*(row[place] for place in used))
     shown = console()
-    if _narrowest(headings, cells, whole) <= shown.width:
-        shown.print(_drawn(headings, cells, whole, numbers))
+    if Measurement.get(shown, shown.options.update(max_width=WIDE), drawn).minimum <= shown.width:
+        shown.print(drawn)
         return
     for number, row in enumerate(cells):
         if number:
             line()
-        pairs({heading: cell for heading, cell in zip(headings, row, strict=True) if cell.plain})
+        pairs({headings[place]: row[place] for place in used if row[place]})
 
 
-def _drawn(
-    headings: Sequence[str], cells: Iterable[Sequence[Any]], whole: Sequence[bool], numbers: Sequence[str]
-) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for heading, is_whole in zip(headings, whole, strict=True):
-        justify: Literal["left", "right"] = "right" if heading in numbers else "left"
-        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=is_whole)
-    for row in cells:
-        drawn.add_row(*row)
-    return drawn
-
-
-def _is_whole(heading: str, *cells: Any) -> bool:
-    """Whether a column is never folded: ids, addresses and other single words are copied."""
-    return heading in WHOLE or not any(" " in cell.plain for cell in cells)
-
-
-def _narrowest(headings: Sequence[str], cells: Sequence[Sequence[Any]], whole: Sequence[bool]) -> int:
-    """How many columns of a terminal a table needs; of prose, a word that is very long may be broken."""
-    from rich.cells import cell_len
-
-    needed = []
-    for heading, is_whole, *column in zip(headings, whole, *cells, strict=True):
-        texts = [heading, *(cell.plain for cell in column)]
-        words = [min(cell_len(word), LONG) for text in texts for word in text.split()]
-        needed.append(max(map(cell_len, texts)) if is_whole else max(words))
-    return sum(needed) + GAP * (len(needed) - 1)
+def _add_column(drawn: Table, heading: str, cells: Sequence[Text], *, is_number: bool) -> None:
+    """Add a column. Ids, addresses and other single words are never folded, because people copy them."""
+    is_whole = heading in WHOLE or not any(" " in cell.plain for cell in cells)
+    width = max((cell.cell_len for cell in cells), default=0) if is_whole else None
+    drawn.add_column(
+        heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole, min_width=width
+    )
 
 
 def pairs(values: Mapping[str, object]) -> None:
     """What a thing is, a line for each: its name and its value. None is left out."""
-    from rich.table import Table
-
     drawn = Table.grid(padding=(0, 2))
     drawn.add_column(style="dim", no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -115,15 +98,11 @@ def more(total: int, shown: int) -> None:
 
 def moment(at: datetime | None, locale: str) -> str:
     """A time for people, to the minute, in UTC."""
-    from babel.dates import format_date, format_time
-
     return f"{format_date(at, 'medium', locale)} {format_time(at, 'short', locale=locale)} UTC" if at else ""
 
 
 def day(at: datetime | None, locale: str) -> str:
     """A day for people, in UTC."""
-    from babel.dates import format_date
-
     return format_date(at, "medium", locale=locale) if at else ""
 
 
@@ -132,12 +111,14 @@ def stamp(text: str | None) -> str:
     return f"{text[:10]} {text[11:16]}" if text else ""
 
 
+def read_stamp(text: str | None) -> datetime | None:
+    """A time of our JSON."""
+    return datetime.fromisoformat(text) if text else None
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """A progress bar on a terminal's stderr; call what it gives with how much was done. Elsewhere nothing is shown."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     shown = Console(stderr=True)
     columns = [
         SpinnerColumn(),
@@ -151,10 +132,8 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
         yield lambda done: bar.advance(task, done)
 
 
-def console() -> Any:
+def console() -> Console:
     """stdout, as wide as its terminal."""
-    from rich.console import Console
-
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=WIDE)
 
@@ -170,9 +149,7 @@ def _steers(character: str) -> bool:
     return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
 
 
-def _cell(value: object) -> Any:
-    from rich.text import Text
-
+def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
     text = "" if value is None else visible(str(value))

@@ -1,10 +1,11 @@
-"""A read of personal data is written down before it is shown: by whom, of whom, and why."""
+"""Reads of personal data are recorded before the data is shown: who reads, whose data, and why."""
 
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.context import Call
+from pipeline.privacy import audit_log
 
 # Why each command reads, unless --purpose says more.
 PURPOSES = {
@@ -21,9 +22,8 @@ Purpose = Annotated[
 
 
 def note(call: Call, action: str, purpose: str | None, subject: str | None) -> None:
-    """Write down who reads what of whom, and why. Raises StoreDown: what cannot be written down is not shown."""
-    from pipeline.privacy import audit_log as audit
-
+    """Record who reads what of whom, and why. Raises StoreDown: a read that cannot be recorded is not shown."""
     why = purpose or PURPOSES.get(action, "operation")
     with call.database.transaction() as session:
-        audit.note(session, call.clock.now(), actor=audit.this_user(), action=action, purpose=why, subject=subject)
+        user = audit_log.this_user()
+        audit_log.note(session, call.clock.now(), actor=user, action=action, purpose=why, subject=subject)

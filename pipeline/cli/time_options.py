@@ -1,19 +1,26 @@
-"""Times as an operator types them."""
+"""Times and days as an operator types them."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 
 from pipeline.clock import read_time
-from pipeline.errors import Wrong
+from pipeline.errors import UsageError
 
 
 def read(text: str | None, option: str) -> datetime | None:
-    """`2026-03-01` (its midnight in UTC), or a time as PayPal writes it; None for None. Raises Wrong."""
+    """`2026-03-01` (its midnight in UTC), or a time as PayPal writes it; None for None. Raises UsageError."""
     if text is None:
         return None
     if moment := read_time(text):
         return moment
     try:
-        day = date.fromisoformat(text)
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
     except ValueError:
-        raise Wrong(f"{option} {text}: not a time; write 2026-03-01 or 2026-03-01T10:00:00Z") from None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+        raise UsageError(f"{option} {text}: not a time; write 2026-03-01 or 2026-03-01T10:00:00Z") from None
+
+
+def read_day(text: str) -> date:
+    """`2026-03-01`. Raises UsageError."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text} is no day; write it as 2026-06-01") from None

@@ -27,6 +27,7 @@ from pipeline import files
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.engine import share
 from pipeline.db.models import Key
+from pipeline.errors import OperatorError, UsageError
 
 KEY = Key.__table__
 WRAPPED = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, texts("labels")))
@@ -35,11 +36,11 @@ INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
 
 
-class KeyProblem(Exception):
+class KeyProblem(UsageError):
     """The master key is missing, unreadable, readable by others, or not the one this database was written with."""
 
 
-class Unsealable(Exception):
+class Unsealable(OperatorError):
     """A sealed value does not open: changed, moved, or its key is not this one."""
 
 

@@ -17,6 +17,7 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
+from pipeline.errors import UsageError
 from pipeline.outbox import store as outbox
 from pipeline.rendering.message import clean_name, strip_controls, valid_address
 
@@ -28,7 +29,7 @@ REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
 
 
-class BadField(ValueError):
+class BadField(UsageError, ValueError):
     """What a person gave cannot be kept. Names the field and says what to write; never quotes the value."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -36,7 +37,7 @@ class BadField(ValueError):
         self.field = field
 
 
-class NoSuchCustomer(Exception):
+class NoSuchCustomer(UsageError):
     """There is no customer of this id, or they have been erased."""
 
 

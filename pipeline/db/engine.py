@@ -20,10 +20,12 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from pipeline.errors import OperatorError
+
 BUSY_MILLISECONDS = 15_000  # how long SQLite waits for another process's transaction
 
 
-class StoreDown(Exception):
+class StoreDown(OperatorError):
     """The database cannot be reached, or gave up this transaction; the same work may be tried again later."""
 
 

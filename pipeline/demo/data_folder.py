@@ -16,13 +16,12 @@ import orjson
 from sqlalchemy import func, select
 
 from pipeline import files
-from pipeline.app.doctor.checks import DEMO as MARK
 from pipeline.clock import write_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event
-from pipeline.errors import Wrong
-from pipeline.settings import Settings
+from pipeline.errors import UsageError as Wrong
+from pipeline.settings import DEMO_FILE, Settings
 
 LOCK = "demo.lock"
 CAUGHT = "caught"
@@ -74,7 +73,7 @@ class Played:
         names = ("months", "subscribers", "seed", "posted", "answered", "duplicates")
         noted: dict[str, Any] = {name: getattr(self, name) for name in names}
         noted["ended_at"] = write_time(self.ended_at) if self.ended_at else None
-        files.write(self.folder / MARK, orjson.dumps(noted))
+        files.write(self.folder / DEMO_FILE, orjson.dumps(noted))
 
 
 @contextmanager
@@ -115,11 +114,13 @@ def _find(settings: Settings, asked: Terms, *, fresh: bool) -> Played:
 
 def _read(folder: Path) -> Played | None:
     try:
-        noted = orjson.loads((folder / MARK).read_bytes())
+        noted = orjson.loads((folder / DEMO_FILE).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise Wrong(f"{folder / MARK} cannot be read; remove the folder, or choose another SMT_DATA_DIR") from error
+        raise Wrong(
+            f"{folder / DEMO_FILE} cannot be read; remove the folder, or choose another SMT_DATA_DIR"
+        ) from error
     ended_at = noted.pop("ended_at")
     return Played(folder, **noted, ended_at=datetime.fromisoformat(ended_at) if ended_at else None)
 

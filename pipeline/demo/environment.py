@@ -1,7 +1,7 @@
 """The stage of the demo: a pretend PayPal, the real parts on SQLite and memory://, the catcher, and one web server."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,20 +10,16 @@ from pathlib import Path
 from pipeline.app import site as pages
 from pipeline.app.container import Parts
 from pipeline.broker import Inlet
-from pipeline.cli import output as say
-from pipeline.cli.commands import simulate
-from pipeline.cli.context import Call
-from pipeline.clock import SystemClock
+from pipeline.clock import Clock, SystemClock
 from pipeline.db import migrations
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catching
 from pipeline.demo.mailbox_pages import Pages
-from pipeline.errors import Wrong
+from pipeline.errors import UsageError as Wrong
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.simulator.server.loopback import serve
-from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.world import World
 
 WEBHOOK_ID = "DEMO-WEBHOOK"
@@ -50,7 +46,6 @@ class PlayClock:
 class Stage:
     """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
 
-    call: Call
     parts: Parts
     clock: PlayClock
     world: World
@@ -61,24 +56,34 @@ class Stage:
 
 
 @contextmanager
-def opened(call: Call, port: int | None, usual_port: int) -> Iterator[Stage]:
-    """Set the stage, and clear it at the end. Raises Wrong when the port that was asked for is taken."""
-    clock, folder = PlayClock(), call.settings.data_dir / CAUGHT
+def opened(
+    data_dir: Path,
+    make_parts: Callable[[Settings, Clock], Parts],
+    show_date: Callable[[datetime], str],
+    *,
+    port: int | None,
+    usual_port: int,
+) -> Iterator[Stage]:
+    """Start everything, and stop it at the end of the block. Raises Wrong when the port that was asked for is taken.
+
+    `make_parts` makes the container, which closes with the block. `show_date` writes a time for people.
+    """
+    clock, folder = PlayClock(), data_dir / CAUGHT
     with ExitStack() as stack:
         paypal, listens_on = PretendPayPal(World(), clock=clock), _free(port, usual_port)
         relay_url = stack.enter_context(catching(folder))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
-        parts = call.parts_with(settings, clock)
+        parts = make_parts(settings, clock)
         migrations.upgrade(parts.database)
         stack.callback(parts.database.close)
         inlet = stack.enter_context(parts.broker.inlet("events"))
         for thread in (parts.event_announcer, parts.committer):
             stack.enter_context(thread)
-        caught = Pages(folder, lambda at: say.moment(at, settings.locale).removesuffix(" UTC"), NOTE)
+        caught = Pages(folder, show_date, NOTE)
         routes, lost = stack.enter_context(pages.served(parts))
         app = parts.web().app([*routes, *caught.routes()], lost)
         url = stack.enter_context(serve(app, listens_on))
-        yield Stage(call, parts, clock, paypal.world, inlet, url, folder)
+        yield Stage(parts, clock, paypal.world, inlet, url, folder)
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
@@ -96,13 +101,6 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         paypal_accept_simulator=False,
         paypal_trust_anchors=None,
     )
-
-
-def vouch(stage: Stage, since: datetime, until: datetime) -> Signer:
-    """The pretend PayPal's keys; its certificate among those the ingress knows."""
-    signer = simulate.open_signer(stage.parts.settings.data_dir, since, until)
-    simulate.vouch(stage.call, signer)
-    return signer
 
 
 def _free(port: int | None, usual: int) -> int:

@@ -2,24 +2,27 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 
 from pipeline.app import jobs
-from pipeline.app.roles import Stop
-from pipeline.cli import output as say
+from pipeline.app.run_until_idle import work_once
+from pipeline.app.shutdown import Stop
 from pipeline.clock import SystemClock
 from pipeline.db.models import Event, Mail, Read, Subscription
 from pipeline.demo.data_folder import Played
-from pipeline.demo.environment import Stage, vouch
-from pipeline.inbox import lookups as reads
-from pipeline.inbox import store as inbox
-from pipeline.scheduler import scheduler as scheduling
+from pipeline.demo.environment import Stage
+from pipeline.demo.simulated_paypal import open_signer, vouch
 from pipeline.simulator import stories
 from pipeline.simulator.server.delivery import Courier
 from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import take
+
+Advance = Callable[[int], object]  # called with how much more was done
+Progress = Callable[[str, int], AbstractContextManager[Advance]]  # called with the work's name and its amount
 
 LAST = timedelta(hours=1)  # before now: what the last event has in its wake still comes due
 ARRIVES_SECONDS = 1.0  # how long an id that was just stored may take through the broker; then the sweep finds it
@@ -31,16 +34,17 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM while it is being played."""
 
 
-def play(stage: Stage, asked: Played) -> Played:
-    """Play what was asked for, up to now. What came of it is in the tables."""
+def play(stage: Stage, asked: Played, progress: Progress) -> Played:
+    """Play what was asked for, up to now. What came of it is in the tables. `progress` shows how far it is."""
     ends_at = SystemClock().now()
     deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
     stage.clock.move_to(deliveries[0].at)
-    signer = vouch(stage, deliveries[0].at, ends_at)
+    signer = open_signer(stage.parts.settings, deliveries[0].at, ends_at)
+    vouch(stage.parts.settings, SystemClock(), signer)
     stop = Stop()
     stop.listen()
     address = f"{stage.url}/webhooks/paypal"
-    with Courier(address, signer, stage.webhook_id) as courier, say.progress("events", len(deliveries)) as done:
+    with Courier(address, signer, stage.webhook_id) as courier, progress("events", len(deliveries)) as done:
         answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
     stage.clock.release()
     with stage.parts.database.reading() as session:
@@ -87,13 +91,7 @@ class Months:
         await self._post.close()
 
     def _round(self) -> int:
-        parts = self._stage.parts
-        taken = take(self._events, self._stage.inlet, 0.0)
-        with parts.database.transaction() as session:
-            ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
-        self._events.handle(ids)
-        asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
-        return taken + len(ids) + len(asked) + self._jobs.run_all()
+        return take(self._events, self._stage.inlet, 0.0) + work_once(self._stage.parts, self._events, self._jobs)
 
     def _next_due(self) -> datetime | None:
         """When the next thing is due that somebody must do."""
@@ -109,7 +107,7 @@ class Months:
 
 
 async def _play(
-    months: Months, courier: Courier, deliveries: list[Delivery], ends_at: datetime, done: say.Advance
+    months: Months, courier: Courier, deliveries: list[Delivery], ends_at: datetime, done: Advance
 ) -> Counter[int]:
     answers: Counter[int] = Counter()
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What came of a demo, looked up in the tables: as one JSON object, and as tables for people."""
+"""What came of a demo, looked up in the tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +8,9 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.cli import output as say
 from pipeline.db.engine import Database
 from pipeline.db.models import CAME, Event, Mail, Payment, Subscription
 from pipeline.demo.data_folder import Played
-from pipeline.money import Money, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,39 +90,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "seed": summary.played.seed,
         "complete": summary.complete,
     }
-
-
-def draw(summary: Summary, locale: str) -> None:
-    """For people."""
-    played, states, sent = summary.played, summary.events, sum(summary.sent.values())
-    say.line(
-        f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
-        f"{summary.accepted:,} events accepted, {states.get('handled', 0):,} handled, "
-        f"{states.get('parked', 0):,} parked, "
-        f"{sent:,} mails sent."
-    )
-    say.line()
-    say.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
-    say.line()
-    say.table(
-        ("payments in", "", "came", "given back"),
-        [
-            (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
-            for each in summary.takings
-        ],
-        numbers=("", "came", "given back"),
-    )
-    rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
-    withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
-    say.line()
-    say.table(("mails", ""), rows + withheld, numbers=("",))
-    say.line()
-    if not summary.complete:
-        say.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
-
-
-def _price(amount: int, takings: Takings, locale: str) -> str:
-    return show(Money(amount, takings.currency), locale) if amount else ""
 
 
 def _count(session: Session, what: Any, *where: Any) -> dict[str, int]:

@@ -11,7 +11,7 @@ import orjson
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring, MasterKey, open_master_key
 from pipeline.db.engine import Database
-from pipeline.errors import Wrong
+from pipeline.errors import UsageError as Wrong
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import UNREADABLE, split
 from pipeline.inbox.store import Delivery

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipeline.errors import UsageError
+
 PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 
-class SmtpConfigError(ValueError):
+class SmtpConfigError(UsageError, ValueError):
     """The relay's URL cannot be used. Says what to write instead; never quotes a password."""
 
 

@@ -6,6 +6,8 @@ each. `Unavailable`, `NotFound` and `Rejected` end a read from the API. No messa
 
 from typing import Literal
 
+from pipeline.errors import OperatorError, UsageError
+
 CheckName = Literal[
     "webhook id",
     "algorithm",
@@ -19,7 +21,7 @@ CheckName = Literal[
 ]
 
 
-class Malformed(Exception):
+class Malformed(UsageError):
     """The request is no webhook delivery: a header is missing, comes twice or cannot be read."""
 
 
@@ -31,7 +33,7 @@ class Refused(Exception):
         self.check: CheckName = check
 
 
-class Unavailable(Exception):
+class Unavailable(OperatorError):
     """PayPal cannot be reached, is too slow, or answers what cannot be read. Try again later."""
 
 
@@ -39,7 +41,7 @@ class NotFound(Exception):
     """PayPal knows nothing under that id."""
 
 
-class Rejected(Exception):
+class Rejected(OperatorError):
     """PayPal understood the request and refuses it; sending it again changes nothing.
 
     `status` is HTTP's, `name` PayPal's word for the error, `debug_id` what PayPal's support asks for; both may be "".

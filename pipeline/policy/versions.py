@@ -17,6 +17,7 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Policy
+from pipeline.errors import UsageError
 from pipeline.outbox import store as outbox
 from pipeline.policy import text as texts
 from pipeline.policy.clauses import Vendor, document
@@ -28,7 +29,7 @@ AT_ONCE = 200  # notices of one transaction
 SHOWN = 12  # changed sentences that a notice quotes
 
 
-class Refused(Exception):
+class Refused(UsageError):
     """A text cannot take effect as proposed. Says why, and what is possible."""
 
 

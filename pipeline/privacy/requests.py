@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.models import Request
+from pipeline.errors import UsageError
 from pipeline.outbox import store as outbox
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -37,11 +38,11 @@ ASKED: dict[str, str] = {
 }
 
 
-class NoSuchRequest(Exception):
+class NoSuchRequest(UsageError):
     """There is no open request of this id."""
 
 
-class EndsByItself(Exception):
+class EndsByItself(UsageError):
     """A deletion is under way: no word of anybody's makes it done."""
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import write_optional, write_time
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, Letter, Request, Subscription
-from pipeline.queries import listing as looks
+from pipeline.queries.listing import Asked as MailsAsked
+from pipeline.queries.listing import Json, Lens
+from pipeline.queries.mails import Render, mails
 
-Json = dict[str, Any]
 STATES = {
     "active": Customer.erased_at.is_(None),
     "leaving": Customer.erase_at.is_not(None),
@@ -36,7 +37,7 @@ class Asked:
     limit: int | None = None
 
 
-def customers(lens: looks.Lens, asked: Asked) -> Iterator[Json]:
+def customers(lens: Lens, asked: Asked) -> Iterator[Json]:
     """`id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
     for row in lens.session.execute(_chosen(lens, asked).limit(asked.limit)).scalars():
         known = accounts.person(lens.session, lens.keyring, row.id)
@@ -44,13 +45,13 @@ def customers(lens: looks.Lens, asked: Asked) -> Iterator[Json]:
         yield {**_customer(row, known), "subscriptions": ids}
 
 
-def count(lens: looks.Lens, asked: Asked) -> int:
+def count(lens: Lens, asked: Asked) -> int:
     """How many there are of what is asked for, whatever the limit."""
     everyone = _chosen(lens, asked).order_by(None).subquery()
     return int(lens.session.execute(select(func.count()).select_from(everyone)).scalar_one())
 
 
-def customer(lens: looks.Lens, id: str, subject: looks.Subject) -> Json | None:
+def customer(lens: Lens, id: str, render: Render) -> Json | None:
     """All of one customer: the list's fields, who told what, consents, subscriptions, requests, letters and mails."""
     row = lens.session.get(Customer, id)
     if row is None:
@@ -64,16 +65,16 @@ def customer(lens: looks.Lens, id: str, subject: looks.Subject) -> Json | None:
         "payer_id": known.get("payer"),
         "told_by": {field: "customer" if field in told else "paypal" for field in sorted(known)},
         "adult_text": row.adult_text,
-        "adult_at": _at(row.adult_at),
+        "adult_at": write_optional(row.adult_at),
         "consents": [_consent(each) for each in _of(lens.session, Consent, id, Consent.at)],
         "subscriptions": [_subscription(each) for each in accounts.subscriptions(lens.session, id)],
         "requests": [_request(each) for each in _of(lens.session, Request, id, Request.received_at)],
         "letters": [_letter(each) for each in _of(lens.session, Letter, id, Letter.received_at)],
-        "mails": _mails(lens, id, subject),
+        "mails": _mails(lens, id, render),
     }
 
 
-def _chosen(lens: looks.Lens, asked: Asked) -> Select[Customer]:
+def _chosen(lens: Lens, asked: Asked) -> Select[Customer]:
     chosen = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
     if asked.email is not None:
         chosen = chosen.where(Customer.id.in_(accounts.find(lens.session, lens.keyring, asked.email)))
@@ -87,11 +88,11 @@ def _customer(row: Customer, known: Mapping[str, str]) -> Json:
         "id": row.id,
         **{field: known.get(field) for field in ("name", "email", "company")},
         "created_at": write_time(row.created_at),
-        "signed_up_at": _at(row.signed_up_at),
+        "signed_up_at": write_optional(row.signed_up_at),
         "marketing": row.marketing,
         "service": row.service,
-        "erase_at": _at(row.erase_at),
-        "erased_at": _at(row.erased_at),
+        "erase_at": write_optional(row.erase_at),
+        "erased_at": write_optional(row.erased_at),
     }
 
 
@@ -105,11 +106,11 @@ def _consent(row: Consent) -> Json:
 
 
 def _subscription(row: Subscription) -> Json:
-    return {"id": row.id, "status": row.status, "plan": row.plan_id, "paid_through": _at(row.paid_through)}
+    return {"id": row.id, "status": row.status, "plan": row.plan_id, "paid_through": write_optional(row.paid_through)}
 
 
 def _request(row: Request) -> Json:
-    times = {name: _at(getattr(row, name)) for name in ("received_at", "due_at", "act_at", "done_at")}
+    times = {name: write_optional(getattr(row, name)) for name in ("received_at", "due_at", "act_at", "done_at")}
     return {"id": row.id, "kind": row.kind, "state": row.state, "source": row.source, **times}
 
 
@@ -117,13 +118,9 @@ def _letter(row: Letter) -> Json:
     return {"id": row.id, "kind": row.kind, "received_at": write_time(row.received_at)}
 
 
-def _mails(lens: looks.Lens, id: str, subject: looks.Subject) -> list[Json]:
+def _mails(lens: Lens, id: str, render: Render) -> list[Json]:
     """To the customer, or to one of their subscriptions; the newest first."""
-    asked = [looks.Asked({"customer_id": id})]
-    asked += [looks.Asked({"subscription_id": each.id}) for each in accounts.subscriptions(lens.session, id)]
-    found = {mail["id"]: mail for each in asked for mail in looks.mails(lens, each, subject)}
+    asked = [MailsAsked({"customer_id": id})]
+    asked += [MailsAsked({"subscription_id": each.id}) for each in accounts.subscriptions(lens.session, id)]
+    found = {mail["id"]: mail for each in asked for mail in mails(lens, each, render)}
     return sorted(found.values(), key=lambda mail: str(mail["created_at"]), reverse=True)
-
-
-def _at(moment: datetime | None) -> str | None:
-    return write_time(moment) if moment else None

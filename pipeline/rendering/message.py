@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import idna
 
+from pipeline.errors import UsageError
 from pipeline.rendering.message_check import ADDRESSES, has_long_line, prove
 
 FOLD_AT = 76  # octets: RFC 5322 asks for 78, RFC 2047 allows a line with encoded words 76
@@ -26,7 +27,7 @@ LONGEST_NAME = 100  # characters: longer than any name, far shorter than a messa
 LONGEST_ADDRESS, LONGEST_LOCAL_PART = 254, 64  # octets, RFC 5321 section 4.5.3.1
 
 
-class BadEnvelope(ValueError):
+class BadEnvelope(UsageError, ValueError):
     """An envelope holds what no mail can carry. Names the field, never its value."""
 
 

@@ -25,6 +25,7 @@ from jinja2 import UndefinedError as MissingFact
 from jinja2.visitor import NodeTransformer
 
 from pipeline.clock import read_time
+from pipeline.errors import OperatorError
 from pipeline.money import Money, show
 from pipeline.rendering.message import Rendered, clean_name, strip_controls
 
@@ -41,7 +42,7 @@ _HELD = re.compile(r"<!--held(\d+)-->|held(\d+)held")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
-class RenderError(Exception):
+class RenderError(OperatorError):
     """A mail cannot be written: its kind is unknown, a fact is missing, or a template is wrong. Names no person."""
 
 

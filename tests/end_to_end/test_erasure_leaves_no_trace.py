@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import LargeBinary, inspect
 
 from handlers import HANDLERS
+from pipeline.app import from_settings
 from pipeline.app import maintenance as leaving
-from pipeline.app import roles
 from pipeline.app.container import Parts
+from pipeline.app.run_until_idle import until_idle
 from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import KeyProblem, MasterKey, Seal, Unsealable
 from pipeline.customers import accounts, links
@@ -107,7 +108,7 @@ class Scene:
     leftovers: Callable[[], bytes]  # the database's own files
 
     def run(self) -> None:
-        roles.until_idle(self.parts)
+        until_idle(self.parts)
 
 
 def settle_in(scene: Scene) -> str:
@@ -166,7 +167,7 @@ def play(scene: Scene) -> Attacker:
     assert books
 
     # Nothing is found, also not in what was backed up since, for those who hold the identity.
-    made = leaving.shelf(scene.parts.settings).create(river.database, scene.parts.settings.master_key, river.now)
+    made = from_settings.shelf(scene.parts.settings).create(river.database, scene.parts.settings.master_key, river.now)
     assert scene.files() == {}
     for path in (made.data, made.keys):
         assert found_in(pyrage.decrypt(path.read_bytes(), backup._identities(scene.identity))) == []

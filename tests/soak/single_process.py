@@ -22,7 +22,7 @@ from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.relay_log import RelayLog, settle_doubts
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.scheduler.scheduler import Job, Scheduler
-from pipeline.webhooks.receiver import Committer, _Waiting
+from pipeline.webhooks.group_commit import Committer, _Waiting
 from pipeline.worker.recovery import QUIET_SECONDS, Sweep
 from pipeline.worker.worker import Worker, serve
 from tests.soak.database_faults import Crash, OneThread, Storm

@@ -12,6 +12,7 @@ from pathlib import Path
 from handlers import HANDLERS
 from pipeline.app import roles
 from pipeline.app.container import Parts
+from pipeline.app.shutdown import Stop
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.inbox.event import Event
 from pipeline.settings import load
@@ -43,7 +44,7 @@ def main(role: str) -> None:
     if trusted := os.environ.get("SMT_TEST_CERTIFICATE"):
         url, pem = trusted.split(" ", 1)
         parts.certificates.add(url, Path(pem).read_bytes())
-    stop = roles.Stop()
+    stop = Stop()
     stop.listen()
     getattr(roles, role)(parts, stop)
 

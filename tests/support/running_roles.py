@@ -17,6 +17,7 @@ from sqlalchemy.sql import ColumnElement
 
 from pipeline.app import roles
 from pipeline.app.container import Parts
+from pipeline.app.shutdown import Stop
 from pipeline.clock import Clock
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, Read, Subscription
@@ -70,7 +71,7 @@ def postman(mailbox: Relay) -> Post:
 @contextmanager
 def running(parts: Roles) -> Iterator[None]:
     """The roles until the end of the block, each in a thread. None may die."""
-    stop, died = roles.Stop(), list[str]()
+    stop, died = Stop(), list[str]()
 
     def run(role: str, its: Parts) -> None:
         try:

@@ -1,27 +1,35 @@
-"""`smt-billing customers export|requests|answer`: a copy of a person's data, and what people have asked for."""
+"""`smt-billing customers export|verify|requests|answer|erase`: the rights of customers under the privacy policy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pipeline import files
-from pipeline.cli import output as say
-from pipeline.cli import read_audit as reading
-from pipeline.cli.context import Json, of
-from pipeline.errors import Wrong
+from pipeline.app import from_settings, maintenance
+from pipeline.cli import output, read_audit
+from pipeline.cli.container import container_of
+from pipeline.cli.context import Call, Json, of
+from pipeline.clock import write_optional
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.signing import Signer
+from pipeline.customers import links
+from pipeline.customers.product_hook import ProductDown
+from pipeline.db.models import Request
+from pipeline.errors import OperatorError, UsageError
+from pipeline.privacy import operator_actions
+from pipeline.privacy import requests as customer_requests
+from pipeline.privacy.erasure import workflow
+from pipeline.privacy.export import NotOurs, bundle, check
+from pipeline.queries import requests as queries
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
-
-if TYPE_CHECKING:
-    from pipeline.db.models import Request
-
 HEADINGS = ("id", "kind", "state", "received (UTC)", "answer by", "customer", "from", "reason")
 
 
 def register(app: typer.Typer) -> None:
     """Put these commands into `smt-billing customers`."""
-    for command in (export, requests, answer, verify):
+    for command in (export, requests, answer, verify, erase):
         app.command()(command)
 
 
@@ -37,46 +45,38 @@ def export(
     The product's own export is asked for and joined where SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object
     with file, bytes and customer.
     """
-    from pipeline.app.container import issuer, product
-    from pipeline.customers.product_hook import ProductDown
-    from pipeline.privacy.export import bundle
-
     call = of(context)
-    reading.note(call, "customers export", purpose, id)
+    read_audit.note(call, "customers export", purpose, id)
     try:
         data = bundle(
             call.database,
             call.master,
             call.clock.now(),
             id,
-            issuer=issuer(call.settings),
-            product=product(call.settings),
+            issuer=from_settings.issuer(call.settings),
+            product=from_settings.product(call.settings),
         )
     except ProductDown as error:
-        raise Wrong(f"nothing was written, as the product's own export is missing: {error}", found=True) from error
+        raise OperatorError(f"nothing was written, as the product's own export is missing: {error}") from error
     _write(to, data)
     if json:
-        say.json({"file": str(to), "bytes": len(data), "customer": id})
+        output.json({"file": str(to), "bytes": len(data), "customer": id})
     else:
-        say.line(f"wrote {to} ({len(data):,} bytes); begin with index.html in it. Whoever has it can read it all.")
+        output.line(f"wrote {to} ({len(data):,} bytes); begin with index.html in it. Whoever has it can read it all.")
 
 
 def verify(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="A ZIP written by customers export.")]
 ) -> None:
     """Say whether a copy of a person's data is as we handed it out: exit 0 if so, else 1."""
-    from pipeline.crypto.keyring import Keyring
-    from pipeline.crypto.signing import Signer
-    from pipeline.privacy.export import NotOurs, check
-
     call = of(context)
     with call.database.transaction() as session:
         signer = Signer(Keyring(call.master, session, call.clock.now()))
     try:
-        files = check(file.read_bytes(), signer)
+        members = check(file.read_bytes(), signer)
     except NotOurs as error:
-        raise Wrong(f"{file}: {error}", found=True) from error
-    say.line(f"{file} is as we made it: {len(files)} files")
+        raise OperatorError(f"{file}: {error}") from error
+    output.line(f"{file} is as we made it: {len(members)} files")
 
 
 def requests(
@@ -89,22 +89,15 @@ def requests(
 
     JSON: an array of objects with id, kind, state, source, customer, received_at, due_at, done_at and reason.
     """
-    from sqlalchemy import select
-
-    from pipeline.db.models import Request
-
     call = of(context)
-    chosen = select(Request).order_by(Request.done_at.is_not(None), Request.due_at)
-    chosen = chosen.where(Request.done_at.is_(None)) if open_ else chosen
-    chosen = chosen.where(Request.kind == kind) if kind else chosen
     with call.database.reading() as session:
-        rows = list(session.execute(chosen).scalars())
+        rows = queries.requests(session, only_open=open_, kind=kind)
     if json:
-        say.json([_json(row) for row in rows])
+        output.json(rows)
     elif not rows:
-        say.line("no such requests")
+        output.line("no such requests")
     else:
-        say.table(HEADINGS, [_row(row, call.settings.locale) for row in rows])
+        output.table(HEADINGS, [_row(row, call.settings.locale) for row in rows])
 
 
 def answer(
@@ -114,17 +107,96 @@ def answer(
     refuse: Annotated[str, typer.Option("--refuse", help="It is refused, for this reason; name nobody in it.")] = "",
 ) -> None:
     """Say what became of a request that you looked after yourself."""
-    from pipeline.privacy import requests as asked
-
     call = of(context)
     if done == bool(refuse):
-        raise Wrong("say either --done or --refuse REASON")
+        raise UsageError("say either --done or --refuse REASON")
     with call.database.transaction() as session:
-        try:
-            asked.answer(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
-        except (asked.NoSuchRequest, asked.EndsByItself) as error:
-            raise Wrong(str(error)) from error
-    say.line("refused" if refuse else "done")
+        customer_requests.answer(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
+    output.line("refused" if refuse else "done")
+
+
+def erase(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="The customer's id; see: smt-billing customers list.")],
+    now: Annotated[bool, typer.Option("--now", help="Without the waiting period and its mail.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Keep a customer whose waiting period runs.")] = False,
+    receipt: Annotated[bool, typer.Option("--receipt", help="Show the receipt of an erasure that was made.")] = False,
+    json: Json = False,
+) -> None:
+    """Erase a customer: after the waiting period of SMT_ERASE_WAIT_HOURS, or now.
+
+    A running subscription is cancelled at PayPal, the product is told, every key of theirs is destroyed, and what the law
+    wants kept stays without a name. The scheduler carries it out, and tries again what PayPal or the product refuse.
+
+    With --now it ends with 1 if it could not be done yet. JSON: an object with request, state, act_at and reason; with
+    --receipt one with id, customer, at, complete_at and receipt.
+    """
+    call = of(context)
+    if now + cancel + receipt > 1:
+        raise UsageError("say one of --now, --cancel and --receipt")
+    if receipt:
+        _show_receipts(call, id, json)
+        return
+    row = _cancel(call, id) if cancel else _begin(call, id, now=now)
+    if json:
+        output.json({"request": row.id, "state": row.state, "act_at": write_optional(row.act_at), "reason": row.reason})
+    else:
+        output.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
+    if now and row.reason:
+        raise typer.Exit(1)
+
+
+def _begin(call: Call, id: str, *, now: bool) -> Request:
+    if now:
+        parts = container_of(call)
+        row = workflow.now(call.database, call.master, call.clock, maintenance.outside(parts), id, "operator")
+        maintenance.note_erasures(parts)
+        return row
+    page, wait = cancel_page(call.settings.pages_url), from_settings.wait(call.settings)
+    with call.database.transaction() as session:
+        moment = call.clock.now()
+        keyring = Keyring(call.master, session, moment)
+        return workflow.schedule(session, keyring, id, moment, "operator", page=page, wait=wait)
+
+
+def cancel_page(site: str) -> str:
+    """The address of the page that cancels a deletion; the secret of the mail's link is appended to it."""
+    return links.address(site, "cancel_erase", "")
+
+
+def _cancel(call: Call, id: str) -> Request:
+    with call.database.transaction() as session:
+        now = call.clock.now()
+        return operator_actions.cancel_erasure(session, Keyring(call.master, session, now), id, now)
+
+
+def _show_receipts(call: Call, id: str, json: bool) -> None:
+    with call.database.reading() as session:
+        receipts = queries.receipts(session, id)
+    if not receipts:
+        raise OperatorError(f"no erasure of {id} has been carried out")
+    if json:
+        output.json(receipts)
+        return
+    for each in receipts:
+        output.pairs(each | {"receipt": output.lines(each["receipt"])})
+
+
+def _is_told(call: Call, request_id: str) -> bool:
+    with call.database.reading() as session:
+        return queries.is_confirmed(session, request_id)
+
+
+def _said(row: Request, locale: str, *, is_told: bool) -> str:
+    if row.state == "cancelled":
+        return "the deletion is cancelled; the customer stays"
+    if row.state == "waiting" and row.act_at:
+        day = output.day(row.act_at, locale)
+        return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
+    if row.reason:
+        return f"not erased yet, and tried again every minute: {row.reason}"
+    told = "the confirmation is on its way" if is_told else "no confirmation was sent, as no address was known"
+    return f"erased; {told}. The proof: smt-billing customers erase {row.customer_id} --receipt"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -132,27 +204,11 @@ def _write(path: Path, data: bytes) -> None:
         with files.new(path) as file:
             file.write(data)
     except FileExistsError:
-        raise Wrong(f"{path} is there already; name a new file") from None
+        raise UsageError(f"{path} is there already; name a new file") from None
 
 
-def _json(row: "Request") -> dict[str, Any]:
-    from pipeline.clock import write_time
-
-    return {
-        "id": row.id,
-        "kind": row.kind,
-        "state": row.state,
-        "source": row.source,
-        "customer": row.customer_id,
-        "received_at": write_time(row.received_at),
-        "due_at": write_time(row.due_at),
-        "done_at": row.done_at and write_time(row.done_at),
-        "reason": row.reason,
-    }
-
-
-def _row(row: "Request", locale: str) -> tuple[object, ...]:
-    received = f"{row.received_at:%Y-%m-%d %H:%M}"
-    due = "" if row.done_at else say.day(row.due_at, locale)
-    kind = row.kind.replace("_", " ")
-    return row.id, kind, row.state, received, due, row.customer_id or "nobody we know", row.source, row.reason
+def _row(row: dict[str, Any], locale: str) -> tuple[object, ...]:
+    due = "" if row["done_at"] else output.day(output.read_stamp(row["due_at"]), locale)
+    customer = row["customer"] or "nobody we know"
+    kind, received = row["kind"].replace("_", " "), output.stamp(row["received_at"])
+    return row["id"], kind, row["state"], received, due, customer, row["source"], row["reason"]

@@ -1,18 +1,24 @@
-"""`smt-billing customers`: who they are, what they agreed to, and what they are owed under the privacy policy."""
+"""`smt-billing customers`: who they are, what they agreed to, and their rights under the privacy policy."""
 
 import sys
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli import output as say
-from pipeline.cli import read_audit as reading
-from pipeline.cli.commands import customer_rights as rights
-from pipeline.cli.commands import erasing
+from pipeline.cli import output, read_audit
+from pipeline.cli.commands import customer_rights
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, of
-from pipeline.errors import Wrong
+from pipeline.cli.lazy_group import group
+from pipeline.cli.time_options import read
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers.accounts import ConsentKind
+from pipeline.errors import UsageError
+from pipeline.privacy import operator_actions
+from pipeline.queries import customers as queries
+from pipeline.queries.mails import renderer
 
-app = typer.Typer(help="Customers: who they are, and their rights.", no_args_is_help=True)
+app = group()
 
 Id = Annotated[str, typer.Argument(help="The customer's id; see: smt-billing customers list.")]
 State = Literal["active", "leaving", "erased", "opted-in", "opted-out"]
@@ -38,25 +44,20 @@ def list_(
 
     JSON: one array of objects with id, name, email, company, subscriptions, marketing, service and more.
     """
-    from pipeline.cli.time_options import read
-    from pipeline.queries import customers as people
-    from pipeline.queries import listing as looks
-
     call = of(context)
     email = _given("e-mail address") if by_email else None
-    asked = people.Asked(email, state, read(since, "--since"), limit if json else limit or say.SHOWN)
-    reading.note(call, "customers list", purpose, None)
-    with call.database.reading() as session:
-        lens = looks.Lens(session, lambda: call.master, call.clock.now())
-        rows = list(people.customers(lens, asked))
-        total = 0 if json or limit else people.count(lens, asked)
+    asked = queries.Asked(email, state, read(since, "--since"), limit if json else limit or output.SHOWN)
+    read_audit.note(call, "customers list", purpose, None)
+    with call.reading() as lens:
+        rows = list(queries.customers(lens, asked))
+        total = 0 if json or limit else queries.count(lens, asked)
     if json:
-        say.json(rows)
+        output.json(rows)
     elif not rows:
-        say.line("no such customers")
+        output.line("no such customers")
     else:
-        say.table(HEADINGS, [_row(found) for found in rows], numbers=("subscriptions",))
-        say.more(total, len(rows))
+        output.table(HEADINGS, [_row(found) for found in rows], numbers=("subscriptions",))
+        output.more(total, len(rows))
 
 
 @app.command()
@@ -67,23 +68,19 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one customer: who they are and who said so, what they agreed to, and their subscriptions, requests and mails."""
-    from pipeline.cli.commands import mail
-    from pipeline.queries import customers as people
-    from pipeline.queries import listing as looks
-
     call = of(context)
-    reading.note(call, "customers show", purpose, id)
-    with call.database.reading() as session:
-        lens = looks.Lens(session, lambda: call.master, call.clock.now())
-        found = people.customer(lens, id, mail.subject(call))
+    parts = container_of(call)
+    read_audit.note(call, "customers show", purpose, id)
+    with call.reading() as lens:
+        found = queries.customer(lens, id, renderer(lambda: parts.templates))
     if found is None:
-        raise Wrong(f"there is no customer {id}; see: smt-billing customers list")
+        raise UsageError(f"there is no customer {id}; see: smt-billing customers list")
     if json:
-        say.json(found)
+        output.json(found)
         return
-    say.pairs(_facts(found))
-    say.line()
-    say.table(("when (UTC)", "what", "", ""), sorted(_story(found)))
+    output.pairs(_facts(found))
+    output.line()
+    output.table(("when (UTC)", "what", "", ""), sorted(_story(found)))
 
 
 @app.command()
@@ -99,26 +96,17 @@ def correct(
     It outranks what PayPal tells, now and later, and reaches every mail that has not gone out. A new e-mail address is
     told to the old address and to the new one. An empty company or phone is taken out. JSON: customer, field, changed.
     """
-    from pipeline.crypto.keyring import Keyring
-    from pipeline.customers import accounts, links
-
     call = of(context)
     value = _given(f"right {field}")
-    reading.note(call, "customers correct", purpose, id)
+    read_audit.note(call, "customers correct", purpose, id)
     with call.database.transaction() as session:
         now = call.clock.now()
         keyring = Keyring(call.master, session, now)
-        try:
-            old = accounts.correct(session, keyring, id, field, value, now)
-            if field == "email":
-                links.end_sessions(session, id, now)
-        except accounts.BadField as error:
-            raise Wrong(str(error)) from error
-        changed = old != accounts.person(session, keyring, id).get(field)
+        changed = operator_actions.correct(session, keyring, id, field, value, now)
     if json:
-        say.json({"customer": id, "field": field, "changed": changed})
+        output.json({"customer": id, "field": field, "changed": changed})
     else:
-        say.line(f"the {field} is corrected" if changed else f"that was the {field} already; it is fixed now")
+        output.line(f"the {field} is corrected" if changed else f"that was the {field} already; it is fixed now")
 
 
 @app.command("opt-out")
@@ -128,27 +116,19 @@ def opt_out(
     kind: Annotated[Optional, typer.Option(help="Which mail they want no more.")] = "both",
     json: Json = False,
 ) -> None:
-    """Spare a customer the mail they can do without, from now on: mail that is owed already is withheld too.
+    """Stop optional mail to a customer from now on. Mail that is queued already is withheld too.
 
     Receipts, reminders and answers to requests still come. Recorded with time and source. JSON: customer, declined.
     """
-    from pipeline.crypto.keyring import Keyring
-    from pipeline.customers import accounts
-    from pipeline.privacy import requests
-
     call = of(context)
-    kinds: tuple[accounts.ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
+    kinds: tuple[ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
     with call.database.transaction() as session:
         now = call.clock.now()
-        accounts.need(session, id)
-        for each in kinds:
-            accounts.consent(session, id, each, given=False, source="operator", text_version="operator", now=now)
-        row = requests.open_(session, Keyring(call.master, session, now), "opt_out", id, "operator", now)
-        requests.settle(session, row.id, "done", now)
+        operator_actions.opt_out(session, Keyring(call.master, session, now), id, kinds, now)
     if json:
-        say.json({"customer": id, "declined": list(kinds)})
+        output.json({"customer": id, "declined": list(kinds)})
     else:
-        say.line(f"no more {' or '.join(kinds)} mail for {id}")
+        output.line(f"no more {' or '.join(kinds)} mail for {id}")
 
 
 def _given(what: str) -> str:
@@ -161,11 +141,11 @@ def _given(what: str) -> str:
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
     return (
         *(found[name] for name in ("id", "name", "email", "company")),
-        say.stamp(found["created_at"]),
+        output.stamp(found["created_at"]),
         len(found["subscriptions"]) or "",
         "yes" if found["marketing"] else "",
-        say.stamp(found["erase_at"]),
-        say.stamp(found["erased_at"]),
+        output.stamp(found["erase_at"]),
+        output.stamp(found["erased_at"]),
     )
 
 
@@ -182,12 +162,12 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
         "customer": found["id"],
         **(person or {"name": "erased" if found["erased_at"] else "not known"}),
         "PayPal's custom_id": found["custom_id"],
-        "signed up": say.stamp(found["signed_up_at"]) or None,
-        "18 or older": found["adult_at"] and f"said {say.stamp(found['adult_at'])}, text {found['adult_text']}",
+        "signed up": output.stamp(found["signed_up_at"]) or None,
+        "18 or older": found["adult_at"] and f"said {output.stamp(found['adult_at'])}, text {found['adult_text']}",
         "news": "asked for" if found["marketing"] else "no",
         "service mail": "yes" if found["service"] else "declined",
-        "deletion due": say.stamp(found["erase_at"]) or None,
-        "erased": say.stamp(found["erased_at"]) or None,
+        "deletion due": output.stamp(found["erase_at"]) or None,
+        "erased": output.stamp(found["erased_at"]) or None,
     }
 
 
@@ -207,7 +187,7 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("", f"subscription {row['status'] or 'placeholder'}", row["plan"] or "", row["id"])
         for row in found["subscriptions"]
     ]
-    return [(say.stamp(at), *rest) for at, *rest in rows]
+    return [(output.stamp(at), *rest) for at, *rest in rows]
 
 
 def _choice(row: dict[str, Any]) -> str:
@@ -216,5 +196,4 @@ def _choice(row: dict[str, Any]) -> str:
     return f"{'agreed to' if row['given'] else 'declined'} {row['kind']}"
 
 
-rights.register(app)
-erasing.register(app)
+customer_rights.register(app)

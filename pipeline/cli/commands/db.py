@@ -2,24 +2,24 @@
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.cli import output
 from pipeline.cli.context import Json, of
+from pipeline.cli.lazy_group import group
+from pipeline.db import migrations
 
-app = typer.Typer(help="The database's tables.", no_args_is_help=True)
+app = group()
 
 
 @app.command()
 def upgrade(context: typer.Context, json: Json = False) -> None:
-    """Bring the tables to the revision this program was written for. What is there already stays; safe to repeat."""
-    from pipeline.db import migrations
-
+    """Upgrade the tables to the revision of this version. Existing data stays; safe to repeat."""
     database = of(context).untouched_database
     before = migrations.current(database)
     migrations.upgrade(database)
     after = migrations.current(database)
     if json:
-        say.json({"from": before, "to": after})
+        output.json({"from": before, "to": after})
     elif before == after:
-        say.line(f"the tables are at revision {after} already")
+        output.line(f"the tables are at revision {after} already")
     else:
-        say.line(f"upgraded the tables from {before or 'none'} to revision {after}")
+        output.line(f"upgraded the tables from {before or 'none'} to revision {after}")

@@ -2,25 +2,25 @@
 
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.app.container import Parts
+from pipeline.cli import output
 from pipeline.cli.context import of
-
-if TYPE_CHECKING:
-    from pipeline.demo.data_folder import Played
-    from pipeline.demo.environment import Stage
-    from pipeline.demo.summary import Summary
+from pipeline.clock import Clock
+from pipeline.demo import environment
+from pipeline.demo.data_folder import Played, Terms, folder_of_a_demo
+from pipeline.demo.environment import Stage
+from pipeline.demo.playback import keep_up, play
+from pipeline.demo.summary import Summary, Takings, as_json, look
+from pipeline.money import Money, show
+from pipeline.settings import Settings
 
 PORT = 8025
-
-
-def register(app: typer.Typer) -> None:
-    """Put this command into the program."""
-    app.command()(demo)
 
 
 def demo(
@@ -41,53 +41,52 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="Another seed, other customers and other months.")] = None,
     json: Annotated[bool, typer.Option("--json", help="What came of it as one JSON object on one line.")] = False,
 ) -> None:
-    """Play a vendor's first months: a pretend PayPal posts signed webhooks to the real ingress, and every mail that is
-    owed goes through the real mailer into a catcher with a web page.
-
-    Needs no settings. Its data stays in SMT_DATA_DIR (./var) and its time ends now, so every other command works on it
+    """Needs no settings. Its data stays in SMT_DATA_DIR (./var) and its time ends now, so every other command works on it
     afterwards. A folder that holds an earlier demo shows that one again; one that holds other events is refused.
     """
-    from pipeline.demo import data_folder as kept
-    from pipeline.demo import environment as stage
-
     call = of(context)
-    terms = kept.Terms(months, subscribers, seed)
+    terms = Terms(months, subscribers, seed)
+    locale = call.settings.locale
+
+    def make_parts(settings: Settings, clock: Clock) -> Parts:
+        return Parts(settings, call.handlers(), clock)
+
+    def date(at: datetime) -> str:
+        return output.moment(at, locale).removesuffix(" UTC")
+
     with (
-        kept.folder_of_a_demo(call.settings, terms, fresh=fresh) as earlier,
-        stage.opened(call, 0 if once else port, PORT) as opened,
+        folder_of_a_demo(call.settings, terms, fresh=fresh) as earlier,
+        environment.opened(
+            call.settings.data_dir, make_parts, date, port=0 if once else port, usual_port=PORT
+        ) as opened,
     ):
         summary = _show_or_play(opened, earlier)
         _say(summary, opened, json=json, once=once)
         if not once:
-            from pipeline.demo.playback import keep_up
-
             keep_up(opened)
     if not summary.complete and once:
         raise typer.Exit(1)
 
 
-def _show_or_play(opened: "Stage", earlier: "Played") -> "Summary":
-    from pipeline.demo import playback as play
-    from pipeline.demo import summary
-
+def _show_or_play(opened: Stage, earlier: Played) -> Summary:
     if earlier.is_done:
-        say.note(f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one")
+        output.note(
+            f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one"
+        )
     else:
-        earlier = play.play(opened, earlier)
-    return summary.look(opened.parts.database, earlier, opened.caught)
+        earlier = play(opened, earlier, output.progress)
+    return look(opened.parts.database, earlier, opened.caught)
 
 
-def _say(summary: "Summary", opened: "Stage", *, json: bool, once: bool) -> None:
-    from pipeline.demo.summary import as_json, draw
-
+def _say(summary: Summary, opened: Stage, *, json: bool, once: bool) -> None:
     if json:
-        say.json(as_json(summary))
+        output.json(as_json(summary))
         return
-    draw(summary, opened.parts.settings.locale)
+    _draw(summary, opened.parts.settings.locale)
     if not once:
-        say.line(f"The mails: {opened.url}/mails")
+        output.line(f"The mails: {opened.url}/mails")
     command, subscription = _own_name(), summary.worth_a_look
-    say.line("What they came from:")
+    output.line("What they came from:")
     for words in (
         "subscriptions list",
         *([f"subscriptions show {subscription}"] if subscription else []),
@@ -96,8 +95,41 @@ def _say(summary: "Summary", opened: "Stage", *, json: bool, once: bool) -> None
         "doctor",
         *([] if once else [f"simulate refund --url {opened.url}/webhooks/paypal --webhook-id {opened.webhook_id}"]),
     ):
-        say.line(f"  {command} {words}")
-    say.line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+        output.line(f"  {command} {words}")
+    output.line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+
+
+def _draw(summary: Summary, locale: str) -> None:
+    """For people."""
+    played, states, sent = summary.played, summary.events, sum(summary.sent.values())
+    output.line(
+        f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
+        f"{summary.accepted:,} events accepted, {states.get('handled', 0):,} handled, "
+        f"{states.get('parked', 0):,} parked, "
+        f"{sent:,} mails sent."
+    )
+    output.line()
+    output.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
+    output.line()
+    output.table(
+        ("payments in", "", "came", "given back"),
+        [
+            (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
+            for each in summary.takings
+        ],
+        numbers=("", "came", "given back"),
+    )
+    rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
+    withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
+    output.line()
+    output.table(("mails", ""), rows + withheld, numbers=("",))
+    output.line()
+    if not summary.complete:
+        output.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+
+
+def _price(amount: int, takings: Takings, locale: str) -> str:
+    return show(Money(amount, takings.currency), locale) if amount else ""
 
 
 def _own_name() -> str:

@@ -1,38 +1,26 @@
-"""`smt-billing doctor`: each thing the pipeline needs, looked at; what is wrong, and what to do about it."""
-
-from typing import TYPE_CHECKING
+"""`smt-billing doctor`: checks each thing the pipeline needs, and says what to do about each problem."""
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.app.doctor.examine import examine
+from pipeline.app.doctor.result import Found
+from pipeline.cli import output
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
-
-if TYPE_CHECKING:
-    from pipeline.app.doctor.checks import Found
-
-
-def register(app: typer.Typer) -> None:
-    """Put this command into the program."""
-    app.command()(doctor)
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:
-    """Check settings, files, keys, database, broker, relay, PayPal, certificates, clock, interpreter and templates.
-
-    One line for each, with what to do where something is wrong. Exit 1 if something fails; warnings are no failure.
-    """
-    from pipeline.app.doctor.checks import examine
-
-    found = examine(of(context))
+    """One line for each, with what to do about a problem. Exit 1 if a check fails; warnings are no failure."""
+    found = examine(lambda: container_of(of(context)))
     if json:
-        say.json(
+        output.json(
             [{"name": each.name, "state": each.state, "found": each.text, "advice": each.advice} for each in found]
         )
     else:
-        say.table(("", "checked", "found"), [(each.state, each.name, _spoken(each)) for each in found])
+        output.table(("", "checked", "found"), [(each.state, each.name, _spoken(each)) for each in found])
     if any(each.state == "fail" for each in found):
         raise typer.Exit(1)
 
 
-def _spoken(found: "Found") -> str:
+def _spoken(found: Found) -> str:
     return f"{found.text}\n→ {found.advice}" if found.advice else found.text

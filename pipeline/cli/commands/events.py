@@ -1,17 +1,24 @@
-"""`smt-billing events`: the inbox, as people and programs see it."""
+"""`smt-billing events` and `smt-billing parked`: the inbox, and its events that need a manual decision."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli import output as say
-from pipeline.cli import read_audit as reading
+from pipeline.cli import output, read_audit
 from pipeline.cli.context import Call, Json, Limit, of
+from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.errors import Wrong
+from pipeline.cli.time_options import read
+from pipeline.db.models import Event
+from pipeline.errors import UsageError
+from pipeline.inbox import store
+from pipeline.inbox.file_import import find, take_in
+from pipeline.queries import events as queries
+from pipeline.queries.listing import Asked, count
 
-app = typer.Typer(help="The events PayPal sent, and what became of them.", no_args_is_help=True)
+app, parked = group(), group()
 
 State = Literal["received", "handled", "ignored", "parked"]
 Source = Literal["webhook", "import", "read"]
@@ -33,31 +40,8 @@ def list_(
 
     JSON: one array of objects with id, type, state, source, received_at and reason.
     """
-    from pipeline.cli.time_options import read
-    from pipeline.queries.listing import Asked
-
     where = {"state": state, "type": type_, "source": source}
-    show_list(of(context), Asked(where, read(since, "--since"), limit), json)
-
-
-def show_list(call: Call, asked: Any, json: bool) -> None:
-    """A list of events, as the `looks.Asked` says. `parked list` is one."""
-    from dataclasses import replace
-
-    from pipeline.db.models import Event
-    from pipeline.queries import listing as looks
-
-    with call.database.reading() as session:
-        if json:
-            say.json(list(looks.events(session, asked)))
-            return
-        shown = list(looks.events(session, replace(asked, limit=asked.limit or say.SHOWN)))
-        total = looks.count(session, Event, Event.received_at, asked)
-    if not shown:
-        say.line("no such events")
-        return
-    say.table(HEADINGS, [_row(found) for found in shown])
-    say.more(total if asked.limit is None else 0, len(shown))
+    _show_list(of(context), Asked(where, read(since, "--since"), limit), json)
 
 
 @app.command()
@@ -67,30 +51,17 @@ def show(
     purpose: Purpose = None,
     json: Json = False,
 ) -> None:
-    """Show one event: what was found about its signature, its facts, its body, and the moves it made."""
-    from pipeline.queries import listing as looks
-
+    """Show one event: the result of its signature check, its facts, its body, and the status changes it made."""
     call = of(context)
-    with call.database.reading() as session:
-        lens = looks.Lens(session, lambda: call.master, call.clock.now())
-        found = looks.event(lens, id)
+    with call.reading() as lens:
+        found = queries.event(lens, id)
     if found is None:
-        raise Wrong(f"there is no event {id}; see: smt-billing events list")
-    reading.note(call, "events show", purpose, found["label"])
+        raise UsageError(f"there is no event {id}; see: smt-billing events list")
+    read_audit.note(call, "events show", purpose, found["label"])
     if json:
-        say.json(found)
-        return
-    for_people = {name: found[name] for name in found if name not in ("facts", "person", "body", "changes", "erased")}
-    say.pairs(for_people)
-    for heading in ("facts", "person", "body"):
-        if found[heading]:
-            say.line(f"\n{heading}\n{_text(found[heading])}")
-    if found["erased"]:
-        say.line("\nbody\nits key has been erased: nobody can read it any more")
-    if found["changes"]:
-        say.line("\nchanges")
-        columns = ("subscription", "at", "old", "new", "reason")
-        say.table(columns, [[change[name] for name in columns] for change in found["changes"]])
+        output.json(found)
+    else:
+        _show(found)
 
 
 @app.command()
@@ -99,26 +70,8 @@ def replay(
     ids: Annotated[list[str], typer.Argument(help="Ids of parked or ignored events.")],
     json: Json = False,
 ) -> None:
-    """Have parked or ignored events handled again, as after a mended handler. Exit 1 if one of them cannot be."""
-    replay_all(of(context), ids, json)
-
-
-def replay_all(call: Call, ids: list[str], json: bool) -> None:
-    """Put these events back, and say for each what became of it. `parked retry` does the same."""
-    from pipeline.inbox import store as inbox
-    from pipeline.queries import listing as looks
-
-    with call.database.transaction() as session:
-        put_back = set(inbox.retry(session, ids, call.clock.now()))
-        refused = {id: looks.why_not_again(session, id) for id in dict.fromkeys(ids) if id not in put_back}
-    if json:
-        say.json([{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)])
-    else:
-        for id, reason in refused.items():
-            say.note(f"{id}: {reason}")
-        say.line(f"{len(put_back)} put back" + (f"; {AGAIN}" if put_back else ""))
-    if refused:
-        raise typer.Exit(1)
+    """Handle parked or ignored events again, as after a handler was fixed. Exit 1 if one of them cannot be."""
+    _replay(of(context), ids, json)
 
 
 @app.command("import")
@@ -127,32 +80,120 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="Files, folders (their *.json, also deeper), or - for stdin.")],
     json: Json = False,
 ) -> None:
-    """Take in events as read from PayPal's API or dashboard, through the same inbox as webhooks.
+    """Import events as read from PayPal's API or dashboard, through the same inbox as webhooks.
 
     A file holds one event, an array of them, or the API's answer with them under "events". Known ones change nothing;
     another body under a known id is parked as a conflict. They are handled by the next worker. Exit 1 if a file or
-    an event could not be read; all others are taken in.
+    an event could not be read; all others are imported.
     """
-    from pipeline.inbox.file_import import find, take_in
-
     call = of(context)
     paths = find(files)
-    with say.progress("events", None) as done:
+    with output.progress("events", None) as done:
         tally = take_in(call.database, call.settings.master_key, call.clock, paths, done)
     if json:
-        say.json(tally.as_json())
+        output.json(tally.as_json())
     else:
         for name, reason in tally.refused:
-            say.note(f"{name}: {reason}")
+            output.note(f"{name}: {reason}")
         refused = f", {len(tally.refused)} refused" if tally.refused else ""
-        say.line(f"{tally.stored} stored, {tally.duplicates} known already, {tally.conflicts} in conflict{refused}")
+        output.line(f"{tally.stored} stored, {tally.duplicates} known already, {tally.conflicts} in conflict{refused}")
     if tally.refused:
         raise typer.Exit(1)
 
 
+@parked.command("list")
+def list_parked(context: typer.Context, limit: Limit = None, json: Json = False) -> None:
+    """List the parked events with the reason of each, the newest first. JSON as in: events list."""
+    _show_list(of(context), Asked({"state": "parked"}, limit=limit), json)
+
+
+@parked.command()
+def retry(
+    context: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of parked events.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that are parked, but for those that never can be.")] = False,
+    json: Json = False,
+) -> None:
+    """Handle parked events again, once their reason is fixed. Exit 1 if one of them cannot be."""
+    if bool(ids) == every:
+        raise UsageError("name the parked events to retry, or say --all")
+    call = of(context)
+    if not ids:
+        with call.database.reading() as session:
+            ids = store.parked_for_retry(session)
+    _replay(call, ids, json)
+
+
+@parked.command()
+def ignore(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(help="Ids of parked events.")],
+    json: Json = False,
+) -> None:
+    """Dismiss parked events that you have looked at. They stay, with their reason, and change nothing.
+
+    JSON: an array of objects with id and ignored. Exit 1 if one of them was not parked.
+    """
+    call = of(context)
+    with call.database.transaction() as session:
+        put_away = set(store.put_away(session, ids, call.clock.now()))
+    if json:
+        output.json([{"id": id, "ignored": id in put_away} for id in dict.fromkeys(ids)])
+    else:
+        for id in dict.fromkeys(ids):
+            if id not in put_away:
+                output.note(f"{id}: it is not parked; see: smt-billing parked list")
+        output.line(f"{len(put_away)} put away")
+    if len(put_away) < len(set(ids)):
+        raise typer.Exit(1)
+
+
+def _show_list(call: Call, asked: Asked, json: bool) -> None:
+    with call.database.reading() as session:
+        if json:
+            output.json(list(queries.events(session, asked)))
+            return
+        shown = list(queries.events(session, replace(asked, limit=asked.limit or output.SHOWN)))
+        total = count(session, Event, Event.received_at, asked)
+    if not shown:
+        output.line("no such events")
+        return
+    output.table(HEADINGS, [_row(found) for found in shown])
+    output.more(total if asked.limit is None else 0, len(shown))
+
+
+def _replay(call: Call, ids: list[str], json: bool) -> None:
+    """Put these events back, and say for each what became of it."""
+    with call.database.transaction() as session:
+        put_back = set(store.retry(session, ids, call.clock.now()))
+        refused = {id: queries.why_not_again(session, id) for id in dict.fromkeys(ids) if id not in put_back}
+    if json:
+        output.json([{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)])
+    else:
+        for id, reason in refused.items():
+            output.note(f"{id}: {reason}")
+        output.line(f"{len(put_back)} put back" + (f"; {AGAIN}" if put_back else ""))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _show(found: dict[str, Any]) -> None:
+    parts = ("facts", "person", "body")
+    output.pairs({name: found[name] for name in found if name not in (*parts, "changes", "erased")})
+    for heading in parts:
+        if found[heading]:
+            output.line(f"\n{heading}\n{_text(found[heading])}")
+    if found["erased"]:
+        output.line("\nbody\nits key has been erased: nobody can read it any more")
+    if found["changes"]:
+        output.line("\nchanges")
+        columns = ("subscription", "at", "old", "new", "reason")
+        output.table(columns, [[change[name] for name in columns] for change in found["changes"]])
+
+
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
-    return found["id"], found["type"], found["state"], say.stamp(found["received_at"]), found["reason"]
+    return found["id"], found["type"], found["state"], output.stamp(found["received_at"]), found["reason"]
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else say.lines(value)
+    return value if isinstance(value, str) else output.lines(value)

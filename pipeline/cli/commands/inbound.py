@@ -1,23 +1,20 @@
-"""`smt-billing inbound`: mail that people wrote to us, from a Maildir or from Postfix by stdin."""
+"""`smt-billing inbound`: mail from customers, from a Maildir or from Postfix by stdin."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.app.from_settings import account_page
+from pipeline.cli import output
 from pipeline.cli.context import Call, Json, of
-from pipeline.errors import Wrong
-
-if TYPE_CHECKING:
-    from pipeline.inbound_mail.intake import Filed, Left
+from pipeline.db.engine import StoreDown
+from pipeline.errors import UsageError
+from pipeline.inbound_mail import intake, parser
+from pipeline.inbound_mail.intake import Filed, Left
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
-
-
-def register(app: typer.Typer) -> None:
-    """Put this command into the program."""
-    app.command()(inbound)
 
 
 def inbound(
@@ -27,9 +24,7 @@ def inbound(
     ] = "",
     json: Json = False,
 ) -> None:
-    """File the mail that people wrote to us with the customer it is from, and acknowledge it once.
-
-    What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
+    """What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
     handed out or deleted on a mail alone. Mail that no person wrote is filed and never answered.
 
     From a Maildir each mail is moved from new to cur once it is filed; one that cannot be filed stays, holds up no other,
@@ -43,61 +38,51 @@ def inbound(
         raise typer.Exit(1)
 
 
-def _show(filed: "list[Filed]", left: "list[Left]", *, json: bool) -> None:
+def _show(filed: list[Filed], left: list[Left], *, json: bool) -> None:
     if json:
-        say.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
+        output.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
     elif not filed and not left:
-        say.line("no new mail")
+        output.line("no new mail")
     elif filed:
-        say.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
+        output.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
     for each in left:
-        say.note(f"{each.file} is not filed and stays in new: {each.reason}")
+        output.note(f"{each.file} is not filed and stays in new: {each.reason}")
 
 
-def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
-    from pipeline.app.container import account_page
-    from pipeline.inbound_mail import intake as inbound
-
+def _from_maildir(call: Call, maildir: str) -> tuple[list[Filed], list[Left]]:
     folder = Path(maildir) if maildir else call.settings.inbound_maildir
     if folder is None:
-        raise Wrong("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
+        raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
-        raise Wrong(f"{folder} is no Maildir: it has no folder new")
+        raise UsageError(f"{folder} is no Maildir: it has no folder new")
     done: list[Filed | Left] = []
-    with say.progress("filing mail", None) as advance:
+    with output.progress("filing mail", None) as advance:
 
-        def note(each: "Filed | Left") -> None:
+        def note(each: Filed | Left) -> None:
             done.append(each)
             advance(1)
 
-        inbound.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
-    filed = [each for each in done if isinstance(each, inbound.Filed)]
-    return filed, [each for each in done if isinstance(each, inbound.Left)]
+        intake.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
+    filed = [each for each in done if isinstance(each, Filed)]
+    return filed, [each for each in done if isinstance(each, Left)]
 
 
-def _from_stdin(call: Call) -> "Filed":
-    import sys
-
-    from pipeline.app.container import account_page
-    from pipeline.db.engine import StoreDown
-    from pipeline.inbound_mail import intake as inbound
-    from pipeline.inbound_mail import parser as letter
-
-    raw = sys.stdin.buffer.read(letter.LARGEST)
+def _from_stdin(call: Call) -> Filed:
+    raw = sys.stdin.buffer.read(parser.LARGEST)
     if not raw.strip():
-        raise Wrong("there is no mail on stdin")
+        raise UsageError("there is no mail on stdin")
     try:
-        return inbound.take(raw, call.database, call.master, call.clock, account_page(call.settings))
+        return intake.take(raw, call.database, call.master, call.clock, account_page(call.settings))
     except Exception as error:  # whatever it is: with any other code Postfix would send the mail back
-        say.note(f"not filed, try again: {error if isinstance(error, StoreDown) else type(error).__name__}")
+        output.note(f"not filed, try again: {error if isinstance(error, StoreDown) else type(error).__name__}")
         raise typer.Exit(TRY_AGAIN) from error
 
 
-def _object(filed: "Filed") -> dict[str, object]:
+def _object(filed: Filed) -> dict[str, object]:
     return {"letter": filed.id, "kind": filed.kind, "asks": filed.asked, "customer": filed.customer_id}
 
 
-def _row(filed: "Filed") -> tuple[object, ...]:
+def _row(filed: Filed) -> tuple[object, ...]:
     asked = (filed.asked or "").replace("_", " ")
     who = "known already" if filed.known else "a customer" if filed.customer_id else "nobody we know"
     return filed.id[:12], filed.kind, asked, who

@@ -2,15 +2,14 @@
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.app import maintenance
+from pipeline.app.from_settings import has_shelf
+from pipeline.cli import output
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
+from pipeline.cli.lazy_group import group
 
-app = typer.Typer(help="The keys that personal data is sealed with.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """The keys that personal data is sealed with."""
+app = group()
 
 
 @app.command()
@@ -22,15 +21,13 @@ def rotate(context: typer.Context, json: Json = False) -> None:
 
     JSON: an object with keys, old, new and erasures_completed.
     """
-    from pipeline.app import maintenance as leaving
-
     call = of(context)
     _ = call.database, call.master  # there are tables and a key, or the command says what is missing
-    done = leaving.rotate(call.parts)
+    done = maintenance.rotate(container_of(call))
     if json:
         told = {"keys": done.keys, "old": done.old_id, "new": done.new_id, "erasures_completed": done.completed}
-        say.json(told)
+        output.json(told)
         return
-    say.line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
-    if not leaving.has_shelf(call.settings):
-        say.note(f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more")
+    output.line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
+    if not has_shelf(call.settings):
+        output.note(f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more")

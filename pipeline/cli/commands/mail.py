@@ -1,23 +1,28 @@
 """`smt-billing mail`: the outbox, and what mails look like."""
 
-from datetime import datetime
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli import output as say
-from pipeline.cli import read_audit as reading
-from pipeline.cli.context import Call, Json, Limit, of
+from pipeline.app.from_settings import sender
+from pipeline.cli import output, read_audit
+from pipeline.cli.container import container_of
+from pipeline.cli.context import Json, Limit, of
+from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.errors import Wrong
+from pipeline.cli.time_options import read
+from pipeline.db.models import Mail
+from pipeline.errors import OperatorError, UsageError
+from pipeline.mailer.trial_mail import send_test as send
+from pipeline.outbox import store
+from pipeline.queries import mails as queries
+from pipeline.queries.listing import Asked, count
+from pipeline.rendering.message import Rendered
+from pipeline.rendering.templates import Templates
 
-if TYPE_CHECKING:
-    from pipeline.mailer.smtp_relay import Reply
-    from pipeline.queries.listing import Subject
-    from pipeline.rendering.message import Rendered
-
-app = typer.Typer(help="The mails that are owed, and what became of them.", no_args_is_help=True)
+app = group()
 
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
 Id = Annotated[str, typer.Argument(help="The mail's id.")]
@@ -39,57 +44,48 @@ def list_(
 
     JSON: one array of objects with id, kind, key, to, subject, state, message_id and more.
     """
-    from pipeline.cli.time_options import read
-    from pipeline.db.models import Mail
-    from pipeline.queries import listing as looks
-
     call = of(context)
+    parts = container_of(call)
     if kind:
-        _need_kind(call, kind)
+        _need_kind(parts.templates, kind)
     where = {"state": state, "kind": kind}
-    asked = looks.Asked(where, read(since, "--since"), limit if json else limit or say.SHOWN)
-    with call.database.reading() as session:
-        rows = list(looks.mails(looks.Lens(session, lambda: call.master, call.clock.now()), asked, subject(call)))
-        total = 0 if json or limit else looks.count(session, Mail, Mail.created_at, asked)
+    asked = Asked(where, read(since, "--since"), limit if json else limit or output.SHOWN)
+    with call.reading() as lens:
+        rows = list(queries.mails(lens, asked, queries.renderer(lambda: parts.templates)))
+        total = 0 if json or limit else count(lens.session, Mail, Mail.created_at, asked)
     if rows:
-        reading.note(call, "mail list", purpose, None)
+        read_audit.note(call, "mail list", purpose, None)
     if json:
-        say.json(rows)
+        output.json(rows)
     elif not rows:
-        say.line("no such mails")
+        output.line("no such mails")
     else:
-        say.table(HEADINGS, [_row(found) for found in rows])
-        say.more(total, len(rows))
+        output.table(HEADINGS, [_row(found) for found in rows])
+        output.more(total, len(rows))
 
 
 @app.command()
 def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
     """Show one mail: its state and why, to whom, what it says, and what the relay answered."""
-    import orjson
-
-    from pipeline.customers import links
-    from pipeline.queries import listing as looks
-
     call = of(context)
-    with call.database.reading() as session:
-        found = looks.mail(looks.Lens(session, lambda: call.master, call.clock.now()), id, subject(call))
+    parts = container_of(call)
+    with call.reading() as lens:
+        found = queries.mail(lens, id, queries.renderer(lambda: parts.templates))
     if found is None:
-        raise Wrong(f"there is no mail {id}; see: smt-billing mail list")
-    reading.note(call, "mail show", purpose, id)
+        raise UsageError(f"there is no mail {id}; see: smt-billing mail list")
+    read_audit.note(call, "mail show", purpose, id)
     frozen = found.pop("frozen")
-    found["text"] = _text_of(frozen) if frozen else _text_now(call, found)
-    found = orjson.loads(links.without_secrets(orjson.dumps(found)))  # to read a mail is not to sign in as its reader
     if json:
-        say.json(found)
+        output.json(found)
         return
-    say.pairs({name: value for name, value in found.items() if name not in ("facts", "text", "erased")})
+    output.pairs({name: value for name, value in found.items() if name not in ("facts", "text", "erased")})
     if found["erased"]:
-        say.line("\nthe person has been erased: nobody can read what it says any more")
+        output.line("\nthe person has been erased: nobody can read what it says any more")
     elif found["text"]:
         heading = (
             "as it was sent" if found["state"] == "sent" else "as it is frozen" if frozen else "as it would be now"
         )
-        say.line(f"\n{heading}\n\n{found['text']}")
+        output.line(f"\n{heading}\n\n{found['text']}")
 
 
 @app.command()
@@ -100,13 +96,13 @@ def preview(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Write a mail of this kind as it would look now, with the facts of its example.json and your settings."""
-    rendered = _example(of(context), kind)
+    rendered = _example(container_of(of(context)).templates, kind)
     text = rendered.html if html else f"{rendered.subject}\n\n{rendered.text}"
     if out is None:
-        say.line(text.rstrip("\n"))
+        output.line(text.rstrip("\n"))
         return
     out.write_text(text, "utf-8")
-    say.note(f"wrote {out}")
+    output.note(f"wrote {out}")
 
 
 @app.command("send-test")
@@ -117,15 +113,14 @@ def send_test(
     json: Json = False,
 ) -> None:
     """Send the example of this kind through the relay, and say what the relay answered. Exit 1 unless it took it."""
-    import asyncio
-
     call = of(context)
     call.settings.need("smtp_url")
-    reply = asyncio.run(_send(call, kind, address, call.clock.now()))
+    sent_by, rendered = sender(call.settings), _example(container_of(call).templates, kind)
+    reply = asyncio.run(send(call.settings.smtp_url, sent_by, rendered, address, call.clock.now()))
     if json:
-        say.json({"outcome": reply.outcome, "reply": reply.text})
+        output.json({"outcome": reply.outcome, "reply": reply.text})
     else:
-        say.line(f"{reply.outcome}: {reply.text}")
+        output.line(f"{reply.outcome}: {reply.text}")
     if reply.outcome != "sent":
         raise typer.Exit(1)
 
@@ -138,93 +133,28 @@ def settle(
     again: Annotated[bool, typer.Option("--again", help="It did not: send the very same mail again.")] = False,
 ) -> None:
     """Settle a mail in doubt: the connection broke after its text went out, and only the relay's log knows the rest."""
-    from pipeline.db.models import Mail
-    from pipeline.outbox import store as outbox
-
     call = of(context)
     if sent == again:
-        raise Wrong("say either --sent or --again")
+        raise UsageError("say either --sent or --again")
     with call.database.transaction() as session:
         row = session.get(Mail, id)
         if row is None:
-            raise Wrong(f"there is no mail {id}; see: smt-billing mail list --state doubt")
-        if not outbox.settle_doubt(session, id, call.clock.now(), sent=sent):
-            raise Wrong(f"mail {id} is {row.state}, not in doubt: there is nothing to settle", found=True)
-    say.line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
-
-
-def subject(call: Call) -> "Subject":
-    """Writes the subject of mails that are not frozen yet; the templates are opened when there is such a mail."""
-    from pipeline.rendering.templates import RenderError
-
-    def write(kind: str, facts: Any) -> str | None:
-        try:
-            return call.parts.templates.render(kind, facts).subject
-        except RenderError:
-            return None
-
-    return write
+            raise UsageError(f"there is no mail {id}; see: smt-billing mail list --state doubt")
+        if not store.settle_doubt(session, id, call.clock.now(), sent=sent):
+            raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to settle")
+    output.line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
-    since = say.stamp(found["sent_at"] or found["created_at"])
+    since = output.stamp(found["sent_at"] or found["created_at"])
     return (*(found[name] for name in ("id", "kind", "to", "subject", "state")), since, found["reason"])
 
 
-def _example(call: Call, kind: str) -> "Rendered":
-    _need_kind(call, kind)
-    templates = call.parts.templates
+def _example(templates: Templates, kind: str) -> Rendered:
+    _need_kind(templates, kind)
     return templates.render(kind, templates.example(kind))
 
 
-def _need_kind(call: Call, kind: str) -> None:
-    kinds = call.parts.templates.kinds
-    if kind not in kinds:
-        raise Wrong(f"there is no mail {kind}; there are: {', '.join(kinds)}")
-
-
-def _text_of(frozen: bytes) -> str:
-    """The text part of finished bytes."""
-    import email.policy
-
-    part = email.message_from_bytes(frozen, policy=email.policy.default).get_body(("plain",))
-    return str(part.get_content()).replace("\r\n", "\n") if part else ""
-
-
-def _text_now(call: Call, found: dict[str, Any]) -> str | None:
-    """What a mail that is not frozen would say if it went out now; None if it cannot be written."""
-    from pipeline.rendering.templates import RenderError
-
-    try:
-        return call.parts.templates.render(found["kind"], found["facts"]).text if found["facts"] else None
-    except RenderError:
-        return None
-
-
-async def _send(call: Call, kind: str, address: str, now: datetime) -> "Reply":
-    import secrets
-
-    from pipeline.app.container import sender
-    from pipeline.mailer.smtp_relay import Relay
-    from pipeline.rendering import message
-
-    sent_by, rendered = sender(call.settings), _example(call, kind)
-    token = "test" + secrets.token_hex(10)
-    envelope = message.Envelope(
-        token=token,
-        sender_name=sent_by.name,
-        sender_address=sent_by.address,
-        recipient_name="",
-        recipient_address=address,
-        reply_to=sent_by.reply_to,
-        date=now,
-        message_id=f"<test.{token}@{sent_by.envelope_domain}>",
-        locale=sent_by.locale,
-    )
-    test = message.Rendered(f"[Test] {rendered.subject}", rendered.text, rendered.html)
-    relay = Relay(call.settings.smtp_url, connections=1)
-    try:
-        data = message.build(test, envelope=envelope)
-        return await relay.send(f"b+{token}@{sent_by.envelope_domain}", address, data, envelope_id=token)
-    finally:
-        await relay.close()
+def _need_kind(templates: Templates, kind: str) -> None:
+    if kind not in templates.kinds:
+        raise UsageError(f"there is no mail {kind}; there are: {', '.join(templates.kinds)}")

@@ -1,21 +1,18 @@
 """`smt-billing paypal`: what PayPal signed."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.cli import output
 from pipeline.cli.context import Json, of
-from pipeline.errors import Wrong
+from pipeline.cli.lazy_group import group
+from pipeline.cli.time_options import read
+from pipeline.errors import UsageError
+from pipeline.paypal.signature_diagnosis import check_delivery, read_headers
 
-app = typer.Typer(help="PayPal's signatures.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """PayPal's signatures."""
+app = group()
 
 
 @app.command()
@@ -37,23 +34,21 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a delivery as the ingress would, step by step. Exit 0 if it verifies, 1 with the check that failed."""
-    from pipeline.paypal.signature_diagnosis import check_delivery, read_headers
-
     checks = check_delivery(
         _read(body),
         read_headers(_read(headers).decode("utf-8", "replace")),
         webhook_id,
         cert_pem=_read(cert) if cert else None,
         anchors=anchors,
-        at=_time(at) or of(context).clock.now(),
+        at=read(at, "--at") or of(context).clock.now(),
     )
     failed = next((check.name for check in checks if not check.passed), None)
     if json:
         shown = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
-        say.json({"verified": failed is None, "failed": failed, "checks": shown})
+        output.json({"verified": failed is None, "failed": failed, "checks": shown})
     else:
-        say.table(("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks])
-        say.line("it verifies" if failed is None else f"refused: {failed}")
+        output.table(("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks])
+        output.line("it verifies" if failed is None else f"refused: {failed}")
     if failed is not None:
         raise typer.Exit(1)
 
@@ -62,10 +57,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Wrong(f"{path}: {error.strerror}") from error
-
-
-def _time(text: str | None) -> datetime | None:
-    from pipeline.cli.time_options import read
-
-    return read(text, "--at")
+        raise UsageError(f"{path}: {error.strerror}") from error

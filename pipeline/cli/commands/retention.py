@@ -4,10 +4,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import output as say
+from pipeline.app import maintenance
+from pipeline.cli import output
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
+from pipeline.cli.lazy_group import group
+from pipeline.privacy.retention.legal_holds import hold_of
+from pipeline.privacy.retention.rules import RULES
 
-app = typer.Typer(help="How long what is kept.", no_args_is_help=True)
+app = group()
 
 
 @app.command()
@@ -20,19 +25,17 @@ def sweep(
 
     JSON: an object, rule -> rows.
     """
-    from pipeline.app import maintenance as leaving
-
     call = of(context)
     _ = call.database
-    counts = leaving.sweep(call.parts, dry=dry_run)
+    counts = maintenance.sweep(container_of(call), dry=dry_run)
     if json:
-        say.json(counts)
+        output.json(counts)
     elif not any(counts.values()):
-        say.line("nothing has reached its period")
+        output.line("nothing has reached its period")
     else:
-        say.table(("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",))
+        output.table(("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",))
         if dry_run:
-            say.note("nothing was changed")
+            output.note("nothing was changed")
 
 
 @app.command()
@@ -41,14 +44,11 @@ def rules(context: typer.Context, json: Json = False) -> None:
 
     JSON: an array of objects with name, category, anchor, period and action.
     """
-    from pipeline.privacy.retention.legal_holds import hold_of
-    from pipeline.privacy.retention.rules import RULES
-
     hold = hold_of(of(context).settings.country)
     if json:
         names = ("name", "category", "anchor", "period", "action")
-        say.json([{name: getattr(rule, name) for name in names} for rule in RULES])
+        output.json([{name: getattr(rule, name) for name in names} for rule in RULES])
         return
     rows = [(rule.name, rule.category, rule.anchor, rule.period, rule.action) for rule in RULES]
-    say.table(("what", "category", "counted from", "kept for", "then"), rows)
-    say.line(f"Invoices are held for {hold.invoice_years} years: {hold.law}.")
+    output.table(("what", "category", "counted from", "kept for", "then"), rows)
+    output.line(f"Invoices are held for {hold.invoice_years} years: {hold.law}.")

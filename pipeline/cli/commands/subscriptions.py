@@ -1,17 +1,24 @@
-"""`smt-billing subscriptions`: who subscribes, until when is paid, and how it came about."""
+"""`smt-billing subscriptions`: who subscribes, their paid-through dates, and how it came about."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli import output as say
-from pipeline.cli import read_audit as reading
+from pipeline.cli import output, read_audit
+from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, of
+from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.errors import Wrong
+from pipeline.db.models import CAME, Subscription
+from pipeline.errors import UsageError
+from pipeline.money import Money
+from pipeline.money import show as show_money
+from pipeline.queries import subscriptions as queries
+from pipeline.queries.listing import Asked, count
+from pipeline.queries.mails import renderer
 
-app = typer.Typer(help="Subscriptions, their payments and until when is paid.", no_args_is_help=True)
+app = group()
 
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 HEADINGS = ("id", "status", "plan", "paid through", "next billing", "payments", "last paid")
@@ -29,21 +36,18 @@ def list_(
     JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer and payments (amounts in
     minor units).
     """
-    from pipeline.db.models import Subscription
-    from pipeline.queries import listing as looks
-
     call = of(context)
-    asked = looks.Asked({"status": status}, limit=limit if json else limit or say.SHOWN)
+    asked = Asked({"status": status}, limit=limit if json else limit or output.SHOWN)
     with call.database.reading() as session:
-        rows = list(looks.subscriptions(session, asked))
-        total = 0 if json or limit else looks.count(session, Subscription, Subscription.created_at, asked)
+        rows = list(queries.subscriptions(session, asked))
+        total = 0 if json or limit else count(session, Subscription, Subscription.created_at, asked)
     if json:
-        say.json(rows)
+        output.json(rows)
     elif not rows:
-        say.line("no such subscriptions")
+        output.line("no such subscriptions")
     else:
-        say.table(HEADINGS, [_row(found, call.settings.locale) for found in rows], numbers=("payments", "last paid"))
-        say.more(total, len(rows))
+        output.table(HEADINGS, [_row(found, call.settings.locale) for found in rows], numbers=("payments", "last paid"))
+        output.more(total, len(rows))
 
 
 @app.command()
@@ -54,36 +58,33 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one subscription: where it stands, and the story of its moves, payments, refunds and mails."""
-    from pipeline.cli.commands import mail
-    from pipeline.queries import listing as looks
-
     call = of(context)
-    with call.database.reading() as session:
-        lens = looks.Lens(session, lambda: call.master, call.clock.now())
-        found = looks.subscription(lens, id, mail.subject(call))
+    parts = container_of(call)
+    with call.reading() as lens:
+        found = queries.subscription(lens, id, renderer(lambda: parts.templates))
     if found is None:
-        raise Wrong(f"there is no subscription {id}; see: smt-billing subscriptions list")
-    reading.note(call, "subscriptions show", purpose, id)
+        raise UsageError(f"there is no subscription {id}; see: smt-billing subscriptions list")
+    read_audit.note(call, "subscriptions show", purpose, id)
     if json:
-        say.json(found)
+        output.json(found)
         return
     locale = call.settings.locale
-    say.pairs(_facts(found, locale))
-    say.line()
+    output.pairs(_facts(found, locale))
+    output.line()
     lines = sorted([*_moves(found), *_money(found, locale), *_mails(found)], key=_by_time)
-    say.table(("when", "what", "", ""), [(say.moment(_time(at), locale), *rest) for at, *rest in lines])
+    output.table(
+        ("when", "what", "", ""), [(output.moment(output.read_stamp(at), locale), *rest) for at, *rest in lines]
+    )
 
 
 def _row(found: dict[str, Any], locale: str) -> list[object]:
-    from pipeline.db.models import CAME
-
     paid = [payment for payment in found["payments"] if payment["status"] in CAME]
     return [
         found["id"],
         found["status"] or "placeholder",
         found["plan_name"] or found["plan"],
-        say.day(_time(found["paid_through"]), locale),
-        say.day(_time(found["next_billing_at"]), locale),
+        output.day(output.read_stamp(found["paid_through"]), locale),
+        output.day(output.read_stamp(found["next_billing_at"]), locale),
         len(paid),
         _price(paid[-1], locale) if paid else "",
     ]
@@ -93,11 +94,11 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
     return {
         "subscription": found["id"],
         "status": found["status"] or "placeholder: money came before any word of it",
-        "since": say.moment(_time(found["status_at"]), locale) or None,
+        "since": output.moment(output.read_stamp(found["status_at"]), locale) or None,
         "plan": found["plan_name"] or found["plan"],
-        "paid through": say.moment(_time(found["paid_through"]), locale) or None,
-        "next billing": say.moment(_time(found["next_billing_at"]), locale) or None,
-        "next reminder": say.moment(_time(found["remind_at"]), locale) or None,
+        "paid through": output.moment(output.read_stamp(found["paid_through"]), locale) or None,
+        "next billing": output.moment(output.read_stamp(found["next_billing_at"]), locale) or None,
+        "next reminder": output.moment(output.read_stamp(found["remind_at"]), locale) or None,
         "name": "erased" if found["erased"] else found["name"],
         "e-mail": "erased" if found["erased"] else found["email"],
         "customer": found["customer"],
@@ -132,14 +133,8 @@ def _mails(found: dict[str, Any]) -> list[Line]:
 
 
 def _by_time(line: Line) -> datetime:
-    return _time(line[0]) or datetime.min.replace(tzinfo=UTC)
+    return output.read_stamp(line[0]) or datetime.min.replace(tzinfo=UTC)
 
 
 def _price(row: dict[str, Any], locale: str) -> str:
-    from pipeline.money import Money, show
-
-    return "" if row["amount"] is None else show(Money(row["amount"], row["currency"]), locale)
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return "" if row["amount"] is None else show_money(Money(row["amount"], row["currency"]), locale)

@@ -13,13 +13,14 @@ import pyrage
 from sqlalchemy import URL
 
 from pipeline.db.engine import Database
+from pipeline.errors import UsageError
 from pipeline.files import whole
 
 # What a restore puts in itself, last: until then no role starts on the database.
 WITHOUT = ("key", "alembic_version")
 
 
-class BackupProblem(Exception):
+class BackupProblem(UsageError):
     """A backup cannot be made or restored. The message says why and what to do."""
 
 

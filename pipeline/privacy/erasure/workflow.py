@@ -26,6 +26,7 @@ from pipeline.customers import rate_limit as knocks
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Erasure, Link, Mail, Request, Subscription
+from pipeline.errors import OperatorError
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 from pipeline.privacy.erasure.shredding import Grounds, Person, reduce, shred
@@ -43,7 +44,7 @@ GIVE_UP_MAIL = timedelta(days=7)  # a confirmation that cannot be sent until the
 REASON = "The customer asked for the deletion of their data."
 
 
-class TooLate(Exception):
+class TooLate(OperatorError):
     """The waiting period is over, or there is no such erasure to cancel."""
 
 

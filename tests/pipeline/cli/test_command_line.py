@@ -9,25 +9,33 @@ from pathlib import Path
 import orjson
 import pytest
 import typer
+from typer.core import TyperGroup
 
-from pipeline.__main__ import build
+from pipeline.cli.commands import COMMANDS
+from pipeline.cli.lazy_group import LazyCommand, group, lazy_group
 from pipeline.db.engine import StoreDown
 from pipeline.paypal.errors import Unavailable
 
 from .conftest import Smt, Told
 
 ROOT = Path(__file__).parents[3]
-HEAVY = {"sqlalchemy", "uvicorn", "starlette", "kombu", "alembic", "paypalcheckoutsdk", "jinja2", "babel", "pydantic"}
+HEAVY = {
+    "sqlalchemy", "kombu", "cryptography", "uvicorn", "starlette", "alembic", "paypalcheckoutsdk", "jinja2", "babel",
+    "pydantic", "structlog",
+}  # fmt: skip
 
 
-def every_command(group: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
-    yield above
-    for command in group.registered_commands:
-        assert command.callback is not None
-        yield (*above, command.name or command.callback.__name__.strip("_").replace("_", "-"))
-    for below in group.registered_groups:
-        assert below.typer_instance is not None
-        yield from every_command(below.typer_instance, *above, str(below.name))
+def every_command() -> Iterator[tuple[str, ...]]:
+    """The words of each command, groups included; each is loaded."""
+    yield ()
+    for name, command in COMMANDS.items():
+        yield from below(command.load(name), name)
+
+
+def below(command: object, *words: str) -> Iterator[tuple[str, ...]]:
+    yield words
+    for name, each in (command.commands if isinstance(command, TyperGroup) else {}).items():
+        yield from below(each, *words, name)
 
 
 def smt_billing(*arguments: str | Path, **settings: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -41,7 +49,7 @@ def smt_billing(*arguments: str | Path, **settings: str | Path) -> "subprocess.C
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", list(every_command(build())), ids=lambda words: " ".join(words) or "smt-billing")
+@pytest.mark.parametrize("words", list(every_command()), ids=lambda words: " ".join(words) or "smt-billing")
 def test_every_command_explains_itself(smt: Smt, words: tuple[str, ...], data_dir: Path) -> None:
     answer = smt(*words, "--help")
     assert (answer.code, answer.err) == (0, "")
@@ -56,13 +64,47 @@ def test_the_commands_are_those_that_were_promised() -> None:
         mail list, mail show, mail preview, mail send-test, subscriptions list, subscriptions show, paypal verify"""
     singles, pairs = promised.split("\n", 1)
     names = {tuple(name.split()) for name in pairs.split(",")} | {(name,) for name in singles.split()}
-    assert names <= set(every_command(build()))
+    assert names <= set(every_command())
 
 
-def test_help_waits_for_nothing_heavy() -> None:
-    loaded = "import sys, pipeline.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
-    found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert not HEAVY & set(found.stdout.split())
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_waits_for_nothing_heavy(option: str) -> None:
+    program = (
+        "import sys\nfrom pipeline.__main__ import main\n"
+        f"try:\n    main(['{option}'])\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "print('LOADED', *{name.partition('.')[0] for name in sys.modules}, *(set(sys.modules) & {'pipeline.cli.context'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = set(found.stdout.partition("LOADED")[2].split())
+    assert "typer" in loaded
+    assert not (HEAVY | {"pipeline.cli.context", "handlers"}) & loaded
+
+
+def test_the_help_lists_each_command_with_its_line_of_the_table(smt: Smt) -> None:
+    said = " ".join(smt("--help").out.replace("│", " ").split())
+    for name, command in COMMANDS.items():
+        assert f"{name} {command.help}" in said
+        assert command.help in " ".join(smt(name, "--help").out.split())
+
+
+def test_a_group_in_a_lazy_group_is_loaded_when_it_is_called(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "inner_of_test.py").write_text(
+        "import typer\nfrom pipeline.cli.lazy_group import LazyCommand, group, lazy_group\n"
+        "app = group(cls=lazy_group({'leaf': LazyCommand('leaf_of_test:leaf', 'A leaf.')}))\n"
+    )
+    (tmp_path / "leaf_of_test.py").write_text("def leaf() -> None:\n    print('leaf called')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outer = group(cls=lazy_group({"inner": LazyCommand("inner_of_test:app", "A group.")}))
+    outer.callback()(lambda: None)
+    command = typer.main.get_group(outer)
+    for words in (["--help"], ["inner", "--help"], ["inner", "leaf"]):
+        assert "leaf_of_test" not in sys.modules
+        with pytest.raises(SystemExit) as ended:
+            command.main(words)
+        assert ended.value.code == 0
+    assert "leaf called" in capsys.readouterr().out
 
 
 def test_the_river_runs_in_a_fresh_folder_with_one_setting(data_dir: Path, told: Told) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import jobs
+from pipeline.app import from_settings, jobs
 from pipeline.app import maintenance as leaving
 from pipeline.app.container import Parts
 from pipeline.privacy.erasure import workflow as erase
@@ -216,5 +216,5 @@ def test_the_scheduler_has_jobs_for_all_of_it(smt: Smt, books: Told) -> None:
     parts = parts_here()
     names = {job.name for job in jobs.scheduler(parts).jobs}
     assert names >= {"erase who asked for it", "keep the retention periods", "complete erasures"}
-    assert leaving.wait(parts.settings) == erase.WAIT
+    assert from_settings.wait(parts.settings) == erase.WAIT
     parts.database.close()

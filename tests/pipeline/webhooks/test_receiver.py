@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 
 from pipeline.app.container import Parts
 from pipeline.broker import Broker, BrokerDown, Publisher, Queue
+from pipeline.broker.background_publisher import Announcer
 from pipeline.clock import SystemClock
 from pipeline.db.models import Event, Key
 from pipeline.inbox.store import GRACE, Delivery, Stored
-from pipeline.webhooks.receiver import GROUP, Announcer
+from pipeline.webhooks.group_commit import GROUP
 from pipeline.worker.recovery import Sweep
 from tests.support import run_role as role
 from tests.support.broker_fixtures import LONG, Wire, put, take_until

@@ -1,23 +1,64 @@
-"""Whether what the settings name is there, and whether they fit together: what is used now and then only is missed late."""
+"""Check the settings: whether they are set, whether what they name exists, and whether they fit together.
+
+A setting that is used only now and then would otherwise be found wrong too late.
+"""
 
 import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 
-from pipeline.app.container import product
+from pipeline.app.container import Parts
+from pipeline.app.doctor.result import Found
+from pipeline.app.from_settings import product, sender
 from pipeline.clock import Clock
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.network.egress import judge_api
 from pipeline.operations.backup.store import BackupProblem, read_recipient
+from pipeline.privacy.retention.legal_holds import HOLDS
 from pipeline.rendering import message
 from pipeline.settings import Settings, SettingsError, variable
 
 ADDRESSES = ("operator_email", "support_email", "privacy_email")
-TESTS = "SMT_TEST_"  # what only the project's own tests read
+TESTS = "SMT_TEST_"  # begins the variables that only the project's own tests read
 
 
-def wrong(settings: Settings, clock: Clock) -> Iterator[str]:
+def check_settings(parts: Parts) -> Found:
+    """Check that the settings needed in operation are set. Raises SettingsError for a sender address that is not valid."""
+    settings = parts.settings
+    sender(settings)
+    wanted = {
+        "SMT_PAYPAL_WEBHOOK_ID": bool(settings.paypal_webhook_id or settings.paypal_accept_simulator),
+        "SMT_SMTP_URL": bool(settings.smtp_url),
+        "SMT_OPERATOR_EMAIL": bool(settings.operator_email),
+    }
+    missing = [name for name, is_set in wanted.items() if not is_set]
+    if settings.paypal_accept_simulator:
+        return Found(
+            "settings",
+            "warn",
+            "events of PayPal's simulator are accepted",
+            "unset SMT_PAYPAL_ACCEPT_SIMULATOR when done",
+        )
+    if missing:
+        return Found("settings", "warn", f"not set: {', '.join(missing)}", "see docs/operate.md for what each is for")
+    return Found("settings", "ok", "read")
+
+
+def check_other_settings(parts: Parts) -> Found:
+    """Files, folders and addresses that settings name and that are used now and then only."""
+    settings = parts.settings
+    if wrong := list(_wrong(settings, parts.clock)):
+        return Found("other settings", "fail", "; ".join(wrong), "mend what is named")
+    if strange := _unknown(os.environ):
+        return Found("other settings", "warn", f"no settings of this program: {', '.join(strange)}", "misspelt?")
+    if settings.country and settings.country not in HOLDS:
+        advice = f"invoices are kept 2 years, as the policy says; known are {', '.join(HOLDS)}"
+        return Found("other settings", "warn", f"SMT_COUNTRY: no period is known for {settings.country}", advice)
+    return Found("other settings", "ok", "what they name is there")
+
+
+def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
     """A sentence for each setting that names nothing, or does not go with another."""
     for name in ADDRESSES:
         if (address := getattr(settings, name)) and not message.valid_address(address):
@@ -38,7 +79,7 @@ def wrong(settings: Settings, clock: Clock) -> Iterator[str]:
         yield str(error)
 
 
-def unknown(environment: Mapping[str, str]) -> list[str]:
+def _unknown(environment: Mapping[str, str]) -> list[str]:
     """Names that look like settings of ours and are none: misspelt, perhaps."""
     known = {variable(name) for name in Settings.model_fields}
     named = (name for name in environment if name.startswith("SMT_") and not name.startswith(TESTS))

@@ -1,0 +1,92 @@
+"""Check the database: whether it answers, its tables, its keys, its clock, and what in it waits for a person."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from pipeline.app.container import Parts
+from pipeline.app.doctor.result import Found
+from pipeline.crypto.keyring import KeyProblem, open_master_key
+from pipeline.db import migrations
+from pipeline.db.engine import StoreDown, is_made
+from pipeline.db.models import Event, Key, Mail
+from pipeline.queries import listing as looks
+
+DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's; beyond it news looks old or early
+BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that stands before this program was written is wrong
+
+
+def check_database(parts: Parts) -> Iterator[Found]:
+    """The database, and what can be seen in it."""
+    if not is_made(parts.settings.database):
+        yield Found("database", "fail", f"{parts.settings.database}: not made yet", "run: smt-billing db upgrade")
+        return
+    try:
+        database = parts.database
+        revision, newest = migrations.current(database), migrations.newest()
+        where = database.url.render_as_string(hide_password=True)
+        if revision != newest:
+            yield Found(
+                "database",
+                "fail",
+                f"{where}: revision {revision or 'none'}, not {newest}",
+                "run: smt-billing db upgrade",
+            )
+            return
+        yield Found("database", "ok", f"{where}, revision {revision}")
+        with database.reading() as session:
+            for check in (_keys_open, _clock, _events, _mails):
+                yield check(parts, session)
+    except StoreDown as error:
+        yield Found("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
+
+
+def _keys_open(parts: Parts, session: Session) -> Found:
+    row = session.execute(select(Key.label, Key.wrapped).where(Key.wrapped.is_not(None)).limit(1)).one_or_none()
+    if row is None:
+        return Found("sealed data", "ok", "nothing is sealed yet")
+    try:
+        open_master_key(parts.settings.master_key, create=False).unwrap(row.label, row.wrapped)
+    except KeyProblem as error:
+        return Found(
+            "sealed data", "fail", str(error), "SMT_MASTER_KEY_FILE must name the key this database began with"
+        )
+    return Found("sealed data", "ok", "opens with the master key")
+
+
+def _clock(parts: Parts, session: Session) -> Found:
+    now = parts.clock.now()
+    if now < BUILT:
+        return Found(
+            "clock", "fail", f"it is {now:%Y-%m-%d} here", "set the machine's clock, and keep it right with NTP"
+        )
+    if session.get_bind().dialect.name == "postgresql":
+        drift = now - session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        beside = "the database's clock"
+    else:
+        newest: datetime | None = session.execute(select(func.max(Event.received_at))).scalar_one()
+        drift, beside = min(timedelta(0), now - newest) if newest else timedelta(0), "the newest event's"
+    seconds = drift.total_seconds()
+    if abs(drift) > DRIFT:
+        return Found("clock", "warn", f"{seconds:+.0f} s beside {beside}", "keep both machines' clocks right with NTP")
+    return Found("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _events(_: Parts, session: Session) -> Found:
+    parked = looks.states(session, Event).get("parked", 0)
+    if parked:
+        return Found("events", "warn", f"{parked:,} parked", "see: smt-billing parked list")
+    return Found("events", "ok", "none parked")
+
+
+def _mails(_: Parts, session: Session) -> Found:
+    found = looks.states(session, Mail)
+    if doubt := found.get("doubt", 0):
+        return Found(
+            "mails", "warn", f"{doubt:,} in doubt", "see: smt-billing mail list --state doubt, then mail settle"
+        )
+    if failed := found.get("failed", 0):
+        return Found("mails", "warn", f"{failed:,} failed", "see: smt-billing mail list --state failed")
+    return Found("mails", "ok", f"{found.get('owed', 0):,} owed, none in doubt, none failed")

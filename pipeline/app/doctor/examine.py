@@ -1,0 +1,28 @@
+"""Run all checks of `smt-billing doctor`. Each check looks at one thing and never raises for what it finds there."""
+
+from collections.abc import Callable
+
+from pipeline.app.container import Parts
+from pipeline.app.doctor.connection_checks import check_broker, check_paypal, check_relay
+from pipeline.app.doctor.database_checks import check_database
+from pipeline.app.doctor.file_checks import check_certificates, check_data_folder, check_master_key, check_trust_anchors
+from pipeline.app.doctor.program_checks import check_interpreter, check_templates
+from pipeline.app.doctor.result import Found
+from pipeline.app.doctor.settings_checks import check_other_settings, check_settings
+from pipeline.settings import SettingsError
+
+LAST_CHECKS = (
+    check_other_settings, check_broker, check_relay, check_paypal, check_certificates, check_trust_anchors,
+    check_interpreter, check_templates,
+)  # fmt: skip
+
+
+def examine(open_container: Callable[[], Parts]) -> list[Found]:
+    """Check everything. A check whose precondition failed is left out: nothing is checked with unreadable settings."""
+    try:
+        parts = open_container()
+        settings = check_settings(parts)
+    except SettingsError as error:
+        return [Found("settings", "fail", str(error), "set what is named, in the environment or in .env")]
+    first = (settings, check_data_folder(parts), check_master_key(parts))
+    return [*first, *check_database(parts), *(check(parts) for check in LAST_CHECKS)]

@@ -1,0 +1,38 @@
+"""Check the program itself: its Python and its mail templates."""
+
+import sys
+
+from pipeline.app.container import Parts
+from pipeline.app.doctor.result import Found
+from pipeline.rendering import message
+from pipeline.rendering.templates import RenderError
+from pipeline.settings import SettingsError
+
+# CVE-2024-6923: the first release of each line whose `email` refuses line ends in headers.
+FIXED = "3.11.10, 3.12.5 or 3.13.0"
+
+
+def check_interpreter(_: Parts) -> Found:
+    """Check that this Python is free of CVE-2024-6923."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if message.injection_probe():
+        return Found(
+            "interpreter",
+            "warn",
+            f"Python {version} lets an encoded word add a mail header (CVE-2024-6923)",
+            f"our mails are written without its email package and proved; upgrade to {FIXED} or later all the same",
+        )
+    return Found("interpreter", "ok", f"Python {version} passes the header-injection probe")
+
+
+def check_templates(parts: Parts) -> Found:
+    """Check that each mail renders its example."""
+    try:
+        templates = parts.templates
+        for kind in templates.kinds:
+            templates.render(kind, templates.example(kind))
+    except (RenderError, SettingsError) as error:
+        return Found("templates", "fail", str(error), "mend the template, then see: smt-billing mail preview KIND")
+    if not templates.kinds:
+        return Found("templates", "fail", "no mails found in email_templates", "install the package whole")
+    return Found("templates", "ok", f"{len(templates.kinds)} mails, each renders its example")

@@ -1,0 +1,89 @@
+"""Objects made from the settings alone, without opening anything: each function is pure."""
+
+from datetime import timedelta
+
+from pipeline.customers.product_hook import Product, allowed
+from pipeline.mailer.mailer import Sender
+from pipeline.operations.backup.store import Shelf
+from pipeline.policy.clauses import Vendor as PolicyOwner
+from pipeline.privacy.export import Issuer
+from pipeline.rendering import message
+from pipeline.rendering.templates import Vendor
+from pipeline.settings import Settings, SettingsError
+
+
+def vendor(settings: Settings) -> Vendor:
+    """Return the vendor as mails and pages show it."""
+    return Vendor(
+        name=settings.vendor_name,
+        url=settings.vendor_url,
+        address=settings.vendor_address,
+        colour=settings.vendor_colour,
+        product=settings.product_name,
+        support_email=settings.support_email or settings.mail_from,
+    )
+
+
+def sender(settings: Settings) -> Sender:
+    """Return the sender of all mails. Raises SettingsError if its address is not valid."""
+    if not message.valid_address(settings.mail_from):
+        raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
+    return Sender(
+        name=settings.vendor_name,
+        address=settings.mail_from,
+        reply_to=settings.support_email or settings.mail_from,
+        envelope_domain=settings.envelope_domain,
+        locale=settings.locale,
+        operator=settings.operator_email,
+        pages=settings.public_url,
+    )
+
+
+def contact(settings: Settings) -> str:
+    """Return the address for questions about personal data."""
+    return settings.privacy_email or settings.support_email or settings.mail_from
+
+
+def account_page(settings: Settings) -> str:
+    """Return the URL of the page where customers view and change their data."""
+    return f"{settings.pages_url}/account"
+
+
+def issuer(settings: Settings) -> Issuer:
+    """Return the issuer of data exports."""
+    return Issuer(settings.vendor_name, contact(settings), settings.locale)
+
+
+def publisher(settings: Settings) -> PolicyOwner:
+    """Return the owner of the privacy policy."""
+    return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, contact(settings))
+
+
+def product(settings: Settings) -> Product:
+    """Return the product's own hook for exports and erasures.
+
+    Raises SettingsError if both a command and a URL are set, or a URL that would send personal data unencrypted.
+    """
+    if settings.product_command and settings.product_url:
+        raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
+    if settings.product_url and not allowed(settings.product_url):
+        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
+    return Product(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
+
+
+def wait(settings: Settings) -> timedelta:
+    """Return how long a requested erasure can still be cancelled."""
+    return timedelta(hours=settings.erase_wait_hours)
+
+
+def shelf(settings: Settings) -> Shelf:
+    """Return the place of the backups. Raises SettingsError if none are set up."""
+    settings.need("backup_dir", "backup_recipient")
+    assert settings.backup_dir is not None  # noqa: S101 - `need` has raised otherwise
+    kept = (timedelta(days=settings.backup_keys_days), timedelta(days=settings.backup_days))
+    return Shelf(settings.backup_dir, settings.backup_recipient, *kept)
+
+
+def has_shelf(settings: Settings) -> bool:
+    """Return whether backups are set up."""
+    return bool(settings.backup_dir and settings.backup_recipient)

@@ -1,0 +1,61 @@
+"""Shut a process down in order: SIGTERM finishes the work in progress, and a role that dies ends the process."""
+
+import signal
+import threading
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT: finish the work in progress, then end."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.failed = False  # whether a role died; the exit status then tells the supervisor
+
+    def set(self) -> None:
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most this long. Return whether it is time to stop."""
+        return self._event.wait(seconds)
+
+    def listen(self) -> None:
+        """Set this on SIGTERM and SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.set())
+
+
+def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
+    """Start a daemon thread."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def supervised_thread(name: str, work: Callable[[], object], stop: Stop) -> threading.Thread:
+    """Start a thread whose death ends the whole process: the supervisor restarts it, and nothing runs in half."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("role_died", role=name)
+            stop.failed = True
+            stop.set()
+
+    return start_thread(name, run)
+
+
+def call_at_stop(stop: Stop, callback: Callable[[], object]) -> threading.Thread:
+    """Start a thread that calls back once it is time to stop."""
+
+    def run() -> None:
+        while not stop.wait(3600):
+            pass
+        callback()
+
+    return start_thread("stop", run)

@@ -1,0 +1,49 @@
+"""The HTTP server of the web role: uvicorn, and its settings."""
+
+import socket
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from pipeline.settings import Settings
+from pipeline.web.connection_limits import Patience
+
+log = structlog.get_logger(__name__)
+
+
+class WebServer(uvicorn.Server):
+    """Logs the address it listens on, also when the system chose the port."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                host = f"[{host}]" if ":" in host else host
+                log.info("listening", url=f"http://{host}:{port}/webhooks/paypal")
+
+    def end(self) -> None:
+        """Answer the requests in progress, then end."""
+        self.should_exit = True
+
+
+def web_server(settings: Settings, app: Starlette) -> WebServer:
+    """Return the server for this application; `serve` runs it."""
+    config = uvicorn.Config(
+        app,
+        host=settings.web_host,
+        port=settings.web_port,
+        loop="uvloop",
+        http=Patience,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        backlog=512,
+        limit_concurrency=1000,
+    )
+    return WebServer(config)

@@ -1,0 +1,36 @@
+"""Background thread that publishes ids in batches, so that a slow broker delays no caller."""
+
+import structlog
+
+from pipeline.batch_thread import Batcher
+from pipeline.broker import Broker, BrokerDown, Queue
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 256  # calls of `announce` whose ids are published together
+
+
+class Announcer(Batcher[list[str]]):
+    """The thread that publishes ids in groups. What it cannot publish, a sweep finds."""
+
+    def __init__(self, broker: Broker, queue_name: Queue) -> None:
+        super().__init__(f"announcer of {queue_name}", most=MAX_BATCH)
+        self._broker, self._queue = broker, queue_name
+
+    def announce(self, ids: list[str]) -> None:
+        """Have these ids published; returns at once."""
+        if ids:
+            self._leave(ids)
+
+    def _run(self) -> None:
+        with self._broker.publisher() as self._publisher:
+            super()._run()
+
+    def _do(self, batch: list[list[str]]) -> None:
+        ids = [id for some in batch for id in some]
+        try:
+            self._publisher.publish(self._queue, ids)
+        except BrokerDown as error:  # whose time-out each further batch would wait for, also when it is time to end
+            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._forget())
+        except Exception as error:  # noqa: BLE001 - a thread that died would leave every later event to the sweep
+            log.error("not_announced", reason=f"a fault of ours: {type(error).__name__}", left_to_sweep=len(ids))

@@ -1,0 +1,16 @@
+"""The parts of the pipeline, for commands that do its work. A module of its own, as it imports all of the pipeline."""
+
+from pipeline.app.container import Parts
+from pipeline.cli.context import Call
+
+
+def container_of(call: Call) -> Parts:
+    """The parts of the pipeline with the operator's settings. Their database is closed when the command has ended."""
+    parts = Parts(call.settings, call.handlers(), call.clock)
+
+    def close() -> None:
+        if "database" in vars(parts):
+            parts.database.close()
+
+    call.on_close(close)
+    return parts

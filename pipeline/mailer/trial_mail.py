@@ -1,0 +1,32 @@
+"""A mail of any kind, sent through the relay to one address, outside the outbox: to try relay and templates."""
+
+import secrets
+from datetime import datetime
+
+from pipeline.mailer.mailer import Sender
+from pipeline.mailer.smtp_relay import Relay, Reply
+from pipeline.rendering import message
+from pipeline.rendering.message import Envelope, Rendered
+
+
+async def send_test(relay_url: str, sender: Sender, rendered: Rendered, address: str, now: datetime) -> Reply:
+    """Send the mail, marked as a test, and return the relay's reply."""
+    token = "test" + secrets.token_hex(10)
+    envelope = Envelope(
+        token=token,
+        sender_name=sender.name,
+        sender_address=sender.address,
+        recipient_name="",
+        recipient_address=address,
+        reply_to=sender.reply_to,
+        date=now,
+        message_id=f"<test.{token}@{sender.envelope_domain}>",
+        locale=sender.locale,
+    )
+    test = Rendered(f"[Test] {rendered.subject}", rendered.text, rendered.html)
+    relay = Relay(relay_url, connections=1)
+    try:
+        data = message.build(test, envelope=envelope)
+        return await relay.send(f"b+{token}@{sender.envelope_domain}", address, data, envelope_id=token)
+    finally:
+        await relay.close()

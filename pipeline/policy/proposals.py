@@ -1,0 +1,82 @@
+"""The texts of the policy as an operator sees them: their states, who was told, and what a new text would change."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_optional, write_time
+from pipeline.db.models import Policy
+from pipeline.errors import UsageError
+from pipeline.policy import text as texts
+from pipeline.policy import versions
+from pipeline.policy.clauses import Vendor, document
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A planned text: its day, the text in force ("" if there is none), and how many customers have to be told."""
+
+    id: str
+    old: str
+    to_tell: int
+
+
+def propose(
+    session: Session, vendor: Vendor, first_day: date, new: str, effective: date, now: datetime, *, material: bool
+) -> Proposal:
+    """Plan a new text, after keeping the first one if none is kept yet. Raises Refused."""
+    versions.establish(session, vendor, first_day, now)
+    old = versions.in_force(session, now)
+    row = versions.propose(session, new, effective, now, material=material)
+    return Proposal(row.id, old.text if old else "", versions.outstanding(session, row) if material else 0)
+
+
+def unchecked(new: str, vendor: Vendor) -> list[str]:
+    """The sentences of a text that no check of this version covers."""
+    known = texts.sentences(texts.write(document(), vendor))
+    return [line for line in texts.sentences(new) if line not in known]
+
+
+def find(session: Session, day: str) -> Policy:
+    """The text of a day, as 2026-06-01. Raises UsageError."""
+    found = next((row for row in versions.every(session) if row.id == day), None)
+    if found is None:
+        raise UsageError(f"there is no text of {day}; see: smt-billing policy texts")
+    return found
+
+
+def history(session: Session, now: datetime) -> list[Json]:
+    """`day, state, material, proposed_at, effective_at` of all texts, the newest first."""
+    present = versions.in_force(session, now)
+    return [_described(session, row, present, now) for row in versions.every(session)]
+
+
+def notices(session: Session, day: str) -> list[Json]:
+    """`customer, mail, state, sent_at, reply` of the notices of a text. Raises UsageError for an unknown day."""
+    return [
+        {
+            "customer": each.customer,
+            "mail": each.mail,
+            "state": each.state,
+            "sent_at": write_optional(each.sent_at),
+            "reply": each.reply,
+        }
+        for each in versions.notices(session, find(session, day))
+    ]
+
+
+def _described(session: Session, row: Policy, present: Policy | None, now: datetime) -> Json:
+    effect = versions.takes_effect(session, row)
+    waits = effect is None or effect > now
+    state = "withdrawn" if row.withdrawn_at else "in force" if row is present else "to come" if waits else "past"
+    return {
+        "day": row.id,
+        "state": state,
+        "material": row.material,
+        "proposed_at": write_time(row.proposed_at),
+        "effective_at": write_optional(effect),
+    }

@@ -1,0 +1,46 @@
+"""What an operator does for a customer who asked for it: a correction, an opt-out, or the end of a waiting erasure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts, links
+from pipeline.db.models import Request
+from pipeline.errors import OperatorError
+from pipeline.privacy import requests
+from pipeline.privacy.erasure import workflow
+
+
+def correct(
+    session: Session, keyring: Keyring, customer_id: str, field: accounts.Field, value: str, now: datetime
+) -> bool:
+    """Correct a field and return whether it changed. A new e-mail address ends the customer's web sessions.
+
+    Raises NoSuchCustomer and BadField.
+    """
+    old = accounts.correct(session, keyring, customer_id, field, value, now)
+    if field == "email":
+        links.end_sessions(session, customer_id, now)
+    return old != accounts.person(session, keyring, customer_id).get(field)
+
+
+def opt_out(
+    session: Session, keyring: Keyring, customer_id: str, kinds: Sequence[accounts.ConsentKind], now: datetime
+) -> None:
+    """Record that the customer declines these kinds of mail, and the request as done. Raises NoSuchCustomer."""
+    accounts.need(session, customer_id)
+    for kind in kinds:
+        accounts.consent(session, customer_id, kind, given=False, source="operator", text_version="operator", now=now)
+    row = requests.open_(session, keyring, "opt_out", customer_id, "operator", now)
+    requests.settle(session, row.id, "done", now)
+
+
+def cancel_erasure(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> Request:
+    """Keep a customer whose erasure waits. Raises NoSuchCustomer, TooLate, and OperatorError where none is under way."""
+    accounts.need(session, customer_id)
+    row = requests.find_open(session, customer_id, "erase")
+    if row is None:
+        raise OperatorError(f"no deletion of {customer_id} is under way")
+    return workflow.cancel(session, keyring, row.id, now)

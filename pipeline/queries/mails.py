@@ -1,0 +1,145 @@
+"""Look-ups of mails: the list, and one mail with what it says."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.policy import default
+from typing import Any
+
+import orjson
+from sqlalchemy import select
+
+from pipeline.clock import write_optional, write_time
+from pipeline.crypto.keyring import Seal
+from pipeline.customers import links
+from pipeline.db.models import Mail
+from pipeline.mailer.recipients import Addressees
+from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import store as outbox
+from pipeline.queries.listing import Asked, Json, Lens, chunks, matching
+from pipeline.rendering.message import Rendered
+from pipeline.rendering.templates import RenderError, Templates
+
+Render = Callable[[str, Mapping[str, Any]], Rendered | None]  # a mail of this kind with these facts, None if it fails
+_SUBJECT = re.compile(rb"^Subject: ?([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.MULTILINE | re.IGNORECASE)
+
+
+def renderer(templates: Callable[[], Templates]) -> Render:
+    """Render mails that are not frozen yet. The templates are opened at the first such mail."""
+
+    def render(kind: str, facts: Mapping[str, Any]) -> Rendered | None:
+        try:
+            return templates().render(kind, facts)
+        except RenderError:
+            return None
+
+    return render
+
+
+def mails(lens: Lens, asked: Asked, render: Render) -> Iterator[Json]:
+    """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
+    columns = [column for column in Mail.__table__.c if column.name not in ("holder", "reply")]
+    for chunk in chunks(lens.session, matching(select(*columns), Mail, Mail.created_at, asked)):
+        yield from _mails(lens, chunk, render)
+
+
+def mail(lens: Lens, id: str, render: Render) -> Json | None:
+    """All of one mail: the list's fields, its facts, the relay's answer, its `text`, and whether it is `frozen`.
+
+    Links that can be used once are taken out: reading a mail must not let the operator sign in as its recipient.
+    """
+    row: Any = lens.session.execute(select(*Mail.__table__.c).where(Mail.id == id)).one_or_none()
+    if row is None:
+        return None
+    seal = lens.seals([row.label]).get(row.label)
+    people = Addressees(lens.session, lens.keyring, [row])
+    facts = _facts(row, seal, people)
+    found = {
+        **_mail(row, seal, people, render),
+        "reply": row.reply,
+        "erased": seal is None,
+        "facts": facts,
+        "frozen": bool(seal and row.frozen),
+        "text": _text(row, seal, facts, render),
+    }
+    shown: Json = orjson.loads(links.without_secrets(orjson.dumps(found)))
+    return shown
+
+
+def _mails(lens: Lens, rows: Sequence[Any], render: Render) -> Iterator[Json]:
+    seals = lens.seals([row.label for row in rows])
+    people = Addressees(lens.session, lens.keyring, rows)
+    for row in rows:
+        yield _mail(row, seals.get(row.label), people, render)
+
+
+def _mail(row: Any, seal: Seal | None, people: Addressees, render: Render) -> Json:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "key": row.key,
+        "to": _recipient(row, seal, people),
+        "subject": _subject(row, seal, people, render),
+        "state": row.state,
+        "message_id": row.message_id,
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "created_at": write_time(row.created_at),
+        "due_at": write_optional(row.due_at),
+        "sent_at": write_optional(row.sent_at),
+        "subscription": row.subscription_id,
+        "customer": row.customer_id,
+    }
+
+
+def _recipient(row: Any, seal: Seal | None, people: Addressees) -> str | None:
+    """The address it was frozen for, else where it would go now; None is the operator, or nobody yet."""
+    if seal is None:
+        return None
+    if row.recipient is not None:
+        return seal.open("mail.recipient", row.recipient).decode()
+    found = people.of(row, seal.open_json("mail.facts", row.facts) or {})
+    return found.address or None if found else None
+
+
+def _subject(row: Any, seal: Seal | None, people: Addressees, render: Render) -> str | None:
+    if seal is None:
+        return None
+    if row.frozen is not None:
+        return subject_of(seal.open("mail.frozen", row.frozen))
+    facts = _facts(row, seal, people)
+    rendered = None if facts is None else render(row.kind, facts)
+    return rendered.subject if rendered else None
+
+
+def _text(row: Any, seal: Seal | None, facts: Json | None, render: Render) -> str | None:
+    """The text part: as it is frozen, else as it would be rendered now; None if it cannot be known."""
+    if seal and row.frozen:
+        part = message_from_bytes(seal.open("mail.frozen", row.frozen), policy=default).get_body(("plain",))
+        return str(part.get_content()).replace("\r\n", "\n") if part else ""
+    rendered = render(row.kind, facts) if facts else None
+    return rendered.text if rendered else None
+
+
+def _facts(row: Any, seal: Seal | None, people: Addressees) -> Json | None:
+    """What the mail says, with what the mailer would add."""
+    facts = seal.open_json("mail.facts", row.facts) if seal else None
+    if facts is None:
+        return None
+    found, to = people.of(row, facts), facts.pop(outbox.TO, None)
+    added = {"customer_name": found.name if found else "", **({"to": to} if to else {})}
+    return {"unsubscribe": "…", **facts, **added} if _can_be_declined(row.kind) else {**facts, **added}
+
+
+def _can_be_declined(kind: str) -> bool:
+    return kind in purposes.MAILS and purposes.is_optional(kind)
+
+
+def subject_of(data: bytes) -> str | None:
+    """The subject of finished bytes, decoded."""
+    found = _SUBJECT.search(data.partition(b"\r\n\r\n")[0])
+    if found is None:
+        return None
+    text = found[1].decode("utf-8", "replace").replace("\r\n", "")
+    return str(make_header(decode_header(text))) if "=?" in text else text

@@ -1,0 +1,50 @@
+"""Look-ups of what customers asked for under the privacy policy, and of the receipts of erasures."""
+
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_optional, write_time
+from pipeline.db.models import Erasure, Mail, Request
+from pipeline.privacy.erasure.workflow import confirmation_key
+from pipeline.queries.listing import Json
+
+
+def requests(session: Session, *, only_open: bool = False, kind: str | None = None) -> list[Json]:
+    """`id, kind, state, source, customer, received_at, due_at, done_at, reason`: open ones first, then by due date."""
+    chosen = select(Request).order_by(Request.done_at.is_not(None), Request.due_at)
+    chosen = chosen.where(Request.done_at.is_(None)) if only_open else chosen
+    chosen = chosen.where(Request.kind == kind) if kind else chosen
+    return [_request(row) for row in session.execute(chosen).scalars()]
+
+
+def receipts(session: Session, id: str) -> list[Json]:
+    """`id, customer, at, complete_at, receipt` of the erasures of this customer, or of the erasure with this id."""
+    found = select(Erasure).where(or_(Erasure.customer_id == id, Erasure.id == id)).order_by(Erasure.at)
+    return [_receipt(row) for row in session.execute(found).scalars()]
+
+
+def is_confirmed(session: Session, request_id: str) -> bool:
+    """Whether the customer gets a mail that confirms this erasure: there is none where no address was known."""
+    mail = select(Mail.state).where(Mail.key == confirmation_key(request_id))
+    return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
+
+
+def _request(row: Request) -> Json:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": row.state,
+        "source": row.source,
+        "customer": row.customer_id,
+        "received_at": write_time(row.received_at),
+        "due_at": write_time(row.due_at),
+        "done_at": write_optional(row.done_at),
+        "reason": row.reason,
+    }
+
+
+def _receipt(row: Erasure) -> Json:
+    at: dict[str, Any] = {"at": write_optional(row.at), "complete_at": write_optional(row.complete_at)}
+    return {"id": row.id, "customer": row.customer_id, **at, "receipt": row.receipt}

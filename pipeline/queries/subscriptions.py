@@ -1,0 +1,91 @@
+"""Look-ups of subscriptions: the list, and one subscription with its payments, refunds, status changes and mails."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pipeline.clock import write_optional, write_time
+from pipeline.db import lww_map as register
+from pipeline.db.models import Change, Payment, Plan, Refund, Subscription
+from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
+from pipeline.queries.mails import Render, mails
+
+PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
+
+
+def subscriptions(session: Session, asked: Asked) -> Iterator[Json]:
+    """`id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
+    statement = select(*Subscription.__table__.c, Plan.name.label("plan_name"))
+    statement = statement.outerjoin(Plan, Plan.id == Subscription.plan_id)
+    for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, asked)):
+        payments = _payments(session, [row.id for row in chunk])
+        for row in chunk:
+            yield _subscription(row, row.plan_name, payments.get(row.id, []))
+
+
+def subscription(lens: Lens, id: str, render: Render) -> Json | None:
+    """All of one subscription: the list's fields, its person, terms, refunds, changes and mails."""
+    row = lens.session.get(Subscription, id)
+    if row is None:
+        return None
+    plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
+    payments = _payments(lens.session, [id]).get(id, [])
+    seal = lens.seals([id]).get(id)
+    person = (seal.open_json("subscription.person", row.person) if seal else None) or {}
+    return {
+        **_subscription(row, plan.name if plan else None, payments),
+        "erased": seal is None,
+        "name": full_name(person) or None,
+        "email": register.value(person, "email"),
+        "remind_at": write_optional(row.remind_at),
+        "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
+        "changes": status_changes(lens.session, Change.subscription_id == id),
+        "mails": list(mails(lens, Asked({"subscription_id": id}), render)),
+    }
+
+
+def _subscription(row: Any, plan_name: str | None, payments: list[Json]) -> Json:
+    return {
+        "id": row.id,
+        "status": row.status,
+        "status_at": write_optional(row.status_at),
+        "plan": row.plan_id,
+        "plan_name": plan_name,
+        "paid_through": write_optional(row.paid_through),
+        "next_billing_at": write_optional(row.next_billing_at),
+        "customer": row.customer_id,
+        "created_at": write_time(row.created_at),
+        "payments": payments,
+    }
+
+
+def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[Json]]:
+    """Their payments by subscription, oldest first."""
+    found: dict[str, list[Json]] = {}
+    named = select(Payment).where(Payment.subscription_id.in_(subscriptions)).order_by(Payment.occurred_at, Payment.id)
+    for row in session.execute(named).scalars():
+        shown = {**{name: getattr(row, name) for name in PAYMENT}, "occurred_at": write_optional(row.occurred_at)}
+        found.setdefault(row.subscription_id or "", []).append(shown | {"refunded": row.refunded, "fee": row.fee})
+    return found
+
+
+def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
+    named = select(Refund).where(Refund.payment_id.in_(payments)).order_by(Refund.occurred_at, Refund.id)
+    return [
+        {
+            "id": row.id,
+            "payment": row.payment_id,
+            "kind": row.kind,
+            "amount": row.amount,
+            "currency": row.currency,
+            "occurred_at": write_time(row.occurred_at),
+        }
+        for row in session.execute(named).scalars()
+    ]
+
+
+def full_name(person: Mapping[str, Any]) -> str:
+    """The name in a sealed `person` column, "" if none is known."""
+    return " ".join(name for part in ("given_name", "surname") if (name := register.value(person, part)))

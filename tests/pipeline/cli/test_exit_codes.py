@@ -1,0 +1,55 @@
+"""How the program ends for an error: one line and exit code 1 or 2 for the operator, a traceback for an internal error."""
+
+import pytest
+
+from pipeline.broker import BrokerDown
+from pipeline.cli.exit_codes import ending
+from pipeline.crypto.keyring import KeyProblem, Unsealable
+from pipeline.customers.accounts import BadField, NoSuchCustomer
+from pipeline.db.engine import StoreDown
+from pipeline.errors import OperatorError, UsageError
+from pipeline.network.smtp_url import SmtpConfigError
+from pipeline.operations.backup.store import BackupProblem
+from pipeline.paypal.errors import Malformed, Rejected, Unavailable
+from pipeline.policy.versions import Refused
+from pipeline.privacy.erasure.workflow import TooLate
+from pipeline.privacy.requests import EndsByItself, NoSuchRequest
+from pipeline.rendering.message import BadEnvelope
+from pipeline.rendering.templates import RenderError
+from pipeline.settings import SettingsError
+
+USAGE_ERRORS = [
+    UsageError, SettingsError, KeyProblem, NoSuchCustomer, SmtpConfigError, BadEnvelope, Malformed, BackupProblem,
+    NoSuchRequest, EndsByItself, Refused,
+]  # fmt: skip
+PROBLEMS = [OperatorError, StoreDown, BrokerDown, Unsealable, RenderError, Unavailable, TooLate]
+ERRORS = [
+    *((kind("what happened"), 2) for kind in USAGE_ERRORS),
+    *((kind("what happened"), 1) for kind in PROBLEMS),
+    (BadField("name", "Please give your name."), 2),
+    (Rejected(401, "invalid_client", "abc"), 1),
+]
+
+
+def end_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as ended, ending("smt-billing"):
+        raise error
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
+def test_an_error_that_the_operator_can_fix_is_one_line(
+    error: OperatorError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(error, capsys) == (code, f"smt-billing: {error}\n")
+
+
+def test_an_error_of_a_named_file_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    error = FileNotFoundError(2, "No such file or directory", "/nowhere.pem")
+    assert end_of(error, capsys) == (1, "smt-billing: /nowhere.pem: No such file or directory\n")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("a bug"), KeyError("x")])
+def test_an_internal_error_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), ending("smt-billing"):
+        raise error
