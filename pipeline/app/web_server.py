@@ -7,7 +7,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from pipeline.settings import Settings
-from pipeline.web.connection_limits import Patience
+from pipeline.web.connection_limits import LimitedProtocol, limited
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +31,11 @@ class WebServer(uvicorn.Server):
 def web_server(settings: Settings, app: Starlette) -> WebServer:
     """Return the server for this application; `serve` runs it."""
     config = uvicorn.Config(
-        app,
+        limited(app),
         host=settings.web_host,
         port=settings.web_port,
         loop="uvloop",
-        http=Patience,
+        http=LimitedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -44,6 +44,5 @@ def web_server(settings: Settings, app: Starlette) -> WebServer:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
         backlog=512,
-        limit_concurrency=1000,
     )
     return WebServer(config)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.clock import Clock
 from pipeline.db.engine import Database, StoreDown
 from pipeline.operations import health
+from pipeline.web.metrics import MEDIA_TYPE, Metrics
 from pipeline.web.problem import Lost, on_fault, on_http_error, problem
 from pipeline.web.views.webhook import Doorway
 from pipeline.webhooks.receiver import Door
@@ -27,12 +27,8 @@ class Web:
 
     def __init__(self, door: Door, database: Database, clock: Clock, health_limit_seconds: int) -> None:
         self._database, self._clock, self._limit = database, clock, health_limit_seconds
-        self._registry = CollectorRegistry()
-        self._doorway = Doorway(door, self._registry)
-        self._oldest_event = Gauge(
-            "smt_oldest_event_seconds", "Age of the oldest unhandled event", registry=self._registry
-        )
-        self._oldest_mail = Gauge("smt_oldest_mail_seconds", "Age of the oldest unsent mail", registry=self._registry)
+        self._metrics = Metrics()
+        self._doorway = Doorway(door, self._metrics)
 
     def app(self, pages: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Starlette:
         """`lost` answers what the router refuses itself."""
@@ -64,9 +60,7 @@ class Web:
             found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
         except StoreDown as error:
             return problem(503, str(error))
-        self._oldest_event.set(found.oldest_event_seconds)
-        self._oldest_mail.set(found.oldest_mail_seconds)
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(self._metrics.render(found), media_type=MEDIA_TYPE)
 
 
 class _Site(Starlette):

@@ -1,102 +1,127 @@
-"""How long, how large and how many: what a connection may take before it is closed.
+"""Limits per HTTP connection: time for a whole request, size of its head and of all of it, number of open connections.
 
-A server that waits for whoever is slow is held up by some hundred connections that say nothing. So a request has to
-come whole within REQUEST_SECONDS of its first byte, its size has an end, and where all places are taken, who has shown
-no whole request for the longest time makes room for the next who comes: PayPal's come in one piece.
+uvicorn has no such limits. Without them one connection fills the memory with headers, and a thousand connections that
+send nothing use up the process's file descriptors. Only public interfaces are used: a protocol that passes everything on
+to uvicorn's own, and an ASGI layer that says how far a request has come.
 """
 
-from asyncio import TimerHandle, Transport
-from collections.abc import Iterable
-from typing import Any
+import asyncio
+from contextvars import ContextVar
+from typing import Any, ClassVar
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-REQUEST_SECONDS = 20.0  # the door itself gives up on a body after 15, and says so
+from pipeline.web.problem import problem
+
+REQUEST_SECONDS = 60.0  # from the connection's start, or the last answer; uvicorn closes those that are silent for 30
 LARGEST_HEAD = 32 * 1024  # bytes of request line and headers; PayPal's have 2 KiB
-LARGEST_REQUEST = 2 * 1024 * 1024  # bytes of it all, as sent: a body in many small pieces takes several times its size
-MOST_CONNECTIONS = 500
+LARGEST_REQUEST = 2 * 1024 * 1024  # bytes as sent: a body in many small chunks takes several times its size
+MOST_CONNECTIONS = 500  # below the usual limit of 1,024 open files
 
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+BODY_HEADERS = (b"content-length", b"transfer-encoding")  # without either a request has no body (RFC 9112 section 6.3)
+
+_current: ContextVar["LimitedProtocol"] = ContextVar("connection")  # uvicorn's task for a request inherits it
 
 
-class _HeadTooLarge(Exception):
-    """Stops the parser."""
+class LimitedProtocol(asyncio.Protocol):
+    """Passes one connection on to uvicorn, and closes it when it exceeds a limit."""
 
+    connections: ClassVar[set["LimitedProtocol"]] = set()
+    waiting: ClassVar[dict["LimitedProtocol", None]] = {}  # those without a whole request, the longest first
 
-class Patience(HttpToolsProtocol):
-    """uvicorn's protocol, whose patience ends. `idle_since` is None while a whole request is being answered."""
+    def __init__(self, **given: Any) -> None:
+        self._http = HttpToolsProtocol(**given)
+        self._received, self._has_head = 0, False  # of the request that is arriving
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.idle_since: float | None = self.loop.time()
-        self._timer: TimerHandle | None = None
-        self._bytes, self._in_head, self._head_may_be_too_large = 0, True, False
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._start_timer()
-        if len(self.connections) > MOST_CONNECTIONS:
-            make_room(self.connections)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport, self._loop = transport, asyncio.get_running_loop()
+        self.connections.add(self)
+        if len(self.connections) > MOST_CONNECTIONS and self.waiting:
+            next(iter(self.waiting)).abort()
+        self._wait()
+        self._http.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
+        self._stop_waiting()
+        self.connections.discard(self)
+        self._http.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._bytes += len(data)
-        self._head_may_be_too_large = self._bytes > LARGEST_HEAD
-        super().data_received(data)
-        if self._in_head and self._bytes > LARGEST_HEAD:
-            self._refuse_head()
-        elif self._bytes > LARGEST_REQUEST:
-            self.transport.abort()
-        elif self._timer is None and self.idle_since is not None:
-            self._start_timer()
+        _current.set(self)
+        self._received += len(data)
+        self._http.data_received(data)
+        if self._received > LARGEST_HEAD:
+            self._loop.call_soon(self._check_size)  # after the start of a request whose head has just become whole
 
-    def on_headers_complete(self) -> None:
-        """A head that came whole, with what follows it, is measured only if all of that is too large for one."""
-        if self._head_may_be_too_large and self._head() > LARGEST_HEAD:
-            raise _HeadTooLarge
-        self._in_head = False
-        super().on_headers_complete()
+    def eof_received(self) -> bool | None:
+        return self._http.eof_received()
 
-    def send_400_response(self, msg: str) -> None:
-        """The parser gave up: for nonsense, or for us."""
-        if self._in_head and self._head_may_be_too_large and self._head() > LARGEST_HEAD:
-            self._refuse_head()
-        else:
-            super().send_400_response(msg)
+    def pause_writing(self) -> None:
+        self._http.pause_writing()
 
-    def on_message_complete(self) -> None:
-        self.idle_since, self._bytes, self._in_head = None, 0, True
-        self._stop_timer()
-        super().on_message_complete()
+    def resume_writing(self) -> None:
+        self._http.resume_writing()
 
-    def on_response_complete(self) -> None:
-        """From here on uvicorn's own time-out for idle connections runs, until the next byte."""
-        self.idle_since = self.loop.time()
-        super().on_response_complete()
+    def abort(self) -> None:
+        """Close at once."""
+        self._stop_waiting()
+        self._transport.abort()
 
-    def _head(self) -> int:
-        """Bytes of the request line and headers so far, as near as it matters."""
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+    def head_received(self) -> None:
+        self._has_head = True
 
-    def _refuse_head(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TOO_LARGE)
-            self.transport.close()
+    def request_received(self) -> None:
+        """The request is whole: while it is answered, its connection is not closed for others."""
+        self._stop_waiting()
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+    def request_answered(self) -> None:
+        """Wait for the next request. If this one was answered before its end, its limits apply to the rest."""
+        if self in self.connections and self not in self.waiting:
+            self._received, self._has_head = 0, False
+            self._wait()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _wait(self) -> None:
+        self.waiting[self] = None
+        self._deadline = self._loop.call_later(REQUEST_SECONDS, self.abort)
+
+    def _stop_waiting(self) -> None:
+        self.waiting.pop(self, None)
+        self._deadline.cancel()
+
+    def _check_size(self) -> None:
+        if not self._has_head and self._received > LARGEST_HEAD and not self._transport.is_closing():
+            self._transport.write(HEAD_TOO_LARGE)
+            self._transport.close()
+        elif self._received > LARGEST_REQUEST:
+            self.abort()
 
 
-def make_room(connections: Iterable[Any]) -> None:
-    """Close the connection that has been without a whole request for the longest time, if any is."""
-    idle = [each for each in connections if each.idle_since is not None]
-    if idle:
-        min(idle, key=lambda each: each.idle_since).transport.abort()
+def limited(app: ASGIApp) -> ASGIApp:
+    """The application, for connections of LimitedProtocol."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _current.get()
+
+        async def watched() -> Message:
+            message = await receive()
+            if not message.get("more_body", False):
+                connection.request_received()
+            return message
+
+        connection.head_received()
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if not any(name in BODY_HEADERS for name, _ in headers):
+            connection.request_received()
+        try:
+            if sum(len(name) + len(value) + 4 for name, value in headers) > LARGEST_HEAD:
+                detail = f"The headers are larger than {LARGEST_HEAD // 1024} KiB."
+                await problem(431, detail, headers={"Connection": "close"})(scope, receive, send)
+            else:
+                await app(scope, watched, send)
+        finally:
+            connection.request_answered()
+
+    return answer

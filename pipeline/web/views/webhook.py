@@ -7,7 +7,6 @@ import asyncio
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from pipeline.db.engine import StoreDown
 from pipeline.paypal.errors import Malformed, Refused, Unavailable
 from pipeline.web.forms import SLOWEST_SECONDS, read
+from pipeline.web.metrics import Metrics
 from pipeline.web.problem import on_fault, problem
 from pipeline.webhooks.receiver import Door, Forged
 
@@ -26,19 +26,18 @@ LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events are some 10 KiB
 class Doorway:
     """Answers PayPal's posts: 200 only after the event is durable."""
 
-    def __init__(self, door: Door, registry: CollectorRegistry) -> None:
-        self._door = door
-        self._answers = Counter("smt_webhooks", "Webhooks by answer", ["status"], registry=registry)
+    def __init__(self, door: Door, metrics: Metrics) -> None:
+        self._door, self._metrics = door, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI calls it."""
         try:
             answer = await self._answer(scope, receive)
         except Exception as error:
-            self._answers.labels(503).inc()
+            self._metrics.count_webhook(503)
             await (await on_fault(Request(scope), error))(scope, receive, send)
             raise  # so that it is logged
-        self._answers.labels(answer.status_code).inc()
+        self._metrics.count_webhook(answer.status_code)
         await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:

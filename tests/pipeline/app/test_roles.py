@@ -9,9 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.command_line import Smt, files_of
 from tests.support.subprocesses import Leashed, free_port
-
-from .conftest import Smt, files_of
 
 ROOT = Path(__file__).parents[3]
 
