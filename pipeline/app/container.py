@@ -14,12 +14,13 @@ from pipeline.crypto.keyring import KeyProblem, MasterKey, open_master_key
 from pipeline.customers.product_hook import Product, allowed
 from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made
+from pipeline.email_address import valid_address
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.paypal import PayPal
 from pipeline.paypal.certificates import Certificates
-from pipeline.rendering import message
-from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.rendering.branding import Vendor
+from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
 from pipeline.webhooks.receiver import Announcer, Committer, Door
@@ -148,7 +149,7 @@ def vendor(settings: Settings) -> Vendor:
 
 def sender(settings: Settings) -> Sender:
     """Who mails are from. Raises SettingsError for an address nobody can write to."""
-    if not message.valid_address(settings.mail_from):
+    if not valid_address(settings.mail_from):
         raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
     return Sender(
         name=settings.vendor_name,

@@ -16,7 +16,7 @@ ASKED_WRONGLY = (
     ("pipeline.crypto.keyring", "KeyProblem"),
     ("pipeline.customers.accounts", "NoSuchCustomer"),
     ("pipeline.network.smtp_url", "SmtpConfigError"),
-    ("pipeline.rendering.message", "BadEnvelope"),
+    ("pipeline.email_address", "BadEnvelope"),
     ("pipeline.paypal.errors", "Malformed"),
     ("pipeline.operations.backup.store", "BackupProblem"),
 )

@@ -23,12 +23,13 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Mail
+from pipeline.email_address import BadEnvelope, valid_address
 from pipeline.mailer.recipients import Addressee, Addressees
 from pipeline.mailer.relay_log import sender_of
 from pipeline.mailer.smtp_relay import Relay, Reply
 from pipeline.outbox import mail_kinds as purposes
 from pipeline.outbox import store as outbox
-from pipeline.rendering.message import BadEnvelope, Envelope, build, valid_address
+from pipeline.rendering.message import Envelope, build
 from pipeline.rendering.message_check import Forged
 from pipeline.rendering.templates import RenderError, Templates
 

@@ -15,9 +15,9 @@ from typing import Literal, cast
 import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
+from pipeline.email_address import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
 from pipeline.mailer.smtp_protocol import Answer, Wire, WireLost
 from pipeline.network.smtp_url import Route, read_url
-from pipeline.rendering.message import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
 from pipeline.rendering.message_check import has_bare_line_end
 
 MOST_USES = 100  # mails over one connection before it is renewed; relays end long ones themselves
