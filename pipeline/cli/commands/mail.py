@@ -13,7 +13,7 @@ from pipeline.cli.read_audit import Purpose
 from pipeline.errors import Wrong
 
 if TYPE_CHECKING:
-    from pipeline.mailer.smtp_relay import Reply
+    from pipeline.mailer.smtp_connection import Reply
     from pipeline.queries.listing import Subject
     from pipeline.rendering.message import Rendered
 
