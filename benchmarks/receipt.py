@@ -7,8 +7,9 @@ from benchmarks.peer import Peer
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import Wrong
 from pipeline.clock import SystemClock
+from pipeline.rendering.branding import Vendor
 from pipeline.rendering.message import Envelope, build
-from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.rendering.templates import Templates, default_folder
 
 WARM = 20
 VENDOR = Vendor(

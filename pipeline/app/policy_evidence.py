@@ -14,10 +14,9 @@ from pipeline.app.container import Parts
 from pipeline.app.from_settings import publisher
 from pipeline.app.site import served
 from pipeline.crypto.keyring import Keyring
-from pipeline.network import egress
-from pipeline.network.egress import Connection
 from pipeline.operations import heartbeat as alive
 from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence.connections import Connection, open_connections
 from pipeline.policy.evidence.live_system import Live, Page, Sights
 from pipeline.rendering.message import Rendered
 from pipeline.settings import SettingsError
@@ -72,7 +71,7 @@ def connections(parts: Parts) -> dict[str, list[Connection]]:
     for role, pid in alive.running(parts.settings.data_dir, parts.clock.now()).items():
         try:
             if _is_ours(pid):
-                found[role] = egress.connections(pid)
+                found[role] = open_connections(pid)
         except OSError:
             continue
     return found

@@ -18,8 +18,8 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 from pipeline.errors import UsageError
+from pipeline.email_address import clean_name, strip_controls, valid_address
 from pipeline.outbox import store as outbox
-from pipeline.rendering.message import clean_name, strip_controls, valid_address
 
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.network.smtp_url import is_on_this_machine
+from pipeline.network.hosts import is_on_this_machine
 
 Action = Literal["export", "erase"]
 LARGEST = 512 * 1024 * 1024  # octets of an answer

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Subscription
-from pipeline.outbox import store as outbox
 from pipeline.outbox.mail_kinds import use_of
+from pipeline.outbox.tokens import read_unsubscribe_token
 
 TEXT = "one-click"  # the sentence they declined with is the button of the mail program, or of our page
 
@@ -25,7 +25,7 @@ class Declined:
 
 def look(session: Session, keyring: Keyring, token: str) -> Declined | None:
     """What the link of a mail declines; None if it is no link of ours, or declines nothing any more."""
-    mail_id = outbox.read_unsubscribe_token(keyring, token)
+    mail_id = read_unsubscribe_token(keyring, token)
     mail = session.get(Mail, mail_id) if mail_id else None
     customer_id = mail and (mail.customer_id or _subscriber(session, mail.subscription_id))
     customer = session.get(Customer, customer_id) if customer_id else None

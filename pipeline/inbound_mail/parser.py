@@ -15,7 +15,7 @@ from email.parser import BytesParser
 from email.utils import getaddresses
 from typing import TYPE_CHECKING, TypeAlias
 
-from pipeline.rendering.message import clean_name, valid_address
+from pipeline.email_address import clean_name, valid_address
 
 if TYPE_CHECKING:
     from pipeline.privacy.requests import Kind

@@ -7,12 +7,9 @@ never began. A mailer that dies takes its claims with it, not a timer: see `Data
 
 import asyncio
 import contextlib
-import secrets
-import threading
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -23,19 +20,22 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Mail
+from pipeline.email_address import BadEnvelope, valid_address
+from pipeline.mailer.liveness import ClaimLiveness
 from pipeline.mailer.recipients import Addressee, Addressees
 from pipeline.mailer.relay_log import sender_of
-from pipeline.mailer.smtp_relay import Relay, Reply
+from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds as purposes
 from pipeline.outbox import store as outbox
-from pipeline.rendering.message import BadEnvelope, Envelope, build, valid_address
+from pipeline.outbox.tokens import unsubscribe_token
+from pipeline.rendering.message import Envelope, build
 from pipeline.rendering.message_check import Forged
 from pipeline.rendering.templates import RenderError, Templates
 
 log = structlog.get_logger(__name__)
 
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
-LOOK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
 UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
 TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
@@ -57,43 +57,13 @@ class Sender:
     pages: str = ""
 
 
-class _Life:
-    """A mailer under one name. Others see it alive as long as its presence lasts, and then its claims are in doubt."""
-
-    def __init__(self, database: Database) -> None:
-        self.holder = f"mailer-{secrets.token_hex(8)}"
-        self._seen, self._seen_at = True, monotonic()
-        self._presence = database.presence(self.holder)
-        self._one_look, self._looking = threading.Lock(), asyncio.Lock()
-
-    def look(self) -> bool:
-        """Whether others still see it alive; asks the database."""
-        with self._one_look:
-            now = monotonic()
-            self._seen = self._presence.still_held()
-            self._seen_at = now
-            return self._seen
-
-    async def lasts(self) -> bool:
-        """Whether others still see it alive, as was known a second ago. If not, its claims may be sent by others soon."""
-        if monotonic() - self._seen_at > LOOK_SECONDS:
-            async with self._looking:
-                if self._seen and monotonic() - self._seen_at > LOOK_SECONDS:
-                    await asyncio.to_thread(self.look)
-        return self._seen
-
-    def end(self) -> None:
-        """What it has claimed and not settled is in doubt from now on."""
-        self._presence.leave()
-
-
 @dataclass(frozen=True, slots=True)
 class Letter:
     """One mail, ready to be handed to the relay."""
 
     id: str
     kind: str
-    life: _Life
+    life: ClaimLiveness
     attempts: int
     envelope_sender: str
     recipient: str
@@ -108,7 +78,7 @@ class Mailer:
     ) -> None:
         self._database, self._master, self._clock = database, master, clock
         self._templates, self._relay, self._sender = templates, relay, sender
-        self._life: _Life | None = None
+        self._life: ClaimLiveness | None = None
         self._unsettled: list[tuple[Letter, Reply]] = []
         self._open = 0  # mails claimed and not settled yet
         self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
@@ -204,7 +174,11 @@ class Mailer:
     async def _send(self, letter: Letter) -> Reply:
         try:
             return await self._relay.send(
-                letter.envelope_sender, letter.recipient, letter.data, envelope_id=letter.id, allowed=letter.life.lasts
+                letter.envelope_sender,
+                letter.recipient,
+                letter.data,
+                envelope_id=letter.id,
+                allowed=letter.life.is_alive,
             )
         except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
             return Reply("doubt", f"sending failed: {type(error).__name__}", True)
@@ -230,15 +204,15 @@ class Mailer:
         self._unknown_claims.clear()
         return letters
 
-    def _live(self) -> _Life:
+    def _live(self) -> ClaimLiveness:
         """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
-        if self._life is None or not self._life.look():
+        if self._life is None or not self._life.check():
             if self._life is not None:
                 self._life.end()
-            self._life = _Life(self._database)
+            self._life = ClaimLiveness(self._database)
         return self._life
 
-    def _letters(self, session: Session, keyring: Keyring, rows: list[Mail], life: _Life) -> list[Letter]:
+    def _letters(self, session: Session, keyring: Keyring, rows: list[Mail], life: ClaimLiveness) -> list[Letter]:
         if not rows:
             return []
         keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
@@ -248,7 +222,7 @@ class Mailer:
         letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
 
-    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: _Life) -> Letter | None:
+    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: ClaimLiveness) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.label)
@@ -309,7 +283,7 @@ class Mailer:
         """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
         if not purposes.is_optional(row.kind):
             return ""
-        return f"{self._sender.pages.rstrip('/')}/unsubscribe/{outbox.unsubscribe_token(keyring, row.id)}"
+        return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
 
     def _envelope(self, row: Mail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
         return Envelope(

@@ -1,44 +1,29 @@
-"""Whom this program may contact: PayPal, and what the settings name as its own. The one place that decides.
+"""Which hosts this program may contact: PayPal's, and those that the settings name. The one place that decides.
 
-`guard` makes it so for a whole process, whichever library wants out; `connections` reads from the kernel whom a process
-is in fact connected to. Addresses and ports are the system's to limit: deploy/systemd, docker-compose.yml.
+`guard` enforces it for a whole process, whichever library opens a connection. Addresses and ports are limited by the
+system: deploy/systemd, docker-compose.yml.
 """
 
-import ast
 import ipaddress
 import socket
-import ssl
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import make_url
 
-from pipeline.network.smtp_url import SmtpConfigError, is_on_this_machine, read_url
+from pipeline.network.hosts import is_on_this_machine
+from pipeline.network.smtp_url import SmtpConfigError, read_url
 from pipeline.settings import Settings, SettingsError
 
 # PayPal's API and its certificates (https://developer.paypal.com/api/rest/requests/#link-apiserviceendpoints).
 PAYPAL = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
 HTTPS = 443
-HANDSHAKE_SECONDS = 5.0
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], frozenset[Address]]
-
-# Which library can open a connection, and which modules of ours use it for that; everybody else is handed one.
-OPENERS = {
-    "socket": "network cli app simulator",
-    "ssl": "network broker paypal",
-    "http.client": "paypal customers cli simulator",
-    "urllib.request": "customers",
-    "requests": "paypal",
-    "asyncio.open_connection": "",
-    "asyncio.open_unix_connection": "",
-    **dict.fromkeys(("smtplib", "ftplib", "imaplib", "poplib", "xmlrpc.client", "httpx", "urllib3", "aiohttp"), ""),
-}
 
 log = structlog.get_logger(__name__)
 
@@ -55,14 +40,6 @@ class Hop:
     host: str
     port: int
     encrypted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """An open connection that a process of ours has made."""
-
-    address: Address
-    port: int
 
 
 def hops(settings: Settings) -> list[Hop]:
@@ -127,111 +104,6 @@ def stays_here(hop: Hop, private: Iterable[str], resolver: Resolve = resolve) ->
     networks = [ipaddress.ip_network(network) for network in private]
     addresses = resolver(hop.host)
     return bool(addresses) and all(any(address in network for network in networks) for address in addresses)
-
-
-# Whom a process is connected to
-
-
-def connections(pid: int) -> list[Connection]:
-    """The TCP connections that a process has made, less those that were made to it. Raises OSError if it is gone."""
-    sockets = set(_sockets(pid))
-    rows = [row for name in ("tcp", "tcp6") for row in _table(pid, name)]
-    listening = {port for state, _, port, _, _ in rows if state == _LISTEN}
-    return [
-        Connection(address, remote)
-        for state, inode, local, address, remote in rows
-        if state == _ESTABLISHED and inode in sockets and local not in listening
-    ]
-
-
-def strangers(found: Iterable[Connection], settings: Settings, resolver: Resolve = resolve) -> list[Connection]:
-    """Those connections that lead to nobody the settings allow."""
-    known = {(address, hop.port) for hop in hops(settings) for address in _addresses(hop, resolver)}
-    return [each for each in found if (each.address, each.port) not in known and not is_paypal(each)]
-
-
-def is_paypal(found: Connection) -> bool:
-    """Whether who answers there can prove to be PayPal: its addresses change while a connection lasts."""
-    if found.port != HTTPS or found.address.is_loopback:
-        return False
-    return any(_proves(found, host) for host in sorted(PAYPAL))
-
-
-def _proves(found: Connection, host: str) -> bool:
-    where, context = (str(found.address), found.port), ssl.create_default_context()
-    try:
-        with (
-            socket.create_connection(where, HANDSHAKE_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=host),
-        ):
-            return True
-    except OSError:
-        return False
-
-
-def _addresses(hop: Hop, resolver: Resolve) -> frozenset[Address]:
-    if is_on_this_machine(hop.host):
-        return frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
-    return resolver(hop.host) if hop.host else frozenset()
-
-
-_ESTABLISHED, _LISTEN = "01", "0A"  # include/net/tcp_states.h
-Row = tuple[str, str, int, Address, int]  # state, inode, local port, remote address and port
-
-
-def _sockets(pid: int) -> Iterator[str]:
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            target = str(path.readlink())
-            if target.startswith("socket:["):
-                yield target[8:-1]
-
-
-def _table(pid: int, name: str) -> Iterator[Row]:
-    """The rows of the kernel's table of TCP sockets (proc(5), /proc/net/tcp)."""
-    for line in Path(f"/proc/{pid}/net/{name}").read_text("ascii").splitlines()[1:]:
-        words = line.split()
-        address, _, port = words[2].partition(":")
-        yield words[3], words[9], int(words[1].partition(":")[2], 16), _read_address(address), int(port, 16)
-
-
-def _read_address(text: str) -> Address:
-    """Words of 32 bits, each as the machine orders it. An IPv4 address inside an IPv6 one is told as IPv4."""
-    words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
-    address = ipaddress.ip_address(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
-    inside = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return inside or address
-
-
-# Who of us can open a connection
-
-
-def unknown_openers() -> list[str]:
-    """Modules of this program that could contact somebody and are not known to."""
-    package = Path(__file__).parents[1]
-    sources = [(path.relative_to(package).with_suffix("").parts[0], path) for path in sorted(package.rglob("*.py"))]
-    return [
-        f"{path.relative_to(package.parent)} by {way}"
-        for module, path in sources
-        for way in sorted(openers(path.read_text("utf-8")))
-        if module not in OPENERS[way].split()
-    ]
-
-
-def openers(source: str) -> set[str]:
-    """The ways to open a connection that a source names."""
-    return {name for node in ast.walk(ast.parse(source)) for name in _names(node) if name in OPENERS}
-
-
-def _names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and not node.level:
-        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
-
-
-# What the settings say
 
 
 def _database(url: str) -> Hop | None:

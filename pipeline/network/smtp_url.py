@@ -1,10 +1,10 @@
 """Where the relay is and how to speak to it, read from a URL."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.network.hosts import is_on_this_machine
 
 PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
@@ -60,12 +60,3 @@ def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
             f"SMT_SMTP_URL would send mail in the clear to {host}; use smtp+starttls:// or smtps://, "
             "or add ?tls=off if it stands on a private network"
         )
-
-
-def is_on_this_machine(host: str) -> bool:
-    """Whether a host is this very machine, so that what goes there meets no network."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified

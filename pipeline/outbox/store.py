@@ -4,8 +4,6 @@ States: owed -> sending -> sent; back to owed for another try; failed (the relay
 rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
 """
 
-import base64
-import hmac
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pipeline.crypto.keyring import TOKENS, Keyring
 from pipeline.db.bulk import change, insert_new
 from pipeline.db.models import Mail
 from pipeline.outbox.mail_kinds import use_of
+from pipeline.outbox.tokens import token
 
 MAIL = cast(Table, Mail.__table__)
 DUE = (
@@ -30,7 +29,6 @@ DUE = (
     .with_for_update(skip_locked=True)
 )
 State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
-TOKEN = 26  # characters
 TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
@@ -88,23 +86,6 @@ def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime
     ]
     made = set(insert_new(session, Mail, rows, returning=Mail.id))
     return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
-
-
-def token(keyring: Keyring, key: str) -> str:
-    """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
-    return base64.b32encode(keyring.digest(TOKENS, key)[:20]).decode().lower()[:TOKEN]
-
-
-def unsubscribe_token(keyring: Keyring, mail_id: str) -> str:
-    """What stands in a mail's unsubscribe link: its id, and proof that we wrote it. Works as long as the mail is kept."""
-    return f"{mail_id}{token(keyring, f'unsubscribe:{mail_id}')}"
-
-
-def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
-    """The id of the mail whose unsubscribe link held this text; None if we never wrote it."""
-    mail_id = text[:TOKEN]
-    proved = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
-    return mail_id if proved else None
 
 
 def claim(

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from pipeline.customers.accounts import NoSuchCustomer
 from pipeline.db.engine import StoreDown
 from pipeline.privacy.access_log import Visits
-from pipeline.rendering.templates import Vendor
+from pipeline.rendering.branding import Vendor
 from pipeline.web.forms import Refused
 from pipeline.web.problem import on_http_error, problem
 

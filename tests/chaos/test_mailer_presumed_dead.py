@@ -11,8 +11,8 @@ from pipeline.clock import MovableClock
 from pipeline.db.engine import Database, StoreDown
 from pipeline.mailer import mailer as mailing
 from pipeline.mailer.mailer import Mailer
+from pipeline.mailer.smtp_connection import Reply
 from pipeline.mailer.smtp_relay import Relay as Way
-from pipeline.mailer.smtp_relay import Reply
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Proxy
 from tests.support.pipeline_under_test import River, make_parts

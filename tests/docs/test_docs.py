@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import report
 from handlers import HANDLERS
 from pipeline.__main__ import build
-from pipeline.rendering.templates import _filters
+from pipeline.rendering.template_filters import make_filters
 from pipeline.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_every_mail_stands_in_the_recipe() -> None:
 def test_every_filter_of_a_mail_stands_in_the_recipe() -> None:
     told = re.search(r"Filters: ([^.]*)\.", text_of(ROOT / "docs" / "add-a-mail.md"))
     assert told
-    assert sorted(re.findall(r"`(\w+)`", told[1])) == sorted(_filters("en_US"))
+    assert sorted(re.findall(r"`(\w+)`", told[1])) == sorted(make_filters("en_US"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

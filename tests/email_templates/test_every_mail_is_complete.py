@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pipeline.outbox import mail_kinds as purposes
-from pipeline.rendering.message import Envelope, build
-from pipeline.rendering.templates import Rendered, Templates, Vendor, default_folder
+from pipeline.rendering.branding import Vendor
+from pipeline.rendering.message import Envelope, Rendered, build
+from pipeline.rendering.templates import Templates, default_folder
 
 FOLDER = default_folder()
 MAILS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))

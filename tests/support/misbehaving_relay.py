@@ -9,7 +9,8 @@ from typing import Any, AnyStr
 
 from aiosmtpd.smtp import SMTP, Envelope
 
-from pipeline.mailer.smtp_relay import Relay, Reply
+from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_relay import Relay
 
 MAIL = b"Subject: x\r\n\r\n.\r\n..two\r\nlast\r\n"
 SENDER, ADA = "b+token@bounces.example.com", "ada@example.com"

@@ -11,7 +11,8 @@ from pipeline.db.models import Mail, Subscription
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox.store import Owed
-from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.rendering.branding import Vendor
+from pipeline.rendering.templates import Templates, default_folder
 from pipeline.scheduler.scheduler import Scheduler
 from tests.support.pipeline_under_test import River
 

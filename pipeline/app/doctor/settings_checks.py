@@ -12,11 +12,11 @@ from pipeline.app.container import Parts
 from pipeline.app.doctor.result import Found
 from pipeline.app.from_settings import product, sender
 from pipeline.clock import Clock
+from pipeline.email_address import valid_address
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.network.egress import judge_api
 from pipeline.operations.backup.store import BackupProblem, read_recipient
 from pipeline.privacy.retention.legal_holds import HOLDS
-from pipeline.rendering import message
 from pipeline.settings import Settings, SettingsError, variable
 
 ADDRESSES = ("operator_email", "support_email", "privacy_email")
@@ -61,9 +61,9 @@ def check_other_settings(parts: Parts) -> Found:
 def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
     """A sentence for each setting that names nothing, or does not go with another."""
     for name in ADDRESSES:
-        if (address := getattr(settings, name)) and not message.valid_address(address):
+        if (address := getattr(settings, name)) and not valid_address(address):
             yield f"{variable(name)} is no address that mail can be sent to: {address}"
-    if settings.bounce_domain and not message.valid_address(f"b@{settings.bounce_domain}"):
+    if settings.bounce_domain and not valid_address(f"b@{settings.bounce_domain}"):
         yield f"{variable('bounce_domain')} is no domain: {settings.bounce_domain}"
     if (log := settings.relay_log) and not RelayLog(log, clock).can_be_read():
         yield f"{variable('relay_log')}: neither {log} nor a file it was rotated to can be read"

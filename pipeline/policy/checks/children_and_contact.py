@@ -7,10 +7,10 @@ import orjson
 from sqlalchemy import exists, func, or_, select
 
 from pipeline.db.models import Consent, Customer, Mail, Request
+from pipeline.email_address import valid_address
 from pipeline.policy.evidence import inbound_mail as letters
 from pipeline.policy.evidence.live_system import Finding, Live, broken, judge, number
 from pipeline.policy.stated_limits import ADULT_YEARS
-from pipeline.rendering.message import valid_address
 
 CHILD_DAYS = 7  # from the report of a child's data to its erasure, the waiting period included
 BIRTH = ("birth", "born", "age", "dob")

@@ -15,7 +15,7 @@ from pipeline.db import lww_map as register
 from pipeline.db.engine import file_of
 from pipeline.db.models import Audit, Customer, Event, Letter, Link, Mail, Request, Subscription, Visit
 from pipeline.network import egress
-from pipeline.network.smtp_url import is_on_this_machine
+from pipeline.network.hosts import is_on_this_machine
 from pipeline.operations import file_permissions as permissions
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.policy.stated_limits import AUDIT_DAYS

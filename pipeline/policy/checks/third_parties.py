@@ -3,7 +3,8 @@
 from ipaddress import IPv4Address, IPv6Address
 
 from pipeline.network import egress
-from pipeline.network.smtp_url import is_on_this_machine
+from pipeline.network.hosts import is_on_this_machine
+from pipeline.policy.evidence.connections import strangers
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
 from pipeline.settings import SettingsError
 
@@ -23,17 +24,19 @@ def connections(live: Live) -> Finding:
     if not live.connections:
         return absent("no role of ours runs on this machine now")
     found = [each for made in live.connections.values() for each in made]
-    wrong = egress.strangers(found, live.settings)
+    wrong = strangers(found, live.settings)
     figure = f"{number(len(live.connections), 'process', 'processes')}, {number(len(found), 'connection')}, 0 to others"
     return judge(wrong, figure, f"connected to {', '.join(f'{each.address}:{each.port}' for each in wrong)}")
 
 
-def one_place(live: Live) -> Finding:
-    """No module of ours opens a connection but those that are known to."""
-    wrong = egress.unknown_openers()
-    return judge(
-        wrong, "0 modules beside the known ones open connections", f"can open a connection: {', '.join(wrong)}"
-    )
+def allowed_hosts(live: Live) -> Finding:
+    """Each host that we may contact is PayPal's, our own, or the product's."""
+    hops = egress.hops(live.settings)
+    wrong = [
+        f"{hop.name} ({hop.host})" for hop in hops if not (_is_paypals(hop) or hop.name == "product" or _is_own(hop))
+    ]
+    figure = f"{number(len(hops), 'host')}: PayPal's, our own, the product's"
+    return judge(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
 
 
 def paypal(live: Live) -> Finding:
@@ -52,6 +55,10 @@ def relay(live: Live) -> Finding:
     if hop is None:
         return absent("no mail is sent: SMT_SMTP_URL is not set")
     return judge(not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?")
+
+
+def _is_paypals(hop: egress.Hop) -> bool:
+    return hop.host in egress.PAYPAL
 
 
 def _is_own(hop: egress.Hop) -> bool:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring, Seal
-from pipeline.network.egress import Connection
 from pipeline.policy.clauses import Vendor
+from pipeline.policy.evidence.connections import Connection
 from pipeline.rendering.message import Rendered
 from pipeline.settings import Settings
 

@@ -14,10 +14,10 @@ from pipeline.customers import accounts, links, sign_in, sign_up
 from pipeline.customers.account_summary import Summary, summary
 from pipeline.customers.accounts import BadField
 from pipeline.customers.sign_in import Doorman
+from pipeline.email_address import valid_address
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.privacy.export import offer as copies
-from pipeline.rendering.message import valid_address
 from pipeline.web.forms import Refused, form
 from pipeline.web.session import Visitors, secret_of
 from pipeline.web.site import Site, caller

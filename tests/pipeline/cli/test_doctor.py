@@ -2,14 +2,17 @@
 
 import os
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.app.doctor import program_checks
 from pipeline.cli.context import Call
 from pipeline.clock import MovableClock
-from pipeline.rendering import message
 
 from .conftest import Answer, Smt, Told
 
@@ -91,11 +94,21 @@ def test_a_clock_behind_the_newest_event_is_a_warning(smt: Smt, books: Told, mon
 def test_an_interpreter_that_fails_the_probe_is_a_warning_that_names_better_ones(
     smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(message, "injection_probe", lambda: True)
+    monkeypatch.setattr(program_checks, "injection_probe", lambda: True)
     found = by_name(smt("doctor", "--json"))["interpreter"]
     assert (found["state"], "3.12.5" in found["advice"]) == ("warn", True)
-    monkeypatch.setattr(message, "injection_probe", lambda: False)
+    monkeypatch.setattr(program_checks, "injection_probe", lambda: False)
     assert by_name(smt("doctor", "--json"))["interpreter"]["state"] == "ok"
+
+
+def test_the_probe_tells_what_this_interpreter_does() -> None:
+    mail = EmailMessage()
+    try:
+        mail["Comments"] = "=?utf-8?q?x=0D=0AX-Injected=3A_yes?="
+        injects = "X-Injected" in message_from_bytes(mail.as_bytes(policy=SMTP))
+    except Exception:  # noqa: BLE001 - newer interpreters refuse it with one of several errors
+        injects = False
+    assert program_checks.injection_probe() is injects
 
 
 def test_trust_anchors_that_cannot_be_read_fail(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:

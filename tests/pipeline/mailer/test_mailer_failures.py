@@ -97,7 +97,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails
         with pytest.raises(StoreDown):
             await asyncio.to_thread(mailer._claim)
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.mailer.mailer._Life.look", lambda _: False)
+        broken.setattr("pipeline.mailer.liveness.ClaimLiveness.check", lambda _: False)
         broken.setattr("pipeline.mailer.mailer.outbox.give_back", gone)
         with pytest.raises(StoreDown):
             await asyncio.to_thread(mailer._claim)

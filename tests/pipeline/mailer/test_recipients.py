@@ -16,6 +16,7 @@ from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds as purposes
 from pipeline.outbox import store as outbox
+from pipeline.outbox import tokens
 from pipeline.outbox.store import Owed
 from tests.support.misbehaving_relay import House, Wire
 from tests.support.outbox_fixtures import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
@@ -186,7 +187,7 @@ async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, s
     assert link in str(message_from_bytes(data, policy=policy.default).get_body(("plain",)).get_content())  # type: ignore[union-attr]
     with river.database.transaction() as session:
         token = link.rpartition("/")[2]
-        assert outbox.read_unsubscribe_token(river.keyring(session), token) == only(river).id
+        assert tokens.read_unsubscribe_token(river.keyring(session), token) == only(river).id
 
 
 async def test_news_is_withheld_from_who_did_not_opt_in(river: River, send: Send) -> None:

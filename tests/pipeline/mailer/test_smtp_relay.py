@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from pipeline.mailer import smtp_relay as smtp
-from pipeline.mailer.smtp_relay import RelayUnreachable, Reply
+from pipeline.mailer import smtp_connection, smtp_relay
+from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_relay import RelayUnreachable
 from tests.support.misbehaving_relay import ADA, MAIL, SENDER, House, MakeRelay, Serve, send
 from tests.support.servers import Relay as PrivateRelay
 
@@ -169,7 +170,7 @@ async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRela
 async def test_a_connection_is_renewed_after_its_share_of_mails(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp, "MOST_USES", 2)
+    monkeypatch.setattr(smtp_relay, "MOST_USES", 2)
     house = House()
     relay = relay_to(await serve(house))
     assert [(await send(relay)).outcome for _ in range(5)] == ["sent"] * 5
@@ -226,7 +227,7 @@ async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: S
 async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
 ) -> None:
-    monkeypatch.setattr(smtp, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(smtp_connection, "IDLE_SECONDS", -1.0)
     house = House(RSET=answer)
     relay = relay_to(await serve(house), timeout=1 if answer == ["hang"] else 5)
     assert (await send(relay)).outcome == "sent"
@@ -330,7 +331,7 @@ async def test_a_closed_relay_says_goodbye_and_sends_no_more(serve: Serve, relay
 async def test_closing_waits_for_no_relay_that_hangs(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp, "GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr(smtp_connection, "GOODBYE_SECONDS", 0.1)
     house = House(QUIT=["hang"])
     relay = relay_to(await serve(house))
     await send(relay)

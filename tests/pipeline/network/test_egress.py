@@ -1,15 +1,13 @@
-import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from pipeline.network import egress
-from pipeline.network.egress import Connection, Hop
+from pipeline.network.egress import Hop
 from pipeline.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[3]
@@ -95,57 +93,3 @@ def test_a_guarded_process_looks_up_no_other_host_whichever_library_tries(tmp_pa
     assert said == {
         "a library": "refused", "an address": "refused", "asyncio": "refused", "here": "let out", "the relay": "let out",
     }, done.stderr  # fmt: skip
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server
-
-
-def test_connections_made_are_told_from_those_taken(listener: socket.socket) -> None:
-    made = Connection(ip_address("127.0.0.1"), listener.getsockname()[1])
-    with socket.create_connection(listener.getsockname()) as ours, listener.accept()[0]:
-        taken = Connection(ip_address("127.0.0.1"), ours.getsockname()[1])
-        found = egress.connections(os.getpid())
-        assert made in found
-        assert taken not in found
-    assert made not in egress.connections(os.getpid())
-
-
-def test_a_connection_to_nobody_we_know_is_a_stranger(make_settings: Make) -> None:
-    settings = make_settings(smtp_url="smtp://127.0.0.1:2525", broker_url="amqps://queue.example.com")
-    theirs = ip_address("192.0.2.7")
-    known = [Connection(ip_address("127.0.0.1"), 2525), Connection(theirs, 5671)]
-    other = [
-        Connection(ip_address("127.0.0.1"), 2526),
-        Connection(theirs, 80),
-        Connection(ip_address("192.0.2.8"), 5671),
-    ]
-    resolver = lambda host: frozenset({theirs} if host == "queue.example.com" else ())  # noqa: E731
-    assert egress.strangers([*known, *other], settings, resolver) == other
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("0100007F", "127.0.0.1"),
-        ("00000000000000000000000001000000", "::1"),
-        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
-    ],
-)
-@pytest.mark.skipif(sys.byteorder != "little", reason="the table is written in the machine's own order")
-def test_the_kernels_addresses_are_read(text: str, address: str) -> None:
-    assert egress._read_address(text) == ip_address(address)
-
-
-def test_no_other_module_can_open_a_connection() -> None:
-    assert egress.unknown_openers() == []
-    for path in sorted((ROOT / "handlers").glob("*.py")):
-        assert egress.openers(path.read_text("utf-8")) == set(), path.name
-
-
-def test_the_guard_of_the_sources_sees_each_way() -> None:
-    assert egress.openers("import socket") == {"socket"}
-    assert egress.openers("from http.client import HTTPSConnection") == {"http.client"}
-    assert egress.openers("async def go():\n    await asyncio.open_connection('x', 1)") == {"asyncio.open_connection"}

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.db.models import Key, Mail
 from pipeline.outbox import store as outbox
+from pipeline.outbox import tokens
 from pipeline.outbox.mail_kinds import NoPurpose
 from pipeline.outbox.store import OPERATOR, Owed
 from tests.support.pipeline_under_test import River
@@ -86,8 +87,8 @@ def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
     assert mail_id.islower()
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        assert outbox.token(keyring, "receipt:SALE1") == mail_id
-        assert outbox.token(keyring, "receipt:SALE2") != mail_id
+        assert tokens.token(keyring, "receipt:SALE1") == mail_id
+        assert tokens.token(keyring, "receipt:SALE2") != mail_id
 
 
 def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
@@ -265,11 +266,11 @@ def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(r
     [mail] = river.owe(RECEIPT)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        link = outbox.unsubscribe_token(keyring, mail)
-        assert outbox.read_unsubscribe_token(keyring, link) == mail
+        link = tokens.unsubscribe_token(keyring, mail)
+        assert tokens.read_unsubscribe_token(keyring, link) == mail
         other = link[:-1] + ("a" if link[-1] != "a" else "b")
         for forged in ("", mail, link[:-1], other, link + "a", "é" * len(link), mail + mail):
-            assert outbox.read_unsubscribe_token(keyring, forged) is None
+            assert tokens.read_unsubscribe_token(keyring, forged) is None
 
 
 def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:

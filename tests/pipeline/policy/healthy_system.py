@@ -16,9 +16,9 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
 from pipeline.db.models import Base, Customer, Erasure, Letter, Mail, Payment, Subscription, Sweep, Visit
-from pipeline.network.egress import Connection
 from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
+from pipeline.policy.evidence.connections import Connection
 from pipeline.policy.evidence.live_system import Live, Page, Sights
 from pipeline.privacy import audit_log as audit
 from pipeline.privacy import requests

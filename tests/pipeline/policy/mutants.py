@@ -14,10 +14,10 @@ from pipeline.db import lww_map as register
 from pipeline.db.models import Audit, Consent, Customer, Erasure, Payment, Policy, Subscription, Visit
 from pipeline.inbox import redaction as redact
 from pipeline.network import egress
-from pipeline.network.egress import Connection
 from pipeline.outbox import mail_kinds as purposes
 from pipeline.policy import public_pages as pages
 from pipeline.policy import versions
+from pipeline.policy.evidence.connections import Connection
 from pipeline.privacy import requests
 from pipeline.rendering.message import Rendered
 from tests.pipeline.policy.healthy_system import World, customer, letter, mail, page
@@ -199,9 +199,10 @@ def a_mail_holds_a_pixel(world: World, _: Patch) -> None:
 
 
 @of("5.only")
-def a_module_calls_out(world: World, patch: Patch) -> None:
-    """A module that has no business outside opens connections."""
-    patch.setitem(egress.OPENERS, "http.client", "simulator commands")
+def a_third_party_may_be_contacted(world: World, patch: Patch) -> None:
+    """The settings allow us to contact a host of a third party."""
+    world.given["broker_url"] = "amqps://queue.example.com"
+    patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("8.8.8.8")}))
 
 
 @of("5.paypal")

@@ -5,28 +5,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes
 from email.header import decode_header, make_header
-from email.message import EmailMessage, Message
-from email.policy import SMTP
+from email.message import Message
 from html import unescape
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.email_address import BadEnvelope, clean_name, strip_controls
 from pipeline.rendering import message
-from pipeline.rendering.message import (
-    BadEnvelope,
-    Envelope,
-    Rendered,
-    ascii_address,
-    build,
-    clean_name,
-    injection_probe,
-    needs_smtputf8,
-    strip_controls,
-    valid_address,
-)
+from pipeline.rendering.message import Envelope, Rendered, build
 from pipeline.rendering.message_check import Forged
+from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
 
 ENVELOPE = Envelope(
     token="abcdefghijklmnopqrstuvwxyz",
@@ -53,40 +43,6 @@ NAMES = [
     "MIME-Version",
     "Content-Type",
 ]
-INJECTION = "=?utf-8?q?Zoe=0D=0ABcc=3A_evil=40example=2Eorg?="
-NASTY = st.sampled_from(
-    [
-        "\r\n",
-        "\r",
-        "\n",
-        "\0",
-        "\x85",
-        "\u2028",
-        "Bcc: evil@example.org",
-        INJECTION,
-        "=?",
-        "?=",
-        '"',
-        "\\",
-        ",",
-        "<",
-        ">",
-        "@",
-        ".",
-        "www.evil.example",
-        "http://",
-        "\u202e",
-        "\u200b",
-        "é",
-        "日本",
-        "🙂",
-        " ",
-        "x" * 90,
-        "--=_abc",
-        "mailto:",
-    ]
-)
-OUTSIDE = st.lists(st.one_of(NASTY, st.text(max_size=12)), max_size=8).map("".join)
 
 
 def read(data: bytes) -> Message:
@@ -165,7 +121,7 @@ def named(text: str) -> bytes:
     return text.encode("ascii", "xmlcharrefreplace")
 
 
-@given(name=OUTSIDE, sender=OUTSIDE, subject=OUTSIDE, text=OUTSIDE, html=OUTSIDE)
+@given(name=HOSTILE_TEXT, sender=HOSTILE_TEXT, subject=HOSTILE_TEXT, text=HOSTILE_TEXT, html=HOSTILE_TEXT)
 def test_whatever_texts_hold_another_program_reads_what_was_intended(
     name: str, sender: str, subject: str, text: str, html: str
 ) -> None:
@@ -251,148 +207,10 @@ def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(fie
 
 @pytest.mark.parametrize("fault", ["\r\nBcc: evil@example.org", " and more", "\n", "\0", "x" * 999])
 def test_a_fault_in_our_own_writing_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = message._write
-    monkeypatch.setattr(message, "_write", lambda name, value: write(name, value) + fault)
+    write = message.encode_header
+    monkeypatch.setattr(message, "encode_header", lambda name, value: write(name, value) + fault)
     with pytest.raises(Forged):
         build(RENDERED, envelope=ENVELOPE)
-
-
-# Outside text
-
-
-@pytest.mark.parametrize(
-    ("outside", "clean"),
-    [
-        ("Ada Example", "Ada Example"),
-        ("  Ada \t Example\r\nBcc: x  ", "Ada Example Bcc: x"),
-        ("Ada\u202eelpmaxE\u200b\ufeff", "AdaelpmaxE"),
-        (f"Zoe {INJECTION}", "Zoe"),
-        ("=?=?utf-8?q?a?=utf-8?q?b?=", ""),
-        ("=\u200b?utf-8?q?x?=", ""),
-        ("=http://?utf-8?q?x?=", ""),
-        ("Visit www.evil.example now", "Visit www. evil. example now"),
-        ("https://evil.example/pay", "evil. example/pay"),
-        ("HTTPS:\\\\evil", "evil"),
-        ("httphttp://://x", "x"),
-        ("mailto:a", "a"),
-        ("joe@evil.example", "joe at evil. example"),
-        ("evil\u2024example", "evil\u2024 example"),
-        ("例え。テスト", "例え。 テスト"),
-        ("💩.la", "💩. la"),
-        ("J.R.Smith", "J. R. Smith"),
-        ("Dr. Smith", "Dr. Smith"),
-        ("SMT-CRM 2.0", "SMT-CRM 2.0"),
-        ("10.0.0.1", "10. 0. 0. 1"),
-        ("Call +1 (888) 555-0100 now", "Call now"),
-        ("Licence 2026-2027", "Licence 2026-2027"),
-        ("O'Brien-Smith, Jr.", "O'Brien-Smith, Jr."),
-        ("Zoë Müller", "Zoë Müller"),
-        ("\ud800", ""),
-        ("x" * 101, "x" * 99 + "…"),
-        ("", ""),
-    ],
-)
-def test_outside_text_is_cleaned(outside: str, clean: str) -> None:
-    assert clean_name(outside) == clean
-
-
-@given(OUTSIDE)
-def test_a_clean_name_is_one_short_line_and_leads_nowhere(outside: str) -> None:
-    name = clean_name(outside)
-    assert clean_name(name) == name
-    assert len(name) <= 100
-    assert name == name.strip()
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b\u202e]|://|@|[^\W\d]\.[^\W\d]|=\?.*\?.*\?.*\?=", name)
-
-
-# Addresses
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "ada@example.com",
-        "a.b+c@mail.example.com",
-        "jörg@bücher.example",
-        "o'brien@example.com",
-        "root@localhost",
-        f"{'x' * 64}@example.com",
-        f"a@{'b' * 63}.example",
-        "a@xn--bcher-kva.example",
-        "A@EXAMPLE.COM",
-    ],
-)
-def test_addresses_that_can_be_written_to(address: str) -> None:
-    assert valid_address(address)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        "@",
-        "ada",
-        "ada@",
-        "@example.com",
-        "a@b@example.com",
-        "ada@example",
-        "ada @example.com",
-        "ada@example..com",
-        ".ada@example.com",
-        "ada.@example.com",
-        "a..b@example.com",
-        "ada@-example.com",
-        "ada@example-.com",
-        "<ada@example.com>",
-        "ada@example.com,b@example.com",
-        "ada@example.com;",
-        'ada"@example.com',
-        "ada(x)@example.com",
-        "ada@[127.0.0.1]",
-        "ada@127.0.0.1",
-        "ada\r\n@example.com",
-        "ada@example.com\r\n",
-        "ada\u202e@example.com",
-        "ada\u200b@example.com",
-        "ada\u00a0x@example.com",
-        "ada\ud800@example.com",
-        "ada\\@example.com",
-        "ada@exa_mple.com",
-        f"{'x' * 65}@example.com",
-        f"a@{'b' * 64}.example",
-        f"a@{'b.' * 126}example",
-        f"{'ö' * 33}@example.com",
-    ],
-)
-def test_addresses_that_cannot_be_written_to(address: str) -> None:
-    assert not valid_address(address)
-    with pytest.raises(BadEnvelope):
-        ascii_address(address)
-
-
-@given(st.text(max_size=80))
-def test_any_text_is_judged_and_what_passes_is_one_plain_address(text: str) -> None:
-    if valid_address(text):
-        written = ascii_address(text)
-        assert valid_address(written)
-        assert written.count("@") == 1
-        assert not re.search(r"[\s<>(),;:\"\[\]\\\x00-\x1f]", written)
-        assert written.rpartition("@")[2].isascii()
-
-
-def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
-    assert needs_smtputf8("jörg@example.com")
-    assert not needs_smtputf8("ada@bücher.example")
-
-
-def test_the_probe_tells_what_this_interpreter_does() -> None:
-    mail = EmailMessage()
-    try:
-        mail["Comments"] = "=?utf-8?q?x=0D=0AX-Injected=3A_yes?="
-        injects = "X-Injected" in message_from_bytes(mail.as_bytes(policy=SMTP))
-    except Exception:  # noqa: BLE001 - newer interpreters refuse it with one of several errors
-        injects = False
-    assert injection_probe() is injects
 
 
 def test_a_subject_may_look_like_the_boundary_of_the_parts() -> None:

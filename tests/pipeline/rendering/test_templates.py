@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.email_address import clean_name, strip_controls
 from pipeline.outbox.mail_kinds import MAILS
-from pipeline.rendering.message import clean_name, strip_controls
-from pipeline.rendering.templates import Rendered, RenderError, Templates, Vendor, default_folder
+from pipeline.rendering.branding import Vendor
+from pipeline.rendering.message import Rendered
+from pipeline.rendering.templates import RenderError, Templates, default_folder
 
 VENDOR = Vendor(
     name="SMT Constructions",

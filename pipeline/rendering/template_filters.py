@@ -1,0 +1,80 @@
+"""Filters of the mail templates: money, dates and periods in the language of the mail.
+
+None becomes "", so that a template can leave out a row of a table. What is undefined still raises.
+"""
+
+import operator
+from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from babel.dates import format_date, format_time
+from babel.units import UnknownUnitError, format_unit
+from jinja2 import Undefined
+
+from pipeline.clock import read_time
+from pipeline.money import Money, show
+
+
+class FilterError(Exception):
+    """A filter cannot write the value it was given. Names the filter, never the value."""
+
+
+def make_filters(locale: str) -> dict[str, Callable[[Any], str]]:
+    """Return the filters by name, for a locale as `en_US`. A filter raises FilterError."""
+    write = {"money": _money, "date": _day, "datetime": _moment, "words": _words, "period": _period}
+    return {name: _or_nothing(function, locale) for name, function in write.items()}
+
+
+def _or_nothing(write: Callable[[Any, str], str], locale: str) -> Callable[[Any], str]:
+    return lambda value: write(value, locale) if _is_given(value) else ""
+
+
+def _is_given(value: Any) -> bool:
+    if isinstance(value, Undefined):
+        str(value)  # raises, naming the fact
+    return value is not None
+
+
+def _money(value: Any, locale: str) -> str:
+    try:
+        return _price(value["amount"], value["currency"], locale)
+    except (KeyError, TypeError, ValueError):
+        raise FilterError('`money` needs {"amount": minor units, "currency": ISO 4217}') from None
+
+
+def _words(value: Any, _: str) -> str:
+    return str(value).replace("_", " ").lower()
+
+
+def _period(value: Any, locale: str) -> str:
+    try:
+        return format_unit(value["count"], f"duration-{value['unit'].lower()}", "long", locale=locale)
+    except (KeyError, TypeError, AttributeError, UnknownUnitError):
+        raise FilterError('`period` needs {"unit": DAY, WEEK, MONTH or YEAR, "count": how many}') from None
+
+
+@lru_cache(maxsize=1024)
+def _price(amount: int, currency: str, locale: str) -> str:
+    return show(Money(operator.index(amount), currency), locale)  # a price that is no whole number raises TypeError
+
+
+def _day(text: str, locale: str) -> str:
+    moment = read_time(text)
+    if moment is None:
+        raise FilterError("`date` needs a time as 2026-03-01T10:00:00Z")
+    return _written_day(moment.date(), locale)
+
+
+@lru_cache(maxsize=1024)
+def _written_day(day: date, locale: str) -> str:
+    return format_date(day, "long", locale)
+
+
+@lru_cache(maxsize=1024)
+def _moment(text: str, locale: str) -> str:
+    moment = read_time(text)
+    if moment is None:
+        raise FilterError("`datetime` needs a time as 2026-03-01T10:00:00Z")
+    return f"{_day(text, locale)}, {format_time(moment, 'short', locale=locale)} UTC"

@@ -1,0 +1,64 @@
+"""Only the packages listed here may open a network connection; every other module is given one.
+
+The audit hook of `egress.guard` enforces the allowed hosts at run time. This test keeps the code that can connect small.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+# library that can open a connection -> the packages of `pipeline` that use it for that
+ALLOWED = {
+    "socket": {"app", "demo", "network", "policy", "simulator"},
+    "ssl": {"broker", "paypal", "policy"},
+    "http.client": {"cli", "customers", "paypal", "simulator"},
+    "urllib.request": {"customers"},
+    "requests": {"paypal"},
+    "asyncio.open_connection": set[str](),
+    "asyncio.open_unix_connection": set[str](),
+    **{name: set[str]() for name in ("smtplib", "ftplib", "imaplib", "poplib", "xmlrpc.client")},
+    **{name: set[str]() for name in ("httpx", "urllib3", "aiohttp")},
+}
+
+
+def network_libraries(source: str) -> set[str]:
+    """Return the libraries that can open a connection and that this source names."""
+    return {name for node in ast.walk(ast.parse(source)) for name in names_in(node) if name in ALLOWED}
+
+
+def names_in(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+
+
+def uses() -> set[tuple[str, str]]:
+    """Return (library, package) for each use in the program; the package of a handler is `handlers`."""
+    sources = [path for folder in ("pipeline", "handlers") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {(library, package_of(path)) for path in sources for library in network_libraries(path.read_text("utf-8"))}
+
+
+def package_of(path: Path) -> str:
+    top, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return rest[0] if top == "pipeline" else top
+
+
+def test_only_the_listed_packages_can_open_a_connection() -> None:
+    assert uses() == {(library, package) for library, packages in ALLOWED.items() for package in packages}
+
+
+@pytest.mark.parametrize(
+    ("source", "library"),
+    [
+        ("import socket", "socket"),
+        ("from http.client import HTTPSConnection", "http.client"),
+        ("async def go():\n    await asyncio.open_connection('x', 1)", "asyncio.open_connection"),
+    ],
+)
+def test_each_way_to_open_a_connection_is_seen(source: str, library: str) -> None:
+    assert network_libraries(source) == {library}
