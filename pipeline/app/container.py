@@ -26,7 +26,7 @@ from pipeline.webhooks.receiver import Announcer, Committer, Door
 from pipeline.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from pipeline.privacy.export import Issuer
+    from pipeline.privacy.export.page import Issuer
 
 log = structlog.get_logger(__name__)
 
@@ -173,7 +173,7 @@ def account_page(settings: Settings) -> str:
 
 def issuer(settings: Settings) -> "Issuer":
     """Whose exports are."""
-    from pipeline.privacy.export import Issuer
+    from pipeline.privacy.export.page import Issuer
 
     return Issuer(settings.vendor_name, contact(settings), settings.locale)
 

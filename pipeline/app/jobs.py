@@ -81,13 +81,13 @@ def announce_policy(parts: "Parts") -> int:
 def file_letters(parts: "Parts") -> int:
     """File what has arrived in the contact address's Maildir."""
     from pipeline.app.container import account_page
-    from pipeline.inbound_mail import intake as inbound
+    from pipeline.inbound_mail.maildir import read_maildir
 
     folder = parts.settings.inbound_maildir
     if folder is None:
         return 0
     page = account_page(parts.settings)
-    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page)
+    return read_maildir(folder, parts.database, parts.master, parts.clock, page)
 
 
 def settle_doubts(parts: "Parts") -> int:

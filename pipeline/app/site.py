@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
-from pipeline import policy
 from pipeline.app import container as wiring
 from pipeline.app import maintenance as leaving
 from pipeline.customers.sign_in import Doorman
 from pipeline.customers.sign_up import Desk
-from pipeline.privacy import export
+from pipeline.policy import public_pages
+from pipeline.policy.clauses import Vendor
 from pipeline.privacy.access_log import Visits
+from pipeline.privacy.export.bundle import bundle
 from pipeline.web.problem import Lost
 from pipeline.web.site import Site
 from pipeline.web.transactions import Records
@@ -56,7 +57,7 @@ def _desk(parts: "Parts") -> Desk | None:
 
 
 def _export(parts: "Parts", customer_id: str) -> bytes:
-    return export.bundle(
+    return bundle(
         parts.database,
         parts.master,
         parts.clock.now(),
@@ -68,9 +69,9 @@ def _export(parts: "Parts", customer_id: str) -> bytes:
 
 def _texts(parts: "Parts") -> Texts:
     settings = parts.settings
-    whose = policy.Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, wiring.contact(settings))
+    whose = Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, wiring.contact(settings))
     return Texts(
-        in_force=lambda session, now: policy.page(session, now, whose, settings.policy_effective),
-        of_day=policy.page_of,
-        evidence=lambda: policy.evidence(settings.data_dir, whose)[0],
+        in_force=lambda session, now: public_pages.page(session, now, whose, settings.policy_effective),
+        of_day=public_pages.page_of,
+        evidence=lambda: public_pages.evidence(settings.data_dir, whose)[0],
     )

@@ -39,7 +39,7 @@ def export(
     """
     from pipeline.app.container import issuer, product
     from pipeline.customers.product_hook import ProductDown
-    from pipeline.privacy.export import bundle
+    from pipeline.privacy.export.bundle import bundle
 
     call = of(context)
     reading.note(call, "customers export", purpose, id)
@@ -67,7 +67,7 @@ def verify(
     """Say whether a copy of a person's data is as we handed it out: exit 0 if so, else 1."""
     from pipeline.crypto.keyring import Keyring
     from pipeline.crypto.signing import Signer
-    from pipeline.privacy.export import NotOurs, check
+    from pipeline.privacy.export.bundle import NotOurs, check
 
     call = of(context)
     with call.database.transaction() as session:

@@ -10,7 +10,8 @@ from pipeline.cli.context import Call, Json, of
 from pipeline.errors import Wrong
 
 if TYPE_CHECKING:
-    from pipeline.inbound_mail.intake import Filed, Left
+    from pipeline.inbound_mail.intake import Filed
+    from pipeline.inbound_mail.maildir import Left
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
 
@@ -29,8 +30,8 @@ def inbound(
 ) -> None:
     """File the mail that people wrote to us with the customer it is from, and acknowledge it once.
 
-    What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
-    handed out or deleted on a mail alone. Mail that no person wrote is filed and never answered.
+    Each opens a request, of which SMT_OPERATOR_EMAIL is told: for the right that it plainly asks for, else of the kind
+    other. A mail alone changes nothing. Mail that no person wrote is filed and never answered.
 
     From a Maildir each mail is moved from new to cur once it is filed; one that cannot be filed stays, holds up no other,
     and makes the exit code 1. With - the exit code is 75 when it cannot be filed, so that Postfix tries again. JSON: an
@@ -56,14 +57,15 @@ def _show(filed: "list[Filed]", left: "list[Left]", *, json: bool) -> None:
 
 def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
     from pipeline.app.container import account_page
-    from pipeline.inbound_mail import intake as inbound
+    from pipeline.inbound_mail import maildir as inbound
+    from pipeline.inbound_mail.intake import Filed
 
     folder = Path(maildir) if maildir else call.settings.inbound_maildir
     if folder is None:
         raise Wrong("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise Wrong(f"{folder} is no Maildir: it has no folder new")
-    done: list[Filed | Left] = []
+    done: list[Filed | inbound.Left] = []
     with say.progress("filing mail", None) as advance:
 
         def note(each: "Filed | Left") -> None:
@@ -71,7 +73,7 @@ def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
             advance(1)
 
         inbound.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
-    filed = [each for each in done if isinstance(each, inbound.Filed)]
+    filed = [each for each in done if isinstance(each, Filed)]
     return filed, [each for each in done if isinstance(each, inbound.Left)]
 
 

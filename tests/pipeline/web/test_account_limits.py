@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.app.container import Parts
 from pipeline.customers import sign_in
-from pipeline.db.models import Customer
 from pipeline.customers.rate_limit import PER_HOUR
+from pipeline.db.models import Customer
 from tests.support.page_client import ADA, Browser, facts, open_pages
 from tests.support.page_client import sign_in as enter
 from tests.support.pipeline_under_test import River
