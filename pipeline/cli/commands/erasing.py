@@ -71,7 +71,6 @@ def cancel_page(site: str) -> str:
 
 
 def _cancel(call: Call, id: str) -> "Request":
-    from pipeline.crypto.keyring import Keyring
     from pipeline.customers import accounts
     from pipeline.privacy import requests
     from pipeline.privacy.erasure import workflow as erase
@@ -82,7 +81,7 @@ def _cancel(call: Call, id: str) -> "Request":
         if row is None:
             raise Wrong(f"no deletion of {id} is under way", found=True)
         try:
-            return erase.cancel(session, Keyring(call.master, session, call.clock.now()), row.id, call.clock.now())
+            return erase.cancel(session, row.id, call.clock.now())
         except erase.TooLate as error:
             raise Wrong(str(error), found=True) from error
 

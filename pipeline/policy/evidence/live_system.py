@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnExpressionArgument, func, select
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring, Seal
@@ -94,7 +94,7 @@ class Live:
         """The keys of these labels, none made; None or absent where it was destroyed."""
         return self.keyring.fetch(labels, create=False)
 
-    def count(self, table: type[Base], *where: ColumnElement[bool]) -> int:
+    def count(self, table: type[Base], *where: ColumnExpressionArgument[bool]) -> int:
         """How many rows of a table there are, or of those that meet these conditions."""
         return self.session.execute(select(func.count()).select_from(table).where(*where)).scalar_one()
 

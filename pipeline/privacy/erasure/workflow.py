@@ -112,7 +112,7 @@ def schedule(
     return row
 
 
-def cancel(session: Session, keyring: Keyring, request_id: str, now: datetime) -> Request:
+def cancel(session: Session, request_id: str, now: datetime) -> Request:
     """Keep the person after all. Raises TooLate once the waiting period is over."""
     row = session.get(Request, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":
