@@ -81,13 +81,16 @@ def announce_policy(parts: "Parts") -> int:
 def file_letters(parts: "Parts") -> int:
     """File what has arrived in the contact address's Maildir."""
     from pipeline.app.container import account_page
+    from pipeline.inbound_mail.intake import Filed
     from pipeline.inbound_mail.maildir import read_maildir
 
     folder = parts.settings.inbound_maildir
     if folder is None:
         return 0
     page = account_page(parts.settings)
-    return read_maildir(folder, parts.database, parts.master, parts.clock, page)
+    return sum(
+        isinstance(each, Filed) for each in read_maildir(folder, parts.database, parts.master, parts.clock, page)
+    )
 
 
 def settle_doubts(parts: "Parts") -> int:

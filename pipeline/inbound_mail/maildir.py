@@ -1,7 +1,7 @@
 """Read a Maildir: file each new message in a transaction of its own, then move it from `new` to `cur`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,24 +26,14 @@ class Left:
 
 
 def read_maildir(
-    folder: Path,
-    database: Database,
-    master: MasterKey,
-    clock: Clock,
-    page: str,
-    tell: Callable[[Filed | Left], object] = lambda _: None,
-) -> int:
-    """File the new messages, and return how many were filed. A message that fails does not hold up the others.
+    folder: Path, database: Database, master: MasterKey, clock: Clock, page: str
+) -> Iterator[Filed | Left]:
+    """File the new messages, and yield what became of each. A message that fails does not hold up the others.
 
-    `tell` is called with each result. Raises StoreDown when the database cannot be reached at all.
+    Raises StoreDown when the database cannot be reached at all.
     """
-    count = 0
-    for path in _new(folder):
-        done = _file_one(path, database, master, clock, page)
-        count += isinstance(done, Filed)
-        if done is not None:
-            tell(done)
-    return count
+    done = (_file_one(path, database, master, clock, page) for path in _new(folder))
+    return (each for each in done if each is not None)
 
 
 def _file_one(path: Path, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed | Left | None:

@@ -57,24 +57,24 @@ def _show(filed: "list[Filed]", left: "list[Left]", *, json: bool) -> None:
 
 def _from_maildir(call: Call, maildir: str) -> "tuple[list[Filed], list[Left]]":
     from pipeline.app.container import account_page
-    from pipeline.inbound_mail import maildir as inbound
     from pipeline.inbound_mail.intake import Filed
+    from pipeline.inbound_mail.maildir import Left, read_maildir
 
     folder = Path(maildir) if maildir else call.settings.inbound_maildir
     if folder is None:
         raise Wrong("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise Wrong(f"{folder} is no Maildir: it has no folder new")
-    done: list[Filed | inbound.Left] = []
+    filed, left = list[Filed](), list[Left]()
+    page = account_page(call.settings)
     with say.progress("filing mail", None) as advance:
-
-        def note(each: "Filed | Left") -> None:
-            done.append(each)
+        for each in read_maildir(folder, call.database, call.master, call.clock, page):
             advance(1)
-
-        inbound.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
-    filed = [each for each in done if isinstance(each, Filed)]
-    return filed, [each for each in done if isinstance(each, inbound.Left)]
+            if isinstance(each, Left):
+                left.append(each)
+            else:
+                filed.append(each)
+    return filed, left
 
 
 def _from_stdin(call: Call) -> "Filed":
