@@ -9,7 +9,8 @@ from pipeline.app import maintenance as leaving
 from pipeline.app.container import Parts
 from pipeline.app.from_settings import account_page, publisher
 from pipeline.crypto.keyring import Keyring
-from pipeline.inbound_mail import intake as inbound
+from pipeline.inbound_mail.intake import Filed
+from pipeline.inbound_mail.maildir import read_maildir
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.mailer.relay_log import settle_doubts as settle
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
@@ -84,7 +85,9 @@ def file_letters(parts: Parts) -> int:
     if folder is None:
         return 0
     page = account_page(parts.settings)
-    return inbound.read_maildir(folder, parts.database, parts.master, parts.clock, page)
+    return sum(
+        isinstance(each, Filed) for each in read_maildir(folder, parts.database, parts.master, parts.clock, page)
+    )
 
 
 def settle_doubts(parts: Parts) -> int:

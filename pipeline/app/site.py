@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from starlette.routing import BaseRoute
 
-from pipeline import policy
 from pipeline.app import from_settings
 from pipeline.app.container import Parts
 from pipeline.customers.sign_in import Doorman
 from pipeline.customers.sign_up import Desk
-from pipeline.privacy import export
+from pipeline.policy import public_pages
 from pipeline.privacy.access_log import Visits
+from pipeline.privacy.export.bundle import bundle
 from pipeline.web.problem import Lost
 from pipeline.web.site import Site
 from pipeline.web.transactions import Records
@@ -52,7 +52,7 @@ def _desk(parts: Parts) -> Desk | None:
 
 
 def _export(parts: Parts, customer_id: str) -> bytes:
-    return export.bundle(
+    return bundle(
         parts.database,
         parts.master,
         parts.clock.now(),
@@ -66,7 +66,7 @@ def _texts(parts: Parts) -> Texts:
     settings = parts.settings
     whose = from_settings.publisher(settings)
     return Texts(
-        in_force=lambda session, now: policy.page(session, now, whose, settings.policy_effective),
-        of_day=policy.page_of,
-        evidence=lambda: policy.evidence(settings.data_dir, whose)[0],
+        in_force=lambda session, now: public_pages.page(session, now, whose, settings.policy_effective),
+        of_day=public_pages.page_of,
+        evidence=lambda: public_pages.evidence(settings.data_dir, whose)[0],
     )

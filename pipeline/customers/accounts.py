@@ -17,8 +17,8 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
-from pipeline.errors import UsageError
 from pipeline.email_address import clean_name, strip_controls, valid_address
+from pipeline.errors import UsageError
 from pipeline.outbox import store as outbox
 
 Field = Literal["name", "email", "company", "phone"]

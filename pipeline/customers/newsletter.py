@@ -14,7 +14,6 @@ from pipeline.customers import rate_limit as knocks
 from pipeline.outbox import store as outbox
 
 DAYS = 7  # that the link serves
-ASKS_AN_ADDRESS = 3  # such mails an hour to one address, whoever gives it
 SOURCE = "link by mail"
 
 
@@ -23,7 +22,7 @@ def ask(session: Session, keyring: Keyring, customer_id: str, email: str, now: d
 
     `pages` is the address that the pages are under: the link leads there.
     """
-    if not knocks.allow(session, keyring, "news", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
+    if not knocks.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
     page, end = links.address(pages, "confirm_news", secret), write_time(now + timedelta(days=DAYS))

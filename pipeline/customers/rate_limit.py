@@ -1,7 +1,11 @@
-"""How often somebody may knock in an hour, so that nobody is flooded with mails, and nothing can be guessed by trying."""
+"""Hourly rate limits, stored in the database. They prevent mail flooding and brute-force guessing.
+
+All figures stand in `PER_HOUR`; a caller names its limit.
+"""
 
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
+from typing import Literal
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -10,27 +14,55 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import insert_new
 from pipeline.db.models import Knock
 
+Limit = Literal[
+    "sign_up",
+    "ask_for_link",
+    "send_link",
+    "confirm_address",
+    "confirm_news",
+    "export",
+    "erase",
+    "keep",
+    "answer_strangers",
+]
+
 HOUR = timedelta(hours=1)
-# Letters of one sender that are answered within a day: a loop of two machines ends here.
-ANSWERED_A_DAY = 3
-# Answers an hour to all whom we do not know: beyond that somebody writes in others' names.
-STRANGERS_AN_HOUR = 30
+PER_HOUR: dict[Limit, int] = {
+    # per network: an office shares one address, and a script needs far more
+    "sign_up": 20,
+    "ask_for_link": 20,
+    # per address: enough for somebody whose mail is slow, too few to flood a mailbox
+    "send_link": 3,
+    "confirm_address": 3,
+    "confirm_news": 3,
+    # per customer: each export may ask the product too, and each deletion request sends a mail
+    "export": 3,
+    "erase": 3,
+    # per customer: more than `erase`, so nobody is kept from keeping their account
+    "keep": 10,
+    # all unknown senders together: more messages than that come from somebody who writes in others' names
+    "answer_strangers": 30,
+}
 
 
-def allow(session: Session, keyring: Keyring, what: str, who: str, *, limit: int, now: datetime) -> bool:
-    """Count one more knock of this person at this thing, and say whether it is within the limit of this hour.
+def allow(session: Session, keyring: Keyring, limit: Limit, who: str, *, now: datetime) -> bool:
+    """Count one more attempt under this limit, and return whether it is within the limit of this hour (UTC).
 
-    `who` is an address of any kind, and is kept as a keyed hash only.
+    `who` is what the limit counts: an address of any kind or an id. Only its keyed hash is stored.
     """
     hour = now.replace(minute=0, second=0, microsecond=0)
-    id = keyring.digest(INDEX, f"knock:{what}:{hour:%Y-%m-%dT%H}:{who}").hex()
+    id = keyring.digest(INDEX, f"knock:{limit}:{hour:%Y-%m-%dT%H}:{who}").hex()
     insert_new(session, Knock, [{"id": id, "count": 0, "expires_at": hour + HOUR}], returning=Knock.id)
     counted = update(Knock).where(Knock.id == id).values(count=Knock.count + 1).returning(Knock.count)
-    return session.execute(counted.execution_options(synchronize_session=False)).scalar_one() <= limit
+    attempts = session.execute(counted.execution_options(synchronize_session=False)).scalar_one()
+    return attempts <= PER_HOUR[limit]
 
 
 def neighbourhood(address: str) -> str:
-    """Who shares a line, as a rule: an IPv4 address, or the /64 of an IPv6 one; what is neither stands for itself."""
+    """Return the network to rate-limit: the IPv4 address, or the /64 prefix of an IPv6 address.
+
+    Other input is returned unchanged.
+    """
     try:
         found = ip_address(address)
     except ValueError:

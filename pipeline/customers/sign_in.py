@@ -21,8 +21,6 @@ from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Customer, Link
 from pipeline.outbox import store as outbox
 
-ASKS_A_LINE = 20  # questions for a link an hour from one line
-ASKS_AN_ADDRESS = 3  # links an hour to one address
 ACCOUNTS = 5  # links sent at once, where one address has several accounts; the newest
 WAITING = 1000  # questions in memory at most
 MINUTES = links.MINUTES
@@ -61,12 +59,12 @@ class Doorman(Batcher[str]):
 
 def may_ask(session: Session, keyring: Keyring, line: str, now: datetime) -> bool:
     """Whether this line may ask for one more link in this hour."""
-    return knocks.allow(session, keyring, "ask", knocks.neighbourhood(line), limit=ASKS_A_LINE, now=now)
+    return knocks.allow(session, keyring, "ask_for_link", knocks.neighbourhood(line), now=now)
 
 
 def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pages: str) -> None:
     """Owe a mail with a link to each account with this address, a few times an hour at most."""
-    if not knocks.allow(session, keyring, "link", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
+    if not knocks.allow(session, keyring, "send_link", email.strip().lower(), now=now):
         return
     for customer_id in accounts.find(session, keyring, email)[:ACCOUNTS]:
         secret = links.make(session, keyring, customer_id, "account", now, minutes=MINUTES)
@@ -82,7 +80,7 @@ def confirm_address(
     False, and no mail, if too many were asked for in this hour. Counted apart from links to sign in, so that who tries
     an address of somebody else's does not learn whether its owner has signed in.
     """
-    if not knocks.allow(session, keyring, "confirm", email.strip().lower(), limit=ASKS_AN_ADDRESS, now=now):
+    if not knocks.allow(session, keyring, "confirm_address", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_email", now, details={"email": email})
     page = links.address(pages, "confirm_email", secret)

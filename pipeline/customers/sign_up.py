@@ -29,7 +29,6 @@ TOO_YOUNG = (
     "You need to be 18 or older to sign up. If you are not, please let an adult do it. We have kept nothing of what you "
     "filled in."
 )
-LIMIT = 20  # sign-ups an hour from one line
 REMEMBERED = timedelta(days=1)
 
 
@@ -103,7 +102,7 @@ class Desk:
 
     def _keep(self, session: Session, keyring: Keyring, asked: Asked, custom: str, line: str) -> None:
         now, line = self.clock.now(), knocks.neighbourhood(line)
-        if not knocks.allow(session, keyring, "sign up", line, limit=LIMIT, now=now):
+        if not knocks.allow(session, keyring, "sign_up", line, now=now):
             raise TooMany("Too many sign-ups came from your network in this hour; please try again in an hour.")
         id = accounts.sign_up(
             session, keyring, asked.person,

@@ -307,6 +307,7 @@ class Letter(Base):
     customer_id: Mapped[str | None] = mapped_column(String(40), index=True)
     label: Mapped[str] = mapped_column(String(100), index=True)
     kind: Mapped[str] = mapped_column(String(20))  # support, privacy, automatic
+    request_id: Mapped[str | None] = mapped_column(String(26))  # the request it opened; None: no person wrote it
     content: Mapped[bytes | None]  # sealed: the whole mail
     received_at: Mapped[datetime] = mapped_column(index=True)
 

@@ -1,1 +1,4 @@
-"""TODO: what pipeline/inbound_mail is."""
+"""Mail that people write to us: parsed, filed, acknowledged, and put to the operator as a request.
+
+May import privacy, customers, outbox and below; nothing here changes a customer's data or settings.
+"""

@@ -1,1 +1,4 @@
-"""What people may ask of us, and what the vendor's policy promises them: export, erasure, retention, and their proof."""
+"""What people may ask of us, and the proof that it was done: requests, export, erasure, retention, and who read what.
+
+May import customers, outbox, rendering, crypto and db.
+"""

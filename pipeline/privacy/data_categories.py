@@ -68,7 +68,7 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "security": "sha256 purpose created_at expires_at used_at",
     },
     "knock": {"security": "id count expires_at"},
-    "letter": {"pseudonym": "id customer_id label", "communication": "kind content received_at"},
+    "letter": {"pseudonym": "id customer_id label request_id", "communication": "kind content received_at"},
     "visit": {"pseudonym": "label", "usage": "id at action status visitor"},
     "audit": {"pseudonym": "subject", "accountability": "id at actor action purpose previous hash"},
     "sweep": {"accountability": "id at counts"},

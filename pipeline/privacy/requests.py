@@ -34,7 +34,7 @@ ASKED: dict[str, str] = {
     "erase": "the deletion of your account and data",
     "opt_out": "no more mail that you can do without",
     "child": "the deletion of a child's data",
-    "other": "something about your data",
+    "other": "an answer to a mail",
 }
 
 
@@ -66,10 +66,12 @@ def open_(
 ) -> Request:
     """Note a request; one of the same kind by the same customer that is still open is given back as it is.
 
+    Two of the kind `other` may be about two things, so each is noted.
+
     `details` are JSON and sealed with the key of the customer, or of the request itself where there is none. `act_at` is
     the end of a waiting period.
     """
-    known = customer_id and find_open(session, customer_id, kind)
+    known = customer_id and kind != "other" and find_open(session, customer_id, kind)
     if known:
         return known
     id = secrets.token_hex(13)
@@ -130,7 +132,6 @@ def receipt(row: Request, *, page: str, to: str | None = None) -> outbox.Owed:
         "asked": ASKED[row.kind],
         "received_at": write_time(row.received_at),
         "due_at": write_time(row.due_at),
-        "done": row.state == "done",
         "page": page,
     }
     key = f"privacy_request_received:{row.id}"
@@ -145,7 +146,6 @@ def reminder(row: Request, days: int) -> outbox.Owed:
         "request": row.id,
         "asked": ASKED[row.kind],
         "days": days,
-        "open": row.done_at is None,
         "received_at": write_time(row.received_at),
         "due_at": write_time(row.due_at),
     }

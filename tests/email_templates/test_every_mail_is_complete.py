@@ -284,9 +284,7 @@ def test_a_mail_reads_well_when_optional_facts_are_null(kind: str, name: str) ->
         ("payment_failed", {"retry_at": None}, "PayPal usually tries again"),
         ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was noted"),
         ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
-        ("privacy_request_received", {"done": True}, "That is done, from now on."),
-        ("request_due", {"days": 0}, "A person asked about their data"),
-        ("request_due", {"open": False}, "there is nothing you need to do"),
+        ("request_due", {"days": 0}, "A person waits for your answer"),
     ],
 )
 def test_a_mail_says_what_happened_in_this_case(kind: str, change: dict[str, Any], said: str) -> None:

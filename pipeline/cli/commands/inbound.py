@@ -12,7 +12,8 @@ from pipeline.cli.context import Call, Json, of
 from pipeline.db.engine import StoreDown
 from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, parser
-from pipeline.inbound_mail.intake import Filed, Left
+from pipeline.inbound_mail.intake import Filed
+from pipeline.inbound_mail.maildir import Left, read_maildir
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
 
@@ -24,8 +25,8 @@ def inbound(
     ] = "",
     json: Json = False,
 ) -> None:
-    """What asks for one of the rights of the privacy policy is noted as a request and told to SMT_OPERATOR_EMAIL; nothing is
-    handed out or deleted on a mail alone. Mail that no person wrote is filed and never answered.
+    """Each opens a request, of which SMT_OPERATOR_EMAIL is told: for the right that it plainly asks for, else of the kind
+    other. A mail alone changes nothing. Mail that no person wrote is filed and never answered.
 
     From a Maildir each mail is moved from new to cur once it is filed; one that cannot be filed stays, holds up no other,
     and makes the exit code 1. With - the exit code is 75 when it cannot be filed, so that Postfix tries again. JSON: an
@@ -55,16 +56,16 @@ def _from_maildir(call: Call, maildir: str) -> tuple[list[Filed], list[Left]]:
         raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise UsageError(f"{folder} is no Maildir: it has no folder new")
-    done: list[Filed | Left] = []
+    filed, left = list[Filed](), list[Left]()
+    page = account_page(call.settings)
     with output.progress("filing mail", None) as advance:
-
-        def note(each: Filed | Left) -> None:
-            done.append(each)
+        for each in read_maildir(folder, call.database, call.master, call.clock, page):
             advance(1)
-
-        intake.read_maildir(folder, call.database, call.master, call.clock, account_page(call.settings), note)
-    filed = [each for each in done if isinstance(each, Filed)]
-    return filed, [each for each in done if isinstance(each, Left)]
+            if isinstance(each, Left):
+                left.append(each)
+            else:
+                filed.append(each)
+    return filed, left
 
 
 def _from_stdin(call: Call) -> Filed:

@@ -1,18 +1,17 @@
 """Sections 8 and 10: grown-ups only, and an address that answers."""
 
-from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
-import orjson
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, or_, select
 
-from pipeline.db.models import Consent, Customer, Mail, Request
+from pipeline.db.models import Consent, Customer, Request
 from pipeline.email_address import valid_address
-from pipeline.policy.evidence import inbound_mail as letters
-from pipeline.policy.evidence.live_system import Finding, Live, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, Live, broken, holds, judge, number
 from pipeline.policy.stated_limits import ADULT_YEARS
 
 CHILD_DAYS = 7  # from the report of a child's data to its erasure, the waiting period included
+UNREAD = timedelta(hours=1)  # a message is filed within a minute
 BIRTH = ("birth", "born", "age", "dob")
 
 
@@ -21,11 +20,14 @@ def adults(live: Live) -> Finding:
     signed_up = Customer.signed_up_at.is_not(None), Customer.erased_at.is_(None)
     proof = exists().where(Consent.customer_id == Customer.id, Consent.kind == "adult", Consent.given)
     lacking = or_(Customer.adult_at.is_(None), Customer.adult_text.is_(None), ~proof)
-    total = live.session.execute(select(func.count()).select_from(Customer).where(*signed_up)).scalar_one()
-    wrong = live.session.execute(select(func.count()).select_from(Customer).where(*signed_up, lacking)).scalar_one()
-    if wrong:
+    if wrong := live.count(Customer, *signed_up, lacking):
         return broken(f"{number(wrong, 'sign-up')} without the word that they are {ADULT_YEARS} or older")
-    return judge(_births(live), f"{number(total, 'sign-up')}, each {ADULT_YEARS} or older", "dates of birth are kept")
+    births = any(field in BIRTH or "birth" in field for _, person in live.people() for field in person)
+    return judge(
+        births,
+        f"{number(live.count(Customer, *signed_up), 'sign-up')}, each {ADULT_YEARS} or older",
+        "dates of birth are kept",
+    )
 
 
 def children(live: Live) -> Finding:
@@ -33,29 +35,27 @@ def children(live: Live) -> Finding:
     reports = list(live.session.execute(select(Request).where(Request.kind == "child")).scalars())
     late = [row for row in reports if row.done_at is None and row.received_at < live.now - timedelta(days=CHILD_DAYS)]
     done = [row.customer_id for row in reports if row.state == "done" and row.customer_id]
-    kept = select(func.count()).select_from(Customer).where(Customer.id.in_(done), Customer.person.is_not(None))
-    wrong = len(late) + live.session.execute(kept).scalar_one()
+    wrong = len(late) + live.count(Customer, Customer.id.in_(done), Customer.person.is_not(None))
     return judge(wrong, f"{number(len(reports), 'report')}, 0 open", f"{number(wrong, 'report')} without an erasure")
 
 
 def contact(live: Live) -> Finding:
-    """The address can be written to, and whoever asked about their data there was told that it has arrived."""
+    """The address can be written to, and what arrives in its Maildir is filed."""
     if not valid_address(live.vendor.contact):
         return broken(f"{live.vendor.contact!r} is no address: set SMT_PRIVACY_EMAIL")
-    old = [row for row in letters.about_privacy(live) if row.received_at < live.now - timedelta(days=1)]
-    asked = letters.requests_of(live, old)
-    wrong = [row for row in old if not _is_acknowledged(live, asked[row.id]) and not letters.has_no_answer(live, row)]
-    figure = f"{live.vendor.contact}, {number(len(old), 'letter')} acknowledged"
-    return judge(wrong, figure, f"{number(len(wrong), 'letter')} about privacy without acknowledgement")
+    maildir = live.settings.inbound_maildir
+    if maildir is None:
+        return holds(f"{live.vendor.contact}; no Maildir is read here: SMT_INBOUND_MAILDIR is not set")
+    unread = _unread(maildir, live.now)
+    return judge(unread, f"{live.vendor.contact}, each message filed", f"{maildir}: {unread}; run: smt-billing inbound")
 
 
-def _births(live: Live) -> bool:
-    rows = live.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None))).all()
-    opened = live.opened("customer.person", [(row.id, row.person) for row in rows])
-    return any(field in BIRTH or "birth" in field for _, plain in opened for field in orjson.loads(plain))
-
-
-def _is_acknowledged(live: Live, requests: Iterable[str]) -> bool:
-    """By the mail that says that one of these requests has arrived."""
-    keys = [f"privacy_request_received:{id}" for id in requests]
-    return live.session.execute(select(Mail.id).where(Mail.key.in_(keys)).limit(1)).first() is not None
+def _unread(maildir: Path, now: datetime) -> str:
+    """What is wrong with a Maildir that is read every minute; "" if nothing is."""
+    try:
+        old = [path for path in (maildir / "new").iterdir() if path.lstat().st_mtime < (now - UNREAD).timestamp()]
+    except FileNotFoundError as error:  # the folder, or a message that was filed just now
+        return "" if (maildir / "new").is_dir() else f"cannot be read: {error.strerror}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return f"{number(len(old), 'letter')} not filed for an hour" if old else ""

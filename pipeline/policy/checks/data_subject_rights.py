@@ -1,33 +1,28 @@
 """Section 6: what people asked for was done, in time."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, exists, or_, select
 
 from pipeline.crypto.keyring import Unsealable
 from pipeline.db import lww_map as register
 from pipeline.db.models import Consent, Customer, Erasure, Event, Key, Letter, Mail, Request, Subscription
 from pipeline.outbox.mail_kinds import MAILS, is_optional
-from pipeline.policy.evidence import inbound_mail as letters
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
+from pipeline.policy.evidence.requests import in_time
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.privacy.requests import ANSWER_WITHIN
-
-UNREAD = timedelta(hours=1)  # a letter is filed within a minute
-YEAR = timedelta(days=365)  # how far back an answer that came late counts against us
+from pipeline.privacy.retention.rules import REQUESTS_KEPT
 
 
 def access(live: Live) -> Finding:
     """Every request for a copy is answered, or still has time."""
-    return _in_time(live, ("access",), "request")
+    return in_time(live, "request", Request.kind == "access")
 
 
 def correct(live: Live) -> Finding:
     """Every correction was made in time, and no mail went to an address after it had been corrected."""
-    late = _in_time(live, ("correct",), "correction")
+    late = in_time(live, "correction", Request.kind == "correct")
     if late.verdict == "broken":
         return late
     try:
@@ -50,8 +45,8 @@ def export(live: Live) -> Finding:
     """The product can be asked for its own export, over a way that is encrypted or stays here."""
     if not live.settings.product_url and not live.settings.product_command:
         return absent("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
-    late = _in_time(live, ("access",), "export")
-    return late if late.verdict == "broken" else judge(0, f"the product is asked; {late.figure}", "")
+    late = in_time(live, "export", Request.kind == "access")
+    return late if late.verdict == "broken" else holds(f"the product is asked; {late.figure}")
 
 
 def opt_out(live: Live) -> Finding:
@@ -60,28 +55,24 @@ def opt_out(live: Live) -> Finding:
     sent = select(Mail).where(Mail.kind.in_(optional), Mail.tried_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_declined(live, row)]
-    outs = select(func.count()).select_from(Consent).where(Consent.given.is_(False), Consent.source != "sign-up")
-    figure = f"{number(live.session.execute(outs).scalar_one(), 'opt-out')}, 0 mails after one"
+    outs = live.count(Consent, Consent.given.is_(False), Consent.source != "sign-up")
+    figure = f"{number(outs, 'opt-out')}, 0 mails after one"
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} after an opt-out")
 
 
 def by_mail(live: Live) -> Finding:
-    """Every letter that asks for one of these rights is a request that the operator sees, and none lies unread."""
-    come, maildir = letters.about_privacy(live), live.settings.inbound_maildir
-    if not come and not maildir:
-        return absent("mail to the address is not read here: SMT_INBOUND_MAILDIR is not set")
-    if maildir and (unread := _unread(maildir, live.now)):
-        return broken(f"{maildir}: {unread}; see what smt-billing inbound says")
-    asked = letters.requests_of(live, come)
-    nothing = [id for id, requests in asked.items() if not requests]
-    since = f" since {min(row.received_at for row in come):%Y-%m-%d}" if come else ""
-    figure = f"{number(len(come), 'letter')}{since}, {number(len(set().union(*asked.values())), 'request')}"
-    return judge(nothing, figure, f"{number(len(nothing), 'letter')} without a request")
+    """Every message that a person wrote is a request that the operator sees: what it asks for is theirs to judge."""
+    written = Letter.kind != "automatic", Letter.received_at > live.now - REQUESTS_KEPT
+    total = live.count(Letter, *written)
+    if not total:
+        return absent("no message has come to the address yet")
+    lost = live.count(Letter, *written, ~exists().where(Request.id == Letter.request_id))
+    return judge(lost, f"{number(total, 'letter')}, each a request", f"{number(lost, 'letter')} without a request")
 
 
 def answered(live: Live) -> Finding:
     """No request is open after its day, none was answered after it, and no day is later than promised."""
-    finding = _in_time(live, (), "request")
+    finding = in_time(live, "request")
     if finding.verdict == "broken":
         return finding
     rows = live.session.execute(select(Request.received_at, Request.due_at)).all()
@@ -89,31 +80,10 @@ def answered(live: Live) -> Finding:
     return judge(wrong, finding.figure, f"{number(len(wrong), 'request')} with a day later than promised")
 
 
-def _in_time(live: Live, kinds: Sequence[str], noun: str) -> Finding:
-    """Of these kinds, or of all: open ones whose day has passed, and answers of the last year that came late."""
-    those = [Request.kind.in_(kinds)] if kinds else []
-    late = or_(
-        Request.done_at.is_(None) & (Request.due_at < live.now),
-        (Request.done_at > Request.due_at) & (Request.done_at > live.now - YEAR),
-    )
-    total = live.session.execute(select(func.count()).select_from(Request).where(*those)).scalar_one()
-    wrong = live.session.execute(select(func.count()).select_from(Request).where(*those, late)).scalar_one()
-    return judge(
-        wrong, f"{number(total, noun)}, 0 late", f"{number(wrong, noun)} late; see: smt-billing customers requests"
-    )
-
-
 def _corrected(live: Live) -> list[tuple[str, datetime, str]]:
     """Customer, time and address of every e-mail address that customers told us, as it counts now."""
-    rows = live.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None))).all()
-    seals, found = live.seals([row.id for row in rows]), []
-    for row in rows:
-        seal = seals.get(row.id)
-        known = (seal and seal.open_json("customer.person", row.person)) or {}
-        told_at, address = register.time_of(known, "email"), register.value(known, "email")
-        if told_at and address:
-            found.append((row.id, told_at, address))
-    return found
+    told = ((id, register.time_of(known, "email"), register.value(known, "email")) for id, known in live.people())
+    return [(id, told_at, address) for id, told_at, address in told if told_at and address]
 
 
 def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
@@ -127,7 +97,7 @@ def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
     return sum(plain.decode().lower() != address.lower() for _, plain in opened)
 
 
-def _subscriptions_of(id: str) -> Any:
+def _subscriptions_of(id: str) -> Select[str]:
     return select(Subscription.id).where(Subscription.customer_id == id)
 
 
@@ -154,14 +124,3 @@ def _had_declined(live: Live, mail: Mail) -> bool:
     before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.tried_at
     newest = select(Consent.given).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return live.session.execute(newest).scalar_one_or_none() is False
-
-
-def _unread(maildir: Path, now: datetime) -> str:
-    """What is wrong with a Maildir that is read every minute; "" if nothing is."""
-    try:
-        old = [path for path in (maildir / "new").iterdir() if path.lstat().st_mtime < (now - UNREAD).timestamp()]
-    except FileNotFoundError as error:  # the folder, or a letter that was filed just now
-        return "" if (maildir / "new").is_dir() else f"cannot be read: {error.strerror}"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return f"{number(len(old), 'letter')} not filed for an hour" if old else ""

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from pipeline.db.models import Customer, Payment, Request, Subscription, Sweep, Visit
 from pipeline.policy.evidence import journald as journal
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
 GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
@@ -18,8 +18,7 @@ def accounts(live: Live) -> Finding:
     limit = live.now - TWO_YEARS - GRACE
     old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
     overdue = Customer.erased_at.is_(None), Customer.erase_at.is_(None), old, ~_has_recent(limit)
-    wrong = live.session.execute(select(func.count()).select_from(Customer).where(*overdue)).scalar_one()
-    if wrong:
+    if wrong := live.count(Customer, *overdue):
         return broken(f"{number(wrong, 'account')} kept too long: run smt-billing retention sweep")
     last = live.session.execute(select(func.max(Sweep.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
@@ -27,22 +26,18 @@ def accounts(live: Live) -> Finding:
         return broken(
             f"the retention sweep ran last {f'on {last:%Y-%m-%d}' if last else 'never'}: is the scheduler well?"
         )
-    total = live.session.execute(select(func.count()).select_from(Customer)).scalar_one()
-    return judge(
-        0, f"0 of {number(total, 'account')} overdue, last sweep {f'{last:%Y-%m-%d}' if last else 'none yet'}", ""
-    )
+    swept = f"{last:%Y-%m-%d}" if last else "none yet"
+    return holds(f"0 of {number(live.count(Customer), 'account')} overdue, last sweep {swept}")
 
 
 def deletions(live: Live) -> Finding:
     """No deletion that was asked for is late."""
     late = live.now - GRACE
     asked = Request.kind.in_(("erase", "child")), Request.act_at < late, Request.done_at.is_(None)
-    requests = live.session.execute(select(func.count()).select_from(Request).where(*asked)).scalar_one()
     waiting = Customer.erase_at < late, Customer.erased_at.is_(None)
-    customers = live.session.execute(select(func.count()).select_from(Customer).where(*waiting)).scalar_one()
-    wrong = max(requests, customers)
-    total = live.session.execute(select(func.count()).select_from(Request).where(Request.kind == "erase")).scalar_one()
-    return judge(wrong, f"{number(total, 'deletion')} asked for, 0 late", f"{number(wrong, 'deletion')} late")
+    wrong = max(live.count(Request, *asked), live.count(Customer, *waiting))
+    total = number(live.count(Request, Request.kind == "erase"), "deletion")
+    return judge(wrong, f"{total} asked for, 0 late", f"{number(wrong, 'deletion')} late")
 
 
 def logs(live: Live) -> Finding:
@@ -60,7 +55,7 @@ def logs(live: Live) -> Finding:
     if oldest is None and not files and live.journal is None:
         return absent(f"no access log and no log file here, and {here}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return judge(0, f"{since}, {number(len(files), 'log file')}; {here}", "")
+    return holds(f"{since}, {number(len(files), 'log file')}; {here}")
 
 
 def _journal(live: Live) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.crypto.keyring import KeyProblem, Unsealable
@@ -17,7 +17,7 @@ from pipeline.db.models import Audit, Customer, Event, Letter, Link, Mail, Reque
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.operations import file_permissions as permissions
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log as audit
 
@@ -70,8 +70,7 @@ def reads_have_purposes(live: Live) -> Finding:
     wrong = audit.verify(live.session)
     if wrong:
         return broken(f"the record of reads does not hold: {wrong}")
-    empty = select(func.count()).select_from(Audit).where(Audit.purpose == "", Audit.action != audit.SEGMENT)
-    without = live.session.execute(empty).scalar_one()
+    without = live.count(Audit, Audit.purpose == "", Audit.action != audit.SEGMENT)
     return judge(without, f"{number(audit.count(live.session), 'read')}, each with a purpose", f"{without} without one")
 
 
@@ -91,7 +90,7 @@ def https(live: Live) -> Finding:
     if not safe:
         return broken(f"PayPal's API is called without TLS: {url}")
     if not public:
-        return judge(0, "PayPal over TLS; no pages are public", "")
+        return holds("PayPal over TLS; no pages are public")
     if not public.startswith("https://"):
         here = is_on_this_machine(_host(public))
         return judge(

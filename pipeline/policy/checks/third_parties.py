@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.policy.evidence.connections import strangers
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
 from pipeline.settings import SettingsError
 
 OWN = ("database", "broker", "relay")
@@ -46,7 +46,7 @@ def paypal(live: Live) -> Finding:
     except SettingsError as error:
         return broken(str(error))
     host = live.settings.paypal_base_url.partition("://")[2]
-    return judge(0, f"{host}{'' if live.settings.reads_paypal else ', not called: no credentials'}", "")
+    return holds(f"{host}{'' if live.settings.reads_paypal else ', not called: no credentials'}")
 
 
 def relay(live: Live) -> Finding:

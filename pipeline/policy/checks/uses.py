@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
-from sqlalchemy import and_, exists, func, literal, select
+from sqlalchemy import and_, exists, literal, select
 
-from pipeline.db.models import CAME, Consent, Customer, Erasure, Key, Letter, Mail, Payment, Subscription
+from pipeline.db.models import CAME, Consent, Customer, Erasure, Key, Mail, Payment, Request, Subscription
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
-from pipeline.policy.evidence.inbound_mail import has_no_answer
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, Live, broken, judge, number
+from pipeline.policy.evidence.requests import in_time
 
-SETTLED = timedelta(days=1)  # by then a payment has its receipt, and a letter its acknowledgement
+SETTLED = timedelta(days=1)  # by then a payment has its receipt
 # A tick at sign-up is nobody's consent: whose address it was is not known there.
 _AGREED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
 
@@ -31,12 +31,9 @@ def receipts(live: Live) -> Finding:
         exists().where(Subscription.id == Payment.subscription_id, Subscription.status.is_not(None)),
         ~exists().where(Key.label == Payment.subscription_id, Key.wrapped.is_(None)),
     )
-    total = live.session.execute(select(func.count()).select_from(Payment).where(*come)).scalar_one()
-    lacking = ~exists().where(Mail.key == literal("receipt:") + Payment.id)
-    wrong = live.session.execute(select(func.count()).select_from(Payment).where(*come, lacking)).scalar_one()
-    return judge(
-        wrong, f"{number(total, 'payment')}, each with its receipt", f"{number(wrong, 'payment')} without receipt"
-    )
+    wrong = live.count(Payment, *come, ~exists().where(Mail.key == literal("receipt:") + Payment.id))
+    total = number(live.count(Payment, *come), "payment")
+    return judge(wrong, f"{total}, each with its receipt", f"{number(wrong, 'payment')} without receipt")
 
 
 def classes(live: Live) -> Finding:
@@ -47,17 +44,8 @@ def classes(live: Live) -> Finding:
 
 
 def support(live: Live) -> Finding:
-    """Every letter to support was acknowledged, but for what is beyond the limits of a sender and of strangers."""
-    old = Letter.kind == "support", Letter.received_at < live.now - SETTLED
-    rows = list(live.session.execute(select(Letter).where(*old)).scalars())
-    if not rows:
-        return absent("no letters to support yet")
-    keys = select(Mail.key).where(Mail.kind == "support_received")
-    answered = {key.partition(":")[2] for key in live.session.execute(keys).scalars()}
-    wrong = [row for row in rows if row.id not in answered and not has_no_answer(live, row)]
-    return judge(
-        wrong, f"{number(len(rows), 'letter')}, each acknowledged", f"{number(len(wrong), 'letter')} unanswered"
-    )
+    """Every message that asks for no right is answered, or still has time."""
+    return in_time(live, "support request", Request.kind == "other")
 
 
 def law(live: Live) -> Finding:
@@ -77,13 +65,10 @@ def no_advertising(live: Live) -> Finding:
     sent = select(Mail).where(Mail.kind.in_(kinds), Mail.sent_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row for row in rows if not _had_agreed(live, row)]
-    opted = select(func.count()).select_from(Customer).where(Customer.marketing)
-    unproved = live.session.execute(
-        opted.where(~exists().where(Consent.customer_id == Customer.id, *_AGREED))
-    ).scalar_one()
-    if unproved:
+    proof = exists().where(Consent.customer_id == Customer.id, *_AGREED)
+    if unproved := live.count(Customer, Customer.marketing, ~proof):
         return broken(f"{number(unproved, 'customer')} opted in who never confirmed it")
-    figure = f"{number(len(rows), 'mail')}, {number(live.session.execute(opted).scalar_one(), 'customer')} opted in"
+    figure = f"{number(len(rows), 'mail')}, {number(live.count(Customer, Customer.marketing), 'customer')} opted in"
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} to people who had not opted in")
 
 

@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
+from sqlalchemy import ColumnExpressionArgument, func, select
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.db.models import Base, Customer
 from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence.connections import Connection
 from pipeline.rendering.message import Rendered
@@ -90,6 +93,16 @@ class Live:
     def seals(self, labels: list[str]) -> Mapping[str, Seal | None]:
         """The keys of these labels, none made; None or absent where it was destroyed."""
         return self.keyring.fetch(labels, create=False)
+
+    def count(self, table: type[Base], *where: ColumnExpressionArgument[bool]) -> int:
+        """How many rows of a table there are, or of those that meet these conditions."""
+        return self.session.execute(select(func.count()).select_from(table).where(*where)).scalar_one()
+
+    def people(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The id of each customer, and what they told us: field -> [time, value]. Raises Unsealable."""
+        rows = self.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None)))
+        opened = self.opened("customer.person", [(row.id, row.person) for row in rows])
+        return ((id, orjson.loads(plain)) for id, plain in opened)
 
     def opened(self, column: str, rows: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         """The label and what opens of each row; what belongs to somebody erased is left out. Raises Unsealable."""

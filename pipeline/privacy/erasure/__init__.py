@@ -1,1 +1,1 @@
-"""TODO: what pipeline/privacy/erasure is."""
+"""A customer is erased: `workflow` waits, tells PayPal and the product, and confirms; `shredding` changes the tables."""

@@ -36,9 +36,6 @@ log = structlog.get_logger(__name__)
 WAIT = timedelta(hours=72)  # in which the person may think again, or say that it was not them
 KINDS = ("erase", "child")  # requests that end in an erasure once they have an `act_at`
 LIVE = frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED"})  # PayPal could still collect for these
-# Times an hour that one customer may ask for it on the pages, and call it off: each asking sends a mail. It can
-# be called off more often than asked for, so nobody is kept from keeping their account.
-ASKS_AN_HOUR: dict[Literal["erase", "keep"], int] = {"erase": 3, "keep": 10}
 TELL_AFTER = timedelta(hours=24)  # of trying, before the operator is bothered
 GIVE_UP_MAIL = timedelta(days=7)  # a confirmation that cannot be sent until then is not; the address is not kept for it
 REASON = "The customer asked for the deletion of their data."
@@ -78,7 +75,7 @@ def may_ask(
     session: Session, keyring: Keyring, what: Literal["erase", "keep"], customer_id: str, now: datetime
 ) -> bool:
     """Count that this customer asks for it, and say whether they may once more in this hour (UTC)."""
-    return knocks.allow(session, keyring, what, customer_id, limit=ASKS_AN_HOUR[what], now=now)
+    return knocks.allow(session, keyring, what, customer_id, now=now)
 
 
 def schedule(
@@ -116,7 +113,7 @@ def schedule(
     return row
 
 
-def cancel(session: Session, keyring: Keyring, request_id: str, now: datetime) -> Request:
+def cancel(session: Session, request_id: str, now: datetime) -> Request:
     """Keep the person after all. Raises TooLate once the waiting period is over."""
     row = session.get(Request, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":

@@ -13,7 +13,6 @@ from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 
 DAYS = 7
-ASKED_AN_HOUR = 3  # links to copies, each of which may ask the product too
 
 
 def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> Request | None:
@@ -22,7 +21,7 @@ def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, p
     The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
     """
     accounts.need(session, customer_id)
-    if not knocks.allow(session, keyring, "copy", customer_id, limit=ASKED_AN_HOUR, now=now):
+    if not knocks.allow(session, keyring, "export", customer_id, now=now):
         return None
     row = requests.open_(session, keyring, "access", customer_id, "page", now)
     secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)

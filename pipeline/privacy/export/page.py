@@ -1,19 +1,17 @@
 """The readable page of an export: plain HTML that needs nothing but itself."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from babel.dates import format_date, format_time
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from pipeline.db import lww_map as register
 from pipeline.money import Money, show
-
-if TYPE_CHECKING:
-    from pipeline.privacy.export import Issuer
 
 # Fields of a person as people call them, in the order in which they are shown.
 NAMES = {
@@ -28,7 +26,16 @@ NAMES = {
 }
 
 
-def write(document: Mapping[str, Any], files: Sequence[str], issuer: "Issuer") -> str:
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Whose export it is, and how its dates and money are written."""
+
+    name: str
+    contact: str
+    locale: str
+
+
+def write(document: Mapping[str, Any], files: Sequence[str], issuer: Issuer) -> str:
     """The page that shows `document`, data.json's content, and leads to these files."""
 
     def day(text: str | None) -> str:

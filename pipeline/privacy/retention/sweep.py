@@ -18,8 +18,6 @@ from pipeline.privacy.retention.rules import RULES, Rule
 EVERY = timedelta(days=1)
 AT_ONCE = 500  # rows of one transaction
 
-__all__ = ["EVERY", "RULES", "Rule", "due", "sweep"]
-
 
 def due(session: Session, now: datetime, country: str) -> dict[str, int]:
     """How many rows each rule would end now; rules with nothing to do too. Changes nothing."""

@@ -169,7 +169,7 @@ class Account:
             asked = requests.find_open(session, customer_id, "erase")
             if asked is None:
                 return "late"
-            erase.cancel(session, keyring, asked.id, now)
+            erase.cancel(session, asked.id, now)
             return "keep"
 
         try:

@@ -137,7 +137,7 @@ class Followed:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
             link = links.use(session, secret, now, "cancel_erase")
             if link and link.request_id:
-                erase.cancel(session, keyring, link.request_id, now)
+                erase.cancel(session, link.request_id, now)
             return link is not None
 
         try:

@@ -66,7 +66,8 @@ def test_the_report_is_dated_and_its_signature_can_be_verified_by_openssl(
 def test_the_last_verdicts_are_kept_for_the_public_page_without_what_was_looked_at(
     smt: Smt, books: Told, data_dir: Path
 ) -> None:
-    from pipeline.policy import Vendor, evidence
+    from pipeline.policy.clauses import Vendor
+    from pipeline.policy.public_pages import evidence
 
     vendor = Vendor("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
     assert evidence(data_dir, vendor)[1] == []

@@ -22,7 +22,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, Erasure, Event, Key, Payment
 from pipeline.operations.backup import store as backup
 from pipeline.operations.backup.store import BackupProblem, Shelf
-from tests.pipeline.privacy.test_erasure import assert_nobody, erase_whole, meet_alice
+from tests.pipeline.privacy.erased_customer import assert_nobody, erase_whole, meet_alice
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River
 from tests.support.servers import plain

@@ -15,7 +15,8 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
-from pipeline.db.models import Base, Customer, Erasure, Letter, Mail, Payment, Subscription, Sweep, Visit
+from pipeline.db.models import Base, Customer, Erasure, Letter, Mail, Payment, Request, Subscription, Sweep, Visit
+from pipeline.inbound_mail import intake
 from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence.connections import Connection
@@ -24,6 +25,7 @@ from pipeline.privacy import audit_log as audit
 from pipeline.privacy import requests
 from pipeline.rendering.message import Rendered
 from pipeline.settings import Settings
+from tests.pipeline.inbound_mail.test_parser import mail as written
 from tests.support.pipeline_under_test import River, delivery, made, make_parts
 
 WEEK = timedelta(days=7)
@@ -151,11 +153,17 @@ def mail(world: World, kind: str, key: str, customer: str, to: str, **values: An
     world.river.set(row, recipient=recipient, **{**sent, **values})
 
 
-def letter(world: World, id: str, customer: str | None, kind: str, label: str = "", text: str = "") -> None:
-    """A letter is filed, and nothing else happens. One about privacy asks for a copy unless it says otherwise."""
-    label, text = label or customer or f"letter:{id}", text or ("send me my data" if kind == "privacy" else "hello")
-    content = world.sealed(label, "letter.content", f"From: somebody@example.com\r\n\r\n{text}".encode())
+def letter(world: World, id: str, customer: str | None, kind: str, label: str = "") -> None:
+    """A message is filed, and nothing else happens."""
+    label = label or customer or f"letter:{id}"
+    content = world.sealed(label, "letter.content", b"From: somebody@example.com\r\n\r\nhello")
     world.add(Letter(id=id, customer_id=customer, label=label, kind=kind, content=content, received_at=world.now))
+
+
+def write(world: World, text: str, sender: str) -> None:
+    """A message comes in as any does."""
+    river, page = world.river, "https://billing.example.com/account"
+    intake.take(written(text, sender=sender), river.database, river.master, river.clock, page)
 
 
 def read_by_us(session: Session, now: datetime) -> None:
@@ -180,18 +188,16 @@ def _subscribe(world: World) -> None:
 
 
 def _write_letters(world: World) -> None:
-    letter(world, "L-1", world.ada, "support")
-    mail(world, "support_received", "support_received:L-1", world.ada, "ada@example.com")
-    letter(world, "L-2", world.bob, "privacy")
-    asked = _ask_and_answer(world, "access")
-    _ask_and_answer(world, "correct")
-    mail(world, "privacy_request_received", f"privacy_request_received:{asked}", world.bob, "bob@example.com")
+    write(world, "How do I add a second user?", "ada@example.com")
+    write(world, "Please send me a copy of my data.", "bob@example.com")
+    write(world, "Please correct my address.", "bob@example.com")
+    for row in world.river.rows(Request):
+        answer(world, row)
 
 
-def _ask_and_answer(world: World, kind: requests.Kind) -> str:
-    row = world.change(lambda s, k: requests.open_(s, k, kind, world.bob, "mail", world.now))
+def answer(world: World, row: Request) -> None:
+    """The operator says that a request is done."""
     world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
-    return str(row.id)
 
 
 def _erase_somebody(world: World) -> None:

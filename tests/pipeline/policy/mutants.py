@@ -3,6 +3,7 @@
 A mutant changes the healthy world; the check of its clause must then say `broken`. The first line of each says what is off.
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -18,9 +19,10 @@ from pipeline.outbox import mail_kinds as purposes
 from pipeline.policy import public_pages as pages
 from pipeline.policy import versions
 from pipeline.policy.evidence.connections import Connection
+from pipeline.privacy import audit_log as audit
 from pipeline.privacy import requests
 from pipeline.rendering.message import Rendered
-from tests.pipeline.policy.healthy_system import World, customer, letter, mail, page
+from tests.pipeline.policy.healthy_system import World, answer, customer, letter, mail, page, write
 from tests.support.pipeline_under_test import delivery
 
 Patch = pytest.MonkeyPatch
@@ -107,8 +109,6 @@ def the_broker_is_reached_in_the_clear(world: World, patch: Patch) -> None:
 @of("1.cloud_access")
 def a_read_has_no_purpose(world: World, _: Patch) -> None:
     """Reads are written down without saying why."""
-    from pipeline.privacy import audit_log as audit
-
     world.change(
         lambda session, _: audit.note(session, world.now, actor="x", action="mail show", purpose="", subject=None)
     )
@@ -144,10 +144,10 @@ def a_mail_has_no_class(world: World, _: Patch) -> None:
 
 
 @of("2.support")
-def a_letter_is_not_answered(world: World, _: Patch) -> None:
-    """A letter to support is filed, and nobody is told that it has arrived."""
-    letter(world, "L-8", world.bob, "support")
-    world.clock.advance(timedelta(days=2))
+def a_question_is_not_answered(world: World, _: Patch) -> None:
+    """A message to support is left lying."""
+    write(world, "How do I add a second user?", "bob@example.com")
+    world.clock.advance(timedelta(days=31))
 
 
 @of("2.law")
@@ -258,7 +258,7 @@ def an_opt_out_is_ignored(world: World, _: Patch) -> None:
 
 @of("6.how")
 def a_request_by_mail_is_lost(world: World, _: Patch) -> None:
-    """A letter that asks for a right becomes no request."""
+    """A message that asks for a right becomes no request."""
     letter(world, "L-7", world.ada, "privacy")
 
 
@@ -267,7 +267,7 @@ def an_answer_is_late(world: World, _: Patch) -> None:
     """A request is answered after forty days."""
     row = world.change(lambda s, k: requests.open_(s, k, "other", world.bob, "mail", world.now))
     world.clock.advance(timedelta(days=40))
-    world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
+    answer(world, row)
 
 
 @of("7.tls")
@@ -305,8 +305,7 @@ def nobody_asks_for_the_age(world: World, _: Patch) -> None:
 @of("8.children")
 def a_report_leads_nowhere(world: World, _: Patch) -> None:
     """A child's data was reported, and the case closed without an erasure."""
-    row = world.change(lambda s, k: requests.open_(s, k, "child", world.bob, "mail", world.now))
-    world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
+    answer(world, world.change(lambda s, k: requests.open_(s, k, "child", world.bob, "mail", world.now)))
 
 
 @of("9.text")
@@ -330,11 +329,14 @@ def the_page_shows_another_date(world: World, patch: Patch) -> None:
 
 
 @of("10.contact")
-def a_question_is_not_acknowledged(world: World, _: Patch) -> None:
-    """A letter about privacy is filed, and its writer hears nothing."""
-    world.clock.advance(timedelta(hours=1))
-    letter(world, "L-6", None, "privacy")
-    world.clock.advance(timedelta(days=2))
+def nobody_reads_the_mail(world: World, _: Patch) -> None:
+    """A message lies in the Maildir of the address for two hours, and is not filed."""
+    world.given["inbound_maildir"] = world.river.folder / "Maildir"
+    unread = world.river.folder / "Maildir" / "new" / "1.host"
+    unread.parent.mkdir(parents=True)
+    unread.touch()
+    at = world.now.timestamp() - 7200
+    os.utime(unread, (at, at))
 
 
 def _leave_lying(world: World, kind: requests.Kind) -> None:

@@ -9,16 +9,14 @@ import pytest
 from sqlalchemy import delete
 
 from pipeline.customers import accounts
-from pipeline.customers.rate_limit import ANSWERED_A_DAY, STRANGERS_AN_HOUR
+from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Request, Visit
-from pipeline.inbound_mail import intake as inbound
+from pipeline.inbound_mail.intake import ANSWERED_A_DAY
 from pipeline.policy.evidence import journald as journal
 from pipeline.policy.evidence.live_system import Finding
 from pipeline.policy.runner import run
-from pipeline.privacy import requests
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
-from tests.pipeline.inbound_mail.test_parser import mail as written
-from tests.pipeline.policy.healthy_system import World, letter, mail, peopled
+from tests.pipeline.policy.healthy_system import World, letter, mail, peopled, write
 from tests.support.pipeline_under_test import River
 
 Told = Callable[[str], Finding]
@@ -38,14 +36,6 @@ def told(world: World) -> Told:
         return Finding(found.verdict, found.figure)
 
     return look
-
-
-def write(world: World, text: str, sender: str) -> None:
-    """A letter comes in as any does."""
-    river = world.river
-    inbound.take(
-        written(text, sender=sender), river.database, river.master, river.clock, "https://b.example.com/account"
-    )
 
 
 # -- 2.no_advertising
@@ -71,65 +61,35 @@ def test_a_tick_at_sign_up_is_no_consent(world: World, told: Told) -> None:
 # -- 2.support, 6.how and 10.contact
 
 
-CLAUSES = ("2.support", "6.how", "10.contact")
-
-
-def test_letters_that_came_as_letters_do_are_requests_and_acknowledged(world: World, told: Told) -> None:
+def test_messages_that_came_as_messages_do_are_requests(world: World, told: Told) -> None:
     for sender in ("bob@example.com", "stranger@example.com"):
         for text in ("please delete my account", "delete my account, I said", "send me my data", "a question"):
             write(world, text, sender)
             world.clock.advance(timedelta(minutes=1))
-    world.clock.advance(timedelta(days=2))
-    assert {clause: told(clause).verdict for clause in CLAUSES} == dict.fromkeys(CLAUSES, "holds")
+    assert told("6.how") == Finding("holds", "11 letters, each a request")
+    assert told("2.support").verdict == "holds"
 
 
 def test_beyond_the_limits_of_senders_and_strangers_nothing_is_missed(world: World, told: Told) -> None:
-    for number in range(STRANGERS_AN_HOUR + 3):
+    for number in range(PER_HOUR["answer_strangers"] + 3):
         write(world, "please delete my account", f"victim{number}@example.com")
-        write(world, "a question", f"other{number}@example.com")
     for number in range(ANSWERED_A_DAY + 2):
         write(world, f"question {number}", "bob@example.com")
-    world.clock.advance(timedelta(days=2))
-    assert {clause: told(clause).verdict for clause in CLAUSES} == dict.fromkeys(CLAUSES, "holds")
-
-
-@pytest.mark.parametrize(("clause", "kind"), [("2.support", "support"), ("10.contact", "privacy")])
-def test_a_strangers_letter_without_answer_is_seen_in_an_hour_that_was_calm(
-    world: World, told: Told, clause: str, kind: str
-) -> None:
-    write(world, "a question", "somebody@example.com")
-    letter(world, "L-9", None, kind)
-    world.clock.advance(timedelta(days=2))
-    assert told(clause).verdict == "broken"
-
-
-def test_a_request_of_another_kind_does_not_stand_for_a_letter(world: World, told: Told) -> None:
-    world.change(lambda s, k: requests.open_(s, k, "correct", world.ada, "mail", world.now))
-    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
-    assert told("6.how") == Finding("broken", "1 letter without a request")
-
-
-def test_a_request_that_was_answered_before_does_not_stand_for_a_letter(world: World, told: Told) -> None:
-    asked = world.change(lambda s, k: requests.open_(s, k, "erase", world.ada, "page", world.now))
-    world.change(lambda session, _: requests.settle(session, asked.id, "cancelled", world.now))
-    world.clock.advance(timedelta(minutes=1))
-    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
-    assert told("6.how").verdict == "broken"
-
-
-def test_another_strangers_request_at_the_same_moment_does_not_stand_for_a_letter(world: World, told: Told) -> None:
-    write(world, "please delete my account", "stranger@example.com")
-    letter(world, "L-9", None, "privacy", text="please delete my account")
-    assert told("6.how") == Finding("broken", "1 letter without a request")
-
-
-def test_the_receipt_of_another_request_acknowledges_no_letter(world: World, told: Told) -> None:
-    world.change(lambda s, k: requests.open_(s, k, "erase", world.ada, "mail", world.now))
-    letter(world, "L-9", world.ada, "privacy", text="please delete my account")
-    mail(world, "privacy_request_received", "privacy_request_received:another", world.ada, "ada@example.com")
-    world.clock.advance(timedelta(days=2))
     assert told("6.how").verdict == "holds"
-    assert told("10.contact") == Finding("broken", "1 letter about privacy without acknowledgement")
+
+
+def test_a_message_of_a_machine_needs_no_request_and_any_other_does(world: World, told: Told) -> None:
+    letter(world, "L-8", None, "automatic")
+    assert told("6.how").verdict == "holds"
+    letter(world, "L-9", None, "support")
+    assert told("6.how") == Finding("broken", "1 letter without a request")
+
+
+def test_a_question_that_is_not_answered_in_time_is_late(world: World, told: Told) -> None:
+    write(world, "a question", "bob@example.com")
+    assert told("2.support") == Finding("holds", "2 support requests, 0 late")
+    world.clock.advance(timedelta(days=31))
+    assert told("2.support").figure.startswith("1 support request late; ")
 
 
 def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World, told: Told) -> None:
@@ -141,16 +101,16 @@ def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World,
 
 def test_a_letter_that_lies_unread_is_seen_after_an_hour(world: World, told: Told, tmp_path: Path) -> None:
     world.given["inbound_maildir"] = tmp_path
-    assert told("6.how").verdict == "broken"  # there is no folder `new`
+    assert told("10.contact").verdict == "broken"  # there is no folder `new`
     (tmp_path / "new").mkdir()
-    assert told("6.how").verdict == "holds"
+    assert told("10.contact").verdict == "holds"
     path = tmp_path / "new" / "1.host"
     path.write_bytes(b"")
     at = world.now.timestamp()
     os.utime(path, (at, at))
-    assert told("6.how").verdict == "holds"
+    assert told("10.contact").verdict == "holds"
     os.utime(path, (at - 3601, at - 3601))
-    assert told("6.how").figure.startswith(f"{tmp_path}: 1 letter not filed for an hour; ")
+    assert told("10.contact").figure.startswith(f"{tmp_path}: 1 letter not filed for an hour; ")
 
 
 # -- 3.logs

@@ -34,9 +34,10 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox import store as outbox
-from pipeline.privacy import export
-from pipeline.privacy.export import Issuer, NotOurs
+from pipeline.privacy.export import bundle as export
+from pipeline.privacy.export.bundle import NotOurs
 from pipeline.privacy.export.gather import SEALED_JSON
+from pipeline.privacy.export.page import Issuer
 from tests.support.pipeline_under_test import River
 
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.app.container import Parts
 from pipeline.customers import sign_in
+from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Customer
-from pipeline.privacy.erasure import workflow as erase
 from tests.support.page_client import ADA, Browser, facts, open_pages
 from tests.support.page_client import sign_in as enter
 from tests.support.pipeline_under_test import River
@@ -34,12 +34,12 @@ def test_a_deletion_is_asked_for_a_few_times_an_hour_and_can_be_called_off_each_
     brook: River, browser: Browser, ada: str
 ) -> None:
     enter(brook, browser)
-    for _ in range(erase.ASKS_AN_HOUR["erase"]):
+    for _ in range(PER_HOUR["erase"]):
         assert "is scheduled" in browser.press("delete").text
         assert "Your account stays" in browser.press("keep").text
         brook.clock.advance(timedelta(seconds=1))
     assert "asked for this several times" in browser.press("delete").text
-    assert len(facts(brook, "account_deletion_scheduled")) == erase.ASKS_AN_HOUR["erase"]
+    assert len(facts(brook, "account_deletion_scheduled")) == PER_HOUR["erase"]
     assert brook.rows(Customer)[0].erase_at is None
     brook.clock.advance(timedelta(hours=1))
     enter(brook, browser)
@@ -48,8 +48,8 @@ def test_a_deletion_is_asked_for_a_few_times_an_hour_and_can_be_called_off_each_
 
 def test_calling_a_deletion_off_is_counted_too(brook: River, browser: Browser, ada: str) -> None:
     enter(brook, browser)
-    said = [post(browser, "keep") for _ in range(erase.ASKS_AN_HOUR["keep"] + 1)]
-    assert ["too late to keep" in page for page in said] == [True] * erase.ASKS_AN_HOUR["keep"] + [False]
+    said = [post(browser, "keep") for _ in range(PER_HOUR["keep"] + 1)]
+    assert ["too late to keep" in page for page in said] == [True] * PER_HOUR["keep"] + [False]
     assert "asked for this several times" in said[-1]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from pipeline.app.container import Parts
 from pipeline.customers import accounts, links, sign_up
 from pipeline.customers import newsletter as news
+from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Base, Consent, Customer, Key, Knock, Link
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal
@@ -147,10 +148,10 @@ def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Brow
 
 
 def test_an_address_that_others_sign_up_with_is_asked_a_few_times_an_hour(brook: River, browser: Browser) -> None:
-    for number in range(news.ASKS_AN_ADDRESS + 2):
+    for number in range(PER_HOUR["confirm_news"] + 2):
         send(browser, news="yes", name=f"Ada {number}")
-    assert len(people(brook)) == news.ASKS_AN_ADDRESS + 2
-    assert len(facts(brook, "news_confirmation")) == news.ASKS_AN_ADDRESS
+    assert len(people(brook)) == PER_HOUR["confirm_news"] + 2
+    assert len(facts(brook, "news_confirmation")) == PER_HOUR["confirm_news"]
 
 
 def test_a_link_to_the_old_address_confirms_no_news_once_the_address_is_another(brook: River, browser: Browser) -> None:
@@ -245,9 +246,9 @@ def test_a_body_that_is_no_form_of_ours_is_refused(
 
 
 def test_one_line_signs_up_twenty_times_an_hour(browser: Browser, brook: River) -> None:
-    statuses = [send(browser, token=str(number)).status_code for number in range(sign_up.LIMIT + 1)]
-    assert statuses == [303] * sign_up.LIMIT + [429]
-    assert brook.count(Customer) == sign_up.LIMIT
+    statuses = [send(browser, token=str(number)).status_code for number in range(PER_HOUR["sign_up"] + 1)]
+    assert statuses == [303] * PER_HOUR["sign_up"] + [429]
+    assert brook.count(Customer) == PER_HOUR["sign_up"]
 
 
 @pytest.mark.parametrize("missing", [{"plans": {}}, {"paypal_client_id": ""}])

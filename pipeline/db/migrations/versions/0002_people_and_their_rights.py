@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("customer_id", sa.String(length=40), nullable=True),
         sa.Column("label", sa.String(length=100), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("request_id", sa.String(length=26), nullable=True),
         sa.Column("content", sa.LargeBinary(), nullable=True),
         sa.Column("received_at", Utc(), nullable=False),
         sa.PrimaryKeyConstraint("id"),

@@ -1,0 +1,68 @@
+"""Read a Maildir: file each new message in a transaction of its own, then move it from `new` to `cur`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from pipeline.clock import Clock
+from pipeline.crypto.keyring import MasterKey
+from pipeline.db.engine import Database, StoreDown
+from pipeline.inbound_mail import intake
+from pipeline.inbound_mail.intake import Filed
+from pipeline.inbound_mail.parser import LARGEST
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A message that could not be filed: it stays in `new`, and the next run tries it again."""
+
+    file: str
+    reason: str
+
+
+def read_maildir(
+    folder: Path, database: Database, master: MasterKey, clock: Clock, page: str
+) -> Iterator[Filed | Left]:
+    """File the new messages, and yield what became of each. A message that fails does not hold up the others.
+
+    Raises StoreDown when the database cannot be reached at all.
+    """
+    done = (_file_one(path, database, master, clock, page) for path in _new(folder))
+    return (each for each in done if each is not None)
+
+
+def _file_one(path: Path, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed | Left | None:
+    """None where another reader was quicker."""
+    try:
+        filed = intake.take(_bytes(path), database, master, clock, page)
+        _move(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 - its text may quote the message, so only its kind is logged
+        if isinstance(error, StoreDown):
+            database.holds_keys()  # raises if the database is away for every message
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        log.error("letter_not_filed", file=path.name, reason=reason)
+        return Left(path.name, reason)
+    return filed
+
+
+def _move(path: Path) -> None:
+    target = path.parents[1] / "cur" / f"{path.name}:2,S"
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    path.rename(target)
+
+
+def _new(folder: Path) -> Sequence[Path]:
+    return sorted(path for path in (folder / "new").glob("*") if path.is_file()) if folder.is_dir() else []
+
+
+def _bytes(path: Path) -> bytes:
+    """The message, cut off at what we store. Raises OSError, also for a symbolic link."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
+        return opened.read(LARGEST)

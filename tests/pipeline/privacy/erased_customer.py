@@ -1,0 +1,123 @@
+"""A customer with everything that can be held of one, and the steps of erasing her."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from handlers import HANDLERS
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts, links
+from pipeline.customers.product_hook import Product, ProductDown
+from pipeline.db.models import (
+    Customer,
+    Event,
+    Key,
+    Letter,
+    Request,
+    Subscription,
+)
+from pipeline.privacy import requests
+from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure.workflow import Outside
+from tests.support.example_people import ALICE
+from tests.support.pipeline_under_test import River, delivery
+from tests.support.sample_events import sample
+
+PAGE = "https://billing.example.com/keep/"
+SOLD, REFUNDED = "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED"
+BOUGHT = ("BILLING.SUBSCRIPTION.ACTIVATED", SOLD)
+
+
+class PayPal:
+    """What PayPal was asked to end; refuses as often as it is told to."""
+
+    def __init__(self, refusals: int = 0) -> None:
+        self.cancelled: list[str] = []
+        self.refusals = refusals
+
+    def cancel_subscription(self, id: str, reason: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise ConnectionError("away")
+        self.cancelled.append(id)
+
+
+class Told(Product):
+    """A product in memory: what it was told; refuses as often as `refusals` has words."""
+
+    there = True
+
+    def __init__(self, refusals: Sequence[str] = ()) -> None:
+        super().__init__()
+        object.__setattr__(self, "said", [])
+        object.__setattr__(self, "left", list(refusals))
+
+    def tell(self, action: str, customer: Any) -> bytes:
+        if self.left:  # type: ignore[attr-defined]
+            raise ProductDown(self.left.pop())  # type: ignore[attr-defined]
+        self.said.append({"action": action, **customer})  # type: ignore[attr-defined]
+        return b""
+
+
+def tell(river: River, *events: dict[str, Any]) -> None:
+    ids = [item.event_id for item in river.store(*[delivery(event) for event in events])]
+    river.worker(HANDLERS).handle(ids)
+
+
+def meet_alice(river: River) -> str:
+    """Alice has bought, been refunded, been written to and written; her customer id."""
+    tell(river, *[sample(kind) for kind in BOUGHT], sample(REFUNDED))
+    [row] = river.rows(Customer)
+    with river.database.transaction() as session:
+        ring = river.keyring(session)
+        accounts.correct(session, ring, row.id, "name", "Alice Newname", river.now)
+        letter = ring.own(row.id).seal("letter.content", b"From: alice@example.com\r\n\r\nHello")
+        session.add(
+            Letter(id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now)
+        )
+        links.make(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
+        requests.open_(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
+    return row.id
+
+
+def schedule(river: River, id: str, **more: Any) -> Request:
+    with river.database.transaction() as session:
+        return erase.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
+
+
+def run(river: River, outside: Outside) -> int:
+    return erase.run_due(river.database, river.master, river.clock, outside)
+
+
+def erase_whole(river: River, id: str, outside: Outside | None = None) -> Request:
+    """Wait, erase, send the confirmation, finish."""
+    outside = outside or Outside(PayPal())
+    asked = schedule(river, id)
+    river.clock.advance(erase.WAIT)
+    assert run(river, outside) == 1
+    confirm(river, asked)
+    assert run(river, outside) == 1
+    with river.database.reading() as session:
+        return session.get_one(Request, asked.id)
+
+
+def confirm(river: River, asked: Request) -> None:
+    """The relay takes the confirmation."""
+    mail = river.mails()[f"account_deleted:{asked.id}"]
+    river.set(mail, state="sent", sent_at=river.now, due_at=None, reply=f"250 2.1.5 <{ALICE.email}> ok")
+
+
+def reasons(river: River) -> str:
+    return " ".join(row.reason or "" for row in river.rows(Request))
+
+
+def assert_nobody(river: River) -> None:
+    assert [row.id for row in river.rows(Event) if row.person or row.body] == []
+    assert [row.id for row in river.rows(Subscription) if row.person or row.email_hash] == []
+    assert [row.id for row in river.rows(Customer) if row.person or row.email_hash or not row.erased_at] == []
+    alive = [row.label for row in river.rows(Key) if row.wrapped and not row.label.startswith("smt:")]
+    with river.database.transaction() as session:
+        held = set(session.execute(select(Event.label).where(Event.body.is_not(None))).scalars())
+        assert not held & set(alive)
+        assert Keyring(river.master, session, river.now).is_erased(ALICE.subscription)
