@@ -21,7 +21,7 @@ from pipeline.app.container import Parts
 from pipeline.broker import BrokerDown
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat as alive
 from pipeline.scheduler import scheduler as scheduling
@@ -156,7 +156,9 @@ def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
     events.handle(ids)
     waiting = 0 if parts.broker.exclusive else _drain(parts, events)
     asked = (
-        reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
+        lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+        if parts.settings.reads_paypal
+        else []
     )
     return len(ids) + waiting + len(asked) + jobs.run_all()
 
@@ -245,7 +247,7 @@ def _reader(parts: Parts, stop: Stop) -> None:
     with parts.broker.publisher() as publisher:
         while not stop.wait(READ_SECONDS):
             try:
-                ids = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+                ids = lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
                 if ids:
                     publisher.publish("events", ids)
             except (StoreDown, BrokerDown) as error:

@@ -13,7 +13,7 @@ from pipeline.clock import SystemClock
 from pipeline.db.models import Event, Mail, Read, Subscription
 from pipeline.demo.data_folder import Played
 from pipeline.demo.environment import Stage, vouch
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.scheduler import scheduler as scheduling
 from pipeline.simulator import stories
@@ -92,7 +92,7 @@ class Months:
         with parts.database.transaction() as session:
             ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
         self._events.handle(ids)
-        asked = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+        asked = lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
         return taken + len(ids) + len(asked) + self._jobs.run_all()
 
     def _next_due(self) -> datetime | None:

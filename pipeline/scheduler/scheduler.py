@@ -23,7 +23,7 @@ from pipeline.customers import accounts
 from pipeline.db import lww_map as register
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event, Mail, Plan, Subscription
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookups
 from pipeline.outbox import store as outbox
 
 log = structlog.get_logger(__name__)
@@ -156,7 +156,7 @@ class Scheduler:
         return self._may_read and stale and asked_for != register.value(row.known, "next_billing_at")
 
     def _ask(self, session: Session, row: Subscription, now: datetime) -> None:
-        reads.owe(session, [reads.Wanted("subscription", row.id, now)])
+        lookups.owe(session, [lookups.Wanted("subscription", row.id, now)])
         row.known = register.merge(row.known, now, {"asked_before": register.value(row.known, "next_billing_at")})
         row.remind_at = now + WAIT_FOR_READ
 

@@ -16,7 +16,7 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.store import Delivery, Stored
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.relay_log import RelayLog, settle_doubts
@@ -113,7 +113,7 @@ class Process:
         harbour = self._harbour
         try:
             harbour.broker.publish(
-                "events", reads.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
+                "events", lookup_fetcher.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
             )
         except (StoreDown, BrokerDown):
             return

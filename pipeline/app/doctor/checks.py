@@ -22,7 +22,7 @@ from pipeline.db.engine import StoreDown, is_made
 from pipeline.db.models import Event, Key, Mail
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
 from pipeline.network.smtp_url import SmtpConfigError
-from pipeline.paypal.certificates import Anchors, judge_validity, read_leaf
+from pipeline.paypal.certificate_rules import Anchors, judge_validity, read_leaf
 from pipeline.paypal.errors import Refused, Rejected, Unavailable
 from pipeline.privacy.retention.legal_holds import HOLDS
 from pipeline.queries import listing as looks
