@@ -24,7 +24,6 @@ from pipeline.db.engine import StoreDown
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat as alive
-from pipeline.scheduler import scheduler as scheduling
 from pipeline.scheduler.scheduler import Scheduler
 from pipeline.web.connection_limits import Patience
 from pipeline.worker.recovery import Sweep
@@ -152,7 +151,7 @@ async def _until_idle(parts: Parts, on_round: Callable[[int], None]) -> None:
 def _work(parts: Parts, events: Worker, jobs: Scheduler) -> int:
     """One round of everything but the mail; how much there was to do."""
     with parts.database.transaction() as session:
-        ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+        ids = inbox.take_due(session, parts.clock.now())
     events.handle(ids)
     waiting = 0 if parts.broker.exclusive else _drain(parts, events)
     asked = (

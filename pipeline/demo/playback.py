@@ -15,7 +15,6 @@ from pipeline.demo.data_folder import Played
 from pipeline.demo.environment import Stage, vouch
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
-from pipeline.scheduler import scheduler as scheduling
 from pipeline.simulator import stories
 from pipeline.simulator.server.delivery import Courier
 from pipeline.simulator.timeline import Delivery
@@ -90,7 +89,7 @@ class Months:
         parts = self._stage.parts
         taken = take(self._events, self._stage.inlet, 0.0)
         with parts.database.transaction() as session:
-            ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+            ids = inbox.take_due(session, parts.clock.now())
         self._events.handle(ids)
         asked = lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
         return taken + len(ids) + len(asked) + self._jobs.run_all()

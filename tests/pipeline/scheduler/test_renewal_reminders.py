@@ -18,7 +18,7 @@ from pipeline.db.models import Plan as PlanRow
 from pipeline.db.models import Read as Question
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import read_answer
-from pipeline.scheduler.scheduler import FAILED_AGAIN
+from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
 from pipeline.simulator import shapes
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import PEOPLE, SILENT, Person
