@@ -23,7 +23,8 @@ from pipeline.billing.reminders import Reminders
 from pipeline.clock import MovableClock, SystemClock
 from pipeline.db.models import Base, Change, Customer, Event, Key, Mail, Payment, Subscription
 from pipeline.inbox import store as inbox
-from pipeline.scheduler.scheduler import Scheduler
+from pipeline.scheduler.renewal_reminders import RenewalReminders
+from pipeline.scheduler.stale_claims import free_claims
 
 FLAT = 1 / 1.3  # of the cost beside few and the cost beside many
 LARGE = 100_000  # subscriptions
@@ -118,14 +119,11 @@ def _compare(bench: Bench, where: str, grown: list[Grown]) -> list[Row]:
 def _repeat(grown: Grown, bodies: list[bytes], repeat: int) -> None:
     parts, ids = grown.home.parts, []
     clock = MovableClock(SystemClock().now() + timedelta(minutes=2))
-    scheduler = Scheduler(
-        parts.database, parts.master, clock,
-        reminders=Reminders(), may_read=False, operator="",
-    )  # fmt: skip
+    reminders = RenewalReminders(parts.database, parts.master, clock, Reminders(), may_read=False)
 
     def sweep() -> int:
         with parts.database.reading() as session:
-            return len(inbox.due(session, clock.now(), len(bodies))) + scheduler.free_claims()
+            return len(inbox.due(session, clock.now(), len(bodies))) + free_claims(parts.database, clock)
 
     _time(grown, "webhook stored", len(bodies), lambda: ids.extend(grown.home.store(bodies, group=32)))
     _time(grown, "sweep of overdue events", len(bodies), lambda: expect(sweep(), len(bodies), "swept"))
@@ -133,7 +131,7 @@ def _repeat(grown: Grown, bodies: list[bytes], repeat: int) -> None:
     with parts.database.transaction() as session:
         due = grown.names[repeat * REMINDED : (repeat + 1) * REMINDED]
         session.execute(update(Subscription).where(Subscription.id.in_(due)).values(remind_at=clock.now()))
-    _time(grown, "reminder owed", REMINDED, lambda: expect(scheduler.remind(), REMINDED, "reminded"))
+    _time(grown, "reminder owed", REMINDED, lambda: expect(reminders.queue_due(), REMINDED, "reminded"))
 
 
 def _time(grown: Grown, step: str, count: int, work: Callable[[], object]) -> None:

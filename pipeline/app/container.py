@@ -14,7 +14,7 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.paypal import PayPal
+from pipeline.paypal.api import PayPal
 from pipeline.paypal.certificates import Certificates
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError

@@ -16,6 +16,7 @@ from pipeline.mailer.relay_log import settle_doubts as settle
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
 from pipeline.policy import versions
 from pipeline.privacy import requests
+from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job, Scheduler
 
 log = structlog.get_logger(__name__)
@@ -23,15 +24,15 @@ log = structlog.get_logger(__name__)
 
 def scheduler(parts: Parts) -> Scheduler:
     """The scheduler with its own jobs and those that these settings call for."""
-    return Scheduler(
+    core = core_jobs(
         parts.database,
         parts.master,
         parts.clock,
         reminders=parts.reminders,
         may_read=parts.settings.reads_paypal,
         operator=parts.settings.operator_email,
-        more=of(parts),
     )
+    return Scheduler(parts.clock, core, of(parts))
 
 
 def of(parts: Parts) -> list[Job]:

@@ -18,7 +18,7 @@ from pipeline.app.web_server import WebServer, web_server
 from pipeline.broker import BrokerDown
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.operations import heartbeat as alive
 from pipeline.worker.recovery import Sweep
 from pipeline.worker.worker import serve
@@ -152,7 +152,7 @@ def _reader(parts: Parts, stop: Stop) -> None:
     with parts.broker.publisher() as publisher:
         while not stop.wait(READ_SECONDS):
             try:
-                ids = reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+                ids = lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
                 if ids:
                     publisher.publish("events", ids)
             except (StoreDown, BrokerDown) as error:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pipeline.app import jobs
 from pipeline.app.container import Parts
 from pipeline.db import migrations
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
-from pipeline.scheduler import scheduler as scheduling
 from pipeline.scheduler.scheduler import Scheduler
 from pipeline.worker.worker import Worker, take
 
@@ -40,10 +39,12 @@ def _round(parts: Parts, events: Worker, scheduler: Scheduler) -> int:
 def work_once(parts: Parts, events: Worker, scheduler: Scheduler) -> int:
     """Handle due events, ask PayPal the due questions, run all jobs. Return how much there was to do; mail is left out."""
     with parts.database.transaction() as session:
-        ids = inbox.take_due(session, parts.clock.now(), scheduling.LIMIT)
+        ids = inbox.take_due(session, parts.clock.now())
     events.handle(ids)
     asked = (
-        reads.ask_due(parts.database, parts.master, parts.clock, parts.paypal) if parts.settings.reads_paypal else []
+        lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
+        if parts.settings.reads_paypal
+        else []
     )
     return len(ids) + len(asked) + scheduler.run_all()
 

@@ -20,9 +20,10 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.bulk import Rows, among, insert, insert_new
 from pipeline.db.models import Change, Customer, Mail, Payment, Plan, Refund, Subscription
-from pipeline.inbox import lookups as reads
-from pipeline.inbox.event import Event, ReadKind, TryLater
+from pipeline.inbox import lookups
+from pipeline.inbox.event import Event, TryLater
 from pipeline.outbox import store as outbox
+from pipeline.paypal.requests import ReadKind
 
 CUSTOMER = Customer.__table__
 NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
@@ -39,7 +40,7 @@ class Books:
         self._people: dict[str, register.Known] = {}
         self._changed_people: set[str] = set()
         self._owed: list[outbox.Owed] = []
-        self._reads: list[reads.Wanted] = []
+        self._reads: list[lookups.Wanted] = []
         self._changes: list[dict[str, Any]] = []
         self._refunds, self._payments = Rows(session, Refund), Rows(session, Payment)
         self._plans, self._subscriptions = Rows(session, Plan), Rows(session, Subscription)
@@ -129,7 +130,7 @@ class Books:
 
     def ask(self, kind: ReadKind, id: str, after: timedelta) -> None:
         """Ask PayPal for this object some time later; without credentials nothing is asked."""
-        self._reads.append(reads.Wanted(kind, id, self.now + after))
+        self._reads.append(lookups.Wanted(kind, id, self.now + after))
 
     def close(self) -> list[str]:
         """Write what changed. The ids of mails that became due."""
@@ -139,7 +140,7 @@ class Books:
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
         insert(self._session, Change, self._changes)
-        reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
+        lookups.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
         return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
 
     # -- loading

@@ -14,12 +14,16 @@ be done, and a sweep finds what no message brings. So an id may come twice, and 
 Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a Broker may be shared.
 """
 
+from itertools import count
+
 from pipeline.broker.connection import BrokerDown, Line, Place
 from pipeline.broker.consumer import Batch, Inlet
 from pipeline.broker.memory import Memory
 from pipeline.broker.publisher import Publisher
 from pipeline.broker.rabbitmq import RabbitMQ
 from pipeline.broker.topology import Queue, Topology
+
+_NUMBERS = count()
 
 __all__ = ["Batch", "Broker", "BrokerDown", "Inlet", "Publisher", "Queue"]
 
@@ -34,8 +38,10 @@ class Broker:
     """
 
     def __init__(self, url: str, prefix: str = "smt") -> None:
-        self._place: Place = Memory() if url.startswith("memory:") else RabbitMQ(url)
-        self._topology = Topology(prefix)
+        in_memory = url.startswith("memory:")
+        self._place: Place = Memory() if in_memory else RabbitMQ(url)
+        # kombu keeps the queues of all memory connections of a process together.
+        self._topology = Topology(f"{prefix}.{next(_NUMBERS)}" if in_memory else prefix)
 
     @property
     def exclusive(self) -> bool:

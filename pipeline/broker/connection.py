@@ -34,6 +34,12 @@ class Place(Protocol):
     def connection(self, name: str, heartbeat: float, /) -> Any:
         """A kombu connection, not open yet."""
 
+    def drain(self, connection: Any, seconds: float, /) -> None:
+        """Let kombu handle the next thing the broker sends. Raises TimeoutError if nothing comes."""
+
+    def notify(self) -> None:
+        """Wake the consumers of this process that wait: there may be something on their queues."""
+
     def describe(self, channel: Any, /) -> str:
         """Product, version and address, such as `RabbitMQ 3.10.8 at 127.0.0.1:5672`."""
 
@@ -69,9 +75,10 @@ class Line:
             raise
 
     def drain(self, seconds: float) -> bool:
-        """Handle the next thing the broker says; False if it says nothing for so long. Only inside `use`."""
+        """Handle the next thing the broker sends; False if nothing comes, at the latest after `seconds`. Only inside
+        `use`."""
         try:
-            self._connection.drain_events(timeout=seconds)
+            self.place.drain(self._connection, seconds)
         except TimeoutError:
             return False
         return True
@@ -83,6 +90,7 @@ class Line:
 
     def close(self) -> None:
         """Leave in good order: what was taken and not acknowledged goes back to its queue."""
+        self._give_back()
         if self._connection is not None:
             self._connection.release()
         self._connection = self.channel = None
@@ -97,6 +105,13 @@ class Line:
 
     def _cut(self) -> None:
         """Let go without a word: the peer may never answer."""
+        self._give_back()
         if self._connection is not None:
             self._connection.collect()
         self._connection = self.channel = None
+
+    def _give_back(self) -> None:
+        """Requeue what was not acknowledged. RabbitMQ does so when a connection ends, kombu's memory transport does not."""
+        if self.channel is not None and self.place.exclusive:
+            self.channel.basic_recover(requeue=True)
+            self.place.notify()

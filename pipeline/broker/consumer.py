@@ -40,6 +40,7 @@ class Batch:
         with self._settling():
             for message in self._messages:
                 message.requeue()
+            self._line.place.notify()
 
     def _acknowledgements(self) -> list[tuple[Any, bool]]:
         """One that covers all earlier messages is enough if those are all ours. kombu's memory transport has none."""

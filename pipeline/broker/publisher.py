@@ -56,7 +56,9 @@ class Publisher:
                     delivery_mode=2,  # kept on disk
                     mandatory=True,  # or a message without a queue would be confirmed and dropped
                 )
-            if not self._place.exclusive:
+            if self._place.exclusive:
+                self._place.notify()
+            else:
                 self._await_confirms()
 
     def _await_confirms(self) -> None:

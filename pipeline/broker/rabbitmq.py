@@ -54,6 +54,12 @@ class RabbitMQ:
             },
         )
 
+    def drain(self, connection: Any, seconds: float) -> None:
+        connection.drain_events(timeout=seconds)
+
+    def notify(self) -> None:
+        """RabbitMQ does so."""
+
     def describe(self, channel: Any) -> str:
         found = channel.connection.server_properties
         return f"{found.get('product', 'AMQP broker')} {found.get('version', '')} at {self._host}:{self._port}"

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.clock import read_time
-
-ReadKind = Literal["subscription", "plan", "sale", "refund"]
+from pipeline.paypal.requests import ReadKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ State = Literal["received", "handled", "ignored", "parked"]
 
 GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
 LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
+DUE_AT_ONCE = 500  # events that one look takes; more are taken by the next
 
 # The sealed body is for people who look; handlers live on facts and person.
 EVENT = cast(Table, Event.__table__)
@@ -148,7 +149,7 @@ def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -
     return list(session.execute(statement).scalars())
 
 
-def take_due(session: Session, now: datetime, limit: int) -> list[str]:
+def take_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list[str]:
     """The ids of received events that are due, each put off so that the next look leaves them a while."""
     ids = due(session, now, limit)
     if ids:

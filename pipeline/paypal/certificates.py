@@ -1,15 +1,12 @@
-"""The certificates PayPal signs webhooks with: from which address, which of them, and kept for how long.
+"""PayPal's signing certificates: kept in memory and in a folder, downloaded when needed, replaced when they expire.
 
-The address comes from a header that anyone can write, so it is judged before a byte goes out. A certificate that
-PayPal's own host served over TLS and that bears PayPal's name is what makes a signature a proof. PayPal changes it
-about once a year, and its address with it (https://developer.paypal.com/api/rest/webhooks/rest/). Revocation is not
-asked for: PayPal has been seen to sign with a revoked certificate.
+PayPal changes its certificate about once a year, and its address with it
+(https://developer.paypal.com/api/rest/webhooks/rest/).
 """
 
 import asyncio
 import hashlib
 import http.client
-import re
 import ssl
 import time
 from collections.abc import Callable
@@ -21,66 +18,22 @@ from urllib.parse import urlsplit
 
 import certifi
 import structlog
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.x509.oid import NameOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from pipeline import files
 from pipeline.clock import Clock
 from pipeline.network import egress
+from pipeline.paypal.certificate_rules import Anchors, judge_address, judge_leaf, read_leaf
 from pipeline.paypal.errors import Refused, Unavailable
-from pipeline.settings import SettingsError
 
-# PayPal's simulator signs sandbox events with the live certificate, so host and name are not tied to each other.
-SUBJECTS = frozenset({"messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"})
-SMALLEST_KEY = 2048  # bits
 LARGEST_ANSWER = 64 * 1024  # bytes; the real ones have 3 KB
 FETCH_SECONDS = 5.0  # PayPal waits for our answer meanwhile, and sends again when it is 503
 FETCHES_AT_ONCE = 4  # a sender of invented addresses may keep these busy, and nothing else
 KEPT = 64  # PayPal uses one or two at a time
 
-# The whole address in one pattern: two parsers that disagree about a host are how such checks are fooled.
-_ADDRESS = re.compile(
-    r"https://api(-m)?(\.sandbox)?\.paypal\.com(:443)?/v1/notifications/certs/[A-Za-z0-9-]{1,128}", re.ASCII
-)
-
 _ASK = {"Accept": "application/x-pem-file, */*", "User-Agent": "smt-billing"}
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A certificate that was read and not yet judged."""
-
-    certificate: x509.Certificate
-    others: tuple[x509.Certificate, ...]  # served along with it
-    names: tuple[str, ...]  # common names of its subject
-    key: object
-    not_before: datetime
-    not_after: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Anchors:
-    """Whom we trust to vouch for PayPal's certificate."""
-
-    store: Store
-    intermediates: tuple[x509.Certificate, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> "Anchors":
-        """Read a PEM file of roots and intermediates; what signed itself is a root. Raises SettingsError."""
-        try:
-            everyone = x509.load_pem_x509_certificates(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"the trust anchors in {path} cannot be read: {error}; give a PEM file") from error
-        roots = [each for each in everyone if each.issuer == each.subject]
-        if not roots:
-            raise SettingsError(f"the trust anchors in {path} hold no root; add the one that vouches for the others")
-        return cls(Store(roots), tuple(each for each in everyone if each not in roots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +129,7 @@ class Certificates:
 
     def _judge(self, pem: bytes) -> _Known:
         leaf = read_leaf(pem)
-        key = _judge_leaf(leaf, self._clock.now(), self._anchors)
+        key = judge_leaf(leaf, self._clock.now(), self._anchors)
         return _Known(key, leaf.not_before, leaf.not_after)
 
     def _remember(self, url: str, known: _Known) -> None:
@@ -187,69 +140,6 @@ class Certificates:
     @staticmethod
     def _path(folder: Path, url: str) -> Path:
         return folder / f"{hashlib.sha256(url.encode()).hexdigest()}.pem"
-
-
-def read_certificate(pem: bytes, *, at: datetime, anchors: Anchors | None) -> RSAPublicKey:
-    """The key in PayPal's certificate, the first of `pem`, if at that time it is PayPal's own. Raises Refused.
-
-    It must bear one of PayPal's two names, be valid, hold an RSA key of 2048 bits or more, and, with anchors, be
-    vouched for by one of them (RFC 5280 section 6, for a TLS server of that name).
-    """
-    return _judge_leaf(read_leaf(pem), at, anchors)
-
-
-def judge_address(url: str) -> None:
-    """Raises Refused unless it is a certificate's address on PayPal's API, spelled the one way PayPal spells it."""
-    if not _ADDRESS.fullmatch(url):
-        raise Refused("certificate address", f"not an address of PayPal's certificates: {url[:120]!a}")
-
-
-def read_leaf(pem: bytes) -> Leaf:
-    """Take a PEM text apart. Raises Refused when it holds no certificate that can be read."""
-    try:
-        leaf, *others = x509.load_pem_x509_certificates(pem)
-        names = tuple(str(name.value) for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
-        return Leaf(leaf, tuple(others), names, leaf.public_key(), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("certificate", "not a certificate in PEM form that can be read") from error
-
-
-def judge_subject(leaf: Leaf) -> str:
-    """The name in the certificate. Raises Refused unless it is exactly one of PayPal's two."""
-    if len(leaf.names) != 1 or leaf.names[0] not in SUBJECTS:
-        raise Refused("certificate subject", f"the certificate is not PayPal's: issued to {', '.join(leaf.names)!a}")
-    return leaf.names[0]
-
-
-def judge_validity(leaf: Leaf, at: datetime) -> None:
-    """Raises Refused when the certificate is not valid yet or no longer at that time."""
-    if not leaf.not_before <= at <= leaf.not_after:
-        span = f"from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}"
-        raise Refused("certificate validity", f"the certificate is valid {span}, not on {at:%Y-%m-%d}")
-
-
-def judge_key(leaf: Leaf) -> RSAPublicKey:
-    """The key in the certificate. Raises Refused unless it is an RSA key of 2048 bits or more."""
-    if not isinstance(leaf.key, RSAPublicKey):
-        raise Refused("certificate key", "the certificate holds no RSA key")
-    if leaf.key.key_size < SMALLEST_KEY:
-        raise Refused("certificate key", f"the RSA key has {leaf.key.key_size} bits, fewer than {SMALLEST_KEY}")
-    return leaf.key
-
-
-def judge_chain(leaf: Leaf, at: datetime, anchors: Anchors) -> None:
-    """Raises Refused when no anchor vouches for the certificate at that time. PayPal serves it without its issuers."""
-    verifier = PolicyBuilder().store(anchors.store).time(at).build_server_verifier(x509.DNSName(leaf.names[0]))
-    try:
-        verifier.verify(leaf.certificate, [*leaf.others, *anchors.intermediates])
-    except (VerificationError, ValueError) as error:
-        reason = f"no trust anchor vouches for the certificate, issued by {issuer(leaf)}: {error}"
-        raise Refused("certificate chain", reason) from error
-
-
-def issuer(leaf: Leaf) -> str:
-    """Who issued the certificate, for people."""
-    return ascii(leaf.certificate.issuer.rfc4514_string())[1:-1]
 
 
 def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes:
@@ -283,15 +173,6 @@ def _read_answer(answer: http.client.HTTPResponse) -> bytes:
         if len(body) > LARGEST_ANSWER or time.monotonic() > until:
             raise Unavailable("PayPal's certificate is too long or too slow in coming; try again")
     return body
-
-
-def _judge_leaf(leaf: Leaf, at: datetime, anchors: Anchors | None) -> RSAPublicKey:
-    judge_subject(leaf)
-    judge_validity(leaf, at)
-    key = judge_key(leaf)
-    if anchors:
-        judge_chain(leaf, at, anchors)
-    return key
 
 
 def _write(path: Path, pem: bytes) -> None:

@@ -2,8 +2,8 @@
 
 The SDK's own `execute` waits for ever, opens a connection per call, follows redirects, takes proxies and passwords from
 the environment, fetches a token per thread, never replaces a refused one, and prints. Here that one method is new; the
-environment, the token request and the encoders are the SDK's. Importing this imports the SDK, so `pipeline.paypal`
-waits until a client is wanted.
+environment, the token request and the encoders are the SDK's. Importing this module imports the SDK, so `api` imports
+it only when a client is made.
 """
 
 import copy

@@ -4,10 +4,12 @@ Addresses are built from ids, never taken from the links in a payload: those hav
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from pipeline.paypal.errors import NotFound
+
+ReadKind = Literal["subscription", "plan", "sale", "refund"]
 
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -47,6 +49,14 @@ class RefundsGetRequest(GetRequest):
     """A refund of a sale."""
 
     route = "/v1/payments/refund/{id}"
+
+
+GET_REQUESTS: dict[ReadKind, type[GetRequest]] = {
+    "subscription": SubscriptionsGetRequest,
+    "plan": PlansGetRequest,
+    "sale": SalesGetRequest,
+    "refund": RefundsGetRequest,
+}
 
 
 class SubscriptionsCreateRequest:

@@ -20,7 +20,7 @@ from pipeline.crypto.keyring import INDEX, TOKENS, KeyProblem, Keyring, MasterKe
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event
 from pipeline.inbox import event as words
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Park, Read, TryLater
 
@@ -142,18 +142,18 @@ class Worker:
                     self._failed(session, rows[0], error)
 
     def _ask(self, session: Session, row: Event, wanted: Read) -> None:
-        waiting = reads.waiting_for(wanted.kind, wanted.id)
+        waiting = lookups.waiting_for(wanted.kind, wanted.id)
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
-        elif reads.unknown_to_paypal(session, wanted.kind, wanted.id):
-            reads.forget(session, wanted.kind, wanted.id)  # who has the event tried again wants it asked again
+        elif lookups.unknown_to_paypal(session, wanted.kind, wanted.id):
+            lookups.forget(session, wanted.kind, wanted.id)  # who has the event tried again wants it asked again
             self._park(session, row, f"{wanted}, which does not know it")
-        elif row.reason == waiting and not reads.is_owed(session, wanted.kind, wanted.id):
+        elif row.reason == waiting and not lookups.is_owed(session, wanted.kind, wanted.id):
             # The answer came and is being handled, or it did not help: ever asking again would be no better.
             self._try_again(session, row, f"{wanted}, whose answer does not tell what is missing")
         else:
             now = self._clock.now()
-            reads.owe(session, [reads.Wanted(wanted.kind, wanted.id, now)])
+            lookups.owe(session, [lookups.Wanted(wanted.kind, wanted.id, now)])
             inbox.postpone(session, row.id, now + ASKED, waiting, failed=False)
 
     def _park(self, session: Session, row: Event, reason: str) -> None:

@@ -17,7 +17,7 @@ from tests.chaos.load import Expected, Load
 
 _MESSAGE_ID = re.compile(rb"(?mi)^message-id:\s*<([^>]+)>")
 _QUEUE_ID = re.compile(rb"(?m)^Received:[^\n]*(?:\n[ \t][^\n]*)*? id ([0-9A-Za-z]+)")
-# What a role asks PayPal again after, when the one that asked died: `reads.LEASE`. Other questions are for later.
+# What a role asks PayPal again after, when the one that asked died: `lookup_fetcher.LEASE`. Other questions are for later.
 ASKED_AGAIN = timedelta(seconds=130)
 LATER = timedelta(hours=2)  # questions for later are for the next hour; beyond that it was a clock that was ahead
 NAMED = 5  # rows of one kind that a sentence names

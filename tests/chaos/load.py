@@ -10,11 +10,11 @@ from typing import Any
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
 from pipeline.db.models import Mail, Subscription
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import ReadKind
 from pipeline.money import Money, read_amount
 from pipeline.paypal.errors import NotFound
+from pipeline.paypal.requests import ReadKind
 from pipeline.simulator.stories import Delivery, random_life
 from pipeline.simulator.world import World
 from pipeline.worker.worker import Worker
@@ -93,7 +93,7 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
         worker.handle([told.id for told in group])
     first = _answered(river, worker, load.world)
     with river.database.transaction() as session:
-        reads.owe(session, [reads.Wanted("subscription", id, river.now) for id in first[0]])
+        lookups.owe(session, [lookups.Wanted("subscription", id, river.now) for id in first[0]])
     river.clock.advance(timedelta(hours=2))
     last = _answered(river, worker, load.world)
     waiting = {id for id, state in river.states().items() if state != "handled"}
@@ -105,7 +105,7 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
 def _answered(river: River, worker: Worker, world: World) -> Books:
     """What the books say when the questions to PayPal that are due are answered, and what waited for them is handled."""
     for _ in range(10):
-        reads.ask_due(river.database, river.master, river.clock, _Asked(world), 1000)
+        lookup_fetcher.ask_due(river.database, river.master, river.clock, _Asked(world), 1000)
         river.clock.advance(timedelta(seconds=2))
         with river.database.transaction() as session:
             due = inbox.take_due(session, river.now, 1000)

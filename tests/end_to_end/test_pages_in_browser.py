@@ -24,7 +24,7 @@ from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
 from pipeline.customers import accounts, links
 from pipeline.db.models import Base, Customer, Link, Mail, Request, Subscription
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.simulator.plans import CLOUD, LICENCE
@@ -55,7 +55,7 @@ class Shop:
             httpx.post(f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.river.now))
         worker, river = self.parts.worker(), self.river
         for _ in range(3):  # what is asked of PayPal comes back through the inbox
-            reads.ask_due(river.database, river.master, river.clock, self.parts.paypal)
+            lookup_fetcher.ask_due(river.database, river.master, river.clock, self.parts.paypal)
             with river.database.transaction() as session:
                 ids = inbox.take_due(session, river.now + inbox.GRACE, 100)
             worker.handle(ids)

@@ -18,7 +18,7 @@ from pipeline.clock import MovableClock, SystemClock
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Event, Mail, Payment, Redelivery, Refund, Subscription
-from pipeline.inbox.lookups import LEASE
+from pipeline.inbox.lookup_fetcher import LEASE
 from pipeline.simulator import stories
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import crowd

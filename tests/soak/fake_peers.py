@@ -12,9 +12,9 @@ from aiosmtpd.smtp import Envelope
 
 from pipeline.broker import BrokerDown
 from pipeline.clock import Clock
-from pipeline.inbox.event import ReadKind
 from pipeline.inbox.parsing import read_answer
 from pipeline.paypal.errors import NotFound, Unavailable
+from pipeline.paypal.requests import ReadKind
 from pipeline.simulator.world import World
 from tests.support.misbehaving_relay import House, Wire
 

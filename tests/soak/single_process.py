@@ -16,11 +16,12 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.store import Delivery, Stored
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.relay_log import RelayLog, settle_doubts
 from pipeline.mailer.smtp_relay import Relay
+from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job, Scheduler
 from pipeline.webhooks.group_commit import Committer, _Waiting
 from pipeline.worker.recovery import QUIET_SECONDS, Sweep
@@ -89,10 +90,8 @@ class Process:
             self.database, master, clock, HANDLERS,
             reminders=Reminders(), may_read=True, on_mail=broker.announce_mails,
         )  # fmt: skip
-        self._scheduler = Scheduler(
-            self.database, master, clock,
-            reminders=Reminders(), may_read=True, operator="", more=[Job("doubts", SETTLE_EVERY, self._settle_doubts)],
-        )  # fmt: skip
+        core = core_jobs(self.database, master, clock, reminders=Reminders(), may_read=True, operator="")
+        self._scheduler = Scheduler(clock, core, [Job("doubts", SETTLE_EVERY, self._settle_doubts)])
         self._sweep = Sweep(self._worker, self.database, clock, lambda: QUIET_SECONDS)
         relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
@@ -113,7 +112,7 @@ class Process:
         harbour = self._harbour
         try:
             harbour.broker.publish(
-                "events", reads.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
+                "events", lookup_fetcher.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
             )
         except (StoreDown, BrokerDown):
             return

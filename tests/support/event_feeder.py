@@ -18,10 +18,10 @@ from handlers import HANDLERS
 from pipeline.clock import MovableClock, read_time
 from pipeline.db import lww_map as register
 from pipeline.db.models import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import ReadKind
 from pipeline.paypal.errors import NotFound
+from pipeline.paypal.requests import ReadKind
 from pipeline.worker.worker import Worker
 from tests.support.example_people import Person
 from tests.support.pipeline_under_test import River, delivery
@@ -80,7 +80,7 @@ class Teller:
         """Some time later: ask PayPal what is owed an answer, and work on the answers and on what waited for them."""
         self.river.clock.advance(after)
         river = self.river
-        self._published += reads.ask_due(river.database, river.master, river.clock, self)
+        self._published += lookup_fetcher.ask_due(river.database, river.master, river.clock, self)
         self.work()
         river.clock.advance(timedelta(seconds=2))
         self.work()

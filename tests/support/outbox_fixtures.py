@@ -1,6 +1,6 @@
 """Mails that are owed, and mailers that send them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 
@@ -13,7 +13,8 @@ from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox.store import Owed
 from pipeline.rendering.branding import Vendor
 from pipeline.rendering.templates import Templates, default_folder
-from pipeline.scheduler.scheduler import Scheduler
+from pipeline.scheduler.core_jobs import core_jobs
+from pipeline.scheduler.scheduler import Job
 from tests.support.pipeline_under_test import River
 
 ADA = "ada.whitfield@example.com"
@@ -59,8 +60,19 @@ def header(data: bytes, name: str) -> str:
     return str(message_from_bytes(data, policy=policy.default)[name])
 
 
-def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Scheduler:
-    return Scheduler(
+class Jobs:
+    """The scheduler's core jobs on the river's database, each run alone."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.free_claims, self.remind, self.tell_operator = (job.run for job in jobs)
+
+
+def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Jobs:
+    return Jobs(jobs_of(river, may_read=may_read, operator=operator))
+
+
+def jobs_of(river: River, *, may_read: bool = False, operator: str = "") -> list[Job]:
+    return core_jobs(
         river.database, river.master, river.clock,
         reminders=Reminders(), may_read=may_read, operator=operator,
     )  # fmt: skip

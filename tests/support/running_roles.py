@@ -21,7 +21,7 @@ from pipeline.app.shutdown import Stop
 from pipeline.clock import Clock
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, Read, Subscription
-from pipeline.inbox.lookups import LEASE
+from pipeline.inbox.lookup_fetcher import LEASE
 from tests.support.servers import Relay
 from tests.support.subprocesses import answers, until
 

@@ -11,8 +11,8 @@ from pipeline.billing.reminders import Reminders
 from pipeline.db.models import Base
 from pipeline.inbox import store as inbox
 from pipeline.outbox import store as outbox
-from pipeline.scheduler import scheduler
-from pipeline.scheduler.scheduler import Scheduler
+from pipeline.scheduler.renewal_reminders import RenewalReminders
+from pipeline.scheduler.stale_claims import free_claims
 from pipeline.worker.recovery import QUIET_SECONDS, Sweep
 from tests.support.event_feeder import Teller
 from tests.support.pipeline_under_test import River
@@ -46,14 +46,14 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
 
 def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> None:
     Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-    jobs = Scheduler(river.database, river.master, river.clock, reminders=Reminders(), may_read=True, operator="")
+    reminders = RenewalReminders(river.database, river.master, river.clock, Reminders(), may_read=True)
     sweep = Sweep(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
     with _plans(river) as plans:
         sweep.once()
-        jobs.free_claims()
-        jobs.remind()
+        free_claims(river.database, river.clock)
+        reminders.queue_due()
         with river.database.transaction() as session:
-            inbox.take_due(session, river.clock.now() + timedelta(days=1), scheduler.LIMIT)
+            inbox.take_due(session, river.clock.now() + timedelta(days=1))
     assert len(plans) >= 3
     assert _scans(plans) == []
 

@@ -11,11 +11,11 @@ from handlers import HANDLERS
 from pipeline.billing.unit_of_work import Books
 from pipeline.db.models import Payment, Refund, Subscription
 from pipeline.db.models import Read as Question
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, Park, Read
 from pipeline.inbox.store import Stored
-from pipeline.paypal import PayPal
+from pipeline.paypal.api import PayPal
 from pipeline.paypal.errors import Rejected
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
@@ -46,13 +46,13 @@ def wanting(event: Event, books: Books) -> None:
     raise Read("sale", "SALE1")
 
 
-def ask(river: River, paypal: reads.Source) -> list[str]:
-    return reads.ask_due(river.database, river.master, river.clock, paypal)
+def ask(river: River, paypal: lookup_fetcher.Source) -> list[str]:
+    return lookup_fetcher.ask_due(river.database, river.master, river.clock, paypal)
 
 
 def owe(river: River, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
     with river.database.transaction() as session:
-        reads.owe(session, [reads.Wanted(kind, id, river.now + after)])
+        lookups.owe(session, [lookups.Wanted(kind, id, river.now + after)])
 
 
 def due(river: River) -> list[str]:
@@ -118,7 +118,7 @@ def test_a_question_whose_asker_died_is_asked_again(river: River) -> None:
         ask(river, Deadly({}))
     oracle = Oracle({"id": "SALE1"})
     assert ask(river, oracle) == []
-    river.clock.advance(reads.LEASE)
+    river.clock.advance(lookup_fetcher.LEASE)
     assert len(ask(river, oracle)) == 1
 
 
@@ -168,7 +168,7 @@ def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PayP
     owe(brook, "sale", "NOSUCHSALE0000000")
     assert ask(brook, paypal) == []
     with brook.database.reading() as session:
-        assert reads.unknown_to_paypal(session, "sale", "NOSUCHSALE0000000")
+        assert lookups.unknown_to_paypal(session, "sale", "NOSUCHSALE0000000")
     asked = len(pretence.asked)
     brook.clock.advance(timedelta(days=30))
     assert ask(brook, paypal) == []

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.paypal.certificates import Certificates, judge_address
+from pipeline.paypal.certificate_rules import judge_address
+from pipeline.paypal.certificates import Certificates
 from pipeline.paypal.errors import Refused
 from tests.support.certificate_authority import NOW, paypal
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.paypal import PayPal, ReadKind
+from pipeline.paypal.api import PayPal
 from pipeline.paypal.client import Client
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
-from pipeline.paypal.requests import SalesGetRequest
+from pipeline.paypal.requests import ReadKind, SalesGetRequest
 from pipeline.settings import SettingsError
 from tests.support.loopback_http import Answer, Asked, Loopback, loopback
 

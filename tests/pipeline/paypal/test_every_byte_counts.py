@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import MovableClock
-from pipeline.paypal.certificates import Certificates, judge_address, read_certificate
+from pipeline.paypal.certificate_rules import judge_address, judge_leaf, read_leaf
+from pipeline.paypal.certificates import Certificates
 from pipeline.paypal.errors import Malformed, Refused
 from pipeline.paypal.signature import HEADERS, Transmission, verify
 from tests.conftest import MORNING
@@ -18,7 +19,7 @@ from tests.support.pipeline_under_test import WEBHOOK_ID, happened, sign, signer
 
 BODY = orjson.dumps(happened())
 SIGNED = {name.lower(): value for name, value in sign(BODY).items()}
-KEY = read_certificate(signer().leaf_pem, at=MORNING, anchors=None)
+KEY = judge_leaf(read_leaf(signer().leaf_pem), at=MORNING, anchors=None)
 ID, TIME, SIGNATURE, *_ = HEADERS
 HOSTS = {"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"}
 PAYPALS = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594"

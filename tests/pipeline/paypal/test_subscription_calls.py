@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clock import MovableClock
 from pipeline.inbox.parsing import split
-from pipeline.paypal import PayPal
+from pipeline.paypal.api import PayPal
 from pipeline.paypal.errors import NotFound, Rejected, Unavailable
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal

@@ -16,9 +16,9 @@ from pipeline.customers import accounts
 from pipeline.db.models import Mail, Subscription
 from pipeline.db.models import Plan as PlanRow
 from pipeline.db.models import Read as Question
-from pipeline.inbox import lookups as reads
+from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import read_answer
-from pipeline.scheduler.scheduler import FAILED_AGAIN
+from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
 from pipeline.simulator import shapes
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import PEOPLE, SILENT, Person
@@ -204,7 +204,7 @@ class Oracle:
 
 def answer(river: River, life: Life) -> None:
     """PayPal answers what it is asked."""
-    told = reads.ask_due(river.database, river.master, river.clock, Oracle(life.snapshot()))
+    told = lookup_fetcher.ask_due(river.database, river.master, river.clock, Oracle(life.snapshot()))
     river.worker(HANDLERS, may_read=True).handle(told)
 
 

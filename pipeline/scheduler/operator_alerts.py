@@ -1,0 +1,63 @@
+"""Mails to the operator about parked events."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pipeline.clock import Clock, write_time
+from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.db.engine import Database
+from pipeline.db.models import Event, Mail
+from pipeline.outbox import store as outbox
+
+QUIET = timedelta(hours=1)  # between two mails to the operator
+LISTED = 20  # parked events named in one mail
+OVERLAP = timedelta(minutes=10)  # two looks for parked events overlap: one may be committed later than its time says
+
+
+def alert_parked_events(database: Database, master: MasterKey, clock: Clock) -> int:
+    """Queue one mail about the events parked since the last one, at most one an hour. Return how many events."""
+    with database.transaction() as session:
+        now = clock.now()
+        keyring = Keyring(master, session, now)
+        sent_at, named = _last_alert(session, keyring)
+        if sent_at and now - sent_at < QUIET:
+            return 0
+        count, newest = _parked(session, sent_at, named)
+        if count:
+            outbox.add(session, keyring, [_alert(count, newest)], now)
+    return count
+
+
+def _last_alert(session: Session, keyring: Keyring) -> tuple[datetime | None, list[str]]:
+    """Return when the last mail about parked events was queued, and the ids of the events that it named."""
+    last = (
+        select(Mail.created_at, Mail.facts)
+        .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
+        .order_by(Mail.created_at.desc())
+        .limit(1)
+    )
+    for created_at, sealed in session.execute(last):
+        facts = keyring.own(outbox.OPERATOR).open_json("mail.facts", sealed) or {}
+        return created_at, [event["id"] for event in facts.get("events", [])]
+    return None, []
+
+
+def _parked(session: Session, since: datetime | None, named: Sequence[str]) -> tuple[int, Sequence[Any]]:
+    """Count the events parked since then without those already named. Return the count and the newest of them, as rows
+    of id, type, reason, done_at."""
+    chosen = [Event.state == "parked", Event.id.not_in(named)]
+    if since:
+        chosen.append(Event.done_at > since - OVERLAP)
+    count = session.execute(select(func.count()).where(*chosen)).scalar_one()
+    newest = select(Event.id, Event.type, Event.reason, Event.done_at).where(*chosen).order_by(Event.done_at.desc())
+    return count, session.execute(newest.limit(LISTED)).all()
+
+
+def _alert(count: int, newest: Sequence[Any]) -> outbox.Owed:
+    events = [{"id": row.id, "type": row.type, "reason": row.reason} for row in newest]
+    key = f"event_parked:{write_time(newest[0].done_at)}:{newest[0].id}"
+    return outbox.Owed("event_parked", key, None, {"count": count, "events": events})

@@ -1,0 +1,102 @@
+"""Renewal reminders: queued once, some days before a renewal, after PayPal has confirmed the date."""
+
+import contextlib
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from pipeline.billing import notifications as notices
+from pipeline.billing.reminders import Reminders
+from pipeline.billing.subscription import terms_of
+from pipeline.clock import Clock
+from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey
+from pipeline.customers import accounts
+from pipeline.db import lww_map as register
+from pipeline.db.engine import Database, StoreDown
+from pipeline.db.models import Plan, Subscription
+from pipeline.inbox import lookups
+from pipeline.outbox import store as outbox
+
+log = structlog.get_logger(__name__)
+
+LIMIT = 500  # rows per run; what is left is due at the next
+FRESH = timedelta(days=1)  # a billing date younger than this need not be read again before a reminder
+WAIT_FOR_READ = timedelta(minutes=10)  # then the reminder goes out with what is known
+FAILED_AGAIN = timedelta(hours=1)  # when a reminder that could not be written is tried again
+
+
+class RenewalReminders:
+    """Queues the reminders that are due. `may_read`: PayPal may be asked whether the date still holds."""
+
+    def __init__(
+        self, database: Database, master: MasterKey, clock: Clock, reminders: Reminders, *, may_read: bool
+    ) -> None:
+        self._database, self._master, self._clock = database, master, clock
+        self._reminders, self._may_read = reminders, may_read
+
+    def queue_due(self) -> int:
+        """Queue the reminders that are due. Return how many subscriptions were looked at."""
+        with self._database.transaction() as session:
+            now = self._clock.now()
+            keyring = Keyring(self._master, session, now)
+            rows = _take_due(session, now)
+            keyring.own(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
+            with contextlib.suppress(KeyProblem):  # one key that does not open is no other reminder's problem
+                keyring.fetch([row.id for row in rows])
+            mails = [mail for row in rows if (mail := self._try_reminder(session, keyring, row, now))]
+            session.flush()
+            outbox.add(session, keyring, mails, now)
+        return len(rows)
+
+    def _try_reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+        """Return the reminder. One that cannot be written is put off, and does not block the others."""
+        try:
+            return self._reminder(session, keyring, row, now)
+        except (StoreDown, SQLAlchemyError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one
+            log.error("reminder_failed", subscription_id=row.id, reason=type(error).__name__)
+            row.remind_at = now + FAILED_AGAIN
+            return None
+
+    def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+        plan = session.get(Plan, row.plan_id) if row.plan_id else None
+        days = self._reminders.days(terms_of(row, plan))
+        if row.next_billing_at is None or row.next_billing_at <= now or days is None:
+            row.remind_at = None
+            return None
+        if self._may_read and _is_stale(row, now):
+            _ask(session, row, now)
+            return None
+        row.remind_at = None
+        has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
+        return notices.renewal(row, plan, days, has_address)
+
+
+def _take_due(session: Session, now: datetime) -> list[Subscription]:
+    due = (
+        select(Subscription)
+        .where(Subscription.remind_at <= now)
+        .order_by(Subscription.remind_at)
+        .limit(LIMIT)
+        .with_for_update(skip_locked=True)
+    )
+    return list(session.execute(due).scalars())
+
+
+def _is_stale(row: Subscription, now: datetime) -> bool:
+    """Return whether the billing date is old and PayPal was not asked for it yet."""
+    known_at = register.time_of(row.known, "next_billing_at")
+    asked_for = register.value(row.known, "asked_before")
+    stale = known_at is None or known_at < now - FRESH
+    return stale and asked_for != register.value(row.known, "next_billing_at")
+
+
+def _ask(session: Session, row: Subscription, now: datetime) -> None:
+    """Request a look-up of the subscription, and look at the reminder again when the answer should be there."""
+    lookups.owe(session, [lookups.Wanted("subscription", row.id, now)])
+    row.known = register.merge(row.known, now, {"asked_before": register.value(row.known, "next_billing_at")})
+    row.remind_at = now + WAIT_FOR_READ

@@ -1,0 +1,17 @@
+"""Mails claimed by a mailer that died."""
+
+from pipeline.clock import Clock
+from pipeline.db.engine import Database
+from pipeline.outbox import store as outbox
+
+
+def free_claims(database: Database, clock: Clock) -> int:
+    """Put the mails that a dead mailer was sending in doubt: each may have gone out or not. Return how many."""
+    with database.reading() as session:
+        holders = outbox.holders(session)
+    freed = 0
+    for holder in (holder for holder in holders if not database.is_present(holder)):
+        settle_at = clock.now() + outbox.SETTLE_AFTER
+        with database.transaction() as session:
+            freed += outbox.abandon(session, holder, "its mailer died while sending it", settle_at)
+    return freed
