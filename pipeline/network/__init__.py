@@ -1,1 +1,1 @@
-"""TODO: what pipeline/network is."""
+"""Which hosts this program may contact, and how the settings name them."""

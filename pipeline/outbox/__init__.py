@@ -1,1 +1,1 @@
-"""TODO: what pipeline/outbox is."""
+"""The queue of mails, a database table: mails are added in the transaction that causes them, claimed, and settled."""

@@ -69,7 +69,9 @@ class NoPurpose(ValueError):
 def use_of(kind: str) -> MailUse:
     """What a kind of mail is. Raises NoPurpose."""
     if kind not in MAILS:
-        raise NoPurpose(f"the mail {kind} serves no purpose: name its class and purpose in pipeline/purposes.py")
+        raise NoPurpose(
+            f"the mail {kind} serves no purpose: name its class and purpose in pipeline/outbox/mail_kinds.py"
+        )
     return MAILS[kind]
 
 

@@ -23,8 +23,13 @@ class FilterError(Exception):
 
 def make_filters(locale: str) -> dict[str, Callable[[Any], str]]:
     """Return the filters by name, for a locale as `en_US`. A filter raises FilterError."""
-    write = {"money": _money, "date": _day, "datetime": _moment, "words": _words, "period": _period}
-    return {name: _or_nothing(function, locale) for name, function in write.items()}
+    return {
+        "money": _or_nothing(_money, locale),
+        "date": _or_nothing(_day, locale),
+        "datetime": _or_nothing(_moment, locale),
+        "words": _or_nothing(_words, locale),
+        "period": _or_nothing(_period, locale),
+    }
 
 
 def _or_nothing(write: Callable[[Any, str], str], locale: str) -> Callable[[Any], str]:

@@ -138,7 +138,7 @@ class Process:
         if life is not None:
             os.close(life._presence._descriptor)  # type: ignore[attr-defined]
         for connection in self._mailer._relay._idle:
-            connection.drop()
+            connection.abort()
         self._run(asyncio.sleep(0))
         self.database.close()
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.email_address import BadEnvelope, clean_name, strip_controls
-from pipeline.rendering import message
 from pipeline.rendering.message import Envelope, Rendered, build
 from pipeline.rendering.message_check import Forged
+from pipeline.rendering.mime_encoding import encode_header
 from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
 
 ENVELOPE = Envelope(
@@ -207,8 +207,8 @@ def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(fie
 
 @pytest.mark.parametrize("fault", ["\r\nBcc: evil@example.org", " and more", "\n", "\0", "x" * 999])
 def test_a_fault_in_our_own_writing_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = message.encode_header
-    monkeypatch.setattr(message, "encode_header", lambda name, value: write(name, value) + fault)
+    faulty = lambda name, value: encode_header(name, value) + fault  # noqa: E731
+    monkeypatch.setattr("pipeline.rendering.message.encode_header", faulty)
     with pytest.raises(Forged):
         build(RENDERED, envelope=ENVELOPE)
 
