@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from pipeline.customers.product_hook import Product, allowed
+from pipeline.email_address import valid_address
 from pipeline.mailer.mailer import Sender
 from pipeline.operations.backup.store import Shelf
 from pipeline.policy.clauses import Vendor as PolicyOwner
-from pipeline.privacy.export import Issuer
-from pipeline.rendering import message
-from pipeline.rendering.templates import Vendor
+from pipeline.privacy.export.page import Issuer
+from pipeline.rendering.branding import Vendor
 from pipeline.settings import Settings, SettingsError
 
 
@@ -26,7 +26,7 @@ def vendor(settings: Settings) -> Vendor:
 
 def sender(settings: Settings) -> Sender:
     """Return the sender of all mails. Raises SettingsError if its address is not valid."""
-    if not message.valid_address(settings.mail_from):
+    if not valid_address(settings.mail_from):
         raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
     return Sender(
         name=settings.vendor_name,

@@ -4,7 +4,8 @@ import secrets
 from datetime import datetime
 
 from pipeline.mailer.mailer import Sender
-from pipeline.mailer.smtp_relay import Relay, Reply
+from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_relay import Relay
 from pipeline.rendering import message
 from pipeline.rendering.message import Envelope, Rendered
 

@@ -37,10 +37,10 @@ def opt_out(
     requests.settle(session, row.id, "done", now)
 
 
-def cancel_erasure(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> Request:
+def cancel_erasure(session: Session, customer_id: str, now: datetime) -> Request:
     """Keep a customer whose erasure waits. Raises NoSuchCustomer, TooLate, and OperatorError where none is under way."""
     accounts.need(session, customer_id)
     row = requests.find_open(session, customer_id, "erase")
     if row is None:
         raise OperatorError(f"no deletion of {customer_id} is under way")
-    return workflow.cancel(session, keyring, row.id, now)
+    return workflow.cancel(session, row.id, now)

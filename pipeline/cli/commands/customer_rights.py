@@ -20,7 +20,7 @@ from pipeline.errors import OperatorError, UsageError
 from pipeline.privacy import operator_actions
 from pipeline.privacy import requests as customer_requests
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.export import NotOurs, bundle, check
+from pipeline.privacy.export.bundle import NotOurs, bundle, check
 from pipeline.queries import requests as queries
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -167,7 +167,7 @@ def cancel_page(site: str) -> str:
 def _cancel(call: Call, id: str) -> Request:
     with call.database.transaction() as session:
         now = call.clock.now()
-        return operator_actions.cancel_erasure(session, Keyring(call.master, session, now), id, now)
+        return operator_actions.cancel_erasure(session, id, now)
 
 
 def _show_receipts(call: Call, id: str, json: bool) -> None:

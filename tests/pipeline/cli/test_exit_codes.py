@@ -7,6 +7,7 @@ from pipeline.cli.exit_codes import ending
 from pipeline.crypto.keyring import KeyProblem, Unsealable
 from pipeline.customers.accounts import BadField, NoSuchCustomer
 from pipeline.db.engine import StoreDown
+from pipeline.email_address import BadEnvelope
 from pipeline.errors import OperatorError, UsageError
 from pipeline.network.smtp_url import SmtpConfigError
 from pipeline.operations.backup.store import BackupProblem
@@ -14,7 +15,6 @@ from pipeline.paypal.errors import Malformed, Rejected, Unavailable
 from pipeline.policy.versions import Refused
 from pipeline.privacy.erasure.workflow import TooLate
 from pipeline.privacy.requests import EndsByItself, NoSuchRequest
-from pipeline.rendering.message import BadEnvelope
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
 

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.db.models import Event, Mail
 from pipeline.inbox import store as inbox
 from pipeline.outbox.store import OPERATOR
-from pipeline.rendering.templates import Templates, Vendor, default_folder
+from pipeline.rendering.branding import Vendor
+from pipeline.rendering.templates import Templates, default_folder
 from tests.support.outbox_fixtures import scheduler
 from tests.support.pipeline_under_test import River, delivery, happened
 
