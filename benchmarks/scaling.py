@@ -21,7 +21,7 @@ from benchmarks.servers import expect, tell
 from benchmarks.subject import Home
 from pipeline.billing.reminders import Reminders
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.db.models import Base, Change, Customer, Event, Key, Mail, Payment, Subscription
+from pipeline.db.models import Base, Customer, EncryptionKey, Event, Mail, Payment, StatusHistoryEntry, Subscription
 from pipeline.inbox import store as inbox
 from pipeline.scheduler.renewal_reminders import RenewalReminders
 from pipeline.scheduler.stale_claims import free_claims
@@ -36,7 +36,7 @@ STEPS = ("webhook stored", "sweep of overdue events", "event handled", "reminder
 # How a copy's ids are made. `fresh` is the same for the same id and number, so copies belong together as originals do.
 SUBSCRIPTION = "'I-' || fresh({0}, n)"
 COPIED: dict[type[Base], dict[str, str]] = {
-    Key: {"label": SUBSCRIPTION.format("label")},
+    EncryptionKey: {"label": SUBSCRIPTION.format("label")},
     Customer: {"id": "'c' || fresh(id, n)"},
     Subscription: {"id": SUBSCRIPTION.format("id"), "customer_id": "'c' || fresh(customer_id, n)"},
     Event: {
@@ -46,7 +46,10 @@ COPIED: dict[type[Base], dict[str, str]] = {
         "body": "NULL",  # 5 GB for a million subscriptions; kept out of line, and read by nothing that is measured
     },
     Payment: {"id": "fresh(id, n)", "subscription_id": SUBSCRIPTION.format("subscription_id")},
-    Change: {"subscription_id": SUBSCRIPTION.format("subscription_id"), "event_id": "'WH-' || fresh(event_id, n)"},
+    StatusHistoryEntry: {
+        "subscription_id": SUBSCRIPTION.format("subscription_id"),
+        "event_id": "'WH-' || fresh(event_id, n)",
+    },
     Mail: {
         "id": "fresh(id, n)",
         "key": "kind || ':' || fresh(key, n)",
@@ -173,7 +176,7 @@ def _copy(home: Home, times: int) -> None:
 
 
 def _copy_table(connection: Connection, table: type[Base], made: dict[str, str]) -> None:
-    columns = [column.name for column in table.__table__.columns if (table, column.name) != (Change, "id")]
+    columns = [column.name for column in table.__table__.columns if (table, column.name) != (StatusHistoryEntry, "id")]
     values = [made.get(column, column) for column in columns]
     which = "WHERE substr(label, 1, 2) = 'I-'" if "label" in columns else ""  # not our own keys, and not the plan
     name = table.__tablename__

@@ -19,7 +19,7 @@ from pipeline.clock import read_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.bulk import Rows, among, insert, insert_new
-from pipeline.db.models import Change, Customer, Mail, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox import lookups
 from pipeline.inbox.event import Event, TryLater
 from pipeline.outbox import store as outbox
@@ -113,7 +113,7 @@ class Books:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
         if subscription_id not in self._people:
             seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
-            known = seal.open_json("subscription.person", row.person) if seal else None
+            known = seal.open_json("subscription.person", row.personal_data) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
 
@@ -139,7 +139,7 @@ class Books:
         self._add_customers()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
-        insert(self._session, Change, self._changes)
+        insert(self._session, StatusHistoryEntry, self._changes)
         lookups.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
         return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
 
@@ -202,7 +202,7 @@ class Books:
             return
         known = self._people[row.id]
         email = register.value(known, "email")
-        row.person = seal.seal_json("subscription.person", known)
+        row.personal_data = seal.seal_json("subscription.person", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:

@@ -26,10 +26,10 @@ from sqlalchemy.orm import Session
 from pipeline import files
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.engine import share
-from pipeline.db.models import Key
+from pipeline.db.models import EncryptionKey
 from pipeline.errors import OperatorError, UsageError
 
-KEY = Key.__table__
+KEY = EncryptionKey.__table__
 WRAPPED = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, texts("labels")))
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
@@ -258,12 +258,12 @@ class Keyring:
         """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
         names = sorted(set(labels))
         blanks = [{"label": name, "wrapped": None, "created_at": self.now, "erased_at": self.now} for name in names]
-        insert_new(self._session, Key, blanks, returning=Key.label)
+        insert_new(self._session, EncryptionKey, blanks, returning=EncryptionKey.key_id)
         result = self._session.execute(
-            update(Key)
-            .where(Key.label.in_(names), Key.wrapped.is_not(None))
+            update(EncryptionKey)
+            .where(EncryptionKey.key_id.in_(names), EncryptionKey.wrapped_key.is_not(None))
             .values(wrapped=None, erased_at=self.now)
-            .returning(Key.label)
+            .returning(EncryptionKey.key_id)
             .execution_options(synchronize_session=False)
         )
         self._seals.update(dict.fromkeys(names))
@@ -271,12 +271,12 @@ class Keyring:
 
     def revive(self, label: str) -> None:
         """A new key in the place of a tombstone, for somebody who came back; what the old one had sealed stays closed."""
-        share(self._session, Key)
+        share(self._session, EncryptionKey)
         self._master.refresh()
         secret = os.urandom(32)
         self._session.execute(
-            update(Key)
-            .where(Key.label == label, Key.wrapped.is_(None))
+            update(EncryptionKey)
+            .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key.is_(None))
             .values(wrapped=self._master.wrap(label, secret), created_at=self.now, erased_at=None)
             .execution_options(synchronize_session=False)
         )
@@ -294,21 +294,23 @@ class Keyring:
         try:
             return self._seal(label, self._master.unwrap(label, wrapped))
         except KeyProblem:  # the master key was replaced between our look at the row and now?
-            again = self._session.execute(select(Key.wrapped).where(Key.label == label)).scalar_one_or_none()
+            again = self._session.execute(
+                select(EncryptionKey.wrapped_key).where(EncryptionKey.key_id == label)
+            ).scalar_one_or_none()
             if again == wrapped:
                 raise
         return None if again is None else self._seal(label, self._master.unwrap(label, again))
 
     def _make(self, labels: list[str]) -> None:
         # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
-        share(self._session, Key)
+        share(self._session, EncryptionKey)
         self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [
             {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self.now}
             for label, secret in secrets.items()
         ]
-        made = set(insert_new(self._session, Key, rows, returning=Key.label))
+        made = set(insert_new(self._session, EncryptionKey, rows, returning=EncryptionKey.key_id))
         self._seals.update({label: self._seal(label, secrets[label]) for label in made})
         lost = [label for label in labels if label not in made]
         if lost:  # another process made them first: theirs count

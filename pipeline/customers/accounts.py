@@ -156,11 +156,11 @@ def labels(session: Session, customer_id: str) -> list[str]:
     belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
     """
     rows = subscriptions(session, customer_id)
-    loose = select(Event.label).where(_belongs(customer_id, _payers(session, rows)))
+    loose = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
     theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
     refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
     told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
-    unnamed = select(Event.label).where(Event.label == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
+    unnamed = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
     found = session.execute(union(loose, unnamed, theirs)).scalars()
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
@@ -242,10 +242,10 @@ def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
 
 
 def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
-    if row.person is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("subscription.person", row.person) if seal else None) or {}
+    return (seal.open_json("subscription.person", row.personal_data) if seal else None) or {}
 
 
 def _in_our_words(known: register.Known) -> dict[str, str]:
@@ -256,24 +256,24 @@ def _in_our_words(known: register.Known) -> dict[str, str]:
 
 
 def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
-    if row.person is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("customer.person", row.person) if seal else None) or {}
+    return (seal.open_json("customer.person", row.personal_data) if seal else None) or {}
 
 
 def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
     seal, email = keyring.get(row.id), register.value(known, "email")
     if seal is None:
         raise NoSuchCustomer(f"the customer {row.id} has been erased")
-    row.person = seal.seal_json("customer.person", known)
+    row.personal_data = seal.seal_json("customer.person", known)
     row.email_hash = keyring.email_hash(email) if email else None
 
 
 def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
     """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
     waiting = (
-        update(Mail).where(Mail.label.in_(labels), Mail.state == "owed").execution_options(synchronize_session=False)
+        update(Mail).where(Mail.key_id.in_(labels), Mail.state == "owed").execution_options(synchronize_session=False)
     )
     session.execute(waiting.values(frozen=None, recipient=None))
     session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))

@@ -30,13 +30,13 @@ class Base(DeclarativeBase):
     }
 
 
-class Key(Base):
+class EncryptionKey(Base):
     """The key of a label, wrapped by the master key. `wrapped` is None once erased: a tombstone."""
 
     __tablename__ = "key"
 
-    label: Mapped[str] = mapped_column(String(100), primary_key=True)
-    wrapped: Mapped[bytes | None]
+    key_id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    wrapped_key: Mapped[bytes | None]
     created_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
 
@@ -51,14 +51,14 @@ class Event(Base):
     source: Mapped[str] = mapped_column(String(20))  # webhook, import, read
     state: Mapped[str] = mapped_column(String(10))  # received, handled, ignored, parked
     reason: Mapped[str | None] = mapped_column(Text)
-    label: Mapped[str] = mapped_column(String(100))
+    key_id: Mapped[str] = mapped_column(String(100))
     customer_id: Mapped[str | None] = mapped_column(String(40))  # whose it is, where its label is no subscription's
     facts: Mapped[dict[str, Any]]
-    person: Mapped[bytes | None]  # sealed: what the event says of the person, a small JSON object
+    personal_data: Mapped[bytes | None]  # sealed: what the event says of the person, a small JSON object
     body: Mapped[bytes | None]  # sealed: the whole body, less card and bank fields
     body_sha256: Mapped[str] = mapped_column(String(64))  # of the raw bytes
     content_sha256: Mapped[str] = mapped_column(String(64))  # of what it says, however it is written
-    verdict: Mapped[str] = mapped_column(Text)  # what was found about its signature
+    signature_verdict: Mapped[str] = mapped_column(Text)  # what was found about its signature
     transmission_id: Mapped[str | None] = mapped_column(String(50), unique=True)
     occurred_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
@@ -97,13 +97,15 @@ class Customer(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     created_at: Mapped[datetime]
-    person: Mapped[bytes | None]  # sealed: name, email, company, phone, custom (what PayPal is given as custom_id)
+    personal_data: Mapped[
+        bytes | None
+    ]  # sealed: name, email, company, phone, custom (what PayPal is given as custom_id)
     email_hash: Mapped[bytes | None] = mapped_column(index=True)
     signed_up_at: Mapped[datetime | None]
-    adult_at: Mapped[datetime | None]  # when they said that they are 18 or older
-    adult_text: Mapped[str | None] = mapped_column(String(20))  # the version of the sentence they said it with
-    marketing: Mapped[bool] = mapped_column(default=False, server_default=false())  # opted in
-    service: Mapped[bool] = mapped_column(default=True, server_default=true())  # not opted out
+    adult_confirmed_at: Mapped[datetime | None]  # when they said that they are 18 or older
+    adult_text_version: Mapped[str | None] = mapped_column(String(20))  # the version of the sentence they said it with
+    wants_marketing: Mapped[bool] = mapped_column(default=False, server_default=false())  # opted in
+    wants_service_mail: Mapped[bool] = mapped_column(default=True, server_default=true())  # not opted out
     erase_at: Mapped[datetime | None] = mapped_column(index=True)  # deletion was asked for, and happens then
     erased_at: Mapped[datetime | None]
 
@@ -130,7 +132,7 @@ class Subscription(Base):
     id: Mapped[str] = mapped_column(String(50), primary_key=True)
     known: Mapped[dict[str, Any]]
     customer_id: Mapped[str | None] = mapped_column(ForeignKey("customer.id"), index=True)
-    person: Mapped[bytes | None]  # sealed: name, e-mail and so on, each with its time
+    personal_data: Mapped[bytes | None]  # sealed: name, e-mail and so on, each with its time
     email_hash: Mapped[bytes | None] = mapped_column(index=True)
     status: Mapped[str | None] = mapped_column(String(20))
     status_at: Mapped[datetime | None]
@@ -177,7 +179,7 @@ class Refund(Base):
     occurred_at: Mapped[datetime]
 
 
-class Change(Base):
+class StatusHistoryEntry(Base):
     """One move of a subscription's status, in the order in which we learned of it."""
 
     __tablename__ = "change"
@@ -185,13 +187,13 @@ class Change(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     subscription_id: Mapped[str] = mapped_column(String(50), index=True)
     at: Mapped[datetime]
-    old: Mapped[str | None] = mapped_column(String(20))
-    new: Mapped[str] = mapped_column(String(20))
+    old_status: Mapped[str | None] = mapped_column(String(20))
+    new_status: Mapped[str] = mapped_column(String(20))
     reason: Mapped[str] = mapped_column(String(100))
     event_id: Mapped[str] = mapped_column(String(160))
 
 
-class Read(Base):
+class PaypalLookup(Base):
     """A question to PayPal that is owed: asked outside any transaction, answered through the inbox."""
 
     __tablename__ = "read"
@@ -209,9 +211,9 @@ class Mail(Base):
     __tablename__ = "mail"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    key: Mapped[str] = mapped_column(String(200), unique=True)  # a mail is owed once: made of stable ids
+    idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)  # a mail is owed once: made of stable ids
     kind: Mapped[str] = mapped_column(String(40))
-    label: Mapped[str] = mapped_column(String(100), index=True)
+    key_id: Mapped[str] = mapped_column(String(100), index=True)
     subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)
     customer_id: Mapped[str | None] = mapped_column(String(40), index=True)  # neither of the two: to the operator
     state: Mapped[str] = mapped_column(String(10))  # owed, sending, sent, doubt, failed, withheld
@@ -220,12 +222,12 @@ class Mail(Base):
     recipient: Mapped[bytes | None]  # sealed: the address it was frozen for
     frozen: Mapped[bytes | None]  # sealed: the finished bytes, from the first claim on
     message_id: Mapped[str | None] = mapped_column(String(120))
-    holder: Mapped[str | None] = mapped_column(String(40))  # the mailer that is sending it
-    reply: Mapped[str | None] = mapped_column(Text)  # what the relay answered
+    claimed_by: Mapped[str | None] = mapped_column(String(40))  # the mailer that is sending it
+    relay_reply: Mapped[str | None] = mapped_column(Text)  # what the relay answered
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     due_at: Mapped[datetime | None]  # None while owed: waits for an address
-    tried_at: Mapped[datetime | None]  # when it was claimed last
+    claimed_at: Mapped[datetime | None]  # when it was claimed last
     sent_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -251,14 +253,14 @@ class Consent(Base):
     text_version: Mapped[str] = mapped_column(String(20))
 
 
-class Request(Base):
+class PrivacyRequest(Base):
     """What a person asked for under the policy's section 6, and what became of it, by when."""
 
     __tablename__ = "request"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     customer_id: Mapped[str | None] = mapped_column(String(40), index=True)  # None: nobody we know, yet
-    label: Mapped[str] = mapped_column(String(100))  # whose key seals the details
+    key_id: Mapped[str] = mapped_column(String(100))  # whose key seals the details
     kind: Mapped[str] = mapped_column(String(20))  # access, correct, erase, opt_out, child, other
     state: Mapped[str] = mapped_column(String(10))  # received, waiting, running, done, refused, cancelled
     source: Mapped[str] = mapped_column(String(20))  # page, mail, operator
@@ -266,9 +268,9 @@ class Request(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(index=True)
     due_at: Mapped[datetime]  # the day by which the law and the policy want an answer
-    act_at: Mapped[datetime | None]  # end of the waiting period
+    waiting_ends_at: Mapped[datetime | None]  # end of the waiting period
     done_at: Mapped[datetime | None]
-    alarms: Mapped[int] = mapped_column(default=0)  # days of the last alarm: 7, 14, 21, 25
+    last_alarm_day: Mapped[int] = mapped_column(default=0)  # days of the last alarm: 7, 14, 21, 25
 
     __table_args__ = (_partial("request_open", "due_at", "done_at IS NULL"),)
 
@@ -288,7 +290,7 @@ class Link(Base):
     used_at: Mapped[datetime | None]
 
 
-class Knock(Base):
+class RateLimitCounter(Base):
     """How often somebody knocked in an hour, so that nobody can be bombed with mails or guessed at."""
 
     __tablename__ = "knock"
@@ -298,34 +300,34 @@ class Knock(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class Letter(Base):
+class InboundMail(Base):
     """A mail that somebody wrote to us, filed with the customer it is from."""
 
     __tablename__ = "letter"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # a hash: the same mail is filed once
     customer_id: Mapped[str | None] = mapped_column(String(40), index=True)
-    label: Mapped[str] = mapped_column(String(100), index=True)
+    key_id: Mapped[str] = mapped_column(String(100), index=True)
     kind: Mapped[str] = mapped_column(String(20))  # support, privacy, automatic
     request_id: Mapped[str | None] = mapped_column(String(26))  # the request it opened; None: no person wrote it
     content: Mapped[bytes | None]  # sealed: the whole mail
     received_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class Visit(Base):
+class AccessLogEntry(Base):
     """The access log of our own pages: one request. Its key is the day's, and is destroyed with the day."""
 
     __tablename__ = "visit"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    label: Mapped[str] = mapped_column(String(100))  # smt:visits:2026-03-01
+    key_id: Mapped[str] = mapped_column(String(100))  # smt:visits:2026-03-01
     action: Mapped[str] = mapped_column(String(100))  # method and route, as `GET /privacy`: never a secret of a link
     status: Mapped[int]
     visitor: Mapped[bytes | None]  # sealed: address and browser
 
 
-class Audit(Base):
+class ReadAudit(Base):
     """Who of us read what of whom, and why: each row holds the hash of the one before."""
 
     __tablename__ = "audit"
@@ -336,11 +338,11 @@ class Audit(Base):
     action: Mapped[str] = mapped_column(String(60))  # the command
     purpose: Mapped[str] = mapped_column(String(200))
     subject: Mapped[str | None] = mapped_column(String(100))  # a label or id, never a name
-    previous: Mapped[str] = mapped_column(String(64))
+    previous_hash: Mapped[str] = mapped_column(String(64))
     hash: Mapped[str] = mapped_column(String(64))
 
 
-class Sweep(Base):
+class RetentionRun(Base):
     """One run of the retention sweep: what was due, and what was done about it."""
 
     __tablename__ = "sweep"
@@ -357,11 +359,11 @@ class Erasure(Base):
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
-    labels: Mapped[list[str]]  # whose keys were destroyed
+    key_ids: Mapped[list[str]]  # whose keys were destroyed
     at: Mapped[datetime] = mapped_column(index=True)
     receipt: Mapped[dict[str, Any]]  # keys and rows that went, what stays and on what basis
-    master_id: Mapped[str] = mapped_column(String(16))  # the master key that had wrapped the destroyed keys
-    complete_at: Mapped[datetime | None]  # when that master key had been replaced and destroyed
+    master_key_id: Mapped[str] = mapped_column(String(16))  # the master key that had wrapped the destroyed keys
+    completed_at: Mapped[datetime | None]  # when that master key had been replaced and destroyed
 
 
 class Policy(Base):

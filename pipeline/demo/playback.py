@@ -12,7 +12,7 @@ from pipeline.app import jobs
 from pipeline.app.run_until_idle import work_once
 from pipeline.app.shutdown import Stop
 from pipeline.clock import SystemClock
-from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.demo.data_folder import Played
 from pipeline.demo.environment import Stage
 from pipeline.demo.simulated_paypal import open_signer, vouch
@@ -99,7 +99,7 @@ class Months:
             select(func.min(Event.due_at)).where(Event.state == "received"),
             select(func.min(Mail.due_at)).where(Mail.state == "owed"),
             select(func.min(Subscription.remind_at)),
-            select(func.min(Read.due_at)),
+            select(func.min(PaypalLookup.due_at)),
         )
         with self._stage.parts.database.reading() as session:
             found = [session.execute(statement).scalar_one() for statement in waiting]

@@ -18,7 +18,7 @@ from pipeline.customers import accounts
 from pipeline.customers import rate_limit as knocks
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
-from pipeline.db.models import Letter, Request
+from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
@@ -62,7 +62,7 @@ def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: st
     if not _store(session, keyring, filed, label, raw, now):
         return replace(filed, known=True)
     if not read.automatic:
-        _put_to_operator(session, keyring, session.get_one(Letter, id), read, now, page)
+        _put_to_operator(session, keyring, session.get_one(InboundMail, id), read, now, page)
     return filed
 
 
@@ -83,11 +83,11 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
         "content": seal and seal.seal("letter.content", raw),
         "received_at": now,
     }
-    return bool(insert_new(session, Letter, [row], returning=Letter.id))
+    return bool(insert_new(session, InboundMail, [row], returning=InboundMail.id))
 
 
 def _put_to_operator(
-    session: Session, keyring: Keyring, letter: Letter, read: parser.Read, now: datetime, page: str
+    session: Session, keyring: Keyring, letter: InboundMail, read: parser.Read, now: datetime, page: str
 ) -> None:
     """Open the request. Beyond the limits of senders it waits in the list of open requests, and no mail is sent."""
     details = {"letter": letter.id, "sender": read.sender, "subject": read.subject}
@@ -100,8 +100,8 @@ def _put_to_operator(
         outbox.add(session, keyring, mails, now)
 
 
-def _may_answer(session: Session, keyring: Keyring, letter: Letter, now: datetime) -> bool:
-    like_it = Letter.label == letter.label, Letter.kind == letter.kind, Letter.received_at > now - DAY
+def _may_answer(session: Session, keyring: Keyring, letter: InboundMail, now: datetime) -> bool:
+    like_it = InboundMail.key_id == letter.key_id, InboundMail.kind == letter.kind, InboundMail.received_at > now - DAY
     if session.execute(select(func.count()).where(*like_it)).scalar_one() > ANSWERED_A_DAY:
         return False
     if letter.customer_id or knocks.allow(session, keyring, "answer_strangers", "all of them", now=now):
@@ -110,10 +110,10 @@ def _may_answer(session: Session, keyring: Keyring, letter: Letter, now: datetim
     return False
 
 
-def _acknowledgement(letter: Letter, row: Request, read: parser.Read, page: str) -> outbox.Owed:
+def _acknowledgement(letter: InboundMail, row: PrivacyRequest, read: parser.Read, page: str) -> outbox.Owed:
     to = None if letter.customer_id else read.sender
     if read.asks:
         return requests.receipt(row, page=page, to=to)
     facts = {"received_at": write_time(letter.received_at), "subject": read.subject}
     key = f"support_received:{letter.id}"
-    return outbox.Owed("support_received", key, None, facts, customer_id=letter.customer_id, to=to, label=letter.label)
+    return outbox.Owed("support_received", key, None, facts, customer_id=letter.customer_id, to=to, label=letter.key_id)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring, MasterKey
 from pipeline.db.engine import Database
-from pipeline.db.models import Read
+from pipeline.db.models import PaypalLookup
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import read_answer, split
@@ -44,7 +44,13 @@ def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source,
 
 
 def _take(session: Session, now: datetime, limit: int) -> list[tuple[ReadKind, str, int]]:
-    due = select(Read).where(Read.due_at <= now).order_by(Read.due_at).limit(limit).with_for_update(skip_locked=True)
+    due = (
+        select(PaypalLookup)
+        .where(PaypalLookup.due_at <= now)
+        .order_by(PaypalLookup.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
     rows = list(session.execute(due).scalars())
     for row in rows:
         row.due_at = now + LEASE
@@ -93,4 +99,4 @@ def _ask_again(database: Database, kind: str, id: str, attempts: int, now: datet
 
 def _set(database: Database, kind: str, id: str, **values: Any) -> None:
     with database.transaction() as session:
-        session.execute(update(Read).where(Read.kind == kind, Read.id == id).values(**values))
+        session.execute(update(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id).values(**values))

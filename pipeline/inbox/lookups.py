@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from pipeline.db.bulk import insert_new
-from pipeline.db.models import Read
+from pipeline.db.models import PaypalLookup
 from pipeline.paypal.requests import ReadKind
 
 
@@ -27,23 +27,23 @@ def owe(session: Session, wanted: Sequence[Wanted]) -> None:
         {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
         for (kind, id), due_at in {(want.kind, want.id): want.due_at for want in wanted}.items()
     ]
-    insert_new(session, Read, rows, returning=Read.id)
+    insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)
 
 
 def unknown_to_paypal(session: Session, kind: str, id: str) -> bool:
     """Return whether PayPal has answered that it knows no such object."""
-    row = session.get(Read, (kind, id))
+    row = session.get(PaypalLookup, (kind, id))
     return row is not None and row.due_at is None
 
 
 def is_owed(session: Session, kind: str, id: str) -> bool:
     """Return whether this look-up still waits for its answer."""
-    return session.get(Read, (kind, id)) is not None
+    return session.get(PaypalLookup, (kind, id)) is not None
 
 
 def forget(session: Session, kind: str, id: str) -> None:
     """Delete a look-up, so that the next request for the object asks PayPal again."""
-    session.execute(delete(Read).where(Read.kind == kind, Read.id == id))
+    session.execute(delete(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id))
 
 
 def waiting_for(kind: str, id: str) -> str:

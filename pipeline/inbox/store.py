@@ -102,8 +102,8 @@ def load(session: Session, ids: Iterable[str]) -> list[Event]:
 
 def open_event(row: Event, keyring: Keyring) -> words.Event:
     """The event as a handler receives it."""
-    seal = keyring.get(row.label)
-    person = seal.open_json("event.person", row.person) if seal and row.person else {}
+    seal = keyring.get(row.key_id)
+    person = seal.open_json("event.person", row.personal_data) if seal and row.personal_data else {}
     return words.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 

@@ -217,7 +217,7 @@ class Mailer:
             return []
         keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
         with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
-            keyring.fetch([row.label for row in rows])
+            keyring.fetch([row.key_id for row in rows])
         people = Addressees(session, keyring, rows)
         letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
@@ -225,7 +225,7 @@ class Mailer:
     def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: ClaimLiveness) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
-            seal = keyring.get(row.label)
+            seal = keyring.get(row.key_id)
             reason = "the person has been erased" if seal is None else self._unwanted(row, people)
             if seal is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None

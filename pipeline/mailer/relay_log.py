@@ -223,6 +223,8 @@ class _Doubt(NamedTuple):
 def _doubts(session: Session, now: datetime) -> list[_Doubt]:
     """Those that may be settled now; the newest first, as the log may not reach back to the others."""
     due = Mail.due_at.is_(None) | (Mail.due_at <= now)
-    rows = select(Mail.id, Mail.tried_at).where(Mail.state == "doubt", Mail.tried_at <= now - outbox.SETTLE_AFTER, due)
-    found = session.execute(rows.order_by(Mail.tried_at.desc()).limit(LIMIT))
+    rows = select(Mail.id, Mail.claimed_at).where(
+        Mail.state == "doubt", Mail.claimed_at <= now - outbox.SETTLE_AFTER, due
+    )
+    found = session.execute(rows.order_by(Mail.claimed_at.desc()).limit(LIMIT))
     return [_Doubt(mail_id, tried_at) for mail_id, tried_at in found if tried_at]

@@ -99,7 +99,7 @@ def claim(
     found = [row._asdict() for row in due]
     mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
     for mail in mails:
-        mail.state, mail.holder, mail.tried_at, mail.reason = "sending", holder, now, None
+        mail.state, mail.claimed_by, mail.claimed_at, mail.reason = "sending", holder, now, None
         mail.attempts += 1
     prepare(mails)
     change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
@@ -128,7 +128,7 @@ def give_back(session: Session, holder: str) -> None:
     """What this holder took and never began to send is owed again."""
     session.execute(
         update(Mail)
-        .where(Mail.holder == holder, Mail.state == "sending")
+        .where(Mail.claimed_by == holder, Mail.state == "sending")
         .values(state="owed", holder=None)
         .execution_options(synchronize_session=False)
     )
@@ -141,14 +141,14 @@ def next_try(attempts: int, now: datetime) -> datetime | None:
 
 def holders(session: Session) -> list[str]:
     """Who is sending something, by their own account."""
-    return list(session.execute(select(Mail.holder).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
+    return list(session.execute(select(Mail.claimed_by).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
 
 
 def abandon(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
     """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
     result = session.execute(
         update(Mail)
-        .where(Mail.state == "sending", Mail.holder == holder)
+        .where(Mail.state == "sending", Mail.claimed_by == holder)
         .values(state="doubt", reason=reason, due_at=settle_at)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)
@@ -176,7 +176,7 @@ def settle_doubt(
         values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
     result = session.execute(
         update(Mail)
-        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.tried_at == tried_at] if tried_at else []))
+        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.claimed_at == tried_at] if tried_at else []))
         .values(**values)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links
-from pipeline.db.models import Request
+from pipeline.db.models import PrivacyRequest
 from pipeline.errors import OperatorError
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
@@ -37,7 +37,7 @@ def opt_out(
     requests.settle(session, row.id, "done", now)
 
 
-def cancel_erasure(session: Session, customer_id: str, now: datetime) -> Request:
+def cancel_erasure(session: Session, customer_id: str, now: datetime) -> PrivacyRequest:
     """Keep a customer whose erasure waits. Raises NoSuchCustomer, TooLate, and OperatorError where none is under way."""
     accounts.need(session, customer_id)
     row = requests.find_open(session, customer_id, "erase")

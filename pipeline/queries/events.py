@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_optional, write_time
-from pipeline.db.models import Change, Event
+from pipeline.db.models import Event, StatusHistoryEntry
 from pipeline.inbox.parsing import UNREADABLE
 from pipeline.inbox.store import is_conflict
 from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
@@ -28,7 +28,7 @@ def event(lens: Lens, id: str) -> Json | None:
     row = lens.session.get(Event, id)
     if row is None:
         return None
-    seal = lens.seals([row.label]).get(row.label)
+    seal = lens.seals([row.key_id]).get(row.key_id)
     return {
         **{name.key: getattr(row, name.key) for name in EVENT},
         "received_at": write_time(row.received_at),
@@ -36,15 +36,15 @@ def event(lens: Lens, id: str) -> Json | None:
         "due_at": write_optional(row.due_at),
         "done_at": write_optional(row.done_at),
         "attempts": row.attempts,
-        "verdict": row.verdict,
+        "verdict": row.signature_verdict,
         "transmission_id": row.transmission_id,
-        "label": row.label,
+        "label": row.key_id,
         "body_sha256": row.body_sha256,
         "facts": row.facts,
         "erased": seal is None,
-        "person": seal.open_json("event.person", row.person) if seal else None,
+        "person": seal.open_json("event.person", row.personal_data) if seal else None,
         "body": _body(seal.open("event.body", row.body)) if seal and row.body else None,
-        "changes": status_changes(lens.session, Change.event_id == id),
+        "changes": status_changes(lens.session, StatusHistoryEntry.event_id == id),
     }
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring, MasterKey, Seal
-from pipeline.db.models import Base, Change, Event, Mail
+from pipeline.db.models import Base, Event, Mail, StatusHistoryEntry
 
 CHUNK = 500  # rows that are in memory together with their decrypted columns
 Json = dict[str, Any]
@@ -81,13 +81,13 @@ def chunks(session: Session, statement: Any) -> Iterator[Sequence[Any]]:
 
 def status_changes(session: Session, where: ColumnElement[bool]) -> list[Json]:
     """The status changes of subscriptions that meet the condition, oldest first."""
-    rows = session.execute(select(Change).where(where).order_by(Change.id)).scalars()
+    rows = session.execute(select(StatusHistoryEntry).where(where).order_by(StatusHistoryEntry.id)).scalars()
     return [
         {
             "subscription": row.subscription_id,
             "at": write_time(row.at),
-            "old": row.old,
-            "new": row.new,
+            "old": row.old_status,
+            "new": row.new_status,
             "reason": row.reason,
             "event": row.event_id,
         }

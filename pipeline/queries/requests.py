@@ -6,16 +6,16 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_optional, write_time
-from pipeline.db.models import Erasure, Mail, Request
+from pipeline.db.models import Erasure, Mail, PrivacyRequest
 from pipeline.privacy.erasure.workflow import confirmation_key
 from pipeline.queries.listing import Json
 
 
 def requests(session: Session, *, only_open: bool = False, kind: str | None = None) -> list[Json]:
     """`id, kind, state, source, customer, received_at, due_at, done_at, reason`: open ones first, then by due date."""
-    chosen = select(Request).order_by(Request.done_at.is_not(None), Request.due_at)
-    chosen = chosen.where(Request.done_at.is_(None)) if only_open else chosen
-    chosen = chosen.where(Request.kind == kind) if kind else chosen
+    chosen = select(PrivacyRequest).order_by(PrivacyRequest.done_at.is_not(None), PrivacyRequest.due_at)
+    chosen = chosen.where(PrivacyRequest.done_at.is_(None)) if only_open else chosen
+    chosen = chosen.where(PrivacyRequest.kind == kind) if kind else chosen
     return [_request(row) for row in session.execute(chosen).scalars()]
 
 
@@ -27,11 +27,11 @@ def receipts(session: Session, id: str) -> list[Json]:
 
 def is_confirmed(session: Session, request_id: str) -> bool:
     """Whether the customer gets a mail that confirms this erasure: there is none where no address was known."""
-    mail = select(Mail.state).where(Mail.key == confirmation_key(request_id))
+    mail = select(Mail.state).where(Mail.idempotency_key == confirmation_key(request_id))
     return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
 
 
-def _request(row: Request) -> Json:
+def _request(row: PrivacyRequest) -> Json:
     return {
         "id": row.id,
         "kind": row.kind,
@@ -46,5 +46,5 @@ def _request(row: Request) -> Json:
 
 
 def _receipt(row: Erasure) -> Json:
-    at: dict[str, Any] = {"at": write_optional(row.at), "complete_at": write_optional(row.complete_at)}
+    at: dict[str, Any] = {"at": write_optional(row.at), "complete_at": write_optional(row.completed_at)}
     return {"id": row.id, "customer": row.customer_id, **at, "receipt": row.receipt}

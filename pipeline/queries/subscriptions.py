@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_optional, write_time
 from pipeline.db import lww_map as register
-from pipeline.db.models import Change, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
 from pipeline.queries.mails import Render, mails
 
@@ -33,7 +33,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
     plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
     payments = _payments(lens.session, [id]).get(id, [])
     seal = lens.seals([id]).get(id)
-    person = (seal.open_json("subscription.person", row.person) if seal else None) or {}
+    person = (seal.open_json("subscription.person", row.personal_data) if seal else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
         "erased": seal is None,
@@ -41,7 +41,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
         "email": register.value(person, "email"),
         "remind_at": write_optional(row.remind_at),
         "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
-        "changes": status_changes(lens.session, Change.subscription_id == id),
+        "changes": status_changes(lens.session, StatusHistoryEntry.subscription_id == id),
         "mails": list(mails(lens, Asked({"subscription_id": id}), render)),
     }
 

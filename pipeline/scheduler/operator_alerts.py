@@ -36,7 +36,7 @@ def _last_alert(session: Session, keyring: Keyring) -> tuple[datetime | None, li
     """Return when the last mail about parked events was queued, and the ids of the events that it named."""
     last = (
         select(Mail.created_at, Mail.facts)
-        .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
+        .where(Mail.key_id == outbox.OPERATOR, Mail.kind == "event_parked")
         .order_by(Mail.created_at.desc())
         .limit(1)
     )

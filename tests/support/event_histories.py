@@ -16,7 +16,7 @@ from sqlalchemy import delete
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
-from pipeline.db.models import Base, Event, Key, Mail, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Base, EncryptionKey, Event, Mail, Payment, Plan, Refund, Subscription
 from pipeline.inbox.parsing import read_answer
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS
@@ -82,7 +82,7 @@ class Shore:
         """Forget everything but the keys."""
         with self.river.database.transaction() as session:
             for table in reversed(Base.metadata.sorted_tables):
-                if table.name != Key.__tablename__:
+                if table.name != EncryptionKey.__tablename__:
                     session.execute(delete(table))
 
     def _rows(self) -> dict[str, dict[str, Any]]:
@@ -99,10 +99,10 @@ class Shore:
 
     def _person(self, row: Subscription) -> Any:
         with self.river.database.transaction() as session:
-            return self.river.keyring(session).own(row.id).open_json("subscription.person", row.person)
+            return self.river.keyring(session).own(row.id).open_json("subscription.person", row.personal_data)
 
     def _mails(self) -> dict[str, tuple[str, str | None, bool]]:
-        return {row.key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
+        return {row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
 
 
 def life(seed: int) -> list[Json]:

@@ -34,7 +34,7 @@ def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "
     with river.database.transaction() as session:
         person = river.keyring(session).own(id).seal_json("subscription.person", known)
         row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
-        row.person = person
+        row.personal_data = person
         session.add(row)
 
 

@@ -20,7 +20,7 @@ from pipeline.app.container import Parts
 from pipeline.app.shutdown import Stop
 from pipeline.clock import Clock
 from pipeline.db.engine import Database
-from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.inbox.lookup_fetcher import LEASE
 from tests.support.servers import Relay
 from tests.support.subprocesses import answers, until
@@ -104,7 +104,7 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
         | (Event.state == "received") & (Event.due_at <= now),
         "mails": (Mail.state == "sending") | (Mail.state == "owed") & (Mail.due_at <= now),
-        "questions": Read.due_at <= now + LEASE,  # one that is just being asked is put off by so much
+        "questions": PaypalLookup.due_at <= now + LEASE,  # one that is just being asked is put off by so much
         "reminders": Subscription.remind_at <= now,
     }
     counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in waits.items()]

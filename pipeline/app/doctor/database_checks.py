@@ -11,7 +11,7 @@ from pipeline.app.doctor.result import Found
 from pipeline.crypto.keyring import KeyProblem, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown, is_made
-from pipeline.db.models import Event, Key, Mail
+from pipeline.db.models import EncryptionKey, Event, Mail
 from pipeline.queries import listing as looks
 
 DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's; beyond it news looks old or early
@@ -44,7 +44,9 @@ def check_database(parts: Parts) -> Iterator[Found]:
 
 
 def _keys_open(parts: Parts, session: Session) -> Found:
-    row = session.execute(select(Key.label, Key.wrapped).where(Key.wrapped.is_not(None)).limit(1)).one_or_none()
+    row = session.execute(
+        select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(EncryptionKey.wrapped_key.is_not(None)).limit(1)
+    ).one_or_none()
     if row is None:
         return Found("sealed data", "ok", "nothing is sealed yet")
     try:

@@ -15,7 +15,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
 from pipeline.customers import links
 from pipeline.customers.product_hook import ProductDown
-from pipeline.db.models import Request
+from pipeline.db.models import PrivacyRequest
 from pipeline.errors import OperatorError, UsageError
 from pipeline.privacy import operator_actions
 from pipeline.privacy import requests as customer_requests
@@ -139,14 +139,16 @@ def erase(
         return
     row = _cancel(call, id) if cancel else _begin(call, id, now=now)
     if json:
-        output.json({"request": row.id, "state": row.state, "act_at": write_optional(row.act_at), "reason": row.reason})
+        output.json(
+            {"request": row.id, "state": row.state, "act_at": write_optional(row.waiting_ends_at), "reason": row.reason}
+        )
     else:
         output.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
     if now and row.reason:
         raise typer.Exit(1)
 
 
-def _begin(call: Call, id: str, *, now: bool) -> Request:
+def _begin(call: Call, id: str, *, now: bool) -> PrivacyRequest:
     if now:
         parts = container_of(call)
         row = workflow.now(call.database, call.master, call.clock, maintenance.outside(parts), id, "operator")
@@ -164,7 +166,7 @@ def cancel_page(site: str) -> str:
     return links.address(site, "cancel_erase", "")
 
 
-def _cancel(call: Call, id: str) -> Request:
+def _cancel(call: Call, id: str) -> PrivacyRequest:
     with call.database.transaction() as session:
         now = call.clock.now()
         return operator_actions.cancel_erasure(session, id, now)
@@ -187,11 +189,11 @@ def _is_told(call: Call, request_id: str) -> bool:
         return queries.is_confirmed(session, request_id)
 
 
-def _said(row: Request, locale: str, *, is_told: bool) -> str:
+def _said(row: PrivacyRequest, locale: str, *, is_told: bool) -> str:
     if row.state == "cancelled":
         return "the deletion is cancelled; the customer stays"
-    if row.state == "waiting" and row.act_at:
-        day = output.day(row.act_at, locale)
+    if row.state == "waiting" and row.waiting_ends_at:
+        day = output.day(row.waiting_ends_at, locale)
         return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
     if row.reason:
         return f"not erased yet, and tried again every minute: {row.reason}"

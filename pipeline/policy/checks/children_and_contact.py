@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import exists, or_, select
 
-from pipeline.db.models import Consent, Customer, Request
+from pipeline.db.models import Consent, Customer, PrivacyRequest
 from pipeline.email_address import valid_address
 from pipeline.policy.evidence.live_system import Finding, Live, broken, holds, judge, number
 from pipeline.policy.stated_limits import ADULT_YEARS
@@ -19,7 +19,7 @@ def adults(live: Live) -> Finding:
     """Whoever signed up has said that they are old enough: when, and in which words. No date of birth is kept."""
     signed_up = Customer.signed_up_at.is_not(None), Customer.erased_at.is_(None)
     proof = exists().where(Consent.customer_id == Customer.id, Consent.kind == "adult", Consent.given)
-    lacking = or_(Customer.adult_at.is_(None), Customer.adult_text.is_(None), ~proof)
+    lacking = or_(Customer.adult_confirmed_at.is_(None), Customer.adult_text_version.is_(None), ~proof)
     if wrong := live.count(Customer, *signed_up, lacking):
         return broken(f"{number(wrong, 'sign-up')} without the word that they are {ADULT_YEARS} or older")
     births = any(field in BIRTH or "birth" in field for _, person in live.people() for field in person)
@@ -32,10 +32,10 @@ def adults(live: Live) -> Finding:
 
 def children(live: Live) -> Finding:
     """Every report of a child's data led to erasure within days."""
-    reports = list(live.session.execute(select(Request).where(Request.kind == "child")).scalars())
+    reports = list(live.session.execute(select(PrivacyRequest).where(PrivacyRequest.kind == "child")).scalars())
     late = [row for row in reports if row.done_at is None and row.received_at < live.now - timedelta(days=CHILD_DAYS)]
     done = [row.customer_id for row in reports if row.state == "done" and row.customer_id]
-    wrong = len(late) + live.count(Customer, Customer.id.in_(done), Customer.person.is_not(None))
+    wrong = len(late) + live.count(Customer, Customer.id.in_(done), Customer.personal_data.is_not(None))
     return judge(wrong, f"{number(len(reports), 'report')}, 0 open", f"{number(wrong, 'report')} without an erasure")
 
 

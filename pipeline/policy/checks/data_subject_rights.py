@@ -6,7 +6,17 @@ from sqlalchemy import Select, exists, or_, select
 
 from pipeline.crypto.keyring import Unsealable
 from pipeline.db import lww_map as register
-from pipeline.db.models import Consent, Customer, Erasure, Event, Key, Letter, Mail, Request, Subscription
+from pipeline.db.models import (
+    Consent,
+    Customer,
+    EncryptionKey,
+    Erasure,
+    Event,
+    InboundMail,
+    Mail,
+    PrivacyRequest,
+    Subscription,
+)
 from pipeline.outbox.mail_kinds import MAILS, is_optional
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
 from pipeline.policy.evidence.requests import in_time
@@ -17,12 +27,12 @@ from pipeline.privacy.retention.rules import REQUESTS_KEPT
 
 def access(live: Live) -> Finding:
     """Every request for a copy is answered, or still has time."""
-    return in_time(live, "request", Request.kind == "access")
+    return in_time(live, "request", PrivacyRequest.kind == "access")
 
 
 def correct(live: Live) -> Finding:
     """Every correction was made in time, and no mail went to an address after it had been corrected."""
-    late = in_time(live, "correction", Request.kind == "correct")
+    late = in_time(live, "correction", PrivacyRequest.kind == "correct")
     if late.verdict == "broken":
         return late
     try:
@@ -36,7 +46,7 @@ def delete(live: Live) -> Finding:
     """Of everybody erased, every key is destroyed and nothing sealed is left."""
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if _is_left(live, row)]
-    waiting = sum(row.complete_at is None for row in rows)
+    waiting = sum(row.completed_at is None for row in rows)
     figure = f"{number(len(rows), 'erasure')}, {waiting} waiting for the master key's replacement"
     return judge(wrong, figure, f"keys or sealed data left after {number(len(wrong), 'erasure')}: {', '.join(wrong)}")
 
@@ -45,14 +55,14 @@ def export(live: Live) -> Finding:
     """The product can be asked for its own export, over a way that is encrypted or stays here."""
     if not live.settings.product_url and not live.settings.product_command:
         return absent("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
-    late = in_time(live, "export", Request.kind == "access")
+    late = in_time(live, "export", PrivacyRequest.kind == "access")
     return late if late.verdict == "broken" else holds(f"the product is asked; {late.figure}")
 
 
 def opt_out(live: Live) -> Finding:
     """No mail that can be declined was tried after it had been."""
     optional = [kind for kind in MAILS if is_optional(kind)]
-    sent = select(Mail).where(Mail.kind.in_(optional), Mail.tried_at.is_not(None))
+    sent = select(Mail).where(Mail.kind.in_(optional), Mail.claimed_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_declined(live, row)]
     outs = live.count(Consent, Consent.given.is_(False), Consent.source != "sign-up")
@@ -62,11 +72,11 @@ def opt_out(live: Live) -> Finding:
 
 def by_mail(live: Live) -> Finding:
     """Every message that a person wrote is a request that the operator sees: what it asks for is theirs to judge."""
-    written = Letter.kind != "automatic", Letter.received_at > live.now - REQUESTS_KEPT
-    total = live.count(Letter, *written)
+    written = InboundMail.kind != "automatic", InboundMail.received_at > live.now - REQUESTS_KEPT
+    total = live.count(InboundMail, *written)
     if not total:
         return absent("no message has come to the address yet")
-    lost = live.count(Letter, *written, ~exists().where(Request.id == Letter.request_id))
+    lost = live.count(InboundMail, *written, ~exists().where(PrivacyRequest.id == InboundMail.request_id))
     return judge(lost, f"{number(total, 'letter')}, each a request", f"{number(lost, 'letter')} without a request")
 
 
@@ -75,7 +85,7 @@ def answered(live: Live) -> Finding:
     finding = in_time(live, "request")
     if finding.verdict == "broken":
         return finding
-    rows = live.session.execute(select(Request.received_at, Request.due_at)).all()
+    rows = live.session.execute(select(PrivacyRequest.received_at, PrivacyRequest.due_at)).all()
     wrong = [row for row in rows if row.due_at - row.received_at > ANSWER_WITHIN]
     return judge(wrong, finding.figure, f"{number(len(wrong), 'request')} with a day later than promised")
 
@@ -90,10 +100,10 @@ def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
     """Mails to this customer that were written after the correction, and for another address than theirs."""
     id, told_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
-    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.tried_at > told_at, Mail.attempts == 1)
+    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.claimed_at > told_at, Mail.attempts == 1)
     # The word that an address was changed goes to the old one too.
     rows = live.session.execute(mails.where(Mail.kind != "email_changed")).scalars().all()
-    opened = live.opened("mail.recipient", [(row.label, row.recipient) for row in rows if row.recipient])
+    opened = live.opened("mail.recipient", [(row.key_id, row.recipient) for row in rows if row.recipient])
     return sum(plain.decode().lower() != address.lower() for _, plain in opened)
 
 
@@ -103,17 +113,21 @@ def _subscriptions_of(id: str) -> Select[str]:
 
 def _is_left(live: Live, row: Erasure) -> bool:
     """Who came back since has a key and a row anew: only what is older than the erasure was to go."""
-    older = Key.created_at <= row.at
-    keys = select(Key.label).where(Key.label.in_(row.labels), Key.wrapped.is_not(None), older)
+    older = EncryptionKey.created_at <= row.at
+    keys = select(EncryptionKey.key_id).where(
+        EncryptionKey.key_id.in_(row.key_ids), EncryptionKey.wrapped_key.is_not(None), older
+    )
     if live.session.execute(keys.limit(1)).first():
         # The confirmation of the erasure has a key of its own, for as long as it takes to send it.
         alive = set(live.session.execute(keys).scalars())
         return alive != {erase.confirmation_label(row.id)} or row.at < live.now - erase.GIVE_UP_MAIL
-    still = Customer.person.is_not(None), Customer.erased_at.is_not(None)
+    still = Customer.personal_data.is_not(None), Customer.erased_at.is_not(None)
     customer = select(Customer.id).where(Customer.id == row.customer_id, *still)
-    subscription = select(Subscription.id).where(Subscription.id.in_(row.labels), Subscription.person.is_not(None))
-    event = select(Event.id).where(Event.label.in_(row.labels), Event.body.is_not(None), Event.received_at < row.at)
-    letter = select(Letter.id).where(Letter.customer_id == row.customer_id, Letter.received_at < row.at)
+    subscription = select(Subscription.id).where(
+        Subscription.id.in_(row.key_ids), Subscription.personal_data.is_not(None)
+    )
+    event = select(Event.id).where(Event.key_id.in_(row.key_ids), Event.body.is_not(None), Event.received_at < row.at)
+    letter = select(InboundMail.id).where(InboundMail.customer_id == row.customer_id, InboundMail.received_at < row.at)
     return any(live.session.execute(each.limit(1)).first() for each in (customer, subscription, event, letter))
 
 
@@ -121,6 +135,6 @@ def _had_declined(live: Live, mail: Mail) -> bool:
     kind = MAILS[mail.kind].mail_class
     theirs = select(Subscription.customer_id).where(Subscription.id == mail.subscription_id).scalar_subquery()
     customer = mail.customer_id or theirs
-    before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.tried_at
+    before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.claimed_at
     newest = select(Consent.given).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return live.session.execute(newest).scalar_one_or_none() is False

@@ -4,7 +4,17 @@ from datetime import timedelta
 
 from sqlalchemy import and_, exists, literal, select
 
-from pipeline.db.models import CAME, Consent, Customer, Erasure, Key, Mail, Payment, Request, Subscription
+from pipeline.db.models import (
+    CAME,
+    Consent,
+    Customer,
+    EncryptionKey,
+    Erasure,
+    Mail,
+    Payment,
+    PrivacyRequest,
+    Subscription,
+)
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.evidence.live_system import Finding, Live, broken, judge, number
 from pipeline.policy.evidence.requests import in_time
@@ -29,9 +39,9 @@ def receipts(live: Live) -> Finding:
         Payment.status.in_(CAME),
         Payment.occurred_at < live.now - SETTLED,
         exists().where(Subscription.id == Payment.subscription_id, Subscription.status.is_not(None)),
-        ~exists().where(Key.label == Payment.subscription_id, Key.wrapped.is_(None)),
+        ~exists().where(EncryptionKey.key_id == Payment.subscription_id, EncryptionKey.wrapped_key.is_(None)),
     )
-    wrong = live.count(Payment, *come, ~exists().where(Mail.key == literal("receipt:") + Payment.id))
+    wrong = live.count(Payment, *come, ~exists().where(Mail.idempotency_key == literal("receipt:") + Payment.id))
     total = number(live.count(Payment, *come), "payment")
     return judge(wrong, f"{total}, each with its receipt", f"{number(wrong, 'payment')} without receipt")
 
@@ -45,7 +55,7 @@ def classes(live: Live) -> Finding:
 
 def support(live: Live) -> Finding:
     """Every message that asks for no right is answered, or still has time."""
-    return in_time(live, "support request", Request.kind == "other")
+    return in_time(live, "support request", PrivacyRequest.kind == "other")
 
 
 def law(live: Live) -> Finding:
@@ -66,15 +76,17 @@ def no_advertising(live: Live) -> Finding:
     rows = list(live.session.execute(sent).scalars())
     wrong = [row for row in rows if not _had_agreed(live, row)]
     proof = exists().where(Consent.customer_id == Customer.id, *_AGREED)
-    if unproved := live.count(Customer, Customer.marketing, ~proof):
+    if unproved := live.count(Customer, Customer.wants_marketing, ~proof):
         return broken(f"{number(unproved, 'customer')} opted in who never confirmed it")
-    figure = f"{number(len(rows), 'mail')}, {number(live.count(Customer, Customer.marketing), 'customer')} opted in"
+    figure = (
+        f"{number(len(rows), 'mail')}, {number(live.count(Customer, Customer.wants_marketing), 'customer')} opted in"
+    )
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} to people who had not opted in")
 
 
 def _had_agreed(live: Live, mail: Mail) -> bool:
     """By the last word of theirs before it was tried; who was erased has taken the proof of it along after three years."""
-    before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.tried_at
+    before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.claimed_at
     agreed = and_(*_AGREED)
     newest = select(agreed).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return bool(live.session.execute(newest).scalar_one_or_none())

@@ -100,7 +100,9 @@ class Live:
 
     def people(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The id of each customer, and what they told us: field -> [time, value]. Raises Unsealable."""
-        rows = self.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None)))
+        rows = self.session.execute(
+            select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
+        )
         opened = self.opened("customer.person", [(row.id, row.person) for row in rows])
         return ((id, orjson.loads(plain)) for id, plain in opened)
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, or_
 
-from pipeline.db.models import Request
+from pipeline.db.models import PrivacyRequest
 from pipeline.policy.evidence.live_system import Finding, Live, judge, number
 
 YEAR = timedelta(days=365)  # how far back an answer that came late counts against us
@@ -13,12 +13,12 @@ YEAR = timedelta(days=365)  # how far back an answer that came late counts again
 def in_time(live: Live, noun: str, *where: ColumnElement[bool]) -> Finding:
     """Broken if one of these requests is open after its day, or was answered late within the last year."""
     late = or_(
-        Request.done_at.is_(None) & (Request.due_at < live.now),
-        (Request.done_at > Request.due_at) & (Request.done_at > live.now - YEAR),
+        PrivacyRequest.done_at.is_(None) & (PrivacyRequest.due_at < live.now),
+        (PrivacyRequest.done_at > PrivacyRequest.due_at) & (PrivacyRequest.done_at > live.now - YEAR),
     )
-    wrong = live.count(Request, *where, late)
+    wrong = live.count(PrivacyRequest, *where, late)
     return judge(
         wrong,
-        f"{number(live.count(Request, *where), noun)}, 0 late",
+        f"{number(live.count(PrivacyRequest, *where), noun)}, 0 late",
         f"{number(wrong, noun)} late; see: smt-billing customers requests",
     )

@@ -13,19 +13,19 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring, Seal
 from pipeline.customers import accounts, links
 from pipeline.db.models import (
-    Audit,
     Base,
-    Change,
     Consent,
     Customer,
     Event,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
     Plan,
+    PrivacyRequest,
+    ReadAudit,
     Refund,
-    Request,
+    StatusHistoryEntry,
     Subscription,
 )
 
@@ -61,17 +61,19 @@ class _Gatherer:
 
     def all(self) -> Gathered:
         subscriptions = accounts.subscriptions(self._session, self._customer.id)
-        by_customer, by_label = Mail.customer_id == self._customer.id, Mail.label.in_(self._labels)
+        by_customer, by_label = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._labels)
         data = {
             "customer": self._json(self._customer, self._customer.id),
             "consents": self._rows(Consent, Consent.customer_id == self._customer.id, by=Consent.at),
             "subscriptions": [self._subscription(row) for row in subscriptions],
-            "events": self._rows(Event, Event.label.in_(self._labels), by=Event.received_at),
+            "events": self._rows(Event, Event.key_id.in_(self._labels), by=Event.received_at),
             "mails": self._rows(Mail, by_customer | by_label, by=Mail.created_at),
-            "letters": self._rows(Letter, Letter.label.in_(self._labels), by=Letter.received_at),
-            "requests": self._rows(Request, Request.customer_id == self._customer.id, by=Request.received_at),
+            "letters": self._rows(InboundMail, InboundMail.key_id.in_(self._labels), by=InboundMail.received_at),
+            "requests": self._rows(
+                PrivacyRequest, PrivacyRequest.customer_id == self._customer.id, by=PrivacyRequest.received_at
+            ),
             "links": self._rows(Link, Link.customer_id == self._customer.id, by=Link.created_at),
-            "read_by_us": self._rows(Audit, Audit.subject.in_(self._labels), by=Audit.at),
+            "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._labels), by=ReadAudit.at),
         }
         return Gathered(data, self._files)
 
@@ -83,7 +85,9 @@ class _Gatherer:
         return {
             **self._json(row, row.id),
             "plan": plan and self._json(plan, row.id),
-            "changes": self._rows(Change, Change.subscription_id == row.id, by=Change.id),
+            "changes": self._rows(
+                StatusHistoryEntry, StatusHistoryEntry.subscription_id == row.id, by=StatusHistoryEntry.id
+            ),
             "payments": [
                 {
                     **self._json(payment, row.id),

@@ -148,7 +148,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     smt: Smt, books: Told, action: str, words: tuple[str, str], data_dir: Path
 ) -> None:
     from pipeline.db.engine import Database
-    from pipeline.db.models import Audit
+    from pipeline.db.models import ReadAudit
     from pipeline.privacy import audit_log as audit
 
     kind = words[0]
@@ -158,7 +158,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     assert smt(*words, "nothing").code == 2
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
-        rows = [row for row in session.query(Audit).order_by(Audit.id) if row.action == action]
+        rows = [row for row in session.query(ReadAudit).order_by(ReadAudit.id) if row.action == action]
         assert audit.verify(session) is None
         assert [row.actor for row in rows] == [audit.this_user()] * 2
         assert [row.purpose for row in rows][1] == "a question by phone"

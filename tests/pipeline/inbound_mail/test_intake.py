@@ -8,7 +8,7 @@ from sqlalchemy import select
 from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import PER_HOUR
-from pipeline.db.models import Consent, Customer, Letter, Mail, Request
+from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
 from pipeline.inbound_mail import intake as inbound
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY, Filed
 from tests.pipeline.inbound_mail.test_parser import mail
@@ -37,7 +37,9 @@ def owed(river: River) -> list[str]:
 
 
 def opened(river: River) -> list[tuple[str, str, str | None]]:
-    return sorted(((row.kind, row.state, row.customer_id) for row in river.rows(Request)), key=lambda found: found[0])
+    return sorted(
+        ((row.kind, row.state, row.customer_id) for row in river.rows(PrivacyRequest)), key=lambda found: found[0]
+    )
 
 
 def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: River) -> None:
@@ -48,11 +50,11 @@ def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: Ri
     assert owed(river) == ASKED
     assert opened(river) == [("other", "received", customer)]
     with river.database.reading() as session:
-        row = session.execute(select(Letter)).scalar_one()
+        row = session.execute(select(InboundMail)).scalar_one()
         assert row.content
         assert b"second user" not in row.content
         assert river.keyring(session).own(customer).open("letter.content", row.content) == raw
-        assert row.request_id == session.execute(select(Request.id)).scalar_one()
+        assert row.request_id == session.execute(select(PrivacyRequest.id)).scalar_one()
         told = select(Mail.customer_id).where(Mail.kind == "support_received")
         assert session.execute(told).scalar_one() == customer
 
@@ -84,7 +86,7 @@ def test_two_machines_that_answer_each_other_come_to_an_end(river: River) -> Non
         took(river, mail(f"I am away, number {number}"))
         river.clock.advance(timedelta(minutes=1))
     assert owed(river).count("support_received") == ANSWERED_A_DAY
-    assert river.count(Request) == 10  # each is noted all the same
+    assert river.count(PrivacyRequest) == 10  # each is noted all the same
     river.clock.advance(timedelta(days=1))
     took(river, mail("a question of the day after"))
     assert owed(river).count("support_received") == ANSWERED_A_DAY + 1
@@ -108,7 +110,7 @@ def test_a_wish_is_put_to_the_operator_and_nothing_is_done_on_a_mail_alone(river
     assert opened(river) == [(kind, "received", customers[1])]
     assert owed(river) == (ASKED if kind == "other" else ASKED_A_RIGHT)
     for row in river.rows(Customer):
-        assert (row.marketing, row.service, row.erase_at) == (True, True, None)
+        assert (row.wants_marketing, row.wants_service_mail, row.erase_at) == (True, True, None)
     assert "mail" not in {row.source for row in river.rows(Consent)}
     with river.database.reading() as session:
         for customer in customers:
@@ -120,15 +122,15 @@ def test_a_wish_told_twice_is_one_request(river: River) -> None:
     took(river, mail("please delete my account"))
     took(river, mail("PLEASE delete my account!"))
     assert owed(river) == ASKED_A_RIGHT
-    [request] = river.rows(Request)
-    assert [row.request_id for row in river.rows(Letter)] == [request.id] * 2
+    [request] = river.rows(PrivacyRequest)
+    assert [row.request_id for row in river.rows(InboundMail)] == [request.id] * 2
 
 
 def test_two_questions_are_two_requests(river: River) -> None:
     signed_up(river)
     took(river, mail("How do I add a second user?"))
     took(river, mail("How do I add a third user?"))
-    assert len({row.request_id for row in river.rows(Letter)}) == river.count(Request) == 2
+    assert len({row.request_id for row in river.rows(InboundMail)}) == river.count(PrivacyRequest) == 2
 
 
 def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
@@ -139,7 +141,7 @@ def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
     assert sorted(owed(river)) == sorted(ASKED_A_RIGHT * 2)
     with river.database.reading() as session:
         told = [
-            river.keyring(session).own(row.label).open_json("mail.facts", row.facts)
+            river.keyring(session).own(row.key_id).open_json("mail.facts", row.facts)
             for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
         ]
     for facts in told:
@@ -157,7 +159,7 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
         took(river, mail(f"{text}, number {number}", sender=written))
     assert len(owed(river)) <= 2 * ANSWERED_A_DAY
     if sender.startswith("stranger"):
-        assert river.count(Request) == 10  # each is noted all the same
+        assert river.count(PrivacyRequest) == 10  # each is noted all the same
 
 
 def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_always(river: River) -> None:
@@ -168,7 +170,7 @@ def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_alway
         text = "please delete my account" if number % 2 else "a question"
         took(river, mail(text, sender=f"victim{number}@example.com"))
     assert answers(river) == strangers
-    assert river.count(Letter) == river.count(Request) == strangers + 5
+    assert river.count(InboundMail) == river.count(PrivacyRequest) == strangers + 5
     took(river, mail("a question"))
     assert answers(river) == strangers + 1
     river.clock.advance(timedelta(hours=1))

@@ -186,10 +186,10 @@ async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stre
     house.opened.set()
     await sending
     assert states(stream) == ["sent"], "it knew better"
-    first = only(stream).holder
+    first = only(stream).claimed_by
     stream.owe(receipt(2))
     await mailer.send_due()
-    assert stream.mails()["receipt:SALE2"].holder != first
+    assert stream.mails()["receipt:SALE2"].claimed_by != first
     await mailer.close()
 
 

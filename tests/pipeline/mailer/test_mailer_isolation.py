@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.crypto.keyring import KeyProblem, MasterKey
-from pipeline.db.models import Key, Mail
+from pipeline.db.models import EncryptionKey, Mail
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox.store import Owed
@@ -47,7 +47,9 @@ async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, se
     meet(river)
     meet(river, "I-BEA")
     river.owe(receipt(1), receipt(2, "I-BEA"))
-    river.set(next(row for row in river.rows(Key) if row.label == "I-BEA"), wrapped=b"a broken row of a good table")
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-BEA"), wrapped=b"a broken row of a good table"
+    )
     house = House()
     mailer = make(await serve(house))
     await mailer.send_due()
@@ -140,7 +142,9 @@ async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, se
 async def test_nothing_goes_to_who_was_erased_after_it_was_owed(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=river.now)
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped=None, erased_at=river.now
+    )
     house = House()
     await make(await serve(house)).send_due()
     assert (only(river).state, only(river).reason) == ("withheld", "the person has been erased")

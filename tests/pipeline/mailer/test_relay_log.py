@@ -325,7 +325,7 @@ def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River
 
 
 def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
-    id, tried_at = doubt(river, "one"), river.mails()["one"].tried_at
+    id, tried_at = doubt(river, "one"), river.mails()["one"].claimed_at
     with river.database.transaction() as session:
         assert outbox.settle_doubt(session, id, river.now, sent=False)
     with river.database.transaction() as session:

@@ -15,7 +15,18 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
-from pipeline.db.models import Base, Customer, Erasure, Letter, Mail, Payment, Request, Subscription, Sweep, Visit
+from pipeline.db.models import (
+    AccessLogEntry,
+    Base,
+    Customer,
+    Erasure,
+    InboundMail,
+    Mail,
+    Payment,
+    PrivacyRequest,
+    RetentionRun,
+    Subscription,
+)
 from pipeline.inbound_mail import intake
 from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
@@ -109,10 +120,10 @@ def peopled(river: River, clock: MovableClock) -> World:
     _write_letters(world)
     _erase_somebody(world)
     world.change(lambda session, _: read_by_us(session, world.now))
-    world.add(Sweep(at=world.now, counts={}))
+    world.add(RetentionRun(at=world.now, counts={}))
     label = f"smt:visits:{world.now:%Y-%m-%d}"
     who = world.sealed(label, "visit.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
-    world.add(Visit(at=world.now, label=label, action="GET /privacy", status=200, visitor=who))
+    world.add(AccessLogEntry(at=world.now, label=label, action="GET /privacy", status=200, visitor=who))
     world.mails = {"receipt": Rendered("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
     world.pages = [page("/privacy", "<p>Effective Date: May 1, 2025</p>"), page("/account", "<p>…</p>", cookie=COOKIE)]
     (river.folder / "audit.json").write_text(f'{{"at": "{world.now.isoformat()}", "ok": true, "found": 0}}')
@@ -148,7 +159,7 @@ def mail(world: World, kind: str, key: str, customer: str, to: str, **values: An
     owed = outbox.Owed(kind, key, None, {}, customer_id=customer)
     world.change(lambda session, keyring: outbox.add(session, keyring, [owed], world.now))
     row = world.river.mails()[key]
-    recipient = world.sealed(row.label, "mail.recipient", to.encode())
+    recipient = world.sealed(row.key_id, "mail.recipient", to.encode())
     sent: dict[str, Any] = {"state": "sent", "tried_at": world.now, "sent_at": world.now, "attempts": 1, "due_at": None}
     world.river.set(row, recipient=recipient, **{**sent, **values})
 
@@ -157,7 +168,7 @@ def letter(world: World, id: str, customer: str | None, kind: str, label: str = 
     """A message is filed, and nothing else happens."""
     label = label or customer or f"letter:{id}"
     content = world.sealed(label, "letter.content", b"From: somebody@example.com\r\n\r\nhello")
-    world.add(Letter(id=id, customer_id=customer, label=label, kind=kind, content=content, received_at=world.now))
+    world.add(InboundMail(id=id, customer_id=customer, label=label, kind=kind, content=content, received_at=world.now))
 
 
 def write(world: World, text: str, sender: str) -> None:
@@ -191,11 +202,11 @@ def _write_letters(world: World) -> None:
     write(world, "How do I add a second user?", "ada@example.com")
     write(world, "Please send me a copy of my data.", "bob@example.com")
     write(world, "Please correct my address.", "bob@example.com")
-    for row in world.river.rows(Request):
+    for row in world.river.rows(PrivacyRequest):
         answer(world, row)
 
 
-def answer(world: World, row: Request) -> None:
+def answer(world: World, row: PrivacyRequest) -> None:
     """The operator says that a request is done."""
     world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from pipeline.db import lww_map as register
-from pipeline.db.models import Audit, Consent, Customer, Erasure, Payment, Policy, Subscription, Visit
+from pipeline.db.models import AccessLogEntry, Consent, Customer, Erasure, Payment, Policy, ReadAudit, Subscription
 from pipeline.inbox import redaction as redact
 from pipeline.network import egress
 from pipeline.outbox import mail_kinds as purposes
@@ -66,9 +66,9 @@ def a_letter_is_filed_elsewhere(world: World, _: Patch) -> None:
 @of("1.visits")
 def visits_tell_more(world: World, _: Patch) -> None:
     """The access log keeps where a visitor came from."""
-    [row] = world.river.rows(Visit)
+    [row] = world.river.rows(AccessLogEntry)
     who = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
-    world.river.set(row, visitor=world.sealed(row.label, "visit.visitor", who))
+    world.river.set(row, visitor=world.sealed(row.key_id, "visit.visitor", who))
 
 
 @of("1.pages")
@@ -235,7 +235,7 @@ def a_correction_is_ignored(world: World, _: Patch) -> None:
 def a_key_survives(world: World, _: Patch) -> None:
     """An erasure destroys no key: what was sealed can still be opened."""
     [row] = world.river.rows(Erasure)
-    world.river.set(row, labels=[*row.labels, world.ada])
+    world.river.set(row, labels=[*row.key_ids, world.ada])
 
 
 @of("6.export")
@@ -292,7 +292,7 @@ def others_can_read(world: World, _: Patch) -> None:
 @of("7.logging")
 def a_read_is_taken_off_the_record(world: World, _: Patch) -> None:
     """Somebody changes what the record says of a read."""
-    world.change(lambda session, _: session.execute(update(Audit).values(subject="somebody else")))
+    world.change(lambda session, _: session.execute(update(ReadAudit).values(subject="somebody else")))
 
 
 @of("8.adults")

@@ -11,10 +11,10 @@ from pipeline.customers import accounts, links
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.models import (
     Customer,
+    EncryptionKey,
     Event,
-    Key,
-    Letter,
-    Request,
+    InboundMail,
+    PrivacyRequest,
     Subscription,
 )
 from pipeline.privacy import requests
@@ -74,14 +74,16 @@ def meet_alice(river: River) -> str:
         accounts.correct(session, ring, row.id, "name", "Alice Newname", river.now)
         letter = ring.own(row.id).seal("letter.content", b"From: alice@example.com\r\n\r\nHello")
         session.add(
-            Letter(id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now)
+            InboundMail(
+                id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now
+            )
         )
         links.make(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
         requests.open_(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
     return row.id
 
 
-def schedule(river: River, id: str, **more: Any) -> Request:
+def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
     with river.database.transaction() as session:
         return erase.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
@@ -90,7 +92,7 @@ def run(river: River, outside: Outside) -> int:
     return erase.run_due(river.database, river.master, river.clock, outside)
 
 
-def erase_whole(river: River, id: str, outside: Outside | None = None) -> Request:
+def erase_whole(river: River, id: str, outside: Outside | None = None) -> PrivacyRequest:
     """Wait, erase, send the confirmation, finish."""
     outside = outside or Outside(PayPal())
     asked = schedule(river, id)
@@ -99,25 +101,25 @@ def erase_whole(river: River, id: str, outside: Outside | None = None) -> Reques
     confirm(river, asked)
     assert run(river, outside) == 1
     with river.database.reading() as session:
-        return session.get_one(Request, asked.id)
+        return session.get_one(PrivacyRequest, asked.id)
 
 
-def confirm(river: River, asked: Request) -> None:
+def confirm(river: River, asked: PrivacyRequest) -> None:
     """The relay takes the confirmation."""
     mail = river.mails()[f"account_deleted:{asked.id}"]
     river.set(mail, state="sent", sent_at=river.now, due_at=None, reply=f"250 2.1.5 <{ALICE.email}> ok")
 
 
 def reasons(river: River) -> str:
-    return " ".join(row.reason or "" for row in river.rows(Request))
+    return " ".join(row.reason or "" for row in river.rows(PrivacyRequest))
 
 
 def assert_nobody(river: River) -> None:
-    assert [row.id for row in river.rows(Event) if row.person or row.body] == []
-    assert [row.id for row in river.rows(Subscription) if row.person or row.email_hash] == []
-    assert [row.id for row in river.rows(Customer) if row.person or row.email_hash or not row.erased_at] == []
-    alive = [row.label for row in river.rows(Key) if row.wrapped and not row.label.startswith("smt:")]
+    assert [row.id for row in river.rows(Event) if row.personal_data or row.body] == []
+    assert [row.id for row in river.rows(Subscription) if row.personal_data or row.email_hash] == []
+    assert [row.id for row in river.rows(Customer) if row.personal_data or row.email_hash or not row.erased_at] == []
+    alive = [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key and not row.key_id.startswith("smt:")]
     with river.database.transaction() as session:
-        held = set(session.execute(select(Event.label).where(Event.body.is_not(None))).scalars())
+        held = set(session.execute(select(Event.key_id).where(Event.body.is_not(None))).scalars())
         assert not held & set(alive)
         assert Keyring(river.master, session, river.now).is_erased(ALICE.subscription)

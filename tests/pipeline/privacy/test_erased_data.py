@@ -6,17 +6,17 @@ from typing import Any
 from pipeline.customers import accounts
 from pipeline.db.models import (
     Base,
-    Change,
     Customer,
+    EncryptionKey,
     Erasure,
     Event,
-    Key,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
+    PrivacyRequest,
     Refund,
-    Request,
+    StatusHistoryEntry,
     Subscription,
 )
 from pipeline.privacy.erasure import workflow as erase
@@ -38,20 +38,22 @@ from tests.support.example_people import ALICE, BOB
 from tests.support.pipeline_under_test import River
 from tests.support.sample_events import sample
 
-BOOKS: tuple[type[Base], ...] = (Payment, Refund, Change)
+BOOKS: tuple[type[Base], ...] = (Payment, Refund, StatusHistoryEntry)
 
 
 def test_everything_sealed_is_gone_and_every_key_is_destroyed(river: River) -> None:
     id = meet_alice(river)
     erase_whole(river, id)
-    assert [row.label for row in river.rows(Key) if row.wrapped and not row.label.startswith("smt:")] == []
-    for table in (Event, Mail, Subscription, Customer, Request):
+    assert [
+        row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key and not row.key_id.startswith("smt:")
+    ] == []
+    for table in (Event, Mail, Subscription, Customer, PrivacyRequest):
         for row in river.rows(table):
             sealed = {"person", "body", "email_hash", "facts", "recipient", "frozen", "reply", "details"}
             names = sealed & {column.name for column in table.__table__.columns}
             left = {name for name in names if isinstance(getattr(row, name), bytes | str)}
             assert left == set(), f"{table.__tablename__}"
-    assert (river.count(Letter), river.count(Link)) == (0, 0)
+    assert (river.count(InboundMail), river.count(Link)) == (0, 0)
     with river.database.transaction() as session:
         assert accounts.person(session, river.keyring(session), id) == {}
         assert accounts.find(session, river.keyring(session), ALICE.email) == []
@@ -80,7 +82,7 @@ def test_nobody_else_is_touched(river: River) -> None:
 
 def test_mail_that_was_owed_is_withheld(river: River) -> None:
     id = meet_alice(river)
-    owed = [mail.key for mail in river.rows(Mail) if mail.state == "owed"]
+    owed = [mail.idempotency_key for mail in river.rows(Mail) if mail.state == "owed"]
     assert owed
     erase_whole(river, id)
     assert {river.mails()[key].state for key in owed} == {"withheld"}
@@ -91,8 +93,8 @@ def test_the_receipt_says_what_was_done_what_stays_why_and_until_when(river: Riv
     asked = erase_whole(river, id, Outside(PayPal(), Told(), "DE"))
     [erasure] = river.rows(Erasure)
     assert (asked.state, erasure.id, erasure.customer_id) == ("done", asked.id, id)
-    assert erasure.master_id == river.master.id
-    assert erasure.complete_at is None
+    assert erasure.master_key_id == river.master.id
+    assert erasure.completed_at is None
     receipt = erasure.receipt
     assert receipt["cancelled at PayPal"] == [ALICE.subscription]
     assert receipt["product"] == "told"
@@ -152,7 +154,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
         assert accounts.find(session, ring, ALICE.email) == []
         accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
     old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
-    assert [(row.person, row.email_hash) for row in old] == [(None, None)]
+    assert [(row.personal_data, row.email_hash) for row in old] == [(None, None)]
     second = erase.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
     assert second.id != asked.id
     assert river.count(Erasure) == 2

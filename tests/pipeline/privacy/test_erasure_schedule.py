@@ -10,7 +10,7 @@ from pipeline.db.models import (
     Customer,
     Erasure,
     Mail,
-    Request,
+    PrivacyRequest,
 )
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow as erase
@@ -25,7 +25,7 @@ def test_nothing_happens_before_the_waiting_period_is_over(river: River) -> None
     river.clock.advance(erase.WAIT - timedelta(seconds=1))
     assert run(river, Outside(paypal)) == 0
     assert (asked.state, paypal.cancelled, river.count(Erasure)) == ("waiting", [], 0)
-    assert river.rows(Customer)[0].erase_at == asked.act_at
+    assert river.rows(Customer)[0].erase_at == asked.waiting_ends_at
 
 
 def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
@@ -34,7 +34,7 @@ def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
     mail = river.mails()[f"account_deletion_scheduled:{asked.id}"]
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        facts = ring.own(mail.label).open_json("mail.facts", mail.facts)
+        facts = ring.own(mail.key_id).open_json("mail.facts", mail.facts)
         link = links.look(session, facts["cancel"].removeprefix(PAGE), river.now)
         assert link
         assert (link.purpose, link.request_id) == ("cancel_erase", asked.id)
@@ -43,7 +43,7 @@ def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
     assert run(river, Outside(PayPal())) == 0
     assert river.rows(Customer)[0].erase_at is None
     with river.database.transaction() as session:
-        assert session.get_one(Request, asked.id).state == "cancelled"
+        assert session.get_one(PrivacyRequest, asked.id).state == "cancelled"
         assert links.look(session, facts["cancel"].removeprefix(PAGE), river.now - 2 * erase.WAIT) is None
 
 
@@ -52,7 +52,7 @@ def test_asking_twice_is_asking_once(river: River) -> None:
     first = schedule(river, id)
     river.clock.advance(timedelta(hours=1))
     second = schedule(river, id)
-    assert (first.id, first.act_at) == (second.id, second.act_at)
+    assert (first.id, first.waiting_ends_at) == (second.id, second.waiting_ends_at)
     assert len([mail for mail in river.rows(Mail) if mail.kind == "account_deletion_scheduled"]) == 1
 
 
@@ -62,8 +62,8 @@ def test_a_report_of_a_childs_data_is_answered_by_the_erasure(river: River) -> N
         report = requests.open_(session, river.keyring(session), "child", id, "mail", river.now).id
     erase_whole(river, id)
     with river.database.reading() as session:
-        assert session.get_one(Request, report).state == "done"
-        (other,) = session.execute(select(Request).where(Request.kind == "correct")).scalars()
+        assert session.get_one(PrivacyRequest, report).state == "done"
+        (other,) = session.execute(select(PrivacyRequest).where(PrivacyRequest.kind == "correct")).scalars()
         assert other.state == "received"
 
 

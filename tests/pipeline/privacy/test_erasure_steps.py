@@ -5,9 +5,9 @@ import pytest
 from pipeline.crypto import rotation
 from pipeline.customers import accounts
 from pipeline.db.models import (
+    EncryptionKey,
     Erasure,
-    Key,
-    Request,
+    PrivacyRequest,
 )
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.privacy.erasure.workflow import Outside
@@ -43,7 +43,7 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
     outside = Outside(PayPal(refusals=1), Told(["answered 500"]))
     assert [run(river, outside), run(river, outside)] == [0, 0]
     assert river.count(Erasure) == 0
-    assert "answered 500" in str(river.rows(Request)[-1].reason) or "answered 500" in reasons(river)
+    assert "answered 500" in str(river.rows(PrivacyRequest)[-1].reason) or "answered 500" in reasons(river)
     with river.database.transaction() as session:
         assert accounts.person(session, river.keyring(session), id)["email"] == ALICE.email
     assert run(river, outside) == 1
@@ -96,16 +96,16 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
     run(river, Outside(PayPal(), country="DE"))
     mail = river.mails()[f"account_deleted:{asked.id}"]
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(mail.label).open_json("mail.facts", mail.facts)
+        facts = river.keyring(session).own(mail.key_id).open_json("mail.facts", mail.facts)
         assert ALICE.email in facts.values()
         assert facts["kept_until"] == "2034-12-31T23:59:59Z"
     assert run(river, Outside(PayPal())) == 0  # it is still on its way
     confirm(river, asked)
     assert run(river, Outside(PayPal())) == 1
-    mail = river.mails()[mail.key]
-    assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.reply) == ("sent", None, None, None, None)
-    assert [row.wrapped for row in river.rows(Key) if row.label == mail.label] == [None]
-    assert mail.label in river.rows(Erasure)[0].labels
+    mail = river.mails()[mail.idempotency_key]
+    assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.relay_reply) == ("sent", None, None, None, None)
+    assert [row.wrapped_key for row in river.rows(EncryptionKey) if row.key_id == mail.key_id] == [None]
+    assert mail.key_id in river.rows(Erasure)[0].key_ids
 
 
 def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
@@ -118,7 +118,7 @@ def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River
         assert not rotation.is_owed(session)
     confirm(river, asked)
     run(river, Outside(PayPal()))
-    assert river.rows(Erasure)[0].complete_at is None
+    assert river.rows(Erasure)[0].completed_at is None
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 1
 
 

@@ -20,17 +20,17 @@ from pipeline.customers import links
 from pipeline.customers.accounts import NoSuchCustomer
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.models import (
-    Audit,
     Base,
     Consent,
     Customer,
     Event,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
+    PrivacyRequest,
+    ReadAudit,
     Refund,
-    Request,
     Subscription,
 )
 from pipeline.outbox import store as outbox
@@ -132,9 +132,13 @@ def move_in(river: River, who: str) -> None:
                 },
                 sub,
             )
-            yield Letter, {"id": f"l{sub}", "customer_id": who, "label": who, "kind": "support", "received_at": at}, who
             yield (
-                Request,
+                InboundMail,
+                {"id": f"l{sub}", "customer_id": who, "label": who, "kind": "support", "received_at": at},
+                who,
+            )
+            yield (
+                PrivacyRequest,
                 {
                     "id": f"q{sub}",
                     "customer_id": who,
@@ -153,7 +157,7 @@ def move_in(river: River, who: str) -> None:
                 who,
             )
             yield (
-                Audit,
+                ReadAudit,
                 {
                     "at": at,
                     "actor": "ops",
@@ -236,7 +240,7 @@ def test_the_page_is_for_people_and_runs_and_loads_nothing(moved_in: River) -> N
 def test_what_a_person_calls_themselves_is_no_markup(moved_in: River) -> None:
     with moved_in.database.transaction() as session:
         row = session.get_one(Customer, ADA)
-        row.person = (
+        row.personal_data = (
             moved_in.keyring(session)
             .own(ADA)
             .seal_json("customer.person", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]})

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from handlers import HANDLERS
 from pipeline.customers import accounts
 from pipeline.db.models import Mail, Subscription
+from pipeline.db.models import PaypalLookup as Question
 from pipeline.db.models import Plan as PlanRow
-from pipeline.db.models import Read as Question
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import read_answer
 from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
