@@ -9,7 +9,7 @@ from pipeline.billing.unit_of_work import Handler
 from pipeline.broker import Broker
 from pipeline.broker.background_publisher import Announcer
 from pipeline.clock import Clock, SystemClock
-from pipeline.crypto.keyring import KeyProblem, MasterKey, open_master_key
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made
 from pipeline.mailer.mailer import Mailer

@@ -5,7 +5,7 @@ import structlog
 from pipeline.app.container import Parts
 from pipeline.app.from_settings import has_shelf, product, shelf
 from pipeline.crypto import rotation
-from pipeline.crypto.keyring import KeyProblem, MasterKey
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.crypto.rotation import Rotated
 from pipeline.operations.backup.store import BackupProblem
 from pipeline.privacy.erasure import workflow as erase

@@ -106,14 +106,14 @@ class Books:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
     def add_change(self, **told: Any) -> None:
-        """A move of a status: the columns of `Change`, less its id."""
+        """A move of a status: the columns of `StatusHistoryEntry`, less its id."""
         self._changes.append(told)
 
     def person(self, subscription_id: str) -> Mapping[str, Any]:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
         if subscription_id not in self._people:
             seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
-            known = seal.open_json("subscription.person", row.personal_data) if seal else None
+            known = seal.open_json("subscription.personal_data", row.personal_data) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
 
@@ -202,7 +202,7 @@ class Books:
             return
         known = self._people[row.id]
         email = register.value(known, "email")
-        row.personal_data = seal.seal_json("subscription.person", known)
+        row.personal_data = seal.seal_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:
@@ -231,7 +231,7 @@ class Books:
         self._session.execute(
             update(Customer)
             .where(Customer.id == customer_id)
-            .values(erased_at=None, created_at=self.now, service=True)
+            .values(erased_at=None, created_at=self.now, wants_service_mail=True)
             .execution_options(synchronize_session=False)
         )
 
@@ -262,7 +262,7 @@ class Books:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
         theirs = or_(among(Mail.subscription_id, ids), among(Mail.customer_id, customers))
-        waiting = update(Mail).where(theirs, Mail.state == "owed", Mail.due_at.is_(None))
+        waiting = update(Mail).where(theirs, Mail.state == "queued", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
         )

@@ -12,7 +12,7 @@ import typer
 
 from pipeline.billing.unit_of_work import Handler
 from pipeline.clock import Clock, SystemClock
-from pipeline.crypto.keyring import MasterKey, open_master_key
+from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made
 from pipeline.queries.listing import Lens

@@ -22,7 +22,7 @@ SHOWN = 50  # rows of a table; --json shows all of them
 WIDE = 240  # columns where there is no terminal: nothing is folded for a program that reads lines
 STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
-    "received": "yellow", "owed": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
+    "received": "yellow", "queued": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
     "SUSPENDED": "yellow", "doubt": "bold red", "parked": "bold red", "failed": "bold red", "fail": "bold red",
     "denied": "red", "reversed": "red",
 }  # fmt: skip

@@ -22,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.keyring import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
+from pipeline.crypto.master_key import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
 from pipeline.db.engine import Database, wait_for_writers
 from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
 from pipeline.files import keep_names
@@ -77,7 +77,7 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
     result = session.execute(
         update(Erasure)
         .where(Erasure.completed_at.is_(None), Erasure.master_key_id != master.id, Erasure.id.not_in(_under_way()))
-        .values(complete_at=now)
+        .values(completed_at=now)
         .returning(Erasure.id)
         .execution_options(synchronize_session=False)
     )
@@ -152,7 +152,7 @@ def _wrap_some(session: Session, master: MasterKey, after: str) -> tuple[str, in
         session.execute(
             update(EncryptionKey)
             .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key == old)
-            .values(wrapped=new)
+            .values(wrapped_key=new)
         )
     return (rows[-1][0] if rows else ""), len(anew)
 

@@ -97,7 +97,7 @@ class Months:
         """When the next thing is due that somebody must do."""
         waiting = (
             select(func.min(Event.due_at)).where(Event.state == "received"),
-            select(func.min(Mail.due_at)).where(Mail.state == "owed"),
+            select(func.min(Mail.due_at)).where(Mail.state == "queued"),
             select(func.min(Subscription.remind_at)),
             select(func.min(PaypalLookup.due_at)),
         )

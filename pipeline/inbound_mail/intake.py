@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import INDEX, Keyring, MasterKey
+from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts
 from pipeline.customers import rate_limit as knocks
 from pipeline.db.bulk import insert_new
@@ -77,10 +78,10 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
     row = {
         "id": filed.id,
         "customer_id": filed.customer_id,
-        "label": label,
+        "key_id": label,
         "kind": filed.kind,
         "request_id": None,
-        "content": seal and seal.seal("letter.content", raw),
+        "content": seal and seal.seal("inbound_mail.content", raw),
         "received_at": now,
     }
     return bool(insert_new(session, InboundMail, [row], returning=InboundMail.id))

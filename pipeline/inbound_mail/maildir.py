@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import MasterKey
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import Filed

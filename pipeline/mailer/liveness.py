@@ -5,6 +5,7 @@ import secrets
 import threading
 from time import monotonic
 
+from pipeline.db import presence
 from pipeline.db.engine import Database
 
 CHECK_SECONDS = 1.0  # how old the knowledge may be that we are seen alive; far below SETTLE_AFTER
@@ -16,7 +17,7 @@ class ClaimLiveness:
     def __init__(self, database: Database) -> None:
         self.holder = f"mailer-{secrets.token_hex(8)}"
         self._seen, self._seen_at = True, monotonic()
-        self._presence = database.presence(self.holder)
+        self._presence = presence.hold(database, self.holder)
         self._one_check, self._checking = threading.Lock(), asyncio.Lock()
 
     def check(self) -> bool:

@@ -2,7 +2,7 @@
 
 A mail is claimed, rendered and frozen in one transaction, sent, and settled in another, many in each. While some go out,
 the next are claimed and those that ended are settled. What was frozen stays the same for every further try, unless DATA
-never began. A mailer that dies takes its claims with it, not a timer: see `Database.presence`.
+never began. A mailer that dies takes its claims with it, not a timer: see `db.presence`.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
+from pipeline.crypto.keyring import TOKENS, Keyring, Seal, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Mail
 from pipeline.email_address import BadEnvelope, valid_address
@@ -266,7 +267,7 @@ class Mailer:
         facts = seal.open_json("mail.facts", row.facts) or {}
         found = people.of(row, facts) or Addressee(self._sender.operator)
         if not found.address:
-            row.state, row.due_at = "owed", None
+            row.state, row.due_at = "queued", None
             return None
         if not valid_address(found.address):
             raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
@@ -322,19 +323,30 @@ class Mailer:
         now = self._clock.now()
         match reply.outcome:
             case "sent":
-                return {"state": "sent", "sent_at": now, "reply": reply.text, "due_at": None, "reason": None}
+                return {"state": "sent", "sent_at": now, "relay_reply": reply.text, "due_at": None, "reason": None}
             case "failed":
-                return {"state": "failed", "reply": reply.text, "reason": reply.text, "due_at": None}
+                return {"state": "failed", "relay_reply": reply.text, "reason": reply.text, "due_at": None}
             case "doubt":
                 reason = f"the connection was lost after DATA: {reply.text}"
-                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": now + outbox.SETTLE_AFTER}
+                return {
+                    "state": "doubt",
+                    "relay_reply": reply.text,
+                    "reason": reason,
+                    "due_at": now + outbox.SETTLE_AFTER,
+                }
         if reply is UNBEGUN:
-            return {"state": "owed", "due_at": now, "attempts": letter.attempts - 1, "frozen": None, "recipient": None}
+            return {
+                "state": "queued",
+                "due_at": now,
+                "attempts": letter.attempts - 1,
+                "frozen": None,
+                "recipient": None,
+            }
         again = outbox.next_try(letter.attempts, now)
         # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
         thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
-        state = "owed" if again else "failed"
-        return {"state": state, "reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+        state = "queued" if again else "failed"
+        return {"state": state, "relay_reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
 
 
 def _fail(row: Mail, error: Exception) -> None:

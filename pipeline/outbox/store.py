@@ -1,6 +1,6 @@
 """Mails owed: added with an idempotency key in the caller's transaction, claimed, settled.
 
-States: owed -> sending -> sent; back to owed for another try; failed (the relay refused for good, or it cannot be
+States: queued -> sending -> sent; back to queued for another try; failed (the relay refused for good, or it cannot be
 rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
 """
 
@@ -23,12 +23,12 @@ from pipeline.outbox.tokens import token
 MAIL = cast(Table, Mail.__table__)
 DUE = (
     select(*MAIL.columns)
-    .where(MAIL.c.state == "owed", MAIL.c.due_at <= bindparam("now"))
+    .where(MAIL.c.state == "queued", MAIL.c.due_at <= bindparam("now"))
     .order_by(MAIL.c.due_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
@@ -119,7 +119,7 @@ def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]])
     for mail_id, holder, values in ends:
         by_holder[holder].append({"id": mail_id, **values})
     return sum(
-        change(session, Mail, rows, only={"holder": [holder], "state": ["sending", "doubt"]})
+        change(session, Mail, rows, only={"claimed_by": [holder], "state": ["sending", "doubt"]})
         for holder, rows in by_holder.items()
     )
 
@@ -129,7 +129,7 @@ def give_back(session: Session, holder: str) -> None:
     session.execute(
         update(Mail)
         .where(Mail.claimed_by == holder, Mail.state == "sending")
-        .values(state="owed", holder=None)
+        .values(state="queued", claimed_by=None)
         .execution_options(synchronize_session=False)
     )
 
@@ -173,7 +173,7 @@ def settle_doubt(
     if sent:
         values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
     else:
-        values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
+        values = {"state": "queued", "due_at": now, "reason": found, "claimed_by": None}
     result = session.execute(
         update(Mail)
         .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.claimed_at == tried_at] if tried_at else []))
@@ -187,7 +187,7 @@ def settle_doubt(
 def oldest_unsent(session: Session, now: datetime) -> datetime | None:
     """Since when the oldest mail that could go out has been waiting."""
     return session.execute(
-        select(func.min(Mail.created_at)).where(Mail.state == "owed", Mail.due_at.is_not(None), Mail.due_at <= now)
+        select(func.min(Mail.created_at)).where(Mail.state == "queued", Mail.due_at.is_not(None), Mail.due_at <= now)
     ).scalar_one()
 
 
@@ -196,12 +196,12 @@ def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
     facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": token(keyring, mail.key),
-        "key": mail.key,
+        "idempotency_key": mail.key,
         "kind": mail.kind,
-        "label": label,
+        "key_id": label,
         "subscription_id": mail.subscription_id,
         "customer_id": mail.customer_id,
-        "state": "withheld" if mail.withheld else "owed",
+        "state": "withheld" if mail.withheld else "queued",
         "reason": mail.withheld,
         "facts": keyring.own(label).seal_json("mail.facts", facts),
         "attempts": 0,

@@ -83,7 +83,7 @@ def outstanding(session: Session, row: Policy) -> int:
     """How many customers have not been told yet, though they can be. Who has no address waits, and holds up nobody."""
     waiting = (
         _notices_of(row),
-        or_(Mail.state.in_(("sending", "doubt")), (Mail.state == "owed") & Mail.due_at.is_not(None)),
+        or_(Mail.state.in_(("sending", "doubt")), (Mail.state == "queued") & Mail.due_at.is_not(None)),
     )
     on_their_way = session.execute(select(func.count()).select_from(Mail).where(*waiting)).scalar_one()
     untold = session.execute(select(func.count()).select_from(_untold(row).subquery())).scalar_one()

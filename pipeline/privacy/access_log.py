@@ -11,7 +11,8 @@ import structlog
 
 from pipeline.batch_thread import Batcher
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import AccessLogEntry
 
@@ -67,5 +68,5 @@ def _row(seen: Seen, keyring: Keyring) -> AccessLogEntry:
     label = label_of(seen.at)
     seal = keyring.get(label)
     who = {"address": seen.address, "browser": seen.browser}
-    visitor = seal and seal.seal_json("visit.visitor", who)
-    return AccessLogEntry(at=seen.at, label=label, action=seen.action[:100], status=seen.status, visitor=visitor)
+    visitor = seal and seal.seal_json("access_log.visitor", who)
+    return AccessLogEntry(at=seen.at, key_id=label, action=seen.action[:100], status=seen.status, visitor=visitor)

@@ -80,15 +80,15 @@ def open_(
     row = PrivacyRequest(
         id=id,
         customer_id=customer_id,
-        label=label,
+        key_id=label,
         kind=kind,
         state="waiting" if act_at else "received",
         source=source,
-        details=seal and seal.seal_json("request.details", dict(details or {})),
+        details=seal and seal.seal_json("privacy_request.details", dict(details or {})),
         received_at=now,
         due_at=deadline(now),
-        act_at=act_at,
-        alarms=0,
+        waiting_ends_at=act_at,
+        last_alarm_day=0,
     )
     session.add(row)
     session.flush()

@@ -110,7 +110,8 @@ def _subscription(row: Subscription) -> Json:
 
 
 def _request(row: PrivacyRequest) -> Json:
-    times = {name: write_optional(getattr(row, name)) for name in ("received_at", "due_at", "act_at", "done_at")}
+    times = {name: write_optional(getattr(row, name)) for name in ("received_at", "due_at", "done_at")}
+    times["act_at"] = write_optional(row.waiting_ends_at)
     return {"id": row.id, "kind": row.kind, "state": row.state, "source": row.source, **times}
 
 

@@ -42,7 +42,7 @@ def event(lens: Lens, id: str) -> Json | None:
         "body_sha256": row.body_sha256,
         "facts": row.facts,
         "erased": seal is None,
-        "person": seal.open_json("event.person", row.personal_data) if seal else None,
+        "person": seal.open_json("event.personal_data", row.personal_data) if seal else None,
         "body": _body(seal.open("event.body", row.body)) if seal and row.body else None,
         "changes": status_changes(lens.session, StatusHistoryEntry.event_id == id),
     }

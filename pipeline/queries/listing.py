@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
-from pipeline.crypto.keyring import Keyring, MasterKey, Seal
+from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.models import Base, Event, Mail, StatusHistoryEntry
 
 CHUNK = 500  # rows that are in memory together with their decrypted columns

@@ -28,7 +28,7 @@ def receipts(session: Session, id: str) -> list[Json]:
 def is_confirmed(session: Session, request_id: str) -> bool:
     """Whether the customer gets a mail that confirms this erasure: there is none where no address was known."""
     mail = select(Mail.state).where(Mail.idempotency_key == confirmation_key(request_id))
-    return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
+    return session.execute(mail).scalar_one_or_none() in ("queued", "sending", "sent")
 
 
 def _request(row: PrivacyRequest) -> Json:

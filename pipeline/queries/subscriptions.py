@@ -33,7 +33,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
     plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
     payments = _payments(lens.session, [id]).get(id, [])
     seal = lens.seals([id]).get(id)
-    person = (seal.open_json("subscription.person", row.personal_data) if seal else None) or {}
+    person = (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
         "erased": seal is None,

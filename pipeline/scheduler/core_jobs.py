@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pipeline.billing.reminders import Reminders
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import MasterKey
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
 from pipeline.scheduler.operator_alerts import alert_parked_events
 from pipeline.scheduler.renewal_reminders import RenewalReminders

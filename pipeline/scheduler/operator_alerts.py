@@ -8,7 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail
 from pipeline.outbox import store as outbox

@@ -12,7 +12,8 @@ from pipeline.billing import notifications as notices
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.subscription import terms_of
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import TOKENS, Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
 from pipeline.db.engine import Database, StoreDown

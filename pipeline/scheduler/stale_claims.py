@@ -1,6 +1,7 @@
 """Mails claimed by a mailer that died."""
 
 from pipeline.clock import Clock
+from pipeline.db import presence
 from pipeline.db.engine import Database
 from pipeline.outbox import store as outbox
 
@@ -10,7 +11,7 @@ def free_claims(database: Database, clock: Clock) -> int:
     with database.reading() as session:
         holders = outbox.holders(session)
     freed = 0
-    for holder in (holder for holder in holders if not database.is_present(holder)):
+    for holder in (holder for holder in holders if not presence.is_held(database, holder)):
         settle_at = clock.now() + outbox.SETTLE_AFTER
         with database.transaction() as session:
             freed += outbox.abandon(session, holder, "its mailer died while sending it", settle_at)

@@ -27,7 +27,7 @@ def waiting(session: Session, now: datetime) -> dict[str, int]:
     """What is still to be done, by kind, at one moment; nothing at rest."""
     counts = {
         "events received": select(func.count()).select_from(Event).where(Event.state == "received"),
-        "mails owed": select(func.count()).select_from(Mail).where(Mail.state == "owed", Mail.due_at.is_not(None)),
+        "mails owed": select(func.count()).select_from(Mail).where(Mail.state == "queued", Mail.due_at.is_not(None)),
         "mails sending": select(func.count()).select_from(Mail).where(Mail.state == "sending"),
         "mails in doubt": select(func.count()).select_from(Mail).where(Mail.state == "doubt"),
         "questions to PayPal": select(func.count())
@@ -45,8 +45,8 @@ def bring_forward(session: Session) -> None:
     given = {name: _bare(session, moment) for name, moment in bare.items()}
     for change in (
         "event SET due_at = :now WHERE state = 'received' AND due_at > :now",
-        "mail SET due_at = :now WHERE state = 'owed' AND due_at > :now",
-        "mail SET due_at = :now, tried_at = :now WHERE state = 'doubt' AND (due_at > :later OR tried_at > :soon)",
+        "mail SET due_at = :now WHERE state = 'queued' AND due_at > :now",
+        "mail SET due_at = :now, claimed_at = :now WHERE state = 'doubt' AND (due_at > :later OR claimed_at > :soon)",
         "read SET due_at = :now WHERE due_at > :now AND (due_at < :soon OR due_at > :later)",
     ):
         used = {name: value for name, value in given.items() if f":{name}" in change}

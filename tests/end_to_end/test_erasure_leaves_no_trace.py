@@ -21,7 +21,8 @@ from pipeline.app import maintenance as leaving
 from pipeline.app.container import Parts
 from pipeline.app.run_until_idle import until_idle
 from pipeline.clock import MovableClock
-from pipeline.crypto.keyring import KeyProblem, MasterKey, Seal, Unsealable
+from pipeline.crypto.keyring import Seal, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts, links
 from pipeline.db import migrations
 from pipeline.db.engine import Database
@@ -72,7 +73,7 @@ class Attacker:
                     self.sealed |= {
                         (label, f"{table.__tablename__}.{name}", value)
                         for name in columns
-                        if (value := getattr(row, name)) and name not in ("wrapped", "email_hash")
+                        if (value := getattr(row, name)) and name not in ("wrapped_key", "email_hash")
                     }
 
     def opens(self, master: MasterKey) -> set[str]:
@@ -92,7 +93,7 @@ class Attacker:
 
 
 def labels_of(row: Base) -> set[str]:
-    named = {getattr(row, name, None) for name in ("label", "id", "customer_id")}
+    named = {getattr(row, name, None) for name in ("key_id", "id", "customer_id")}
     return {str(name) for name in named if name}
 
 
@@ -132,9 +133,9 @@ def settle_in(scene: Scene) -> str:
         ring = river.keyring(session)
         accounts.correct(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
         accounts.correct(session, ring, id, "email", SECOND, river.now)
-        letter = ring.own(id).seal("letter.content", b"From: canarina.v@canary.example.com\r\n\r\nHello")
+        letter = ring.own(id).seal("inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello")
         session.add(
-            InboundMail(id="L1", customer_id=id, label=id, kind="support", content=letter, received_at=river.now)
+            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=letter, received_at=river.now)
         )
         links.make(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
         requests.open_(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
@@ -191,8 +192,8 @@ def play(scene: Scene) -> Attacker:
     assert attacker.opens(present) == set()
     opened = attacker.opens(old)  # the attack itself works: with the master key that is gone it opens everything
     assert opened >= {
-        "event.body", "event.person", "mail.facts", "mail.frozen", "mail.recipient", "subscription.person",
-        "customer.person", "letter.content", "link.details", "request.details",
+        "event.body", "event.personal_data", "mail.facts", "mail.frozen", "mail.recipient", "subscription.personal_data",
+        "customer.personal_data", "inbound_mail.content", "link.details", "privacy_request.details",
     }  # fmt: skip
     assert [label for label, _, _ in attacker.sealed if label == erase.confirmation_label(asked.id)]
     return attacker

@@ -63,9 +63,11 @@ class Promises:
         assert not unknown, f"delivered, and in no row: {unknown}"
         for row in mails:
             there = delivered[sender(row)]
-            assert there or row.state != "sent", f"{row.key} is sent by its row, and the relay never took it"
-            waits = row.state in ("owed", "failed", "withheld")
-            assert not (there and waits), f"{row.key} was delivered and is {row.state}: {row.reason}"
+            assert there or row.state != "sent", (
+                f"{row.idempotency_key} is sent by its row, and the relay never took it"
+            )
+            waits = row.state in ("queued", "failed", "withheld")
+            assert not (there and waits), f"{row.idempotency_key} was delivered and is {row.state}: {row.reason}"
 
     def _hold_of_statuses(self) -> None:
         now = {row.id for row in self._look(Subscription.id, Subscription.status) if row.status in FINAL}
@@ -86,7 +88,7 @@ class Promises:
             for row in self._look(
                 StatusHistoryEntry.subscription_id, StatusHistoryEntry.old_status, StatusHistoryEntry.new_status
             )
-            if _is_back(row.old, row.new)
+            if _is_back(row.old_status, row.new_status)
         ]
         assert not back, f"the history tells of ways back from an end: {back}"
 
@@ -162,7 +164,7 @@ class Promises:
         assert not clear, f"in clear in the database: {clear}"
 
     def _hold_of_owed(self, calm: Outcome) -> None:
-        mails = {row.key: row for row in self._rows(Mail)}
+        mails = {row.idempotency_key: row for row in self._rows(Mail)}
         news = {key for key, row in mails.items() if row.kind != "renewal_reminder"}
         assert news == calm.mails.keys(), f"mails owed differ from those in calm: {news ^ calm.mails.keys()}"
         for row in mails.values():
@@ -192,14 +194,14 @@ class Promises:
         asked = [waiting_for(row.kind, row.id) for row in self._rows(PaypalLookup) if row.due_at]
         waits = Event.reason.is_(None) | Event.reason.not_in(asked)
         events = self._look(Event.due_at, where=(Event.state == "received") & waits)
-        mails = self._look(Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
+        mails = self._look(Mail.due_at, where=Mail.state.in_(("queued", "doubt")))
         return [row.due_at for row in (*events, *mails) if row.due_at]
 
     def unrest(self) -> list[str]:
         """What is put off, and why."""
         events = [f"{row.id} {row.reason} {row.due_at}" for row in self._rows(Event) if row.state == "received"]
         mails = self._look(
-            Mail.idempotency_key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("owed", "doubt"))
+            Mail.idempotency_key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("queued", "doubt"))
         )
         return [*events, *map(str, mails), *(f"{row.kind} {row.id} {row.due_at}" for row in self._rows(PaypalLookup))]
 

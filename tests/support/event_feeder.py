@@ -108,7 +108,7 @@ class Teller:
         row = self.subscription(person)
         with self.river.database.transaction() as session:
             seal = self.river.keyring(session).get(row.id)
-            known = (seal and seal.open_json("subscription.person", row.personal_data)) or {}
+            known = (seal and seal.open_json("subscription.personal_data", row.personal_data)) or {}
         return {field: register.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
@@ -156,7 +156,7 @@ class Teller:
 
     def owed(self) -> list[str]:
         """The kinds of the mails that are to be sent."""
-        return sorted(mail.kind for mail in self.mails().values() if mail.state == "owed")
+        return sorted(mail.kind for mail in self.mails().values() if mail.state == "queued")
 
 
 @contextmanager

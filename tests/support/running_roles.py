@@ -103,7 +103,7 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
         # What was just received is published at once, whenever a sweep would find it due.
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
         | (Event.state == "received") & (Event.due_at <= now),
-        "mails": (Mail.state == "sending") | (Mail.state == "owed") & (Mail.due_at <= now),
+        "mails": (Mail.state == "sending") | (Mail.state == "queued") & (Mail.due_at <= now),
         "questions": PaypalLookup.due_at <= now + LEASE,  # one that is just being asked is put off by so much
         "reminders": Subscription.remind_at <= now,
     }

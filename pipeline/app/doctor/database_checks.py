@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.app.container import Parts
 from pipeline.app.doctor.result import Found
-from pipeline.crypto.keyring import KeyProblem, open_master_key
+from pipeline.crypto.master_key import KeyProblem, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown, is_made
 from pipeline.db.models import EncryptionKey, Event, Mail
@@ -91,4 +91,4 @@ def _mails(_: Parts, session: Session) -> Found:
         )
     if failed := found.get("failed", 0):
         return Found("mails", "warn", f"{failed:,} failed", "see: smt-billing mail list --state failed")
-    return Found("mails", "ok", f"{found.get('owed', 0):,} owed, none in doubt, none failed")
+    return Found("mails", "ok", f"{found.get('queued', 0):,} queued, none in doubt, none failed")

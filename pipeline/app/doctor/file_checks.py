@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from pipeline.app.container import Parts
 from pipeline.app.doctor.result import Found
-from pipeline.crypto.keyring import KeyProblem, open_master_key
+from pipeline.crypto.master_key import KeyProblem, open_master_key
 from pipeline.db.engine import StoreDown, is_made
 from pipeline.paypal.certificate_rules import Anchors, judge_validity, read_leaf
 from pipeline.paypal.errors import Refused

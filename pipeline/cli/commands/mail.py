@@ -24,7 +24,7 @@ from pipeline.rendering.templates import Templates
 
 app = group()
 
-State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 Id = Annotated[str, typer.Argument(help="The mail's id.")]
 Kind = Annotated[str, typer.Argument(help="A folder of email_templates, as receipt.")]
 HEADINGS = ("id", "kind", "to", "subject", "state", "since (UTC)", "reason")

@@ -109,7 +109,7 @@ def _run_until_idle(call: Call, json: bool) -> None:
         part: {state: after[part].get(state, 0) - before[part].get(state, 0) for state in ends}
         for part, ends in ENDS.items()
     }
-    waiting = {"events": after["events"].get("received", 0), "mails": after["mails"].get("owed", 0)}
+    waiting = {"events": after["events"].get("received", 0), "mails": after["mails"].get("queued", 0)}
     if json:
         output.json({part: {**moved[part], "waiting": waiting[part]} for part in moved})
         return

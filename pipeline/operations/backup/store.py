@@ -21,7 +21,8 @@ from sqlalchemy import insert, inspect, select, text
 
 from pipeline import files
 from pipeline.clock import read_time, write_time
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, open_master_key
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
@@ -253,8 +254,8 @@ def _told_key(row: EncryptionKey) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "label": row["label"],
-        "wrapped": row["wrapped"] and base64.b64decode(row["wrapped"]),
+        "key_id": row["label"],
+        "wrapped_key": row["wrapped"] and base64.b64decode(row["wrapped"]),
         "created_at": read_time(row["created_at"]),
         "erased_at": read_time(row["erased_at"]),
     }

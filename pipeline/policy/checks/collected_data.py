@@ -28,7 +28,7 @@ def payment(live: Live) -> Finding:
     """No stored body holds a card or account number, or a field that is made for one."""
     newest = select(Event.key_id, Event.body).where(Event.body.is_not(None)).order_by(Event.received_at.desc())
     rows = live.session.execute(newest.limit(LOOKED_AT)).all()
-    opened = live.opened("event.body", [(row.label, row.body) for row in rows])
+    opened = live.opened("event.body", [(row.key_id, row.body) for row in rows])
     wrong = sum(_holds_card(plain) for _, plain in opened)
     found = f"{number(wrong, 'body', 'bodies')} with card or account numbers"
     return judge(wrong, f"none in {number(len(rows), 'body', 'bodies')}", found)
@@ -41,7 +41,7 @@ def communications(live: Live) -> Finding:
     lost = [row.id for row in rows if row.customer_id and row.customer_id != row.key_id]
     lost += [row.id for row in rows if not row.customer_id and not row.key_id.startswith("letter:")]
     try:
-        list(live.opened("letter.content", [(row.key_id, row.content) for row in rows if row.content]))
+        list(live.opened("inbound_mail.content", [(row.key_id, row.content) for row in rows if row.content]))
     except Unsealable:
         return broken("a letter does not open with the key it is filed under")
     return judge(lost, f"{number(len(rows), 'letter')}, each filed", f"{number(len(lost), 'letter')} filed with nobody")
@@ -55,7 +55,7 @@ def visits(live: Live) -> Finding:
         return absent("no pages of ours are public: SMT_PUBLIC_URL is not set")
     astray = [row.id for row in rows if not row.key_id.endswith(f"{row.at:%Y-%m-%d}")]
     try:
-        opened = list(live.opened("visit.visitor", [(row.key_id, row.visitor) for row in rows if row.visitor]))
+        opened = list(live.opened("access_log.visitor", [(row.key_id, row.visitor) for row in rows if row.visitor]))
     except Unsealable:
         return broken("the access log is not sealed with the key of its day")
     more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in VISITOR})

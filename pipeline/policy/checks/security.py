@@ -10,7 +10,8 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pipeline.crypto.keyring import KeyProblem, Unsealable
+from pipeline.crypto.keyring import Unsealable
+from pipeline.crypto.master_key import KeyProblem
 from pipeline.db import lww_map as register
 from pipeline.db.engine import file_of
 from pipeline.db.models import (
@@ -40,7 +41,8 @@ Column = InstrumentedAttribute[Any]
 # Every sealed column: whose key it is sealed with, and what its newest rows are told by.
 SEALED: tuple[tuple[Column, Column, Column], ...] = (
     (Event.personal_data, Event.key_id, Event.received_at), (Event.body, Event.key_id, Event.received_at),
-    (Customer.personal_data, Customer.id, Customer.created_at), (Subscription.personal_data, Subscription.id, Subscription.created_at),
+    (Customer.personal_data, Customer.id, Customer.created_at),
+    (Subscription.personal_data, Subscription.id, Subscription.created_at),
     (Mail.facts, Mail.key_id, Mail.created_at), (Mail.recipient, Mail.key_id, Mail.created_at),
     (Mail.frozen, Mail.key_id, Mail.created_at), (PrivacyRequest.details, PrivacyRequest.key_id, PrivacyRequest.received_at),
     (Link.details, Link.customer_id, Link.created_at), (InboundMail.content, InboundMail.key_id, InboundMail.received_at),
@@ -150,7 +152,7 @@ def _addresses(live: Live) -> list[bytes]:
         .order_by(Subscription.created_at.desc())
         .limit(NEEDLES)
     )
-    opened = live.opened("subscription.person", [(row.id, row.person) for row in rows])
+    opened = live.opened("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
     found = {register.value(orjson.loads(plain), "email") for _, plain in opened}
     return sorted(address.encode() for address in found if address and len(address) > 6)
 

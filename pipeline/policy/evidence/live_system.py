@@ -103,7 +103,7 @@ class Live:
         rows = self.session.execute(
             select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
         )
-        opened = self.opened("customer.person", [(row.id, row.person) for row in rows])
+        opened = self.opened("customer.personal_data", [(row.id, row.person) for row in rows])
         return ((id, orjson.loads(plain)) for id, plain in opened)
 
     def opened(self, column: str, rows: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:

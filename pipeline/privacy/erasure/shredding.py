@@ -86,11 +86,11 @@ def shred(
     erasure = Erasure(
         id=id,
         customer_id=person.id[:40],
-        labels=list(person.labels),
+        key_ids=list(person.labels),
         at=now,
         receipt=receipt,
-        master_id=keyring.master_id,
-        complete_at=None,
+        master_key_id=keyring.master_id,
+        completed_at=None,
     )
     session.add(erasure)
     session.flush()
@@ -103,10 +103,17 @@ def reduce(session: Session, person: Person, now: datetime) -> dict[str, Any]:
     session.execute(
         update(Customer)
         .where(Customer.id == person.id)
-        .values(person=None, email_hash=None, marketing=False, service=False, erase_at=None, erased_at=now)
+        .values(
+            personal_data=None,
+            email_hash=None,
+            wants_marketing=False,
+            wants_service_mail=False,
+            erase_at=None,
+            erased_at=now,
+        )
         .execution_options(synchronize_session="fetch")
     )
-    session.execute(_withheld().where(theirs.of_mail(), Mail.state.in_(("owed", "sending", "doubt"))))
+    session.execute(_withheld().where(theirs.of_mail(), Mail.state.in_(("queued", "sending", "doubt"))))
     deleted: list[tuple[type[Base], Delete]] = [
         (
             InboundMail,
@@ -148,20 +155,20 @@ class _Theirs:
 
 def _cleaned() -> Update:
     # The reason goes too: it may be PayPal's or the database's words.
-    return update(Event).values(person=None, body=None, reason=None)
+    return update(Event).values(personal_data=None, body=None, reason=None)
 
 
 def _withheld() -> Update:
-    return update(Mail).values(state="withheld", due_at=None, holder=None)
+    return update(Mail).values(state="withheld", due_at=None, claimed_by=None)
 
 
 def _emptied() -> Update:
     # The relay's answer may quote the address.
-    return update(Mail).values(facts=None, recipient=None, frozen=None, reply=None, reason=ERASED)
+    return update(Mail).values(facts=None, recipient=None, frozen=None, relay_reply=None, reason=ERASED)
 
 
 def _unnamed() -> Update:
-    return update(Subscription).values(person=None, email_hash=None)
+    return update(Subscription).values(personal_data=None, email_hash=None)
 
 
 def _done(session: Session, table: type[Base], how: Delete | Update, action: str) -> dict[str, Any]:
@@ -186,7 +193,7 @@ def _kept(session: Session, person: Person, country: str) -> dict[str, Any]:
     return {
         "payment": _stays(payments[0], hold.law, until),
         "refund": _stays(session.execute(refunds).scalar_one(), hold.law, until),
-        "change": _stays(session.execute(changes).scalar_one(), hold.law, until),
+        "status_history": _stays(session.execute(changes).scalar_one(), hold.law, until),
         "consent": _stays(session.execute(consents).scalar_one(), f"proof, {hold.consent_years} years", None),
     }
 
@@ -216,8 +223,8 @@ def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, A
         keyring.destroy(row["labels"])
         reduce(session, Person.erased(session, row["customer_id"], row["labels"]), at)
         # Of what master key the restored keys are is known no more: the present one has to go, too.
-        new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
-        session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
+        new = {name: row[name] for name in ("id", "customer_id", "receipt")}
+        session.add(Erasure(**new, key_ids=row["labels"], at=at, master_key_id=keyring.master_id, completed_at=None))
     session.flush()
     return len({row["id"] for row in erasures} - known)
 

@@ -20,7 +20,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links
 from pipeline.customers import rate_limit as knocks
 from pipeline.customers.product_hook import Product, ProductDown
@@ -265,11 +266,11 @@ def _that_it_answers(session: Session, asked: PrivacyRequest) -> list[PrivacyReq
 
 def _is_on_its_way(session: Session, label: str, now: datetime) -> bool:
     mail = session.execute(select(Mail).where(Mail.key_id == label)).scalar_one_or_none()
-    return mail is not None and mail.state in ("owed", "sending", "doubt") and now < mail.created_at + GIVE_UP_MAIL
+    return mail is not None and mail.state in ("queued", "sending", "doubt") and now < mail.created_at + GIVE_UP_MAIL
 
 
 def _forget(mail: Mail) -> None:
-    if mail.state in ("owed", "sending", "doubt"):
+    if mail.state in ("queued", "sending", "doubt"):
         mail.state, mail.due_at = "withheld", None
     mail.facts = mail.recipient = mail.frozen = mail.relay_reply = None
     mail.reason = None if mail.state == "sent" else "could not be sent in time; the address is erased"

@@ -33,10 +33,11 @@ Json = dict[str, Any]
 
 # Sealed columns that hold JSON; the other sealed ones are whole mails and bodies.
 SEALED_JSON = {
-    "customer.person", "subscription.person", "event.person", "mail.facts", "request.details", "link.details",
+    "customer.personal_data", "subscription.personal_data", "event.personal_data",
+    "mail.facts", "privacy_request.details", "link.details",
 }  # fmt: skip
 # The machine's own, and say nothing about a person: hashes of what stands beside them, and who holds a lock.
-LEFT_OUT = {"email_hash", "sha256", "holder", "body_sha256", "content_sha256"}
+LEFT_OUT = {"email_hash", "sha256", "claimed_by", "body_sha256", "content_sha256"}
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class _Gatherer:
 
     def _rows(self, table: type[Base], where: Any, *, by: Any) -> list[Json]:
         rows: Iterable[Any] = self._session.execute(select(table).where(where).order_by(by)).scalars()
-        return [self._json(row, getattr(row, "label", None) or self._customer.id) for row in rows]
+        return [self._json(row, getattr(row, "key_id", None) or self._customer.id) for row in rows]
 
     def _json(self, row: Base, label: str) -> Json:
         seal, table = self._seals.get(label), row.__tablename__
@@ -120,7 +121,7 @@ class _Gatherer:
             opened = links.without_secrets(opened)
         if not opened or column in SEALED_JSON:
             return orjson.loads(opened) if opened else None
-        if column in ("mail.frozen", "letter.content"):
+        if column in ("mail.frozen", "inbound_mail.content"):
             name = f"{'mails' if column == 'mail.frozen' else 'letters'}/{row.id}.eml"  # type: ignore[attr-defined]
             self._files[name] = opened
             return name

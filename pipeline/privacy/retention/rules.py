@@ -132,7 +132,7 @@ def _forget_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
     _bury(session, labels, now)
     _delete(session, Redelivery, Redelivery.event_id.in_(ids))
     _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled"))
-    _change(session, Event, Event.id.in_(ids), person=None, body=None, reason=None)
+    _change(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
 
 
 def _left_over(now: datetime, _: str) -> Select[Any]:
@@ -257,7 +257,7 @@ def _bury(session: Session, labels: Sequence[str], now: datetime) -> None:
         session,
         EncryptionKey,
         and_(EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_not(None)),
-        wrapped=None,
+        wrapped_key=None,
         erased_at=now,
     )
 
@@ -289,11 +289,20 @@ RULES: tuple[Rule, ...] = (
         "proof of consent", "consent", "consent.at, once the person is erased", "3 years", "deleted", _consents,
         lambda session, ids, _: _delete(session, Consent, Consent.id.in_(ids)),
     ),
-    Rule("access log", "usage", "visit.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits, _forget_visits),
-    Rule("letters of nobody", "communication", "letter.received_at", _words(TWO_YEARS), "deleted", _letters, _forget_letters),
-    Rule("answered requests", "request", "request.done_at", _words(REQUESTS_KEPT), "deleted", _requests, _forget_requests),
     Rule(
-        "log of reads", "accountability", "audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
+        "access log", "usage", "access_log.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits,
+        _forget_visits,
+    ),
+    Rule(
+        "letters of nobody", "communication", "inbound_mail.received_at", _words(TWO_YEARS), "deleted", _letters,
+        _forget_letters,
+    ),
+    Rule(
+        "answered requests", "request", "privacy_request.done_at", _words(REQUESTS_KEPT), "deleted", _requests,
+        _forget_requests,
+    ),
+    Rule(
+        "log of reads", "accountability", "read_audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
         _forget_reads,
     ),
     Rule("erasures", "accountability", "erasure.at", "12 years", "deleted", _erasures, _forget_erasures),
@@ -303,7 +312,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _aged(
         "mails to nobody's account", "communication", Mail.created_at, TWO_YEARS,
-        Mail.subscription_id.is_(None), Mail.customer_id.is_(None), Mail.state.not_in(("owed", "sending")),
+        Mail.subscription_id.is_(None), Mail.customer_id.is_(None), Mail.state.not_in(("queued", "sending")),
     ),
     _aged("transmissions", "security", Redelivery.received_at, TWO_YEARS),
     _aged("links", "security", Link.expires_at, timedelta(days=1)),

@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.broker import BrokerDown
 from pipeline.cli.exit_codes import ending
-from pipeline.crypto.keyring import KeyProblem, Unsealable
+from pipeline.crypto.keyring import Unsealable
+from pipeline.crypto.master_key import KeyProblem
 from pipeline.customers.accounts import BadField, NoSuchCustomer
 from pipeline.db.engine import StoreDown
 from pipeline.email_address import BadEnvelope

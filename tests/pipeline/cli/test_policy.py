@@ -90,7 +90,7 @@ def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_tex
     assert "nothing in this version checks: Server access logs are retained for 60 days." in done.err
     assert f"planned for {day(60)}, notices owed: 1" in done.out
     [notice] = smt("policy", "notices", day(60), "--json").json
-    assert notice["state"] == "owed"
+    assert notice["state"] == "queued"
     states = {row["day"]: row["state"] for row in smt("policy", "texts", "--json").json}
     assert states == {"2025-05-01": "in force", day(60): "to come"}
     assert "60 days" in smt("policy", "texts", day(60)).out

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crypto.keyring import INDEX, TOKENS, KeyProblem, Keyring, MasterKey, Unsealable, open_master_key
+from pipeline.crypto.keyring import INDEX, TOKENS, Keyring, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.db.models import EncryptionKey
 from pipeline.inbox import store as inbox
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -32,11 +33,11 @@ def path(data_dir: Path) -> Path:
 def test_what_is_sealed_opens_again(river: River) -> None:
     with river.database.transaction() as session:
         seal = river.keyring(session).own("I-ADA")
-        sealed = seal.seal_json("event.person", {"email": "ada@example.com", "none": None})
+        sealed = seal.seal_json("event.personal_data", {"email": "ada@example.com", "none": None})
     with river.database.transaction() as session:
         again = river.keyring(session).own("I-ADA")
-        assert again.open_json("event.person", sealed) == {"email": "ada@example.com", "none": None}
-        assert again.open_json("event.person", None) is None
+        assert again.open_json("event.personal_data", sealed) == {"email": "ada@example.com", "none": None}
+        assert again.open_json("event.personal_data", None) is None
     assert b"ada" not in sealed
 
 
@@ -50,8 +51,8 @@ def test_what_was_moved_to_another_column_does_not_open(brook: River) -> None:
     with brook.database.transaction() as session:
         seal = brook.keyring(session).own("I-ADA")
         sealed = seal.seal("event.body", b"ada")
-        with pytest.raises(Unsealable, match=r"event\.person of I-ADA"):
-            seal.open("event.person", sealed)
+        with pytest.raises(Unsealable, match=r"event\.personal_data of I-ADA"):
+            seal.open("event.personal_data", sealed)
 
 
 def test_what_was_moved_to_another_person_does_not_open(brook: River) -> None:
@@ -69,7 +70,7 @@ def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: Rive
         ring = river.keyring(session)
         ring.fetch(["I-ADA", "I-BEA"])
     ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == label) for label in ("I-ADA", "I-BEA"))
-    river.set(ada, wrapped=bea.wrapped_key)
+    river.set(ada, wrapped_key=bea.wrapped_key)
     with river.database.transaction() as session, pytest.raises(KeyProblem):
         river.keyring(session).get("I-ADA")
 
@@ -115,7 +116,7 @@ def test_the_wrong_master_key_says_so(river: River) -> None:
 
 def test_an_erased_label_seals_nothing_and_stays_erased(river: River) -> None:
     river.store(delivery(happened(person="ada")))
-    river.set(river.rows(EncryptionKey)[0], wrapped=None, erased_at=NOON)
+    river.set(river.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
     with river.database.transaction() as session:
         assert river.keyring(session).get("WH-1") is None
         with pytest.raises(KeyProblem, match="backup"):
@@ -131,7 +132,7 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
     }
     with river.database.transaction() as session:
         river.keyring(session).fetch(["I-ADA"])
-    river.set(next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped=None, erased_at=NOON)
+    river.set(next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=NOON)
     river.store(delivery(happened(kind="BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)))
     row = river.event("WH-1")
     assert row.facts["status"] == "ACTIVE"
@@ -204,12 +205,18 @@ def test_a_folder_that_takes_no_file_is_said(data_dir: Path) -> None:
         open_master_key(data_dir / "keys" / "master.key")
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from pipeline.crypto.master_key import open_master_key
+os.fsync = lambda _: os._exit(9)
+open_master_key(Path(sys.argv[1]))
+"""
+
+
 def test_what_a_start_that_was_killed_left_behind_is_in_nobodys_way(path: Path) -> None:
     """Also where every start has the same process id, as in a container."""
-    left = "import os, sys; from pathlib import Path; from pipeline.crypto import keyring as keys; os.fsync = lambda _: os._exit(9)"
-    killed = subprocess.run(
-        [sys.executable, "-c", f"{left}; keys.open_master_key(Path(sys.argv[1]))", str(path)], cwd=ROOT, check=False
-    )
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == 9
     assert not path.exists()
     assert len(list(path.parent.iterdir())) == 1
@@ -234,7 +241,7 @@ def test_the_key_is_on_the_disk_before_anything_is_wrapped_with_it(path: Path, m
 OPEN = """
 import sys
 from pathlib import Path
-from pipeline.crypto.keyring import open_master_key
+from pipeline.crypto.master_key import open_master_key
 print("ready", flush=True)
 sys.stdin.readline()
 print(open_master_key(Path(sys.argv[1])).id)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.crypto import rotation
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, Unsealable, open_master_key, predecessor
+from pipeline.crypto.keyring import Keyring, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key, predecessor
 from pipeline.db.engine import StoreDown
 from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
@@ -227,11 +228,11 @@ def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: Riv
     sealed = seal_all(brook, LABELS[:5])
     (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == LABELS[2]]
     right = broken.wrapped_key
-    brook.set(broken, wrapped=os.urandom(60))
+    brook.set(broken, wrapped_key=os.urandom(60))
     with pytest.raises(KeyProblem):
         rotate(brook, path)
     assert predecessor(path).exists()
-    brook.set(broken, wrapped=right)
+    brook.set(broken, wrapped_key=right)
     rotate(brook, path)
     assert_all_open(brook, sealed, open_master_key(path))
 
@@ -273,7 +274,7 @@ def test_a_key_that_cannot_be_replaced_says_what_to_do(brook: River, monkeypatch
 
 
 def erasure(id: str, master_id: str, river: River) -> Erasure:
-    return Erasure(id=id, customer_id="c1", labels=["c1"], at=river.now, receipt={}, master_id=master_id)
+    return Erasure(id=id, customer_id="c1", key_ids=["c1"], at=river.now, receipt={}, master_key_id=master_id)
 
 
 def open_secret(path: Path) -> bytes:

@@ -167,7 +167,7 @@ def test_a_name_or_a_number_is_corrected_without_a_mail(river: River) -> None:
 
 def test_mail_that_waited_for_an_address_goes_once_it_is_corrected(river: River) -> None:
     tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("owed", None)]
+    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", None)]
     correct(river, owner(river), "email", "new@example.com")
     assert {row.due_at for row in river.rows(Mail)} == {river.now}
 
@@ -175,7 +175,7 @@ def test_mail_that_waited_for_an_address_goes_once_it_is_corrected(river: River)
 def test_mail_does_not_wait_for_an_address_that_the_customer_told(river: River) -> None:
     sign_up(river, custom=ALICE.custom_id)
     tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("owed", river.now)]
+    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", river.now)]
 
 
 # What is theirs
@@ -234,12 +234,12 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
     id = sign_up(river)
     with river.database.transaction() as session:
         accounts.consent(session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now)
-    assert getattr(river.rows(Customer)[0], kind) is True
+    assert getattr(river.rows(Customer)[0], accounts.CHOICES[kind].key) is True
     river.clock.advance(timedelta(days=1))
     with river.database.transaction() as session:
         accounts.consent(session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now)
     [row] = river.rows(Customer)
-    assert getattr(row, kind) is False
+    assert getattr(row, accounts.CHOICES[kind].key) is False
     last = river.rows(Consent)[-1]
     assert (last.kind, last.given, last.at, last.source) == (kind, False, river.now, "account page")
 

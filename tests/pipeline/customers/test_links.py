@@ -98,7 +98,7 @@ def test_details_are_sealed_with_the_customers_key_and_go_with_it(river: River) 
         assert link
         assert links.details(link, river.keyring(session)) == {"a": 1}
     [key] = [row for row in river.rows(EncryptionKey) if row.key_id == ADA]
-    river.set(key, wrapped=None)
+    river.set(key, wrapped_key=None)
     with river.database.transaction() as session:
         assert links.details(link, river.keyring(session)) == {}
         assert links.make(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})

@@ -60,8 +60,8 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
         rows.write()
         told: list[dict[str, object]] = [
-            {"id": odd, "status": odd, "known": {"x": [ODD]}, "person": b"\x00\xff\\", "paid_through": NOON},
-            {"id": "I-1", "status": None, "known": {}, "person": None, "paid_through": None},
+            {"id": odd, "status": odd, "known": {"x": [ODD]}, "personal_data": b"\x00\xff\\", "paid_through": NOON},
+            {"id": "I-1", "status": None, "known": {}, "personal_data": None, "paid_through": None},
             {"id": "I-2", "paid_through": NOON},
             {"id": "I-3", "paid_through": NOON},
             {"id": "I-4", "paid_through": NOON},
@@ -80,8 +80,8 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
 def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
     with river.database.transaction() as session:
         rows = Rows(session, Subscription)
-        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, person=b"\x00\xff\\"))
-        rows.add(Subscription(id="I-2", known={}, created_at=NOON, person=None))
+        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
+        rows.add(Subscription(id="I-2", known={}, created_at=NOON, personal_data=None))
         rows.write()
     found = {row.id: (row.known, row.personal_data) for row in river.rows(Subscription)}
     assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}

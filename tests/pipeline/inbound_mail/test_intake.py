@@ -53,7 +53,7 @@ def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: Ri
         row = session.execute(select(InboundMail)).scalar_one()
         assert row.content
         assert b"second user" not in row.content
-        assert river.keyring(session).own(customer).open("letter.content", row.content) == raw
+        assert river.keyring(session).own(customer).open("inbound_mail.content", row.content) == raw
         assert row.request_id == session.execute(select(PrivacyRequest.id)).scalar_one()
         told = select(Mail.customer_id).where(Mail.kind == "support_received")
         assert session.execute(told).scalar_one() == customer

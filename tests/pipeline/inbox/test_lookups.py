@@ -233,7 +233,7 @@ def test_who_an_unknown_subscription_belongs_to_is_found_out(river: River, world
     tell(river, sale)
     worker.handle([sale.id])
     [mail] = river.mails().values()
-    assert (mail.state, mail.due_at) == ("owed", None)
+    assert (mail.state, mail.due_at) == ("queued", None)
     river.clock.advance(timedelta(minutes=5))
     for _ in range(3):
         worker.handle([*ask(river, paypal), *due(river)])

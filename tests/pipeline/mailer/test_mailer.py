@@ -156,7 +156,7 @@ async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_
         row = only(river)
         if row.state == "failed":
             break
-        assert (row.state, row.relay_reply, row.reason) == ("owed", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
+        assert (row.state, row.relay_reply, row.reason) == ("queued", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
         assert row.due_at
         waited.append(row.due_at - river.now)
         assert await mailer.send_due() == 0, "not before its time"
@@ -195,7 +195,7 @@ async def test_before_the_text_began_the_mail_is_thrown_away_and_written_anew(
     mailer = make(await serve(house))
     await mailer.send_due()
     row = only(river)
-    assert (row.state, row.frozen, row.recipient) == ("owed", None, None)
+    assert (row.state, row.frozen, row.recipient) == ("queued", None, None)
     meet(river)
     river.clock.move_to(row.due_at or river.now)
     await mailer.send_due()
@@ -225,7 +225,7 @@ async def test_a_relay_that_is_away_keeps_mails_owed(river: River, make: Make) -
     meet(river)
     owe(river, 3)
     assert await make(f"smtp://127.0.0.1:{free_port()}").send_due() == 3
-    assert states(river) == ["owed"] * 3
+    assert states(river) == ["queued"] * 3
     assert {row.due_at for row in river.rows(Mail)} == {river.now + DELAYS[0]}
 
 
@@ -297,7 +297,7 @@ async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make,
         river.owe(Owed("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
     await make(mailbox.smtp_url).send_due()
     mails = river.mails()
-    assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "owed")
+    assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "queued")
     assert mails["receipt:later"].due_at == river.now + DELAYS[0]
     assert "5.1.1" in str(mails["receipt:refused"].reason)
     assert "@example.com" not in str([row.relay_reply for row in mails.values()])

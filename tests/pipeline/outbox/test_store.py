@@ -26,7 +26,9 @@ def inside(river: River, do: Callable[[Session], Any]) -> Any:
 
 
 def claim(river: River, holder: str = "one", limit: int = 50) -> list[str]:
-    return [row.key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))]
+    return [
+        row.idempotency_key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))
+    ]
 
 
 def only(river: River) -> Mail:
@@ -40,7 +42,7 @@ def only(river: River) -> Mail:
 def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     row = only(river)
-    assert (row.id, row.idempotency_key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "owed")
+    assert (row.id, row.idempotency_key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "queued")
     assert (row.subscription_id, row.key_id) == ("I-ADA", "I-ADA")
     assert (row.created_at, row.due_at, row.attempts) == (river.now, river.now, 0)
     assert row.facts is not None
@@ -100,14 +102,14 @@ def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
 
 def test_without_an_address_it_waits(river: River) -> None:
     assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
-    assert (only(river).state, only(river).due_at) == ("owed", None)
+    assert (only(river).state, only(river).due_at) == ("queued", None)
     assert claim(river) == []
 
 
 def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
     river.owe(RECEIPT)
     river.set(
-        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped=None, erased_at=river.now
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
     )
     [made] = river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}), Owed("receipt", "receipt:SALE3", "I-BEA", {}))
     assert made == river.mails()["receipt:SALE3"].id

@@ -46,7 +46,7 @@ def of(clause: str) -> Callable[[Mutant], Mutant]:
 def sign_up_takes_more(world: World, _: Patch) -> None:
     """Sign-up keeps a field that it must not ask for."""
     known = register.merge({}, world.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
-    world.river.set(customer(world, world.ada), person=world.sealed(world.ada, "customer.person", known))
+    world.river.set(customer(world, world.ada), personal_data=world.sealed(world.ada, "customer.personal_data", known))
 
 
 @of("1.payment")
@@ -68,7 +68,7 @@ def visits_tell_more(world: World, _: Patch) -> None:
     """The access log keeps where a visitor came from."""
     [row] = world.river.rows(AccessLogEntry)
     who = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
-    world.river.set(row, visitor=world.sealed(row.key_id, "visit.visitor", who))
+    world.river.set(row, visitor=world.sealed(row.key_id, "access_log.visitor", who))
 
 
 @of("1.pages")
@@ -96,7 +96,7 @@ def nothing_is_sealed(world: World, _: Patch) -> None:
     """A person's data is written as it is."""
     plain = b'{"email": ["2026-03-01T12:00:00Z", "ada@example.com"]}'
     [row] = world.river.rows(Subscription)
-    world.river.set(row, person=plain)
+    world.river.set(row, personal_data=plain)
 
 
 @of("1.cloud_in_transit")
@@ -235,7 +235,7 @@ def a_correction_is_ignored(world: World, _: Patch) -> None:
 def a_key_survives(world: World, _: Patch) -> None:
     """An erasure destroys no key: what was sealed can still be opened."""
     [row] = world.river.rows(Erasure)
-    world.river.set(row, labels=[*row.key_ids, world.ada])
+    world.river.set(row, key_ids=[*row.key_ids, world.ada])
 
 
 @of("6.export")
@@ -299,7 +299,7 @@ def a_read_is_taken_off_the_record(world: World, _: Patch) -> None:
 def nobody_asks_for_the_age(world: World, _: Patch) -> None:
     """Sign-up lets people in who have not said that they are old enough."""
     world.change(lambda session, _: session.execute(delete(Consent).where(Consent.kind == "adult")))
-    world.river.set(customer(world, world.ada), adult_at=None)
+    world.river.set(customer(world, world.ada), adult_confirmed_at=None)
 
 
 @of("8.children")

@@ -72,7 +72,7 @@ def meet_alice(river: River) -> str:
     with river.database.transaction() as session:
         ring = river.keyring(session)
         accounts.correct(session, ring, row.id, "name", "Alice Newname", river.now)
-        letter = ring.own(row.id).seal("letter.content", b"From: alice@example.com\r\n\r\nHello")
+        letter = ring.own(row.id).seal("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
         session.add(
             InboundMail(
                 id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now

@@ -30,7 +30,7 @@ def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
     assert row.visitor
     assert b"192.0.2.7" not in row.visitor
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.key_id).open_json("visit.visitor", row.visitor)
+        opened = river.keyring(session).own(row.key_id).open_json("access_log.visitor", row.visitor)
     assert opened == {"address": "192.0.2.7", "browser": "Sample/1.0"}
 
 

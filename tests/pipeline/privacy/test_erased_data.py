@@ -82,7 +82,7 @@ def test_nobody_else_is_touched(river: River) -> None:
 
 def test_mail_that_was_owed_is_withheld(river: River) -> None:
     id = meet_alice(river)
-    owed = [mail.idempotency_key for mail in river.rows(Mail) if mail.state == "owed"]
+    owed = [mail.idempotency_key for mail in river.rows(Mail) if mail.state == "queued"]
     assert owed
     erase_whole(river, id)
     assert {river.mails()[key].state for key in owed} == {"withheld"}

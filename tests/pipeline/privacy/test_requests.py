@@ -65,7 +65,7 @@ def test_what_a_person_wrote_is_sealed(river: River) -> None:
         for row in session.execute(select(PrivacyRequest)).scalars():
             assert b"ada@example.com" not in (row.details or b"")
             assert row.details
-            assert river.keyring(session).get(row.key_id).open_json("request.details", row.details) == {  # type: ignore[union-attr]
+            assert river.keyring(session).get(row.key_id).open_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
                 "sender": "ada@example.com"
             }
 

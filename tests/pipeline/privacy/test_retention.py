@@ -63,17 +63,21 @@ def put(river: River, *rows: Base) -> None:
 def customer(river: River, id: str, at: datetime) -> None:
     with river.database.transaction() as session:
         person = (
-            Keyring(river.master, session, at).own(id).seal_json("customer.person", {"email": ["", "a@example.com"]})
+            Keyring(river.master, session, at)
+            .own(id)
+            .seal_json("customer.personal_data", {"email": ["", "a@example.com"]})
         )
-        session.add(Customer(id=id, created_at=at, person=person, marketing=False, service=True))
+        session.add(
+            Customer(id=id, created_at=at, personal_data=person, wants_marketing=False, wants_service_mail=True)
+        )
 
 
 def subscription(river: River, id: str, of: str | None, at: datetime, status: str, end: datetime) -> None:
     with river.database.transaction() as session:
-        person = Keyring(river.master, session, at).own(id).seal_json("subscription.person", {})
+        person = Keyring(river.master, session, at).own(id).seal_json("subscription.personal_data", {})
         session.add(
             Subscription(
-                id=id, known={}, customer_id=of, person=person, status=status, status_at=end, created_at=at
+                id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at
             )
         )  # fmt: skip
         session.add(
@@ -121,18 +125,18 @@ def aging(id: str, at: datetime) -> list[Base]:
         Redelivery(transmission_id=id, event_id="E", body_sha256=zero, received_at=at),
         Link(sha256=id, customer_id="c", purpose="account", created_at=at, expires_at=at, used_at=None),
         RateLimitCounter(id=id, count=1, expires_at=at),
-        InboundMail(id=id, customer_id=None, label=f"letter:{id}", kind="support", content=b"", received_at=at),
-        AccessLogEntry(id=int(id), at=at, label=f"smt:visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
+        InboundMail(id=id, customer_id=None, key_id=f"letter:{id}", kind="support", content=b"", received_at=at),
+        AccessLogEntry(id=int(id), at=at, key_id=f"smt:visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
         PrivacyRequest(
-            id=id, customer_id=None, label="x", kind="other", state="done", source="mail", received_at=at, due_at=at,
-            done_at=at, alarms=0,
+            id=id, customer_id=None, key_id="x", kind="other", state="done", source="mail", received_at=at, due_at=at,
+            done_at=at, last_alarm_day=0,
         ),
         Event(
-            id=id, type="X", source="webhook", state="ignored", label=id, facts={}, body=b"x", body_sha256=zero,
-            content_sha256=zero, verdict="", received_at=at, attempts=0,
+            id=id, type="X", source="webhook", state="ignored", key_id=id, facts={}, body=b"x", body_sha256=zero,
+            content_sha256=zero, signature_verdict="", received_at=at, attempts=0,
         ),
-        Mail(id=id, key=id, kind="event_parked", label="smt:operator", state="sent", attempts=1, created_at=at),
-        EncryptionKey(label=id, wrapped=b"x", created_at=at, erased_at=None),
+        Mail(id=id, idempotency_key=id, kind="event_parked", key_id="smt:operator", state="sent", attempts=1, created_at=at),
+        EncryptionKey(key_id=id, wrapped_key=b"x", created_at=at, erased_at=None),
     ]  # fmt: skip
 
 
@@ -245,8 +249,8 @@ def test_a_day_of_the_access_log_goes_with_its_key(river: River) -> None:
     with river.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
             label = f"smt:visits:{day:%Y-%m-%d}"
-            visitor = Keyring(river.master, session, day).own(label).seal("visit.visitor", b"192.0.2.1")
-            session.add(AccessLogEntry(id=number, at=day, label=label, action="GET /", status=200, visitor=visitor))
+            visitor = Keyring(river.master, session, day).own(label).seal("access_log.visitor", b"192.0.2.1")
+            session.add(AccessLogEntry(id=number, at=day, key_id=label, action="GET /", status=200, visitor=visitor))
     river.clock.move_to(START + timedelta(days=90, hours=1))
     assert sweep(river)["access log"] == 1
     assert [row.key_id for row in river.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
@@ -287,7 +291,7 @@ def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
     [row] = river.rows(Event)
     river.set(row, state="handled")
     [key] = river.rows(EncryptionKey)
-    river.set(key, wrapped=None, erased_at=START)
+    river.set(key, wrapped_key=None, erased_at=START)
     river.clock.move_to(START + timedelta(hours=1))
     sweep(river)
     assert river.rows(Event)[0].body is None

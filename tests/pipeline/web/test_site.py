@@ -58,7 +58,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
     ]
     with brook.database.transaction() as session:
         keyring = brook.keyring(session)
-        seen = [keyring.own(row.key_id).open_json("visit.visitor", row.visitor) for row in rows]
+        seen = [keyring.own(row.key_id).open_json("access_log.visitor", row.visitor) for row in rows]
     assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
     assert secret not in repr([vars(row) for row in rows]) + repr(seen)
 

@@ -15,7 +15,7 @@ from tests.support.pipeline_under_test import River
 def link(river: River, kind: str = "product_news") -> str:
     """The unsubscribe link of a mail to somebody who has opted in."""
     id = sign_up(river)
-    river.set(river.rows(Customer)[0], marketing=True)
+    river.set(river.rows(Customer)[0], wants_marketing=True)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
         [mail] = outbox.add(session, keyring, [Owed(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)

@@ -126,7 +126,8 @@ async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(pa
     about_ada = happened("WH-1", "BILLING.SUBSCRIPTION.UPDATED", resource={"id": "I-ADA", "status": "ACTIVE"})
     river.store(delivery(about_ada, "T-0"))
     river.set(
-        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped=b"a broken row of a good table"
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"),
+        wrapped_key=b"a broken row of a good table",
     )
     bodies = [orjson.dumps(about_ada | {"id": f"WH-{number}"}) for number in (2, 3)]
     bodies += [orjson.dumps(happened(f"WH-{number}")) for number in range(4, 10)]

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker, BrokerDown
-from pipeline.crypto.keyring import KeyProblem, MasterKey
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Customer, EncryptionKey, Mail, StatusHistoryEntry
 from pipeline.db.models import Event as Row
@@ -35,7 +35,9 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 def leave_a_row(event: Event, books: Books) -> None:
     """An effect that shows when it happens twice."""
-    books.add_change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
+    books.add_change(
+        subscription_id="I-1", at=books.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
+    )
 
 
 def raising(error: Exception) -> Handler:
@@ -157,7 +159,7 @@ def test_a_batch_is_handled_in_paypals_order(river: River) -> None:
 def test_an_event_whose_person_was_erased_is_handled_by_its_facts(river: River) -> None:
     names = store(river, "TEST.GOOD")
     river.set(
-        next(row for row in river.rows(EncryptionKey) if row.key_id == "WH-000"), wrapped=None, erased_at=river.now
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "WH-000"), wrapped_key=None, erased_at=river.now
     )
     river.worker(HANDLERS).handle(names)
     assert river.states() == {"WH-000": "handled"}
@@ -210,7 +212,7 @@ def test_a_row_that_cannot_be_opened_harms_nobody_else(river: River) -> None:
     names = store(river, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == names[1]),
-        wrapped=b"a broken row of a good table",
+        wrapped_key=b"a broken row of a good table",
     )
     river.worker(HANDLERS).handle(names)
     assert effects(river) == [names[0], names[2]]
