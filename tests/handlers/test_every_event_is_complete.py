@@ -71,7 +71,7 @@ def test_a_file_has_a_test_of_its_own(path: Path) -> None:
 
 def test_no_test_and_no_sample_is_left_of_what_is_gone() -> None:
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "handlers").glob("test_*.py")}
-    assert tests == {path.stem for path in FILES}
+    assert tests - {Path(__file__).stem.removeprefix("test_")} == {path.stem for path in FILES}
     assert set(kinds()) == set(HANDLERS)
 
 
