@@ -57,14 +57,8 @@ def for_failure(books: Books, event: Event) -> None:
     """Dunning: a charge attempt failed."""
     row = books.subscription(event.need("subscription"))
     at = event.time("failed_at") or event.need_time("at")
-    facts = _failure_facts(
-        books,
-        row,
-        _pair(event.facts.get("failed_amount")),
-        at,
-        event.time("retry_at"),
-        event.facts.get("failed_reason"),
-    )
+    amount, reason = _pair(event.facts.get("failed_amount")), event.facts.get("failed_reason")
+    facts = _failure_facts(books, row, amount, at, event.time("retry_at"), reason)
     key = f"payment_failed:{row.id}:{write_time(at)}"
     _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
 

@@ -146,11 +146,21 @@ class Books:
     # -- loading
 
     def _load(self, facts: Sequence[Mapping[str, Any]]) -> None:
+        self._lock_payments(facts)
+        self._lock_plans_and_subscriptions(facts)
+        self._load_siblings()
+        self._index()
+        self._load_other_plans()
+        self._keyring.fetch([INDEX, *self._subscriptions])
+
+    def _lock_payments(self, facts: Sequence[Mapping[str, Any]]) -> None:
         if refunds := _named(facts, "refund"):
             self._refunds.read(among(Refund.id, refunds))
         sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
         self._payments.lock(sales, {"known": {}, "refunded": 0})
         self._locked_payments = frozenset(self._payments)
+
+    def _lock_plans_and_subscriptions(self, facts: Sequence[Mapping[str, Any]]) -> None:
         subscriptions = _named(facts, "subscription")
         subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
         told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
@@ -158,10 +168,6 @@ class Books:
         self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not told)
         subscriptions |= self._on_plans([id for id, fact in told.items() if self._is_news(fact)])
         self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
-        self._load_siblings()
-        self._index()
-        self._load_other_plans()
-        self._keyring.fetch([INDEX, *self._subscriptions])
 
     def _is_news(self, told: Mapping[str, Any]) -> bool:
         """Whether what is told of a plan changes what one cycle of it is."""

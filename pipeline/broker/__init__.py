@@ -3,13 +3,12 @@
 A message carries ids and nothing else. The tables are the truth: whoever takes an id asks its table what is still to
 be done, and a sweep finds what no message brings. So an id may come twice, and a broker that forgets loses nothing.
 
-    broker          where the queues are: `Broker(url).publisher()`, `.inlet("events")`, `.check()`
-    publisher       ids onto a queue, until the broker has confirmed them
-    inlet           ids off a queue, in batches that are acknowledged after the commit
-    queues          what is declared, what a message looks like
-    line            one connection with one channel, opened again after any error
-    rabbitmq        the URL, TLS, what the broker's refusals mean
-    memory          kombu's in-memory transport, made quick and private
+    publisher     puts ids on a queue and waits until the broker has confirmed them
+    consumer      takes ids off a queue, in batches that are acknowledged after the commit
+    topology      what is declared, and what a message looks like
+    connection    one connection with one channel, opened again after any error
+    rabbitmq      the URL, TLS, what the broker's refusals mean
+    memory        kombu's in-memory transport
 
 Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a Broker may be shared.
 """

@@ -55,7 +55,7 @@ def split(body: bytes) -> Split:
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
-    return _split(digest, redact.clean(body, document), event_id, kind)
+    return _split(digest, redact.clean(document), event_id, kind)
 
 
 def read_answer(kind: str, document: dict[str, Any], at: datetime) -> bytes:

@@ -81,4 +81,4 @@ def _holds_card(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         text = body.decode("utf-8", "replace")
         return redact.clean_text(text) != text
-    return bool(redact.clean(body, document) != document)
+    return bool(redact.clean(document) != document)

@@ -22,7 +22,7 @@ from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.simulator.world import World
-from pipeline.worker.worker import DELAYS
+from pipeline.worker.failed_events import DELAYS
 from tests.support.pipeline_under_test import River, delivery, happened
 
 ADA = PEOPLE[0]

@@ -1,0 +1,59 @@
+"""Handlers that end in each possible way, events for them, and a loop that ends."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from pipeline.billing.unit_of_work import Books, Handler
+from pipeline.broker import Broker
+from pipeline.db.models import Change
+from pipeline.inbox.event import Event, Park, Read, TryLater
+from pipeline.worker.worker import Worker, serve
+from tests.support.pipeline_under_test import River, delivery, happened
+
+SECRET = "ada@example.com, 4 Mill Lane"
+
+
+def leave_a_row(event: Event, books: Books) -> None:
+    """An effect that shows when it happens twice."""
+    books.add_change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
+
+
+def raising(error: Exception) -> Handler:
+    def handle(event: Event, books: Books) -> None:
+        leave_a_row(event, books)
+        raise error
+
+    return handle
+
+
+HANDLERS: dict[str, Handler] = {
+    "TEST.GOOD": leave_a_row,
+    "TEST.FAULT": raising(ValueError(SECRET)),
+    "TEST.PARK": raising(Park("nobody knows")),
+    "TEST.LATER": raising(TryLater(timedelta(minutes=7), "too early")),
+    "TEST.READ": raising(Read("sale", "SALE1")),
+}
+
+
+def store(river: River, *kinds: str) -> list[str]:
+    """Events of these types, WH-000 and so on."""
+    names = [f"WH-{number:03}" for number in range(len(kinds))]
+    river.store(*[delivery(happened(name, kind=kind)) for name, kind in zip(names, kinds, strict=True)])
+    return names
+
+
+def effects(river: River) -> list[str]:
+    return sorted(row.event_id for row in river.rows(Change))
+
+
+def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:
+    """Serve until it is done, at most some seconds."""
+    left = [3000]
+
+    def stop(seconds: float) -> bool:
+        left[0] -= 1
+        assert left[0], "it goes on and on"
+        return done()
+
+    with broker.inlet("events") as inlet:
+        serve(worker, inlet, stop)
