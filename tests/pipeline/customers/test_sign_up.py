@@ -4,7 +4,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from pipeline.customers import accounts, sign_up
+from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.customers.sign_up import Asked, Desk, TooMany
