@@ -4,8 +4,9 @@ from threading import Barrier, Thread
 
 import pytest
 
-from pipeline.customers import accounts, sign_up
+from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
+from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.customers.sign_up import Asked, Desk, TooMany
 from pipeline.db.models import Customer, Link, RateLimitCounter
 from pipeline.paypal.errors import Unavailable
@@ -80,7 +81,7 @@ def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river:
 
 
 def test_who_is_told_to_wait_leaves_nothing_behind(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_up, "LIMIT", 1)
+    monkeypatch.setitem(PER_HOUR, "sign_up", 1)
     desk(river, PayPal()).sign_up(ASKED, "one", "192.0.2.7")
     with pytest.raises(TooMany):
         desk(river, PayPal()).sign_up(ASKED, "two", "192.0.2.7")
