@@ -33,7 +33,7 @@ class LimitedProtocol(asyncio.Protocol):
     waiting: ClassVar[dict["LimitedProtocol", None]] = {}  # those without a whole request, the longest first
 
     def __init__(self, **given: Any) -> None:
-        self._http = HttpToolsProtocol(**given)
+        self._http: asyncio.Protocol = HttpToolsProtocol(**given)
         self._received, self._has_head = 0, False  # of the request that is arriving
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

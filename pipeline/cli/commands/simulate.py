@@ -81,6 +81,7 @@ def _tell(
 
     from pipeline.simulator import plans, stories
     from pipeline.simulator.people import crowd
+    from pipeline.simulator.timeline import by_time, disorder
 
     names = {name.lower(): value for name, value in vars(plans).items() if isinstance(value, plans.Plan)}
     if plan not in names:
@@ -90,8 +91,8 @@ def _tell(
     told: list[Delivery] = []
     for person in crowd(customers, rng):
         told += _life(stories.STORIES[story], person, names[plan], rng, begin, now)
-    ordered = stories.by_time(told)
-    return stories.disorder(ordered, rng, duplicates=0.2, delayed=0.4, shuffle=DISORDER) if shuffled else ordered
+    ordered = by_time(told)
+    return disorder(ordered, rng, duplicates=0.2, delayed=0.4, shuffle=DISORDER) if shuffled else ordered
 
 
 def _life(

@@ -148,8 +148,13 @@ def test_each_answer_gives_the_next_request_its_full_time(port: int, impatient: 
             sleep(pause)
 
 
-def test_headers_without_end_are_431(port: int) -> None:
-    with knock(port, HEAD.encode() + b"X-Long: " + b"x" * LARGEST_HEAD) as connection:
+@pytest.mark.parametrize("before", [0, 2], ids=["first", "third"])
+def test_headers_without_end_are_431(port: int, before: int) -> None:
+    with knock(port) as connection:
+        for _ in range(before):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status(connection) == 200
+        connection.sendall(HEAD.encode() + b"X-Long: " + b"x" * LARGEST_HEAD)
         assert rest(connection).startswith(b"HTTP/1.1 431 ")
     assert post(port) == 200
 
