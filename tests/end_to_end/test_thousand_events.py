@@ -19,13 +19,12 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Event, Mail, Payment, Redelivery, Refund, Subscription
 from pipeline.inbox.lookup_fetcher import LEASE
-from pipeline.simulator import stories
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, LICENCE
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.simulator.server.delivery import Courier
-from pipeline.simulator.timeline import Delivery
+from pipeline.simulator.timeline import Delivery, by_time, disorder
 from pipeline.simulator.world import World
 from tests.support import run_role as role
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, signer
@@ -74,9 +73,7 @@ def busy_day(now: datetime) -> tuple[list[Life], list[Delivery]]:
     told = [each for life in lives for each in life.deliveries]
     rng.shuffle(told)
     again = rng.sample(told, EVENTS - len(told))
-    return lives, stories.by_time(
-        stories.disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2))
-    )
+    return lives, by_time(disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2)))
 
 
 @pytest.mark.timeout(400)
