@@ -66,7 +66,7 @@ def owing(bench: Bench, database: str) -> Home:
     home.parts.worker().handle(home.store(load.bodies))
     home.close()
     tell(database, "UPDATE mail SET state = 'withheld', due_at = NULL WHERE kind <> 'receipt'")
-    due = count(database, "mail", "state = 'owed' AND due_at <= now()")
+    due = count(database, "mail", "state = 'queued' AND due_at <= now()")
     expect(due, bench.care.mailed, "receipts owed")
     return home
 
@@ -76,7 +76,7 @@ def ours(bench: Bench, owed: Home, smtp: str) -> float:
     with bench.servers.database(template=make_url(owed.database).database) as database:
         home = owed.moved_to(bench.new_folder(), database, smtp)
         with home.role("mailer"):
-            wait(lambda: count(database, "mail", "state = 'owed'") == 0, SENT_SECONDS, "every mail sent", pause=0.5)
+            wait(lambda: count(database, "mail", "state = 'queued'") == 0, SENT_SECONDS, "every mail sent", pause=0.5)
         expect(count(database, "mail", "state = 'sent'"), bench.care.mailed, "mails sent")
         return pace(commits(database, "mail", "state = 'sent'"))
 

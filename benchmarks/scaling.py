@@ -21,7 +21,7 @@ from benchmarks.servers import expect, tell
 from benchmarks.subject import Home
 from pipeline.billing.reminders import Reminders
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.db.models import Base, Change, Customer, Event, Key, Mail, Payment, Subscription
+from pipeline.db.models import Base, Customer, EncryptionKey, Event, Mail, Payment, StatusHistoryEntry, Subscription
 from pipeline.inbox import store as inbox
 from pipeline.scheduler.scheduler import Scheduler
 
@@ -35,21 +35,24 @@ STEPS = ("webhook stored", "sweep of overdue events", "event handled", "reminder
 # How a copy's ids are made. `fresh` is the same for the same id and number, so copies belong together as originals do.
 SUBSCRIPTION = "'I-' || fresh({0}, n)"
 COPIED: dict[type[Base], dict[str, str]] = {
-    Key: {"label": SUBSCRIPTION.format("label")},
+    EncryptionKey: {"key_id": SUBSCRIPTION.format("key_id")},
     Customer: {"id": "'c' || fresh(id, n)"},
     Subscription: {"id": SUBSCRIPTION.format("id"), "customer_id": "'c' || fresh(customer_id, n)"},
     Event: {
         "id": "'WH-' || fresh(id, n)",
-        "label": SUBSCRIPTION.format("label"),
+        "key_id": SUBSCRIPTION.format("key_id"),
         "transmission_id": "fresh(transmission_id, n)",
         "body": "NULL",  # 5 GB for a million subscriptions; kept out of line, and read by nothing that is measured
     },
     Payment: {"id": "fresh(id, n)", "subscription_id": SUBSCRIPTION.format("subscription_id")},
-    Change: {"subscription_id": SUBSCRIPTION.format("subscription_id"), "event_id": "'WH-' || fresh(event_id, n)"},
+    StatusHistoryEntry: {
+        "subscription_id": SUBSCRIPTION.format("subscription_id"),
+        "event_id": "'WH-' || fresh(event_id, n)",
+    },
     Mail: {
         "id": "fresh(id, n)",
-        "key": "kind || ':' || fresh(key, n)",
-        "label": SUBSCRIPTION.format("label"),
+        "idempotency_key": "kind || ':' || fresh(idempotency_key, n)",
+        "key_id": SUBSCRIPTION.format("key_id"),
         "subscription_id": SUBSCRIPTION.format("subscription_id"),
     },
 }
@@ -175,9 +178,9 @@ def _copy(home: Home, times: int) -> None:
 
 
 def _copy_table(connection: Connection, table: type[Base], made: dict[str, str]) -> None:
-    columns = [column.name for column in table.__table__.columns if (table, column.name) != (Change, "id")]
+    columns = [column.name for column in table.__table__.columns if (table, column.name) != (StatusHistoryEntry, "id")]
     values = [made.get(column, column) for column in columns]
-    which = "WHERE substr(label, 1, 2) = 'I-'" if "label" in columns else ""  # not our own keys, and not the plan
+    which = "WHERE substr(key_id, 1, 2) = 'I-'" if "key_id" in columns else ""  # not our own keys, and not the plan
     name = table.__tablename__
     connection.exec_driver_sql(
         f'INSERT INTO "{name}" ({", ".join(columns)}) SELECT {", ".join(values)} FROM "{name}", copy {which}'

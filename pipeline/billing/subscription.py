@@ -163,7 +163,9 @@ def _move(books: Books, row: Subscription, event: Event) -> Move | None:
     if status not in MOVES[old]:
         raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
     reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
-    books.add_change(subscription_id=row.id, at=at, old=old, new=status, reason=reason[:100], event_id=event.id)
+    books.add_change(
+        subscription_id=row.id, at=at, old_status=old, new_status=status, reason=reason[:100], event_id=event.id
+    )
     return Move(old, status)
 
 

@@ -19,7 +19,7 @@ from pipeline.clock import read_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map as register
 from pipeline.db.bulk import Rows, among, insert, insert_new
-from pipeline.db.models import Change, Customer, Mail, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox import lookups as reads
 from pipeline.inbox.event import Event, ReadKind, TryLater
 from pipeline.outbox import store as outbox
@@ -105,14 +105,14 @@ class Books:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
     def add_change(self, **told: Any) -> None:
-        """A move of a status: the columns of `Change`, less its id."""
+        """A move of a status: the columns of `StatusHistoryEntry`, less its id."""
         self._changes.append(told)
 
     def person(self, subscription_id: str) -> Mapping[str, Any]:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
         if subscription_id not in self._people:
             seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
-            known = seal.open_json("subscription.person", row.person) if seal else None
+            known = seal.open_json("subscription.personal_data", row.personal_data) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
 
@@ -138,7 +138,7 @@ class Books:
         self._add_customers()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
-        insert(self._session, Change, self._changes)
+        insert(self._session, StatusHistoryEntry, self._changes)
         reads.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
         return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
 
@@ -201,7 +201,7 @@ class Books:
             return
         known = self._people[row.id]
         email = register.value(known, "email")
-        row.person = seal.seal_json("subscription.person", known)
+        row.personal_data = seal.seal_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:
@@ -230,7 +230,7 @@ class Books:
         self._session.execute(
             update(Customer)
             .where(Customer.id == customer_id)
-            .values(erased_at=None, created_at=self.now, service=True)
+            .values(erased_at=None, created_at=self.now, wants_service_mail=True)
             .execution_options(synchronize_session=False)
         )
 
@@ -261,7 +261,7 @@ class Books:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
         theirs = or_(among(Mail.subscription_id, ids), among(Mail.customer_id, customers))
-        waiting = update(Mail).where(theirs, Mail.state == "owed", Mail.due_at.is_(None))
+        waiting = update(Mail).where(theirs, Mail.state == "queued", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
         )

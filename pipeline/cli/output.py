@@ -17,7 +17,7 @@ GAP = 3  # columns between two columns of a table
 WIDE = 240  # columns where no terminal tells its own: nothing is folded for a program that reads lines
 STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
-    "received": "yellow", "owed": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
+    "received": "yellow", "queued": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
     "SUSPENDED": "yellow", "doubt": "bold red", "parked": "bold red", "failed": "bold red", "fail": "bold red",
     "denied": "red", "reversed": "red",
 }  # fmt: skip

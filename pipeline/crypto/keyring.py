@@ -26,10 +26,10 @@ from sqlalchemy.orm import Session
 from pipeline import files
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.engine import share
-from pipeline.db.models import Key
+from pipeline.db.models import EncryptionKey
 
-KEY = Key.__table__
-WRAPPED = select(KEY.c.label, KEY.c.wrapped).where(among(KEY.c.label, texts("labels")))
+KEY = EncryptionKey.__table__
+WRAPPED = select(KEY.c.key_id, KEY.c.wrapped_key).where(among(KEY.c.key_id, texts("key_ids")))
 NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
@@ -256,13 +256,15 @@ class Keyring:
     def destroy(self, labels: Iterable[str]) -> int:
         """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
         names = sorted(set(labels))
-        blanks = [{"label": name, "wrapped": None, "created_at": self.now, "erased_at": self.now} for name in names]
-        insert_new(self._session, Key, blanks, returning=Key.label)
+        blanks = [
+            {"key_id": name, "wrapped_key": None, "created_at": self.now, "erased_at": self.now} for name in names
+        ]
+        insert_new(self._session, EncryptionKey, blanks, returning=EncryptionKey.key_id)
         result = self._session.execute(
-            update(Key)
-            .where(Key.label.in_(names), Key.wrapped.is_not(None))
-            .values(wrapped=None, erased_at=self.now)
-            .returning(Key.label)
+            update(EncryptionKey)
+            .where(EncryptionKey.key_id.in_(names), EncryptionKey.wrapped_key.is_not(None))
+            .values(wrapped_key=None, erased_at=self.now)
+            .returning(EncryptionKey.key_id)
             .execution_options(synchronize_session=False)
         )
         self._seals.update(dict.fromkeys(names))
@@ -270,13 +272,13 @@ class Keyring:
 
     def revive(self, label: str) -> None:
         """A new key in the place of a tombstone, for somebody who came back; what the old one had sealed stays closed."""
-        share(self._session, Key)
+        share(self._session, EncryptionKey)
         self._master.refresh()
         secret = os.urandom(32)
         self._session.execute(
-            update(Key)
-            .where(Key.label == label, Key.wrapped.is_(None))
-            .values(wrapped=self._master.wrap(label, secret), created_at=self.now, erased_at=None)
+            update(EncryptionKey)
+            .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key.is_(None))
+            .values(wrapped_key=self._master.wrap(label, secret), created_at=self.now, erased_at=None)
             .execution_options(synchronize_session=False)
         )
         self._seals.pop(label, None)
@@ -286,28 +288,30 @@ class Keyring:
         return label in self.fetch([label], create=False) and self._seals[label] is None
 
     def _load(self, labels: list[str]) -> None:
-        for label, wrapped in self._session.connection().execute(WRAPPED, {"labels": labels}).all():
+        for label, wrapped in self._session.connection().execute(WRAPPED, {"key_ids": labels}).all():
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 
     def _unwrapped(self, label: str, wrapped: bytes) -> Seal | None:
         try:
             return self._seal(label, self._master.unwrap(label, wrapped))
         except KeyProblem:  # the master key was replaced between our look at the row and now?
-            again = self._session.execute(select(Key.wrapped).where(Key.label == label)).scalar_one_or_none()
+            again = self._session.execute(
+                select(EncryptionKey.wrapped_key).where(EncryptionKey.key_id == label)
+            ).scalar_one_or_none()
             if again == wrapped:
                 raise
         return None if again is None else self._seal(label, self._master.unwrap(label, again))
 
     def _make(self, labels: list[str]) -> None:
         # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
-        share(self._session, Key)
+        share(self._session, EncryptionKey)
         self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [
-            {"label": label, "wrapped": self._master.wrap(label, secret), "created_at": self.now}
+            {"key_id": label, "wrapped_key": self._master.wrap(label, secret), "created_at": self.now}
             for label, secret in secrets.items()
         ]
-        made = set(insert_new(self._session, Key, rows, returning=Key.label))
+        made = set(insert_new(self._session, EncryptionKey, rows, returning=EncryptionKey.key_id))
         self._seals.update({label: self._seal(label, secrets[label]) for label in made})
         lost = [label for label in labels if label not in made]
         if lost:  # another process made them first: theirs count

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
 from pipeline.db.engine import Database, wait_for_writers
-from pipeline.db.models import Erasure, Key, Request
+from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
 from pipeline.files import keep_names
 
 BATCH = 500  # keys wrapped anew in one transaction
@@ -57,7 +57,7 @@ def rotate(
     with _alone(path):
         old_id = _begin(path)
         with database.transaction() as session:
-            wait_for_writers(session, Key)
+            wait_for_writers(session, EncryptionKey)
         master = open_master_key(path, create=False)
         keys = _wrap_all(database, master)
         save(master)
@@ -76,8 +76,8 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
         return 0
     result = session.execute(
         update(Erasure)
-        .where(Erasure.complete_at.is_(None), Erasure.master_id != master.id, Erasure.id.not_in(_under_way()))
-        .values(complete_at=now)
+        .where(Erasure.completed_at.is_(None), Erasure.master_key_id != master.id, Erasure.id.not_in(_under_way()))
+        .values(completed_at=now)
         .returning(Erasure.id)
         .execution_options(synchronize_session=False)
     )
@@ -86,13 +86,13 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
 
 def is_owed(session: Session) -> bool:
     """Whether an erasure waits for the master key to be replaced."""
-    waiting = select(Erasure.id).where(Erasure.complete_at.is_(None), Erasure.id.not_in(_under_way()))
+    waiting = select(Erasure.id).where(Erasure.completed_at.is_(None), Erasure.id.not_in(_under_way()))
     return session.execute(waiting.limit(1)).first() is not None
 
 
 def _under_way() -> Select[str]:
     """Erasures whose confirmation is still to be sent: its key lives on until then, so they have their end before them."""
-    return select(Request.id).where(Request.state == "running")
+    return select(PrivacyRequest.id).where(PrivacyRequest.state == "running")
 
 
 @contextlib.contextmanager
@@ -142,12 +142,18 @@ def _wrap_all(database: Database, master: MasterKey) -> int:
 
 def _wrap_some(session: Session, master: MasterKey, after: str) -> tuple[str, int]:
     """One batch in the order of labels. The last label, "" if there was none, and how many were changed."""
-    chosen = select(Key.label, Key.wrapped).where(Key.label > after, Key.wrapped.is_not(None))
-    rows = session.execute(chosen.order_by(Key.label).limit(BATCH)).all()
+    chosen = select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(
+        EncryptionKey.key_id > after, EncryptionKey.wrapped_key.is_not(None)
+    )
+    rows = session.execute(chosen.order_by(EncryptionKey.key_id).limit(BATCH)).all()
     anew = [(label, old, new) for label, old in rows if old and (new := master.rewrap(label, old))]
     for label, old, new in anew:
         # Only if it is still the same: a key that was destroyed meanwhile stays destroyed.
-        session.execute(update(Key).where(Key.label == label, Key.wrapped == old).values(wrapped=new))
+        session.execute(
+            update(EncryptionKey)
+            .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key == old)
+            .values(wrapped_key=new)
+        )
     return (rows[-1][0] if rows else ""), len(anew)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
-from pipeline.db.models import Event, Letter, Mail, Payment, Plan, Subscription
+from pipeline.db.models import Event, InboundMail, Mail, Payment, Plan, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def summary(session: Session, keyring: Keyring, customer_id: str) -> Summary:
     return Summary(
         person={"name": "", "email": "", "company": "", "phone": ""} | accounts.person(session, keyring, customer_id),
         subscriptions=[_subscribed(session, each) for each in theirs],
-        marketing=row.marketing,
-        service=row.service,
+        marketing=row.wants_marketing,
+        service=row.wants_service_mail,
         erase_at=row.erase_at,
         counts=_counts(session, customer_id, [each.id for each in theirs]),
     )
@@ -57,8 +57,8 @@ def _counts(session: Session, customer_id: str, subscriptions: Sequence[str]) ->
     labels = accounts.labels(session, customer_id)
     counted = {
         "payments": select(func.count()).where(Payment.subscription_id.in_(subscriptions)),
-        "notices from PayPal": select(func.count()).where(Event.label.in_(labels)),
-        "mails we sent you": select(func.count()).where(Mail.label.in_(labels), Mail.state == "sent"),
-        "mails you sent us": select(func.count()).where(Letter.customer_id == customer_id),
+        "notices from PayPal": select(func.count()).where(Event.key_id.in_(labels)),
+        "mails we sent you": select(func.count()).where(Mail.key_id.in_(labels), Mail.state == "sent"),
+        "mails you sent us": select(func.count()).where(InboundMail.customer_id == customer_id),
     }
     return {name: session.execute(statement).scalar_one() for name, statement in counted.items()}

@@ -23,6 +23,7 @@ from pipeline.rendering.message import clean_name, strip_controls, valid_address
 Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
 ConsentKind = Literal["adult", "marketing", "marketing_asked", "service"]
+CHOICES = {"marketing": Customer.wants_marketing, "service": Customer.wants_service_mail}  # kinds a customer can change
 LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
 REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
@@ -75,7 +76,13 @@ def sign_up(
     values = {field: checked(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")}
     known = register.merge({}, now, values | {CUSTOM: custom})
     row = Customer(
-        id=id, created_at=now, signed_up_at=now, adult_at=now, adult_text=adult_text, marketing=False, service=True
+        id=id,
+        created_at=now,
+        signed_up_at=now,
+        adult_confirmed_at=now,
+        adult_text_version=adult_text,
+        wants_marketing=False,
+        wants_service_mail=True,
     )
     _seal(keyring, row, known)
     session.add(row)
@@ -155,11 +162,11 @@ def labels(session: Session, customer_id: str) -> list[str]:
     belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
     """
     rows = subscriptions(session, customer_id)
-    loose = select(Event.label).where(_belongs(customer_id, _payers(session, rows)))
+    loose = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
     theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
     refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
     told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
-    unnamed = select(Event.label).where(Event.label == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
+    unnamed = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
     found = session.execute(union(loose, unnamed, theirs)).scalars()
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
@@ -199,8 +206,8 @@ def consent(
     session.add(
         Consent(customer_id=customer_id, at=now, kind=kind, given=given, source=source, text_version=text_version)
     )
-    if kind in ("marketing", "service"):
-        session.execute(update(Customer).where(Customer.id == customer_id).values({kind: given}))
+    if column := CHOICES.get(kind):
+        session.execute(update(Customer).where(Customer.id == customer_id).values({column: given}))
     session.flush()
 
 
@@ -241,10 +248,10 @@ def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
 
 
 def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
-    if row.person is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("subscription.person", row.person) if seal else None) or {}
+    return (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
 
 
 def _in_our_words(known: register.Known) -> dict[str, str]:
@@ -255,24 +262,24 @@ def _in_our_words(known: register.Known) -> dict[str, str]:
 
 
 def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
-    if row.person is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("customer.person", row.person) if seal else None) or {}
+    return (seal.open_json("customer.personal_data", row.personal_data) if seal else None) or {}
 
 
 def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
     seal, email = keyring.get(row.id), register.value(known, "email")
     if seal is None:
         raise NoSuchCustomer(f"the customer {row.id} has been erased")
-    row.person = seal.seal_json("customer.person", known)
+    row.personal_data = seal.seal_json("customer.personal_data", known)
     row.email_hash = keyring.email_hash(email) if email else None
 
 
 def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
     """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
     waiting = (
-        update(Mail).where(Mail.label.in_(labels), Mail.state == "owed").execution_options(synchronize_session=False)
+        update(Mail).where(Mail.key_id.in_(labels), Mail.state == "queued").execution_options(synchronize_session=False)
     )
     session.execute(waiting.values(frozen=None, recipient=None))
     session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import insert_new
-from pipeline.db.models import Knock
+from pipeline.db.models import RateLimitCounter
 
 HOUR = timedelta(hours=1)
 # Letters of one sender that are answered within a day: a loop of two machines ends here.
@@ -24,8 +24,15 @@ def allow(session: Session, keyring: Keyring, what: str, who: str, *, limit: int
     """
     hour = now.replace(minute=0, second=0, microsecond=0)
     id = keyring.digest(INDEX, f"knock:{what}:{hour:%Y-%m-%dT%H}:{who}").hex()
-    insert_new(session, Knock, [{"id": id, "count": 0, "expires_at": hour + HOUR}], returning=Knock.id)
-    counted = update(Knock).where(Knock.id == id).values(count=Knock.count + 1).returning(Knock.count)
+    insert_new(
+        session, RateLimitCounter, [{"id": id, "count": 0, "expires_at": hour + HOUR}], returning=RateLimitCounter.id
+    )
+    counted = (
+        update(RateLimitCounter)
+        .where(RateLimitCounter.id == id)
+        .values(count=RateLimitCounter.count + 1)
+        .returning(RateLimitCounter.count)
+    )
     return session.execute(counted.execution_options(synchronize_session=False)).scalar_one() <= limit
 
 

@@ -8,47 +8,21 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, Session
-from sqlalchemy.types import TypeDecorator
 
 BUSY_MILLISECONDS = 15_000  # how long SQLite waits for another process's transaction
 
 
 class StoreDown(Exception):
     """The database cannot be reached, or gave up this transaction; the same work may be tried again later."""
-
-
-class Utc(TypeDecorator[datetime]):
-    """An aware `datetime` in UTC, on SQLite too, which knows no zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        return _write_utc if dialect.name == "sqlite" else super().bind_processor(dialect)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        # Connections to PostgreSQL speak UTC: there is nothing to do for each of many values.
-        return _read_utc if dialect.name == "sqlite" else None
-
-
-def _write_utc(value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat(" ", "microseconds")[:26]
-
-
-def _read_utc(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class Database:
@@ -90,8 +64,8 @@ class Database:
     def holds_keys(self) -> bool:
         """Whether anything was sealed in it yet. Raises StoreDown."""
         with _translated(), self.engine.execution_options(reading=True).connect() as connection:
-            there = inspect(connection).has_table("key")
-            return there and connection.execute(text("SELECT 1 FROM key LIMIT 1")).first() is not None
+            there = inspect(connection).has_table("encryption_key")
+            return there and connection.execute(text("SELECT 1 FROM encryption_key LIMIT 1")).first() is not None
 
     def presence(self, name: str) -> "Presence":
         """A sign of life that ends with this process or its connection, never by a timer; see `is_present`."""

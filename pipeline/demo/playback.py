@@ -10,7 +10,7 @@ from pipeline.app import jobs
 from pipeline.app.roles import Stop
 from pipeline.cli import output as say
 from pipeline.clock import SystemClock
-from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.demo.data_folder import Played
 from pipeline.demo.environment import Stage, vouch
 from pipeline.inbox import lookups as reads
@@ -99,9 +99,9 @@ class Months:
         """When the next thing is due that somebody must do."""
         waiting = (
             select(func.min(Event.due_at)).where(Event.state == "received"),
-            select(func.min(Mail.due_at)).where(Mail.state == "owed"),
+            select(func.min(Mail.due_at)).where(Mail.state == "queued"),
             select(func.min(Subscription.remind_at)),
-            select(func.min(Read.due_at)),
+            select(func.min(PaypalLookup.due_at)),
         )
         with self._stage.parts.database.reading() as session:
             found = [session.execute(statement).scalar_one() for statement in waiting]

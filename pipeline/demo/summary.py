@@ -120,7 +120,7 @@ def draw(summary: Summary, locale: str) -> None:
     say.table(("mails", ""), rows + withheld, numbers=("",))
     say.line()
     if not summary.complete:
-        say.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+        say.line("Not all went as it should: see smt-billing parked list, and mail list --state queued.")
 
 
 def _price(amount: int, takings: Takings, locale: str) -> str:

@@ -22,7 +22,7 @@ from pipeline.customers import accounts
 from pipeline.customers import rate_limit as knocks
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Letter, Request
+from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser as letter
 from pipeline.inbound_mail.parser import Read
 from pipeline.outbox import store as outbox
@@ -68,12 +68,12 @@ def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: by
     row = {
         "id": filed.id,
         "customer_id": filed.customer_id,
-        "label": label,
+        "key_id": label,
         "kind": filed.kind,
-        "content": seal and seal.seal("letter.content", raw),
+        "content": seal and seal.seal("inbound_mail.content", raw),
         "received_at": now,
     }
-    return bool(insert_new(session, Letter, [row], returning=Letter.id))
+    return bool(insert_new(session, InboundMail, [row], returning=InboundMail.id))
 
 
 def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label: str, now: datetime, page: str) -> None:
@@ -98,7 +98,7 @@ def _answer(session: Session, keyring: Keyring, read: Read, filed: Filed, label:
     outbox.add(session, keyring, mails, now)
 
 
-def _spare(session: Session, keyring: Keyring, row: Request, sender: str, now: datetime) -> None:
+def _spare(session: Session, keyring: Keyring, row: PrivacyRequest, sender: str, now: datetime) -> None:
     """Of every account with this address: whose mail it was that they want no more, they did not say."""
     for customer_id, kind in product(accounts.find(session, keyring, sender), OPTIONAL):
         accounts.consent(session, customer_id, kind, given=False, source="mail", text_version="mail", now=now)
@@ -114,8 +114,8 @@ def _is_calm(session: Session, keyring: Keyring, now: datetime) -> bool:
 
 
 def _few_today(session: Session, label: str, now: datetime, kind: str | None = None) -> bool:
-    today = select(func.count()).where(Letter.label == label, Letter.received_at > now - DAY)
-    today = today.where(Letter.kind == kind) if kind else today
+    today = select(func.count()).where(InboundMail.key_id == label, InboundMail.received_at > now - DAY)
+    today = today.where(InboundMail.kind == kind) if kind else today
     return session.execute(today).scalar_one() <= knocks.ANSWERED_A_DAY
 
 

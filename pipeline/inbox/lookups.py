@@ -13,7 +13,7 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring, MasterKey
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
-from pipeline.db.models import Read
+from pipeline.db.models import PaypalLookup
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import ReadKind
 from pipeline.inbox.parsing import read_answer, split
@@ -48,23 +48,23 @@ def owe(session: Session, wanted: Sequence[Wanted]) -> None:
         {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
         for (kind, id), due_at in {(want.kind, want.id): want.due_at for want in wanted}.items()
     ]
-    insert_new(session, Read, rows, returning=Read.id)
+    insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)
 
 
 def unknown_to_paypal(session: Session, kind: str, id: str) -> bool:
     """Whether PayPal has answered that it knows no such object."""
-    row = session.get(Read, (kind, id))
+    row = session.get(PaypalLookup, (kind, id))
     return row is not None and row.due_at is None
 
 
 def is_owed(session: Session, kind: str, id: str) -> bool:
     """Whether this question still waits for its answer."""
-    return session.get(Read, (kind, id)) is not None
+    return session.get(PaypalLookup, (kind, id)) is not None
 
 
 def forget(session: Session, kind: str, id: str) -> None:
     """Let go of a question, so that it is asked anew when somebody needs it again."""
-    session.execute(delete(Read).where(Read.kind == kind, Read.id == id))
+    session.execute(delete(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id))
 
 
 def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source, limit: int = 20) -> list[str]:
@@ -78,7 +78,13 @@ def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source,
 
 
 def _take(session: Session, now: datetime, limit: int) -> list[tuple[ReadKind, str, int]]:
-    due = select(Read).where(Read.due_at <= now).order_by(Read.due_at).limit(limit).with_for_update(skip_locked=True)
+    due = (
+        select(PaypalLookup)
+        .where(PaypalLookup.due_at <= now)
+        .order_by(PaypalLookup.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
     rows = list(session.execute(due).scalars())
     for row in rows:
         row.due_at = now + LEASE
@@ -134,4 +140,4 @@ def _ask_again(database: Database, kind: str, id: str, attempts: int, now: datet
 
 
 def _set(session: Session, kind: str, id: str, **values: Any) -> None:
-    session.execute(update(Read).where(Read.kind == kind, Read.id == id).values(**values))
+    session.execute(update(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id).values(**values))

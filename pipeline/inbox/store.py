@@ -101,8 +101,8 @@ def load(session: Session, ids: Iterable[str]) -> list[Event]:
 
 def open_event(row: Event, keyring: Keyring) -> words.Event:
     """The event as a handler receives it."""
-    seal = keyring.get(row.label)
-    person = seal.open_json("event.person", row.person) if seal and row.person else {}
+    seal = keyring.get(row.key_id)
+    person = seal.open_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
     return words.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
@@ -225,14 +225,14 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "source": delivery.source,
         "state": "received" if split.problem is None else "parked",
         "reason": split.problem,
-        "label": split.label,
+        "key_id": split.label,
         "customer_id": owner,
         "facts": {**split.facts, **references},
-        "person": seal.seal_json("event.person", split.person) if seal and split.person else None,
+        "personal_data": seal.seal_json("event.personal_data", split.person) if seal and split.person else None,
         "body": seal.seal("event.body", split.rest) if seal else None,
         "body_sha256": split.body_sha256,
         "content_sha256": split.content_sha256,
-        "verdict": delivery.verdict,
+        "signature_verdict": delivery.verdict,
         "transmission_id": delivery.transmission_id,
         "occurred_at": split.occurred_at,
         "received_at": now,

@@ -243,7 +243,7 @@ class Mailer:
             return []
         keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
         with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
-            keyring.fetch([row.label for row in rows])
+            keyring.fetch([row.key_id for row in rows])
         people = Addressees(session, keyring, rows)
         letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
@@ -251,7 +251,7 @@ class Mailer:
     def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: _Life) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
-            seal = keyring.get(row.label)
+            seal = keyring.get(row.key_id)
             reason = "the person has been erased" if seal is None else self._unwanted(row, people)
             if seal is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None
@@ -292,7 +292,7 @@ class Mailer:
         facts = seal.open_json("mail.facts", row.facts) or {}
         found = people.of(row, facts) or Addressee(self._sender.operator)
         if not found.address:
-            row.state, row.due_at = "owed", None
+            row.state, row.due_at = "queued", None
             return None
         if not valid_address(found.address):
             raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
@@ -348,19 +348,30 @@ class Mailer:
         now = self._clock.now()
         match reply.outcome:
             case "sent":
-                return {"state": "sent", "sent_at": now, "reply": reply.text, "due_at": None, "reason": None}
+                return {"state": "sent", "sent_at": now, "relay_reply": reply.text, "due_at": None, "reason": None}
             case "failed":
-                return {"state": "failed", "reply": reply.text, "reason": reply.text, "due_at": None}
+                return {"state": "failed", "relay_reply": reply.text, "reason": reply.text, "due_at": None}
             case "doubt":
                 reason = f"the connection was lost after DATA: {reply.text}"
-                return {"state": "doubt", "reply": reply.text, "reason": reason, "due_at": now + outbox.SETTLE_AFTER}
+                return {
+                    "state": "doubt",
+                    "relay_reply": reply.text,
+                    "reason": reason,
+                    "due_at": now + outbox.SETTLE_AFTER,
+                }
         if reply is UNBEGUN:
-            return {"state": "owed", "due_at": now, "attempts": letter.attempts - 1, "frozen": None, "recipient": None}
+            return {
+                "state": "queued",
+                "due_at": now,
+                "attempts": letter.attempts - 1,
+                "frozen": None,
+                "recipient": None,
+            }
         again = outbox.next_try(letter.attempts, now)
         # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
         thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
-        state = "owed" if again else "failed"
-        return {"state": state, "reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+        state = "queued" if again else "failed"
+        return {"state": state, "relay_reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
 
 
 def _fail(row: Mail, error: Exception) -> None:

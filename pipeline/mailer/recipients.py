@@ -39,7 +39,7 @@ class Addressees:
         self._subscriptions = _subscriptions(session, mails)
         self._customers = _customers(session, [self._customer_id(mail) for mail in mails])
         with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
-            keyring.fetch([row.id for row in self._customers.values() if row.person], create=False)
+            keyring.fetch([row.id for row in self._customers.values() if row.personal_data], create=False)
 
     def of(self, mail: Mail, facts: Mapping[str, Any]) -> Addressee | None:
         """Who gets this mail; None is the operator. Raises KeyProblem, Unsealable."""
@@ -56,7 +56,9 @@ class Addressees:
     def declined(self, mail: Mail) -> str | None:
         """Why the person is not to have this mail, by what they chose; None if they are."""
         row = self._customers.get(self._customer_id(mail) or "")
-        return purposes.declined(mail.kind, marketing=bool(row and row.marketing), service=row is None or row.service)
+        return purposes.declined(
+            mail.kind, marketing=bool(row and row.wants_marketing), service=row is None or row.wants_service_mail
+        )
 
     def _known(self, mail: Mail) -> dict[str, str]:
         row = self._customers.get(self._customer_id(mail) or "")

@@ -169,7 +169,7 @@ def settle_doubts(
     settled = [(doubt, sent) for doubt, sent in verdicts if sent is not None]
     with database.transaction() as session:
         for doubt, sent in settled:
-            outbox.settle_doubt(session, doubt.id, clock.now(), sent=sent, by="relay's log", tried_at=doubt.tried_at)
+            outbox.settle_doubt(session, doubt.id, clock.now(), sent=sent, by="relay's log", tried_at=doubt.claimed_at)
     if gaps := sum(judge.has_gap(doubt) for doubt, sent in verdicts if sent is None):
         log.warning("log_has_a_gap", doubts=gaps)
     if settled:
@@ -199,15 +199,15 @@ class _Judge:
     def _hangs(self, doubt: "_Doubt") -> bool:
         """Whether the relay may still be busy with it: names are logged late, so one without a name may be this one."""
         unnamed = (each.since for each in self._unfinished if not each.mail_id)
-        begun = doubt.tried_at - SLACK, self._now - outbox.SETTLE_AFTER
+        begun = doubt.claimed_at - SLACK, self._now - outbox.SETTLE_AFTER
         is_there = doubt.id in {each.mail_id for each in self._unfinished} or any(
             begun[0] <= at <= begun[1] for at in unnamed
         )
-        return is_there and doubt.tried_at > self._now - HANGS
+        return is_there and doubt.claimed_at > self._now - HANGS
 
     def has_gap(self, doubt: "_Doubt") -> bool:
         """Whether a line about this try may be missing."""
-        return self._begins is None or self._begins > doubt.tried_at - SLACK
+        return self._begins is None or self._begins > doubt.claimed_at - SLACK
 
 
 def sender_of(mail_id: str, domain: str) -> str:
@@ -217,12 +217,14 @@ def sender_of(mail_id: str, domain: str) -> str:
 
 class _Doubt(NamedTuple):
     id: str
-    tried_at: datetime
+    claimed_at: datetime
 
 
 def _doubts(session: Session, now: datetime) -> list[_Doubt]:
     """Those that may be settled now; the newest first, as the log may not reach back to the others."""
     due = Mail.due_at.is_(None) | (Mail.due_at <= now)
-    rows = select(Mail.id, Mail.tried_at).where(Mail.state == "doubt", Mail.tried_at <= now - outbox.SETTLE_AFTER, due)
-    found = session.execute(rows.order_by(Mail.tried_at.desc()).limit(LIMIT))
-    return [_Doubt(mail_id, tried_at) for mail_id, tried_at in found if tried_at]
+    rows = select(Mail.id, Mail.claimed_at).where(
+        Mail.state == "doubt", Mail.claimed_at <= now - outbox.SETTLE_AFTER, due
+    )
+    found = session.execute(rows.order_by(Mail.claimed_at.desc()).limit(LIMIT))
+    return [_Doubt(mail_id, claimed_at) for mail_id, claimed_at in found if claimed_at]

@@ -1,6 +1,6 @@
 """Mails owed: added with an idempotency key in the caller's transaction, claimed, settled.
 
-States: owed -> sending -> sent; back to owed for another try; failed (the relay refused for good, or it cannot be
+States: queued -> sending -> sent; back to queued for another try; failed (the relay refused for good, or it cannot be
 rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
 """
 
@@ -24,12 +24,12 @@ from pipeline.outbox.mail_kinds import use_of
 MAIL = cast(Table, Mail.__table__)
 DUE = (
     select(*MAIL.columns)
-    .where(MAIL.c.state == "owed", MAIL.c.due_at <= bindparam("now"))
+    .where(MAIL.c.state == "queued", MAIL.c.due_at <= bindparam("now"))
     .order_by(MAIL.c.due_at)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 TOKEN = 26  # characters
 TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
@@ -118,7 +118,7 @@ def claim(
     found = [row._asdict() for row in due]
     mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
     for mail in mails:
-        mail.state, mail.holder, mail.tried_at, mail.reason = "sending", holder, now, None
+        mail.state, mail.claimed_by, mail.claimed_at, mail.reason = "sending", holder, now, None
         mail.attempts += 1
     prepare(mails)
     change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
@@ -138,7 +138,7 @@ def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]])
     for mail_id, holder, values in ends:
         by_holder[holder].append({"id": mail_id, **values})
     return sum(
-        change(session, Mail, rows, only={"holder": [holder], "state": ["sending", "doubt"]})
+        change(session, Mail, rows, only={"claimed_by": [holder], "state": ["sending", "doubt"]})
         for holder, rows in by_holder.items()
     )
 
@@ -147,8 +147,8 @@ def give_back(session: Session, holder: str) -> None:
     """What this holder took and never began to send is owed again."""
     session.execute(
         update(Mail)
-        .where(Mail.holder == holder, Mail.state == "sending")
-        .values(state="owed", holder=None)
+        .where(Mail.claimed_by == holder, Mail.state == "sending")
+        .values(state="queued", claimed_by=None)
         .execution_options(synchronize_session=False)
     )
 
@@ -160,14 +160,14 @@ def next_try(attempts: int, now: datetime) -> datetime | None:
 
 def holders(session: Session) -> list[str]:
     """Who is sending something, by their own account."""
-    return list(session.execute(select(Mail.holder).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
+    return list(session.execute(select(Mail.claimed_by).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
 
 
 def abandon(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
     """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
     result = session.execute(
         update(Mail)
-        .where(Mail.state == "sending", Mail.holder == holder)
+        .where(Mail.state == "sending", Mail.claimed_by == holder)
         .values(state="doubt", reason=reason, due_at=settle_at)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)
@@ -192,10 +192,10 @@ def settle_doubt(
     if sent:
         values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
     else:
-        values = {"state": "owed", "due_at": now, "reason": found, "holder": None}
+        values = {"state": "queued", "due_at": now, "reason": found, "claimed_by": None}
     result = session.execute(
         update(Mail)
-        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.tried_at == tried_at] if tried_at else []))
+        .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.claimed_at == tried_at] if tried_at else []))
         .values(**values)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)
@@ -206,7 +206,7 @@ def settle_doubt(
 def oldest_unsent(session: Session, now: datetime) -> datetime | None:
     """Since when the oldest mail that could go out has been waiting."""
     return session.execute(
-        select(func.min(Mail.created_at)).where(Mail.state == "owed", Mail.due_at.is_not(None), Mail.due_at <= now)
+        select(func.min(Mail.created_at)).where(Mail.state == "queued", Mail.due_at.is_not(None), Mail.due_at <= now)
     ).scalar_one()
 
 
@@ -215,12 +215,12 @@ def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
     facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": token(keyring, mail.key),
-        "key": mail.key,
+        "idempotency_key": mail.key,
         "kind": mail.kind,
-        "label": label,
+        "key_id": label,
         "subscription_id": mail.subscription_id,
         "customer_id": mail.customer_id,
-        "state": "withheld" if mail.withheld else "owed",
+        "state": "withheld" if mail.withheld else "queued",
         "reason": mail.withheld,
         "facts": keyring.own(label).seal_json("mail.facts", facts),
         "attempts": 0,

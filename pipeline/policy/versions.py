@@ -82,7 +82,7 @@ def outstanding(session: Session, row: Policy) -> int:
     """How many customers have not been told yet, though they can be. Who has no address waits, and holds up nobody."""
     waiting = (
         _notices_of(row),
-        or_(Mail.state.in_(("sending", "doubt")), (Mail.state == "owed") & Mail.due_at.is_not(None)),
+        or_(Mail.state.in_(("sending", "doubt")), (Mail.state == "queued") & Mail.due_at.is_not(None)),
     )
     on_their_way = session.execute(select(func.count()).select_from(Mail).where(*waiting)).scalar_one()
     untold = session.execute(select(func.count()).select_from(_untold(row).subquery())).scalar_one()
@@ -159,7 +159,7 @@ def notices(session: Session, row: Policy) -> Iterator[Notice]:
     """Who was told of a text, and how the relay answered."""
     found = select(Mail).where(_notices_of(row)).order_by(Mail.created_at, Mail.id)
     for mail in session.execute(found).scalars():
-        yield Notice(mail.customer_id or "", mail.id, mail.state, mail.sent_at, mail.reply)
+        yield Notice(mail.customer_id or "", mail.id, mail.state, mail.sent_at, mail.relay_reply)
 
 
 def _facts(row: Policy, old: str, page: str) -> dict[str, Any]:
@@ -187,12 +187,12 @@ def _key_of(row: Policy) -> str:
 
 
 def _notices_of(row: Policy) -> ColumnElement[bool]:
-    return (Mail.kind == KIND) & Mail.key.startswith(_key_of(row), autoescape=True)
+    return (Mail.kind == KIND) & Mail.idempotency_key.startswith(_key_of(row), autoescape=True)
 
 
 def _untold(row: Policy) -> Select[Any]:
     """Customers of the day it was proposed; who came later was shown both texts."""
-    told = exists().where(Mail.key == literal(_key_of(row)) + Customer.id)
+    told = exists().where(Mail.idempotency_key == literal(_key_of(row)) + Customer.id)
     there = Customer.erased_at.is_(None), Customer.created_at <= row.proposed_at
     return select(Customer.id).where(*there, ~told).order_by(Customer.id)
 

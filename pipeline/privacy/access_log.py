@@ -13,7 +13,7 @@ from pipeline.batch_thread import Batcher
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Visit
+from pipeline.db.models import AccessLogEntry
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +63,9 @@ def label_of(at: datetime) -> str:
     return f"{LABEL}{at:%Y-%m-%d}"
 
 
-def _row(seen: Seen, keyring: Keyring) -> Visit:
+def _row(seen: Seen, keyring: Keyring) -> AccessLogEntry:
     label = label_of(seen.at)
     seal = keyring.get(label)
     who = {"address": seen.address, "browser": seen.browser}
-    visitor = seal and seal.seal_json("visit.visitor", who)
-    return Visit(at=seen.at, label=label, action=seen.action[:100], status=seen.status, visitor=visitor)
+    visitor = seal and seal.seal_json("access_log.visitor", who)
+    return AccessLogEntry(at=seen.at, key_id=label, action=seen.action[:100], status=seen.status, visitor=visitor)

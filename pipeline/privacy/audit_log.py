@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
-from pipeline.db.models import Audit
+from pipeline.db.models import ReadAudit
 
 ROOT = "0" * 64  # what the first row of all follows
 SEGMENT = "segment"  # the action of a row that stands for those before it, which were old enough to go
@@ -30,8 +30,10 @@ def note(session: Session, now: datetime, *, actor: str, action: str, purpose: s
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _LOCK})
-    row = Audit(at=now, actor=actor[:60], action=action[:60], purpose=purpose[:200], subject=subject and subject[:100])
-    row.previous = head(session)
+    row = ReadAudit(
+        at=now, actor=actor[:60], action=action[:60], purpose=purpose[:200], subject=subject and subject[:100]
+    )
+    row.previous_hash = head(session)
     row.hash = _hash(row)
     session.add(row)
     session.flush()
@@ -39,29 +41,29 @@ def note(session: Session, now: datetime, *, actor: str, action: str, purpose: s
 
 def head(session: Session) -> str:
     """The hash of the newest row."""
-    newest = select(Audit.hash).order_by(Audit.id.desc()).limit(1)
+    newest = select(ReadAudit.hash).order_by(ReadAudit.id.desc()).limit(1)
     return session.execute(newest).scalar_one_or_none() or ROOT
 
 
 def count(session: Session) -> int:
     """How many reads are written down."""
-    return session.execute(select(func.count()).select_from(Audit).where(Audit.action != SEGMENT)).scalar_one()
+    return session.execute(select(func.count()).select_from(ReadAudit).where(ReadAudit.action != SEGMENT)).scalar_one()
 
 
 def verify(session: Session) -> str | None:
     """What is wrong with the chain, None if nothing is."""
-    rows = select(Audit).order_by(Audit.id).execution_options(yield_per=500)
+    rows = select(ReadAudit).order_by(ReadAudit.id).execution_options(yield_per=500)
     with closing(session.execute(rows).scalars()) as found:
         return _wrong(found)
 
 
-def _wrong(rows: Iterable[Audit]) -> str | None:
+def _wrong(rows: Iterable[ReadAudit]) -> str | None:
     previous: str | None = None
     for row in rows:
         if previous is None and row.action == SEGMENT:  # what it stands for is gone; the next row vouches for its hash
             previous = row.hash
             continue
-        if row.previous != (previous or ROOT):
+        if row.previous_hash != (previous or ROOT):
             return f"a row before number {row.id} is missing"
         if row.hash != _hash(row):
             return f"row number {row.id} was changed"
@@ -71,14 +73,14 @@ def _wrong(rows: Iterable[Audit]) -> str | None:
 
 def prune(session: Session, before: datetime) -> int:
     """Take away the rows older than that, as one segment of which only the root stays. How many reads went."""
-    last = session.execute(select(func.max(Audit.id)).where(Audit.at < before)).scalar_one_or_none()
+    last = session.execute(select(func.max(ReadAudit.id)).where(ReadAudit.at < before)).scalar_one_or_none()
     if last is None:
         return 0
-    gone = select(func.count()).select_from(Audit).where(Audit.id <= last, Audit.action != SEGMENT)
+    gone = select(func.count()).select_from(ReadAudit).where(ReadAudit.id <= last, ReadAudit.action != SEGMENT)
     number = session.execute(gone).scalar_one()
-    session.execute(delete(Audit).where(Audit.id < last).execution_options(synchronize_session=False))
-    root = session.execute(select(Audit).where(Audit.id == last)).scalar_one()
-    root.actor, root.action, root.purpose, root.subject, root.previous = "", SEGMENT, "", None, ROOT
+    session.execute(delete(ReadAudit).where(ReadAudit.id < last).execution_options(synchronize_session=False))
+    root = session.execute(select(ReadAudit).where(ReadAudit.id == last)).scalar_one()
+    root.actor, root.action, root.purpose, root.subject, root.previous_hash = "", SEGMENT, "", None, ROOT
     session.flush()
     return number
 
@@ -94,6 +96,6 @@ def this_user() -> str:
     return f"{name} ({behind})" if behind and behind != name else name
 
 
-def _hash(row: Audit) -> str:
-    said = [row.previous, write_time(row.at), row.actor, row.action, row.purpose, row.subject]
+def _hash(row: ReadAudit) -> str:
+    said = [row.previous_hash, write_time(row.at), row.actor, row.action, row.purpose, row.subject]
     return hashlib.sha256(orjson.dumps(said)).hexdigest()

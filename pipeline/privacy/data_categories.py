@@ -23,25 +23,25 @@ Category = Literal[
 ]
 
 CATEGORIES: dict[str, dict[Category, str]] = {
-    "key": {"pseudonym": "label", "security": "wrapped created_at erased_at"},
+    "encryption_key": {"pseudonym": "key_id", "security": "wrapped_key created_at erased_at"},
     "event": {
-        "pseudonym": "id label customer_id",
-        "contact": "person",
+        "pseudonym": "id key_id customer_id",
+        "contact": "personal_data",
         "payment": "facts body",
-        "security": "body_sha256 content_sha256 verdict transmission_id",
+        "security": "body_sha256 content_sha256 signature_verdict transmission_id",
         "operation": "type source state reason occurred_at received_at due_at attempts done_at",
     },
     "redelivery": {"security": "transmission_id event_id body_sha256 received_at"},
     "customer": {
         "pseudonym": "id",
-        "contact": "person email_hash",
+        "contact": "personal_data email_hash",
         "contract": "created_at signed_up_at erase_at erased_at",
-        "consent": "adult_at adult_text marketing service",
+        "consent": "adult_confirmed_at adult_text_version wants_marketing wants_service_mail",
     },
     "plan": {"vendor": "id known name interval_unit interval_count amount currency"},
     "subscription": {
         "pseudonym": "id customer_id",
-        "contact": "person email_hash",
+        "contact": "personal_data email_hash",
         "contract": "known status status_at plan_id next_billing_at paid_through remind_at created_at",
     },
     "payment": {
@@ -49,30 +49,33 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "payment": "known status amount currency fee refunded occurred_at",
     },
     "refund": {"pseudonym": "id payment_id", "payment": "known kind amount currency occurred_at"},
-    "change": {"pseudonym": "subscription_id event_id", "contract": "id at old new reason"},
-    "read": {"pseudonym": "id", "operation": "kind due_at attempts reason"},
+    "status_history": {
+        "pseudonym": "subscription_id event_id",
+        "contract": "id at old_status new_status reason",
+    },
+    "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason"},
     "mail": {
-        "pseudonym": "id key label subscription_id customer_id message_id",
-        "communication": "kind facts recipient frozen reply created_at sent_at",
-        "operation": "state reason holder attempts due_at tried_at",
+        "pseudonym": "id idempotency_key key_id subscription_id customer_id message_id",
+        "communication": "kind facts recipient frozen relay_reply created_at sent_at",
+        "operation": "state reason claimed_by attempts due_at claimed_at",
     },
     "consent": {"pseudonym": "customer_id", "consent": "id at kind given source text_version"},
-    "request": {
-        "pseudonym": "id customer_id label",
-        "request": "kind state source details reason received_at due_at act_at done_at",
-        "operation": "alarms",
+    "privacy_request": {
+        "pseudonym": "id customer_id key_id",
+        "request": "kind state source details reason received_at due_at waiting_ends_at done_at",
+        "operation": "last_alarm_day",
     },
     "link": {
         "pseudonym": "customer_id request_id",
         "contact": "details",
         "security": "sha256 purpose created_at expires_at used_at",
     },
-    "knock": {"security": "id count expires_at"},
-    "letter": {"pseudonym": "id customer_id label", "communication": "kind content received_at"},
-    "visit": {"pseudonym": "label", "usage": "id at action status visitor"},
-    "audit": {"pseudonym": "subject", "accountability": "id at actor action purpose previous hash"},
-    "sweep": {"accountability": "id at counts"},
-    "erasure": {"pseudonym": "customer_id labels", "accountability": "id at receipt master_id complete_at"},
+    "rate_limit_counter": {"security": "id count expires_at"},
+    "inbound_mail": {"pseudonym": "id customer_id key_id", "communication": "kind content received_at"},
+    "access_log": {"pseudonym": "key_id", "usage": "id at action status visitor"},
+    "read_audit": {"pseudonym": "subject", "accountability": "id at actor action purpose previous_hash hash"},
+    "retention_run": {"accountability": "id at counts"},
+    "erasure": {"pseudonym": "customer_id key_ids", "accountability": "id at receipt master_key_id completed_at"},
     "policy": {"vendor": "id text material proposed_at effective_at withdrawn_at"},
 }
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
-from pipeline.db.models import Request
+from pipeline.db.models import PrivacyRequest
 from pipeline.outbox import store as outbox
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -62,7 +62,7 @@ def open_(
     *,
     details: Mapping[str, Any] | None = None,
     act_at: datetime | None = None,
-) -> Request:
+) -> PrivacyRequest:
     """Note a request; one of the same kind by the same customer that is still open is given back as it is.
 
     `details` are JSON and sealed with the key of the customer, or of the request itself where there is none. `act_at` is
@@ -74,33 +74,35 @@ def open_(
     id = secrets.token_hex(13)
     label = customer_id or f"request:{id}"
     seal = keyring.get(label) if details else None
-    row = Request(
+    row = PrivacyRequest(
         id=id,
         customer_id=customer_id,
-        label=label,
+        key_id=label,
         kind=kind,
         state="waiting" if act_at else "received",
         source=source,
-        details=seal and seal.seal_json("request.details", dict(details or {})),
+        details=seal and seal.seal_json("privacy_request.details", dict(details or {})),
         received_at=now,
         due_at=deadline(now),
-        act_at=act_at,
-        alarms=0,
+        waiting_ends_at=act_at,
+        last_alarm_day=0,
     )
     session.add(row)
     session.flush()
     return row
 
 
-def find_open(session: Session, customer_id: str, kind: Kind) -> Request | None:
+def find_open(session: Session, customer_id: str, kind: Kind) -> PrivacyRequest | None:
     """The customer's open request of this kind."""
-    asked = select(Request).where(Request.customer_id == customer_id, Request.kind == kind, Request.done_at.is_(None))
+    asked = select(PrivacyRequest).where(
+        PrivacyRequest.customer_id == customer_id, PrivacyRequest.kind == kind, PrivacyRequest.done_at.is_(None)
+    )
     return session.execute(asked.limit(1)).scalar_one_or_none()
 
 
 def answer(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
     """What an operator says became of a request they looked after. Raises NoSuchRequest, EndsByItself."""
-    row = session.get(Request, request_id)
+    row = session.get(PrivacyRequest, request_id)
     if row is not None and row.state in ("waiting", "running"):
         raise EndsByItself(
             f"the deletion {request_id} ends by itself, when everything is erased; while it waits, it is called off by: "
@@ -109,9 +111,9 @@ def answer(session: Session, request_id: str, state: State, now: datetime, reaso
     settle(session, request_id, state, now, reason)
 
 
-def settle(session: Session, request_id: str, state: State, now: datetime, reason: str | None = None) -> Request:
+def settle(session: Session, request_id: str, state: State, now: datetime, reason: str | None = None) -> PrivacyRequest:
     """Say what became of an open request. Raises NoSuchRequest. The reason names nobody."""
-    row = session.get(Request, request_id)
+    row = session.get(PrivacyRequest, request_id)
     if row is None or row.done_at is not None:
         raise NoSuchRequest(f"there is no open request {request_id}; see: smt-billing customers requests --open")
     row.state, row.reason = state, reason
@@ -119,7 +121,7 @@ def settle(session: Session, request_id: str, state: State, now: datetime, reaso
     return row
 
 
-def receipt(row: Request, *, page: str, to: str | None = None) -> outbox.Owed:
+def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.Owed:
     """The mail that tells the person that their request has arrived, and by when it is answered.
 
     `page` is where they can do it themselves; `to` the address of somebody who is no customer of ours.
@@ -134,11 +136,11 @@ def receipt(row: Request, *, page: str, to: str | None = None) -> outbox.Owed:
     }
     key = f"privacy_request_received:{row.id}"
     return outbox.Owed(
-        "privacy_request_received", key, None, facts, customer_id=row.customer_id, to=to, label=row.label
+        "privacy_request_received", key, None, facts, customer_id=row.customer_id, to=to, label=row.key_id
     )
 
 
-def reminder(row: Request, days: int) -> outbox.Owed:
+def reminder(row: PrivacyRequest, days: int) -> outbox.Owed:
     """The mail that tells the operator of a request, when it came and each time it has waited so many days."""
     facts = {
         "request": row.id,
@@ -154,9 +156,9 @@ def reminder(row: Request, days: int) -> outbox.Owed:
 def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
     """Tell the operator of open requests that have reached day 7, 14, 21 or 25; each day once. How many were told."""
     open_requests = (
-        select(Request)
-        .where(Request.done_at.is_(None), Request.received_at <= now - timedelta(days=ALARMS[0]))
-        .order_by(Request.received_at)
+        select(PrivacyRequest)
+        .where(PrivacyRequest.done_at.is_(None), PrivacyRequest.received_at <= now - timedelta(days=ALARMS[0]))
+        .order_by(PrivacyRequest.received_at)
         .limit(LIMIT)
         .with_for_update(skip_locked=True)
     )
@@ -166,10 +168,10 @@ def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
     return len(mails)
 
 
-def _alarm(row: Request, now: datetime) -> outbox.Owed | None:
+def _alarm(row: PrivacyRequest, now: datetime) -> outbox.Owed | None:
     age = (now - row.received_at).days
     reached = max(day for day in ALARMS if day <= age)
-    if reached <= row.alarms:
+    if reached <= row.last_alarm_day:
         return None
-    row.alarms = reached
+    row.last_alarm_day = reached
     return reminder(row, reached)

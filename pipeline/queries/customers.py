@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.customers import accounts
-from pipeline.db.models import Consent, Customer, Letter, Request, Subscription
+from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
 from pipeline.queries import listing as looks
 
 Json = dict[str, Any]
@@ -21,8 +21,8 @@ STATES = {
     "active": Customer.erased_at.is_(None),
     "leaving": Customer.erase_at.is_not(None),
     "erased": Customer.erased_at.is_not(None),
-    "opted-in": Customer.marketing.is_(True),
-    "opted-out": Customer.service.is_(False) & Customer.erased_at.is_(None),
+    "opted-in": Customer.wants_marketing.is_(True),
+    "opted-out": Customer.wants_service_mail.is_(False) & Customer.erased_at.is_(None),
 }
 
 
@@ -63,12 +63,12 @@ def customer(lens: looks.Lens, id: str, subject: looks.Subject) -> Json | None:
         "custom_id": known.get("custom"),
         "payer_id": known.get("payer"),
         "told_by": {field: "customer" if field in told else "paypal" for field in sorted(known)},
-        "adult_text": row.adult_text,
-        "adult_at": _at(row.adult_at),
+        "adult_text": row.adult_text_version,
+        "adult_at": _at(row.adult_confirmed_at),
         "consents": [_consent(each) for each in _of(lens.session, Consent, id, Consent.at)],
         "subscriptions": [_subscription(each) for each in accounts.subscriptions(lens.session, id)],
-        "requests": [_request(each) for each in _of(lens.session, Request, id, Request.received_at)],
-        "letters": [_letter(each) for each in _of(lens.session, Letter, id, Letter.received_at)],
+        "requests": [_request(each) for each in _of(lens.session, PrivacyRequest, id, PrivacyRequest.received_at)],
+        "letters": [_letter(each) for each in _of(lens.session, InboundMail, id, InboundMail.received_at)],
         "mails": _mails(lens, id, subject),
     }
 
@@ -88,8 +88,8 @@ def _customer(row: Customer, known: Mapping[str, str]) -> Json:
         **{field: known.get(field) for field in ("name", "email", "company")},
         "created_at": write_time(row.created_at),
         "signed_up_at": _at(row.signed_up_at),
-        "marketing": row.marketing,
-        "service": row.service,
+        "marketing": row.wants_marketing,
+        "service": row.wants_service_mail,
         "erase_at": _at(row.erase_at),
         "erased_at": _at(row.erased_at),
     }
@@ -108,12 +108,19 @@ def _subscription(row: Subscription) -> Json:
     return {"id": row.id, "status": row.status, "plan": row.plan_id, "paid_through": _at(row.paid_through)}
 
 
-def _request(row: Request) -> Json:
-    times = {name: _at(getattr(row, name)) for name in ("received_at", "due_at", "act_at", "done_at")}
-    return {"id": row.id, "kind": row.kind, "state": row.state, "source": row.source, **times}
+def _request(row: PrivacyRequest) -> Json:
+    times = {name: _at(getattr(row, name)) for name in ("received_at", "due_at", "done_at")}
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": row.state,
+        "source": row.source,
+        **times,
+        "act_at": _at(row.waiting_ends_at),
+    }
 
 
-def _letter(row: Letter) -> Json:
+def _letter(row: InboundMail) -> Json:
     return {"id": row.id, "kind": row.kind, "received_at": write_time(row.received_at)}
 
 

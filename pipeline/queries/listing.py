@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring, MasterKey, Seal
 from pipeline.db import lww_map as register
-from pipeline.db.models import Base, Change, Event, Mail, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Base, Event, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox.parsing import UNREADABLE
 from pipeline.inbox.store import is_conflict
 from pipeline.mailer.recipients import Addressees
@@ -86,7 +86,7 @@ def event(lens: Lens, id: str) -> Json | None:
     row = lens.session.get(Event, id)
     if row is None:
         return None
-    seal = lens.seals([row.label]).get(row.label)
+    seal = lens.seals([row.key_id]).get(row.key_id)
     return {
         **{name.key: getattr(row, name.key) for name in EVENT},
         "received_at": write_time(row.received_at),
@@ -94,15 +94,15 @@ def event(lens: Lens, id: str) -> Json | None:
         "due_at": _at(row.due_at),
         "done_at": _at(row.done_at),
         "attempts": row.attempts,
-        "verdict": row.verdict,
+        "verdict": row.signature_verdict,
         "transmission_id": row.transmission_id,
-        "label": row.label,
+        "label": row.key_id,
         "body_sha256": row.body_sha256,
         "facts": row.facts,
         "erased": seal is None,
-        "person": seal.open_json("event.person", row.person) if seal else None,
+        "person": seal.open_json("event.personal_data", row.personal_data) if seal else None,
         "body": _body(seal.open("event.body", row.body)) if seal and row.body else None,
-        "changes": [_change(change) for change in _changes(lens.session, Change.event_id == id)],
+        "changes": [_change(change) for change in _changes(lens.session, StatusHistoryEntry.event_id == id)],
     }
 
 
@@ -127,7 +127,7 @@ def why_not_again(session: Session, id: str) -> str:
 
 def mails(lens: Lens, asked: Asked, subject: Subject) -> Iterator[Json]:
     """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
-    columns = [column for column in Mail.__table__.c if column.name not in ("holder", "reply")]
+    columns = [column for column in Mail.__table__.c if column.name not in ("claimed_by", "relay_reply")]
     for chunk in _chunks(lens.session, _asked(select(*columns), Mail, Mail.created_at, asked)):
         yield from _mails(lens, chunk, subject)
 
@@ -137,11 +137,11 @@ def mail(lens: Lens, id: str, subject: Subject) -> Json | None:
     row: Any = lens.session.execute(select(*Mail.__table__.c).where(Mail.id == id)).one_or_none()
     if row is None:
         return None
-    seal = lens.seals([row.label]).get(row.label)
+    seal = lens.seals([row.key_id]).get(row.key_id)
     people = Addressees(lens.session, lens.keyring, [row])
     return {
         **_mail(row, seal, people, subject),
-        "reply": row.reply,
+        "reply": row.relay_reply,
         "erased": seal is None,
         "facts": _facts(row, seal, people),
         "frozen": seal.open("mail.frozen", row.frozen) if seal and row.frozen else None,
@@ -149,17 +149,17 @@ def mail(lens: Lens, id: str, subject: Subject) -> Json | None:
 
 
 def _mails(lens: Lens, rows: Sequence[Any], subject: Subject) -> Iterator[Json]:
-    seals = lens.seals([row.label for row in rows])
+    seals = lens.seals([row.key_id for row in rows])
     people = Addressees(lens.session, lens.keyring, rows)
     for row in rows:
-        yield _mail(row, seals.get(row.label), people, subject)
+        yield _mail(row, seals.get(row.key_id), people, subject)
 
 
 def _mail(row: Any, seal: Seal | None, people: Addressees, subject: Subject) -> Json:
     return {
         "id": row.id,
         "kind": row.kind,
-        "key": row.key,
+        "key": row.idempotency_key,
         "to": _recipient(row, seal, people),
         "subject": _subject(row, seal, people, subject),
         "state": row.state,
@@ -242,7 +242,7 @@ def subscription(lens: Lens, id: str, subject: Subject) -> Json | None:
     plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
     payments = _payments(lens.session, [id]).get(id, [])
     seal = lens.seals([id]).get(id)
-    person = (seal.open_json("subscription.person", row.person) if seal else None) or {}
+    person = (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
         "erased": seal is None,
@@ -250,7 +250,7 @@ def subscription(lens: Lens, id: str, subject: Subject) -> Json | None:
         "email": register.value(person, "email"),
         "remind_at": _at(row.remind_at),
         "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
-        "changes": [_change(change) for change in _changes(lens.session, Change.subscription_id == id)],
+        "changes": [_change(change) for change in _changes(lens.session, StatusHistoryEntry.subscription_id == id)],
         "mails": list(mails(lens, Asked({"subscription_id": id}), subject)),
     }
 
@@ -295,16 +295,16 @@ def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
     ]
 
 
-def _changes(session: Session, where: ColumnElement[bool]) -> list[Change]:
-    return list(session.execute(select(Change).where(where).order_by(Change.id)).scalars())
+def _changes(session: Session, where: ColumnElement[bool]) -> list[StatusHistoryEntry]:
+    return list(session.execute(select(StatusHistoryEntry).where(where).order_by(StatusHistoryEntry.id)).scalars())
 
 
-def _change(row: Change) -> Json:
+def _change(row: StatusHistoryEntry) -> Json:
     return {
         "subscription": row.subscription_id,
         "at": write_time(row.at),
-        "old": row.old,
-        "new": row.new,
+        "old": row.old_status,
+        "new": row.new_status,
         "reason": row.reason,
         "event": row.event_id,
     }

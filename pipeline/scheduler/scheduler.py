@@ -191,7 +191,7 @@ def _last_told(session: Session, keyring: Keyring) -> tuple[datetime | None, lis
     """When word went to the operator last, and which events it named."""
     last = (
         select(Mail.created_at, Mail.facts)
-        .where(Mail.label == outbox.OPERATOR, Mail.kind == "event_parked")
+        .where(Mail.key_id == outbox.OPERATOR, Mail.kind == "event_parked")
         .order_by(Mail.created_at.desc())
         .limit(1)
     )

@@ -100,7 +100,7 @@ class Worker:
         now = self._clock.now()
         keyring = Keyring(self._master, session, now)
         rows = inbox.load(session, ids)
-        keyring.fetch({INDEX, TOKENS, *(row.label for row in rows)})
+        keyring.fetch({INDEX, TOKENS, *(row.key_id for row in rows)})
         known = [row for row in rows if row.type in self._handlers]
         unknown = [row.id for row in rows if row.type not in self._handlers]
         mails = self._apply(session, keyring, known)

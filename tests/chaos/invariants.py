@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from pipeline.broker import Broker
-from pipeline.db.models import Change, Event, Mail, Payment, Read, Refund, Subscription
+from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Refund, StatusHistoryEntry, Subscription
 from tests.chaos import load as loads
 from tests.chaos.environment import Stage
 from tests.chaos.load import Expected, Load
@@ -27,10 +27,12 @@ def waiting(session: Session, now: datetime) -> dict[str, int]:
     """What is still to be done, by kind, at one moment; nothing at rest."""
     counts = {
         "events received": select(func.count()).select_from(Event).where(Event.state == "received"),
-        "mails owed": select(func.count()).select_from(Mail).where(Mail.state == "owed", Mail.due_at.is_not(None)),
+        "mails owed": select(func.count()).select_from(Mail).where(Mail.state == "queued", Mail.due_at.is_not(None)),
         "mails sending": select(func.count()).select_from(Mail).where(Mail.state == "sending"),
         "mails in doubt": select(func.count()).select_from(Mail).where(Mail.state == "doubt"),
-        "questions to PayPal": select(func.count()).select_from(Read).where(Read.due_at <= now + ASKED_AGAIN),
+        "questions to PayPal": select(func.count())
+        .select_from(PaypalLookup)
+        .where(PaypalLookup.due_at <= now + ASKED_AGAIN),
     }
     found = session.execute(select(*(count.scalar_subquery() for count in counts.values()))).one()
     return {name: number for name, number in zip(counts, found, strict=True) if number}
@@ -43,8 +45,8 @@ def bring_forward(session: Session) -> None:
     given = {name: _bare(session, moment) for name, moment in bare.items()}
     for change in (
         "event SET due_at = :now WHERE state = 'received' AND due_at > :now",
-        "mail SET due_at = :now WHERE state = 'owed' AND due_at > :now",
-        "mail SET due_at = :now, tried_at = :now WHERE state = 'doubt' AND (due_at > :later OR tried_at > :soon)",
+        "mail SET due_at = :now WHERE state = 'queued' AND due_at > :now",
+        "mail SET due_at = :now, claimed_at = :now WHERE state = 'doubt' AND (due_at > :later OR claimed_at > :soon)",
         "read SET due_at = :now WHERE due_at > :now AND (due_at < :soon OR due_at > :later)",
     ):
         used = {name: value for name, value in given.items() if f":{name}" in change}
@@ -110,7 +112,16 @@ class Verdict:
             if sale.state in loads.PAID:
                 wanted_sums[sale.subscription, sale.money.currency] += sale.money.amount - sale.refunded
         self._say("the sum of a subscription differs", (who for who in wanted_sums if wanted_sums[who] != paid[who]))
-        moved = Counter(map(tuple, session.execute(select(Change.subscription_id, Change.event_id, Change.new))))
+        moved = Counter(
+            map(
+                tuple,
+                session.execute(
+                    select(
+                        StatusHistoryEntry.subscription_id, StatusHistoryEntry.event_id, StatusHistoryEntry.new_status
+                    )
+                ),
+            )
+        )
         self.effects += self._say("a move is in the history twice", (key for key, count in moved.items() if count > 1))
 
     def _access(self, session: Session) -> None:
@@ -126,15 +137,15 @@ class Verdict:
         self._say("access differs", wrong)
 
     def _post(self, session: Session) -> None:
-        rows = {row.key: row for row in session.execute(select(Mail)).scalars()}
+        rows = {row.idempotency_key: row for row in session.execute(select(Mail)).scalars()}
         first, last = self._expected.mails
         self.lost += self._say("a mail was never owed", (first & last) - rows.keys())
         # A reminder is owed by the machine's clock, which calm did not have.
         told = {key for key, row in rows.items() if row.kind != "renewal_reminder"}
         self.effects += self._say("a mail too many is owed", told - (first | last))
         unsent = [row for row in rows.values() if row.state not in ("sent", "withheld")]
-        self._say("a mail is not sent", (f"{row.key} {row.state} {row.reason}" for row in unsent))
-        old = (f"{row.key} {row.reason}" for row in rows.values() if (row.reason or "").startswith("older"))
+        self._say("a mail is not sent", (f"{row.idempotency_key} {row.state} {row.reason}" for row in unsent))
+        old = (f"{row.idempotency_key} {row.reason}" for row in rows.values() if (row.reason or "").startswith("older"))
         self._say("a mail was withheld as old", old)
         box = self._box()
         ids = {(row.message_id or "").strip("<>") for row in rows.values() if row.state == "sent"}

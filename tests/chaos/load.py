@@ -110,7 +110,9 @@ def _answered(river: River, worker: Worker, world: World) -> Books:
         with river.database.transaction() as session:
             due = inbox.take_due(session, river.now, 1000)
         worker.handle(due)
-    return {row.id: row.paid_through for row in river.rows(Subscription)}, {row.key for row in river.rows(Mail)}
+    return {row.id: row.paid_through for row in river.rows(Subscription)}, {
+        row.idempotency_key for row in river.rows(Mail)
+    }
 
 
 def sales(world: World) -> dict[str, Told]:

@@ -175,6 +175,6 @@ def _keep(stage: Stage, folder: Path) -> None:
     with stage.database.reading() as session:
         for table in ("mail", "event"):
             rows = session.execute(text(f"SELECT * FROM {table}")).mappings()
-            skip = {"frozen", "facts", "recipient", "body", "person"}
+            skip = {"frozen", "facts", "recipient", "body", "personal_data"}
             lines = [str({key: str(value) for key, value in row.items() if key not in skip}) for row in rows]
             (folder / f"{table}.txt").write_text("\n".join(lines))

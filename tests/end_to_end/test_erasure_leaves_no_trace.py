@@ -24,7 +24,17 @@ from pipeline.crypto.keyring import KeyProblem, MasterKey, Seal, Unsealable
 from pipeline.customers import accounts, links
 from pipeline.db import migrations
 from pipeline.db.engine import Database
-from pipeline.db.models import Base, Customer, Erasure, Key, Letter, Mail, Payment, Refund, Request
+from pipeline.db.models import (
+    Base,
+    Customer,
+    EncryptionKey,
+    Erasure,
+    InboundMail,
+    Mail,
+    Payment,
+    PrivacyRequest,
+    Refund,
+)
 from pipeline.operations.backup import store as backup
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow as erase
@@ -53,7 +63,7 @@ class Attacker:
 
     def look(self, river: River) -> None:
         """See all there is in the tables now, as a copy of yesterday's files would tell."""
-        self.wrapped |= {(row.label, row.wrapped) for row in river.rows(Key) if row.wrapped}
+        self.wrapped |= {(row.key_id, row.wrapped_key) for row in river.rows(EncryptionKey) if row.wrapped_key}
         for table in TABLES:
             columns = [column.name for column in inspect(table).columns if isinstance(column.type, LargeBinary)]
             for row in river.rows(table) if columns else []:
@@ -61,7 +71,7 @@ class Attacker:
                     self.sealed |= {
                         (label, f"{table.__tablename__}.{name}", value)
                         for name in columns
-                        if (value := getattr(row, name)) and name not in ("wrapped", "email_hash")
+                        if (value := getattr(row, name)) and name not in ("wrapped_key", "email_hash")
                     }
 
     def opens(self, master: MasterKey) -> set[str]:
@@ -81,7 +91,7 @@ class Attacker:
 
 
 def labels_of(row: Base) -> set[str]:
-    named = {getattr(row, name, None) for name in ("label", "id", "customer_id")}
+    named = {getattr(row, name, None) for name in ("key_id", "id", "customer_id")}
     return {str(name) for name in named if name}
 
 
@@ -121,15 +131,17 @@ def settle_in(scene: Scene) -> str:
         ring = river.keyring(session)
         accounts.correct(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
         accounts.correct(session, ring, id, "email", SECOND, river.now)
-        letter = ring.own(id).seal("letter.content", b"From: canarina.v@canary.example.com\r\n\r\nHello")
-        session.add(Letter(id="L1", customer_id=id, label=id, kind="support", content=letter, received_at=river.now))
+        letter = ring.own(id).seal("inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello")
+        session.add(
+            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=letter, received_at=river.now)
+        )
         links.make(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
         requests.open_(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
     scene.run()
     return id
 
 
-def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> Request:
+def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyRequest:
     river = scene.river
     attacker.look(river)
     with river.database.transaction() as session:
@@ -156,7 +168,7 @@ def play(scene: Scene) -> Attacker:
 
     # It was done, and told once.
     [erasure] = river.rows(Erasure)
-    assert (erasure.id, erasure.complete_at) == (asked.id, river.now)
+    assert (erasure.id, erasure.completed_at) == (asked.id, river.now)
     until(lambda: bool(confirmations(scene.post)), 30, "the confirmation is delivered")
     confirmed = confirmations(scene.post)
     assert len(confirmed) == 1
@@ -173,13 +185,13 @@ def play(scene: Scene) -> Attacker:
 
     # Nothing opens: of the person's, with any key that the present master key unwraps.
     attacker.look(river)
-    attacker.sealed = {each for each in attacker.sealed if each[0] in erasure.labels}
+    attacker.sealed = {each for each in attacker.sealed if each[0] in erasure.key_ids}
     present = MasterKey(secret_of(scene))
     assert attacker.opens(present) == set()
     opened = attacker.opens(old)  # the attack itself works: with the master key that is gone it opens everything
     assert opened >= {
-        "event.body", "event.person", "mail.facts", "mail.frozen", "mail.recipient", "subscription.person",
-        "customer.person", "letter.content", "link.details", "request.details",
+        "event.body", "event.personal_data", "mail.facts", "mail.frozen", "mail.recipient", "subscription.personal_data",
+        "customer.personal_data", "inbound_mail.content", "link.details", "privacy_request.details",
     }  # fmt: skip
     assert [label for label, _, _ in attacker.sealed if label == erase.confirmation_label(asked.id)]
     return attacker

@@ -140,7 +140,7 @@ def assert_it_was_there(river: River, post: Post) -> None:
     delivered = b"".join(post.mails())
     assert {b"anarin", b"ogelsang", b"canary.example"} <= set(found_in(delivered))
     failed = [row for row in river.rows(Mail) if row.state == "failed"]
-    assert all(row.reply and "5.1.1" in row.reply for row in failed)
+    assert all(row.relay_reply and "5.1.1" in row.relay_reply for row in failed)
     with river.database.transaction() as session:
         seal = river.keyring(session).own("WH-2")
         assert CANARY.email.encode() in seal.open("event.body", river.event("WH-2").body or b"")

@@ -23,7 +23,7 @@ from pipeline.app import site as pages
 from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
 from pipeline.customers import accounts, links
-from pipeline.db.models import Base, Customer, Link, Mail, Request, Subscription
+from pipeline.db.models import Base, Customer, Link, Mail, PrivacyRequest, Subscription
 from pipeline.inbox import lookups as reads
 from pipeline.inbox import store as inbox
 from pipeline.privacy.erasure import workflow as erase
@@ -141,7 +141,7 @@ def looks_well(page: Page, base: str) -> None:
 
 
 def everything(river: River) -> str:
-    tables: tuple[type[Base], ...] = (Customer, Link, Mail, Request)
+    tables: tuple[type[Base], ...] = (Customer, Link, Mail, PrivacyRequest)
     return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
 
 

@@ -24,7 +24,7 @@ def test_the_customer_is_known_and_welcomed(teller: Teller) -> None:
         "given_name": "Alice", "surname": "Andersson", "email": "alice@example.com",
     }  # fmt: skip
     mail = teller.mail("account_setup")
-    assert (mail.state, mail.due, mail.key) == ("owed", True, f"account_setup:{ALICE.subscription}")
+    assert (mail.state, mail.due, mail.key) == ("queued", True, f"account_setup:{ALICE.subscription}")
     assert mail.facts == {"subscription": ALICE.subscription, "plan": "", "next_billing_at": "2026-03-24T10:00:00Z"}
 
 

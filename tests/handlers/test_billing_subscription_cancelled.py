@@ -18,7 +18,7 @@ def test_without_a_next_billing_time_the_date_known_before_stays(teller: Teller)
 def test_the_customer_is_told_until_when(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(CANCELLED))
     mail = teller.mail("subscription_cancelled")
-    assert mail.state == "owed"
+    assert mail.state == "queued"
     assert mail.facts == {
         "subscription": ALICE.subscription,
         "plan": "",

@@ -23,7 +23,7 @@ def test_a_first_try_that_paypal_does_not_count_yet_buys_no_time_either(teller: 
 def test_the_customer_is_told_what_failed_and_when_it_is_tried_again(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(FAILED))
     mail = teller.mail("payment_failed")
-    assert mail.state == "owed"
+    assert mail.state == "queued"
     assert mail.facts == {
         "subscription": ALICE.subscription,
         "plan": "",

@@ -18,7 +18,7 @@ def test_the_status_moves_and_what_was_paid_stays(teller: Teller) -> None:
 def test_the_customer_is_told_with_the_balance(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(SUSPENDED))
     mail = teller.mail("subscription_suspended")
-    assert mail.state == "owed"
+    assert mail.state == "queued"
     assert mail.facts == {
         "subscription": ALICE.subscription,
         "plan": "",

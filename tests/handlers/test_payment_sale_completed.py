@@ -27,7 +27,7 @@ def test_the_sale_is_booked_with_its_fee(teller: Teller) -> None:
 def test_the_receipt_says_what_was_paid_and_until_when(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
     mail = teller.mail("receipt")
-    assert (mail.state, mail.due, mail.key) == ("owed", True, f"receipt:{SALE}")
+    assert (mail.state, mail.due, mail.key) == ("queued", True, f"receipt:{SALE}")
     assert mail.facts == {
         "subscription": ALICE.subscription,
         "plan": "SMT-CRM managed cloud, monthly",

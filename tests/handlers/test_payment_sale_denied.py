@@ -24,7 +24,7 @@ def test_it_is_denied_also_where_its_pending_comes_after(teller: Teller) -> None
 def test_the_customer_is_told(teller: Teller) -> None:
     teller.hear(sample(DENIED))
     mail = teller.mail("payment_failed")
-    assert mail.state == "owed"
+    assert mail.state == "queued"
     assert mail.facts == {
         "subscription": CHARLIE.subscription,
         "plan": "",

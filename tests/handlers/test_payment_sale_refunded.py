@@ -66,7 +66,7 @@ def test_what_paypals_running_sum_says_more_was_given_back_too(paid: Teller) -> 
 def test_the_customer_gets_a_receipt_for_it(paid: Teller) -> None:
     paid.hear(sample(REFUNDED))
     mail = paid.mail("refund_receipt")
-    assert mail.state == "owed"
+    assert mail.state == "queued"
     assert mail.facts == {
         "subscription": ALICE.subscription,
         "plan": "SMT-CRM managed cloud, monthly",

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from sqlalchemy import select, true
 
-from pipeline.db.models import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
+from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox.lookups import waiting_for
 from pipeline.mailer.relay_log import sender_of
 from pipeline.outbox.store import DELAYS
@@ -44,7 +44,7 @@ class Promises:
 
     def hold(self, accepted: Iterable[str]) -> None:
         events = {row.id for row in self._look(Event.id)}
-        mails = self._look(Mail.id, Mail.key, Mail.state, Mail.reason)
+        mails = self._look(Mail.id, Mail.idempotency_key, Mail.state, Mail.reason)
         self._effects_come_with_their_mark()
         self._what_is_handled_is_handled_once()
         missing = set(accepted) - events
@@ -63,24 +63,39 @@ class Promises:
         assert not unknown, f"delivered, and in no row: {unknown}"
         for row in mails:
             there = delivered[sender(row)]
-            assert there or row.state != "sent", f"{row.key} is sent by its row, and the relay never took it"
-            waits = row.state in ("owed", "failed", "withheld")
-            assert not (there and waits), f"{row.key} was delivered and is {row.state}: {row.reason}"
+            assert there or row.state != "sent", (
+                f"{row.idempotency_key} is sent by its row, and the relay never took it"
+            )
+            waits = row.state in ("queued", "failed", "withheld")
+            assert not (there and waits), f"{row.idempotency_key} was delivered and is {row.state}: {row.reason}"
 
     def _hold_of_statuses(self) -> None:
         now = {row.id for row in self._look(Subscription.id, Subscription.status) if row.status in FINAL}
         assert self._ended <= now, f"came back from their end: {self._ended - now}"
         self._ended = now
-        moves = Counter(map(tuple, self._look(Change.subscription_id, Change.event_id, Change.new)))
+        moves = Counter(
+            map(
+                tuple,
+                self._look(
+                    StatusHistoryEntry.subscription_id, StatusHistoryEntry.event_id, StatusHistoryEntry.new_status
+                ),
+            )
+        )
         twice = [move for move, count in moves.items() if count > 1]
         assert not twice, f"a move is in the history twice: {twice}"
-        back = [row for row in self._look(Change.subscription_id, Change.old, Change.new) if _is_back(row.old, row.new)]
+        back = [
+            row
+            for row in self._look(
+                StatusHistoryEntry.subscription_id, StatusHistoryEntry.old_status, StatusHistoryEntry.new_status
+            )
+            if _is_back(row.old_status, row.new_status)
+        ]
         assert not back, f"the history tells of ways back from an end: {back}"
 
     def _effects_come_with_their_mark(self) -> None:
         """What an event did and that it is handled are committed together."""
         waiting = {row.id for row in self._look(Event.id, where=Event.state == "received")}
-        early = waiting & {row.event_id for row in self._look(Change.event_id)}
+        early = waiting & {row.event_id for row in self._look(StatusHistoryEntry.event_id)}
         assert not early, f"they did something, and are still to be handled: {early}"
 
     def _what_is_handled_is_handled_once(self) -> None:
@@ -149,7 +164,7 @@ class Promises:
         assert not clear, f"in clear in the database: {clear}"
 
     def _hold_of_owed(self, calm: Outcome) -> None:
-        mails = {row.key: row for row in self._rows(Mail)}
+        mails = {row.idempotency_key: row for row in self._rows(Mail)}
         news = {key for key, row in mails.items() if row.kind != "renewal_reminder"}
         assert news == calm.mails.keys(), f"mails owed differ from those in calm: {news ^ calm.mails.keys()}"
         for row in mails.values():
@@ -159,39 +174,43 @@ class Promises:
         match row.state:
             case "sent":
                 taken = self._harbour.postfix.delivered[sender(row)]
-                assert taken == 1, f"{row.key} is sent by its row and was taken {taken} times"
+                assert taken == 1, f"{row.idempotency_key} is sent by its row and was taken {taken} times"
             case "failed":
-                refused = (row.reply or "").startswith("5") or row.attempts > len(DELAYS)
-                assert refused, f"{row.key} failed, and the relay did not refuse it: {row.reason}"
+                refused = (row.relay_reply or "").startswith("5") or row.attempts > len(DELAYS)
+                assert refused, f"{row.idempotency_key} failed, and the relay did not refuse it: {row.reason}"
             case "withheld":
                 overtaken = (row.reason or "").startswith("overtaken")
-                assert overtaken, f"{row.key} is withheld: {row.reason}"
-                assert row.kind not in NEVER_OVERTAKEN, f"{row.key} is withheld, and money is always told of"
+                assert overtaken, f"{row.idempotency_key} is withheld: {row.reason}"
+                assert row.kind not in NEVER_OVERTAKEN, (
+                    f"{row.idempotency_key} is withheld, and money is always told of"
+                )
             case _:
-                raise AssertionError(f"{row.key} is {row.state} at rest: {row.reason}")
+                raise AssertionError(f"{row.idempotency_key} is {row.state} at rest: {row.reason}")
 
     # Rows
 
     def next_due(self) -> list[datetime]:
         """The moments for which something was put off. What waits for PayPal's answer waits for `questions_due`."""
-        asked = [waiting_for(row.kind, row.id) for row in self._rows(Read) if row.due_at]
+        asked = [waiting_for(row.kind, row.id) for row in self._rows(PaypalLookup) if row.due_at]
         waits = Event.reason.is_(None) | Event.reason.not_in(asked)
         events = self._look(Event.due_at, where=(Event.state == "received") & waits)
-        mails = self._look(Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
+        mails = self._look(Mail.due_at, where=Mail.state.in_(("queued", "doubt")))
         return [row.due_at for row in (*events, *mails) if row.due_at]
 
     def unrest(self) -> list[str]:
         """What is put off, and why."""
         events = [f"{row.id} {row.reason} {row.due_at}" for row in self._rows(Event) if row.state == "received"]
-        mails = self._look(Mail.key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("owed", "doubt")))
-        return [*events, *map(str, mails), *(f"{row.kind} {row.id} {row.due_at}" for row in self._rows(Read))]
+        mails = self._look(
+            Mail.idempotency_key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("queued", "doubt"))
+        )
+        return [*events, *map(str, mails), *(f"{row.kind} {row.id} {row.due_at}" for row in self._rows(PaypalLookup))]
 
     def reminders_due(self) -> list[datetime]:
         return [row.remind_at for row in self._look(Subscription.remind_at) if row.remind_at]
 
     def questions_due(self) -> list[datetime]:
         """When PayPal is to be asked what."""
-        return [row.due_at for row in self._look(Read.due_at) if row.due_at]
+        return [row.due_at for row in self._look(PaypalLookup.due_at) if row.due_at]
 
     def _books(self) -> Rows:
         return _comparable(

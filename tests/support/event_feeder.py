@@ -17,7 +17,7 @@ import orjson
 from handlers import HANDLERS
 from pipeline.clock import MovableClock, read_time
 from pipeline.db import lww_map as register
-from pipeline.db.models import Change, Event, Mail, Payment, Plan, Read, Refund, Subscription
+from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox import lookups as reads
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import ReadKind
@@ -108,7 +108,7 @@ class Teller:
         row = self.subscription(person)
         with self.river.database.transaction() as session:
             seal = self.river.keyring(session).get(row.id)
-            known = (seal and seal.open_json("subscription.person", row.person)) or {}
+            known = (seal and seal.open_json("subscription.personal_data", row.personal_data)) or {}
         return {field: register.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
@@ -121,11 +121,11 @@ class Teller:
         return {row.id: row for row in self.river.rows(Plan)}
 
     def moves(self) -> list[tuple[str | None, str]]:
-        return [(row.old, row.new) for row in self.river.rows(Change)]
+        return [(row.old_status, row.new_status) for row in self.river.rows(StatusHistoryEntry)]
 
     def questions(self) -> list[tuple[str, str]]:
         """What is owed an answer by PayPal."""
-        return [(row.kind, row.id) for row in self.river.rows(Read)]
+        return [(row.kind, row.id) for row in self.river.rows(PaypalLookup)]
 
     def states(self) -> list[str]:
         """Of every event, by its id."""
@@ -140,8 +140,13 @@ class Teller:
         rows = self.river.rows(Mail)
         with self.river.database.transaction() as session:
             keyring = self.river.keyring(session)
-            facts = {row.key: keyring.own(row.label).open_json("mail.facts", row.facts) for row in rows}
-        mails = [Told(row.kind, row.key, row.state, row.reason, row.due_at is not None, facts[row.key]) for row in rows]
+            facts = {row.idempotency_key: keyring.own(row.key_id).open_json("mail.facts", row.facts) for row in rows}
+        mails = [
+            Told(
+                row.kind, row.idempotency_key, row.state, row.reason, row.due_at is not None, facts[row.idempotency_key]
+            )
+            for row in rows
+        ]
         return {mail.key: mail for mail in mails}
 
     def mail(self, kind: str) -> Told:
@@ -151,7 +156,7 @@ class Teller:
 
     def owed(self) -> list[str]:
         """The kinds of the mails that are to be sent."""
-        return sorted(mail.kind for mail in self.mails().values() if mail.state == "owed")
+        return sorted(mail.kind for mail in self.mails().values() if mail.state == "queued")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy import delete
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
-from pipeline.db.models import Base, Event, Key, Mail, Payment, Plan, Refund, Subscription
+from pipeline.db.models import Base, EncryptionKey, Event, Mail, Payment, Plan, Refund, Subscription
 from pipeline.inbox.parsing import read_answer
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS
@@ -33,7 +33,7 @@ LACKING = {
     "BILLING.": ("update_time", "status_update_time", "custom_id", "subscriber", "billing_info", "status", "plan_id"),
     "PAYMENT.": ("billing_agreement_id", "custom", "update_time", "create_time", "sale_id", "links", "state"),
 }
-NOT_COMPARED = {"remind_at", "created_at", "person"}  # when we learned of it; `person` is opened first
+NOT_COMPARED = {"remind_at", "created_at", "personal_data"}  # when we learned of it; `personal_data` is opened first
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Shore:
         """Forget everything but the keys."""
         with self.river.database.transaction() as session:
             for table in reversed(Base.metadata.sorted_tables):
-                if table.name != Key.__tablename__:
+                if table.name != EncryptionKey.__tablename__:
                     session.execute(delete(table))
 
     def _rows(self) -> dict[str, dict[str, Any]]:
@@ -95,14 +95,14 @@ class Shore:
     def _columns(self, row: Base) -> dict[str, Any]:
         names = {column.name for column in row.__table__.columns}
         values = {name: getattr(row, name) for name in sorted(names - NOT_COMPARED)}
-        return values | ({"person": self._person(row)} if isinstance(row, Subscription) else {})
+        return values | ({"personal_data": self._person(row)} if isinstance(row, Subscription) else {})
 
     def _person(self, row: Subscription) -> Any:
         with self.river.database.transaction() as session:
-            return self.river.keyring(session).own(row.id).open_json("subscription.person", row.person)
+            return self.river.keyring(session).own(row.id).open_json("subscription.personal_data", row.personal_data)
 
     def _mails(self) -> dict[str, tuple[str, str | None, bool]]:
-        return {row.key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
+        return {row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
 
 
 def life(seed: int) -> list[Json]:

@@ -30,9 +30,9 @@ def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "
     """A customer with this address."""
     known = register.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with river.database.transaction() as session:
-        person = river.keyring(session).own(id).seal_json("subscription.person", known)
+        person = river.keyring(session).own(id).seal_json("subscription.personal_data", known)
         row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
-        row.person = person
+        row.personal_data = person
         session.add(row)
 
 

@@ -44,7 +44,7 @@ def facts(river: River, kind: str) -> list[dict[str, Any]]:
         keyring = river.keyring(session)
         rows = [row for row in river.rows(Mail) if row.kind == kind]
         return [
-            keyring.own(row.label).open_json("mail.facts", row.facts)
+            keyring.own(row.key_id).open_json("mail.facts", row.facts)
             for row in sorted(rows, key=lambda row: row.created_at)
         ]
 

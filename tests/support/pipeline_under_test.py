@@ -98,7 +98,7 @@ class River:
 
     def mails(self) -> dict[str, Mail]:
         """Every mail by its key."""
-        return {row.key: row for row in self.rows(Mail)}
+        return {row.idempotency_key: row for row in self.rows(Mail)}
 
     def set(self, row: Base, **values: Any) -> None:
         """Change a row behind everybody's back."""

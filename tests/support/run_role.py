@@ -24,7 +24,7 @@ COUNTED = "TEST.COUNTED"
 def count(event: Event, books: Books) -> None:
     """Each time it is handled leaves a row: nothing here is idempotent but the inbox."""
     time.sleep(0.002)
-    told = {"old": None, "new": "ACTIVE", "reason": event.type, "event_id": event.id}
+    told = {"old_status": None, "new_status": "ACTIVE", "reason": event.type, "event_id": event.id}
     books.add_change(subscription_id="I-COUNTED", at=books.now, **told)
 
 

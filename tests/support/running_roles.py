@@ -19,7 +19,7 @@ from pipeline.app import roles
 from pipeline.app.container import Parts
 from pipeline.clock import Clock
 from pipeline.db.engine import Database
-from pipeline.db.models import Event, Mail, Read, Subscription
+from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.inbox.lookups import LEASE
 from tests.support.servers import Relay
 from tests.support.subprocesses import answers, until
@@ -102,8 +102,8 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
         # What was just received is published at once, whenever a sweep would find it due.
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
         | (Event.state == "received") & (Event.due_at <= now),
-        "mails": (Mail.state == "sending") | (Mail.state == "owed") & (Mail.due_at <= now),
-        "questions": Read.due_at <= now + LEASE,  # one that is just being asked is put off by so much
+        "mails": (Mail.state == "sending") | (Mail.state == "queued") & (Mail.due_at <= now),
+        "questions": PaypalLookup.due_at <= now + LEASE,  # one that is just being asked is put off by so much
         "reminders": Subscription.remind_at <= now,
     }
     counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in waits.items()]

@@ -19,7 +19,7 @@ from pipeline.cli.context import Call
 from pipeline.crypto.keyring import KeyProblem, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown, is_made
-from pipeline.db.models import Event, Key, Mail
+from pipeline.db.models import EncryptionKey, Event, Mail
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
 from pipeline.network.smtp_url import SmtpConfigError
 from pipeline.paypal.certificates import Anchors, judge_validity, read_leaf
@@ -165,11 +165,13 @@ def _store(call: Call) -> Iterator[Found]:
 
 
 def _keys_open(call: Call, session: Session) -> Found:
-    row = session.execute(select(Key.label, Key.wrapped).where(Key.wrapped.is_not(None)).limit(1)).one_or_none()
+    row = session.execute(
+        select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(EncryptionKey.wrapped_key.is_not(None)).limit(1)
+    ).one_or_none()
     if row is None:
         return Found("sealed data", "ok", "nothing is sealed yet")
     try:
-        call.master.unwrap(row.label, row.wrapped)
+        call.master.unwrap(row.key_id, row.wrapped_key)
     except KeyProblem as error:
         return Found(
             "sealed data", "fail", str(error), "SMT_MASTER_KEY_FILE must name the key this database began with"
@@ -210,7 +212,7 @@ def _mails(_: Call, session: Session) -> Found:
         )
     if failed := found.get("failed", 0):
         return Found("mails", "warn", f"{failed:,} failed", "see: smt-billing mail list --state failed")
-    return Found("mails", "ok", f"{found.get('owed', 0):,} owed, none in doubt, none failed")
+    return Found("mails", "ok", f"{found.get('queued', 0):,} queued, none in doubt, none failed")
 
 
 def _broker(call: Call) -> Found:

@@ -14,7 +14,7 @@ from pipeline.errors import Wrong
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
 
 if TYPE_CHECKING:
-    from pipeline.db.models import Request
+    from pipeline.db.models import PrivacyRequest
 
 HEADINGS = ("id", "kind", "state", "received (UTC)", "answer by", "customer", "from", "reason")
 
@@ -91,12 +91,12 @@ def requests(
     """
     from sqlalchemy import select
 
-    from pipeline.db.models import Request
+    from pipeline.db.models import PrivacyRequest
 
     call = of(context)
-    chosen = select(Request).order_by(Request.done_at.is_not(None), Request.due_at)
-    chosen = chosen.where(Request.done_at.is_(None)) if open_ else chosen
-    chosen = chosen.where(Request.kind == kind) if kind else chosen
+    chosen = select(PrivacyRequest).order_by(PrivacyRequest.done_at.is_not(None), PrivacyRequest.due_at)
+    chosen = chosen.where(PrivacyRequest.done_at.is_(None)) if open_ else chosen
+    chosen = chosen.where(PrivacyRequest.kind == kind) if kind else chosen
     with call.database.reading() as session:
         rows = list(session.execute(chosen).scalars())
     if json:
@@ -135,7 +135,7 @@ def _write(path: Path, data: bytes) -> None:
         raise Wrong(f"{path} is there already; name a new file") from None
 
 
-def _json(row: "Request") -> dict[str, Any]:
+def _json(row: "PrivacyRequest") -> dict[str, Any]:
     from pipeline.clock import write_time
 
     return {
@@ -151,7 +151,7 @@ def _json(row: "Request") -> dict[str, Any]:
     }
 
 
-def _row(row: "Request", locale: str) -> tuple[object, ...]:
+def _row(row: "PrivacyRequest", locale: str) -> tuple[object, ...]:
     received = f"{row.received_at:%Y-%m-%d %H:%M}"
     due = "" if row.done_at else say.day(row.due_at, locale)
     kind = row.kind.replace("_", " ")

@@ -9,7 +9,7 @@ from pipeline.cli.context import Call, Json, of
 from pipeline.errors import Wrong
 
 if TYPE_CHECKING:
-    from pipeline.db.models import Erasure, Request
+    from pipeline.db.models import Erasure, PrivacyRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -41,14 +41,14 @@ def erase(
         return
     row = _cancel(call, id) if cancel else _begin(call, id, now=now)
     if json:
-        say.json({"request": row.id, "state": row.state, "act_at": _time(row.act_at), "reason": row.reason})
+        say.json({"request": row.id, "state": row.state, "act_at": _time(row.waiting_ends_at), "reason": row.reason})
     else:
         say.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
     if now and row.reason:
         raise typer.Exit(1)
 
 
-def _begin(call: Call, id: str, *, now: bool) -> "Request":
+def _begin(call: Call, id: str, *, now: bool) -> "PrivacyRequest":
     from pipeline.app import maintenance as leaving
     from pipeline.crypto.keyring import Keyring
     from pipeline.privacy.erasure import workflow as erase
@@ -70,7 +70,7 @@ def cancel_page(site: str) -> str:
     return links.address(site, "cancel_erase", "")
 
 
-def _cancel(call: Call, id: str) -> "Request":
+def _cancel(call: Call, id: str) -> "PrivacyRequest":
     from pipeline.crypto.keyring import Keyring
     from pipeline.customers import accounts
     from pipeline.privacy import requests
@@ -105,7 +105,7 @@ def _show_receipts(call: Call, id: str, json: bool) -> None:
 
 
 def _receipt(row: "Erasure") -> dict[str, Any]:
-    at = {"at": _time(row.at), "complete_at": _time(row.complete_at)}
+    at = {"at": _time(row.at), "complete_at": _time(row.completed_at)}
     return {"id": row.id, "customer": row.customer_id, **at, "receipt": row.receipt}
 
 
@@ -116,16 +116,16 @@ def _is_told(call: Call, request_id: str) -> bool:
     from pipeline.db.models import Mail
     from pipeline.privacy.erasure.workflow import confirmation_key
 
-    mail = select(Mail.state).where(Mail.key == confirmation_key(request_id))
+    mail = select(Mail.state).where(Mail.idempotency_key == confirmation_key(request_id))
     with call.database.reading() as session:
-        return session.execute(mail).scalar_one_or_none() in ("owed", "sending", "sent")
+        return session.execute(mail).scalar_one_or_none() in ("queued", "sending", "sent")
 
 
-def _said(row: "Request", locale: str, *, is_told: bool) -> str:
+def _said(row: "PrivacyRequest", locale: str, *, is_told: bool) -> str:
     if row.state == "cancelled":
         return "the deletion is cancelled; the customer stays"
-    if row.state == "waiting" and row.act_at:
-        day = say.day(row.act_at, locale)
+    if row.state == "waiting" and row.waiting_ends_at:
+        day = say.day(row.waiting_ends_at, locale)
         return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
     if row.reason:
         return f"not erased yet, and tried again every minute: {row.reason}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The mails that are owed, and what became of them.", no_args_is_help=True)
 
-State = Literal["owed", "sending", "sent", "doubt", "failed", "withheld"]
+State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 Id = Annotated[str, typer.Argument(help="The mail's id.")]
 Kind = Annotated[str, typer.Argument(help="A folder of email_templates, as receipt.")]
 HEADINGS = ("id", "kind", "to", "subject", "state", "since (UTC)", "reason")

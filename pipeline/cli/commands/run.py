@@ -131,7 +131,7 @@ def _until_idle(call: Call, json: bool) -> None:
             ("mails", ("sent", "doubt", "failed", "withheld")),
         )
     }
-    waiting = {"events": after["events"].get("received", 0), "mails": after["mails"].get("owed", 0)}
+    waiting = {"events": after["events"].get("received", 0), "mails": after["mails"].get("queued", 0)}
     if json:
         say.json({part: {**moved[part], "waiting": waiting[part]} for part in moved})
         return

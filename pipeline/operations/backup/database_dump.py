@@ -16,7 +16,7 @@ from pipeline.db.engine import Database
 from pipeline.files import whole
 
 # What a restore puts in itself, last: until then no role starts on the database.
-WITHOUT = ("key", "alembic_version")
+WITHOUT = ("encryption_key", "alembic_version")
 
 
 class BackupProblem(Exception):
@@ -73,7 +73,7 @@ def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25
             with contextlib.closing(database.engine.raw_connection()) as source:
                 source.driver_connection.backup(target)  # type: ignore[union-attr]
             target.execute("PRAGMA secure_delete=ON")
-            target.execute("DELETE FROM key")
+            target.execute("DELETE FROM encryption_key")
             target.execute("PRAGMA journal_mode=DELETE")
             target.execute("VACUUM")
         with copy.open("rb") as reader, whole(path) as writer:

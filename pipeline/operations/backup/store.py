@@ -24,7 +24,7 @@ from pipeline.clock import read_time, write_time
 from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
-from pipeline.db.models import Erasure, Key
+from pipeline.db.models import EncryptionKey, Erasure
 from pipeline.operations.backup.database_dump import BackupProblem, dump, load, open_to_all
 from pipeline.privacy.erasure.shredding import replay, told
 
@@ -79,7 +79,10 @@ class Shelf:
         self._prepare()
         self.save_erasures(database)
         with database.reading() as session:
-            rows = [_told_key(row) for row in session.execute(select(Key).order_by(Key.label)).scalars()]
+            rows = [
+                _told_key(row)
+                for row in session.execute(select(EncryptionKey).order_by(EncryptionKey.key_id)).scalars()
+            ]
         plain = orjson.dumps({"made_at": write_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
         path = self.folder / f"{_stamp(now)}{KEYS}"
         with files.whole(path) as file:
@@ -143,7 +146,7 @@ class Shelf:
         filled = load(database, data, opener)
         with filled.transaction() as session:
             for start in range(0, len(kept["keys"]), AT_ONCE):
-                session.execute(insert(Key), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
+                session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
             again = replay(session, Keyring(ring, session, now), erasures)
             if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
                 session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
@@ -239,10 +242,10 @@ def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
     return ring
 
 
-def _told_key(row: Key) -> dict[str, Any]:
+def _told_key(row: EncryptionKey) -> dict[str, Any]:
     return {
-        "label": row.label,
-        "wrapped": row.wrapped and base64.b64encode(row.wrapped).decode(),
+        "label": row.key_id,
+        "wrapped": row.wrapped_key and base64.b64encode(row.wrapped_key).decode(),
         "created_at": write_time(row.created_at),
         "erased_at": row.erased_at and write_time(row.erased_at),
     }
@@ -250,8 +253,8 @@ def _told_key(row: Key) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "label": row["label"],
-        "wrapped": row["wrapped"] and base64.b64decode(row["wrapped"]),
+        "key_id": row["label"],
+        "wrapped_key": row["wrapped"] and base64.b64decode(row["wrapped"]),
         "created_at": read_time(row["created_at"]),
         "erased_at": read_time(row["erased_at"]),
     }

@@ -5,7 +5,7 @@ from sqlalchemy import inspect, select
 
 from pipeline.crypto.keyring import Unsealable
 from pipeline.customers.accounts import CUSTOM, FIELDS
-from pipeline.db.models import Base, Customer, Event, Letter, Visit
+from pipeline.db.models import AccessLogEntry, Base, Customer, Event, InboundMail
 from pipeline.inbox import redaction as redact
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
 from pipeline.privacy import data_categories as categories
@@ -19,9 +19,11 @@ def account(live: Live) -> Finding:
     unknown = _columns_without_category(live)
     if unknown:
         return broken(f"columns without a category: {', '.join(unknown)}")
-    rows = live.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None))).all()
+    rows = live.session.execute(
+        select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
+    ).all()
     known = {*FIELDS, CUSTOM}
-    opened = live.opened("customer.person", [(row.id, row.person) for row in rows])
+    opened = live.opened("customer.personal_data", [(row.id, row.personal_data) for row in rows])
     more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in known})
     return judge(
         more, f"{number(len(rows), 'account')}, none with another field", f"accounts hold {', '.join(more)} too"
@@ -30,9 +32,9 @@ def account(live: Live) -> Finding:
 
 def payment(live: Live) -> Finding:
     """No stored body holds a card or account number, or a field that is made for one."""
-    newest = select(Event.label, Event.body).where(Event.body.is_not(None)).order_by(Event.received_at.desc())
+    newest = select(Event.key_id, Event.body).where(Event.body.is_not(None)).order_by(Event.received_at.desc())
     rows = live.session.execute(newest.limit(LOOKED_AT)).all()
-    opened = live.opened("event.body", [(row.label, row.body) for row in rows])
+    opened = live.opened("event.body", [(row.key_id, row.body) for row in rows])
     wrong = sum(_holds_card(plain) for _, plain in opened)
     found = f"{number(wrong, 'body', 'bodies')} with card or account numbers"
     return judge(wrong, f"none in {number(len(rows), 'body', 'bodies')}", found)
@@ -40,12 +42,12 @@ def payment(live: Live) -> Finding:
 
 def communications(live: Live) -> Finding:
     """Every letter is sealed with the key of who wrote it, so that it is exported and erased with them."""
-    newest = select(Letter).order_by(Letter.received_at.desc()).limit(LOOKED_AT)
+    newest = select(InboundMail).order_by(InboundMail.received_at.desc()).limit(LOOKED_AT)
     rows = list(live.session.execute(newest).scalars())
-    lost = [row.id for row in rows if row.customer_id and row.customer_id != row.label]
-    lost += [row.id for row in rows if not row.customer_id and not row.label.startswith("letter:")]
+    lost = [row.id for row in rows if row.customer_id and row.customer_id != row.key_id]
+    lost += [row.id for row in rows if not row.customer_id and not row.key_id.startswith("letter:")]
     try:
-        list(live.opened("letter.content", [(row.label, row.content) for row in rows if row.content]))
+        list(live.opened("inbound_mail.content", [(row.key_id, row.content) for row in rows if row.content]))
     except Unsealable:
         return broken("a letter does not open with the key it is filed under")
     return judge(lost, f"{number(len(rows), 'letter')}, each filed", f"{number(len(lost), 'letter')} filed with nobody")
@@ -53,13 +55,13 @@ def communications(live: Live) -> Finding:
 
 def visits(live: Live) -> Finding:
     """Of a visitor address and browser are kept, sealed with the key of the day."""
-    newest = select(Visit).order_by(Visit.at.desc()).limit(LOOKED_AT)
+    newest = select(AccessLogEntry).order_by(AccessLogEntry.at.desc()).limit(LOOKED_AT)
     rows = list(live.session.execute(newest).scalars())
     if not rows and not live.settings.public_url:
         return absent("no pages of ours are public: SMT_PUBLIC_URL is not set")
-    astray = [row.id for row in rows if not row.label.endswith(f"{row.at:%Y-%m-%d}")]
+    astray = [row.id for row in rows if not row.key_id.endswith(f"{row.at:%Y-%m-%d}")]
     try:
-        opened = list(live.opened("visit.visitor", [(row.label, row.visitor) for row in rows if row.visitor]))
+        opened = list(live.opened("access_log.visitor", [(row.key_id, row.visitor) for row in rows if row.visitor]))
     except Unsealable:
         return broken("the access log is not sealed with the key of its day")
     more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in VISITOR})

@@ -9,7 +9,17 @@ from sqlalchemy import func, or_, select
 
 from pipeline.crypto.keyring import Unsealable
 from pipeline.db import lww_map as register
-from pipeline.db.models import Consent, Customer, Erasure, Event, Key, Letter, Mail, Request, Subscription
+from pipeline.db.models import (
+    Consent,
+    Customer,
+    EncryptionKey,
+    Erasure,
+    Event,
+    InboundMail,
+    Mail,
+    PrivacyRequest,
+    Subscription,
+)
 from pipeline.outbox.mail_kinds import MAILS, is_optional
 from pipeline.policy.evidence import inbound_mail as letters
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
@@ -41,7 +51,7 @@ def delete(live: Live) -> Finding:
     """Of everybody erased, every key is destroyed and nothing sealed is left."""
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if _is_left(live, row)]
-    waiting = sum(row.complete_at is None for row in rows)
+    waiting = sum(row.completed_at is None for row in rows)
     figure = f"{number(len(rows), 'erasure')}, {waiting} waiting for the master key's replacement"
     return judge(wrong, figure, f"keys or sealed data left after {number(len(wrong), 'erasure')}: {', '.join(wrong)}")
 
@@ -57,7 +67,7 @@ def export(live: Live) -> Finding:
 def opt_out(live: Live) -> Finding:
     """No mail that can be declined was tried after it had been."""
     optional = [kind for kind in MAILS if is_optional(kind)]
-    sent = select(Mail).where(Mail.kind.in_(optional), Mail.tried_at.is_not(None))
+    sent = select(Mail).where(Mail.kind.in_(optional), Mail.claimed_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_declined(live, row)]
     outs = select(func.count()).select_from(Consent).where(Consent.given.is_(False), Consent.source != "sign-up")
@@ -84,20 +94,20 @@ def answered(live: Live) -> Finding:
     finding = _in_time(live, (), "request")
     if finding.verdict == "broken":
         return finding
-    rows = live.session.execute(select(Request.received_at, Request.due_at)).all()
+    rows = live.session.execute(select(PrivacyRequest.received_at, PrivacyRequest.due_at)).all()
     wrong = [row for row in rows if row.due_at - row.received_at > ANSWER_WITHIN]
     return judge(wrong, finding.figure, f"{number(len(wrong), 'request')} with a day later than promised")
 
 
 def _in_time(live: Live, kinds: Sequence[str], noun: str) -> Finding:
     """Of these kinds, or of all: open ones whose day has passed, and answers of the last year that came late."""
-    those = [Request.kind.in_(kinds)] if kinds else []
+    those = [PrivacyRequest.kind.in_(kinds)] if kinds else []
     late = or_(
-        Request.done_at.is_(None) & (Request.due_at < live.now),
-        (Request.done_at > Request.due_at) & (Request.done_at > live.now - YEAR),
+        PrivacyRequest.done_at.is_(None) & (PrivacyRequest.due_at < live.now),
+        (PrivacyRequest.done_at > PrivacyRequest.due_at) & (PrivacyRequest.done_at > live.now - YEAR),
     )
-    total = live.session.execute(select(func.count()).select_from(Request).where(*those)).scalar_one()
-    wrong = live.session.execute(select(func.count()).select_from(Request).where(*those, late)).scalar_one()
+    total = live.session.execute(select(func.count()).select_from(PrivacyRequest).where(*those)).scalar_one()
+    wrong = live.session.execute(select(func.count()).select_from(PrivacyRequest).where(*those, late)).scalar_one()
     return judge(
         wrong, f"{number(total, noun)}, 0 late", f"{number(wrong, noun)} late; see: smt-billing customers requests"
     )
@@ -105,11 +115,13 @@ def _in_time(live: Live, kinds: Sequence[str], noun: str) -> Finding:
 
 def _corrected(live: Live) -> list[tuple[str, datetime, str]]:
     """Customer, time and address of every e-mail address that customers told us, as it counts now."""
-    rows = live.session.execute(select(Customer.id, Customer.person).where(Customer.person.is_not(None))).all()
+    rows = live.session.execute(
+        select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
+    ).all()
     seals, found = live.seals([row.id for row in rows]), []
     for row in rows:
         seal = seals.get(row.id)
-        known = (seal and seal.open_json("customer.person", row.person)) or {}
+        known = (seal and seal.open_json("customer.personal_data", row.personal_data)) or {}
         told_at, address = register.time_of(known, "email"), register.value(known, "email")
         if told_at and address:
             found.append((row.id, told_at, address))
@@ -120,10 +132,10 @@ def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
     """Mails to this customer that were written after the correction, and for another address than theirs."""
     id, told_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
-    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.tried_at > told_at, Mail.attempts == 1)
+    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.claimed_at > told_at, Mail.attempts == 1)
     # The word that an address was changed goes to the old one too.
     rows = live.session.execute(mails.where(Mail.kind != "email_changed")).scalars().all()
-    opened = live.opened("mail.recipient", [(row.label, row.recipient) for row in rows if row.recipient])
+    opened = live.opened("mail.recipient", [(row.key_id, row.recipient) for row in rows if row.recipient])
     return sum(plain.decode().lower() != address.lower() for _, plain in opened)
 
 
@@ -133,17 +145,21 @@ def _subscriptions_of(id: str) -> Any:
 
 def _is_left(live: Live, row: Erasure) -> bool:
     """Who came back since has a key and a row anew: only what is older than the erasure was to go."""
-    older = Key.created_at <= row.at
-    keys = select(Key.label).where(Key.label.in_(row.labels), Key.wrapped.is_not(None), older)
+    older = EncryptionKey.created_at <= row.at
+    keys = select(EncryptionKey.key_id).where(
+        EncryptionKey.key_id.in_(row.key_ids), EncryptionKey.wrapped_key.is_not(None), older
+    )
     if live.session.execute(keys.limit(1)).first():
         # The confirmation of the erasure has a key of its own, for as long as it takes to send it.
         alive = set(live.session.execute(keys).scalars())
         return alive != {erase.confirmation_label(row.id)} or row.at < live.now - erase.GIVE_UP_MAIL
-    still = Customer.person.is_not(None), Customer.erased_at.is_not(None)
+    still = Customer.personal_data.is_not(None), Customer.erased_at.is_not(None)
     customer = select(Customer.id).where(Customer.id == row.customer_id, *still)
-    subscription = select(Subscription.id).where(Subscription.id.in_(row.labels), Subscription.person.is_not(None))
-    event = select(Event.id).where(Event.label.in_(row.labels), Event.body.is_not(None), Event.received_at < row.at)
-    letter = select(Letter.id).where(Letter.customer_id == row.customer_id, Letter.received_at < row.at)
+    subscription = select(Subscription.id).where(
+        Subscription.id.in_(row.key_ids), Subscription.personal_data.is_not(None)
+    )
+    event = select(Event.id).where(Event.key_id.in_(row.key_ids), Event.body.is_not(None), Event.received_at < row.at)
+    letter = select(InboundMail.id).where(InboundMail.customer_id == row.customer_id, InboundMail.received_at < row.at)
     return any(live.session.execute(each.limit(1)).first() for each in (customer, subscription, event, letter))
 
 
@@ -151,7 +167,7 @@ def _had_declined(live: Live, mail: Mail) -> bool:
     kind = MAILS[mail.kind].mail_class
     theirs = select(Subscription.customer_id).where(Subscription.id == mail.subscription_id).scalar_subquery()
     customer = mail.customer_id or theirs
-    before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.tried_at
+    before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.claimed_at
     newest = select(Consent.given).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return live.session.execute(newest).scalar_one_or_none() is False
 

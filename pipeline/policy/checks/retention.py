@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
-from pipeline.db.models import Customer, Payment, Request, Subscription, Sweep, Visit
+from pipeline.db.models import AccessLogEntry, Customer, Payment, PrivacyRequest, RetentionRun, Subscription
 from pipeline.policy.evidence import journald as journal
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, logs_in, number
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
@@ -21,7 +21,7 @@ def accounts(live: Live) -> Finding:
     wrong = live.session.execute(select(func.count()).select_from(Customer).where(*overdue)).scalar_one()
     if wrong:
         return broken(f"{number(wrong, 'account')} kept too long: run smt-billing retention sweep")
-    last = live.session.execute(select(func.max(Sweep.at))).scalar_one_or_none()
+    last = live.session.execute(select(func.max(RetentionRun.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
     if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
         return broken(
@@ -36,18 +36,24 @@ def accounts(live: Live) -> Finding:
 def deletions(live: Live) -> Finding:
     """No deletion that was asked for is late."""
     late = live.now - GRACE
-    asked = Request.kind.in_(("erase", "child")), Request.act_at < late, Request.done_at.is_(None)
-    requests = live.session.execute(select(func.count()).select_from(Request).where(*asked)).scalar_one()
+    asked = (
+        PrivacyRequest.kind.in_(("erase", "child")),
+        PrivacyRequest.waiting_ends_at < late,
+        PrivacyRequest.done_at.is_(None),
+    )
+    requests = live.session.execute(select(func.count()).select_from(PrivacyRequest).where(*asked)).scalar_one()
     waiting = Customer.erase_at < late, Customer.erased_at.is_(None)
     customers = live.session.execute(select(func.count()).select_from(Customer).where(*waiting)).scalar_one()
     wrong = max(requests, customers)
-    total = live.session.execute(select(func.count()).select_from(Request).where(Request.kind == "erase")).scalar_one()
+    total = live.session.execute(
+        select(func.count()).select_from(PrivacyRequest).where(PrivacyRequest.kind == "erase")
+    ).scalar_one()
     return judge(wrong, f"{number(total, 'deletion')} asked for, 0 late", f"{number(wrong, 'deletion')} late")
 
 
 def logs(live: Live) -> Finding:
     """No visit, log file or line of the relay's log is older than the period, and journald keeps nothing for longer."""
-    oldest = live.session.execute(select(func.min(Visit.at))).scalar_one_or_none()
+    oldest = live.session.execute(select(func.min(AccessLogEntry.at))).scalar_one_or_none()
     limit = live.now - ACCESS_LOG - GRACE
     if oldest and oldest < limit:
         return broken(f"the access log goes back to {oldest:%Y-%m-%d}")

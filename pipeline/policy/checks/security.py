@@ -13,7 +13,17 @@ from sqlalchemy.orm import InstrumentedAttribute
 from pipeline.crypto.keyring import KeyProblem, Unsealable
 from pipeline.db import lww_map as register
 from pipeline.db.engine import file_of
-from pipeline.db.models import Audit, Customer, Event, Letter, Link, Mail, Request, Subscription, Visit
+from pipeline.db.models import (
+    AccessLogEntry,
+    Customer,
+    Event,
+    InboundMail,
+    Link,
+    Mail,
+    PrivacyRequest,
+    ReadAudit,
+    Subscription,
+)
 from pipeline.network import egress
 from pipeline.network.smtp_url import is_on_this_machine
 from pipeline.operations import file_permissions as permissions
@@ -29,12 +39,13 @@ Column = InstrumentedAttribute[Any]
 
 # Every sealed column: whose key it is sealed with, and what its newest rows are told by.
 SEALED: tuple[tuple[Column, Column, Column], ...] = (
-    (Event.person, Event.label, Event.received_at), (Event.body, Event.label, Event.received_at),
-    (Customer.person, Customer.id, Customer.created_at), (Subscription.person, Subscription.id, Subscription.created_at),
-    (Mail.facts, Mail.label, Mail.created_at), (Mail.recipient, Mail.label, Mail.created_at),
-    (Mail.frozen, Mail.label, Mail.created_at), (Request.details, Request.label, Request.received_at),
-    (Link.details, Link.customer_id, Link.created_at), (Letter.content, Letter.label, Letter.received_at),
-    (Visit.visitor, Visit.label, Visit.at),
+    (Event.personal_data, Event.key_id, Event.received_at), (Event.body, Event.key_id, Event.received_at),
+    (Customer.personal_data, Customer.id, Customer.created_at),
+    (Subscription.personal_data, Subscription.id, Subscription.created_at),
+    (Mail.facts, Mail.key_id, Mail.created_at), (Mail.recipient, Mail.key_id, Mail.created_at),
+    (Mail.frozen, Mail.key_id, Mail.created_at), (PrivacyRequest.details, PrivacyRequest.key_id, PrivacyRequest.received_at),
+    (Link.details, Link.customer_id, Link.created_at), (InboundMail.content, InboundMail.key_id, InboundMail.received_at),
+    (AccessLogEntry.visitor, AccessLogEntry.key_id, AccessLogEntry.at),
 )  # fmt: skip
 
 
@@ -70,7 +81,9 @@ def reads_have_purposes(live: Live) -> Finding:
     wrong = audit.verify(live.session)
     if wrong:
         return broken(f"the record of reads does not hold: {wrong}")
-    empty = select(func.count()).select_from(Audit).where(Audit.purpose == "", Audit.action != audit.SEGMENT)
+    empty = (
+        select(func.count()).select_from(ReadAudit).where(ReadAudit.purpose == "", ReadAudit.action != audit.SEGMENT)
+    )
     without = live.session.execute(empty).scalar_one()
     return judge(without, f"{number(audit.count(live.session), 'read')}, each with a purpose", f"{without} without one")
 
@@ -136,12 +149,12 @@ def _host(url: str) -> str:
 def _addresses(live: Live) -> list[bytes]:
     """Addresses of the newest customers, to be searched for."""
     rows = live.session.execute(
-        select(Subscription.id, Subscription.person)
-        .where(Subscription.person.is_not(None))
+        select(Subscription.id, Subscription.personal_data)
+        .where(Subscription.personal_data.is_not(None))
         .order_by(Subscription.created_at.desc())
         .limit(NEEDLES)
     )
-    opened = live.opened("subscription.person", [(row.id, row.person) for row in rows])
+    opened = live.opened("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
     found = {register.value(orjson.loads(plain), "email") for _, plain in opened}
     return sorted(address.encode() for address in found if address and len(address) > 6)
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import and_, exists, func, literal, select
 
-from pipeline.db.models import CAME, Consent, Customer, Erasure, Key, Letter, Mail, Payment, Subscription
+from pipeline.db.models import CAME, Consent, Customer, EncryptionKey, Erasure, InboundMail, Mail, Payment, Subscription
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.evidence.inbound_mail import has_no_answer
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
@@ -29,10 +29,10 @@ def receipts(live: Live) -> Finding:
         Payment.status.in_(CAME),
         Payment.occurred_at < live.now - SETTLED,
         exists().where(Subscription.id == Payment.subscription_id, Subscription.status.is_not(None)),
-        ~exists().where(Key.label == Payment.subscription_id, Key.wrapped.is_(None)),
+        ~exists().where(EncryptionKey.key_id == Payment.subscription_id, EncryptionKey.wrapped_key.is_(None)),
     )
     total = live.session.execute(select(func.count()).select_from(Payment).where(*come)).scalar_one()
-    lacking = ~exists().where(Mail.key == literal("receipt:") + Payment.id)
+    lacking = ~exists().where(Mail.idempotency_key == literal("receipt:") + Payment.id)
     wrong = live.session.execute(select(func.count()).select_from(Payment).where(*come, lacking)).scalar_one()
     return judge(
         wrong, f"{number(total, 'payment')}, each with its receipt", f"{number(wrong, 'payment')} without receipt"
@@ -48,11 +48,11 @@ def classes(live: Live) -> Finding:
 
 def support(live: Live) -> Finding:
     """Every letter to support was acknowledged, but for what is beyond the limits of a sender and of strangers."""
-    old = Letter.kind == "support", Letter.received_at < live.now - SETTLED
-    rows = list(live.session.execute(select(Letter).where(*old)).scalars())
+    old = InboundMail.kind == "support", InboundMail.received_at < live.now - SETTLED
+    rows = list(live.session.execute(select(InboundMail).where(*old)).scalars())
     if not rows:
         return absent("no letters to support yet")
-    keys = select(Mail.key).where(Mail.kind == "support_received")
+    keys = select(Mail.idempotency_key).where(Mail.kind == "support_received")
     answered = {key.partition(":")[2] for key in live.session.execute(keys).scalars()}
     wrong = [row for row in rows if row.id not in answered and not has_no_answer(live, row)]
     return judge(
@@ -77,7 +77,7 @@ def no_advertising(live: Live) -> Finding:
     sent = select(Mail).where(Mail.kind.in_(kinds), Mail.sent_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row for row in rows if not _had_agreed(live, row)]
-    opted = select(func.count()).select_from(Customer).where(Customer.marketing)
+    opted = select(func.count()).select_from(Customer).where(Customer.wants_marketing)
     unproved = live.session.execute(
         opted.where(~exists().where(Consent.customer_id == Customer.id, *_AGREED))
     ).scalar_one()
@@ -89,7 +89,7 @@ def no_advertising(live: Live) -> Finding:
 
 def _had_agreed(live: Live, mail: Mail) -> bool:
     """By the last word of theirs before it was tried; who was erased has taken the proof of it along after three years."""
-    before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.tried_at
+    before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.claimed_at
     agreed = and_(*_AGREED)
     newest = select(agreed).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return bool(live.session.execute(newest).scalar_one_or_none())

@@ -17,19 +17,19 @@ from pipeline.customers import accounts
 from pipeline.db import lww_map as register
 from pipeline.db.models import (
     Base,
-    Change,
     Consent,
     Customer,
+    EncryptionKey,
     Erasure,
     Event,
-    Key,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
-    Read,
+    PaypalLookup,
+    PrivacyRequest,
     Refund,
-    Request,
+    StatusHistoryEntry,
     Subscription,
 )
 from pipeline.privacy.retention.legal_holds import hold_of, kept_until
@@ -86,11 +86,11 @@ def shred(
     erasure = Erasure(
         id=id,
         customer_id=person.id[:40],
-        labels=list(person.labels),
+        key_ids=list(person.labels),
         at=now,
         receipt=receipt,
-        master_id=keyring.master_id,
-        complete_at=None,
+        master_key_id=keyring.master_id,
+        completed_at=None,
     )
     session.add(erasure)
     session.flush()
@@ -103,22 +103,34 @@ def reduce(session: Session, person: Person, now: datetime) -> dict[str, Any]:
     session.execute(
         update(Customer)
         .where(Customer.id == person.id)
-        .values(person=None, email_hash=None, marketing=False, service=False, erase_at=None, erased_at=now)
+        .values(
+            personal_data=None,
+            email_hash=None,
+            wants_marketing=False,
+            wants_service_mail=False,
+            erase_at=None,
+            erased_at=now,
+        )
         .execution_options(synchronize_session="fetch")
     )
-    session.execute(_withheld().where(theirs.of_mail(), Mail.state.in_(("owed", "sending", "doubt"))))
+    session.execute(_withheld().where(theirs.of_mail(), Mail.state.in_(("queued", "sending", "doubt"))))
     deleted: list[tuple[type[Base], Delete]] = [
-        (Letter, delete(Letter).where(or_(theirs.of(Letter.label), Letter.customer_id == person.id))),
+        (
+            InboundMail,
+            delete(InboundMail).where(or_(theirs.of(InboundMail.key_id), InboundMail.customer_id == person.id)),
+        ),
         (Link, delete(Link).where(Link.customer_id == person.id)),
-        (Read, delete(Read).where(Read.id.in_(person.subscriptions))),
+        (PaypalLookup, delete(PaypalLookup).where(PaypalLookup.id.in_(person.subscriptions))),
     ]
     reduced: list[tuple[type[Base], Update]] = [
-        (Event, _cleaned().where(or_(theirs.of(Event.label), Event.customer_id == person.id))),
+        (Event, _cleaned().where(or_(theirs.of(Event.key_id), Event.customer_id == person.id))),
         (Mail, _emptied().where(theirs.of_mail())),
         (Subscription, _unnamed().where(Subscription.id.in_(person.subscriptions))),
         (
-            Request,
-            update(Request).values(details=None).where(or_(theirs.of(Request.label), Request.customer_id == person.id)),
+            PrivacyRequest,
+            update(PrivacyRequest)
+            .values(details=None)
+            .where(or_(theirs.of(PrivacyRequest.key_id), PrivacyRequest.customer_id == person.id)),
         ),
     ]
     counts = {table.__tablename__: _done(session, table, how, "deleted") for table, how in deleted}
@@ -138,25 +150,25 @@ class _Theirs:
 
     def of_mail(self) -> ColumnElement[bool]:
         by_subscription = Mail.subscription_id.in_(self._person.subscriptions)
-        return or_(self.of(Mail.label), by_subscription, Mail.customer_id == self._person.id)
+        return or_(self.of(Mail.key_id), by_subscription, Mail.customer_id == self._person.id)
 
 
 def _cleaned() -> Update:
     # The reason goes too: it may be PayPal's or the database's words.
-    return update(Event).values(person=None, body=None, reason=None)
+    return update(Event).values(personal_data=None, body=None, reason=None)
 
 
 def _withheld() -> Update:
-    return update(Mail).values(state="withheld", due_at=None, holder=None)
+    return update(Mail).values(state="withheld", due_at=None, claimed_by=None)
 
 
 def _emptied() -> Update:
     # The relay's answer may quote the address.
-    return update(Mail).values(facts=None, recipient=None, frozen=None, reply=None, reason=ERASED)
+    return update(Mail).values(facts=None, recipient=None, frozen=None, relay_reply=None, reason=ERASED)
 
 
 def _unnamed() -> Update:
-    return update(Subscription).values(person=None, email_hash=None)
+    return update(Subscription).values(personal_data=None, email_hash=None)
 
 
 def _done(session: Session, table: type[Base], how: Delete | Update, action: str) -> dict[str, Any]:
@@ -171,13 +183,17 @@ def _kept(session: Session, person: Person, country: str) -> dict[str, Any]:
     of_them = Payment.subscription_id.in_(person.subscriptions)
     payments = session.execute(select(func.count(Payment.id), func.max(Payment.occurred_at)).where(of_them)).one()
     refunds = select(func.count()).select_from(Refund).join(Payment, Payment.id == Refund.payment_id).where(of_them)
-    changes = select(func.count()).select_from(Change).where(Change.subscription_id.in_(person.subscriptions))
+    changes = (
+        select(func.count())
+        .select_from(StatusHistoryEntry)
+        .where(StatusHistoryEntry.subscription_id.in_(person.subscriptions))
+    )
     consents = select(func.count()).select_from(Consent).where(Consent.customer_id == person.id)
     until = write_time(kept_until(payments[1], country)) if payments[1] else None
     return {
         "payment": _stays(payments[0], hold.law, until),
         "refund": _stays(session.execute(refunds).scalar_one(), hold.law, until),
-        "change": _stays(session.execute(changes).scalar_one(), hold.law, until),
+        "status_history": _stays(session.execute(changes).scalar_one(), hold.law, until),
         "consent": _stays(session.execute(consents).scalar_one(), f"proof, {hold.consent_years} years", None),
     }
 
@@ -207,15 +223,17 @@ def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, A
         keyring.destroy(row["labels"])
         reduce(session, Person.erased(session, row["customer_id"], row["labels"]), at)
         # Of what master key the restored keys are is known no more: the present one has to go, too.
-        new = {name: row[name] for name in ("id", "customer_id", "labels", "receipt")}
-        session.add(Erasure(**new, at=at, master_id=keyring.master_id, complete_at=None))
+        new = {name: row[name] for name in ("id", "customer_id", "receipt")}
+        session.add(Erasure(**new, key_ids=row["labels"], at=at, master_key_id=keyring.master_id, completed_at=None))
     session.flush()
     return len({row["id"] for row in erasures} - known)
 
 
 def _older(session: Session, labels: Sequence[str], at: datetime) -> list[str]:
     """These, less those with a key of that moment or later: who came back since, and what confirms the erasure."""
-    younger = select(Key.label).where(Key.label.in_(labels), Key.wrapped.is_not(None), Key.created_at >= at)
+    younger = select(EncryptionKey.key_id).where(
+        EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_not(None), EncryptionKey.created_at >= at
+    )
     kept = set(session.execute(younger).scalars())
     return [label for label in labels if label not in kept]
 
@@ -225,7 +243,7 @@ def told(row: Erasure) -> dict[str, Any]:
     return {
         "id": row.id,
         "customer_id": row.customer_id,
-        "labels": row.labels,
+        "labels": row.key_ids,
         "at": write_time(row.at),
         "receipt": row.receipt,
     }

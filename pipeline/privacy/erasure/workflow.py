@@ -25,7 +25,7 @@ from pipeline.customers import accounts, links
 from pipeline.customers import rate_limit as knocks
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.engine import Database
-from pipeline.db.models import Customer, Erasure, Link, Mail, Request, Subscription
+from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Subscription
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 from pipeline.privacy.erasure.shredding import Grounds, Person, reduce, shred
@@ -89,7 +89,7 @@ def schedule(
     *,
     page: str = "",
     wait: timedelta = WAIT,
-) -> Request:
+) -> PrivacyRequest:
     """Begin the waiting period, and owe the mail that says so. One that has begun goes on as it was.
 
     `page` is the address that the secret of the cancel link is put behind; without it the mail holds no link.
@@ -99,13 +99,13 @@ def schedule(
     row = requests.open_(session, keyring, "erase", customer_id, source, now, act_at=now + wait)
     if row.state == "running" or customer.erase_at is not None:
         return row
-    row.state, row.act_at = "waiting", row.act_at or now + wait
-    customer.erase_at = row.act_at
+    row.state, row.waiting_ends_at = "waiting", row.waiting_ends_at or now + wait
+    customer.erase_at = row.waiting_ends_at
     minutes = int(wait / timedelta(minutes=1))
     secret = links.make(session, keyring, customer_id, "cancel_erase", now, request_id=row.id, minutes=minutes)
     facts = {
         "request": row.id,
-        "erase_at": write_time(row.act_at),
+        "erase_at": write_time(row.waiting_ends_at),
         "cancel": page and page + secret,
     }
     session.flush()
@@ -115,9 +115,9 @@ def schedule(
     return row
 
 
-def cancel(session: Session, keyring: Keyring, request_id: str, now: datetime) -> Request:
+def cancel(session: Session, keyring: Keyring, request_id: str, now: datetime) -> PrivacyRequest:
     """Keep the person after all. Raises TooLate once the waiting period is over."""
-    row = session.get(Request, request_id, with_for_update=True)
+    row = session.get(PrivacyRequest, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":
         raise TooLate("the waiting period of this deletion is over, or it was cancelled already")
     row.state, row.done_at, row.reason = "cancelled", now, "cancelled in the waiting period"
@@ -140,7 +140,7 @@ def run_due(database: Database, master: MasterKey, clock: Clock, outside: Outsid
 
 def now(
     database: Database, master: MasterKey, clock: Clock, outside: Outside, customer_id: str, source: requests.Source
-) -> Request:
+) -> PrivacyRequest:
     """Erase without a waiting period, as an operator may. The request tells how far it got. Raises NoSuchCustomer."""
     with database.transaction() as session:
         accounts.need(session, customer_id)
@@ -148,10 +148,10 @@ def now(
         keyring = Keyring(master, session, moment)
         row = requests.open_(session, keyring, "erase", customer_id, source, moment, act_at=moment)
         if row.state in ("received", "waiting"):
-            row.state, row.act_at = "running", moment
+            row.state, row.waiting_ends_at = "running", moment
     _advance(database, master, clock, outside, row.id)
     with database.reading() as session:
-        return session.get_one(Request, row.id)
+        return session.get_one(PrivacyRequest, row.id)
 
 
 def carry_out(database: Database, master: MasterKey, clock: Clock, outside: Outside, id: str, *, basis: str) -> None:
@@ -169,18 +169,24 @@ def carry_out(database: Database, master: MasterKey, clock: Clock, outside: Outs
 
 def _begin(session: Session, now: datetime) -> list[str]:
     """The erasures that are under way; those whose waiting period has ended are from now on."""
-    waiting = select(Request).where(Request.kind.in_(KINDS), Request.state == "waiting", Request.act_at <= now)
+    waiting = select(PrivacyRequest).where(
+        PrivacyRequest.kind.in_(KINDS), PrivacyRequest.state == "waiting", PrivacyRequest.waiting_ends_at <= now
+    )
     for row in session.execute(waiting.with_for_update(skip_locked=True)).scalars():
         row.state = "running"
     session.flush()
-    running = select(Request.id).where(Request.kind.in_(KINDS), Request.state == "running").order_by(Request.act_at)
+    running = (
+        select(PrivacyRequest.id)
+        .where(PrivacyRequest.kind.in_(KINDS), PrivacyRequest.state == "running")
+        .order_by(PrivacyRequest.waiting_ends_at)
+    )
     return list(session.execute(running).scalars())
 
 
 def _advance(database: Database, master: MasterKey, clock: Clock, outside: Outside, request_id: str) -> int:
     """One step of one erasure; 1 if it was made."""
     with database.reading() as session:
-        row, erasure = session.get_one(Request, request_id), session.get(Erasure, request_id)
+        row, erasure = session.get_one(PrivacyRequest, request_id), session.get(Erasure, request_id)
         customer_id = row.customer_id or ""
     if erasure is not None:
         return _finish(database, master, clock, request_id)
@@ -191,12 +197,18 @@ def _advance(database: Database, master: MasterKey, clock: Clock, outside: Outsi
         return 0
     with database.transaction() as session:
         grounds = Grounds(f"request {request_id}", cancelled, told)
-        _erase(session, Keyring(master, session, clock.now()), session.get_one(Request, request_id), grounds, outside)
+        _erase(
+            session,
+            Keyring(master, session, clock.now()),
+            session.get_one(PrivacyRequest, request_id),
+            grounds,
+            outside,
+        )
     log.info("erased", request=request_id)
     return 1
 
 
-def _erase(session: Session, keyring: Keyring, row: Request, grounds: Grounds, outside: Outside) -> None:
+def _erase(session: Session, keyring: Keyring, row: PrivacyRequest, grounds: Grounds, outside: Outside) -> None:
     now, customer_id = keyring.now, row.customer_id or ""
     known = accounts.person(session, keyring, customer_id)
     erasure = shred(session, keyring, Person.of(session, customer_id), grounds, now, id=row.id, country=outside.country)
@@ -206,7 +218,7 @@ def _erase(session: Session, keyring: Keyring, row: Request, grounds: Grounds, o
         facts = {"request": row.id, "erased_at": write_time(now), "kept_until": kept["until"], "law": kept["basis"]}
         label = confirmation_label(row.id)
         # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
-        erasure.labels = [*erasure.labels, label]
+        erasure.key_ids = [*erasure.key_ids, label]
         mail = outbox.Owed("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
         outbox.add(session, keyring, [mail], now)
 
@@ -227,37 +239,41 @@ def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str
         now = clock.now()
         keyring, erasure = Keyring(master, session, now), session.get_one(Erasure, request_id)
         label = confirmation_label(request_id)
-        if label in erasure.labels and _is_on_its_way(session, label, now):
+        if label in erasure.key_ids and _is_on_its_way(session, label, now):
             return 0
         if keyring.destroy([label]):  # wrapped by the present master key, which has to go now
-            erasure.master_id, erasure.complete_at = keyring.master_id, None
-        sent = session.execute(select(Mail).where(Mail.label == label)).scalar_one_or_none()
+            erasure.master_key_id, erasure.completed_at = keyring.master_id, None
+        sent = session.execute(select(Mail).where(Mail.key_id == label)).scalar_one_or_none()
         if sent:
             _forget(sent)
         customer = session.get(Customer, erasure.customer_id)
         if customer and customer.erased_at:  # else they have come back meanwhile
-            reduce(session, Person.erased(session, erasure.customer_id, erasure.labels), erasure.at)
-        asked = session.get_one(Request, request_id)
+            reduce(session, Person.erased(session, erasure.customer_id, erasure.key_ids), erasure.at)
+        asked = session.get_one(PrivacyRequest, request_id)
         for row in _that_it_answers(session, asked):
             requests.settle(session, row.id, "done", now, "erased")
     return 1
 
 
-def _that_it_answers(session: Session, asked: Request) -> list[Request]:
+def _that_it_answers(session: Session, asked: PrivacyRequest) -> list[PrivacyRequest]:
     """The request itself, and a report of a child's data, or a wish by mail, that this erasure is the answer to."""
-    same = Request.customer_id == asked.customer_id, Request.kind.in_(KINDS), Request.received_at <= asked.act_at
-    return list(session.execute(select(Request).where(*same, Request.done_at.is_(None))).scalars())
+    same = (
+        PrivacyRequest.customer_id == asked.customer_id,
+        PrivacyRequest.kind.in_(KINDS),
+        PrivacyRequest.received_at <= asked.waiting_ends_at,
+    )
+    return list(session.execute(select(PrivacyRequest).where(*same, PrivacyRequest.done_at.is_(None))).scalars())
 
 
 def _is_on_its_way(session: Session, label: str, now: datetime) -> bool:
-    mail = session.execute(select(Mail).where(Mail.label == label)).scalar_one_or_none()
-    return mail is not None and mail.state in ("owed", "sending", "doubt") and now < mail.created_at + GIVE_UP_MAIL
+    mail = session.execute(select(Mail).where(Mail.key_id == label)).scalar_one_or_none()
+    return mail is not None and mail.state in ("queued", "sending", "doubt") and now < mail.created_at + GIVE_UP_MAIL
 
 
 def _forget(mail: Mail) -> None:
-    if mail.state in ("owed", "sending", "doubt"):
+    if mail.state in ("queued", "sending", "doubt"):
         mail.state, mail.due_at = "withheld", None
-    mail.facts = mail.recipient = mail.frozen = mail.reply = None
+    mail.facts = mail.recipient = mail.frozen = mail.relay_reply = None
     mail.reason = None if mail.state == "sent" else "could not be sent in time; the address is erased"
 
 
@@ -314,9 +330,9 @@ def _wait_for_help(database: Database, master: MasterKey, clock: Clock, request_
     log.warning("erasure_waits", request=request_id, reason=blocked.reason)
     with database.transaction() as session:
         now = clock.now()
-        row = session.get_one(Request, request_id)
+        row = session.get_one(PrivacyRequest, request_id)
         row.reason = blocked.reason
-        if blocked.at_once or (row.act_at and row.act_at + TELL_AFTER <= now):
+        if blocked.at_once or (row.waiting_ends_at and row.waiting_ends_at + TELL_AFTER <= now):
             facts = {"request": row.id, "reason": blocked.reason, "due_at": write_time(row.due_at)}
             mail = outbox.Owed("erasure_waits", f"erasure_waits:{row.id}", None, facts)
             outbox.add(session, Keyring(master, session, now), [mail], now)

@@ -13,19 +13,19 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring, Seal
 from pipeline.customers import accounts, links
 from pipeline.db.models import (
-    Audit,
     Base,
-    Change,
     Consent,
     Customer,
     Event,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
     Plan,
+    PrivacyRequest,
+    ReadAudit,
     Refund,
-    Request,
+    StatusHistoryEntry,
     Subscription,
 )
 
@@ -33,10 +33,11 @@ Json = dict[str, Any]
 
 # Sealed columns that hold JSON; the other sealed ones are whole mails and bodies.
 SEALED_JSON = {
-    "customer.person", "subscription.person", "event.person", "mail.facts", "request.details", "link.details",
+    "customer.personal_data", "subscription.personal_data", "event.personal_data",
+    "mail.facts", "privacy_request.details", "link.details",
 }  # fmt: skip
 # The machine's own, and say nothing about a person: hashes of what stands beside them, and who holds a lock.
-LEFT_OUT = {"email_hash", "sha256", "holder", "body_sha256", "content_sha256"}
+LEFT_OUT = {"email_hash", "sha256", "claimed_by", "body_sha256", "content_sha256"}
 
 
 @dataclass(slots=True)
@@ -61,17 +62,19 @@ class _Gatherer:
 
     def all(self) -> Gathered:
         subscriptions = accounts.subscriptions(self._session, self._customer.id)
-        by_customer, by_label = Mail.customer_id == self._customer.id, Mail.label.in_(self._labels)
+        by_customer, by_label = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._labels)
         data = {
             "customer": self._json(self._customer, self._customer.id),
             "consents": self._rows(Consent, Consent.customer_id == self._customer.id, by=Consent.at),
             "subscriptions": [self._subscription(row) for row in subscriptions],
-            "events": self._rows(Event, Event.label.in_(self._labels), by=Event.received_at),
+            "events": self._rows(Event, Event.key_id.in_(self._labels), by=Event.received_at),
             "mails": self._rows(Mail, by_customer | by_label, by=Mail.created_at),
-            "letters": self._rows(Letter, Letter.label.in_(self._labels), by=Letter.received_at),
-            "requests": self._rows(Request, Request.customer_id == self._customer.id, by=Request.received_at),
+            "letters": self._rows(InboundMail, InboundMail.key_id.in_(self._labels), by=InboundMail.received_at),
+            "requests": self._rows(
+                PrivacyRequest, PrivacyRequest.customer_id == self._customer.id, by=PrivacyRequest.received_at
+            ),
             "links": self._rows(Link, Link.customer_id == self._customer.id, by=Link.created_at),
-            "read_by_us": self._rows(Audit, Audit.subject.in_(self._labels), by=Audit.at),
+            "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._labels), by=ReadAudit.at),
         }
         return Gathered(data, self._files)
 
@@ -83,7 +86,9 @@ class _Gatherer:
         return {
             **self._json(row, row.id),
             "plan": plan and self._json(plan, row.id),
-            "changes": self._rows(Change, Change.subscription_id == row.id, by=Change.id),
+            "changes": self._rows(
+                StatusHistoryEntry, StatusHistoryEntry.subscription_id == row.id, by=StatusHistoryEntry.id
+            ),
             "payments": [
                 {
                     **self._json(payment, row.id),
@@ -95,7 +100,7 @@ class _Gatherer:
 
     def _rows(self, table: type[Base], where: Any, *, by: Any) -> list[Json]:
         rows: Iterable[Any] = self._session.execute(select(table).where(where).order_by(by)).scalars()
-        return [self._json(row, getattr(row, "label", None) or self._customer.id) for row in rows]
+        return [self._json(row, getattr(row, "key_id", None) or self._customer.id) for row in rows]
 
     def _json(self, row: Base, label: str) -> Json:
         seal, table = self._seals.get(label), row.__tablename__
@@ -116,7 +121,7 @@ class _Gatherer:
             opened = links.without_secrets(opened)
         if not opened or column in SEALED_JSON:
             return orjson.loads(opened) if opened else None
-        if column in ("mail.frozen", "letter.content"):
+        if column in ("mail.frozen", "inbound_mail.content"):
             name = f"{'mails' if column == 'mail.frozen' else 'letters'}/{row.id}.eml"  # type: ignore[attr-defined]
             self._files[name] = opened
             return name

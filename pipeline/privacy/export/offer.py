@@ -8,7 +8,7 @@ from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links
 from pipeline.customers import rate_limit as knocks
-from pipeline.db.models import Request
+from pipeline.db.models import PrivacyRequest
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 
@@ -16,7 +16,7 @@ DAYS = 7
 ASKED_AN_HOUR = 3  # links to copies, each of which may ask the product too
 
 
-def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> Request | None:
+def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> PrivacyRequest | None:
     """Note the request and owe the mail with the link; None if too many were asked for in this hour.
 
     The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.

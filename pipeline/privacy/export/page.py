@@ -57,8 +57,8 @@ def write(document: Mapping[str, Any], files: Sequence[str], issuer: "Issuer") -
 
 def _told(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(what, the value, who told it): what is known of the person, the newest value of each."""
-    sources = [("you", document["customer"]["person"])]
-    sources += [(f"PayPal, for {row['id']}", row["person"]) for row in document["subscriptions"]]
+    sources = [("you", document["customer"]["personal_data"])]
+    sources += [(f"PayPal, for {row['id']}", row["personal_data"]) for row in document["subscriptions"]]
     return [
         (NAMES.get(field, field.replace("_", " ").capitalize()), str(register.value(known, field)), who)
         for who, known in sources

@@ -13,26 +13,26 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, s
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pipeline.db.models import (
-    Audit,
+    AccessLogEntry,
     Base,
-    Change,
     Consent,
     Customer,
+    EncryptionKey,
     Erasure,
     Event,
-    Key,
-    Knock,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
-    Read,
+    PaypalLookup,
+    PrivacyRequest,
+    RateLimitCounter,
+    ReadAudit,
     Redelivery,
     Refund,
-    Request,
+    RetentionRun,
+    StatusHistoryEntry,
     Subscription,
-    Sweep,
-    Visit,
 )
 from pipeline.privacy import audit_log as audit
 from pipeline.privacy.data_categories import Category
@@ -85,14 +85,14 @@ def people(now: datetime, _: str) -> Select[Any]:
     since = now - TWO_YEARS
     theirs = Subscription.customer_id == Customer.id
     alive = exists().where(theirs, _is_recent(since))
-    to_erase = or_(Customer.erased_at.is_(None), exists().where(theirs, Subscription.person.is_not(None)))
+    to_erase = or_(Customer.erased_at.is_(None), exists().where(theirs, Subscription.personal_data.is_not(None)))
     came_late = or_(Customer.created_at >= since, Customer.signed_up_at >= since)
     return select(Customer.id).where(to_erase, ~alive, ~func.coalesce(came_late, False)).order_by(Customer.id)
 
 
 def strangers(now: datetime, _: str) -> Select[Any]:
     """Subscriptions of nobody we know by another name, ended two years ago."""
-    holds_person = or_(Subscription.person.is_not(None), _has_key(Subscription.id))
+    holds_person = or_(Subscription.personal_data.is_not(None), _has_key(Subscription.id))
     return select(Subscription.id).where(Subscription.customer_id.is_(None), holds_person, ~_is_recent(now - TWO_YEARS))
 
 
@@ -107,11 +107,11 @@ def _is_recent(since: datetime) -> ColumnElement[bool]:
 
 
 def _has_key(label: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    return exists().where(Key.label == label, Key.wrapped.is_not(None))
+    return exists().where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key.is_not(None))
 
 
 def _has_tombstone(label: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    return exists().where(Key.label == label, Key.erased_at.is_not(None))
+    return exists().where(EncryptionKey.key_id == label, EncryptionKey.erased_at.is_not(None))
 
 
 # -- events
@@ -119,8 +119,8 @@ def _has_tombstone(label: InstrumentedAttribute[str]) -> ColumnElement[bool]:
 
 def _of_nobody(now: datetime, _: str) -> Select[Any]:
     """Events that tell of no customer and no subscription, and are still readable."""
-    strange = ~exists().where(Subscription.id == Event.label)
-    readable = or_(Event.body.is_not(None), Event.person.is_not(None))
+    strange = ~exists().where(Subscription.id == Event.key_id)
+    readable = or_(Event.body.is_not(None), Event.personal_data.is_not(None))
     return select(Event.id).where(
         Event.received_at < now - TWO_YEARS, Event.customer_id.is_(None), strange, readable, Event.state != "received"
     )
@@ -128,17 +128,17 @@ def _of_nobody(now: datetime, _: str) -> Select[Any]:
 
 def _forget_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
     """Those that moved the books leave their facts; the others go as a whole. Their keys go either way."""
-    labels = list(session.execute(select(Event.label).where(Event.id.in_(ids))).scalars())
+    labels = list(session.execute(select(Event.key_id).where(Event.id.in_(ids))).scalars())
     _bury(session, labels, now)
     _delete(session, Redelivery, Redelivery.event_id.in_(ids))
     _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled"))
-    _change(session, Event, Event.id.in_(ids), person=None, body=None, reason=None)
+    _change(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
 
 
 def _left_over(now: datetime, _: str) -> Select[Any]:
     """Events that were being stored while the keys of their person were destroyed: nothing opens them any more."""
-    sealed = or_(Event.body.is_not(None), Event.person.is_not(None))
-    return select(Event.id).where(sealed, _has_tombstone(Event.label), Event.received_at < now)
+    sealed = or_(Event.body.is_not(None), Event.personal_data.is_not(None))
+    return select(Event.id).where(sealed, _has_tombstone(Event.key_id), Event.received_at < now)
 
 
 # -- books of the erased
@@ -153,10 +153,10 @@ def _books(now: datetime, country: str) -> Select[Any]:
 def _close_books(session: Session, ids: Sequence[Any], _: datetime) -> None:
     sales = list(session.execute(select(Payment.id).where(Payment.subscription_id.in_(ids))).scalars())
     _delete(session, Mail, Mail.subscription_id.in_(ids))
-    _delete(session, Change, Change.subscription_id.in_(ids))
-    _delete(session, Read, Read.id.in_([*ids, *sales]))
+    _delete(session, StatusHistoryEntry, StatusHistoryEntry.subscription_id.in_(ids))
+    _delete(session, PaypalLookup, PaypalLookup.id.in_([*ids, *sales]))
     _delete_sales(session, sales)
-    _delete_events(session, Event.label.in_(ids))
+    _delete_events(session, Event.key_id.in_(ids))
     _delete(session, Subscription, Subscription.id.in_(ids))
 
 
@@ -171,7 +171,7 @@ def _forget_sales(session: Session, ids: Sequence[Any], now: datetime) -> None:
 
 def _delete_sales(session: Session, ids: Sequence[Any]) -> None:
     _delete(session, Refund, Refund.payment_id.in_(ids))
-    _delete_events(session, Event.label.in_(ids))
+    _delete_events(session, Event.key_id.in_(ids))
     _delete(session, Payment, Payment.id.in_(ids))
 
 
@@ -182,7 +182,7 @@ def _delete_events(session: Session, where: ColumnElement[bool]) -> None:
 
 def _empty_customers(now: datetime, country: str) -> Select[Any]:
     """Erased customers of whom nothing else is left."""
-    left = [exists().where(table.customer_id == Customer.id) for table in (Subscription, Consent, Request)]
+    left = [exists().where(table.customer_id == Customer.id) for table in (Subscription, Consent, PrivacyRequest)]
     return select(Customer.id).where(Customer.erased_at < keeps_since(now, country), *(~each for each in left))
 
 
@@ -197,47 +197,47 @@ def _consents(now: datetime, _: str) -> Select[Any]:
 def _visits(now: datetime, _: str) -> Select[Any]:
     """A day goes as a whole, when its first visit may be ninety days old: with it goes the day's key."""
     day = (now - ACCESS_LOG).replace(hour=0, minute=0, second=0, microsecond=0)
-    return select(Visit.id).where(Visit.at < day + timedelta(days=1))
+    return select(AccessLogEntry.id).where(AccessLogEntry.at < day + timedelta(days=1))
 
 
 def _forget_visits(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = list(session.execute(select(Visit.label).where(Visit.id.in_(ids)).distinct()).scalars())
-    _delete(session, Visit, Visit.id.in_(ids))
+    labels = list(session.execute(select(AccessLogEntry.key_id).where(AccessLogEntry.id.in_(ids)).distinct()).scalars())
+    _delete(session, AccessLogEntry, AccessLogEntry.id.in_(ids))
     _drop_keys(session, labels)
 
 
 def _letters(now: datetime, _: str) -> Select[Any]:
-    return select(Letter.id).where(Letter.customer_id.is_(None), Letter.received_at < now - TWO_YEARS)
+    return select(InboundMail.id).where(InboundMail.customer_id.is_(None), InboundMail.received_at < now - TWO_YEARS)
 
 
 def _forget_letters(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = list(session.execute(select(Letter.label).where(Letter.id.in_(ids)).distinct()).scalars())
-    _delete(session, Letter, Letter.id.in_(ids))
-    still = set(session.execute(select(Letter.label).where(Letter.label.in_(labels))).scalars())
+    labels = list(session.execute(select(InboundMail.key_id).where(InboundMail.id.in_(ids)).distinct()).scalars())
+    _delete(session, InboundMail, InboundMail.id.in_(ids))
+    still = set(session.execute(select(InboundMail.key_id).where(InboundMail.key_id.in_(labels))).scalars())
     _drop_keys(session, [label for label in labels if label not in still])
 
 
 def _requests(now: datetime, _: str) -> Select[Any]:
-    return select(Request.id).where(Request.done_at < now - REQUESTS_KEPT)
+    return select(PrivacyRequest.id).where(PrivacyRequest.done_at < now - REQUESTS_KEPT)
 
 
 def _forget_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    _delete(session, Request, Request.id.in_(ids))
+    _delete(session, PrivacyRequest, PrivacyRequest.id.in_(ids))
     _drop_keys(session, [f"request:{id}" for id in ids])
 
 
 def _reads(now: datetime, _: str) -> Select[Any]:
-    return select(Audit.id).where(Audit.at < now - YEAR, Audit.action != audit.SEGMENT)
+    return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit.SEGMENT)
 
 
 def _erasures(now: datetime, _: str) -> Select[Any]:
-    return select(Erasure.id).where(Erasure.at < now - 12 * YEAR, Erasure.complete_at.is_not(None))
+    return select(Erasure.id).where(Erasure.at < now - 12 * YEAR, Erasure.completed_at.is_not(None))
 
 
 def _forget_erasures(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = [label for row in session.execute(select(Erasure.labels).where(Erasure.id.in_(ids))) for label in row[0]]
+    labels = [label for row in session.execute(select(Erasure.key_ids).where(Erasure.id.in_(ids))) for label in row[0]]
     _delete(session, Erasure, Erasure.id.in_(ids))
-    _delete(session, Key, and_(Key.label.in_(labels), Key.wrapped.is_(None)))
+    _delete(session, EncryptionKey, and_(EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_(None)))
 
 
 # -- deeds
@@ -253,12 +253,18 @@ def _change(session: Session, table: type[Base], where: ColumnElement[bool], **v
 
 def _bury(session: Session, labels: Sequence[str], now: datetime) -> None:
     """Destroy keys of labels that may be named again, leaving their tombstones."""
-    _change(session, Key, and_(Key.label.in_(labels), Key.wrapped.is_not(None)), wrapped=None, erased_at=now)
+    _change(
+        session,
+        EncryptionKey,
+        and_(EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_not(None)),
+        wrapped_key=None,
+        erased_at=now,
+    )
 
 
 def _drop_keys(session: Session, labels: Sequence[str]) -> None:
     """Keys of labels that are never named again go without a trace."""
-    _delete(session, Key, Key.label.in_(labels))
+    _delete(session, EncryptionKey, EncryptionKey.key_id.in_(labels))
 
 
 def _forget_reads(session: Session, _: Sequence[Any], now: datetime) -> None:
@@ -283,11 +289,20 @@ RULES: tuple[Rule, ...] = (
         "proof of consent", "consent", "consent.at, once the person is erased", "3 years", "deleted", _consents,
         lambda session, ids, _: _delete(session, Consent, Consent.id.in_(ids)),
     ),
-    Rule("access log", "usage", "visit.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits, _forget_visits),
-    Rule("letters of nobody", "communication", "letter.received_at", _words(TWO_YEARS), "deleted", _letters, _forget_letters),
-    Rule("answered requests", "request", "request.done_at", _words(REQUESTS_KEPT), "deleted", _requests, _forget_requests),
     Rule(
-        "log of reads", "accountability", "audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
+        "access log", "usage", "access_log.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits,
+        _forget_visits,
+    ),
+    Rule(
+        "letters of nobody", "communication", "inbound_mail.received_at", _words(TWO_YEARS), "deleted", _letters,
+        _forget_letters,
+    ),
+    Rule(
+        "answered requests", "request", "privacy_request.done_at", _words(REQUESTS_KEPT), "deleted", _requests,
+        _forget_requests,
+    ),
+    Rule(
+        "log of reads", "accountability", "read_audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
         _forget_reads,
     ),
     Rule("erasures", "accountability", "erasure.at", "12 years", "deleted", _erasures, _forget_erasures),
@@ -297,10 +312,10 @@ RULES: tuple[Rule, ...] = (
     ),
     _aged(
         "mails to nobody's account", "communication", Mail.created_at, TWO_YEARS,
-        Mail.subscription_id.is_(None), Mail.customer_id.is_(None), Mail.state.not_in(("owed", "sending")),
+        Mail.subscription_id.is_(None), Mail.customer_id.is_(None), Mail.state.not_in(("queued", "sending")),
     ),
     _aged("transmissions", "security", Redelivery.received_at, TWO_YEARS),
     _aged("links", "security", Link.expires_at, timedelta(days=1)),
-    _aged("knocks", "security", Knock.expires_at, timedelta(0)),
-    _aged("records of sweeps", "accountability", Sweep.at, 3 * YEAR),
+    _aged("knocks", "security", RateLimitCounter.expires_at, timedelta(0)),
+    _aged("records of sweeps", "accountability", RetentionRun.at, 3 * YEAR),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pipeline.db.engine import Database
-from pipeline.db.models import Sweep
+from pipeline.db.models import RetentionRun
 from pipeline.privacy.retention.rules import RULES, Rule
 
 EVERY = timedelta(days=1)
@@ -42,14 +42,14 @@ def sweep(
     with database.transaction() as session:
         last = _last(session)
         if any(counts.values()) or last is None or last <= now - EVERY:
-            session.add(Sweep(at=now, counts={name: count for name, count in counts.items() if count}))
+            session.add(RetentionRun(at=now, counts={name: count for name, count in counts.items() if count}))
     if any(counts.values()):
         database.forget_leftovers()
     return counts
 
 
 def _last(session: Session) -> datetime | None:
-    return session.execute(select(func.max(Sweep.at))).scalar_one()
+    return session.execute(select(func.max(RetentionRun.at))).scalar_one()
 
 
 def _count(session: Session, rule: Rule, now: datetime, country: str) -> int:

@@ -37,10 +37,10 @@ def test_any_order_ends_in_the_same_rows_and_owes_the_same_mails(shore: Shore, s
     assert not found.unhandled
     assert found.rows == expected.rows
     assert found.mails.keys() == expected.mails.keys()
-    assert {state for state, _, _ in expected.mails.values()} <= {"owed"}  # in order nothing is overtaken
+    assert {state for state, _, _ in expected.mails.values()} <= {"queued"}  # in order nothing is overtaken
     for key, (state, reason, is_due) in found.mails.items():
-        assert is_due is (state == "owed"), key
-        assert state == "owed" or (str(reason).startswith("overtaken") and key.split(":")[0] not in NEVER_OVERTAKEN)
+        assert is_due is (state == "queued"), key
+        assert state == "queued" or (str(reason).startswith("overtaken") and key.split(":")[0] not in NEVER_OVERTAKEN)
 
 
 @examples

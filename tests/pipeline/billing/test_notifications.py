@@ -36,7 +36,7 @@ def test_a_key_is_made_of_ids_and_paypals_times(brook: River, kind: str) -> None
 def test_what_reaches_us_in_time_is_owed_and_a_second_later_it_is_not(brook: River, kind: str) -> None:
     resource = sample(kind)["resource"]
     news = at(resource["billing_info"]["last_failed_payment"]["time"] if kind == FAILED else _moment(resource))
-    for seconds, state in ((0, "owed"), (1, "withheld")):
+    for seconds, state in ((0, "queued"), (1, "withheld")):
         brook.empty()
         brook.clock.move_to(news + timedelta(days=7, seconds=seconds))
         teller = Teller(brook)
@@ -64,7 +64,7 @@ def test_of_two_suspensions_told_the_wrong_way_round_only_the_present_one_is_new
     teller = Teller(brook)
     later = {"status_update_time": "2026-04-05T10:41:50Z", "update_time": "2026-04-05T10:41:50Z"}
     teller.hear(sample(SUSPENDED, later), sample(SUSPENDED))
-    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["withheld", "owed"]
+    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["withheld", "queued"]
 
 
 def test_money_released_weeks_later_is_news_when_paypal_tells_it(brook: River) -> None:
@@ -72,14 +72,14 @@ def test_money_released_weeks_later_is_news_when_paypal_tells_it(brook: River) -
     held = sample(COMPLETED, {"payment_hold_status": "HELD"})["resource"]
     teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", held))
     teller.hear(sample(COMPLETED, {"payment_hold_status": "RELEASED"}, at="2026-03-17T09:16:40Z"))
-    assert teller.mail("receipt").state == "owed"
+    assert teller.mail("receipt").state == "queued"
 
 
 def test_what_paypal_did_with_money_is_told_however_late_other_news_came_first(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(CANCELLED), sample(REFUNDED), at="2026-02-28T12:00:00Z")
     teller.hear(sample(COMPLETED), at="2026-02-28T12:00:01Z")
-    assert [teller.mail(kind).state for kind in ("receipt", "refund_receipt")] == ["owed", "owed"]
+    assert [teller.mail(kind).state for kind in ("receipt", "refund_receipt")] == ["queued", "queued"]
 
 
 def test_mails_wait_for_an_address_and_all_go_when_one_is_known(brook: River) -> None:

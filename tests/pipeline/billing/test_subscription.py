@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.billing.entitlement import Terms
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.subscription import MOVES, PHASE, RANK, outranks
-from pipeline.db.models import Change, Customer
+from pipeline.db.models import Customer, StatusHistoryEntry
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE, BOB, CHARLIE
 from tests.support.pipeline_under_test import River
@@ -132,14 +132,14 @@ def test_the_address_is_found_by_its_hash_whatever_its_case(brook: River) -> Non
     alice, bob = teller.subscription(ALICE), teller.subscription(BOB)
     assert alice.email_hash == bob.email_hash
     assert alice.email_hash is not None
-    assert alice.person is not None
-    assert b"alice" not in alice.person.lower() + alice.email_hash
+    assert alice.personal_data is not None
+    assert b"alice" not in alice.personal_data.lower() + alice.email_hash
 
 
 def test_it_can_be_told_by_whom_and_why_it_moved(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(ACTIVATED), sample(SUSPENDED))
-    told = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(Change)]
+    told = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(StatusHistoryEntry)]
     assert told == [
         (ALICE.subscription, kind, sample(kind)["id"], at(sample(kind)["resource"]["status_update_time"]))
         for kind in (ACTIVATED, SUSPENDED)

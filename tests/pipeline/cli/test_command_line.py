@@ -74,7 +74,7 @@ def test_the_river_runs_in_a_fresh_folder_with_one_setting(data_dir: Path, told:
     assert "from none to revision" in call("db", "upgrade")
     assert f"{len(told.life.deliveries)} stored" in call("events", "import", told.folder)
     assert f"{len(told.life.deliveries)} handled" in call("run", "--until-idle")
-    assert {row["state"] for row in orjson.loads(call("mail", "list", "--json"))} == {"owed"}
+    assert {row["state"] for row in orjson.loads(call("mail", "list", "--json"))} == {"queued"}
     assert [path.name for path in data_dir.iterdir() if path.stat().st_mode & 0o077] == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from pipeline.db.engine import Database
-from pipeline.db.models import Audit
+from pipeline.db.models import ReadAudit
 
 from .conftest import Smt, Told
 
@@ -26,7 +26,7 @@ def reads(data_dir: Path) -> list[tuple[str, str, str | None]]:
     with database.reading() as session:
         rows = [
             (row.action, row.purpose, row.subject)
-            for row in session.execute(select(Audit).order_by(Audit.id)).scalars()
+            for row in session.execute(select(ReadAudit).order_by(ReadAudit.id)).scalars()
         ]
     database.close()
     return rows

@@ -87,7 +87,7 @@ def test_who_is_erased_now_is_gone_and_the_receipt_proves_it(smt: Smt, ended: st
 
 def test_who_has_no_address_is_not_said_to_be_told(smt: Smt, ended: str, data_dir: Path) -> None:
     with sqlite3.connect(data_dir / "smt-billing.db") as connection:
-        connection.execute("UPDATE subscription SET person = NULL, email_hash = NULL")
+        connection.execute("UPDATE subscription SET personal_data = NULL, email_hash = NULL")
     assert "no address was known" in smt("customers", "erase", ended, "--now").out
 
 
@@ -128,7 +128,7 @@ def test_a_rotation_without_a_master_key_makes_none(smt: Smt, books: Told, data_
 def test_what_is_due_is_told_and_then_ended(smt: Smt, books: Told, data_dir: Path) -> None:
     assert "nothing has reached its period" in smt("retention", "sweep").out
     with sqlite3.connect(data_dir / "smt-billing.db") as connection:
-        connection.execute("INSERT INTO knock VALUES ('k', 1, '2020-01-01 00:00:00')")
+        connection.execute("INSERT INTO rate_limit_counter VALUES ('k', 1, '2020-01-01 00:00:00')")
     assert smt("retention", "sweep", "--dry-run", "--json").json["knocks"] == 1
     assert smt("retention", "sweep", "--json").json["knocks"] == 1
     assert smt("retention", "sweep", "--dry-run", "--json").json["knocks"] == 0
@@ -177,7 +177,7 @@ def test_a_recipient_that_is_none_is_said_in_one_line(
 def confirmed(data_dir: Path) -> None:
     """The confirmation has been sent: only then can an erasure be complete."""
     with sqlite3.connect(data_dir / "smt-billing.db") as connection:
-        connection.execute("UPDATE request SET state = 'done' WHERE state = 'running'")
+        connection.execute("UPDATE privacy_request SET state = 'done' WHERE state = 'running'")
 
 
 def parts_here() -> Parts:

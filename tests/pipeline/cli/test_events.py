@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from pipeline.db.engine import Database
-from pipeline.db.models import Change, Key
+from pipeline.db.models import EncryptionKey, StatusHistoryEntry
 from pipeline.inbox import file_import as taking_in
 
 from .conftest import Smt, Told
@@ -59,9 +59,9 @@ def test_the_body_of_an_erased_person_is_said_to_be_erased(
 ) -> None:
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.transaction() as session:
-        key = session.get(Key, books.life.id)
+        key = session.get(EncryptionKey, books.life.id)
         assert key is not None
-        key.wrapped = None
+        key.wrapped_key = None
         if not tombstone:
             session.delete(key)
     database.close()
@@ -145,7 +145,7 @@ def test_what_cannot_be_replayed_says_why(smt: Smt, books: Told, data_dir: Path)
     assert "no such event" in answer.json[1]["reason"]
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
-        assert session.query(Change).count() == 2
+        assert session.query(StatusHistoryEntry).count() == 2
     database.close()
 
 

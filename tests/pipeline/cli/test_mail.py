@@ -20,7 +20,7 @@ def test_the_list_shows_what_is_owed_with_the_address_and_subject_it_would_have(
     rows = smt("mail", "list", "--json").json
     assert all(row.keys() >= ROW for row in rows)
     assert {(row["kind"], row["state"], row["to"], row["message_id"]) for row in rows} == {
-        (kind, "owed", books.life.person.email, None) for kind in ("account_setup", "receipt", "refund_receipt")
+        (kind, "queued", books.life.person.email, None) for kind in ("account_setup", "receipt", "refund_receipt")
     }
     [receipt] = [row for row in rows if row["kind"] == "receipt"]
     assert receipt["key"] == f"receipt:{books.sale}"
@@ -110,7 +110,7 @@ def test_only_a_mail_in_doubt_is_settled_by_hand(smt: Smt, books: Told, data_dir
     assert smt("mail", "settle", ids[0]).code == smt("mail", "settle", ids[0], "--sent", "--again").code == 2
     assert smt("mail", "settle", ids[0], "--sent").code == smt("mail", "settle", ids[1], "--again").code == 0
     states = {row["id"]: row["state"] for row in smt("mail", "list", "--json").json}
-    assert [states[id] for id in ids[:2]] == ["sent", "owed"]
+    assert [states[id] for id in ids[:2]] == ["sent", "queued"]
     assert smt("mail", "settle", "nothing", "--sent").code == 2
 
 
@@ -131,7 +131,7 @@ def test_a_mail_without_an_address_is_listed_without_one(smt: Smt, told: Told, t
     smt("events", "import", tmp_path / "sale.json")
     smt("run", "--until-idle")
     [row] = smt("mail", "list", "--json").json
-    assert (row["kind"], row["to"], row["state"], row["due_at"]) == ("receipt", None, "owed", None)
+    assert (row["kind"], row["to"], row["state"], row["due_at"]) == ("receipt", None, "queued", None)
 
 
 def doubt(data_dir: Path, *ids: str) -> None:

@@ -89,7 +89,7 @@ def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_tex
     assert "nothing in this version checks: Server access logs are retained for 60 days." in done.err
     assert f"planned for {day(60)}, notices owed: 1" in done.out
     [notice] = smt("policy", "notices", day(60), "--json").json
-    assert notice["state"] == "owed"
+    assert notice["state"] == "queued"
     states = {row["day"]: row["state"] for row in smt("policy", "texts", "--json").json}
     assert states == {"2025-05-01": "in force", day(60): "to come"}
     assert "60 days" in smt("policy", "texts", day(60)).out
@@ -147,7 +147,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     smt: Smt, books: Told, action: str, words: tuple[str, str], data_dir: Path
 ) -> None:
     from pipeline.db.engine import Database
-    from pipeline.db.models import Audit
+    from pipeline.db.models import ReadAudit
     from pipeline.privacy import audit_log as audit
 
     kind = words[0]
@@ -157,7 +157,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     assert smt(*words, "nothing").code == 2
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
-        rows = [row for row in session.query(Audit).order_by(Audit.id) if row.action == action]
+        rows = [row for row in session.query(ReadAudit).order_by(ReadAudit.id) if row.action == action]
         assert audit.verify(session) is None
         assert [row.actor for row in rows] == [audit.this_user()] * 2
         assert [row.purpose for row in rows][1] == "a question by phone"

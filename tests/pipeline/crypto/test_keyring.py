@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.crypto.keyring import INDEX, TOKENS, KeyProblem, Keyring, MasterKey, Unsealable, open_master_key
-from pipeline.db.models import Key
+from pipeline.db.models import EncryptionKey
 from pipeline.inbox import store as inbox
 from tests.support.pipeline_under_test import River, delivery, happened
 
@@ -32,11 +32,11 @@ def path(data_dir: Path) -> Path:
 def test_what_is_sealed_opens_again(river: River) -> None:
     with river.database.transaction() as session:
         seal = river.keyring(session).own("I-ADA")
-        sealed = seal.seal_json("event.person", {"email": "ada@example.com", "none": None})
+        sealed = seal.seal_json("event.personal_data", {"email": "ada@example.com", "none": None})
     with river.database.transaction() as session:
         again = river.keyring(session).own("I-ADA")
-        assert again.open_json("event.person", sealed) == {"email": "ada@example.com", "none": None}
-        assert again.open_json("event.person", None) is None
+        assert again.open_json("event.personal_data", sealed) == {"email": "ada@example.com", "none": None}
+        assert again.open_json("event.personal_data", None) is None
     assert b"ada" not in sealed
 
 
@@ -50,8 +50,8 @@ def test_what_was_moved_to_another_column_does_not_open(brook: River) -> None:
     with brook.database.transaction() as session:
         seal = brook.keyring(session).own("I-ADA")
         sealed = seal.seal("event.body", b"ada")
-        with pytest.raises(Unsealable, match=r"event\.person of I-ADA"):
-            seal.open("event.person", sealed)
+        with pytest.raises(Unsealable, match=r"event\.personal_data of I-ADA"):
+            seal.open("event.personal_data", sealed)
 
 
 def test_what_was_moved_to_another_person_does_not_open(brook: River) -> None:
@@ -68,8 +68,8 @@ def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: Rive
     with river.database.transaction() as session:
         ring = river.keyring(session)
         ring.fetch(["I-ADA", "I-BEA"])
-    ada, bea = (next(row for row in river.rows(Key) if row.label == label) for label in ("I-ADA", "I-BEA"))
-    river.set(ada, wrapped=bea.wrapped)
+    ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == label) for label in ("I-ADA", "I-BEA"))
+    river.set(ada, wrapped_key=bea.wrapped_key)
     with river.database.transaction() as session, pytest.raises(KeyProblem):
         river.keyring(session).get("I-ADA")
 
@@ -115,12 +115,12 @@ def test_the_wrong_master_key_says_so(river: River) -> None:
 
 def test_an_erased_label_seals_nothing_and_stays_erased(river: River) -> None:
     river.store(delivery(happened(person="ada")))
-    river.set(river.rows(Key)[0], wrapped=None, erased_at=NOON)
+    river.set(river.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
     with river.database.transaction() as session:
         assert river.keyring(session).get("WH-1") is None
         with pytest.raises(KeyProblem, match="backup"):
             river.keyring(session).own("WH-1")
-    assert river.rows(Key)[0].wrapped is None
+    assert river.rows(EncryptionKey)[0].wrapped_key is None
 
 
 def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(river: River) -> None:
@@ -131,11 +131,11 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
     }
     with river.database.transaction() as session:
         river.keyring(session).fetch(["I-ADA"])
-    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=NOON)
+    river.set(next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=NOON)
     river.store(delivery(happened(kind="BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)))
     row = river.event("WH-1")
     assert row.facts["status"] == "ACTIVE"
-    assert (row.person, row.body) == (None, None)
+    assert (row.personal_data, row.body) == (None, None)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
         assert inbox.open_event(row, keyring).person == {}
@@ -154,7 +154,7 @@ def test_many_transactions_that_make_one_key_at_once_agree(river: River) -> None
     with river.database.transaction() as session:
         seal = river.keyring(session).own("I-ADA")
         assert [seal.open("event.body", each) for each in sealed] == [b"0", b"1", b"2", b"3"]
-    assert river.count(Key) == 1
+    assert river.count(EncryptionKey) == 1
 
 
 # The master key's file

@@ -12,7 +12,7 @@ import pytest
 from pipeline.crypto import rotation
 from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, Unsealable, open_master_key, predecessor
 from pipeline.db.engine import StoreDown
-from pipeline.db.models import Erasure, Key
+from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
 
 ROOT = Path(__file__).parents[3]
@@ -43,13 +43,13 @@ def rotate(river: River, path: Path) -> rotation.Rotated:
 
 def test_every_key_is_wrapped_anew_and_opens_what_it_had_sealed(river: River, path: Path) -> None:
     sealed, old = seal_all(river, LABELS), path.read_bytes()
-    before = {row.label: row.wrapped for row in river.rows(Key)}
+    before = {row.key_id: row.wrapped_key for row in river.rows(EncryptionKey)}
     done = rotate(river, path)
     assert done.keys == len(before)
     assert path.read_bytes() != old
     assert done.new_id == open_master_key(path).id != done.old_id
     assert not predecessor(path).exists()
-    assert [row.label for row in river.rows(Key) if row.wrapped == before[row.label]] == []
+    assert [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key == before[row.key_id]] == []
     assert_all_open(river, sealed, open_master_key(path))
 
 
@@ -57,9 +57,9 @@ def test_the_old_master_key_opens_none_of_the_keys_afterwards(river: River, path
     seal_all(river, LABELS[:5])
     old = MasterKey(open_secret(path))
     rotate(river, path)
-    for row in river.rows(Key):
+    for row in river.rows(EncryptionKey):
         with pytest.raises(KeyProblem):
-            old.unwrap(row.label, row.wrapped or b"")
+            old.unwrap(row.key_id, row.wrapped_key or b"")
 
 
 def test_who_has_the_old_key_in_memory_notices_and_goes_on(river: River, path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_rotation_that_was_killed_anywhere_is_finished_by_the_next(
     assert open_master_key(path).id != first
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
     assert_all_open(river, sealed, open_master_key(path))
-    assert river.rows(Erasure)[0].complete_at == river.now
+    assert river.rows(Erasure)[0].completed_at == river.now
 
 
 def test_an_erasure_is_complete_when_its_master_key_is_gone_and_not_before(river: River, path: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_erasure_is_complete_when_its_master_key_is_gone_and_not_before(river
     with river.database.transaction() as session:
         session.add(erasure("E-2", done.new_id, river))
     first, second = river.rows(Erasure)
-    assert (first.complete_at, second.complete_at) == (river.now, None)
+    assert (first.completed_at, second.completed_at) == (river.now, None)
 
 
 def test_the_old_key_is_overwritten_before_its_name_goes(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,13 +225,13 @@ def test_the_old_key_is_overwritten_before_its_name_goes(brook: River, monkeypat
 def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: River) -> None:
     path = brook.folder / "keys" / "master.key"
     sealed = seal_all(brook, LABELS[:5])
-    (broken,) = [row for row in brook.rows(Key) if row.label == LABELS[2]]
-    right = broken.wrapped
-    brook.set(broken, wrapped=os.urandom(60))
+    (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == LABELS[2]]
+    right = broken.wrapped_key
+    brook.set(broken, wrapped_key=os.urandom(60))
     with pytest.raises(KeyProblem):
         rotate(brook, path)
     assert predecessor(path).exists()
-    brook.set(broken, wrapped=right)
+    brook.set(broken, wrapped_key=right)
     rotate(brook, path)
     assert_all_open(brook, sealed, open_master_key(path))
 
@@ -242,8 +242,8 @@ def test_what_a_restore_needs_is_saved_before_the_old_key_goes(brook: River) -> 
 
     def save(master: MasterKey) -> None:
         assert predecessor(path).exists()
-        for row in brook.rows(Key):
-            assert master.rewrap(row.label, row.wrapped or b"") is None
+        for row in brook.rows(EncryptionKey):
+            assert master.rewrap(row.key_id, row.wrapped_key or b"") is None
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
@@ -273,7 +273,7 @@ def test_a_key_that_cannot_be_replaced_says_what_to_do(brook: River, monkeypatch
 
 
 def erasure(id: str, master_id: str, river: River) -> Erasure:
-    return Erasure(id=id, customer_id="c1", labels=["c1"], at=river.now, receipt={}, master_id=master_id)
+    return Erasure(id=id, customer_id="c1", key_ids=["c1"], at=river.now, receipt={}, master_key_id=master_id)
 
 
 def open_secret(path: Path) -> bytes:

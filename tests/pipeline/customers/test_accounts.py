@@ -70,8 +70,8 @@ def test_what_sign_up_takes_is_sealed_and_found_again(river: River) -> None:
     assert known == {"name": ADA.name, "email": ADA.email, "company": ADA.company, "phone": ADA.phone}
     assert find(river, " ADA@example.com ") == [id]
     [row] = river.rows(Customer)
-    assert (row.adult_at, row.adult_text, row.signed_up_at) == (river.now, "2026-01", river.now)
-    assert b"Ada" not in (row.person or b"")
+    assert (row.adult_confirmed_at, row.adult_text_version, row.signed_up_at) == (river.now, "2026-01", river.now)
+    assert b"Ada" not in (row.personal_data or b"")
     assert {(each.kind, each.given, each.source) for each in river.rows(Consent)} == {
         ("adult", True, "sign-up"), ("marketing", False, "sign-up"),
     }  # fmt: skip
@@ -79,7 +79,7 @@ def test_what_sign_up_takes_is_sealed_and_found_again(river: River) -> None:
 
 def test_a_tick_at_sign_up_is_noted_and_is_no_consent_yet(river: River) -> None:
     sign_up(river, news=True)
-    assert not river.rows(Customer)[0].marketing
+    assert not river.rows(Customer)[0].wants_marketing
     assert {(each.kind, each.given) for each in river.rows(Consent)} == {("adult", True), ("marketing_asked", True)}
 
 
@@ -154,7 +154,7 @@ def test_a_new_address_is_told_to_the_old_one_and_the_new_one(river: River) -> N
         seal = river.keyring(session).own(id)
         facts = [seal.open_json("mail.facts", row.facts) for row in told]
     assert {(each[outbox.TO], each["is_old"]) for each in facts} == {(ADA.email, True), ("new@example.com", False)}
-    assert all(row.customer_id == row.label == id for row in told)
+    assert all(row.customer_id == row.key_id == id for row in told)
 
 
 def test_a_name_or_a_number_is_corrected_without_a_mail(river: River) -> None:
@@ -167,7 +167,7 @@ def test_a_name_or_a_number_is_corrected_without_a_mail(river: River) -> None:
 
 def test_mail_that_waited_for_an_address_goes_once_it_is_corrected(river: River) -> None:
     tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("owed", None)]
+    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", None)]
     correct(river, owner(river), "email", "new@example.com")
     assert {row.due_at for row in river.rows(Mail)} == {river.now}
 
@@ -175,7 +175,7 @@ def test_mail_that_waited_for_an_address_goes_once_it_is_corrected(river: River)
 def test_mail_does_not_wait_for_an_address_that_the_customer_told(river: River) -> None:
     sign_up(river, custom=ALICE.custom_id)
     tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("owed", river.now)]
+    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", river.now)]
 
 
 # What is theirs
@@ -234,12 +234,12 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
     id = sign_up(river)
     with river.database.transaction() as session:
         accounts.consent(session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now)
-    assert getattr(river.rows(Customer)[0], kind) is True
+    assert getattr(river.rows(Customer)[0], accounts.CHOICES[kind].key) is True
     river.clock.advance(timedelta(days=1))
     with river.database.transaction() as session:
         accounts.consent(session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now)
     [row] = river.rows(Customer)
-    assert getattr(row, kind) is False
+    assert getattr(row, accounts.CHOICES[kind].key) is False
     last = river.rows(Consent)[-1]
     assert (last.kind, last.given, last.at, last.source) == (kind, False, river.now, "account page")
 

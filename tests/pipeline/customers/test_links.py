@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 import pytest
 
 from pipeline.customers import links
-from pipeline.db.models import Key, Link
+from pipeline.db.models import EncryptionKey, Link
 from tests.support.pipeline_under_test import River
 
 ADA = "c0123456789"
@@ -97,8 +97,8 @@ def test_details_are_sealed_with_the_customers_key_and_go_with_it(river: River) 
         link = links.look(session, secret, river.now)
         assert link
         assert links.details(link, river.keyring(session)) == {"a": 1}
-    [key] = [row for row in river.rows(Key) if row.label == ADA]
-    river.set(key, wrapped=None)
+    [key] = [row for row in river.rows(EncryptionKey) if row.key_id == ADA]
+    river.set(key, wrapped_key=None)
     with river.database.transaction() as session:
         assert links.details(link, river.keyring(session)) == {}
         assert links.make(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})

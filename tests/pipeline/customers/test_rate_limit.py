@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.customers import rate_limit as knocks
-from pipeline.db.models import Knock
+from pipeline.db.models import RateLimitCounter
 from tests.support.pipeline_under_test import River
 
 
@@ -28,7 +28,7 @@ def test_each_thing_and_each_person_is_counted_apart(river: River) -> None:
 
 def test_who_knocked_is_not_kept(river: River) -> None:
     knock(river)
-    [row] = river.rows(Knock)
+    [row] = river.rows(RateLimitCounter)
     assert not re.search("ada@|example", repr(vars(row)))
     assert row.expires_at == river.now + timedelta(hours=1)
 

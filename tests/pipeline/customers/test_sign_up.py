@@ -7,7 +7,7 @@ import pytest
 from pipeline.customers import accounts, sign_up
 from pipeline.customers.accounts import Person
 from pipeline.customers.sign_up import Asked, Desk, TooMany
-from pipeline.db.models import Customer, Knock, Link
+from pipeline.db.models import Customer, Link, RateLimitCounter
 from pipeline.paypal.errors import Unavailable
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.privacy.erasure.workflow import Outside
@@ -51,7 +51,7 @@ def test_the_same_form_sent_by_six_at_once_is_one_account(river: River) -> None:
         thread.join()
     assert len(answers) == 6
     assert len(set(answers)) == len(paypal.begun) == river.count(Customer) == 1
-    assert [row.count for row in river.rows(Knock)] == [1]
+    assert [row.count for row in river.rows(RateLimitCounter)] == [1]
 
 
 def test_what_paypal_left_half_done_goes_on_with_the_same_account(river: River) -> None:

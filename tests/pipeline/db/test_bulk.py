@@ -16,11 +16,15 @@ def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: Riv
         rows = Rows(session, Subscription)
         rows.lock(["I-2", "I-1", "I-2"], BLANK)
         assert list(rows) == ["I-1", "I-2"]
-        rows["I-1"].known, rows["I-1"].person, rows["I-1"].paid_through = {"custom": ["x", ODD]}, b"\x00\xff", NOON
+        rows["I-1"].known, rows["I-1"].personal_data, rows["I-1"].paid_through = (
+            {"custom": ["x", ODD]},
+            b"\x00\xff",
+            NOON,
+        )
         rows.write()
     one, two = sorted(river.rows(Subscription), key=lambda row: row.id)
-    assert (one.known, one.person, one.paid_through) == ({"custom": ["x", ODD]}, b"\x00\xff", NOON)
-    assert (two.known, two.person, two.created_at) == ({}, None, NOON)
+    assert (one.known, one.personal_data, one.paid_through) == ({"custom": ["x", ODD]}, b"\x00\xff", NOON)
+    assert (two.known, two.personal_data, two.created_at) == ({}, None, NOON)
 
 
 def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
@@ -56,15 +60,15 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
         rows.write()
         told: list[dict[str, object]] = [
-            {"id": odd, "status": odd, "known": {"x": [ODD]}, "person": b"\x00\xff\\", "paid_through": NOON},
-            {"id": "I-1", "status": None, "known": {}, "person": None, "paid_through": None},
+            {"id": odd, "status": odd, "known": {"x": [ODD]}, "personal_data": b"\x00\xff\\", "paid_through": NOON},
+            {"id": "I-1", "status": None, "known": {}, "personal_data": None, "paid_through": None},
             {"id": "I-2", "paid_through": NOON},
             {"id": "I-3", "paid_through": NOON},
             {"id": "I-4", "paid_through": NOON},
         ]
         assert change(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
         assert change(session, Subscription, []) == 0
-    found = {row.id: (row.status, row.known, row.person, row.paid_through) for row in river.rows(Subscription)}
+    found = {row.id: (row.status, row.known, row.personal_data, row.paid_through) for row in river.rows(Subscription)}
     assert found == {
         odd: (odd, {"x": [ODD]}, b"\x00\xff\\", NOON),
         "I-1": (None, {}, None, None),
@@ -76,10 +80,10 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
 def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
     with river.database.transaction() as session:
         rows = Rows(session, Subscription)
-        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, person=b"\x00\xff\\"))
-        rows.add(Subscription(id="I-2", known={}, created_at=NOON, person=None))
+        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
+        rows.add(Subscription(id="I-2", known={}, created_at=NOON, personal_data=None))
         rows.write()
-    found = {row.id: (row.known, row.person) for row in river.rows(Subscription)}
+    found = {row.id: (row.known, row.personal_data) for row in river.rows(Subscription)}
     assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}
 
 

@@ -15,7 +15,7 @@ from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import ANSWERED_A_DAY, STRANGERS_AN_HOUR
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Consent, Customer, Letter, Mail, Request
+from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
 from pipeline.inbound_mail import intake as inbound
 from pipeline.inbound_mail.intake import Filed, Left
 from tests.pipeline.inbound_mail.test_parser import mail
@@ -44,7 +44,9 @@ def owed(river: River) -> list[str]:
 
 def opened(river: River) -> list[tuple[str, str, str | None]]:
     with river.database.reading() as session:
-        rows = session.execute(select(Request.kind, Request.state, Request.customer_id).order_by(Request.kind))
+        rows = session.execute(
+            select(PrivacyRequest.kind, PrivacyRequest.state, PrivacyRequest.customer_id).order_by(PrivacyRequest.kind)
+        )
         return [(kind, state, customer) for kind, state, customer in rows]
 
 
@@ -55,10 +57,10 @@ def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: Ri
     assert (filed.kind, filed.asked, filed.customer_id) == ("support", None, customer)
     assert owed(river) == ["support_received"]
     with river.database.reading() as session:
-        row = session.execute(select(Letter)).scalar_one()
+        row = session.execute(select(InboundMail)).scalar_one()
         assert row.content
         assert b"second user" not in row.content
-        assert river.keyring(session).own(customer).open("letter.content", row.content) == raw
+        assert river.keyring(session).own(customer).open("inbound_mail.content", row.content) == raw
         assert session.execute(select(Mail.customer_id)).scalar_one() == customer
 
 
@@ -124,7 +126,7 @@ def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
     assert owed(river) == ["privacy_request_received", "privacy_request_received", "request_due", "request_due"]
     with river.database.reading() as session:
         told = [
-            river.keyring(session).own(row.label).open_json("mail.facts", row.facts)
+            river.keyring(session).own(row.key_id).open_json("mail.facts", row.facts)
             for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
         ]
     for facts in told:
@@ -138,7 +140,7 @@ def test_optional_mail_is_stopped_at_once(river: River) -> None:
     took(river, mail("please unsubscribe me"))
     with river.database.reading() as session:
         row = session.get_one(Customer, customer)
-        assert (row.marketing, row.service) == (False, False)
+        assert (row.wants_marketing, row.wants_service_mail) == (False, False)
         kept = session.execute(select(Consent.kind, Consent.given).where(Consent.source == "mail")).all()
         assert sorted(kept) == [("marketing", False), ("service", False)]
     assert opened(river) == [("opt_out", "done", customer)]
@@ -149,7 +151,7 @@ def test_optional_mail_is_stopped_for_every_account_of_the_address(river: River)
         signed_up(river)
         river.clock.advance(timedelta(hours=1))
     took(river, mail("please unsubscribe me"))
-    assert [(row.marketing, row.service) for row in river.rows(Customer)] == [(False, False)] * 2
+    assert [(row.wants_marketing, row.wants_service_mail) for row in river.rows(Customer)] == [(False, False)] * 2
 
 
 @pytest.mark.parametrize("sender", ["ada@example.com", "stranger@example.com"])
@@ -161,7 +163,7 @@ def test_nobody_is_bombed_with_mail_by_one_senders_wishes(river: River, sender: 
         took(river, mail(f"{text}, number {number}", sender=written))
     assert len(owed(river)) <= 2 * ANSWERED_A_DAY
     if sender.startswith("stranger"):
-        assert river.count(Request) == 10  # each is noted all the same
+        assert river.count(PrivacyRequest) == 10  # each is noted all the same
 
 
 def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_always(river: River) -> None:
@@ -171,8 +173,8 @@ def test_strangers_are_answered_so_many_times_an_hour_in_all_and_customers_alway
         text = "please delete my account" if number % 2 else "a question"
         took(river, mail(text, sender=f"victim{number}@example.com"))
     assert answers(river) == STRANGERS_AN_HOUR
-    assert river.count(Letter) == STRANGERS_AN_HOUR + 5
-    assert river.count(Request) == (STRANGERS_AN_HOUR + 5) // 2
+    assert river.count(InboundMail) == STRANGERS_AN_HOUR + 5
+    assert river.count(PrivacyRequest) == (STRANGERS_AN_HOUR + 5) // 2
     took(river, mail("a question"))
     assert answers(river) == STRANGERS_AN_HOUR + 1
     river.clock.advance(timedelta(hours=1))

@@ -10,7 +10,7 @@ import pytest
 from handlers import HANDLERS
 from pipeline.billing.unit_of_work import Books
 from pipeline.db.models import Payment, Refund, Subscription
-from pipeline.db.models import Read as Question
+from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import lookups as reads
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, Park, Read
@@ -76,7 +76,12 @@ def test_a_question_is_asked_when_it_is_due_and_its_answer_comes_in_by_the_inbox
     river.clock.advance(timedelta(minutes=5))
     [event_id] = ask(river, oracle)
     row = river.event(event_id)
-    assert (row.type, row.source, row.state, row.verdict) == ("READ.SALE", "read", "received", "read from PayPal's API")
+    assert (row.type, row.source, row.state, row.signature_verdict) == (
+        "READ.SALE",
+        "read",
+        "received",
+        "read from PayPal's API",
+    )
     assert row.facts["sale"] == "SALE1"
     assert oracle.asked == ["sale SALE1"]
     assert river.count(Question) == 0
@@ -228,7 +233,7 @@ def test_who_an_unknown_subscription_belongs_to_is_found_out(river: River, world
     tell(river, sale)
     worker.handle([sale.id])
     [mail] = river.mails().values()
-    assert (mail.state, mail.due_at) == ("owed", None)
+    assert (mail.state, mail.due_at) == ("queued", None)
     river.clock.advance(timedelta(minutes=5))
     for _ in range(3):
         worker.handle([*ask(river, paypal), *due(river)])

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.engine import Database
-from pipeline.db.models import Event, Key, Redelivery
+from pipeline.db.models import EncryptionKey, Event, Redelivery
 from pipeline.inbox import store as inbox
 from pipeline.inbox.store import GRACE, Delivery
 from tests.support.pipeline_under_test import River, delivery, happened, outcomes
@@ -35,7 +35,7 @@ def test_an_event_is_stored_and_to_be_published(river: River) -> None:
     assert row.due_at == river.now + GRACE
     assert row.occurred_at == river.now - timedelta(seconds=30)
     assert row.transmission_id == "T-1"
-    assert row.verdict == "signed for webhook TEST"
+    assert row.signature_verdict == "signed for webhook TEST"
     assert row.body_sha256 == hashlib.sha256(orjson.dumps(ONE)).hexdigest()
 
 
@@ -52,7 +52,7 @@ def test_the_whole_body_is_kept_sealed(river: River) -> None:
     assert row.body is not None
     assert b"Ada" not in row.body
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.label).open("event.body", row.body)
+        opened = river.keyring(session).own(row.key_id).open("event.body", row.body)
     assert orjson.loads(opened)["resource"] == {"note": "for Ada"}
 
 
@@ -292,7 +292,7 @@ def test_whom_it_names_is_kept_as_a_keyed_hash_only(river: River) -> None:
     assert one["payer_ref"] == two["payer_ref"] != one["custom_ref"]
     assert "ada@" not in str(one)
     assert "PAYER7" not in str(one)
-    labels = {row.label for row in river.rows(Key)}
+    labels = {row.key_id for row in river.rows(EncryptionKey)}
     assert labels == {"smt:index", "I-ADA"}
 
 

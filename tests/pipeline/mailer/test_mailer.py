@@ -48,7 +48,12 @@ async def test_a_mail_is_sent_exactly_once(river: River, serve: Serve, make: Mak
     [(recipient, data)] = house.received
     row = only(river)
     assert recipient == ADA
-    assert (row.state, row.sent_at, row.reply, row.due_at) == ("sent", river.now, "250 2.0.0 queued as 4Xyz", None)
+    assert (row.state, row.sent_at, row.relay_reply, row.due_at) == (
+        "sent",
+        river.now,
+        "250 2.0.0 queued as 4Xyz",
+        None,
+    )
     assert header(data, "Message-ID") == row.message_id == f"<receipt.{row.id}@bounces.example.com>"
     assert header(data, "To") == f"Ada Whitfield <{ADA}>"
     assert header(data, "Auto-Submitted") == "auto-generated"
@@ -151,7 +156,7 @@ async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_
         row = only(river)
         if row.state == "failed":
             break
-        assert (row.state, row.reply, row.reason) == ("owed", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
+        assert (row.state, row.relay_reply, row.reason) == ("queued", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
         assert row.due_at
         waited.append(row.due_at - river.now)
         assert await mailer.send_due() == 0, "not before its time"
@@ -170,10 +175,10 @@ async def test_a_mail_that_is_refused_is_failed_and_visible(river: River, serve:
         await make(await serve(house)).send_due()
     row = only(river)
     assert (row.state, row.due_at) == ("failed", None)
-    assert row.reason == row.reply
-    assert row.reply
-    assert "550 5.1.1" in row.reply
-    assert ADA not in row.reply
+    assert row.reason == row.relay_reply
+    assert row.relay_reply
+    assert "550 5.1.1" in row.relay_reply
+    assert ADA not in row.relay_reply
     assert ADA not in str(logs)
     river.clock.advance(timedelta(days=365))
     assert await make(await serve(house)).send_due() == 0
@@ -190,7 +195,7 @@ async def test_before_the_text_began_the_mail_is_thrown_away_and_written_anew(
     mailer = make(await serve(house))
     await mailer.send_due()
     row = only(river)
-    assert (row.state, row.frozen, row.recipient) == ("owed", None, None)
+    assert (row.state, row.frozen, row.recipient) == ("queued", None, None)
     meet(river)
     river.clock.move_to(row.due_at or river.now)
     await mailer.send_due()
@@ -220,7 +225,7 @@ async def test_a_relay_that_is_away_keeps_mails_owed(river: River, make: Make) -
     meet(river)
     owe(river, 3)
     assert await make(f"smtp://127.0.0.1:{free_port()}").send_due() == 3
-    assert states(river) == ["owed"] * 3
+    assert states(river) == ["queued"] * 3
     assert {row.due_at for row in river.rows(Mail)} == {river.now + DELAYS[0]}
 
 
@@ -282,8 +287,8 @@ async def test_postfix_delivers_each_mail_once_as_it_was_frozen(river: River, ma
             frozen = seal.open("mail.frozen", row.frozen or b"").replace(b"\r\n", b"\n")
             assert data.endswith(frozen), "Postfix adds lines above, and changes nothing"
             assert header(data, "Return-Path") == f"<b+{row.id}@bounces.example.com>"
-            assert row.reply
-            assert re.fullmatch(r"250 2\.0\.0 Ok: queued as \w+", row.reply)
+            assert row.relay_reply
+            assert re.fullmatch(r"250 2\.0\.0 Ok: queued as \w+", row.relay_reply)
 
 
 async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make, mailbox: Mailbox) -> None:
@@ -292,10 +297,10 @@ async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make,
         river.owe(Owed("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
     await make(mailbox.smtp_url).send_due()
     mails = river.mails()
-    assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "owed")
+    assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "queued")
     assert mails["receipt:later"].due_at == river.now + DELAYS[0]
     assert "5.1.1" in str(mails["receipt:refused"].reason)
-    assert "@example.com" not in str([row.reply for row in mails.values()])
+    assert "@example.com" not in str([row.relay_reply for row in mails.values()])
 
 
 def test_no_thread_of_a_mailer_outlives_it() -> None:

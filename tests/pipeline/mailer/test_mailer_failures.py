@@ -186,10 +186,10 @@ async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stre
     house.opened.set()
     await sending
     assert states(stream) == ["sent"], "it knew better"
-    first = only(stream).holder
+    first = only(stream).claimed_by
     stream.owe(receipt(2))
     await mailer.send_due()
-    assert stream.mails()["receipt:SALE2"].holder != first
+    assert stream.mails()["receipt:SALE2"].claimed_by != first
     await mailer.close()
 
 
@@ -262,7 +262,7 @@ async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
         broken.setattr("pipeline.mailer.mailer.Addressees.of", failing_read)
         with pytest.raises(StoreDown):
             await mailer.send_due()
-    assert states(river) == ["owed", "owed"]
+    assert states(river) == ["queued", "queued"]
     assert await mailer.send_due() == 2
     assert states(river) == ["sent", "sent"]
 
@@ -284,6 +284,6 @@ async def test_told_to_stop_while_the_relay_hangs_it_gives_back_what_it_has_not_
     await asyncio.sleep(0.5)
     house.opened.set()
     await asyncio.wait_for(running, 10)
-    assert set(states(river)) == {"owed"}
+    assert set(states(river)) == {"queued"}
     assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two had a connection
     assert {row.due_at for row in river.rows(Mail) if row.attempts == 0} == {river.now}

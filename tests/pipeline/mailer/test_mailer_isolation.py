@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.crypto.keyring import KeyProblem, MasterKey
-from pipeline.db.models import Key, Mail
+from pipeline.db.models import EncryptionKey, Mail
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox.store import Owed
@@ -47,7 +47,10 @@ async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, se
     meet(river)
     meet(river, "I-BEA")
     river.owe(receipt(1), receipt(2, "I-BEA"))
-    river.set(next(row for row in river.rows(Key) if row.label == "I-BEA"), wrapped=b"a broken row of a good table")
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-BEA"),
+        wrapped_key=b"a broken row of a good table",
+    )
     house = House()
     mailer = make(await serve(house))
     await mailer.send_due()
@@ -83,7 +86,7 @@ async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve
     river.master = MasterKey(os.urandom(32))
     with pytest.raises(KeyProblem, match="restore the right key file"):
         await make(url).send_due()
-    assert states(river) == ["owed", "owed"]
+    assert states(river) == ["queued", "queued"]
     river.master = right
     assert await make(url).send_due() == 2
 
@@ -118,7 +121,7 @@ async def test_without_an_address_a_mail_waits_and_goes_out_when_there_is_one(
     mailer = make(await serve(house))
     await mailer.send_due()
     row = only(river)
-    assert (row.state, row.due_at, row.frozen) == ("owed", None, None)
+    assert (row.state, row.due_at, row.frozen) == ("queued", None, None)
     assert await mailer.send_due() == 0
     assert house.received == []
     meet(river)
@@ -134,13 +137,15 @@ async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, se
     mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, nobody)
     await mailer.send_due()
     await mailer.close()
-    assert (only(river).state, only(river).due_at) == ("owed", None)
+    assert (only(river).state, only(river).due_at) == ("queued", None)
 
 
 async def test_nothing_goes_to_who_was_erased_after_it_was_owed(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=river.now)
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
+    )
     house = House()
     await make(await serve(house)).send_due()
     assert (only(river).state, only(river).reason) == ("withheld", "the person has been erased")

@@ -57,8 +57,8 @@ def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, 
         session.add(row)
         session.flush()
         known = register.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
-        person = keyring.own("I-ADA").seal_json("subscription.person", known)
-        session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", person=person))
+        person = keyring.own("I-ADA").seal_json("subscription.personal_data", known)
+        session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", personal_data=person))
     if told:
         change(river, "email", told)
     return "c1"
@@ -132,7 +132,7 @@ async def test_an_address_that_the_mail_names_comes_first(river: River, send: Se
         "stranger@example.com": "stranger@example.com",
         OPERATOR: OPERATOR,
     }
-    assert {row.label for row in river.rows(Mail)} >= {"c1", "letter:1", outbox.OPERATOR}
+    assert {row.key_id for row in river.rows(Mail)} >= {"c1", "letter:1", outbox.OPERATOR}
     assert b"stranger" not in b"".join(row.facts or b"" for row in river.rows(Mail))
 
 
@@ -140,7 +140,7 @@ async def test_a_correction_reaches_a_mail_that_waits_for_another_try(river: Riv
     meet(river)
     river.owe(receipt())
     await send(House(DOT=["451 4.3.0 try later"]))
-    assert only(river).state == "owed"
+    assert only(river).state == "queued"
     change(river, "email", TOLD)
     river.clock.advance(timedelta(hours=1))
     [(recipient, data)] = await send()
@@ -166,7 +166,7 @@ async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Sen
     meet(river, email=None)
     river.owe(Owed("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
     assert await send() == []
-    assert (only(river).state, only(river).due_at) == ("owed", None)
+    assert (only(river).state, only(river).due_at) == ("queued", None)
     change(river, "email", TOLD)
     [(recipient, _)] = await send()
     assert recipient == TOLD

@@ -148,7 +148,7 @@ def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: Ri
     doubt(river, "two")
     path.write_text(path.read_text() + taken(iso(river.now), sender_of(one, DOMAIN)))
     assert settle(river, path) == 2
-    assert states(river) == {"one": "sent", "two": "owed"}
+    assert states(river) == {"one": "sent", "two": "queued"}
     assert river.mails()["two"].due_at == river.now
     assert settle(river, path) == 0
 
@@ -192,7 +192,7 @@ def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, p
     path.write_text(started(form(river.now - SLACK)))
     doubt(river, "one")
     assert settle(river, path) == 1
-    assert states(river) == {"one": "owed"}
+    assert states(river) == {"one": "queued"}
 
 
 def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_sessi
     assert settle(river, path) == 0  # the queue manager may be about to tell
     river.clock.advance(outbox.SETTLE_AFTER)
     assert settle(river, path) == 1
-    assert states(river) == {"one": "owed"}
+    assert states(river) == {"one": "queued"}
 
 
 @pytest.mark.parametrize("after", ["another mail", "a start"])
@@ -256,7 +256,7 @@ def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path:
     path.write_text(path.read_text() + begun(iso(river.now), id) + told)
     river.clock.advance(outbox.SETTLE_AFTER)
     assert settle(river, path) == 1
-    assert states(river) == {"one": "owed"}
+    assert states(river) == {"one": "queued"}
 
 
 def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_before(river: River, path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_befor
     river.clock.advance(MINUTE)
     doubt(river, "after")
     assert settle(river, path) == 1
-    assert states(river) == {"before": "doubt", "after": "owed"}
+    assert states(river) == {"before": "doubt", "after": "queued"}
 
 
 def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(river: River, path: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(
     path.write_text(path.read_text() + client + lost + name)
     river.clock.advance(outbox.SETTLE_AFTER)
     assert settle(river, path) == 1
-    assert states(river) == {"one": "owed"}
+    assert states(river) == {"one": "queued"}
 
 
 def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(river: River, path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(riv
     path.write_text(path.read_text() + begun(iso(river.now), id))
     river.clock.advance(HANGS)
     assert settle(river, path) == 1
-    assert states(river) == {"one": "owed"}
+    assert states(river) == {"one": "queued"}
 
 
 def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: River, path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: 
     river.clock.advance(MINUTE)
     doubt(river, "after")
     assert settle(river, path) == 1
-    assert states(river) == {"before the log": "doubt", "after": "owed"}
+    assert states(river) == {"before the log": "doubt", "after": "queued"}
 
 
 def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left(river: River, path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River
 
 
 def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
-    id, tried_at = doubt(river, "one"), river.mails()["one"].tried_at
+    id, tried_at = doubt(river, "one"), river.mails()["one"].claimed_at
     with river.database.transaction() as session:
         assert outbox.settle_doubt(session, id, river.now, sent=False)
     with river.database.transaction() as session:
@@ -356,7 +356,7 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
 
 @pytest.mark.parametrize(
     ("fault", "sign", "end"),
-    [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "owed")],
+    [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "queued")],
 )
 async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
     relay: Postfix, brook: River, fault: Kind, sign: str, end: str

@@ -19,7 +19,7 @@ from pipeline.crypto.keyring import Keyring, MasterKey, open_master_key
 from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
-from pipeline.db.models import Base, Customer, Erasure, Event, Key, Payment
+from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
 from pipeline.operations.backup import store as backup
 from pipeline.operations.backup.store import BackupProblem, Shelf
 from tests.pipeline.privacy.test_erasure import assert_nobody, erase_whole, meet_alice
@@ -136,9 +136,9 @@ def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: Shelf, identity
     made = create(full, shelf)
     dump = pyrage.decrypt(made.data.read_bytes(), backup._identities(identity))
     kept = pyrage.decrypt(made.keys.read_bytes(), backup._identities(identity))
-    rows = [row for row in full.rows(Key) if row.wrapped]
+    rows = [row for row in full.rows(EncryptionKey) if row.wrapped_key]
     assert rows
-    assert [row.label for row in rows if row.wrapped and row.wrapped in dump] == []
+    assert [row.key_id for row in rows if row.wrapped_key and row.wrapped_key in dump] == []
     assert full.rows(Event)[0].id.encode() not in kept
     assert not list(full.folder.glob(".backup-*"))
 
@@ -156,7 +156,7 @@ def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
     assert_nobody(empty)
     assert empty.count(Payment) == 1
     [erasure] = empty.rows(Erasure)
-    assert (erasure.customer_id, erasure.complete_at) == (id, None)
+    assert (erasure.customer_id, erasure.completed_at) == (id, None)
     assert [row.erased_at is None for row in empty.rows(Customer)] == [False]
 
 
@@ -171,8 +171,8 @@ def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
     create(full, shelf).keys.write_bytes(old_keys)  # the newer ones are lost
     restore(empty, shelf, identity)
     [erasure] = empty.rows(Erasure)
-    alive = {row.label for row in empty.rows(Key) if row.wrapped}
-    assert alive.isdisjoint(erasure.labels)
+    alive = {row.key_id for row in empty.rows(EncryptionKey) if row.wrapped_key}
+    assert alive.isdisjoint(erasure.key_ids)
     with empty.database.transaction() as session:
         assert empty.keyring(session).get(id) is None
 

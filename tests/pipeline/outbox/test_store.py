@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from pipeline.db.models import Key, Mail
+from pipeline.db.models import EncryptionKey, Mail
 from pipeline.outbox import store as outbox
 from pipeline.outbox.mail_kinds import NoPurpose
 from pipeline.outbox.store import OPERATOR, Owed
@@ -25,7 +25,9 @@ def inside(river: River, do: Callable[[Session], Any]) -> Any:
 
 
 def claim(river: River, holder: str = "one", limit: int = 50) -> list[str]:
-    return [row.key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))]
+    return [
+        row.idempotency_key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))
+    ]
 
 
 def only(river: River) -> Mail:
@@ -39,8 +41,8 @@ def only(river: River) -> Mail:
 def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     row = only(river)
-    assert (row.id, row.key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "owed")
-    assert (row.subscription_id, row.label) == ("I-ADA", "I-ADA")
+    assert (row.id, row.idempotency_key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "queued")
+    assert (row.subscription_id, row.key_id) == ("I-ADA", "I-ADA")
     assert (row.created_at, row.due_at, row.attempts) == (river.now, river.now, 0)
     assert row.facts is not None
     assert b"Ada" not in row.facts
@@ -99,13 +101,15 @@ def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
 
 def test_without_an_address_it_waits(river: River) -> None:
     assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
-    assert (only(river).state, only(river).due_at) == ("owed", None)
+    assert (only(river).state, only(river).due_at) == ("queued", None)
     assert claim(river) == []
 
 
 def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
     river.owe(RECEIPT)
-    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=None, erased_at=river.now)
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
+    )
     [made] = river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}), Owed("receipt", "receipt:SALE3", "I-BEA", {}))
     assert made == river.mails()["receipt:SALE3"].id
     assert set(river.mails()) == {"receipt:SALE1", "receipt:SALE3"}
@@ -113,7 +117,7 @@ def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
 
 def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
     river.owe(Owed("event_parked", "event_parked:1", None, {"count": 1}))
-    assert (only(river).label, only(river).subscription_id) == (OPERATOR, None)
+    assert (only(river).key_id, only(river).subscription_id) == (OPERATOR, None)
 
 
 # Claimed by one
@@ -127,8 +131,8 @@ def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(rive
     assert claim(river, "two") == ["receipt:SALE3"]
     assert claim(river) == []
     row = river.mails()["receipt:SALE2"]
-    assert (row.state, row.holder, row.attempts) == ("sending", "one", 1)
-    assert row.tried_at == river.now
+    assert (row.state, row.claimed_by, row.attempts) == ("sending", "one", 1)
+    assert row.claimed_at == river.now
 
 
 def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:

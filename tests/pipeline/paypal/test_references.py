@@ -74,7 +74,7 @@ def test_a_subscription_named_anywhere_owns_the_event(brook: River) -> None:
     resource = {"items": [{"billing_agreement_id": "I-BW452GLLEP1G"}], "custom_id": "ours-17"}
     brook.store(delivery(happened("WH-1", resource=resource)))
     row = brook.event("WH-1")
-    assert (row.label, row.customer_id) == ("I-BW452GLLEP1G", None)
+    assert (row.key_id, row.customer_id) == ("I-BW452GLLEP1G", None)
 
 
 @pytest.mark.parametrize("id", ["B-5YM51074LT", "I-", "I-ada@example.com", 17, None, ["I-BW452GLLEP1G"]])

@@ -15,7 +15,17 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
-from pipeline.db.models import Base, Customer, Erasure, Letter, Mail, Payment, Subscription, Sweep, Visit
+from pipeline.db.models import (
+    AccessLogEntry,
+    Base,
+    Customer,
+    Erasure,
+    InboundMail,
+    Mail,
+    Payment,
+    RetentionRun,
+    Subscription,
+)
 from pipeline.network.egress import Connection
 from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
@@ -107,10 +117,10 @@ def peopled(river: River, clock: MovableClock) -> World:
     _write_letters(world)
     _erase_somebody(world)
     world.change(lambda session, _: read_by_us(session, world.now))
-    world.add(Sweep(at=world.now, counts={}))
+    world.add(RetentionRun(at=world.now, counts={}))
     label = f"smt:visits:{world.now:%Y-%m-%d}"
-    who = world.sealed(label, "visit.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
-    world.add(Visit(at=world.now, label=label, action="GET /privacy", status=200, visitor=who))
+    who = world.sealed(label, "access_log.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
+    world.add(AccessLogEntry(at=world.now, key_id=label, action="GET /privacy", status=200, visitor=who))
     world.mails = {"receipt": Rendered("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
     world.pages = [page("/privacy", "<p>Effective Date: May 1, 2025</p>"), page("/account", "<p>…</p>", cookie=COOKIE)]
     (river.folder / "audit.json").write_text(f'{{"at": "{world.now.isoformat()}", "ok": true, "found": 0}}')
@@ -146,16 +156,22 @@ def mail(world: World, kind: str, key: str, customer: str, to: str, **values: An
     owed = outbox.Owed(kind, key, None, {}, customer_id=customer)
     world.change(lambda session, keyring: outbox.add(session, keyring, [owed], world.now))
     row = world.river.mails()[key]
-    recipient = world.sealed(row.label, "mail.recipient", to.encode())
-    sent: dict[str, Any] = {"state": "sent", "tried_at": world.now, "sent_at": world.now, "attempts": 1, "due_at": None}
+    recipient = world.sealed(row.key_id, "mail.recipient", to.encode())
+    sent: dict[str, Any] = {
+        "state": "sent",
+        "claimed_at": world.now,
+        "sent_at": world.now,
+        "attempts": 1,
+        "due_at": None,
+    }
     world.river.set(row, recipient=recipient, **{**sent, **values})
 
 
 def letter(world: World, id: str, customer: str | None, kind: str, label: str = "", text: str = "") -> None:
     """A letter is filed, and nothing else happens. One about privacy asks for a copy unless it says otherwise."""
     label, text = label or customer or f"letter:{id}", text or ("send me my data" if kind == "privacy" else "hello")
-    content = world.sealed(label, "letter.content", f"From: somebody@example.com\r\n\r\n{text}".encode())
-    world.add(Letter(id=id, customer_id=customer, label=label, kind=kind, content=content, received_at=world.now))
+    content = world.sealed(label, "inbound_mail.content", f"From: somebody@example.com\r\n\r\n{text}".encode())
+    world.add(InboundMail(id=id, customer_id=customer, key_id=label, kind=kind, content=content, received_at=world.now))
 
 
 def read_by_us(session: Session, now: datetime) -> None:
@@ -163,10 +179,12 @@ def read_by_us(session: Session, now: datetime) -> None:
 
 
 def _subscribe(world: World) -> None:
-    person = world.sealed("I-1", "subscription.person", register.merge({}, world.now, {"email": "ada@example.com"}))
+    person = world.sealed(
+        "I-1", "subscription.personal_data", register.merge({}, world.now, {"email": "ada@example.com"})
+    )
     world.add(
         Subscription(
-            id="I-1", known={}, customer_id=world.ada, person=person, status="ACTIVE", status_at=world.now,
+            id="I-1", known={}, customer_id=world.ada, personal_data=person, status="ACTIVE", status_at=world.now,
             created_at=world.now,
         ),
         Payment(
@@ -198,11 +216,11 @@ def _erase_somebody(world: World) -> None:
     gone = sign_up(world, "gone@example.com", marketing=False)
     world.change(lambda _, keyring: keyring.destroy([gone]))
     kept = {"payment": {"rows": 1, "action": "kept, restricted", "basis": "law", "until": "2030-12-31T00:00:00Z"}}
-    world.river.set(customer(world, gone), person=None, email_hash=None, erased_at=world.now)
+    world.river.set(customer(world, gone), personal_data=None, email_hash=None, erased_at=world.now)
     world.add(
         Erasure(
-            id="E-1", customer_id=gone, labels=[gone], at=world.now, receipt={"basis": "request", "rows": kept},
-            master_id="m", complete_at=None,
+            id="E-1", customer_id=gone, key_ids=[gone], at=world.now, receipt={"basis": "request", "rows": kept},
+            master_key_id="m", completed_at=None,
         )
     )  # fmt: skip
 

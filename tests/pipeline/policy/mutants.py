@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from pipeline.db import lww_map as register
-from pipeline.db.models import Audit, Consent, Customer, Erasure, Payment, Policy, Subscription, Visit
+from pipeline.db.models import AccessLogEntry, Consent, Customer, Erasure, Payment, Policy, ReadAudit, Subscription
 from pipeline.inbox import redaction as redact
 from pipeline.network import egress
 from pipeline.network.egress import Connection
@@ -44,7 +44,7 @@ def of(clause: str) -> Callable[[Mutant], Mutant]:
 def sign_up_takes_more(world: World, _: Patch) -> None:
     """Sign-up keeps a field that it must not ask for."""
     known = register.merge({}, world.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
-    world.river.set(customer(world, world.ada), person=world.sealed(world.ada, "customer.person", known))
+    world.river.set(customer(world, world.ada), personal_data=world.sealed(world.ada, "customer.personal_data", known))
 
 
 @of("1.payment")
@@ -64,9 +64,9 @@ def a_letter_is_filed_elsewhere(world: World, _: Patch) -> None:
 @of("1.visits")
 def visits_tell_more(world: World, _: Patch) -> None:
     """The access log keeps where a visitor came from."""
-    [row] = world.river.rows(Visit)
+    [row] = world.river.rows(AccessLogEntry)
     who = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
-    world.river.set(row, visitor=world.sealed(row.label, "visit.visitor", who))
+    world.river.set(row, visitor=world.sealed(row.key_id, "access_log.visitor", who))
 
 
 @of("1.pages")
@@ -94,7 +94,7 @@ def nothing_is_sealed(world: World, _: Patch) -> None:
     """A person's data is written as it is."""
     plain = b'{"email": ["2026-03-01T12:00:00Z", "ada@example.com"]}'
     [row] = world.river.rows(Subscription)
-    world.river.set(row, person=plain)
+    world.river.set(row, personal_data=plain)
 
 
 @of("1.cloud_in_transit")
@@ -234,7 +234,7 @@ def a_correction_is_ignored(world: World, _: Patch) -> None:
 def a_key_survives(world: World, _: Patch) -> None:
     """An erasure destroys no key: what was sealed can still be opened."""
     [row] = world.river.rows(Erasure)
-    world.river.set(row, labels=[*row.labels, world.ada])
+    world.river.set(row, key_ids=[*row.key_ids, world.ada])
 
 
 @of("6.export")
@@ -291,14 +291,14 @@ def others_can_read(world: World, _: Patch) -> None:
 @of("7.logging")
 def a_read_is_taken_off_the_record(world: World, _: Patch) -> None:
     """Somebody changes what the record says of a read."""
-    world.change(lambda session, _: session.execute(update(Audit).values(subject="somebody else")))
+    world.change(lambda session, _: session.execute(update(ReadAudit).values(subject="somebody else")))
 
 
 @of("8.adults")
 def nobody_asks_for_the_age(world: World, _: Patch) -> None:
     """Sign-up lets people in who have not said that they are old enough."""
     world.change(lambda session, _: session.execute(delete(Consent).where(Consent.kind == "adult")))
-    world.river.set(customer(world, world.ada), adult_at=None)
+    world.river.set(customer(world, world.ada), adult_confirmed_at=None)
 
 
 @of("8.children")

@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from pipeline.customers import accounts
 from pipeline.customers.rate_limit import ANSWERED_A_DAY, STRANGERS_AN_HOUR
-from pipeline.db.models import Request, Visit
+from pipeline.db.models import AccessLogEntry, PrivacyRequest
 from pipeline.inbound_mail import intake as inbound
 from pipeline.policy.evidence import journald as journal
 from pipeline.policy.evidence.live_system import Finding
@@ -133,7 +133,7 @@ def test_the_receipt_of_another_request_acknowledges_no_letter(world: World, tol
 
 
 def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World, told: Told) -> None:
-    world.change(lambda session, _: session.execute(delete(Request)))
+    world.change(lambda session, _: session.execute(delete(PrivacyRequest)))
     assert told("6.how").verdict == "broken"
     world.clock.advance(REQUESTS_KEPT)
     assert told("6.how").verdict != "broken"
@@ -175,7 +175,7 @@ def test_journald_may_keep_logs_as_long_as_the_policy_says(
 def test_where_journald_does_not_run_it_is_said(world: World, told: Told) -> None:
     world.journal = None
     assert told("3.logs").figure.endswith("journald does not run here")
-    world.change(lambda session, _: session.execute(delete(Visit)))
+    world.change(lambda session, _: session.execute(delete(AccessLogEntry)))
     assert told("3.logs") == Finding(
         "not_applicable", "no access log and no log file here, and journald does not run here"
     )

@@ -46,7 +46,7 @@ def notify(river: River) -> int:
 
 def accept(river: River, *, but: int = 0) -> None:
     """The relay takes the notices that are owed now, all but so many."""
-    owed = [row for row in river.rows(Mail) if row.state == "owed"]
+    owed = [row for row in river.rows(Mail) if row.state == "queued"]
     with river.database.transaction() as session:
         ids = [row.id for row in owed[but:]]
         session.execute(update(Mail).where(Mail.id.in_(ids)).values(state="sent", sent_at=river.now, due_at=None))
@@ -117,7 +117,7 @@ def test_who_came_later_or_was_erased_or_has_no_address_holds_nothing_up(river: 
     accept(river, but=0)
     with river.database.transaction() as session:
         session.execute(
-            update(Mail).where(Mail.customer_id == "nowhere").values(state="owed", sent_at=None, due_at=None)
+            update(Mail).where(Mail.customer_id == "nowhere").values(state="queued", sent_at=None, due_at=None)
         )
     move_to(river, JUNE)
     assert in_force(river) == "2026-06-01"

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from pipeline.db.engine import StoreDown
-from pipeline.db.models import Key, Visit
+from pipeline.db.models import AccessLogEntry, EncryptionKey
 from pipeline.privacy import access_log as visits
 from pipeline.privacy.access_log import Visits
 from tests.support.pipeline_under_test import River
@@ -25,12 +25,12 @@ def writing(river: River) -> Iterator[Visits]:
 def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
     with writing(river) as log:
         log.note("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
-    [row] = river.rows(Visit)
-    assert (row.at, row.label, row.action, row.status) == (river.now, "smt:visits:2026-03-01", "GET /privacy", 200)
+    [row] = river.rows(AccessLogEntry)
+    assert (row.at, row.key_id, row.action, row.status) == (river.now, "smt:visits:2026-03-01", "GET /privacy", 200)
     assert row.visitor
     assert b"192.0.2.7" not in row.visitor
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.label).open_json("visit.visitor", row.visitor)
+        opened = river.keyring(session).own(row.key_id).open_json("access_log.visitor", row.visitor)
     assert opened == {"address": "192.0.2.7", "browser": "Sample/1.0"}
 
 
@@ -39,15 +39,15 @@ def test_each_day_has_a_key_of_its_own(river: River) -> None:
         for _ in range(3):
             log.note("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
             river.clock.advance(timedelta(days=1))
-    assert {row.label for row in river.rows(Visit)} == {row.label for row in river.rows(Key)}
-    assert len(river.rows(Key)) == 3
+    assert {row.key_id for row in river.rows(AccessLogEntry)} == {row.key_id for row in river.rows(EncryptionKey)}
+    assert len(river.rows(EncryptionKey)) == 3
 
 
 def test_many_visits_are_all_written(river: River) -> None:
     with writing(river) as log:
         for number in range(3 * visits.GROUP + 7):
             log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
-    assert len({row.action for row in river.rows(Visit)}) == 3 * visits.GROUP + 7
+    assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * visits.GROUP + 7
 
 
 @pytest.mark.parametrize("fault", [StoreDown("gone"), RuntimeError("a fault")])
@@ -65,7 +65,7 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
         log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     log.start()
     log.stop()
-    assert [row.action for row in brook.rows(Visit)] == ["GET /1", "GET /2"]
+    assert [row.action for row in brook.rows(AccessLogEntry)] == ["GET /1", "GET /2"]
 
 
 def test_when_too_many_wait_the_newest_are_dropped_and_nobody_waits(brook: River) -> None:

@@ -4,7 +4,7 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy import delete, select
 
-from pipeline.db.models import Audit
+from pipeline.db.models import ReadAudit
 from pipeline.privacy import audit_log as audit
 from tests.support.pipeline_under_test import River
 
@@ -23,9 +23,9 @@ def wrong(river: River) -> str | None:
 def test_each_read_follows_the_one_before_and_the_chain_holds(river: River) -> None:
     for subject in ("I-1", None, "c0ffee"):
         read(river, subject)
-    rows = river.rows(Audit)
-    assert rows[0].previous == audit.ROOT
-    assert [row.previous for row in rows[1:]] == [row.hash for row in rows[:-1]]
+    rows = river.rows(ReadAudit)
+    assert rows[0].previous_hash == audit.ROOT
+    assert [row.previous_hash for row in rows[1:]] == [row.hash for row in rows[:-1]]
     assert wrong(river) is None
 
 
@@ -33,7 +33,7 @@ def test_each_read_follows_the_one_before_and_the_chain_holds(river: River) -> N
 def test_a_row_that_was_changed_is_found(brook: River, column: str) -> None:
     for _ in range(3):
         read(brook)
-    changed = brook.rows(Audit)[1]
+    changed = brook.rows(ReadAudit)[1]
     brook.set(changed, **{column: brook.now if column == "at" else "another"})
     assert wrong(brook) == "row number 2 was changed"
 
@@ -42,17 +42,17 @@ def test_a_row_that_was_taken_out_is_found(river: River) -> None:
     for _ in range(3):
         read(river)
     with river.database.transaction() as session:
-        session.execute(delete(Audit).where(Audit.id == river.rows(Audit)[1].id))
+        session.execute(delete(ReadAudit).where(ReadAudit.id == river.rows(ReadAudit)[1].id))
     assert "is missing" in str(wrong(river))
 
 
 def test_old_rows_go_as_a_segment_and_the_chain_still_holds(river: River) -> None:
     for _ in range(5):
         read(river)
-    old, kept = river.rows(Audit)[:3], river.rows(Audit)[3:]
+    old, kept = river.rows(ReadAudit)[:3], river.rows(ReadAudit)[3:]
     with river.database.transaction() as session:
         assert audit.prune(session, kept[0].at) == 3
-    left = river.rows(Audit)
+    left = river.rows(ReadAudit)
     assert [row.hash for row in left] == [old[-1].hash, *(row.hash for row in kept)]
     assert (left[0].actor, left[0].subject) == ("", None)
     assert wrong(river) is None
@@ -77,13 +77,13 @@ def test_rows_written_at_once_make_one_chain(river: River) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(river.rows(Audit)) == 20
+    assert len(river.rows(ReadAudit)) == 20
     assert wrong(river) is None
 
 
 def test_a_long_text_is_cut_to_its_column(river: River) -> None:
     read(river, "s" * 300, "p" * 300)
     with river.database.reading() as session:
-        row = session.execute(select(Audit)).scalar_one()
+        row = session.execute(select(ReadAudit)).scalar_one()
     assert (len(row.purpose), len(row.subject or "")) == (200, 100)
     assert wrong(river) is None

@@ -14,17 +14,17 @@ from pipeline.customers import accounts, links
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.models import (
     Base,
-    Change,
     Customer,
+    EncryptionKey,
     Erasure,
     Event,
-    Key,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
+    PrivacyRequest,
     Refund,
-    Request,
+    StatusHistoryEntry,
     Subscription,
 )
 from pipeline.privacy import requests
@@ -37,7 +37,7 @@ from tests.support.sample_events import sample
 PAGE = "https://billing.example.com/keep/"
 SOLD, REFUNDED = "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED"
 BOUGHT = ("BILLING.SUBSCRIPTION.ACTIVATED", SOLD)
-BOOKS: tuple[type[Base], ...] = (Payment, Refund, Change)
+BOOKS: tuple[type[Base], ...] = (Payment, Refund, StatusHistoryEntry)
 
 
 class PayPal:
@@ -83,16 +83,18 @@ def meet_alice(river: River) -> str:
     with river.database.transaction() as session:
         ring = river.keyring(session)
         accounts.correct(session, ring, row.id, "name", "Alice Newname", river.now)
-        letter = ring.own(row.id).seal("letter.content", b"From: alice@example.com\r\n\r\nHello")
+        letter = ring.own(row.id).seal("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
         session.add(
-            Letter(id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now)
+            InboundMail(
+                id="L1", customer_id=row.id, key_id=row.id, kind="support", content=letter, received_at=river.now
+            )
         )
         links.make(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
         requests.open_(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
     return row.id
 
 
-def schedule(river: River, id: str, **more: Any) -> Request:
+def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
     with river.database.transaction() as session:
         return erase.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
@@ -101,7 +103,7 @@ def run(river: River, outside: Outside) -> int:
     return erase.run_due(river.database, river.master, river.clock, outside)
 
 
-def erase_whole(river: River, id: str, outside: Outside | None = None) -> Request:
+def erase_whole(river: River, id: str, outside: Outside | None = None) -> PrivacyRequest:
     """Wait, erase, send the confirmation, finish."""
     outside = outside or Outside(PayPal())
     asked = schedule(river, id)
@@ -110,13 +112,13 @@ def erase_whole(river: River, id: str, outside: Outside | None = None) -> Reques
     confirm(river, asked)
     assert run(river, outside) == 1
     with river.database.reading() as session:
-        return session.get_one(Request, asked.id)
+        return session.get_one(PrivacyRequest, asked.id)
 
 
-def confirm(river: River, asked: Request) -> None:
+def confirm(river: River, asked: PrivacyRequest) -> None:
     """The relay takes the confirmation."""
     mail = river.mails()[f"account_deleted:{asked.id}"]
-    river.set(mail, state="sent", sent_at=river.now, due_at=None, reply=f"250 2.1.5 <{ALICE.email}> ok")
+    river.set(mail, state="sent", sent_at=river.now, due_at=None, relay_reply=f"250 2.1.5 <{ALICE.email}> ok")
 
 
 def test_nothing_happens_before_the_waiting_period_is_over(river: River) -> None:
@@ -125,7 +127,7 @@ def test_nothing_happens_before_the_waiting_period_is_over(river: River) -> None
     river.clock.advance(erase.WAIT - timedelta(seconds=1))
     assert run(river, Outside(paypal)) == 0
     assert (asked.state, paypal.cancelled, river.count(Erasure)) == ("waiting", [], 0)
-    assert river.rows(Customer)[0].erase_at == asked.act_at
+    assert river.rows(Customer)[0].erase_at == asked.waiting_ends_at
 
 
 def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
@@ -134,7 +136,7 @@ def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
     mail = river.mails()[f"account_deletion_scheduled:{asked.id}"]
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        facts = ring.own(mail.label).open_json("mail.facts", mail.facts)
+        facts = ring.own(mail.key_id).open_json("mail.facts", mail.facts)
         link = links.look(session, facts["cancel"].removeprefix(PAGE), river.now)
         assert link
         assert (link.purpose, link.request_id) == ("cancel_erase", asked.id)
@@ -143,7 +145,7 @@ def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
     assert run(river, Outside(PayPal())) == 0
     assert river.rows(Customer)[0].erase_at is None
     with river.database.transaction() as session:
-        assert session.get_one(Request, asked.id).state == "cancelled"
+        assert session.get_one(PrivacyRequest, asked.id).state == "cancelled"
         assert links.look(session, facts["cancel"].removeprefix(PAGE), river.now - 2 * erase.WAIT) is None
 
 
@@ -152,7 +154,7 @@ def test_asking_twice_is_asking_once(river: River) -> None:
     first = schedule(river, id)
     river.clock.advance(timedelta(hours=1))
     second = schedule(river, id)
-    assert (first.id, first.act_at) == (second.id, second.act_at)
+    assert (first.id, first.waiting_ends_at) == (second.id, second.waiting_ends_at)
     assert len([mail for mail in river.rows(Mail) if mail.kind == "account_deletion_scheduled"]) == 1
 
 
@@ -162,8 +164,8 @@ def test_a_report_of_a_childs_data_is_answered_by_the_erasure(river: River) -> N
         report = requests.open_(session, river.keyring(session), "child", id, "mail", river.now).id
     erase_whole(river, id)
     with river.database.reading() as session:
-        assert session.get_one(Request, report).state == "done"
-        (other,) = session.execute(select(Request).where(Request.kind == "correct")).scalars()
+        assert session.get_one(PrivacyRequest, report).state == "done"
+        (other,) = session.execute(select(PrivacyRequest).where(PrivacyRequest.kind == "correct")).scalars()
         assert other.state == "received"
 
 
@@ -178,14 +180,16 @@ def test_it_is_too_late_to_cancel_once_it_has_begun(river: River) -> None:
 def test_everything_sealed_is_gone_and_every_key_is_destroyed(river: River) -> None:
     id = meet_alice(river)
     erase_whole(river, id)
-    assert [row.label for row in river.rows(Key) if row.wrapped and not row.label.startswith("smt:")] == []
-    for table in (Event, Mail, Subscription, Customer, Request):
+    assert [
+        row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key and not row.key_id.startswith("smt:")
+    ] == []
+    for table in (Event, Mail, Subscription, Customer, PrivacyRequest):
         for row in river.rows(table):
-            sealed = {"person", "body", "email_hash", "facts", "recipient", "frozen", "reply", "details"}
+            sealed = {"personal_data", "body", "email_hash", "facts", "recipient", "frozen", "relay_reply", "details"}
             names = sealed & {column.name for column in table.__table__.columns}
             left = {name for name in names if isinstance(getattr(row, name), bytes | str)}
             assert left == set(), f"{table.__tablename__}"
-    assert (river.count(Letter), river.count(Link)) == (0, 0)
+    assert (river.count(InboundMail), river.count(Link)) == (0, 0)
     with river.database.transaction() as session:
         assert accounts.person(session, river.keyring(session), id) == {}
         assert accounts.find(session, river.keyring(session), ALICE.email) == []
@@ -228,7 +232,7 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
     outside = Outside(PayPal(refusals=1), Told(["answered 500"]))
     assert [run(river, outside), run(river, outside)] == [0, 0]
     assert river.count(Erasure) == 0
-    assert "answered 500" in str(river.rows(Request)[-1].reason) or "answered 500" in reasons(river)
+    assert "answered 500" in str(river.rows(PrivacyRequest)[-1].reason) or "answered 500" in reasons(river)
     with river.database.transaction() as session:
         assert accounts.person(session, river.keyring(session), id)["email"] == ALICE.email
     assert run(river, outside) == 1
@@ -279,7 +283,7 @@ def test_money_without_a_subscription_brings_an_erased_customer_not_back_either(
 
 def test_mail_that_was_owed_is_withheld(river: River) -> None:
     id = meet_alice(river)
-    owed = [mail.key for mail in river.rows(Mail) if mail.state == "owed"]
+    owed = [mail.idempotency_key for mail in river.rows(Mail) if mail.state == "queued"]
     assert owed
     erase_whole(river, id)
     assert {river.mails()[key].state for key in owed} == {"withheld"}
@@ -291,16 +295,16 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
     run(river, Outside(PayPal(), country="DE"))
     mail = river.mails()[f"account_deleted:{asked.id}"]
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(mail.label).open_json("mail.facts", mail.facts)
+        facts = river.keyring(session).own(mail.key_id).open_json("mail.facts", mail.facts)
         assert ALICE.email in facts.values()
         assert facts["kept_until"] == "2034-12-31T23:59:59Z"
     assert run(river, Outside(PayPal())) == 0  # it is still on its way
     confirm(river, asked)
     assert run(river, Outside(PayPal())) == 1
-    mail = river.mails()[mail.key]
-    assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.reply) == ("sent", None, None, None, None)
-    assert [row.wrapped for row in river.rows(Key) if row.label == mail.label] == [None]
-    assert mail.label in river.rows(Erasure)[0].labels
+    mail = river.mails()[mail.idempotency_key]
+    assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.relay_reply) == ("sent", None, None, None, None)
+    assert [row.wrapped_key for row in river.rows(EncryptionKey) if row.key_id == mail.key_id] == [None]
+    assert mail.key_id in river.rows(Erasure)[0].key_ids
 
 
 def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
@@ -313,7 +317,7 @@ def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River
         assert not rotation.is_owed(session)
     confirm(river, asked)
     run(river, Outside(PayPal()))
-    assert river.rows(Erasure)[0].complete_at is None
+    assert river.rows(Erasure)[0].completed_at is None
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 1
 
 
@@ -332,12 +336,12 @@ def test_the_receipt_says_what_was_done_what_stays_why_and_until_when(river: Riv
     asked = erase_whole(river, id, Outside(PayPal(), Told(), "DE"))
     [erasure] = river.rows(Erasure)
     assert (asked.state, erasure.id, erasure.customer_id) == ("done", asked.id, id)
-    assert erasure.master_id == river.master.id
-    assert erasure.complete_at is None
+    assert erasure.master_key_id == river.master.id
+    assert erasure.completed_at is None
     receipt = erasure.receipt
     assert receipt["cancelled at PayPal"] == [ALICE.subscription]
     assert receipt["product"] == "told"
-    assert receipt["rows"]["letter"] == {"rows": 1, "action": "deleted"}
+    assert receipt["rows"]["inbound_mail"] == {"rows": 1, "action": "deleted"}
     assert receipt["rows"]["event"] == {"rows": 3, "action": "reduced"}
     payment = receipt["rows"]["payment"]
     assert (payment["rows"], payment["until"]) == (1, "2034-12-31T23:59:59Z")
@@ -395,7 +399,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
         assert accounts.find(session, ring, ALICE.email) == []
         accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
     old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
-    assert [(row.person, row.email_hash) for row in old] == [(None, None)]
+    assert [(row.personal_data, row.email_hash) for row in old] == [(None, None)]
     second = erase.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
     assert second.id != asked.id
     assert river.count(Erasure) == 2
@@ -407,16 +411,16 @@ def die(*_: object, **__: object) -> None:
 
 
 def reasons(river: River) -> str:
-    return " ".join(row.reason or "" for row in river.rows(Request))
+    return " ".join(row.reason or "" for row in river.rows(PrivacyRequest))
 
 
 def assert_nobody(river: River) -> None:
-    assert [row.id for row in river.rows(Event) if row.person or row.body] == []
-    assert [row.id for row in river.rows(Subscription) if row.person or row.email_hash] == []
-    assert [row.id for row in river.rows(Customer) if row.person or row.email_hash or not row.erased_at] == []
-    alive = [row.label for row in river.rows(Key) if row.wrapped and not row.label.startswith("smt:")]
+    assert [row.id for row in river.rows(Event) if row.personal_data or row.body] == []
+    assert [row.id for row in river.rows(Subscription) if row.personal_data or row.email_hash] == []
+    assert [row.id for row in river.rows(Customer) if row.personal_data or row.email_hash or not row.erased_at] == []
+    alive = [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key and not row.key_id.startswith("smt:")]
     with river.database.transaction() as session:
-        held = set(session.execute(select(Event.label).where(Event.body.is_not(None))).scalars())
+        held = set(session.execute(select(Event.key_id).where(Event.body.is_not(None))).scalars())
         assert not held & set(alive)
         assert Keyring(river.master, session, river.now).is_erased(ALICE.subscription)
 

@@ -20,17 +20,17 @@ from pipeline.customers import links
 from pipeline.customers.accounts import NoSuchCustomer
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.models import (
-    Audit,
     Base,
     Consent,
     Customer,
     Event,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
+    PrivacyRequest,
+    ReadAudit,
     Refund,
-    Request,
     Subscription,
 )
 from pipeline.outbox import store as outbox
@@ -42,7 +42,7 @@ from tests.support.pipeline_under_test import River
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30
 ISSUER = Issuer("Example Works", "privacy@example.com", "en_US")
 # Sealed, and not a person's: a key itself, what is found by a hash, and visits, which nobody is named in.
-NOT_OF_A_PERSON = {"key.wrapped", "customer.email_hash", "subscription.email_hash", "visit.visitor"}
+NOT_OF_A_PERSON = {"encryption_key.wrapped_key", "customer.email_hash", "subscription.email_hash", "access_log.visitor"}
 SEALED = {
     f"{table.name}.{column.name}"
     for table in Base.metadata.sorted_tables
@@ -58,12 +58,12 @@ def canary(column: str, who: str = ADA) -> str:
 def sealed(keyring: Keyring, label: str, column: str, who: str) -> bytes:
     """A value for this column that holds a canary, in the form that the column has."""
     seal, text = keyring.own(label), canary(column, who)
-    if column in ("customer.person", "subscription.person"):
+    if column in ("customer.personal_data", "subscription.personal_data"):
         return seal.seal_json(column, {"name": ["2026-03-01T10:00:00+00:00", text]})
     if column in SEALED_JSON:
         return seal.seal_json(column, {"note": text})
     mail = f"From: {text} <a@example.com>\r\nSubject: s\r\n\r\nHello".encode()
-    return seal.seal(column, mail if column in ("mail.frozen", "letter.content") else text.encode())
+    return seal.seal(column, mail if column in ("mail.frozen", "inbound_mail.content") else text.encode())
 
 
 def move_in(river: River, who: str) -> None:
@@ -122,22 +122,26 @@ def move_in(river: River, who: str) -> None:
                 Mail,
                 {
                     "id": f"m{sub}",
-                    "key": f"k{sub}",
+                    "idempotency_key": f"k{sub}",
                     "kind": "receipt",
-                    "label": sub,
+                    "key_id": sub,
                     "subscription_id": sub,
                     "state": "sent",
                     "created_at": at,
                 },
                 sub,
             )
-            yield Letter, {"id": f"l{sub}", "customer_id": who, "label": who, "kind": "support", "received_at": at}, who
             yield (
-                Request,
+                InboundMail,
+                {"id": f"l{sub}", "customer_id": who, "key_id": who, "kind": "support", "received_at": at},
+                who,
+            )
+            yield (
+                PrivacyRequest,
                 {
                     "id": f"q{sub}",
                     "customer_id": who,
-                    "label": who,
+                    "key_id": who,
                     "kind": "access",
                     "state": "received",
                     "source": "page",
@@ -152,14 +156,14 @@ def move_in(river: River, who: str) -> None:
                 who,
             )
             yield (
-                Audit,
+                ReadAudit,
                 {
                     "at": at,
                     "actor": "ops",
                     "action": "customers show",
                     "purpose": "support",
                     "subject": who,
-                    "previous": "",
+                    "previous_hash": "",
                     "hash": "",
                 },
                 who,
@@ -174,8 +178,8 @@ def move_in(river: River, who: str) -> None:
 
 def event(id: str, label: str, at: datetime, customer: str | None) -> dict[str, Any]:
     return {
-        "id": id, "type": "TEST.HAPPENED", "source": "webhook", "state": "handled", "label": label, "customer_id": customer,
-        "facts": {}, "body_sha256": "", "content_sha256": "", "verdict": "signed", "received_at": at,
+        "id": id, "type": "TEST.HAPPENED", "source": "webhook", "state": "handled", "key_id": label, "customer_id": customer,
+        "facts": {}, "body_sha256": "", "content_sha256": "", "signature_verdict": "signed", "received_at": at,
     }  # fmt: skip
 
 
@@ -235,10 +239,10 @@ def test_the_page_is_for_people_and_runs_and_loads_nothing(moved_in: River) -> N
 def test_what_a_person_calls_themselves_is_no_markup(moved_in: River) -> None:
     with moved_in.database.transaction() as session:
         row = session.get_one(Customer, ADA)
-        row.person = (
+        row.personal_data = (
             moved_in.keyring(session)
             .own(ADA)
-            .seal_json("customer.person", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]})
+            .seal_json("customer.personal_data", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]})
         )
     assert b"<script" not in files(made(moved_in))["index.html"]
 

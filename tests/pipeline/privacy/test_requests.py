@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from pipeline.db.models import Mail, Request
+from pipeline.db.models import Mail, PrivacyRequest
 from pipeline.privacy import requests
 from tests.support.pipeline_under_test import River
 
@@ -44,7 +44,9 @@ def open_one(river: River, kind: requests.Kind = "access", customer: str | None 
 
 def all_mails(river: River) -> list[str]:
     with river.database.reading() as session:
-        return list(session.execute(select(Mail.key).order_by(Mail.created_at, Mail.key)).scalars())
+        return list(
+            session.execute(select(Mail.idempotency_key).order_by(Mail.created_at, Mail.idempotency_key)).scalars()
+        )
 
 
 def test_the_same_wish_of_the_same_customer_is_one_request_while_it_is_open(river: River) -> None:
@@ -60,10 +62,10 @@ def test_what_a_person_wrote_is_sealed(river: River) -> None:
     open_one(river)
     open_one(river, customer=None)
     with river.database.reading() as session:
-        for row in session.execute(select(Request)).scalars():
+        for row in session.execute(select(PrivacyRequest)).scalars():
             assert b"ada@example.com" not in (row.details or b"")
             assert row.details
-            assert river.keyring(session).get(row.label).open_json("request.details", row.details) == {  # type: ignore[union-attr]
+            assert river.keyring(session).get(row.key_id).open_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
                 "sender": "ada@example.com"
             }
 

@@ -10,23 +10,23 @@ from sqlalchemy import inspect
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.models import (
-    Audit,
+    AccessLogEntry,
     Base,
     Consent,
     Customer,
+    EncryptionKey,
     Erasure,
     Event,
-    Key,
-    Knock,
-    Letter,
+    InboundMail,
     Link,
     Mail,
     Payment,
+    PrivacyRequest,
+    RateLimitCounter,
+    ReadAudit,
     Redelivery,
-    Request,
+    RetentionRun,
     Subscription,
-    Sweep,
-    Visit,
 )
 from pipeline.privacy.erasure import workflow as erase
 from pipeline.privacy.erasure.workflow import Outside
@@ -62,17 +62,21 @@ def put(river: River, *rows: Base) -> None:
 def customer(river: River, id: str, at: datetime) -> None:
     with river.database.transaction() as session:
         person = (
-            Keyring(river.master, session, at).own(id).seal_json("customer.person", {"email": ["", "a@example.com"]})
+            Keyring(river.master, session, at)
+            .own(id)
+            .seal_json("customer.personal_data", {"email": ["", "a@example.com"]})
         )
-        session.add(Customer(id=id, created_at=at, person=person, marketing=False, service=True))
+        session.add(
+            Customer(id=id, created_at=at, personal_data=person, wants_marketing=False, wants_service_mail=True)
+        )
 
 
 def subscription(river: River, id: str, of: str | None, at: datetime, status: str, end: datetime) -> None:
     with river.database.transaction() as session:
-        person = Keyring(river.master, session, at).own(id).seal_json("subscription.person", {})
+        person = Keyring(river.master, session, at).own(id).seal_json("subscription.personal_data", {})
         session.add(
             Subscription(
-                id=id, known={}, customer_id=of, person=person, status=status, status_at=end, created_at=at
+                id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at
             )
         )  # fmt: skip
         session.add(
@@ -119,24 +123,24 @@ def aging(id: str, at: datetime) -> list[Base]:
     return [
         Redelivery(transmission_id=id, event_id="E", body_sha256=zero, received_at=at),
         Link(sha256=id, customer_id="c", purpose="account", created_at=at, expires_at=at, used_at=None),
-        Knock(id=id, count=1, expires_at=at),
-        Letter(id=id, customer_id=None, label=f"letter:{id}", kind="support", content=b"", received_at=at),
-        Visit(id=int(id), at=at, label=f"smt:visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
-        Request(
-            id=id, customer_id=None, label="x", kind="other", state="done", source="mail", received_at=at, due_at=at,
-            done_at=at, alarms=0,
+        RateLimitCounter(id=id, count=1, expires_at=at),
+        InboundMail(id=id, customer_id=None, key_id=f"letter:{id}", kind="support", content=b"", received_at=at),
+        AccessLogEntry(id=int(id), at=at, key_id=f"smt:visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
+        PrivacyRequest(
+            id=id, customer_id=None, key_id="x", kind="other", state="done", source="mail", received_at=at, due_at=at,
+            done_at=at, last_alarm_day=0,
         ),
         Event(
-            id=id, type="X", source="webhook", state="ignored", label=id, facts={}, body=b"x", body_sha256=zero,
-            content_sha256=zero, verdict="", received_at=at, attempts=0,
+            id=id, type="X", source="webhook", state="ignored", key_id=id, facts={}, body=b"x", body_sha256=zero,
+            content_sha256=zero, signature_verdict="", received_at=at, attempts=0,
         ),
-        Mail(id=id, key=id, kind="event_parked", label="smt:operator", state="sent", attempts=1, created_at=at),
-        Key(label=id, wrapped=b"x", created_at=at, erased_at=None),
+        Mail(id=id, idempotency_key=id, kind="event_parked", key_id="smt:operator", state="sent", attempts=1, created_at=at),
+        EncryptionKey(key_id=id, wrapped_key=b"x", created_at=at, erased_at=None),
     ]  # fmt: skip
 
 
 AGES: list[tuple[type[Base], timedelta]] = [
-    (Redelivery, 2 * YEAR), (Link, DAY), (Knock, timedelta(0)), (Letter, 2 * YEAR), (Request, 3 * YEAR),
+    (Redelivery, 2 * YEAR), (Link, DAY), (RateLimitCounter, timedelta(0)), (InboundMail, 2 * YEAR), (PrivacyRequest, 3 * YEAR),
     (Event, 2 * YEAR), (Mail, 2 * YEAR),
 ]  # fmt: skip
 
@@ -144,14 +148,14 @@ AGES: list[tuple[type[Base], timedelta]] = [
 def assert_kept(river: River, ends: dict[str, tuple[str, datetime]], at: dict[str, datetime]) -> None:
     now = river.now
     for table, period in AGES:
-        swept = {START - DAY, *[row.at for row in river.rows(Sweep)]}
+        swept = {START - DAY, *[row.at for row in river.rows(RetentionRun)]}
         key = inspect(table).primary_key[0].name
         there = {str(getattr(row, key)) for row in river.rows(table)}
         assert there >= {id for id, when in at.items() if when >= now - period}, f"{table.__tablename__} lost"
         assert there <= {id for id, when in at.items() if when >= now - period}, f"{table.__tablename__} stayed"
         assert swept
     oldest = (now - timedelta(days=90)).date()
-    assert names(river.rows(Visit)) == {id for id, when in at.items() if when.date() > oldest}
+    assert names(river.rows(AccessLogEntry)) == {id for id, when in at.items() if when.date() > oldest}
     for row in river.rows(Customer):
         status, end = ends[row.id]
         due = status != "ACTIVE" and end < now - 2 * YEAR
@@ -192,7 +196,10 @@ def test_a_subscription_of_nobody_known_is_erased_like_a_customer(river: River) 
     river.clock.move_to(START + 2 * YEAR + DAY)
     assert sweep(river, "DE")["subscriptions of nobody known"] == 1
     [row] = river.rows(Subscription)
-    assert (row.person, [key.wrapped for key in river.rows(Key) if key.label == "I-1"]) == (None, [None])
+    assert (row.personal_data, [key.wrapped_key for key in river.rows(EncryptionKey) if key.key_id == "I-1"]) == (
+        None,
+        [None],
+    )
     assert sweep(river, "DE")["subscriptions of nobody known"] == 0
 
 
@@ -209,7 +216,9 @@ def test_the_books_of_the_erased_go_when_the_hold_of_the_country_ends(brook: Riv
     brook.clock.move_to(START.replace(year=START.year + years) + 2 * DAY)
     sweep(brook, country)
     assert (brook.count(Payment), brook.count(Subscription)) == (0, 0)
-    assert [row.wrapped for row in brook.rows(Key) if row.label == "I-1"] == [None]  # and nobody comes back
+    assert [row.wrapped_key for row in brook.rows(EncryptionKey) if row.key_id == "I-1"] == [
+        None
+    ]  # and nobody comes back
 
 
 def test_a_hold_and_what_it_keeps_are_the_same_thing_told_twice() -> None:
@@ -239,11 +248,11 @@ def test_a_day_of_the_access_log_goes_with_its_key(river: River) -> None:
     with river.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
             label = f"smt:visits:{day:%Y-%m-%d}"
-            visitor = Keyring(river.master, session, day).own(label).seal("visit.visitor", b"192.0.2.1")
-            session.add(Visit(id=number, at=day, label=label, action="GET /", status=200, visitor=visitor))
+            visitor = Keyring(river.master, session, day).own(label).seal("access_log.visitor", b"192.0.2.1")
+            session.add(AccessLogEntry(id=number, at=day, key_id=label, action="GET /", status=200, visitor=visitor))
     river.clock.move_to(START + timedelta(days=90, hours=1))
     assert sweep(river)["access log"] == 1
-    assert [row.label for row in river.rows(Key)] == ["smt:visits:2020-01-02"]
+    assert [row.key_id for row in river.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
 
 
 def test_a_dry_sweep_tells_the_same_and_changes_nothing(river: River) -> None:
@@ -251,7 +260,7 @@ def test_a_dry_sweep_tells_the_same_and_changes_nothing(river: River) -> None:
     put(river, *aging("1", START))
     river.clock.move_to(START + 4 * YEAR)
     told = sweep(river, dry=True)
-    assert (river.count(Sweep), river.rows(Customer)[0].erased_at) == (0, None)
+    assert (river.count(RetentionRun), river.rows(Customer)[0].erased_at) == (0, None)
     assert sweep(river) == told
     assert sum(told.values()) >= 8
 
@@ -260,12 +269,12 @@ def test_a_sweep_is_on_record_once_a_day_and_whenever_it_did_something(river: Ri
     sweep(river)
     river.clock.advance(timedelta(hours=1))
     sweep(river)
-    assert [row.counts for row in river.rows(Sweep)] == [{}]
-    put(river, Knock(id="k", count=1, expires_at=START))
+    assert [row.counts for row in river.rows(RetentionRun)] == [{}]
+    put(river, RateLimitCounter(id="k", count=1, expires_at=START))
     sweep(river)
     river.clock.advance(DAY)
     sweep(river)
-    assert [row.counts for row in river.rows(Sweep)] == [{}, {"knocks": 1}, {}]
+    assert [row.counts for row in river.rows(RetentionRun)] == [{}, {"knocks": 1}, {}]
 
 
 def test_who_cannot_be_erased_yet_stays_due(river: River) -> None:
@@ -280,8 +289,8 @@ def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
     put(river, *aging("1", START))
     [row] = river.rows(Event)
     river.set(row, state="handled")
-    [key] = river.rows(Key)
-    river.set(key, wrapped=None, erased_at=START)
+    [key] = river.rows(EncryptionKey)
+    river.set(key, wrapped_key=None, erased_at=START)
     river.clock.move_to(START + timedelta(hours=1))
     sweep(river)
     assert river.rows(Event)[0].body is None
@@ -299,7 +308,7 @@ def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
         assert audit.verify(session) is None
         assert audit.count(session) == 2
     assert sweep(river)["log of reads"] == 0
-    assert river.count(Audit) == 3
+    assert river.count(ReadAudit) == 3
 
 
 def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> None:

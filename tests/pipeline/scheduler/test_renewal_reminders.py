@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from handlers import HANDLERS
 from pipeline.customers import accounts
 from pipeline.db.models import Mail, Subscription
+from pipeline.db.models import PaypalLookup as Question
 from pipeline.db.models import Plan as PlanRow
-from pipeline.db.models import Read as Question
 from pipeline.inbox import lookups as reads
 from pipeline.inbox.parsing import read_answer
 from pipeline.scheduler.scheduler import FAILED_AGAIN
@@ -65,7 +65,7 @@ def test_a_renewal_is_reminded_of_once_so_many_days_before(river: River, plan: P
     river.clock.advance(timedelta(seconds=1))
     assert jobs.remind() == 1
     [mail] = reminders(river)
-    assert (mail.state, mail.due_at) == ("owed", river.now)
+    assert (mail.state, mail.due_at) == ("queued", river.now)
     for _ in range(5):
         river.clock.advance(HOUR)
         assert jobs.remind() == 0
@@ -132,14 +132,14 @@ def test_a_reminder_for_who_has_no_address_waits(river: River) -> None:
     life = begin(river, CLOUD, SILENT)
     river.clock.move_to(due(life) - timedelta(days=3))
     scheduler(river).remind()
-    assert [(row.state, row.due_at) for row in reminders(river)] == [("owed", None)]
+    assert [(row.state, row.due_at) for row in reminders(river)] == [("queued", None)]
 
 
 def test_a_reminder_that_cannot_be_written_holds_no_other_back_and_is_tried_again(river: River) -> None:
     broken, well = begin(river, CLOUD), begin(river, CLOUD, PEOPLE[1], seed=8)
     for row in river.rows(Subscription):
         if row.id == broken.id:
-            river.set(row, person=b"damaged")
+            river.set(row, personal_data=b"damaged")
     river.clock.move_to(max(due(broken), due(well)) - timedelta(days=3))
     jobs = scheduler(river)
     with capture_logs() as logs:

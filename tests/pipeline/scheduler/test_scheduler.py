@@ -95,7 +95,7 @@ def park(river: River, *names: str) -> None:
 
 def words(river: River) -> list[dict[str, Any]]:
     """What the mails to the operator say, oldest first."""
-    rows = sorted((row for row in river.rows(Mail) if row.label == OPERATOR), key=lambda row: row.created_at)
+    rows = sorted((row for row in river.rows(Mail) if row.key_id == OPERATOR), key=lambda row: row.created_at)
     with river.database.transaction() as session:
         seal = river.keyring(session).own(OPERATOR)
         return [seal.open_json("mail.facts", row.facts) for row in rows]

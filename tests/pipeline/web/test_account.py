@@ -10,7 +10,7 @@ import pytest
 from pipeline.app.container import Parts
 from pipeline.customers import accounts, links, sign_in
 from pipeline.customers import rate_limit as knocks
-from pipeline.db.models import Consent, Customer, Link, Mail, Request
+from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest
 from pipeline.web.session import COOKIE
 from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
 from tests.support.page_client import sign_in as enter
@@ -26,7 +26,7 @@ def person(river: River, customer_id: str) -> dict[str, str]:
 
 def state(river: River) -> str:
     """Everything that a page could have changed, as one text."""
-    tables = (Customer, Consent, Link, Mail, Request)
+    tables = (Customer, Consent, Link, Mail, PrivacyRequest)
     return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
 
 
@@ -167,7 +167,7 @@ def test_another_sites_form_is_refused(brook: River, browser: Browser, ada: str,
     enter(brook, browser)
     token = sign_in.form_token(browser.cookie, "/account/delete")
     assert browser.post("/account/delete", {"token": token}, headers).status_code == 403
-    assert brook.rows(Request) == []
+    assert brook.rows(PrivacyRequest) == []
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_choices_of_mail_are_noted_with_time_and_source(brook: River, browser: B
     enter(brook, browser)
     browser.press("mails", marketing="yes")
     [row] = brook.rows(Customer)
-    assert (row.marketing, row.service) == (True, False)
+    assert (row.wants_marketing, row.wants_service_mail) == (True, False)
     noted = {(each.kind, each.given, each.source) for each in brook.rows(Consent) if each.source != "sign-up"}
     assert noted == {("marketing", True, "account page"), ("service", False, "account page")}
 
@@ -254,7 +254,7 @@ def test_a_copy_of_everything_is_fetched_by_a_link_once(brook: River, browser: B
     names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
     assert {"index.html", "data.json"} <= set(names)
     assert browser.post(link).status_code == 410
-    assert [(row.kind, row.state) for row in brook.rows(Request)] == [("access", "done")]
+    assert [(row.kind, row.state) for row in brook.rows(PrivacyRequest)] == [("access", "done")]
 
 
 def test_copies_are_offered_a_few_times_an_hour(brook: River, browser: Browser, ada: str) -> None:

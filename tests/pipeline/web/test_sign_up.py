@@ -12,7 +12,7 @@ from sqlalchemy import select
 from pipeline.app.container import Parts
 from pipeline.customers import accounts, links, sign_up
 from pipeline.customers import newsletter as news
-from pipeline.db.models import Base, Consent, Customer, Key, Knock, Link
+from pipeline.db.models import Base, Consent, Customer, EncryptionKey, Link, RateLimitCounter
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.web.views.sign_up import approval_origins
@@ -72,7 +72,7 @@ def people(river: River) -> list[dict[str, str]]:
 
 
 def nothing_kept(river: River) -> bool:
-    tables: tuple[type[Base], ...] = (Customer, Consent, Link, Knock)
+    tables: tuple[type[Base], ...] = (Customer, Consent, Link, RateLimitCounter)
     return all(river.count(table) == 0 for table in tables)
 
 
@@ -98,7 +98,7 @@ def test_no_more_is_asked_for_than_the_policy_says(browser: Browser) -> None:
 def test_that_they_are_18_is_kept_as_a_word_with_its_time_and_version(brook: River, browser: Browser) -> None:
     send(browser)
     [customer] = brook.rows(Customer)
-    assert (customer.adult_at, customer.adult_text) == (brook.now, sign_up.TEXTS)
+    assert (customer.adult_confirmed_at, customer.adult_text_version) == (brook.now, sign_up.TEXTS)
     noted = {each.kind: (each.given, each.at, each.text_version) for each in brook.rows(Consent)}
     assert noted["adult"] == (True, brook.now, sign_up.TEXTS)
     assert sign_up.ADULT in browser.get("/signup").text
@@ -109,7 +109,7 @@ def test_who_is_not_18_is_turned_away_kindly_and_nothing_is_kept(brook: River, b
     assert answer.status_code == 422
     assert "please let an adult do it" in answer.text
     assert nothing_kept(brook)
-    assert ADA.email not in repr([vars(row) for row in brook.rows(Key)])
+    assert ADA.email not in repr([vars(row) for row in brook.rows(EncryptionKey)])
 
 
 @pytest.mark.parametrize(("ticked", "mails"), [("yes", 1), (None, 0)])
@@ -118,7 +118,7 @@ def test_who_ticked_the_news_is_asked_once_more_by_mail(
 ) -> None:
     send(browser, news=ticked)
     assert len(facts(brook, "news_confirmation")) == mails
-    assert not brook.rows(Customer)[0].marketing
+    assert not brook.rows(Customer)[0].wants_marketing
 
 
 def test_news_is_for_who_ticked_it_and_confirmed_it(brook: River, browser: Browser) -> None:
@@ -128,9 +128,9 @@ def test_news_is_for_who_ticked_it_and_confirmed_it(brook: River, browser: Brows
     assert link.rpartition("/")[2] not in repr([vars(row) for row in brook.rows(Link)])
     for _ in range(2):
         assert browser.get(link).status_code == 200
-    assert not brook.rows(Customer)[0].marketing  # to look is no consent
+    assert not brook.rows(Customer)[0].wants_marketing  # to look is no consent
     assert browser.post(link).status_code == 200
-    assert brook.rows(Customer)[0].marketing
+    assert brook.rows(Customer)[0].wants_marketing
     noted = [(row.kind, row.given, row.source) for row in brook.rows(Consent) if row.kind.startswith("marketing")]
     assert sorted(noted) == [("marketing", True, "link by mail"), ("marketing_asked", True, "sign-up")]
     assert (browser.get(link).status_code, browser.post(link).status_code) == (410, 410)
@@ -143,7 +143,7 @@ def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Brow
     assert browser.get(link).status_code == 200
     brook.clock.advance(timedelta(seconds=1))
     assert browser.post(link).status_code == 410
-    assert not brook.rows(Customer)[0].marketing
+    assert not brook.rows(Customer)[0].wants_marketing
 
 
 def test_an_address_that_others_sign_up_with_is_asked_a_few_times_an_hour(brook: River, browser: Browser) -> None:

@@ -5,7 +5,7 @@ import pytest
 from pipeline.app.container import Parts
 from pipeline.customers import links
 from pipeline.db.engine import StoreDown
-from pipeline.db.models import Visit
+from pipeline.db.models import AccessLogEntry
 from pipeline.web.transactions import Records
 from tests.support.page_client import ADA, Browser, open_pages, sign_up
 from tests.support.pipeline_under_test import River, make_parts
@@ -49,7 +49,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
         browser.get("/healthz")
         browser.post("/webhooks/paypal")
         browser.get("/pages/style.css")
-    rows = brook.rows(Visit)
+    rows = brook.rows(AccessLogEntry)
     assert [(row.action, row.status) for row in rows] == [
         ("GET /account/open/{secret}", 200),
         ("GET /privacy/{day}", 404),
@@ -58,7 +58,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
     ]
     with brook.database.transaction() as session:
         keyring = brook.keyring(session)
-        seen = [keyring.own(row.label).open_json("visit.visitor", row.visitor) for row in rows]
+        seen = [keyring.own(row.key_id).open_json("access_log.visitor", row.visitor) for row in rows]
     assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
     assert secret not in repr([vars(row) for row in rows]) + repr(seen)
 
@@ -125,4 +125,4 @@ def test_where_there_is_nothing_a_page_says_so_and_the_visit_is_noted(
         answer = Browser(base).get(path)
     assert (answer.status_code, "nothing at this address" in answer.text) == (status, True)
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)
-    assert [(row.action, row.status) for row in brook.rows(Visit)] == [("GET nowhere", status)]
+    assert [(row.action, row.status) for row in brook.rows(AccessLogEntry)] == [("GET nowhere", status)]

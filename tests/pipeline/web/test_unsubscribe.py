@@ -14,7 +14,7 @@ from tests.support.pipeline_under_test import River
 def link(river: River, kind: str = "product_news") -> str:
     """The unsubscribe link of a mail to somebody who has opted in."""
     id = sign_up(river)
-    river.set(river.rows(Customer)[0], marketing=True)
+    river.set(river.rows(Customer)[0], wants_marketing=True)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
         [mail] = outbox.add(session, keyring, [Owed(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
@@ -31,7 +31,7 @@ def test_one_click_is_enough_without_cookie_origin_or_redirect(brook: River, bro
     answer = browser.post(path, {"List-Unsubscribe": "One-Click"}, {"Origin": "https://mail.example.com"})
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers
-    assert not brook.rows(Customer)[0].marketing
+    assert not brook.rows(Customer)[0].wants_marketing
     assert declined(brook) == [("marketing", False, "one-click")]
 
 
@@ -40,11 +40,11 @@ def test_scanners_that_fetch_the_link_change_nothing_and_the_button_does(brook: 
     for _ in range(3):
         assert browser.get(path).status_code == 200
         browser.client.head(path)
-    assert brook.rows(Customer)[0].marketing
+    assert brook.rows(Customer)[0].wants_marketing
     assert "You are unsubscribed" in browser.post(path).text
     assert declined(brook) == [("marketing", False, "page")]
     assert browser.post(path).status_code == 200  # once more does no harm
-    assert not brook.rows(Customer)[0].marketing
+    assert not brook.rows(Customer)[0].wants_marketing
 
 
 def other_end(path: str) -> str:
@@ -56,7 +56,7 @@ def test_a_link_nobody_was_sent_declines_nothing(brook: River, browser: Browser,
     path = change(link(brook))
     assert browser.get(path).status_code == 410
     assert browser.post(path, {"List-Unsubscribe": "One-Click"}).status_code == 410
-    assert brook.rows(Customer)[0].marketing
+    assert brook.rows(Customer)[0].wants_marketing
 
 
 def test_a_mail_that_is_owed_cannot_be_declined(brook: River, browser: Browser) -> None:

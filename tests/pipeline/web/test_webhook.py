@@ -73,7 +73,7 @@ def test_a_signed_event_is_answered_200_and_kept(door: httpx.Client, brook: Rive
     answer = post(door)
     assert (answer.status_code, answer.json()) == (200, {"id": "WH-1", "outcome": "stored"})
     assert brook.states() == {"WH-1": "received"}
-    assert brook.event("WH-1").verdict == f"signed for webhook {WEBHOOK_ID}"
+    assert brook.event("WH-1").signature_verdict == f"signed for webhook {WEBHOOK_ID}"
 
 
 def test_a_duplicate_is_answered_200_and_changes_nothing(door: httpx.Client, brook: River) -> None:
@@ -135,7 +135,7 @@ def test_any_of_several_webhook_ids_will_do(brook: River) -> None:
             body = orjson.dumps(happened(f"WH-{number}"))
             assert httpx.post(base + PATH, content=body, headers=sign(body, webhook_id)).status_code == 200
         assert httpx.post(base + PATH, content=BODY, headers=sign(BODY)).status_code == 403
-    assert brook.event("WH-1").verdict == "signed for webhook OTHER"
+    assert brook.event("WH-1").signature_verdict == "signed for webhook OTHER"
 
 
 # 400
@@ -238,7 +238,7 @@ def test_paypals_simulator_is_let_in_only_behind_its_switch(brook: River, accept
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY, "WEBHOOK_ID"))
     if accept:
         assert answer.status_code == 200
-        assert brook.event("WH-1").verdict == "signed by PayPal's simulator"
+        assert brook.event("WH-1").signature_verdict == "signed by PayPal's simulator"
     else:
         assert_problem(answer, 403, "signature")
 

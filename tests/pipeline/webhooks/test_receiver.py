@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from pipeline.app.container import Parts
 from pipeline.broker import Broker, BrokerDown, Publisher, Queue
 from pipeline.clock import SystemClock
-from pipeline.db.models import Event, Key
+from pipeline.db.models import EncryptionKey, Event
 from pipeline.inbox.store import GRACE, Delivery, Stored
 from pipeline.webhooks.receiver import GROUP, Announcer
 from pipeline.worker.recovery import Sweep
@@ -124,7 +124,10 @@ async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Parts
 async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(parts: Parts, river: River) -> None:
     about_ada = happened("WH-1", "BILLING.SUBSCRIPTION.UPDATED", resource={"id": "I-ADA", "status": "ACTIVE"})
     river.store(delivery(about_ada, "T-0"))
-    river.set(next(row for row in river.rows(Key) if row.label == "I-ADA"), wrapped=b"a broken row of a good table")
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"),
+        wrapped_key=b"a broken row of a good table",
+    )
     bodies = [orjson.dumps(about_ada | {"id": f"WH-{number}"}) for number in (2, 3)]
     bodies += [orjson.dumps(happened(f"WH-{number}")) for number in range(4, 10)]
     with open_door(parts) as base:

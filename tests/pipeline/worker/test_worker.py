@@ -17,9 +17,9 @@ from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker, BrokerDown
 from pipeline.crypto.keyring import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Change, Customer, Key, Mail
+from pipeline.db.models import Customer, EncryptionKey, Mail, StatusHistoryEntry
 from pipeline.db.models import Event as Row
-from pipeline.db.models import Read as Question
+from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, Park, Read, TryLater
 from pipeline.outbox import store as outbox
@@ -35,7 +35,9 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 def leave_a_row(event: Event, books: Books) -> None:
     """An effect that shows when it happens twice."""
-    books.add_change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
+    books.add_change(
+        subscription_id="I-1", at=books.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
+    )
 
 
 def raising(error: Exception) -> Handler:
@@ -63,7 +65,7 @@ def store(river: River, *kinds: str) -> list[str]:
 
 
 def effects(river: River) -> list[str]:
-    return sorted(row.event_id for row in river.rows(Change))
+    return sorted(row.event_id for row in river.rows(StatusHistoryEntry))
 
 
 # Handling
@@ -156,7 +158,9 @@ def test_a_batch_is_handled_in_paypals_order(river: River) -> None:
 
 def test_an_event_whose_person_was_erased_is_handled_by_its_facts(river: River) -> None:
     names = store(river, "TEST.GOOD")
-    river.set(next(row for row in river.rows(Key) if row.label == "WH-000"), wrapped=None, erased_at=river.now)
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == "WH-000"), wrapped_key=None, erased_at=river.now
+    )
     river.worker(HANDLERS).handle(names)
     assert river.states() == {"WH-000": "handled"}
 
@@ -206,7 +210,10 @@ def test_bad_events_of_every_kind_in_one_batch_end_each_in_its_own_way(river: Ri
 
 def test_a_row_that_cannot_be_opened_harms_nobody_else(river: River) -> None:
     names = store(river, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
-    river.set(next(row for row in river.rows(Key) if row.label == names[1]), wrapped=b"a broken row of a good table")
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == names[1]),
+        wrapped_key=b"a broken row of a good table",
+    )
     river.worker(HANDLERS).handle(names)
     assert effects(river) == [names[0], names[2]]
     assert river.event(names[1]).state == "received"
@@ -445,9 +452,9 @@ def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
 
     for at_least in (1, 150):
         worker = start()
-        until(lambda least=at_least: stream.count(Change) >= least, 60, "some are handled")  # type: ignore[misc]
+        until(lambda least=at_least: stream.count(StatusHistoryEntry) >= least, 60, "some are handled")  # type: ignore[misc]
         worker.end(kill=True)
-        assert stream.count(Change) < 400, "it was killed too late to prove anything"
+        assert stream.count(StatusHistoryEntry) < 400, "it was killed too late to prove anything"
     worker = start()
     until(lambda: set(stream.states().values()) == {"handled"}, 60, "all are handled")
     assert worker.end() == 0
