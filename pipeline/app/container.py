@@ -10,7 +10,7 @@ from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Handler
 from pipeline.broker import Broker
 from pipeline.clock import Clock, SystemClock
-from pipeline.crypto.keyring import KeyProblem, MasterKey, open_master_key
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.customers.product_hook import Product, allowed
 from pipeline.db import migrations
 from pipeline.db.engine import Database, is_made

@@ -7,7 +7,7 @@ import structlog
 
 if TYPE_CHECKING:
     from pipeline.app.container import Parts
-    from pipeline.crypto.keyring import MasterKey
+    from pipeline.crypto.master_key import MasterKey
     from pipeline.crypto.rotation import Rotated
     from pipeline.operations.backup.store import Shelf
     from pipeline.privacy.erasure.workflow import Outside
@@ -84,7 +84,7 @@ def sweep(parts: "Parts", *, dry: bool = False) -> dict[str, int]:
 def complete(parts: "Parts") -> int:
     """Replace the master key if an erasure waits for it. Only where backups are set up: else yours would be of no use."""
     from pipeline.crypto import rotation
-    from pipeline.crypto.keyring import KeyProblem
+    from pipeline.crypto.master_key import KeyProblem
     from pipeline.operations.backup.store import BackupProblem
 
     with parts.database.transaction() as session:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.app.container import Parts
     from pipeline.billing.unit_of_work import Handler
     from pipeline.clock import Clock
-    from pipeline.crypto.keyring import MasterKey
+    from pipeline.crypto.master_key import MasterKey
     from pipeline.db.engine import Database
     from pipeline.settings import Settings
 
@@ -65,7 +65,7 @@ class Call:
     @cached_property
     def master(self) -> "MasterKey":
         """The master key there is: a command that looks never makes one."""
-        from pipeline.crypto.keyring import open_master_key
+        from pipeline.crypto.master_key import open_master_key
 
         return open_master_key(self.settings.master_key, create=False)
 

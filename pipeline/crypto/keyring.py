@@ -1,20 +1,15 @@
-"""Personal data sits behind a key per label; a label's key is wrapped by the master key, kept outside the database.
+"""Data keys: each key id has one, stored in the database, wrapped by the master key (envelope encryption).
 
-A label is a subscription's id, else a sale's, else an event's, and a person owns labels. Whoever destroys a label's key
-destroys what was sealed with it, wherever copies of it lie. AES-256-GCM throughout (NIST SP 800-38D), the associated
-data bound to label and column, so that a value moved to another row or column does not open.
+A key id is a subscription's id, else a sale's, else an event's; a person has several. Destroying a key makes everything
+that it encrypted unreadable, wherever copies of it are. AES-256-GCM (NIST SP 800-38D); the associated data is the key
+id and the column, so a value that was moved to another row or column does not decrypt.
 """
 
-import base64
-import fcntl
-import hashlib
 import hmac
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,20 +18,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from pipeline import files
+from pipeline.crypto.master_key import NONCE, KeyProblem, MasterKey, associated_data
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.engine import share
 from pipeline.db.models import EncryptionKey
 
 KEY = EncryptionKey.__table__
 WRAPPED = select(KEY.c.key_id, KEY.c.wrapped_key).where(among(KEY.c.key_id, texts("key_ids")))
-NONCE = 12  # bytes; random, and no label ever seals anywhere near 2**32 values
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
-
-
-class KeyProblem(Exception):
-    """The master key is missing, unreadable, readable by others, or not the one this database was written with."""
 
 
 class Unsealable(Exception):
@@ -53,11 +43,11 @@ class Seal:
 
     def seal(self, column: str, plain: bytes) -> bytes:
         nonce = os.urandom(NONCE)
-        return nonce + self.cipher.encrypt(nonce, plain, _bound(self.label, column))
+        return nonce + self.cipher.encrypt(nonce, plain, associated_data(self.label, column))
 
     def open(self, column: str, sealed: bytes) -> bytes:
         try:
-            return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], _bound(self.label, column))
+            return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], associated_data(self.label, column))
         except (InvalidTag, ValueError) as error:  # ValueError: too short for anything we sealed
             raise Unsealable(f"{column} of {self.label} does not open with its key") from error
 
@@ -67,148 +57,6 @@ class Seal:
     def open_json(self, column: str, sealed: bytes | None) -> Any:
         """The value that `seal_json` sealed; None for None."""
         return None if sealed is None else orjson.loads(self.open(column, sealed))
-
-
-class MasterKey:
-    """Wraps and unwraps the keys of labels.
-
-    Where it lives in a file, it notices when that file is replaced: the present key wraps, and as long as its predecessor
-    is still beside it, what that one had wrapped opens too. See `rotation`.
-    """
-
-    def __init__(self, secret: bytes, path: Path | None = None) -> None:
-        self._path = path
-        self._ciphers: tuple[_Cipher, ...] = (_Cipher(secret),)  # the present one first
-        self._seen = _stamps(path)
-
-    @property
-    def id(self) -> str:
-        """Tells the present key from all others, and nothing of it."""
-        return self._ciphers[0].id
-
-    def wrap(self, label: str, secret: bytes) -> bytes:
-        return self._ciphers[0].wrap(label, secret)
-
-    def unwrap(self, label: str, wrapped: bytes) -> bytes:
-        """Raises KeyProblem where neither the present key nor its predecessor had wrapped it."""
-        secret = self._unwrap(label, wrapped)
-        if secret is None:  # wrapped by a key that came meanwhile?
-            self._reload()
-            secret = self._unwrap(label, wrapped)
-        if secret is None:
-            raise KeyProblem("the master key is not the one this database was written with; restore the right key file")
-        return secret
-
-    def rewrap(self, label: str, wrapped: bytes) -> bytes | None:
-        """The same key wrapped by the present master key; None if it is already. Raises KeyProblem."""
-        if self._ciphers[0].unwrap(label, wrapped) is not None:
-            return None
-        return self.wrap(label, self.unwrap(label, wrapped))
-
-    def refresh(self) -> None:
-        """Notice that the file was replaced, or that the predecessor is gone. Costs two looks at the folder."""
-        if _stamps(self._path) != self._seen:
-            self._reload()
-
-    def _unwrap(self, label: str, wrapped: bytes) -> bytes | None:
-        opened = (cipher.unwrap(label, wrapped) for cipher in self._ciphers)
-        return next((secret for secret in opened if secret is not None), None)
-
-    def _reload(self) -> None:
-        if self._path is None:
-            return
-        seen = _stamps(self._path)
-        found = [secret for path in (self._path, predecessor(self._path)) if (secret := _try_read(path))]
-        if found:  # a file that was taken away does not stop who has read it already
-            self._ciphers, self._seen = tuple(_Cipher(secret) for secret in found), seen
-
-
-class _Cipher:
-    """One master key."""
-
-    def __init__(self, secret: bytes) -> None:
-        self.id = hashlib.sha256(b"smt master key id" + secret).hexdigest()[:16]
-        self._cipher = AESGCM(secret)
-
-    def wrap(self, label: str, secret: bytes) -> bytes:
-        nonce = os.urandom(NONCE)
-        return nonce + self._cipher.encrypt(nonce, secret, _bound(label, "key"))
-
-    def unwrap(self, label: str, wrapped: bytes) -> bytes | None:
-        """None if this is not the key that had wrapped it."""
-        try:
-            return self._cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], _bound(label, "key"))
-        except (InvalidTag, ValueError):
-            return None
-
-
-def predecessor(path: Path) -> Path:
-    """Where the master key that is being replaced waits for its end."""
-    return path.with_name(f"{path.name}.previous")
-
-
-def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
-    """Read the master key, made on first use: a file of mode 0600 with 32 random bytes in base64. Raises KeyProblem."""
-    try:
-        if create and not path.exists():
-            _write_new(path)
-        return MasterKey(_read(path), path)
-    except OSError as error:
-        raise KeyProblem(
-            f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}"
-        ) from error
-
-
-def new_secret() -> bytes:
-    """The text of a key file."""
-    return base64.b64encode(os.urandom(32)) + b"\n"
-
-
-def _read(path: Path) -> bytes:
-    """The 32 bytes of a key file. Raises KeyProblem, OSError."""
-    text, mode = path.read_bytes(), path.stat().st_mode
-    if stat.S_IMODE(mode) & 0o077:
-        raise KeyProblem(f"the master key can be read by others; run: chmod 600 {path}")
-    try:
-        secret = base64.b64decode(text.strip(), validate=True)
-    except ValueError as error:
-        raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected") from error
-    if len(secret) != 32:
-        raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected")
-    return secret
-
-
-def _try_read(path: Path) -> bytes | None:
-    try:
-        return _read(path)
-    except (OSError, KeyProblem):
-        return None
-
-
-def _stamps(path: Path | None) -> list[tuple[int, int] | None]:
-    """What changes when one of the two files does."""
-    return [] if path is None else [_stamp(path), _stamp(predecessor(path))]
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
-
-
-def _write_new(path: Path) -> None:
-    """Write a new key, one only when two processes start at once."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        files.write(path, new_secret())
-    finally:
-        os.close(folder)
 
 
 class Keyring:
@@ -320,7 +168,3 @@ class Keyring:
     @staticmethod
     def _seal(label: str, secret: bytes) -> Seal:
         return Seal(label, secret, AESGCM(secret))
-
-
-def _bound(label: str, column: str) -> bytes:
-    return f"{label}\0{column}".encode()

@@ -22,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.keyring import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
+from pipeline.crypto.master_key import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
 from pipeline.db.engine import Database, wait_for_writers
 from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
 from pipeline.files import keep_names

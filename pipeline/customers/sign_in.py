@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from pipeline.batch_thread import Batcher
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts, links
 from pipeline.customers import rate_limit as knocks
 from pipeline.db.engine import Database, StoreDown

@@ -13,7 +13,8 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import INDEX, Keyring, MasterKey
+from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links
 from pipeline.customers import newsletter as news
 from pipeline.customers import rate_limit as knocks

@@ -4,8 +4,6 @@ SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE) for one machine, PostgreSQL by p
 """
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -40,14 +38,18 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Session]:
         """A session that is committed at the end, or rolled back whole. Raises StoreDown when the database gave up."""
-        with self._one_writer, _translated(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with (
+            self._one_writer,
+            translated_errors(),
+            Session(self.engine, expire_on_commit=False, autoflush=False) as session,
+        ):
             yield session
             session.commit()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A session to look only: it holds no writer back and is rolled back at the end."""
-        with _translated(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
+        with translated_errors(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
             if not self.is_sqlite:
                 session.execute(text("SET LOCAL enable_seqscan = on"))
             yield session
@@ -58,33 +60,14 @@ class Database:
     def forget_leftovers(self) -> None:
         """Empty SQLite's write-ahead file, where old contents of pages lie; as far as nobody reads from it right now."""
         if self.is_sqlite:
-            with _translated(), contextlib.closing(self.engine.raw_connection()) as connection:
+            with translated_errors(), contextlib.closing(self.engine.raw_connection()) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def holds_keys(self) -> bool:
         """Whether anything was sealed in it yet. Raises StoreDown."""
-        with _translated(), self.engine.execution_options(reading=True).connect() as connection:
+        with translated_errors(), self.engine.execution_options(reading=True).connect() as connection:
             there = inspect(connection).has_table("encryption_key")
             return there and connection.execute(text("SELECT 1 FROM encryption_key LIMIT 1")).first() is not None
-
-    def presence(self, name: str) -> "Presence":
-        """A sign of life that ends with this process or its connection, never by a timer; see `is_present`."""
-        if self.is_sqlite:
-            return _FilePresence(self._presence_file(name))
-        return _LockPresence(self.engine, name)
-
-    def is_present(self, name: str) -> bool:
-        """Whether the holder of that presence is still there."""
-        if self.is_sqlite:
-            return _FilePresence.is_held(self._presence_file(name))
-        with _translated(), self.engine.connect() as connection:
-            free = connection.execute(text("SELECT pg_try_advisory_xact_lock(:n)"), {"n": _number(name)}).scalar_one()
-            return not free
-
-    def _presence_file(self, name: str) -> Path:
-        folder = Path(self.url.database or ".").parent / "run"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder / f"{name}.lock"
 
 
 def is_made(url: str) -> bool:
@@ -103,72 +86,6 @@ def file_of(url: str) -> Path | None:
     return Path(parsed.database or "") if is_file else None
 
 
-class Presence:
-    """Held from creation until `leave()`, the end of the process, or the loss of its connection."""
-
-    def still_held(self) -> bool:
-        raise NotImplementedError
-
-    def leave(self) -> None:
-        raise NotImplementedError
-
-
-class _FilePresence(Presence):
-    """A file lock: the kernel drops it with the process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def still_held(self) -> bool:
-        return True
-
-    def leave(self) -> None:
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-
-    @staticmethod
-    def is_held(path: Path) -> bool:
-        try:
-            descriptor = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)  # its holder died; nobody takes its name again
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-
-
-class _LockPresence(Presence):
-    """A PostgreSQL advisory lock on a connection of its own: the server drops it with the connection."""
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._lost = False
-        with _translated():
-            self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            self._connection.execute(text("SELECT pg_advisory_lock(:n)"), {"n": _number(name)})
-
-    def still_held(self) -> bool:
-        if not self._lost:
-            try:
-                self._connection.execute(text("SELECT 1"))
-            except SQLAlchemyError:
-                self._lost = True  # for good: asked again, the connection would be opened anew, without the lock
-        return not self._lost
-
-    def leave(self) -> None:
-        self._lost = True
-        with contextlib.suppress(SQLAlchemyError):
-            self._connection.invalidate()
-        with contextlib.suppress(SQLAlchemyError):
-            self._connection.close()
-
-
 def share(session: Session, table: type[DeclarativeBase]) -> None:
     """Make `wait_for_writers` wait for the end of this transaction. On SQLite the one writer is alone anyway."""
     if session.get_bind().dialect.name != "sqlite":
@@ -182,7 +99,8 @@ def wait_for_writers(session: Session, table: type[DeclarativeBase]) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Raise StoreDown for an error that means that the database is away or gave up."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
@@ -274,7 +192,3 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

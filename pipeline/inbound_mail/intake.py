@@ -17,7 +17,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import INDEX, Keyring, MasterKey
+from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts
 from pipeline.customers import rate_limit as knocks
 from pipeline.db.bulk import insert_new

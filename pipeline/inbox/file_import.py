@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import Keyring, MasterKey, open_master_key
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db.engine import Database
 from pipeline.errors import Wrong
 from pipeline.inbox import store as inbox

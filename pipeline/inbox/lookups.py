@@ -10,7 +10,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import PaypalLookup

@@ -2,7 +2,7 @@
 
 A mail is claimed, rendered and frozen in one transaction, sent, and settled in another, many in each. While some go out,
 the next are claimed and those that ended are settled. What was frozen stays the same for every further try, unless DATA
-never began. A mailer that dies takes its claims with it, not a timer: see `Database.presence`.
+never began. A mailer that dies takes its claims with it, not a timer: see `db.presence`.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey, Seal, Unsealable
+from pipeline.crypto.keyring import TOKENS, Keyring, Seal, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.db import presence
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Mail
 from pipeline.mailer.recipients import Addressee, Addressees
@@ -63,7 +65,7 @@ class _Life:
     def __init__(self, database: Database) -> None:
         self.holder = f"mailer-{secrets.token_hex(8)}"
         self._seen, self._seen_at = True, monotonic()
-        self._presence = database.presence(self.holder)
+        self._presence = presence.hold(database, self.holder)
         self._one_look, self._looking = threading.Lock(), asyncio.Lock()
 
     def look(self) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.keyring import KeyProblem, Keyring
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem
 from pipeline.customers import accounts
 from pipeline.db.bulk import among, texts
 from pipeline.db.models import Customer, Mail, Subscription

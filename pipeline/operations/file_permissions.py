@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.crypto.keyring import predecessor
+from pipeline.crypto.master_key import predecessor
 from pipeline.db.engine import file_of
 from pipeline.settings import Settings, SettingsError
 

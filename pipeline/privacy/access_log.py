@@ -11,7 +11,8 @@ import structlog
 
 from pipeline.batch_thread import Batcher
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import AccessLogEntry
 

@@ -17,7 +17,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
-from pipeline.crypto.keyring import Keyring, MasterKey, Seal
+from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db import lww_map as register
 from pipeline.db.models import Base, Event, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox.parsing import UNREADABLE

@@ -18,9 +18,11 @@ from pipeline.billing import notifications as notices
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.subscription import terms_of
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import TOKENS, KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import TOKENS, Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts
 from pipeline.db import lww_map as register
+from pipeline.db import presence
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event, Mail, Plan, Subscription
 from pipeline.inbox import lookups as reads
@@ -104,7 +106,7 @@ class Scheduler:
         with self._database.reading() as session:
             holders = outbox.holders(session)
         freed = 0
-        for holder in (holder for holder in holders if not self._database.is_present(holder)):
+        for holder in (holder for holder in holders if not presence.is_held(self._database, holder)):
             settle_at = self._clock.now() + outbox.SETTLE_AFTER
             with self._database.transaction() as session:
                 freed += outbox.abandon(session, holder, "its mailer died while sending it", settle_at)

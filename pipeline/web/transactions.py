@@ -8,7 +8,8 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
 
 Found = TypeVar("Found")

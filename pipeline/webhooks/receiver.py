@@ -15,7 +15,8 @@ import structlog
 from pipeline.batch_thread import Batcher
 from pipeline.broker import Broker, BrokerDown, Queue
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import split

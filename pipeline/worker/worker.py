@@ -16,7 +16,8 @@ from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import INDEX, TOKENS, KeyProblem, Keyring, MasterKey
+from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event
 from pipeline.inbox import event as words

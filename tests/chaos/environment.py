@@ -25,7 +25,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from pipeline.crypto.keyring import MasterKey, open_master_key
+from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.paypal.certificates import Certificates

@@ -20,7 +20,8 @@ from pipeline.app import maintenance as leaving
 from pipeline.app import roles
 from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
-from pipeline.crypto.keyring import KeyProblem, MasterKey, Seal, Unsealable
+from pipeline.crypto.keyring import Seal, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts, links
 from pipeline.db import migrations
 from pipeline.db.engine import Database

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from pipeline.crypto.keyring import open_master_key
+from pipeline.crypto.master_key import open_master_key
 from tests.conftest import private
 from tests.support.servers import Postgres
 from tests.support.subprocesses import free_port, until

@@ -13,7 +13,7 @@ from handlers import HANDLERS
 from pipeline.billing.reminders import Reminders
 from pipeline.broker import BrokerDown, Inlet
 from pipeline.clock import MovableClock
-from pipeline.crypto.keyring import MasterKey
+from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Event
 from pipeline.inbox import lookups as reads

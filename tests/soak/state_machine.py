@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline.clock import MovableClock
-from pipeline.crypto.keyring import MasterKey, open_master_key
+from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db.models import Base, Mail
 from pipeline.inbox import store as inbox
 from pipeline.inbox.store import Stored

@@ -21,7 +21,8 @@ from pipeline.app.container import Parts
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Handler
 from pipeline.clock import Clock, MovableClock
-from pipeline.crypto.keyring import Keyring, open_master_key
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import open_master_key
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Event, Mail
 from pipeline.inbox import store as inbox

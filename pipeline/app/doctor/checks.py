@@ -16,7 +16,7 @@ from pipeline.app.container import sender
 from pipeline.app.doctor import settings_check as named
 from pipeline.broker import BrokerDown
 from pipeline.cli.context import Call
-from pipeline.crypto.keyring import KeyProblem, open_master_key
+from pipeline.crypto.master_key import KeyProblem, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown, is_made
 from pipeline.db.models import EncryptionKey, Event, Mail

@@ -21,7 +21,8 @@ from sqlalchemy import insert, inspect, select, text
 
 from pipeline import files
 from pipeline.clock import read_time, write_time
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, open_master_key
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure

@@ -10,7 +10,8 @@ import orjson
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pipeline.crypto.keyring import KeyProblem, Unsealable
+from pipeline.crypto.keyring import Unsealable
+from pipeline.crypto.master_key import KeyProblem
 from pipeline.db import lww_map as register
 from pipeline.db.engine import file_of
 from pipeline.db.models import (

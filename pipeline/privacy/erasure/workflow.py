@@ -20,7 +20,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, write_time
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links
 from pipeline.customers import rate_limit as knocks
 from pipeline.customers.product_hook import Product, ProductDown

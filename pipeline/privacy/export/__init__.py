@@ -22,7 +22,8 @@ from datetime import datetime
 import orjson
 
 from pipeline.clock import write_time
-from pipeline.crypto.keyring import Keyring, MasterKey
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey
 from pipeline.crypto.signing import Signer, is_signed
 from pipeline.customers import accounts
 from pipeline.customers.product_hook import Product

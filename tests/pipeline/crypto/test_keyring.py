@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crypto.keyring import INDEX, TOKENS, KeyProblem, Keyring, MasterKey, Unsealable, open_master_key
+from pipeline.crypto.keyring import INDEX, TOKENS, Keyring, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
 from pipeline.db.models import EncryptionKey
 from pipeline.inbox import store as inbox
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -204,12 +205,18 @@ def test_a_folder_that_takes_no_file_is_said(data_dir: Path) -> None:
         open_master_key(data_dir / "keys" / "master.key")
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from pipeline.crypto.master_key import open_master_key
+os.fsync = lambda _: os._exit(9)
+open_master_key(Path(sys.argv[1]))
+"""
+
+
 def test_what_a_start_that_was_killed_left_behind_is_in_nobodys_way(path: Path) -> None:
     """Also where every start has the same process id, as in a container."""
-    left = "import os, sys; from pathlib import Path; from pipeline import keys; os.fsync = lambda _: os._exit(9)"
-    killed = subprocess.run(
-        [sys.executable, "-c", f"{left}; keys.open_master_key(Path(sys.argv[1]))", str(path)], cwd=ROOT, check=False
-    )
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == 9
     assert not path.exists()
     assert len(list(path.parent.iterdir())) == 1
@@ -234,7 +241,7 @@ def test_the_key_is_on_the_disk_before_anything_is_wrapped_with_it(path: Path, m
 OPEN = """
 import sys
 from pathlib import Path
-from pipeline.keys import open_master_key
+from pipeline.crypto.master_key import open_master_key
 print("ready", flush=True)
 sys.stdin.readline()
 print(open_master_key(Path(sys.argv[1])).id)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.crypto import rotation
-from pipeline.crypto.keyring import KeyProblem, Keyring, MasterKey, Unsealable, open_master_key, predecessor
+from pipeline.crypto.keyring import Keyring, Unsealable
+from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key, predecessor
 from pipeline.db.engine import StoreDown
 from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
@@ -142,8 +143,8 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from pipeline import rotation
-from pipeline.database import Database
+from pipeline.crypto import rotation
+from pipeline.db.engine import Database
 
 url, path, name, times = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 real, left = getattr(rotation, name), [times]

@@ -15,6 +15,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
+from pipeline.db import presence
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Base, Customer
 from tests.support.pipeline_under_test import River
@@ -108,9 +109,9 @@ def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
             session.execute(text("SELECT 1"))
         assert "hush" not in str(error.value)
     with pytest.raises(StoreDown):
-        database.presence("mailer-1")
+        presence.hold(database, "mailer-1")
     with pytest.raises(StoreDown):
-        database.is_present("mailer-1")
+        presence.is_held(database, "mailer-1")
 
 
 def test_a_file_that_is_no_database_is_down(tmp_path: Path) -> None:
@@ -219,16 +220,16 @@ def test_a_plan_of_postgresql_is_made_for_the_day_the_table_is_full(stream: Rive
 def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
     with Postgres() as server:
         river = River(server.url, data_dir, clock)
-        presence = river.database.presence("mailer-1")
+        held = presence.hold(river.database, "mailer-1")
         server.stop()
         with pytest.raises(StoreDown), river.database.transaction():
             river.database.engine.connect()
         server.start()
         river.set(customer("ada"))
         assert names(river) == ["ada"]
-        assert not presence.still_held()
-        assert not river.database.is_present("mailer-1")
-        presence.leave()
+        assert not held.still_held()
+        assert not presence.is_held(river.database, "mailer-1")
+        held.leave()
         river.database.close()
 
 
@@ -263,12 +264,12 @@ def test_nobody_else_may_read_the_files_of_sqlite(tmp_path: Path, clock: Movable
         with river.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
-            presence = river.database.presence("mailer-1")
+            held = presence.hold(river.database, "mailer-1")
             modes = {
                 str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) & 0o077
                 for path in (tmp_path / "var").rglob("*")
             }
-        presence.leave()
+        held.leave()
     finally:
         os.umask(was)
     assert {name.rpartition("billing.db")[2] for name in modes if "billing.db" in name} == {"", "-wal", "-shm"}
@@ -288,8 +289,8 @@ def test_many_threads_write_at_once_and_nothing_is_lost(river: River) -> None:
 
 ADD = """
 import sys
-from pipeline.database import Database
-from pipeline.tables import Customer
+from pipeline.db.engine import Database
+from pipeline.db.models import Customer
 from datetime import datetime, UTC
 database = Database(sys.argv[1])
 print("ready", flush=True)
@@ -325,8 +326,8 @@ def test_a_process_killed_in_a_transaction_leaves_nothing_of_it(river: River) ->
 
 HOLD_A_TRANSACTION = """
 import sys, time
-from pipeline.database import Database
-from pipeline.tables import Customer
+from pipeline.db.engine import Database
+from pipeline.db.models import Customer
 from datetime import datetime, UTC
 with Database(sys.argv[1]).transaction() as session:
     session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, tzinfo=UTC)))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.crypto.keyring import KeyProblem, MasterKey
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.models import EncryptionKey, Mail
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay

@@ -15,7 +15,8 @@ from sqlalchemy import make_url, text
 
 from pipeline.clock import MovableClock
 from pipeline.crypto import rotation
-from pipeline.crypto.keyring import Keyring, MasterKey, open_master_key
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker, BrokerDown
-from pipeline.crypto.keyring import KeyProblem, MasterKey
+from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Customer, EncryptionKey, Mail, StatusHistoryEntry
 from pipeline.db.models import Event as Row
