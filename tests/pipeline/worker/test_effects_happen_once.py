@@ -10,7 +10,7 @@ from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Books
 from pipeline.broker import Broker
 from pipeline.db.engine import Database
-from pipeline.db.models import Change
+from pipeline.db.models import StatusHistoryEntry
 from pipeline.inbox.event import Event
 from pipeline.worker.worker import Worker
 from tests.support import run_role as role
@@ -82,9 +82,9 @@ def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
 
     for at_least in (1, 150):
         worker = start()
-        until(lambda least=at_least: stream.count(Change) >= least, 60, "some are handled")  # type: ignore[misc]
+        until(lambda least=at_least: stream.count(StatusHistoryEntry) >= least, 60, "some are handled")  # type: ignore[misc]
         worker.end(kill=True)
-        assert stream.count(Change) < 400, "it was killed too late to prove anything"
+        assert stream.count(StatusHistoryEntry) < 400, "it was killed too late to prove anything"
     worker = start()
     until(lambda: set(stream.states().values()) == {"handled"}, 60, "all are handled")
     assert worker.end() == 0
