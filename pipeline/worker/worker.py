@@ -19,7 +19,6 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
 from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Event
 from pipeline.inbox import event as words
 from pipeline.inbox import lookups as reads
 from pipeline.inbox import store as inbox
@@ -109,7 +108,7 @@ class Worker:
         inbox.mark(session, unknown, "ignored", now, "no handler for this type of event")
         return mails
 
-    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[Event]) -> list[str]:
+    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:
         if not rows:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]
@@ -142,7 +141,7 @@ class Worker:
                 case _:
                     self._failed(session, rows[0], error)
 
-    def _ask(self, session: Session, row: Event, wanted: Read) -> None:
+    def _ask(self, session: Session, row: inbox.ReceivedEvent, wanted: Read) -> None:
         waiting = reads.waiting_for(wanted.kind, wanted.id)
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
@@ -157,17 +156,17 @@ class Worker:
             reads.owe(session, [reads.Wanted(wanted.kind, wanted.id, now)])
             inbox.postpone(session, row.id, now + ASKED, waiting, failed=False)
 
-    def _park(self, session: Session, row: Event, reason: str) -> None:
+    def _park(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
         log.warning("parked", event_id=row.id, type=row.type, reason=reason)
         inbox.mark(session, [row.id], "parked", self._clock.now(), reason)
 
-    def _failed(self, session: Session, row: Event, error: Exception) -> None:
+    def _failed(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         # The error's own words may quote personal data: its kind and place are enough to find it.
         reason = f"{type(error).__name__} at {_place(error)}"
         log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
         self._try_again(session, row, reason)
 
-    def _try_again(self, session: Session, row: Event, reason: str) -> None:
+    def _try_again(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
         if row.attempts >= len(DELAYS):
             self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
         else:
