@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import Books
 from pipeline.db import lww_map as register
-from pipeline.db.models import Payment, Refund
+from pipeline.db.rows import PaymentRow, RefundRow
 from pipeline.inbox.event import Event, Park, Read
 
 SaleStatus = Literal["pending", "completed", "denied"]
@@ -21,7 +21,7 @@ REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
 ASK_WHOSE = timedelta(hours=1)
 
 
-def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
+def see_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
     """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
     row, at = books.payment(event.need("sale")), event.need_time("at")
     event.need("amount")
@@ -36,7 +36,7 @@ def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
     return row
 
 
-def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
+def see_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRow:
     """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
 
     Raises Read where neither the event nor we know which sale it is of.
@@ -52,26 +52,26 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
     return payment
 
 
-def _new_refund(books: Books, event: Event) -> Refund:
+def _new_refund(books: Books, event: Event) -> RefundRow:
     """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
-    event.need("amount")
-    event.need_time("created_at")
+    amount, currency = event.need("amount")
+    created_at = event.need_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
         raise Read("refund", event.facts["refund"])
-    row = Refund(id=event.facts["refund"], known={}, payment_id=sale)
+    row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)
     books.add_refund(row)
     return row
 
 
-def _update_refund(row: Refund) -> None:
+def _update_refund(row: RefundRow) -> None:
     """Set the columns to what is known, whichever event told it."""
     row.kind = "reversal" if "reversal" in row.known else "refund"
     row.amount, row.currency = register.value(row.known, "amount")
     row.occurred_at = datetime.fromisoformat(register.value(row.known, "created_at"))
 
 
-def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
+def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
     known, since = register.value(row.known, "status"), register.time_of(row.known, "status")
     if known is None or since is None:
         row.known = register.merge(row.known, at, {"status": status})
@@ -80,7 +80,7 @@ def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
         row.known = register.merge(kept, at, {"status": status})
 
 
-def _update(books: Books, row: Payment) -> None:
+def _update(books: Books, row: PaymentRow) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
     row.subscription_id = register.value(known, "subscription")
@@ -93,7 +93,7 @@ def _update(books: Books, row: Payment) -> None:
     row.status = _status(register.value(known, "status"), row, books.given(row.id))
 
 
-def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str | None:
+def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) -> str | None:
     if decided != "completed" or row.refunded == 0 or row.amount is None:
         return decided
     if row.refunded < row.amount:

@@ -12,7 +12,8 @@ from pipeline.billing.entitlement import Paid, Terms, Vouched, paid_through
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import read_time
 from pipeline.db import lww_map as register
-from pipeline.db.models import CAME, Payment, Plan, Subscription
+from pipeline.db.models import CAME, Plan, Subscription
+from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
 from pipeline.inbox.event import Event
 from pipeline.money import Money
 
@@ -79,7 +80,7 @@ def see(books: Books, event: Event) -> Move | None:
     return move
 
 
-def touch(books: Books, id: str, payment: Payment) -> Subscription:
+def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
     row = books.subscription(id)
     told_at = register.time_of(payment.known, "custom_ref")
@@ -91,7 +92,7 @@ def touch(books: Books, id: str, payment: Payment) -> Subscription:
     return row
 
 
-def update(books: Books, row: Subscription) -> None:
+def update(books: Books, row: SubscriptionRow) -> None:
     """Set the columns to what is known: a function of the facts, whatever their order."""
     known = row.known
     row.customer_id = register.value(known, "custom_ref") or register.value(known, "payer_ref")
@@ -102,7 +103,7 @@ def update(books: Books, row: Subscription) -> None:
     row.remind_at = _remind_at(row, books.reminders.days(terms))
 
 
-def terms_of(row: Subscription, plan: Plan | None) -> Terms | None:
+def terms_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
     """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
     told = register.value(row.known, "terms") or (plan and register.value(plan.known, "terms"))
     if not told:
@@ -139,7 +140,7 @@ def _see_plan(books: Books, event: Event) -> None:
         books.ask("plan", plan.id, timedelta(0))
 
 
-def _next_billing_at(row: Subscription) -> datetime | None:
+def _next_billing_at(row: SubscriptionRow) -> datetime | None:
     """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
     told = read_time(register.value(row.known, "next_billing_at"))
     if told is None or row.status in ("CANCELLED", "EXPIRED"):
@@ -147,13 +148,13 @@ def _next_billing_at(row: Subscription) -> datetime | None:
     return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
 
 
-def _remind_at(row: Subscription, days: int | None) -> datetime | None:
+def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
     if row.status != "ACTIVE" or row.next_billing_at is None or days is None:
         return None
     return row.next_billing_at - timedelta(days=days)
 
 
-def _move(books: Books, row: Subscription, event: Event) -> Move | None:
+def _move(books: Books, row: SubscriptionRow, event: Event) -> Move | None:
     status, at = event.facts.get("status"), event.time("status_at") or event.need_time("at")
     if status is None or (row.status and row.status_at and not outranks((status, at), (row.status, row.status_at))):
         return None
@@ -179,12 +180,12 @@ def _vouched(event: Event) -> str | None:
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _vouched_for(row: Subscription) -> Vouched | None:
+def _vouched_for(row: SubscriptionRow) -> Vouched | None:
     until, at = read_time(register.value(row.known, "vouched")), register.time_of(row.known, "vouched")
     return Vouched(until, at) if until and at else None
 
 
-def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
+def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[Paid]:
     return [
         Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
         for row in payments
@@ -192,7 +193,7 @@ def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
     ]
 
 
-def _given_back_at(books: Books, payment: Payment) -> datetime | None:
+def _given_back_at(books: Books, payment: PaymentRow) -> datetime | None:
     if payment.status == "denied":
         return register.time_of(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
@@ -200,5 +201,5 @@ def _given_back_at(books: Books, payment: Payment) -> datetime | None:
     return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
 
 
-def _is_too_soon(row: Subscription, at: datetime) -> bool:
+def _is_too_soon(row: SubscriptionRow, at: datetime) -> bool:
     return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= TOO_SOON

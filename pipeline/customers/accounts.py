@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement, exists, or_, select, union, update
 from sqlalchemy.orm import Session
@@ -94,6 +94,15 @@ def sign_up(
     return id
 
 
+class PersonalDataRow(Protocol):
+    """A row of `customer` or `subscription`, or a part of it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def personal_data(self) -> bytes | None: ...
+
+
 def customer_id(keyring: Keyring, custom: str) -> str:
     """The id of the customer whom PayPal is told by this custom_id."""
     return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
@@ -106,13 +115,13 @@ def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, st
     return told | (told_by_customer(keyring, row) if row else {})
 
 
-def told_by_customer(keyring: Keyring, row: Customer) -> dict[str, str]:
+def told_by_customer(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What the customer told us, or had corrected."""
     known = _known(keyring, row)
     return {field: register.value(known, field) for field in known}
 
 
-def told_of(keyring: Keyring, row: Subscription) -> dict[str, str]:
+def told_of(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What PayPal told of the subscriber of this subscription, in our words."""
     return _in_our_words(_subscriber(keyring, row))
 
@@ -248,7 +257,7 @@ def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
     return told_at is not None and told_at != row.signed_up_at
 
 
-def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
+def _subscriber(keyring: Keyring, row: PersonalDataRow) -> register.Known:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
@@ -262,7 +271,7 @@ def _in_our_words(known: register.Known) -> dict[str, str]:
     return {"name": " ".join(names), **found} if names else found
 
 
-def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
+def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
