@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.billing.subscription import Move, terms_of
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import write_time
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, RefundRow, SubscriptionRow
 from pipeline.inbox.event import Event
@@ -78,7 +78,7 @@ def for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
 
 
 def _for_denial(books: Books, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
-    at = register.time_of(payment.known, "status") or event.need_time("at")
+    at = lww_map.time_of(payment.known, "status") or event.need_time("at")
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
     facts = _failure_facts(books, row, _money(payment), at, None, reason)
     key = f"payment_failed:{payment.id}"
@@ -154,7 +154,7 @@ def _status_facts(books: Books, row: SubscriptionRow, status: str, at: datetime)
         "SUSPENDED": {
             "suspended_at": write_time(at),
             "paid_through": paid,
-            "balance": _pair(register.value(row.known, "outstanding")),
+            "balance": _pair(lww_map.value(row.known, "outstanding")),
         },
         "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
     }

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import Books
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.rows import PaymentRow, RefundRow
 from pipeline.inbox.event import Event, Park, Read
 
@@ -26,7 +26,7 @@ def see_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
     row, at = books.payment(event.need("sale")), event.need_time("at")
     event.need("amount")
     _check_sign(event)
-    row.known = register.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
+    row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
     _decide(row, status, at)
     _update(books, row)
     if row.subscription_id:
@@ -43,7 +43,7 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRo
     """
     refund = books.refund(event.need("refund")) or _new_refund(books, event)
     told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
-    refund.known = register.merge(refund.known, event.need_time("at"), told)
+    refund.known = lww_map.merge(refund.known, event.need_time("at"), told)
     _update_refund(refund)
     payment = books.payment(refund.payment_id)
     _update(books, payment)
@@ -67,30 +67,30 @@ def _new_refund(books: Books, event: Event) -> RefundRow:
 def _update_refund(row: RefundRow) -> None:
     """Set the columns to what is known, whichever event told it."""
     row.kind = "reversal" if "reversal" in row.known else "refund"
-    row.amount, row.currency = register.value(row.known, "amount")
-    row.occurred_at = datetime.fromisoformat(register.value(row.known, "created_at"))
+    row.amount, row.currency = lww_map.value(row.known, "amount")
+    row.occurred_at = datetime.fromisoformat(lww_map.value(row.known, "created_at"))
 
 
 def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
-    known, since = register.value(row.known, "status"), register.time_of(row.known, "status")
+    known, since = lww_map.value(row.known, "status"), lww_map.time_of(row.known, "status")
     if known is None or since is None:
-        row.known = register.merge(row.known, at, {"status": status})
+        row.known = lww_map.merge(row.known, at, {"status": status})
     elif (DECIDED[status], at, status != "denied") > (DECIDED[known], since, known != "denied"):
         kept = {field: entry for field, entry in row.known.items() if field != "status"}
-        row.known = register.merge(kept, at, {"status": status})
+        row.known = lww_map.merge(kept, at, {"status": status})
 
 
 def _update(books: Books, row: PaymentRow) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
-    row.subscription_id = register.value(known, "subscription")
+    row.subscription_id = lww_map.value(known, "subscription")
     books.file_payment(row)
-    row.amount, row.currency = register.value(known, "amount") or (None, None)
-    row.fee = (register.value(known, "fee") or [None])[0]
-    created_at = register.value(known, "created_at")
+    row.amount, row.currency = lww_map.value(known, "amount") or (None, None)
+    row.fee = (lww_map.value(known, "fee") or [None])[0]
+    created_at = lww_map.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
     row.refunded = books.given_back(row)
-    row.status = _status(register.value(known, "status"), row, books.given(row.id))
+    row.status = _status(lww_map.value(known, "status"), row, books.given(row.id))
 
 
 def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) -> str | None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pipeline.billing.entitlement import Paid, Terms, Vouched, paid_through
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import read_time
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
 from pipeline.inbox.event import Event
@@ -70,7 +70,7 @@ def see(books: Books, event: Event) -> Move | None:
     """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
     row, at = books.subscription(event.need("subscription")), event.need_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
-    row.known = register.merge(row.known, at, facts | {"vouched": _vouched(event)})
+    row.known = lww_map.merge(row.known, at, facts | {"vouched": _vouched(event)})
     _see_person(books, row.id, at, event)
     _see_plan(books, event)
     move = _move(books, row, event)
@@ -83,9 +83,9 @@ def see(books: Books, event: Event) -> Move | None:
 def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
     row = books.subscription(id)
-    told_at = register.time_of(payment.known, "custom_ref")
+    told_at = lww_map.time_of(payment.known, "custom_ref")
     if told_at:
-        row.known = register.merge(row.known, told_at, {"custom_ref": register.value(payment.known, "custom_ref")})
+        row.known = lww_map.merge(row.known, told_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
     update(books, row)
     if row.status is None:
         books.ask("subscription", id, ASK_WHO)
@@ -95,8 +95,8 @@ def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
 def update(books: Books, row: SubscriptionRow) -> None:
     """Set the columns to what is known: a function of the facts, whatever their order."""
     known = row.known
-    row.customer_id = register.value(known, "custom_ref") or register.value(known, "payer_ref")
-    row.plan_id = register.value(known, "plan")
+    row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
+    row.plan_id = lww_map.value(known, "plan")
     terms = terms_of(row, books.plan(row.plan_id))
     row.paid_through = paid_through(_vouched_for(row), terms, _paid(books, books.payments_of(row.id)))
     row.next_billing_at = _next_billing_at(row)
@@ -105,12 +105,12 @@ def update(books: Books, row: SubscriptionRow) -> None:
 
 def terms_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
     """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
-    told = register.value(row.known, "terms") or (plan and register.value(plan.known, "terms"))
+    told = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
     if not told:
         return None
     price = Money(*told["price"]) if told.get("price") else None
-    number = register.value(row.known, "quantity") or 1
-    start = read_time(register.value(row.known, "start_at"))
+    number = lww_map.value(row.known, "quantity") or 1
+    start = read_time(lww_map.value(row.known, "start_at"))
     price = price and Money(price.amount * number, price.currency)
     return Terms(told["unit"], told["count"], price, start.day if start else 0)
 
@@ -119,9 +119,9 @@ def see_plan(books: Books, event: Event) -> None:
     """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
     plan = books.told_plan(event.need("plan"))
     told = {field: event.facts.get(field) for field in ("name", "terms")}
-    plan.known = register.merge(plan.known, event.need_time("at"), told)
-    terms = register.value(plan.known, "terms") or {}
-    plan.name = register.value(plan.known, "name")
+    plan.known = lww_map.merge(plan.known, event.need_time("at"), told)
+    terms = lww_map.value(plan.known, "terms") or {}
+    plan.name = lww_map.value(plan.known, "name")
     plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
     plan.amount, plan.currency = terms.get("price") or (None, None)
     for row in books.subscriptions_on(plan.id):
@@ -142,7 +142,7 @@ def _see_plan(books: Books, event: Event) -> None:
 
 def _next_billing_at(row: SubscriptionRow) -> datetime | None:
     """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
-    told = read_time(register.value(row.known, "next_billing_at"))
+    told = read_time(lww_map.value(row.known, "next_billing_at"))
     if told is None or row.status in ("CANCELLED", "EXPIRED"):
         return None
     return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
@@ -181,7 +181,7 @@ def _vouched(event: Event) -> str | None:
 
 
 def _vouched_for(row: SubscriptionRow) -> Vouched | None:
-    until, at = read_time(register.value(row.known, "vouched")), register.time_of(row.known, "vouched")
+    until, at = read_time(lww_map.value(row.known, "vouched")), lww_map.time_of(row.known, "vouched")
     return Vouched(until, at) if until and at else None
 
 
@@ -195,7 +195,7 @@ def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[Paid]:
 
 def _given_back_at(books: Books, payment: PaymentRow) -> datetime | None:
     if payment.status == "denied":
-        return register.time_of(payment.known, "status")
+        return lww_map.time_of(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
         return None
     return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)

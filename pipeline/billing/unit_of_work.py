@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from pipeline.billing.reminders import Reminders
 from pipeline.clock import read_time
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.bulk import Rows, among, insert, insert_new
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
@@ -38,7 +38,7 @@ class Books:
     ) -> None:
         self.now, self.reminders = now, reminders
         self._session, self._keyring = session, keyring
-        self._people: dict[str, register.Known] = {}
+        self._people: dict[str, lww_map.Known] = {}
         self._changed_people: set[str] = set()
         self._owed: list[outbox.Owed] = []
         self._reads: list[lookups.Wanted] = []
@@ -79,7 +79,7 @@ class Books:
 
     def given(self, payment_id: str) -> list[RefundRow]:
         """Its refunds, less those that are pending or came to nothing."""
-        return [row for row in self.refunds_of(payment_id) if register.value(row.known, "state") not in NOT_GIVEN]
+        return [row for row in self.refunds_of(payment_id) if lww_map.value(row.known, "state") not in NOT_GIVEN]
 
     def given_back(self, payment: PaymentRow, until: datetime | None = None) -> int:
         """Minor units given back of a payment, in all or up to a moment.
@@ -88,7 +88,7 @@ class Books:
         """
         rows = [row for row in self.given(payment.id) if until is None or row.occurred_at <= until]
         counted = [row for row in rows if row.currency == payment.currency]
-        totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
+        totals = [lww_map.value(row.known, "refunded_total") or [0, None] for row in counted]
         sums: list[int] = [total for total, currency in totals if currency == payment.currency]
         return max([sum(row.amount for row in counted), *sums])
 
@@ -121,7 +121,7 @@ class Books:
 
     def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
-        known = register.merge(self.person(subscription_id), at, values)
+        known = lww_map.merge(self.person(subscription_id), at, values)
         if known != self._people[subscription_id]:
             self._people[subscription_id] = known
             self._changed_people.add(subscription_id)
@@ -174,8 +174,8 @@ class Books:
     def _is_news(self, told: Mapping[str, Any]) -> bool:
         """Whether what is told of a plan changes what one cycle of it is."""
         known, at = self._plans[told["plan"]].known, read_time(told.get("at"))
-        merged = known if at is None else register.merge(known, at, {"terms": told.get("terms")})
-        return bool(register.value(known, "terms") != register.value(merged, "terms"))
+        merged = known if at is None else lww_map.merge(known, at, {"terms": told.get("terms")})
+        return bool(lww_map.value(known, "terms") != lww_map.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
         on_plan = select(Subscription.id).where(among(Subscription.plan_id, plans))
@@ -209,7 +209,7 @@ class Books:
         if seal is None:  # erased: later events move the books and bring nobody back
             return
         known = self._people[row.id]
-        email = register.value(known, "email")
+        email = lww_map.value(known, "email")
         row.personal_data = seal.seal_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
@@ -230,7 +230,7 @@ class Books:
 
     def _began_after(self, customer_id: str, moment: datetime) -> bool:
         theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
-        begun = [read_time(register.value(row.known, "start_at")) for row in theirs]
+        begun = [read_time(lww_map.value(row.known, "start_at")) for row in theirs]
         return any(start is not None and start > moment for start in begun)
 
     def _welcome_back(self, customer_id: str) -> None:
@@ -265,7 +265,7 @@ class Books:
 
     def _release_mail(self) -> list[str]:
         """Mails that waited for an address are due now that one is known."""
-        ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
+        ids = [id for id in self._changed_people if lww_map.value(self._people[id], "email")]
         if not ids:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}

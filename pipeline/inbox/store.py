@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.models import Event, Redelivery
-from pipeline.inbox import event as words
+from pipeline.inbox import event
 from pipeline.inbox.parsing import UNREADABLE, Split
 
 # stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
@@ -116,11 +116,11 @@ def load(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
     return [ReceivedEvent(*row) for row in session.connection().execute(statement).all()]
 
 
-def open_event(row: ReceivedEvent, keyring: Keyring) -> words.Event:
+def open_event(row: ReceivedEvent, keyring: Keyring) -> event.Event:
     """The event as a handler receives it."""
     seal = keyring.get(row.key_id)
     person = seal.open_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
-    return words.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
+    return event.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
 def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:

@@ -26,7 +26,7 @@ from pipeline.mailer.recipients import Addressee, Addressees
 from pipeline.mailer.relay_log import sender_of
 from pipeline.mailer.smtp_connection import Reply
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from pipeline.outbox.tokens import unsubscribe_token
 from pipeline.rendering.message import Envelope, build
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
 UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
-TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
+TOLD = (mail_kinds.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class Mailer:
     def _unwanted(self, row: outbox.ClaimedMail, people: Addressees) -> str | None:
         """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
         reason = people.declined(row)
-        if reason is None and purposes.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
+        if reason is None and mail_kinds.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
             return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
         return reason
 
@@ -287,7 +287,7 @@ class Mailer:
 
     def _unsubscribe(self, row: outbox.ClaimedMail, keyring: Keyring) -> str:
         """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
-        if not purposes.is_optional(row.kind):
+        if not mail_kinds.is_optional(row.kind):
             return ""
         return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
 

@@ -17,7 +17,7 @@ from pipeline.crypto.master_key import KeyProblem
 from pipeline.customers import accounts
 from pipeline.db.bulk import among, table_of, texts
 from pipeline.db.models import Base, Customer, Subscription
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox.store import TO
 
 
@@ -87,7 +87,7 @@ class Addressees:
     def declined(self, mail: AddressedMail) -> str | None:
         """Why the person is not to have this mail, by what they chose; None if they are."""
         row = self._customers.get(self._customer_id(mail) or "")
-        return purposes.declined(
+        return mail_kinds.declined(
             mail.kind, marketing=bool(row and row.wants_marketing), service=row is None or row.wants_service_mail
         )
 

@@ -21,7 +21,7 @@ from pipeline.db.models import EncryptionKey, Event
 from pipeline.inbox.store import GRACE, Delivery, Stored
 from pipeline.webhooks.group_commit import GROUP
 from pipeline.worker.recovery import Sweep
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.broker_fixtures import LONG, Wire, put, take_until
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, delivery, happened, make_parts, open_door, sign, signer
 from tests.support.subprocesses import answers, free_port, until
@@ -199,7 +199,7 @@ def test_what_was_answered_200_is_there_after_a_kill(river: River, tmp_path: Pat
     now = SystemClock().now()
     by, port = signer(now.year), free_port()
     (tmp_path / "leaf.pem").write_bytes(by.leaf_pem)
-    web = role.start(
+    web = run_role.start(
         "web", tmp_path, data_dir=river.folder, database_url=river.url, web_port=port,
         paypal_webhook_id=WEBHOOK_ID, test_certificate=f"{by.cert_url} {tmp_path / 'leaf.pem'}",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import StatusHistoryEntry
 from pipeline.inbox.event import Event
 from pipeline.worker.worker import Worker
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.broker_fixtures import put
 from tests.support.pipeline_under_test import River, delivery, happened
 from tests.support.subprocesses import Leashed, until
@@ -72,11 +72,11 @@ def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
     stream: River, empty_broker_url: str, tmp_path: Path
 ) -> None:
     names = [f"WH-{number:03}" for number in range(400)]
-    stream.store(*[delivery(happened(name, kind=role.COUNTED), source="import") for name in names])
+    stream.store(*[delivery(happened(name, kind=run_role.COUNTED), source="import") for name in names])
     put(Broker(empty_broker_url), names)
 
     def start() -> Leashed:
-        return role.start(
+        return run_role.start(
             "worker", tmp_path, data_dir=stream.folder, database_url=stream.url, broker_url=empty_broker_url
         )
 
