@@ -32,7 +32,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def __init__(self, **given: Any) -> None:
         self._http: asyncio.Protocol = HttpToolsProtocol(**given)
-        self.received = 0  # bytes of the request that is arriving
+        self._received = 0  # bytes of the request that is arriving
         self._has_head = False  # whether the head of that request is whole
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,13 +51,13 @@ class LimitedProtocol(asyncio.Protocol):
         self._http.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self.received += len(data)
+        self._received += len(data)
         token = _current.set(self)
         try:
             self._http.data_received(data)
         finally:
             _current.reset(token)
-        if self.received > LARGEST_HEAD:
+        if self._received > LARGEST_HEAD:
             self._loop.call_soon(self._check_size)  # after the start of a request whose head has just become whole
 
     def eof_received(self) -> bool | None:
@@ -84,7 +84,7 @@ class LimitedProtocol(asyncio.Protocol):
     def request_answered(self) -> None:
         """Wait for the next request. If this one was answered before its end, its limits apply to the rest."""
         if self in self.connections and self not in self.waiting:
-            self.received, self._has_head = 0, False
+            self._received, self._has_head = 0, False
             self.waiting[self] = self._loop.time()
 
     def _check_time(self) -> None:
@@ -97,10 +97,10 @@ class LimitedProtocol(asyncio.Protocol):
             self._timer = self._loop.call_at(ends, self._check_time)
 
     def _check_size(self) -> None:
-        if not self._has_head and self.received > LARGEST_HEAD and not self._transport.is_closing():
+        if not self._has_head and self._received > LARGEST_HEAD and not self._transport.is_closing():
             self._transport.write(HEAD_TOO_LARGE)
             self._transport.close()
-        elif self.received > LARGEST_REQUEST:
+        elif self._received > LARGEST_REQUEST:
             self.abort()
 
 
@@ -120,7 +120,7 @@ def limited(app: ASGIApp) -> ASGIApp:
         if scope["method"] in ("GET", "HEAD"):  # nothing reads a body of theirs
             connection.request_received()
         try:
-            if connection.received > LARGEST_HEAD and _head_size(scope) > LARGEST_HEAD:
+            if _head_size(scope) > LARGEST_HEAD:
                 detail = f"The headers are larger than {LARGEST_HEAD // 1024} KiB."
                 await problem(431, detail, headers={"Connection": "close"})(scope, receive, send)
             else:
