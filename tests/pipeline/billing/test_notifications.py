@@ -60,6 +60,18 @@ def test_what_was_overtaken_is_withheld_and_says_by_what(brook: River, news: lis
     assert str(withheld.reason).startswith("overtaken: the subscription is ")
 
 
+@pytest.mark.parametrize("back", [BACK, ACTIVATED])
+def test_a_failed_charge_stays_news_when_the_subscription_is_active_again_without_a_payment(
+    brook: River, back: str
+) -> None:
+    teller = Teller(brook)
+    after = "2026-03-25T08:00:00Z"  # the charge failed the day before
+    teller.hear(sample(back, {"status_update_time": after, "update_time": after}, at=after), sample(FAILED))
+    assert teller.subscription(ALICE).status == "ACTIVE"
+    mail = teller.mail("payment_failed")
+    assert (mail.state, mail.reason) == ("owed", None)
+
+
 def test_of_two_suspensions_told_the_wrong_way_round_only_the_present_one_is_news(brook: River) -> None:
     teller = Teller(brook)
     later = {"status_update_time": "2026-04-05T10:41:50Z", "update_time": "2026-04-05T10:41:50Z"}

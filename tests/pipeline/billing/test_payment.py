@@ -76,6 +76,15 @@ def test_what_is_decided_outranks_what_is_pending_whatever_the_times_say(brook: 
     assert teller.payments()[SALE].status == "completed"
 
 
+def test_of_denied_and_completed_in_the_same_second_completed_counts_in_either_order(brook: River) -> None:
+    resource = sample(COMPLETED)["resource"]
+    for order in permutations([sample(COMPLETED), sample(DENIED, resource | {"state": "denied"})]):
+        brook.empty()
+        teller = Teller(brook)
+        teller.hear(*order)
+        assert teller.payments()[SALE].status == "completed"
+
+
 def test_whose_sale_it_is_may_be_told_by_any_of_its_events(brook: River) -> None:
     silent = {"billing_agreement_id": GONE, "custom": GONE}
     for order in permutations([sample(PENDING, sample(COMPLETED)["resource"]), sample(COMPLETED, silent)]):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.billing.entitlement import Terms
+from pipeline.billing.notifications import renewal
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.subscription import MOVES, PHASE, RANK, outranks
 from pipeline.db.models import Customer, StatusHistoryEntry
@@ -144,6 +145,13 @@ def test_it_can_be_told_by_whom_and_why_it_moved(brook: River) -> None:
         (ALICE.subscription, kind, sample(kind)["id"], at(sample(kind)["resource"]["status_update_time"]))
         for kind in (ACTIVATED, SUSPENDED)
     ]
+
+
+def test_a_subscription_without_a_quantity_costs_its_plan_once(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
+    reminder = renewal(teller.subscription(ALICE), teller.plans()[ALICE.plan], 3, has_address=True)
+    assert reminder.facts["amount"] == {"amount": 2900, "currency": "EUR"}
 
 
 @pytest.mark.parametrize(("terms", "days"), [

@@ -3,6 +3,8 @@
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,15 +12,23 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
-from pipeline.db.models import Event, Payment, PaypalLookup, Plan, StatusHistoryEntry, Subscription
-from tests.support.event_feeder import Teller, at
+from pipeline.billing.reminders import Reminders
+from pipeline.billing.unit_of_work import Books
+from pipeline.customers import accounts
+from pipeline.db.models import Customer, Event, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.inbox import event as words
+from pipeline.inbox.event import TryLater
+from tests.support.event_feeder import Teller, at, facts_of
 from tests.support.event_histories import Shore, life, odd
 from tests.support.example_people import ALICE, BOB
 from tests.support.pipeline_under_test import River
-from tests.support.sample_events import kinds, renamed, sample
+from tests.support.sample_events import GONE, kinds, renamed, sample
+from tests.support.subprocesses import until
 
 ACTIVATED, CREATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.CREATED"
+UPDATED, NOON = "BILLING.SUBSCRIPTION.UPDATED", datetime(2026, 3, 1, 12, tzinfo=UTC)
 COMPLETED, REFUNDED, REVERSED = "PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED"
 ROUNDS = 20
 
@@ -72,6 +82,29 @@ def test_a_changed_address_is_sealed_anew_and_found_by_its_new_hash(brook: River
     after = teller.subscription(ALICE)
     assert before.personal_data != after.personal_data
     assert before.email_hash != after.email_hash
+
+
+def test_an_erased_customer_who_subscribes_again_is_a_customer_again_with_the_mails_of_a_new_one(brook: River) -> None:
+    """Also where the same batch brings news of the old subscription, and though the mails were opted out of before."""
+    teller = Teller(brook)
+    teller.hear(sample(ACTIVATED))
+    [customer] = brook.rows(Customer)
+    brook.set(customer, erased_at=at("2026-04-01T00:00Z"), service=False)
+    again = dict.fromkeys(("start_time", "create_time", "update_time", "status_update_time"), "2026-05-01T09:00:00Z")
+    old = sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z")
+    teller.tell(old, sample(ACTIVATED, {"id": "I-AGAIN0000001", **again}, at="2026-05-01T09:00:00Z"))
+    teller.work()
+    [customer] = brook.rows(Customer)
+    assert (customer.erased_at, customer.service) == (None, True)
+
+
+def test_news_of_an_old_subscription_does_not_bring_an_erased_customer_back(brook: River) -> None:
+    teller = Teller(brook)
+    teller.hear(sample(ACTIVATED))
+    [customer] = brook.rows(Customer)
+    brook.set(customer, erased_at=at("2026-04-01T00:00Z"))
+    teller.hear(sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z"))
+    assert [row.erased_at for row in brook.rows(Customer)] == [at("2026-04-01T00:00Z")]
 
 
 SPOILT: list[Any] = [
@@ -155,6 +188,68 @@ def test_two_pieces_of_news_of_one_refund_at_once_are_both_kept(stream: River) -
         (refund,) = teller.refunds().values()
         assert (refund.kind, sorted(refund.known)[-2:]) == ("reversal", ["reversal", "state"]), f"round {number}"
         assert refund.known["state"][0] == "2026-03-01T07:00:00.000000+00:00", f"round {number}"
+
+
+def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(stream: River) -> None:
+    """Its payment is not locked, so it must not be changed."""
+    teller = Teller(stream)
+    teller.hear(sample(ACTIVATED), sample(COMPLETED))
+    batch = [_event(sample(UPDATED)), _event(sample(REFUNDED, {"sale_id": GONE, "links": []}))]
+    refund = batch[1].facts["refund"]
+
+    def look() -> Refund | None:
+        with stream.database.transaction() as session:
+            return Books(session, stream.keyring(session), stream.now, Reminders(), batch).refund(refund)
+
+    with ThreadPoolExecutor(1) as pool:
+        with stream.database.transaction() as other:
+            other.get(Subscription, ALICE.subscription, with_for_update=True)
+            found = pool.submit(look)
+            until(lambda: _waiting_for_locks(stream) == 1, 30, "the batch waits for the subscription")
+            row = {"kind": "refund", "amount": 900, "currency": "EUR", "occurred_at": stream.now}
+            other.add(Refund(id=refund, payment_id=sample(COMPLETED)["resource"]["id"], known={}, **row))
+        with pytest.raises(TryLater, match="booked a moment ago"):
+            found.result(30)
+    with stream.database.transaction() as session:
+        again = Books(session, stream.keyring(session), stream.now, Reminders(), batch)
+        assert again.refund(refund) is not None
+
+
+def test_an_address_that_is_set_while_a_mail_is_queued_releases_it(
+    stream: River, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a lock the mail would begin to wait just after its address came, and wait for ever."""
+    teller = Teller(stream)
+    teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
+    customer, told_addresses = str(teller.subscription(ALICE).customer_id), Books._told_addresses
+    setting: list[threading.Thread] = []
+
+    def correct(field: accounts.Field, value: str) -> None:
+        with stream.database.transaction() as session:
+            accounts.correct(session, stream.keyring(session), customer, field, value, stream.now)
+
+    def look(books: Books, customers: set[str]) -> set[str]:
+        found = told_addresses(books, customers)
+        setting.append(threading.Thread(target=correct, args=("email", ALICE.email)))
+        setting[0].start()
+        setting[0].join(0.5)  # long enough where nothing holds it back
+        return found
+
+    correct("name", "Alice")  # makes the customer's key, which takes a lock of its own
+    monkeypatch.setattr(Books, "_told_addresses", look)
+    teller.hear(sample(COMPLETED))
+    setting[0].join(30)
+    assert teller.mail("receipt").due
+
+
+def _event(document: dict[str, Any]) -> words.Event:
+    return words.Event(document["id"], document["event_type"], "webhook", None, NOON, facts_of(document))
+
+
+def _waiting_for_locks(river: River) -> int:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with river.database.reading() as session:
+        return int(session.execute(text(waiting)).scalar_one())
 
 
 def _side_by_side(on: Shore | Teller, orders: Sequence[Sequence[Sequence[str]]]) -> list[Exception]:

@@ -67,6 +67,17 @@ def test_an_event_whose_word_is_committed_after_the_look_is_told_of_all_the_same
     assert jobs.tell_operator() == 0
 
 
+def test_an_event_that_is_parked_when_it_is_stored_is_told_too(river: River) -> None:
+    jobs = scheduler(river, operator="operator@example.com")
+    park(river, "WH-1")
+    jobs.tell_operator()
+    river.clock.advance(HOUR)
+    [unreadable] = river.store(delivery(b"<html>no event</html>"))
+    assert river.event(unreadable.event_id).done_at == river.now
+    assert jobs.tell_operator() == 1
+    assert [event["id"] for event in words(river)[1]["events"]] == [unreadable.event_id]
+
+
 def test_where_no_operator_is_named_nobody_is_told(river: River) -> None:
     park(river, "WH-1")
     assert scheduler(river).tell_operator() == 0

@@ -76,6 +76,14 @@ def test_a_renewal_is_reminded_of_once_so_many_days_before(river: River, plan: P
     assert (facts["plan"], facts["days"]) == (plan.name, days)
 
 
+def test_the_key_of_a_reminder_survives_an_upgrade(river: River) -> None:
+    """A key that is spelled differently is another mail: each customer would be reminded twice."""
+    life = begin(river, CLOUD)
+    river.clock.move_to(due(life) - timedelta(days=3))
+    scheduler(river).remind()
+    assert [row.key for row in reminders(river)] == [f"renewal:{life.id}:{due(life):%Y-%m-%dT%H:%M:%SZ}:3"]
+
+
 def test_until_the_plan_is_known_a_month_is_taken(river: River) -> None:
     life = begin(river, LICENCE, tell_plan=False)
     assert [row.interval_unit for row in river.rows(PlanRow)] in ([], [None])
