@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 ALLOWED = {
     "socket": {"app", "demo", "network", "policy", "simulator"},
     "ssl": {"broker", "paypal", "policy"},
-    "http.client": {"cli", "customers", "paypal", "simulator"},
+    "http.client": {"customers", "operations", "paypal", "simulator"},
     "urllib.request": {"customers"},
     "requests": {"paypal"},
     "asyncio.open_connection": set[str](),
