@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import load
-from benchmarks import peer as theirs
+from benchmarks import load, peer
 from benchmarks.load import Load
 from benchmarks.servers import Servers
 
@@ -78,7 +77,7 @@ class Bench:
     def bins(self) -> Path:
         """The peers' environment."""
         if self._bins is None:
-            self._bins = theirs.environment(self.cache, self.step)
+            self._bins = peer.environment(self.cache, self.step)
         return self._bins
 
     def load(self, kind: str, events: int) -> Load:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chart as picture
+from benchmarks import chart
 from benchmarks.rows import figure, number
 from benchmarks.table import Found
 
@@ -37,7 +37,7 @@ def write_docs(root: Path) -> None:
     page = root / "docs" / "performance.md"
     before, after = _around_table(page.read_text("utf-8"))
     page.write_text(f"{before}{BEGIN}\n{table(results)}{END}{after}", "utf-8")
-    (root / "docs" / "performance.svg").write_text(picture.draw(results["rows"]), "utf-8")
+    (root / "docs" / "performance.svg").write_text(chart.draw(results["rows"]), "utf-8")
 
 
 def table(results: Results) -> str:

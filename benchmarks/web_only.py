@@ -7,8 +7,7 @@ handled meanwhile.
 import sys
 
 from handlers import HANDLERS
-from pipeline.app import logging as logs
-from pipeline.app import roles
+from pipeline.app import logging, roles
 from pipeline.app.container import Parts
 from pipeline.app.shutdown import Stop
 from pipeline.db import migrations
@@ -17,7 +16,7 @@ from pipeline.settings import load
 
 def door() -> None:
     """Serve webhooks until told to stop."""
-    logs.set_up(logs.INFO)
+    logging.set_up(logging.INFO)
     roles.collect_seldom()
     stop, parts = Stop(), Parts(load(), HANDLERS)
     stop.listen()

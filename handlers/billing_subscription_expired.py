@@ -3,8 +3,7 @@
 https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import subscription
+from pipeline.billing import notifications, subscription
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event
 
@@ -13,4 +12,4 @@ EVENT = "BILLING.SUBSCRIPTION.EXPIRED"
 
 def handle(event: Event, books: Books) -> None:
     move = subscription.see(books, event)
-    notices.for_status(books, event, move)
+    notifications.for_status(books, event, move)

@@ -3,8 +3,7 @@
 https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import payment
+from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event
 
@@ -13,4 +12,4 @@ EVENT = "PAYMENT.SALE.DENIED"
 
 def handle(event: Event, books: Books) -> None:
     sale = payment.see_sale(books, event, "denied")
-    notices.for_sale(books, event, sale)
+    notifications.for_sale(books, event, sale)

@@ -5,8 +5,7 @@ No mail for that; only, where it comes after the news of how it ended, and alone
 https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import payment
+from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event
 
@@ -15,4 +14,4 @@ EVENT = "PAYMENT.SALE.PENDING"
 
 def handle(event: Event, books: Books) -> None:
     sale = payment.see_sale(books, event, "pending")
-    notices.for_sale(books, event, sale)
+    notifications.for_sale(books, event, sale)

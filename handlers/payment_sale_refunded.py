@@ -3,8 +3,7 @@
 The amount comes with or without a minus sign, the sale's id sometimes only in a link. https://developer.paypal.com/subscriptions/webhooks
 """
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import payment
+from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event
 
@@ -13,4 +12,4 @@ EVENT = "PAYMENT.SALE.REFUNDED"
 
 def handle(event: Event, books: Books) -> None:
     sale = payment.see_refund(books, event, "refund")
-    notices.for_refunds(books, event, sale)
+    notifications.for_refunds(books, event, sale)

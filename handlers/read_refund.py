@@ -1,7 +1,6 @@
 """PayPal's answer to our question about a refund: which sale it is of. The event that asked is tried again after it."""
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import payment
+from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event, Park
 
@@ -12,4 +11,4 @@ def handle(event: Event, books: Books) -> None:
     if "sale" not in event.facts and books.refund(event.need("refund")) is None:
         raise Park("PayPal's own record of this refund names no sale")
     sale = payment.see_refund(books, event, None)
-    notices.for_refunds(books, event, sale)
+    notifications.for_refunds(books, event, sale)

@@ -1,7 +1,6 @@
 """PayPal's answer to our question about a sale. Without an event's name, state and hold together say how it is."""
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import payment
+from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event, Park
 
@@ -23,4 +22,4 @@ def handle(event: Event, books: Books) -> None:
         raise Park(f"PayPal calls this sale {state}, which we do not know")
     held = state == "completed" and event.facts.get("held")
     sale = payment.see_sale(books, event, "pending" if held else STATES[state])
-    notices.for_sale(books, event, sale)
+    notifications.for_sale(books, event, sale)

@@ -1,7 +1,6 @@
 """PayPal's answer to our question about a subscription: taken in like its own news."""
 
-from pipeline.billing import notifications as notices
-from pipeline.billing import subscription
+from pipeline.billing import notifications, subscription
 from pipeline.billing.unit_of_work import Books
 from pipeline.inbox.event import Event
 
@@ -10,4 +9,4 @@ EVENT = "READ.SUBSCRIPTION"
 
 def handle(event: Event, books: Books) -> None:
     move = subscription.see(books, event)
-    notices.for_status(books, event, move)
+    notifications.for_status(books, event, move)

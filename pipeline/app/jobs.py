@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import structlog
 
-from pipeline.app import maintenance as leaving
+from pipeline.app import maintenance
 from pipeline.app.container import Parts
 from pipeline.app.from_settings import account_page, publisher
 from pipeline.crypto.keyring import Keyring
@@ -39,9 +39,9 @@ def of(parts: Parts) -> list[Job]:
     """The jobs that these settings call for."""
     jobs = [
         Job("remind the operator of open requests", timedelta(hours=1), lambda: remind_of_requests(parts)),
-        Job("erase who asked for it", timedelta(minutes=1), lambda: leaving.erase_due(parts)),
-        Job("keep the retention periods", timedelta(hours=1), lambda: sum(leaving.sweep(parts).values())),
-        Job("complete erasures", timedelta(days=1), lambda: leaving.complete(parts)),
+        Job("erase who asked for it", timedelta(minutes=1), lambda: maintenance.erase_due(parts)),
+        Job("keep the retention periods", timedelta(hours=1), lambda: sum(maintenance.sweep(parts).values())),
+        Job("complete erasures", timedelta(days=1), lambda: maintenance.complete(parts)),
         Job("keep the policy's first text", timedelta(days=1), lambda: keep_policy(parts)),
         Job("tell customers of a changed policy", timedelta(minutes=1), lambda: announce_policy(parts)),
     ]

@@ -8,7 +8,7 @@ from pipeline.crypto import rotation
 from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.crypto.rotation import Rotated
 from pipeline.operations.backup.store import BackupProblem
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from pipeline.privacy.retention import sweep as retention
 
@@ -25,7 +25,7 @@ def outside(parts: Parts) -> Outside:
 def erase_due(parts: Parts) -> int:
     """Carry on with the erasures that are due, and note them beside the backups."""
 
-    done = erase.run_due(parts.database, parts.master, parts.clock, outside(parts))
+    done = workflow.run_due(parts.database, parts.master, parts.clock, outside(parts))
     note_erasures(parts)
     return done
 
@@ -43,8 +43,8 @@ def sweep(parts: Parts, *, dry: bool = False) -> dict[str, int]:
 
     def end(id: str) -> bool:
         try:
-            erase.carry_out(parts.database, parts.master, parts.clock, told, id, basis="retention")
-        except erase.Blocked as blocked:
+            workflow.carry_out(parts.database, parts.master, parts.clock, told, id, basis="retention")
+        except workflow.Blocked as blocked:
             log.warning("erasure_waits", reason=blocked.reason)
             return False
         return True

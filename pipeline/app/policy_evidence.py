@@ -14,8 +14,8 @@ from pipeline.app.container import Parts
 from pipeline.app.from_settings import publisher
 from pipeline.app.site import served
 from pipeline.crypto.keyring import Keyring
-from pipeline.operations import heartbeat as alive
-from pipeline.policy.evidence import journald as journal
+from pipeline.operations import heartbeat
+from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.connections import Connection, open_connections
 from pipeline.policy.evidence.live_system import Live, Page, Sights
 from pipeline.rendering.message import Rendered
@@ -39,7 +39,7 @@ def looking(parts: Parts) -> Iterator[Live]:
                 pages=lambda: pages(parts),
                 mails=lambda: mails(parts),
                 connections=lambda: connections(parts),
-                journal=journal.keeps if journal.runs() else None,
+                journal=journald.keeps if journald.runs() else None,
             ),
         )
 
@@ -68,7 +68,7 @@ def _example(parts: Parts, kind: str) -> dict[str, Any]:
 def connections(parts: Parts) -> dict[str, list[Connection]]:
     """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
     found = {}
-    for role, pid in alive.running(parts.settings.data_dir, parts.clock.now()).items():
+    for role, pid in heartbeat.running(parts.settings.data_dir, parts.clock.now()).items():
         try:
             if _is_ours(pid):
                 found[role] = open_connections(pid)

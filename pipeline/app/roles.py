@@ -10,8 +10,7 @@ from functools import partial
 import structlog
 import uvloop
 
-from pipeline.app import jobs
-from pipeline.app import site as pages
+from pipeline.app import jobs, site
 from pipeline.app.container import Parts
 from pipeline.app.shutdown import Stop, call_at_stop, start_thread, supervised_thread
 from pipeline.app.web_server import WebServer, web_server
@@ -19,7 +18,7 @@ from pipeline.broker import BrokerDown
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown
 from pipeline.inbox import lookup_fetcher
-from pipeline.operations import heartbeat as alive
+from pipeline.operations import heartbeat
 from pipeline.worker.recovery import Sweep
 from pipeline.worker.worker import serve
 
@@ -40,7 +39,7 @@ def collect_seldom() -> None:
 
 def web(parts: Parts, stop: Stop) -> None:
     """Serve HTTP until it is time to stop."""
-    with parts.event_announcer, parts.committer, pages.served(parts) as (routes, lost):
+    with parts.event_announcer, parts.committer, site.served(parts) as (routes, lost):
         server = web_server(parts.settings, parts.web().app(routes, lost))
         watcher = call_at_stop(stop, server.end)
         try:
@@ -115,7 +114,7 @@ async def _living(parts: Parts, role: str) -> AsyncIterator[None]:
 
 async def _show_life(parts: Parts, role: str) -> None:
     while True:
-        alive.show_life(parts.settings.data_dir, role)
+        heartbeat.show_life(parts.settings.data_dir, role)
         await asyncio.sleep(LIFE_SECONDS)
 
 
@@ -166,7 +165,7 @@ def _showing(parts: Parts, role: str, stop: Stop) -> Callable[[float], bool]:
     def wait(seconds: float) -> bool:
         now = parts.clock.now().timestamp()
         if abs(now - shown[0]) >= 1:
-            alive.show_life(parts.settings.data_dir, role)
+            heartbeat.show_life(parts.settings.data_dir, role)
             shown[0] = now
         return stop.wait(seconds)
 

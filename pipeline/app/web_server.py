@@ -1,6 +1,6 @@
 """The HTTP server of the web role: uvicorn, and its settings."""
 
-import socket
+from typing import Any
 
 import structlog
 import uvicorn
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 class WebServer(uvicorn.Server):
     """Logs the address it listens on, also when the system chose the port."""
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         for server in self.servers if self.started else ():
             for listener in server.sockets:

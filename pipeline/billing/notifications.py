@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.billing.subscription import Move, terms_of
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import write_time
-from pipeline.db import lww_map as register
-from pipeline.db.models import CAME, Payment, Plan, Refund, Subscription
+from pipeline.db import lww_map
+from pipeline.db.models import CAME, Plan, Subscription
+from pipeline.db.rows import PaymentRow, RefundRow, SubscriptionRow
 from pipeline.inbox.event import Event
 from pipeline.outbox import store as outbox
 
@@ -40,7 +41,7 @@ def for_status(books: Books, event: Event, move: Move | None) -> None:
     _owe(books, kind, key, row, _status_facts(books, row, str(status), at), at, overtaken)
 
 
-def for_sale(books: Books, event: Event, payment: Payment) -> None:
+def for_sale(books: Books, event: Event, payment: PaymentRow) -> None:
     """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
     if payment.subscription_id is None:
         return
@@ -63,7 +64,7 @@ def for_failure(books: Books, event: Event) -> None:
     _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
 
 
-def for_refunds(books: Books, event: Event, payment: Payment) -> None:
+def for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
     """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
     if payment.subscription_id is None or payment.amount is None:
         return
@@ -76,8 +77,8 @@ def for_refunds(books: Books, event: Event, payment: Payment) -> None:
             )
 
 
-def _for_denial(books: Books, event: Event, row: Subscription, payment: Payment) -> None:
-    at = register.time_of(payment.known, "status") or event.need_time("at")
+def _for_denial(books: Books, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
+    at = lww_map.time_of(payment.known, "status") or event.need_time("at")
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
     facts = _failure_facts(books, row, _money(payment), at, None, reason)
     key = f"payment_failed:{payment.id}"
@@ -101,7 +102,7 @@ def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) 
 
 
 def _owe(
-    books: Books, kind: str, key: str, row: Subscription, facts: dict[str, Any], at: datetime,
+    books: Books, kind: str, key: str, row: SubscriptionRow, facts: dict[str, Any], at: datetime,
     overtaken: str | None = None,
 ) -> None:  # fmt: skip
     books.owe(outbox.Owed(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
@@ -118,13 +119,13 @@ def _too_old(books: Books, at: datetime) -> str | None:
     return f"older than {outbox.TOO_OLD.days} days when it reached us: it happened on {at:%Y-%m-%d}"
 
 
-def _overtaken_by_status(row: Subscription, status: str, at: datetime) -> str | None:
+def _overtaken_by_status(row: SubscriptionRow, status: str, at: datetime) -> str | None:
     """The status told is no longer the one it has; or it is again, and this is about the time before."""
     told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
     return None if row.status == status and not told_again else _overtaken(row)
 
 
-def _overtaken_since(books: Books, row: Subscription, at: datetime) -> str | None:
+def _overtaken_since(books: Books, row: SubscriptionRow, at: datetime) -> str | None:
     """Nobody is asked to pay for what was paid, suspended or ended since."""
     paid = [
         payment.occurred_at
@@ -137,30 +138,30 @@ def _overtaken_since(books: Books, row: Subscription, at: datetime) -> str | Non
     return _overtaken(row) if moved_on else None
 
 
-def _overtaken(row: Subscription) -> str:
+def _overtaken(row: SubscriptionRow) -> str:
     return f"overtaken: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
 
 
-def _about(books: Books, row: Subscription) -> dict[str, Any]:
+def _about(books: Books, row: SubscriptionRow) -> dict[str, Any]:
     plan = books.plan(row.plan_id)
     return {"subscription": row.id, "plan": (plan and plan.name) or ""}
 
 
-def _status_facts(books: Books, row: Subscription, status: str, at: datetime) -> dict[str, Any]:
+def _status_facts(books: Books, row: SubscriptionRow, status: str, at: datetime) -> dict[str, Any]:
     paid = _when(row.paid_through)
     facts: dict[str, dict[str, Any]] = {
         "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
         "SUSPENDED": {
             "suspended_at": write_time(at),
             "paid_through": paid,
-            "balance": _pair(register.value(row.known, "outstanding")),
+            "balance": _pair(lww_map.value(row.known, "outstanding")),
         },
         "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
     }
     return _about(books, row) | facts[status]
 
 
-def _receipt_facts(books: Books, row: Subscription, payment: Payment) -> dict[str, Any]:
+def _receipt_facts(books: Books, row: SubscriptionRow, payment: PaymentRow) -> dict[str, Any]:
     return _about(books, row) | {
         "payment": payment.id,
         "amount": _money(payment),
@@ -169,21 +170,21 @@ def _receipt_facts(books: Books, row: Subscription, payment: Payment) -> dict[st
     }
 
 
-def _paid_through(row: Subscription, payment: Payment) -> datetime | None:
+def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
     """Not a date before the payment itself: what it pays for is not known yet then."""
     later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
     return row.paid_through if later else None
 
 
 def _failure_facts(
-    books: Books, row: Subscription, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
+    books: Books, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
 ) -> dict[str, Any]:
     return _about(books, row) | {
         "amount": amount, "failed_at": write_time(at), "retry_at": _when(retry_at), "reason": reason,
     }  # fmt: skip
 
 
-def _refund_facts(books: Books, row: Subscription, payment: Payment, refund: Refund) -> dict[str, Any]:
+def _refund_facts(books: Books, row: SubscriptionRow, payment: PaymentRow, refund: RefundRow) -> dict[str, Any]:
     return _about(books, row) | {
         "refund": refund.id,
         "payment": payment.id,
@@ -194,7 +195,7 @@ def _refund_facts(books: Books, row: Subscription, payment: Payment, refund: Ref
     }
 
 
-def _money(payment: Payment) -> dict[str, Any] | None:
+def _money(payment: PaymentRow) -> dict[str, Any] | None:
     return None if payment.amount is None else {"amount": payment.amount, "currency": payment.currency}
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import Books
-from pipeline.db import lww_map as register
-from pipeline.db.models import Payment, Refund
+from pipeline.db import lww_map
+from pipeline.db.rows import PaymentRow, RefundRow
 from pipeline.inbox.event import Event, Park, Read
 
 SaleStatus = Literal["pending", "completed", "denied"]
@@ -21,12 +21,12 @@ REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
 ASK_WHOSE = timedelta(hours=1)
 
 
-def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
+def see_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
     """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
     row, at = books.payment(event.need("sale")), event.need_time("at")
     event.need("amount")
     _check_sign(event)
-    row.known = register.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
+    row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
     _decide(row, status, at)
     _update(books, row)
     if row.subscription_id:
@@ -36,14 +36,14 @@ def see_sale(books: Books, event: Event, status: SaleStatus) -> Payment:
     return row
 
 
-def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
+def see_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRow:
     """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
 
     Raises Read where neither the event nor we know which sale it is of.
     """
     refund = books.refund(event.need("refund")) or _new_refund(books, event)
     told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
-    refund.known = register.merge(refund.known, event.need_time("at"), told)
+    refund.known = lww_map.merge(refund.known, event.need_time("at"), told)
     _update_refund(refund)
     payment = books.payment(refund.payment_id)
     _update(books, payment)
@@ -52,48 +52,48 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> Payment:
     return payment
 
 
-def _new_refund(books: Books, event: Event) -> Refund:
+def _new_refund(books: Books, event: Event) -> RefundRow:
     """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
-    event.need("amount")
-    event.need_time("created_at")
+    amount, currency = event.need("amount")
+    created_at = event.need_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
         raise Read("refund", event.facts["refund"])
-    row = Refund(id=event.facts["refund"], known={}, payment_id=sale)
+    row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)
     books.add_refund(row)
     return row
 
 
-def _update_refund(row: Refund) -> None:
+def _update_refund(row: RefundRow) -> None:
     """Set the columns to what is known, whichever event told it."""
     row.kind = "reversal" if "reversal" in row.known else "refund"
-    row.amount, row.currency = register.value(row.known, "amount")
-    row.occurred_at = datetime.fromisoformat(register.value(row.known, "created_at"))
+    row.amount, row.currency = lww_map.value(row.known, "amount")
+    row.occurred_at = datetime.fromisoformat(lww_map.value(row.known, "created_at"))
 
 
-def _decide(row: Payment, status: SaleStatus, at: datetime) -> None:
-    known, since = register.value(row.known, "status"), register.time_of(row.known, "status")
+def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
+    known, since = lww_map.value(row.known, "status"), lww_map.time_of(row.known, "status")
     if known is None or since is None:
-        row.known = register.merge(row.known, at, {"status": status})
+        row.known = lww_map.merge(row.known, at, {"status": status})
     elif (DECIDED[status], at, status != "denied") > (DECIDED[known], since, known != "denied"):
         kept = {field: entry for field, entry in row.known.items() if field != "status"}
-        row.known = register.merge(kept, at, {"status": status})
+        row.known = lww_map.merge(kept, at, {"status": status})
 
 
-def _update(books: Books, row: Payment) -> None:
+def _update(books: Books, row: PaymentRow) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
-    row.subscription_id = register.value(known, "subscription")
+    row.subscription_id = lww_map.value(known, "subscription")
     books.file_payment(row)
-    row.amount, row.currency = register.value(known, "amount") or (None, None)
-    row.fee = (register.value(known, "fee") or [None])[0]
-    created_at = register.value(known, "created_at")
+    row.amount, row.currency = lww_map.value(known, "amount") or (None, None)
+    row.fee = (lww_map.value(known, "fee") or [None])[0]
+    created_at = lww_map.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
     row.refunded = books.given_back(row)
-    row.status = _status(register.value(known, "status"), row, books.given(row.id))
+    row.status = _status(lww_map.value(known, "status"), row, books.given(row.id))
 
 
-def _status(decided: str | None, row: Payment, refunds: Sequence[Refund]) -> str | None:
+def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) -> str | None:
     if decided != "completed" or row.refunded == 0 or row.amount is None:
         return decided
     if row.refunded < row.amount:

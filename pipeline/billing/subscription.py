@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from pipeline.billing.entitlement import Paid, Terms, Vouched, paid_through
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import read_time
-from pipeline.db import lww_map as register
-from pipeline.db.models import CAME, Payment, Plan, Subscription
+from pipeline.db import lww_map
+from pipeline.db.models import CAME, Plan, Subscription
+from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
 from pipeline.inbox.event import Event
 from pipeline.money import Money
 
@@ -69,7 +70,7 @@ def see(books: Books, event: Event) -> Move | None:
     """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
     row, at = books.subscription(event.need("subscription")), event.need_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
-    row.known = register.merge(row.known, at, facts | {"vouched": _vouched(event)})
+    row.known = lww_map.merge(row.known, at, facts | {"vouched": _vouched(event)})
     _see_person(books, row.id, at, event)
     _see_plan(books, event)
     move = _move(books, row, event)
@@ -79,37 +80,37 @@ def see(books: Books, event: Event) -> Move | None:
     return move
 
 
-def touch(books: Books, id: str, payment: Payment) -> Subscription:
+def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
     row = books.subscription(id)
-    told_at = register.time_of(payment.known, "custom_ref")
+    told_at = lww_map.time_of(payment.known, "custom_ref")
     if told_at:
-        row.known = register.merge(row.known, told_at, {"custom_ref": register.value(payment.known, "custom_ref")})
+        row.known = lww_map.merge(row.known, told_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
     update(books, row)
     if row.status is None:
         books.ask("subscription", id, ASK_WHO)
     return row
 
 
-def update(books: Books, row: Subscription) -> None:
+def update(books: Books, row: SubscriptionRow) -> None:
     """Set the columns to what is known: a function of the facts, whatever their order."""
     known = row.known
-    row.customer_id = register.value(known, "custom_ref") or register.value(known, "payer_ref")
-    row.plan_id = register.value(known, "plan")
+    row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
+    row.plan_id = lww_map.value(known, "plan")
     terms = terms_of(row, books.plan(row.plan_id))
     row.paid_through = paid_through(_vouched_for(row), terms, _paid(books, books.payments_of(row.id)))
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, books.reminders.days(terms))
 
 
-def terms_of(row: Subscription, plan: Plan | None) -> Terms | None:
+def terms_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
     """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
-    told = register.value(row.known, "terms") or (plan and register.value(plan.known, "terms"))
+    told = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
     if not told:
         return None
     price = Money(*told["price"]) if told.get("price") else None
-    number = register.value(row.known, "quantity") or 1
-    start = read_time(register.value(row.known, "start_at"))
+    number = lww_map.value(row.known, "quantity") or 1
+    start = read_time(lww_map.value(row.known, "start_at"))
     price = price and Money(price.amount * number, price.currency)
     return Terms(told["unit"], told["count"], price, start.day if start else 0)
 
@@ -118,9 +119,9 @@ def see_plan(books: Books, event: Event) -> None:
     """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
     plan = books.told_plan(event.need("plan"))
     told = {field: event.facts.get(field) for field in ("name", "terms")}
-    plan.known = register.merge(plan.known, event.need_time("at"), told)
-    terms = register.value(plan.known, "terms") or {}
-    plan.name = register.value(plan.known, "name")
+    plan.known = lww_map.merge(plan.known, event.need_time("at"), told)
+    terms = lww_map.value(plan.known, "terms") or {}
+    plan.name = lww_map.value(plan.known, "name")
     plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
     plan.amount, plan.currency = terms.get("price") or (None, None)
     for row in books.subscriptions_on(plan.id):
@@ -139,21 +140,21 @@ def _see_plan(books: Books, event: Event) -> None:
         books.ask("plan", plan.id, timedelta(0))
 
 
-def _next_billing_at(row: Subscription) -> datetime | None:
+def _next_billing_at(row: SubscriptionRow) -> datetime | None:
     """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
-    told = read_time(register.value(row.known, "next_billing_at"))
+    told = read_time(lww_map.value(row.known, "next_billing_at"))
     if told is None or row.status in ("CANCELLED", "EXPIRED"):
         return None
     return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
 
 
-def _remind_at(row: Subscription, days: int | None) -> datetime | None:
+def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
     if row.status != "ACTIVE" or row.next_billing_at is None or days is None:
         return None
     return row.next_billing_at - timedelta(days=days)
 
 
-def _move(books: Books, row: Subscription, event: Event) -> Move | None:
+def _move(books: Books, row: SubscriptionRow, event: Event) -> Move | None:
     status, at = event.facts.get("status"), event.time("status_at") or event.need_time("at")
     if status is None or (row.status and row.status_at and not outranks((status, at), (row.status, row.status_at))):
         return None
@@ -179,12 +180,12 @@ def _vouched(event: Event) -> str | None:
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _vouched_for(row: Subscription) -> Vouched | None:
-    until, at = read_time(register.value(row.known, "vouched")), register.time_of(row.known, "vouched")
+def _vouched_for(row: SubscriptionRow) -> Vouched | None:
+    until, at = read_time(lww_map.value(row.known, "vouched")), lww_map.time_of(row.known, "vouched")
     return Vouched(until, at) if until and at else None
 
 
-def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
+def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[Paid]:
     return [
         Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
         for row in payments
@@ -192,13 +193,13 @@ def _paid(books: Books, payments: Sequence[Payment]) -> list[Paid]:
     ]
 
 
-def _given_back_at(books: Books, payment: Payment) -> datetime | None:
+def _given_back_at(books: Books, payment: PaymentRow) -> datetime | None:
     if payment.status == "denied":
-        return register.time_of(payment.known, "status")
+        return lww_map.time_of(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
         return None
     return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
 
 
-def _is_too_soon(row: Subscription, at: datetime) -> bool:
+def _is_too_soon(row: SubscriptionRow, at: datetime) -> bool:
     return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= TOO_SOON

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 from pipeline.billing.reminders import Reminders
 from pipeline.clock import read_time
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.bulk import Rows, among, insert, insert_new
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from pipeline.inbox import lookups
 from pipeline.inbox.event import Event, TryLater
 from pipeline.outbox import store as outbox
@@ -37,32 +38,33 @@ class Books:
     ) -> None:
         self.now, self.reminders = now, reminders
         self._session, self._keyring = session, keyring
-        self._people: dict[str, register.Known] = {}
+        self._people: dict[str, lww_map.Known] = {}
         self._changed_people: set[str] = set()
         self._owed: list[outbox.Owed] = []
         self._reads: list[lookups.Wanted] = []
         self._changes: list[dict[str, Any]] = []
-        self._refunds, self._payments = Rows(session, Refund), Rows(session, Payment)
-        self._plans, self._subscriptions = Rows(session, Plan), Rows(session, Subscription)
+        self._refunds, self._payments = Rows(session, Refund, RefundRow), Rows(session, Payment, PaymentRow)
+        self._plans = Rows(session, Plan, PlanRow)
+        self._subscriptions = Rows(session, Subscription, SubscriptionRow)
         self._load([event.facts for event in events])
 
-    def subscription(self, id: str) -> Subscription:
+    def subscription(self, id: str) -> SubscriptionRow:
         """The subscription, locked; a placeholder if nothing was known of it."""
         return self._subscriptions[id]
 
-    def payment(self, id: str) -> Payment:
+    def payment(self, id: str) -> PaymentRow:
         """The payment, locked; a placeholder if nothing was known of it."""
         return self._payments[id]
 
-    def payments_of(self, subscription_id: str) -> list[Payment]:
+    def payments_of(self, subscription_id: str) -> list[PaymentRow]:
         return list(self._by_subscription[subscription_id].values())
 
-    def file_payment(self, row: Payment) -> None:
+    def file_payment(self, row: PaymentRow) -> None:
         """Keep the payment with those of its subscription."""
         if row.subscription_id:
             self._by_subscription[row.subscription_id][row.id] = row
 
-    def refund(self, id: str) -> Refund | None:
+    def refund(self, id: str) -> RefundRow | None:
         """The refund, None if nothing was known of it.
 
         Raises TryLater where another worker booked it while we waited for its siblings: then its payment is not locked.
@@ -72,37 +74,37 @@ class Books:
             raise TryLater(timedelta(0), "its refund was booked a moment ago")
         return row
 
-    def refunds_of(self, payment_id: str) -> list[Refund]:
+    def refunds_of(self, payment_id: str) -> list[RefundRow]:
         return list(self._by_payment[payment_id].values())
 
-    def given(self, payment_id: str) -> list[Refund]:
+    def given(self, payment_id: str) -> list[RefundRow]:
         """Its refunds, less those that are pending or came to nothing."""
-        return [row for row in self.refunds_of(payment_id) if register.value(row.known, "state") not in NOT_GIVEN]
+        return [row for row in self.refunds_of(payment_id) if lww_map.value(row.known, "state") not in NOT_GIVEN]
 
-    def given_back(self, payment: Payment, until: datetime | None = None) -> int:
+    def given_back(self, payment: PaymentRow, until: datetime | None = None) -> int:
         """Minor units given back of a payment, in all or up to a moment.
 
         PayPal's running sum counts too: a refund's own event may have been lost.
         """
         rows = [row for row in self.given(payment.id) if until is None or row.occurred_at <= until]
         counted = [row for row in rows if row.currency == payment.currency]
-        totals = [register.value(row.known, "refunded_total") or [0, None] for row in counted]
+        totals = [lww_map.value(row.known, "refunded_total") or [0, None] for row in counted]
         sums: list[int] = [total for total, currency in totals if currency == payment.currency]
         return max([sum(row.amount for row in counted), *sums])
 
-    def plan(self, id: str | None) -> Plan | None:
+    def plan(self, id: str | None) -> PlanRow | None:
         """The plan; a placeholder if it was named and nothing is known of it."""
         return self._plans.get(id or "")
 
-    def told_plan(self, id: str) -> Plan:
+    def told_plan(self, id: str) -> PlanRow:
         """The plan that an event is about, locked."""
         return self._plans[id]
 
-    def subscriptions_on(self, plan_id: str) -> list[Subscription]:
+    def subscriptions_on(self, plan_id: str) -> list[SubscriptionRow]:
         """Those at hand that are on this plan; all there are, if what is told of the plan is new."""
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
-    def add_refund(self, row: Refund) -> None:
+    def add_refund(self, row: RefundRow) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
     def add_change(self, **told: Any) -> None:
@@ -119,7 +121,7 @@ class Books:
 
     def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
-        known = register.merge(self.person(subscription_id), at, values)
+        known = lww_map.merge(self.person(subscription_id), at, values)
         if known != self._people[subscription_id]:
             self._people[subscription_id] = known
             self._changed_people.add(subscription_id)
@@ -172,8 +174,8 @@ class Books:
     def _is_news(self, told: Mapping[str, Any]) -> bool:
         """Whether what is told of a plan changes what one cycle of it is."""
         known, at = self._plans[told["plan"]].known, read_time(told.get("at"))
-        merged = known if at is None else register.merge(known, at, {"terms": told.get("terms")})
-        return bool(register.value(known, "terms") != register.value(merged, "terms"))
+        merged = known if at is None else lww_map.merge(known, at, {"terms": told.get("terms")})
+        return bool(lww_map.value(known, "terms") != lww_map.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
         on_plan = select(Subscription.id).where(among(Subscription.plan_id, plans))
@@ -188,8 +190,8 @@ class Books:
             self._refunds.read(among(Refund.payment_id, self._payments))
 
     def _index(self) -> None:
-        self._by_subscription: dict[str, dict[str, Payment]] = defaultdict(dict)
-        self._by_payment: dict[str, dict[str, Refund]] = defaultdict(dict)
+        self._by_subscription: dict[str, dict[str, PaymentRow]] = defaultdict(dict)
+        self._by_payment: dict[str, dict[str, RefundRow]] = defaultdict(dict)
         for payment in self._payments.values():
             self.file_payment(payment)
         for refund in self._refunds.values():
@@ -202,12 +204,12 @@ class Books:
 
     # -- writing
 
-    def _seal_person(self, row: Subscription) -> None:
+    def _seal_person(self, row: SubscriptionRow) -> None:
         seal = self._keyring.get(row.id)
         if seal is None:  # erased: later events move the books and bring nobody back
             return
         known = self._people[row.id]
-        email = register.value(known, "email")
+        email = lww_map.value(known, "email")
         row.personal_data = seal.seal_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
@@ -228,7 +230,7 @@ class Books:
 
     def _began_after(self, customer_id: str, moment: datetime) -> bool:
         theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
-        begun = [read_time(register.value(row.known, "start_at")) for row in theirs]
+        begun = [read_time(lww_map.value(row.known, "start_at")) for row in theirs]
         return any(start is not None and start > moment for start in begun)
 
     def _welcome_back(self, customer_id: str) -> None:
@@ -263,7 +265,7 @@ class Books:
 
     def _release_mail(self) -> list[str]:
         """Mails that waited for an address are due now that one is known."""
-        ids = [id for id in self._changed_people if register.value(self._people[id], "email")]
+        ids = [id for id in self._changed_people if lww_map.value(self._people[id], "email")]
         if not ids:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}

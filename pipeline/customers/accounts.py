@@ -8,14 +8,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement, exists, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 from pipeline.email_address import clean_name, strip_controls, valid_address
 from pipeline.errors import UsageError
@@ -75,7 +75,7 @@ def sign_up(
         return id
     given = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
     values = {field: checked(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")}
-    known = register.merge({}, now, values | {CUSTOM: custom})
+    known = lww_map.merge({}, now, values | {CUSTOM: custom})
     row = Customer(
         id=id,
         created_at=now,
@@ -94,6 +94,15 @@ def sign_up(
     return id
 
 
+class PersonalDataRow(Protocol):
+    """A row of `customer` or `subscription`, or a part of it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def personal_data(self) -> bytes | None: ...
+
+
 def customer_id(keyring: Keyring, custom: str) -> str:
     """The id of the customer whom PayPal is told by this custom_id."""
     return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
@@ -106,13 +115,13 @@ def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, st
     return told | (told_by_customer(keyring, row) if row else {})
 
 
-def told_by_customer(keyring: Keyring, row: Customer) -> dict[str, str]:
+def told_by_customer(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What the customer told us, or had corrected."""
     known = _known(keyring, row)
-    return {field: register.value(known, field) for field in known}
+    return {field: lww_map.value(known, field) for field in known}
 
 
-def told_of(keyring: Keyring, row: Subscription) -> dict[str, str]:
+def told_of(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What PayPal told of the subscriber of this subscription, in our words."""
     return _in_our_words(_subscriber(keyring, row))
 
@@ -121,10 +130,10 @@ def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict
     """The newest of what PayPal told of this customer, in our words."""
     rows = subscriptions(session, customer_id)
     keyring.fetch([row.id for row in rows], create=False)
-    known: register.Known = {}
+    known: lww_map.Known = {}
     for row in rows:
         for field, (at, value) in _subscriber(keyring, row).items():
-            known = register.merge(known, datetime.fromisoformat(at), {field: value})
+            known = lww_map.merge(known, datetime.fromisoformat(at), {field: value})
     return _in_our_words(known)
 
 
@@ -183,7 +192,7 @@ def correct(
     row = need(session, customer_id)
     new, old = checked(field, value), person(session, keyring, customer_id).get(field)
     others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
-    _seal(keyring, row, register.merge(others, now, {field: new}))
+    _seal(keyring, row, lww_map.merge(others, now, {field: new}))
     session.flush()
     if new != old:
         _thaw(session, labels(session, customer_id), now)
@@ -237,40 +246,40 @@ def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
 
 def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
     """The PayPal accounts that pay these subscriptions, as keyed hashes; not one that is a customer of its own."""
-    payers = {str(register.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
+    payers = {str(lww_map.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
     return sorted(payers - others)
 
 
 def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
     """Whether the customer told this field otherwise than at sign-up."""
-    told_at = register.time_of(_known(keyring, row), field)
+    told_at = lww_map.time_of(_known(keyring, row), field)
     return told_at is not None and told_at != row.signed_up_at
 
 
-def _subscriber(keyring: Keyring, row: Subscription) -> register.Known:
+def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.Known:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
     return (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
 
 
-def _in_our_words(known: register.Known) -> dict[str, str]:
+def _in_our_words(known: lww_map.Known) -> dict[str, str]:
     """PayPal's two names made one; the other fields as they are."""
-    found = {field: register.value(known, field) for field in known}
+    found = {field: lww_map.value(known, field) for field in known}
     names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
     return {"name": " ".join(names), **found} if names else found
 
 
-def _known(keyring: Keyring, row: Customer) -> dict[str, Any]:
+def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
     return (seal.open_json("customer.personal_data", row.personal_data) if seal else None) or {}
 
 
-def _seal(keyring: Keyring, row: Customer, known: register.Known) -> None:
-    seal, email = keyring.get(row.id), register.value(known, "email")
+def _seal(keyring: Keyring, row: Customer, known: lww_map.Known) -> None:
+    seal, email = keyring.get(row.id), lww_map.value(known, "email")
     if seal is None:
         raise NoSuchCustomer(f"the customer {row.id} has been erased")
     row.personal_data = seal.seal_json("customer.personal_data", known)

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import accounts, links
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, links, rate_limit
 from pipeline.outbox import store as outbox
 
 DAYS = 7  # that the link serves
@@ -22,7 +21,7 @@ def ask(session: Session, keyring: Keyring, customer_id: str, email: str, now: d
 
     `pages` is the address that the pages are under: the link leads there.
     """
-    if not knocks.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
     page, end = links.address(pages, "confirm_news", secret), write_time(now + timedelta(days=DAYS))

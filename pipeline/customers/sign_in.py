@@ -16,8 +16,7 @@ from pipeline.batch_thread import Batcher
 from pipeline.clock import Clock, write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import KeyProblem, MasterKey
-from pipeline.customers import accounts, links
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, links, rate_limit
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Customer, Link
 from pipeline.outbox import store as outbox
@@ -60,12 +59,12 @@ class Doorman(Batcher[str]):
 
 def may_ask(session: Session, keyring: Keyring, line: str, now: datetime) -> bool:
     """Whether this line may ask for one more link in this hour."""
-    return knocks.allow(session, keyring, "ask_for_link", knocks.neighbourhood(line), now=now)
+    return rate_limit.allow(session, keyring, "ask_for_link", rate_limit.neighbourhood(line), now=now)
 
 
 def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pages: str) -> None:
     """Owe a mail with a link to each account with this address, a few times an hour at most."""
-    if not knocks.allow(session, keyring, "send_link", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "send_link", email.strip().lower(), now=now):
         return
     for customer_id in accounts.find(session, keyring, email)[:ACCOUNTS]:
         secret = links.make(session, keyring, customer_id, "account", now, minutes=MINUTES)
@@ -81,7 +80,7 @@ def confirm_address(
     False, and no mail, if too many were asked for in this hour. Counted apart from links to sign in, so that who tries
     an address of somebody else's does not learn whether its owner has signed in.
     """
-    if not knocks.allow(session, keyring, "confirm_address", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "confirm_address", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_email", now, details={"email": email})
     page = links.address(pages, "confirm_email", secret)

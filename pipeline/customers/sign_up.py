@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, write_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.customers import accounts, links
+from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers import newsletter as news
-from pipeline.customers import rate_limit as knocks
 from pipeline.customers.accounts import BadField, Person
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
@@ -102,8 +101,8 @@ class Desk:
         return str(links.details(session.get_one(Link, row["sha256"]), keyring).get("approve", ""))
 
     def _keep(self, session: Session, keyring: Keyring, asked: Asked, custom: str, line: str) -> None:
-        now, line = self.clock.now(), knocks.neighbourhood(line)
-        if not knocks.allow(session, keyring, "sign_up", line, now=now):
+        now, line = self.clock.now(), rate_limit.neighbourhood(line)
+        if not rate_limit.allow(session, keyring, "sign_up", line, now=now):
             raise TooMany("Too many sign-ups came from your network in this hour; please try again in an hour.")
         id = accounts.sign_up(
             session, keyring, asked.person,

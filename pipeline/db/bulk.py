@@ -1,93 +1,106 @@
-"""Many rows at once: read, put in and changed by one statement each, whose text is the same for any number of rows.
+"""Read, insert and update many rows with one statement whose text does not depend on the number of rows.
 
-So it is put together once, and PostgreSQL plans it once. `Rows` are those of one table that a transaction has at hand.
+So SQLAlchemy compiles it once, and PostgreSQL plans it once. `Rows` holds the rows of one table during a transaction.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from operator import attrgetter
-from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import orjson
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BindParameter,
     Boolean,
     ColumnElement,
     CursorResult,
     Dialect,
+    Executable,
+    Integer,
     LargeBinary,
     Table,
-    and_,
+    Text,
+    Update,
     bindparam,
-    or_,
+    column,
+    func,
+    literal_column,
     select,
-    text,
     update,
 )
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
-Row = TypeVar("Row", bound=DeclarativeBase)
-_NONE: Mapping[str, Any] = {}
+Values = Mapping[str, Any]
+Names = tuple[str, ...]
+
+
+class IdentifiedRow(Protocol):
+    """A dataclass with one field per column of a table, `id` among them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    id: str
+
+
+Row = TypeVar("Row", bound=IdentifiedRow)
 
 
 class Rows(dict[str, Row]):
-    """Rows of one table by their id, as plain objects. What was changed in them is written by `write`."""
+    """Rows of one table by id. `write` inserts the new ones and updates the changed ones."""
 
-    def __init__(self, session: Session, table: type[Row]) -> None:
+    def __init__(self, session: Session, table: type[DeclarativeBase], row: type[Row]) -> None:
         super().__init__()
-        self._session, self._class = session, table
-        self._table = cast(Table, table.__table__)
-        self._names = tuple(column.name for column in self._table.columns)
+        self._session, self._class, self._row = session, table, row
+        self._names = tuple(field.name for field in fields(row))
+        self._columns = [table_of(table).c[name] for name in self._names]
         self._values = attrgetter(*self._names)
         self._read: dict[str, tuple[Any, ...]] = {}
 
     def read(self, where: ColumnElement[bool]) -> None:
-        """Take these rows in, anew where they are at hand already."""
-        self._take(select(*self._table.columns).where(where))
+        """Read the rows that match, again if they are held already."""
+        self._take(select(*self._columns).where(where))
 
-    def lock(self, ids: Iterable[str], blank: Mapping[str, Any], *, share: bool = False) -> None:
-        """Take these rows in, locked; placeholders put in where there were none, so that there is something to lock."""
-        wanted, id = sorted(set(ids)), self._table.c.id
+    def lock(self, ids: Iterable[str], blank: Values, *, share: bool = False) -> None:
+        """Read and lock these rows. Insert `blank` for each id without a row, so that there is something to lock."""
+        wanted, id = sorted(set(ids)), table_of(self._class).c.id
         if wanted:
             rows = [{"id": each, **blank} for each in wanted]
             insert_new(self._session, self._class, rows, returning=cast(Any, self._class).id)
-            statement = select(*self._table.columns).where(among(id, wanted)).order_by(id)
+            statement = select(*self._columns).where(among(id, wanted)).order_by(id)
             self._take(statement.with_for_update(read=share))
 
     def add(self, row: Row) -> None:
-        """A row that is new."""
-        self[cast(Any, row).id] = row
+        """Add a new row."""
+        self[row.id] = row
 
     def write(self) -> None:
-        """Put in what is new, then change what was changed, each in the order of its ids."""
+        """Insert the new rows, then update the changed ones, each in the order of ids."""
         now = {id: self._values(self[id]) for id in sorted(self)}
         insert(self._session, self._class, [self._named(now[id]) for id in now if id not in self._read])
         changed = [id for id, values in now.items() if id in self._read and values != self._read[id]]
-        rewrite(self._session, self._class, [self._named(now[id]) for id in changed])
+        change(self._session, self._class, [self._named(now[id]) for id in changed])
         self._read = now
 
     def _named(self, values: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self._names, values, strict=True))
 
-    def _take(self, statement: Any) -> None:
-        place = self._names.index("id")
+    def _take(self, statement: Executable) -> None:
         for values in self._session.connection().execute(statement).all():
-            id = values[place]
-            self._read[id] = tuple(values)
-            self[id] = cast("Row", SimpleNamespace(**self._named(values)))
+            row = self._row(*values)
+            self[row.id], self._read[row.id] = row, tuple(values)
 
 
 class _Texts(UserDefinedType[list[str]]):
-    """A list of texts as one text: PostgreSQL's own way to write an array (psycopg's is slow), or JSON on SQLite.
+    """A list of texts as one text: a PostgreSQL array literal (faster than psycopg's), or JSON on SQLite.
 
     https://www.postgresql.org/docs/15/arrays.html#ARRAYS-IO
     """
@@ -108,14 +121,14 @@ def _as_array(texts: list[str]) -> str:
 
 
 def texts(name: str) -> BindParameter[Any]:
-    """A list of texts that a statement is given by this name when it is executed."""
+    """Return a parameter for a list of texts, to be given by this name when the statement is executed."""
     return bindparam(name, type_=_Texts())
 
 
 class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
     """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them.
 
-    A statement that is made once and executed often takes the texts by name, see `texts`.
+    A statement that is built once and executed often takes the texts by name, see `texts`.
     """
 
     type = Boolean()
@@ -126,170 +139,177 @@ class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
         super().__init__(column, these if given else bindparam("texts", list(these), type_=_Texts(), unique=True))
 
     def self_group(self, against: Any = None) -> "among":
-        """It is a condition as it stands: SQLAlchemy would make it `... = 1`, for which SQLite has no index."""
+        """Stand as it is: SQLAlchemy would write `... = 1`, for which SQLite uses no index."""
         return self
 
 
 @compiles(among)
 def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
-    column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} = ANY (CAST({texts} AS text[]))"
+    tested, these = element.clauses
+    return compiler.process(tested == func.any(sql_cast(these, ARRAY(Text))), **options)
 
 
 @compiles(among, "sqlite")
 def _among_json(element: among, compiler: SQLCompiler, **options: Any) -> str:
-    column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({texts}))"  # noqa: S608 # nosec B608 - names of our own tables
+    tested, these = element.clauses
+    values = func.json_each(these).table_valued("value")
+    return compiler.process(tested.in_(select(values.c.value)), **options)
 
 
 def insert_new(
-    session: Session,
-    table: type[DeclarativeBase],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    returning: InstrumentedAttribute[str],
+    session: Session, table: type[DeclarativeBase], rows: Sequence[Values], *, returning: InstrumentedAttribute[str]
 ) -> list[str]:
-    """Insert the rows that break no unique rule, leave the others; the given column of those that went in."""
+    """Insert the rows that violate no unique constraint, skip the others. Return that column of the inserted rows."""
     if not rows:
         return []
     if _is_sqlite(session):
-        return _insert_new_each(session, _of(table), rows, returning.key)
-    ending = f"ON CONFLICT DO NOTHING RETURNING {returning.key}"
-    return list(_send(session, _insert(_of(table), tuple(rows[0]), ending), _of(table), rows).scalars().all())
+        return _insert_new_on_sqlite(session, table_of(table), rows, returning.key)
+    statement = _insert_from_json(table_of(table), tuple(rows[0]), returning.key)
+    return list(_send(session, statement, table_of(table), rows).scalars())
 
 
-def _insert_new_each(session: Session, table: Table, rows: Sequence[Mapping[str, Any]], returning: str) -> list[str]:
-    """SQLite's way. With RETURNING, the statement would be put together anew for each number of rows."""
+def _insert_new_on_sqlite(session: Session, table: Table, rows: Sequence[Values], returning: str) -> list[str]:
+    """Insert without RETURNING, whose statement SQLAlchemy would build again for each number of rows."""
     connection = session.connection()
-    count = connection.execute(_new(table), rows).rowcount
+    count = connection.execute(_insert_or_skip(table), rows).rowcount
     if count in (0, len(rows)):
         return [row[returning] for row in rows[:count]]
-    # One writer at a time: what it put in bears the last numbers.
-    where = "rowid > last_insert_rowid() - :count"
-    query = text(f'SELECT {returning} FROM "{table.name}" WHERE {where}')  # noqa: S608 # nosec B608 - names of our own tables
-    return list(connection.execute(query, {"count": count}).scalars())
+    # SQLite has one writer at a time, so the rows it inserted have the last numbers.
+    last = literal_column("rowid") > func.last_insert_rowid() - bindparam("count")
+    return list(connection.execute(select(table.c[returning]).where(last), {"count": count}).scalars())
 
 
 @lru_cache
-def _new(table: Table) -> Insert:
+def _insert_or_skip(table: Table) -> Executable:
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
+def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Values]) -> None:
     """Insert rows, all of which are new."""
     if rows and _is_sqlite(session):
-        session.connection().execute(_of(table).insert(), rows)
+        session.connection().execute(table_of(table).insert(), rows)
     elif rows:
-        _send(session, _insert(_of(table), tuple(rows[0]), ""), _of(table), rows)
-
-
-def rewrite(session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Set the other columns of the rows with these ids."""
-    if rows and _is_sqlite(session):
-        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "id"}
-        statement = update(_of(table)).where(_of(table).c.id == bindparam("this")).values(values)
-        session.connection().execute(statement, [{**row, "this": row["id"]} for row in rows])
-    elif rows:
-        _send(session, _update(_of(table), tuple(rows[0])), _of(table), rows)
+        _send(session, _insert_from_json(table_of(table), tuple(rows[0])), table_of(table), rows)
 
 
 def change(
     session: Session,
     table: type[DeclarativeBase],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Values],
     *,
     only: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
-    """Set what each row names besides its id, if the columns of `only` hold one of these texts. How many were changed.
+    """Update the named columns of each row by its `id`, if its columns in `only` hold one of these texts.
 
-    All rows that name the same columns go in one statement.
+    Rows that name the same columns go in one statement. Return how many rows were updated.
     """
-    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    alike: dict[Names, list[Values]] = defaultdict(list)
     for row in rows:
         alike[tuple(row)].append(row)
-    put = _change_each if _is_sqlite(session) else _change_all
-    return sum(put(session, _of(table), names, some, only or {}) for names, some in alike.items())
+    limits = {f"only_{name}": list(allowed) for name, allowed in (only or {}).items()}
+    return sum(_change(session, table_of(table), some, tuple(only or ()), limits) for some in alike.values())
 
 
-def _change_each(
-    session: Session, table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]], only: Mapping[str, Any]
-) -> int:
-    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names if name != "id"}
-    where = and_(
-        table.c.id == bindparam("new_id"),
-        *(or_(*(table.c[name] == each for each in texts)) for name, texts in only.items()),
-    )
-    told = [{f"new_{name}": value for name, value in row.items()} for row in rows]
-    return session.connection().execute(update(table).where(where).values(values), told).rowcount
+def _change(session: Session, table: Table, rows: list[Values], only: Names, limits: Values) -> int:
+    names = tuple(rows[0])
+    if not _is_sqlite(session):
+        return _send(session, _update_from_json(table, names, only), table, rows, limits).rowcount
+    told = [{**{f"new_{name}": value for name, value in row.items()}, **limits} for row in rows]
+    return session.connection().execute(_update_each(table, names, only), told).rowcount
 
 
-def _change_all(
-    session: Session, table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]], only: Mapping[str, Any]
-) -> int:
-    told = {f"only_{name}": _as_array(list(texts)) for name, texts in only.items()}
-    return _send(session, _update(table, names, tuple(only)), table, rows, told).rowcount
+@lru_cache
+def _update_each(table: Table, names: Names, only: Names) -> Executable:
+    return _update(table, {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in names}, only)
+
+
+def _update(table: Table, values: Values, only: Names) -> Update:
+    """An UPDATE of the row with the `id` among the values."""
+    limits = [among(table.c[name], texts(f"only_{name}")) for name in only]
+    others = {name: value for name, value in values.items() if name != "id"}
+    return update(table).where(table.c.id == values["id"], *limits).values(others)
 
 
 def _is_sqlite(session: Session) -> bool:
     return session.get_bind().dialect.name == "sqlite"
 
 
-def _of(table: type[DeclarativeBase]) -> Table:
+def table_of(table: type[DeclarativeBase]) -> Table:
+    """Return the Core table of an ORM class."""
     return cast(Table, table.__table__)
 
 
-# PostgreSQL takes many rows as one JSON parameter, and beside it a list for each column of octets: as hexadecimal in JSON
-# they would cost it three times as much. JSON columns travel in it as text, for a text may hold what JSON's own strings
-# may not once they are read: \\u0000.
+# PostgreSQL takes many rows as one JSON parameter, and all their binary values joined in a second one, from which each
+# is cut by its place: in JSON they would have to be hexadecimal, which costs three times as much. JSON columns are texts
+# in it, because a text may hold what JSON's own strings may not hold once they are parsed: \\u0000.
 
 
 def _send(
-    session: Session, statement: str, table: Table, rows: Sequence[Mapping[str, Any]], more: Mapping[str, Any] = _NONE
+    session: Session, statement: Executable, table: Table, rows: Sequence[Values], more: Values | None = None
 ) -> CursorResult[Any]:
-    octets, documents = _kinds(table, tuple(rows[0]))
-    lists = {name: [row[name] for row in rows] for name in octets}
-    if octets or documents:
-        rows = [_in_json(row, octets, documents) for row in rows]
-    return session.connection().exec_driver_sql(statement, {"rows": orjson.dumps(rows).decode(), **lists, **more})
+    binary, documents = _kinds(table, tuple(rows[0]))
+    joined: list[bytes] = []
+    if binary or documents:
+        places = _Places(joined)
+        rows = [
+            {
+                **row,
+                **{name: places.of(row[name]) for name in binary},
+                **{name: orjson.dumps(row[name]).decode() for name in documents},
+            }
+            for row in rows
+        ]
+    told = {"rows": orjson.dumps(rows).decode(), **({"joined": b"".join(joined)} if binary else {}), **(more or {})}
+    return session.connection().execute(statement, told)
 
 
-def _in_json(row: Mapping[str, Any], octets: Iterable[str], documents: Iterable[str]) -> dict[str, Any]:
-    told = dict(row)
-    for name in octets:
-        del told[name]
-    for name in documents:
-        told[name] = orjson.dumps(told[name]).decode()
-    return told
+class _Places:
+    """Where each value begins among the joined ones, and how long it is."""
+
+    def __init__(self, joined: list[bytes]) -> None:
+        self._joined, self._next = joined, 1
+
+    def of(self, value: bytes | None) -> list[int] | None:
+        if value is None:
+            return None
+        place = [self._next, len(value)]
+        self._joined.append(value)
+        self._next += len(value)
+        return place
 
 
 @lru_cache
-def _kinds(table: Table, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The columns that hold octets, and those that hold JSON."""
-    octets = [name for name in names if isinstance(table.c[name].type, LargeBinary)]
-    return octets, [name for name in names if isinstance(table.c[name].type, JSON)]
+def _kinds(table: Table, names: Names) -> tuple[list[str], list[str]]:
+    """The binary columns, and the JSON columns."""
+    binary = [name for name in names if isinstance(table.c[name].type, LargeBinary)]
+    return binary, [name for name in names if isinstance(table.c[name].type, JSON)]
 
 
 @lru_cache
-def _insert(table: Table, names: tuple[str, ...], ending: str) -> str:
-    return f'INSERT INTO "{table.name}" ({", ".join(names)}) {_unpacked(table, names)} {ending}'  # noqa: S608 # nosec B608 - names of our own tables
+def _insert_from_json(table: Table, names: Names, returning: str | None = None) -> Executable:
+    statement = postgresql.insert(table).from_select(names, select(*_sent(table, names).values()))
+    return statement.on_conflict_do_nothing().returning(table.c[returning]) if returning else statement
 
 
 @lru_cache
-def _update(table: Table, names: tuple[str, ...], only: tuple[str, ...] = ()) -> str:
-    values = ", ".join(f"{name} = new.{name}" for name in names if name != "id")
-    where = ["old.id = new.id", *(f"old.{name} = ANY (CAST(%(only_{name})s AS text[]))" for name in only)]
-    found = f"({_unpacked(table, names)}) AS new"
-    return f'UPDATE "{table.name}" AS old SET {values} FROM {found} WHERE {" AND ".join(where)}'  # noqa: S608 # nosec B608 - names of our own tables
+def _update_from_json(table: Table, names: Names, only: Names) -> Executable:
+    return _update(table, _sent(table, names), only)
 
 
-def _unpacked(table: Table, names: tuple[str, ...]) -> str:
-    """What `_send` sends, as rows."""
-    octets, documents = _kinds(table, names)
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    types = {name: table.c[name].type.compile(dialect) for name in names if name not in octets}
-    types |= dict.fromkeys(documents, "text")
-    columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
-    parts = [f"json_to_recordset(CAST(%(rows)s AS json)) AS ({columns})"]
-    parts += [f"unnest(CAST(%({name})b AS bytea[]))" for name in octets]
-    values = ", ".join(f"CAST({name} AS json) AS {name}" if name in documents else name for name in names)
-    return f"SELECT {values} FROM ROWS FROM ({', '.join(parts)}) AS row({', '.join((*types, *octets))})"  # noqa: S608 # nosec B608 - names of our own tables
+def _sent(table: Table, names: Names) -> dict[str, ColumnElement[Any]]:
+    """The columns of what `_send` sends."""
+    binary, documents = _kinds(table, names)
+    types = {name: table.c[name].type for name in names}
+    types |= dict.fromkeys(binary, ARRAY(Integer)) | dict.fromkeys(documents, Text())
+    rows = sql_cast(bindparam("rows", type_=Text()), JSON)
+    sent = func.json_to_recordset(rows).table_valued(*(column(name, kind) for name, kind in types.items()))
+    new = sent.render_derived(name="new", with_types=True)
+    joined = bindparam("joined", type_=LargeBinary())
+    return {
+        name: func.substring(joined, new.c[name][1], new.c[name][2])
+        if name in binary
+        else sql_cast(new.c[name], JSON)
+        if name in documents
+        else new.c[name]
+        for name in names
+    }

@@ -1,1 +1,1 @@
-"""TODO: what pipeline/demo is."""
+"""The demo: a vendor's first months, played in one process at high speed."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.app import site as pages
+from pipeline.app import site
 from pipeline.app.container import Parts
 from pipeline.broker import Inlet
 from pipeline.clock import Clock, SystemClock
@@ -80,7 +80,7 @@ def opened(
         for thread in (parts.event_announcer, parts.committer):
             stack.enter_context(thread)
         caught = Pages(folder, show_date, NOTE)
-        routes, lost = stack.enter_context(pages.served(parts))
+        routes, lost = stack.enter_context(site.served(parts))
         app = parts.web().app([*routes, *caught.routes()], lost)
         url = stack.enter_context(serve(app, listens_on))
         yield Stage(parts, clock, paypal.world, inlet, url, folder)

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, write_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.customers import accounts
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, rate_limit
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import InboundMail, PrivacyRequest
@@ -105,9 +104,9 @@ def _may_answer(session: Session, keyring: Keyring, letter: InboundMail, now: da
     like_it = InboundMail.key_id == letter.key_id, InboundMail.kind == letter.kind, InboundMail.received_at > now - DAY
     if session.execute(select(func.count()).where(*like_it)).scalar_one() > ANSWERED_A_DAY:
         return False
-    if letter.customer_id or knocks.allow(session, keyring, "answer_strangers", "all of them", now=now):
+    if letter.customer_id or rate_limit.allow(session, keyring, "answer_strangers", "all of them", now=now):
         return True
-    log.warning("stranger_not_answered", limit=knocks.PER_HOUR["answer_strangers"])
+    log.warning("stranger_not_answered", limit=rate_limit.PER_HOUR["answer_strangers"])
     return False
 
 

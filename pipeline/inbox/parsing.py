@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from pipeline.clock import read_time, write_time
-from pipeline.inbox import redaction as redact
+from pipeline.inbox import redaction
 from pipeline.paypal.references import mentioned
 from pipeline.paypal.resources import READERS, Facts, Person, text_of
 
@@ -55,7 +55,7 @@ def split(body: bytes) -> Split:
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
-    return _split(digest, redact.clean(document), event_id, kind)
+    return _split(digest, redaction.clean(document), event_id, kind)
 
 
 def read_answer(kind: str, document: dict[str, Any], at: datetime) -> bytes:
@@ -98,7 +98,7 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
     )
     facts, person = reader(kind, resource, occurred_at) if reader else mentioned(resource)
     return {name: value for name, value in facts.items() if value is not None}, {
-        name: value for name, value in person.items() if redact.DROPPED not in value
+        name: value for name, value in person.items() if redaction.DROPPED not in value
     }
 
 
@@ -134,5 +134,5 @@ def _canonical(document: dict[str, Any]) -> bytes:
 
 def _unreadable(body: bytes, digest: str, problem: str) -> Split:
     name = f"{UNREADABLE}-{digest[:24]}"
-    rest = redact.clean_text(body.decode("utf-8", "replace")).encode()
+    rest = redaction.clean_text(body.decode("utf-8", "replace")).encode()
     return Split(name, UNREADABLE, None, name, {}, {}, rest, digest, digest, problem)

@@ -7,7 +7,7 @@ is answered 200 before that transaction is committed.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, update
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.models import Event, Redelivery
-from pipeline.inbox import event as words
+from pipeline.inbox import event
 from pipeline.inbox.parsing import UNREADABLE, Split
 
 # stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
@@ -27,9 +27,7 @@ GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over
 LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
 DUE_AT_ONCE = 500  # events that one look takes; more are taken by the next
 
-# The sealed body is for people who look; handlers live on facts and person.
 EVENT = cast(Table, Event.__table__)
-READ = [column for column in EVENT.c if column.name != "body"]
 RETRIABLE = (EVENT.c.type != UNREADABLE, EVENT.c.id.not_like("%~%"))  # no conflict, and something a handler can read
 AGAIN = cast(Table, Redelivery.__table__).c
 SIGNED: CompoundSelect[Any] = union_all(
@@ -55,6 +53,24 @@ class Stored:
     outcome: Outcome
     event_id: str
     publish: bool = False
+
+
+class ReceivedEvent(NamedTuple):
+    """A received event as the worker reads it: without the body, which only people need."""
+
+    id: str
+    type: str
+    source: str
+    reason: str | None
+    key_id: str
+    facts: dict[str, Any]
+    personal_data: bytes | None
+    occurred_at: datetime | None
+    received_at: datetime
+    attempts: int
+
+
+RECEIVED = [EVENT.c[name] for name in ReceivedEvent._fields]
 
 
 def is_conflict(event_id: str) -> bool:
@@ -86,25 +102,25 @@ def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], no
     return [result for result in results if result is not None]
 
 
-def load(session: Session, ids: Iterable[str]) -> list[Event]:
+def load(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
     """Lock the received events among these ids, in key order; those another worker holds are left to it.
 
     To be looked at only: what becomes of them is told by `mark` and `postpone`.
     """
     statement = (
-        select(*READ)
+        select(*RECEIVED)
         .where(among(EVENT.c.id, ids), EVENT.c.state == "received")
         .order_by(EVENT.c.id)
         .with_for_update(skip_locked=True)
     )
-    return [cast(Event, row) for row in session.connection().execute(statement).all()]
+    return [ReceivedEvent(*row) for row in session.connection().execute(statement).all()]
 
 
-def open_event(row: Event, keyring: Keyring) -> words.Event:
+def open_event(row: ReceivedEvent, keyring: Keyring) -> event.Event:
     """The event as a handler receives it."""
     seal = keyring.get(row.key_id)
     person = seal.open_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
-    return words.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
+    return event.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
 def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:

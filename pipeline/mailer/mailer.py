@@ -20,14 +20,13 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, Keyring, Seal, Unsealable
 from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Mail
 from pipeline.email_address import BadEnvelope, valid_address
 from pipeline.mailer.liveness import ClaimLiveness
 from pipeline.mailer.recipients import Addressee, Addressees
 from pipeline.mailer.relay_log import sender_of
 from pipeline.mailer.smtp_connection import Reply
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from pipeline.outbox.tokens import unsubscribe_token
 from pipeline.rendering.message import Envelope, build
@@ -39,7 +38,7 @@ log = structlog.get_logger(__name__)
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
 UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
-TOLD = (purposes.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
+TOLD = (mail_kinds.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,7 @@ class Mailer:
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
 
-            def write(rows: list[Mail]) -> None:
+            def write(rows: list[outbox.ClaimedMail]) -> None:
                 letters.extend(self._letters(session, keyring, rows, life))
 
             outbox.claim(session, life.holder, now, CLAIM, write)
@@ -213,7 +212,9 @@ class Mailer:
             self._life = ClaimLiveness(self._database)
         return self._life
 
-    def _letters(self, session: Session, keyring: Keyring, rows: list[Mail], life: ClaimLiveness) -> list[Letter]:
+    def _letters(
+        self, session: Session, keyring: Keyring, rows: list[outbox.ClaimedMail], life: ClaimLiveness
+    ) -> list[Letter]:
         if not rows:
             return []
         keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
@@ -223,7 +224,9 @@ class Mailer:
         letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
 
-    def _letter(self, row: Mail, people: Addressees, keyring: Keyring, life: ClaimLiveness) -> Letter | None:
+    def _letter(
+        self, row: outbox.ClaimedMail, people: Addressees, keyring: Keyring, life: ClaimLiveness
+    ) -> Letter | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.key_id)
@@ -245,15 +248,15 @@ class Mailer:
         recipient, data = frozen
         return Letter(row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data)
 
-    def _unwanted(self, row: Mail, people: Addressees) -> str | None:
+    def _unwanted(self, row: outbox.ClaimedMail, people: Addressees) -> str | None:
         """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
         reason = people.declined(row)
-        if reason is None and purposes.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
+        if reason is None and mail_kinds.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
             return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
         return reason
 
     @staticmethod
-    def _is_to_be_written(row: Mail, people: Addressees, seal: Seal) -> bool:
+    def _is_to_be_written(row: outbox.ClaimedMail, people: Addressees, seal: Seal) -> bool:
         """Frozen once; anew for an address that was corrected while the mail was on its way to the old one."""
         if row.frozen is None or row.recipient is None:
             return True
@@ -262,7 +265,9 @@ class Mailer:
             return False
         return outbox.TO not in (seal.open_json("mail.facts", row.facts) or {})
 
-    def _freeze(self, row: Mail, people: Addressees, seal: Seal, keyring: Keyring) -> tuple[bytes, bytes] | None:
+    def _freeze(
+        self, row: outbox.ClaimedMail, people: Addressees, seal: Seal, keyring: Keyring
+    ) -> tuple[bytes, bytes] | None:
         """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
         facts = seal.open_json("mail.facts", row.facts) or {}
         found = people.of(row, facts) or Addressee(self._sender.operator)
@@ -280,13 +285,13 @@ class Mailer:
         row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", recipient)
         return recipient, data
 
-    def _unsubscribe(self, row: Mail, keyring: Keyring) -> str:
+    def _unsubscribe(self, row: outbox.ClaimedMail, keyring: Keyring) -> str:
         """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
-        if not purposes.is_optional(row.kind):
+        if not mail_kinds.is_optional(row.kind):
             return ""
         return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
 
-    def _envelope(self, row: Mail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
+    def _envelope(self, row: outbox.ClaimedMail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
         return Envelope(
             token=row.id,
             sender_name=self._sender.name,
@@ -349,7 +354,7 @@ class Mailer:
         return {"state": state, "relay_reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
 
 
-def _fail(row: Mail, error: Exception) -> None:
+def _fail(row: outbox.ClaimedMail, error: Exception) -> None:
     """The mail is failed, and its row says why."""
     reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)

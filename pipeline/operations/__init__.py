@@ -1,1 +1,1 @@
-"""TODO: what pipeline/operations is."""
+"""Operation of a running system: health, heartbeats, file permissions and backups."""

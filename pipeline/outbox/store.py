@@ -6,9 +6,9 @@ rendered); doubt (the connection was lost after DATA: it may have gone out); wit
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from types import SimpleNamespace
+from operator import attrgetter
 from typing import Any, Literal, cast
 
 from sqlalchemy import Table, bindparam, func, select, update
@@ -21,8 +21,33 @@ from pipeline.outbox.mail_kinds import use_of
 from pipeline.outbox.tokens import token
 
 MAIL = cast(Table, Mail.__table__)
+
+
+@dataclass(slots=True)
+class ClaimedMail:
+    """A row of the table `mail` that a mailer claims; what it changes is written at the end of the claim."""
+
+    id: str
+    kind: str
+    key_id: str
+    subscription_id: str | None
+    customer_id: str | None
+    state: str
+    reason: str | None
+    facts: bytes | None
+    recipient: bytes | None
+    frozen: bytes | None
+    message_id: str | None
+    claimed_by: str | None
+    attempts: int
+    due_at: datetime | None
+    claimed_at: datetime | None
+
+
+CLAIMED = tuple(field.name for field in fields(ClaimedMail))
+_values = attrgetter(*CLAIMED)
 DUE = (
-    select(*MAIL.columns)
+    select(*(MAIL.c[name] for name in CLAIMED))
     .where(MAIL.c.state == "queued", MAIL.c.due_at <= bindparam("now"))
     .order_by(MAIL.c.due_at)
     .limit(bindparam("limit"))
@@ -89,25 +114,27 @@ def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime
 
 
 def claim(
-    session: Session, holder: str, now: datetime, limit: int, prepare: Callable[[list[Mail]], object] = list
-) -> list[Mail]:
+    session: Session, holder: str, now: datetime, limit: int, prepare: Callable[[list[ClaimedMail]], object] = list
+) -> list[ClaimedMail]:
     """Take mails that are due, the longest due first, for this holder; committed before any of them is sent.
 
     `prepare` is given them before they are written, once and whole: it may freeze them, or say why they cannot go out.
     """
     due = session.connection().execute(DUE, {"now": now, "limit": limit}).all()
-    found = [row._asdict() for row in due]
-    mails = [cast("Mail", SimpleNamespace(**row)) for row in found]
+    mails = [ClaimedMail(*row) for row in due]
     for mail in mails:
         mail.state, mail.claimed_by, mail.claimed_at, mail.reason = "sending", holder, now, None
         mail.attempts += 1
     prepare(mails)
-    change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, found, strict=True)])
+    change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, due, strict=True)])
     return mails
 
 
-def _changed(mail: Mail, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": mail.id} | {name: now for name, before in row.items() if (now := getattr(mail, name)) != before}
+def _changed(mail: ClaimedMail, before: Sequence[Any]) -> dict[str, Any]:
+    now = _values(mail)
+    return {"id": mail.id} | {
+        name: value for name, value, old in zip(CLAIMED, now, before, strict=True) if value != old
+    }
 
 
 def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:

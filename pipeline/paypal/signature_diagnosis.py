@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from pipeline.clock import write_time
-from pipeline.paypal import certificate_rules as rules
+from pipeline.paypal import certificate_rules
 from pipeline.paypal.certificate_rules import Anchors, Leaf
 from pipeline.paypal.certificates import fetch_certificate
 from pipeline.paypal.errors import Malformed, Refused, Unavailable
@@ -88,21 +88,21 @@ def _run(
     judge_algorithm(transmission)
     yield Check("algorithm", True, transmission.algorithm)
     if cert_pem is None:
-        rules.judge_address(transmission.cert_url)
+        certificate_rules.judge_address(transmission.cert_url)
         yield Check("certificate address", True, transmission.cert_url)
-    leaf = rules.read_leaf(cert_pem or fetch(transmission.cert_url))
+    leaf = certificate_rules.read_leaf(cert_pem or fetch(transmission.cert_url))
     yield from _judge(leaf, delivery.at, anchors)
-    yield _check_signature(delivery, transmission, rules.judge_key(leaf))
+    yield _check_signature(delivery, transmission, certificate_rules.judge_key(leaf))
 
 
 def _judge(leaf: Leaf, at: datetime, anchors: Anchors | None) -> Iterator[Check]:
-    yield Check("certificate subject", True, rules.judge_subject(leaf))
-    rules.judge_validity(leaf, at)
+    yield Check("certificate subject", True, certificate_rules.judge_subject(leaf))
+    certificate_rules.judge_validity(leaf, at)
     yield Check("certificate validity", True, f"{write_time(leaf.not_before)} to {write_time(leaf.not_after)}")
-    yield Check("certificate key", True, f"RSA, {rules.judge_key(leaf).key_size} bits")
+    yield Check("certificate key", True, f"RSA, {certificate_rules.judge_key(leaf).key_size} bits")
     if anchors:
-        rules.judge_chain(leaf, at, anchors)
-        yield Check("certificate chain", True, f"issued by {rules.issuer(leaf)}")
+        certificate_rules.judge_chain(leaf, at, anchors)
+        yield Check("certificate chain", True, f"issued by {certificate_rules.issuer(leaf)}")
 
 
 def _check_signature(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> Check:

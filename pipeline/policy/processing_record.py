@@ -7,7 +7,7 @@ from pipeline.network import egress
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.clauses import Vendor, document
 from pipeline.policy.stated_limits import PARAMETERS
-from pipeline.privacy import data_categories as categories
+from pipeline.privacy import data_categories
 from pipeline.privacy.retention.legal_holds import HOLDS, hold_of
 from pipeline.privacy.retention.rules import RULES
 from pipeline.settings import Settings
@@ -35,7 +35,7 @@ def record(settings: Settings, vendor: Vendor) -> dict[str, Any]:
             for name, each in PURPOSES.items()
         ],
         "data_subjects": SUBJECTS,
-        "categories": {name: categories.holding(name) for name in _personal()},
+        "categories": {name: data_categories.holding(name) for name in _personal()},
         "recipients": _recipients(settings),
         "transfers": "to PayPal alone, as the customer's own payment service",
         "periods": [
@@ -101,8 +101,8 @@ def _purpose(each: dict[str, Any]) -> str:
     return f"{each['purpose']} {each['basis']}" + (f"; mails: {', '.join(each['mails'])}" if each["mails"] else "")
 
 
-def _personal() -> list[categories.Category]:
-    names = dict.fromkeys(name for named in categories.CATEGORIES.values() for name in named)
+def _personal() -> list[data_categories.Category]:
+    names = dict.fromkeys(name for named in data_categories.CATEGORIES.values() for name in named)
     return [name for name in names if name not in NOT_PERSONAL]
 
 

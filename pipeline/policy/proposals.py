@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import write_optional, write_time
 from pipeline.db.models import Policy
 from pipeline.errors import UsageError
-from pipeline.policy import text as texts
-from pipeline.policy import versions
+from pipeline.policy import text, versions
 from pipeline.policy.clauses import Vendor, document
 
 Json = dict[str, Any]
@@ -37,8 +36,8 @@ def propose(
 
 def unchecked(new: str, vendor: Vendor) -> list[str]:
     """The sentences of a text that no check of this version covers."""
-    known = texts.sentences(texts.write(document(), vendor))
-    return [line for line in texts.sentences(new) if line not in known]
+    known = text.sentences(text.write(document(), vendor))
+    return [line for line in text.sentences(new) if line not in known]
 
 
 def find(session: Session, day: str) -> Policy:

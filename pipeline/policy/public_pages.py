@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import files
 from pipeline.db.models import Policy
-from pipeline.policy import text as texts
-from pipeline.policy import versions
+from pipeline.policy import text, versions
 from pipeline.policy.clauses import Vendor, document, fill
 
 FILE = "policy.json"  # the last verdicts, in the data folder
@@ -23,8 +22,8 @@ def page(session: Session, now: datetime, vendor: Vendor, first: date = date(202
     Before a first text was kept it is that of this version of the program, in force since `first`.
     """
     row = versions.in_force(session, now)
-    kept, effective = (row.text, _day(session, row)) if row else (texts.write(document(), vendor), first)
-    return texts.html(kept, effective) + _others(session, now), texts.plain(kept, effective), effective
+    kept, effective = (row.text, _day(session, row)) if row else (text.write(document(), vendor), first)
+    return text.html(kept, effective) + _others(session, now), text.plain(kept, effective), effective
 
 
 def page_of(session: Session, id: str) -> tuple[str, str, date] | None:
@@ -33,7 +32,7 @@ def page_of(session: Session, id: str) -> tuple[str, str, date] | None:
     if row is None or row.withdrawn_at is not None:
         return None
     effective = _day(session, row)
-    return texts.html(row.text, effective), texts.plain(row.text, effective), effective
+    return text.html(row.text, effective), text.plain(row.text, effective), effective
 
 
 def evidence(data_dir: Path, vendor: Vendor) -> tuple[str, list[dict[str, str]]]:

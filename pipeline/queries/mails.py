@@ -15,7 +15,7 @@ from pipeline.crypto.keyring import Seal
 from pipeline.customers import links
 from pipeline.db.models import Mail
 from pipeline.mailer.recipients import Addressees
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from pipeline.queries.listing import Asked, Json, Lens, chunks, matching
 from pipeline.rendering.message import Rendered
@@ -133,7 +133,7 @@ def _facts(row: Any, seal: Seal | None, people: Addressees) -> Json | None:
 
 
 def _can_be_declined(kind: str) -> bool:
-    return kind in purposes.MAILS and purposes.is_optional(kind)
+    return kind in mail_kinds.MAILS and mail_kinds.is_optional(kind)
 
 
 def subject_of(data: bytes) -> str | None:

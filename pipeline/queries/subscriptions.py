@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import write_optional, write_time
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
 from pipeline.queries.mails import Render, mails
@@ -38,7 +38,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
         **_subscription(row, plan.name if plan else None, payments),
         "erased": seal is None,
         "name": full_name(person) or None,
-        "email": register.value(person, "email"),
+        "email": lww_map.value(person, "email"),
         "remind_at": write_optional(row.remind_at),
         "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
         "changes": status_changes(lens.session, StatusHistoryEntry.subscription_id == id),
@@ -88,4 +88,4 @@ def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
 
 def full_name(person: Mapping[str, Any]) -> str:
     """The name in a sealed `person` column, "" if none is known."""
-    return " ".join(name for part in ("given_name", "surname") if (name := register.value(person, part)))
+    return " ".join(name for part in ("given_name", "surname") if (name := lww_map.value(person, part)))

@@ -8,14 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from pipeline.billing import notifications as notices
+from pipeline.billing import notifications
 from pipeline.billing.reminders import Reminders
 from pipeline.billing.subscription import terms_of
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, Keyring
 from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.customers import accounts
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.engine import Database, StoreDown
 from pipeline.db.models import Plan, Subscription
 from pipeline.inbox import lookups
@@ -74,7 +74,7 @@ class RenewalReminders:
             return None
         row.remind_at = None
         has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
-        return notices.renewal(row, plan, days, has_address)
+        return notifications.renewal(row, plan, days, has_address)
 
 
 def _take_due(session: Session, now: datetime) -> list[Subscription]:
@@ -90,14 +90,14 @@ def _take_due(session: Session, now: datetime) -> list[Subscription]:
 
 def _is_stale(row: Subscription, now: datetime) -> bool:
     """Return whether the billing date is old and PayPal was not asked for it yet."""
-    known_at = register.time_of(row.known, "next_billing_at")
-    asked_for = register.value(row.known, "asked_before")
+    known_at = lww_map.time_of(row.known, "next_billing_at")
+    asked_for = lww_map.value(row.known, "asked_before")
     stale = known_at is None or known_at < now - FRESH
-    return stale and asked_for != register.value(row.known, "next_billing_at")
+    return stale and asked_for != lww_map.value(row.known, "next_billing_at")
 
 
 def _ask(session: Session, row: Subscription, now: datetime) -> None:
     """Request a look-up of the subscription, and look at the reminder again when the answer should be there."""
     lookups.owe(session, [lookups.Wanted("subscription", row.id, now)])
-    row.known = register.merge(row.known, now, {"asked_before": register.value(row.known, "next_billing_at")})
+    row.known = lww_map.merge(row.known, now, {"asked_before": lww_map.value(row.known, "next_billing_at")})
     row.remind_at = now + WAIT_FOR_READ

@@ -7,7 +7,6 @@ many cycles as the plan's threshold stay unpaid, the subscription is suspended. 
 subscription event, so only the API tells the new `next_billing_time`.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Literal
@@ -16,39 +15,14 @@ from pipeline.money import Money
 from pipeline.simulator import ids, shapes
 from pipeline.simulator.people import Person
 from pipeline.simulator.plans import Plan
+from pipeline.simulator.sale import Impossible, Sale, Way
 from pipeline.simulator.timeline import Delivery, Json, Kept
 
 Status = Literal["APPROVAL_PENDING", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
-Way = Literal["instant", "held", "echeck"]
 Return = Literal["RE-ACTIVATED", "ACTIVATED"]
 
 RETRY_EVERY = timedelta(days=5)
 ATTEMPTS = 3  # the charge itself and two more
-CLEARING = timedelta(days=6)
-
-
-class Impossible(Exception):  # noqa: N818 - what it is, not that it is an error
-    """PayPal would not let this happen to a subscription in this status."""
-
-
-@dataclass(slots=True)
-class Sale:
-    """A charge and what became of it; amounts in minor units."""
-
-    resource: Json
-    amount: Money
-    cycles: int
-    settled: bool = True
-    refunded: int = 0
-
-    @property
-    def rest(self) -> int:
-        """What is left to be refunded."""
-        return self.amount.amount - self.refunded if self.settled else 0
-
-    @property
-    def held(self) -> bool:
-        return self.resource.get("payment_hold_status") == "HELD"
 
 
 class Life:
@@ -143,15 +117,12 @@ class Life:
 
     def release(self, sale: Sale, at: datetime) -> None:
         """A held sale is released: COMPLETED once more, same sale, another event."""
-        sale.resource = {**sale.resource, "payment_hold_status": "RELEASED", "update_time": shapes.seconds(at)}
-        del sale.resource["payment_hold_reasons"]
+        sale.release(at)
         self._sale_event("COMPLETED", sale, at)
 
     def clear(self, sale: Sale, at: datetime) -> None:
         """A pending eCheck is paid."""
-        sale.settled = True
-        fee = {"value": shapes.v1(shapes.fee(sale.amount))["total"], "currency": sale.amount.currency}
-        self._settle(sale, at, "completed", transaction_fee=fee)
+        sale.clear(at)
         self._sale_event("COMPLETED", sale, at)
 
     def bounce(self, sale: Sale, at: datetime) -> None:
@@ -159,7 +130,7 @@ class Life:
         self.balance += sale.amount.amount
         self.completed, self.unpaid = self.completed - sale.cycles, self.unpaid + sale.cycles
         self.updated = at
-        self._settle(sale, at, "denied")
+        sale.deny(at)
         self._sale_event("DENIED", sale, at)
 
     def refund(
@@ -261,16 +232,11 @@ class Life:
 
     def _charge(self, at: datetime, amount: int, cycles: int, way: Way) -> Sale:
         name, money = ids.payment(self.rng), self._money(amount)
-        resource = shapes.sale(name, self.id, self.person.custom_id, money, at)
-        sale = self.sales[name] = Sale(resource, money, cycles)
+        sale = self.sales[name] = Sale(shapes.sale(name, self.id, self.person.custom_id, money, at), money, cycles)
         if way == "held":
-            resource["payment_hold_status"] = "HELD"
-            resource["payment_hold_reasons"] = [{"payment_hold_reason": "PAYMENT_HOLD"}]
+            sale.hold()
         if way == "echeck":
-            del resource["transaction_fee"]
-            resource |= {"state": "pending", "payment_mode": "ECHECK", "reason_code": "ECHECK"}
-            resource["clearing_time"] = shapes.seconds(at + CLEARING)
-            sale.settled = False
+            sale.await_clearing(at)
         self.completed += cycles
         self.balance = self.unpaid = self.failures = 0
         self.last_payment = {"amount": shapes.v2(money), "time": shapes.seconds(at)}
@@ -300,18 +266,9 @@ class Life:
         }
         self._say("PAYMENT.FAILED", at)
 
-    def _settle(self, sale: Sale, at: datetime, state: str, **more: Json) -> None:
-        left_out = ("reason_code", "clearing_time")
-        kept = {key: value for key, value in sale.resource.items() if key not in left_out}
-        sale.resource = {**kept, "state": state, "update_time": shapes.seconds(at), **more}
-
     def _give_back(self, sale: Sale, amount: Money, at: datetime) -> tuple[str, Json]:
         """Book a refund on its sale: the refund's id, and how the API shows it."""
-        if not 0 < amount.amount <= sale.rest:
-            raise Impossible(f"{amount} is not between nothing and what is left of the sale")
-        sale.refunded += amount.amount
-        state = "partially_refunded" if sale.rest else "refunded"
-        sale.resource = {**sale.resource, "state": state, "update_time": shapes.seconds(at)}
+        sale.give_back(amount, at)
         name = ids.payment(self.rng)
         return name, shapes.refund(name, sale.resource["id"], amount, self._money(sale.refunded), at)
 

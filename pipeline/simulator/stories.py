@@ -5,22 +5,15 @@ plan's interval decides the pace: `first_year` is twelve renewals of a monthly p
 be told of every plan; `trial` and `expires` take a plan of their own where the given one has no trial or no end.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from pipeline.simulator.life import Life, Return, Sale, Way
-from pipeline.simulator.people import PEOPLE, Person, crowd
-from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS, Plan
-from pipeline.simulator.timeline import Delivery, Json, Kept, Kind, by_time, disorder
-
-__all__ = [
-    "STORIES", "Delivery", "Json", "Kept", "Kind", "Plan", "Return", "Story", "by_time", "cancel",
-    "card_fails_then_recovers", "charged_back", "disorder", "echeck_bounces", "expires", "first_year",
-    "held_payment_released", "random_life", "refund", "seats_grow", "suspended_for_non_payment", "trial",
-    "vendor_months",
-]  # fmt: skip
+from pipeline.simulator.life import Life, Return
+from pipeline.simulator.people import Person, crowd
+from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, Plan
+from pipeline.simulator.sale import Sale, Way
+from pipeline.simulator.timeline import Delivery, by_time, disorder
 
 
 class Story(Protocol):
@@ -248,91 +241,6 @@ def ending_by(now: datetime, story: Story, person: Person, plan: Plan, rng: Rand
         if told[-1].at < now:
             return told
         begin -= told[-1].at - now + timedelta(hours=1)
-
-
-def random_life(rng: Random, start: datetime | None = None, steps: int = 8) -> list[Delivery]:
-    """A life of up to `steps` happenings in any mixture PayPal allows, in the order they happened."""
-    begun = start or datetime.fromisoformat("2025-01-01T00:00:00+00:00") + timedelta(minutes=rng.randrange(525_600))
-    life = Life(rng.choice(PEOPLE), rng.choice(list(PLANS.values())), begun, rng)
-    life.begin(rng.choice(("instant", "instant", "held")), lagging=rng.random() < 0.2 and bool(life.plan.trial_days))
-    for _ in range(rng.randint(0, steps)):
-        happening = rng.choice(_possible(life))
-        happening(life)
-    return by_time(life.deliveries)
-
-
-Happening = Callable[[Life], object]
-
-
-def _possible(life: Life) -> list[Happening]:
-    """What may happen next. Renewals are named twice: they are what happens most."""
-    return [
-        *([_renewal, _renewal, _missed, _retried, _echeck, _revised] if life.next_billing else []),
-        *([_suspended] if life.status == "ACTIVE" else []),
-        *([_reactivated] * 2 if life.status == "SUSPENDED" else []),
-        *([_left] if life.status in ("ACTIVE", "SUSPENDED") else []),
-        *([_balance] if life.balance and not life.next_billing and life.status in ("ACTIVE", "SUSPENDED") else []),
-        *([_refunded, _reversed] if any(sale.rest for sale in life.sales.values()) else []),
-        *([_released] if any(sale.held for sale in life.sales.values()) else []),
-        _nothing,
-    ]
-
-
-def _renewal(life: Life) -> None:
-    life.renew(life.rng.choice(("instant", "instant", "held")))
-
-
-def _missed(life: Life) -> None:
-    life.miss()
-
-
-def _retried(life: Life) -> None:
-    life.miss(attempts=life.rng.randint(1, 2))
-    life.pay_balance(life.now + timedelta(days=2))
-
-
-def _echeck(life: Life) -> None:
-    sale = life.renew("echeck")
-    settle = life.bounce if life.status == "ACTIVE" and life.rng.random() < 0.5 else life.clear
-    settle(sale, life.now + timedelta(days=6))
-
-
-def _revised(life: Life) -> None:
-    life.revise(life.soon(10), life.rng.randint(1, 20))
-
-
-def _suspended(life: Life) -> None:
-    life.suspend(life.soon(10), "Suspended by the buyer")
-
-
-def _reactivated(life: Life) -> None:
-    life.reactivate(life.soon(20), life.rng.choice(("RE-ACTIVATED", "ACTIVATED")))
-
-
-def _left(life: Life) -> None:
-    life.cancel(life.soon(10))
-
-
-def _balance(life: Life) -> None:
-    life.pay_balance(life.soon(10))
-
-
-def _refunded(life: Life) -> None:
-    sale = life.rng.choice([sale for sale in life.sales.values() if sale.rest])
-    amount = life.rng.choice((None, max(1, sale.rest // 2)))
-    life.refund(sale, life.soon(10), amount, tell_sale=life.rng.random() < 0.8, negative=life.rng.random() < 0.2)
-
-
-def _reversed(life: Life) -> None:
-    life.reverse(life.rng.choice([sale for sale in life.sales.values() if sale.rest]), life.soon(10))
-
-
-def _released(life: Life) -> None:
-    life.release(next(sale for sale in life.sales.values() if sale.held), life.soon(20))
-
-
-def _nothing(life: Life) -> None:
-    life.now = life.soon(3)
 
 
 def _told(life: Life, until: datetime | None) -> list[Delivery]:

@@ -1,1 +1,1 @@
-"""Pages and doors: routes only, no decisions."""
+"""The web application: pages, endpoints, and what they share."""

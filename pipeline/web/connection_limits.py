@@ -21,8 +21,6 @@ MOST_CONNECTIONS = 500  # below the usual limit of 1,024 open files
 
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-BODY_HEADERS = (b"content-length", b"transfer-encoding")  # without either a request has no body (RFC 9112 section 6.3)
-
 _current: ContextVar["LimitedProtocol"] = ContextVar("connection")  # uvicorn's task for a request inherits it
 
 
@@ -30,30 +28,36 @@ class LimitedProtocol(asyncio.Protocol):
     """Passes one connection on to uvicorn, and closes it when it exceeds a limit."""
 
     connections: ClassVar[set["LimitedProtocol"]] = set()
-    waiting: ClassVar[dict["LimitedProtocol", None]] = {}  # those without a whole request, the longest first
+    waiting: ClassVar[dict["LimitedProtocol", float]] = {}  # those without a whole request: since when, oldest first
 
     def __init__(self, **given: Any) -> None:
-        self._http = HttpToolsProtocol(**given)
-        self._received, self._has_head = 0, False  # of the request that is arriving
+        self._http: asyncio.Protocol = HttpToolsProtocol(**given)
+        self.received = 0  # bytes of the request that is arriving
+        self._has_head = False  # whether the head of that request is whole
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport, self._loop = transport, asyncio.get_running_loop()
         self.connections.add(self)
         if len(self.connections) > MOST_CONNECTIONS and self.waiting:
             next(iter(self.waiting)).abort()
-        self._wait()
+        self.waiting[self] = self._loop.time()
+        self._timer = self._loop.call_later(REQUEST_SECONDS, self._check_time)
         self._http.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self.waiting.pop(self, None)
         self.connections.discard(self)
+        self._timer.cancel()
         self._http.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        _current.set(self)
-        self._received += len(data)
-        self._http.data_received(data)
-        if self._received > LARGEST_HEAD:
+        self.received += len(data)
+        token = _current.set(self)
+        try:
+            self._http.data_received(data)
+        finally:
+            _current.reset(token)
+        if self.received > LARGEST_HEAD:
             self._loop.call_soon(self._check_size)  # after the start of a request whose head has just become whole
 
     def eof_received(self) -> bool | None:
@@ -67,7 +71,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        self._stop_waiting()
+        self.waiting.pop(self, None)
         self._transport.abort()
 
     def head_received(self) -> None:
@@ -75,27 +79,28 @@ class LimitedProtocol(asyncio.Protocol):
 
     def request_received(self) -> None:
         """The request is whole: while it is answered, its connection is not closed for others."""
-        self._stop_waiting()
+        self.waiting.pop(self, None)
 
     def request_answered(self) -> None:
         """Wait for the next request. If this one was answered before its end, its limits apply to the rest."""
         if self in self.connections and self not in self.waiting:
-            self._received, self._has_head = 0, False
-            self._wait()
+            self.received, self._has_head = 0, False
+            self.waiting[self] = self._loop.time()
 
-    def _wait(self) -> None:
-        self.waiting[self] = None
-        self._deadline = self._loop.call_later(REQUEST_SECONDS, self.abort)
-
-    def _stop_waiting(self) -> None:
-        self.waiting.pop(self, None)
-        self._deadline.cancel()
+    def _check_time(self) -> None:
+        """Close if the wait is over, else look again when it would be: cheaper than a timer for each request."""
+        now = self._loop.time()
+        ends = self.waiting.get(self, now) + REQUEST_SECONDS
+        if ends <= now:
+            self.abort()
+        else:
+            self._timer = self._loop.call_at(ends, self._check_time)
 
     def _check_size(self) -> None:
-        if not self._has_head and self._received > LARGEST_HEAD and not self._transport.is_closing():
+        if not self._has_head and self.received > LARGEST_HEAD and not self._transport.is_closing():
             self._transport.write(HEAD_TOO_LARGE)
             self._transport.close()
-        elif self._received > LARGEST_REQUEST:
+        elif self.received > LARGEST_REQUEST:
             self.abort()
 
 
@@ -112,11 +117,10 @@ def limited(app: ASGIApp) -> ASGIApp:
             return message
 
         connection.head_received()
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if not any(name in BODY_HEADERS for name, _ in headers):
+        if scope["method"] in ("GET", "HEAD"):  # nothing reads a body of theirs
             connection.request_received()
         try:
-            if sum(len(name) + len(value) + 4 for name, value in headers) > LARGEST_HEAD:
+            if connection.received > LARGEST_HEAD and _head_size(scope) > LARGEST_HEAD:
                 detail = f"The headers are larger than {LARGEST_HEAD // 1024} KiB."
                 await problem(431, detail, headers={"Connection": "close"})(scope, receive, send)
             else:
@@ -125,3 +129,8 @@ def limited(app: ASGIApp) -> ASGIApp:
             connection.request_answered()
 
     return answer
+
+
+def _head_size(scope: Scope) -> int:
+    """Return the size of the headers in bytes, each with its colon, space and line end."""
+    return sum(len(name) + len(value) + 4 for name, value in scope["headers"])

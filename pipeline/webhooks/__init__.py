@@ -1,1 +1,1 @@
-"""TODO: what pipeline/webhooks is."""
+"""Receive webhooks from PayPal: verify, store durably, then answer."""

@@ -9,7 +9,6 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import KeyProblem, MasterKey
 from pipeline.db.engine import Database
-from pipeline.db.models import Event
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Park, Read, TryLater
@@ -40,7 +39,7 @@ class FailedEvents:
             for row in inbox.load(session, [id]):
                 self._dispose(session, row, error)
 
-    def _dispose(self, session: Session, row: Event, error: Exception) -> None:
+    def _dispose(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         match error:
             case TryLater():
                 inbox.postpone(session, row.id, self._clock.now() + error.after, error.reason, failed=False)
@@ -53,7 +52,7 @@ class FailedEvents:
                     Keyring(self._master, session, self._clock.now()).own(INDEX)  # raises if it is the master key
                 self._fail(session, row, error)
 
-    def _ask(self, session: Session, row: Event, wanted: Read) -> None:
+    def _ask(self, session: Session, row: inbox.ReceivedEvent, wanted: Read) -> None:
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
         elif lookups.unknown_to_paypal(session, wanted.kind, wanted.id):
@@ -67,24 +66,24 @@ class FailedEvents:
             lookups.owe(session, [lookups.Wanted(wanted.kind, wanted.id, now)])
             inbox.postpone(session, row.id, now + ASKED, lookups.waiting_for(wanted.kind, wanted.id), failed=False)
 
-    def _fail(self, session: Session, row: Event, error: Exception) -> None:
+    def _fail(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         # The error's own words may quote personal data: its kind and place are enough to find it.
         reason = f"{type(error).__name__} at {_place(error)}"
         log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
         self._try_again(session, row, reason)
 
-    def _try_again(self, session: Session, row: Event, reason: str) -> None:
+    def _try_again(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
         if row.attempts >= len(DELAYS):
             self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
         else:
             inbox.postpone(session, row.id, self._clock.now() + DELAYS[row.attempts], reason, failed=True)
 
-    def _park(self, session: Session, row: Event, reason: str) -> None:
+    def _park(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
         log.warning("parked", event_id=row.id, type=row.type, reason=reason)
         inbox.mark(session, [row.id], "parked", self._clock.now(), reason)
 
 
-def _was_answered(session: Session, row: Event, wanted: Read) -> bool:
+def _was_answered(session: Session, row: inbox.ReceivedEvent, wanted: Read) -> bool:
     """Return whether the event waited for this look-up, and PayPal has answered it."""
     waited = row.reason == lookups.waiting_for(wanted.kind, wanted.id)
     return waited and not lookups.is_owed(session, wanted.kind, wanted.id)

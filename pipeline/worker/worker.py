@@ -18,7 +18,6 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, StoreDown
-from pipeline.db.models import Event
 from pipeline.inbox import event as words
 from pipeline.inbox import store as inbox
 from pipeline.worker.failed_events import FailedEvents
@@ -97,7 +96,7 @@ class Worker:
         inbox.mark(session, unknown, "ignored", now, "no handler for this type of event")
         return mails
 
-    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[Event]) -> list[str]:
+    def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:
         if not rows:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]

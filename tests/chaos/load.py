@@ -15,7 +15,8 @@ from pipeline.inbox import store as inbox
 from pipeline.money import Money, read_amount
 from pipeline.paypal.errors import NotFound
 from pipeline.paypal.requests import ReadKind
-from pipeline.simulator.stories import Delivery, random_life
+from pipeline.simulator.random_life import random_life
+from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from pipeline.worker.worker import Worker
 from tests.support.pipeline_under_test import River, delivery

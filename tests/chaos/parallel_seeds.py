@@ -13,7 +13,7 @@ import structlog
 
 from tests.chaos.environment import Column, Ground
 from tests.chaos.run import Fire, Result, seed
-from tests.support import subprocesses as leash
+from tests.support import subprocesses
 from tests.support.servers import Missing
 
 Task = tuple[Column, int]
@@ -61,7 +61,9 @@ def _next(done: Any, processes: Sequence[Any]) -> Result | Missing:
 def _lane(number: int, lanes: int, fire: Fire, keep: Path | None, waiting: Any, done: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is put away
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    leash.PORTS = leash.PORTS[number::lanes]  # a port of one lane's server is not taken by another while it is down
+    subprocesses.PORTS = subprocesses.PORTS[
+        number::lanes
+    ]  # a port of one lane's server is not taken by another while it is down
     with Ground() as ground:
         while (task := waiting.get()) is not None:
             column, seed_number = task

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from pipeline.db.engine import StoreDown
 from pipeline.simulator.server.delivery import Courier
-from pipeline.simulator.stories import Delivery
+from pipeline.simulator.timeline import Delivery
 from tests.chaos import load as loads
 from tests.chaos.environment import WEBHOOK_ID, Column, Ground, Stage
 from tests.chaos.faults import Faults

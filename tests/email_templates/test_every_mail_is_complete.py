@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.rendering.branding import Vendor
 from pipeline.rendering.message import Envelope, Rendered, build
 from pipeline.rendering.templates import Templates, default_folder
@@ -134,11 +134,11 @@ def test_there_are_mails() -> None:
 
 
 def test_every_mail_has_a_class_and_a_purpose_of_the_register(kind: str) -> None:
-    assert purposes.use_of(kind).purpose in purposes.PURPOSES
+    assert mail_kinds.use_of(kind).purpose in mail_kinds.PURPOSES
 
 
 def test_a_mail_that_can_be_declined_says_how_and_no_other_does(kind: str, facts: dict[str, Any]) -> None:
-    assert ("unsubscribe" in facts) == purposes.is_optional(kind)
+    assert ("unsubscribe" in facts) == mail_kinds.is_optional(kind)
 
 
 def test_a_mail_has_its_four_files_and_no_other(kind: str) -> None:

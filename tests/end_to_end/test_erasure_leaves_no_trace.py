@@ -16,8 +16,7 @@ import pytest
 from sqlalchemy import LargeBinary, inspect
 
 from handlers import HANDLERS
-from pipeline.app import from_settings
-from pipeline.app import maintenance as leaving
+from pipeline.app import from_settings, maintenance
 from pipeline.app.container import Parts
 from pipeline.app.run_until_idle import until_idle
 from pipeline.clock import MovableClock
@@ -37,9 +36,9 @@ from pipeline.db.models import (
     PrivacyRequest,
     Refund,
 )
-from pipeline.operations.backup import store as backup
+from pipeline.operations.backup import store
 from pipeline.privacy import requests
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from tests.end_to_end.test_no_personal_data_on_disk import bodies, contents, found_in, logged, search
 from tests.support.pipeline_under_test import River, delivery, make_parts
 from tests.support.running_roles import Post, catcher, postman
@@ -147,16 +146,16 @@ def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyReques
     river = scene.river
     attacker.look(river)
     with river.database.transaction() as session:
-        asked = erase.schedule(session, river.keyring(session), id, river.now, "page", page="https://b.example.com/")
+        asked = workflow.schedule(session, river.keyring(session), id, river.now, "page", page="https://b.example.com/")
     scene.run()
-    river.clock.advance(erase.WAIT)
-    leaving.erase_due(scene.parts)
+    river.clock.advance(workflow.WAIT)
+    maintenance.erase_due(scene.parts)
     attacker.look(river)  # the confirmation is owed
     for _ in range(2):
         scene.run()
         attacker.look(river)
-        leaving.erase_due(scene.parts)
-    leaving.complete(scene.parts)
+        maintenance.erase_due(scene.parts)
+    maintenance.complete(scene.parts)
     return asked
 
 
@@ -183,7 +182,7 @@ def play(scene: Scene) -> Attacker:
     made = from_settings.shelf(scene.parts.settings).create(river.database, scene.parts.settings.master_key, river.now)
     assert scene.files() == {}
     for path in (made.data, made.keys):
-        assert found_in(pyrage.decrypt(path.read_bytes(), backup._identities(scene.identity))) == []
+        assert found_in(pyrage.decrypt(path.read_bytes(), store._identities(scene.identity))) == []
 
     # Nothing opens: of the person's, with any key that the present master key unwraps.
     attacker.look(river)
@@ -195,7 +194,7 @@ def play(scene: Scene) -> Attacker:
         "event.body", "event.personal_data", "mail.facts", "mail.frozen", "mail.recipient", "subscription.personal_data",
         "customer.personal_data", "inbound_mail.content", "link.details", "privacy_request.details",
     }  # fmt: skip
-    assert [label for label, _, _ in attacker.sealed if label == erase.confirmation_label(asked.id)]
+    assert [label for label, _, _ in attacker.sealed if label == workflow.confirmation_label(asked.id)]
     return attacker
 
 
@@ -217,7 +216,7 @@ def secret_of(scene: Scene) -> bytes:
 def scene(url: str, folder: Path, clock: MovableClock, post: Post, files: Callable[[], dict[str, list[bytes]]],
           leftovers: Callable[[], bytes]) -> Iterator[Scene]:  # fmt: skip
     identity = folder.parent / "identity.txt"
-    recipient = backup.new_identity(identity)
+    recipient = store.new_identity(identity)
     database = Database(url)
     migrations.upgrade(database)
     database.close()

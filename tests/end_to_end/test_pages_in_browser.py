@@ -19,14 +19,14 @@ import httpx
 import pytest
 
 from handlers import HANDLERS
-from pipeline.app import site as pages
+from pipeline.app import site
 from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
 from pipeline.customers import accounts, links
 from pipeline.db.models import Base, Customer, Link, Mail, PrivacyRequest, Subscription
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.simulator.server.loopback import serve
@@ -112,7 +112,7 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
         for thread in (parts.event_announcer, parts.committer):
             thread.start()
             stack.callback(thread.stop)
-        routes, lost = stack.enter_context(pages.served(parts))
+        routes, lost = stack.enter_context(site.served(parts))
         stack.enter_context(serve(parts.web().app(routes, lost), int(base.rpartition(":")[2])))
         stack.callback(parts.paypal.close)
         yield Shop(brook, parts, paypal, mailbox, base)
@@ -238,8 +238,8 @@ def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Sh
     page.go(f"{shop.base}/account")
     shop.river.clock.advance(timedelta(minutes=1))
     page.press('form[action="/account/delete"] button')
-    shop.river.clock.advance(erase.WAIT + timedelta(minutes=1))
-    erase.run_due(shop.river.database, shop.river.master, shop.river.clock, erase.Outside(shop.parts.paypal))
+    shop.river.clock.advance(workflow.WAIT + timedelta(minutes=1))
+    workflow.run_due(shop.river.database, shop.river.master, shop.river.clock, workflow.Outside(shop.parts.paypal))
     shop.work()
     until(
         lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()), 30, "the last mail comes"

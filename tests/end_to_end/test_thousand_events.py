@@ -19,15 +19,14 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Event, Mail, Payment, Redelivery, Refund, Subscription
 from pipeline.inbox.lookup_fetcher import LEASE
-from pipeline.simulator import stories
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, LICENCE
 from pipeline.simulator.server.api import PretendPayPal
 from pipeline.simulator.server.delivery import Courier
-from pipeline.simulator.timeline import Delivery
+from pipeline.simulator.timeline import Delivery, by_time, disorder
 from pipeline.simulator.world import World
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, signer
 from tests.support.running_roles import letters, postman, text_of, wait_until_idle
 from tests.support.servers import Relay
@@ -46,7 +45,7 @@ def company(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, Le
     try:
         for name in names:
             (folder / name).mkdir()
-            started[name] = role.start(name.split()[0], folder / name, **settings)
+            started[name] = run_role.start(name.split()[0], folder / name, **settings)
         yield started
     finally:
         for process in started.values():
@@ -74,9 +73,7 @@ def busy_day(now: datetime) -> tuple[list[Life], list[Delivery]]:
     told = [each for life in lives for each in life.deliveries]
     rng.shuffle(told)
     again = rng.sample(told, EVENTS - len(told))
-    return lives, stories.by_time(
-        stories.disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2))
-    )
+    return lives, by_time(disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2)))
 
 
 @pytest.mark.timeout(400)
@@ -103,7 +100,7 @@ def test_a_thousand_events_end_as_the_right_rows_and_mails(
             half = len(deliveries) // 2
             assert courier.deliver(deliveries[:half], at_once=8) == {200: half}
             processes["worker"].end(kill=True)
-            processes["worker"] = role.start("worker", tmp_path / "worker", paypal_base_url=paypal, **settings)
+            processes["worker"] = run_role.start("worker", tmp_path / "worker", paypal_base_url=paypal, **settings)
             assert courier.deliver(deliveries[half:], at_once=8) == {200: EVENTS - half}
         wait_until_idle(database, SystemClock(), DEADLINE)
         assert [process.end() for process in processes.values()] == [0] * 6

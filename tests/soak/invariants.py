@@ -17,7 +17,7 @@ from pipeline.inbox.lookups import waiting_for
 from pipeline.mailer.relay_log import sender_of
 from pipeline.outbox.store import DELAYS
 from pipeline.simulator.world import World
-from tests.chaos import load as loads
+from tests.chaos import load
 from tests.soak.fake_peers import only_ids
 from tests.soak.single_process import Harbour
 from tests.soak.unknown_events import is_beside
@@ -134,7 +134,7 @@ class Promises:
 
     def _hold_of_money(self, world: World) -> None:
         booked = {row.id: row for row in self._rows(Payment)}
-        sales = loads.sales(world)
+        sales = load.sales(world)
         assert booked.keys() == sales.keys(), f"sales told and sales booked differ: {booked.keys() ^ sales.keys()}"
         for id, row in booked.items():
             state = "refunded" if row.status == "reversed" else row.status
@@ -145,7 +145,7 @@ class Promises:
         given = {row.id for row in self._rows(Refund)}
         assert given == set(world.ids("refund")), "refunds told and refunds booked differ"
         found_statuses = {row.id: row.status for row in self._rows(Subscription)}
-        assert found_statuses == loads.statuses(world), f"a status differs from PayPal's: {found_statuses}"
+        assert found_statuses == load.statuses(world), f"a status differs from PayPal's: {found_statuses}"
 
     def _hold_of_access(self, told: Mapping[str, Json], calm: Outcome) -> None:
         """Who leaves keeps what is paid: where no end is told of, access lasts no longer."""

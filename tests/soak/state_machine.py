@@ -20,7 +20,8 @@ from pipeline.db.models import Base, Mail
 from pipeline.inbox import store as inbox
 from pipeline.inbox.store import Stored
 from pipeline.outbox import store as outbox
-from pipeline.simulator.stories import Delivery, random_life
+from pipeline.simulator.random_life import random_life
+from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from tests.soak.database_faults import AT_STATEMENTS, KINDS, Crash, Kind
 from tests.soak.fake_peers import EARLIER, FATES, Fate, PayPal

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pipeline.simulator.stories import Delivery
+from pipeline.simulator.timeline import Delivery
 from tests.soak.database_faults import KINDS, Kind
 from tests.soak.fake_peers import FATES, Fate
 from tests.soak.state_machine import PAUSES, Lives, Role, Trouble

@@ -10,9 +10,9 @@ import pytest
 import structlog
 
 from pipeline.__main__ import main
-from pipeline.app import logging as logs
+from pipeline.app import logging
 from pipeline.demo.mail_catcher import catching
-from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence import journald
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def smt(
     """Calls `smt-billing` within this process, with SMT_DATA_DIR and nothing else set."""
     monkeypatch.setenv("SMT_DATA_DIR", str(data_dir))
     monkeypatch.chdir(tmp_path)  # away from a developer's .env
-    monkeypatch.setattr(journal, "SOCKET", tmp_path / "no journald")  # that of the machine is not ours to judge
-    monkeypatch.setattr(logs, "_libraries", lambda _before: None)  # the root logger is pytest's
+    monkeypatch.setattr(journald, "SOCKET", tmp_path / "no journald")  # that of the machine is not ours to judge
+    monkeypatch.setattr(logging, "_libraries", lambda _before: None)  # the root logger is pytest's
 
     def call(*arguments: str | Path) -> Answer:
         capsys.readouterr()

@@ -16,7 +16,7 @@ import orjson
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock, read_time
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
@@ -109,7 +109,7 @@ class Teller:
         with self.river.database.transaction() as session:
             seal = self.river.keyring(session).get(row.id)
             known = (seal and seal.open_json("subscription.personal_data", row.personal_data)) or {}
-        return {field: register.value(known, field) for field in known}
+        return {field: lww_map.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
         return {row.id: row for row in self.river.rows(Payment)}

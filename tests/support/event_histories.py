@@ -20,7 +20,8 @@ from pipeline.db.models import Base, EncryptionKey, Event, Mail, Payment, Plan, 
 from pipeline.inbox.parsing import read_answer
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS
-from pipeline.simulator.stories import Delivery, random_life
+from pipeline.simulator.random_life import random_life
+from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import Worker
 from tests.support.pipeline_under_test import River, delivery
 from tests.support.sample_events import renamed

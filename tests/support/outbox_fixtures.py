@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 
 from pipeline.billing.reminders import Reminders
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.engine import Database
 from pipeline.db.models import Mail, Subscription
 from pipeline.mailer.mailer import Mailer, Sender
@@ -30,7 +30,7 @@ Make = Callable[..., Mailer]
 
 def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "Ada") -> None:
     """A customer with this address."""
-    known = register.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
+    known = lww_map.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with river.database.transaction() as session:
         person = river.keyring(session).own(id).seal_json("subscription.personal_data", known)
         row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)

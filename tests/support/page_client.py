@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.app import site as pages
+from pipeline.app import site
 from pipeline.app.container import Parts
 from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
@@ -25,7 +25,7 @@ TOKEN = re.compile(r'name="token" value="([^"]+)"')
 @contextmanager
 def open_pages(parts: Parts) -> Iterator[str]:
     """The web application with all pages, as the web role serves it; its base URL."""
-    with pages.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
+    with site.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
         yield base
 
 

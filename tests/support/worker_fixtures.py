@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker
-from pipeline.db.models import Change
+from pipeline.db.models import StatusHistoryEntry
 from pipeline.inbox.event import Event, Park, Read, TryLater
 from pipeline.worker.worker import Worker, serve
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -15,7 +15,9 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 def leave_a_row(event: Event, books: Books) -> None:
     """An effect that shows when it happens twice."""
-    books.add_change(subscription_id="I-1", at=books.now, old=None, new="X", reason=event.type, event_id=event.id)
+    books.add_change(
+        subscription_id="I-1", at=books.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
+    )
 
 
 def raising(error: Exception) -> Handler:
@@ -43,7 +45,7 @@ def store(river: River, *kinds: str) -> list[str]:
 
 
 def effects(river: River) -> list[str]:
-    return sorted(row.event_id for row in river.rows(Change))
+    return sorted(row.event_id for row in river.rows(StatusHistoryEntry))
 
 
 def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from pipeline.crypto.master_key import KeyProblem, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import StoreDown, is_made
 from pipeline.db.models import EncryptionKey, Event, Mail
-from pipeline.queries import listing as looks
+from pipeline.queries import listing
 
 DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's; beyond it news looks old or early
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that stands before this program was written is wrong
@@ -77,14 +77,14 @@ def _clock(parts: Parts, session: Session) -> Found:
 
 
 def _events(_: Parts, session: Session) -> Found:
-    parked = looks.states(session, Event).get("parked", 0)
+    parked = listing.states(session, Event).get("parked", 0)
     if parked:
         return Found("events", "warn", f"{parked:,} parked", "see: smt-billing parked list")
     return Found("events", "ok", "none parked")
 
 
 def _mails(_: Parts, session: Session) -> Found:
-    found = looks.states(session, Mail)
+    found = listing.states(session, Mail)
     if doubt := found.get("doubt", 0):
         return Found(
             "mails", "warn", f"{doubt:,} in doubt", "see: smt-billing mail list --state doubt, then mail settle"

@@ -15,7 +15,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.customers.accounts import ConsentKind
 from pipeline.errors import UsageError
 from pipeline.privacy import operator_actions
-from pipeline.queries import customers as queries
+from pipeline.queries import customers
 from pipeline.queries.mails import renderer
 
 app = group()
@@ -46,11 +46,11 @@ def list_(
     """
     call = of(context)
     email = _given("e-mail address") if by_email else None
-    asked = queries.Asked(email, state, read(since, "--since"), limit if json else limit or output.SHOWN)
+    asked = customers.Asked(email, state, read(since, "--since"), limit if json else limit or output.SHOWN)
     read_audit.note(call, "customers list", purpose, None)
     with call.reading() as lens:
-        rows = list(queries.customers(lens, asked))
-        total = 0 if json or limit else queries.count(lens, asked)
+        rows = list(customers.customers(lens, asked))
+        total = 0 if json or limit else customers.count(lens, asked)
     if json:
         output.json(rows)
     elif not rows:
@@ -72,7 +72,7 @@ def show(
     parts = container_of(call)
     read_audit.note(call, "customers show", purpose, id)
     with call.reading() as lens:
-        found = queries.customer(lens, id, renderer(lambda: parts.templates))
+        found = customers.customer(lens, id, renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no customer {id}; see: smt-billing customers list")
     if json:

@@ -15,7 +15,7 @@ from pipeline.db.models import Event
 from pipeline.errors import UsageError
 from pipeline.inbox import store
 from pipeline.inbox.file_import import find, take_in
-from pipeline.queries import events as queries
+from pipeline.queries import events
 from pipeline.queries.listing import Asked, count
 
 app, parked = group(), group()
@@ -54,7 +54,7 @@ def show(
     """Show one event: the result of its signature check, its facts, its body, and the status changes it made."""
     call = of(context)
     with call.reading() as lens:
-        found = queries.event(lens, id)
+        found = events.event(lens, id)
     if found is None:
         raise UsageError(f"there is no event {id}; see: smt-billing events list")
     read_audit.note(call, "events show", purpose, found["label"])
@@ -151,9 +151,9 @@ def ignore(
 def _show_list(call: Call, asked: Asked, json: bool) -> None:
     with call.database.reading() as session:
         if json:
-            output.json(list(queries.events(session, asked)))
+            output.json(list(events.events(session, asked)))
             return
-        shown = list(queries.events(session, replace(asked, limit=asked.limit or output.SHOWN)))
+        shown = list(events.events(session, replace(asked, limit=asked.limit or output.SHOWN)))
         total = count(session, Event, Event.received_at, asked)
     if not shown:
         output.line("no such events")
@@ -166,7 +166,7 @@ def _replay(call: Call, ids: list[str], json: bool) -> None:
     """Put these events back, and say for each what became of it."""
     with call.database.transaction() as session:
         put_back = set(store.retry(session, ids, call.clock.now()))
-        refused = {id: queries.why_not_again(session, id) for id in dict.fromkeys(ids) if id not in put_back}
+        refused = {id: events.why_not_again(session, id) for id in dict.fromkeys(ids) if id not in put_back}
     if json:
         output.json([{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)])
     else:

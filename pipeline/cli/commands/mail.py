@@ -17,7 +17,7 @@ from pipeline.db.models import Mail
 from pipeline.errors import OperatorError, UsageError
 from pipeline.mailer.trial_mail import send_test as send
 from pipeline.outbox import store
-from pipeline.queries import mails as queries
+from pipeline.queries import mails
 from pipeline.queries.listing import Asked, count
 from pipeline.rendering.message import Rendered
 from pipeline.rendering.templates import Templates
@@ -51,7 +51,7 @@ def list_(
     where = {"state": state, "kind": kind}
     asked = Asked(where, read(since, "--since"), limit if json else limit or output.SHOWN)
     with call.reading() as lens:
-        rows = list(queries.mails(lens, asked, queries.renderer(lambda: parts.templates)))
+        rows = list(mails.mails(lens, asked, mails.renderer(lambda: parts.templates)))
         total = 0 if json or limit else count(lens.session, Mail, Mail.created_at, asked)
     if rows:
         read_audit.note(call, "mail list", purpose, None)
@@ -70,7 +70,7 @@ def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = F
     call = of(context)
     parts = container_of(call)
     with call.reading() as lens:
-        found = queries.mail(lens, id, queries.renderer(lambda: parts.templates))
+        found = mails.mail(lens, id, mails.renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no mail {id}; see: smt-billing mail list")
     read_audit.note(call, "mail show", purpose, id)

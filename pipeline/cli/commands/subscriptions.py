@@ -14,7 +14,7 @@ from pipeline.db.models import CAME, Subscription
 from pipeline.errors import UsageError
 from pipeline.money import Money
 from pipeline.money import show as show_money
-from pipeline.queries import subscriptions as queries
+from pipeline.queries import subscriptions
 from pipeline.queries.listing import Asked, count
 from pipeline.queries.mails import renderer
 
@@ -39,7 +39,7 @@ def list_(
     call = of(context)
     asked = Asked({"status": status}, limit=limit if json else limit or output.SHOWN)
     with call.database.reading() as session:
-        rows = list(queries.subscriptions(session, asked))
+        rows = list(subscriptions.subscriptions(session, asked))
         total = 0 if json or limit else count(session, Subscription, Subscription.created_at, asked)
     if json:
         output.json(rows)
@@ -61,7 +61,7 @@ def show(
     call = of(context)
     parts = container_of(call)
     with call.reading() as lens:
-        found = queries.subscription(lens, id, renderer(lambda: parts.templates))
+        found = subscriptions.subscription(lens, id, renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no subscription {id}; see: smt-billing subscriptions list")
     read_audit.note(call, "subscriptions show", purpose, id)

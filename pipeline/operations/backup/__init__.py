@@ -1,1 +1,1 @@
-"""TODO: what pipeline/operations/backup is."""
+"""Encrypted backups of the database and its keys, and their restore."""

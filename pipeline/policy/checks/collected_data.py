@@ -6,9 +6,9 @@ from sqlalchemy import inspect, select
 from pipeline.crypto.keyring import Unsealable
 from pipeline.customers.accounts import CUSTOM, FIELDS
 from pipeline.db.models import AccessLogEntry, Base, Customer, Event, InboundMail
-from pipeline.inbox import redaction as redact
+from pipeline.inbox import redaction
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
-from pipeline.privacy import data_categories as categories
+from pipeline.privacy import data_categories
 
 LOOKED_AT = 2000  # rows of each kind, the newest
 VISITOR = {"address", "browser"}
@@ -69,7 +69,9 @@ def visits(live: Live) -> Finding:
 def _columns_without_category(live: Live) -> list[str]:
     """Of the tables as they are in the database, less the one of the migrations."""
     found = inspect(live.session.connection())
-    known = {table.name: categories.of(mapper.class_) for mapper in Base.registry.mappers for table in mapper.tables}
+    known = {
+        table.name: data_categories.of(mapper.class_) for mapper in Base.registry.mappers for table in mapper.tables
+    }
     names = [name for name in found.get_table_names() if name in known or name != "alembic_version"]
     columns = [(name, column["name"]) for name in names for column in found.get_columns(name)]
     return [f"{table}.{column}" for table, column in columns if column not in known.get(table, {})]
@@ -80,5 +82,5 @@ def _holds_card(body: bytes) -> bool:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         text = body.decode("utf-8", "replace")
-        return redact.clean_text(text) != text
-    return bool(redact.clean(document) != document)
+        return redaction.clean_text(text) != text
+    return bool(redaction.clean(document) != document)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Select, exists, or_, select
 
 from pipeline.crypto.keyring import Unsealable
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import (
     Consent,
     Customer,
@@ -20,7 +20,7 @@ from pipeline.db.models import (
 from pipeline.outbox.mail_kinds import MAILS, is_optional
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
 from pipeline.policy.evidence.requests import in_time
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.requests import ANSWER_WITHIN
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
 
@@ -92,7 +92,7 @@ def answered(live: Live) -> Finding:
 
 def _corrected(live: Live) -> list[tuple[str, datetime, str]]:
     """Customer, time and address of every e-mail address that customers told us, as it counts now."""
-    told = ((id, register.time_of(known, "email"), register.value(known, "email")) for id, known in live.people())
+    told = ((id, lww_map.time_of(known, "email"), lww_map.value(known, "email")) for id, known in live.people())
     return [(id, told_at, address) for id, told_at, address in told if told_at and address]
 
 
@@ -120,7 +120,7 @@ def _is_left(live: Live, row: Erasure) -> bool:
     if live.session.execute(keys.limit(1)).first():
         # The confirmation of the erasure has a key of its own, for as long as it takes to send it.
         alive = set(live.session.execute(keys).scalars())
-        return alive != {erase.confirmation_label(row.id)} or row.at < live.now - erase.GIVE_UP_MAIL
+        return alive != {workflow.confirmation_label(row.id)} or row.at < live.now - workflow.GIVE_UP_MAIL
     still = Customer.personal_data.is_not(None), Customer.erased_at.is_not(None)
     customer = select(Customer.id).where(Customer.id == row.customer_id, *still)
     subscription = select(Subscription.id).where(

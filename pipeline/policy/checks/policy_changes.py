@@ -1,8 +1,7 @@
 """Section 9: the text in force says what is checked here, and nothing else; who it concerns was told."""
 
 from pipeline.db.models import Policy
-from pipeline.policy import public_pages as pages
-from pipeline.policy import text, versions
+from pipeline.policy import public_pages, text, versions
 from pipeline.policy.clauses import document
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
 
@@ -39,7 +38,7 @@ def notices(live: Live) -> Finding:
 def date(live: Live) -> Finding:
     """The date at the top of the page is that of the text in force."""
     row = versions.in_force(live.session, live.now)
-    shown, _, effective = pages.page(live.session, live.now, live.vendor, live.settings.policy_effective)
+    shown, _, effective = public_pages.page(live.session, live.now, live.vendor, live.settings.policy_effective)
     expected = versions.takes_effect(live.session, row) if row else None
     day = expected.date() if expected else live.settings.policy_effective
     served = [page for page in live.pages if page.path == "/privacy"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from pipeline.db.models import AccessLogEntry, Customer, Payment, PrivacyRequest, RetentionRun, Subscription
-from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
@@ -71,7 +71,7 @@ def _journal(live: Live) -> tuple[str, str]:
     )
     try:
         kept = live.journal()
-    except journal.Unreadable as error:
+    except journald.Unreadable as error:
         return "", f"journald runs here, and its settings cannot be read: {error}"
     if kept is None:
         return "", f"journald keeps logs without an end in time: {advice}"

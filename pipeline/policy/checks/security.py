@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.crypto.keyring import Unsealable
 from pipeline.crypto.master_key import KeyProblem
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.engine import file_of
 from pipeline.db.models import (
     AccessLogEntry,
@@ -27,10 +27,10 @@ from pipeline.db.models import (
 )
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
-from pipeline.operations import file_permissions as permissions
+from pipeline.operations import file_permissions
 from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
 from pipeline.policy.stated_limits import AUDIT_DAYS
-from pipeline.privacy import audit_log as audit
+from pipeline.privacy import audit_log
 
 LOOKED_AT = 200  # rows of each sealed column, the newest
 NEEDLES = 50  # addresses that are searched for in the raw files
@@ -79,18 +79,20 @@ def in_transit(live: Live) -> Finding:
 
 def reads_have_purposes(live: Live) -> Finding:
     """Every read by us has its purpose, and nobody has touched the record."""
-    wrong = audit.verify(live.session)
+    wrong = audit_log.verify(live.session)
     if wrong:
         return broken(f"the record of reads does not hold: {wrong}")
-    without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit.SEGMENT)
-    return judge(without, f"{number(audit.count(live.session), 'read')}, each with a purpose", f"{without} without one")
+    without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit_log.SEGMENT)
+    return judge(
+        without, f"{number(audit_log.count(live.session), 'read')}, each with a purpose", f"{without} without one"
+    )
 
 
 def access_logging(live: Live) -> Finding:
     """The record of reads is whole up to its head."""
-    wrong = audit.verify(live.session)
-    head = audit.head(live.session)
-    figure = f"{number(audit.count(live.session), 'read')}, head {head[:16]}"
+    wrong = audit_log.verify(live.session)
+    head = audit_log.head(live.session)
+    figure = f"{number(audit_log.count(live.session), 'read')}, head {head[:16]}"
     return judge(wrong, figure, f"the record of reads does not hold: {wrong}")
 
 
@@ -133,8 +135,8 @@ def updates(live: Live) -> Finding:
 
 def private_files(live: Live) -> Finding:
     """Everything in the data folder, the key and the database are for us alone."""
-    paths = [path for path in permissions.walk(live.settings) if path.exists()]
-    wrong = [path for path in paths if permissions.is_open(path)]
+    paths = [path for path in file_permissions.walk(live.settings) if path.exists()]
+    wrong = [path for path in paths if file_permissions.is_open(path)]
     advice = f"; run: chmod -R go-rwx {live.settings.data_dir}"
     named = ", ".join(str(path) for path in wrong[:3])
     return judge(wrong, f"{number(len(paths), 'file')}, all private", f"open to others: {named}{advice}")
@@ -153,7 +155,7 @@ def _addresses(live: Live) -> list[bytes]:
         .limit(NEEDLES)
     )
     opened = live.opened("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
-    found = {register.value(orjson.loads(plain), "email") for _, plain in opened}
+    found = {lww_map.value(orjson.loads(plain), "email") for _, plain in opened}
     return sorted(address.encode() for address in found if address and len(address) > 6)
 
 

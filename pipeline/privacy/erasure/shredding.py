@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from pipeline.clock import read_time, write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import (
     Base,
     Consent,
@@ -204,7 +204,7 @@ def _stays(rows: int, basis: str, until: str | None) -> dict[str, Any]:
 
 def _references(session: Session, rows: Sequence[Subscription]) -> list[str]:
     """The keyed hashes by which later events would name the person; not where one is another customer's id."""
-    named = {register.value(row.known, ref) for row in rows for ref in ("custom_ref", "payer_ref")} - {None}
+    named = {lww_map.value(row.known, ref) for row in rows for ref in ("custom_ref", "payer_ref")} - {None}
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(named))).scalars())
     return sorted(named - others)
 

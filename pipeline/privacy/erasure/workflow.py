@@ -22,8 +22,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, write_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.customers import accounts, links
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers.product_hook import Product, ProductDown
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Subscription
@@ -76,7 +75,7 @@ def may_ask(
     session: Session, keyring: Keyring, what: Literal["erase", "keep"], customer_id: str, now: datetime
 ) -> bool:
     """Count that this customer asks for it, and say whether they may once more in this hour (UTC)."""
-    return knocks.allow(session, keyring, what, customer_id, now=now)
+    return rate_limit.allow(session, keyring, what, customer_id, now=now)
 
 
 def schedule(

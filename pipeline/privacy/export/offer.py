@@ -6,8 +6,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import write_time
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import accounts, links
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, links, rate_limit
 from pipeline.db.models import PrivacyRequest
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
@@ -21,7 +20,7 @@ def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, p
     The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
     """
     accounts.need(session, customer_id)
-    if not knocks.allow(session, keyring, "export", customer_id, now=now):
+    if not rate_limit.allow(session, keyring, "export", customer_id, now=now):
         return None
     row = requests.open_(session, keyring, "access", customer_id, "page", now)
     secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)

@@ -10,7 +10,7 @@ from typing import Any
 from babel.dates import format_date, format_time
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.money import Money, show
 
 # Fields of a person as people call them, in the order in which they are shown.
@@ -67,7 +67,7 @@ def _told(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     sources = [("you", document["customer"]["personal_data"])]
     sources += [(f"PayPal, for {row['id']}", row["personal_data"]) for row in document["subscriptions"]]
     return [
-        (NAMES.get(field, field.replace("_", " ").capitalize()), str(register.value(known, field)), who)
+        (NAMES.get(field, field.replace("_", " ").capitalize()), str(lww_map.value(known, field)), who)
         for who, known in sources
         for field in sorted(known or {}, key=_place)
     ]

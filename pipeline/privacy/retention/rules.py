@@ -34,7 +34,7 @@ from pipeline.db.models import (
     StatusHistoryEntry,
     Subscription,
 )
-from pipeline.privacy import audit_log as audit
+from pipeline.privacy import audit_log
 from pipeline.privacy.data_categories import Category
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since
 
@@ -227,7 +227,7 @@ def _forget_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
 
 
 def _reads(now: datetime, _: str) -> Select[Any]:
-    return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit.SEGMENT)
+    return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit_log.SEGMENT)
 
 
 def _erasures(now: datetime, _: str) -> Select[Any]:
@@ -268,7 +268,7 @@ def _drop_keys(session: Session, labels: Sequence[str]) -> None:
 
 
 def _forget_reads(session: Session, _: Sequence[Any], now: datetime) -> None:
-    audit.prune(session, now - YEAR)
+    audit_log.prune(session, now - YEAR)
 
 
 def _words(period: timedelta) -> str:

@@ -1,1 +1,1 @@
-"""TODO: what pipeline/simulator/server is."""
+"""The simulated PayPal as a server: its REST API, and the webhooks it posts and signs."""

@@ -1,1 +1,1 @@
-"""TODO: what pipeline/web/views is."""
+"""The endpoints, one module for each family of pages."""

@@ -16,8 +16,8 @@ from pipeline.customers.accounts import BadField
 from pipeline.customers.sign_in import Doorman
 from pipeline.email_address import valid_address
 from pipeline.privacy import requests
-from pipeline.privacy.erasure import workflow as erase
-from pipeline.privacy.export import offer as copies
+from pipeline.privacy.erasure import workflow
+from pipeline.privacy.export import offer
 from pipeline.web.forms import Refused, form
 from pipeline.web.session import Visitors, secret_of
 from pipeline.web.site import Site, caller
@@ -141,7 +141,7 @@ class Account:
         customer_id, _ = await self._visitors.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
-            return copies.offer(session, keyring, customer_id, now, self._site.origin) is not None
+            return offer.offer(session, keyring, customer_id, now, self._site.origin) is not None
 
         return self._visitors.to_account("export" if await self._records.do(work) else "often")
 
@@ -151,10 +151,10 @@ class Account:
         page = links.address(self._site.origin, "cancel_erase", "")
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
-            if not erase.may_ask(session, keyring, "erase", customer_id, now):
+            if not workflow.may_ask(session, keyring, "erase", customer_id, now):
                 return "too-often"
             is_leaving = accounts.need(session, customer_id).erase_at is not None
-            erase.schedule(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
+            workflow.schedule(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
             return "again" if is_leaving else "delete"
 
         return self._visitors.to_account(await self._records.do(work))
@@ -164,17 +164,17 @@ class Account:
         customer_id, _ = await self._visitors.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
-            if not erase.may_ask(session, keyring, "keep", customer_id, now):
+            if not workflow.may_ask(session, keyring, "keep", customer_id, now):
                 return "too-often"
             asked = requests.find_open(session, customer_id, "erase")
             if asked is None:
                 return "late"
-            erase.cancel(session, asked.id, now)
+            workflow.cancel(session, asked.id, now)
             return "keep"
 
         try:
             return self._visitors.to_account(await self._records.do(work))
-        except erase.TooLate:
+        except workflow.TooLate:
             return self._visitors.to_account("late")
 
     async def sign_out(self, request: Request) -> Response:

@@ -11,11 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import accounts, links, sign_in, sign_up
-from pipeline.customers import newsletter as news
+from pipeline.customers import accounts, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
 from pipeline.customers.product_hook import ProductDown
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.web.forms import Refused, form
 from pipeline.web.session import Visitors
 from pipeline.web.site import Site
@@ -129,7 +128,7 @@ class Followed:
         return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
 
     async def _confirm_news(self, secret: str) -> Response:
-        if not await self._records.do(lambda session, _, now: news.confirm(session, secret, now, sign_up.TEXTS)):
+        if not await self._records.do(lambda session, _, now: newsletter.confirm(session, secret, now, sign_up.TEXTS)):
             raise Refused(410, *OVER)
         return self._site.message(200, "Thank you", "From now on you get our news.", link=("/account", "Your account"))
 
@@ -137,12 +136,12 @@ class Followed:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
             link = links.use(session, secret, now, "cancel_erase")
             if link and link.request_id:
-                erase.cancel(session, link.request_id, now)
+                workflow.cancel(session, link.request_id, now)
             return link is not None
 
         try:
             kept = await self._records.do(work)
-        except erase.TooLate:
+        except workflow.TooLate:
             kept = False
         if not kept:
             raise Refused(410, "It is too late", "The deletion has begun or was called off already.")

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import unsubscribe as opt_out
+from pipeline.customers import unsubscribe
 from pipeline.customers.unsubscribe import Declined
 from pipeline.web.forms import Refused, fields
 from pipeline.web.site import Site
@@ -33,7 +33,7 @@ class Declining:
     async def show(self, request: Request) -> Response:
         """The page with the button. Mail scanners that fetch it change nothing."""
         token = str(request.path_params["token"])
-        found = await self._records.do(lambda session, keyring, _: opt_out.look(session, keyring, token))
+        found = await self._records.do(lambda session, keyring, _: unsubscribe.look(session, keyring, token))
         if found is None:
             raise Refused(410, *OVER)
         words = WORDS.format(NAMES[found.kind])
@@ -45,7 +45,7 @@ class Declining:
         one_click = (await fields(request, (ONE_CLICK,))).get(ONE_CLICK) == "One-Click"
 
         def work(session: Session, keyring: Keyring, now: datetime) -> Declined | None:
-            return opt_out.decline(session, keyring, token, now, "one-click" if one_click else "page")
+            return unsubscribe.decline(session, keyring, token, now, "one-click" if one_click else "page")
 
         found = await self._records.do(work)
         if found is None:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from pipeline.app import logging as logs
+from pipeline.app import logging
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
@@ -49,7 +49,7 @@ def kept_books(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMT_DATA_DIR", str(folder))
         patch.chdir(folder.parent)
-        patch.setattr(logs, "set_up", lambda _level: None)
+        patch.setattr(logging, "set_up", lambda _level: None)
         for words in (("db", "upgrade"), ("events", "import", told.folder), ("run", "--until-idle")):
             assert run(*words) == 0
     return folder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.demo import data_folder as kept
-from pipeline.queries import listing as looks
+from pipeline.demo import data_folder
+from pipeline.queries import listing
 
 from .conftest import Smt, Told, files_of
 
@@ -16,7 +16,7 @@ SMALL = ("--months", "2", "--subscribers", "6")
 def test_a_demo_is_played_to_its_end_and_every_command_works_on_it(
     smt: Smt, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "CHUNK", 4)  # so that the lists come in several chunks
+    monkeypatch.setattr(listing, "CHUNK", 4)  # so that the lists come in several chunks
     answer = smt("demo", "--once", "--json", *SMALL)
     assert answer.code == 0, answer
     told = answer.json
@@ -47,7 +47,7 @@ def test_a_demo_is_played_to_its_end_and_every_command_works_on_it(
 
 
 def test_a_demo_that_was_broken_off_begins_anew(smt: Smt, data_dir: Path) -> None:
-    half = kept.Played(data_dir, 2, 6, 1)
+    half = data_folder.Played(data_dir, 2, 6, 1)
     half.note()
     (data_dir / "caught").mkdir()
     (data_dir / "caught" / "receipt.old.eml").write_bytes(b"Subject: old\r\n\r\n")
@@ -74,7 +74,7 @@ def test_no_other_database_is_meant(smt: Smt, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_two_demos_do_not_share_a_folder(smt: Smt, data_dir: Path) -> None:
-    with (data_dir / kept.LOCK).open("a") as lock:
+    with (data_dir / data_folder.LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         answer = smt("demo", "--once")
     assert (answer.code, "is running" in answer.err) == (2, True)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import from_settings, jobs
-from pipeline.app import maintenance as leaving
+from pipeline.app import from_settings, jobs, maintenance
 from pipeline.app.container import Parts
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.settings import load
 
 from .conftest import Smt, Told
@@ -191,7 +190,7 @@ def test_the_scheduler_rotates_by_itself_only_where_backups_hold_the_new_key(
     confirmed(data_dir)
     before = (data_dir / "keys" / "master.key").read_bytes()
     parts = parts_here()
-    assert leaving.complete(parts) == 0
+    assert maintenance.complete(parts) == 0
     assert (data_dir / "keys" / "master.key").read_bytes() == before
     smt("backup", "identity", tmp_path / "identity.txt")
     recipient = (tmp_path / "identity.txt").read_text().splitlines()[0].split()[-1]
@@ -199,10 +198,10 @@ def test_the_scheduler_rotates_by_itself_only_where_backups_hold_the_new_key(
     monkeypatch.setenv("SMT_BACKUP_DIR", str(tmp_path / "backups"))
     parts.database.close()
     parts = parts_here()
-    assert leaving.complete(parts) == 1
+    assert maintenance.complete(parts) == 1
     assert (data_dir / "keys" / "master.key").read_bytes() != before
     assert [path.name for path in (tmp_path / "backups").glob("*.keys.age")]
-    assert leaving.complete(parts) == 0  # nothing is owed any more
+    assert maintenance.complete(parts) == 0  # nothing is owed any more
     parts.database.close()
 
 
@@ -216,5 +215,5 @@ def test_the_scheduler_has_jobs_for_all_of_it(smt: Smt, books: Told) -> None:
     parts = parts_here()
     names = {job.name for job in jobs.scheduler(parts).jobs}
     assert names >= {"erase who asked for it", "keep the retention periods", "complete erasures"}
-    assert from_settings.wait(parts.settings) == erase.WAIT
+    assert from_settings.wait(parts.settings) == workflow.WAIT
     parts.database.close()

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, StatusHistoryEntry
-from pipeline.inbox import file_import as taking_in
+from pipeline.inbox import file_import
 
 from .conftest import Smt, Told
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_not_there_is_asked_wrongly_and_nothing_is_imported(smt: 
 
 
 def test_many_events_go_in_by_groups(smt: Smt, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taking_in, "GROUP", 2)
+    monkeypatch.setattr(file_import, "GROUP", 2)
     smt("db", "upgrade")
     assert smt("events", "import", told.folder, "--json").json["stored"] == len(told.life.deliveries)
 

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pipeline.cli import output as say
+from pipeline.cli import output
 
 HEADINGS = ["id", "e-mail", "what", "since (UTC)"]
 ROWS: list[list[str | None]] = [
@@ -16,8 +16,8 @@ ROWS: list[list[str | None]] = [
 
 def drawn(monkeypatch: pytest.MonkeyPatch, width: int, rows: list[list[str | None]]) -> list[str]:
     written = StringIO()
-    monkeypatch.setattr(say, "console", lambda: Console(file=written, width=width, highlight=False))
-    say.table(HEADINGS, rows)
+    monkeypatch.setattr(output, "console", lambda: Console(file=written, width=width, highlight=False))
+    output.table(HEADINGS, rows)
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
 

@@ -149,7 +149,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
 ) -> None:
     from pipeline.db.engine import Database
     from pipeline.db.models import ReadAudit
-    from pipeline.privacy import audit_log as audit
+    from pipeline.privacy import audit_log
 
     kind = words[0]
     id = smt(kind, "list", "--limit", "1", "--json").json[0]["id"]
@@ -159,8 +159,8 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
         rows = [row for row in session.query(ReadAudit).order_by(ReadAudit.id) if row.action == action]
-        assert audit.verify(session) is None
-        assert [row.actor for row in rows] == [audit.this_user()] * 2
+        assert audit_log.verify(session) is None
+        assert [row.actor for row in rows] == [audit_log.this_user()] * 2
         assert [row.purpose for row in rows][1] == "a question by phone"
         assert rows[0].purpose
     database.close()
@@ -170,7 +170,6 @@ def test_a_read_that_cannot_be_written_down_is_not_shown(
     smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.db.engine import StoreDown
-    from pipeline.privacy import audit_log as audit
 
     def fail(*_: object, **__: object) -> None:
         raise StoreDown("the database gave up: disk full")

@@ -9,7 +9,7 @@ from handlers import HANDLERS
 from pipeline.customers import accounts
 from pipeline.customers.accounts import BadField, NoSuchCustomer, Person
 from pipeline.db.models import Consent, Customer, Event, Mail, Subscription
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from tests.support.example_people import ALICE, CHARLIE
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -247,17 +247,17 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
 @pytest.mark.parametrize("kind", ["receipt", "privacy_request_received"])
 @pytest.mark.parametrize("wants", [True, False])
 def test_what_is_owed_by_contract_or_law_cannot_be_declined(kind: str, wants: bool) -> None:
-    assert purposes.declined(kind, marketing=wants, service=wants) is None
-    assert not purposes.is_optional(kind)
+    assert mail_kinds.declined(kind, marketing=wants, service=wants) is None
+    assert not mail_kinds.is_optional(kind)
 
 
 def test_marketing_goes_only_to_who_asked_for_it() -> None:
-    assert purposes.declined("product_news", marketing=True, service=False) is None
-    assert "not opted in" in str(purposes.declined("product_news", marketing=False, service=True))
+    assert mail_kinds.declined("product_news", marketing=True, service=False) is None
+    assert "not opted in" in str(mail_kinds.declined("product_news", marketing=False, service=True))
 
 
 def test_every_mail_serves_a_purpose_of_the_register() -> None:
-    assert {use.purpose for use in purposes.MAILS.values()} <= purposes.PURPOSES.keys()
+    assert {use.purpose for use in mail_kinds.MAILS.values()} <= mail_kinds.PURPOSES.keys()
 
 
 # At the door

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.customers import product_hook as product
+from pipeline.customers import product_hook
 from pipeline.customers.product_hook import Product, ProductDown
 
 ADA = {"customer": "customer-0017", "email": "ada@example.com"}
@@ -100,7 +100,7 @@ def test_personal_data_goes_to_no_address_in_the_clear(url: str) -> None:
 
 
 def test_an_answer_beyond_all_measure_is_refused(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product, "LARGEST", 1000)
+    monkeypatch.setattr(product_hook, "LARGEST", 1000)
     told.answer = b"x" * 1001
     with pytest.raises(ProductDown, match="more than"):
         Product(url=told.url).tell("export", ADA)

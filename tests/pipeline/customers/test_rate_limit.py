@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import rate_limit
 from pipeline.customers.rate_limit import PER_HOUR, Limit
 from pipeline.db.models import RateLimitCounter
 from pipeline.policy.stated_limits import PARAMETERS
 from tests.support.pipeline_under_test import River
 
-PRODUCT = Path(knocks.__file__).parents[1]
+PRODUCT = Path(rate_limit.__file__).parents[1]
 
 
 def knock(river: River, limit: Limit = "send_link", who: str = "ada@example.com") -> bool:
     with river.database.transaction() as session:
-        return knocks.allow(session, river.keyring(session), limit, who, now=river.now)
+        return rate_limit.allow(session, river.keyring(session), limit, who, now=river.now)
 
 
 def named_limits() -> set[str]:
@@ -26,7 +26,7 @@ def named_limits() -> set[str]:
     found = set()
     for path in PRODUCT.rglob("*.py"):
         source = path.read_text("utf-8")
-        if "rate_limit" in source and path != Path(knocks.__file__):
+        if "rate_limit" in source and path != Path(rate_limit.__file__):
             found |= {str(node.value) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
     return found
 
@@ -71,4 +71,4 @@ def test_who_knocked_is_not_kept(river: River) -> None:
     ],
 )
 def test_an_ipv6_line_has_many_addresses(address: str, shared: str) -> None:
-    assert knocks.neighbourhood(address) == shared
+    assert rate_limit.neighbourhood(address) == shared

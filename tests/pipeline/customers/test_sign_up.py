@@ -10,7 +10,7 @@ from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.customers.sign_up import Asked, Desk, TooMany
 from pipeline.db.models import Customer, Link, RateLimitCounter
 from pipeline.paypal.errors import Unavailable
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from tests.support.pipeline_under_test import River
 
@@ -70,7 +70,7 @@ def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river:
     paypal = PayPal()
     desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [gone] = [row.id for row in river.rows(Customer)]
-    erase.now(river.database, river.master, river.clock, Outside(), gone, "operator")
+    workflow.now(river.database, river.master, river.clock, Outside(), gone, "operator")
     for _ in range(2):
         desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [back] = [row.id for row in river.rows(Customer) if not row.erased_at]

@@ -1,9 +1,14 @@
 """Rows as plain objects: what was changed in them is written, whatever it holds, and nothing else is."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from pipeline.db.bulk import Rows, among, change, insert_new
-from pipeline.db.models import Customer, Payment, Subscription
+import pytest
+
+from pipeline.db.bulk import Rows, among, change, insert_new, table_of
+from pipeline.db.models import Base, Customer, Payment, Plan, Refund, Subscription
+from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from tests.support.pipeline_under_test import River
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -11,9 +16,16 @@ BLANK = {"known": {}, "created_at": NOON}
 ODD = 'a\\"b{},\x00\n\u2028é'
 
 
+@pytest.mark.parametrize(
+    ("table", "row"), [(Plan, PlanRow), (Subscription, SubscriptionRow), (Payment, PaymentRow), (Refund, RefundRow)]
+)
+def test_a_plain_row_has_the_columns_of_its_table(table: type[Base], row: type[Any]) -> None:
+    assert {field.name for field in fields(row)} == set(table_of(table).c.keys())
+
+
 def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription)
+        rows = Rows(session, Subscription, SubscriptionRow)
         rows.lock(["I-2", "I-1", "I-2"], BLANK)
         assert list(rows) == ["I-1", "I-2"]
         rows["I-1"].known, rows["I-1"].personal_data, rows["I-1"].paid_through = (
@@ -29,7 +41,7 @@ def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: Riv
 
 def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription)
+        rows = Rows(session, Subscription, SubscriptionRow)
         rows.lock(["I-1", "I-2"], BLANK)
         rows["I-2"].status = "ACTIVE"
         rows.write()
@@ -41,10 +53,10 @@ def test_what_was_written_can_be_changed_and_written_again(river: River) -> None
 def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
-        rows = Rows(session, Payment)
-        rows.add(Payment(id=odd, known={}, refunded=0, subscription_id="I-1"))
+        rows = Rows(session, Payment, PaymentRow)
+        rows.add(PaymentRow(odd, {}, subscription_id="I-1"))
         rows.write()
-        again = Rows(session, Payment)
+        again = Rows(session, Payment, PaymentRow)
         again.read(among(Payment.id, ["other", odd, "", "NULL"]))
         assert list(again) == [odd]
         again.read(among(Payment.subscription_id, []))
@@ -54,7 +66,7 @@ def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> 
 def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription)
+        rows = Rows(session, Subscription, SubscriptionRow)
         rows.lock([odd, "I-1", "I-2", "I-3"], BLANK)
         for id in rows:
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
@@ -79,9 +91,9 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
 
 def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription)
-        rows.add(Subscription(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
-        rows.add(Subscription(id="I-2", known={}, created_at=NOON, personal_data=None))
+        rows = Rows(session, Subscription, SubscriptionRow)
+        rows.add(SubscriptionRow(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
+        rows.add(SubscriptionRow(id="I-2", known={}, created_at=NOON, personal_data=None))
         rows.write()
     found = {row.id: (row.known, row.personal_data) for row in river.rows(Subscription)}
     assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}

@@ -9,7 +9,7 @@ from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
-from pipeline.inbound_mail import intake as inbound
+from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY, Filed
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.pipeline_under_test import River
@@ -28,7 +28,7 @@ def signed_up(river: River, person: Person = ADA) -> str:
 
 
 def took(river: River, raw: bytes) -> Filed:
-    return inbound.take(raw, river.database, river.master, river.clock, PAGE)
+    return intake.take(raw, river.database, river.master, river.clock, PAGE)
 
 
 def owed(river: River) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from pipeline.worker.failed_events import DELAYS
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -60,7 +61,7 @@ def due(river: River) -> list[str]:
         return inbox.take_due(session, river.now, 100)
 
 
-def tell(river: River, told: stories.Delivery) -> Stored:
+def tell(river: River, told: Delivery) -> Stored:
     [stored] = river.store(delivery(told.body))
     return stored
 

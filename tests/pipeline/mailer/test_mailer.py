@@ -13,7 +13,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import Mail
 from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from pipeline.outbox.store import DELAYS, Owed
 from tests.support.misbehaving_relay import House, Serve
@@ -79,7 +79,7 @@ async def test_what_lies_in_the_table_of_a_sent_mail_is_sealed(river: River, ser
 async def test_every_kind_of_mail_that_customers_get_can_be_sent(brook: River, serve: Serve) -> None:
     river = brook
     meet(river)
-    kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not purposes.is_optional(kind)]
+    kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not mail_kinds.is_optional(kind)]
     assert len(kinds) >= 7
     river.owe(*[Owed(kind, f"{kind}:1", "I-ADA", TEMPLATES.example(kind)) for kind in kinds])
     house = House()

@@ -19,7 +19,7 @@ from pipeline.db.models import Mail
 from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import store as outbox
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.misbehaving_relay import House, Serve
 from tests.support.outbox_fixtures import SENDER, TEMPLATES, Make, meet, only, owe, receipt, scheduler, states
 from tests.support.pipeline_under_test import River
@@ -200,7 +200,7 @@ async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, 
     """A mailer of its own process that has handed over a mail's text and waits for the answer."""
     meet(river)
     owe(river)
-    mailer = role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
+    mailer = run_role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
     await asyncio.wait_for(house.hanging.wait(), 60)
     return mailer
 

@@ -10,13 +10,12 @@ import pytest
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import Customer, Mail, Subscription
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox import mail_kinds as purposes
+from pipeline.outbox import mail_kinds, tokens
 from pipeline.outbox import store as outbox
-from pipeline.outbox import tokens
 from pipeline.outbox.store import Owed
 from tests.support.misbehaving_relay import House, Wire
 from tests.support.outbox_fixtures import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
@@ -57,7 +56,7 @@ def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, 
         row = Customer(id="c1", created_at=river.now, **choices)
         session.add(row)
         session.flush()
-        known = register.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
+        known = lww_map.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
         person = keyring.own("I-ADA").seal_json("subscription.personal_data", known)
         session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", personal_data=person))
     if told:
@@ -210,7 +209,7 @@ async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: Ri
 
 
 async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(purposes.MAILS, "renewal_reminder", purposes.MailUse("service", "notices"))
+    monkeypatch.setitem(mail_kinds.MAILS, "renewal_reminder", mail_kinds.MailUse("service", "notices"))
     meet(river)
     facts = TEMPLATES.example("renewal_reminder")
     river.owe(Owed("renewal_reminder", "one", "I-ADA", facts))

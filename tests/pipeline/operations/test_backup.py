@@ -21,7 +21,7 @@ from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
-from pipeline.operations.backup import store as backup
+from pipeline.operations.backup import store
 from pipeline.operations.backup.store import BackupProblem, Shelf
 from tests.pipeline.privacy.erased_customer import assert_nobody, erase_whole, meet_alice
 from tests.support.example_people import ALICE
@@ -44,7 +44,7 @@ def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[Riv
 @pytest.fixture
 def identity(tmp_path: Path) -> Path:
     path = tmp_path / "identity.txt"
-    backup.new_identity(path)
+    store.new_identity(path)
     return path
 
 
@@ -81,11 +81,11 @@ def key_of(river: River) -> Path:
     return river.folder / "keys" / "master.key"
 
 
-def create(river: River, shelf: Shelf) -> backup.Made:
+def create(river: River, shelf: Shelf) -> store.Made:
     return shelf.create(river.database, key_of(river), river.now)
 
 
-def restore(river: River, shelf: Shelf, identity: Path, data: Path | None = None) -> backup.Restored:
+def restore(river: River, shelf: Shelf, identity: Path, data: Path | None = None) -> store.Restored:
     done = shelf.restore(river.database, key_of(river), identity, river.now, data=data)
     river.master = open_master_key(key_of(river), create=False)
     return done
@@ -127,16 +127,16 @@ def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_f
         assert ALICE.subscription.encode() not in path.read_bytes()
     assert stat.S_IMODE(shelf.folder.stat().st_mode) == 0o700
     stranger = tmp_path / "stranger.txt"
-    backup.new_identity(stranger)
+    store.new_identity(stranger)
     for path in (made.data, made.keys):
         with pytest.raises(pyrage.DecryptError):
-            pyrage.decrypt(path.read_bytes(), backup._identities(stranger))
+            pyrage.decrypt(path.read_bytes(), store._identities(stranger))
 
 
 def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: Shelf, identity: Path) -> None:
     made = create(full, shelf)
-    dump = pyrage.decrypt(made.data.read_bytes(), backup._identities(identity))
-    kept = pyrage.decrypt(made.keys.read_bytes(), backup._identities(identity))
+    dump = pyrage.decrypt(made.data.read_bytes(), store._identities(identity))
+    kept = pyrage.decrypt(made.keys.read_bytes(), store._identities(identity))
     rows = [row for row in full.rows(EncryptionKey) if row.wrapped_key]
     assert rows
     assert [row.key_id for row in rows if row.wrapped_key and row.wrapped_key in dump] == []
@@ -245,7 +245,7 @@ def test_until_it_is_whole_no_role_starts_on_it(
     full: River, empty: River, shelf: Shelf, identity: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(full, shelf)
-    monkeypatch.setattr(backup, "replay", die)
+    monkeypatch.setattr(store, "replay", die)
     with pytest.raises(KeyboardInterrupt):
         restore(empty, shelf, identity)
     assert migrations.current(empty.database) is None
@@ -270,7 +270,7 @@ def test_what_is_missing_or_wrong_is_said_with_what_to_do(
     with pytest.raises(BackupProblem, match="smt-billing backup identity"):
         Shelf(tmp_path / "b", "age1wrong").create(full.database, key_of(full), full.now)
     with pytest.raises(BackupProblem, match="there already"):
-        backup.new_identity(identity)
+        store.new_identity(identity)
     create(full, shelf)
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("# nothing\n")

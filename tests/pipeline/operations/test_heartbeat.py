@@ -8,34 +8,36 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from pipeline.clock import SystemClock
-from pipeline.operations import heartbeat as alive
+from pipeline.operations import heartbeat
 from pipeline.operations.heartbeat import ALIVE_SECONDS
 
 
 def test_a_role_shows_that_it_is_alive_and_others_see_it(data_dir: Path) -> None:
     now = SystemClock().now()
-    assert not alive.is_alive(data_dir, "worker", now)
-    alive.show_life(data_dir, "worker")
-    assert alive.is_alive(data_dir, "worker", now)
-    assert not alive.is_alive(data_dir, "mailer", now)
+    assert not heartbeat.is_alive(data_dir, "worker", now)
+    heartbeat.show_life(data_dir, "worker")
+    assert heartbeat.is_alive(data_dir, "worker", now)
+    assert not heartbeat.is_alive(data_dir, "mailer", now)
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
     shown = datetime.fromtimestamp((data_dir / "run" / "worker").stat().st_mtime, now.tzinfo)
-    assert alive.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS - 1))  # its time has nanoseconds
-    assert not alive.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS + 1))
+    assert heartbeat.is_alive(
+        data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS - 1)
+    )  # its time has nanoseconds
+    assert not heartbeat.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS + 1))
 
 
 def test_a_sign_of_life_is_renewed(data_dir: Path) -> None:
-    alive.show_life(data_dir, "worker")
+    heartbeat.show_life(data_dir, "worker")
     os.utime(data_dir / "run" / "worker", (0, 0))
-    alive.show_life(data_dir, "worker")
-    assert alive.is_alive(data_dir, "worker", SystemClock().now())
+    heartbeat.show_life(data_dir, "worker")
+    assert heartbeat.is_alive(data_dir, "worker", SystemClock().now())
 
 
 def test_a_sign_that_cannot_be_left_ends_no_role_and_is_told(data_dir: Path) -> None:
     (data_dir / "run").write_text("in the way")
     with capture_logs() as logs:
-        alive.show_life(data_dir, "web")
+        heartbeat.show_life(data_dir, "web")
     assert [(line["event"], line["role"]) for line in logs] == [("no_sign_of_life", "web")]
     (data_dir / "run").unlink()
-    alive.show_life(data_dir, "web")
-    assert alive.is_alive(data_dir, "web", SystemClock().now())
+    heartbeat.show_life(data_dir, "web")
+    assert heartbeat.is_alive(data_dir, "web", SystemClock().now())

@@ -14,7 +14,7 @@ from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import (
     AccessLogEntry,
     Base,
@@ -32,8 +32,7 @@ from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence.connections import Connection
 from pipeline.policy.evidence.live_system import Live, Page, Sights
-from pipeline.privacy import audit_log as audit
-from pipeline.privacy import requests
+from pipeline.privacy import audit_log, requests
 from pipeline.rendering.message import Rendered
 from pipeline.settings import Settings
 from tests.pipeline.inbound_mail.test_parser import mail as written
@@ -184,12 +183,12 @@ def write(world: World, text: str, sender: str) -> None:
 
 
 def read_by_us(session: Session, now: datetime) -> None:
-    audit.note(session, now, actor="operator", action="mail show", purpose="a question of theirs", subject="x")
+    audit_log.note(session, now, actor="operator", action="mail show", purpose="a question of theirs", subject="x")
 
 
 def _subscribe(world: World) -> None:
     person = world.sealed(
-        "I-1", "subscription.personal_data", register.merge({}, world.now, {"email": "ada@example.com"})
+        "I-1", "subscription.personal_data", lww_map.merge({}, world.now, {"email": "ada@example.com"})
     )
     world.add(
         Subscription(

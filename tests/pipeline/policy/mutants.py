@@ -11,16 +11,14 @@ from ipaddress import ip_address
 import pytest
 from sqlalchemy import delete, update
 
-from pipeline.db import lww_map as register
+from pipeline.db import lww_map
 from pipeline.db.models import AccessLogEntry, Consent, Customer, Erasure, Payment, Policy, ReadAudit, Subscription
-from pipeline.inbox import redaction as redact
+from pipeline.inbox import redaction
 from pipeline.network import egress
-from pipeline.outbox import mail_kinds as purposes
-from pipeline.policy import public_pages as pages
-from pipeline.policy import versions
+from pipeline.outbox import mail_kinds
+from pipeline.policy import public_pages, versions
 from pipeline.policy.evidence.connections import Connection
-from pipeline.privacy import audit_log as audit
-from pipeline.privacy import requests
+from pipeline.privacy import audit_log, requests
 from pipeline.rendering.message import Rendered
 from tests.pipeline.policy.healthy_system import World, answer, customer, letter, mail, page, write
 from tests.support.pipeline_under_test import delivery
@@ -45,7 +43,7 @@ def of(clause: str) -> Callable[[Mutant], Mutant]:
 @of("1.account")
 def sign_up_takes_more(world: World, _: Patch) -> None:
     """Sign-up keeps a field that it must not ask for."""
-    known = register.merge({}, world.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
+    known = lww_map.merge({}, world.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
     world.river.set(customer(world, world.ada), personal_data=world.sealed(world.ada, "customer.personal_data", known))
 
 
@@ -53,7 +51,7 @@ def sign_up_takes_more(world: World, _: Patch) -> None:
 def cards_are_let_in(world: World, patch: Patch) -> None:
     """Nothing is dropped from bodies before they are stored."""
     with patch.context() as off:
-        off.setattr(redact, "clean", lambda document: document)
+        off.setattr(redaction, "clean", lambda document: document)
         world.river.store(delivery({"id": "WH-2", "event_type": "TEST.HAPPENED", "resource": {"deep": [{"n": CARD}]}}))
 
 
@@ -110,7 +108,7 @@ def the_broker_is_reached_in_the_clear(world: World, patch: Patch) -> None:
 def a_read_has_no_purpose(world: World, _: Patch) -> None:
     """Reads are written down without saying why."""
     world.change(
-        lambda session, _: audit.note(session, world.now, actor="x", action="mail show", purpose="", subject=None)
+        lambda session, _: audit_log.note(session, world.now, actor="x", action="mail show", purpose="", subject=None)
     )
 
 
@@ -123,7 +121,7 @@ def a_process_talks_to_a_stranger(world: World, _: Patch) -> None:
 @of("2.deliver")
 def a_mail_serves_no_purpose(world: World, patch: Patch) -> None:
     """Mail of a kind that the register does not know was owed."""
-    patch.delitem(purposes.MAILS, "receipt")
+    patch.delitem(mail_kinds.MAILS, "receipt")
 
 
 @of("2.payments")
@@ -323,7 +321,7 @@ def nobody_is_told(world: World, _: Patch) -> None:
 @of("9.date")
 def the_page_shows_another_date(world: World, patch: Patch) -> None:
     """The page shows a date that is not that of the text in force."""
-    patch.setattr(pages, "_day", lambda *_: datetime(2020, 1, 1, tzinfo=UTC).date())
+    patch.setattr(public_pages, "_day", lambda *_: datetime(2020, 1, 1, tzinfo=UTC).date())
     vendor = world.look(lambda live: live.vendor)
     world.change(lambda session, _: versions.establish(session, vendor, world.settings.policy_effective, world.now))
 

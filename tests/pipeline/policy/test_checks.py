@@ -12,7 +12,7 @@ from pipeline.customers import accounts
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import AccessLogEntry, PrivacyRequest
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY
-from pipeline.policy.evidence import journald as journal
+from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.live_system import Finding
 from pipeline.policy.runner import run
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
@@ -143,7 +143,7 @@ def test_where_journald_does_not_run_it_is_said(world: World, told: Told) -> Non
 
 def test_settings_of_journald_that_cannot_be_read_do_not_hold(world: World, told: Told) -> None:
     def fail() -> None:
-        raise journal.Unreadable("systemd-analyze is not installed")
+        raise journald.Unreadable("systemd-analyze is not installed")
 
     world.journal = fail
     assert told("3.logs").verdict == "broken"

@@ -6,8 +6,7 @@ from sqlalchemy import update
 from pipeline.clock import MovableClock
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Policy
-from pipeline.policy import public_pages as pages
-from pipeline.policy import versions
+from pipeline.policy import public_pages, versions
 from pipeline.policy.clauses import Vendor
 from tests.support.pipeline_under_test import River
 
@@ -95,7 +94,7 @@ def test_thirty_days_are_counted_from_the_last_notice_that_the_relay_accepted(ri
     move_to(river, date(2026, 6, 19))
     assert in_force(river) == "2026-06-01"
     with river.database.reading() as session:
-        assert pages.page(session, river.now, VENDOR)[2] == date(2026, 6, 19)
+        assert public_pages.page(session, river.now, VENDOR)[2] == date(2026, 6, 19)
 
 
 def test_a_text_of_which_nobody_was_told_never_takes_effect(river: River) -> None:
@@ -158,13 +157,13 @@ def test_old_texts_stay_readable_by_their_day(river: River) -> None:
     propose(river, date(2026, 3, 10), material=False)
     move_to(river, JUNE)
     with river.database.reading() as session:
-        shown, plain, _ = pages.page(session, river.now, VENDOR)
+        shown, plain, _ = public_pages.page(session, river.now, VENDOR)
         assert "Another text." in plain
         assert 'href="/privacy/2025-05-01"' in shown
-        old = pages.page_of(session, "2025-05-01")
+        old = public_pages.page_of(session, "2025-05-01")
         assert old is not None
         assert "Example Ledger is a business software product" in old[1]
-        assert pages.page_of(session, "2024-01-01") is None
+        assert public_pages.page_of(session, "2024-01-01") is None
 
 
 def test_the_evidence_names_each_customers_notice(river: River) -> None:
@@ -188,6 +187,6 @@ def test_before_a_first_text_is_kept_the_programs_own_is_shown(brook: River, clo
     with brook.database.transaction() as session:
         session.execute(Policy.__table__.delete())  # type: ignore[attr-defined]
     with brook.database.reading() as session:
-        shown, _, effective = pages.page(session, clock.now(), VENDOR, FIRST)
+        shown, _, effective = public_pages.page(session, clock.now(), VENDOR, FIRST)
     assert effective == FIRST
     assert "May 1, 2025" in shown

@@ -18,7 +18,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.privacy import requests
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River, delivery
@@ -85,18 +85,18 @@ def meet_alice(river: River) -> str:
 
 def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
     with river.database.transaction() as session:
-        return erase.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
+        return workflow.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
 
 def run(river: River, outside: Outside) -> int:
-    return erase.run_due(river.database, river.master, river.clock, outside)
+    return workflow.run_due(river.database, river.master, river.clock, outside)
 
 
 def erase_whole(river: River, id: str, outside: Outside | None = None) -> PrivacyRequest:
     """Wait, erase, send the confirmation, finish."""
     outside = outside or Outside(PayPal())
     asked = schedule(river, id)
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     assert run(river, outside) == 1
     confirm(river, asked)
     assert run(river, outside) == 1

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.db.engine import StoreDown
 from pipeline.db.models import AccessLogEntry, EncryptionKey
-from pipeline.privacy import access_log as visits
+from pipeline.privacy import access_log
 from pipeline.privacy.access_log import Visits
 from tests.support.pipeline_under_test import River
 
@@ -45,14 +45,14 @@ def test_each_day_has_a_key_of_its_own(river: River) -> None:
 
 def test_many_visits_are_all_written(river: River) -> None:
     with writing(river) as log:
-        for number in range(3 * visits.GROUP + 7):
+        for number in range(3 * access_log.GROUP + 7):
             log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
-    assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * visits.GROUP + 7
+    assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * access_log.GROUP + 7
 
 
 @pytest.mark.parametrize("fault", [StoreDown("gone"), RuntimeError("a fault")])
 def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
-    monkeypatch.setattr(visits, "GROUP", 1)
+    monkeypatch.setattr(access_log, "GROUP", 1)
     log, faults, transaction = Visits(brook.database, brook.master, brook.clock), [fault], brook.database.transaction
 
     def failing_once() -> AbstractContextManager[Session]:
@@ -70,6 +70,6 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
 
 def test_when_too_many_wait_the_newest_are_dropped_and_nobody_waits(brook: River) -> None:
     log = Visits(brook.database, brook.master, brook.clock)
-    for number in range(visits.WAITING + 5):
+    for number in range(access_log.WAITING + 5):
         log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
-    assert log._waiting.qsize() == visits.WAITING
+    assert log._waiting.qsize() == access_log.WAITING

@@ -5,26 +5,26 @@ import pytest
 from sqlalchemy import delete, select
 
 from pipeline.db.models import ReadAudit
-from pipeline.privacy import audit_log as audit
+from pipeline.privacy import audit_log
 from tests.support.pipeline_under_test import River
 
 
 def read(river: River, subject: str | None = "I-1", purpose: str = "a question of theirs") -> None:
     with river.database.transaction() as session:
-        audit.note(session, river.now, actor="ada", action="subscriptions show", purpose=purpose, subject=subject)
+        audit_log.note(session, river.now, actor="ada", action="subscriptions show", purpose=purpose, subject=subject)
     river.clock.advance(timedelta(minutes=1))
 
 
 def wrong(river: River) -> str | None:
     with river.database.reading() as session:
-        return audit.verify(session)
+        return audit_log.verify(session)
 
 
 def test_each_read_follows_the_one_before_and_the_chain_holds(river: River) -> None:
     for subject in ("I-1", None, "c0ffee"):
         read(river, subject)
     rows = river.rows(ReadAudit)
-    assert rows[0].previous_hash == audit.ROOT
+    assert rows[0].previous_hash == audit_log.ROOT
     assert [row.previous_hash for row in rows[1:]] == [row.hash for row in rows[:-1]]
     assert wrong(river) is None
 
@@ -51,7 +51,7 @@ def test_old_rows_go_as_a_segment_and_the_chain_still_holds(river: River) -> Non
         read(river)
     old, kept = river.rows(ReadAudit)[:3], river.rows(ReadAudit)[3:]
     with river.database.transaction() as session:
-        assert audit.prune(session, kept[0].at) == 3
+        assert audit_log.prune(session, kept[0].at) == 3
     left = river.rows(ReadAudit)
     assert [row.hash for row in left] == [old[-1].hash, *(row.hash for row in kept)]
     assert (left[0].actor, left[0].subject) == ("", None)
@@ -59,8 +59,8 @@ def test_old_rows_go_as_a_segment_and_the_chain_still_holds(river: River) -> Non
     read(river)
     assert wrong(river) is None
     with river.database.transaction() as session:
-        assert audit.count(session) == 3
-        assert audit.prune(session, kept[0].at) == 0
+        assert audit_log.count(session) == 3
+        assert audit_log.prune(session, kept[0].at) == 0
 
 
 def test_rows_written_at_once_make_one_chain(river: River) -> None:
@@ -70,7 +70,7 @@ def test_rows_written_at_once_make_one_chain(river: River) -> None:
         ready.wait(10)
         for _ in range(5):
             with river.database.transaction() as session:
-                audit.note(session, river.now, actor="ada", action="mail show", purpose="", subject=None)
+                audit_log.note(session, river.now, actor="ada", action="mail show", purpose="", subject=None)
 
     threads = [Thread(target=write) for _ in range(4)]
     for thread in threads:

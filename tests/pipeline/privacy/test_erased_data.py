@@ -19,7 +19,7 @@ from pipeline.db.models import (
     StatusHistoryEntry,
     Subscription,
 )
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from tests.pipeline.privacy.erased_customer import (
     BOUGHT,
@@ -107,7 +107,7 @@ def test_the_receipt_says_what_was_done_what_stays_why_and_until_when(river: Riv
 
 def test_an_event_that_was_being_stored_meanwhile_is_emptied_at_the_end(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal()))
     [first, *_] = river.rows(Event)
     river.set(first, body=b"sealed by a key that was alive a moment ago")
@@ -138,7 +138,7 @@ def test_money_without_a_subscription_brings_an_erased_customer_not_back_either(
 def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_known(river: River) -> None:
     id = meet_alice(river)
     asked = schedule(river, id)
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal()))
     river.clock.advance(timedelta(days=1))
     begun = river.now.isoformat().replace("+00:00", "Z")
@@ -155,7 +155,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
         accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
     old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
     assert [(row.personal_data, row.email_hash) for row in old] == [(None, None)]
-    second = erase.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
+    second = workflow.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
     assert second.id != asked.id
     assert river.count(Erasure) == 2
     assert_nobody(river)

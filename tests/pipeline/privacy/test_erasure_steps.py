@@ -9,7 +9,7 @@ from pipeline.db.models import (
     Erasure,
     PrivacyRequest,
 )
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from tests.pipeline.privacy.erased_customer import (
     PayPal,
@@ -39,7 +39,7 @@ def test_the_running_subscription_is_cancelled_and_the_product_told_first(river:
 def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_erased_before(river: River) -> None:
     id = meet_alice(river)
     asked = schedule(river, id)
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     outside = Outside(PayPal(refusals=1), Told(["answered 500"]))
     assert [run(river, outside), run(river, outside)] == [0, 0]
     assert river.count(Erasure) == 0
@@ -54,10 +54,10 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
 
 def test_the_operator_is_told_when_it_takes_long(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal(refusals=9)))
     assert f"erasure_waits:{asked.id}" not in river.mails()
-    river.clock.advance(erase.TELL_AFTER)
+    river.clock.advance(workflow.TELL_AFTER)
     run(river, Outside(PayPal(refusals=9)))
     run(river, Outside(PayPal(refusals=9)))
     assert len([key for key in river.mails() if key == f"erasure_waits:{asked.id}"]) == 1
@@ -65,7 +65,7 @@ def test_the_operator_is_told_when_it_takes_long(river: River) -> None:
 
 def test_without_credentials_the_operator_is_told_at_once_and_paypals_word_lets_it_go_on(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     assert run(river, Outside()) == 0
     assert f"erasure_waits:{asked.id}" in river.mails()
     assert ALICE.subscription in reasons(river)
@@ -76,9 +76,9 @@ def test_without_credentials_the_operator_is_told_at_once_and_paypals_word_lets_
 def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
     id, paypal = meet_alice(river), PayPal()
     schedule(river, id)
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     with monkeypatch.context() as patch:
-        patch.setattr(erase, "shred", die)
+        patch.setattr(workflow, "shred", die)
         with pytest.raises(KeyboardInterrupt):
             run(river, Outside(paypal))
     assert (river.count(Erasure), paypal.cancelled) == (0, [ALICE.subscription])
@@ -92,7 +92,7 @@ def die(*_: object, **__: object) -> None:
 
 def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_with_it(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal(), country="DE"))
     mail = river.mails()[f"account_deleted:{asked.id}"]
     with river.database.transaction() as session:
@@ -110,7 +110,7 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
 
 def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal()))
     path = river.folder / "keys" / "master.key"
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 0
@@ -124,9 +124,9 @@ def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River
 
 def test_an_address_is_not_kept_for_a_confirmation_that_cannot_be_sent(river: River) -> None:
     asked = schedule(river, meet_alice(river))
-    river.clock.advance(erase.WAIT)
+    river.clock.advance(workflow.WAIT)
     run(river, Outside(PayPal()))
-    river.clock.advance(erase.GIVE_UP_MAIL)
+    river.clock.advance(workflow.GIVE_UP_MAIL)
     assert run(river, Outside(PayPal())) == 1
     mail = river.mails()[f"account_deleted:{asked.id}"]
     assert (mail.state, mail.facts, mail.due_at) == ("withheld", None, None)

@@ -34,7 +34,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox import store as outbox
-from pipeline.privacy.export import bundle as export
+from pipeline.privacy.export import bundle
 from pipeline.privacy.export.bundle import NotOurs
 from pipeline.privacy.export.gather import SEALED_JSON
 from pipeline.privacy.export.page import Issuer
@@ -192,7 +192,7 @@ def moved_in(river: River) -> River:
 
 
 def made(river: River, who: str = ADA, product: Product | None = None) -> bytes:
-    return export.bundle(river.database, river.master, river.now, who, issuer=ISSUER, product=product or Product())
+    return bundle.bundle(river.database, river.master, river.now, who, issuer=ISSUER, product=product or Product())
 
 
 def files(data: bytes) -> dict[str, bytes]:
@@ -214,7 +214,7 @@ def test_every_sealed_column_of_a_person_is_in_it_and_nobody_elses(moved_in: Riv
 
 def test_its_rows_are_those_of_the_tables(moved_in: River) -> None:
     data = json.loads(files(made(moved_in))["data.json"])
-    assert data["schema"] == export.SCHEMA
+    assert data["schema"] == bundle.SCHEMA
     assert [
         len(data[name]) for name in ("consents", "subscriptions", "mails", "letters", "requests", "links", "read_by_us")
     ] == [1] * 7
@@ -225,7 +225,7 @@ def test_its_rows_are_those_of_the_tables(moved_in: River) -> None:
 
 
 def test_the_shape_of_the_data_is_the_published_one(moved_in: River) -> None:
-    schema = json.loads((Path(export.__file__).parent / "export.schema.json").read_text("utf-8"))
+    schema = json.loads((Path(bundle.__file__).parent / "export.schema.json").read_text("utf-8"))
     jsonschema.validate(json.loads(files(made(moved_in))["data.json"]), schema)
 
 
@@ -261,7 +261,7 @@ def test_checksums_and_signature_hold_for_everyone_with_common_tools(moved_in: R
 
 def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
     data = made(moved_in)
-    assert "index.html" in export.check(data, signer(moved_in))
+    assert "index.html" in bundle.check(data, signer(moved_in))
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w") as opened:
         for name, content in files(data).items():
@@ -277,7 +277,7 @@ def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
         (data[:-200], "no bundle of ours"),
     ):
         with pytest.raises(NotOurs, match=why):
-            export.check(wrong, signer(moved_in))
+            bundle.check(wrong, signer(moved_in))
 
 
 def packed(content: dict[str, bytes]) -> bytes:
@@ -306,7 +306,7 @@ def test_a_copy_signed_by_somebody_else_is_not_ours(moved_in: River) -> None:
         for name, content in files(data).items():
             opened.writestr(name, other[name] if name == "manifest.sig" else content)
     with pytest.raises(NotOurs, match="not signed"):
-        export.check(forged.getvalue(), signer(moved_in))
+        bundle.check(forged.getvalue(), signer(moved_in))
 
 
 def test_the_products_own_export_is_joined(moved_in: River) -> None:

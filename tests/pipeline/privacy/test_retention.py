@@ -28,7 +28,7 @@ from pipeline.db.models import (
     RetentionRun,
     Subscription,
 )
-from pipeline.privacy.erasure import workflow as erase
+from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import Outside
 from pipeline.privacy.retention import sweep as retention
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since, kept_until
@@ -47,7 +47,7 @@ class PayPal:
 
 def sweep(river: River, country: str = "", *, dry: bool = False) -> dict[str, int]:
     def end(id: str) -> bool:
-        erase.carry_out(
+        workflow.carry_out(
             river.database, river.master, river.clock, Outside(PayPal(), country=country), id, basis="retention"
         )
         return True
@@ -298,22 +298,22 @@ def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
 
 
 def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
-    from pipeline.privacy import audit_log as audit
+    from pipeline.privacy import audit_log
 
     with river.database.transaction() as session:
         for number in range(5):
-            audit.note(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
+            audit_log.note(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
     river.clock.move_to(START + YEAR + 2.5 * DAY)
     assert sweep(river)["log of reads"] == 3
     with river.database.transaction() as session:
-        assert audit.verify(session) is None
-        assert audit.count(session) == 2
+        assert audit_log.verify(session) is None
+        assert audit_log.count(session) == 2
     assert sweep(river)["log of reads"] == 0
     assert river.count(ReadAudit) == 3
 
 
 def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> None:
-    from pipeline.privacy import data_categories as categories
+    from pipeline.privacy import data_categories
 
     swept = {rule.category for rule in RULES}
     for category in (
@@ -327,4 +327,4 @@ def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> No
         "security",
     ):
         assert category in swept
-        assert categories.holding(category)
+        assert data_categories.holding(category)

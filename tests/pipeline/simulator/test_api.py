@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.clock import MovableClock
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
-from pipeline.simulator.plans import CLOUD, PLANS
+from pipeline.simulator.plans import CLOUD, PLANS, Plan
 from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, PretendPayPal
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.timeline import Delivery, Json
@@ -116,7 +116,7 @@ def test_a_token_is_refused_once_it_has_expired(vendor: Vendor, clock: MovableCl
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_plan_can_be_read(plan: stories.Plan, vendor: Vendor) -> None:
+def test_every_plan_can_be_read(plan: Plan, vendor: Vendor) -> None:
     shown = vendor.get(f"/v1/billing/plans/{plan.id}").json()
     assert shown["name"] == plan.name
     assert shown["billing_cycles"][-1]["frequency"] == {"interval_unit": plan.unit, "interval_count": plan.count}

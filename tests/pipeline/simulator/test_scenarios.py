@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from pipeline.clock import read_time
 from pipeline.simulator import stories
-from pipeline.simulator.life import Impossible, Life
+from pipeline.simulator.life import Life, Return
 from pipeline.simulator.people import PEOPLE
-from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS
-from pipeline.simulator.stories import Delivery, Kept
+from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS, Plan
+from pipeline.simulator.random_life import random_life
+from pipeline.simulator.sale import Impossible
+from pipeline.simulator.timeline import Delivery, Kept, Kind, by_time, disorder
 from pipeline.simulator.world import World
 
 ADA = PEOPLE[0]
@@ -70,7 +72,7 @@ def test_a_plan_that_forgives_nothing_recovers_at_the_first_retry() -> None:
 
 
 @pytest.mark.parametrize("kind", ["RE-ACTIVATED", "ACTIVATED"])
-def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: stories.Return) -> None:
+def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: Return) -> None:
     deliveries = stories.suspended_for_non_payment(ADA, CLOUD, START, Random(1), kind=kind)
     assert types(deliveries)[9:] == ["SUSPENDED", "SALE COMPLETED", kind, "SALE COMPLETED", "SALE COMPLETED"]
     suspended = of_type(deliveries, ".SUSPENDED")[0]["billing_info"]
@@ -183,11 +185,9 @@ def test_paypal_refuses_what_a_status_forbids() -> None:
 
 @pytest.mark.parametrize("story", stories.STORIES.values(), ids=stories.STORIES)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(
-    story: stories.Story, plan: stories.Plan
-) -> None:
+def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: stories.Story, plan: Plan) -> None:
     deliveries = story(ADA, plan, START, Random(4), until=UNTIL)
-    assert deliveries == stories.by_time(deliveries)
+    assert deliveries == by_time(deliveries)
     assert [each.body for each in deliveries] == [each.body for each in story(ADA, plan, START, Random(4), until=UNTIL)]
     assert {each.id for each in deliveries}.isdisjoint(
         each.id for each in story(ADA, plan, START, Random(5), until=UNTIL)
@@ -207,7 +207,7 @@ def test_a_customer_goes_on_paying_after_the_story() -> None:
 def test_a_vendors_months_end_by_the_moment_given(months: int, subscribers: int, least: int) -> None:
     deliveries = stories.vendor_months(7, months, UNTIL, subscribers)
     assert len(deliveries) >= least
-    assert deliveries == stories.by_time(deliveries)
+    assert deliveries == by_time(deliveries)
     assert all(UNTIL - months * stories.MONTH <= each.at <= UNTIL for each in deliveries)
     assert all(moment <= UNTIL for each in deliveries if (moment := read_time(each.event["create_time"])))
     assert len({each.event["resource"]["id"] for each in deliveries if each.type.endswith(".CREATED")}) == subscribers
@@ -257,7 +257,7 @@ def test_no_customer_is_forgotten_while_active() -> None:
 def test_disorder_loses_nothing_and_says_what_it_did() -> None:
     told = stories.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
     window = timedelta(days=40)
-    mixed = stories.disorder(told, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
+    mixed = disorder(told, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
     assert {each.id for each in mixed if each.copy == 0} == {each.id for each in told}
     copies = [each.id for each in mixed if each.copy == 1]
     assert copies
@@ -273,16 +273,14 @@ def test_disorder_loses_nothing_and_says_what_it_did() -> None:
 
 def test_disorder_holds_nothing_back_past_the_end() -> None:
     told = stories.first_year(ADA, CLOUD, START, Random(1))
-    mixed = stories.disorder(
-        told, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=told[-1].at
-    )
+    mixed = disorder(told, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=told[-1].at)
     assert len(mixed) == 2 * len(told)
     assert max(each.at for each in mixed) == told[-1].at
 
 
 def test_without_disorder_nothing_changes() -> None:
     told = stories.first_year(ADA, CLOUD, START, Random(1))
-    assert stories.disorder(told, Random(2), duplicates=0.0, delayed=0.0) == told
+    assert disorder(told, Random(2), duplicates=0.0, delayed=0.0) == told
 
 
 # Random lives --------------------------------------------------------------------------------------------------------
@@ -303,8 +301,8 @@ def minor(resource: dict[str, Any]) -> int:
 @settings(max_examples=150, deadline=None)
 @given(seed=SEEDS)
 def test_a_random_life_is_one_paypal_could_send(seed: int) -> None:
-    deliveries = stories.random_life(Random(seed))
-    assert deliveries == stories.by_time(deliveries)
+    deliveries = random_life(Random(seed))
+    assert deliveries == by_time(deliveries)
     assert len({each.id for each in deliveries}) == len(deliveries)
     assert types(deliveries)[0] == "CREATED"
     happened = sorted(deliveries, key=lambda each: each.kept[0].version)
@@ -317,7 +315,7 @@ def test_a_random_life_is_one_paypal_could_send(seed: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(seed=SEEDS)
 def test_a_random_life_never_gives_back_more_than_was_paid(seed: int) -> None:
-    deliveries = stories.random_life(Random(seed), steps=20)
+    deliveries = random_life(Random(seed), steps=20)
     paid = {sale["id"]: minor(sale) for sale in of_type(deliveries, "SALE.COMPLETED")}
     world = World()
     for delivery in deliveries:
@@ -333,7 +331,7 @@ def test_a_random_life_never_gives_back_more_than_was_paid(seed: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(seed=SEEDS, order=st.randoms(use_true_random=False))
 def test_the_world_ends_the_same_in_any_order_of_deliveries(seed: int, order: Random) -> None:
-    deliveries = stories.random_life(Random(seed))
+    deliveries = random_life(Random(seed))
     mixed = deliveries * 2
     order.shuffle(mixed)
     expected, found = World(), World()
@@ -341,7 +339,7 @@ def test_the_world_ends_the_same_in_any_order_of_deliveries(seed: int, order: Ra
         expected.apply(delivery)
     for delivery in mixed:
         found.apply(delivery)
-    kinds: tuple[stories.Kind, ...] = ("subscription", "sale", "refund")
+    kinds: tuple[Kind, ...] = ("subscription", "sale", "refund")
     for kind in kinds:
         assert {name: found.show(kind, name) for name in found.ids(kind)} == {
             name: expected.show(kind, name) for name in expected.ids(kind)

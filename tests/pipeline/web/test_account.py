@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.app.container import Parts
-from pipeline.customers import accounts, links, sign_in
-from pipeline.customers import rate_limit as knocks
+from pipeline.customers import accounts, links, rate_limit, sign_in
 from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest
 from pipeline.web.session import COOKIE
 from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
@@ -79,7 +78,7 @@ def test_an_address_gets_three_links_an_hour(brook: River, browser: Browser, ada
 
 def test_a_line_is_told_to_wait_after_twenty_questions(browser: Browser, base: str) -> None:
     statuses = [browser.post("/account", {"email": f"{n}@example.com"}).status_code for n in range(22)]
-    assert statuses == [200] * knocks.PER_HOUR["ask_for_link"] + [429] * 2
+    assert statuses == [200] * rate_limit.PER_HOUR["ask_for_link"] + [429] * 2
     assert Browser(base, "198.51.100.1").post("/account", {"email": ADA.email}).status_code == 200
 
 
@@ -322,7 +321,7 @@ def test_the_cookie_of_another_name_is_none_of_ours(brook: River, browser: Brows
 def test_who_asks_is_counted_by_neighbourhood(brook: River) -> None:
     with brook.database.transaction() as session:
         keyring = brook.keyring(session)
-        for number in range(knocks.PER_HOUR["ask_for_link"]):
+        for number in range(rate_limit.PER_HOUR["ask_for_link"]):
             assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", brook.now)
         assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", brook.now)
-        assert knocks.neighbourhood("2001:db8::1") == "2001:db8::"
+        assert rate_limit.neighbourhood("2001:db8::1") == "2001:db8::"

@@ -148,8 +148,13 @@ def test_each_answer_gives_the_next_request_its_full_time(port: int, impatient: 
             sleep(pause)
 
 
-def test_headers_without_end_are_431(port: int) -> None:
-    with knock(port, HEAD.encode() + b"X-Long: " + b"x" * LARGEST_HEAD) as connection:
+@pytest.mark.parametrize("before", [0, 2], ids=["first", "third"])
+def test_headers_without_end_are_431(port: int, before: int) -> None:
+    with knock(port) as connection:
+        for _ in range(before):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status(connection) == 200
+        connection.sendall(HEAD.encode() + b"X-Long: " + b"x" * LARGEST_HEAD)
         assert rest(connection).startswith(b"HTTP/1.1 431 ")
     assert post(port) == 200
 
@@ -192,8 +197,8 @@ def test_hundreds_of_slow_connections_keep_no_webhook_out(port: int, monkeypatch
         until(lambda: sum(is_open(each) for each in opened) <= 100, 10, "two hundred of the slow ones made room")
 
 
-@pytest.mark.parametrize("body", [b"", b"Content-Length: 2\r\n\r\n{}"], ids=["no body", "a body"])
-async def test_a_request_that_is_being_answered_makes_no_room(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+@pytest.mark.parametrize("words", ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", HEAD + "Content-Length: 2\r\n\r\n{}"])
+async def test_a_request_that_is_being_answered_makes_no_room(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     """While it takes its time, others come and fill all places."""
     monkeypatch.setattr(connection_limits, "MOST_CONNECTIONS", 2)
     answer = asyncio.Event()
@@ -205,7 +210,7 @@ async def test_a_request_that_is_being_answered_makes_no_room(monkeypatch: pytes
 
     async with serving(slow) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n" + (body or b"\r\n"))
+        writer.write(words.encode())
         await asyncio.sleep(0.2)
         others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         assert await asyncio.wait_for(others[0][0].read(), 10) == b""

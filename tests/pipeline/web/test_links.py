@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.app import site as pages
+from pipeline.app import site
 from pipeline.app.container import Parts
 from pipeline.customers import links
 from pipeline.customers.product_hook import ProductDown
@@ -27,7 +27,7 @@ def link(brook: River) -> str:
 def open_copies(parts: Parts, export: Callable[[], bytes]) -> Iterator[str]:
     """The pages, with another way of making copies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "_export", lambda *_: export())
+        patch.setattr(site, "_export", lambda *_: export())
         with open_pages(parts) as base:
             yield base
 

@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from schemathesis.checks import CHECKS, load_all_checks
 from starlette.routing import Route
 
-from pipeline.app import site as pages
+from pipeline.app import site
 from pipeline.app.container import Parts
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event
 from pipeline.paypal.signature import HEADERS
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import PretendPayPal
-from pipeline.web.views import webhook as web
+from pipeline.web.views import webhook
 from tests.conftest import MORNING
 from tests.support.pipeline_under_test import River, happened, make_parts, open_door, sign
 
 PATH = "/webhooks/paypal"
-TOLD: dict[str, Any] = json.loads((Path(web.__file__).parents[1] / "openapi.json").read_text("utf-8"))
+TOLD: dict[str, Any] = json.loads((Path(webhook.__file__).parents[1] / "openapi.json").read_text("utf-8"))
 OPERATIONS = [(path, method) for path, offered in TOLD["paths"].items() for method in offered]
 WEBHOOK = TOLD["paths"]["/webhooks/paypal"]["post"]
 FORMS = [
@@ -87,7 +87,7 @@ def parts(river: River) -> Iterator[Parts]:
 def door(parts: Parts) -> Iterator[httpx.Client]:
     """One door for all examples: what one of them breaks, the next would see."""
     with (
-        pages.served(parts) as (routes, lost),
+        site.served(parts) as (routes, lost),
         open_door(parts, routes, lost) as base,
         httpx.Client(base_url=base, trust_env=False, timeout=30) as client,
     ):
@@ -95,7 +95,7 @@ def door(parts: Parts) -> Iterator[httpx.Client]:
 
 
 def test_what_is_described_is_what_is_offered(parts: Parts) -> None:
-    with pages.served(parts) as (routes, _):
+    with site.served(parts) as (routes, _):
         offered = {
             (route.path, method.lower())
             for route in parts.web().app(routes).routes
@@ -194,7 +194,7 @@ def test_any_resource_of_an_event_is_kept(door: httpx.Client, resource: Any, kin
 @pytest.mark.parametrize("depth", [10, 64, 65, 500, 1000, 5000, 130_000])
 @pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
 def test_json_however_deep_is_kept(door: httpx.Client, river: River, depth: int, begin: bytes, end: bytes) -> None:
-    depth = min(depth, (web.LARGEST_BODY - 200) // len(begin + end))
+    depth = min(depth, (webhook.LARGEST_BODY - 200) // len(begin + end))
     name = f"WH-DEEP-{depth}-{begin[0]}"
     body = b'{"id":"%s","event_type":"TEST.HAPPENED","resource":%s1%s}' % (name.encode(), begin * depth, end * depth)
     assert post(door, body).status_code == 200
@@ -204,7 +204,7 @@ def test_json_however_deep_is_kept(door: httpx.Client, river: River, depth: int,
 
 def test_a_great_many_keys_and_a_huge_number_are_kept(door: httpx.Client) -> None:
     many = orjson.dumps(happened("WH-MANY", resource={f"k{number}": number for number in range(15_000)}))
-    assert len(many) < web.LARGEST_BODY
+    assert len(many) < webhook.LARGEST_BODY
     assert post(door, many).status_code == 200
     assert post(door, b'{"id":"WH-HUGE","event_type":"X","resource":{"n":%s}}' % (b"9" * 200_000)).status_code == 200
 

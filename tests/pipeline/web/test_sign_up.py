@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from pipeline.app.container import Parts
-from pipeline.customers import accounts, links, sign_up
-from pipeline.customers import newsletter as news
+from pipeline.customers import accounts, links, newsletter, sign_up
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Base, Consent, Customer, EncryptionKey, Link, RateLimitCounter
 from pipeline.simulator.plans import CLOUD
@@ -140,7 +139,7 @@ def test_news_is_for_who_ticked_it_and_confirmed_it(brook: River, browser: Brows
 def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Browser) -> None:
     send(browser, news="yes")
     link = path_of(facts(brook, "news_confirmation")[0]["page"])
-    brook.clock.advance(timedelta(days=news.DAYS) - timedelta(seconds=1))
+    brook.clock.advance(timedelta(days=newsletter.DAYS) - timedelta(seconds=1))
     assert browser.get(link).status_code == 200
     brook.clock.advance(timedelta(seconds=1))
     assert browser.post(link).status_code == 410

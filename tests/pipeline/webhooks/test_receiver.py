@@ -2,10 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import orjson
@@ -16,14 +15,13 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from pipeline.app.container import Parts
-from pipeline.broker import Broker, BrokerDown, Publisher, Queue
-from pipeline.broker.background_publisher import Announcer
+from pipeline.broker import Broker
 from pipeline.clock import SystemClock
 from pipeline.db.models import EncryptionKey, Event
 from pipeline.inbox.store import GRACE, Delivery, Stored
 from pipeline.webhooks.group_commit import GROUP
 from pipeline.worker.recovery import Sweep
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.broker_fixtures import LONG, Wire, put, take_until
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, delivery, happened, make_parts, open_door, sign, signer
 from tests.support.subprocesses import answers, free_port, until
@@ -201,7 +199,7 @@ def test_what_was_answered_200_is_there_after_a_kill(river: River, tmp_path: Pat
     now = SystemClock().now()
     by, port = signer(now.year), free_port()
     (tmp_path / "leaf.pem").write_bytes(by.leaf_pem)
-    web = role.start(
+    web = run_role.start(
         "web", tmp_path, data_dir=river.folder, database_url=river.url, web_port=port,
         paypal_webhook_id=WEBHOOK_ID, test_certificate=f"{by.cert_url} {tmp_path / 'leaf.pem'}",
     )  # fmt: skip
@@ -245,57 +243,6 @@ def test_a_broker_that_is_away_costs_nobody_their_200_and_a_sweep_handles_it(
     brook.clock.advance(GRACE)
     assert sweep.once() == 2
     assert brook.states() == {"WH-1": "ignored", "WH-2": "ignored"}
-
-
-def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end(brook: River) -> None:
-    broker = Broker("memory://")
-    announcer = Announcer(broker, "events")
-    for number in range(30):
-        announcer.announce([f"WH-{number}"])
-    announcer.announce([])
-    announcer.start()
-    announcer.stop()
-    with broker.inlet("events") as inlet:
-        batch = inlet.take(100, LONG)
-        assert batch
-        assert batch.ids == [f"WH-{number}" for number in range(30)]
-        assert len(batch._messages) == 1
-
-
-def test_a_broker_that_is_away_is_waited_for_once_and_not_for_all_that_was_announced(brook: River) -> None:
-    announcer = Announcer(Broker("memory://"), "events")
-    asked: list[int] = []
-
-    def away(*_: object) -> None:
-        asked.append(1)
-        for _each in range(3 * GROUP):
-            announcer.announce(["WH-MORE"])  # they come while it is waited for
-        raise BrokerDown("it does not answer")
-
-    announcer._publisher = SimpleNamespace(publish=away)  # type: ignore[assignment]
-    announcer.announce(["WH-1"])
-    announcer._do(announcer._next()[0])
-    assert (asked, announcer._waiting.qsize()) == ([1], 0)
-
-
-def test_an_announcer_outlives_whatever_is_raised_at_it(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, publish = Broker("memory://"), Publisher.publish
-    told: list[Sequence[str]] = []
-
-    def failing_once(publisher: Publisher, queue: Queue, ids: Sequence[str]) -> None:
-        told.append(ids)
-        if len(told) == 1:
-            raise ValueError("nonsense from the wire")
-        publish(publisher, queue, ids)
-
-    monkeypatch.setattr(Publisher, "publish", failing_once)
-    with Announcer(broker, "events") as announcer, broker.inlet("events") as inlet:
-        announcer.announce(["WH-1"])
-        until(lambda: bool(told), 10, "it has met the error")
-        announcer.announce(["WH-2"])
-        batch = inlet.take(100, LONG)
-    assert batch
-    assert batch.ids == ["WH-2"]
 
 
 def test_an_attack_is_logged_as_one(parts: Parts, river: River, monkeypatch: pytest.MonkeyPatch) -> None:

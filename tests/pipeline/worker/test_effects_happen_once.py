@@ -10,10 +10,10 @@ from pipeline.billing.reminders import Reminders
 from pipeline.billing.unit_of_work import Books
 from pipeline.broker import Broker
 from pipeline.db.engine import Database
-from pipeline.db.models import Change
+from pipeline.db.models import StatusHistoryEntry
 from pipeline.inbox.event import Event
 from pipeline.worker.worker import Worker
-from tests.support import run_role as role
+from tests.support import run_role
 from tests.support.broker_fixtures import put
 from tests.support.pipeline_under_test import River, delivery, happened
 from tests.support.subprocesses import Leashed, until
@@ -72,19 +72,19 @@ def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
     stream: River, empty_broker_url: str, tmp_path: Path
 ) -> None:
     names = [f"WH-{number:03}" for number in range(400)]
-    stream.store(*[delivery(happened(name, kind=role.COUNTED), source="import") for name in names])
+    stream.store(*[delivery(happened(name, kind=run_role.COUNTED), source="import") for name in names])
     put(Broker(empty_broker_url), names)
 
     def start() -> Leashed:
-        return role.start(
+        return run_role.start(
             "worker", tmp_path, data_dir=stream.folder, database_url=stream.url, broker_url=empty_broker_url
         )
 
     for at_least in (1, 150):
         worker = start()
-        until(lambda least=at_least: stream.count(Change) >= least, 60, "some are handled")  # type: ignore[misc]
+        until(lambda least=at_least: stream.count(StatusHistoryEntry) >= least, 60, "some are handled")  # type: ignore[misc]
         worker.end(kill=True)
-        assert stream.count(Change) < 400, "it was killed too late to prove anything"
+        assert stream.count(StatusHistoryEntry) < 400, "it was killed too late to prove anything"
     worker = start()
     until(lambda: set(stream.states().values()) == {"handled"}, 60, "all are handled")
     assert worker.end() == 0

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from pipeline.billing.unit_of_work import Books
 from pipeline.crypto.master_key import KeyProblem, MasterKey
-from pipeline.db.models import Customer, Key
-from pipeline.db.models import Read as Question
+from pipeline.db.models import Customer, EncryptionKey
+from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event
 from pipeline.worker.failed_events import DELAYS
@@ -43,7 +43,10 @@ def test_bad_events_of_every_kind_in_one_batch_end_each_in_its_own_way(river: Ri
 
 def test_a_row_that_cannot_be_opened_harms_nobody_else(river: River) -> None:
     names = store(river, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
-    river.set(next(row for row in river.rows(Key) if row.label == names[1]), wrapped=b"a broken row of a good table")
+    river.set(
+        next(row for row in river.rows(EncryptionKey) if row.key_id == names[1]),
+        wrapped_key=b"a broken row of a good table",
+    )
     river.worker(HANDLERS).handle(names)
     assert effects(river) == [names[0], names[2]]
     assert river.event(names[1]).state == "received"

@@ -5,7 +5,7 @@ import threading
 from sqlalchemy import event as listening
 
 from pipeline.billing.unit_of_work import Books
-from pipeline.db.models import Mail
+from pipeline.db.models import EncryptionKey, Mail
 from pipeline.inbox.event import Event
 from pipeline.outbox import store as outbox
 from pipeline.worker.worker import BATCH
