@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,12 +62,11 @@ Version = Annotated[
 
 
 def _start(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001 - its callback has done the work
-    """Prepare a command. Runs for every command, but not for `--help` and `--version`: hence the imports in here."""
+    """Prepare a command. Runs for every command, but not for `--help` and `--version`: hence the import in here."""
     from pipeline.app import logging  # noqa: PLC0415
-    from pipeline.cli.context import Call  # noqa: PLC0415
 
     logging.set_up(logging.WARNING)  # a role sets it to INFO
-    context.obj = context.with_resource(closing(Call(find_handlers)))
+    context.obj = find_handlers  # `pipeline.cli.context.of` makes the command's context with it
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The rest of the pipeline is in `pipeline.cli.container`, so that a list does not
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from typing import Annotated
 
@@ -77,10 +77,11 @@ class Call:
 
 
 def of(context: typer.Context) -> Call:
-    """The context of this command."""
+    """The context of this command. Made when it is first needed, as `health` needs none; closed when the program ends."""
     call = context.find_object(Call)
     if call is None:
-        raise LookupError("this command runs outside of smt-billing")
+        root = context.find_root()
+        call = root.obj = root.with_resource(closing(Call(root.obj)))
     return call
 
 

@@ -39,9 +39,8 @@ def renderer(templates: Callable[[], Templates]) -> Render:
 
 def mails(lens: Lens, asked: Asked, render: Render) -> Iterator[Json]:
     """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
-    columns = [column for column in Mail.__table__.c if column.name not in ("holder", "reply")]
-    for chunk in chunks(lens.session, matching(select(*columns), Mail, Mail.created_at, asked)):
-        yield from _mails(lens, chunk, render)
+    for chunk in chunks(lens.session, matching(select(Mail), Mail, Mail.created_at, asked)):
+        yield from _mails(lens, [row for (row,) in chunk], render)
 
 
 def mail(lens: Lens, id: str, render: Render) -> Json | None:
@@ -49,15 +48,15 @@ def mail(lens: Lens, id: str, render: Render) -> Json | None:
 
     Links that can be used once are taken out: reading a mail must not let the operator sign in as its recipient.
     """
-    row: Any = lens.session.execute(select(*Mail.__table__.c).where(Mail.id == id)).one_or_none()
+    row = lens.session.get(Mail, id)
     if row is None:
         return None
-    seal = lens.seals([row.label]).get(row.label)
+    seal = lens.seals([row.key_id]).get(row.key_id)
     people = Addressees(lens.session, lens.keyring, [row])
     facts = _facts(row, seal, people)
     found = {
         **_mail(row, seal, people, render),
-        "reply": row.reply,
+        "reply": row.relay_reply,
         "erased": seal is None,
         "facts": facts,
         "frozen": bool(seal and row.frozen),
@@ -67,18 +66,18 @@ def mail(lens: Lens, id: str, render: Render) -> Json | None:
     return shown
 
 
-def _mails(lens: Lens, rows: Sequence[Any], render: Render) -> Iterator[Json]:
-    seals = lens.seals([row.label for row in rows])
+def _mails(lens: Lens, rows: Sequence[Mail], render: Render) -> Iterator[Json]:
+    seals = lens.seals([row.key_id for row in rows])
     people = Addressees(lens.session, lens.keyring, rows)
     for row in rows:
-        yield _mail(row, seals.get(row.label), people, render)
+        yield _mail(row, seals.get(row.key_id), people, render)
 
 
-def _mail(row: Any, seal: Seal | None, people: Addressees, render: Render) -> Json:
+def _mail(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> Json:
     return {
         "id": row.id,
         "kind": row.kind,
-        "key": row.key,
+        "key": row.idempotency_key,
         "to": _recipient(row, seal, people),
         "subject": _subject(row, seal, people, render),
         "state": row.state,
@@ -93,7 +92,7 @@ def _mail(row: Any, seal: Seal | None, people: Addressees, render: Render) -> Js
     }
 
 
-def _recipient(row: Any, seal: Seal | None, people: Addressees) -> str | None:
+def _recipient(row: Mail, seal: Seal | None, people: Addressees) -> str | None:
     """The address it was frozen for, else where it would go now; None is the operator, or nobody yet."""
     if seal is None:
         return None
@@ -103,7 +102,7 @@ def _recipient(row: Any, seal: Seal | None, people: Addressees) -> str | None:
     return found.address or None if found else None
 
 
-def _subject(row: Any, seal: Seal | None, people: Addressees, render: Render) -> str | None:
+def _subject(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> str | None:
     if seal is None:
         return None
     if row.frozen is not None:
@@ -113,7 +112,7 @@ def _subject(row: Any, seal: Seal | None, people: Addressees, render: Render) ->
     return rendered.subject if rendered else None
 
 
-def _text(row: Any, seal: Seal | None, facts: Json | None, render: Render) -> str | None:
+def _text(row: Mail, seal: Seal | None, facts: Json | None, render: Render) -> str | None:
     """The text part: as it is frozen, else as it would be rendered now; None if it cannot be known."""
     if seal and row.frozen:
         part = message_from_bytes(seal.open("mail.frozen", row.frozen), policy=default).get_body(("plain",))
@@ -122,7 +121,7 @@ def _text(row: Any, seal: Seal | None, facts: Json | None, render: Render) -> st
     return rendered.text if rendered else None
 
 
-def _facts(row: Any, seal: Seal | None, people: Addressees) -> Json | None:
+def _facts(row: Mail, seal: Seal | None, people: Addressees) -> Json | None:
     """What the mail says, with what the mailer would add."""
     facts = seal.open_json("mail.facts", row.facts) if seal else None
     if facts is None:

@@ -17,12 +17,11 @@ PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
 
 def subscriptions(session: Session, asked: Asked) -> Iterator[Json]:
     """`id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
-    statement = select(*Subscription.__table__.c, Plan.name.label("plan_name"))
-    statement = statement.outerjoin(Plan, Plan.id == Subscription.plan_id)
+    statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, asked)):
-        payments = _payments(session, [row.id for row in chunk])
-        for row in chunk:
-            yield _subscription(row, row.plan_name, payments.get(row.id, []))
+        payments = _payments(session, [row.id for row, _ in chunk])
+        for row, plan_name in chunk:
+            yield _subscription(row, plan_name, payments.get(row.id, []))
 
 
 def subscription(lens: Lens, id: str, render: Render) -> Json | None:
@@ -46,7 +45,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
     }
 
 
-def _subscription(row: Any, plan_name: str | None, payments: list[Json]) -> Json:
+def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]) -> Json:
     return {
         "id": row.id,
         "status": row.status,

@@ -50,7 +50,7 @@ def _keys_open(parts: Parts, session: Session) -> Found:
     if row is None:
         return Found("sealed data", "ok", "nothing is sealed yet")
     try:
-        open_master_key(parts.settings.master_key, create=False).unwrap(row.label, row.wrapped)
+        open_master_key(parts.settings.master_key, create=False).unwrap(row.key_id, row.wrapped_key)
     except KeyProblem as error:
         return Found(
             "sealed data", "fail", str(error), "SMT_MASTER_KEY_FILE must name the key this database began with"

@@ -80,6 +80,20 @@ def test_help_waits_for_nothing_heavy(option: str) -> None:
     assert not (HEAVY | {"pipeline.cli.context", "handlers"}) & loaded
 
 
+def test_health_checks_do_not_import_the_database(data_dir: Path) -> None:
+    program = (
+        "import sys\nfrom pipeline.__main__ import main\n"
+        "try:\n    main(['health', 'worker'])\nexcept SystemExit as ended:\n    assert ended.code == 1\n"
+        "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True, capture_output=True, text=True, cwd=data_dir, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "no sign of life" in found.stdout
+    assert not {"sqlalchemy", "kombu", "cryptography"} & set(found.stdout.partition("LOADED")[2].split())
+
+
 def test_the_help_lists_each_command_with_its_line_of_the_table(smt: Smt) -> None:
     said = " ".join(smt("--help").out.replace("│", " ").split())
     for name, command in COMMANDS.items():

@@ -170,12 +170,13 @@ def test_a_read_that_cannot_be_written_down_is_not_shown(
     smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.db.engine import StoreDown
+    from pipeline.privacy import audit_log
 
     def fail(*_: object, **__: object) -> None:
         raise StoreDown("the database gave up: disk full")
 
     id = smt("subscriptions", "list", "--json").json[0]["id"]
-    monkeypatch.setattr(audit, "note", fail)
+    monkeypatch.setattr(audit_log, "note", fail)
     answer = smt("subscriptions", "show", id)
     assert answer.code == 1
     assert books.life.person.email not in answer.out

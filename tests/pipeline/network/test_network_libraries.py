@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[3]
 
 # library that can open a connection -> the packages of `pipeline` that use it for that
 ALLOWED = {
-    "socket": {"app", "demo", "network", "policy", "simulator"},
+    "socket": {"demo", "network", "policy", "simulator"},
     "ssl": {"broker", "paypal", "policy"},
-    "http.client": {"cli", "customers", "paypal", "simulator"},
+    "http.client": {"customers", "operations", "paypal", "simulator"},
     "urllib.request": {"customers"},
     "requests": {"paypal"},
     "asyncio.open_connection": set[str](),
