@@ -19,7 +19,7 @@ from benchmarks.context import Bench
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import expect, tell
 from benchmarks.subject import Home
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.clock import MovableClock, SystemClock
 from pipeline.db.models import Base, Customer, EncryptionKey, Event, Mail, Payment, StatusHistoryEntry, Subscription
 from pipeline.inbox import store as inbox
@@ -122,7 +122,7 @@ def _compare(bench: Bench, where: str, grown: list[Grown]) -> list[Row]:
 def _repeat(grown: Grown, bodies: list[bytes], repeat: int) -> None:
     parts, ids = grown.home.parts, []
     clock = MovableClock(SystemClock().now() + timedelta(minutes=2))
-    reminders = RenewalReminders(parts.database, parts.master, clock, Reminders(), may_read=False)
+    reminders = RenewalReminders(parts.database, parts.master, clock, ReminderPolicy(), may_read=False)
 
     def sweep() -> int:
         with parts.database.reading() as session:

@@ -11,14 +11,14 @@ from typing import Literal
 
 from benchmarks.load import WEBHOOK_ID
 from handlers import HANDLERS
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.clock import SystemClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.db import migrations
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import read_answer, split
+from pipeline.inbox.parsing import event_from_lookup, split
 from pipeline.inbox.store import Delivery
-from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.certificates import CertificateStore
 from pipeline.settings import load, variable
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import CLOUD
@@ -43,7 +43,7 @@ class Home:
             "web_port": str(self.port),
         }
         self._variables = {variable(name): value for name, value in told.items()}
-        self.parts = Parts(load(_env_file=None, **told), HANDLERS)
+        self.parts = Container(load(_env_file=None, **told), HANDLERS)
 
     def moved_to(self, folder: Path, database: str, smtp: str = "") -> "Home":
         """The same installation with another database, a copy of this one's, and perhaps a relay."""
@@ -61,9 +61,9 @@ class Home:
         """Tables, keys, PayPal's certificate, and the plan everybody is on."""
         migrations.upgrade(self.parts.database)
         fetch = {signer.cert_url: signer.leaf_pem}.__getitem__
-        keeping = Certificates(folder=self.folder / "certificates", anchors=None, clock=SystemClock(), fetch=fetch)
+        keeping = CertificateStore(folder=self.folder / "certificates", anchors=None, clock=SystemClock(), fetch=fetch)
         asyncio.run(_get(keeping, signer.cert_url))
-        plan = read_answer("plan", shapes.plan(CLOUD), SystemClock().now())
+        plan = event_from_lookup("plan", shapes.plan(CLOUD), SystemClock().now())
         self.parts.worker().handle(self.store([plan], "read"))
 
     def store(
@@ -110,5 +110,5 @@ class Home:
         return Leashed(command, folder, None, {**self._variables, "PYTHONPATH": str(ROOT)})
 
 
-async def _get(certificates: Certificates, url: str) -> None:
+async def _get(certificates: CertificateStore, url: str) -> None:
     await certificates.get(url)

@@ -8,8 +8,8 @@ import sys
 
 from handlers import HANDLERS
 from pipeline.app import logging, roles
-from pipeline.app.container import Parts
-from pipeline.app.shutdown import Stop
+from pipeline.app.container import Container
+from pipeline.app.shutdown import StopSignal
 from pipeline.db import migrations
 from pipeline.settings import load
 
@@ -17,8 +17,8 @@ from pipeline.settings import load
 def door() -> None:
     """Serve webhooks until told to stop."""
     logging.set_up(logging.INFO)
-    roles.collect_seldom()
-    stop, parts = Stop(), Parts(load(), HANDLERS)
+    roles.tune_gc()
+    stop, parts = StopSignal(), Container(load(), HANDLERS)
     stop.listen()
     migrations.upgrade(parts.database)
     roles.web(parts, stop)

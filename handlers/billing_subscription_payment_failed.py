@@ -12,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.PAYMENT.FAILED"
 
 def handle(event: Event, books: Books) -> None:
     move = subscription.see(books, event)
-    notifications.for_status(books, event, move)
-    notifications.for_failure(books, event)
+    notifications.mail_for_status(books, event, move)
+    notifications.mail_for_failed_payment(books, event)

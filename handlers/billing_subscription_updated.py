@@ -12,4 +12,4 @@ EVENT = "BILLING.SUBSCRIPTION.UPDATED"
 
 def handle(event: Event, books: Books) -> None:
     move = subscription.see(books, event)
-    notifications.for_status(books, event, move)
+    notifications.mail_for_status(books, event, move)

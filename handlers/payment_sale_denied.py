@@ -11,5 +11,5 @@ EVENT = "PAYMENT.SALE.DENIED"
 
 
 def handle(event: Event, books: Books) -> None:
-    sale = payment.see_sale(books, event, "denied")
-    notifications.for_sale(books, event, sale)
+    sale = payment.apply_sale(books, event, "denied")
+    notifications.mail_for_sale(books, event, sale)

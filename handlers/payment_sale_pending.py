@@ -13,5 +13,5 @@ EVENT = "PAYMENT.SALE.PENDING"
 
 
 def handle(event: Event, books: Books) -> None:
-    sale = payment.see_sale(books, event, "pending")
-    notifications.for_sale(books, event, sale)
+    sale = payment.apply_sale(books, event, "pending")
+    notifications.mail_for_sale(books, event, sale)

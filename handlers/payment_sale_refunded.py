@@ -11,5 +11,5 @@ EVENT = "PAYMENT.SALE.REFUNDED"
 
 
 def handle(event: Event, books: Books) -> None:
-    sale = payment.see_refund(books, event, "refund")
-    notifications.for_refunds(books, event, sale)
+    sale = payment.apply_refund(books, event, "refund")
+    notifications.mails_for_refunds(books, event, sale)

@@ -11,4 +11,4 @@ EVENT = "PAYMENT.SALE.REVERSED"
 
 
 def handle(event: Event, books: Books) -> None:
-    payment.see_refund(books, event, "reversal")
+    payment.apply_refund(books, event, "reversal")

@@ -8,4 +8,4 @@ EVENT = "READ.PLAN"
 
 
 def handle(event: Event, books: Books) -> None:
-    subscription.see_plan(books, event)
+    subscription.apply_plan_event(books, event)

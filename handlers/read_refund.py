@@ -2,13 +2,13 @@
 
 from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
-from pipeline.inbox.event import Event, Park
+from pipeline.inbox.event import Event, ParkEvent
 
 EVENT = "READ.REFUND"
 
 
 def handle(event: Event, books: Books) -> None:
     if "sale" not in event.facts and books.refund(event.need("refund")) is None:
-        raise Park("PayPal's own record of this refund names no sale")
-    sale = payment.see_refund(books, event, None)
-    notifications.for_refunds(books, event, sale)
+        raise ParkEvent("PayPal's own record of this refund names no sale")
+    sale = payment.apply_refund(books, event, None)
+    notifications.mails_for_refunds(books, event, sale)

@@ -2,7 +2,7 @@
 
 from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import Books
-from pipeline.inbox.event import Event, Park
+from pipeline.inbox.event import Event, ParkEvent
 
 EVENT = "READ.SALE"
 
@@ -19,7 +19,7 @@ STATES: dict[str, payment.SaleStatus] = {
 def handle(event: Event, books: Books) -> None:
     state = event.need("state")
     if state not in STATES:
-        raise Park(f"PayPal calls this sale {state}, which we do not know")
+        raise ParkEvent(f"PayPal calls this sale {state}, which we do not know")
     held = state == "completed" and event.facts.get("held")
-    sale = payment.see_sale(books, event, "pending" if held else STATES[state])
-    notifications.for_sale(books, event, sale)
+    sale = payment.apply_sale(books, event, "pending" if held else STATES[state])
+    notifications.mail_for_sale(books, event, sale)

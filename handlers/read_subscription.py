@@ -9,4 +9,4 @@ EVENT = "READ.SUBSCRIPTION"
 
 def handle(event: Event, books: Books) -> None:
     move = subscription.see(books, event)
-    notifications.for_status(books, event, move)
+    notifications.mail_for_status(books, event, move)

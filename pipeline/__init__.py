@@ -10,7 +10,7 @@
       broker    3  queues of ids: RabbitMQ, or inside one process
       worker    4  id -> inbox row -> its handler; done, later or park
       sweep        what no message brings, straight from the inbox
-      event        what a handler receives, and the three words it may raise: Read, TryLater, Park
+      event        what a handler receives, and the three words it may raise: Read, RetryLater, ParkEvent
       reads        what is asked of PayPal's API, and comes back through the inbox
 
     state       books (rows of one transaction), register (the newest known value of each field)

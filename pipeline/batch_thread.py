@@ -7,7 +7,7 @@ from typing import Generic, Self, TypeVar
 Item = TypeVar("Item")
 
 
-class Batcher(Generic[Item]):
+class BatchThread(Generic[Item]):
     """Whoever inherits says in `_do` what is done with a batch, of `most` items at most; `_do` raises nothing.
 
     `room` is how many items may wait; None: as many as come. A context manager: the thread runs inside `with`.

@@ -41,7 +41,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})?\s*(Z|[+-]
 _USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)  # nearly all are so, and read at once
 
 
-def read_time(text: object) -> datetime | None:
+def parse_time(text: object) -> datetime | None:
     """Read one of PayPal's times as UTC; None if it cannot be read.
 
     A time without a zone is taken as UTC. PayPal's simulator sends months that do not exist: those are None too,
@@ -68,11 +68,11 @@ def _respelled(text: str) -> str:
     return f"{day}T{moment}{(fraction or '.0')[:7]:0<7}{offset}"
 
 
-def write_time(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """ISO 8601 in UTC, whole seconds unless there is a fraction: `2026-03-01T10:00:00Z`."""
     return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()[:-6] + "Z"
 
 
 def write_optional(moment: datetime | None) -> str | None:
-    """`write_time` of a moment that may be missing."""
-    return write_time(moment) if moment else None
+    """`format_time` of a moment that may be missing."""
+    return format_time(moment) if moment else None

@@ -11,7 +11,7 @@ LONGEST_NAME = 100  # characters: longer than any name, far shorter than a messa
 LONGEST_ADDRESS, LONGEST_LOCAL_PART = 254, 64  # octets, RFC 5321 section 4.5.3.1
 
 
-class BadEnvelope(UsageError, ValueError):
+class InvalidEnvelopeError(UsageError, ValueError):
     """An envelope holds what no mail can carry. Names the field, never its value."""
 
 
@@ -53,7 +53,7 @@ def valid_address(text: str) -> bool:
 def ascii_address(address: str) -> str:
     """The address with its domain as A-labels (IDNA 2008, with UTS 46 mapping). Raises BadEnvelope if not valid."""
     if not valid_address(address):
-        raise BadEnvelope("not an address mail can be sent to")
+        raise InvalidEnvelopeError("not an address mail can be sent to")
     local, _, domain = address.rpartition("@")
     return f"{local}@{_ascii_domain(domain)}"
 

@@ -20,7 +20,7 @@ _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,9})?|\.\d{1,9})", re.ASCII)
 
 
-class NotMoney(ValueError):
+class InvalidAmountError(ValueError):
     """The text is not an amount in that currency."""
 
 
@@ -32,7 +32,7 @@ class Money:
     currency: str
 
     def __str__(self) -> str:
-        return f"{write_amount(self)} {self.currency}"
+        return f"{format_amount(self)} {self.currency}"
 
     def __neg__(self) -> "Money":
         return Money(-self.amount, self.currency)
@@ -46,31 +46,31 @@ def digits(currency: str) -> int:
     return 0 if currency in NO_DIGITS else 2
 
 
-def read_amount(text: object, currency: object) -> Money:
+def parse_amount(text: object, currency: object) -> Money:
     """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, for more digits than the currency has too."""
     if not isinstance(currency, str) or not isinstance(text, str | int) or isinstance(text, bool):
-        raise NotMoney(f"not an amount with a currency: {str(text)[:40]!r} {str(currency)[:20]!r}")
+        raise InvalidAmountError(f"not an amount with a currency: {str(text)[:40]!r} {str(currency)[:20]!r}")
     return _read(str(text).strip(), currency)
 
 
 @lru_cache(1024)  # prices repeat
 def _read(text: str, currency: str) -> Money:
     if not _CURRENCY.fullmatch(currency):
-        raise NotMoney(f"not an ISO 4217 currency: {currency[:20]!r}")
+        raise InvalidAmountError(f"not an ISO 4217 currency: {currency[:20]!r}")
     if not _NUMBER.fullmatch(text):
-        raise NotMoney(f"not an amount: {text[:40]!r}")
+        raise InvalidAmountError(f"not an amount: {text[:40]!r}")
     try:
         scaled = Decimal(text).scaleb(digits(currency))
     except InvalidOperation as error:  # pragma: no cover - the pattern has refused it before
-        raise NotMoney(f"not an amount: {text!r}") from error
+        raise InvalidAmountError(f"not an amount: {text!r}") from error
     if scaled != scaled.to_integral_value():
-        raise NotMoney(f"{text} has more digits than {currency} allows")
+        raise InvalidAmountError(f"{text} has more digits than {currency} allows")
     if abs(scaled) > LARGEST:
-        raise NotMoney(f"{text} {currency} is larger than any amount we book")
+        raise InvalidAmountError(f"{text} {currency} is larger than any amount we book")
     return Money(int(scaled), currency)
 
 
-def write_amount(money: Money) -> str:
+def format_amount(money: Money) -> str:
     """The exact text PayPal expects: two digits, or none for HUF, JPY and TWD."""
     return f"{Decimal(money.amount).scaleb(-digits(money.currency)):.{digits(money.currency)}f}"
 

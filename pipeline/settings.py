@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
-    def reads_paypal(self) -> bool:
+    def has_paypal_credentials(self) -> bool:
         """Whether we hold credentials to read from PayPal's API."""
         return bool(self.paypal_client_id and self.paypal_client_secret.get_secret_value())
 

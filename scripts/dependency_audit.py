@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.clock import SystemClock, write_time
+from pipeline.clock import SystemClock, format_time
 from pipeline.settings import load
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def main(path: Path) -> int:
     skipped = [package["name"] for package in dependencies if "skip_reason" in package]
     reason = trouble or _reason(len(dependencies), skipped, found)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    result = {"at": write_time(SystemClock().now()), "ok": not reason, "found": found, "reason": reason}
+    result = {"at": format_time(SystemClock().now()), "ok": not reason, "found": found, "reason": reason}
     path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(reason or f"no weakness is known of {len(dependencies)} packages")
     return 1 if found else 2 if reason else 0

@@ -4,27 +4,27 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from pipeline.app import from_settings
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.unit_of_work import Handler
 from pipeline.broker import Broker
-from pipeline.broker.background_publisher import Announcer
+from pipeline.broker.background_publisher import BackgroundPublisher
 from pipeline.clock import Clock, SystemClock
-from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
 from pipeline.db import migrations
-from pipeline.db.engine import Database, is_made
+from pipeline.db.engine import Database, exists
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.paypal.api import PayPal
-from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.certificates import CertificateStore
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
-from pipeline.webhooks.group_commit import Committer
-from pipeline.webhooks.receiver import Door
+from pipeline.webhooks.group_commit import GroupCommitter
+from pipeline.webhooks.receiver import WebhookReceiver
 from pipeline.worker.worker import Worker
 
 
-class Parts:
+class Container:
     """One process's parts. Each is made at its first use, so a command asks only for the settings it needs."""
 
     def __init__(self, settings: Settings, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
@@ -41,7 +41,9 @@ class Parts:
         """Made at its first use; but where the database holds keys already, a new one would open none of them."""
         path = self.settings.master_key
         if not path.exists() and self.database.holds_keys():
-            raise KeyProblem(f"the master key {path} is missing, and this database was written with one: restore it")
+            raise MasterKeyError(
+                f"the master key {path} is missing, and this database was written with one: restore it"
+            )
         return open_master_key(path)
 
     @cached_property
@@ -49,8 +51,8 @@ class Parts:
         return Broker(self.settings.broker_url)
 
     @cached_property
-    def reminders(self) -> Reminders:
-        return Reminders(self.settings.reminder_days_yearly, self.settings.reminder_days_monthly)
+    def reminders(self) -> ReminderPolicy:
+        return ReminderPolicy(self.settings.reminder_days_yearly, self.settings.reminder_days_monthly)
 
     @cached_property
     def paypal(self) -> PayPal:
@@ -59,31 +61,31 @@ class Parts:
         return PayPal(self.settings.paypal_base_url, self.settings.paypal_client_id, secret)
 
     @cached_property
-    def certificates(self) -> Certificates:
+    def certificates(self) -> CertificateStore:
         folder = self.settings.certificates_dir
-        return Certificates(folder=folder, anchors=self.settings.paypal_trust_anchors, clock=self.clock)
+        return CertificateStore(folder=folder, anchors=self.settings.paypal_trust_anchors, clock=self.clock)
 
     @cached_property
     def templates(self) -> Templates:
         return Templates(default_folder(), from_settings.vendor(self.settings), self.settings.locale)
 
     @cached_property
-    def event_announcer(self) -> Announcer:
-        return Announcer(self.broker, "events")
+    def event_publisher(self) -> BackgroundPublisher:
+        return BackgroundPublisher(self.broker, "events")
 
     @cached_property
-    def mail_announcer(self) -> Announcer:
-        return Announcer(self.broker, "mails")
+    def mail_publisher(self) -> BackgroundPublisher:
+        return BackgroundPublisher(self.broker, "mails")
 
     @cached_property
-    def committer(self) -> Committer:
-        return Committer(self.database, self.master, self.clock, self.event_announcer.announce)
+    def committer(self) -> GroupCommitter:
+        return GroupCommitter(self.database, self.master, self.clock, self.event_publisher.announce)
 
     def web(self) -> Web:
         """Raises SettingsError without any webhook id to check signatures by."""
         if not self.settings.paypal_accept_simulator:
             self.settings.need("paypal_webhook_id")
-        door = Door(
+        door = WebhookReceiver(
             self.certificates,
             self.committer,
             self.settings.paypal_webhook_id,
@@ -92,7 +94,7 @@ class Parts:
         return Web(door, self.database, self.clock, self.settings.health_limit_seconds)
 
     @property
-    def _has_listener(self) -> bool:
+    def _mailer_listens(self) -> bool:
         """Whether a mailer may hear what is announced: in one process without a relay there is none."""
         return bool(self.settings.smtp_url) or not self.broker.exclusive
 
@@ -103,8 +105,8 @@ class Parts:
             self.clock,
             self.handlers,
             reminders=self.reminders,
-            may_read=self.settings.reads_paypal,
-            on_mail=self.mail_announcer.announce if self._has_listener else lambda ids: None,
+            may_read=self.settings.has_paypal_credentials,
+            on_mail=self.mail_publisher.announce if self._mailer_listens else lambda ids: None,
         )
 
     def mailer(self) -> Mailer:
@@ -115,12 +117,12 @@ class Parts:
             self.database, self.master, self.clock, self.templates, relay, from_settings.sender(self.settings)
         )
 
-    def need_tables(self) -> None:
+    def require_tables(self) -> None:
         """Raises SettingsError if the tables are not those this program was written for."""
-        if not is_made(self.settings.database) or migrations.current(self.database) != migrations.newest():
+        if not exists(self.settings.database) or migrations.current(self.database) != migrations.newest():
             raise SettingsError("the database has no tables of this version yet; run: smt-billing db upgrade")
 
-    def need_shared_broker(self, role: str) -> None:
+    def require_shared_broker(self, role: str) -> None:
         """Raises SettingsError for a broker that lives in one process, when the role is to be a process of its own."""
         if self.broker.exclusive:
             raise SettingsError(

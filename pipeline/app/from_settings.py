@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-from pipeline.customers.product_hook import Product, allowed
+from pipeline.customers.product_hook import ProductHook, allowed
 from pipeline.email_address import valid_address
 from pipeline.mailer.mailer import Sender
-from pipeline.operations.backup.store import Shelf
+from pipeline.operations.backup.store import BackupStore
 from pipeline.policy.clauses import Vendor as PolicyOwner
-from pipeline.privacy.export.page import Issuer
+from pipeline.privacy.export.page import ExportIssuer
 from pipeline.rendering.branding import Vendor
 from pipeline.settings import Settings, SettingsError
 
@@ -44,14 +44,14 @@ def contact(settings: Settings) -> str:
     return settings.privacy_email or settings.support_email or settings.mail_from
 
 
-def account_page(settings: Settings) -> str:
+def account_page_url(settings: Settings) -> str:
     """Return the URL of the page where customers view and change their data."""
     return f"{settings.pages_url}/account"
 
 
-def issuer(settings: Settings) -> Issuer:
+def issuer(settings: Settings) -> ExportIssuer:
     """Return the issuer of data exports."""
-    return Issuer(settings.vendor_name, contact(settings), settings.locale)
+    return ExportIssuer(settings.vendor_name, contact(settings), settings.locale)
 
 
 def publisher(settings: Settings) -> PolicyOwner:
@@ -59,7 +59,7 @@ def publisher(settings: Settings) -> PolicyOwner:
     return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, contact(settings))
 
 
-def product(settings: Settings) -> Product:
+def product(settings: Settings) -> ProductHook:
     """Return the product's own hook for exports and erasures.
 
     Raises SettingsError if both a command and a URL are set, or a URL that would send personal data unencrypted.
@@ -68,7 +68,7 @@ def product(settings: Settings) -> Product:
         raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
     if settings.product_url and not allowed(settings.product_url):
         raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
-    return Product(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
+    return ProductHook(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
 
 
 def wait(settings: Settings) -> timedelta:
@@ -76,14 +76,14 @@ def wait(settings: Settings) -> timedelta:
     return timedelta(hours=settings.erase_wait_hours)
 
 
-def shelf(settings: Settings) -> Shelf:
+def shelf(settings: Settings) -> BackupStore:
     """Return the place of the backups. Raises SettingsError if none are set up."""
     settings.need("backup_dir", "backup_recipient")
     assert settings.backup_dir is not None  # noqa: S101 - `need` has raised otherwise
     kept = (timedelta(days=settings.backup_keys_days), timedelta(days=settings.backup_days))
-    return Shelf(settings.backup_dir, settings.backup_recipient, *kept)
+    return BackupStore(settings.backup_dir, settings.backup_recipient, *kept)
 
 
-def has_shelf(settings: Settings) -> bool:
+def has_backup_store(settings: Settings) -> bool:
     """Return whether backups are set up."""
     return bool(settings.backup_dir and settings.backup_recipient)

@@ -10,32 +10,32 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.from_settings import publisher
 from pipeline.app.site import served
 from pipeline.crypto.keyring import Keyring
 from pipeline.operations import heartbeat
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.connections import Connection, open_connections
-from pipeline.policy.evidence.live_system import Live, Page, Sights
-from pipeline.rendering.message import Rendered
+from pipeline.policy.evidence.live_system import LiveSystem, Page, Probes
+from pipeline.rendering.message import RenderedMail
 from pipeline.settings import SettingsError
 
 EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples lead
 
 
 @contextmanager
-def looking(parts: Parts) -> Iterator[Live]:
+def looking(parts: Container) -> Iterator[LiveSystem]:
     """A look at the system as it is now, in one reading session. Raises StoreDown, KeyProblem."""
     now = parts.clock.now()
     with parts.database.reading() as session:
-        yield Live(
+        yield LiveSystem(
             session,
             Keyring(parts.master, session, now),
             parts.settings,
             now,
             publisher(parts.settings),
-            Sights(
+            Probes(
                 pages=lambda: pages(parts),
                 mails=lambda: mails(parts),
                 connections=lambda: connections(parts),
@@ -44,7 +44,7 @@ def looking(parts: Parts) -> Iterator[Live]:
         )
 
 
-def pages(parts: Parts) -> list[Page]:
+def pages(parts: Container) -> list[Page]:
     """Every page that needs no secret, asked for within this process; none where the web role is not set up."""
     try:
         web = parts.web()
@@ -54,18 +54,18 @@ def pages(parts: Parts) -> list[Page]:
         return asyncio.run(_ask_all(web.app(routes)))
 
 
-def mails(parts: Parts) -> dict[str, Rendered]:
+def mails(parts: Container) -> dict[str, RenderedMail]:
     """Every kind of mail with its example, whose links lead to our own pages as they are set."""
     return {kind: parts.templates.render(kind, _example(parts, kind)) for kind in parts.templates.kinds}
 
 
-def _example(parts: Parts, kind: str) -> dict[str, Any]:
+def _example(parts: Container, kind: str) -> dict[str, Any]:
     facts = json.dumps(parts.templates.example(kind)).replace(EXAMPLE_PAGES, parts.settings.pages_url)
     found: dict[str, Any] = json.loads(facts)
     return found
 
 
-def connections(parts: Parts) -> dict[str, list[Connection]]:
+def connections(parts: Container) -> dict[str, list[Connection]]:
     """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
     found = {}
     for role, pid in heartbeat.running(parts.settings.data_dir, parts.clock.now()).items():

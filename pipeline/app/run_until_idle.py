@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from pipeline.app import jobs
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.db import migrations
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
@@ -14,13 +14,13 @@ from pipeline.worker.worker import Worker, take
 DRAIN_SECONDS = 0.2  # how long to wait for a message of the broker
 
 
-def until_idle(parts: Parts, on_round: Callable[[int], None] = lambda _: None) -> None:
+def until_idle(parts: Container, on_round: Callable[[int], None] = lambda _: None) -> None:
     """Work in rounds until nothing is due. `on_round` is called with the amount of work of each. Raises StoreDown."""
     migrations.upgrade(parts.database)
     asyncio.run(_until_idle(parts, on_round))
 
 
-async def _until_idle(parts: Parts, on_round: Callable[[int], None]) -> None:
+async def _until_idle(parts: Container, on_round: Callable[[int], None]) -> None:
     events, scheduler = parts.worker(), jobs.scheduler(parts)
     post = parts.mailer() if parts.settings.smtp_url else None
     try:
@@ -31,25 +31,25 @@ async def _until_idle(parts: Parts, on_round: Callable[[int], None]) -> None:
             await post.close()
 
 
-def _round(parts: Parts, events: Worker, scheduler: Scheduler) -> int:
+def _round(parts: Container, events: Worker, scheduler: Scheduler) -> int:
     drained = 0 if parts.broker.exclusive else _drain(parts, events)
     return drained + work_once(parts, events, scheduler)
 
 
-def work_once(parts: Parts, events: Worker, scheduler: Scheduler) -> int:
+def work_once(parts: Container, events: Worker, scheduler: Scheduler) -> int:
     """Handle due events, ask PayPal the due questions, run all jobs. Return how much there was to do; mail is left out."""
     with parts.database.transaction() as session:
-        ids = inbox.take_due(session, parts.clock.now())
+        ids = inbox.lease_due(session, parts.clock.now())
     events.handle(ids)
     asked = (
-        lookup_fetcher.ask_due(parts.database, parts.master, parts.clock, parts.paypal)
-        if parts.settings.reads_paypal
+        lookup_fetcher.fetch_due(parts.database, parts.master, parts.clock, parts.paypal)
+        if parts.settings.has_paypal_credentials
         else []
     )
     return len(ids) + len(asked) + scheduler.run_all()
 
 
-def _drain(parts: Parts, events: Worker) -> int:
+def _drain(parts: Container, events: Worker) -> int:
     """Handle the events whose ids wait in the broker."""
     with parts.broker.inlet("events") as inlet:
         return take(events, inlet, DRAIN_SECONDS)

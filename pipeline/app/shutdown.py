@@ -9,7 +9,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-class Stop:
+class StopSignal:
     """Set by SIGTERM and SIGINT: finish the work in progress, then end."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def supervised_thread(name: str, work: Callable[[], object], stop: Stop) -> threading.Thread:
+def supervised_thread(name: str, work: Callable[[], object], stop: StopSignal) -> threading.Thread:
     """Start a thread whose death ends the whole process: the supervisor restarts it, and nothing runs in half."""
 
     def run() -> None:
@@ -50,7 +50,7 @@ def supervised_thread(name: str, work: Callable[[], object], stop: Stop) -> thre
     return start_thread(name, run)
 
 
-def call_at_stop(stop: Stop, callback: Callable[[], object]) -> threading.Thread:
+def call_at_stop(stop: StopSignal, callback: Callable[[], object]) -> threading.Thread:
     """Start a thread that calls back once it is time to stop."""
 
     def run() -> None:

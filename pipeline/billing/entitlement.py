@@ -35,38 +35,42 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
-    """One payment that was completed; `given_back_at` if all of it was refunded or reversed since.
+class PaidCharge:
+    """One payment that was completed; `refunded_at` if all of it was refunded or reversed since.
 
-    `refused`: it did not come after all, as an eCheck may not, and `given_back_at` is when that was known.
+    `refused`: it did not come after all, as an eCheck may not, and `refunded_at` is when that was known.
     """
 
     at: datetime
     money: Money
-    given_back_at: datetime | None = None
+    refunded_at: datetime | None = None
     refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Vouched:
+class ConfirmedUntil:
     """PayPal said at `at` that the next charge is due at `until`, with nothing unpaid."""
 
     until: datetime
     at: datetime
 
 
-def paid_through(vouched: Vouched | None, terms: Terms | None, payments: Sequence[Paid]) -> datetime | None:
+def paid_through(
+    vouched: ConfirmedUntil | None, terms: Terms | None, payments: Sequence[PaidCharge]
+) -> datetime | None:
     """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
     payments = sorted(payments, key=_order)
     if vouched is None:
-        return None if terms is None else _moved_on(None, terms, [paid for paid in payments if not paid.refused])
+        return (
+            None if terms is None else _extend_by_payments(None, terms, [paid for paid in payments if not paid.refused])
+        )
     edge = vouched.until - _early(vouched.until, terms)
     later = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
     renewals = [paid for paid in later if not paid.refused]
-    if all(paid.given_back_at for paid in renewals):
+    if all(paid.refunded_at for paid in renewals):
         covered = [paid for paid in payments if paid not in later]
-        return _taken_back(vouched, terms, covered)
-    return _moved_on(vouched.until, terms, renewals) if terms else vouched.until
+        return _shorten_by_refunds(vouched, terms, covered)
+    return _extend_by_payments(vouched.until, terms, renewals) if terms else vouched.until
 
 
 def add(moment: datetime, terms: Terms, cycles: int) -> datetime:
@@ -87,8 +91,8 @@ def cycles(terms: Terms, money: Money) -> int:
     return max(1, money.amount // terms.price.amount)
 
 
-def _order(paid: Paid) -> tuple[datetime, int, datetime, bool]:
-    return paid.at, paid.money.amount, paid.given_back_at or LATEST, paid.refused
+def _order(paid: PaidCharge) -> tuple[datetime, int, datetime, bool]:
+    return paid.at, paid.money.amount, paid.refunded_at or LATEST, paid.refused
 
 
 def _add_months(moment: datetime, number: int, day: int) -> datetime:
@@ -100,7 +104,7 @@ def _add_months(moment: datetime, number: int, day: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=min(wanted, calendar.monthrange(year, month + 1)[1]))
 
 
-def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) -> datetime | None:
+def _extend_by_payments(start: datetime | None, terms: Terms, payments: Sequence[PaidCharge]) -> datetime | None:
     """Each payment adds its cycles; counted from the start at once, so that short months leave no trace.
 
     One that was given back keeps its place among them: the periods after it begin when they did, it buys none itself.
@@ -111,18 +115,18 @@ def _moved_on(start: datetime | None, terms: Terms, payments: Sequence[Paid]) ->
         if base is None or add(base, terms, count + number) <= paid.at + _early(paid.at, terms):
             base, count = paid.at, 0  # after a pause the period begins with the payment
         count += number
-        if paid.given_back_at is None:
+        if paid.refunded_at is None:
             until = add(base, terms, count)
     return until
 
 
-def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) -> datetime:
+def _shorten_by_refunds(vouched: ConfirmedUntil, terms: Terms | None, covered: Sequence[PaidCharge]) -> datetime:
     """The last payments, if they were given back or refused, take their own periods with them, and no later ones."""
-    last = list(takewhile(lambda paid: paid.given_back_at is not None, reversed(covered)))
+    last = list(takewhile(lambda paid: paid.refunded_at is not None, reversed(covered)))
     if terms is None:
-        return _taken_back_blindly(vouched, last)
+        return _shorten_without_cycle(vouched, last)
     until, count = vouched.until, 0
-    kept_at = max((paid.at for paid in covered if paid.given_back_at is None), default=EARLIEST)
+    kept_at = max((paid.at for paid in covered if paid.refunded_at is None), default=EARLIEST)
     for paid in last:
         longer = count + cycles(terms, paid.money)
         start = add(vouched.until, terms, -longer)
@@ -133,18 +137,18 @@ def _taken_back(vouched: Vouched, terms: Terms | None, covered: Sequence[Paid]) 
     return until
 
 
-def _taken_back_blindly(vouched: Vouched, last: Sequence[Paid]) -> datetime:
+def _shorten_without_cycle(vouched: ConfirmedUntil, last: Sequence[PaidCharge]) -> datetime:
     """Without terms it is not known which period each paid for: PayPal's own later word counts."""
     until = vouched.until
     for paid in last:
-        if (paid.given_back_at or LATEST) > vouched.at:
+        if (paid.refunded_at or LATEST) > vouched.at:
             until = min(until, paid.at)
         elif not paid.refused:
             break
     return until
 
 
-def _bought(paid: Paid, start: datetime, until: datetime, kept_at: datetime, terms: Terms) -> bool:
+def _bought(paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, terms: Terms) -> bool:
     """Whether this payment is that of the period, and none that was kept."""
     early = _early(paid.at, terms)
     if paid.refused and paid.at < add(kept_at, terms, 1) - early:

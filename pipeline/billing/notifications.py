@@ -7,9 +7,9 @@ and in whatever order it is told.
 from datetime import datetime
 from typing import Any
 
-from pipeline.billing.subscription import Move, terms_of
+from pipeline.billing.subscription import StatusChange, billing_cycle_of
 from pipeline.billing.unit_of_work import Books
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, RefundRow, SubscriptionRow
@@ -21,27 +21,27 @@ STATUS_MAILS = {
     "SUSPENDED": "subscription_suspended",
     "CANCELLED": "subscription_cancelled",
 }
-TOLD_BY = {
+STATUS_EVENTS = {
     "ACTIVE": ("BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.RE-ACTIVATED"),
     "SUSPENDED": ("BILLING.SUBSCRIPTION.SUSPENDED",),
     "CANCELLED": ("BILLING.SUBSCRIPTION.CANCELLED",),
 }
 
 
-def for_status(books: Books, event: Event, move: Move | None) -> None:
+def mail_for_status(books: Books, event: Event, move: StatusChange | None) -> None:
     """The mail for the status an event tells: when it moved, or when telling it is what the event is for."""
     status = event.facts.get("status")
     kind = STATUS_MAILS.get(status or "")
-    if kind is None or not (move or event.type in TOLD_BY[str(status)]):
+    if kind is None or not (move or event.type in STATUS_EVENTS[str(status)]):
         return
-    row, at = books.subscription(event.facts["subscription"]), event.time("status_at") or event.need_time("at")
+    row, at = books.subscription(event.facts["subscription"]), event.time("status_at") or event.require_time("at")
     # A customer is welcomed and seen off once; a subscription can be suspended again.
-    key = f"{kind}:{row.id}" + (f":{write_time(at)}" if kind == "subscription_suspended" else "")
-    overtaken = _overtaken_by_status(row, str(status), at)
+    key = f"{kind}:{row.id}" + (f":{format_time(at)}" if kind == "subscription_suspended" else "")
+    overtaken = _superseded_by_status(row, str(status), at)
     _owe(books, kind, key, row, _status_facts(books, row, str(status), at), at, overtaken)
 
 
-def for_sale(books: Books, event: Event, payment: PaymentRow) -> None:
+def mail_for_sale(books: Books, event: Event, payment: PaymentRow) -> None:
     """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
     if payment.subscription_id is None:
         return
@@ -50,21 +50,21 @@ def for_sale(books: Books, event: Event, payment: PaymentRow) -> None:
         _for_denial(books, event, row, payment)
     elif payment.status not in (None, "pending"):
         facts = _receipt_facts(books, row, payment)
-        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, _told_at(event, event.need_time("at")))
-    for_refunds(books, event, payment)
+        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, _news_time(event, event.require_time("at")))
+    mails_for_refunds(books, event, payment)
 
 
-def for_failure(books: Books, event: Event) -> None:
+def mail_for_failed_payment(books: Books, event: Event) -> None:
     """Dunning: a charge attempt failed."""
     row = books.subscription(event.need("subscription"))
-    at = event.time("failed_at") or event.need_time("at")
+    at = event.time("failed_at") or event.require_time("at")
     amount, reason = _pair(event.facts.get("failed_amount")), event.facts.get("failed_reason")
     facts = _failure_facts(books, row, amount, at, event.time("retry_at"), reason)
-    key = f"payment_failed:{row.id}:{write_time(at)}"
-    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
+    key = f"payment_failed:{row.id}:{format_time(at)}"
+    _owe(books, "payment_failed", key, row, facts, at, _superseded_since(books, row, at))
 
 
-def for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
+def mails_for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
     """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
     if payment.subscription_id is None or payment.amount is None:
         return
@@ -73,22 +73,27 @@ def for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
         if refund.kind == "refund" and "refund" in refund.known:
             facts = _refund_facts(books, row, payment, refund)
             _owe(
-                books, "refund_receipt", f"refund_receipt:{refund.id}", row, facts, _told_at(event, refund.occurred_at)
+                books,
+                "refund_receipt",
+                f"refund_receipt:{refund.id}",
+                row,
+                facts,
+                _news_time(event, refund.occurred_at),
             )
 
 
 def _for_denial(books: Books, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
-    at = lww_map.time_of(payment.known, "status") or event.need_time("at")
+    at = lww_map.updated_at(payment.known, "status") or event.require_time("at")
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
     facts = _failure_facts(books, row, _money(payment), at, None, reason)
     key = f"payment_failed:{payment.id}"
-    _owe(books, "payment_failed", key, row, facts, at, _overtaken_since(books, row, at))
+    _owe(books, "payment_failed", key, row, facts, at, _superseded_since(books, row, at))
 
 
-def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.Owed:
+def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.NewMail:
     """The reminder that a renewal is `days` days away, for the scheduler."""
-    renews_at = write_time(row.next_billing_at) if row.next_billing_at else ""
-    terms = terms_of(row, plan)
+    renews_at = format_time(row.next_billing_at) if row.next_billing_at else ""
+    terms = billing_cycle_of(row, plan)
     price = terms.price if terms else None
     facts = {
         "subscription": row.id,
@@ -98,34 +103,34 @@ def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) 
         "period": terms and {"unit": terms.unit, "count": terms.count},
         "days": days,
     }
-    return outbox.Owed("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
+    return outbox.NewMail("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
 
 
 def _owe(
     books: Books, kind: str, key: str, row: SubscriptionRow, facts: dict[str, Any], at: datetime,
     overtaken: str | None = None,
 ) -> None:  # fmt: skip
-    books.owe(outbox.Owed(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
+    books.owe(outbox.NewMail(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
 
 
-def _told_at(event: Event, at: datetime) -> datetime:
+def _news_time(event: Event, at: datetime) -> datetime:
     """Money released or settled late is news when PayPal tells it, though its own time may be long ago."""
     return max(at, event.occurred_at or at)
 
 
 def _too_old(books: Books, at: datetime) -> str | None:
-    if books.now - at <= outbox.TOO_OLD:
+    if books.now - at <= outbox.MAX_NEWS_AGE:
         return None
-    return f"older than {outbox.TOO_OLD.days} days when it reached us: it happened on {at:%Y-%m-%d}"
+    return f"older than {outbox.MAX_NEWS_AGE.days} days when it reached us: it happened on {at:%Y-%m-%d}"
 
 
-def _overtaken_by_status(row: SubscriptionRow, status: str, at: datetime) -> str | None:
+def _superseded_by_status(row: SubscriptionRow, status: str, at: datetime) -> str | None:
     """The status told is no longer the one it has; or it is again, and this is about the time before."""
     told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
     return None if row.status == status and not told_again else _overtaken(row)
 
 
-def _overtaken_since(books: Books, row: SubscriptionRow, at: datetime) -> str | None:
+def _superseded_since(books: Books, row: SubscriptionRow, at: datetime) -> str | None:
     """Nobody is asked to pay for what was paid, suspended or ended since."""
     paid = [
         payment.occurred_at
@@ -152,11 +157,11 @@ def _status_facts(books: Books, row: SubscriptionRow, status: str, at: datetime)
     facts: dict[str, dict[str, Any]] = {
         "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
         "SUSPENDED": {
-            "suspended_at": write_time(at),
+            "suspended_at": format_time(at),
             "paid_through": paid,
             "balance": _pair(lww_map.value(row.known, "outstanding")),
         },
-        "CANCELLED": {"cancelled_at": write_time(at), "paid_through": paid},
+        "CANCELLED": {"cancelled_at": format_time(at), "paid_through": paid},
     }
     return _about(books, row) | facts[status]
 
@@ -180,7 +185,7 @@ def _failure_facts(
     books: Books, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
 ) -> dict[str, Any]:
     return _about(books, row) | {
-        "amount": amount, "failed_at": write_time(at), "retry_at": _when(retry_at), "reason": reason,
+        "amount": amount, "failed_at": format_time(at), "retry_at": _when(retry_at), "reason": reason,
     }  # fmt: skip
 
 
@@ -190,7 +195,7 @@ def _refund_facts(books: Books, row: SubscriptionRow, payment: PaymentRow, refun
         "payment": payment.id,
         "amount": {"amount": refund.amount, "currency": refund.currency},
         "paid": _money(payment),
-        "refunded_at": write_time(refund.occurred_at),
+        "refunded_at": format_time(refund.occurred_at),
         "in_full": books.given_back(payment, refund.occurred_at) >= (payment.amount or 0),
     }
 
@@ -204,4 +209,4 @@ def _pair(pair: Any) -> dict[str, Any] | None:
 
 
 def _when(moment: datetime | None) -> str | None:
-    return None if moment is None else write_time(moment)
+    return None if moment is None else format_time(moment)

@@ -8,22 +8,22 @@ from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import Books
 from pipeline.db import lww_map
 from pipeline.db.rows import PaymentRow, RefundRow
-from pipeline.inbox.event import Event, Park, Read
+from pipeline.inbox.event import Event, ParkEvent, Read
 
 SaleStatus = Literal["pending", "completed", "denied"]
 RefundKind = Literal["refund", "reversal"]
 
 # What is decided outranks what is pending, whatever the times say; then the later counts, at equal times the larger.
-DECIDED: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
+STATUS_PRIORITY: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
 FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
 REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
 # A sale that names no subscription is mostly none of ours; one look, later, tells.
-ASK_WHOSE = timedelta(hours=1)
+SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
 
 
-def see_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
+def apply_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
     """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
-    row, at = books.payment(event.need("sale")), event.need_time("at")
+    row, at = books.payment(event.need("sale")), event.require_time("at")
     event.need("amount")
     _check_sign(event)
     row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
@@ -32,18 +32,18 @@ def see_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
     if row.subscription_id:
         subscription.touch(books, row.subscription_id, row)
     elif event.type != "READ.SALE":  # PayPal has left it out for days, once: its own record may name it
-        books.ask("sale", row.id, ASK_WHOSE)
+        books.ask("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
 
 
-def see_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRow:
+def apply_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRow:
     """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
 
     Raises Read where neither the event nor we know which sale it is of.
     """
     refund = books.refund(event.need("refund")) or _new_refund(books, event)
     told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
-    refund.known = lww_map.merge(refund.known, event.need_time("at"), told)
+    refund.known = lww_map.merge(refund.known, event.require_time("at"), told)
     _update_refund(refund)
     payment = books.payment(refund.payment_id)
     _update(books, payment)
@@ -55,7 +55,7 @@ def see_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRo
 def _new_refund(books: Books, event: Event) -> RefundRow:
     """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
     amount, currency = event.need("amount")
-    created_at = event.need_time("created_at")
+    created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
         raise Read("refund", event.facts["refund"])
@@ -72,10 +72,10 @@ def _update_refund(row: RefundRow) -> None:
 
 
 def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
-    known, since = lww_map.value(row.known, "status"), lww_map.time_of(row.known, "status")
+    known, since = lww_map.value(row.known, "status"), lww_map.updated_at(row.known, "status")
     if known is None or since is None:
         row.known = lww_map.merge(row.known, at, {"status": status})
-    elif (DECIDED[status], at, status != "denied") > (DECIDED[known], since, known != "denied"):
+    elif (STATUS_PRIORITY[status], at, status != "denied") > (STATUS_PRIORITY[known], since, known != "denied"):
         kept = {field: entry for field, entry in row.known.items() if field != "status"}
         row.known = lww_map.merge(kept, at, {"status": status})
 
@@ -84,7 +84,7 @@ def _update(books: Books, row: PaymentRow) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
     row.subscription_id = lww_map.value(known, "subscription")
-    books.file_payment(row)
+    books.index_payment(row)
     row.amount, row.currency = lww_map.value(known, "amount") or (None, None)
     row.fee = (lww_map.value(known, "fee") or [None])[0]
     created_at = lww_map.value(known, "created_at")
@@ -103,4 +103,4 @@ def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) 
 
 def _check_sign(event: Event) -> None:
     if event.facts["amount"][0] < 0:
-        raise Park(f"{event.type} has a negative amount")
+        raise ParkEvent(f"{event.type} has a negative amount")

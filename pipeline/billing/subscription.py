@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipeline.billing.entitlement import Paid, Terms, Vouched, paid_through
+from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, Terms, paid_through
 from pipeline.billing.unit_of_work import Books
-from pipeline.clock import read_time
+from pipeline.clock import parse_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
@@ -37,10 +37,10 @@ LIVE = frozenset({"ACTIVE", "SUSPENDED"})
 
 # ACTIVATED of a subscription with a free trial has been seen with a next_billing_time of today, and no event when that
 # was corrected: ask again some minutes later.
-TOO_SOON = timedelta(days=1)
-ASK_AGAIN = timedelta(minutes=10)
+MAX_TIME_AHEAD = timedelta(days=1)
+LOOKUP_REPEAT_DELAY = timedelta(minutes=10)
 # A placeholder asks who it belongs to, in case its first event never comes.
-ASK_WHO = timedelta(minutes=5)
+SUBSCRIBER_LOOKUP_DELAY = timedelta(minutes=5)
 
 FIELDS = (
     "custom_ref", "payer_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "failed_count",
@@ -49,7 +49,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class StatusChange:
     """The status changed."""
 
     old: str | None
@@ -66,29 +66,29 @@ def outranks(new: tuple[str, datetime], old: tuple[str, datetime]) -> bool:
     return (new[1] < old[1]) is earlier_counts
 
 
-def see(books: Books, event: Event) -> Move | None:
+def see(books: Books, event: Event) -> StatusChange | None:
     """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
-    row, at = books.subscription(event.need("subscription")), event.need_time("at")
+    row, at = books.subscription(event.need("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
     row.known = lww_map.merge(row.known, at, facts | {"vouched": _vouched(event)})
-    _see_person(books, row.id, at, event)
-    _see_plan(books, event)
+    _apply_subscriber(books, row.id, at, event)
+    _apply_plan(books, event)
     move = _move(books, row, event)
     update(books, row)
-    if _is_too_soon(row, at):
-        books.ask("subscription", row.id, ASK_AGAIN)
+    if _is_too_far_ahead(row, at):
+        books.ask("subscription", row.id, LOOKUP_REPEAT_DELAY)
     return move
 
 
 def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
     row = books.subscription(id)
-    told_at = lww_map.time_of(payment.known, "custom_ref")
+    told_at = lww_map.updated_at(payment.known, "custom_ref")
     if told_at:
         row.known = lww_map.merge(row.known, told_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
     update(books, row)
     if row.status is None:
-        books.ask("subscription", id, ASK_WHO)
+        books.ask("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
     return row
 
 
@@ -97,29 +97,29 @@ def update(books: Books, row: SubscriptionRow) -> None:
     known = row.known
     row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
     row.plan_id = lww_map.value(known, "plan")
-    terms = terms_of(row, books.plan(row.plan_id))
-    row.paid_through = paid_through(_vouched_for(row), terms, _paid(books, books.payments_of(row.id)))
+    terms = billing_cycle_of(row, books.plan(row.plan_id))
+    row.paid_through = paid_through(_confirmed_of(row), terms, _paid(books, books.payments_of(row.id)))
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, books.reminders.days(terms))
 
 
-def terms_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
+def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
     """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
     told = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
     if not told:
         return None
     price = Money(*told["price"]) if told.get("price") else None
     number = lww_map.value(row.known, "quantity") or 1
-    start = read_time(lww_map.value(row.known, "start_at"))
+    start = parse_time(lww_map.value(row.known, "start_at"))
     price = price and Money(price.amount * number, price.currency)
     return Terms(told["unit"], told["count"], price, start.day if start else 0)
 
 
-def see_plan(books: Books, event: Event) -> None:
+def apply_plan_event(books: Books, event: Event) -> None:
     """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
-    plan = books.told_plan(event.need("plan"))
+    plan = books.plan_for_update(event.need("plan"))
     told = {field: event.facts.get(field) for field in ("name", "terms")}
-    plan.known = lww_map.merge(plan.known, event.need_time("at"), told)
+    plan.known = lww_map.merge(plan.known, event.require_time("at"), told)
     terms = lww_map.value(plan.known, "terms") or {}
     plan.name = lww_map.value(plan.known, "name")
     plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
@@ -128,12 +128,12 @@ def see_plan(books: Books, event: Event) -> None:
         update(books, row)
 
 
-def _see_person(books: Books, id: str, at: datetime, event: Event) -> None:
+def _apply_subscriber(books: Books, id: str, at: datetime, event: Event) -> None:
     if event.person:
-        books.learn_person(id, at, event.person)
+        books.update_subscriber(id, at, event.person)
 
 
-def _see_plan(books: Books, event: Event) -> None:
+def _apply_plan(books: Books, event: Event) -> None:
     """A plan known only by its id: PayPal is asked for it."""
     plan = books.plan(event.facts.get("plan"))
     if plan and not plan.known and "terms" not in event.facts:
@@ -142,7 +142,7 @@ def _see_plan(books: Books, event: Event) -> None:
 
 def _next_billing_at(row: SubscriptionRow) -> datetime | None:
     """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
-    told = read_time(lww_map.value(row.known, "next_billing_at"))
+    told = parse_time(lww_map.value(row.known, "next_billing_at"))
     if told is None or row.status in ("CANCELLED", "EXPIRED"):
         return None
     return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
@@ -154,8 +154,8 @@ def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
     return row.next_billing_at - timedelta(days=days)
 
 
-def _move(books: Books, row: SubscriptionRow, event: Event) -> Move | None:
-    status, at = event.facts.get("status"), event.time("status_at") or event.need_time("at")
+def _move(books: Books, row: SubscriptionRow, event: Event) -> StatusChange | None:
+    status, at = event.facts.get("status"), event.time("status_at") or event.require_time("at")
     if status is None or (row.status and row.status_at and not outranks((status, at), (row.status, row.status_at))):
         return None
     old, row.status, row.status_at = row.status, status, at
@@ -164,10 +164,10 @@ def _move(books: Books, row: SubscriptionRow, event: Event) -> Move | None:
     if status not in MOVES[old]:
         raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
     reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
-    books.add_change(
+    books.add_status_change(
         subscription_id=row.id, at=at, old_status=old, new_status=status, reason=reason[:100], event_id=event.id
     )
-    return Move(old, status)
+    return StatusChange(old, status)
 
 
 def _vouched(event: Event) -> str | None:
@@ -180,26 +180,26 @@ def _vouched(event: Event) -> str | None:
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _vouched_for(row: SubscriptionRow) -> Vouched | None:
-    until, at = read_time(lww_map.value(row.known, "vouched")), lww_map.time_of(row.known, "vouched")
-    return Vouched(until, at) if until and at else None
+def _confirmed_of(row: SubscriptionRow) -> ConfirmedUntil | None:
+    until, at = parse_time(lww_map.value(row.known, "vouched")), lww_map.updated_at(row.known, "vouched")
+    return ConfirmedUntil(until, at) if until and at else None
 
 
-def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[Paid]:
+def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
     return [
-        Paid(row.occurred_at, Money(row.amount, row.currency), _given_back_at(books, row), row.status == "denied")
+        PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(books, row), row.status == "denied")
         for row in payments
         if row.status in (*CAME, "denied") and row.occurred_at and row.amount is not None and row.currency
     ]
 
 
-def _given_back_at(books: Books, payment: PaymentRow) -> datetime | None:
+def _refunded_at(books: Books, payment: PaymentRow) -> datetime | None:
     if payment.status == "denied":
-        return lww_map.time_of(payment.known, "status")
+        return lww_map.updated_at(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
         return None
     return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
 
 
-def _is_too_soon(row: SubscriptionRow, at: datetime) -> bool:
-    return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= TOO_SOON
+def _is_too_far_ahead(row: SubscriptionRow, at: datetime) -> bool:
+    return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= MAX_TIME_AHEAD

@@ -14,34 +14,36 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.billing.reminders import Reminders
-from pipeline.clock import read_time
+from pipeline.billing.reminders import ReminderPolicy
+from pipeline.clock import parse_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
 from pipeline.db.bulk import Rows, among, insert, insert_new
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from pipeline.inbox import lookups
-from pipeline.inbox.event import Event, TryLater
+from pipeline.inbox.event import Event, RetryLater
 from pipeline.outbox import store as outbox
-from pipeline.paypal.requests import ReadKind
+from pipeline.paypal.requests import LookupKind
 
 CUSTOMER = Customer.__table__
-NOT_GIVEN = frozenset({"pending", "failed", "cancelled", "denied"})  # states of a refund that moves no money (yet)
+INEFFECTIVE_REFUND_STATES = frozenset(
+    {"pending", "failed", "cancelled", "denied"}
+)  # states of a refund that moves no money (yet)
 
 
 class Books:
     """Subscriptions, payments, refunds and plans that these events name, ready to be changed."""
 
     def __init__(
-        self, session: Session, keyring: Keyring, now: datetime, reminders: Reminders, events: Sequence[Event]
+        self, session: Session, keyring: Keyring, now: datetime, reminders: ReminderPolicy, events: Sequence[Event]
     ) -> None:
         self.now, self.reminders = now, reminders
         self._session, self._keyring = session, keyring
-        self._people: dict[str, lww_map.Known] = {}
+        self._people: dict[str, lww_map.LwwMap] = {}
         self._changed_people: set[str] = set()
-        self._owed: list[outbox.Owed] = []
-        self._reads: list[lookups.Wanted] = []
+        self._owed: list[outbox.NewMail] = []
+        self._reads: list[lookups.LookupRequest] = []
         self._changes: list[dict[str, Any]] = []
         self._refunds, self._payments = Rows(session, Refund, RefundRow), Rows(session, Payment, PaymentRow)
         self._plans = Rows(session, Plan, PlanRow)
@@ -59,7 +61,7 @@ class Books:
     def payments_of(self, subscription_id: str) -> list[PaymentRow]:
         return list(self._by_subscription[subscription_id].values())
 
-    def file_payment(self, row: PaymentRow) -> None:
+    def index_payment(self, row: PaymentRow) -> None:
         """Keep the payment with those of its subscription."""
         if row.subscription_id:
             self._by_subscription[row.subscription_id][row.id] = row
@@ -71,7 +73,7 @@ class Books:
         """
         row = self._refunds.get(id)
         if row is not None and row.payment_id not in self._locked_payments:
-            raise TryLater(timedelta(0), "its refund was booked a moment ago")
+            raise RetryLater(timedelta(0), "its refund was booked a moment ago")
         return row
 
     def refunds_of(self, payment_id: str) -> list[RefundRow]:
@@ -79,7 +81,11 @@ class Books:
 
     def given(self, payment_id: str) -> list[RefundRow]:
         """Its refunds, less those that are pending or came to nothing."""
-        return [row for row in self.refunds_of(payment_id) if lww_map.value(row.known, "state") not in NOT_GIVEN]
+        return [
+            row
+            for row in self.refunds_of(payment_id)
+            if lww_map.value(row.known, "state") not in INEFFECTIVE_REFUND_STATES
+        ]
 
     def given_back(self, payment: PaymentRow, until: datetime | None = None) -> int:
         """Minor units given back of a payment, in all or up to a moment.
@@ -96,7 +102,7 @@ class Books:
         """The plan; a placeholder if it was named and nothing is known of it."""
         return self._plans.get(id or "")
 
-    def told_plan(self, id: str) -> PlanRow:
+    def plan_for_update(self, id: str) -> PlanRow:
         """The plan that an event is about, locked."""
         return self._plans[id]
 
@@ -107,7 +113,7 @@ class Books:
     def add_refund(self, row: RefundRow) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
-    def add_change(self, **told: Any) -> None:
+    def add_status_change(self, **told: Any) -> None:
         """A move of a status: the columns of `StatusHistoryEntry`, less its id."""
         self._changes.append(told)
 
@@ -115,29 +121,29 @@ class Books:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
         if subscription_id not in self._people:
             seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
-            known = seal.open_json("subscription.personal_data", row.personal_data) if seal else None
+            known = seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None
             self._people[subscription_id] = known or {}
         return self._people[subscription_id]
 
-    def learn_person(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
+    def update_subscriber(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
         known = lww_map.merge(self.person(subscription_id), at, values)
         if known != self._people[subscription_id]:
             self._people[subscription_id] = known
             self._changed_people.add(subscription_id)
 
-    def owe(self, mail: outbox.Owed) -> None:
+    def owe(self, mail: outbox.NewMail) -> None:
         """A mail is owed, in the transaction that makes it so. Its key decides whether it already was."""
         self._owed.append(mail)
 
-    def ask(self, kind: ReadKind, id: str, after: timedelta) -> None:
+    def ask(self, kind: LookupKind, id: str, after: timedelta) -> None:
         """Ask PayPal for this object some time later; without credentials nothing is asked."""
-        self._reads.append(lookups.Wanted(kind, id, self.now + after))
+        self._reads.append(lookups.LookupRequest(kind, id, self.now + after))
 
     def close(self) -> list[str]:
         """Write what changed. The ids of mails that became due."""
         for id in sorted(self._changed_people):
-            self._seal_person(self._subscriptions[id])
+            self._encrypt_subscriber(self._subscriptions[id])
         self._add_customers()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
@@ -168,12 +174,12 @@ class Books:
         told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
         # Shared unless one is told: who puts a subscription on a plan, and who tells the plan, must see each other.
         self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not told)
-        subscriptions |= self._on_plans([id for id, fact in told.items() if self._is_news(fact)])
+        subscriptions |= self._on_plans([id for id, fact in told.items() if self._changes_cycle(fact)])
         self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
 
-    def _is_news(self, told: Mapping[str, Any]) -> bool:
+    def _changes_cycle(self, told: Mapping[str, Any]) -> bool:
         """Whether what is told of a plan changes what one cycle of it is."""
-        known, at = self._plans[told["plan"]].known, read_time(told.get("at"))
+        known, at = self._plans[told["plan"]].known, parse_time(told.get("at"))
         merged = known if at is None else lww_map.merge(known, at, {"terms": told.get("terms")})
         return bool(lww_map.value(known, "terms") != lww_map.value(merged, "terms"))
 
@@ -193,7 +199,7 @@ class Books:
         self._by_subscription: dict[str, dict[str, PaymentRow]] = defaultdict(dict)
         self._by_payment: dict[str, dict[str, RefundRow]] = defaultdict(dict)
         for payment in self._payments.values():
-            self.file_payment(payment)
+            self.index_payment(payment)
         for refund in self._refunds.values():
             self._by_payment[refund.payment_id][refund.id] = refund
 
@@ -204,13 +210,13 @@ class Books:
 
     # -- writing
 
-    def _seal_person(self, row: SubscriptionRow) -> None:
+    def _encrypt_subscriber(self, row: SubscriptionRow) -> None:
         seal = self._keyring.get(row.id)
         if seal is None:  # erased: later events move the books and bring nobody back
             return
         known = self._people[row.id]
         email = lww_map.value(known, "email")
-        row.personal_data = seal.seal_json("subscription.personal_data", known)
+        row.personal_data = seal.encrypt_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:
@@ -220,7 +226,7 @@ class Books:
         insert_new(self._session, Customer, rows, returning=Customer.id)
         for id, erased_at in sorted(known.items()):
             if erased_at and self._began_after(id, erased_at):
-                self._welcome_back(id)
+                self._reactivate_customer(id)
 
     def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
         """Those that have a row, and when they were erased."""
@@ -230,10 +236,10 @@ class Books:
 
     def _began_after(self, customer_id: str, moment: datetime) -> bool:
         theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
-        begun = [read_time(lww_map.value(row.known, "start_at")) for row in theirs]
+        begun = [parse_time(lww_map.value(row.known, "start_at")) for row in theirs]
         return any(start is not None and start > moment for start in begun)
 
-    def _welcome_back(self, customer_id: str) -> None:
+    def _reactivate_customer(self, customer_id: str) -> None:
         """Who was erased and subscribes anew is a customer again, of whom nothing of before is known."""
         self._keyring.revive(customer_id)
         self._session.execute(
@@ -243,7 +249,7 @@ class Books:
             .execution_options(synchronize_session=False)
         )
 
-    def _addressed(self) -> list[outbox.Owed]:
+    def _addressed(self) -> list[outbox.NewMail]:
         """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
 
         What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
@@ -253,11 +259,11 @@ class Books:
         unsure = {row.id: row.customer_id for row in rows if row.email_hash is None}
         if not unsure:
             return self._owed
-        told = self._told_addresses({customer for customer in unsure.values() if customer})
+        told = self._customers_with_address({customer for customer in unsure.values() if customer})
         lost = {id for id, customer in unsure.items() if customer not in told}
         return [replace(mail, has_address=False) if mail.subscription_id in lost else mail for mail in self._owed]
 
-    def _told_addresses(self, customers: set[str]) -> set[str]:
+    def _customers_with_address(self, customers: set[str]) -> set[str]:
         """Those of these customers who have told us an address."""
         asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(among(CUSTOMER.c.id, sorted(customers)))
         found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))

@@ -15,8 +15,8 @@ Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a
 
 from itertools import count
 
-from pipeline.broker.connection import BrokerDown, Line, Place
-from pipeline.broker.consumer import Batch, Inlet
+from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line
+from pipeline.broker.consumer import Batch, Consumer
 from pipeline.broker.memory import Memory
 from pipeline.broker.publisher import Publisher
 from pipeline.broker.rabbitmq import RabbitMQ
@@ -24,7 +24,7 @@ from pipeline.broker.topology import Queue, Topology
 
 _NUMBERS = count()
 
-__all__ = ["Batch", "Broker", "BrokerDown", "Inlet", "Publisher", "Queue"]
+__all__ = ["Batch", "Broker", "BrokerUnavailableError", "Consumer", "Publisher", "Queue"]
 
 
 class Broker:
@@ -38,7 +38,7 @@ class Broker:
 
     def __init__(self, url: str, prefix: str = "smt") -> None:
         in_memory = url.startswith("memory:")
-        self._place: Place = Memory() if in_memory else RabbitMQ(url)
+        self._place: BrokerBackend = Memory() if in_memory else RabbitMQ(url)
         # kombu keeps the queues of all memory connections of a process together.
         self._topology = Topology(f"{prefix}.{next(_NUMBERS)}" if in_memory else prefix)
 
@@ -50,8 +50,8 @@ class Broker:
     def publisher(self) -> Publisher:
         return Publisher(self._place, self._topology)
 
-    def inlet(self, queue: Queue) -> Inlet:
-        return Inlet(self._place, self._topology, queue)
+    def inlet(self, queue: Queue) -> Consumer:
+        return Consumer(self._place, self._topology, queue)
 
     def check(self) -> str:
         """Connect, declare the queues and say in a line what was found. Raises BrokerDown."""

@@ -2,15 +2,15 @@
 
 import structlog
 
-from pipeline.batch_thread import Batcher
-from pipeline.broker import Broker, BrokerDown, Queue
+from pipeline.batch_thread import BatchThread
+from pipeline.broker import Broker, BrokerUnavailableError, Queue
 
 log = structlog.get_logger(__name__)
 
 MAX_BATCH = 256  # calls of `announce` whose ids are published together
 
 
-class Announcer(Batcher[list[str]]):
+class BackgroundPublisher(BatchThread[list[str]]):
     """The thread that publishes ids in groups. What it cannot publish, a sweep finds."""
 
     def __init__(self, broker: Broker, queue_name: Queue) -> None:
@@ -30,7 +30,9 @@ class Announcer(Batcher[list[str]]):
         ids = [id for some in batch for id in some]
         try:
             self._publisher.publish(self._queue, ids)
-        except BrokerDown as error:  # whose time-out each further batch would wait for, also when it is time to end
+        except (
+            BrokerUnavailableError
+        ) as error:  # whose time-out each further batch would wait for, also when it is time to end
             log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._forget())
         except Exception as error:  # noqa: BLE001 - a thread that died would leave every later event to the sweep
             log.error("not_announced", reason=f"a fault of ours: {type(error).__name__}", left_to_sweep=len(ids))

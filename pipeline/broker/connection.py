@@ -16,15 +16,15 @@ _BROKEN = (AttributeError, LookupError, UnicodeError, struct.error)
 LOST: tuple[type[BaseException], ...] = (*Transport.connection_errors, *Transport.channel_errors, KombuError, *_BROKEN)
 
 
-class BrokerDown(OperatorError):
+class BrokerUnavailableError(OperatorError):
     """The broker is away, refused or did not answer. Says which broker and what to do; never a password."""
 
 
-class Lost(BrokerDown):
+class Lost(BrokerUnavailableError):
     """The connection failed: a fresh one may do better."""
 
 
-class Place(Protocol):
+class BrokerBackend(Protocol):
     """Where the queues are: RabbitMQ, or this process. `str()` of it says so to people."""
 
     @property
@@ -50,7 +50,7 @@ class Place(Protocol):
 class Line:
     """One connection with one channel. `channel` is None while it is cut; a new channel is another object."""
 
-    def __init__(self, place: Place, topology: Topology, role: str, heartbeat: float = 0) -> None:
+    def __init__(self, place: BrokerBackend, topology: Topology, role: str, heartbeat: float = 0) -> None:
         self.place = place
         self.channel: Any = None
         self._topology, self._name, self._heartbeat = topology, f"{topology.prefix} {role}", heartbeat

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from kombu.messaging import Consumer
+from kombu.messaging import Consumer as KombuConsumer
 
-from pipeline.broker.connection import BrokerDown, Line, Place
+from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line
 from pipeline.broker.topology import Queue, Topology, read_message
 
 HEARTBEAT_SECONDS = 60.0  # RabbitMQ gives up a worker that is silent for twice this: busy with one batch, or dead
@@ -53,7 +53,9 @@ class Batch:
     def _settling(self) -> Iterator[None]:
         # Delivery tags mean other messages, or none, on another channel than their own.
         if self._channel is None or self._channel is not self._line.channel:
-            raise BrokerDown(f"The connection to {self._line.place} on which these ids came is gone. They come again.")
+            raise BrokerUnavailableError(
+                f"The connection to {self._line.place} on which these ids came is gone. They come again."
+            )
         with self._line.use():
             yield
         for message in self._messages:
@@ -61,10 +63,10 @@ class Batch:
         self._messages = []
 
 
-class Inlet:
+class Consumer:
     """Takes ids from one queue. A context manager; one thread's own. `refused` counts messages that can't be read."""
 
-    def __init__(self, place: Place, topology: Topology, queue: Queue) -> None:
+    def __init__(self, place: BrokerBackend, topology: Topology, queue: Queue) -> None:
         self._topology, self._queue = topology, queue
         self._line = Line(place, topology, f"{queue} inlet", HEARTBEAT_SECONDS)
         self._arrived: deque[tuple[Any, list[str]]] = deque()
@@ -121,7 +123,7 @@ class Inlet:
 
     def _prepare(self, channel: Any) -> None:
         self._arrived, self._held = deque(), {}  # what came on an older channel comes again
-        consumer = Consumer(  # type: ignore[no-untyped-call]
+        consumer = KombuConsumer(  # type: ignore[no-untyped-call]
             channel,
             queues=[self._topology.queue(self._queue)],
             auto_declare=False,

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from kombu.messaging import Producer
 
-from pipeline.broker.connection import BrokerDown, Line, Lost, Place
+from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line, Lost
 from pipeline.broker.topology import Queue, Topology, write_messages
 
 CONFIRM_SECONDS = 10.0
@@ -16,7 +16,7 @@ CONFIRM_SECONDS = 10.0
 class Publisher:
     """Puts ids on the queues. A context manager; one thread's own. Without heartbeats, as it may be idle for days."""
 
-    def __init__(self, place: Place, topology: Topology) -> None:
+    def __init__(self, place: BrokerBackend, topology: Topology) -> None:
         self._place, self._topology = place, topology
         self._line = Line(place, topology, "publisher")
         self._confirms = Confirms()
@@ -66,9 +66,11 @@ class Publisher:
         while self._confirms.missing and not self._confirms.refusal and (left := until - monotonic()) > 0:
             self._line.drain(left)
         if self._confirms.refusal:
-            raise BrokerDown(f"{self._place} {self._confirms.refusal}. Publish again: the queues are declared anew.")
+            raise BrokerUnavailableError(
+                f"{self._place} {self._confirms.refusal}. Publish again: the queues are declared anew."
+            )
         if self._confirms.missing:
-            raise BrokerDown(
+            raise BrokerUnavailableError(
                 f"{self._place} did not confirm within {CONFIRM_SECONDS:g} s. It may be out of disk or memory: see "
                 "`rabbitmq-diagnostics check_local_alarms`. Publish again later."
             )

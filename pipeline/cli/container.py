@@ -1,12 +1,12 @@
 """The parts of the pipeline, for commands that do its work. A module of its own, as it imports all of the pipeline."""
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.cli.context import Call
 
 
-def container_of(call: Call) -> Parts:
+def container_of(call: Call) -> Container:
     """The parts of the pipeline with the operator's settings. Their database is closed when the command has ended."""
-    parts = Parts(call.settings, call.handlers(), call.clock)
+    parts = Container(call.settings, call.handlers(), call.clock)
 
     def close() -> None:
         if "database" in vars(parts):

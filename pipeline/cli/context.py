@@ -14,8 +14,8 @@ from pipeline.billing.unit_of_work import Handler
 from pipeline.clock import Clock, SystemClock
 from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db import migrations
-from pipeline.db.engine import Database, is_made
-from pipeline.queries.listing import Lens
+from pipeline.db.engine import Database, exists
+from pipeline.queries.listing import Decryptor
 from pipeline.settings import Settings, SettingsError, load
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -42,14 +42,14 @@ class Call:
     @cached_property
     def database(self) -> Database:
         """The database, with the tables of this version. Never created here."""
-        if not is_made(self.settings.database):
+        if not exists(self.settings.database):
             raise SettingsError(NO_TABLES)
-        database = self.untouched_database
+        database = self.unchecked_database
         _need_tables(database)
         return database
 
     @cached_property
-    def untouched_database(self) -> Database:
+    def unchecked_database(self) -> Database:
         """The database with tables of any version, or none."""
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(self.settings.database)
@@ -62,10 +62,10 @@ class Call:
         return open_master_key(self.settings.master_key, create=False)
 
     @contextmanager
-    def reading(self) -> Iterator[Lens]:
+    def reading(self) -> Iterator[Decryptor]:
         """Read the database, and decrypt what it holds."""
         with self.database.reading() as session:
-            yield Lens(session, lambda: self.master, self.clock.now())
+            yield Decryptor(session, lambda: self.master, self.clock.now())
 
     def on_close(self, close: Callable[[], object]) -> None:
         """Call this when the command has ended."""

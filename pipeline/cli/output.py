@@ -111,7 +111,7 @@ def stamp(text: str | None) -> str:
     return f"{text[:10]} {text[11:16]}" if text else ""
 
 
-def read_stamp(text: str | None) -> datetime | None:
+def parse_stamp(text: str | None) -> datetime | None:
     """A time of our JSON."""
     return datetime.fromisoformat(text) if text else None
 

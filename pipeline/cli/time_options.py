@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, time
 
-from pipeline.clock import read_time
+from pipeline.clock import parse_time
 from pipeline.errors import UsageError
 
 
@@ -10,7 +10,7 @@ def read(text: str | None, option: str) -> datetime | None:
     """`2026-03-01` (its midnight in UTC), or a time as PayPal writes it; None for None. Raises UsageError."""
     if text is None:
         return None
-    if moment := read_time(text):
+    if moment := parse_time(text):
         return moment
     try:
         return datetime.combine(date.fromisoformat(text), time(), UTC)

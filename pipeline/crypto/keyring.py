@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.master_key import NONCE, KeyProblem, MasterKey, associated_data
+from pipeline.crypto.master_key import NONCE, MasterKey, MasterKeyError, associated_data
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.engine import share
 from pipeline.db.models import EncryptionKey
@@ -30,12 +30,12 @@ INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
 
 
-class Unsealable(OperatorError):
+class DecryptionError(OperatorError):
     """A sealed value does not open: changed, moved, or its key is not this one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class DataKey:
     """The key of one label. `seal` and `open` take the name of the column the value lives in."""
 
     label: str
@@ -50,13 +50,13 @@ class Seal:
         try:
             return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], associated_data(self.label, column))
         except (InvalidTag, ValueError) as error:  # ValueError: too short for anything we sealed
-            raise Unsealable(f"{column} of {self.label} does not open with its key") from error
+            raise DecryptionError(f"{column} of {self.label} does not open with its key") from error
 
-    def seal_json(self, column: str, value: Any) -> bytes:
+    def encrypt_json(self, column: str, value: Any) -> bytes:
         return self.seal(column, orjson.dumps(value))
 
-    def open_json(self, column: str, sealed: bytes | None) -> Any:
-        """The value that `seal_json` sealed; None for None."""
+    def decrypt_json(self, column: str, sealed: bytes | None) -> Any:
+        """The value that `encrypt_json` sealed; None for None."""
         return None if sealed is None else orjson.loads(self.open(column, sealed))
 
 
@@ -66,14 +66,14 @@ class Keyring:
     def __init__(self, master: MasterKey, session: Session, now: datetime) -> None:
         master.refresh()
         self._master, self._session, self.now = master, session, now
-        self._seals: dict[str, Seal | None] = {}
+        self._seals: dict[str, DataKey | None] = {}
 
     @property
     def master_id(self) -> str:
         """Which master key is the present one."""
         return self._master.id
 
-    def fetch(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, Seal | None]:
+    def fetch(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, DataKey | None]:
         """The seals of these labels, in one query; made where there was none. None: erased, nothing may be sealed."""
         missing = sorted(set(labels) - self._seals.keys())
         if missing:
@@ -83,15 +83,15 @@ class Keyring:
                 self._make(absent)
         return self._seals
 
-    def get(self, label: str) -> Seal | None:
+    def get(self, label: str) -> DataKey | None:
         """One label's seal; see `fetch`."""
         return self._seals[label] if label in self._seals else self.fetch([label])[label]
 
-    def own(self, label: str) -> Seal:
+    def own(self, label: str) -> DataKey:
         """The seal of one of the machine's own labels, which are never erased."""
         seal = self.get(label)
         if seal is None:
-            raise KeyProblem(f"the key {label} has been erased; restore it from a backup")
+            raise MasterKeyError(f"the key {label} has been erased; restore it from a backup")
         return seal
 
     def digest(self, label: str, text: str) -> bytes:
@@ -140,10 +140,10 @@ class Keyring:
         for label, wrapped in self._session.connection().execute(WRAPPED, {"key_ids": labels}).all():
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 
-    def _unwrapped(self, label: str, wrapped: bytes) -> Seal | None:
+    def _unwrapped(self, label: str, wrapped: bytes) -> DataKey | None:
         try:
             return self._seal(label, self._master.unwrap(label, wrapped))
-        except KeyProblem:  # the master key was replaced between our look at the row and now?
+        except MasterKeyError:  # the master key was replaced between our look at the row and now?
             again = self._session.execute(
                 select(EncryptionKey.wrapped_key).where(EncryptionKey.key_id == label)
             ).scalar_one_or_none()
@@ -167,5 +167,5 @@ class Keyring:
             self._load(lost)
 
     @staticmethod
-    def _seal(label: str, secret: bytes) -> Seal:
-        return Seal(label, secret, AESGCM(secret))
+    def _seal(label: str, secret: bytes) -> DataKey:
+        return DataKey(label, secret, AESGCM(secret))

@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 NONCE = 12  # bytes; random, and no key encrypts anywhere near 2**32 values
 
 
-class KeyProblem(UsageError):
+class MasterKeyError(UsageError):
     """The master key is missing, unreadable, readable by others, or not the one this database was written with."""
 
 
@@ -50,7 +50,9 @@ class MasterKey:
             self._reload()
             secret = self._unwrap(label, wrapped)
         if secret is None:
-            raise KeyProblem("the master key is not the one this database was written with; restore the right key file")
+            raise MasterKeyError(
+                "the master key is not the one this database was written with; restore the right key file"
+            )
         return secret
 
     def rewrap(self, label: str, wrapped: bytes) -> bytes | None:
@@ -108,7 +110,7 @@ def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
             _write_new(path)
         return MasterKey(_read(path), path)
     except OSError as error:
-        raise KeyProblem(
+        raise MasterKeyError(
             f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}"
         ) from error
 
@@ -122,20 +124,20 @@ def _read(path: Path) -> bytes:
     """The 32 bytes of a key file. Raises KeyProblem, OSError."""
     text, mode = path.read_bytes(), path.stat().st_mode
     if stat.S_IMODE(mode) & 0o077:
-        raise KeyProblem(f"the master key can be read by others; run: chmod 600 {path}")
+        raise MasterKeyError(f"the master key can be read by others; run: chmod 600 {path}")
     try:
         secret = base64.b64decode(text.strip(), validate=True)
     except ValueError as error:
-        raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected") from error
+        raise MasterKeyError(f"{path} is not a master key: 32 bytes in base64 were expected") from error
     if len(secret) != 32:
-        raise KeyProblem(f"{path} is not a master key: 32 bytes in base64 were expected")
+        raise MasterKeyError(f"{path} is not a master key: 32 bytes in base64 were expected")
     return secret
 
 
 def _try_read(path: Path) -> bytes | None:
     try:
         return _read(path)
-    except (OSError, KeyProblem):
+    except (OSError, MasterKeyError):
         return None
 
 

@@ -22,17 +22,17 @@ from pathlib import Path
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.master_key import KeyProblem, MasterKey, new_secret, open_master_key, predecessor
-from pipeline.db.engine import Database, wait_for_writers
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, new_secret, open_master_key, predecessor
+from pipeline.db.engine import Database, lock_after_writers
 from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
-from pipeline.files import keep_names
+from pipeline.files import sync_folder
 
 BATCH = 500  # keys wrapped anew in one transaction
 GRACE_SECONDS = 2.0  # for who has read a wrapped key a moment ago and is about to open it
 
 
 @dataclass(frozen=True, slots=True)
-class Rotated:
+class RotationResult:
     """What a rotation came to: keys wrapped anew, ids of both master keys, erasures that it completed."""
 
     keys: int
@@ -48,7 +48,7 @@ def rotate(
     *,
     save: Callable[[MasterKey], object] = lambda _: None,
     grace_seconds: float = GRACE_SECONDS,
-) -> Rotated:
+) -> RotationResult:
     """Replace the master key at this path, or finish what an earlier call began.
 
     `save` is called when everything is wrapped anew, before the old key goes: for the copies that a restore needs.
@@ -57,7 +57,7 @@ def rotate(
     with _alone(path):
         old_id = _begin(path)
         with database.transaction() as session:
-            wait_for_writers(session, EncryptionKey)
+            lock_after_writers(session, EncryptionKey)
         master = open_master_key(path, create=False)
         keys = _wrap_all(database, master)
         save(master)
@@ -66,8 +66,8 @@ def rotate(
     master.refresh()
     with database.transaction() as session:
         completed = settle(session, path, master, now)
-    database.forget_leftovers()
-    return Rotated(keys, old_id, master.id, completed)
+    database.truncate_wal()
+    return RotationResult(keys, old_id, master.id, completed)
 
 
 def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> int:
@@ -76,7 +76,11 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
         return 0
     result = session.execute(
         update(Erasure)
-        .where(Erasure.completed_at.is_(None), Erasure.master_key_id != master.id, Erasure.id.not_in(_under_way()))
+        .where(
+            Erasure.completed_at.is_(None),
+            Erasure.master_key_id != master.id,
+            Erasure.id.not_in(_unfinished_erasures()),
+        )
         .values(completed_at=now)
         .returning(Erasure.id)
         .execution_options(synchronize_session=False)
@@ -86,11 +90,11 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
 
 def is_owed(session: Session) -> bool:
     """Whether an erasure waits for the master key to be replaced."""
-    waiting = select(Erasure.id).where(Erasure.completed_at.is_(None), Erasure.id.not_in(_under_way()))
+    waiting = select(Erasure.id).where(Erasure.completed_at.is_(None), Erasure.id.not_in(_unfinished_erasures()))
     return session.execute(waiting.limit(1)).first() is not None
 
 
-def _under_way() -> Select[str]:
+def _unfinished_erasures() -> Select[str]:
     """Erasures whose confirmation is still to be sent: its key lives on until then, so they have their end before them."""
     return select(PrivacyRequest.id).where(PrivacyRequest.state == "running")
 
@@ -102,7 +106,7 @@ def _alone(path: Path) -> Iterator[None]:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise KeyProblem(
+        raise MasterKeyError(
             "the master key is being replaced by another process right now; wait until it is done"
         ) from None
     finally:
@@ -116,12 +120,12 @@ def _begin(path: Path) -> str:
         if not old.exists():
             open_master_key(path, create=False)  # raises for a file that is no key
             os.link(path, old)
-            keep_names(path.parent)
+            sync_folder(path.parent)
         if old.samefile(path):
             _write(path.with_name(f"{path.name}.next"), new_secret()).replace(path)
-            keep_names(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
-        raise KeyProblem(
+        raise MasterKeyError(
             f"cannot replace the master key {path}: {error.strerror}. A key that is mounted into a container cannot be "
             "replaced from inside: keep it in a folder that smt-billing may write to, and name it in SMT_MASTER_KEY_FILE"
         ) from error
@@ -164,7 +168,7 @@ def _destroy(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.unlink()
-    keep_names(path.parent)
+    sync_folder(path.parent)
 
 
 def _write(path: Path, text: bytes) -> Path:

@@ -13,7 +13,7 @@ from pipeline.db.models import Event, InboundMail, Mail, Payment, Plan, Subscrip
 
 
 @dataclass(frozen=True, slots=True)
-class Subscribed:
+class SubscriptionSummary:
     """One subscription, as its owner wants to know it."""
 
     id: str
@@ -27,7 +27,7 @@ class Summary:
     """What stands on the account page."""
 
     person: dict[str, str] = field(repr=False)
-    subscriptions: Sequence[Subscribed]
+    subscriptions: Sequence[SubscriptionSummary]
     marketing: bool
     service: bool
     erase_at: datetime | None
@@ -47,10 +47,10 @@ def summary(session: Session, keyring: Keyring, customer_id: str) -> Summary:
     )
 
 
-def _subscribed(session: Session, row: Subscription) -> Subscribed:
+def _subscribed(session: Session, row: Subscription) -> SubscriptionSummary:
     plan = session.get(Plan, row.plan_id) if row.plan_id else None
     status = (row.status or "being set up").replace("_", " ").lower()
-    return Subscribed(row.id, (plan and plan.name) or "", status, row.paid_through)
+    return SubscriptionSummary(row.id, (plan and plan.name) or "", status, row.paid_through)
 
 
 def _counts(session: Session, customer_id: str, subscriptions: Sequence[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from sqlalchemy import ColumnElement, exists, or_, select, union, update
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
@@ -30,7 +30,7 @@ REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
 
 
-class BadField(UsageError, ValueError):
+class InvalidFieldError(UsageError, ValueError):
     """What a person gave cannot be kept. Names the field and says what to write; never quotes the value."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -38,7 +38,7 @@ class BadField(UsageError, ValueError):
         self.field = field
 
 
-class NoSuchCustomer(UsageError):
+class CustomerNotFoundError(UsageError):
     """There is no customer of this id, or they have been erased."""
 
 
@@ -111,26 +111,26 @@ def customer_id(keyring: Keyring, custom: str) -> str:
 def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """name, email, company, phone, custom, as far as they are known; {} if nothing is, or they have been erased."""
     row = session.get(Customer, customer_id)
-    told = told_by_paypal(session, keyring, customer_id)
-    return told | (told_by_customer(keyring, row) if row else {})
+    told = reported_by_paypal(session, keyring, customer_id)
+    return told | (self_reported(keyring, row) if row else {})
 
 
-def told_by_customer(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
+def self_reported(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What the customer told us, or had corrected."""
     known = _known(keyring, row)
     return {field: lww_map.value(known, field) for field in known}
 
 
-def told_of(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
+def subscriber_details(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
     """What PayPal told of the subscriber of this subscription, in our words."""
     return _in_our_words(_subscriber(keyring, row))
 
 
-def told_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """The newest of what PayPal told of this customer, in our words."""
     rows = subscriptions(session, customer_id)
     keyring.fetch([row.id for row in rows], create=False)
-    known: lww_map.Known = {}
+    known: lww_map.LwwMap = {}
     for row in rows:
         for field, (at, value) in _subscriber(keyring, row).items():
             known = lww_map.merge(known, datetime.fromisoformat(at), {field: value})
@@ -205,7 +205,7 @@ def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
     """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
     row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.erased_at:
-        raise NoSuchCustomer(f"there is no customer {customer_id}; see: smt-billing customers list")
+        raise CustomerNotFoundError(f"there is no customer {customer_id}; see: smt-billing customers list")
     return row
 
 
@@ -225,15 +225,15 @@ def checked(field: Field, value: str) -> str:
     """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
     text = " ".join(strip_controls(value).split())
     if len(text) > LONGEST[field]:
-        raise BadField(field, f"Please keep it below {LONGEST[field] + 1} characters.")
+        raise InvalidFieldError(field, f"Please keep it below {LONGEST[field] + 1} characters.")
     if field == "email":
         if not valid_address(text):
-            raise BadField(field, "Please give an e-mail address such as ada@example.com.")
+            raise InvalidFieldError(field, "Please give an e-mail address such as ada@example.com.")
         return text
     if field == "name" and not clean_name(text):
-        raise BadField(field, "Please give your name.")
+        raise InvalidFieldError(field, "Please give your name.")
     if field == "phone" and text and not set(text) <= set("+0123456789 ()-./"):
-        raise BadField(field, "Please give a phone number such as +1 555 0100.")
+        raise InvalidFieldError(field, "Please give a phone number such as +1 555 0100.")
     return text
 
 
@@ -253,18 +253,18 @@ def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
 
 def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
     """Whether the customer told this field otherwise than at sign-up."""
-    told_at = lww_map.time_of(_known(keyring, row), field)
+    told_at = lww_map.updated_at(_known(keyring, row), field)
     return told_at is not None and told_at != row.signed_up_at
 
 
-def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.Known:
+def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.LwwMap:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
+    return (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
 
 
-def _in_our_words(known: lww_map.Known) -> dict[str, str]:
+def _in_our_words(known: lww_map.LwwMap) -> dict[str, str]:
     """PayPal's two names made one; the other fields as they are."""
     found = {field: lww_map.value(known, field) for field in known}
     names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
@@ -275,14 +275,14 @@ def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
     seal = keyring.fetch([row.id], create=False).get(row.id)
-    return (seal.open_json("customer.personal_data", row.personal_data) if seal else None) or {}
+    return (seal.decrypt_json("customer.personal_data", row.personal_data) if seal else None) or {}
 
 
-def _seal(keyring: Keyring, row: Customer, known: lww_map.Known) -> None:
+def _seal(keyring: Keyring, row: Customer, known: lww_map.LwwMap) -> None:
     seal, email = keyring.get(row.id), lww_map.value(known, "email")
     if seal is None:
-        raise NoSuchCustomer(f"the customer {row.id} has been erased")
-    row.personal_data = seal.seal_json("customer.personal_data", known)
+        raise CustomerNotFoundError(f"the customer {row.id} has been erased")
+    row.personal_data = seal.encrypt_json("customer.personal_data", known)
     row.email_hash = keyring.email_hash(email) if email else None
 
 
@@ -295,12 +295,12 @@ def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
     session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))
 
 
-def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.Owed]:
+def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.NewMail]:
     """To the old address too: its owner learns of it if it was not them."""
     return [
-        outbox.Owed(
-            "email_changed", f"email_changed:{customer_id}:{write_time(now)}:{which}", None,
-            {"changed_at": write_time(now), "is_old": which == "old"}, customer_id=customer_id, to=address,
+        outbox.NewMail(
+            "email_changed", f"email_changed:{customer_id}:{format_time(now)}:{which}", None,
+            {"changed_at": format_time(now), "is_old": which == "old"}, customer_id=customer_id, to=address,
         )
         for which, address in (("new", new), ("old", old)) if address
     ]  # fmt: skip

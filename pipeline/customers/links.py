@@ -52,7 +52,7 @@ def make(
             customer_id=customer_id,
             purpose=purpose,
             request_id=request_id,
-            details=seal and seal.seal_json("link.details", dict(details or {})),
+            details=seal and seal.encrypt_json("link.details", dict(details or {})),
             created_at=now,
             expires_at=now + timedelta(minutes=minutes),
             used_at=None,
@@ -95,7 +95,7 @@ def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
 def details(link: Link, keyring: Keyring) -> dict[str, Any]:
     """What was put into the link; {} where there is nothing, or nothing that opens any more."""
     seal = keyring.get(link.customer_id) if link.details else None
-    return (seal and seal.open_json("link.details", link.details)) or {}
+    return (seal and seal.decrypt_json("link.details", link.details)) or {}
 
 
 def address(pages: str, purpose: Purpose, secret: str) -> str:

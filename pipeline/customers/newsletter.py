@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, rate_limit
 from pipeline.outbox import store as outbox
@@ -24,10 +24,10 @@ def ask(session: Session, keyring: Keyring, customer_id: str, email: str, now: d
     if not rate_limit.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
-    page, end = links.address(pages, "confirm_news", secret), write_time(now + timedelta(days=DAYS))
+    page, end = links.address(pages, "confirm_news", secret), format_time(now + timedelta(days=DAYS))
     facts = {"page": page, "expires_at": end}
     key = f"news_confirmation:{links.digest(secret)}"
-    outbox.add(session, keyring, [outbox.Owed("news_confirmation", key, None, facts, customer_id=customer_id)], now)
+    outbox.add(session, keyring, [outbox.NewMail("news_confirmation", key, None, facts, customer_id=customer_id)], now)
     return True
 
 

@@ -27,12 +27,12 @@ LARGEST = 512 * 1024 * 1024  # octets of an answer
 ANSWER_SECONDS = 300
 
 
-class ProductDown(Exception):
+class ProductUnavailableError(Exception):
     """The product did not do what it was asked. The message says why, without its words: they may be personal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class ProductHook:
     """How the product is reached: by a command or by an address, by neither if there is nothing to ask."""
 
     command: str = ""
@@ -64,18 +64,18 @@ def _run(command: str, said: bytes) -> bytes:
                 check=False,
             )
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            raise ProductDown(f"SMT_PRODUCT_COMMAND could not be run: {_kind(error)}") from None
+            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND could not be run: {_kind(error)}") from None
         if ended.returncode:
-            raise ProductDown(f"SMT_PRODUCT_COMMAND ended with exit code {ended.returncode}")
+            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND ended with exit code {ended.returncode}")
         if answer.seek(0, os.SEEK_END) > LARGEST:
-            raise ProductDown(f"SMT_PRODUCT_COMMAND answered with more than {LARGEST // 2**20} MiB")
+            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND answered with more than {LARGEST // 2**20} MiB")
         answer.seek(0)
         return answer.read()
 
 
 def _post(url: str, token: str, said: bytes) -> bytes:
     if not allowed(url):
-        raise ProductDown("SMT_PRODUCT_URL must be https://, or http:// on this machine")
+        raise ProductUnavailableError("SMT_PRODUCT_URL must be https://, or http:// on this machine")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     asked = urllib.request.Request(url, data=said, headers=headers, method="POST")  # noqa: S310 - checked above
     try:
@@ -83,11 +83,11 @@ def _post(url: str, token: str, said: bytes) -> bytes:
             found: bytes = answer.read(LARGEST + 1)
     except HTTPError as error:
         error.close()
-        raise ProductDown(f"SMT_PRODUCT_URL answered {error.code}") from None
+        raise ProductUnavailableError(f"SMT_PRODUCT_URL answered {error.code}") from None
     except (OSError, HTTPException) as error:
-        raise ProductDown(f"SMT_PRODUCT_URL gives no answer: {_kind(error)}") from None
+        raise ProductUnavailableError(f"SMT_PRODUCT_URL gives no answer: {_kind(error)}") from None
     if len(found) > LARGEST:
-        raise ProductDown(f"SMT_PRODUCT_URL answered with more than {LARGEST // 2**20} MiB")
+        raise ProductUnavailableError(f"SMT_PRODUCT_URL answered with more than {LARGEST // 2**20} MiB")
     return found
 
 

@@ -18,7 +18,7 @@ Limit = Literal[
     "sign_up",
     "ask_for_link",
     "send_link",
-    "confirm_address",
+    "send_address_confirmation",
     "confirm_news",
     "export",
     "erase",
@@ -33,7 +33,7 @@ PER_HOUR: dict[Limit, int] = {
     "ask_for_link": 20,
     # per address: enough for somebody whose mail is slow, too few to flood a mailbox
     "send_link": 3,
-    "confirm_address": 3,
+    "send_address_confirmation": 3,
     "confirm_news": 3,
     # per customer: each export may ask the product too, and each deletion request sends a mail
     "export": 3,

@@ -1,6 +1,6 @@
 """Signing in without a password: a link to the address we know, then a session of half an hour.
 
-Who asks is told the same whether we know the address or not, and before anything was looked up: `Doorman` looks
+Who asks is told the same whether we know the address or not, and before anything was looked up: `SignInLinkSender` looks
 afterwards, in a thread of its own. A session is a link too, of which the browser keeps the secret and we the hash, so
 signing out ends it for good, wherever its secret may have got to.
 """
@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline.batch_thread import Batcher
-from pipeline.clock import Clock, write_time
+from pipeline.batch_thread import BatchThread
+from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import Keyring
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts, links, rate_limit
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Customer, Link
 from pipeline.outbox import store as outbox
 
@@ -28,7 +28,7 @@ MINUTES = links.MINUTES
 log = structlog.get_logger(__name__)
 
 
-class Doorman(Batcher[str]):
+class SignInLinkSender(BatchThread[str]):
     """The thread that sends the links that were asked for."""
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock, pages: str) -> None:
@@ -51,7 +51,7 @@ class Doorman(Batcher[str]):
             with self._database.transaction() as session:
                 now = self._clock.now()
                 send_links(session, Keyring(self._master, session, now), email, now, self._pages)
-        except (StoreDown, KeyProblem) as error:
+        except (DatabaseUnavailableError, MasterKeyError) as error:
             log.warning("link_not_sent", reason=str(error))
         except Exception as error:  # noqa: BLE001 - one address that cannot be served does not stop the next
             log.error("link_not_sent", reason=f"a fault of ours: {type(error).__name__}")
@@ -72,7 +72,7 @@ def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pa
         _owe(session, keyring, customer_id, secret, facts, now)
 
 
-def confirm_address(
+def send_address_confirmation(
     session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str
 ) -> bool:
     """Owe a mail to a new address with a link that proves that it is theirs. Nothing is changed before that.
@@ -80,7 +80,7 @@ def confirm_address(
     False, and no mail, if too many were asked for in this hour. Counted apart from links to sign in, so that who tries
     an address of somebody else's does not learn whether its owner has signed in.
     """
-    if not rate_limit.allow(session, keyring, "confirm_address", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "send_address_confirmation", email.strip().lower(), now=now):
         return False
     secret = links.make(session, keyring, customer_id, "confirm_email", now, details={"email": email})
     page = links.address(pages, "confirm_email", secret)
@@ -107,7 +107,7 @@ def end(session: Session, secret: str, now: datetime) -> Link | None:
     return links.use(session, secret, now, "session")
 
 
-def form_token(secret: str, path: str) -> str:
+def csrf_token(secret: str, path: str) -> str:
     """What a form of this session carries, so that no other site can post it: bound to the session and the form."""
     return hmac.digest(secret.encode(), path.encode(), "sha256").hex()
 
@@ -122,8 +122,10 @@ def _owe(
     to: str | None = None,
 ) -> None:
     key = f"account_link:{links.digest(secret)}"
-    outbox.add(session, keyring, [outbox.Owed("account_link", key, None, facts, customer_id=customer_id, to=to)], now)
+    outbox.add(
+        session, keyring, [outbox.NewMail("account_link", key, None, facts, customer_id=customer_id, to=to)], now
+    )
 
 
 def _end(now: datetime) -> str:
-    return write_time(now + timedelta(minutes=MINUTES))
+    return format_time(now + timedelta(minutes=MINUTES))

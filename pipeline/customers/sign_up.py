@@ -12,12 +12,12 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from pipeline.clock import Clock, write_time
+from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers import newsletter as news
-from pipeline.customers.accounts import BadField, Person
+from pipeline.customers.accounts import InvalidFieldError, Person
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Link
@@ -32,7 +32,7 @@ TOO_YOUNG = (
 REMEMBERED = timedelta(days=1)
 
 
-class Subscribes(Protocol):
+class SubscriptionCreator(Protocol):
     """Begins subscriptions at PayPal: its id, and the address where they are approved."""
 
     def create_subscription(
@@ -40,7 +40,7 @@ class Subscribes(Protocol):
     ) -> tuple[str, str]: ...
 
 
-class Invalid(Exception):
+class InvalidFormError(Exception):
     """What was filled in cannot be taken. `problems` has a sentence for each field that is meant."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class Invalid(Exception):
         self.problems = problems
 
 
-class TooMany(Exception):
+class RateLimitError(Exception):
     """Too many sign-ups from one line in this hour."""
 
 
@@ -62,13 +62,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class SignUp:
     """Where people sign up. `plans` are names and PayPal's ids, `pages` the address of our pages."""
 
     database: Database
     master: MasterKey
     clock: Clock
-    paypal: Subscribes
+    paypal: SubscriptionCreator
     plans: Mapping[str, str]
     pages: str
 
@@ -103,7 +103,7 @@ class Desk:
     def _keep(self, session: Session, keyring: Keyring, asked: Asked, custom: str, line: str) -> None:
         now, line = self.clock.now(), rate_limit.neighbourhood(line)
         if not rate_limit.allow(session, keyring, "sign_up", line, now=now):
-            raise TooMany("Too many sign-ups came from your network in this hour; please try again in an hour.")
+            raise RateLimitError("Too many sign-ups came from your network in this hour; please try again in an hour.")
         id = accounts.sign_up(
             session, keyring, asked.person,
             adult_text=TEXTS, news=asked.news, now=now, source="sign-up", custom=custom,
@@ -119,7 +119,7 @@ class Desk:
         with self.database.transaction() as session:
             link = session.get_one(Link, links.digest(custom))
             seal = Keyring(self.master, session, self.clock.now()).get(link.customer_id)
-            link.details = seal.seal_json("link.details", {"approve": approve}) if seal else None
+            link.details = seal.encrypt_json("link.details", {"approve": approve}) if seal else None
         return approve
 
 
@@ -133,14 +133,14 @@ def check(form: Mapping[str, object], plans: Mapping[str, str]) -> Asked:
     for name in accounts.FIELDS:
         try:
             accounts.checked(name, said[name])
-        except BadField as error:
+        except InvalidFieldError as error:
             problems[name] = str(error)
     if said["plan"] not in plans:
         problems["plan"] = "Please choose one of the plans."
     if not is_ticked(said["adult"]):
         problems["adult"] = TOO_YOUNG
     if problems:
-        raise Invalid(problems)
+        raise InvalidFormError(problems)
     person = Person(said["name"], said["email"], said["company"], said["phone"])
     return Asked(person, plans[said["plan"]], is_ticked(said["news"]))
 
@@ -160,4 +160,4 @@ def _custom(session: Session, keyring: Keyring, asked: Asked, token: str) -> str
     row = session.get(Customer, accounts.customer_id(keyring, custom))
     if row is None or row.erased_at is None:
         return custom
-    return _custom(session, keyring, asked, f"{token} after {write_time(row.erased_at)}")
+    return _custom(session, keyring, asked, f"{token} after {format_time(row.erased_at)}")

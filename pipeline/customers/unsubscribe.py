@@ -9,21 +9,21 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Subscription
-from pipeline.outbox.mail_kinds import use_of
+from pipeline.outbox.mail_kinds import info
 from pipeline.outbox.tokens import read_unsubscribe_token
 
 TEXT = "one-click"  # the sentence they declined with is the button of the mail program, or of our page
 
 
 @dataclass(frozen=True, slots=True)
-class Declined:
+class OptOut:
     """Whose choice it is, and about which class of mail."""
 
     customer_id: str
     kind: Literal["service", "marketing"]
 
 
-def look(session: Session, keyring: Keyring, token: str) -> Declined | None:
+def look(session: Session, keyring: Keyring, token: str) -> OptOut | None:
     """What the link of a mail declines; None if it is no link of ours, or declines nothing any more."""
     mail_id = read_unsubscribe_token(keyring, token)
     mail = session.get(Mail, mail_id) if mail_id else None
@@ -31,13 +31,13 @@ def look(session: Session, keyring: Keyring, token: str) -> Declined | None:
     customer = session.get(Customer, customer_id) if customer_id else None
     if mail is None or customer is None or customer.erased_at:
         return None
-    match use_of(mail.kind).mail_class:
+    match info(mail.kind).mail_class:
         case "service" | "marketing" as kind:
-            return Declined(customer.id, kind)
+            return OptOut(customer.id, kind)
     return None
 
 
-def decline(session: Session, keyring: Keyring, token: str, now: datetime, source: str) -> Declined | None:
+def decline(session: Session, keyring: Keyring, token: str, now: datetime, source: str) -> OptOut | None:
     """Note the choice, which holds from now on; what `look` found. Repeated, it is noted once more and changes nothing."""
     found = look(session, keyring, token)
     if found:

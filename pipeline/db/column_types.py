@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, Dialect
 from sqlalchemy.types import TypeDecorator
 
 
-class Utc(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """An aware `datetime` in UTC. SQLite has no time zones, so it stores the value as text."""
 
     impl = DateTime(timezone=True)

@@ -21,7 +21,7 @@ from pipeline.errors import OperatorError
 BUSY_MILLISECONDS = 15_000  # how long SQLite waits for another process's transaction
 
 
-class StoreDown(OperatorError):
+class DatabaseUnavailableError(OperatorError):
     """The database cannot be reached, or gave up this transaction; the same work may be tried again later."""
 
 
@@ -59,7 +59,7 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
-    def forget_leftovers(self) -> None:
+    def truncate_wal(self) -> None:
         """Empty SQLite's write-ahead file, where old contents of pages lie; as far as nobody reads from it right now."""
         if self.is_sqlite:
             with translated_errors(), contextlib.closing(self.engine.raw_connection()) as connection:
@@ -72,7 +72,7 @@ class Database:
             return there and connection.execute(text("SELECT 1 FROM encryption_key LIMIT 1")).first() is not None
 
 
-def is_made(url: str) -> bool:
+def exists(url: str) -> bool:
     """Whether there is a database to look into: to open an SQLite file that is not there makes an empty one.
 
     A server's is taken to be there; to connect will tell.
@@ -89,12 +89,12 @@ def file_of(url: str) -> Path | None:
 
 
 def share(session: Session, table: type[DeclarativeBase]) -> None:
-    """Make `wait_for_writers` wait for the end of this transaction. On SQLite the one writer is alone anyway."""
+    """Make `lock_after_writers` wait for the end of this transaction. On SQLite the one writer is alone anyway."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(text(f'LOCK TABLE "{table.__tablename__}" IN ROW EXCLUSIVE MODE'))
 
 
-def wait_for_writers(session: Session, table: type[DeclarativeBase]) -> None:
+def lock_after_writers(session: Session, table: type[DeclarativeBase]) -> None:
     """Return when every transaction that has written to the table, or shares it, has ended."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(text(f'LOCK TABLE "{table.__tablename__}" IN SHARE MODE'))
@@ -107,13 +107,13 @@ def translated_errors() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         # Only the driver's own words: the statement's parameters may be personal data.
-        raise StoreDown(f"the database gave up: {_first_line(error.orig)}") from error
+        raise DatabaseUnavailableError(f"the database gave up: {_first_line(error.orig)}") from error
     except NoConnection as error:
-        raise StoreDown("the database gave up: all connections are in use") from error
+        raise DatabaseUnavailableError("the database gave up: all connections are in use") from error
     except DBAPIError as error:
         # A plain DatabaseError is SQLite's word for a file that is broken.
         if error.connection_invalidated or type(error) is DatabaseError:
-            raise StoreDown(f"the database went away: {_first_line(error.orig)}") from error
+            raise DatabaseUnavailableError(f"the database went away: {_first_line(error.orig)}") from error
         raise
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-Known = dict[str, Any]
+LwwMap = dict[str, Any]
 
 
-def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> Known:
+def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> LwwMap:
     """A copy of `known` with these values as of `at`. None says nothing. Values are JSON: text, numbers, lists."""
     merged = dict(known)
     stamp = _stamp(at)
@@ -29,7 +29,7 @@ def value(known: Mapping[str, Any], field: str) -> Any:
     return known[field][1] if field in known else None
 
 
-def time_of(known: Mapping[str, Any], field: str) -> datetime | None:
+def updated_at(known: Mapping[str, Any], field: str) -> datetime | None:
     """Since when that value is known, by PayPal's time."""
     return datetime.fromisoformat(known[field][0]) if field in known else None
 

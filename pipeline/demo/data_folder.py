@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import func, select
 
 from pipeline import files
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event
@@ -43,7 +43,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class DemoRun:
     """A demo in a folder. `ended_at` is None while it is being played.
 
     Of the deliveries that were `posted`, `answered` were answered 200, `duplicates` of those told nothing new.
@@ -62,7 +62,7 @@ class Played:
     def is_done(self) -> bool:
         return self.ended_at is not None
 
-    def ended(self, posted: int, answered: int, duplicates: int, at: datetime) -> "Played":
+    def ended(self, posted: int, answered: int, duplicates: int, at: datetime) -> "DemoRun":
         """The same, played to its end and noted down."""
         done = replace(self, posted=posted, answered=answered, duplicates=duplicates, ended_at=at)
         done.note()
@@ -72,12 +72,12 @@ class Played:
         """Write the file."""
         names = ("months", "subscribers", "seed", "posted", "answered", "duplicates")
         noted: dict[str, Any] = {name: getattr(self, name) for name in names}
-        noted["ended_at"] = write_time(self.ended_at) if self.ended_at else None
+        noted["ended_at"] = format_time(self.ended_at) if self.ended_at else None
         files.write(self.folder / DEMO_FILE, orjson.dumps(noted))
 
 
 @contextmanager
-def folder_of_a_demo(settings: Settings, asked: Terms, *, fresh: bool) -> Iterator[Played]:
+def open_demo_folder(settings: Settings, asked: Terms, *, fresh: bool) -> Iterator[DemoRun]:
     """The demo in the data folder, or a new one in an emptied folder. Raises Wrong where it must not be touched."""
     if settings.database_url:
         raise Wrong(
@@ -93,7 +93,7 @@ def folder_of_a_demo(settings: Settings, asked: Terms, *, fresh: bool) -> Iterat
         yield _find(settings, asked, fresh=fresh)
 
 
-def _find(settings: Settings, asked: Terms, *, fresh: bool) -> Played:
+def _find(settings: Settings, asked: Terms, *, fresh: bool) -> DemoRun:
     folder, earlier = settings.data_dir, _read(settings.data_dir)
     if earlier is None and _has_events(settings):
         raise Wrong(f"{folder} holds events that are no demo's; choose another SMT_DATA_DIR for the demo")
@@ -107,12 +107,12 @@ def _find(settings: Settings, asked: Terms, *, fresh: bool) -> Played:
     if earlier:
         _clear(settings)
     terms = USUAL | asked.as_dict()
-    new = Played(folder, terms["months"], terms["subscribers"], terms["seed"])
+    new = DemoRun(folder, terms["months"], terms["subscribers"], terms["seed"])
     new.note()
     return new
 
 
-def _read(folder: Path) -> Played | None:
+def _read(folder: Path) -> DemoRun | None:
     try:
         noted = orjson.loads((folder / DEMO_FILE).read_bytes())
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _read(folder: Path) -> Played | None:
             f"{folder / DEMO_FILE} cannot be read; remove the folder, or choose another SMT_DATA_DIR"
         ) from error
     ended_at = noted.pop("ended_at")
-    return Played(folder, **noted, ended_at=datetime.fromisoformat(ended_at) if ended_at else None)
+    return DemoRun(folder, **noted, ended_at=datetime.fromisoformat(ended_at) if ended_at else None)
 
 
 def _has_events(settings: Settings) -> bool:

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.app import site
-from pipeline.app.container import Parts
-from pipeline.broker import Inlet
+from pipeline.app.container import Container
+from pipeline.broker import Consumer
 from pipeline.clock import Clock, SystemClock
 from pipeline.db import migrations
 from pipeline.demo.data_folder import CAUGHT
@@ -18,7 +18,7 @@ from pipeline.demo.mailbox_pages import Pages
 from pipeline.errors import UsageError as Wrong
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.world import World
 
@@ -26,7 +26,7 @@ WEBHOOK_ID = "DEMO-WEBHOOK"
 NOTE = "The demo's catcher: nothing of this has left this machine."
 
 
-class PlayClock:
+class DemoClock:
     """Stands where the play puts it; from `release` on it is the machine's clock."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class PlayClock:
 class Stage:
     """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
 
-    parts: Parts
-    clock: PlayClock
+    parts: Container
+    clock: DemoClock
     world: World
-    inlet: Inlet
+    inlet: Consumer
     url: str
     caught: Path
     webhook_id: str = WEBHOOK_ID
@@ -58,7 +58,7 @@ class Stage:
 @contextmanager
 def opened(
     data_dir: Path,
-    make_parts: Callable[[Settings, Clock], Parts],
+    make_parts: Callable[[Settings, Clock], Container],
     show_date: Callable[[datetime], str],
     *,
     port: int | None,
@@ -68,16 +68,16 @@ def opened(
 
     `make_parts` makes the container, which closes with the block. `show_date` writes a time for people.
     """
-    clock, folder = PlayClock(), data_dir / CAUGHT
+    clock, folder = DemoClock(), data_dir / CAUGHT
     with ExitStack() as stack:
-        paypal, listens_on = PretendPayPal(World(), clock=clock), _free(port, usual_port)
+        paypal, listens_on = FakePaypalApi(World(), clock=clock), _free(port, usual_port)
         relay_url = stack.enter_context(catching(folder))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
         parts = make_parts(settings, clock)
         migrations.upgrade(parts.database)
         stack.callback(parts.database.close)
         inlet = stack.enter_context(parts.broker.inlet("events"))
-        for thread in (parts.event_announcer, parts.committer):
+        for thread in (parts.event_publisher, parts.committer):
             stack.enter_context(thread)
         caught = Pages(folder, show_date, NOTE)
         routes, lost = stack.enter_context(site.served(parts))

@@ -10,14 +10,14 @@ from sqlalchemy import func, select
 
 from pipeline.app import jobs
 from pipeline.app.run_until_idle import work_once
-from pipeline.app.shutdown import Stop
+from pipeline.app.shutdown import StopSignal
 from pipeline.clock import SystemClock
 from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
-from pipeline.demo.data_folder import Played
+from pipeline.demo.data_folder import DemoRun
 from pipeline.demo.environment import Stage
 from pipeline.demo.simulated_paypal import open_signer, vouch
 from pipeline.simulator import stories
-from pipeline.simulator.server.delivery import Courier
+from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import take
 
@@ -34,35 +34,35 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM while it is being played."""
 
 
-def play(stage: Stage, asked: Played, progress: Progress) -> Played:
+def play(stage: Stage, asked: DemoRun, progress: Progress) -> DemoRun:
     """Play what was asked for, up to now. What came of it is in the tables. `progress` shows how far it is."""
     ends_at = SystemClock().now()
     deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
     stage.clock.move_to(deliveries[0].at)
     signer = open_signer(stage.parts.settings, deliveries[0].at, ends_at)
     vouch(stage.parts.settings, SystemClock(), signer)
-    stop = Stop()
+    stop = StopSignal()
     stop.listen()
     address = f"{stage.url}/webhooks/paypal"
-    with Courier(address, signer, stage.webhook_id) as courier, progress("events", len(deliveries)) as done:
-        answers = asyncio.run(_play(Months(stage, stop), courier, deliveries, ends_at, done))
+    with WebhookSender(address, signer, stage.webhook_id) as courier, progress("events", len(deliveries)) as done:
+        answers = asyncio.run(_play(Playback(stage, stop), courier, deliveries, ends_at, done))
     stage.clock.release()
     with stage.parts.database.reading() as session:
         accepted = session.execute(select(func.count()).where(Event.source == "webhook")).scalar_one()
     return asked.ended(len(deliveries), answers[200], answers[200] - accepted, ends_at)
 
 
-def keep_up(stage: Stage) -> None:
+def run_live(stage: Stage) -> None:
     """Work on by the machine's clock until Ctrl-C or SIGTERM."""
-    stop = Stop()
+    stop = StopSignal()
     stop.listen()
-    asyncio.run(_keep_up(Months(stage, stop), stop))
+    asyncio.run(_keep_up(Playback(stage, stop), stop))
 
 
-class Months:
+class Playback:
     """The pipeline's work, done in rounds at the moment the clock shows."""
 
-    def __init__(self, stage: Stage, stop: Stop) -> None:
+    def __init__(self, stage: Stage, stop: StopSignal) -> None:
         self._stage, self._stop, parts = stage, stop, stage.parts
         self._events, self._jobs, self._post = parts.worker(), jobs.scheduler(parts), parts.mailer()
 
@@ -82,7 +82,7 @@ class Months:
         if self._stop.wait(0):
             raise Interrupted
 
-    def post(self, courier: Courier, delivery: Delivery) -> int:
+    def post(self, courier: WebhookSender, delivery: Delivery) -> int:
         """Let happen at PayPal what the delivery tells of, then post it. The status it was answered with."""
         self._stage.world.apply(delivery)
         return courier.send(delivery)
@@ -107,7 +107,7 @@ class Months:
 
 
 async def _play(
-    months: Months, courier: Courier, deliveries: list[Delivery], ends_at: datetime, done: Advance
+    months: Playback, courier: WebhookSender, deliveries: list[Delivery], ends_at: datetime, done: Advance
 ) -> Counter[int]:
     answers: Counter[int] = Counter()
     seen: set[str] = set()
@@ -125,7 +125,7 @@ async def _play(
     return answers
 
 
-async def _keep_up(months: Months, stop: Stop) -> None:
+async def _keep_up(months: Playback, stop: StopSignal) -> None:
     try:
         while not stop.wait(0):
             await months.work()

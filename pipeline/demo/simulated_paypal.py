@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pipeline.clock import Clock
 from pipeline.errors import UsageError
-from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.certificates import CertificateStore
 from pipeline.settings import SIMULATOR, Settings
 from pipeline.simulator.server.signing import Signer
 
@@ -20,7 +20,7 @@ def open_signer(settings: Settings, since: datetime, until: datetime) -> Signer:
 def vouch(settings: Settings, clock: Clock, signer: Signer) -> None:
     """Put the simulated PayPal's certificate among those that a web role with this data folder trusts."""
     folder = settings.certificates_dir
-    kept = Certificates(folder=folder, anchors=None, clock=clock, fetch=lambda _: signer.leaf_pem)
+    kept = CertificateStore(folder=folder, anchors=None, clock=clock, fetch=lambda _: signer.leaf_pem)
     asyncio.run(kept.get(signer.cert_url))
 
 

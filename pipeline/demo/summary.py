@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from pipeline.db.engine import Database
 from pipeline.db.models import CAME, Event, Mail, Payment, Subscription
-from pipeline.demo.data_folder import Played
+from pipeline.demo.data_folder import DemoRun
 
 
 @dataclass(frozen=True, slots=True)
-class Takings:
+class PaymentTotals:
     """The payments in one currency that came: how many, their sum and what was given back of it, in minor units."""
 
     currency: str
@@ -27,12 +27,12 @@ class Takings:
 class Summary:
     """Events by state (of webhooks; `waiting` of all), subscriptions by status, mails by kind and by state."""
 
-    played: Played
+    played: DemoRun
     events: Mapping[str, int]
     waiting: int
     subscriptions: Mapping[str, int]
     payments: Mapping[str, int]
-    takings: tuple[Takings, ...]
+    takings: tuple[PaymentTotals, ...]
     sent: Mapping[str, int]
     mails: Mapping[str, int]
     caught: int
@@ -50,7 +50,7 @@ class Summary:
         return self.played.answered == self.played.posted and undone == 0 and self.caught >= sum(self.sent.values())
 
 
-def look(database: Database, played: Played, caught: Path) -> Summary:
+def look(database: Database, played: DemoRun, caught: Path) -> Summary:
     """Look into the tables, and count the mails that arrived."""
     with database.reading() as session:
         return Summary(
@@ -97,7 +97,7 @@ def _count(session: Session, what: Any, *where: Any) -> dict[str, int]:
     return dict(found.all())
 
 
-def _takings(session: Session) -> tuple[Takings, ...]:
+def _takings(session: Session) -> tuple[PaymentTotals, ...]:
     sums = (
         select(Payment.currency, func.count(), func.sum(Payment.amount), func.sum(Payment.refunded))
         .where(Payment.status.in_(CAME), Payment.amount.is_not(None))
@@ -105,7 +105,7 @@ def _takings(session: Session) -> tuple[Takings, ...]:
         .order_by(Payment.currency)
     )
     found: list[Any] = list(session.execute(sums))
-    return tuple(Takings(row[0] or "", row[1], int(row[2]), int(row[3])) for row in found)
+    return tuple(PaymentTotals(row[0] or "", row[1], int(row[2]), int(row[3])) for row in found)
 
 
 def _most_eventful(session: Session) -> str | None:

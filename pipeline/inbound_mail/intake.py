@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import Clock, write_time
+from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, rate_limit
@@ -30,7 +30,7 @@ ANSWERED_A_DAY = 3  # messages of one sender and kind that are answered within a
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
+class FiledMail:
     """What became of one message."""
 
     id: str
@@ -40,7 +40,7 @@ class Filed:
     known: bool  # it had been filed before, and nothing was done again
 
 
-def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed:
+def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: str) -> FiledMail:
     """File one message in a transaction of its own; `file` says how. Raises StoreDown."""
     with database.transaction() as session:
         now = clock.now()
@@ -49,7 +49,7 @@ def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: 
     return filed
 
 
-def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> Filed:
+def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
     """File one message in the caller's transaction, with the customer whose known address wrote it.
 
     The same message is filed once. `page` is the address of the page where people prove who they are.
@@ -57,7 +57,7 @@ def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: st
     read, id = parser.read(raw), parser.identity(raw)
     owners = accounts.find(session, keyring, read.sender) if read.sender else []
     customer_id = owners[0] if owners else None
-    filed = Filed(id, _kind(read), read.asks, customer_id, known=False)
+    filed = FiledMail(id, _kind(read), read.asks, customer_id, known=False)
     label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(read.sender or id).lower()}').hex()[:40]}"
     if not _store(session, keyring, filed, label, raw, now):
         return replace(filed, known=True)
@@ -72,7 +72,7 @@ def _kind(read: parser.Read) -> Literal["support", "privacy", "automatic"]:
     return "privacy" if read.asks else "support"
 
 
-def _store(session: Session, keyring: Keyring, filed: Filed, label: str, raw: bytes, now: datetime) -> bool:
+def _store(session: Session, keyring: Keyring, filed: FiledMail, label: str, raw: bytes, now: datetime) -> bool:
     seal = keyring.get(label)
     row = {
         "id": filed.id,
@@ -110,10 +110,12 @@ def _may_answer(session: Session, keyring: Keyring, letter: InboundMail, now: da
     return False
 
 
-def _acknowledgement(letter: InboundMail, row: PrivacyRequest, read: parser.Read, page: str) -> outbox.Owed:
+def _acknowledgement(letter: InboundMail, row: PrivacyRequest, read: parser.Read, page: str) -> outbox.NewMail:
     to = None if letter.customer_id else read.sender
     if read.asks:
         return requests.receipt(row, page=page, to=to)
-    facts = {"received_at": write_time(letter.received_at), "subject": read.subject}
+    facts = {"received_at": format_time(letter.received_at), "subject": read.subject}
     key = f"support_received:{letter.id}"
-    return outbox.Owed("support_received", key, None, facts, customer_id=letter.customer_id, to=to, label=letter.key_id)
+    return outbox.NewMail(
+        "support_received", key, None, facts, customer_id=letter.customer_id, to=to, label=letter.key_id
+    )

@@ -9,16 +9,16 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.crypto.master_key import MasterKey
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbound_mail import intake
-from pipeline.inbound_mail.intake import Filed
+from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.parser import LARGEST
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class UnfiledMail:
     """A message that could not be filed: it stays in `new`, and the next run tries it again."""
 
     file: str
@@ -27,7 +27,7 @@ class Left:
 
 def read_maildir(
     folder: Path, database: Database, master: MasterKey, clock: Clock, page: str
-) -> Iterator[Filed | Left]:
+) -> Iterator[FiledMail | UnfiledMail]:
     """File the new messages, and yield what became of each. A message that fails does not hold up the others.
 
     Raises StoreDown when the database cannot be reached at all.
@@ -36,7 +36,9 @@ def read_maildir(
     return (each for each in done if each is not None)
 
 
-def _file_one(path: Path, database: Database, master: MasterKey, clock: Clock, page: str) -> Filed | Left | None:
+def _file_one(
+    path: Path, database: Database, master: MasterKey, clock: Clock, page: str
+) -> FiledMail | UnfiledMail | None:
     """None where another reader was quicker."""
     try:
         filed = intake.take(_bytes(path), database, master, clock, page)
@@ -44,11 +46,11 @@ def _file_one(path: Path, database: Database, master: MasterKey, clock: Clock, p
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 - its text may quote the message, so only its kind is logged
-        if isinstance(error, StoreDown):
+        if isinstance(error, DatabaseUnavailableError):
             database.holds_keys()  # raises if the database is away for every message
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         log.error("letter_not_filed", file=path.name, reason=reason)
-        return Left(path.name, reason)
+        return UnfiledMail(path.name, reason)
     return filed
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.clock import read_time
-from pipeline.paypal.requests import ReadKind
+from pipeline.clock import parse_time
+from pipeline.paypal.requests import LookupKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +25,30 @@ class Event:
         """The fact, or Park: an event without it cannot be handled, and guessing is not allowed."""
         if fact not in self.facts:
             unread = ", ".join(self.facts.get("unread", ()))
-            raise Park(f"{self.type} has no {fact}" + (f" (could not read: {unread})" if unread else ""))
+            raise ParkEvent(f"{self.type} has no {fact}" + (f" (could not read: {unread})" if unread else ""))
         return self.facts[fact]
 
-    def need_time(self, fact: str) -> datetime:
+    def require_time(self, fact: str) -> datetime:
         """The fact as a time, or Park."""
-        moment = read_time(self.need(fact))
+        moment = parse_time(self.need(fact))
         if moment is None:
-            raise Park(f"{self.type}: {fact} cannot be read as a time")
+            raise ParkEvent(f"{self.type}: {fact} cannot be read as a time")
         return moment
 
     def time(self, fact: str) -> datetime | None:
         """The fact as a time, None if there is none."""
-        return read_time(self.facts.get(fact))
+        return parse_time(self.facts.get(fact))
 
 
 class Read(Exception):
     """A fact is lacking: ask PayPal for this object, then try the event again."""
 
-    def __init__(self, kind: ReadKind, id: str) -> None:
+    def __init__(self, kind: LookupKind, id: str) -> None:
         super().__init__(f"needs {kind} {id} from PayPal")
         self.kind, self.id = kind, id
 
 
-class TryLater(Exception):
+class RetryLater(Exception):
     """Not yet: try the event again after this time. It does not count as a failure."""
 
     def __init__(self, after: timedelta, reason: str) -> None:
@@ -56,7 +56,7 @@ class TryLater(Exception):
         self.after, self.reason = after, reason
 
 
-class Park(Exception):
+class ParkEvent(Exception):
     """Nobody but a person can say what to do. The reason is shown to the operator: no personal data in it."""
 
     def __init__(self, reason: str) -> None:

@@ -23,7 +23,7 @@ VERDICT = "imported: no signature to check"
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportResult:
     """What became of what was brought. `refused`: a file or an event's place in it, and why."""
 
     stored: int = 0
@@ -54,11 +54,11 @@ def find(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def take_in(
+def import_files(
     database: Database, master_key: Path, clock: Clock, paths: Sequence[Path], done: Callable[[int], None]
-) -> Tally:
+) -> ImportResult:
     """Store the events of all files. Raises StoreDown; the groups before are stored then, and may be brought again."""
-    tally, master = Tally(), open_master_key(master_key)
+    tally, master = ImportResult(), open_master_key(master_key)
     group: list[Delivery] = []
     for delivery in _deliveries(paths, tally):
         group.append(delivery)
@@ -71,7 +71,7 @@ def take_in(
     return tally
 
 
-def _store(database: Database, master: MasterKey, clock: Clock, group: list[Delivery], tally: Tally) -> None:
+def _store(database: Database, master: MasterKey, clock: Clock, group: list[Delivery], tally: ImportResult) -> None:
     with database.transaction() as session:
         now = clock.now()
         results = inbox.store(session, Keyring(master, session, now), group, now)
@@ -84,7 +84,7 @@ def _store(database: Database, master: MasterKey, clock: Clock, group: list[Deli
             tally.stored += 1
 
 
-def _deliveries(paths: Iterable[Path], tally: Tally) -> Iterator[Delivery]:
+def _deliveries(paths: Iterable[Path], tally: ImportResult) -> Iterator[Delivery]:
     for path in paths:
         try:
             bodies = list(_bodies(path))

@@ -14,14 +14,14 @@ from pipeline.db.engine import Database
 from pipeline.db.models import PaypalLookup
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import read_answer, split
-from pipeline.paypal.errors import NotFound, Rejected, Unavailable
-from pipeline.paypal.requests import ReadKind
+from pipeline.inbox.parsing import event_from_lookup, split
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.requests import LookupKind
 
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than a call's time-outs: another worker may ask after that
-CREDENTIALS = (401, 403)  # refusals that say nothing of the object: the operator has to correct the credentials
+AUTH_ERROR_STATUSES = (401, 403)  # refusals that say nothing of the object: the operator has to correct the credentials
 # PayPal asks not to be polled; a look-up that fails is tried again after these, then daily.
 DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(days=1))
 
@@ -29,10 +29,10 @@ DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), tim
 class Source(Protocol):
     """PayPal's API, as far as look-ups need it."""
 
-    def read(self, kind: ReadKind, id: str) -> dict[str, Any]: ...
+    def read(self, kind: LookupKind, id: str) -> dict[str, Any]: ...
 
 
-def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source, limit: int = 20) -> list[str]:
+def fetch_due(database: Database, master: MasterKey, clock: Clock, paypal: Source, limit: int = 20) -> list[str]:
     """Ask PayPal for what is due. Return the ids of the events that the answers became."""
     with database.transaction() as session:
         rows = _take(session, clock.now(), limit)
@@ -44,7 +44,7 @@ def ask_due(database: Database, master: MasterKey, clock: Clock, paypal: Source,
     return answered
 
 
-def _take(session: Session, now: datetime, limit: int) -> list[tuple[ReadKind, str, int]]:
+def _take(session: Session, now: datetime, limit: int) -> list[tuple[LookupKind, str, int]]:
     due = (
         select(PaypalLookup)
         .where(PaypalLookup.due_at <= now)
@@ -59,30 +59,30 @@ def _take(session: Session, now: datetime, limit: int) -> list[tuple[ReadKind, s
 
 
 def _ask(
-    database: Database, clock: Clock, paypal: Source, kind: ReadKind, id: str, attempts: int
+    database: Database, clock: Clock, paypal: Source, kind: LookupKind, id: str, attempts: int
 ) -> dict[str, Any] | None:
     """Return PayPal's answer. Without one, return None and note when to ask again, or that asking is no use."""
     try:
         return paypal.read(kind, id)
-    except (NotFound, Rejected) as error:
-        if isinstance(error, Rejected) and error.status in CREDENTIALS:
+    except (PaypalNotFoundError, PaypalRejectedError) as error:
+        if isinstance(error, PaypalRejectedError) and error.status in AUTH_ERROR_STATUSES:
             _ask_again(database, kind, id, attempts, clock.now(), str(error))
         else:
             _give_up(database, kind, id, str(error))
-    except Unavailable as error:
+    except PaypalUnavailableError as error:
         _ask_again(database, kind, id, attempts, clock.now(), str(error))
     return None
 
 
 def _take_in(
-    database: Database, master: MasterKey, clock: Clock, kind: ReadKind, id: str, answer: dict[str, Any]
+    database: Database, master: MasterKey, clock: Clock, kind: LookupKind, id: str, answer: dict[str, Any]
 ) -> list[str]:
     now = clock.now()
-    delivery = inbox.Delivery(split(read_answer(kind, answer, now)), "read", "read from PayPal's API")
+    delivery = inbox.Delivery(split(event_from_lookup(kind, answer, now)), "read", "read from PayPal's API")
     with database.transaction() as session:
         stored = inbox.store(session, Keyring(master, session, now), [delivery], now)
         lookups.forget(session, kind, id)
-        woken = inbox.wake(session, lookups.waiting_for(kind, id), now + timedelta(seconds=1))
+        woken = inbox.wake(session, lookups.waiting_reason(kind, id), now + timedelta(seconds=1))
     log.info("read", kind=kind, id=id, outcome=stored[0].outcome, woken=woken)
     return [item.event_id for item in stored if item.publish]
 

@@ -9,19 +9,19 @@ from sqlalchemy.orm import Session
 
 from pipeline.db.bulk import insert_new
 from pipeline.db.models import PaypalLookup
-from pipeline.paypal.requests import ReadKind
+from pipeline.paypal.requests import LookupKind
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LookupRequest:
     """A look-up of one object, not before `due_at`."""
 
-    kind: ReadKind
+    kind: LookupKind
     id: str
     due_at: datetime
 
 
-def owe(session: Session, wanted: Sequence[Wanted]) -> None:
+def owe(session: Session, wanted: Sequence[LookupRequest]) -> None:
     """Add look-ups; one that is already pending stays as it was."""
     rows = [
         {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
@@ -30,7 +30,7 @@ def owe(session: Session, wanted: Sequence[Wanted]) -> None:
     insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)
 
 
-def unknown_to_paypal(session: Session, kind: str, id: str) -> bool:
+def is_known_missing(session: Session, kind: str, id: str) -> bool:
     """Return whether PayPal has answered that it knows no such object."""
     row = session.get(PaypalLookup, (kind, id))
     return row is not None and row.due_at is None
@@ -46,6 +46,6 @@ def forget(session: Session, kind: str, id: str) -> None:
     session.execute(delete(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id))
 
 
-def waiting_for(kind: str, id: str) -> str:
+def waiting_reason(kind: str, id: str) -> str:
     """Return the reason that an event shows while it waits for this look-up."""
     return f"waits for {kind} {id} from PayPal"

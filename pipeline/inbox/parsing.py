@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.clock import read_time, write_time
+from pipeline.clock import format_time, parse_time
 from pipeline.inbox import redaction
 from pipeline.paypal.references import mentioned
 from pipeline.paypal.resources import READERS, Facts, Person, text_of
@@ -28,7 +28,7 @@ MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ParsedEvent:
     """One body, taken apart. `rest` is the whole body without card and bank fields, as bytes to be sealed."""
 
     id: str
@@ -43,7 +43,7 @@ class Split:
     problem: str | None = None  # why no handler can have it
 
 
-def split(body: bytes) -> Split:
+def split(body: bytes) -> ParsedEvent:
     """Take a webhook body, or an event read from PayPal's API, apart."""
     digest = hashlib.sha256(body).hexdigest()
     try:
@@ -58,12 +58,12 @@ def split(body: bytes) -> Split:
     return _split(digest, redaction.clean(document), event_id, kind)
 
 
-def read_answer(kind: str, document: dict[str, Any], at: datetime) -> bytes:
+def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> bytes:
     """PayPal's answer to one of our reads, put into an envelope of its own: `READ.SALE` and so on.
 
     The id is made of the object, its time and what it says, so the same answer read twice is one event.
     """
-    updated_at = text_of(document, "update_time", 40) or write_time(at)
+    updated_at = text_of(document, "update_time", 40) or format_time(at)
     version = f"{updated_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
     envelope = {
         "id": f"READ.{kind.upper()}:{text_of(document, 'id', 50)}:{version}",
@@ -74,12 +74,12 @@ def read_answer(kind: str, document: dict[str, Any], at: datetime) -> bytes:
     return orjson.dumps(envelope)
 
 
-def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> Split:
+def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> ParsedEvent:
     resource = document.get("resource")
     resource = resource if isinstance(resource, dict) else {}
-    occurred_at = read_time(document.get("create_time"))
+    occurred_at = parse_time(document.get("create_time"))
     facts, person = _read(kind, resource, occurred_at)
-    return Split(
+    return ParsedEvent(
         id=event_id,
         type=kind,
         occurred_at=occurred_at,
@@ -98,7 +98,7 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
     )
     facts, person = reader(kind, resource, occurred_at) if reader else mentioned(resource)
     return {name: value for name, value in facts.items() if value is not None}, {
-        name: value for name, value in person.items() if redaction.DROPPED not in value
+        name: value for name, value in person.items() if redaction.REDACTED not in value
     }
 
 
@@ -132,7 +132,7 @@ def _canonical(document: dict[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
-def _unreadable(body: bytes, digest: str, problem: str) -> Split:
+def _unreadable(body: bytes, digest: str, problem: str) -> ParsedEvent:
     name = f"{UNREADABLE}-{digest[:24]}"
-    rest = redaction.clean_text(body.decode("utf-8", "replace")).encode()
-    return Split(name, UNREADABLE, None, name, {}, {}, rest, digest, digest, problem)
+    rest = redaction.redact_text(body.decode("utf-8", "replace")).encode()
+    return ParsedEvent(name, UNREADABLE, None, name, {}, {}, rest, digest, digest, problem)

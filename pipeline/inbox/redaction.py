@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 # As names are compared: lower case, letters and digits only.
-FORBIDDEN = frozenset({
+FORBIDDEN_FIELDS = frozenset({
     "card", "creditcard", "creditcardtoken", "debitcard", "fundinginstrument", "fundinginstruments", "fundingoption",
     "cardnumber", "cardtype", "number", "cvv", "cvv2", "cvc", "securitycode", "expiry", "expiremonth", "expireyear",
     "expirydate", "lastdigits", "last4", "lastnchars", "bank", "bankaccount", "bankaccountnumber", "bankname",
@@ -21,7 +21,7 @@ FORBIDDEN = frozenset({
     "bankaccounts", "expirationdate", "expirationmonth", "expirationyear", "expdate",
 })  # fmt: skip
 
-DROPPED = "[dropped]"
+REDACTED = "[dropped]"
 
 # Characters of an IBAN by country (ISO 13616 registry). PayPal's own ids have 17, as no country's IBAN has: without the
 # lengths, one id in some thousand would pass for an IBAN.
@@ -67,17 +67,17 @@ _MAYBE_IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z][0-9]{2}[A-Za-z0-9 \
 def clean(document: Any) -> Any:
     """Return the document without fields that hold card or bank data, and with such numbers replaced in its texts."""
     if isinstance(document, str):
-        return clean_text(document) if len(document) > 12 else document
+        return redact_text(document) if len(document) > 12 else document
     if isinstance(document, dict):
         return {name: clean(item) for key, item in document.items() if (name := _clean_name(key)) is not None}
     if isinstance(document, list):
         return [clean(item) for item in document]
     if isinstance(document, int | float) and 10**12 < abs(document) < 10**19:
-        return DROPPED if _is_card(str(abs(int(document)))) else document
+        return REDACTED if _is_card(str(abs(int(document)))) else document
     return document
 
 
-def clean_text(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return the text with card numbers and IBANs replaced by `[dropped]`."""
     if _MAYBE_CARD.search(text):
         text = _replace(_CARD, _is_card, text)
@@ -87,7 +87,7 @@ def clean_text(text: str) -> str:
 @lru_cache(4096)  # PayPal's objects have the same few names
 def _clean_name(name: str) -> str | None:
     """Return the name of a field, None if the field is to be removed."""
-    return None if re.sub(r"[\W_]", "", name).lower() in FORBIDDEN else clean_text(name)
+    return None if re.sub(r"[\W_]", "", name).lower() in FORBIDDEN_FIELDS else redact_text(name)
 
 
 def _replace(pattern: re.Pattern[str], is_one: Callable[[str], bool], text: str) -> str:
@@ -95,7 +95,7 @@ def _replace(pattern: re.Pattern[str], is_one: Callable[[str], bool], text: str)
     for match in pattern.finditer(text):
         start, end = match.span(1)
         if start >= place and is_one(match[1]):
-            kept += [text[place:start], DROPPED]
+            kept += [text[place:start], REDACTED]
             place = end
     return "".join([*kept, text[place:]]) if kept else text
 

@@ -16,7 +16,7 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import among, insert_new, texts
 from pipeline.db.models import Event, Redelivery
 from pipeline.inbox import event
-from pipeline.inbox.parsing import UNREADABLE, Split
+from pipeline.inbox.parsing import UNREADABLE, ParsedEvent
 
 # stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
 # forged: a transmission id we have seen signed another body (its checksum is only a CRC-32, which can be forged).
@@ -40,14 +40,14 @@ SIGNED: CompoundSelect[Any] = union_all(
 class Delivery:
     """One body that passed the door. `verdict` says what was found about its signature."""
 
-    split: Split
+    split: ParsedEvent
     source: Literal["webhook", "import", "read"]
     verdict: str
     transmission_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoreResult:
     """What became of a delivery. `event_id` is to be published if it was stored and is not parked."""
 
     outcome: Outcome
@@ -78,16 +78,16 @@ def is_conflict(event_id: str) -> bool:
     return "~" in event_id
 
 
-def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
+def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[StoreResult]:
     """Store each delivery once, in the caller's transaction."""
     keyring.fetch([INDEX, *(delivery.split.label for delivery in deliveries)])
     signed = _signed(session, deliveries)
-    results: list[Stored | None] = [None] * len(deliveries)
+    results: list[StoreResult | None] = [None] * len(deliveries)
     fresh: dict[str, int] = {}
     for place, delivery in enumerate(deliveries):
         name, body = delivery.transmission_id, delivery.split.body_sha256
         if name and signed.setdefault(name, body) != body:
-            results[place] = Stored("forged", delivery.split.id)
+            results[place] = StoreResult("forged", delivery.split.id)
         elif delivery.split.id not in fresh:
             fresh[delivery.split.id] = place
     # In the order of their ids, so that two processes with the same events cannot wait for each other.
@@ -95,7 +95,7 @@ def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], no
     inserted = set(insert_new(session, Event, rows, returning=Event.id))
     for place, delivery in enumerate(deliveries):
         if fresh.get(delivery.split.id) == place and delivery.split.id in inserted:
-            results[place] = Stored("stored", delivery.split.id, publish=delivery.split.problem is None)
+            results[place] = StoreResult("stored", delivery.split.id, publish=delivery.split.problem is None)
     rest = [place for place, result in enumerate(results) if result is None]
     for place in sorted(rest, key=lambda place: _key(deliveries[place])):
         results[place] = _store_known(session, keyring, deliveries[place], now)
@@ -119,7 +119,7 @@ def load(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
 def open_event(row: ReceivedEvent, keyring: Keyring) -> event.Event:
     """The event as a handler receives it."""
     seal = keyring.get(row.key_id)
-    person = seal.open_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
+    person = seal.decrypt_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
     return event.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
@@ -165,7 +165,7 @@ def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -
     return list(session.execute(statement).scalars())
 
 
-def take_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list[str]:
+def lease_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list[str]:
     """The ids of received events that are due, each put off so that the next look leaves them a while."""
     ids = due(session, now, limit)
     if ids:
@@ -245,7 +245,7 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "key_id": split.label,
         "customer_id": owner,
         "facts": {**split.facts, **references},
-        "personal_data": seal.seal_json("event.personal_data", split.person) if seal and split.person else None,
+        "personal_data": seal.encrypt_json("event.personal_data", split.person) if seal and split.person else None,
         "body": seal.seal("event.body", split.rest) if seal else None,
         "body_sha256": split.body_sha256,
         "content_sha256": split.content_sha256,
@@ -266,7 +266,7 @@ def _due_at(delivery: Delivery, now: datetime) -> datetime | None:
     return now + GRACE if delivery.source == "webhook" else now
 
 
-def _references(split: Split, keyring: Keyring) -> dict[str, str]:
+def _references(split: ParsedEvent, keyring: Keyring) -> dict[str, str]:
     """Who it is about, as keyed hashes: `custom_id` may be anything the vendor put there, an e-mail address too."""
     named = {"custom_ref": split.person.get("custom"), "payer_ref": split.person.get("payer")}
     return {
@@ -276,12 +276,12 @@ def _references(split: Split, keyring: Keyring) -> dict[str, str]:
     }
 
 
-def _owner(split: Split, references: dict[str, str]) -> str | None:
+def _owner(split: ParsedEvent, references: dict[str, str]) -> str | None:
     """Whose event it is, where its subscription does not say so."""
     return None if "subscription" in split.facts else references.get("custom_ref") or references.get("payer_ref")
 
 
-def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> Stored:
+def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> StoreResult:
     """A delivery whose event or transmission is known: a duplicate, a conflict, or a forgery."""
     split, transmission = delivery.split, delivery.transmission_id
     named = [Event.id == split.id, *([Event.transmission_id == transmission] if transmission else [])]
@@ -289,22 +289,22 @@ def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: da
     known = session.execute(select(*columns).where(or_(*named))).all()
     sent = [row for row in known if transmission and row.transmission_id == transmission]
     if any(row.body_sha256 != split.body_sha256 for row in sent):
-        return Stored("forged", split.id)
+        return StoreResult("forged", split.id)
     first = next((row for row in known if row.id == split.id), None)
     event_id = split.id
     if not known:  # a forgery had come before it
         if insert_new(session, Event, [_row(delivery, keyring, now)], returning=Event.id):
-            return Stored("stored", event_id, publish=split.problem is None)
+            return StoreResult("stored", event_id, publish=split.problem is None)
         return _store_known(session, keyring, delivery, now)  # another process was quicker, and is known now
     if first and split.body_sha256 != first.body_sha256 and split.content_sha256 != first.content_sha256:
         event_id = f"{split.id}~{split.content_sha256[:12]}"
         if _store_conflict(session, keyring, delivery, event_id, now):
-            return Stored("stored", event_id)
+            return StoreResult("stored", event_id)
         if session.execute(select(Event.id).where(Event.id == event_id)).one_or_none() is None:
             return _store_known(session, keyring, delivery, now)  # another process has its transmission, for what?
     if transmission and not sent:
         _remember(session, delivery, now)
-    return Stored("duplicate", event_id)
+    return StoreResult("duplicate", event_id)
 
 
 def _store_conflict(session: Session, keyring: Keyring, delivery: Delivery, event_id: str, now: datetime) -> bool:

@@ -17,14 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
-from pipeline.crypto.keyring import TOKENS, Keyring, Seal, Unsealable
-from pipeline.crypto.master_key import KeyProblem, MasterKey
-from pipeline.db.engine import Database, StoreDown
-from pipeline.email_address import BadEnvelope, valid_address
+from pipeline.crypto.keyring import TOKENS, DataKey, DecryptionError, Keyring
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
+from pipeline.db.engine import Database, DatabaseUnavailableError
+from pipeline.email_address import InvalidEnvelopeError, valid_address
 from pipeline.mailer.liveness import ClaimLiveness
-from pipeline.mailer.recipients import Addressee, Addressees
-from pipeline.mailer.relay_log import sender_of
-from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.recipients import Recipient, RecipientResolver
+from pipeline.mailer.relay_log import envelope_sender_of
+from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
@@ -37,8 +37,15 @@ log = structlog.get_logger(__name__)
 
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
-UNBEGUN = Reply("later", "not begun: its mailer was told to stop", False)
-TOLD = (mail_kinds.NoPurpose, RenderError, BadEnvelope, Forged, Unsealable, KeyProblem)  # their words name no person
+NOT_STARTED = DeliveryResult("later", "not begun: its mailer was told to stop", False)
+TOLD = (
+    mail_kinds.UnknownMailKindError,
+    RenderError,
+    InvalidEnvelopeError,
+    Forged,
+    DecryptionError,
+    MasterKeyError,
+)  # their words name no person
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutgoingMail:
     """One mail, ready to be handed to the relay."""
 
     id: str
@@ -79,7 +86,7 @@ class Mailer:
         self._database, self._master, self._clock = database, master, clock
         self._templates, self._relay, self._sender = templates, relay, sender
         self._life: ClaimLiveness | None = None
-        self._unsettled: list[tuple[Letter, Reply]] = []
+        self._unsettled: list[tuple[OutgoingMail, DeliveryResult]] = []
         self._open = 0  # mails claimed and not settled yet
         self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
         self._unknown_claims = set[str]()  # holders of claims that failed, and may have been committed all the same
@@ -98,16 +105,18 @@ class Mailer:
             async with self._lanes() as waiting:
                 while not stop.is_set():
                     bell.clear()
-                    await self._go_on(waiting, stop, bell)
+                    await self._step(waiting, stop, bell)
                 self._leave(waiting)
-        except StoreDown as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
+        except (
+            DatabaseUnavailableError
+        ) as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
             log.warning("store_down", reason=str(error))
 
-    async def _go_on(self, waiting: asyncio.Queue[Letter], stop: asyncio.Event, bell: asyncio.Event) -> None:
+    async def _step(self, waiting: asyncio.Queue[OutgoingMail], stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
         try:
             claimed = await self._fill(waiting)
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
             # What that claim took is given back, but not what is on the wire.
             await _first_of(waiting.join(), stop.wait())
@@ -121,9 +130,9 @@ class Mailer:
             await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
 
     @contextlib.asynccontextmanager
-    async def _lanes(self) -> AsyncIterator[asyncio.Queue[Letter]]:
+    async def _lanes(self) -> AsyncIterator[asyncio.Queue[OutgoingMail]]:
         """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
-        waiting = asyncio.Queue[Letter]()
+        waiting = asyncio.Queue[OutgoingMail]()
         lanes = [asyncio.create_task(self._lane(waiting)) for _ in range(self._relay.connections)]
         try:
             yield waiting
@@ -131,7 +140,7 @@ class Mailer:
             await asyncio.to_thread(self._settle)
         except Exception:  # a claim failed; the one before it ends as it would have
             await waiting.join()
-            with contextlib.suppress(StoreDown):
+            with contextlib.suppress(DatabaseUnavailableError):
                 await asyncio.to_thread(self._settle)
             raise
         finally:
@@ -139,7 +148,7 @@ class Mailer:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
 
-    async def _lane(self, waiting: asyncio.Queue[Letter]) -> None:
+    async def _lane(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
         while True:
             letter = await waiting.get()
             if waiting.qsize() <= CLAIM:
@@ -147,7 +156,7 @@ class Mailer:
             self._unsettled.append((letter, await self._send(letter)))
             waiting.task_done()
 
-    async def _fill(self, waiting: asyncio.Queue[Letter]) -> int:
+    async def _fill(self, waiting: asyncio.Queue[OutgoingMail]) -> int:
         """Settle what has ended, and claim. How many were claimed."""
         letters = await asyncio.to_thread(self._next)
         self._open += len(letters)
@@ -155,13 +164,13 @@ class Mailer:
             waiting.put_nowait(letter)
         return len(letters)
 
-    def _leave(self, waiting: asyncio.Queue[Letter]) -> None:
+    def _leave(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
         """What no connection has begun with is owed again at once: a relay that hangs would keep us from ending."""
         while not waiting.empty():
-            self._unsettled.append((waiting.get_nowait(), UNBEGUN))
+            self._unsettled.append((waiting.get_nowait(), NOT_STARTED))
             waiting.task_done()
 
-    def _next(self) -> list[Letter]:
+    def _next(self) -> list[OutgoingMail]:
         self._settle()
         return self._claim()
 
@@ -171,7 +180,7 @@ class Mailer:
         if life is not None:
             life.end()
 
-    async def _send(self, letter: Letter) -> Reply:
+    async def _send(self, letter: OutgoingMail) -> DeliveryResult:
         try:
             return await self._relay.send(
                 letter.envelope_sender,
@@ -181,16 +190,16 @@ class Mailer:
                 allowed=letter.life.is_alive,
             )
         except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
-            return Reply("doubt", f"sending failed: {type(error).__name__}", True)
+            return DeliveryResult("doubt", f"sending failed: {type(error).__name__}", True)
 
     # -- claim
 
-    def _claim(self) -> list[Letter]:
+    def _claim(self) -> list[OutgoingMail]:
         """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
         life = self._live()
         unknown = sorted(self._unknown_claims)
         self._unknown_claims.add(life.holder)
-        letters: list[Letter] = []
+        letters: list[OutgoingMail] = []
         with self._database.transaction() as session:
             for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
                 outbox.give_back(session, holder)
@@ -214,19 +223,19 @@ class Mailer:
 
     def _letters(
         self, session: Session, keyring: Keyring, rows: list[outbox.ClaimedMail], life: ClaimLiveness
-    ) -> list[Letter]:
+    ) -> list[OutgoingMail]:
         if not rows:
             return []
         keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
-        with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
+        with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
             keyring.fetch([row.key_id for row in rows])
-        people = Addressees(session, keyring, rows)
+        people = RecipientResolver(session, keyring, rows)
         letters = [self._letter(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
 
     def _letter(
-        self, row: outbox.ClaimedMail, people: Addressees, keyring: Keyring, life: ClaimLiveness
-    ) -> Letter | None:
+        self, row: outbox.ClaimedMail, people: RecipientResolver, keyring: Keyring, life: ClaimLiveness
+    ) -> OutgoingMail | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.key_id)
@@ -234,11 +243,11 @@ class Mailer:
             if seal is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None
                 return None
-            if self._is_to_be_written(row, people, seal):
+            if self._needs_rendering(row, people, seal):
                 frozen = self._freeze(row, people, seal, keyring)
             else:
                 frozen = seal.open("mail.recipient", row.recipient or b""), seal.open("mail.frozen", row.frozen or b"")
-        except (StoreDown, SQLAlchemyError):  # the database's word, and no fault of this mail
+        except (DatabaseUnavailableError, SQLAlchemyError):  # the database's word, and no fault of this mail
             raise
         except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
             _fail(row, error)
@@ -246,9 +255,11 @@ class Mailer:
         if frozen is None:
             return None
         recipient, data = frozen
-        return Letter(row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data)
+        return OutgoingMail(
+            row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data
+        )
 
-    def _unwanted(self, row: outbox.ClaimedMail, people: Addressees) -> str | None:
+    def _unwanted(self, row: outbox.ClaimedMail, people: RecipientResolver) -> str | None:
         """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
         reason = people.declined(row)
         if reason is None and mail_kinds.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
@@ -256,26 +267,26 @@ class Mailer:
         return reason
 
     @staticmethod
-    def _is_to_be_written(row: outbox.ClaimedMail, people: Addressees, seal: Seal) -> bool:
+    def _needs_rendering(row: outbox.ClaimedMail, people: RecipientResolver, seal: DataKey) -> bool:
         """Frozen once; anew for an address that was corrected while the mail was on its way to the old one."""
         if row.frozen is None or row.recipient is None:
             return True
         corrected = people.corrected_address(row)
         if corrected in (None, seal.open("mail.recipient", row.recipient).decode()):
             return False
-        return outbox.TO not in (seal.open_json("mail.facts", row.facts) or {})
+        return outbox.TO not in (seal.decrypt_json("mail.facts", row.facts) or {})
 
     def _freeze(
-        self, row: outbox.ClaimedMail, people: Addressees, seal: Seal, keyring: Keyring
+        self, row: outbox.ClaimedMail, people: RecipientResolver, seal: DataKey, keyring: Keyring
     ) -> tuple[bytes, bytes] | None:
         """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
-        facts = seal.open_json("mail.facts", row.facts) or {}
-        found = people.of(row, facts) or Addressee(self._sender.operator)
+        facts = seal.decrypt_json("mail.facts", row.facts) or {}
+        found = people.of(row, facts) or Recipient(self._sender.operator)
         if not found.address:
             row.state, row.due_at = "queued", None
             return None
         if not valid_address(found.address):
-            raise BadEnvelope("the e-mail address known of this customer cannot be written to; correct it")
+            raise InvalidEnvelopeError("the e-mail address known of this customer cannot be written to; correct it")
         link = self._unsubscribe(row, keyring)
         told = {name: value for name, value in facts.items() if name != outbox.TO}
         rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
@@ -291,7 +302,7 @@ class Mailer:
             return ""
         return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
 
-    def _envelope(self, row: outbox.ClaimedMail, to: Addressee, now: datetime, unsubscribe: str) -> Envelope:
+    def _envelope(self, row: outbox.ClaimedMail, to: Recipient, now: datetime, unsubscribe: str) -> Envelope:
         return Envelope(
             token=row.id,
             sender_name=self._sender.name,
@@ -307,7 +318,7 @@ class Mailer:
 
     def _envelope_sender(self, token: str) -> str:
         """Unique per mail, so that bounces and the relay's log can be matched with it (RFC 5321 section 4.4)."""
-        return sender_of(token, self._sender.envelope_domain)
+        return envelope_sender_of(token, self._sender.envelope_domain)
 
     # -- settle
 
@@ -324,7 +335,7 @@ class Mailer:
         for letter, reply in ended:
             log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
 
-    def _outcome(self, letter: Letter, reply: Reply) -> dict[str, Any]:
+    def _outcome(self, letter: OutgoingMail, reply: DeliveryResult) -> dict[str, Any]:
         now = self._clock.now()
         match reply.outcome:
             case "sent":
@@ -337,9 +348,9 @@ class Mailer:
                     "state": "doubt",
                     "relay_reply": reply.text,
                     "reason": reason,
-                    "due_at": now + outbox.SETTLE_AFTER,
+                    "due_at": now + outbox.DOUBT_GRACE,
                 }
-        if reply is UNBEGUN:
+        if reply is NOT_STARTED:
             return {
                 "state": "queued",
                 "due_at": now,

@@ -13,7 +13,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import Keyring
-from pipeline.crypto.master_key import KeyProblem
+from pipeline.crypto.master_key import MasterKeyError
 from pipeline.customers import accounts
 from pipeline.db.bulk import among, table_of, texts
 from pipeline.db.models import Base, Customer, Subscription
@@ -55,34 +55,34 @@ CUSTOMERS = _by_ids(Customer, _Customer)
 
 
 @dataclass(frozen=True, slots=True)
-class Addressee:
+class Recipient:
     """Who a mail goes to; "" for what is not known."""
 
     address: str
     name: str = ""
 
 
-class Addressees:
+class RecipientResolver:
     """The people of some mails, looked up all at once."""
 
     def __init__(self, session: Session, keyring: Keyring, mails: Sequence[AddressedMail]) -> None:
         self._session, self._keyring = session, keyring
         self._subscriptions = _subscribers(session, mails)
         self._customers = _customers(session, [self._customer_id(mail) for mail in mails])
-        with contextlib.suppress(KeyProblem):  # one key that does not open is no other mail's problem
+        with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
             keyring.fetch([row.id for row in self._customers.values() if row.personal_data], create=False)
 
-    def of(self, mail: AddressedMail, facts: Mapping[str, Any]) -> Addressee | None:
+    def of(self, mail: AddressedMail, facts: Mapping[str, Any]) -> Recipient | None:
         """Who gets this mail; None is the operator. Raises KeyProblem, Unsealable."""
         if not (mail.subscription_id or mail.customer_id or facts.get(TO)):
             return None
         known = self._known(mail)
-        return Addressee(facts.get(TO) or known.get("email", ""), known.get("name", ""))
+        return Recipient(facts.get(TO) or known.get("email", ""), known.get("name", ""))
 
     def corrected_address(self, mail: AddressedMail) -> str | None:
         """The address that the customer told us; None if they told none. Raises KeyProblem, Unsealable."""
         row = self._customers.get(self._customer_id(mail) or "")
-        return accounts.told_by_customer(self._keyring, row).get("email") if row else None
+        return accounts.self_reported(self._keyring, row).get("email") if row else None
 
     def declined(self, mail: AddressedMail) -> str | None:
         """Why the person is not to have this mail, by what they chose; None if they are."""
@@ -93,14 +93,14 @@ class Addressees:
 
     def _known(self, mail: AddressedMail) -> dict[str, str]:
         row = self._customers.get(self._customer_id(mail) or "")
-        told = accounts.told_by_customer(self._keyring, row) if row else {}
+        told = accounts.self_reported(self._keyring, row) if row else {}
         return self._by_paypal(mail) | told
 
     def _by_paypal(self, mail: AddressedMail) -> dict[str, str]:
         if mail.subscription_id is None:
-            return accounts.told_by_paypal(self._session, self._keyring, mail.customer_id or "")
+            return accounts.reported_by_paypal(self._session, self._keyring, mail.customer_id or "")
         row = self._subscriptions.get(mail.subscription_id)
-        return accounts.told_of(self._keyring, row) if row else {}
+        return accounts.subscriber_details(self._keyring, row) if row else {}
 
     def _customer_id(self, mail: AddressedMail) -> str | None:
         subscription = self._subscriptions.get(mail.subscription_id or "")

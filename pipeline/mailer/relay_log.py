@@ -29,7 +29,9 @@ log = structlog.get_logger(__name__)
 
 SLACK = timedelta(seconds=2)  # the log's times are whole seconds: a line of the try's own second may be from after it
 LIMIT = 500
-HANGS = timedelta(minutes=10)  # no filter keeps a mail for longer: Postfix's own time-outs for them are five minutes
+MAX_FILTER_TIME = timedelta(
+    minutes=10
+)  # no filter keeps a mail for longer: Postfix's own time-outs for them are five minutes
 
 _TAKEN = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
 _STARTED = re.compile(r"postfix[^ ]*/master\[\d+\]: daemon started")
@@ -45,7 +47,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\S+)|([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 
 
-class _Taking(NamedTuple):
+class _SmtpSession(NamedTuple):
     """A mail that comes over a session: since when, and which, as far as that is known before all of it is there."""
 
     since: datetime
@@ -82,7 +84,7 @@ class RelayLog:
         found = (match[1] for line in self._lines() if (match := _TAKEN.search(line)))
         return {sender for sender in found if sender in wanted}
 
-    def unfinished(self, now: datetime) -> list[_Taking]:
+    def unfinished(self, now: datetime) -> list[_SmtpSession]:
         """Mails that the relay has begun to take and, as far as it tells, neither queued nor given up.
 
         That a session is done with a mail is told by its next one or by its end. What the queue manager has not told of
@@ -96,14 +98,14 @@ class RelayLog:
                 names[named[1]] = named[2]
             elif queued := _QUEUED.search(line):
                 since.pop(queued[1], None)
-            elif (turn := _TURN.search(line)) and (self._time(line) or now) <= now - outbox.SETTLE_AFTER:
+            elif (turn := _TURN.search(line)) and (self._time(line) or now) <= now - outbox.DOUBT_GRACE:
                 since.pop(sessions.pop(turn[1], ""), None)
             elif _STARTED.search(line):
                 since.clear()
             if begun := _BEGUN.search(line):
                 sessions[begun[1]] = begun[2]
                 since[begun[2]] = self._time(line) or now
-        return [_Taking(at, names.get(queue_id, "")) for queue_id, at in since.items()]
+        return [_SmtpSession(at, names.get(queue_id, "")) for queue_id, at in since.items()]
 
     def started_at(self, now: datetime) -> datetime:
         """When the relay was started last before `now`, as far as the log tells; else long ago."""
@@ -164,12 +166,12 @@ def settle_doubts(
         return 0
     asked_at = clock.now()
     probe()
-    judge = _Judge(relay_log, asked_at, [sender_of(doubt.id, domain) for doubt in doubts])
-    verdicts = [(doubt, judge.was_sent(doubt, sender_of(doubt.id, domain))) for doubt in doubts]
+    judge = DoubtResolver(relay_log, asked_at, [envelope_sender_of(doubt.id, domain) for doubt in doubts])
+    verdicts = [(doubt, judge.was_sent(doubt, envelope_sender_of(doubt.id, domain))) for doubt in doubts]
     settled = [(doubt, sent) for doubt, sent in verdicts if sent is not None]
     with database.transaction() as session:
         for doubt, sent in settled:
-            outbox.settle_doubt(session, doubt.id, clock.now(), sent=sent, by="relay's log", tried_at=doubt.claimed_at)
+            outbox.resolve_doubt(session, doubt.id, clock.now(), sent=sent, by="relay's log", tried_at=doubt.claimed_at)
     if gaps := sum(judge.has_gap(doubt) for doubt, sent in verdicts if sent is None):
         log.warning("log_has_a_gap", doubts=gaps)
     if settled:
@@ -178,7 +180,7 @@ def settle_doubts(
     return len(settled)
 
 
-class _Judge:
+class DoubtResolver:
     """What the log says at this moment of mails in doubt."""
 
     def __init__(self, relay_log: RelayLog, now: datetime, senders: Sequence[str]) -> None:
@@ -187,7 +189,7 @@ class _Judge:
         after = relay_log.begins(now)  # later, where a part of it was packed while we read
         self._begins = max(before, after) if before and after else None
         # A relay that has just come back may not have looked through what it had queued before.
-        self._is_settled = relay_log.started_at(now) <= now - outbox.SETTLE_AFTER
+        self._is_settled = relay_log.started_at(now) <= now - outbox.DOUBT_GRACE
         self._now = now
 
     def was_sent(self, doubt: "_Doubt", sender: str) -> bool | None:
@@ -199,18 +201,18 @@ class _Judge:
     def _hangs(self, doubt: "_Doubt") -> bool:
         """Whether the relay may still be busy with it: names are logged late, so one without a name may be this one."""
         unnamed = (each.since for each in self._unfinished if not each.mail_id)
-        begun = doubt.claimed_at - SLACK, self._now - outbox.SETTLE_AFTER
+        begun = doubt.claimed_at - SLACK, self._now - outbox.DOUBT_GRACE
         is_there = doubt.id in {each.mail_id for each in self._unfinished} or any(
             begun[0] <= at <= begun[1] for at in unnamed
         )
-        return is_there and doubt.claimed_at > self._now - HANGS
+        return is_there and doubt.claimed_at > self._now - MAX_FILTER_TIME
 
     def has_gap(self, doubt: "_Doubt") -> bool:
         """Whether a line about this try may be missing."""
         return self._begins is None or self._begins > doubt.claimed_at - SLACK
 
 
-def sender_of(mail_id: str, domain: str) -> str:
+def envelope_sender_of(mail_id: str, domain: str) -> str:
     """The envelope sender of a mail: unique, so that bounces and log lines can be matched (RFC 5321 section 4.4)."""
     return f"b+{mail_id}@{domain}"
 
@@ -224,7 +226,7 @@ def _doubts(session: Session, now: datetime) -> list[_Doubt]:
     """Those that may be settled now; the newest first, as the log may not reach back to the others."""
     due = Mail.due_at.is_(None) | (Mail.due_at <= now)
     rows = select(Mail.id, Mail.claimed_at).where(
-        Mail.state == "doubt", Mail.claimed_at <= now - outbox.SETTLE_AFTER, due
+        Mail.state == "doubt", Mail.claimed_at <= now - outbox.DOUBT_GRACE, due
     )
     found = session.execute(rows.order_by(Mail.claimed_at.desc()).limit(LIMIT))
     return [_Doubt(mail_id, claimed_at) for mail_id, claimed_at in found if claimed_at]

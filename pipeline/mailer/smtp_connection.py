@@ -14,7 +14,7 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from pipeline.email_address import strip_controls
 from pipeline.mailer.smtp_message import LONGEST_REPLY, SmtpMessage, without_addresses
-from pipeline.mailer.smtp_protocol import Answer, Wire, WireLost
+from pipeline.mailer.smtp_protocol import Answer, SmtpConnectionLostError, Wire
 from pipeline.network.smtp_url import Route
 
 IDLE_SECONDS = 30.0  # after this a kept connection is asked whether it lives before a mail is trusted to it
@@ -23,11 +23,11 @@ NAME_IN_EHLO = "[127.0.0.1]"  # RFC 5321 section 4.1.4; asking DNS for our own n
 GO_ON = {b"MAIL": (250,), b"RCPT": (250, 251), b"DATA": (354,)}  # RFC 5321 section 4.3.2
 
 Outcome = Literal["sent", "later", "failed", "doubt"]
-Allowed = Callable[[], Awaitable[bool]]  # whether a mail may still be sent
+StillOwned = Callable[[], Awaitable[bool]]  # whether a mail may still be sent
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class DeliveryResult:
     """What became of one mail. `text` is the relay's code and answer without anybody's address.
 
     sent: the relay has taken it (250). later: it has not, try again. failed: it never will. doubt: the text of the mail
@@ -71,7 +71,7 @@ class SmtpConnection:
             if self._smtp.is_ehlo_or_helo_needed:
                 await self._smtp.ehlo()
             if not self._smtp.is_connected:
-                raise WireLost("Connection lost")
+                raise SmtpConnectionLostError("Connection lost")
         except BaseException:
             self.abort()
             raise
@@ -90,25 +90,27 @@ class SmtpConnection:
         secured = "with TLS" if self._smtp.get_transport_info("sslcontext") else "without TLS"
         return strip_controls(f"{self._greeting} ({secured}; offers {offers or 'nothing'})")
 
-    async def deliver(self, message: SmtpMessage, allowed: Allowed | None) -> Reply:
+    async def deliver(self, message: SmtpMessage, allowed: StillOwned | None) -> DeliveryResult:
         """Say MAIL, RCPT, DATA and the text. Sets `lost` if the connection ended before the text."""
         if message.international and not self._smtp.supports_extension("smtputf8"):
-            return Reply("failed", "the recipient's address needs SMTPUTF8, which the relay does not offer", False)
+            return DeliveryResult(
+                "failed", "the recipient's address needs SMTPUTF8, which the relay does not offer", False
+            )
         self.uses += 1
         try:
             if refusal := await self._announce(message):
                 return refusal
             if allowed and not await allowed():
                 self.abort()  # there is no other way back once the relay waits for the text
-                return Reply("later", "not sent: its mailer has been taken for dead", False)
+                return DeliveryResult("later", "not sent: its mailer has been taken for dead", False)
             wire = self._text_begins(message.content)
         except (SMTPException, OSError) as error:
             self.lost = True
             self.abort()
-            return Reply("later", message.redact(f"before the mail: {describe_error(error)}"), False)
+            return DeliveryResult("later", message.redact(f"before the mail: {describe_error(error)}"), False)
         return await self._answer_to_text(message, wire)
 
-    async def _announce(self, message: SmtpMessage) -> Reply | None:
+    async def _announce(self, message: SmtpMessage) -> DeliveryResult | None:
         """Say MAIL, RCPT and DATA. None if the relay waits for the text now. Raises WireLost."""
         for group in self._groups(message):
             answers = await self._ask(*group)
@@ -116,7 +118,7 @@ class SmtpConnection:
                 if answer.code not in GO_ON[command[:4]]:
                     return await self._refused(message, answer, answers)
             if len(answers) < len(group):
-                raise WireLost("Connection lost")
+                raise SmtpConnectionLostError("Connection lost")
         return None
 
     def _groups(self, message: SmtpMessage) -> list[list[bytes]]:
@@ -127,29 +129,29 @@ class SmtpConnection:
     async def _ask(self, *commands: bytes) -> list[Answer]:
         """The answers to these commands; fewer if the connection is lost amid them. Raises WireLost if none came."""
         if self._wire is None:
-            raise WireLost("Connection lost")
+            raise SmtpConnectionLostError("Connection lost")
         self._wire.write(b"".join(commands), answers=len(commands))
         return await self._wire.read(self._timeout)
 
     def _text_begins(self, content: bytes) -> Wire:
         """From here on silence is doubt. Raises WireLost if the connection is gone: then nothing was written."""
         if self._wire is None:
-            raise WireLost("Connection lost")
+            raise SmtpConnectionLostError("Connection lost")
         self._wire.write(content, answers=1)
         return self._wire
 
-    async def _answer_to_text(self, message: SmtpMessage, wire: Wire) -> Reply:
+    async def _answer_to_text(self, message: SmtpMessage, wire: Wire) -> DeliveryResult:
         try:
             [answer] = await wire.read(self._final_timeout)
         except OSError as error:
             self.abort()
-            return Reply("doubt", message.redact(f"no answer after the mail: {describe_error(error)}"), True)
+            return DeliveryResult("doubt", message.redact(f"no answer after the mail: {describe_error(error)}"), True)
         self._touch()
         if answer.code == 421:
             self.abort()
-        return Reply(_outcome(answer.code, after_text=True), message.redact(_line(answer)), True)
+        return DeliveryResult(_outcome(answer.code, after_text=True), message.redact(_line(answer)), True)
 
-    async def _refused(self, message: SmtpMessage, answer: Answer, answers: list[Answer]) -> Reply:
+    async def _refused(self, message: SmtpMessage, answer: Answer, answers: list[Answer]) -> DeliveryResult:
         """A refusal before the text. 421 is the relay ending the connection, no word about the mail.
 
         A relay may refuse one command of a group and still want the text (RFC 2920 section 3.1): it gets none.
@@ -161,7 +163,7 @@ class SmtpConnection:
             self.abort()
         else:
             await self._reset()
-        return Reply(_outcome(answer.code, after_text=False), message.redact(_line(answer)), False)
+        return DeliveryResult(_outcome(answer.code, after_text=False), message.redact(_line(answer)), False)
 
     async def _reset(self) -> None:
         try:

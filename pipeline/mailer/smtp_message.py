@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from pipeline.email_address import BadEnvelope, ascii_address, needs_smtputf8, strip_controls
+from pipeline.email_address import InvalidEnvelopeError, ascii_address, needs_smtputf8, strip_controls
 from pipeline.rendering.message_check import has_bare_line_end
 
 LONGEST_REPLY = 400  # characters of the relay's answer that are kept
@@ -70,7 +70,7 @@ def _wire_address(address: str, otherwise: str) -> str:
     """Return the address as it is sent. Raises ValueError with the text `otherwise`."""
     try:
         return ascii_address(address)
-    except BadEnvelope:
+    except InvalidEnvelopeError:
         raise ValueError(otherwise) from None
 
 

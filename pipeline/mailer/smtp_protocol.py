@@ -9,7 +9,7 @@ from typing import NamedTuple
 LONGEST_ANSWER = 32_768  # octets of all lines; no answer comes anywhere near it
 
 
-class WireLost(ConnectionError):
+class SmtpConnectionLostError(ConnectionError):
     """The connection ended, fell silent, or said what is no SMTP."""
 
 
@@ -40,7 +40,7 @@ class Wire(asyncio.Protocol):
     def write(self, octets: bytes, *, answers: int) -> None:
         """Send these octets, to be answered so many times. Raises WireLost if it is gone: then nothing was written."""
         if not self.alive:
-            raise WireLost(self._lost or "Connection lost")
+            raise SmtpConnectionLostError(self._lost or "Connection lost")
         self._answers, self._wanted = [], answers
         self._complete = asyncio.get_running_loop().create_future()
         self._transport.write(octets)
@@ -58,7 +58,7 @@ class Wire(asyncio.Protocol):
         finally:
             self._wanted = 0
         if not self._answers:
-            raise WireLost(self._lost)
+            raise SmtpConnectionLostError(self._lost)
         return self._answers
 
     def close(self) -> None:

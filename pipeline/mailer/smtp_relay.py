@@ -10,15 +10,15 @@ import asyncio
 import structlog
 from aiosmtplib import SMTPException
 
-from pipeline.mailer.smtp_connection import Allowed, Reply, SmtpConnection, describe_error
+from pipeline.mailer.smtp_connection import DeliveryResult, SmtpConnection, StillOwned, describe_error
 from pipeline.mailer.smtp_message import SmtpMessage
-from pipeline.network.smtp_url import read_url
+from pipeline.network.smtp_url import parse_smtp_url
 
 MOST_USES = 100  # mails over one connection before it is renewed; relays end long ones themselves
 log = structlog.get_logger(__name__)
 
 
-class RelayUnreachable(Exception):
+class RelayUnreachableError(Exception):
     """The relay did not answer a probe as a relay should."""
 
 
@@ -28,12 +28,12 @@ class Relay:
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float = 30, final_timeout_seconds: float = 600
     ) -> None:
-        """`url` as for `read_url`. Raises its SmtpConfigError.
+        """`url` as for `parse_smtp_url`. Raises its SmtpConfigError.
 
         The final timeout is for the answer after the mail's text: RFC 5321 section 4.5.3.2.6 asks for ten minutes,
         because giving up early makes duplicates.
         """
-        self._route = read_url(url)
+        self._route = parse_smtp_url(url)
         self._timeout, self._final_timeout = timeout_seconds, final_timeout_seconds
         self.connections = connections
         self._slots = asyncio.Semaphore(connections)
@@ -41,8 +41,8 @@ class Relay:
         self._closed = False
 
     async def send(
-        self, sender: str, recipient: str, data: bytes, *, envelope_id: str, allowed: Allowed | None = None
-    ) -> Reply:
+        self, sender: str, recipient: str, data: bytes, *, envelope_id: str, allowed: StillOwned | None = None
+    ) -> DeliveryResult:
         """Hand over one mail, as finished bytes with CRLF line ends, to one recipient.
 
         `allowed` is asked at the last moment before the text goes out; if it says no, nothing is sent: `later`.
@@ -53,7 +53,7 @@ class Relay:
         try:
             message = SmtpMessage.of(sender, recipient, data, envelope_id)
         except ValueError as error:
-            return Reply("failed", str(error), False)
+            return DeliveryResult("failed", str(error), False)
         async with self._slots:
             reply = await self._deliver(message, allowed)
         if reply.outcome != "sent":
@@ -78,12 +78,12 @@ class Relay:
             finally:
                 await connection.quit()
         except (SMTPException, OSError) as error:
-            raise RelayUnreachable(f"{self._route.host}:{self._route.port}: {describe_error(error)}") from error
+            raise RelayUnreachableError(f"{self._route.host}:{self._route.port}: {describe_error(error)}") from error
 
-    async def _deliver(self, message: SmtpMessage, allowed: Allowed | None) -> Reply:
+    async def _deliver(self, message: SmtpMessage, allowed: StillOwned | None) -> DeliveryResult:
         """Over a kept connection if there is one; if that turns out dead before the mail's text, over a new one."""
         if self._closed:
-            return Reply("later", "the relay was closed", False)
+            return DeliveryResult("later", "the relay was closed", False)
         kept = await self._kept()
         if kept is not None:
             reply = await self._over(kept, message, allowed)
@@ -92,9 +92,11 @@ class Relay:
         try:
             return await self._over(await self._connect(), message, allowed)
         except (SMTPException, OSError) as error:
-            return Reply("later", f"no connection: {describe_error(error)}", False)
+            return DeliveryResult("later", f"no connection: {describe_error(error)}", False)
 
-    async def _over(self, connection: SmtpConnection, message: SmtpMessage, allowed: Allowed | None) -> Reply:
+    async def _over(
+        self, connection: SmtpConnection, message: SmtpMessage, allowed: StillOwned | None
+    ) -> DeliveryResult:
         try:
             reply = await connection.deliver(message, allowed)
         except BaseException:

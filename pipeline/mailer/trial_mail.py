@@ -4,13 +4,15 @@ import secrets
 from datetime import datetime
 
 from pipeline.mailer.mailer import Sender
-from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.rendering import message
-from pipeline.rendering.message import Envelope, Rendered
+from pipeline.rendering.message import Envelope, RenderedMail
 
 
-async def send_test(relay_url: str, sender: Sender, rendered: Rendered, address: str, now: datetime) -> Reply:
+async def send_test(
+    relay_url: str, sender: Sender, rendered: RenderedMail, address: str, now: datetime
+) -> DeliveryResult:
     """Send the mail, marked as a test, and return the relay's reply."""
     token = "test" + secrets.token_hex(10)
     envelope = Envelope(
@@ -24,7 +26,7 @@ async def send_test(relay_url: str, sender: Sender, rendered: Rendered, address:
         message_id=f"<test.{token}@{sender.envelope_domain}>",
         locale=sender.locale,
     )
-    test = Rendered(f"[Test] {rendered.subject}", rendered.text, rendered.html)
+    test = RenderedMail(f"[Test] {rendered.subject}", rendered.text, rendered.html)
     relay = Relay(relay_url, connections=1)
     try:
         data = message.build(test, envelope=envelope)

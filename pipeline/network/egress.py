@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import make_url
 
 from pipeline.network.hosts import is_on_this_machine
-from pipeline.network.smtp_url import SmtpConfigError, read_url
+from pipeline.network.smtp_url import SmtpConfigError, parse_smtp_url
 from pipeline.settings import Settings, SettingsError
 
 # PayPal's API and its certificates (https://developer.paypal.com/api/rest/requests/#link-apiserviceendpoints).
@@ -28,12 +28,12 @@ Resolve = Callable[[str], frozenset[Address]]
 log = structlog.get_logger(__name__)
 
 
-class Forbidden(ConnectionRefusedError):
+class EgressForbiddenError(ConnectionRefusedError):
     """This program has no business with that host."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
+class OutboundRoute:
     """One way that data takes from here to somebody else's port; `host` is "" for a socket in the file system."""
 
     name: str
@@ -42,11 +42,11 @@ class Hop:
     encrypted: bool
 
 
-def hops(settings: Settings) -> list[Hop]:
+def hops(settings: Settings) -> list[OutboundRoute]:
     """Every way out that the settings name. What cannot be read is left to those who use it to complain about."""
     found = [_database(settings.database), _broker(settings.broker_url), _relay(settings.smtp_url)]
-    paypal = [_web("PayPal's API", settings.paypal_base_url)] if settings.reads_paypal else []
-    own = [Hop("PayPal's certificates", host, HTTPS, encrypted=True) for host in sorted(PAYPAL)]
+    paypal = [_web("PayPal's API", settings.paypal_base_url)] if settings.has_paypal_credentials else []
+    own = [OutboundRoute("PayPal's certificates", host, HTTPS, encrypted=True) for host in sorted(PAYPAL)]
     return [hop for hop in (*found, *paypal, _web("product", settings.product_url), *own) if hop]
 
 
@@ -55,7 +55,7 @@ def allowed(settings: Settings) -> frozenset[str]:
     return frozenset(hop.host.lower() for hop in hops(settings) if hop.host)
 
 
-def judge_api(base_url: str) -> None:
+def require_paypal_api(base_url: str) -> None:
     """Raises SettingsError unless it is PayPal's API, or a simulator on this machine."""
     host = urlsplit(base_url).hostname or ""
     if host not in PAYPAL and not is_on_this_machine(host):
@@ -68,7 +68,7 @@ def judge_api(base_url: str) -> None:
 def judge(host: str) -> None:
     """Raises Forbidden unless it is one of PayPal's hosts, or this machine. For what the settings name, see `guard`."""
     if host not in PAYPAL and not is_on_this_machine(host):
-        raise Forbidden(f"{host} is not PayPal's, and nobody else is contacted")
+        raise EgressForbiddenError(f"{host} is not PayPal's, and nobody else is contacted")
 
 
 def guard(settings: Settings) -> None:
@@ -78,7 +78,7 @@ def guard(settings: Settings) -> None:
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event == "socket.getaddrinfo" and not _permitted(arguments[0], names):
             log.error("egress_refused", host=str(arguments[0])[:200])
-            raise Forbidden(f"{arguments[0]} is not among the hosts that may be contacted")
+            raise EgressForbiddenError(f"{arguments[0]} is not among the hosts that may be contacted")
 
     sys.addaudithook(watch)
 
@@ -97,7 +97,7 @@ def resolve(host: str) -> frozenset[Address]:
     return frozenset(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
 
 
-def stays_here(hop: Hop, private: Iterable[str], resolver: Resolve = resolve) -> bool:
+def stays_private(hop: OutboundRoute, private: Iterable[str], resolver: Resolve = resolve) -> bool:
     """Whether a way ends on this machine: a socket, a loopback address, or the containers' own network."""
     if not hop.host or is_on_this_machine(hop.host):
         return True
@@ -106,34 +106,42 @@ def stays_here(hop: Hop, private: Iterable[str], resolver: Resolve = resolve) ->
     return bool(addresses) and all(any(address in network for network in networks) for address in addresses)
 
 
-def _database(url: str) -> Hop | None:
+def _database(url: str) -> OutboundRoute | None:
     parts = make_url(url)
     if parts.get_backend_name() == "sqlite":
         return None
     host = parts.query.get("host") or parts.host or ""
     host = host if isinstance(host, str) and not host.startswith("/") else ""
     mode = parts.query.get("sslmode", "prefer")
-    return Hop("database", host, parts.port or 5432, encrypted=mode in ("require", "verify-ca", "verify-full"))
+    return OutboundRoute(
+        "database", host, parts.port or 5432, encrypted=mode in ("require", "verify-ca", "verify-full")
+    )
 
 
-def _broker(url: str) -> Hop | None:
+def _broker(url: str) -> OutboundRoute | None:
     parts = urlsplit(url)
     if parts.scheme not in ("amqp", "amqps"):
         return None
     safe = parts.scheme == "amqps"
-    return Hop("broker", parts.hostname or "localhost", parts.port or (5671 if safe else 5672), encrypted=safe)
+    return OutboundRoute(
+        "broker", parts.hostname or "localhost", parts.port or (5671 if safe else 5672), encrypted=safe
+    )
 
 
-def _relay(url: str) -> Hop | None:
+def _relay(url: str) -> OutboundRoute | None:
     if not url:
         return None
     with suppress(SmtpConfigError):
-        route = read_url(url)
-        return Hop("relay", route.host, route.port, encrypted=route.use_tls or route.start_tls)
+        route = parse_smtp_url(url)
+        return OutboundRoute("relay", route.host, route.port, encrypted=route.use_tls or route.start_tls)
     return None
 
 
-def _web(name: str, url: str) -> Hop | None:
+def _web(name: str, url: str) -> OutboundRoute | None:
     parts = urlsplit(url)
     safe = parts.scheme == "https"
-    return Hop(name, parts.hostname, parts.port or (HTTPS if safe else 80), encrypted=safe) if parts.hostname else None
+    return (
+        OutboundRoute(name, parts.hostname, parts.port or (HTTPS if safe else 80), encrypted=safe)
+        if parts.hostname
+        else None
+    )

@@ -15,7 +15,7 @@ class SmtpConfigError(UsageError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the relay is and how to speak to it; read from a URL by `read_url`."""
+    """Where the relay is and how to speak to it; read from a URL by `parse_smtp_url`."""
 
     host: str
     port: int
@@ -25,7 +25,7 @@ class Route:
     password: str | None
 
 
-def read_url(url: str) -> Route:
+def parse_smtp_url(url: str) -> Route:
     """Read `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
 
     Plain `smtp://` is for this machine. For a relay by name on a private network, as between containers, say so with

@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 ALIVE_SECONDS = 30  # a role that has not shown itself for this long is not well
 
 
-def show_life(data_dir: Path, role: str) -> None:
+def write(data_dir: Path, role: str) -> None:
     """Leave a sign of life: a file that holds the process's number, and whose time of change is now.
 
     A disk that is full ends no role, and does not silence it for longer than it is full: the next try may succeed.

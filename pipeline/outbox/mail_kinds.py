@@ -19,7 +19,7 @@ class Purpose:
 
 
 @dataclass(frozen=True, slots=True)
-class MailUse:
+class MailKind:
     """What a kind of mail is: its class, and the purpose it serves."""
 
     mail_class: MailClass
@@ -36,40 +36,40 @@ PURPOSES: dict[str, Purpose] = {
     "news": Purpose("Send news of the product to those who asked for it, and confirmed it by mail.", "consent (a)"),
 }
 
-MAILS: dict[str, MailUse] = {
-    "account_setup": MailUse("transactional", "notices"),
-    "receipt": MailUse("transactional", "payments"),
-    "payment_failed": MailUse("transactional", "payments"),
-    "subscription_suspended": MailUse("transactional", "notices"),
-    "subscription_cancelled": MailUse("transactional", "notices"),
-    "refund_receipt": MailUse("transactional", "payments"),
-    "renewal_reminder": MailUse("transactional", "notices"),
-    "account_link": MailUse("transactional", "service"),
-    "news_confirmation": MailUse("transactional", "news"),  # asks whether they are wanted, and holds none
-    "email_changed": MailUse("legal", "security"),
-    "support_received": MailUse("transactional", "support"),
-    "privacy_request_received": MailUse("legal", "law"),
-    "data_export_ready": MailUse("legal", "law"),
-    "account_deletion_scheduled": MailUse("legal", "law"),
-    "account_deleted": MailUse("legal", "law"),
-    "policy_changed": MailUse("legal", "law"),
-    "product_news": MailUse("marketing", "news"),
+MAILS: dict[str, MailKind] = {
+    "account_setup": MailKind("transactional", "notices"),
+    "receipt": MailKind("transactional", "payments"),
+    "payment_failed": MailKind("transactional", "payments"),
+    "subscription_suspended": MailKind("transactional", "notices"),
+    "subscription_cancelled": MailKind("transactional", "notices"),
+    "refund_receipt": MailKind("transactional", "payments"),
+    "renewal_reminder": MailKind("transactional", "notices"),
+    "account_link": MailKind("transactional", "service"),
+    "news_confirmation": MailKind("transactional", "news"),  # asks whether they are wanted, and holds none
+    "email_changed": MailKind("legal", "security"),
+    "support_received": MailKind("transactional", "support"),
+    "privacy_request_received": MailKind("legal", "law"),
+    "data_export_ready": MailKind("legal", "law"),
+    "account_deletion_scheduled": MailKind("legal", "law"),
+    "account_deleted": MailKind("legal", "law"),
+    "policy_changed": MailKind("legal", "law"),
+    "product_news": MailKind("marketing", "news"),
     # to the operator, about the machine
-    "event_parked": MailUse("transactional", "service"),
-    "request_due": MailUse("transactional", "law"),
-    "erasure_waits": MailUse("transactional", "law"),
+    "event_parked": MailKind("transactional", "service"),
+    "request_due": MailKind("transactional", "law"),
+    "erasure_waits": MailKind("transactional", "law"),
 }
 OPTIONAL: tuple[MailClass, ...] = ("service", "marketing")  # what a person may decline; such mail says how
 
 
-class NoPurpose(ValueError):
+class UnknownMailKindError(ValueError):
     """A mail that serves no purpose of the register."""
 
 
-def use_of(kind: str) -> MailUse:
+def info(kind: str) -> MailKind:
     """What a kind of mail is. Raises NoPurpose."""
     if kind not in MAILS:
-        raise NoPurpose(
+        raise UnknownMailKindError(
             f"the mail {kind} serves no purpose: name its class and purpose in pipeline/outbox/mail_kinds.py"
         )
     return MAILS[kind]
@@ -77,12 +77,12 @@ def use_of(kind: str) -> MailUse:
 
 def is_optional(kind: str) -> bool:
     """Whether a person may decline this kind of mail. Raises NoPurpose."""
-    return use_of(kind).mail_class in OPTIONAL
+    return info(kind).mail_class in OPTIONAL
 
 
 def declined(kind: str, *, marketing: bool, service: bool) -> str | None:
     """Why a customer with these choices is not to have this mail; None if they are."""
-    match use_of(kind).mail_class:
+    match info(kind).mail_class:
         case "marketing" if not marketing:
             return "the customer has not opted in to news"
         case "service" if not service:

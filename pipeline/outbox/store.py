@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import TOKENS, Keyring
 from pipeline.db.bulk import change, insert_new
 from pipeline.db.models import Mail
-from pipeline.outbox.mail_kinds import use_of
+from pipeline.outbox.mail_kinds import info
 from pipeline.outbox.tokens import token
 
 MAIL = cast(Table, Mail.__table__)
@@ -56,11 +56,11 @@ DUE = (
 State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 TO = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
-TOO_OLD = timedelta(days=7)  # what reaches us later than this is no news to anybody
+MAX_NEWS_AGE = timedelta(days=7)  # what reaches us later than this is no news to anybody
 
 # From when a mail came in doubt: by then the relay has noticed that the connection is gone, and has queued or dropped
 # what came over it; and a mailer that lives and has lost its presence has noticed too, and begins no other mail.
-SETTLE_AFTER = timedelta(seconds=10)
+DOUBT_GRACE = timedelta(seconds=10)
 
 # After each failed try; a day after the last the relay has been away for two days, and a person should look.
 DELAYS = (
@@ -75,7 +75,7 @@ DELAYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class NewMail:
     """A mail to be owed: to a subscription's customer, to a customer, to somebody at an address, else to the operator.
 
     `facts` are JSON. `to` is an address that counts whatever else is known, and is sealed.
@@ -92,22 +92,22 @@ class Owed:
     label: str | None = None  # whose key seals it, where it is neither of the two
 
     @property
-    def sealed_by(self) -> str:
+    def key_id_of_content(self) -> str:
         """The label whose key seals the mail."""
         return self.label or self.subscription_id or self.customer_id or OPERATOR
 
 
-def add(session: Session, keyring: Keyring, mails: Sequence[Owed], now: datetime) -> list[str]:
+def add(session: Session, keyring: Keyring, mails: Sequence[NewMail], now: datetime) -> list[str]:
     """Add those whose key is new. The ids of those that are to be sent now. Raises NoPurpose for an unknown kind."""
     if not mails:
         return []
     for mail in mails:
-        use_of(mail.kind)
-    labels = keyring.fetch([TOKENS, *(mail.sealed_by for mail in mails)])
+        info(mail.kind)
+    labels = keyring.fetch([TOKENS, *(mail.key_id_of_content for mail in mails)])
     rows = [
         _row(mail, keyring, now)
         for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
-        if labels[mail.sealed_by] is not None
+        if labels[mail.key_id_of_content] is not None
     ]
     made = set(insert_new(session, Mail, rows, returning=Mail.id))
     return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
@@ -183,7 +183,7 @@ def abandon(session: Session, holder: str, reason: str, settle_at: datetime | No
     return len(result.all())
 
 
-def settle_doubt(
+def resolve_doubt(
     session: Session,
     mail_id: str,
     now: datetime,
@@ -218,8 +218,8 @@ def oldest_unsent(session: Session, now: datetime) -> datetime | None:
     ).scalar_one()
 
 
-def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
-    label = mail.sealed_by
+def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
+    label = mail.key_id_of_content
     facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": token(keyring, mail.key),
@@ -230,7 +230,7 @@ def _row(mail: Owed, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "customer_id": mail.customer_id,
         "state": "withheld" if mail.withheld else "queued",
         "reason": mail.withheld,
-        "facts": keyring.own(label).seal_json("mail.facts", facts),
+        "facts": keyring.own(label).encrypt_json("mail.facts", facts),
         "attempts": 0,
         "created_at": now,
         "due_at": now if mail.has_address and not mail.withheld else None,

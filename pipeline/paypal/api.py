@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from pipeline.paypal import requests
-from pipeline.paypal.errors import Rejected, Unavailable
-from pipeline.paypal.requests import ReadKind
+from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.requests import LookupKind
 
 ENDED = ("CANCELLED", "EXPIRED", "APPROVAL_PENDING")  # nothing is collected, and there is nothing to cancel
 LONGEST_REASON = 128  # characters, by the API
@@ -36,7 +36,7 @@ class PayPal:
             base_url, client_id, client_secret, connect_seconds=connect_seconds, read_seconds=read_seconds
         )
 
-    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
         """What PayPal holds under that id, as it writes it. Raises NotFound, Rejected or Unavailable."""
         return self._client.execute(requests.GET_REQUESTS[kind](id))
 
@@ -76,7 +76,7 @@ class PayPal:
         """
         try:
             self._client.execute(requests.SubscriptionsCancelRequest(id, reason[:LONGEST_REASON] or "Cancelled"))
-        except Rejected as error:
+        except PaypalRejectedError as error:
             # There is no key to make a repetition safe: its answer says that the status is wrong, so we look.
             if error.status != 422 or self.read("subscription", id).get("status") not in ENDED:
                 raise
@@ -93,7 +93,7 @@ class PayPal:
 def _id_of(made: dict[str, Any]) -> str:
     id = made.get("id")
     if not isinstance(id, str) or not id:
-        raise Unavailable("PayPal's answer names no subscription; try again")
+        raise PaypalUnavailableError("PayPal's answer names no subscription; try again")
     return id
 
 
@@ -102,4 +102,4 @@ def _approval_of(made: dict[str, Any]) -> str:
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict) and link.get("rel") == "approve" and _APPROVAL.fullmatch(str(link.get("href"))):
             return str(link["href"])
-    raise Unavailable("PayPal's answer holds no page to approve the subscription on; try again")
+    raise PaypalUnavailableError("PayPal's answer holds no page to approve the subscription on; try again")

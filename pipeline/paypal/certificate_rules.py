@@ -30,7 +30,7 @@ _ADDRESS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class ParsedCertificate:
     """A certificate that was read and not yet judged."""
 
     certificate: x509.Certificate
@@ -42,14 +42,14 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchors:
+class TrustAnchors:
     """Whom we trust to vouch for PayPal's certificate."""
 
     store: Store
     intermediates: tuple[x509.Certificate, ...]
 
     @classmethod
-    def load(cls, path: Path) -> "Anchors":
+    def load(cls, path: Path) -> "TrustAnchors":
         """Read a PEM file of roots and intermediates; what signed itself is a root. Raises SettingsError."""
         try:
             everyone = x509.load_pem_x509_certificates(path.read_bytes())
@@ -61,37 +61,39 @@ class Anchors:
         return cls(Store(roots), tuple(each for each in everyone if each not in roots))
 
 
-def judge_address(url: str) -> None:
+def require_certificate_url(url: str) -> None:
     """Raises Refused unless it is a certificate's address on PayPal's API, spelled the one way PayPal spells it."""
     if not _ADDRESS.fullmatch(url):
         raise Refused("certificate address", f"not an address of PayPal's certificates: {url[:120]!a}")
 
 
-def read_leaf(pem: bytes) -> Leaf:
+def parse_certificate(pem: bytes) -> ParsedCertificate:
     """Take a PEM text apart. Raises Refused when it holds no certificate that can be read."""
     try:
         leaf, *others = x509.load_pem_x509_certificates(pem)
         names = tuple(str(name.value) for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
-        return Leaf(leaf, tuple(others), names, leaf.public_key(), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+        return ParsedCertificate(
+            leaf, tuple(others), names, leaf.public_key(), leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        )
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Refused("certificate", "not a certificate in PEM form that can be read") from error
 
 
-def judge_subject(leaf: Leaf) -> str:
+def require_subject(leaf: ParsedCertificate) -> str:
     """The name in the certificate. Raises Refused unless it is exactly one of PayPal's two."""
     if len(leaf.names) != 1 or leaf.names[0] not in SUBJECTS:
         raise Refused("certificate subject", f"the certificate is not PayPal's: issued to {', '.join(leaf.names)!a}")
     return leaf.names[0]
 
 
-def judge_validity(leaf: Leaf, at: datetime) -> None:
+def require_valid_at(leaf: ParsedCertificate, at: datetime) -> None:
     """Raises Refused when the certificate is not valid yet or no longer at that time."""
     if not leaf.not_before <= at <= leaf.not_after:
         span = f"from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}"
         raise Refused("certificate validity", f"the certificate is valid {span}, not on {at:%Y-%m-%d}")
 
 
-def judge_key(leaf: Leaf) -> RSAPublicKey:
+def require_rsa_key(leaf: ParsedCertificate) -> RSAPublicKey:
     """The key in the certificate. Raises Refused unless it is an RSA key of 2048 bits or more."""
     if not isinstance(leaf.key, RSAPublicKey):
         raise Refused("certificate key", "the certificate holds no RSA key")
@@ -100,7 +102,7 @@ def judge_key(leaf: Leaf) -> RSAPublicKey:
     return leaf.key
 
 
-def judge_chain(leaf: Leaf, at: datetime, anchors: Anchors) -> None:
+def require_trusted_chain(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors) -> None:
     """Raises Refused when no anchor vouches for the certificate at that time. PayPal serves it without its issuers."""
     verifier = PolicyBuilder().store(anchors.store).time(at).build_server_verifier(x509.DNSName(leaf.names[0]))
     try:
@@ -110,20 +112,20 @@ def judge_chain(leaf: Leaf, at: datetime, anchors: Anchors) -> None:
         raise Refused("certificate chain", reason) from error
 
 
-def issuer(leaf: Leaf) -> str:
+def issuer(leaf: ParsedCertificate) -> str:
     """Who issued the certificate, for people."""
     return ascii(leaf.certificate.issuer.rfc4514_string())[1:-1]
 
 
-def judge_leaf(leaf: Leaf, at: datetime, anchors: Anchors | None) -> RSAPublicKey:
+def judge_leaf(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> RSAPublicKey:
     """Return the key of PayPal's certificate. Raises Refused unless it passes every check at that time.
 
     It must bear one of PayPal's two names, be valid, and hold an RSA key of 2048 bits or more. With `anchors`, one of
     them must confirm it (RFC 5280 section 6, for a TLS server of that name).
     """
-    judge_subject(leaf)
-    judge_validity(leaf, at)
-    key = judge_key(leaf)
+    require_subject(leaf)
+    require_valid_at(leaf, at)
+    key = require_rsa_key(leaf)
     if anchors:
-        judge_chain(leaf, at, anchors)
+        require_trusted_chain(leaf, at, anchors)
     return key

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pipeline import files
 from pipeline.clock import Clock
 from pipeline.network import egress
-from pipeline.paypal.certificate_rules import Anchors, judge_address, judge_leaf, read_leaf
-from pipeline.paypal.errors import Refused, Unavailable
+from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate, require_certificate_url
+from pipeline.paypal.errors import PaypalUnavailableError, Refused
 
 LARGEST_ANSWER = 64 * 1024  # bytes; the real ones have 3 KB
 FETCH_SECONDS = 5.0  # PayPal waits for our answer meanwhile, and sends again when it is 503
@@ -43,7 +43,7 @@ class _Known:
     not_after: datetime
 
 
-class Certificates:
+class CertificateStore:
     """PayPal's keys by address: from memory, else from `folder`, else fetched.
 
     Only what passed every check is kept, so nobody can fill the memory with addresses. Failures are not kept: PayPal's
@@ -59,7 +59,7 @@ class Certificates:
         fetch: Callable[[str], bytes] | None = None,
     ) -> None:
         self._folder, self._clock, self._fetch = folder, clock, fetch or fetch_certificate
-        self._anchors = Anchors.load(anchors) if anchors else None
+        self._anchors = TrustAnchors.load(anchors) if anchors else None
         self._memory: dict[str, _Known] = {}
         self._fetches: dict[str, asyncio.Task[_Known]] = {}
         # Threads of its own: slow fetches must not take those that write events down.
@@ -76,24 +76,24 @@ class Certificates:
         Raises Refused when address or certificate fail a check, Unavailable when the certificate cannot be had within
         FETCH_SECONDS or too many are being fetched.
         """
-        judge_address(url)
+        require_certificate_url(url)
         if key := self.known(url):
             return key
         task = self._fetches.get(url) or self._begin(url)
         # A caller that is cancelled or gives up must not take the certificate from the others, so `wait`, not `await`.
         await asyncio.wait({task}, timeout=FETCH_SECONDS)
         if not task.done():
-            raise Unavailable(f"PayPal's certificate did not come within {FETCH_SECONDS:g} s; try again")
+            raise PaypalUnavailableError(f"PayPal's certificate did not come within {FETCH_SECONDS:g} s; try again")
         return task.result().key
 
     def add(self, url: str, pem: bytes) -> None:
         """Put a certificate in memory as if it had been fetched. Raises Refused like `get`."""
-        judge_address(url)
+        require_certificate_url(url)
         self._remember(url, self._judge(pem))
 
     def _begin(self, url: str) -> "asyncio.Task[_Known]":
         if len(self._fetches) >= FETCHES_AT_ONCE:
-            raise Unavailable("too many certificates are being fetched; try again")
+            raise PaypalUnavailableError("too many certificates are being fetched; try again")
         task = asyncio.create_task(self._load(url))
         self._fetches[url] = task
         task.add_done_callback(lambda done: self._ended(url, done))
@@ -128,7 +128,7 @@ class Certificates:
             return None
 
     def _judge(self, pem: bytes) -> _Known:
-        leaf = read_leaf(pem)
+        leaf = parse_certificate(pem)
         key = judge_leaf(leaf, self._clock.now(), self._anchors)
         return _Known(key, leaf.not_before, leaf.not_after)
 
@@ -154,11 +154,13 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
         egress.judge(where.hostname or "")
         connection.request("GET", where.path, headers=_ASK)
         pem = _read_answer(connection.getresponse())
-        read_leaf(pem)
+        parse_certificate(pem)
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"PayPal's certificate cannot be fetched ({type(error).__name__}); try again") from error
+        raise PaypalUnavailableError(
+            f"PayPal's certificate cannot be fetched ({type(error).__name__}); try again"
+        ) from error
     except Refused as error:
-        raise Unavailable("PayPal answered something else than a certificate; try again") from error
+        raise PaypalUnavailableError("PayPal answered something else than a certificate; try again") from error
     finally:
         connection.close()
     return pem
@@ -166,12 +168,12 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
 
 def _read_answer(answer: http.client.HTTPResponse) -> bytes:
     if answer.status != 200:
-        raise Unavailable(f"PayPal answered {answer.status} instead of a certificate; try again")
+        raise PaypalUnavailableError(f"PayPal answered {answer.status} instead of a certificate; try again")
     body, until = b"", time.monotonic() + FETCH_SECONDS
     while chunk := answer.read1(LARGEST_ANSWER):
         body += chunk
         if len(body) > LARGEST_ANSWER or time.monotonic() > until:
-            raise Unavailable("PayPal's certificate is too long or too slow in coming; try again")
+            raise PaypalUnavailableError("PayPal's certificate is too long or too slow in coming; try again")
     return body
 
 

@@ -22,7 +22,7 @@ from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPal
 from requests.adapters import HTTPAdapter
 
 from pipeline.network import egress
-from pipeline.paypal.errors import NotFound, Rejected, Unavailable
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 5.0
@@ -62,7 +62,7 @@ class Client(PayPalHttpClient):  # type: ignore[misc]
     ) -> None:
         if not _BASE_URL.fullmatch(base_url.rstrip("/")):
             raise SettingsError("SMT_PAYPAL_BASE_URL must be https:// and a host; http:// only for this machine")
-        egress.judge_api(base_url)
+        egress.require_paypal_api(base_url)
         super().__init__(PayPalEnvironment(client_id, client_secret, base_url.rstrip("/"), ""))
         self._session = _open_session()
         self._timeout = (connect_seconds, read_seconds)
@@ -105,7 +105,7 @@ class Client(PayPalHttpClient):  # type: ignore[misc]
         found = _read(request, self._send(request, request.headers["Authorization"]))
         text, seconds = found.get("access_token"), found.get("expires_in")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text) or not isinstance(seconds, int | float):
-            raise Unavailable("PayPal's answer holds no access token; try again")
+            raise PaypalUnavailableError("PayPal's answer holds no access token; try again")
         log.info("paypal_token", seconds=seconds)
         return _Token(text, began + seconds - EXPIRY_MARGIN)
 
@@ -125,7 +125,7 @@ class Client(PayPalHttpClient):  # type: ignore[misc]
             )
         except requests.RequestException as error:
             error.request = None  # it holds the authorization header, and errors get logged with all they hold
-            raise Unavailable(f"{_name(request)}: {type(error).__name__}; try again") from error
+            raise PaypalUnavailableError(f"{_name(request)}: {type(error).__name__}; try again") from error
 
 
 def _open_session() -> requests.Session:
@@ -144,7 +144,7 @@ def _read(request: Any, answer: requests.Response) -> dict[str, Any]:
         return {}
     found = _parse(answer.content)
     if found is None:
-        raise Unavailable(f"{_name(request)}: PayPal's answer is no JSON object; try again")
+        raise PaypalUnavailableError(f"{_name(request)}: PayPal's answer is no JSON object; try again")
     return found
 
 
@@ -152,12 +152,12 @@ def _fail(request: Any, answer: requests.Response) -> NoReturn:
     status, told = answer.status_code, _parse(answer.content) or {}
     debug_id = _word(answer.headers.get("paypal-debug-id")) or _word(told.get("debug_id"))
     if status == 404:
-        raise NotFound(f"{_name(request)}: PayPal has no such thing (debug id {debug_id or 'none'})")
+        raise PaypalNotFoundError(f"{_name(request)}: PayPal has no such thing (debug id {debug_id or 'none'})")
     if status in (408, 429) or not 400 <= status <= 499:
-        raise Unavailable(
+        raise PaypalUnavailableError(
             f"{_name(request)}: PayPal answered {status} (debug id {debug_id or 'none'}); try again later"
         )
-    raise Rejected(status, _word(told.get("name")) or _word(told.get("error")), debug_id)
+    raise PaypalRejectedError(status, _word(told.get("name")) or _word(told.get("error")), debug_id)
 
 
 def _parse(content: bytes) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What can go wrong between PayPal and us, named after what the caller does about it.
 
-`Malformed`, `Refused` and `Unavailable` become the answers 400, 403 and 503 to a webhook; PayPal sends it again after
-each. `Unavailable`, `NotFound` and `Rejected` end a read from the API. No message holds a secret or personal data.
+`MalformedDeliveryError`, `Refused` and `PaypalUnavailableError` become the answers 400, 403 and 503 to a webhook; PayPal sends it again after
+each. `PaypalUnavailableError`, `PaypalNotFoundError` and `PaypalRejectedError` end a read from the API. No message holds a secret or personal data.
 """
 
 from typing import Literal
@@ -21,7 +21,7 @@ CheckName = Literal[
 ]
 
 
-class Malformed(UsageError):
+class MalformedDeliveryError(UsageError):
     """The request is no webhook delivery: a header is missing, comes twice or cannot be read."""
 
 
@@ -33,15 +33,15 @@ class Refused(Exception):
         self.check: CheckName = check
 
 
-class Unavailable(OperatorError):
+class PaypalUnavailableError(OperatorError):
     """PayPal cannot be reached, is too slow, or answers what cannot be read. Try again later."""
 
 
-class NotFound(Exception):
+class PaypalNotFoundError(Exception):
     """PayPal knows nothing under that id."""
 
 
-class Rejected(OperatorError):
+class PaypalRejectedError(OperatorError):
     """PayPal understood the request and refuses it; sending it again changes nothing.
 
     `status` is HTTP's, `name` PayPal's word for the error, `debug_id` what PayPal's support asks for; both may be "".

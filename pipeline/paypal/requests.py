@@ -7,9 +7,9 @@ import re
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
-from pipeline.paypal.errors import NotFound
+from pipeline.paypal.errors import PaypalNotFoundError
 
-ReadKind = Literal["subscription", "plan", "sale", "refund"]
+LookupKind = Literal["subscription", "plan", "sale", "refund"]
 
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -51,7 +51,7 @@ class RefundsGetRequest(GetRequest):
     route = "/v1/payments/refund/{id}"
 
 
-GET_REQUESTS: dict[ReadKind, type[GetRequest]] = {
+GET_REQUESTS: dict[LookupKind, type[GetRequest]] = {
     "subscription": SubscriptionsGetRequest,
     "plan": PlansGetRequest,
     "sale": SalesGetRequest,
@@ -84,5 +84,5 @@ class SubscriptionsCancelRequest:
 
 def _checked(id: str) -> str:
     if not _ID.fullmatch(id):
-        raise NotFound("PayPal gives no such ids: letters, digits and dashes, 64 at most")
+        raise PaypalNotFoundError("PayPal gives no such ids: letters, digits and dashes, 64 at most")
     return quote(id, safe="")

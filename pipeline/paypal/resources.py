@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from pipeline.clock import read_time, write_time
-from pipeline.money import NotMoney, read_amount
+from pipeline.clock import format_time, parse_time
+from pipeline.money import InvalidAmountError, parse_amount
 
 Facts = dict[str, Any]
 Person = dict[str, str]
@@ -108,8 +108,8 @@ class Reading:
             return None
         amount = value.get("value", value.get("total"))
         try:
-            money = read_amount(amount, value.get("currency_code") or value.get("currency") or currency)
-        except NotMoney:
+            money = parse_amount(amount, value.get("currency_code") or value.get("currency") or currency)
+        except InvalidAmountError:
             self._miss(path, value)
             return None
         return [money.amount, money.currency]
@@ -124,8 +124,8 @@ class Reading:
 @lru_cache(1024)
 def _time(text: str) -> str | None:
     """In our own spelling. Remembered, because one event tells most of its times more than once."""
-    moment = read_time(text)
-    return write_time(moment) if moment and moment.year in YEARS else None
+    moment = parse_time(text)
+    return format_time(moment) if moment and moment.year in YEARS else None
 
 
 def text_of(document: dict[str, Any], key: str, limit: int) -> str:
@@ -183,7 +183,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
         "status": _status(kind, read.text("state")),
         "status_at": _written(occurred_at),
         "at": _written(occurred_at),
-        "terms": _old_terms(read.at("plan"), currency),
+        "terms": _v1_billing_cycle(read.at("plan"), currency),
         "start_at": read.time("start_date"),
         "next_billing_at": read.time(details, "next_billing_date"),
         "last_payment_at": read.time(details, "last_payment_date"),
@@ -269,7 +269,7 @@ def _regular(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
     return None
 
 
-def _old_terms(plan: Any, currency: str | None) -> Facts | None:
+def _v1_billing_cycle(plan: Any, currency: str | None) -> Facts | None:
     """Interval and price of the regular definition of a v1 plan."""
     regular = _regular(plan, "payment_definitions", "type")
     if regular is None:
@@ -300,7 +300,7 @@ def _person(**parts: str | None) -> Person:
 
 
 def _written(moment: datetime | None) -> str | None:
-    return None if moment is None else write_time(moment)
+    return None if moment is None else format_time(moment)
 
 
 # By the beginning of the event's type; the longer beginning first.

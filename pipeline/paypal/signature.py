@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from pipeline.paypal.errors import Malformed, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, Refused
 
 ALGORITHM = "SHA256withRSA"  # the one PayPal has used since 2015; SHA1withRSA before it is no proof any more
 
@@ -54,11 +54,11 @@ class Transmission:
         for name, value in headers:
             if (lower := name.lower()) in _LONGEST:
                 if lower in found:
-                    raise Malformed(f"the header {lower} comes twice; PayPal sends it once")
+                    raise MalformedDeliveryError(f"the header {lower} comes twice; PayPal sends it once")
                 found[lower] = value
         for name, shape in _SHAPES.items():
             if not shape.fullmatch(found.get(name, "")):
-                raise Malformed(f"the header {name} {_fault(found.get(name), _LONGEST[name])}")
+                raise MalformedDeliveryError(f"the header {name} {_fault(found.get(name), _LONGEST[name])}")
         return cls(found[ID], found[TIME], _read_signature(found[SIGNATURE]), found[CERT_URL], found[AUTH_ALGO])
 
 
@@ -68,7 +68,7 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
     `body` is the raw body, byte for byte as it came. Raises Refused: the algorithm is not PayPal's, no webhook id is
     set, or the signature fits none of them.
     """
-    judge_algorithm(transmission)
+    require_algorithm(transmission)
     if not webhook_ids:
         raise Refused("webhook id", "no webhook id to check the signature with; set SMT_PAYPAL_WEBHOOK_ID")
     checksum = zlib.crc32(body)
@@ -84,7 +84,7 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
     )
 
 
-def judge_algorithm(transmission: Transmission) -> None:
+def require_algorithm(transmission: Transmission) -> None:
     """Raises Refused unless it is SHA256withRSA. The header is not signed, so it never chooses what we do."""
     if transmission.algorithm != ALGORITHM:
         raise Refused("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
@@ -103,8 +103,10 @@ def _read_signature(text: str) -> bytes:
     try:
         signature = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
-        raise Malformed(f"the header {SIGNATURE} is not base64") from error
+        raise MalformedDeliveryError(f"the header {SIGNATURE} is not base64") from error
     # Base64 has several spellings of the same bytes; one delivery has one.
     if base64.b64encode(signature).decode("ascii") != text or len(signature) not in _SIGNATURE_BYTES:
-        raise Malformed(f"the header {SIGNATURE} is not a signature of 256 to 1024 bytes in canonical base64")
+        raise MalformedDeliveryError(
+            f"the header {SIGNATURE} is not a signature of 256 to 1024 bytes in canonical base64"
+        )
     return signature

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.paypal import certificate_rules
-from pipeline.paypal.certificate_rules import Anchors, Leaf
+from pipeline.paypal.certificate_rules import ParsedCertificate, TrustAnchors
 from pipeline.paypal.certificates import fetch_certificate
-from pipeline.paypal.errors import Malformed, Refused, Unavailable
-from pipeline.paypal.signature import Transmission, judge_algorithm, verify
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, Refused
+from pipeline.paypal.signature import Transmission, require_algorithm, verify
 from pipeline.settings import SIMULATOR
 
 
@@ -37,7 +37,7 @@ class _Delivery:
     at: datetime
 
 
-def check_delivery(
+def diagnose_delivery(
     body: bytes,
     headers: Mapping[str, str],
     webhook_id: str,
@@ -53,7 +53,7 @@ def check_delivery(
     `anchors`, a PEM file, the chain is checked too. `at` is the time at which the certificate must be valid. Raises
     SettingsError when the anchors cannot be read.
     """
-    trusted = Anchors.load(anchors) if anchors else None
+    trusted = TrustAnchors.load(anchors) if anchors else None
     return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at), cert_pem, trusted, fetch)))
 
 
@@ -65,43 +65,43 @@ def read_headers(text: str) -> dict[str, str]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Malformed("the headers are neither JSON nor one `Name: value` per line") from error
+        raise MalformedDeliveryError("the headers are neither JSON nor one `Name: value` per line") from error
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def _until_failure(checks: Iterator[Check]) -> Iterator[Check]:
     try:
         yield from checks
-    except Malformed as error:
+    except MalformedDeliveryError as error:
         yield Check("headers", False, str(error))
     except Refused as error:
         yield Check(error.check, False, str(error))
-    except Unavailable as error:
+    except PaypalUnavailableError as error:
         yield Check("certificate", False, str(error))
 
 
 def _run(
-    delivery: _Delivery, cert_pem: bytes | None, anchors: Anchors | None, fetch: Callable[[str], bytes]
+    delivery: _Delivery, cert_pem: bytes | None, anchors: TrustAnchors | None, fetch: Callable[[str], bytes]
 ) -> Iterator[Check]:
     transmission = Transmission.read(delivery.headers.items())
     yield Check("headers", True, f"transmission {transmission.id} of {transmission.time}")
-    judge_algorithm(transmission)
+    require_algorithm(transmission)
     yield Check("algorithm", True, transmission.algorithm)
     if cert_pem is None:
-        certificate_rules.judge_address(transmission.cert_url)
+        certificate_rules.require_certificate_url(transmission.cert_url)
         yield Check("certificate address", True, transmission.cert_url)
-    leaf = certificate_rules.read_leaf(cert_pem or fetch(transmission.cert_url))
+    leaf = certificate_rules.parse_certificate(cert_pem or fetch(transmission.cert_url))
     yield from _judge(leaf, delivery.at, anchors)
-    yield _check_signature(delivery, transmission, certificate_rules.judge_key(leaf))
+    yield _check_signature(delivery, transmission, certificate_rules.require_rsa_key(leaf))
 
 
-def _judge(leaf: Leaf, at: datetime, anchors: Anchors | None) -> Iterator[Check]:
-    yield Check("certificate subject", True, certificate_rules.judge_subject(leaf))
-    certificate_rules.judge_validity(leaf, at)
-    yield Check("certificate validity", True, f"{write_time(leaf.not_before)} to {write_time(leaf.not_after)}")
-    yield Check("certificate key", True, f"RSA, {certificate_rules.judge_key(leaf).key_size} bits")
+def _judge(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[Check]:
+    yield Check("certificate subject", True, certificate_rules.require_subject(leaf))
+    certificate_rules.require_valid_at(leaf, at)
+    yield Check("certificate validity", True, f"{format_time(leaf.not_before)} to {format_time(leaf.not_after)}")
+    yield Check("certificate key", True, f"RSA, {certificate_rules.require_rsa_key(leaf).key_size} bits")
     if anchors:
-        certificate_rules.judge_chain(leaf, at, anchors)
+        certificate_rules.require_trusted_chain(leaf, at, anchors)
         yield Check("certificate chain", True, f"issued by {certificate_rules.issuer(leaf)}")
 
 

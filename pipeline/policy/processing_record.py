@@ -8,7 +8,7 @@ from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.clauses import Vendor, document
 from pipeline.policy.stated_limits import PARAMETERS
 from pipeline.privacy import data_categories
-from pipeline.privacy.retention.legal_holds import HOLDS, hold_of
+from pipeline.privacy.retention.legal_holds import HOLDS, retention_period_for
 from pipeline.privacy.retention.rules import RULES
 from pipeline.settings import Settings
 
@@ -56,7 +56,7 @@ def record(settings: Settings, vendor: Vendor) -> dict[str, Any]:
 def notes(settings: Settings) -> list[str]:
     """Where the policy's words and the law's are not the same, what is done, and which setting decides."""
     country, years = settings.country, PARAMETERS["years"]
-    hold = hold_of(country)
+    hold = retention_period_for(country)
     decides = f"SMT_COUNTRY={country}" if country else "SMT_COUNTRY is not set"
     return [
         (
@@ -118,5 +118,5 @@ def _recipients(settings: Settings) -> list[dict[str, str]]:
 
 def _hold(settings: Settings) -> dict[str, Any]:
     country = settings.country
-    hold = hold_of(country)
+    hold = retention_period_for(country)
     return {"country": country, "years": hold.invoice_years, "law": hold.law, "consent_years": hold.consent_years}

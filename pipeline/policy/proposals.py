@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_optional, write_time
+from pipeline.clock import format_time, write_optional
 from pipeline.db.models import Policy
 from pipeline.errors import UsageError
 from pipeline.policy import text, versions
@@ -76,6 +76,6 @@ def _described(session: Session, row: Policy, present: Policy | None, now: datet
         "day": row.id,
         "state": state,
         "material": row.material,
-        "proposed_at": write_time(row.proposed_at),
+        "proposed_at": format_time(row.proposed_at),
         "effective_at": write_optional(effect),
     }

@@ -8,14 +8,14 @@ from datetime import datetime
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.clock import write_time
-from pipeline.db.engine import StoreDown
+from pipeline.clock import format_time
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.policy.clauses import Clause, document, fill
-from pipeline.policy.evidence.live_system import Finding, Live, Verdict, broken
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, Verdict, broken
 
 log = structlog.get_logger(__name__)
 CHECKS = "pipeline.policy.checks"
-Check = Callable[[Live], Finding]
+Check = Callable[[LiveSystem], Finding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def check_of(clause: Clause) -> Check:
     return found
 
 
-def run(live: Live, only: Sequence[str] = ()) -> list[Result]:
+def run(live: LiveSystem, only: Sequence[str] = ()) -> list[Result]:
     """Check every clause, or only these. Raises StoreDown; a check that fails for another reason does not hold."""
     asked = [clause for clause in document().clauses if not only or clause.id in only]
     return [_result(live, clause) for clause in asked]
@@ -69,7 +69,7 @@ def report(results: Sequence[Result], notes: Sequence[str], vendor: str, now: da
     return "\n".join([
         f"# Privacy policy of {vendor}, checked",
         "",
-        f"At {write_time(now)}: {count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply.",
+        f"At {format_time(now)}: {count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply.",
         f"Head of the record of reads: `{head}`",
         "",
         "| clause | what we promise | verdict | figure | evidence | control |",
@@ -83,10 +83,10 @@ def report(results: Sequence[Result], notes: Sequence[str], vendor: str, now: da
     ])  # fmt: skip
 
 
-def _result(live: Live, clause: Clause) -> Result:
+def _result(live: LiveSystem, clause: Clause) -> Result:
     try:
         found = check_of(clause)(live)
-    except (StoreDown, SQLAlchemyError):
+    except (DatabaseUnavailableError, SQLAlchemyError):
         raise
     except Exception as error:  # noqa: BLE001 - one check that cannot look must not hide what the others see
         log.error("check_failed", clause=clause.id, reason=type(error).__name__)

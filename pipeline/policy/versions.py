@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Policy
@@ -166,7 +166,7 @@ def notices(session: Session, row: Policy) -> Iterator[Notice]:
 def _facts(row: Policy, old: str, page: str) -> dict[str, Any]:
     gone, come = changes(old, row.text)
     return {
-        "effective_at": write_time(row.effective_at),
+        "effective_at": format_time(row.effective_at),
         "gone": gone[:SHOWN],
         "come": come[:SHOWN],
         "more": max(0, len(gone) - SHOWN) + max(0, len(come) - SHOWN),
@@ -174,13 +174,13 @@ def _facts(row: Policy, old: str, page: str) -> dict[str, Any]:
     }
 
 
-def _owed(session: Session, keyring: Keyring, row: Policy, customer_id: str, facts: dict[str, Any]) -> outbox.Owed:
+def _owed(session: Session, keyring: Keyring, row: Policy, customer_id: str, facts: dict[str, Any]) -> outbox.NewMail:
     # What they told is locked before it is asked what PayPal told.
     has_address = accounts.has_address(session, customer_id) or "email" in accounts.person(
         session, keyring, customer_id
     )
     key = f"{_key_of(row)}{customer_id}"
-    return outbox.Owed(KIND, key, None, facts, has_address=has_address, customer_id=customer_id)
+    return outbox.NewMail(KIND, key, None, facts, has_address=has_address, customer_id=customer_id)
 
 
 def _key_of(row: Policy) -> str:

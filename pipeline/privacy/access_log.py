@@ -9,11 +9,11 @@ from datetime import datetime
 
 import structlog
 
-from pipeline.batch_thread import Batcher
+from pipeline.batch_thread import BatchThread
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
-from pipeline.crypto.master_key import KeyProblem, MasterKey
-from pipeline.db.engine import Database, StoreDown
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import AccessLogEntry
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ LONGEST = 300  # characters of a browser's name
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LogEntry:
     """One request. `action` is method and route, never the address as typed: that may hold the secret of a link."""
 
     at: datetime
@@ -35,7 +35,7 @@ class Seen:
     browser: str
 
 
-class Visits(Batcher[Seen]):
+class AccessLog(BatchThread[LogEntry]):
     """The thread that writes them."""
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:
@@ -44,29 +44,29 @@ class Visits(Batcher[Seen]):
 
     def note(self, action: str, status: int, address: str, browser: str) -> None:
         """Have a visit written; returns at once, and never raises."""
-        if not self._leave(Seen(self._clock.now(), action, status, address, browser[:LONGEST])):
+        if not self._leave(LogEntry(self._clock.now(), action, status, address, browser[:LONGEST])):
             log.warning("visits_dropped", waiting=WAITING)
 
-    def _do(self, batch: list[Seen]) -> None:
+    def _do(self, batch: list[LogEntry]) -> None:
         try:
             with self._database.transaction() as session:
                 keyring = Keyring(self._master, session, self._clock.now())
-                keyring.fetch({label_of(seen.at) for seen in batch})
+                keyring.fetch({key_id_of_day(seen.at) for seen in batch})
                 session.add_all(_row(seen, keyring) for seen in batch)
-        except (StoreDown, KeyProblem) as error:
+        except (DatabaseUnavailableError, MasterKeyError) as error:
             log.warning("visits_lost", visits=len(batch), reason=str(error))
         except Exception as error:  # noqa: BLE001 - a log must go on, whatever one of its lines was
             log.error("visits_lost", visits=len(batch), reason=f"a fault of ours: {type(error).__name__}")
 
 
-def label_of(at: datetime) -> str:
+def key_id_of_day(at: datetime) -> str:
     """The label of a day's key."""
     return f"{LABEL}{at:%Y-%m-%d}"
 
 
-def _row(seen: Seen, keyring: Keyring) -> AccessLogEntry:
-    label = label_of(seen.at)
+def _row(seen: LogEntry, keyring: Keyring) -> AccessLogEntry:
+    label = key_id_of_day(seen.at)
     seal = keyring.get(label)
     who = {"address": seen.address, "browser": seen.browser}
-    visitor = seal and seal.seal_json("access_log.visitor", who)
+    visitor = seal and seal.encrypt_json("access_log.visitor", who)
     return AccessLogEntry(at=seen.at, key_id=label, action=seen.action[:100], status=seen.status, visitor=visitor)

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.db.models import ReadAudit
 
 ROOT = "0" * 64  # what the first row of all follows
@@ -97,5 +97,5 @@ def this_user() -> str:
 
 
 def _hash(row: ReadAudit) -> str:
-    said = [row.previous_hash, write_time(row.at), row.actor, row.action, row.purpose, row.subject]
+    said = [row.previous_hash, format_time(row.at), row.actor, row.action, row.purpose, row.subject]
     return hashlib.sha256(orjson.dumps(said)).hexdigest()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.models import PrivacyRequest
 from pipeline.errors import UsageError
@@ -38,11 +38,11 @@ ASKED: dict[str, str] = {
 }
 
 
-class NoSuchRequest(UsageError):
+class RequestNotFoundError(UsageError):
     """There is no open request of this id."""
 
 
-class EndsByItself(UsageError):
+class ErasureInProgressError(UsageError):
     """A deletion is under way: no word of anybody's makes it done."""
 
 
@@ -84,7 +84,7 @@ def open_(
         kind=kind,
         state="waiting" if act_at else "received",
         source=source,
-        details=seal and seal.seal_json("privacy_request.details", dict(details or {})),
+        details=seal and seal.encrypt_json("privacy_request.details", dict(details or {})),
         received_at=now,
         due_at=deadline(now),
         waiting_ends_at=act_at,
@@ -107,7 +107,7 @@ def answer(session: Session, request_id: str, state: State, now: datetime, reaso
     """What an operator says became of a request they looked after. Raises NoSuchRequest, EndsByItself."""
     row = session.get(PrivacyRequest, request_id)
     if row is not None and row.state in ("waiting", "running"):
-        raise EndsByItself(
+        raise ErasureInProgressError(
             f"the deletion {request_id} ends by itself, when everything is erased; while it waits, it is called off by: "
             f"smt-billing customers erase {row.customer_id} --cancel"
         )
@@ -118,13 +118,13 @@ def settle(session: Session, request_id: str, state: State, now: datetime, reaso
     """Say what became of an open request. Raises NoSuchRequest. The reason names nobody."""
     row = session.get(PrivacyRequest, request_id)
     if row is None or row.done_at is not None:
-        raise NoSuchRequest(f"there is no open request {request_id}; see: smt-billing customers requests --open")
+        raise RequestNotFoundError(f"there is no open request {request_id}; see: smt-billing customers requests --open")
     row.state, row.reason = state, reason
     row.done_at = now if state in ("done", "refused", "cancelled") else None
     return row
 
 
-def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.Owed:
+def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.NewMail:
     """The mail that tells the person that their request has arrived, and by when it is answered.
 
     `page` is where they can do it themselves; `to` the address of somebody who is no customer of ours.
@@ -132,26 +132,26 @@ def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.
     facts = {
         "request": row.id,
         "asked": ASKED[row.kind],
-        "received_at": write_time(row.received_at),
-        "due_at": write_time(row.due_at),
+        "received_at": format_time(row.received_at),
+        "due_at": format_time(row.due_at),
         "page": page,
     }
     key = f"privacy_request_received:{row.id}"
-    return outbox.Owed(
+    return outbox.NewMail(
         "privacy_request_received", key, None, facts, customer_id=row.customer_id, to=to, label=row.key_id
     )
 
 
-def reminder(row: PrivacyRequest, days: int) -> outbox.Owed:
+def reminder(row: PrivacyRequest, days: int) -> outbox.NewMail:
     """The mail that tells the operator of a request, when it came and each time it has waited so many days."""
     facts = {
         "request": row.id,
         "asked": ASKED[row.kind],
         "days": days,
-        "received_at": write_time(row.received_at),
-        "due_at": write_time(row.due_at),
+        "received_at": format_time(row.received_at),
+        "due_at": format_time(row.due_at),
     }
-    return outbox.Owed("request_due", f"request_due:{row.id}:{days}", None, facts)
+    return outbox.NewMail("request_due", f"request_due:{row.id}:{days}", None, facts)
 
 
 def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
@@ -169,7 +169,7 @@ def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
     return len(mails)
 
 
-def _alarm(row: PrivacyRequest, now: datetime) -> outbox.Owed | None:
+def _alarm(row: PrivacyRequest, now: datetime) -> outbox.NewMail | None:
     age = (now - row.received_at).days
     reached = max(day for day in ALARMS if day <= age)
     if reached <= row.last_alarm_day:

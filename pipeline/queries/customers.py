@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_optional, write_time
+from pipeline.clock import format_time, write_optional
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
 from pipeline.queries.listing import Asked as MailsAsked
-from pipeline.queries.listing import Json, Lens
+from pipeline.queries.listing import Decryptor, Json
 from pipeline.queries.mails import Render, mails
 
 STATES = {
@@ -37,7 +37,7 @@ class Asked:
     limit: int | None = None
 
 
-def customers(lens: Lens, asked: Asked) -> Iterator[Json]:
+def customers(lens: Decryptor, asked: Asked) -> Iterator[Json]:
     """`id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
     for row in lens.session.execute(_chosen(lens, asked).limit(asked.limit)).scalars():
         known = accounts.person(lens.session, lens.keyring, row.id)
@@ -45,19 +45,19 @@ def customers(lens: Lens, asked: Asked) -> Iterator[Json]:
         yield {**_customer(row, known), "subscriptions": ids}
 
 
-def count(lens: Lens, asked: Asked) -> int:
+def count(lens: Decryptor, asked: Asked) -> int:
     """How many there are of what is asked for, whatever the limit."""
     everyone = _chosen(lens, asked).order_by(None).subquery()
     return int(lens.session.execute(select(func.count()).select_from(everyone)).scalar_one())
 
 
-def customer(lens: Lens, id: str, render: Render) -> Json | None:
+def customer(lens: Decryptor, id: str, render: Render) -> Json | None:
     """All of one customer: the list's fields, who told what, consents, subscriptions, requests, letters and mails."""
     row = lens.session.get(Customer, id)
     if row is None:
         return None
     known = accounts.person(lens.session, lens.keyring, id)
-    told = accounts.told_by_customer(lens.keyring, row)
+    told = accounts.self_reported(lens.keyring, row)
     return {
         **_customer(row, known),
         "phone": known.get("phone"),
@@ -74,7 +74,7 @@ def customer(lens: Lens, id: str, render: Render) -> Json | None:
     }
 
 
-def _chosen(lens: Lens, asked: Asked) -> Select[Customer]:
+def _chosen(lens: Decryptor, asked: Asked) -> Select[Customer]:
     chosen = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
     if asked.email is not None:
         chosen = chosen.where(Customer.id.in_(accounts.find(lens.session, lens.keyring, asked.email)))
@@ -87,7 +87,7 @@ def _customer(row: Customer, known: Mapping[str, str]) -> Json:
     return {
         "id": row.id,
         **{field: known.get(field) for field in ("name", "email", "company")},
-        "created_at": write_time(row.created_at),
+        "created_at": format_time(row.created_at),
         "signed_up_at": write_optional(row.signed_up_at),
         "marketing": row.wants_marketing,
         "service": row.wants_service_mail,
@@ -102,7 +102,7 @@ def _of(session: Session, table: Any, id: str, at: Any) -> list[Any]:
 
 def _consent(row: Consent) -> Json:
     names = ("kind", "given", "source", "text_version")
-    return {"at": write_time(row.at), **{name: getattr(row, name) for name in names}}
+    return {"at": format_time(row.at), **{name: getattr(row, name) for name in names}}
 
 
 def _subscription(row: Subscription) -> Json:
@@ -116,10 +116,10 @@ def _request(row: PrivacyRequest) -> Json:
 
 
 def _letter(row: InboundMail) -> Json:
-    return {"id": row.id, "kind": row.kind, "received_at": write_time(row.received_at)}
+    return {"id": row.id, "kind": row.kind, "received_at": format_time(row.received_at)}
 
 
-def _mails(lens: Lens, id: str, render: Render) -> list[Json]:
+def _mails(lens: Decryptor, id: str, render: Render) -> list[Json]:
     """To the customer, or to one of their subscriptions; the newest first."""
     asked = [MailsAsked({"customer_id": id})]
     asked += [MailsAsked({"subscription_id": each.id}) for each in accounts.subscriptions(lens.session, id)]

@@ -7,11 +7,11 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_optional, write_time
+from pipeline.clock import format_time, write_optional
 from pipeline.db.models import Event, StatusHistoryEntry
 from pipeline.inbox.parsing import UNREADABLE
 from pipeline.inbox.store import is_conflict
-from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
+from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching, status_changes
 
 EVENT = (Event.id, Event.type, Event.state, Event.source, Event.received_at, Event.reason)
 
@@ -20,10 +20,10 @@ def events(session: Session, asked: Asked) -> Iterator[Json]:
     """`id, type, state, source, received_at, reason`."""
     for chunk in chunks(session, matching(select(*EVENT), Event, Event.received_at, asked)):
         for row in chunk:
-            yield {**row._asdict(), "received_at": write_time(row.received_at)}
+            yield {**row._asdict(), "received_at": format_time(row.received_at)}
 
 
-def event(lens: Lens, id: str) -> Json | None:
+def event(lens: Decryptor, id: str) -> Json | None:
     """All of one event: the list's fields, its verdict, facts, person and body as far as they open, and its changes."""
     row = lens.session.get(Event, id)
     if row is None:
@@ -31,7 +31,7 @@ def event(lens: Lens, id: str) -> Json | None:
     seal = lens.seals([row.key_id]).get(row.key_id)
     return {
         **{name.key: getattr(row, name.key) for name in EVENT},
-        "received_at": write_time(row.received_at),
+        "received_at": format_time(row.received_at),
         "occurred_at": write_optional(row.occurred_at),
         "due_at": write_optional(row.due_at),
         "done_at": write_optional(row.done_at),
@@ -42,13 +42,13 @@ def event(lens: Lens, id: str) -> Json | None:
         "body_sha256": row.body_sha256,
         "facts": row.facts,
         "erased": seal is None,
-        "person": seal.open_json("event.personal_data", row.personal_data) if seal else None,
+        "person": seal.decrypt_json("event.personal_data", row.personal_data) if seal else None,
         "body": _body(seal.open("event.body", row.body)) if seal and row.body else None,
         "changes": status_changes(lens.session, StatusHistoryEntry.event_id == id),
     }
 
 
-def why_not_again(session: Session, id: str) -> str:
+def retry_refusal(session: Session, id: str) -> str:
     """Why this event was not put back."""
     row = session.execute(select(Event.type, Event.state).where(Event.id == id)).one_or_none()
     if row is None:

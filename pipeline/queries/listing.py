@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
-from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.clock import format_time
+from pipeline.crypto.keyring import DataKey, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.models import Base, Event, Mail, StatusHistoryEntry
 
@@ -31,7 +31,7 @@ class Asked:
     limit: int | None = None
 
 
-class Lens:
+class Decryptor:
     """Opens what is sealed, with the keys there are; makes none. `master` is asked for when there is need of it."""
 
     def __init__(self, session: Session, master: Callable[[], MasterKey], now: datetime) -> None:
@@ -44,7 +44,7 @@ class Lens:
         self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
         return self._keyring
 
-    def seals(self, labels: Sequence[str]) -> Mapping[str, Seal | None]:
+    def seals(self, labels: Sequence[str]) -> Mapping[str, DataKey | None]:
         """The seals of these labels; an erased or unknown one is None or absent."""
         if not labels:
             return {}
@@ -86,7 +86,7 @@ def status_changes(session: Session, where: ColumnElement[bool]) -> list[Json]:
     return [
         {
             "subscription": row.subscription_id,
-            "at": write_time(row.at),
+            "at": format_time(row.at),
             "old": row.old_status,
             "new": row.new_status,
             "reason": row.reason,

@@ -10,25 +10,27 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
-from pipeline.clock import write_optional, write_time
-from pipeline.crypto.keyring import Seal
+from pipeline.clock import format_time, write_optional
+from pipeline.crypto.keyring import DataKey
 from pipeline.customers import links
 from pipeline.db.models import Mail
-from pipeline.mailer.recipients import Addressees
+from pipeline.mailer.recipients import RecipientResolver
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
-from pipeline.queries.listing import Asked, Json, Lens, chunks, matching
-from pipeline.rendering.message import Rendered
+from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching
+from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import RenderError, Templates
 
-Render = Callable[[str, Mapping[str, Any]], Rendered | None]  # a mail of this kind with these facts, None if it fails
+Render = Callable[
+    [str, Mapping[str, Any]], RenderedMail | None
+]  # a mail of this kind with these facts, None if it fails
 _SUBJECT = re.compile(rb"^Subject: ?([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.MULTILINE | re.IGNORECASE)
 
 
 def renderer(templates: Callable[[], Templates]) -> Render:
     """Render mails that are not frozen yet. The templates are opened at the first such mail."""
 
-    def render(kind: str, facts: Mapping[str, Any]) -> Rendered | None:
+    def render(kind: str, facts: Mapping[str, Any]) -> RenderedMail | None:
         try:
             return templates().render(kind, facts)
         except RenderError:
@@ -37,13 +39,13 @@ def renderer(templates: Callable[[], Templates]) -> Render:
     return render
 
 
-def mails(lens: Lens, asked: Asked, render: Render) -> Iterator[Json]:
+def mails(lens: Decryptor, asked: Asked, render: Render) -> Iterator[Json]:
     """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
     for chunk in chunks(lens.session, matching(select(Mail), Mail, Mail.created_at, asked)):
         yield from _mails(lens, [row for (row,) in chunk], render)
 
 
-def mail(lens: Lens, id: str, render: Render) -> Json | None:
+def mail(lens: Decryptor, id: str, render: Render) -> Json | None:
     """All of one mail: the list's fields, its facts, the relay's answer, its `text`, and whether it is `frozen`.
 
     Links that can be used once are taken out: reading a mail must not let the operator sign in as its recipient.
@@ -52,7 +54,7 @@ def mail(lens: Lens, id: str, render: Render) -> Json | None:
     if row is None:
         return None
     seal = lens.seals([row.key_id]).get(row.key_id)
-    people = Addressees(lens.session, lens.keyring, [row])
+    people = RecipientResolver(lens.session, lens.keyring, [row])
     facts = _facts(row, seal, people)
     found = {
         **_mail(row, seal, people, render),
@@ -66,14 +68,14 @@ def mail(lens: Lens, id: str, render: Render) -> Json | None:
     return shown
 
 
-def _mails(lens: Lens, rows: Sequence[Mail], render: Render) -> Iterator[Json]:
+def _mails(lens: Decryptor, rows: Sequence[Mail], render: Render) -> Iterator[Json]:
     seals = lens.seals([row.key_id for row in rows])
-    people = Addressees(lens.session, lens.keyring, rows)
+    people = RecipientResolver(lens.session, lens.keyring, rows)
     for row in rows:
         yield _mail(row, seals.get(row.key_id), people, render)
 
 
-def _mail(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> Json:
+def _mail(row: Mail, seal: DataKey | None, people: RecipientResolver, render: Render) -> Json:
     return {
         "id": row.id,
         "kind": row.kind,
@@ -84,7 +86,7 @@ def _mail(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> J
         "message_id": row.message_id,
         "reason": row.reason,
         "attempts": row.attempts,
-        "created_at": write_time(row.created_at),
+        "created_at": format_time(row.created_at),
         "due_at": write_optional(row.due_at),
         "sent_at": write_optional(row.sent_at),
         "subscription": row.subscription_id,
@@ -92,17 +94,17 @@ def _mail(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> J
     }
 
 
-def _recipient(row: Mail, seal: Seal | None, people: Addressees) -> str | None:
+def _recipient(row: Mail, seal: DataKey | None, people: RecipientResolver) -> str | None:
     """The address it was frozen for, else where it would go now; None is the operator, or nobody yet."""
     if seal is None:
         return None
     if row.recipient is not None:
         return seal.open("mail.recipient", row.recipient).decode()
-    found = people.of(row, seal.open_json("mail.facts", row.facts) or {})
+    found = people.of(row, seal.decrypt_json("mail.facts", row.facts) or {})
     return found.address or None if found else None
 
 
-def _subject(row: Mail, seal: Seal | None, people: Addressees, render: Render) -> str | None:
+def _subject(row: Mail, seal: DataKey | None, people: RecipientResolver, render: Render) -> str | None:
     if seal is None:
         return None
     if row.frozen is not None:
@@ -112,7 +114,7 @@ def _subject(row: Mail, seal: Seal | None, people: Addressees, render: Render) -
     return rendered.subject if rendered else None
 
 
-def _text(row: Mail, seal: Seal | None, facts: Json | None, render: Render) -> str | None:
+def _text(row: Mail, seal: DataKey | None, facts: Json | None, render: Render) -> str | None:
     """The text part: as it is frozen, else as it would be rendered now; None if it cannot be known."""
     if seal and row.frozen:
         part = message_from_bytes(seal.open("mail.frozen", row.frozen), policy=default).get_body(("plain",))
@@ -121,9 +123,9 @@ def _text(row: Mail, seal: Seal | None, facts: Json | None, render: Render) -> s
     return rendered.text if rendered else None
 
 
-def _facts(row: Mail, seal: Seal | None, people: Addressees) -> Json | None:
+def _facts(row: Mail, seal: DataKey | None, people: RecipientResolver) -> Json | None:
     """What the mail says, with what the mailer would add."""
-    facts = seal.open_json("mail.facts", row.facts) if seal else None
+    facts = seal.decrypt_json("mail.facts", row.facts) if seal else None
     if facts is None:
         return None
     found, to = people.of(row, facts), facts.pop(outbox.TO, None)

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_optional, write_time
+from pipeline.clock import format_time, write_optional
 from pipeline.db.models import Erasure, Mail, PrivacyRequest
 from pipeline.privacy.erasure.workflow import confirmation_key
 from pipeline.queries.listing import Json
@@ -38,8 +38,8 @@ def _request(row: PrivacyRequest) -> Json:
         "state": row.state,
         "source": row.source,
         "customer": row.customer_id,
-        "received_at": write_time(row.received_at),
-        "due_at": write_time(row.due_at),
+        "received_at": format_time(row.received_at),
+        "due_at": format_time(row.due_at),
         "done_at": write_optional(row.done_at),
         "reason": row.reason,
     }

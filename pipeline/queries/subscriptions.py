@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_optional, write_time
+from pipeline.clock import format_time, write_optional
 from pipeline.db import lww_map
 from pipeline.db.models import Payment, Plan, Refund, StatusHistoryEntry, Subscription
-from pipeline.queries.listing import Asked, Json, Lens, chunks, matching, status_changes
+from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching, status_changes
 from pipeline.queries.mails import Render, mails
 
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
@@ -24,7 +24,7 @@ def subscriptions(session: Session, asked: Asked) -> Iterator[Json]:
             yield _subscription(row, plan_name, payments.get(row.id, []))
 
 
-def subscription(lens: Lens, id: str, render: Render) -> Json | None:
+def subscription(lens: Decryptor, id: str, render: Render) -> Json | None:
     """All of one subscription: the list's fields, its person, terms, refunds, changes and mails."""
     row = lens.session.get(Subscription, id)
     if row is None:
@@ -32,7 +32,7 @@ def subscription(lens: Lens, id: str, render: Render) -> Json | None:
     plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
     payments = _payments(lens.session, [id]).get(id, [])
     seal = lens.seals([id]).get(id)
-    person = (seal.open_json("subscription.personal_data", row.personal_data) if seal else None) or {}
+    person = (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
         "erased": seal is None,
@@ -55,7 +55,7 @@ def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]
         "paid_through": write_optional(row.paid_through),
         "next_billing_at": write_optional(row.next_billing_at),
         "customer": row.customer_id,
-        "created_at": write_time(row.created_at),
+        "created_at": format_time(row.created_at),
         "payments": payments,
     }
 
@@ -79,7 +79,7 @@ def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
             "kind": row.kind,
             "amount": row.amount,
             "currency": row.currency,
-            "occurred_at": write_time(row.occurred_at),
+            "occurred_at": format_time(row.occurred_at),
         }
         for row in session.execute(named).scalars()
     ]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from pipeline.email_address import BadEnvelope, ascii_address, clean_name, strip_controls
+from pipeline.email_address import InvalidEnvelopeError, ascii_address, clean_name, strip_controls
 from pipeline.rendering.message_check import prove
 from pipeline.rendering.mime_encoding import encode_header, encode_html_part, encode_text_part
 
@@ -17,7 +17,7 @@ _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedMail:
     """What a mail says: a subject of one line, and the same message as text and as HTML."""
 
     subject: str
@@ -41,7 +41,7 @@ class Envelope:
     unsubscribe: str = ""  # the https:// address of RFC 8058, for mail that can be declined
 
 
-def build(rendered: Rendered, *, envelope: Envelope) -> bytes:
+def build(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
     """Return the whole mail with CRLF line ends. The same input gives the same bytes.
 
     Raises BadEnvelope for an address, a token or an id that cannot stand in a mail, and Forged if the finished bytes
@@ -66,7 +66,7 @@ def build(rendered: Rendered, *, envelope: Envelope) -> bytes:
     return data
 
 
-def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
+def _headers(rendered: RenderedMail, envelope: Envelope) -> list[tuple[str, str]]:
     """Return every header but MIME's, as text for people. Raises BadEnvelope."""
     headers = [
         ("From", _mailbox(envelope.sender_name, envelope.sender_address, "sender_address")),
@@ -90,20 +90,20 @@ def _headers(rendered: Rendered, envelope: Envelope) -> list[tuple[str, str]]:
 def _mailbox(name: str, address: str, field: str) -> str:
     try:
         address = ascii_address(address)
-    except BadEnvelope:
-        raise BadEnvelope(f"{field} is not an address mail can be sent to") from None
+    except InvalidEnvelopeError:
+        raise InvalidEnvelopeError(f"{field} is not an address mail can be sent to") from None
     name = clean_name(name)
     return f"{name} <{address}>" if name else address
 
 
 def _matching(pattern: re.Pattern[str], text: str, field: str) -> str:
     if not pattern.fullmatch(text):
-        raise BadEnvelope(f"{field} holds characters, or a length, that a mail cannot carry")
+        raise InvalidEnvelopeError(f"{field} holds characters, or a length, that a mail cannot carry")
     return text
 
 
 @lru_cache(maxsize=64)
 def _date(date: datetime) -> str:
     if date.tzinfo is None:
-        raise BadEnvelope("date has no time zone")
+        raise InvalidEnvelopeError("date has no time zone")
     return format_datetime(date.astimezone(UTC))

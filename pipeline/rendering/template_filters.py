@@ -13,7 +13,7 @@ from babel.dates import format_date, format_time
 from babel.units import UnknownUnitError, format_unit
 from jinja2 import Undefined
 
-from pipeline.clock import read_time
+from pipeline.clock import parse_time
 from pipeline.money import Money, show
 
 
@@ -66,7 +66,7 @@ def _price(amount: int, currency: str, locale: str) -> str:
 
 
 def _day(text: str, locale: str) -> str:
-    moment = read_time(text)
+    moment = parse_time(text)
     if moment is None:
         raise FilterError("`date` needs a time as 2026-03-01T10:00:00Z")
     return _written_day(moment.date(), locale)
@@ -79,7 +79,7 @@ def _written_day(day: date, locale: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _moment(text: str, locale: str) -> str:
-    moment = read_time(text)
+    moment = parse_time(text)
     if moment is None:
         raise FilterError("`datetime` needs a time as 2026-03-01T10:00:00Z")
     return f"{_day(text, locale)}, {format_time(moment, 'short', locale=locale)} UTC"

@@ -17,12 +17,12 @@ from jinja2 import UndefinedError as MissingFact
 from pipeline.email_address import clean_name, strip_controls
 from pipeline.errors import OperatorError
 from pipeline.rendering.branding import Vendor
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.template_filters import FilterError, make_filters
 from pipeline.rendering.template_loader import TemplateLoader
 
 LONGEST_SUBJECT = 150  # characters; mail programs show about 60, and every header line must stay below 998 octets
-WRITTEN_OUTSIDE = ("customer_name", "plan", "reason")  # free text from PayPal or the customer: may lead nowhere
+UNTRUSTED_FACTS = ("customer_name", "plan", "reason")  # free text from PayPal or the customer: may lead nowhere
 PARTS = ("subject.txt", "body.txt", "body.html")
 
 
@@ -57,12 +57,12 @@ class Templates:
         """The mails there are: every folder that holds a subject, in alphabetical order."""
         return tuple(sorted(path.parent.name for path in self._folder.glob("[!_]*/subject.txt")))
 
-    def render(self, kind: str, facts: Mapping[str, Any]) -> Rendered:
+    def render(self, kind: str, facts: Mapping[str, Any]) -> RenderedMail:
         """Write one mail. Every name a template uses must be in `facts` (its value may be None), else RenderError."""
         known = _clean_facts(facts)
         try:
             subject, text, html = self._mail(kind)
-            return Rendered(_one_line(subject.render(known)), _tidy(text.render(known)), html.render(known))
+            return RenderedMail(_one_line(subject.render(known)), _tidy(text.render(known)), html.render(known))
         except MissingFact as error:
             raise RenderError(f"mail {kind}: a fact is missing: {error.message}") from None
         except FilterError as error:
@@ -123,7 +123,7 @@ def default_folder() -> Path:
 
 def _clean_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: _without_controls(value) for name, value in facts.items()}
-    for name in WRITTEN_OUTSIDE:
+    for name in UNTRUSTED_FACTS:
         if isinstance(known.get(name), str):
             known[name] = clean_name(known[name])
     return known

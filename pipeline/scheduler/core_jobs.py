@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.clock import Clock
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
@@ -13,7 +13,7 @@ from pipeline.scheduler.stale_claims import free_claims
 
 
 def core_jobs(
-    database: Database, master: MasterKey, clock: Clock, *, reminders: Reminders, may_read: bool, operator: str
+    database: Database, master: MasterKey, clock: Clock, *, reminders: ReminderPolicy, may_read: bool, operator: str
 ) -> list[Job]:
     """Return the jobs. `may_read`: PayPal may be asked. `operator`: an address, or "" for no mails to the operator."""
     renewals = RenewalReminders(database, master, clock, reminders, may_read=may_read)

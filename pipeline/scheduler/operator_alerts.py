@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import Clock, write_time
+from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail
 from pipeline.outbox import store as outbox
 
-QUIET = timedelta(hours=1)  # between two mails to the operator
+OPERATOR_MAIL_INTERVAL = timedelta(hours=1)  # between two mails to the operator
 LISTED = 20  # parked events named in one mail
 OVERLAP = timedelta(minutes=10)  # two looks for parked events overlap: one may be committed later than its time says
 
@@ -25,7 +25,7 @@ def alert_parked_events(database: Database, master: MasterKey, clock: Clock) -> 
         now = clock.now()
         keyring = Keyring(master, session, now)
         sent_at, named = _last_alert(session, keyring)
-        if sent_at and now - sent_at < QUIET:
+        if sent_at and now - sent_at < OPERATOR_MAIL_INTERVAL:
             return 0
         count, newest = _parked(session, sent_at, named)
         if count:
@@ -42,7 +42,7 @@ def _last_alert(session: Session, keyring: Keyring) -> tuple[datetime | None, li
         .limit(1)
     )
     for created_at, sealed in session.execute(last):
-        facts = keyring.own(outbox.OPERATOR).open_json("mail.facts", sealed) or {}
+        facts = keyring.own(outbox.OPERATOR).decrypt_json("mail.facts", sealed) or {}
         return created_at, [event["id"] for event in facts.get("events", [])]
     return None, []
 
@@ -58,7 +58,7 @@ def _parked(session: Session, since: datetime | None, named: Sequence[str]) -> t
     return count, session.execute(newest.limit(LISTED)).all()
 
 
-def _alert(count: int, newest: Sequence[Any]) -> outbox.Owed:
+def _alert(count: int, newest: Sequence[Any]) -> outbox.NewMail:
     events = [{"id": row.id, "type": row.type, "reason": row.reason} for row in newest]
-    key = f"event_parked:{write_time(newest[0].done_at)}:{newest[0].id}"
-    return outbox.Owed("event_parked", key, None, {"count": count, "events": events})
+    key = f"event_parked:{format_time(newest[0].done_at)}:{newest[0].id}"
+    return outbox.NewMail("event_parked", key, None, {"count": count, "events": events})

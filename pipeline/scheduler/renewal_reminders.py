@@ -9,14 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.billing import notifications
-from pipeline.billing.reminders import Reminders
-from pipeline.billing.subscription import terms_of
+from pipeline.billing.reminders import ReminderPolicy
+from pipeline.billing.subscription import billing_cycle_of
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, Keyring
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts
 from pipeline.db import lww_map
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Plan, Subscription
 from pipeline.inbox import lookups
 from pipeline.outbox import store as outbox
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 LIMIT = 500  # rows per run; what is left is due at the next
 FRESH = timedelta(days=1)  # a billing date younger than this need not be read again before a reminder
-WAIT_FOR_READ = timedelta(minutes=10)  # then the reminder goes out with what is known
+LOOKUP_WAIT = timedelta(minutes=10)  # then the reminder goes out with what is known
 FAILED_AGAIN = timedelta(hours=1)  # when a reminder that could not be written is tried again
 
 
@@ -33,7 +33,7 @@ class RenewalReminders:
     """Queues the reminders that are due. `may_read`: PayPal may be asked whether the date still holds."""
 
     def __init__(
-        self, database: Database, master: MasterKey, clock: Clock, reminders: Reminders, *, may_read: bool
+        self, database: Database, master: MasterKey, clock: Clock, reminders: ReminderPolicy, *, may_read: bool
     ) -> None:
         self._database, self._master, self._clock = database, master, clock
         self._reminders, self._may_read = reminders, may_read
@@ -45,27 +45,29 @@ class RenewalReminders:
             keyring = Keyring(self._master, session, now)
             rows = _take_due(session, now)
             keyring.own(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
-            with contextlib.suppress(KeyProblem):  # one key that does not open is no other reminder's problem
+            with contextlib.suppress(MasterKeyError):  # one key that does not open is no other reminder's problem
                 keyring.fetch([row.id for row in rows])
             mails = [mail for row in rows if (mail := self._try_reminder(session, keyring, row, now))]
             session.flush()
             outbox.add(session, keyring, mails, now)
         return len(rows)
 
-    def _try_reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+    def _try_reminder(
+        self, session: Session, keyring: Keyring, row: Subscription, now: datetime
+    ) -> outbox.NewMail | None:
         """Return the reminder. One that cannot be written is put off, and does not block the others."""
         try:
             return self._reminder(session, keyring, row, now)
-        except (StoreDown, SQLAlchemyError):
+        except (DatabaseUnavailableError, SQLAlchemyError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with this one
             log.error("reminder_failed", subscription_id=row.id, reason=type(error).__name__)
             row.remind_at = now + FAILED_AGAIN
             return None
 
-    def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.Owed | None:
+    def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.NewMail | None:
         plan = session.get(Plan, row.plan_id) if row.plan_id else None
-        days = self._reminders.days(terms_of(row, plan))
+        days = self._reminders.days(billing_cycle_of(row, plan))
         if row.next_billing_at is None or row.next_billing_at <= now or days is None:
             row.remind_at = None
             return None
@@ -73,7 +75,9 @@ class RenewalReminders:
             _ask(session, row, now)
             return None
         row.remind_at = None
-        has_address = "email" in accounts.told_of(keyring, row) or accounts.has_address(session, row.customer_id)
+        has_address = "email" in accounts.subscriber_details(keyring, row) or accounts.has_address(
+            session, row.customer_id
+        )
         return notifications.renewal(row, plan, days, has_address)
 
 
@@ -90,7 +94,7 @@ def _take_due(session: Session, now: datetime) -> list[Subscription]:
 
 def _is_stale(row: Subscription, now: datetime) -> bool:
     """Return whether the billing date is old and PayPal was not asked for it yet."""
-    known_at = lww_map.time_of(row.known, "next_billing_at")
+    known_at = lww_map.updated_at(row.known, "next_billing_at")
     asked_for = lww_map.value(row.known, "asked_before")
     stale = known_at is None or known_at < now - FRESH
     return stale and asked_for != lww_map.value(row.known, "next_billing_at")
@@ -98,6 +102,6 @@ def _is_stale(row: Subscription, now: datetime) -> bool:
 
 def _ask(session: Session, row: Subscription, now: datetime) -> None:
     """Request a look-up of the subscription, and look at the reminder again when the answer should be there."""
-    lookups.owe(session, [lookups.Wanted("subscription", row.id, now)])
+    lookups.owe(session, [lookups.LookupRequest("subscription", row.id, now)])
     row.known = lww_map.merge(row.known, now, {"asked_before": lww_map.value(row.known, "next_billing_at")})
-    row.remind_at = now + WAIT_FOR_READ
+    row.remind_at = now + LOOKUP_WAIT

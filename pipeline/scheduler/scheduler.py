@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from pipeline.clock import Clock
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ def _run(job: Job) -> int:
     """Run a job. An error is logged and must not stop the others."""
     try:
         return job.run()
-    except StoreDown as error:
+    except DatabaseUnavailableError as error:
         log.warning("job_failed", job=job.name, reason=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a job raises
         log.error("job_failed", job=job.name, reason=f"a fault of ours: {type(error).__name__}")

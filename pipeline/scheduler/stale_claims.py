@@ -12,7 +12,7 @@ def free_claims(database: Database, clock: Clock) -> int:
         holders = outbox.holders(session)
     freed = 0
     for holder in (holder for holder in holders if not presence.is_held(database, holder)):
-        settle_at = clock.now() + outbox.SETTLE_AFTER
+        settle_at = clock.now() + outbox.DOUBT_GRACE
         with database.transaction() as session:
             freed += outbox.abandon(session, holder, "its mailer died while sending it", settle_at)
     return freed

@@ -3,7 +3,7 @@
     people, plans        who subscribes, and to what
     life, sale           one subscription at PayPal: each verb changes it and delivers what PayPal would send
     stories              named scenarios made of those verbs; `vendor_months` plays a vendor's first months
-    random_life          any sequence of those verbs that PayPal allows
+    random_subscription          any sequence of those verbs that PayPal allows
     timeline             a delivery: an event, its time, and what PayPal's API shows from then on; disorder
     world                what PayPal knows at the moment
     shapes, ids          PayPal's JSON and PayPal's ids

@@ -15,7 +15,7 @@ from pipeline.money import Money
 from pipeline.simulator import ids, shapes
 from pipeline.simulator.people import Person
 from pipeline.simulator.plans import Plan
-from pipeline.simulator.sale import Impossible, Sale, Way
+from pipeline.simulator.sale import InvalidTransitionError, Sale, Way
 from pipeline.simulator.timeline import Delivery, Json, Kept
 
 Status = Literal["APPROVAL_PENDING", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
@@ -83,7 +83,7 @@ class Life:
     def pay_balance(self, at: datetime) -> Sale:
         """The outstanding balance is collected: a retry that succeeds, or the vendor's capture."""
         if not self.balance:
-            raise Impossible("there is no outstanding balance")
+            raise InvalidTransitionError("there is no outstanding balance")
         sale = self._charge(at, self.balance, self.unpaid, "instant")
         self._tell(sale, at)
         self._end_after(at)
@@ -209,11 +209,11 @@ class Life:
 
     def _allow(self, *statuses: Status) -> None:
         if self.status not in statuses:
-            raise Impossible(f"the subscription is {self.status}, not {' or '.join(statuses)}")
+            raise InvalidTransitionError(f"the subscription is {self.status}, not {' or '.join(statuses)}")
 
     def _due(self) -> datetime:
         if self.next_billing is None:
-            raise Impossible(f"no charge is due: the subscription is {self.status}")
+            raise InvalidTransitionError(f"no charge is due: the subscription is {self.status}")
         return self.next_billing
 
     def _price(self) -> int:

@@ -13,7 +13,7 @@ Way = Literal["instant", "held", "echeck"]
 CLEARING = timedelta(days=6)  # how long a bank takes for an eCheck
 
 
-class Impossible(Exception):  # noqa: N818 - what it is, not that it is an error
+class InvalidTransitionError(Exception):  # noqa: N818 - what it is, not that it is an error
     """PayPal would not let this happen to a subscription in this status."""
 
 
@@ -66,7 +66,7 @@ class Sale:
     def give_back(self, amount: Money, at: datetime) -> None:
         """Refund a part. Raises Impossible for more than is left."""
         if not 0 < amount.amount <= self.rest:
-            raise Impossible(f"{amount} is not between nothing and what is left of the sale")
+            raise InvalidTransitionError(f"{amount} is not between nothing and what is left of the sale")
         self.refunded += amount.amount
         state = "partially_refunded" if self.rest else "refunded"
         self.resource = {**self.resource, "state": state, "update_time": shapes.seconds(at)}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from pipeline.money import Money, digits, write_amount
+from pipeline.money import Money, digits, format_amount
 from pipeline.simulator.people import Person
 from pipeline.simulator.plans import PRODUCT_ID, Plan
 from pipeline.simulator.timeline import Json
@@ -101,11 +101,11 @@ def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: d
     return {
         "id": sale_id,
         "state": "completed",
-        "amount": {**v1(amount), "details": {"subtotal": write_amount(amount)}},
+        "amount": {**v1(amount), "details": {"subtotal": format_amount(amount)}},
         "payment_mode": "INSTANT_TRANSFER",
         "protection_eligibility": "ELIGIBLE",
         "protection_eligibility_type": "ITEM_NOT_RECEIVED_ELIGIBLE,UNAUTHORIZED_PAYMENT_ELIGIBLE",
-        "transaction_fee": {"value": write_amount(fee(amount)), "currency": amount.currency},
+        "transaction_fee": {"value": format_amount(fee(amount)), "currency": amount.currency},
         "invoice_number": "",
         "billing_agreement_id": subscription,
         "custom": custom,
@@ -142,7 +142,7 @@ def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
     return {
         "id": refund_id,
         "state": "completed",
-        "amount": {**v1(-amount), "details": {"subtotal": write_amount(-amount)}},
+        "amount": {**v1(-amount), "details": {"subtotal": format_amount(-amount)}},
         "create_time": seconds(created),
         "links": [_link(f"{API}/v1/payments/refund/{refund_id}", "self")],
     }
@@ -189,7 +189,7 @@ def fee(amount: Money) -> Money:
 
 def v1(amount: Money) -> Json:
     """`{"total": "29.00", "currency": "EUR"}`."""
-    return {"total": write_amount(amount), "currency": amount.currency}
+    return {"total": format_amount(amount), "currency": amount.currency}
 
 
 def v2(amount: Money) -> Json:

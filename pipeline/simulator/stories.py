@@ -46,7 +46,7 @@ def vendor_months(seed: int, months: int, until: datetime, subscribers: int) -> 
     """
     rng = Random(f"{seed}|{months}|{until.isoformat()}|{subscribers}")  # noqa: S311 - a story, no secret
     opening = until - months * MONTH
-    names = list(STORIES)
+    names = list(SCENARIOS)
     deliveries: list[Delivery] = []
     for number, person in enumerate(crowd(subscribers, rng)):
         # The first of each story begin early, so that there is time to tell it; the others arrive as customers do.
@@ -54,7 +54,7 @@ def vendor_months(seed: int, months: int, until: datetime, subscribers: int) -> 
         share = rng.uniform(0.0, 0.25) if number < len(names) else rng.uniform(0.0, 0.85)
         start = opening + (until - opening) * share
         plan = rng.choice(OFFERED.get(story, MONTHLY))
-        deliveries += STORIES[story](person, plan, start, rng, until=until)
+        deliveries += SCENARIOS[story](person, plan, start, rng, until=until)
     told = [delivery for delivery in by_time(deliveries) if delivery.at <= until]
     return disorder(told, rng, duplicates=0.05, delayed=0.1, until=until)
 
@@ -217,7 +217,7 @@ def charged_back(
     return _told(life, until)
 
 
-STORIES: dict[str, Story] = {
+SCENARIOS: dict[str, Story] = {
     "first_year": first_year,
     "card_fails_then_recovers": card_fails_then_recovers,
     "suspended_for_non_payment": suspended_for_non_payment,

@@ -12,12 +12,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.clock import Clock
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.operations import health
 from pipeline.web.metrics import MEDIA_TYPE, Metrics
-from pipeline.web.problem import Lost, on_fault, on_http_error, problem
-from pipeline.web.views.webhook import Doorway
-from pipeline.webhooks.receiver import Door
+from pipeline.web.problem import Lost, on_http_error, on_internal_error, problem
+from pipeline.web.views.webhook import WebhookEndpoint
+from pipeline.webhooks.receiver import WebhookReceiver
 
 WEBHOOKS = "/webhooks/paypal"
 
@@ -25,10 +25,10 @@ WEBHOOKS = "/webhooks/paypal"
 class Web:
     """What the routes need."""
 
-    def __init__(self, door: Door, database: Database, clock: Clock, health_limit_seconds: int) -> None:
+    def __init__(self, door: WebhookReceiver, database: Database, clock: Clock, health_limit_seconds: int) -> None:
         self._database, self._clock, self._limit = database, clock, health_limit_seconds
         self._metrics = Metrics()
-        self._doorway = Doorway(door, self._metrics)
+        self._doorway = WebhookEndpoint(door, self._metrics)
 
     def app(self, pages: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Starlette:
         """`lost` answers what the router refuses itself."""
@@ -38,13 +38,15 @@ class Web:
             Route("/metrics", self.metrics),
             *pages,
         ]
-        return _Site(self._doorway, routes=routes, exception_handlers={HTTPException: lost, Exception: on_fault})
+        return _Site(
+            self._doorway, routes=routes, exception_handlers={HTTPException: lost, Exception: on_internal_error}
+        )
 
     async def healthz(self, request: Request) -> Response:
         """Whether work is being done: 503 past the limit, and when the database is away."""
         try:
             found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             return problem(503, str(error))
         body = {
             "status": "well" if found.is_well else "behind",
@@ -58,7 +60,7 @@ class Web:
         """For Prometheus."""
         try:
             found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             return problem(503, str(error))
         return Response(self._metrics.render(found), media_type=MEDIA_TYPE)
 

@@ -42,7 +42,7 @@ async def read(receive: Receive, declared: str, largest: int) -> bytes | None:
 
 async def form(request: Request, names: Collection[str], origin: str) -> dict[str, str]:
     """The fields of a posted form. Raises Refused for one posted by another site, and for fields we did not ask for."""
-    if not is_from_here(request, origin):
+    if not is_same_origin(request, origin):
         raise Refused(
             403, "This came from elsewhere", "The form was sent by another site. Please open our page and use it there."
         )
@@ -73,7 +73,7 @@ async def object_(request: Request, names: Collection[str]) -> dict[str, Any]:
     return dict(_known(list(found.items()), names))
 
 
-def is_from_here(request: Request, origin: str) -> bool:
+def is_same_origin(request: Request, origin: str) -> bool:
     """Whether a page of ours posted this, as far as the browser tells (Fetch Metadata; else Origin, RFC 6454).
 
     Who sends neither is no browser that another site could use. A browser that tells no site where it has been, as we

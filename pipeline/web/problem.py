@@ -21,7 +21,7 @@ def problem(
 async def on_http_error(request: Request, error: Exception) -> Response:
     """What the router refuses itself: unknown addresses and wrong methods."""
     if not isinstance(error, HTTPException):
-        return await on_fault(request, error)
+        return await on_internal_error(request, error)
     details = {
         404: "There is nothing at this address.",
         405: f"{request.method} is not possible here; allowed: {(error.headers or {}).get('Allow', 'other methods')}.",
@@ -29,6 +29,6 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     return problem(error.status_code, details.get(error.status_code, error.detail), headers=dict(error.headers or {}))
 
 
-async def on_fault(request: Request, error: Exception) -> Response:
+async def on_internal_error(request: Request, error: Exception) -> Response:
     """A fault of ours. PayPal tries again on 503; nothing of the error is told."""
     return problem(503, "Something failed on our side. It has been logged; please try again later.")

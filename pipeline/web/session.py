@@ -11,7 +11,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.customers import sign_in
 from pipeline.web.forms import Refused, form
 from pipeline.web.site import Site
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 
 COOKIE = "__Host-session"  # the prefix binds it to this host, to https, and to the whole of it (RFC 6265bis)
 TOKEN = "token"  # noqa: S105 - the name of the field that proves that a form is ours
@@ -20,10 +20,10 @@ NOT_SIGNED_IN = ("You are signed out", "A session lasts half an hour. Please sig
 NOT_OURS = ("This form is too old", "Please go back to your account and try again; nothing was changed.")
 
 
-class Visitors:
+class Sessions:
     """Knows who is signed in, lets them in and out."""
 
-    def __init__(self, site: Site, records: Records) -> None:
+    def __init__(self, site: Site, records: Transactions) -> None:
         self._site, self._records = site, records
 
     async def who(self, request: Request) -> str | None:
@@ -41,19 +41,19 @@ class Visitors:
         customer_id = await self.who(request)
         if customer_id is None:
             raise Refused(403, *NOT_SIGNED_IN)
-        expected = sign_in.form_token(secret_of(request), request.url.path)
+        expected = sign_in.csrf_token(secret_of(request), request.url.path)
         if not hmac.compare_digest(said.pop(TOKEN, "").encode(), expected.encode()):
             raise Refused(403, *NOT_OURS)
         return customer_id, said
 
-    def let_in(self, secret: str) -> Response:
+    def log_in(self, secret: str) -> Response:
         """On to the account, with the session in the one cookie we have."""
         answer = self.to_account()
         seconds = sign_in.MINUTES * 60
         answer.set_cookie(COOKIE, secret, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
         return answer
 
-    def let_out(self) -> Response:
+    def log_out(self) -> Response:
         """On to the door, without a cookie."""
         answer = self.to_account()
         answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from pipeline.customers.accounts import NoSuchCustomer
-from pipeline.db.engine import StoreDown
-from pipeline.privacy.access_log import Visits
+from pipeline.customers.accounts import CustomerNotFoundError
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.privacy.access_log import AccessLog
 from pipeline.rendering.branding import Vendor
 from pipeline.web.forms import Refused
 from pipeline.web.problem import on_http_error, problem
@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 class Site:
     """Makes responses out of templates, and routes out of endpoints."""
 
-    def __init__(self, vendor: Vendor, locale: str, origin: str, visits: Visits) -> None:
+    def __init__(self, vendor: Vendor, locale: str, origin: str, visits: AccessLog) -> None:
         """`origin` is where the pages are reached, as https://billing.example.com."""
         self.vendor, self.origin = vendor, origin
         self._visits = visits
@@ -126,9 +126,9 @@ class Site:
             return await endpoint(request)
         except Refused as error:
             status, said = error.status, (error.title, str(error))
-        except NoSuchCustomer:
+        except CustomerNotFoundError:
             status, said = 410, GONE
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
             status, said = 503, AWAY
         except Exception as error:  # noqa: BLE001 - its words may name somebody, so only its type is told

@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 Work = Callable[[Session, Keyring, datetime], Found]
 
 
-class Records:
+class Transactions:
     """Does work on the tables for pages."""
 
     def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:

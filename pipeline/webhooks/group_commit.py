@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from pipeline.batch_thread import Batcher
+from pipeline.batch_thread import BatchThread
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import Delivery, Stored
+from pipeline.inbox.store import Delivery, StoreResult
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +27,10 @@ GROUP = 256  # deliveries in one transaction, at most
 class _Waiting:
     delivery: Delivery
     loop: asyncio.AbstractEventLoop
-    answer: "asyncio.Future[Stored]"
+    answer: "asyncio.Future[StoreResult]"
 
 
-class Committer(Batcher[_Waiting]):
+class GroupCommitter(BatchThread[_Waiting]):
     """The thread that stores deliveries, many in one transaction."""
 
     def __init__(
@@ -39,47 +39,47 @@ class Committer(Batcher[_Waiting]):
         super().__init__("committer", most=GROUP)
         self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
 
-    async def store(self, delivery: Delivery) -> Stored:
+    async def store(self, delivery: Delivery) -> StoreResult:
         """Store one delivery, together with those that come at the same time. Raises StoreDown."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Stored] = loop.create_future()
+        answer: asyncio.Future[StoreResult] = loop.create_future()
         self._leave(_Waiting(delivery, loop, answer))
         return await answer
 
     def _do(self, batch: list[_Waiting]) -> None:
         try:
             stored = self._store([waiting.delivery for waiting in batch])
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, each request of the batch must be answered
             if len(batch) > 1:  # one that cannot be stored does not take its neighbours with it
                 for waiting in batch:
                     self._do([waiting])
             else:
-                _fail(batch, StoreDown(f"storing failed: {type(error).__name__}"))
+                _fail(batch, DatabaseUnavailableError(f"storing failed: {type(error).__name__}"))
         else:
             _answer(batch, stored)
             self._on_stored([item.event_id for item in stored if item.publish])
 
-    def _store(self, deliveries: list[Delivery]) -> list[Stored]:
+    def _store(self, deliveries: list[Delivery]) -> list[StoreResult]:
         now = self._clock.now()
         with self._database.transaction() as session:
             return inbox.store(session, Keyring(self._master, session, now), deliveries, now)
 
 
-def _fail(group: list[_Waiting], error: StoreDown) -> None:
+def _fail(group: list[_Waiting], error: DatabaseUnavailableError) -> None:
     log.error("store_failed", events=len(group), reason=str(error))
     _answer(group, [error] * len(group))
 
 
-def _answer(group: list[_Waiting], results: Sequence[Stored | Exception]) -> None:
+def _answer(group: list[_Waiting], results: Sequence[StoreResult | Exception]) -> None:
     """Hand the results over to the event loop, in one call for the whole group."""
     pairs = [(waiting.answer, result) for waiting, result in zip(group, results, strict=True)]
     with contextlib.suppress(RuntimeError):  # the loop is closed: at the end, nobody waits for an answer any more
         group[0].loop.call_soon_threadsafe(_resolve, pairs)
 
 
-def _resolve(pairs: "list[tuple[asyncio.Future[Stored], Stored | Exception]]") -> None:
+def _resolve(pairs: "list[tuple[asyncio.Future[StoreResult], StoreResult | Exception]]") -> None:
     for answer, result in pairs:
         if answer.done():  # the client hung up; what is stored stays stored
             continue

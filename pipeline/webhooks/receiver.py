@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from pipeline.inbox.parsing import split
-from pipeline.inbox.store import Delivery, Stored
-from pipeline.paypal.certificates import Certificates
-from pipeline.paypal.signature import Transmission, judge_algorithm, verify
+from pipeline.inbox.store import Delivery, StoreResult
+from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.signature import Transmission, require_algorithm, verify
 from pipeline.settings import SIMULATOR
-from pipeline.webhooks.group_commit import Committer
+from pipeline.webhooks.group_commit import GroupCommitter
 
 log = structlog.get_logger(__name__)
 
@@ -22,22 +22,27 @@ class Forged(Exception):
     """A transmission id that signed another body before: somebody reuses a signature."""
 
 
-class Door:
+class WebhookReceiver:
     """Judges deliveries and has them stored."""
 
     def __init__(
-        self, certificates: Certificates, committer: Committer, webhook_ids: Sequence[str], *, accept_simulator: bool
+        self,
+        certificates: CertificateStore,
+        committer: GroupCommitter,
+        webhook_ids: Sequence[str],
+        *,
+        accept_simulator: bool,
     ) -> None:
         self._certificates, self._committer = certificates, committer
         self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
 
-    async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> Stored:
+    async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> StoreResult:
         """Verify and store one delivery; returns once it is durable.
 
         Raises Malformed, Refused and Unavailable of `paypal.errors`, Forged, and StoreDown.
         """
         transmission = Transmission.read(headers)
-        judge_algorithm(transmission)  # before anything is fetched for it
+        require_algorithm(transmission)  # before anything is fetched for it
         url = transmission.cert_url
         key = self._certificates.known(url) or await self._certificates.get(url)
         webhook_id = verify(transmission, body, self._webhook_ids, key)

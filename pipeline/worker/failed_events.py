@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.engine import Database
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import Park, Read, TryLater
+from pipeline.inbox.event import ParkEvent, Read, RetryLater
 
 log = structlog.get_logger(__name__)
 
@@ -41,21 +41,21 @@ class FailedEvents:
 
     def _dispose(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         match error:
-            case TryLater():
+            case RetryLater():
                 inbox.postpone(session, row.id, self._clock.now() + error.after, error.reason, failed=False)
             case Read():
                 self._ask(session, row, error)
-            case Park():
+            case ParkEvent():
                 self._park(session, row, error.reason)
             case _:
-                if isinstance(error, KeyProblem):
+                if isinstance(error, MasterKeyError):
                     Keyring(self._master, session, self._clock.now()).own(INDEX)  # raises if it is the master key
                 self._fail(session, row, error)
 
     def _ask(self, session: Session, row: inbox.ReceivedEvent, wanted: Read) -> None:
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
-        elif lookups.unknown_to_paypal(session, wanted.kind, wanted.id):
+        elif lookups.is_known_missing(session, wanted.kind, wanted.id):
             lookups.forget(session, wanted.kind, wanted.id)  # when the event is retried, PayPal is asked again
             self._park(session, row, f"{wanted}, which does not know it")
         elif _was_answered(session, row, wanted):
@@ -63,8 +63,8 @@ class FailedEvents:
             self._try_again(session, row, f"{wanted}, whose answer does not tell what is missing")
         else:
             now = self._clock.now()
-            lookups.owe(session, [lookups.Wanted(wanted.kind, wanted.id, now)])
-            inbox.postpone(session, row.id, now + ASKED, lookups.waiting_for(wanted.kind, wanted.id), failed=False)
+            lookups.owe(session, [lookups.LookupRequest(wanted.kind, wanted.id, now)])
+            inbox.postpone(session, row.id, now + ASKED, lookups.waiting_reason(wanted.kind, wanted.id), failed=False)
 
     def _fail(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         # The error's own words may quote personal data: its kind and place are enough to find it.
@@ -85,7 +85,7 @@ class FailedEvents:
 
 def _was_answered(session: Session, row: inbox.ReceivedEvent, wanted: Read) -> bool:
     """Return whether the event waited for this look-up, and PayPal has answered it."""
-    waited = row.reason == lookups.waiting_for(wanted.kind, wanted.id)
+    waited = row.reason == lookups.waiting_reason(wanted.kind, wanted.id)
     return waited and not lookups.is_owed(session, wanted.kind, wanted.id)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from pipeline.clock import Clock
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import store as inbox
 from pipeline.worker.worker import BATCH, Worker
 
@@ -20,7 +20,7 @@ LOOK_SECONDS = 1.0
 QUIET_SECONDS = 3.0  # a broker that has brought nothing for so long may be away, or have lost what it held
 
 
-class Sweep:
+class InboxRecovery:
     """Looks after the events that no message brings. `quiet_seconds` tells how long the broker has brought none."""
 
     def __init__(self, worker: Worker, database: Database, clock: Clock, quiet_seconds: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class Sweep:
         while not stop(0 if done == BATCH else LOOK_SECONDS):
             try:
                 done = self.once()
-            except StoreDown as error:
+            except DatabaseUnavailableError as error:
                 done = 0
                 log.warning("store_down", reason=str(error))
 

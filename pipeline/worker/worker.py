@@ -11,13 +11,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.unit_of_work import Books, Handler
-from pipeline.broker import Batch, BrokerDown, Inlet
+from pipeline.broker import Batch, BrokerUnavailableError, Consumer
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import event as words
 from pipeline.inbox import store as inbox
 from pipeline.worker.failed_events import FailedEvents
@@ -28,7 +28,7 @@ BATCH = 200  # events in one transaction; more is hardly faster
 PAUSE_SECONDS = 1.0  # before trying again when database or broker is away
 
 
-class _Stumble(Exception):
+class _EventFailedError(Exception):
     """One event of a batch did not get through: which, and what its handler raised."""
 
     def __init__(self, event_id: str, cause: Exception) -> None:
@@ -46,7 +46,7 @@ class Worker:
         clock: Clock,
         handlers: Mapping[str, Handler],
         *,
-        reminders: Reminders,
+        reminders: ReminderPolicy,
         may_read: bool,
         on_mail: Callable[[list[str]], None] = lambda ids: None,
     ) -> None:
@@ -63,7 +63,7 @@ class Worker:
         try:
             with self._database.transaction() as session:
                 mails = self._together(session, ids)
-        except StoreDown:
+        except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - a handler may fail in any way, and must not stop the others
             self._redo(ids, error)
@@ -73,7 +73,7 @@ class Worker:
 
     def _redo(self, ids: Sequence[str], error: Exception) -> None:
         """The event that failed alone and its neighbours together; each alone where nobody can tell which it was."""
-        event_id, cause = (error.event_id, error.cause) if isinstance(error, _Stumble) else (None, error)
+        event_id, cause = (error.event_id, error.cause) if isinstance(error, _EventFailedError) else (None, error)
         if len(ids) == 1:
             self._failed.set_aside(ids[0], cause)
         elif event_id is not None:
@@ -108,13 +108,16 @@ class Worker:
     def _handle_one(self, event: words.Event, books: Books) -> None:
         try:
             self._handlers[event.type](event, books)
-        except (StoreDown, SQLAlchemyError):  # an error of the database: `transaction` knows what it means
+        except (
+            DatabaseUnavailableError,
+            SQLAlchemyError,
+        ):  # an error of the database: `transaction` knows what it means
             raise
         except Exception as error:
-            raise _Stumble(event.id, error) from error
+            raise _EventFailedError(event.id, error) from error
 
 
-def take(worker: Worker, inlet: Inlet, seconds: float) -> int:
+def take(worker: Worker, inlet: Consumer, seconds: float) -> int:
     """Handle what the broker brings within so many seconds; how many events. Raises StoreDown and BrokerDown."""
     batch = inlet.take(BATCH, seconds)
     if batch is None:
@@ -124,14 +127,14 @@ def take(worker: Worker, inlet: Inlet, seconds: float) -> int:
     return len(batch.ids)
 
 
-def serve(worker: Worker, inlet: Inlet, stop: Callable[[float], bool]) -> None:
+def serve(worker: Worker, inlet: Consumer, stop: Callable[[float], bool]) -> None:
     """Handle what the broker brings until `stop(seconds)`, which waits, tells to end."""
     while not stop(0):
         try:
             batch = inlet.take(BATCH, 1.0)
             if batch is not None:
                 _handle_or_requeue(worker, batch, stop)
-        except BrokerDown as error:
+        except BrokerUnavailableError as error:
             log.warning("broker_down", reason=str(error))
             stop(PAUSE_SECONDS)
 
@@ -140,7 +143,7 @@ def _handle_or_requeue(worker: Worker, batch: Batch, stop: Callable[[float], boo
     """Handle and acknowledge a batch. Without a database, wait a little and give it back. Raises BrokerDown."""
     try:
         worker.handle(batch.ids)
-    except StoreDown as error:
+    except DatabaseUnavailableError as error:
         log.warning("store_down", reason=str(error))
         stop(PAUSE_SECONDS)
         batch.requeue()

@@ -28,8 +28,8 @@ from sqlalchemy.engine import make_url
 from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
-from pipeline.paypal.certificates import Certificates
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.paypal.certificates import CertificateStore
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.world import World
 from tests.chaos.proxy import Proxy
@@ -224,7 +224,7 @@ class Stage:
         return [actor for name, actor in self.actors.items() if name.partition("-")[0] == prefix]
 
     def _environment(self, database: str, web_port: int) -> dict[str, str]:
-        paypal = self._stack.enter_context(PretendPayPal(self.world).serve())
+        paypal = self._stack.enter_context(FakePaypalApi(self.world).serve())
         return {
             "PYTHONPATH": str(ROOT),
             "SMT_DATA_DIR": str(self.data),
@@ -268,7 +268,7 @@ class Stage:
     def _vouch(self) -> None:
         """Put the pretend PayPal's certificate where the web role keeps those it has fetched."""
         signer = self.ground.signer
-        path = Certificates._path(self.data / "certificates", signer.cert_url)
+        path = CertificateStore._path(self.data / "certificates", signer.cert_url)
         path.parent.mkdir(mode=0o700)
         path.write_bytes(signer.leaf_pem)
 

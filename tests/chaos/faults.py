@@ -16,7 +16,7 @@ from random import Random
 
 from sqlalchemy import select
 
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import Mail
 from tests.chaos.environment import Actor, Stage, libfaketime
 from tests.chaos.proxy import PASS, Fault
@@ -274,7 +274,7 @@ def _amid_mail(stage: Stage, rng: Random) -> None:
     """Wait until mail is being sent, then a moment more: otherwise most strikes would find the mailers idle."""
     until = time.monotonic() + AMID_SECONDS
     while time.monotonic() < until:
-        with suppress(StoreDown), stage.database.reading() as session:
+        with suppress(DatabaseUnavailableError), stage.database.reading() as session:
             if session.execute(select(Mail.id).where(Mail.state == "sending").limit(1)).first():
                 break
         time.sleep(0.03)

@@ -12,10 +12,10 @@ from pipeline.clock import MovableClock
 from pipeline.db.models import Mail, Subscription
 from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
-from pipeline.money import Money, read_amount
-from pipeline.paypal.errors import NotFound
-from pipeline.paypal.requests import ReadKind
-from pipeline.simulator.random_life import random_life
+from pipeline.money import Money, parse_amount
+from pipeline.paypal.errors import PaypalNotFoundError
+from pipeline.paypal.requests import LookupKind
+from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from pipeline.worker.worker import Worker
@@ -71,7 +71,7 @@ def make(seed: int, events: int, now: datetime) -> Load:
     rng, world = Random(seed), World()
     placed: list[tuple[float, Delivery]] = []
     while len(placed) < events:
-        life = random_life(rng, now - LATELY * rng.random(), steps=8)
+        life = random_subscription(rng, now - LATELY * rng.random(), steps=8)
         begin, length = rng.random() * 0.8, rng.random() * 0.2
         for number, told in enumerate(life):
             world.apply(told)
@@ -94,7 +94,7 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
         worker.handle([told.id for told in group])
     first = _answered(river, worker, load.world)
     with river.database.transaction() as session:
-        lookups.owe(session, [lookups.Wanted("subscription", id, river.now) for id in first[0]])
+        lookups.owe(session, [lookups.LookupRequest("subscription", id, river.now) for id in first[0]])
     river.clock.advance(timedelta(hours=2))
     last = _answered(river, worker, load.world)
     waiting = {id for id, state in river.states().items() if state != "handled"}
@@ -106,10 +106,10 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
 def _answered(river: River, worker: Worker, world: World) -> Books:
     """What the books say when the questions to PayPal that are due are answered, and what waited for them is handled."""
     for _ in range(10):
-        lookup_fetcher.ask_due(river.database, river.master, river.clock, _Asked(world), 1000)
+        lookup_fetcher.fetch_due(river.database, river.master, river.clock, _Asked(world), 1000)
         river.clock.advance(timedelta(seconds=2))
         with river.database.transaction() as session:
-            due = inbox.take_due(session, river.now, 1000)
+            due = inbox.lease_due(session, river.now, 1000)
         worker.handle(due)
     return {row.id: row.paid_through for row in river.rows(Subscription)}, {
         row.idempotency_key for row in river.rows(Mail)
@@ -120,12 +120,12 @@ def sales(world: World) -> dict[str, Told]:
     """Every sale PayPal knows, with what was given back of it."""
     given: dict[str, int] = {}
     for refund in _all(world, "refund"):
-        amount = read_amount(refund["amount"]["total"], refund["amount"]["currency"]).amount
+        amount = parse_amount(refund["amount"]["total"], refund["amount"]["currency"]).amount
         given[refund["sale_id"]] = given.get(refund["sale_id"], 0) + abs(amount)
     return {
         sale["id"]: Told(
             sale["billing_agreement_id"],
-            read_amount(sale["amount"]["total"], sale["amount"]["currency"]),
+            parse_amount(sale["amount"]["total"], sale["amount"]["currency"]),
             sale["state"],
             given.get(sale["id"], 0),
         )
@@ -138,7 +138,7 @@ def statuses(world: World) -> dict[str, str]:
     return {row["id"]: row["status"] for row in _all(world, "subscription")}
 
 
-def _all(world: World, kind: ReadKind) -> Sequence[dict[str, Any]]:
+def _all(world: World, kind: LookupKind) -> Sequence[dict[str, Any]]:
     return [shown for name in world.ids(kind) if (shown := world.show(kind, name))]
 
 
@@ -148,8 +148,8 @@ class _Asked:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
         shown = self._world.show(kind, id)
         if shown is None:
-            raise NotFound(f"PayPal knows no {kind} {id}")
+            raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")
         return shown

@@ -13,8 +13,8 @@ from random import Random
 import orjson
 from sqlalchemy import text
 
-from pipeline.db.engine import StoreDown
-from pipeline.simulator.server.delivery import Courier
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery
 from tests.chaos import load as loads
 from tests.chaos.environment import WEBHOOK_ID, Column, Ground, Stage
@@ -120,7 +120,7 @@ def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str
         statuses[-1] += 1
         time.sleep(PAUSE_SECONDS)
 
-    courier = Courier(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
+    courier = WebhookSender(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
     with courier:
         striker.start()
         courier.deliver(_paced(load.deliveries, Random(result.seed), fire.seconds), at_once=AT_ONCE, done=done)
@@ -153,7 +153,7 @@ def _come_to_rest(stage: Stage, result: Result, *, patient: bool) -> dict[str, i
                     bring_forward(session)
             with stage.database.reading() as session:
                 left = waiting(session, datetime.now(UTC))  # noqa: TID251
-        except StoreDown:
+        except DatabaseUnavailableError:
             left = {"the database": 1}
         result.recovery_seconds = passed
         if not left:

@@ -8,10 +8,10 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.mailer import mailer as mailing
 from pipeline.mailer.mailer import Mailer
-from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay as Way
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Proxy
@@ -26,7 +26,7 @@ class Late(Way):
 
     database_url = ""
 
-    async def send(self, *given: Any, **named: Any) -> Reply:
+    async def send(self, *given: Any, **named: Any) -> DeliveryResult:
         end_presences(self.database_url)
         return await super().send(*given, **named)
 
@@ -53,7 +53,7 @@ async def test_a_mailer_that_is_taken_for_dead_sends_nothing_more(
     river = River(postgres_url, data_dir, clock)
     mailer = mailer_of(river, mailbox)
     mailer._relay, Late.database_url = Late(mailbox.smtp_url, connections=1), postgres_url
-    river.owe(outbox.Owed("event_parked", "one", None, PARKED))
+    river.owe(outbox.NewMail("event_parked", "one", None, PARKED))
     assert await mailer.send_due() == 1
     assert river.mails()["one"].state == "queued"
     assert "taken for dead" in (river.mails()["one"].reason or "")
@@ -78,7 +78,7 @@ async def test_a_presence_that_cannot_be_had_again_at_once_is_had_later(
         assert await mailer.send_due() == 0
         proxy.fault = Fault("cut")
         for _ in range(2):
-            with pytest.raises(StoreDown):
+            with pytest.raises(DatabaseUnavailableError):
                 await mailer.send_due()
         proxy.fault = Fault("pass")
         assert await mailer.send_due() == 0

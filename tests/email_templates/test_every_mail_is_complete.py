@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.outbox import mail_kinds
 from pipeline.rendering.branding import Vendor
-from pipeline.rendering.message import Envelope, Rendered, build
+from pipeline.rendering.message import Envelope, RenderedMail, build
 from pipeline.rendering.templates import Templates, default_folder
 
 FOLDER = default_folder()
@@ -119,12 +119,12 @@ def facts(kind: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def mail(kind: str, facts: dict[str, Any]) -> Rendered:
+def mail(kind: str, facts: dict[str, Any]) -> RenderedMail:
     return TEMPLATES.render(kind, facts)
 
 
 @pytest.fixture
-def page(mail: Rendered) -> Element:
+def page(mail: RenderedMail) -> Element:
     return Reader(mail.html).top
 
 
@@ -134,7 +134,7 @@ def test_there_are_mails() -> None:
 
 
 def test_every_mail_has_a_class_and_a_purpose_of_the_register(kind: str) -> None:
-    assert mail_kinds.use_of(kind).purpose in mail_kinds.PURPOSES
+    assert mail_kinds.info(kind).purpose in mail_kinds.PURPOSES
 
 
 def test_a_mail_that_can_be_declined_says_how_and_no_other_does(kind: str, facts: dict[str, Any]) -> None:
@@ -146,26 +146,26 @@ def test_a_mail_has_its_four_files_and_no_other(kind: str) -> None:
     assert names == {"subject.txt", "body.txt", "body.html", "example.json"}
 
 
-def test_the_subject_is_one_short_line_without_the_customers_name(mail: Rendered, facts: dict[str, Any]) -> None:
+def test_the_subject_is_one_short_line_without_the_customers_name(mail: RenderedMail, facts: dict[str, Any]) -> None:
     assert mail.subject.splitlines() == [mail.subject]
     assert 10 < len(mail.subject) <= 90
     assert mail.subject.isascii()
     assert not facts["customer_name"] or facts["customer_name"] not in mail.subject
 
 
-def test_text_and_html_give_the_same_facts(mail: Rendered, page: Element) -> None:
+def test_text_and_html_give_the_same_facts(mail: RenderedMail, page: Element) -> None:
     (body,) = page.all("body")
     assert set(FACT.findall(body.words())) == set(FACT.findall(" ".join(mail.text.split())))
 
 
-def test_text_and_html_give_the_same_links(mail: Rendered, page: Element) -> None:
+def test_text_and_html_give_the_same_links(mail: RenderedMail, page: Element) -> None:
     links = {link.attributes["href"] for link in page.all("a")}
     assert {link.removeprefix("mailto:") for link in links} == set(
         re.findall(r"https://[^\s,]+|[\w.]+@[\w.]+\w", mail.text)
     )
 
 
-def test_every_amount_date_and_id_of_the_facts_is_told(kind: str, facts: dict[str, Any], mail: Rendered) -> None:
+def test_every_amount_date_and_id_of_the_facts_is_told(kind: str, facts: dict[str, Any], mail: RenderedMail) -> None:
     render = TEMPLATES._plain
     for name, value in facts.items():
         if isinstance(value, dict):
@@ -188,7 +188,7 @@ def test_only_known_links_leave_the_mail(page: Element) -> None:
     assert not page.all("img", "link", "script", "iframe", "form", "object", "video", "audio", "svg", "base")
 
 
-def test_nothing_is_fetched_and_nothing_is_hidden(mail: Rendered) -> None:
+def test_nothing_is_fetched_and_nothing_is_hidden(mail: RenderedMail) -> None:
     assert not re.search(r"url\(|@import|@font-face|expression\(", mail.html)
     assert not re.search(r"display:\s*none|visibility:\s*hidden|font-size:\s*[01]px|opacity|max-height:\s*0", mail.html)
     assert "{{" not in mail.html + mail.text
@@ -228,7 +228,7 @@ def test_links_say_where_they_go(page: Element) -> None:
         assert link.words().lower() not in ("click here", "here", "link", "read more")
 
 
-def test_the_page_fits_a_telephone_and_both_lights(mail: Rendered, page: Element) -> None:
+def test_the_page_fits_a_telephone_and_both_lights(mail: RenderedMail, page: Element) -> None:
     metas = {meta.attributes.get("name"): meta.attributes.get("content") for meta in page.all("meta")}
     assert metas["color-scheme"] == "light dark"
     assert "width=device-width" in str(metas["viewport"])
@@ -245,7 +245,7 @@ def test_styles_stand_at_the_elements_for_clients_that_drop_style_sheets(page: E
     assert sheet.parent is not None
 
 
-def test_the_mail_says_why_it_came_and_who_it_is_from(kind: str, mail: Rendered) -> None:
+def test_the_mail_says_why_it_came_and_who_it_is_from(kind: str, mail: RenderedMail) -> None:
     for body in (mail.text, mail.html):
         assert "You receive this mail because" in body
         assert VENDOR.name in body
@@ -255,7 +255,7 @@ def test_the_mail_says_why_it_came_and_who_it_is_from(kind: str, mail: Rendered)
         assert VENDOR.support_email in mail.text
 
 
-def test_the_mail_is_small(kind: str, mail: Rendered) -> None:
+def test_the_mail_is_small(kind: str, mail: RenderedMail) -> None:
     assert len(mail.html.encode()) < 30_000
     assert len(build(mail, envelope=envelope(kind))) < 30_000
 

@@ -17,11 +17,11 @@ from sqlalchemy import LargeBinary, inspect
 
 from handlers import HANDLERS
 from pipeline.app import from_settings, maintenance
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.run_until_idle import until_idle
 from pipeline.clock import MovableClock
-from pipeline.crypto.keyring import Seal, Unsealable
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.keyring import DataKey, DecryptionError
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts, links
 from pipeline.db import migrations
 from pipeline.db.engine import Database
@@ -81,7 +81,7 @@ class Attacker:
         for label, wrapped in self.wrapped:
             try:
                 seals.setdefault(label, set()).add(master.unwrap(label, wrapped))
-            except KeyProblem:
+            except MasterKeyError:
                 continue
         return {
             column
@@ -100,8 +100,8 @@ def does_open(label: str, secret: bytes, column: str, value: bytes) -> bool:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        Seal(label, secret, AESGCM(secret)).open(column, value)
-    except Unsealable:
+        DataKey(label, secret, AESGCM(secret)).open(column, value)
+    except DecryptionError:
         return False
     return True
 
@@ -110,7 +110,7 @@ def does_open(label: str, secret: bytes, column: str, value: bytes) -> bool:
 class Scene:
     """One installation, its relay, and everywhere that its files are."""
 
-    parts: Parts
+    parts: Container
     river: River
     post: Post
     identity: Path

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from handlers import HANDLERS
-from pipeline.app.container import Parts
-from pipeline.clock import MovableClock, read_time
+from pipeline.app.container import Container
+from pipeline.clock import MovableClock, parse_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, Payment, Subscription
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
-from pipeline.simulator.server.api import PretendPayPal
-from pipeline.simulator.server.delivery import Courier
+from pipeline.simulator.server.api import FakePaypalApi
+from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.world import World
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, make_parts, signer
 from tests.support.running_roles import (
@@ -55,11 +55,11 @@ def world() -> World:
 
 @pytest.fixture
 def paypal(world: World) -> Iterator[str]:
-    with PretendPayPal(world).serve() as base:
+    with FakePaypalApi(world).serve() as base:
         yield base
 
 
-def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Parts:
+def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Container:
     return make_parts(
         url, folder, clock, HANDLERS,
         paypal_base_url=paypal, paypal_client_id="simulator", paypal_client_secret="simulator-secret",
@@ -103,13 +103,13 @@ def test_a_year_at_scale(
         assert_the_year_is_right(river, world, post, LICENCE, renewals=1)
 
 
-def year(parts: Parts, roles: Roles, clock: MovableClock, world: World, plan: Plan, *, reminder: int) -> None:
+def year(parts: Container, roles: Roles, clock: MovableClock, world: World, plan: Plan, *, reminder: int) -> None:
     """Play it: each event when it comes, and a look at the day when a reminder is due."""
     told = stories.first_year(ADA, plan, START, Random(1))
     clock.move_to(START)
     with (
         running(roles),
-        Courier(
+        WebhookSender(
             f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
         ) as courier,
     ):
@@ -123,7 +123,7 @@ def year(parts: Parts, roles: Roles, clock: MovableClock, world: World, plan: Pl
             wait_until_idle(parts.database, clock)
 
 
-def remind(parts: Parts, clock: MovableClock, charge: datetime, days: int) -> None:
+def remind(parts: Container, clock: MovableClock, charge: datetime, days: int) -> None:
     """The hour in which a reminder is due. The scheduler asks PayPal, and looks again a minute later."""
     clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
     wait_until_idle(parts.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
@@ -137,7 +137,7 @@ def assert_the_year_is_right(river: River, world: World, post: Post, plan: Plan,
     known = world.show("subscription", name)
     assert known
     assert (row.id, row.status, row.plan_id) == (name, known["status"], plan.id)
-    assert row.paid_through == read_time(known["billing_info"]["next_billing_time"])
+    assert row.paid_through == parse_time(known["billing_info"]["next_billing_time"])
     payments = {each.id: each for each in river.rows(Payment)}
     assert set(payments) == set(world.ids("sale"))
     assert len(payments) == renewals + 1

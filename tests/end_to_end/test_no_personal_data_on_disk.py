@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from handlers import HANDLERS
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.billing.unit_of_work import Books
 from pipeline.clock import MovableClock
 from pipeline.db import migrations
@@ -82,7 +82,7 @@ def bodies(clock: MovableClock) -> list[bytes]:
     return told
 
 
-def play(parts: Parts, roles: Roles, look: Callable[[], None]) -> None:
+def play(parts: Container, roles: Roles, look: Callable[[], None]) -> None:
     """Post everything, twice, and wait until nothing is due; then look around while everything is running."""
     clock = parts.clock
     assert isinstance(clock, MovableClock)
@@ -106,7 +106,7 @@ def play(parts: Parts, roles: Roles, look: Callable[[], None]) -> None:
         look()
 
 
-def mails(parts: Parts) -> list[Mail]:
+def mails(parts: Container) -> list[Mail]:
     with parts.database.reading() as session:
         return list(session.query(Mail))
 

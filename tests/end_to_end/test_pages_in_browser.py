@@ -20,7 +20,7 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.app import site
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.customers import accounts, links
 from pipeline.db.models import Base, Customer, Link, Mail, PrivacyRequest, Subscription
@@ -28,7 +28,7 @@ from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.privacy.erasure import workflow
 from pipeline.simulator.plans import CLOUD, LICENCE
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.loopback import serve
 from pipeline.web.session import COOKIE
 from tests.conftest import do_without
@@ -44,8 +44,8 @@ class Shop:
     """Everything a customer meets: the pages, PayPal, and their mailbox."""
 
     river: River
-    parts: Parts
-    paypal: PretendPayPal
+    parts: Container
+    paypal: FakePaypalApi
     mailbox: Relay
     base: str
 
@@ -55,9 +55,9 @@ class Shop:
             httpx.post(f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.river.now))
         worker, river = self.parts.worker(), self.river
         for _ in range(3):  # what is asked of PayPal comes back through the inbox
-            lookup_fetcher.ask_due(river.database, river.master, river.clock, self.parts.paypal)
+            lookup_fetcher.fetch_due(river.database, river.master, river.clock, self.parts.paypal)
             with river.database.transaction() as session:
-                ids = inbox.take_due(session, river.now + inbox.GRACE, 100)
+                ids = inbox.lease_due(session, river.now + inbox.GRACE, 100)
             worker.handle(ids)
         asyncio.run(self._send())
 
@@ -95,7 +95,7 @@ def brook(data_dir: Path, clock: MovableClock) -> Iterator[River]:
 
 @pytest.fixture
 def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
-    base, paypal = f"http://127.0.0.1:{free_port()}", PretendPayPal(clock=brook.clock)
+    base, paypal = f"http://127.0.0.1:{free_port()}", FakePaypalApi(clock=brook.clock)
     with ExitStack() as stack:
         parts = make_parts(
             brook.url,
@@ -109,7 +109,7 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
             paypal_client_secret="simulator-secret",
             plans={CLOUD.name: CLOUD.id, LICENCE.name: LICENCE.id},
         )
-        for thread in (parts.event_announcer, parts.committer):
+        for thread in (parts.event_publisher, parts.committer):
             thread.start()
             stack.callback(thread.stop)
         routes, lost = stack.enter_context(site.served(parts))
@@ -239,7 +239,9 @@ def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Sh
     shop.river.clock.advance(timedelta(minutes=1))
     page.press('form[action="/account/delete"] button')
     shop.river.clock.advance(workflow.WAIT + timedelta(minutes=1))
-    workflow.run_due(shop.river.database, shop.river.master, shop.river.clock, workflow.Outside(shop.parts.paypal))
+    workflow.run_due(
+        shop.river.database, shop.river.master, shop.river.clock, workflow.ErasureDependencies(shop.parts.paypal)
+    )
     shop.work()
     until(
         lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()), 30, "the last mail comes"

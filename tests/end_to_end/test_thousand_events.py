@@ -22,8 +22,8 @@ from pipeline.inbox.lookup_fetcher import LEASE
 from pipeline.simulator.life import Life
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, LICENCE
-from pipeline.simulator.server.api import PretendPayPal
-from pipeline.simulator.server.delivery import Courier
+from pipeline.simulator.server.api import FakePaypalApi
+from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 from pipeline.simulator.world import World
 from tests.support import run_role
@@ -93,10 +93,10 @@ def test_a_thousand_events_end_as_the_right_rows_and_mails(
         "test_certificate": f"{by.cert_url} {tmp_path / 'leaf.pem'}",
         "paypal_client_id": "simulator", "paypal_client_secret": "simulator-secret",
     }  # fmt: skip
-    pretence = PretendPayPal()  # it is asked for the plans
+    pretence = FakePaypalApi()  # it is asked for the plans
     with pretence.serve() as paypal, company(tmp_path, paypal_base_url=paypal, **settings) as processes:
         processes["web"].wait_until(lambda: answers(port))
-        with Courier(f"http://127.0.0.1:{port}/webhooks/paypal", by, WEBHOOK_ID) as courier:
+        with WebhookSender(f"http://127.0.0.1:{port}/webhooks/paypal", by, WEBHOOK_ID) as courier:
             half = len(deliveries) // 2
             assert courier.deliver(deliveries[:half], at_once=8) == {200: half}
             processes["worker"].end(kill=True)

@@ -10,7 +10,7 @@ import pytest
 import handlers
 from handlers import HANDLERS
 from pipeline.clock import SystemClock
-from pipeline.inbox.parsing import read_answer, split
+from pipeline.inbox.parsing import event_from_lookup, split
 from tests.support.example_people import PEOPLE
 from tests.support.sample_events import FOLDER, kinds, sample
 
@@ -89,7 +89,7 @@ def test_a_sample_is_what_its_name_says_and_its_handler_can_live_on_it(event: st
 def test_a_read_is_in_the_envelope_we_put_answers_in(event: str) -> None:
     document = sample(event)
     kind = event.removeprefix("READ.").lower()
-    assert orjson.loads(read_answer(kind, document["resource"], SystemClock().now())) == document
+    assert orjson.loads(event_from_lookup(kind, document["resource"], SystemClock().now())) == document
 
 
 def test_nobody_appears_but_people_of_example_com() -> None:

@@ -1,9 +1,9 @@
 """What is left to a thread is done in order, many at once, and none of it is forgotten at the end."""
 
-from pipeline.batch_thread import Batcher
+from pipeline.batch_thread import BatchThread
 
 
-class Counting(Batcher[int]):
+class Counting(BatchThread[int]):
     """Keeps the batches it was given."""
 
     def __init__(self, *, most: int, room: int | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.email_address import BadEnvelope, ascii_address, clean_name, needs_smtputf8, valid_address
+from pipeline.email_address import InvalidEnvelopeError, ascii_address, clean_name, needs_smtputf8, valid_address
 from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
 
 
@@ -113,7 +113,7 @@ def test_addresses_that_can_be_written_to(address: str) -> None:
 )
 def test_addresses_that_cannot_be_written_to(address: str) -> None:
     assert not valid_address(address)
-    with pytest.raises(BadEnvelope):
+    with pytest.raises(InvalidEnvelopeError):
         ascii_address(address)
 
 

@@ -26,7 +26,7 @@ def test_nothing_has_to_be_set() -> None:
     assert settings.database == "sqlite:///var/smt-billing.db"
     assert settings.master_key == Path("var/keys/master.key")
     assert settings.broker_url == "memory://"
-    assert not settings.reads_paypal
+    assert not settings.has_paypal_credentials
     assert not settings.paypal_accept_simulator
 
 
@@ -50,7 +50,7 @@ def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("SMT_PAYPAL_CLIENT_SECRET_FILE", str(tmp_path / "secret"))
     monkeypatch.setenv("SMT_PAYPAL_CLIENT_ID", "app")
     assert load().paypal_client_secret.get_secret_value() == "hush "  # a line's end is no part of it, a space is
-    assert load().reads_paypal
+    assert load().has_paypal_credentials
     assert "hush" not in repr(load())
 
 

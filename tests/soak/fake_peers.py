@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 import orjson
 from aiosmtpd.smtp import Envelope
 
-from pipeline.broker import BrokerDown
+from pipeline.broker import BrokerUnavailableError
 from pipeline.clock import Clock
-from pipeline.inbox.parsing import read_answer
-from pipeline.paypal.errors import NotFound, Unavailable
-from pipeline.paypal.requests import ReadKind
+from pipeline.inbox.parsing import event_from_lookup
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalUnavailableError
+from pipeline.paypal.requests import LookupKind
 from pipeline.simulator.world import World
 from tests.support.misbehaving_relay import House, Wire
 
@@ -95,7 +95,7 @@ class Rumours:
     def publish(self, queue: str, ids: Sequence[str]) -> None:
         self.published.append(orjson.dumps(list(ids)))
         if self.is_away:
-            raise BrokerDown("the broker is away")
+            raise BrokerUnavailableError("the broker is away")
         if queue == "events":
             self.ids += ids
 
@@ -103,7 +103,7 @@ class Rumours:
         """As an announcer: what cannot be published is left to a sweep."""
         try:
             self.publish("events", ids)
-        except BrokerDown:
+        except BrokerUnavailableError:
             return
 
     def announce_mails(self, ids: list[str]) -> None:
@@ -111,7 +111,7 @@ class Rumours:
 
     def take(self, limit: int, _wait_seconds: float) -> "Handful | None":
         if self.is_away:
-            raise BrokerDown("the broker is away")
+            raise BrokerUnavailableError("the broker is away")
         taken, self.ids = self.ids[:limit], self.ids[limit:]
         self.held = taken
         return Handful(taken, self) if taken else None
@@ -151,13 +151,13 @@ class PayPal:
         self.is_away = False
         self.told: dict[str, dict[str, Any]] = {}
 
-    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
         if self.is_away:
-            raise Unavailable("PayPal is away")
+            raise PaypalUnavailableError("PayPal is away")
         shown = self._world.show(kind, id)
         if shown is None:
-            raise NotFound(f"PayPal knows no {kind} {id}")
-        event: dict[str, Any] = orjson.loads(read_answer(kind, shown, self._clock.now()))
+            raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")
+        event: dict[str, Any] = orjson.loads(event_from_lookup(kind, shown, self._clock.now()))
         self.told[event["id"]] = event
         return shown
 

@@ -13,8 +13,8 @@ import orjson
 from sqlalchemy import select, true
 
 from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
-from pipeline.inbox.lookups import waiting_for
-from pipeline.mailer.relay_log import sender_of
+from pipeline.inbox.lookups import waiting_reason
+from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.outbox.store import DELAYS
 from pipeline.simulator.world import World
 from tests.chaos import load
@@ -191,7 +191,7 @@ class Promises:
 
     def next_due(self) -> list[datetime]:
         """The moments for which something was put off. What waits for PayPal's answer waits for `questions_due`."""
-        asked = [waiting_for(row.kind, row.id) for row in self._rows(PaypalLookup) if row.due_at]
+        asked = [waiting_reason(row.kind, row.id) for row in self._rows(PaypalLookup) if row.due_at]
         waits = Event.reason.is_(None) | Event.reason.not_in(asked)
         events = self._look(Event.due_at, where=(Event.state == "received") & waits)
         mails = self._look(Mail.due_at, where=Mail.state.in_(("queued", "doubt")))
@@ -238,7 +238,7 @@ class Promises:
 
 def sender(row: Mail) -> str:
     """The envelope sender of a mail, by which the relay's log and ours speak of it."""
-    return sender_of(row.id, SENDER.envelope_domain)
+    return envelope_sender_of(row.id, SENDER.envelope_domain)
 
 
 def _is_back(old: str | None, new: str) -> bool:

@@ -10,21 +10,21 @@ from typing import Any, cast
 from sqlalchemy import event, select
 
 from handlers import HANDLERS
-from pipeline.billing.reminders import Reminders
-from pipeline.broker import BrokerDown, Inlet
+from pipeline.billing.reminders import ReminderPolicy
+from pipeline.broker import BrokerUnavailableError, Consumer
 from pipeline.clock import MovableClock
 from pipeline.crypto.master_key import MasterKey
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Event
 from pipeline.inbox import lookup_fetcher
-from pipeline.inbox.store import Delivery, Stored
+from pipeline.inbox.store import Delivery, StoreResult
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.relay_log import RelayLog, settle_doubts
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job, Scheduler
-from pipeline.webhooks.group_commit import Committer, _Waiting
-from pipeline.worker.recovery import QUIET_SECONDS, Sweep
+from pipeline.webhooks.group_commit import GroupCommitter, _Waiting
+from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from pipeline.worker.worker import Worker, serve
 from tests.soak.database_faults import Crash, OneThread, Storm
 from tests.soak.fake_peers import PayPal, Postfix, Rumours
@@ -85,36 +85,36 @@ class Process:
         clock, master, broker = harbour.clock, harbour.master, harbour.broker
         self.database = harbour.database()
         harbour.storm.over(self.database.engine)
-        self._committer = Committer(self.database, master, clock, broker.announce)
+        self._committer = GroupCommitter(self.database, master, clock, broker.announce)
         self._worker = Worker(
             self.database, master, clock, HANDLERS,
-            reminders=Reminders(), may_read=True, on_mail=broker.announce_mails,
+            reminders=ReminderPolicy(), may_read=True, on_mail=broker.announce_mails,
         )  # fmt: skip
-        core = core_jobs(self.database, master, clock, reminders=Reminders(), may_read=True, operator="")
+        core = core_jobs(self.database, master, clock, reminders=ReminderPolicy(), may_read=True, operator="")
         self._scheduler = Scheduler(clock, core, [Job("doubts", SETTLE_EVERY, self._settle_doubts)])
-        self._sweep = Sweep(self._worker, self.database, clock, lambda: QUIET_SECONDS)
+        self._sweep = InboxRecovery(self._worker, self.database, clock, lambda: QUIET_SECONDS)
         relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
         self._relay_log = RelayLog(harbour.folder / "mail.log", clock)
 
-    def receive(self, deliveries: Sequence[Delivery]) -> list[Stored | BaseException]:
+    def receive(self, deliveries: Sequence[Delivery]) -> list[StoreResult | BaseException]:
         """As requests that come at the same moment: what each is answered."""
         loop = self._harbour.loop
         group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
         self._committer._do(group)
-        return cast(list[Stored | BaseException], self._run(_all(group)))
+        return cast(list[StoreResult | BaseException], self._run(_all(group)))
 
     def work(self) -> None:
         asked = iter((False, *([True] * 3)))
-        serve(self._worker, cast(Inlet, self._harbour.broker), lambda _: next(asked))
+        serve(self._worker, cast(Consumer, self._harbour.broker), lambda _: next(asked))
 
     def read(self) -> None:
         harbour = self._harbour
         try:
             harbour.broker.publish(
-                "events", lookup_fetcher.ask_due(self.database, harbour.master, harbour.clock, harbour.paypal)
+                "events", lookup_fetcher.fetch_due(self.database, harbour.master, harbour.clock, harbour.paypal)
             )
-        except (StoreDown, BrokerDown):
+        except (DatabaseUnavailableError, BrokerUnavailableError):
             return
 
     def tick(self) -> int:
@@ -123,13 +123,13 @@ class Process:
     def _sweep_once(self) -> int:
         try:
             return self._sweep.once()
-        except StoreDown:
+        except DatabaseUnavailableError:
             return 0
 
     def mail(self) -> int:
         try:
             return cast(int, self._run(self._unless_orphaned(self._mailer.send_due())))
-        except StoreDown:
+        except DatabaseUnavailableError:
             return 1
 
     def die(self) -> None:
@@ -165,5 +165,5 @@ class Process:
         )
 
 
-async def _all(group: Sequence[_Waiting]) -> list[Stored | BaseException]:
+async def _all(group: Sequence[_Waiting]) -> list[StoreResult | BaseException]:
     return await asyncio.gather(*(each.answer for each in group), return_exceptions=True)

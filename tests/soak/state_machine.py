@@ -18,9 +18,9 @@ from pipeline.clock import MovableClock
 from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db.models import Base, Mail
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import Stored
+from pipeline.inbox.store import StoreResult
 from pipeline.outbox import store as outbox
-from pipeline.simulator.random_life import random_life
+from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from tests.soak.database_faults import AT_STATEMENTS, KINDS, Crash, Kind
@@ -35,7 +35,7 @@ LIVES = 3
 AUDITS = 6  # every so many steps the books are compared with calm: that takes as long as all the rest of a step
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 3, 6, 11, 31, 61, 130, 700, 4000))
 PAUSES = (timedelta(0), *(delay + timedelta(seconds=1) for delay in outbox.DELAYS[:3]))
-LONG_ENOUGH = outbox.SETTLE_AFTER + timedelta(seconds=1)
+LONG_ENOUGH = outbox.DOUBT_GRACE + timedelta(seconds=1)
 ROUNDS = 400  # more than any rest has needed
 MISDEEDS: list[tuple[str, str] | None] = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
 
@@ -120,7 +120,7 @@ class Lives(RuleBasedStateMachine):
     def life(self, seed: int) -> None:
         """A subscription begins, and everything that will happen to it waits to be told."""
         self.begun += 1
-        self.to_tell += random_life(Random(seed), steps=5)
+        self.to_tell += random_subscription(Random(seed), steps=5)
 
     @precondition(lambda self: self.to_tell)
     @rule(which=st.lists(numbers, min_size=1, max_size=24), keep=st.booleans(), works=st.booleans())
@@ -262,7 +262,7 @@ class Lives(RuleBasedStateMachine):
 
     def _receive(self, deliveries: list[inbox.Delivery]) -> set[str]:
         """The ids that were answered 200."""
-        stored = {answer.event_id for answer in self.process.receive(deliveries) if isinstance(answer, Stored)}
+        stored = {answer.event_id for answer in self.process.receive(deliveries) if isinstance(answer, StoreResult)}
         self.accepted |= stored
         return stored
 
@@ -302,7 +302,7 @@ class Lives(RuleBasedStateMachine):
             for row in session.query(Mail).where(Mail.state == "doubt"):
                 if row.due_at and row.due_at < self.clock.now() - timedelta(minutes=5):
                     sent = bool(self.harbour.postfix.delivered[sender(row)])
-                    outbox.settle_doubt(session, row.id, self.clock.now(), sent=sent)
+                    outbox.resolve_doubt(session, row.id, self.clock.now(), sent=sent)
 
     def _reminders(self) -> None:
         """On to the first renewals: each reminder is owed and sent once."""

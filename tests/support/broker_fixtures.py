@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pipeline.broker import Batch, Broker, Inlet, Queue
+from pipeline.broker import Batch, Broker, Consumer, Queue
 from pipeline.broker.connection import Line
 from tests.support.subprocesses import until
 
@@ -22,7 +22,7 @@ def put(broker: Broker, ids: list[str], queue: Queue = "events") -> None:
         publisher.publish(queue, ids)
 
 
-def take_all(inlet: Inlet, count: int) -> list[str]:
+def take_all(inlet: Consumer, count: int) -> list[str]:
     """This many ids, and whatever else there is, acknowledged."""
     ids = take_until(inlet, count)
     while batch := inlet.take(100, SHORT):
@@ -31,13 +31,13 @@ def take_all(inlet: Inlet, count: int) -> list[str]:
     return ids
 
 
-def must_take(inlet: Inlet, limit: int = 100) -> Batch:
+def must_take(inlet: Consumer, limit: int = 100) -> Batch:
     batch = inlet.take(limit, LONG)
     assert batch
     return batch
 
 
-def take_until(inlet: Inlet, count: int) -> list[str]:
+def take_until(inlet: Consumer, count: int) -> list[str]:
     """This many ids, acknowledged."""
     ids: list[str] = []
     while len(ids) < count:

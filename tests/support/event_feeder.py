@@ -15,13 +15,13 @@ from typing import Any
 import orjson
 
 from handlers import HANDLERS
-from pipeline.clock import MovableClock, read_time
+from pipeline.clock import MovableClock, parse_time
 from pipeline.db import lww_map
 from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
-from pipeline.paypal.errors import NotFound
-from pipeline.paypal.requests import ReadKind
+from pipeline.paypal.errors import PaypalNotFoundError
+from pipeline.paypal.requests import LookupKind
 from pipeline.worker.worker import Worker
 from tests.support.example_people import Person
 from tests.support.pipeline_under_test import River, delivery
@@ -45,7 +45,7 @@ class Told:
 class Teller:
     """Tells, works, and shows. With `knows` PayPal's API can be read; else there are no credentials."""
 
-    def __init__(self, river: River, knows: dict[tuple[ReadKind, str], dict[str, Any]] | None = None) -> None:
+    def __init__(self, river: River, knows: dict[tuple[LookupKind, str], dict[str, Any]] | None = None) -> None:
         self.river, self.knows, self._may_read = river, knows or {}, knows is not None
         self._worker = self.worker()
         self._published: list[str] = []
@@ -58,7 +58,7 @@ class Teller:
     def tell(self, *events: dict[str, Any], at: str = "") -> None:
         """Let these reach us, each some seconds after PayPal wrote it, or `at` that time. Time never goes back."""
         for event in events:
-            written = read_time(at) or (read_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
+            written = parse_time(at) or (parse_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
             self.river.clock.move_to(max(self.river.now, written))
             self._published += [item.event_id for item in self.river.store(delivery(event)) if item.publish]
 
@@ -80,20 +80,20 @@ class Teller:
         """Some time later: ask PayPal what is owed an answer, and work on the answers and on what waited for them."""
         self.river.clock.advance(after)
         river = self.river
-        self._published += lookup_fetcher.ask_due(river.database, river.master, river.clock, self)
+        self._published += lookup_fetcher.fetch_due(river.database, river.master, river.clock, self)
         self.work()
         river.clock.advance(timedelta(seconds=2))
         self.work()
 
-    def read(self, kind: ReadKind, id: str) -> dict[str, Any]:
+    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
         """As PayPal's API would answer."""
         if (kind, id) not in self.knows:
-            raise NotFound(f"PayPal knows no {kind} {id}")
+            raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")
         return self.knows[kind, id]
 
     def _due(self) -> list[str]:
         with self.river.database.transaction() as session:
-            return inbox.take_due(session, self.river.now, 500)
+            return inbox.lease_due(session, self.river.now, 500)
 
     # -- out
 
@@ -108,7 +108,7 @@ class Teller:
         row = self.subscription(person)
         with self.river.database.transaction() as session:
             seal = self.river.keyring(session).get(row.id)
-            known = (seal and seal.open_json("subscription.personal_data", row.personal_data)) or {}
+            known = (seal and seal.decrypt_json("subscription.personal_data", row.personal_data)) or {}
         return {field: lww_map.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
@@ -140,7 +140,7 @@ class Teller:
         rows = self.river.rows(Mail)
         with self.river.database.transaction() as session:
             keyring = self.river.keyring(session)
-            facts = {row.idempotency_key: keyring.own(row.key_id).open_json("mail.facts", row.facts) for row in rows}
+            facts = {row.idempotency_key: keyring.own(row.key_id).decrypt_json("mail.facts", row.facts) for row in rows}
         mails = [
             Told(
                 row.kind, row.idempotency_key, row.state, row.reason, row.due_at is not None, facts[row.idempotency_key]

@@ -17,10 +17,10 @@ from sqlalchemy import delete
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
 from pipeline.db.models import Base, EncryptionKey, Event, Mail, Payment, Plan, Refund, Subscription
-from pipeline.inbox.parsing import read_answer
+from pipeline.inbox.parsing import event_from_lookup
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS
-from pipeline.simulator.random_life import random_life
+from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import Worker
 from tests.support.pipeline_under_test import River, delivery
@@ -100,7 +100,7 @@ class Shore:
 
     def _person(self, row: Subscription) -> Any:
         with self.river.database.transaction() as session:
-            return self.river.keyring(session).own(row.id).open_json("subscription.personal_data", row.personal_data)
+            return self.river.keyring(session).own(row.id).decrypt_json("subscription.personal_data", row.personal_data)
 
     def _mails(self) -> dict[str, tuple[str, str | None, bool]]:
         return {row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
@@ -109,7 +109,7 @@ class Shore:
 def life(seed: int) -> list[Json]:
     """The events of a life in order, with PayPal's answers to some reads among them."""
     rng = Random(seed)
-    deliveries = random_life(rng, steps=7)
+    deliveries = random_subscription(rng, steps=7)
     events: list[Json] = []
     for told in deliveries:
         events += [told.event, *_reads(told, rng)]
@@ -153,7 +153,7 @@ def _reads(told: Delivery, rng: Random) -> list[Json]:
 
 
 def _read(kind: str, resource: Json) -> Json:
-    answer: Json = orjson.loads(read_answer(kind, resource, EARLY))
+    answer: Json = orjson.loads(event_from_lookup(kind, resource, EARLY))
     return answer
 
 

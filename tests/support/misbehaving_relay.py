@@ -9,7 +9,7 @@ from typing import Any, AnyStr
 
 from aiosmtpd.smtp import SMTP, Envelope
 
-from pipeline.mailer.smtp_connection import Reply
+from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay
 
 MAIL = b"Subject: x\r\n\r\n.\r\n..two\r\nlast\r\n"
@@ -136,5 +136,5 @@ async def open_houses() -> AsyncIterator[Serve]:
     await asyncio.sleep(0.01)
 
 
-async def send(relay: Relay, recipient: str = ADA, data: bytes = MAIL) -> Reply:
+async def send(relay: Relay, recipient: str = ADA, data: bytes = MAIL) -> DeliveryResult:
     return await relay.send(SENDER, recipient, data, envelope_id="token+1")

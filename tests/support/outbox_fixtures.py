@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.db import lww_map
 from pipeline.db.engine import Database
 from pipeline.db.models import Mail, Subscription
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from pipeline.rendering.branding import Vendor
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.scheduler.core_jobs import core_jobs
@@ -32,15 +32,15 @@ def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "
     """A customer with this address."""
     known = lww_map.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with river.database.transaction() as session:
-        person = river.keyring(session).own(id).seal_json("subscription.personal_data", known)
+        person = river.keyring(session).own(id).encrypt_json("subscription.personal_data", known)
         row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
         row.personal_data = person
         session.add(row)
 
 
-def receipt(number: int = 1, of: str = "I-ADA") -> Owed:
+def receipt(number: int = 1, of: str = "I-ADA") -> NewMail:
     facts = {**TEMPLATES.example("receipt"), "subscription": of, "payment": f"SALE{number}"}
-    return Owed("receipt", f"receipt:SALE{number}", of, facts)
+    return NewMail("receipt", f"receipt:SALE{number}", of, facts)
 
 
 def owe(river: River, count: int = 1) -> None:
@@ -74,7 +74,7 @@ def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Jo
 def jobs_of(river: River, *, may_read: bool = False, operator: str = "") -> list[Job]:
     return core_jobs(
         river.database, river.master, river.clock,
-        reminders=Reminders(), may_read=may_read, operator=operator,
+        reminders=ReminderPolicy(), may_read=may_read, operator=operator,
     )  # fmt: skip
 
 

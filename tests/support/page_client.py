@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from pipeline.app import site
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.db.models import Mail
@@ -23,7 +23,7 @@ TOKEN = re.compile(r'name="token" value="([^"]+)"')
 
 
 @contextmanager
-def open_pages(parts: Parts) -> Iterator[str]:
+def open_pages(parts: Container) -> Iterator[str]:
     """The web application with all pages, as the web role serves it; its base URL."""
     with site.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
         yield base
@@ -44,7 +44,7 @@ def facts(river: River, kind: str) -> list[dict[str, Any]]:
         keyring = river.keyring(session)
         rows = [row for row in river.rows(Mail) if row.kind == kind]
         return [
-            keyring.own(row.key_id).open_json("mail.facts", row.facts)
+            keyring.own(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in sorted(rows, key=lambda row: row.created_at)
         ]
 

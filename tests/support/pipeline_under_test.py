@@ -17,8 +17,8 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 from starlette.routing import BaseRoute
 
-from pipeline.app.container import Parts
-from pipeline.billing.reminders import Reminders
+from pipeline.app.container import Container
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.unit_of_work import Handler
 from pipeline.clock import Clock, MovableClock
 from pipeline.crypto.keyring import Keyring
@@ -27,10 +27,10 @@ from pipeline.db.engine import Database
 from pipeline.db.models import Base, Event, Mail
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import split
-from pipeline.inbox.store import Delivery, Stored
+from pipeline.inbox.store import Delivery, StoreResult
 from pipeline.outbox import store as outbox
-from pipeline.paypal.certificates import Certificates
-from pipeline.paypal.errors import Unavailable
+from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.settings import Settings, load
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import SLACK, Signer
@@ -59,12 +59,12 @@ class River:
     def keyring(self, session: Session) -> Keyring:
         return Keyring(self.master, session, self.now)
 
-    def store(self, *deliveries: Delivery) -> list[Stored]:
+    def store(self, *deliveries: Delivery) -> list[StoreResult]:
         """As the committer does."""
         with self.database.transaction() as session:
             return inbox.store(session, self.keyring(session), deliveries, self.now)
 
-    def owe(self, *mails: outbox.Owed) -> list[str]:
+    def owe(self, *mails: outbox.NewMail) -> list[str]:
         with self.database.transaction() as session:
             return outbox.add(session, self.keyring(session), mails, self.now)
 
@@ -77,7 +77,7 @@ class River:
     ) -> Worker:
         return Worker(
             self.database, self.master, self.clock, handlers,
-            reminders=Reminders(), may_read=may_read, on_mail=on_mail,
+            reminders=ReminderPolicy(), may_read=may_read, on_mail=on_mail,
         )  # fmt: skip
 
     def rows(self, table: type[Row]) -> list[Row]:
@@ -150,11 +150,11 @@ def make_parts(
     by: Signer | None = None,
     fetch: Callable[[str], bytes] | None = None,
     **settings: Any,
-) -> Parts:
+) -> Container:
     """The parts as a command wires them, trusting our signer. `fetch` gives certificates instead; none by default."""
     given = {"paypal_webhook_id": WEBHOOK_ID, **settings}
-    parts = Parts(made(data_dir=folder, database_url=url, **given), handlers or {}, clock)
-    parts.certificates = Certificates(folder=None, anchors=None, clock=clock, fetch=fetch or nothing_comes)
+    parts = Container(made(data_dir=folder, database_url=url, **given), handlers or {}, clock)
+    parts.certificates = CertificateStore(folder=None, anchors=None, clock=clock, fetch=fetch or nothing_comes)
     if fetch is None:
         by = by or signer()
         parts.certificates.add(by.cert_url, by.leaf_pem)
@@ -162,7 +162,7 @@ def make_parts(
 
 
 def nothing_comes(url: str) -> bytes:
-    raise Unavailable(f"{url} cannot be fetched")
+    raise PaypalUnavailableError(f"{url} cannot be fetched")
 
 
 def made(**given: Any) -> Settings:
@@ -171,16 +171,16 @@ def made(**given: Any) -> Settings:
 
 
 @contextmanager
-def open_door(parts: Parts, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
+def open_door(parts: Container, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
     """The web application as the web role serves it; its base URL."""
-    parts.event_announcer.start()
+    parts.event_publisher.start()
     parts.committer.start()
     try:
         with serve(parts.web().app(routes, lost)) as base:
             yield base
     finally:
         parts.committer.stop()
-        parts.event_announcer.stop()
+        parts.event_publisher.stop()
 
 
 def sign(body: bytes, webhook_id: str = WEBHOOK_ID, at: datetime | None = None) -> dict[str, str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from handlers import HANDLERS
 from pipeline.app import roles
-from pipeline.app.container import Parts
-from pipeline.app.shutdown import Stop
+from pipeline.app.container import Container
+from pipeline.app.shutdown import StopSignal
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.inbox.event import Event
 from pipeline.settings import load
@@ -26,7 +26,7 @@ def count(event: Event, books: Books) -> None:
     """Each time it is handled leaves a row: nothing here is idempotent but the inbox."""
     time.sleep(0.002)
     told = {"old_status": None, "new_status": "ACTIVE", "reason": event.type, "event_id": event.id}
-    books.add_change(subscription_id="I-COUNTED", at=books.now, **told)
+    books.add_status_change(subscription_id="I-COUNTED", at=books.now, **told)
 
 
 EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}
@@ -40,11 +40,11 @@ def start(role: str, folder: Path, **settings: str | int | Path) -> Leashed:
 
 
 def main(role: str) -> None:
-    parts = Parts(load(_env_file=None), EVERY_HANDLER)
+    parts = Container(load(_env_file=None), EVERY_HANDLER)
     if trusted := os.environ.get("SMT_TEST_CERTIFICATE"):
         url, pem = trusted.split(" ", 1)
         parts.certificates.add(url, Path(pem).read_bytes())
-    stop = Stop()
+    stop = StopSignal()
     stop.listen()
     getattr(roles, role)(parts, stop)
 

@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 from sqlalchemy.sql import ColumnElement
 
 from pipeline.app import roles
-from pipeline.app.container import Parts
-from pipeline.app.shutdown import Stop
+from pipeline.app.container import Container
+from pipeline.app.shutdown import StopSignal
 from pipeline.clock import Clock
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
@@ -25,7 +25,7 @@ from pipeline.inbox.lookup_fetcher import LEASE
 from tests.support.servers import Relay
 from tests.support.subprocesses import answers, until
 
-Roles = Mapping[str, Parts]  # role -> the parts of its process
+Roles = Mapping[str, Container]  # role -> the parts of its process
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ def postman(mailbox: Relay) -> Post:
 @contextmanager
 def running(parts: Roles) -> Iterator[None]:
     """The roles until the end of the block, each in a thread. None may die."""
-    stop, died = Stop(), list[str]()
+    stop, died = StopSignal(), list[str]()
 
-    def run(role: str, its: Parts) -> None:
+    def run(role: str, its: Container) -> None:
         try:
             getattr(roles, role)(its, stop)
         except Exception as error:  # noqa: BLE001 - told at the end

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker
 from pipeline.db.models import StatusHistoryEntry
-from pipeline.inbox.event import Event, Park, Read, TryLater
+from pipeline.inbox.event import Event, ParkEvent, Read, RetryLater
 from pipeline.worker.worker import Worker, serve
 from tests.support.pipeline_under_test import River, delivery, happened
 
@@ -15,7 +15,7 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 def leave_a_row(event: Event, books: Books) -> None:
     """An effect that shows when it happens twice."""
-    books.add_change(
+    books.add_status_change(
         subscription_id="I-1", at=books.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
     )
 
@@ -31,8 +31,8 @@ def raising(error: Exception) -> Handler:
 HANDLERS: dict[str, Handler] = {
     "TEST.GOOD": leave_a_row,
     "TEST.FAULT": raising(ValueError(SECRET)),
-    "TEST.PARK": raising(Park("nobody knows")),
-    "TEST.LATER": raising(TryLater(timedelta(minutes=7), "too early")),
+    "TEST.PARK": raising(ParkEvent("nobody knows")),
+    "TEST.LATER": raising(RetryLater(timedelta(minutes=7), "too early")),
     "TEST.READ": raising(Read("sale", "SALE1")),
 }
 

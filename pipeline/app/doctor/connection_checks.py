@@ -2,30 +2,30 @@
 
 import asyncio
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.result import Found
-from pipeline.broker import BrokerDown
-from pipeline.mailer.smtp_relay import Relay, RelayUnreachable
+from pipeline.broker import BrokerUnavailableError
+from pipeline.mailer.smtp_relay import Relay, RelayUnreachableError
 from pipeline.network.smtp_url import SmtpConfigError
-from pipeline.paypal.errors import Rejected, Unavailable
+from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
 from pipeline.settings import SettingsError
 
 SMTP_SECONDS = 10.0  # how long to wait for the relay's greeting
 
 
-def check_broker(parts: Parts) -> Found:
+def check_broker(parts: Container) -> Found:
     """Check that the broker answers."""
     try:
         return Found("broker", "ok", parts.broker.check())
     except SettingsError as error:
         return Found("broker", "fail", str(error), "see SMT_BROKER_URL in docs/operate.md")
-    except BrokerDown as error:
+    except BrokerUnavailableError as error:
         return Found(
             "broker", "fail", str(error), "check SMT_BROKER_URL and that the server runs; no event is lost meanwhile"
         )
 
 
-def check_relay(parts: Parts) -> Found:
+def check_relay(parts: Container) -> Found:
     """Check that the relay answers."""
     if not parts.settings.smtp_url:
         return Found(
@@ -35,13 +35,13 @@ def check_relay(parts: Parts) -> Found:
         return Found("relay", "ok", asyncio.run(_probe(parts)))
     except SmtpConfigError as error:
         return Found("relay", "fail", str(error))
-    except RelayUnreachable as error:
+    except RelayUnreachableError as error:
         return Found(
             "relay", "fail", str(error), "check SMT_SMTP_URL and that the relay runs; mail stays owed meanwhile"
         )
 
 
-async def _probe(parts: Parts) -> str:
+async def _probe(parts: Container) -> str:
     relay = Relay(parts.settings.smtp_url, connections=1, timeout_seconds=SMTP_SECONDS)
     try:
         return await relay.probe()
@@ -49,15 +49,15 @@ async def _probe(parts: Parts) -> str:
         await relay.close()
 
 
-def check_paypal(parts: Parts) -> Found:
+def check_paypal(parts: Container) -> Found:
     """Check that PayPal's API accepts the credentials."""
-    if not parts.settings.reads_paypal:
+    if not parts.settings.has_paypal_credentials:
         advice = "events that lack a fact park; set SMT_PAYPAL_CLIENT_ID and SMT_PAYPAL_CLIENT_SECRET"
         return Found("PayPal", "warn", "no API credentials: nothing is read", advice)
     try:
         parts.paypal.check_credentials()
     except SettingsError as error:
         return Found("PayPal", "fail", str(error))
-    except (Rejected, Unavailable) as error:
+    except (PaypalRejectedError, PaypalUnavailableError) as error:
         return Found("PayPal", "fail", str(error), "check the credentials and SMT_PAYPAL_BASE_URL")
     return Found("PayPal", "ok", f"{parts.settings.paypal_base_url} takes the credentials")

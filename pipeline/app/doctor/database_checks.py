@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.result import Found
-from pipeline.crypto.master_key import KeyProblem, open_master_key
+from pipeline.crypto.master_key import MasterKeyError, open_master_key
 from pipeline.db import migrations
-from pipeline.db.engine import StoreDown, is_made
+from pipeline.db.engine import DatabaseUnavailableError, exists
 from pipeline.db.models import EncryptionKey, Event, Mail
 from pipeline.queries import listing
 
@@ -18,9 +18,9 @@ DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's;
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that stands before this program was written is wrong
 
 
-def check_database(parts: Parts) -> Iterator[Found]:
+def check_database(parts: Container) -> Iterator[Found]:
     """The database, and what can be seen in it."""
-    if not is_made(parts.settings.database):
+    if not exists(parts.settings.database):
         yield Found("database", "fail", f"{parts.settings.database}: not made yet", "run: smt-billing db upgrade")
         return
     try:
@@ -39,11 +39,11 @@ def check_database(parts: Parts) -> Iterator[Found]:
         with database.reading() as session:
             for check in (_keys_open, _clock, _events, _mails):
                 yield check(parts, session)
-    except StoreDown as error:
+    except DatabaseUnavailableError as error:
         yield Found("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
 
 
-def _keys_open(parts: Parts, session: Session) -> Found:
+def _keys_open(parts: Container, session: Session) -> Found:
     row = session.execute(
         select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(EncryptionKey.wrapped_key.is_not(None)).limit(1)
     ).one_or_none()
@@ -51,14 +51,14 @@ def _keys_open(parts: Parts, session: Session) -> Found:
         return Found("sealed data", "ok", "nothing is sealed yet")
     try:
         open_master_key(parts.settings.master_key, create=False).unwrap(row.key_id, row.wrapped_key)
-    except KeyProblem as error:
+    except MasterKeyError as error:
         return Found(
             "sealed data", "fail", str(error), "SMT_MASTER_KEY_FILE must name the key this database began with"
         )
     return Found("sealed data", "ok", "opens with the master key")
 
 
-def _clock(parts: Parts, session: Session) -> Found:
+def _clock(parts: Container, session: Session) -> Found:
     now = parts.clock.now()
     if now < BUILT:
         return Found(
@@ -76,14 +76,14 @@ def _clock(parts: Parts, session: Session) -> Found:
     return Found("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _events(_: Parts, session: Session) -> Found:
+def _events(_: Container, session: Session) -> Found:
     parked = listing.states(session, Event).get("parked", 0)
     if parked:
         return Found("events", "warn", f"{parked:,} parked", "see: smt-billing parked list")
     return Found("events", "ok", "none parked")
 
 
-def _mails(_: Parts, session: Session) -> Found:
+def _mails(_: Container, session: Session) -> Found:
     found = listing.states(session, Mail)
     if doubt := found.get("doubt", 0):
         return Found(

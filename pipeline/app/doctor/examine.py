@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.connection_checks import check_broker, check_paypal, check_relay
 from pipeline.app.doctor.database_checks import check_database
 from pipeline.app.doctor.file_checks import check_certificates, check_data_folder, check_master_key, check_trust_anchors
@@ -17,7 +17,7 @@ LAST_CHECKS = (
 )  # fmt: skip
 
 
-def examine(open_container: Callable[[], Parts]) -> list[Found]:
+def examine(open_container: Callable[[], Container]) -> list[Found]:
     """Check everything. A check whose precondition failed is left out: nothing is checked with unreadable settings."""
     try:
         parts = open_container()

@@ -4,18 +4,18 @@ import os
 import stat
 from datetime import datetime, timedelta
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.result import Found
-from pipeline.crypto.master_key import KeyProblem, open_master_key
-from pipeline.db.engine import StoreDown, is_made
-from pipeline.paypal.certificate_rules import Anchors, judge_validity, read_leaf
+from pipeline.crypto.master_key import MasterKeyError, open_master_key
+from pipeline.db.engine import DatabaseUnavailableError, exists
+from pipeline.paypal.certificate_rules import TrustAnchors, parse_certificate, require_valid_at
 from pipeline.paypal.errors import Refused
 from pipeline.settings import DEMO_FILE, SettingsError
 
 EXPIRES_SOON = timedelta(days=14)
 
 
-def check_data_folder(parts: Parts) -> Found:
+def check_data_folder(parts: Container) -> Found:
     """Check the data folder and its permissions."""
     folder = parts.settings.data_dir
     try:
@@ -35,7 +35,7 @@ def check_data_folder(parts: Parts) -> Found:
     return Found("data folder", "ok", f"{folder}, {mode:04o}")
 
 
-def check_master_key(parts: Parts) -> Found:
+def check_master_key(parts: Container) -> Found:
     """Check that the master key exists, can be read, and can be replaced."""
     path = parts.settings.master_key
     if not path.exists() and _is_needed(parts):
@@ -47,7 +47,7 @@ def check_master_key(parts: Parts) -> Found:
         )
     try:
         key = open_master_key(path, create=False)
-    except KeyProblem as error:
+    except MasterKeyError as error:
         return Found("master key", "fail", str(error), "without it nothing personal can be read")
     if not os.access(path.parent, os.W_OK):
         advice = "keep it in a folder of this user's, so that an erasure can replace it; a mounted secret can never be replaced"
@@ -55,23 +55,23 @@ def check_master_key(parts: Parts) -> Found:
     return Found("master key", "ok", f"{path}, {stat.S_IMODE(path.stat().st_mode):04o}, id {key.id}")
 
 
-def _is_needed(parts: Parts) -> bool:
+def _is_needed(parts: Container) -> bool:
     """Whether anything was sealed with a master key already."""
     try:
-        return is_made(parts.settings.database) and parts.database.holds_keys()
-    except StoreDown:  # which the look at the database tells
+        return exists(parts.settings.database) and parts.database.holds_keys()
+    except DatabaseUnavailableError:  # which the look at the database tells
         return False
 
 
-def check_certificates(parts: Parts) -> Found:
+def check_certificates(parts: Container) -> Found:
     """Those that were kept. One that is bad is fetched again by itself; to know of it is enough."""
     folder, now = parts.settings.certificates_dir, parts.clock.now()
     kept = sorted(folder.glob("*.pem")) if folder.is_dir() else []
     ends: list[datetime] = []
     for path in kept:
         try:
-            leaf = read_leaf(path.read_bytes())
-            judge_validity(leaf, now)
+            leaf = parse_certificate(path.read_bytes())
+            require_valid_at(leaf, now)
         except (OSError, Refused) as error:
             return Found(
                 "certificates", "warn", f"{path}: {error}", "it is ignored and fetched again when PayPal uses it"
@@ -86,13 +86,13 @@ def check_certificates(parts: Parts) -> Found:
     return Found("certificates", "ok", f"{len(ends)} kept, valid until {min(ends):%Y-%m-%d}")
 
 
-def check_trust_anchors(parts: Parts) -> Found:
+def check_trust_anchors(parts: Container) -> Found:
     """Check that the trust anchors can be read, if any are set."""
     path = parts.settings.paypal_trust_anchors
     if path is None:
         return Found("trust anchors", "ok", "not set: PayPal's host and name vouch for its certificate")
     try:
-        anchors = Anchors.load(path)
+        anchors = TrustAnchors.load(path)
     except SettingsError as error:
         return Found(
             "trust anchors", "fail", str(error), "no webhook is accepted before SMT_PAYPAL_TRUST_ANCHORS is mended"

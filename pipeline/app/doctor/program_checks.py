@@ -5,7 +5,7 @@ from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.result import Found
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
@@ -14,7 +14,7 @@ from pipeline.settings import SettingsError
 FIXED = "3.11.10, 3.12.5 or 3.13.0"
 
 
-def check_interpreter(_: Parts) -> Found:
+def check_interpreter(_: Container) -> Found:
     """Check that this Python is free of CVE-2024-6923."""
     version = ".".join(map(str, sys.version_info[:3]))
     if injection_probe():
@@ -40,7 +40,7 @@ def injection_probe() -> bool:
         return False
 
 
-def check_templates(parts: Parts) -> Found:
+def check_templates(parts: Container) -> Found:
     """Check that each mail renders its example."""
     try:
         templates = parts.templates

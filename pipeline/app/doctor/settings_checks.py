@@ -8,14 +8,14 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.doctor.result import Found
 from pipeline.app.from_settings import product, sender
 from pipeline.clock import Clock
 from pipeline.email_address import valid_address
 from pipeline.mailer.relay_log import RelayLog
-from pipeline.network.egress import judge_api
-from pipeline.operations.backup.store import BackupProblem, read_recipient
+from pipeline.network.egress import require_paypal_api
+from pipeline.operations.backup.store import BackupError, read_recipient
 from pipeline.privacy.retention.legal_holds import HOLDS
 from pipeline.settings import Settings, SettingsError, variable
 
@@ -23,7 +23,7 @@ ADDRESSES = ("operator_email", "support_email", "privacy_email")
 TESTS = "SMT_TEST_"  # begins the variables that only the project's own tests read
 
 
-def check_settings(parts: Parts) -> Found:
+def check_settings(parts: Container) -> Found:
     """Check that the settings needed in operation are set. Raises SettingsError for a sender address that is not valid."""
     settings = parts.settings
     sender(settings)
@@ -45,7 +45,7 @@ def check_settings(parts: Parts) -> Found:
     return Found("settings", "ok", "read")
 
 
-def check_other_settings(parts: Parts) -> Found:
+def check_other_settings(parts: Container) -> Found:
     """Files, folders and addresses that settings name and that are used now and then only."""
     settings = parts.settings
     if wrong := list(_wrong(settings, parts.clock)):
@@ -74,7 +74,7 @@ def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
     yield from _product(settings)
     yield from _backup(settings)
     try:
-        judge_api(settings.paypal_base_url)
+        require_paypal_api(settings.paypal_base_url)
     except SettingsError as error:
         yield str(error)
 
@@ -99,7 +99,7 @@ def _backup(settings: Settings) -> Iterator[str]:
     try:
         if settings.backup_recipient:
             read_recipient(settings.backup_recipient)
-    except BackupProblem as error:
+    except BackupError as error:
         yield str(error)
     if (folder := settings.backup_dir) is None:
         return

@@ -46,7 +46,7 @@ def restore(
     call = of(context)
     shelf, master = from_settings.shelf(call.settings), call.settings.master_key
     with output.progress("restoring", None):
-        done = shelf.restore(call.untouched_database, master, identity, call.clock.now(), data=data)
+        done = shelf.restore(call.unchecked_database, master, identity, call.clock.now(), data=data)
     if json:
         output.json({"data": str(done.data), "keys": str(done.keys), "erased_again": done.erased_again})
         return

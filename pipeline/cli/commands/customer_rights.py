@@ -14,13 +14,13 @@ from pipeline.clock import write_optional
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
 from pipeline.customers import links
-from pipeline.customers.product_hook import ProductDown
+from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.db.models import PrivacyRequest
 from pipeline.errors import OperatorError, UsageError
 from pipeline.privacy import operator_actions
 from pipeline.privacy import requests as customer_requests
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.export.bundle import NotOurs, bundle, check
+from pipeline.privacy.export.bundle import InvalidExportError, bundle, check
 from pipeline.queries import requests as queries
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -56,7 +56,7 @@ def export(
             issuer=from_settings.issuer(call.settings),
             product=from_settings.product(call.settings),
         )
-    except ProductDown as error:
+    except ProductUnavailableError as error:
         raise OperatorError(f"nothing was written, as the product's own export is missing: {error}") from error
     _write(to, data)
     if json:
@@ -74,7 +74,7 @@ def verify(
         signer = Signer(Keyring(call.master, session, call.clock.now()))
     try:
         members = check(file.read_bytes(), signer)
-    except NotOurs as error:
+    except InvalidExportError as error:
         raise OperatorError(f"{file}: {error}") from error
     output.line(f"{file} is as we made it: {len(members)} files")
 
@@ -152,7 +152,7 @@ def _begin(call: Call, id: str, *, now: bool) -> PrivacyRequest:
     if now:
         parts = container_of(call)
         row = workflow.now(call.database, call.master, call.clock, maintenance.outside(parts), id, "operator")
-        maintenance.note_erasures(parts)
+        maintenance.record_erasures(parts)
         return row
     page, wait = cancel_page(call.settings.pages_url), from_settings.wait(call.settings)
     with call.database.transaction() as session:
@@ -210,7 +210,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _row(row: dict[str, Any], locale: str) -> tuple[object, ...]:
-    due = "" if row["done_at"] else output.day(output.read_stamp(row["due_at"]), locale)
+    due = "" if row["done_at"] else output.day(output.parse_stamp(row["due_at"]), locale)
     customer = row["customer"] or "nobody we know"
     kind, received = row["kind"].replace("_", " "), output.stamp(row["received_at"])
     return row["id"], kind, row["state"], received, due, customer, row["source"], row["reason"]

@@ -13,7 +13,7 @@ app = group()
 @app.command()
 def upgrade(context: typer.Context, json: Json = False) -> None:
     """Upgrade the tables to the revision of this version. Existing data stays; safe to repeat."""
-    database = of(context).untouched_database
+    database = of(context).unchecked_database
     before = migrations.current(database)
     migrations.upgrade(database)
     after = migrations.current(database)

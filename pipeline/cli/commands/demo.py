@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.cli import output
 from pipeline.cli.context import of
 from pipeline.clock import Clock
 from pipeline.demo import environment
-from pipeline.demo.data_folder import Played, Terms, folder_of_a_demo
+from pipeline.demo.data_folder import DemoRun, Terms, open_demo_folder
 from pipeline.demo.environment import Stage
-from pipeline.demo.playback import keep_up, play
-from pipeline.demo.summary import Summary, Takings, as_json, look
+from pipeline.demo.playback import play, run_live
+from pipeline.demo.summary import PaymentTotals, Summary, as_json, look
 from pipeline.money import Money, show
 from pipeline.settings import Settings
 
@@ -48,14 +48,14 @@ def demo(
     terms = Terms(months, subscribers, seed)
     locale = call.settings.locale
 
-    def make_parts(settings: Settings, clock: Clock) -> Parts:
-        return Parts(settings, call.handlers(), clock)
+    def make_parts(settings: Settings, clock: Clock) -> Container:
+        return Container(settings, call.handlers(), clock)
 
     def date(at: datetime) -> str:
         return output.moment(at, locale).removesuffix(" UTC")
 
     with (
-        folder_of_a_demo(call.settings, terms, fresh=fresh) as earlier,
+        open_demo_folder(call.settings, terms, fresh=fresh) as earlier,
         environment.opened(
             call.settings.data_dir, make_parts, date, port=0 if once else port, usual_port=PORT
         ) as opened,
@@ -63,12 +63,12 @@ def demo(
         summary = _show_or_play(opened, earlier)
         _say(summary, opened, json=json, once=once)
         if not once:
-            keep_up(opened)
+            run_live(opened)
     if not summary.complete and once:
         raise typer.Exit(1)
 
 
-def _show_or_play(opened: Stage, earlier: Played) -> Summary:
+def _show_or_play(opened: Stage, earlier: DemoRun) -> Summary:
     if earlier.is_done:
         output.note(
             f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one"
@@ -128,7 +128,7 @@ def _draw(summary: Summary, locale: str) -> None:
         output.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
 
 
-def _price(amount: int, takings: Takings, locale: str) -> str:
+def _price(amount: int, takings: PaymentTotals, locale: str) -> str:
     return show(Money(amount, takings.currency), locale) if amount else ""
 
 

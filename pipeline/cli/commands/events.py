@@ -14,7 +14,7 @@ from pipeline.cli.time_options import read
 from pipeline.db.models import Event
 from pipeline.errors import UsageError
 from pipeline.inbox import store
-from pipeline.inbox.file_import import find, take_in
+from pipeline.inbox.file_import import find, import_files
 from pipeline.queries import events
 from pipeline.queries.listing import Asked, count
 
@@ -89,7 +89,7 @@ def import_(
     call = of(context)
     paths = find(files)
     with output.progress("events", None) as done:
-        tally = take_in(call.database, call.settings.master_key, call.clock, paths, done)
+        tally = import_files(call.database, call.settings.master_key, call.clock, paths, done)
     if json:
         output.json(tally.as_json())
     else:
@@ -166,7 +166,7 @@ def _replay(call: Call, ids: list[str], json: bool) -> None:
     """Put these events back, and say for each what became of it."""
     with call.database.transaction() as session:
         put_back = set(store.retry(session, ids, call.clock.now()))
-        refused = {id: events.why_not_again(session, id) for id in dict.fromkeys(ids) if id not in put_back}
+        refused = {id: events.retry_refusal(session, id) for id in dict.fromkeys(ids) if id not in put_back}
     if json:
         output.json([{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)])
     else:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app.from_settings import account_page
+from pipeline.app.from_settings import account_page_url
 from pipeline.cli import output
 from pipeline.cli.context import Call, Json, of
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, parser
-from pipeline.inbound_mail.intake import Filed
-from pipeline.inbound_mail.maildir import Left, read_maildir
+from pipeline.inbound_mail.intake import FiledMail
+from pipeline.inbound_mail.maildir import UnfiledMail, read_maildir
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
 
@@ -39,7 +39,7 @@ def inbound(
         raise typer.Exit(1)
 
 
-def _show(filed: list[Filed], left: list[Left], *, json: bool) -> None:
+def _show(filed: list[FiledMail], left: list[UnfiledMail], *, json: bool) -> None:
     if json:
         output.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
     elif not filed and not left:
@@ -50,40 +50,42 @@ def _show(filed: list[Filed], left: list[Left], *, json: bool) -> None:
         output.note(f"{each.file} is not filed and stays in new: {each.reason}")
 
 
-def _from_maildir(call: Call, maildir: str) -> tuple[list[Filed], list[Left]]:
+def _from_maildir(call: Call, maildir: str) -> tuple[list[FiledMail], list[UnfiledMail]]:
     folder = Path(maildir) if maildir else call.settings.inbound_maildir
     if folder is None:
         raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise UsageError(f"{folder} is no Maildir: it has no folder new")
-    filed, left = list[Filed](), list[Left]()
-    page = account_page(call.settings)
+    filed, left = list[FiledMail](), list[UnfiledMail]()
+    page = account_page_url(call.settings)
     with output.progress("filing mail", None) as advance:
         for each in read_maildir(folder, call.database, call.master, call.clock, page):
             advance(1)
-            if isinstance(each, Left):
+            if isinstance(each, UnfiledMail):
                 left.append(each)
             else:
                 filed.append(each)
     return filed, left
 
 
-def _from_stdin(call: Call) -> Filed:
+def _from_stdin(call: Call) -> FiledMail:
     raw = sys.stdin.buffer.read(parser.LARGEST)
     if not raw.strip():
         raise UsageError("there is no mail on stdin")
     try:
-        return intake.take(raw, call.database, call.master, call.clock, account_page(call.settings))
+        return intake.take(raw, call.database, call.master, call.clock, account_page_url(call.settings))
     except Exception as error:  # whatever it is: with any other code Postfix would send the mail back
-        output.note(f"not filed, try again: {error if isinstance(error, StoreDown) else type(error).__name__}")
+        output.note(
+            f"not filed, try again: {error if isinstance(error, DatabaseUnavailableError) else type(error).__name__}"
+        )
         raise typer.Exit(TRY_AGAIN) from error
 
 
-def _object(filed: Filed) -> dict[str, object]:
+def _object(filed: FiledMail) -> dict[str, object]:
     return {"letter": filed.id, "kind": filed.kind, "asks": filed.asked, "customer": filed.customer_id}
 
 
-def _row(filed: Filed) -> tuple[object, ...]:
+def _row(filed: FiledMail) -> tuple[object, ...]:
     asked = (filed.asked or "").replace("_", " ")
     who = "known already" if filed.known else "a customer" if filed.customer_id else "nobody we know"
     return filed.id[:12], filed.kind, asked, who

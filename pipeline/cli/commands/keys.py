@@ -3,7 +3,7 @@
 import typer
 
 from pipeline.app import maintenance
-from pipeline.app.from_settings import has_shelf
+from pipeline.app.from_settings import has_backup_store
 from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
@@ -29,5 +29,5 @@ def rotate(context: typer.Context, json: Json = False) -> None:
         output.json(told)
         return
     output.line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
-    if not has_shelf(call.settings):
+    if not has_backup_store(call.settings):
         output.note(f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more")

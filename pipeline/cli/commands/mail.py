@@ -19,7 +19,7 @@ from pipeline.mailer.trial_mail import send_test as send
 from pipeline.outbox import store
 from pipeline.queries import mails
 from pipeline.queries.listing import Asked, count
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import Templates
 
 app = group()
@@ -140,7 +140,7 @@ def settle(
         row = session.get(Mail, id)
         if row is None:
             raise UsageError(f"there is no mail {id}; see: smt-billing mail list --state doubt")
-        if not store.settle_doubt(session, id, call.clock.now(), sent=sent):
+        if not store.resolve_doubt(session, id, call.clock.now(), sent=sent):
             raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to settle")
     output.line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
 
@@ -150,7 +150,7 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
     return (*(found[name] for name in ("id", "kind", "to", "subject", "state")), since, found["reason"])
 
 
-def _example(templates: Templates, kind: str) -> Rendered:
+def _example(templates: Templates, kind: str) -> RenderedMail:
     _need_kind(templates, kind)
     return templates.render(kind, templates.example(kind))
 

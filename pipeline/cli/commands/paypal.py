@@ -10,7 +10,7 @@ from pipeline.cli.context import Json, of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.time_options import read
 from pipeline.errors import UsageError
-from pipeline.paypal.signature_diagnosis import check_delivery, read_headers
+from pipeline.paypal.signature_diagnosis import diagnose_delivery, read_headers
 
 app = group()
 
@@ -34,7 +34,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a delivery as the ingress would, step by step. Exit 0 if it verifies, 1 with the check that failed."""
-    checks = check_delivery(
+    checks = diagnose_delivery(
         _read(body),
         read_headers(_read(headers).decode("utf-8", "replace")),
         webhook_id,

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.from_settings import publisher
-from pipeline.app.jobs import announce_policy
+from pipeline.app.jobs import queue_policy_notices
 from pipeline.app.policy_evidence import looking
 from pipeline.cli import output
 from pipeline.cli.container import container_of
@@ -42,7 +42,7 @@ def check(
     """
     parts = container_of(of(context))
     _known(clause or [])
-    parts.need_tables()
+    parts.require_tables()
     with looking(parts) as live:
         results = runner.run(live, clause or ())
         head, now, vendor = audit_log.head(live.session), live.now, live.vendor.name
@@ -209,7 +209,7 @@ def _checked(each: Result) -> tuple[str, ...]:
     return MARKS[each.verdict], each.clause.id, each.text, each.figure
 
 
-def _write_report(parts: Parts, file: Path, text: str) -> None:
+def _write_report(parts: Container, file: Path, text: str) -> None:
     """The report, its signature beside it, and the key to check it by."""
     with parts.database.transaction() as session:
         signer = Signer(Keyring(parts.master, session, parts.clock.now()))
@@ -242,8 +242,8 @@ def _show_changes(old: str, new: str, unchecked: Sequence[str]) -> None:
         output.note(f"nothing in this version checks: {line}")
 
 
-def _notify(parts: Parts) -> int:
+def _notify(parts: Container) -> int:
     count = 0
-    while told := announce_policy(parts):
+    while told := queue_policy_notices(parts):
         count += told
     return count

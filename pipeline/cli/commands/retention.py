@@ -9,7 +9,7 @@ from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, of
 from pipeline.cli.lazy_group import group
-from pipeline.privacy.retention.legal_holds import hold_of
+from pipeline.privacy.retention.legal_holds import retention_period_for
 from pipeline.privacy.retention.rules import RULES
 
 app = group()
@@ -44,7 +44,7 @@ def rules(context: typer.Context, json: Json = False) -> None:
 
     JSON: an array of objects with name, category, anchor, period and action.
     """
-    hold = hold_of(of(context).settings.country)
+    hold = retention_period_for(of(context).settings.country)
     if json:
         names = ("name", "category", "anchor", "period", "action")
         output.json([{name: getattr(rule, name) for name in names} for rule in RULES])

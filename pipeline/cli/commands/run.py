@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from pipeline.app import logging, roles
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.app.run_until_idle import until_idle as work_until_idle
-from pipeline.app.shutdown import Stop
+from pipeline.app.shutdown import StopSignal
 from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Call, of
@@ -67,21 +67,21 @@ def scheduler(context: typer.Context) -> None:
     _serve_alone(of(context), "scheduler", roles.scheduler)
 
 
-def _serve_alone(call: Call, name: str, role: Callable[[Parts, Stop], None]) -> None:
+def _serve_alone(call: Call, name: str, role: Callable[[Container, StopSignal], None]) -> None:
     """Run one role as a process of its own. Raises SettingsError where it cannot be one."""
     parts = container_of(call)
-    parts.need_shared_broker(name)
-    parts.need_tables()
+    parts.require_shared_broker(name)
+    parts.require_tables()
     _serve(parts, role)
 
 
-def _serve(parts: Parts, role: Callable[[Parts, Stop], None]) -> None:
+def _serve(parts: Container, role: Callable[[Container, StopSignal], None]) -> None:
     logging.set_up(logging.INFO)
     file_permissions.demand(parts.settings)
     egress.guard(parts.settings)
     _ = parts.master  # a problem with it is reported once, and not by each role as it dies
-    roles.collect_seldom()
-    stop = Stop()
+    roles.tune_gc()
+    stop = StopSignal()
     stop.listen()
     try:
         role(parts, stop)
@@ -122,6 +122,6 @@ def _summary(part: str, moved: dict[str, int], waiting: int) -> str:
     return f"{part}: " + ", ".join([*counts, f"{waiting:,} waiting"])
 
 
-def _states(parts: Parts) -> States:
+def _states(parts: Container) -> States:
     with parts.database.reading() as session:
         return {"events": states(session, Event), "mails": states(session, Mail)}

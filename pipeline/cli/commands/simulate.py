@@ -15,8 +15,8 @@ from pipeline.errors import UsageError
 from pipeline.operations.role_check import local_host
 from pipeline.settings import Settings
 from pipeline.simulator.scenarios import deliveries_of, plans_by_name
-from pipeline.simulator.server.delivery import Courier
-from pipeline.simulator.stories import STORIES, Story
+from pipeline.simulator.server.delivery import WebhookSender
+from pipeline.simulator.stories import SCENARIOS, Story
 from pipeline.simulator.timeline import Delivery
 
 
@@ -52,10 +52,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     unless all were answered with 200.
     """
     if story == "list":
-        _list_stories(STORIES, json)
+        _list_stories(SCENARIOS, json)
         return
-    if story not in STORIES:
-        raise UsageError(f"there is no story {story}; there are: {', '.join(STORIES)}")
+    if story not in SCENARIOS:
+        raise UsageError(f"there is no story {story}; there are: {', '.join(SCENARIOS)}")
     plans = plans_by_name()
     call = of(context)
     signed_for = webhook_to_sign_for(call.settings, webhook_id)
@@ -64,7 +64,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     now = call.clock.now()
     begin = now if start == "now" else read(start, "--start")
     rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - a story, no secret
-    deliveries = deliveries_of(STORIES[story], plans[plan], customers, rng, begin, now, shuffled=shuffled)
+    deliveries = deliveries_of(SCENARIOS[story], plans[plan], customers, rng, begin, now, shuffled=shuffled)
     answers = _post(call, deliveries, url or _own_url(call.settings), signed_for, at_once)
     _report(answers, json)
 
@@ -76,7 +76,7 @@ def _post(call: Call, deliveries: list[Delivery], url: str, webhook_id: str, at_
     signer = open_signer(call.settings, deliveries[0].at, max(deliveries[-1].at, call.clock.now()))
     vouch(call.settings, call.clock, signer)
     try:
-        courier = Courier(url, signer, webhook_id, tries=1)
+        courier = WebhookSender(url, signer, webhook_id, tries=1)
     except ValueError as error:
         raise UsageError(str(error)) from error
     with courier, output.progress("posting", len(deliveries)) as done:

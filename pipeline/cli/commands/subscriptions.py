@@ -73,7 +73,7 @@ def show(
     output.line()
     lines = sorted([*_moves(found), *_money(found, locale), *_mails(found)], key=_by_time)
     output.table(
-        ("when", "what", "", ""), [(output.moment(output.read_stamp(at), locale), *rest) for at, *rest in lines]
+        ("when", "what", "", ""), [(output.moment(output.parse_stamp(at), locale), *rest) for at, *rest in lines]
     )
 
 
@@ -83,8 +83,8 @@ def _row(found: dict[str, Any], locale: str) -> list[object]:
         found["id"],
         found["status"] or "placeholder",
         found["plan_name"] or found["plan"],
-        output.day(output.read_stamp(found["paid_through"]), locale),
-        output.day(output.read_stamp(found["next_billing_at"]), locale),
+        output.day(output.parse_stamp(found["paid_through"]), locale),
+        output.day(output.parse_stamp(found["next_billing_at"]), locale),
         len(paid),
         _price(paid[-1], locale) if paid else "",
     ]
@@ -94,11 +94,11 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
     return {
         "subscription": found["id"],
         "status": found["status"] or "placeholder: money came before any word of it",
-        "since": output.moment(output.read_stamp(found["status_at"]), locale) or None,
+        "since": output.moment(output.parse_stamp(found["status_at"]), locale) or None,
         "plan": found["plan_name"] or found["plan"],
-        "paid through": output.moment(output.read_stamp(found["paid_through"]), locale) or None,
-        "next billing": output.moment(output.read_stamp(found["next_billing_at"]), locale) or None,
-        "next reminder": output.moment(output.read_stamp(found["remind_at"]), locale) or None,
+        "paid through": output.moment(output.parse_stamp(found["paid_through"]), locale) or None,
+        "next billing": output.moment(output.parse_stamp(found["next_billing_at"]), locale) or None,
+        "next reminder": output.moment(output.parse_stamp(found["remind_at"]), locale) or None,
         "name": "erased" if found["erased"] else found["name"],
         "e-mail": "erased" if found["erased"] else found["email"],
         "customer": found["customer"],
@@ -133,7 +133,7 @@ def _mails(found: dict[str, Any]) -> list[Line]:
 
 
 def _by_time(line: Line) -> datetime:
-    return output.read_stamp(line[0]) or datetime.min.replace(tzinfo=UTC)
+    return output.parse_stamp(line[0]) or datetime.min.replace(tzinfo=UTC)
 
 
 def _price(row: dict[str, Any], locale: str) -> str:

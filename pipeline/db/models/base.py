@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Index, LargeBinary, MetaData, text
 from sqlalchemy.orm import DeclarativeBase
 
-from pipeline.db.column_types import Utc
+from pipeline.db.column_types import UtcDateTime
 
 # Alembic can change a constraint later only if it has a name.
 NAMES = {
@@ -22,7 +22,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: Utc(),
+        datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
         bytes: LargeBinary(),

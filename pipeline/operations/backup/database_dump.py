@@ -20,7 +20,7 @@ from pipeline.files import whole
 WITHOUT = ("encryption_key", "alembic_version")
 
 
-class BackupProblem(UsageError):
+class BackupError(UsageError):
     """A backup cannot be made or restored. The message says why and what to do."""
 
 
@@ -51,7 +51,7 @@ def open_to_all(database: Database, filled: Database) -> None:
     """What `load` gave and is filled now becomes the database."""
     if not database.is_sqlite:
         return
-    filled.forget_leftovers()
+    filled.truncate_wal()
     filled.close()
     database.close()
     target = Path(database.url.database or "")
@@ -105,7 +105,7 @@ def _decrypt(path: Path, reader: IO[bytes], writer: IO[bytes], identities: Seque
     except (pyrage.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the system's own: the disk is full, the reader has ended
             raise
-        raise BackupProblem(f"{path.name} does not open with this identity, or is damaged") from error
+        raise BackupError(f"{path.name} does not open with this identity, or is damaged") from error
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def _running(words: Sequence[str], url: URL, *, feed: bool = False) -> Iterator[
                 words, stdin=pipe if feed else none, stdout=none if feed else pipe, stderr=said, env=environment
             )
         except FileNotFoundError:
-            raise BackupProblem(f"{words[0]} is not installed; on Debian: apt-get install postgresql-client") from None
+            raise BackupError(f"{words[0]} is not installed; on Debian: apt-get install postgresql-client") from None
         with process:
             try:
                 yield process.stdin if feed else process.stdout  # type: ignore[misc]
@@ -132,7 +132,7 @@ def _running(words: Sequence[str], url: URL, *, feed: bool = False) -> Iterator[
         if process.returncode:
             said.seek(0)
             lines = said.read().decode("utf-8", "replace").strip().splitlines()
-            raise BackupProblem(f"{words[0]} failed: {lines[0][:200] if lines else process.returncode}")
+            raise BackupError(f"{words[0]} failed: {lines[0][:200] if lines else process.returncode}")
 
 
 def _to(url: URL) -> list[str]:

@@ -20,16 +20,16 @@ import pyrage
 from sqlalchemy import insert, inspect, select, text
 
 from pipeline import files
-from pipeline.clock import read_time, write_time
+from pipeline.clock import format_time, parse_time
 from pipeline.crypto.keyring import Keyring
-from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
-from pipeline.operations.backup.database_dump import BackupProblem, dump, load, open_to_all
+from pipeline.operations.backup.database_dump import BackupError, dump, load, open_to_all
 from pipeline.privacy.erasure.shredding import replay, told
 
-__all__ = ["BackupProblem", "Made", "Restored", "Shelf", "new_identity"]
+__all__ = ["BackupError", "BackupFiles", "BackupStore", "RestoreResult", "new_identity"]
 
 KEYS = ".keys.age"
 ERASURES = "erasures.json"
@@ -37,7 +37,7 @@ AT_ONCE = 1000  # keys of one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BackupFiles:
     """The files of one backup."""
 
     data: Path
@@ -45,7 +45,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoreResult:
     """What came back, and how many people were erased once more because the copy was older than their erasure."""
 
     data: Path
@@ -54,7 +54,7 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class BackupStore:
     """Where backups lie, for whom they are encrypted, how long they are kept."""
 
     folder: Path
@@ -64,13 +64,13 @@ class Shelf:
 
     # -- making
 
-    def create(self, database: Database, master: Path, now: datetime) -> Made:
+    def create(self, database: Database, master: Path, now: datetime) -> BackupFiles:
         """Copy everything. Raises BackupProblem, StoreDown."""
         self._prepare()
         kind = "sqlite" if database.is_sqlite else "postgresql"
         data = self.folder / f"{_stamp(now)}.{kind}-{migrations.current(database)}.age"
         dump(database, data, self._recipients())
-        made = Made(data, self.save_keys(database, master, now))
+        made = BackupFiles(data, self.save_keys(database, master, now))
         self._expire(KEYS, now - self.keys_kept, made.keys)
         self._expire(".age", now - self.data_kept, made.data)
         return made
@@ -81,10 +81,10 @@ class Shelf:
         self.save_erasures(database)
         with database.reading() as session:
             rows = [
-                _told_key(row)
+                _key_record(row)
                 for row in session.execute(select(EncryptionKey).order_by(EncryptionKey.key_id)).scalars()
             ]
-        plain = orjson.dumps({"made_at": write_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
+        plain = orjson.dumps({"made_at": format_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
         path = self.folder / f"{_stamp(now)}{KEYS}"
         with files.whole(path) as file:
             file.write(pyrage.encrypt(plain, self._recipients()))
@@ -111,7 +111,7 @@ class Shelf:
         try:
             found: list[dict[str, Any]] = orjson.loads(path.read_bytes()) if path.exists() else []
         except ValueError:
-            raise BackupProblem(
+            raise BackupError(
                 f"{path} cannot be read, and without it a restore brings erased people back: take it from another copy"
             ) from None
         return found
@@ -133,7 +133,7 @@ class Shelf:
 
     def restore(
         self, database: Database, master: Path, identity: Path, now: datetime, *, data: Path | None = None
-    ) -> Restored:
+    ) -> RestoreResult:
         """Bring back the newest copy, or the one named, into an empty database, with the newest keys.
 
         Whoever was erased since the copy was made is erased once more before it opens. Raises BackupProblem, StoreDown.
@@ -152,7 +152,7 @@ class Shelf:
             if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
                 session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
         open_to_all(database, filled)
-        return Restored(data, keys, again)
+        return RestoreResult(data, keys, again)
 
 
 def read_recipient(text: str) -> pyrage.x25519.Recipient:
@@ -160,7 +160,7 @@ def read_recipient(text: str) -> pyrage.x25519.Recipient:
     try:
         return pyrage.x25519.Recipient.from_str(text.strip())
     except pyrage.RecipientError:
-        raise BackupProblem(
+        raise BackupError(
             "SMT_BACKUP_RECIPIENT is no age recipient (age1…); make one: smt-billing backup identity FILE"
         ) from None
 
@@ -173,7 +173,7 @@ def new_identity(path: Path) -> str:
         with files.new(path) as file:
             file.write(f"# public key: {recipient}\n{identity}\n".encode())
     except FileExistsError:
-        raise BackupProblem(f"{path} is there already; name a new file") from None
+        raise BackupError(f"{path} is there already; name a new file") from None
     return recipient
 
 
@@ -184,14 +184,14 @@ def _identities(path: Path) -> Sequence[pyrage.x25519.Identity]:
     except pyrage.IdentityError:
         found = []
     if not found:
-        raise BackupProblem(f"{path} holds no age identity: a line that begins with AGE-SECRET-KEY-1 was expected")
+        raise BackupError(f"{path} holds no age identity: a line that begins with AGE-SECRET-KEY-1 was expected")
     return found
 
 
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
-        raise BackupProblem(f"there is no {pattern.lstrip('*.')} in {folder}: is SMT_BACKUP_DIR the right folder?")
+        raise BackupError(f"there is no {pattern.lstrip('*.')} in {folder}: is SMT_BACKUP_DIR the right folder?")
     return found[-1]
 
 
@@ -199,12 +199,10 @@ def _revision(data: Path, kind: str) -> str:
     """The revision of its tables, told by its name."""
     middle = data.name.split(".")[1] if data.name.count(".") == 2 else ""
     if not middle.startswith(f"{kind}-"):
-        raise BackupProblem(
-            f"{data.name} is no backup of a {kind} database; SMT_DATABASE_URL says which kind is wanted"
-        )
+        raise BackupError(f"{data.name} is no backup of a {kind} database; SMT_DATABASE_URL says which kind is wanted")
     revision = middle.removeprefix(f"{kind}-")
     if revision > migrations.newest():
-        raise BackupProblem(f"{data.name} was made by a newer version; install that one to restore it")
+        raise BackupError(f"{data.name} was made by a newer version; install that one to restore it")
     return revision
 
 
@@ -212,7 +210,7 @@ def _opened(keys: Path, opener: Sequence[pyrage.x25519.Identity]) -> dict[str, A
     try:
         found: dict[str, Any] = orjson.loads(pyrage.decrypt(keys.read_bytes(), opener))
     except (pyrage.DecryptError, ValueError) as error:
-        raise BackupProblem(f"{keys.name} does not open with this identity, or is damaged") from error
+        raise BackupError(f"{keys.name} does not open with this identity, or is damaged") from error
     return found
 
 
@@ -220,7 +218,7 @@ def _need_empty(database: Database) -> None:
     with database.reading() as session:
         tables = inspect(session.connection()).get_table_names()
     if tables:
-        raise BackupProblem(
+        raise BackupError(
             "the database is not empty, and a restore replaces nothing: move it away, or name another one"
         )
 
@@ -236,19 +234,19 @@ def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
     try:
         if row:
             ring.unwrap(row["label"], base64.b64decode(row["wrapped"]))
-    except KeyProblem:
-        raise BackupProblem(
+    except MasterKeyError:
+        raise BackupError(
             f"{path} is another master key than that of the backup: move it away and restore again"
         ) from None
     return ring
 
 
-def _told_key(row: EncryptionKey) -> dict[str, Any]:
+def _key_record(row: EncryptionKey) -> dict[str, Any]:
     return {
         "label": row.key_id,
         "wrapped": row.wrapped_key and base64.b64encode(row.wrapped_key).decode(),
-        "created_at": write_time(row.created_at),
-        "erased_at": row.erased_at and write_time(row.erased_at),
+        "created_at": format_time(row.created_at),
+        "erased_at": row.erased_at and format_time(row.erased_at),
     }
 
 
@@ -256,8 +254,8 @@ def _key(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "key_id": row["label"],
         "wrapped_key": row["wrapped"] and base64.b64decode(row["wrapped"]),
-        "created_at": read_time(row["created_at"]),
-        "erased_at": read_time(row["erased_at"]),
+        "created_at": parse_time(row["created_at"]),
+        "erased_at": parse_time(row["erased_at"]),
     }
 
 

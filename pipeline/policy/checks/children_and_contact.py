@@ -7,7 +7,7 @@ from sqlalchemy import exists, or_, select
 
 from pipeline.db.models import Consent, Customer, PrivacyRequest
 from pipeline.email_address import valid_address
-from pipeline.policy.evidence.live_system import Finding, Live, broken, holds, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, holds, judge, number
 from pipeline.policy.stated_limits import ADULT_YEARS
 
 CHILD_DAYS = 7  # from the report of a child's data to its erasure, the waiting period included
@@ -15,7 +15,7 @@ UNREAD = timedelta(hours=1)  # a message is filed within a minute
 BIRTH = ("birth", "born", "age", "dob")
 
 
-def adults(live: Live) -> Finding:
+def adults(live: LiveSystem) -> Finding:
     """Whoever signed up has said that they are old enough: when, and in which words. No date of birth is kept."""
     signed_up = Customer.signed_up_at.is_not(None), Customer.erased_at.is_(None)
     proof = exists().where(Consent.customer_id == Customer.id, Consent.kind == "adult", Consent.given)
@@ -30,7 +30,7 @@ def adults(live: Live) -> Finding:
     )
 
 
-def children(live: Live) -> Finding:
+def children(live: LiveSystem) -> Finding:
     """Every report of a child's data led to erasure within days."""
     reports = list(live.session.execute(select(PrivacyRequest).where(PrivacyRequest.kind == "child")).scalars())
     late = [row for row in reports if row.done_at is None and row.received_at < live.now - timedelta(days=CHILD_DAYS)]
@@ -39,7 +39,7 @@ def children(live: Live) -> Finding:
     return judge(wrong, f"{number(len(reports), 'report')}, 0 open", f"{number(wrong, 'report')} without an erasure")
 
 
-def contact(live: Live) -> Finding:
+def contact(live: LiveSystem) -> Finding:
     """The address can be written to, and what arrives in its Maildir is filed."""
     if not valid_address(live.vendor.contact):
         return broken(f"{live.vendor.contact!r} is no address: set SMT_PRIVACY_EMAIL")

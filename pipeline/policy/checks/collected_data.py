@@ -3,18 +3,18 @@
 import orjson
 from sqlalchemy import inspect, select
 
-from pipeline.crypto.keyring import Unsealable
+from pipeline.crypto.keyring import DecryptionError
 from pipeline.customers.accounts import CUSTOM, FIELDS
 from pipeline.db.models import AccessLogEntry, Base, Customer, Event, InboundMail
 from pipeline.inbox import redaction
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, judge, number
 from pipeline.privacy import data_categories
 
 LOOKED_AT = 2000  # rows of each kind, the newest
 VISITOR = {"address", "browser"}
 
 
-def account(live: Live) -> Finding:
+def account(live: LiveSystem) -> Finding:
     """Every account holds the fields of sign-up and no other, and no column is without a category."""
     unknown = _columns_without_category(live)
     if unknown:
@@ -24,7 +24,7 @@ def account(live: Live) -> Finding:
     return judge(more, f"{total}, none with another field", f"accounts hold {', '.join(more)} too")
 
 
-def payment(live: Live) -> Finding:
+def payment(live: LiveSystem) -> Finding:
     """No stored body holds a card or account number, or a field that is made for one."""
     newest = select(Event.key_id, Event.body).where(Event.body.is_not(None)).order_by(Event.received_at.desc())
     rows = live.session.execute(newest.limit(LOOKED_AT)).all()
@@ -34,7 +34,7 @@ def payment(live: Live) -> Finding:
     return judge(wrong, f"none in {number(len(rows), 'body', 'bodies')}", found)
 
 
-def communications(live: Live) -> Finding:
+def communications(live: LiveSystem) -> Finding:
     """Every letter is sealed with the key of who wrote it, so that it is exported and erased with them."""
     newest = select(InboundMail).order_by(InboundMail.received_at.desc()).limit(LOOKED_AT)
     rows = list(live.session.execute(newest).scalars())
@@ -42,12 +42,12 @@ def communications(live: Live) -> Finding:
     lost += [row.id for row in rows if not row.customer_id and not row.key_id.startswith("letter:")]
     try:
         list(live.opened("inbound_mail.content", [(row.key_id, row.content) for row in rows if row.content]))
-    except Unsealable:
+    except DecryptionError:
         return broken("a letter does not open with the key it is filed under")
     return judge(lost, f"{number(len(rows), 'letter')}, each filed", f"{number(len(lost), 'letter')} filed with nobody")
 
 
-def visits(live: Live) -> Finding:
+def visits(live: LiveSystem) -> Finding:
     """Of a visitor address and browser are kept, sealed with the key of the day."""
     newest = select(AccessLogEntry).order_by(AccessLogEntry.at.desc()).limit(LOOKED_AT)
     rows = list(live.session.execute(newest).scalars())
@@ -56,7 +56,7 @@ def visits(live: Live) -> Finding:
     astray = [row.id for row in rows if not row.key_id.endswith(f"{row.at:%Y-%m-%d}")]
     try:
         opened = list(live.opened("access_log.visitor", [(row.key_id, row.visitor) for row in rows if row.visitor]))
-    except Unsealable:
+    except DecryptionError:
         return broken("the access log is not sealed with the key of its day")
     more = sorted({field for _, plain in opened for field in orjson.loads(plain) if field not in VISITOR})
     if astray:
@@ -66,7 +66,7 @@ def visits(live: Live) -> Finding:
     )
 
 
-def _columns_without_category(live: Live) -> list[str]:
+def _columns_without_category(live: LiveSystem) -> list[str]:
     """Of the tables as they are in the database, less the one of the migrations."""
     found = inspect(live.session.connection())
     known = {
@@ -82,5 +82,5 @@ def _holds_card(body: bytes) -> bool:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         text = body.decode("utf-8", "replace")
-        return redaction.clean_text(text) != text
+        return redaction.redact_text(text) != text
     return bool(redaction.clean(document) != document)

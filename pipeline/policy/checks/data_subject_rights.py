@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Select, exists, or_, select
 
-from pipeline.crypto.keyring import Unsealable
+from pipeline.crypto.keyring import DecryptionError
 from pipeline.db import lww_map
 from pipeline.db.models import (
     Consent,
@@ -18,31 +18,31 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox.mail_kinds import MAILS, is_optional
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, number
 from pipeline.policy.evidence.requests import in_time
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.requests import ANSWER_WITHIN
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
 
 
-def access(live: Live) -> Finding:
+def access(live: LiveSystem) -> Finding:
     """Every request for a copy is answered, or still has time."""
     return in_time(live, "request", PrivacyRequest.kind == "access")
 
 
-def correct(live: Live) -> Finding:
+def correct(live: LiveSystem) -> Finding:
     """Every correction was made in time, and no mail went to an address after it had been corrected."""
     late = in_time(live, "correction", PrivacyRequest.kind == "correct")
     if late.verdict == "broken":
         return late
     try:
         wrong = sum(_mails_astray(live, row) for row in _corrected(live))
-    except Unsealable:
+    except DecryptionError:
         return broken("what a customer told us does not open")
     return judge(wrong, late.figure, f"{number(wrong, 'mail')} went to an address after it had been corrected")
 
 
-def delete(live: Live) -> Finding:
+def delete(live: LiveSystem) -> Finding:
     """Of everybody erased, every key is destroyed and nothing sealed is left."""
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if _is_left(live, row)]
@@ -51,7 +51,7 @@ def delete(live: Live) -> Finding:
     return judge(wrong, figure, f"keys or sealed data left after {number(len(wrong), 'erasure')}: {', '.join(wrong)}")
 
 
-def export(live: Live) -> Finding:
+def export(live: LiveSystem) -> Finding:
     """The product can be asked for its own export, over a way that is encrypted or stays here."""
     if not live.settings.product_url and not live.settings.product_command:
         return absent("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
@@ -59,7 +59,7 @@ def export(live: Live) -> Finding:
     return late if late.verdict == "broken" else holds(f"the product is asked; {late.figure}")
 
 
-def opt_out(live: Live) -> Finding:
+def opt_out(live: LiveSystem) -> Finding:
     """No mail that can be declined was tried after it had been."""
     optional = [kind for kind in MAILS if is_optional(kind)]
     sent = select(Mail).where(Mail.kind.in_(optional), Mail.claimed_at.is_not(None))
@@ -70,7 +70,7 @@ def opt_out(live: Live) -> Finding:
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} after an opt-out")
 
 
-def by_mail(live: Live) -> Finding:
+def by_mail(live: LiveSystem) -> Finding:
     """Every message that a person wrote is a request that the operator sees: what it asks for is theirs to judge."""
     written = InboundMail.kind != "automatic", InboundMail.received_at > live.now - REQUESTS_KEPT
     total = live.count(InboundMail, *written)
@@ -80,7 +80,7 @@ def by_mail(live: Live) -> Finding:
     return judge(lost, f"{number(total, 'letter')}, each a request", f"{number(lost, 'letter')} without a request")
 
 
-def answered(live: Live) -> Finding:
+def answered(live: LiveSystem) -> Finding:
     """No request is open after its day, none was answered after it, and no day is later than promised."""
     finding = in_time(live, "request")
     if finding.verdict == "broken":
@@ -90,13 +90,13 @@ def answered(live: Live) -> Finding:
     return judge(wrong, finding.figure, f"{number(len(wrong), 'request')} with a day later than promised")
 
 
-def _corrected(live: Live) -> list[tuple[str, datetime, str]]:
+def _corrected(live: LiveSystem) -> list[tuple[str, datetime, str]]:
     """Customer, time and address of every e-mail address that customers told us, as it counts now."""
-    told = ((id, lww_map.time_of(known, "email"), lww_map.value(known, "email")) for id, known in live.people())
+    told = ((id, lww_map.updated_at(known, "email"), lww_map.value(known, "email")) for id, known in live.people())
     return [(id, told_at, address) for id, told_at, address in told if told_at and address]
 
 
-def _mails_astray(live: Live, corrected: tuple[str, datetime, str]) -> int:
+def _mails_astray(live: LiveSystem, corrected: tuple[str, datetime, str]) -> int:
     """Mails to this customer that were written after the correction, and for another address than theirs."""
     id, told_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
@@ -111,7 +111,7 @@ def _subscriptions_of(id: str) -> Select[str]:
     return select(Subscription.id).where(Subscription.customer_id == id)
 
 
-def _is_left(live: Live, row: Erasure) -> bool:
+def _is_left(live: LiveSystem, row: Erasure) -> bool:
     """Who came back since has a key and a row anew: only what is older than the erasure was to go."""
     older = EncryptionKey.created_at <= row.at
     keys = select(EncryptionKey.key_id).where(
@@ -131,7 +131,7 @@ def _is_left(live: Live, row: Erasure) -> bool:
     return any(live.session.execute(each.limit(1)).first() for each in (customer, subscription, event, letter))
 
 
-def _had_declined(live: Live, mail: Mail) -> bool:
+def _had_declined(live: LiveSystem, mail: Mail) -> bool:
     kind = MAILS[mail.kind].mail_class
     theirs = select(Subscription.customer_id).where(Subscription.id == mail.subscription_id).scalar_subquery()
     customer = mail.customer_id or theirs

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
-from pipeline.policy.evidence.live_system import Finding, Live, Page, absent, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, Page, absent, judge, number
 
 COOKIE = "__Host-"  # the prefix that ties a cookie to this host alone, over HTTPS (RFC 6265bis section 4.1.3.2)
 NO_PAGES = "the web role is not set up here: no pages to ask for"
@@ -43,7 +43,7 @@ class _References(HTMLParser):
             self.fetched += _IN_STYLE.findall(data)
 
 
-def no_third_parties(live: Live) -> Finding:
+def no_third_parties(live: LiveSystem) -> Finding:
     """Every page forbids all but our own origin, and asks for nothing from another."""
     pages = _html(live)
     if not pages:
@@ -53,7 +53,7 @@ def no_third_parties(live: Live) -> Finding:
     return judge(wrong, figure, f"open to others, or fetching from them: {', '.join(wrong)}")
 
 
-def nothing_calls_home(live: Live) -> Finding:
+def nothing_calls_home(live: LiveSystem) -> Finding:
     """No mail fetches anything, and each leads to nobody but the vendor and PayPal."""
     hosts = {live.vendor.site, _host(live.settings.pages_url), "www.paypal.com"}
     wrong = []
@@ -65,7 +65,7 @@ def nothing_calls_home(live: Live) -> Finding:
     return judge(wrong, f"{number(len(live.mails), 'kind')} of mail, 0 calls", f"lead elsewhere: {', '.join(wrong)}")
 
 
-def cookies(live: Live) -> Finding:
+def cookies(live: LiveSystem) -> Finding:
     """No page sets a cookie but the one of the session."""
     if not live.pages:
         return absent(NO_PAGES)
@@ -75,7 +75,7 @@ def cookies(live: Live) -> Finding:
     return judge(wrong, figure, f"set another cookie than the session's: {', '.join(wrong)}")
 
 
-def no_pixels(live: Live) -> Finding:
+def no_pixels(live: LiveSystem) -> Finding:
     """Neither pages nor mails hold a picture from elsewhere; mails hold none at all."""
     mails = [kind for kind, mail in live.mails.items() if _References(mail.html).pictures]
     pages = [page.path for page in _html(live) if _foreign(_References(page.body).fetched)]
@@ -83,7 +83,7 @@ def no_pixels(live: Live) -> Finding:
     return judge(mails + pages, looked, f"with pictures from elsewhere: {', '.join(mails + pages)}")
 
 
-def _html(live: Live) -> list[Page]:
+def _html(live: LiveSystem) -> list[Page]:
     return [page for page in live.pages if page.is_html]
 
 

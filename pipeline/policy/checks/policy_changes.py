@@ -3,10 +3,10 @@
 from pipeline.db.models import Policy
 from pipeline.policy import public_pages, text, versions
 from pipeline.policy.clauses import document
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, judge, number
 
 
-def sentences(live: Live) -> Finding:
+def sentences(live: LiveSystem) -> Finding:
     """Every sentence of the text in force is one of ours, and every one of ours stands in it."""
     row = versions.in_force(live.session, live.now)
     kept = row.text if row else text.write(document(), live.vendor)
@@ -20,7 +20,7 @@ def sentences(live: Live) -> Finding:
     )
 
 
-def notices(live: Live) -> Finding:
+def notices(live: LiveSystem) -> Finding:
     """Every material text began thirty days or more after the relay had taken the last notice of it."""
     material = [row for row in versions.every(live.session) if row.material and row.withdrawn_at is None]
     if not material:
@@ -35,7 +35,7 @@ def notices(live: Live) -> Finding:
     return judge(wrong, f"{number(len(material), 'change')}, each announced", f"in force too early: {', '.join(wrong)}")
 
 
-def date(live: Live) -> Finding:
+def date(live: LiveSystem) -> Finding:
     """The date at the top of the page is that of the text in force."""
     row = versions.in_force(live.session, live.now)
     shown, _, effective = public_pages.page(live.session, live.now, live.vendor, live.settings.policy_effective)
@@ -46,6 +46,6 @@ def date(live: Live) -> Finding:
     return judge(not right, text.dated(day), f"the page does not say {text.dated(day)}")
 
 
-def _is_early(live: Live, row: Policy) -> bool:
+def _is_early(live: LiveSystem, row: Policy) -> bool:
     sent = [notice.sent_at for notice in versions.notices(live.session, row) if notice.sent_at]
     return bool(sent) and max(sent) + versions.NOTICE > live.now

@@ -7,13 +7,13 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from pipeline.db.models import AccessLogEntry, Customer, Payment, PrivacyRequest, RetentionRun, Subscription
 from pipeline.policy.evidence import journald
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, logs_in, number
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
 GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
 
 
-def accounts(live: Live) -> Finding:
+def accounts(live: LiveSystem) -> Finding:
     """No account outlived its last subscription by more than the period, and the sweep runs."""
     limit = live.now - TWO_YEARS - GRACE
     old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
@@ -30,7 +30,7 @@ def accounts(live: Live) -> Finding:
     return holds(f"0 of {number(live.count(Customer), 'account')} overdue, last sweep {swept}")
 
 
-def deletions(live: Live) -> Finding:
+def deletions(live: LiveSystem) -> Finding:
     """No deletion that was asked for is late."""
     late = live.now - GRACE
     asked = (
@@ -44,7 +44,7 @@ def deletions(live: Live) -> Finding:
     return judge(wrong, f"{total} asked for, 0 late", f"{number(wrong, 'deletion')} late")
 
 
-def logs(live: Live) -> Finding:
+def logs(live: LiveSystem) -> Finding:
     """No visit, log file or line of the relay's log is older than the period, and journald keeps nothing for longer."""
     oldest = live.session.execute(select(func.min(AccessLogEntry.at))).scalar_one_or_none()
     limit = live.now - ACCESS_LOG - GRACE
@@ -62,7 +62,7 @@ def logs(live: Live) -> Finding:
     return holds(f"{since}, {number(len(files), 'log file')}; {here}")
 
 
-def _journal(live: Live) -> tuple[str, str]:
+def _journal(live: LiveSystem) -> tuple[str, str]:
     """What journald keeps, and what is wrong with that."""
     if live.journal is None:
         return "journald does not run here", ""
@@ -71,7 +71,7 @@ def _journal(live: Live) -> tuple[str, str]:
     )
     try:
         kept = live.journal()
-    except journald.Unreadable as error:
+    except journald.JournaldSettingsError as error:
         return "", f"journald runs here, and its settings cannot be read: {error}"
     if kept is None:
         return "", f"journald keeps logs without an end in time: {advice}"
@@ -87,7 +87,7 @@ def _has_recent(limit: datetime) -> ColumnElement[bool]:
     return exists().where(Subscription.customer_id == Customer.id, or_(active, paid, *alive))
 
 
-def _log_files(live: Live) -> list[Path]:
+def _log_files(live: LiveSystem) -> list[Path]:
     """Logs in the data folder, and the relay's with its rotated ones."""
     found = logs_in(live.settings.data_dir)
     relay = live.settings.relay_log

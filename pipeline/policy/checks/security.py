@@ -10,8 +10,8 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pipeline.crypto.keyring import Unsealable
-from pipeline.crypto.master_key import KeyProblem
+from pipeline.crypto.keyring import DecryptionError
+from pipeline.crypto.master_key import MasterKeyError
 from pipeline.db import lww_map
 from pipeline.db.engine import file_of
 from pipeline.db.models import (
@@ -28,7 +28,7 @@ from pipeline.db.models import (
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.operations import file_permissions
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, logs_in, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, logs_in, number
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log
 
@@ -50,7 +50,7 @@ SEALED: tuple[tuple[Column, Column, Column], ...] = (
 )  # fmt: skip
 
 
-def at_rest(live: Live) -> Finding:
+def at_rest(live: LiveSystem) -> Finding:
     """What is sealed opens with its key; and no address of a customer stands in a file of ours."""
     total = 0
     for column, label, at in SEALED:
@@ -59,7 +59,7 @@ def at_rest(live: Live) -> Finding:
         rows = [(row[0], row[1]) for row in live.session.execute(newest)]
         try:
             total += len(list(live.opened(name, rows)))
-        except (Unsealable, KeyProblem):
+        except (DecryptionError, MasterKeyError):
             return broken(f"{name} holds something that is not sealed with its key")
     needles = _addresses(live)
     found = [str(path) for path in _raw_files(live) if needles and _holds(path, needles)]
@@ -67,17 +67,17 @@ def at_rest(live: Live) -> Finding:
     return judge(found, figure, f"an address of a customer stands readable in {', '.join(found)}")
 
 
-def in_transit(live: Live) -> Finding:
+def in_transit(live: LiveSystem) -> Finding:
     """Every way that leaves this machine is encrypted."""
     ways = egress.hops(live.settings)
     private = live.settings.private_networks
-    wrong = [f"{hop.name} ({hop.host})" for hop in ways if not hop.encrypted and not egress.stays_here(hop, private)]
+    wrong = [f"{hop.name} ({hop.host})" for hop in ways if not hop.encrypted and not egress.stays_private(hop, private)]
     out = [hop for hop in ways if hop.encrypted]
     advice = "; use TLS, or name its network in SMT_PRIVATE_NETWORKS if it never leaves this machine"
     return judge(wrong, f"{number(len(out), 'way')} out, all encrypted", f"in the clear: {', '.join(wrong)}{advice}")
 
 
-def reads_have_purposes(live: Live) -> Finding:
+def reads_have_purposes(live: LiveSystem) -> Finding:
     """Every read by us has its purpose, and nobody has touched the record."""
     wrong = audit_log.verify(live.session)
     if wrong:
@@ -88,7 +88,7 @@ def reads_have_purposes(live: Live) -> Finding:
     )
 
 
-def access_logging(live: Live) -> Finding:
+def access_logging(live: LiveSystem) -> Finding:
     """The record of reads is whole up to its head."""
     wrong = audit_log.verify(live.session)
     head = audit_log.head(live.session)
@@ -96,11 +96,13 @@ def access_logging(live: Live) -> Finding:
     return judge(wrong, figure, f"the record of reads does not hold: {wrong}")
 
 
-def https(live: Live) -> Finding:
+def https(live: LiveSystem) -> Finding:
     """PayPal is called over HTTPS, and our own pages are public over nothing else."""
     public = live.settings.public_url
     url = live.settings.paypal_base_url
-    safe = url.startswith("https://") or egress.stays_here(egress.Hop("", _host(url), 0, encrypted=False), ())
+    safe = url.startswith("https://") or egress.stays_private(
+        egress.OutboundRoute("", _host(url), 0, encrypted=False), ()
+    )
     if not safe:
         return broken(f"PayPal's API is called without TLS: {url}")
     if not public:
@@ -114,7 +116,7 @@ def https(live: Live) -> Finding:
     return judge(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
 
 
-def updates(live: Live) -> Finding:
+def updates(live: LiveSystem) -> Finding:
     """The last audit of dependencies is young, and found nothing."""
     file = live.settings.data_dir / AUDIT_FILE
     try:
@@ -133,7 +135,7 @@ def updates(live: Live) -> Finding:
     return judge(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
 
 
-def private_files(live: Live) -> Finding:
+def private_files(live: LiveSystem) -> Finding:
     """Everything in the data folder, the key and the database are for us alone."""
     paths = [path for path in file_permissions.walk(live.settings) if path.exists()]
     wrong = [path for path in paths if file_permissions.is_open(path)]
@@ -146,7 +148,7 @@ def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0].strip("[]") or "localhost"
 
 
-def _addresses(live: Live) -> list[bytes]:
+def _addresses(live: LiveSystem) -> list[bytes]:
     """Addresses of the newest customers, to be searched for."""
     rows = live.session.execute(
         select(Subscription.id, Subscription.personal_data)
@@ -159,7 +161,7 @@ def _addresses(live: Live) -> list[bytes]:
     return sorted(address.encode() for address in found if address and len(address) > 6)
 
 
-def _raw_files(live: Live) -> Iterator[Path]:
+def _raw_files(live: LiveSystem) -> Iterator[Path]:
     """The database's own files where it is one of ours, and what else of ours is not sealed by nature."""
     if file := file_of(live.settings.database):
         yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())

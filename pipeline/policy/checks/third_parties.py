@@ -5,13 +5,13 @@ from ipaddress import IPv4Address, IPv6Address
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.policy.evidence.connections import strangers
-from pipeline.policy.evidence.live_system import Finding, Live, absent, broken, holds, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, number
 from pipeline.settings import SettingsError
 
 OWN = ("database", "broker", "relay")
 
 
-def own_servers(live: Live) -> Finding:
+def own_servers(live: LiveSystem) -> Finding:
     """Database, broker and relay stand on this machine or on a private network, not at somebody's on the internet."""
     hops = [hop for hop in egress.hops(live.settings) if hop.name in OWN]
     wrong = [f"{hop.name} ({hop.host})" for hop in hops if not _is_own(hop)]
@@ -19,7 +19,7 @@ def own_servers(live: Live) -> Finding:
     return judge(wrong, here, f"not on a private address: {', '.join(wrong)}")
 
 
-def connections(live: Live) -> Finding:
+def connections(live: LiveSystem) -> Finding:
     """No running process of ours is connected to anybody the settings do not name."""
     if not live.connections:
         return absent("no role of ours runs on this machine now")
@@ -29,7 +29,7 @@ def connections(live: Live) -> Finding:
     return judge(wrong, figure, f"connected to {', '.join(f'{each.address}:{each.port}' for each in wrong)}")
 
 
-def allowed_hosts(live: Live) -> Finding:
+def allowed_hosts(live: LiveSystem) -> Finding:
     """Each host that we may contact is PayPal's, our own, or the product's."""
     hops = egress.hops(live.settings)
     wrong = [
@@ -39,17 +39,17 @@ def allowed_hosts(live: Live) -> Finding:
     return judge(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
 
 
-def paypal(live: Live) -> Finding:
+def paypal(live: LiveSystem) -> Finding:
     """The API that is called is PayPal's."""
     try:
-        egress.judge_api(live.settings.paypal_base_url)
+        egress.require_paypal_api(live.settings.paypal_base_url)
     except SettingsError as error:
         return broken(str(error))
     host = live.settings.paypal_base_url.partition("://")[2]
-    return holds(f"{host}{'' if live.settings.reads_paypal else ', not called: no credentials'}")
+    return holds(f"{host}{'' if live.settings.has_paypal_credentials else ', not called: no credentials'}")
 
 
-def relay(live: Live) -> Finding:
+def relay(live: LiveSystem) -> Finding:
     """The relay is our own: on this machine or on a private network."""
     hop = next((hop for hop in egress.hops(live.settings) if hop.name == "relay"), None)
     if hop is None:
@@ -57,11 +57,11 @@ def relay(live: Live) -> Finding:
     return judge(not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?")
 
 
-def _is_paypals(hop: egress.Hop) -> bool:
+def _is_paypals(hop: egress.OutboundRoute) -> bool:
     return hop.host in egress.PAYPAL
 
 
-def _is_own(hop: egress.Hop) -> bool:
+def _is_own(hop: egress.OutboundRoute) -> bool:
     if not hop.host or is_on_this_machine(hop.host):
         return True
     addresses = egress.resolve(hop.host)

@@ -16,7 +16,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
-from pipeline.policy.evidence.live_system import Finding, Live, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, judge, number
 from pipeline.policy.evidence.requests import in_time
 
 SETTLED = timedelta(days=1)  # by then a payment has its receipt
@@ -24,7 +24,7 @@ SETTLED = timedelta(days=1)  # by then a payment has its receipt
 _AGREED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
 
 
-def purposes(live: Live) -> Finding:
+def purposes(live: LiveSystem) -> Finding:
     """Everything that was ever mailed serves a purpose of the register."""
     kinds = set(live.session.execute(select(Mail.kind).distinct()).scalars())
     wrong = sorted(kind for kind in kinds if kind not in MAILS or MAILS[kind].purpose not in PURPOSES)
@@ -33,7 +33,7 @@ def purposes(live: Live) -> Finding:
     )
 
 
-def receipts(live: Live) -> Finding:
+def receipts(live: LiveSystem) -> Finding:
     """Every payment that came a day ago or earlier has its receipt owed or sent."""
     come = (
         Payment.status.in_(CAME),
@@ -46,19 +46,19 @@ def receipts(live: Live) -> Finding:
     return judge(wrong, f"{total}, each with its receipt", f"{number(wrong, 'payment')} without receipt")
 
 
-def classes(live: Live) -> Finding:
+def classes(live: LiveSystem) -> Finding:
     """Every mail that can be written has a class, and account set-up and reminders are transactional."""
     wrong = sorted(kind for kind in live.mails if kind not in MAILS)
     wrong += [kind for kind in ("account_setup", "renewal_reminder") if MAILS[kind].mail_class != "transactional"]
     return judge(wrong, f"{number(len(live.mails), 'kind')} of mail, each with a class", f"without: {', '.join(wrong)}")
 
 
-def support(live: Live) -> Finding:
+def support(live: LiveSystem) -> Finding:
     """Every message that asks for no right is answered, or still has time."""
     return in_time(live, "support request", PrivacyRequest.kind == "other")
 
 
-def law(live: Live) -> Finding:
+def law(live: LiveSystem) -> Finding:
     """What an erasure left for the law has its basis and its end on the receipt."""
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if not _explains(row.receipt)]
@@ -67,7 +67,7 @@ def law(live: Live) -> Finding:
     )
 
 
-def no_advertising(live: Live) -> Finding:
+def no_advertising(live: LiveSystem) -> Finding:
     """No marketing mail went to somebody who had not asked for it, and confirmed that by mail or signed in to say so."""
     kinds = [kind for kind, use in MAILS.items() if use.mail_class == "marketing"]
     if any(MAILS[kind].purpose != "news" for kind in kinds):
@@ -84,7 +84,7 @@ def no_advertising(live: Live) -> Finding:
     return judge(wrong, figure, f"{number(len(wrong), 'mail')} to people who had not opted in")
 
 
-def _had_agreed(live: Live, mail: Mail) -> bool:
+def _had_agreed(live: LiveSystem, mail: Mail) -> bool:
     """By the last word of theirs before it was tried; who was erased has taken the proof of it along after three years."""
     before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.claimed_at
     agreed = and_(*_AGREED)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.network.egress import HTTPS, PAYPAL, Address, Hop, Resolve, hops, resolve
+from pipeline.network.egress import HTTPS, PAYPAL, Address, OutboundRoute, Resolve, hops, resolve
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.settings import Settings
 
@@ -64,7 +64,7 @@ def _proves(found: Connection, host: str) -> bool:
         return False
 
 
-def _addresses(hop: Hop, resolver: Resolve) -> frozenset[Address]:
+def _addresses(hop: OutboundRoute, resolver: Resolve) -> frozenset[Address]:
     if is_on_this_machine(hop.host):
         return frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
     return resolver(hop.host) if hop.host else frozenset()

@@ -15,7 +15,7 @@ ONE_FILE = "1month"  # of journald.conf(5)
 ENDLESS = 2**64 - 1  # microseconds, as systemd says "infinity"
 
 
-class Unreadable(Exception):
+class JournaldSettingsError(Exception):
     """journald runs here, and what it is told to keep cannot be found out."""
 
 
@@ -50,11 +50,11 @@ def _span(text: str) -> timedelta | None:
 def _ask(*words: str) -> str:
     program = shutil.which("systemd-analyze")
     if program is None:
-        raise Unreadable("systemd-analyze is not installed")
+        raise JournaldSettingsError("systemd-analyze is not installed")
     try:
         done = subprocess.run(  # noqa: S603 - words of ours, and what the machine's own settings say
             [program, "--no-pager", *words], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise Unreadable(f"systemd-analyze {words[0]}: {type(error).__name__}") from error
+        raise JournaldSettingsError(f"systemd-analyze {words[0]}: {type(error).__name__}") from error
     return done.stdout

@@ -12,11 +12,11 @@ import orjson
 from sqlalchemy import ColumnExpressionArgument, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.crypto.keyring import DataKey, Keyring
 from pipeline.db.models import Base, Customer
 from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence.connections import Connection
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
 
 _LOG = re.compile(r"\.log([.-]\d+(\.\w+)?)?$")
@@ -47,7 +47,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Sights:
+class Probes:
     """What is to be seen outside the database, each looked at when it is asked for.
 
     `journal` says how old journald lets entries grow, None without an end (see `policy.journal`); it is None itself where
@@ -55,12 +55,12 @@ class Sights:
     """
 
     pages: Callable[[], list[Page]]
-    mails: Callable[[], dict[str, Rendered]]
+    mails: Callable[[], dict[str, RenderedMail]]
     connections: Callable[[], dict[str, list[Connection]]]
     journal: Callable[[], timedelta | None] | None
 
 
-class Live:
+class LiveSystem:
     """The running system, as the checks see it. What is costly is looked at when a check first asks for it."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Live:
         settings: Settings,
         now: datetime,
         vendor: Vendor,
-        sights: Sights,
+        sights: Probes,
     ) -> None:
         self.session, self.keyring, self.settings, self.now, self.vendor = session, keyring, settings, now, vendor
         self._sights, self.journal = sights, sights.journal
@@ -81,7 +81,7 @@ class Live:
         return self._sights.pages()
 
     @cached_property
-    def mails(self) -> dict[str, Rendered]:
+    def mails(self) -> dict[str, RenderedMail]:
         """Every kind of mail, written with its example."""
         return self._sights.mails()
 
@@ -90,7 +90,7 @@ class Live:
         """By role, whom each of our running processes on this machine is connected to."""
         return self._sights.connections()
 
-    def seals(self, labels: list[str]) -> Mapping[str, Seal | None]:
+    def seals(self, labels: list[str]) -> Mapping[str, DataKey | None]:
         """The keys of these labels, none made; None or absent where it was destroyed."""
         return self.keyring.fetch(labels, create=False)
 
@@ -99,7 +99,7 @@ class Live:
         return self.session.execute(select(func.count()).select_from(table).where(*where)).scalar_one()
 
     def people(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The id of each customer, and what they told us: field -> [time, value]. Raises Unsealable."""
+        """The id of each customer, and what they told us: field -> [time, value]. Raises DecryptionError."""
         rows = self.session.execute(
             select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
         )

@@ -5,12 +5,12 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, or_
 
 from pipeline.db.models import PrivacyRequest
-from pipeline.policy.evidence.live_system import Finding, Live, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, judge, number
 
 YEAR = timedelta(days=365)  # how far back an answer that came late counts against us
 
 
-def in_time(live: Live, noun: str, *where: ColumnElement[bool]) -> Finding:
+def in_time(live: LiveSystem, noun: str, *where: ColumnElement[bool]) -> Finding:
     """Broken if one of these requests is open after its day, or was answered late within the last year."""
     late = or_(
         PrivacyRequest.done_at.is_(None) & (PrivacyRequest.due_at < live.now),

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Update, delete, func, inspect, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from pipeline.clock import read_time, write_time
+from pipeline.clock import format_time, parse_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db import lww_map
@@ -32,7 +32,7 @@ from pipeline.db.models import (
     StatusHistoryEntry,
     Subscription,
 )
-from pipeline.privacy.retention.legal_holds import hold_of, kept_until
+from pipeline.privacy.retention.legal_holds import kept_until, retention_period_for
 
 ERASED = "the person has been erased"
 AT_ONCE = 1000  # values of one condition; SQLite takes some thousands
@@ -62,7 +62,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class ErasureReason:
     """Why a person is erased, and what was told outside: stands in the receipt."""
 
     basis: str  # "request <id>", "retention"
@@ -71,7 +71,7 @@ class Grounds:
 
 
 def shred(
-    session: Session, keyring: Keyring, person: Person, grounds: Grounds, now: datetime, *, id: str, country: str
+    session: Session, keyring: Keyring, person: Person, grounds: ErasureReason, now: datetime, *, id: str, country: str
 ) -> Erasure:
     """Erase a person, in the caller's transaction. The row that is returned is the receipt."""
     keys = keyring.destroy(person.labels)
@@ -179,7 +179,7 @@ def _done(session: Session, table: type[Base], how: Delete | Update, action: str
 
 def _kept(session: Session, person: Person, country: str) -> dict[str, Any]:
     """What stays, restricted, with the reason and until when."""
-    hold = hold_of(country)
+    hold = retention_period_for(country)
     of_them = Payment.subscription_id.in_(person.subscriptions)
     payments = session.execute(select(func.count(Payment.id), func.max(Payment.occurred_at)).where(of_them)).one()
     refunds = select(func.count()).select_from(Refund).join(Payment, Payment.id == Refund.payment_id).where(of_them)
@@ -189,7 +189,7 @@ def _kept(session: Session, person: Person, country: str) -> dict[str, Any]:
         .where(StatusHistoryEntry.subscription_id.in_(person.subscriptions))
     )
     consents = select(func.count()).select_from(Consent).where(Consent.customer_id == person.id)
-    until = write_time(kept_until(payments[1], country)) if payments[1] else None
+    until = format_time(kept_until(payments[1], country)) if payments[1] else None
     return {
         "payment": _stays(payments[0], hold.law, until),
         "refund": _stays(session.execute(refunds).scalar_one(), hold.law, until),
@@ -216,7 +216,7 @@ def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, A
     """
     known = set(session.execute(select(Erasure.id)).scalars())
     for row in erasures:
-        at = read_time(row["at"]) or keyring.now
+        at = parse_time(row["at"]) or keyring.now
         if row["id"] in known:
             keyring.destroy(_older(session, row["labels"], at))
             continue
@@ -244,6 +244,6 @@ def told(row: Erasure) -> dict[str, Any]:
         "id": row.id,
         "customer_id": row.customer_id,
         "labels": row.key_ids,
-        "at": write_time(row.at),
+        "at": format_time(row.at),
         "receipt": row.receipt,
     }

@@ -19,17 +19,17 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import Clock, write_time
+from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links, rate_limit
-from pipeline.customers.product_hook import Product, ProductDown
+from pipeline.customers.product_hook import ProductHook, ProductUnavailableError
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Subscription
 from pipeline.errors import OperatorError
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
-from pipeline.privacy.erasure.shredding import Grounds, Person, reduce, shred
+from pipeline.privacy.erasure.shredding import ErasureReason, Person, reduce, shred
 
 log = structlog.get_logger(__name__)
 
@@ -41,26 +41,26 @@ GIVE_UP_MAIL = timedelta(days=7)  # a confirmation that cannot be sent until the
 REASON = "The customer asked for the deletion of their data."
 
 
-class TooLate(OperatorError):
+class ErasureTooLateError(OperatorError):
     """The waiting period is over, or there is no such erasure to cancel."""
 
 
-class Cancels(Protocol):
+class SubscriptionCanceller(Protocol):
     """Ends subscriptions at PayPal. Raises Exception where PayPal did not; one that has ended already is no failure."""
 
     def cancel_subscription(self, id: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ErasureDependencies:
     """Whom an erasure tells, and the country whose law says what is kept. No `paypal` without credentials."""
 
-    paypal: Cancels | None = None
-    product: Product = field(default_factory=Product)
+    paypal: SubscriptionCanceller | None = None
+    product: ProductHook = field(default_factory=ProductHook)
     country: str = ""
 
 
-class Blocked(Exception):
+class ErasureBlockedError(Exception):
     """The erasure cannot go on now. `at_once`: only a person can help, so the operator is told at once."""
 
     def __init__(self, reason: str, *, at_once: bool = False) -> None:
@@ -103,12 +103,12 @@ def schedule(
     secret = links.make(session, keyring, customer_id, "cancel_erase", now, request_id=row.id, minutes=minutes)
     facts = {
         "request": row.id,
-        "erase_at": write_time(row.waiting_ends_at),
+        "erase_at": format_time(row.waiting_ends_at),
         "cancel": page and page + secret,
     }
     session.flush()
     key = f"account_deletion_scheduled:{row.id}"
-    mail = outbox.Owed("account_deletion_scheduled", key, None, facts, customer_id=customer_id)
+    mail = outbox.NewMail("account_deletion_scheduled", key, None, facts, customer_id=customer_id)
     outbox.add(session, keyring, [mail], now)
     return row
 
@@ -117,7 +117,7 @@ def cancel(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
     """Keep the person after all. Raises TooLate once the waiting period is over."""
     row = session.get(PrivacyRequest, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":
-        raise TooLate("the waiting period of this deletion is over, or it was cancelled already")
+        raise ErasureTooLateError("the waiting period of this deletion is over, or it was cancelled already")
     row.state, row.done_at, row.reason = "cancelled", now, "cancelled in the waiting period"
     customer = session.get(Customer, row.customer_id)
     if customer:
@@ -129,7 +129,7 @@ def cancel(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
 # -- carried out
 
 
-def run_due(database: Database, master: MasterKey, clock: Clock, outside: Outside) -> int:
+def run_due(database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies) -> int:
     """Carry on with every erasure whose waiting period is over. How many went a step further. For the scheduler."""
     with database.transaction() as session:
         ids = _begin(session, clock.now())
@@ -137,7 +137,12 @@ def run_due(database: Database, master: MasterKey, clock: Clock, outside: Outsid
 
 
 def now(
-    database: Database, master: MasterKey, clock: Clock, outside: Outside, customer_id: str, source: requests.Source
+    database: Database,
+    master: MasterKey,
+    clock: Clock,
+    outside: ErasureDependencies,
+    customer_id: str,
+    source: requests.Source,
 ) -> PrivacyRequest:
     """Erase without a waiting period, as an operator may. The request tells how far it got. Raises NoSuchCustomer."""
     with database.transaction() as session:
@@ -152,12 +157,14 @@ def now(
         return session.get_one(PrivacyRequest, row.id)
 
 
-def carry_out(database: Database, master: MasterKey, clock: Clock, outside: Outside, id: str, *, basis: str) -> None:
+def carry_out(
+    database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, id: str, *, basis: str
+) -> None:
     """Erase the person of this id now and say so to nobody. Raises Blocked, StoreDown. For the retention sweep."""
     cancelled, told = _tell_outside(database, master, clock, outside, id)
     with database.transaction() as session:
         keyring = Keyring(master, session, clock.now())
-        person, grounds = Person.of(session, id), Grounds(basis, cancelled, told)
+        person, grounds = Person.of(session, id), ErasureReason(basis, cancelled, told)
         shred(
             session, keyring, person, grounds, clock.now(),
             id=secrets.token_hex(13), country=outside.country,
@@ -181,7 +188,7 @@ def _begin(session: Session, now: datetime) -> list[str]:
     return list(session.execute(running).scalars())
 
 
-def _advance(database: Database, master: MasterKey, clock: Clock, outside: Outside, request_id: str) -> int:
+def _advance(database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, request_id: str) -> int:
     """One step of one erasure; 1 if it was made."""
     with database.reading() as session:
         row, erasure = session.get_one(PrivacyRequest, request_id), session.get(Erasure, request_id)
@@ -190,11 +197,11 @@ def _advance(database: Database, master: MasterKey, clock: Clock, outside: Outsi
         return _finish(database, master, clock, request_id)
     try:
         cancelled, told = _tell_outside(database, master, clock, outside, customer_id)
-    except Blocked as blocked:
+    except ErasureBlockedError as blocked:
         _wait_for_help(database, master, clock, request_id, blocked)
         return 0
     with database.transaction() as session:
-        grounds = Grounds(f"request {request_id}", cancelled, told)
+        grounds = ErasureReason(f"request {request_id}", cancelled, told)
         _erase(
             session,
             Keyring(master, session, clock.now()),
@@ -206,18 +213,20 @@ def _advance(database: Database, master: MasterKey, clock: Clock, outside: Outsi
     return 1
 
 
-def _erase(session: Session, keyring: Keyring, row: PrivacyRequest, grounds: Grounds, outside: Outside) -> None:
+def _erase(
+    session: Session, keyring: Keyring, row: PrivacyRequest, grounds: ErasureReason, outside: ErasureDependencies
+) -> None:
     now, customer_id = keyring.now, row.customer_id or ""
     known = accounts.person(session, keyring, customer_id)
     erasure = shred(session, keyring, Person.of(session, customer_id), grounds, now, id=row.id, country=outside.country)
     row.reason = None
     if known.get("email"):
         kept = erasure.receipt["rows"]["payment"]
-        facts = {"request": row.id, "erased_at": write_time(now), "kept_until": kept["until"], "law": kept["basis"]}
+        facts = {"request": row.id, "erased_at": format_time(now), "kept_until": kept["until"], "law": kept["basis"]}
         label = confirmation_label(row.id)
         # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
         erasure.key_ids = [*erasure.key_ids, label]
-        mail = outbox.Owed("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
+        mail = outbox.NewMail("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
         outbox.add(session, keyring, [mail], now)
 
 
@@ -279,7 +288,7 @@ def _forget(mail: Mail) -> None:
 
 
 def _tell_outside(
-    database: Database, master: MasterKey, clock: Clock, outside: Outside, id: str
+    database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, id: str
 ) -> tuple[list[str], str]:
     """End what PayPal could still collect for, and tell the product: outside any transaction, again until it is done.
 
@@ -299,9 +308,9 @@ def _live(session: Session, subscriptions: Sequence[str]) -> list[str]:
     return list(session.execute(rows.order_by(Subscription.id)).scalars())
 
 
-def _cancel_at_paypal(outside: Outside, subscription: str) -> None:
+def _cancel_at_paypal(outside: ErasureDependencies, subscription: str) -> None:
     if outside.paypal is None:
-        raise Blocked(
+        raise ErasureBlockedError(
             f"cancel {subscription} at PayPal: no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET), so it cannot "
             "be done from here. The erasure goes on when PayPal tells that it is cancelled.",
             at_once=True,
@@ -309,21 +318,23 @@ def _cancel_at_paypal(outside: Outside, subscription: str) -> None:
     try:
         outside.paypal.cancel_subscription(subscription, REASON)
     except Exception as error:
-        raise Blocked(f"PayPal did not cancel {subscription} yet: {type(error).__name__}") from error
+        raise ErasureBlockedError(f"PayPal did not cancel {subscription} yet: {type(error).__name__}") from error
 
 
-def _tell_product(outside: Outside, known: dict[str, str]) -> str:
+def _tell_product(outside: ErasureDependencies, known: dict[str, str]) -> str:
     if not outside.product.there:
         return "there is none to tell"
     said = {"customer": known.get("custom", ""), "email": known.get("email", "")}
     try:
         outside.product.tell("erase", said)
-    except ProductDown as error:
-        raise Blocked(f"the product did not erase its part yet: {error}") from error
+    except ProductUnavailableError as error:
+        raise ErasureBlockedError(f"the product did not erase its part yet: {error}") from error
     return "told"
 
 
-def _wait_for_help(database: Database, master: MasterKey, clock: Clock, request_id: str, blocked: Blocked) -> None:
+def _wait_for_help(
+    database: Database, master: MasterKey, clock: Clock, request_id: str, blocked: ErasureBlockedError
+) -> None:
     """Note why it does not go on, and tell the operator if it takes too long."""
     log.warning("erasure_waits", request=request_id, reason=blocked.reason)
     with database.transaction() as session:
@@ -331,6 +342,6 @@ def _wait_for_help(database: Database, master: MasterKey, clock: Clock, request_
         row = session.get_one(PrivacyRequest, request_id)
         row.reason = blocked.reason
         if blocked.at_once or (row.waiting_ends_at and row.waiting_ends_at + TELL_AFTER <= now):
-            facts = {"request": row.id, "reason": blocked.reason, "due_at": write_time(row.due_at)}
-            mail = outbox.Owed("erasure_waits", f"erasure_waits:{row.id}", None, facts)
+            facts = {"request": row.id, "reason": blocked.reason, "due_at": format_time(row.due_at)}
+            mail = outbox.NewMail("erasure_waits", f"erasure_waits:{row.id}", None, facts)
             outbox.add(session, Keyring(master, session, now), [mail], now)

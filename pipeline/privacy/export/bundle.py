@@ -20,27 +20,33 @@ from datetime import datetime
 
 import orjson
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.crypto.signing import Signer, is_signed
 from pipeline.customers import accounts
-from pipeline.customers.product_hook import Product
+from pipeline.customers.product_hook import ProductHook
 from pipeline.db.engine import Database
 from pipeline.privacy.export import page
 from pipeline.privacy.export.gather import gather
-from pipeline.privacy.export.page import Issuer
+from pipeline.privacy.export.page import ExportIssuer
 
 SCHEMA = "smt-billing/person/1"
 PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # what a bundle holds beside its files
 
 
-class NotOurs(Exception):
+class InvalidExportError(Exception):
     """A bundle is not as we made it. The message says what is wrong with it."""
 
 
 def bundle(
-    database: Database, master: MasterKey, now: datetime, customer_id: str, *, issuer: Issuer, product: Product
+    database: Database,
+    master: MasterKey,
+    now: datetime,
+    customer_id: str,
+    *,
+    issuer: ExportIssuer,
+    product: ProductHook,
 ) -> bytes:
     """The ZIP. The product is asked outside any transaction. Raises NoSuchCustomer, ProductDown and StoreDown."""
     files = _product_files(product, _person(database, master, now, customer_id))
@@ -48,7 +54,7 @@ def bundle(
         keyring = Keyring(master, session, now)
         found = gather(session, keyring, customer_id)
         signer = Signer(keyring)
-    document = {"schema": SCHEMA, "exported_at": write_time(now), "issuer": issuer.name, **found.data}
+    document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **found.data}
     files |= found.files | {"data.json": orjson.dumps(document, option=orjson.OPT_INDENT_2)}
     files["index.html"] = page.write(document, sorted(files), issuer).encode()
     return _zip(files, _manifest(files, customer_id, now), signer, now)
@@ -60,12 +66,12 @@ def check(data: bytes, signer: Signer) -> Mapping[str, str]:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             manifest, signature = opened.read("manifest.json"), opened.read("manifest.sig")
             if not is_signed(signer.public, manifest, signature):
-                raise NotOurs("its manifest is not signed by this installation")
+                raise InvalidExportError("its manifest is not signed by this installation")
             files: dict[str, str] = orjson.loads(manifest)["files"]
             there = opened.namelist()
             wrong = [name for name, digest in files.items() if name in there and _sha256(opened.read(name)) != digest]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise NotOurs(f"it is no bundle of ours: {error}") from error
+        raise InvalidExportError(f"it is no bundle of ours: {error}") from error
     _judge("changed since it was made", wrong)
     _judge("missing from it", [name for name in files if name not in there])
     _judge("put in by somebody else", [name for name in there if name not in (*files, *PROOF) or there.count(name) > 1])
@@ -74,7 +80,7 @@ def check(data: bytes, signer: Signer) -> Mapping[str, str]:
 
 def _judge(what: str, names: Sequence[str]) -> None:
     if names:
-        raise NotOurs(f"{what}: {', '.join(sorted(set(names)))}")
+        raise InvalidExportError(f"{what}: {', '.join(sorted(set(names)))}")
 
 
 def _person(database: Database, master: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
@@ -83,7 +89,7 @@ def _person(database: Database, master: MasterKey, now: datetime, customer_id: s
     return {"customer": found.get("custom", ""), "email": found.get("email", "")}
 
 
-def _product_files(product: Product, person: Mapping[str, str]) -> dict[str, bytes]:
+def _product_files(product: ProductHook, person: Mapping[str, str]) -> dict[str, bytes]:
     if not product.there:
         return {}
     answer = product.tell("export", person)
@@ -96,7 +102,7 @@ def _manifest(files: Mapping[str, bytes], customer_id: str, now: datetime) -> by
         {
             "schema": SCHEMA,
             "customer": customer_id,
-            "exported_at": write_time(now),
+            "exported_at": format_time(now),
             "files": {name: _sha256(data) for name, data in sorted(files.items())},
         },
         option=orjson.OPT_INDENT_2,

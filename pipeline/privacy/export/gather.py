@@ -9,8 +9,8 @@ import orjson
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
-from pipeline.crypto.keyring import Keyring, Seal
+from pipeline.clock import format_time
+from pipeline.crypto.keyring import DataKey, Keyring
 from pipeline.customers import accounts, links
 from pipeline.db.models import (
     Base,
@@ -107,10 +107,10 @@ class _Gatherer:
         columns: Sequence[str] = [column.key for column in inspect(type(row)).columns]
         return {name: self._value(row, table, name, seal) for name in columns if name not in LEFT_OUT}
 
-    def _value(self, row: Base, table: str, name: str, seal: Seal | None) -> Any:
+    def _value(self, row: Base, table: str, name: str, seal: DataKey | None) -> Any:
         value = getattr(row, name)
         if isinstance(value, datetime):
-            return write_time(value)
+            return format_time(value)
         if not isinstance(value, bytes):
             return value
         opened = seal.open(f"{table}.{name}", value) if seal else b""

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from pipeline.clock import write_time
+from pipeline.clock import format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, rate_limit
 from pipeline.db.models import PrivacyRequest
@@ -26,10 +26,10 @@ def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, p
     secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)
     facts = {
         "request": row.id,
-        "expires_at": write_time(now + timedelta(days=DAYS)),
+        "expires_at": format_time(now + timedelta(days=DAYS)),
         "page": links.address(pages, "export", secret),
     }
     key = f"data_export_ready:{links.digest(secret)}"
-    outbox.add(session, keyring, [outbox.Owed("data_export_ready", key, None, facts, customer_id=customer_id)], now)
+    outbox.add(session, keyring, [outbox.NewMail("data_export_ready", key, None, facts, customer_id=customer_id)], now)
     requests.settle(session, row.id, "done", now)
     return row

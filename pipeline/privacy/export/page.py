@@ -27,7 +27,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class ExportIssuer:
     """Whose export it is, and how its dates and money are written."""
 
     name: str
@@ -35,7 +35,7 @@ class Issuer:
     locale: str
 
 
-def write(document: Mapping[str, Any], files: Sequence[str], issuer: Issuer) -> str:
+def write(document: Mapping[str, Any], files: Sequence[str], issuer: ExportIssuer) -> str:
     """The page that shows `document`, data.json's content, and leads to these files."""
 
     def day(text: str | None) -> str:

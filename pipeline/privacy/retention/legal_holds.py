@@ -10,7 +10,7 @@ YEAR = timedelta(days=365, hours=6)
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class RetentionPeriod:
     """Whole years, and the law that says so. `from_year_end`: counted from the end of the calendar year."""
 
     invoice_years: int
@@ -19,37 +19,39 @@ class Hold:
     consent_years: int = 3
 
 
-POLICY = Hold(2, "the privacy policy, section 3: two years for legal and accounting purposes", from_year_end=False)
-HOLDS: dict[str, Hold] = {
-    "AT": Hold(7, "BAO section 132"),
-    "CH": Hold(10, "OR article 958f"),
-    "DE": Hold(8, "AO section 147(3) and UStG section 14b"),
-    "ES": Hold(6, "Código de Comercio article 30"),
-    "FR": Hold(10, "Code de commerce article L123-22"),
-    "GB": Hold(6, "VAT Act 1994, schedule 11, and VAT Notice 700/21"),
-    "IT": Hold(10, "Codice civile article 2220"),
-    "NL": Hold(7, "AWR article 52"),
-    "US": Hold(7, "26 CFR 1.6001-1 and IRS Publication 583"),
+POLICY = RetentionPeriod(
+    2, "the privacy policy, section 3: two years for legal and accounting purposes", from_year_end=False
+)
+HOLDS: dict[str, RetentionPeriod] = {
+    "AT": RetentionPeriod(7, "BAO section 132"),
+    "CH": RetentionPeriod(10, "OR article 958f"),
+    "DE": RetentionPeriod(8, "AO section 147(3) and UStG section 14b"),
+    "ES": RetentionPeriod(6, "Código de Comercio article 30"),
+    "FR": RetentionPeriod(10, "Code de commerce article L123-22"),
+    "GB": RetentionPeriod(6, "VAT Act 1994, schedule 11, and VAT Notice 700/21"),
+    "IT": RetentionPeriod(10, "Codice civile article 2220"),
+    "NL": RetentionPeriod(7, "AWR article 52"),
+    "US": RetentionPeriod(7, "26 CFR 1.6001-1 and IRS Publication 583"),
 }
 # Proof of a consent outlives the person's erasure: California wants three years (Bus. & Prof. Code section 17602), and
 # elsewhere that is about as long as somebody may still dispute it.
 
 
-def hold_of(country: str) -> Hold:
+def retention_period_for(country: str) -> RetentionPeriod:
     """The hold of a country by its two letters (ISO 3166-1); the policy's own where we know no law that says more."""
     return HOLDS.get(country.upper(), POLICY)
 
 
 def kept_until(moment: datetime, country: str) -> datetime:
     """Until when a record of money of that moment is kept."""
-    hold = hold_of(country)
+    hold = retention_period_for(country)
     start = moment.replace(month=12, day=31, hour=23, minute=59, second=59) if hold.from_year_end else moment
     return _years_later(start, hold.invoice_years)
 
 
 def keeps_since(now: datetime, country: str) -> datetime:
     """Records of money of that moment and younger ones are still kept: the other way round than `kept_until`."""
-    hold = hold_of(country)
+    hold = retention_period_for(country)
     then = _years_later(now, -hold.invoice_years)
     return then.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0) if hold.from_year_end else then
 

@@ -203,7 +203,7 @@ def _visits(now: datetime, _: str) -> Select[Any]:
 def _forget_visits(session: Session, ids: Sequence[Any], _: datetime) -> None:
     labels = list(session.execute(select(AccessLogEntry.key_id).where(AccessLogEntry.id.in_(ids)).distinct()).scalars())
     _delete(session, AccessLogEntry, AccessLogEntry.id.in_(ids))
-    _drop_keys(session, labels)
+    _delete_keys(session, labels)
 
 
 def _letters(now: datetime, _: str) -> Select[Any]:
@@ -214,7 +214,7 @@ def _forget_letters(session: Session, ids: Sequence[Any], _: datetime) -> None:
     labels = list(session.execute(select(InboundMail.key_id).where(InboundMail.id.in_(ids)).distinct()).scalars())
     _delete(session, InboundMail, InboundMail.id.in_(ids))
     still = set(session.execute(select(InboundMail.key_id).where(InboundMail.key_id.in_(labels))).scalars())
-    _drop_keys(session, [label for label in labels if label not in still])
+    _delete_keys(session, [label for label in labels if label not in still])
 
 
 def _requests(now: datetime, _: str) -> Select[Any]:
@@ -223,7 +223,7 @@ def _requests(now: datetime, _: str) -> Select[Any]:
 
 def _forget_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
     _delete(session, PrivacyRequest, PrivacyRequest.id.in_(ids))
-    _drop_keys(session, [f"request:{id}" for id in ids])
+    _delete_keys(session, [f"request:{id}" for id in ids])
 
 
 def _reads(now: datetime, _: str) -> Select[Any]:
@@ -262,7 +262,7 @@ def _bury(session: Session, labels: Sequence[str], now: datetime) -> None:
     )
 
 
-def _drop_keys(session: Session, labels: Sequence[str]) -> None:
+def _delete_keys(session: Session, labels: Sequence[str]) -> None:
     """Keys of labels that are never named again go without a trace."""
     _delete(session, EncryptionKey, EncryptionKey.key_id.in_(labels))
 

@@ -32,7 +32,7 @@ def sweep(
     *,
     erase: Callable[[str], bool] = lambda _: False,
 ) -> dict[str, int]:
-    """End what is due. Rule -> rows. `erase` erases a person by id, False if that has to wait. Raises StoreDown."""
+    """End what is due. Rule -> rows. `erase` erases a person by id, False if that has to wait. Raises DatabaseUnavailableError."""
     if dry:
         with database.reading() as session:
             return due(session, now, country)
@@ -42,7 +42,7 @@ def sweep(
         if any(counts.values()) or last is None or last <= now - EVERY:
             session.add(RetentionRun(at=now, counts={name: count for name, count in counts.items() if count}))
     if any(counts.values()):
-        database.forget_leftovers()
+        database.truncate_wal()
     return counts
 
 

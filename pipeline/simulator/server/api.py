@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.simulator.server.loopback import serve
-from pipeline.simulator.server.subscriptions import APPROVE, Refusal, Subscribing, Tell
+from pipeline.simulator.server.subscriptions import APPROVE, ApiError, ApiSubscriptions, Tell
 from pipeline.simulator.timeline import Json, Kind
 from pipeline.simulator.world import World
 
@@ -43,7 +43,7 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @dataclass(slots=True)
-class _Mood:
+class _Misbehaviour:
     """A misbehaviour that is still owed so many times, to requests whose path begins with `path`."""
 
     how: Misbehaviour
@@ -51,7 +51,7 @@ class _Mood:
     path: str
 
 
-class PretendPayPal:
+class FakePaypalApi:
     """The API as an ASGI application, `app`.
 
     `asked` lists every request as `GET /v1/…`, `unknown` those it has no answer to. Tokens age by `clock`. A stall ends
@@ -74,9 +74,9 @@ class PretendPayPal:
         self.unknown: list[str] = []
         self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")
         self._clock, self._stall_seconds = clock or SystemClock(), stall_seconds
-        self.subscribing = Subscribing(self.world, self._clock, tell)
+        self.subscribing = ApiSubscriptions(self.world, self._clock, tell)
         self._tokens: dict[str, datetime] = {}
-        self._moods: list[_Mood] = []
+        self._moods: list[_Misbehaviour] = []
         self._count = itertools.count(1)
         self.app = Starlette(routes=self._routes())
 
@@ -93,7 +93,7 @@ class PretendPayPal:
         if how == "expire_token":
             self._tokens.clear()
         else:
-            self._moods.append(_Mood(how, times, path))
+            self._moods.append(_Misbehaviour(how, times, path))
 
     def _routes(self) -> list[Route]:
         reads = [Route(path, self._watched(self._reader(kind)), methods=["GET"]) for kind, path in READS.items()]
@@ -173,7 +173,7 @@ class PretendPayPal:
         base, key = str(request.base_url).rstrip("/"), request.headers.get("paypal-request-id", "")
         try:
             status, made = self.subscribing.create(await _document(request), key, base)
-        except Refusal as no:
+        except ApiError as no:
             return self._refused(no)
         return self._json(made, status)
 
@@ -183,7 +183,7 @@ class PretendPayPal:
             return refusal
         try:
             self.subscribing.cancel(request.path_params["id"], await _document(request))
-        except Refusal as no:
+        except ApiError as no:
             return self._refused(no)
         return Response(status_code=204, background=BackgroundTask(self.subscribing.tell))
 
@@ -197,7 +197,7 @@ class PretendPayPal:
             return HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
         return RedirectResponse(onward, 303, background=BackgroundTask(self.subscribing.tell))
 
-    def _refused(self, no: Refusal) -> Response:
+    def _refused(self, no: ApiError) -> Response:
         return self._error(no.status, no.name, str(no), [{"issue": no.issue, "description": no.description}])
 
     def _refuse_token(self, request: Request) -> Response | None:

@@ -23,7 +23,7 @@ def _no_pause(attempt: int) -> None:
     """PayPal waits minutes between tries; a simulation does not."""
 
 
-class Courier:
+class WebhookSender:
     """Delivers to one URL, for one webhook id. Connections are kept, one in each thread; `close` ends them.
 
     `timeout` is in seconds. `pause` is called before every further try with the number of tries so far.
@@ -98,7 +98,7 @@ class Courier:
         while self._open:
             self._open.pop().close()
 
-    def __enter__(self) -> "Courier":
+    def __enter__(self) -> "WebhookSender":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

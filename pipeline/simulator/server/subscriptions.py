@@ -23,7 +23,7 @@ LATEST = 10**9  # a version after all that a story still has to tell: an end is 
 Tell = Callable[[Delivery], object]
 
 
-class Refusal(Exception):  # noqa: N818 - PayPal's answer, not a fault
+class ApiError(Exception):  # noqa: N818 - PayPal's answer, not a fault
     """PayPal says no: HTTP's status, its word for the error, and the issue."""
 
     def __init__(self, status: int, name: str, issue: str, description: str) -> None:
@@ -49,7 +49,7 @@ class _Pending:
     cancel_url: str
 
 
-class Subscribing:
+class ApiSubscriptions:
     """The subscriptions of one world that were made over the API."""
 
     def __init__(self, world: World, clock: Clock, tell: Tell | None = None, seed: int = 7) -> None:
@@ -67,10 +67,10 @@ class Subscribing:
             return 200, self._shown(known, base)
         plan, context = PLANS.get(str(body.get("plan_id"))), _object(body, "application_context")
         if plan is None:
-            raise Refusal(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
+            raise ApiError(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
         custom = body.get("custom_id", "")
         if not isinstance(custom, str) or len(custom) > 127 or not {"return_url", "cancel_url"} <= context.keys():
-            raise Refusal(400, "INVALID_REQUEST", "INVALID_PARAMETER_SYNTAX", "The value of a field is invalid.")
+            raise ApiError(400, "INVALID_REQUEST", "INVALID_PARAMETER_SYNTAX", "The value of a field is invalid.")
         email = str(_object(body, "subscriber").get("email_address", ""))
         who = Subscriber("Sandbox", "Buyer", email or "sandbox.buyer@example.com", "US", custom=custom)
         life = Life(who, plan, self._clock.now(), self._rng)
@@ -104,13 +104,13 @@ class Subscribing:
         """Final at once; CANCELLED is told. Raises Refusal."""
         found, now = self._world.show("subscription", id), self._clock.now()
         if found is None:
-            raise Refusal(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
+            raise ApiError(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
         reason = body.get("reason")
         if not isinstance(reason, str) or not 1 <= len(reason) <= 128:
-            raise Refusal(400, "INVALID_REQUEST", "INVALID_STRING_MAX_LENGTH", "The value of a field is too long.")
+            raise ApiError(400, "INVALID_REQUEST", "INVALID_STRING_MAX_LENGTH", "The value of a field is too long.")
         if found["status"] not in ("ACTIVE", "SUSPENDED"):
             wrong = "Invalid subscription status for cancel action; subscription status should be active or suspended."
-            raise Refusal(422, "UNPROCESSABLE_ENTITY", "SUBSCRIPTION_STATUS_INVALID", wrong)
+            raise ApiError(422, "UNPROCESSABLE_ENTITY", "SUBSCRIPTION_STATUS_INVALID", wrong)
         self._happen([_cancelled(found, reason, now, self._rng)])
 
     def _happen(self, deliveries: list[Delivery]) -> None:

@@ -12,16 +12,16 @@ from starlette.routing import Route
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, sign_in, sign_up
 from pipeline.customers.account_summary import Summary, summary
-from pipeline.customers.accounts import BadField
-from pipeline.customers.sign_in import Doorman
+from pipeline.customers.accounts import InvalidFieldError
+from pipeline.customers.sign_in import SignInLinkSender
 from pipeline.email_address import valid_address
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.export import offer
 from pipeline.web.forms import Refused, form
-from pipeline.web.session import Visitors, secret_of
+from pipeline.web.session import Sessions, secret_of
 from pipeline.web.site import Site, caller
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 
 CHOICES: tuple[accounts.ConsentKind, ...] = ("marketing", "service")
 FORMS = ("correct", "mails", "export", "delete", "keep", "sign-out")
@@ -58,13 +58,13 @@ class Account:
     def __init__(
         self,
         site: Site,
-        records: Records,
-        doorman: Doorman,
+        records: Transactions,
+        doorman: SignInLinkSender,
         *,
         erase_wait: timedelta,
     ) -> None:
         self._site, self._records, self._doorman, self._erase_wait = site, records, doorman, erase_wait
-        self._visitors = Visitors(site, records)
+        self._visitors = Sessions(site, records)
 
     def routes(self) -> list[Route]:
         acts: dict[str, Callable[[Request], object]] = {
@@ -119,7 +119,7 @@ class Account:
 
         try:
             return self._visitors.to_account(await self._records.do(work))
-        except BadField as error:
+        except InvalidFieldError as error:
             raise Refused(422, "This cannot be kept", str(error)) from None
 
     async def mails(self, request: Request) -> Response:
@@ -174,7 +174,7 @@ class Account:
 
         try:
             return self._visitors.to_account(await self._records.do(work))
-        except workflow.TooLate:
+        except workflow.ErasureTooLateError:
             return self._visitors.to_account("late")
 
     async def sign_out(self, request: Request) -> Response:
@@ -182,11 +182,11 @@ class Account:
         await self._visitors.form(request)
         secret = secret_of(request)
         await self._records.do(lambda session, _, now: sign_in.end(session, secret, now))
-        return self._visitors.let_out()
+        return self._visitors.log_out()
 
     def _account(self, request: Request, found: Summary) -> Response:
         secret, note = secret_of(request), request.query_params.get("note", "")
-        tokens = {name: sign_in.form_token(secret, f"/account/{name}") for name in FORMS}
+        tokens = {name: sign_in.csrf_token(secret, f"/account/{name}") for name in FORMS}
         return self._site.page(
             "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), undone=note in UNDONE
         )
@@ -203,6 +203,6 @@ def _correct(
     for name, value in changed.items():
         accounts.correct(session, keyring, customer_id, cast(accounts.Field, name), value, now)
     if email is not None:
-        asked = sign_in.confirm_address(session, keyring, customer_id, email, now, pages)
+        asked = sign_in.send_address_confirmation(session, keyring, customer_id, email, now, pages)
         return "confirm" if asked else "unconfirmed"
     return "correct" if changed else "same"

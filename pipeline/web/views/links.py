@@ -13,12 +13,12 @@ from starlette.routing import Route
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
-from pipeline.customers.product_hook import ProductDown
+from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.privacy.erasure import workflow
 from pipeline.web.forms import Refused, form
-from pipeline.web.session import Visitors
+from pipeline.web.session import Sessions
 from pipeline.web.site import Site
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 
 Act = Callable[[str], Awaitable[Response]]
 
@@ -42,13 +42,13 @@ class Button:
     act: Act
 
 
-class Followed:
+class LinkViews:
     """The routes."""
 
-    def __init__(self, site: Site, records: Records, export: Callable[[str], bytes]) -> None:
+    def __init__(self, site: Site, records: Transactions, export: Callable[[str], bytes]) -> None:
         """`export` makes the ZIP of a customer; it may take its time."""
         self._site, self._records, self._export = site, records, export
-        self._visitors = Visitors(site, records)
+        self._visitors = Sessions(site, records)
 
     def routes(self) -> list[Route]:
         return [route for purpose, button in self._buttons().items() for route in self._routes(purpose, button)]
@@ -109,7 +109,7 @@ class Followed:
         begun = await self._records.do(work)
         if begun is None:
             raise Refused(410, *OVER)
-        return self._visitors.let_in(begun)
+        return self._visitors.log_in(begun)
 
     async def _confirm(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
@@ -141,7 +141,7 @@ class Followed:
 
         try:
             kept = await self._records.do(work)
-        except workflow.TooLate:
+        except workflow.ErasureTooLateError:
             kept = False
         if not kept:
             raise Refused(410, "It is too late", "The deletion has begun or was called off already.")
@@ -163,7 +163,7 @@ class Followed:
             data = await asyncio.to_thread(self._export, customer_id)
         except Exception as error:
             await self._records.do(lambda session, _, __: links.give_back(session, secret))
-            if isinstance(error, ProductDown):
+            if isinstance(error, ProductUnavailableError):
                 raise Refused(503, *NO_PRODUCT) from None
             raise
         headers = self._site.headers() | {

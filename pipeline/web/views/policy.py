@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from pipeline.web.forms import Refused
 from pipeline.web.site import Site
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 
 Text = tuple[str, str, date]  # the inside of a page, plain text, the day it takes effect
 
@@ -28,10 +28,10 @@ class Texts:
     evidence: Callable[[], str]
 
 
-class Promised:
+class PolicyViews:
     """The routes."""
 
-    def __init__(self, site: Site, records: Records, texts: Texts) -> None:
+    def __init__(self, site: Site, records: Transactions, texts: Texts) -> None:
         self._site, self._records, self._texts = site, records, texts
 
     def routes(self) -> list[Route]:

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.customers import sign_up
-from pipeline.customers.sign_up import ADULT, Desk, Invalid, TooMany
-from pipeline.paypal.errors import NotFound, Rejected, Unavailable
+from pipeline.customers.sign_up import ADULT, InvalidFormError, RateLimitError, SignUp
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.web.forms import Refused, form, object_
 from pipeline.web.problem import problem
 from pipeline.web.site import Site, caller
@@ -24,10 +24,10 @@ EMPTY: dict[str, str] = dict.fromkeys(sign_up.FIELDS, "")
 log = structlog.get_logger(__name__)
 
 
-class Joining:
+class SignUpViews:
     """The routes. Without a desk sign-up is not open: PayPal's credentials or the plans are missing."""
 
-    def __init__(self, site: Site, desk: Desk | None, approval: Sequence[str]) -> None:
+    def __init__(self, site: Site, desk: SignUp | None, approval: Sequence[str]) -> None:
         """`approval` are the origins where PayPal has subscriptions approved."""
         self._site, self._desk, self._approval = site, desk, approval
 
@@ -51,9 +51,9 @@ class Joining:
         token = said.pop("token", "")
         try:
             approve = await self._sign_up(said, token, caller(request))
-        except Invalid as error:
+        except InvalidFormError as error:
             return self._form(EMPTY | said, error.problems, token, 422)
-        except (Unavailable, Rejected, NotFound) as error:
+        except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
             log.warning("sign_up_waits", reason=str(error))
             return self._form(EMPTY | said, {"paypal": AWAY}, token, 503)
         return RedirectResponse(approve, 303, self._site.headers(self._approval) | {"Cache-Control": "no-store"})
@@ -67,9 +67,9 @@ class Joining:
         token = request.headers.get("idempotency-key") or secrets.token_urlsafe(16)
         try:
             approve = await self._sign_up(said, token, caller(request))
-        except Invalid as error:
+        except InvalidFormError as error:
             return problem(422, "Some of it cannot be taken.", more={"errors": dict(error.problems)})
-        except (Unavailable, Rejected, NotFound) as error:
+        except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
             log.warning("sign_up_waits", reason=str(error))
             return problem(503, AWAY.replace("form", "request"), headers={"Retry-After": "60"})
         return JSONResponse({"approve": approve}, 201, self._site.headers() | {"Cache-Control": "no-store"})
@@ -99,7 +99,7 @@ class Joining:
         asked = sign_up.check(said, self._desk.plans)
         try:
             return await asyncio.to_thread(self._desk.sign_up, asked, token or secrets.token_urlsafe(16), line)
-        except TooMany as error:
+        except RateLimitError as error:
             raise Refused(429, "Please wait a little", str(error)) from None
 
     def _form(self, said: Mapping[str, str], problems: Mapping[str, str], token: str, status: int = 200) -> Response:

@@ -9,10 +9,10 @@ from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import unsubscribe
-from pipeline.customers.unsubscribe import Declined
+from pipeline.customers.unsubscribe import OptOut
 from pipeline.web.forms import Refused, fields
 from pipeline.web.site import Site
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 
 ONE_CLICK = "List-Unsubscribe"  # and its value One-Click: what a mail program posts, RFC 8058 section 3.1
 OVER = ("This link does not work", "It is not whole, or the account is gone. Then no such mail reaches you any more.")
@@ -20,10 +20,10 @@ NAMES = {"service": "mail about the service that you can do without", "marketing
 WORDS = "From now on you get no {} from us. What we owe you, such as receipts, still comes."
 
 
-class Declining:
+class UnsubscribeViews:
     """The routes."""
 
-    def __init__(self, site: Site, records: Records) -> None:
+    def __init__(self, site: Site, records: Transactions) -> None:
         self._site, self._records = site, records
 
     def routes(self) -> list[Route]:
@@ -44,7 +44,7 @@ class Declining:
         token = str(request.path_params["token"])
         one_click = (await fields(request, (ONE_CLICK,))).get(ONE_CLICK) == "One-Click"
 
-        def work(session: Session, keyring: Keyring, now: datetime) -> Declined | None:
+        def work(session: Session, keyring: Keyring, now: datetime) -> OptOut | None:
             return unsubscribe.decline(session, keyring, token, now, "one-click" if one_click else "page")
 
         found = await self._records.do(work)

@@ -11,22 +11,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipeline.db.engine import StoreDown
-from pipeline.paypal.errors import Malformed, Refused, Unavailable
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, Refused
 from pipeline.web.forms import SLOWEST_SECONDS, read
 from pipeline.web.metrics import Metrics
-from pipeline.web.problem import on_fault, problem
-from pipeline.webhooks.receiver import Door, Forged
+from pipeline.web.problem import on_internal_error, problem
+from pipeline.webhooks.receiver import Forged, WebhookReceiver
 
 log = structlog.get_logger(__name__)
 
 LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events are some 10 KiB
 
 
-class Doorway:
+class WebhookEndpoint:
     """Answers PayPal's posts: 200 only after the event is durable."""
 
-    def __init__(self, door: Door, metrics: Metrics) -> None:
+    def __init__(self, door: WebhookReceiver, metrics: Metrics) -> None:
         self._door, self._metrics = door, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +35,7 @@ class Doorway:
             answer = await self._answer(scope, receive)
         except Exception as error:
             self._metrics.count_webhook(503)
-            await (await on_fault(Request(scope), error))(scope, receive, send)
+            await (await on_internal_error(Request(scope), error))(scope, receive, send)
             raise  # so that it is logged
         self._metrics.count_webhook(answer.status_code)
         await answer(scope, receive, send)
@@ -48,14 +48,14 @@ class Doorway:
             if body is None:
                 return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
             stored = await self._door.receive(headers, body)
-        except Malformed as error:
+        except MalformedDeliveryError as error:
             return problem(400, str(error))
         except (Refused, Forged) as error:
             log.warning("refused", reason=str(error))
             return problem(403, str(error))
         except (TimeoutError, ClientDisconnect):
             return problem(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
-        except (Unavailable, StoreDown) as error:
+        except (PaypalUnavailableError, DatabaseUnavailableError) as error:
             log.warning("unavailable", reason=str(error))
             return problem(
                 503, "The event could not be stored now; please send it again.", headers={"Retry-After": "30"}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.billing.entitlement import LATEST, Paid, Terms, Vouched, add, cycles, paid_through
+from pipeline.billing.entitlement import LATEST, ConfirmedUntil, PaidCharge, Terms, add, cycles, paid_through
 from pipeline.db.models import Subscription
-from pipeline.inbox.parsing import read_answer
+from pipeline.inbox.parsing import event_from_lookup
 from pipeline.money import Money
 from pipeline.simulator import shapes
 from pipeline.simulator.life import Life
@@ -21,12 +21,14 @@ from tests.support.pipeline_under_test import River
 
 PRICE = Money(2900, "EUR")
 MONTHLY, YEARLY = Terms("MONTH", 1, PRICE), Terms("YEAR", 1, PRICE)
-FEBRUARY = Vouched(at("2026-03-01T10:00Z"), at("2026-02-01T09:00Z"))  # paid on 1 February, PayPal says until 1 March
-FIRST = Paid(at("2026-02-01T08:59Z"), PRICE)
+FEBRUARY = ConfirmedUntil(
+    at("2026-03-01T10:00Z"), at("2026-02-01T09:00Z")
+)  # paid on 1 February, PayPal says until 1 March
+FIRST = PaidCharge(at("2026-02-01T08:59Z"), PRICE)
 
 
-def paid(on: str, amount: int = 2900, back: str = "") -> Paid:
-    return Paid(at(on), Money(amount, "EUR"), at(back) if back else None)
+def paid(on: str, amount: int = 2900, back: str = "") -> PaidCharge:
+    return PaidCharge(at(on), Money(amount, "EUR"), at(back) if back else None)
 
 
 # -- adding
@@ -94,7 +96,7 @@ def test_before_paypal_told_a_date_the_payment_begins_the_period() -> None:
     ([FIRST, paid("2026-04-01T09:30Z")], "2026-05-01T09:30Z"),  # a little early after a pause, too
     ([FIRST, paid("2026-03-01T11:13Z"), paid("2026-04-01T11:13Z")], "2026-05-01T10:00Z"),
 ])  # fmt: skip
-def test_what_is_paid_since_moves_it_on(payments: list[Paid], until: str) -> None:
+def test_what_is_paid_since_moves_it_on(payments: list[PaidCharge], until: str) -> None:
     assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
 
 
@@ -113,15 +115,15 @@ def test_what_is_paid_since_moves_it_on(payments: list[Paid], until: str) -> Non
     # One payment of long ago, given back: what PayPal lets run since is not its period.
     ([paid("2025-10-01T09:00Z", back="2025-10-05T10:00Z")], "2026-03-01T10:00Z"),
 ])  # fmt: skip
-def test_what_is_given_back_takes_its_own_period_back(payments: list[Paid], until: str) -> None:
+def test_what_is_given_back_takes_its_own_period_back(payments: list[PaidCharge], until: str) -> None:
     assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
 
 
 @pytest.mark.parametrize("fee", [
     paid("2026-02-24T09:16Z"), paid("2026-02-24T10:30Z"), paid("2026-02-24T10:30Z", back="2026-02-25T10:00Z"),
 ])  # fmt: skip
-def test_a_set_up_fee_paid_on_the_day_that_a_trial_is_said_to_end_buys_and_takes_nothing(fee: Paid) -> None:
-    lagging = Vouched(at("2026-02-24T10:00Z"), at("2026-02-24T10:31Z"))
+def test_a_set_up_fee_paid_on_the_day_that_a_trial_is_said_to_end_buys_and_takes_nothing(fee: PaidCharge) -> None:
+    lagging = ConfirmedUntil(at("2026-02-24T10:00Z"), at("2026-02-24T10:31Z"))
     assert paid_through(lagging, MONTHLY, [fee]) == lagging.until
 
 
@@ -129,12 +131,12 @@ def test_without_a_plan_paypals_date_stands_and_a_later_refund_ends_it() -> None
     assert paid_through(FEBRUARY, None, [FIRST, paid("2026-03-01T11:13Z")]) == FEBRUARY.until
     refunded = paid("2026-02-01T08:59Z", back="2026-02-10T10:00Z")
     assert paid_through(FEBRUARY, None, [refunded]) == at("2026-02-01T08:59Z")
-    vouched_since = Vouched(FEBRUARY.until, at("2026-02-11T10:00Z"))
+    vouched_since = ConfirmedUntil(FEBRUARY.until, at("2026-02-11T10:00Z"))
     assert paid_through(vouched_since, None, [refunded]) == FEBRUARY.until
 
 
-def refused(on: str, known: str, amount: int = 2900) -> Paid:
-    return Paid(at(on), Money(amount, "EUR"), at(known), refused=True)
+def refused(on: str, known: str, amount: int = 2900) -> PaidCharge:
+    return PaidCharge(at(on), Money(amount, "EUR"), at(known), refused=True)
 
 
 @pytest.mark.parametrize(("payments", "until"), [
@@ -152,7 +154,7 @@ def refused(on: str, known: str, amount: int = 2900) -> Paid:
     ([FIRST, refused("2026-02-03T11:13Z", "2026-02-09T10:00Z")], "2026-03-01T10:00Z"),
 ])  # fmt: skip
 def test_what_was_refused_takes_back_the_period_that_paypal_had_counted_it_for(
-    payments: list[Paid], until: str
+    payments: list[PaidCharge], until: str
 ) -> None:
     assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
 
@@ -165,18 +167,18 @@ some_terms = st.builds(
     st.sampled_from([PRICE, None]), st.sampled_from([0, 29, 31]),
 )  # fmt: skip
 payments = st.lists(
-    st.builds(Paid, moments, st.sampled_from([PRICE, Money(5800, "EUR")]), st.none() | moments)
-    | st.builds(Paid, moments, st.just(PRICE), moments, st.just(True)),
+    st.builds(PaidCharge, moments, st.sampled_from([PRICE, Money(5800, "EUR")]), st.none() | moments)
+    | st.builds(PaidCharge, moments, st.just(PRICE), moments, st.just(True)),
     max_size=5,
 )
-vouched = st.none() | st.builds(Vouched, moments, moments)
+vouched = st.none() | st.builds(ConfirmedUntil, moments, moments)
 thorough = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 @thorough
 @given(vouched, some_terms | st.none(), payments, st.randoms(use_true_random=False))
 def test_the_order_in_which_payments_became_known_does_not_matter(
-    word: Vouched | None, terms: Terms | None, all_paid: list[Paid], order: Random
+    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], order: Random
 ) -> None:
     expected = paid_through(word, terms, all_paid)
     order.shuffle(all_paid)
@@ -186,18 +188,20 @@ def test_the_order_in_which_payments_became_known_does_not_matter(
 @thorough
 @given(vouched, some_terms | st.none(), payments, moments)
 def test_a_renewal_never_takes_it_back(
-    word: Vouched | None, terms: Terms | None, all_paid: list[Paid], moment: datetime
+    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], moment: datetime
 ) -> None:
     before = paid_through(word, terms, all_paid)
-    renewal = Paid(max([moment, *(item.at for item in all_paid)]) + timedelta(seconds=1), PRICE)
+    renewal = PaidCharge(max([moment, *(item.at for item in all_paid)]) + timedelta(seconds=1), PRICE)
     after = paid_through(word, terms, [*all_paid, renewal])
     assert before is None or (after is not None and after >= before)
 
 
 @thorough
 @given(vouched, some_terms | st.none(), payments)
-def test_giving_back_never_buys_time(word: Vouched | None, terms: Terms | None, all_paid: list[Paid]) -> None:
-    kept = [item if item.refused else Paid(item.at, item.money) for item in all_paid]
+def test_giving_back_never_buys_time(
+    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge]
+) -> None:
+    kept = [item if item.refused else PaidCharge(item.at, item.money) for item in all_paid]
     whole, less = paid_through(word, terms, kept), paid_through(word, terms, all_paid)
     assert less is None or (whole is not None and less <= whole)
 
@@ -205,9 +209,9 @@ def test_giving_back_never_buys_time(word: Vouched | None, terms: Terms | None, 
 @thorough
 @given(vouched, some_terms | st.none(), payments, moments, moments)
 def test_a_payment_that_was_refused_never_buys_time(
-    word: Vouched | None, terms: Terms | None, all_paid: list[Paid], moment: datetime, known: datetime
+    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], moment: datetime, known: datetime
 ) -> None:
-    refused = Paid(moment, PRICE, known, refused=True)
+    refused = PaidCharge(moment, PRICE, known, refused=True)
     before, after = (paid_through(word, terms, paid) for paid in (all_paid, [*all_paid, refused]))
     assert after is None or (before is not None and after <= before)
 
@@ -229,7 +233,7 @@ def test_later_is_later_and_back_again_is_near(moment: datetime, terms: Terms, n
 @pytest.mark.parametrize("start", ["2026-01-31T08:00Z", "2026-02-24T23:30Z"])
 def test_after_each_renewal_it_is_paypals_own_next_billing_time(brook: River, plan: Plan, start: str) -> None:
     teller, life = Teller(brook), Life(PEOPLE[0], plan, at(start), Random(7))
-    teller.hear(orjson.loads(read_answer("plan", shapes.plan(plan), at(start))))
+    teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(plan), at(start))))
     life.begin()
     for _ in range(5):
         teller.tell(*[delivery.event for delivery in life.deliveries])
@@ -241,7 +245,7 @@ def test_after_each_renewal_it_is_paypals_own_next_billing_time(brook: River, pl
 
 def test_a_charge_for_a_failed_month_and_the_next_ends_at_paypals_own_date_too(brook: River) -> None:
     teller, life = Teller(brook), Life(PEOPLE[0], CLOUD, at("2026-01-15T08:00Z"), Random(7))
-    teller.hear(orjson.loads(read_answer("plan", shapes.plan(CLOUD), life.created)))
+    teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(CLOUD), life.created)))
     life.begin()
     life.miss()
     life.renew()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.billing.entitlement import Terms
 from pipeline.billing.notifications import renewal
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.subscription import MOVES, PHASE, RANK, outranks
 from pipeline.db.models import Customer, StatusHistoryEntry
 from tests.support.event_feeder import Teller, at
@@ -160,4 +160,4 @@ def test_a_subscription_without_a_quantity_costs_its_plan_once(brook: River) -> 
     (Terms("WEEK", 1), None), (Terms("DAY", 7), None), (None, 3),
 ])  # fmt: skip
 def test_reminders_are_as_early_as_the_period_is_long(terms: Terms | None, days: int | None) -> None:
-    assert Reminders(yearly=30, monthly=3).days(terms) == days
+    assert ReminderPolicy(yearly=30, monthly=3).days(terms) == days

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.unit_of_work import Books
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Event, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.db.rows import RefundRow
 from pipeline.inbox import event as words
-from pipeline.inbox.event import TryLater
+from pipeline.inbox.event import RetryLater
 from tests.support.event_feeder import Teller, at, facts_of
 from tests.support.event_histories import Shore, life, odd
 from tests.support.example_people import ALICE, BOB
@@ -95,7 +96,7 @@ def test_an_erased_customer_who_subscribes_again_is_a_customer_again_with_the_ma
     teller.tell(old, sample(ACTIVATED, {"id": "I-AGAIN0000001", **again}, at="2026-05-01T09:00:00Z"))
     teller.work()
     [customer] = brook.rows(Customer)
-    assert (customer.erased_at, customer.service) == (None, True)
+    assert (customer.erased_at, customer.wants_service_mail) == (None, True)
 
 
 def test_news_of_an_old_subscription_does_not_bring_an_erased_customer_back(brook: River) -> None:
@@ -197,9 +198,9 @@ def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(s
     batch = [_event(sample(UPDATED)), _event(sample(REFUNDED, {"sale_id": GONE, "links": []}))]
     refund = batch[1].facts["refund"]
 
-    def look() -> Refund | None:
+    def look() -> RefundRow | None:
         with stream.database.transaction() as session:
-            return Books(session, stream.keyring(session), stream.now, Reminders(), batch).refund(refund)
+            return Books(session, stream.keyring(session), stream.now, ReminderPolicy(), batch).refund(refund)
 
     with ThreadPoolExecutor(1) as pool:
         with stream.database.transaction() as other:
@@ -208,10 +209,10 @@ def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(s
             until(lambda: _waiting_for_locks(stream) == 1, 30, "the batch waits for the subscription")
             row = {"kind": "refund", "amount": 900, "currency": "EUR", "occurred_at": stream.now}
             other.add(Refund(id=refund, payment_id=sample(COMPLETED)["resource"]["id"], known={}, **row))
-        with pytest.raises(TryLater, match="booked a moment ago"):
+        with pytest.raises(RetryLater, match="booked a moment ago"):
             found.result(30)
     with stream.database.transaction() as session:
-        again = Books(session, stream.keyring(session), stream.now, Reminders(), batch)
+        again = Books(session, stream.keyring(session), stream.now, ReminderPolicy(), batch)
         assert again.refund(refund) is not None
 
 
@@ -221,7 +222,7 @@ def test_an_address_that_is_set_while_a_mail_is_queued_releases_it(
     """Without a lock the mail would begin to wait just after its address came, and wait for ever."""
     teller = Teller(stream)
     teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
-    customer, told_addresses = str(teller.subscription(ALICE).customer_id), Books._told_addresses
+    customer, told_addresses = str(teller.subscription(ALICE).customer_id), Books._customers_with_address
     setting: list[threading.Thread] = []
 
     def correct(field: accounts.Field, value: str) -> None:
@@ -236,7 +237,7 @@ def test_an_address_that_is_set_while_a_mail_is_queued_releases_it(
         return found
 
     correct("name", "Alice")  # makes the customer's key, which takes a lock of its own
-    monkeypatch.setattr(Books, "_told_addresses", look)
+    monkeypatch.setattr(Books, "_customers_with_address", look)
     teller.hear(sample(COMPLETED))
     setting[0].join(30)
     assert teller.mail("receipt").due

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.broker import Broker, BrokerDown, Publisher, Queue
-from pipeline.broker.background_publisher import MAX_BATCH, Announcer
+from pipeline.broker import Broker, BrokerUnavailableError, Publisher, Queue
+from pipeline.broker.background_publisher import MAX_BATCH, BackgroundPublisher
 from tests.support.broker_fixtures import LONG
 from tests.support.subprocesses import until
 
 
 def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end() -> None:
     broker = Broker("memory://")
-    announcer = Announcer(broker, "events")
+    announcer = BackgroundPublisher(broker, "events")
     for number in range(30):
         announcer.announce([f"WH-{number}"])
     announcer.announce([])
@@ -27,14 +27,14 @@ def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end() -> None:
 
 
 def test_a_broker_that_is_away_is_waited_for_once_and_not_for_all_that_was_announced() -> None:
-    announcer = Announcer(Broker("memory://"), "events")
+    announcer = BackgroundPublisher(Broker("memory://"), "events")
     asked: list[int] = []
 
     def away(*_: object) -> None:
         asked.append(1)
         for _each in range(3 * MAX_BATCH):
             announcer.announce(["WH-MORE"])  # they come while it is waited for
-        raise BrokerDown("it does not answer")
+        raise BrokerUnavailableError("it does not answer")
 
     announcer._publisher = SimpleNamespace(publish=away)  # type: ignore[assignment]
     announcer.announce(["WH-1"])
@@ -53,7 +53,7 @@ def test_an_announcer_outlives_whatever_is_raised_at_it(monkeypatch: pytest.Monk
         publish(publisher, queue, ids)
 
     monkeypatch.setattr(Publisher, "publish", failing_once)
-    with Announcer(broker, "events") as announcer, broker.inlet("events") as inlet:
+    with BackgroundPublisher(broker, "events") as announcer, broker.inlet("events") as inlet:
         announcer.announce(["WH-1"])
         until(lambda: bool(told), 10, "it has met the error")
         announcer.announce(["WH-2"])

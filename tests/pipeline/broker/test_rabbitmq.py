@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pipeline.broker import Broker, BrokerDown
+from pipeline.broker import Broker, BrokerUnavailableError
 from pipeline.settings import SettingsError
 from tests.support.broker_fixtures import HUNDRED, Wire, put, take_until
 
@@ -26,7 +26,7 @@ SECRET = "hunter/2"
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "127.0.0.1:{port}", "127.0.0.1:{port}/nowhere"])
 def test_no_password_is_ever_in_the_message(broker_url: str, place: str) -> None:
     url = f"amqp://guest:hunter%2F2@{place.format(port=urlsplit(broker_url).port)}"
-    with pytest.raises(BrokerDown) as told:
+    with pytest.raises(BrokerUnavailableError) as told:
         Broker(url).check()
     for text in (str(told.value), repr(told.value), repr(Broker(url)), repr(vars(told.value))):
         assert "hunter" not in text
@@ -34,7 +34,7 @@ def test_no_password_is_ever_in_the_message(broker_url: str, place: str) -> None
 
 def test_a_wrong_password_is_told_as_such(broker_url: str) -> None:
     url = broker_url.replace("guest:guest@", "guest:wrong@")
-    with pytest.raises(BrokerDown, match="Check user, password"):
+    with pytest.raises(BrokerUnavailableError, match="Check user, password"):
         Broker(url).check()
 
 
@@ -105,7 +105,7 @@ def test_tls_is_for_who_the_certificate_is_made_out_to(
         query = f"?cacertfile={path}" if trusted else ""
         broker = Broker(f"amqps://guest:guest@{host}:{wire.port}/{query}", queue_prefix)
         if not works:
-            with pytest.raises(BrokerDown, match="certificate"):
+            with pytest.raises(BrokerUnavailableError, match="certificate"):
                 broker.check()
             return
         put(broker, HUNDRED)

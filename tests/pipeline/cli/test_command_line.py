@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 
 from pipeline.cli.commands import COMMANDS
 from pipeline.cli.lazy_group import LazyCommand, group, lazy_group
-from pipeline.db.engine import StoreDown
-from pipeline.paypal.errors import Unavailable
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.paypal.errors import PaypalUnavailableError
 
 from .conftest import Smt, Told
 
@@ -234,7 +234,7 @@ def test_a_fault_of_ours_keeps_its_traceback(smt: Smt, monkeypatch: pytest.Monke
 
 
 def test_errors_of_the_outside_world_are_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error in (StoreDown("the database gave up: x"), Unavailable("PayPal is away")):
+    for error in (DatabaseUnavailableError("the database gave up: x"), PaypalUnavailableError("PayPal is away")):
 
         def fail(_: object, error: Exception = error) -> None:
             raise error

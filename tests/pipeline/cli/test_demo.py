@@ -47,7 +47,7 @@ def test_a_demo_is_played_to_its_end_and_every_command_works_on_it(
 
 
 def test_a_demo_that_was_broken_off_begins_anew(smt: Smt, data_dir: Path) -> None:
-    half = data_folder.Played(data_dir, 2, 6, 1)
+    half = data_folder.DemoRun(data_dir, 2, 6, 1)
     half.note()
     (data_dir / "caught").mkdir()
     (data_dir / "caught" / "receipt.old.eml").write_bytes(b"Subject: old\r\n\r\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import from_settings, jobs, maintenance
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.privacy.erasure import workflow
 from pipeline.settings import load
 
@@ -179,8 +179,8 @@ def confirmed(data_dir: Path) -> None:
         connection.execute("UPDATE privacy_request SET state = 'done' WHERE state = 'running'")
 
 
-def parts_here() -> Parts:
-    return Parts(load(_env_file=None), {})
+def parts_here() -> Container:
+    return Container(load(_env_file=None), {})
 
 
 def test_the_scheduler_rotates_by_itself_only_where_backups_hold_the_new_key(

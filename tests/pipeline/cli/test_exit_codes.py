@@ -2,33 +2,41 @@
 
 import pytest
 
-from pipeline.broker import BrokerDown
+from pipeline.broker import BrokerUnavailableError
 from pipeline.cli.exit_codes import ending
-from pipeline.crypto.keyring import Unsealable
-from pipeline.crypto.master_key import KeyProblem
-from pipeline.customers.accounts import BadField, NoSuchCustomer
-from pipeline.db.engine import StoreDown
-from pipeline.email_address import BadEnvelope
+from pipeline.crypto.keyring import DecryptionError
+from pipeline.crypto.master_key import MasterKeyError
+from pipeline.customers.accounts import CustomerNotFoundError, InvalidFieldError
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.email_address import InvalidEnvelopeError
 from pipeline.errors import OperatorError, UsageError
 from pipeline.network.smtp_url import SmtpConfigError
-from pipeline.operations.backup.store import BackupProblem
-from pipeline.paypal.errors import Malformed, Rejected, Unavailable
+from pipeline.operations.backup.store import BackupError
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.policy.versions import Refused
-from pipeline.privacy.erasure.workflow import TooLate
-from pipeline.privacy.requests import EndsByItself, NoSuchRequest
+from pipeline.privacy.erasure.workflow import ErasureTooLateError
+from pipeline.privacy.requests import ErasureInProgressError, RequestNotFoundError
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
 
 USAGE_ERRORS = [
-    UsageError, SettingsError, KeyProblem, NoSuchCustomer, SmtpConfigError, BadEnvelope, Malformed, BackupProblem,
-    NoSuchRequest, EndsByItself, Refused,
+    UsageError, SettingsError, MasterKeyError, CustomerNotFoundError, SmtpConfigError, InvalidEnvelopeError, MalformedDeliveryError, BackupError,
+    RequestNotFoundError, ErasureInProgressError, Refused,
 ]  # fmt: skip
-PROBLEMS = [OperatorError, StoreDown, BrokerDown, Unsealable, RenderError, Unavailable, TooLate]
+PROBLEMS = [
+    OperatorError,
+    DatabaseUnavailableError,
+    BrokerUnavailableError,
+    DecryptionError,
+    RenderError,
+    PaypalUnavailableError,
+    ErasureTooLateError,
+]
 ERRORS = [
     *((kind("what happened"), 2) for kind in USAGE_ERRORS),
     *((kind("what happened"), 1) for kind in PROBLEMS),
-    (BadField("name", "Please give your name."), 2),
-    (Rejected(401, "invalid_client", "abc"), 1),
+    (InvalidFieldError("name", "Please give your name."), 2),
+    (PaypalRejectedError(401, "invalid_client", "abc"), 1),
 ]
 
 

@@ -169,11 +169,11 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
 def test_a_read_that_cannot_be_written_down_is_not_shown(
     smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.db.engine import StoreDown
+    from pipeline.db.engine import DatabaseUnavailableError
     from pipeline.privacy import audit_log
 
     def fail(*_: object, **__: object) -> None:
-        raise StoreDown("the database gave up: disk full")
+        raise DatabaseUnavailableError("the database gave up: disk full")
 
     id = smt("subscriptions", "list", "--json").json[0]["id"]
     monkeypatch.setattr(audit_log, "note", fail)

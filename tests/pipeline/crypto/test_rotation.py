@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.crypto import rotation
-from pipeline.crypto.keyring import Keyring, Unsealable
-from pipeline.crypto.master_key import KeyProblem, MasterKey, open_master_key, predecessor
-from pipeline.db.engine import StoreDown
+from pipeline.crypto.keyring import DecryptionError, Keyring
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key, predecessor
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
 
@@ -38,7 +38,7 @@ def assert_all_open(river: River, sealed: dict[str, bytes], master: MasterKey) -
         assert all(ring.own(label).open("event.body", value) == b"Ada Example" for label, value in sealed.items())
 
 
-def rotate(river: River, path: Path) -> rotation.Rotated:
+def rotate(river: River, path: Path) -> rotation.RotationResult:
     return rotation.rotate(river.database, path, river.now, grace_seconds=0)
 
 
@@ -59,7 +59,7 @@ def test_the_old_master_key_opens_none_of_the_keys_afterwards(river: River, path
     old = MasterKey(open_secret(path))
     rotate(river, path)
     for row in river.rows(EncryptionKey):
-        with pytest.raises(KeyProblem):
+        with pytest.raises(MasterKeyError):
             old.unwrap(row.key_id, row.wrapped_key or b"")
 
 
@@ -120,9 +120,9 @@ def test_workers_make_keys_and_read_them_all_the_while(river: River, path: Path)
                     sealed[label] = ring.own(label).seal("event.body", b"Ada Example")
                 with river.database.transaction() as session:
                     Keyring(running, session, river.now).own(label).open("event.body", sealed[label])
-            except StoreDown:
+            except DatabaseUnavailableError:
                 sealed.pop(label, None)
-            except (KeyProblem, Unsealable) as error:
+            except (MasterKeyError, DecryptionError) as error:
                 failed.append(error)
                 return
 
@@ -162,8 +162,8 @@ rotation.rotate(Database(url), path, datetime(2026, 3, 1, tzinfo=UTC), grace_sec
 """
 # Killed before or between each of its steps: at the nth call of this function of it.
 PLACES = [
-    ("_begin", 0), ("keep_names", 0), ("_write", 0), ("keep_names", 1), ("wait_for_writers", 0), ("_wrap_all", 0),
-    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("keep_names", 2), ("settle", 0),
+    ("_begin", 0), ("sync_folder", 0), ("_write", 0), ("sync_folder", 1), ("lock_after_writers", 0), ("_wrap_all", 0),
+    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("sync_folder", 2), ("settle", 0),
 ]  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: Riv
     (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == LABELS[2]]
     right = broken.wrapped_key
     brook.set(broken, wrapped_key=os.urandom(60))
-    with pytest.raises(KeyProblem):
+    with pytest.raises(MasterKeyError):
         rotate(brook, path)
     assert predecessor(path).exists()
     brook.set(broken, wrapped_key=right)
@@ -256,7 +256,7 @@ def test_two_rotations_at_once_are_one_too_many(brook: River) -> None:
     path = brook.folder / "keys" / "master.key"
 
     def again(_: MasterKey) -> None:
-        with pytest.raises(KeyProblem, match="another process"):
+        with pytest.raises(MasterKeyError, match="another process"):
             rotate(brook, path)
 
     rotation.rotate(brook.database, path, brook.now, save=again, grace_seconds=0)
@@ -269,7 +269,7 @@ def test_a_key_that_cannot_be_replaced_says_what_to_do(brook: River, monkeypatch
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "link", read_only)
-    with pytest.raises(KeyProblem, match="SMT_MASTER_KEY_FILE"):
+    with pytest.raises(MasterKeyError, match="SMT_MASTER_KEY_FILE"):
         rotate(brook, path)
 
 

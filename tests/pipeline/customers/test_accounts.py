@@ -7,7 +7,7 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.customers import accounts
-from pipeline.customers.accounts import BadField, NoSuchCustomer, Person
+from pipeline.customers.accounts import CustomerNotFoundError, InvalidFieldError, Person
 from pipeline.db.models import Consent, Customer, Event, Mail, Subscription
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
@@ -108,7 +108,7 @@ def test_who_never_signed_up_is_known_by_paypals_word(river: River) -> None:
 
 def test_nobody_is_known_by_an_id_that_is_not_there(river: River) -> None:
     assert person(river, "c1") == {}
-    with pytest.raises(NoSuchCustomer):
+    with pytest.raises(CustomerNotFoundError):
         correct(river, "c1", "name", "Ada")
 
 
@@ -117,7 +117,7 @@ def test_nobody_is_known_by_an_id_that_is_not_there(river: River) -> None:
     [("email", "not an address"), ("email", ""), ("name", " "), ("name", "x" * 101), ("phone", "call me")],
 )
 def test_what_cannot_be_kept_is_refused_without_being_repeated(brook: River, field: accounts.Field, value: str) -> None:
-    with pytest.raises(BadField) as refused:
+    with pytest.raises(InvalidFieldError) as refused:
         correct(brook, sign_up(brook), field, value)
     assert refused.value.field == field
     assert not value.strip() or value not in str(refused.value)
@@ -152,7 +152,7 @@ def test_a_new_address_is_told_to_the_old_one_and_the_new_one(river: River) -> N
     told = [row for row in river.rows(Mail) if row.kind == "email_changed"]
     with river.database.transaction() as session:
         seal = river.keyring(session).own(id)
-        facts = [seal.open_json("mail.facts", row.facts) for row in told]
+        facts = [seal.decrypt_json("mail.facts", row.facts) for row in told]
     assert {(each[outbox.TO], each["is_old"]) for each in facts} == {(ADA.email, True), ("new@example.com", False)}
     assert all(row.customer_id == row.key_id == id for row in told)
 

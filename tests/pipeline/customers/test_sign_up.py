@@ -7,11 +7,11 @@ import pytest
 from pipeline.customers import accounts
 from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import PER_HOUR
-from pipeline.customers.sign_up import Asked, Desk, TooMany
+from pipeline.customers.sign_up import Asked, RateLimitError, SignUp
 from pipeline.db.models import Customer, Link, RateLimitCounter
-from pipeline.paypal.errors import Unavailable
+from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.support.pipeline_under_test import River
 
 ASKED = Asked(Person("Ada Example", "ada@example.com"), "P-1", news=False)
@@ -29,13 +29,13 @@ class PayPal:
     ) -> tuple[str, str]:
         if self._faults:
             self._faults -= 1
-            raise Unavailable("PayPal answered 500")
+            raise PaypalUnavailableError("PayPal answered 500")
         self.begun[request_id] = custom_id
         return "I-1", f"https://www.paypal.com/webapps/billing/subscriptions?ba_token={request_id}"
 
 
-def desk(river: River, paypal: PayPal) -> Desk:
-    return Desk(river.database, river.master, river.clock, paypal, {"Cloud": "P-1"}, "https://billing.example.com")
+def desk(river: River, paypal: PayPal) -> SignUp:
+    return SignUp(river.database, river.master, river.clock, paypal, {"Cloud": "P-1"}, "https://billing.example.com")
 
 
 def test_the_same_form_sent_by_six_at_once_is_one_account(river: River) -> None:
@@ -57,7 +57,7 @@ def test_the_same_form_sent_by_six_at_once_is_one_account(river: River) -> None:
 
 def test_what_paypal_left_half_done_goes_on_with_the_same_account(river: River) -> None:
     paypal = PayPal(faults=1)
-    with pytest.raises(Unavailable):
+    with pytest.raises(PaypalUnavailableError):
         desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [customer] = river.rows(Customer)
@@ -70,7 +70,7 @@ def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river:
     paypal = PayPal()
     desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [gone] = [row.id for row in river.rows(Customer)]
-    workflow.now(river.database, river.master, river.clock, Outside(), gone, "operator")
+    workflow.now(river.database, river.master, river.clock, ErasureDependencies(), gone, "operator")
     for _ in range(2):
         desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [back] = [row.id for row in river.rows(Customer) if not row.erased_at]
@@ -83,7 +83,7 @@ def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river:
 def test_who_is_told_to_wait_leaves_nothing_behind(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PER_HOUR, "sign_up", 1)
     desk(river, PayPal()).sign_up(ASKED, "one", "192.0.2.7")
-    with pytest.raises(TooMany):
+    with pytest.raises(RateLimitError):
         desk(river, PayPal()).sign_up(ASKED, "two", "192.0.2.7")
     assert (river.count(Customer), river.count(Link)) == (1, 1)
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
 from pipeline.db import presence
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Base, Customer
 from tests.support.pipeline_under_test import River
 from tests.support.servers import Postgres
@@ -105,12 +105,12 @@ def test_only_the_database_module_commits() -> None:
 def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
     database = Database(f"postgresql+psycopg://ada:hush@127.0.0.1:{free_port()}/billing")
     for way in (database.transaction, database.reading):
-        with pytest.raises(StoreDown, match="refused") as error, way() as session:
+        with pytest.raises(DatabaseUnavailableError, match="refused") as error, way() as session:
             session.execute(text("SELECT 1"))
         assert "hush" not in str(error.value)
-    with pytest.raises(StoreDown):
+    with pytest.raises(DatabaseUnavailableError):
         presence.hold(database, "mailer-1")
-    with pytest.raises(StoreDown):
+    with pytest.raises(DatabaseUnavailableError):
         presence.is_held(database, "mailer-1")
 
 
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_database_is_down(tmp_path: Path) -> None:
     (tmp_path / "billing.db").write_bytes(
         b"not a database, but quite long enough to be looked at as if it were one" * 99
     )
-    with pytest.raises(StoreDown), Database(f"sqlite:///{tmp_path}/billing.db").transaction() as session:
+    with pytest.raises(DatabaseUnavailableError), Database(f"sqlite:///{tmp_path}/billing.db").transaction() as session:
         session.execute(text("SELECT 1"))
 
 
@@ -127,7 +127,7 @@ def test_a_table_that_another_process_keeps_locked_is_down(brook: River, monkeyp
     hasty = Database(brook.url)
     with brook.database.transaction() as slow:
         slow.connection()
-        with pytest.raises(StoreDown, match="locked"), hasty.transaction() as session:
+        with pytest.raises(DatabaseUnavailableError, match="locked"), hasty.transaction() as session:
             session.connection()
     hasty.close()
 
@@ -157,7 +157,7 @@ def test_a_transaction_whose_connection_is_cut_is_down_and_the_next_one_works(st
                 other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
             session.execute(select(Customer))
 
-    with pytest.raises(StoreDown) as error:
+    with pytest.raises(DatabaseUnavailableError) as error:
         cut()
     assert "ada" not in str(error.value)
     with stream.database.transaction() as session:
@@ -177,7 +177,7 @@ def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: Riv
                 locked.wait()
                 session.execute(select(Customer).where(Customer.id == second).with_for_update())
             outcomes.append("done")
-        except StoreDown as error:
+        except DatabaseUnavailableError as error:
             outcomes.append("down" if "deadlock" in str(error) else str(error))
 
     with ThreadPoolExecutor(2) as pool:
@@ -194,7 +194,7 @@ def test_more_at_once_than_there_are_connections_wait_or_are_told_so(
     stream: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream.database.engine.pool, "_timeout", 0.05)
-    with pytest.raises(StoreDown, match="connections"), ExitStack() as opened:
+    with pytest.raises(DatabaseUnavailableError, match="connections"), ExitStack() as opened:
         hold_all(stream.database, opened)
 
 
@@ -222,7 +222,7 @@ def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: s
         river = River(server.url, data_dir, clock)
         held = presence.hold(river.database, "mailer-1")
         server.stop()
-        with pytest.raises(StoreDown), river.database.transaction():
+        with pytest.raises(DatabaseUnavailableError), river.database.transaction():
             river.database.engine.connect()
         server.start()
         river.set(customer("ada"))

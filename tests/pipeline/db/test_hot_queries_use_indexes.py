@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy.event import listen, remove
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.db.models import Base
 from pipeline.inbox import store as inbox
 from pipeline.outbox import store as outbox
 from pipeline.scheduler.renewal_reminders import RenewalReminders
 from pipeline.scheduler.stale_claims import free_claims
-from pipeline.worker.recovery import QUIET_SECONDS, Sweep
+from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from tests.support.event_feeder import Teller
 from tests.support.pipeline_under_test import River
 from tests.support.sample_events import sample
@@ -46,14 +46,14 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
 
 def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> None:
     Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-    reminders = RenewalReminders(river.database, river.master, river.clock, Reminders(), may_read=True)
-    sweep = Sweep(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
+    reminders = RenewalReminders(river.database, river.master, river.clock, ReminderPolicy(), may_read=True)
+    sweep = InboxRecovery(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
     with _plans(river) as plans:
         sweep.once()
         free_claims(river.database, river.clock)
         reminders.queue_due()
         with river.database.transaction() as session:
-            inbox.take_due(session, river.clock.now() + timedelta(days=1))
+            inbox.lease_due(session, river.clock.now() + timedelta(days=1))
     assert len(plans) >= 3
     assert _scans(plans) == []
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.db.lww_map import merge, time_of, value
+from pipeline.db.lww_map import merge, updated_at, value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 times = st.integers(0, 4).map(lambda seconds: NOON + timedelta(seconds=seconds / 2))
@@ -39,15 +39,15 @@ def test_nothing_newer_is_ever_lost(all_news: list[Any]) -> None:
     known = told(all_news)
     for at, fields in all_news:
         for field, item in fields.items():
-            assert item is None or (since := time_of(known, field)) is None or since >= at
+            assert item is None or (since := updated_at(known, field)) is None or since >= at
 
 
 def test_the_later_value_counts_and_nothing_says_nothing() -> None:
     known = told(
         [(NOON, {"x": 1}), (NOON + timedelta(seconds=1), {"x": 2}), (NOON + timedelta(seconds=2), {"x": None})]
     )
-    assert (value(known, "x"), time_of(known, "x")) == (2, NOON + timedelta(seconds=1))
-    assert (value(known, "y"), time_of(known, "y")) == (None, None)
+    assert (value(known, "x"), updated_at(known, "x")) == (2, NOON + timedelta(seconds=1))
+    assert (value(known, "y"), updated_at(known, "y")) == (None, None)
 
 
 def test_at_one_time_the_larger_counts() -> None:
@@ -59,7 +59,7 @@ def test_times_compare_across_zones_and_fractions() -> None:
     earlier, later = NOON, (NOON + timedelta(microseconds=1)).astimezone(timezone(timedelta(hours=-8)))
     for order in permutations([(earlier, {"x": "old"}), (later, {"x": "new"})]):
         assert value(told(order), "x") == "new"
-        assert time_of(told(order), "x") == later
+        assert updated_at(told(order), "x") == later
 
 
 def test_what_was_known_stays_untouched() -> None:

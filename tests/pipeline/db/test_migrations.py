@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from pipeline.db import migrations
-from pipeline.db.engine import Database, StoreDown
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Base
 from tests.support.subprocesses import free_port
 
@@ -91,9 +91,9 @@ def test_a_step_that_fails_leaves_the_tables_as_they_were(database: Database) ->
 
 def test_a_database_that_is_away_is_down() -> None:
     database = Database(f"postgresql+psycopg://127.0.0.1:{free_port()}/billing")
-    with pytest.raises(StoreDown):
+    with pytest.raises(DatabaseUnavailableError):
         migrations.current(database)
-    with pytest.raises(StoreDown):
+    with pytest.raises(DatabaseUnavailableError):
         migrations.upgrade(database)
 
 

@@ -10,7 +10,7 @@ from pipeline.customers.accounts import Person
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
 from pipeline.inbound_mail import intake
-from pipeline.inbound_mail.intake import ANSWERED_A_DAY, Filed
+from pipeline.inbound_mail.intake import ANSWERED_A_DAY, FiledMail
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.pipeline_under_test import River
 
@@ -27,7 +27,7 @@ def signed_up(river: River, person: Person = ADA) -> str:
         return id
 
 
-def took(river: River, raw: bytes) -> Filed:
+def took(river: River, raw: bytes) -> FiledMail:
     return intake.take(raw, river.database, river.master, river.clock, PAGE)
 
 
@@ -141,7 +141,7 @@ def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
     assert sorted(owed(river)) == sorted(ASKED_A_RIGHT * 2)
     with river.database.reading() as session:
         told = [
-            river.keyring(session).own(row.key_id).open_json("mail.facts", row.facts)
+            river.keyring(session).own(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
         ]
     for facts in told:

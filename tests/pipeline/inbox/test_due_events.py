@@ -14,7 +14,7 @@ SOON = timedelta(seconds=1)
 
 def due(river: River, limit: int = 100) -> list[str]:
     with river.database.transaction() as session:
-        return inbox.take_due(session, river.now, limit)
+        return inbox.lease_due(session, river.now, limit)
 
 
 def test_a_webhooks_id_is_left_to_its_publisher_for_a_while(river: River) -> None:
@@ -51,7 +51,7 @@ def test_what_is_done_is_never_due(river: River, state: inbox.State) -> None:
 def test_two_sweeps_at_once_share_what_is_due(stream: River) -> None:
     stream.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(10)])
     with stream.database.transaction() as one, stream.database.transaction() as two:
-        mine, theirs = inbox.take_due(one, stream.now, 5), inbox.take_due(two, stream.now, 100)
+        mine, theirs = inbox.lease_due(one, stream.now, 5), inbox.lease_due(two, stream.now, 100)
     assert len(mine) == len(theirs) == 5
     assert not set(mine) & set(theirs)
 

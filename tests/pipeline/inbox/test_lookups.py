@@ -13,14 +13,14 @@ from pipeline.db.models import Payment, Refund, Subscription
 from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import Event, Park, Read
-from pipeline.inbox.store import Stored
+from pipeline.inbox.event import Event, ParkEvent, Read
+from pipeline.inbox.store import StoreResult
 from pipeline.paypal.api import PayPal
-from pipeline.paypal.errors import Rejected
+from pipeline.paypal.errors import PaypalRejectedError
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import World
 from pipeline.worker.failed_events import DELAYS
@@ -48,20 +48,20 @@ def wanting(event: Event, books: Books) -> None:
 
 
 def ask(river: River, paypal: lookup_fetcher.Source) -> list[str]:
-    return lookup_fetcher.ask_due(river.database, river.master, river.clock, paypal)
+    return lookup_fetcher.fetch_due(river.database, river.master, river.clock, paypal)
 
 
 def owe(river: River, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
     with river.database.transaction() as session:
-        lookups.owe(session, [lookups.Wanted(kind, id, river.now + after)])
+        lookups.owe(session, [lookups.LookupRequest(kind, id, river.now + after)])
 
 
 def due(river: River) -> list[str]:
     with river.database.transaction() as session:
-        return inbox.take_due(session, river.now, 100)
+        return inbox.lease_due(session, river.now, 100)
 
 
-def tell(river: River, told: Delivery) -> Stored:
+def tell(river: River, told: Delivery) -> StoreResult:
     [stored] = river.store(delivery(told.body))
     return stored
 
@@ -134,12 +134,12 @@ def world() -> World:
 
 
 @pytest.fixture
-def pretence(world: World) -> PretendPayPal:
-    return PretendPayPal(world)
+def pretence(world: World) -> FakePaypalApi:
+    return FakePaypalApi(world)
 
 
 @pytest.fixture
-def paypal(pretence: PretendPayPal) -> Iterator[PayPal]:
+def paypal(pretence: FakePaypalApi) -> Iterator[PayPal]:
     with pretence.serve() as base:
         api = PayPal(base, "simulator", "simulator-secret")
         yield api
@@ -147,7 +147,7 @@ def paypal(pretence: PretendPayPal) -> Iterator[PayPal]:
 
 
 def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
-    brook: River, pretence: PretendPayPal, paypal: PayPal
+    brook: River, pretence: FakePaypalApi, paypal: PayPal
 ) -> None:
     pretence.misbehave("500", times=7)
     owe(brook, "plan", CLOUD.id)
@@ -170,11 +170,11 @@ def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
     assert len(ask(brook, paypal)) == 1
 
 
-def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PayPal, pretence: PretendPayPal) -> None:
+def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PayPal, pretence: FakePaypalApi) -> None:
     owe(brook, "sale", "NOSUCHSALE0000000")
     assert ask(brook, paypal) == []
     with brook.database.reading() as session:
-        assert lookups.unknown_to_paypal(session, "sale", "NOSUCHSALE0000000")
+        assert lookups.is_known_missing(session, "sale", "NOSUCHSALE0000000")
     asked = len(pretence.asked)
     brook.clock.advance(timedelta(days=30))
     assert ask(brook, paypal) == []
@@ -185,7 +185,7 @@ def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PayP
 def test_credentials_that_are_refused_say_nothing_of_what_was_asked_for(river: River, status: int) -> None:
     """An operator who puts them right must not find every question given up."""
     owe(river)
-    ask(river, Oracle(Rejected(status, "NOT_AUTHORIZED", "abc")))
+    ask(river, Oracle(PaypalRejectedError(status, "NOT_AUTHORIZED", "abc")))
     [question] = river.rows(Question)
     assert question.due_at == river.now + timedelta(minutes=1)
     assert question.reason
@@ -196,7 +196,7 @@ def test_credentials_that_are_refused_say_nothing_of_what_was_asked_for(river: R
 
 def test_what_paypal_refuses_for_another_reason_is_not_asked_again(river: River) -> None:
     owe(river)
-    ask(river, Oracle(Rejected(422, "UNPROCESSABLE_ENTITY", "abc")))
+    ask(river, Oracle(PaypalRejectedError(422, "UNPROCESSABLE_ENTITY", "abc")))
     assert river.rows(Question)[0].due_at is None
 
 
@@ -244,7 +244,7 @@ def test_who_an_unknown_subscription_belongs_to_is_found_out(river: River, world
 
 
 def test_what_paypal_does_not_know_parks_the_event_and_a_person_may_have_it_asked_again(river: River) -> None:
-    unknowing, knowing = Oracle(Rejected(404, "", "")), Oracle({"id": "SALE1", "state": "completed"})
+    unknowing, knowing = Oracle(PaypalRejectedError(404, "", "")), Oracle({"id": "SALE1", "state": "completed"})
     worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": lambda event, books: None}, may_read=True)
     river.store(delivery(happened()))
     worker.handle(["WH-1"])
@@ -265,7 +265,7 @@ def test_an_answer_that_does_not_help_is_not_asked_for_for_ever(river: River) ->
     oracle = Oracle({"id": "SALE1", "state": "completed"})
 
     def useless(event: Event, books: Books) -> None:
-        raise Park("this tells nothing")
+        raise ParkEvent("this tells nothing")
 
     worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": useless}, may_read=True)
     river.store(delivery(happened()))

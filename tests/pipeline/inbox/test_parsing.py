@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import MovableClock
-from pipeline.inbox.parsing import MAX_DEPTH, UNREADABLE, Split, read_answer, split
+from pipeline.inbox.parsing import MAX_DEPTH, UNREADABLE, ParsedEvent, event_from_lookup, split
 from tests.support.event_feeder import LONG_AGO
 from tests.support.example_people import ALICE
 from tests.support.sample_events import kinds, renamed, sample
@@ -18,7 +18,7 @@ from tests.support.sample_events import kinds, renamed, sample
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
 
 
-def taken_apart(event: dict[str, Any]) -> Split:
+def taken_apart(event: dict[str, Any]) -> ParsedEvent:
     return split(orjson.dumps(event))
 
 
@@ -87,11 +87,11 @@ def test_another_amount_is_another_content() -> None:
 
 def test_an_answer_read_twice_is_one_event_and_one_that_changed_is_another(clock: MovableClock) -> None:
     document = sample("READ.SUBSCRIPTION")["resource"]
-    first = split(read_answer("subscription", document, clock.now()))
+    first = split(event_from_lookup("subscription", document, clock.now()))
     assert first.type == "READ.SUBSCRIPTION"
-    assert first.id == split(read_answer("subscription", document | {"links": []}, LONG_AGO)).id
+    assert first.id == split(event_from_lookup("subscription", document | {"links": []}, LONG_AGO)).id
     changed = {**document, "billing_info": {**document["billing_info"], "next_billing_time": "2027-03-20T10:00:00Z"}}
-    assert first.id != split(read_answer("subscription", changed, clock.now())).id
+    assert first.id != split(event_from_lookup("subscription", changed, clock.now())).id
 
 
 # -- what cannot be read

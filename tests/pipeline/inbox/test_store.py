@@ -43,7 +43,7 @@ def test_an_event_is_stored_and_to_be_published(river: River) -> None:
 def test_what_no_one_publishes_is_due_at_once(brook: River, source: str) -> None:
     brook.store(delivery(ONE, source=source))  # type: ignore[arg-type]
     with brook.database.transaction() as session:
-        assert inbox.take_due(session, brook.now, 100) == ["WH-1"]
+        assert inbox.lease_due(session, brook.now, 100) == ["WH-1"]
 
 
 def test_the_whole_body_is_kept_sealed(river: River) -> None:

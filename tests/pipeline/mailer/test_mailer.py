@@ -15,7 +15,7 @@ from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
-from pipeline.outbox.store import DELAYS, Owed
+from pipeline.outbox.store import DELAYS, NewMail
 from tests.support.misbehaving_relay import House, Serve
 from tests.support.outbox_fixtures import (
     ADA,
@@ -81,7 +81,7 @@ async def test_every_kind_of_mail_that_customers_get_can_be_sent(brook: River, s
     meet(river)
     kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not mail_kinds.is_optional(kind)]
     assert len(kinds) >= 7
-    river.owe(*[Owed(kind, f"{kind}:1", "I-ADA", TEMPLATES.example(kind)) for kind in kinds])
+    river.owe(*[NewMail(kind, f"{kind}:1", "I-ADA", TEMPLATES.example(kind)) for kind in kinds])
     house = House()
     relay = Relay(await serve(house), connections=2)
     mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, SENDER)
@@ -135,7 +135,7 @@ async def test_the_bell_wakes_a_mailer_and_stopping_ends_it(river: River, serve:
 
 
 async def test_a_mail_to_the_operator_goes_to_the_operator(river: River, serve: Serve, make: Make) -> None:
-    river.owe(Owed("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
+    river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
     house = House()
     await make(await serve(house)).send_due()
     assert [recipient for recipient, _ in house.received] == [OPERATOR]
@@ -261,7 +261,7 @@ async def test_a_doubt_that_a_person_settled_as_not_sent_goes_out_with_the_same_
     mailer = make(await serve(house))
     await mailer.send_due()
     with river.database.transaction() as session:
-        assert outbox.settle_doubt(session, only(river).id, river.now, sent=False)
+        assert outbox.resolve_doubt(session, only(river).id, river.now, sent=False)
     await mailer.send_due()
     (_, first), (_, second) = house.received
     assert first == second
@@ -294,7 +294,7 @@ async def test_postfix_delivers_each_mail_once_as_it_was_frozen(river: River, ma
 async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make, mailbox: Mailbox) -> None:
     for name in ("refused", "later"):
         meet(river, f"I-{name}", email=f"{name}@example.com")
-        river.owe(Owed("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
+        river.owe(NewMail("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
     await make(mailbox.smtp_url).send_due()
     mails = river.mails()
     assert (mails["receipt:refused"].state, mails["receipt:later"].state) == ("failed", "queued")

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import Mail
 from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
@@ -37,11 +37,11 @@ async def test_what_could_not_be_settled_is_settled_before_anything_else(
     mailer = make(await serve(house))
 
     def away(*_: object) -> None:
-        raise StoreDown("gone")
+        raise DatabaseUnavailableError("gone")
 
     monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
     for _ in range(3):
-        with pytest.raises(StoreDown):
+        with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
     assert states(river) == ["sending"]
     assert scheduler(river).free_claims() == 0
@@ -58,13 +58,13 @@ def lose_the_word_of(transaction: Callable[[], Any]) -> Callable[[], Any]:
     def lost() -> Iterator[Any]:
         with transaction() as session:
             yield session
-        raise StoreDown("the connection was lost")
+        raise DatabaseUnavailableError("the connection was lost")
 
     return lost
 
 
 def gone(*_: object) -> None:
-    raise StoreDown("gone")
+    raise DatabaseUnavailableError("gone")
 
 
 async def test_a_claim_of_unknown_outcome_is_given_back(
@@ -77,7 +77,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back(
     mailer = make(await serve(house))
     with monkeypatch.context() as broken:
         broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
-        with pytest.raises(StoreDown):
+        with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert states(river) == ["sending", "sending"]
     assert await mailer.send_due() == 2
@@ -94,12 +94,12 @@ async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails
     mailer = make(await serve(House()))
     with monkeypatch.context() as broken:
         broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
-        with pytest.raises(StoreDown):
+        with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     with monkeypatch.context() as broken:
         broken.setattr("pipeline.mailer.liveness.ClaimLiveness.check", lambda _: False)
         broken.setattr("pipeline.mailer.mailer.outbox.give_back", gone)
-        with pytest.raises(StoreDown):
+        with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert await mailer.send_due() == 1
     assert states(river) == ["sent"]
@@ -121,7 +121,7 @@ async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_out
         claim(session, *words)
         session.commit()
         loop.call_soon_threadsafe(failed.set)
-        raise StoreDown("the connection was lost")
+        raise DatabaseUnavailableError("the connection was lost")
 
     monkeypatch.setattr("pipeline.mailer.mailer.outbox.claim", lose)
     owe(river, 3)
@@ -146,7 +146,7 @@ async def test_a_mailer_stops_in_peace_while_the_database_is_away(
     house, stop = House(), asyncio.Event()
 
     def away(*_: object) -> None:
-        raise StoreDown("gone")
+        raise DatabaseUnavailableError("gone")
 
     monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
     running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
@@ -259,8 +259,8 @@ async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
     owe(river, 2)
     mailer = make(await serve(House()))
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.mailer.mailer.Addressees.of", failing_read)
-        with pytest.raises(StoreDown):
+        broken.setattr("pipeline.mailer.mailer.RecipientResolver.of", failing_read)
+        with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
     assert states(river) == ["queued", "queued"]
     assert await mailer.send_due() == 2

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.models import EncryptionKey, Mail
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from tests.support.misbehaving_relay import House, Serve
 from tests.support.outbox_fixtures import ADA, TEMPLATES, Make, meet, only, owe, receipt, states
 from tests.support.pipeline_under_test import River
@@ -21,8 +21,8 @@ async def test_a_mail_that_cannot_be_written_does_not_stop_the_others(river: Riv
     meet(river, "I-BEA", email="bea@@example..com")
     meet(river, "I-CYD")
     river.owe(
-        Owed("receipt", "bad:1", "I-ADA", {"payment": "a fact is missing"}),
-        Owed("receipt", "bad:2", "I-ADA", {}),
+        NewMail("receipt", "bad:1", "I-ADA", {"payment": "a fact is missing"}),
+        NewMail("receipt", "bad:2", "I-ADA", {}),
         receipt(3, "I-BEA"),
         receipt(4, "I-CYD"),
         receipt(5),
@@ -84,7 +84,7 @@ async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve
     house, right = House(), river.master
     url = await serve(house)
     river.master = MasterKey(os.urandom(32))
-    with pytest.raises(KeyProblem, match="restore the right key file"):
+    with pytest.raises(MasterKeyError, match="restore the right key file"):
         await make(url).send_due()
     assert states(river) == ["queued", "queued"]
     river.master = right
@@ -131,7 +131,7 @@ async def test_without_an_address_a_mail_waits_and_goes_out_when_there_is_one(
 
 
 async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, serve: Serve) -> None:
-    river.owe(Owed("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
+    river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
     nobody = Sender("SMT", "billing@example.com", "help@example.com", "example.com", "en_US")
     relay = Relay(await serve(House()), connections=1)
     mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, nobody)

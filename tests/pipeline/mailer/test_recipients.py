@@ -16,7 +16,7 @@ from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds, tokens
 from pipeline.outbox import store as outbox
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from tests.support.misbehaving_relay import House, Wire
 from tests.support.outbox_fixtures import OPERATOR, SENDER, TEMPLATES, only, receipt, scheduler
 from tests.support.pipeline_under_test import River
@@ -57,7 +57,7 @@ def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, 
         session.add(row)
         session.flush()
         known = lww_map.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
-        person = keyring.own("I-ADA").seal_json("subscription.personal_data", known)
+        person = keyring.own("I-ADA").encrypt_json("subscription.personal_data", known)
         session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", personal_data=person))
     if told:
         change(river, "email", told)
@@ -74,7 +74,7 @@ def change(river: River, field: accounts.Field, value: str) -> None:
 
 
 def news(river: River) -> None:
-    river.owe(Owed("product_news", "product_news:1", None, NEWS, customer_id="c1"))
+    river.owe(NewMail("product_news", "product_news:1", None, NEWS, customer_id="c1"))
 
 
 def the(river: River, kind: str) -> Mail:
@@ -113,7 +113,7 @@ async def test_a_customer_is_written_to_without_a_subscription_of_their_own(
     river: River, send: Send, told: str | None
 ) -> None:
     meet(river, told=told)
-    river.owe(Owed("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
+    river.owe(NewMail("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
     [(recipient, _)] = await send()
     assert recipient == (told or PAYPALS)
 
@@ -122,9 +122,9 @@ async def test_an_address_that_the_mail_names_comes_first(river: River, send: Se
     meet(river, told=TOLD)
     facts = TEMPLATES.example("receipt")
     river.owe(
-        Owed("receipt", "one", None, facts, customer_id="c1", to="old@example.com"),
-        Owed("receipt", "two", None, facts, to="stranger@example.com", label="letter:1"),
-        Owed("event_parked", "three", None, TEMPLATES.example("event_parked")),
+        NewMail("receipt", "one", None, facts, customer_id="c1", to="old@example.com"),
+        NewMail("receipt", "two", None, facts, to="stranger@example.com", label="letter:1"),
+        NewMail("event_parked", "three", None, TEMPLATES.example("event_parked")),
     )
     found = {recipient: header(data, "To") for recipient, data in await send()}
     assert found == {
@@ -164,7 +164,7 @@ async def test_a_correction_that_came_while_the_old_address_was_tried_reaches_th
 
 async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Send) -> None:
     meet(river, email=None)
-    river.owe(Owed("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
+    river.owe(NewMail("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
     assert await send() == []
     assert (only(river).state, only(river).due_at) == ("queued", None)
     change(river, "email", TOLD)
@@ -209,15 +209,15 @@ async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: Ri
 
 
 async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(mail_kinds.MAILS, "renewal_reminder", mail_kinds.MailUse("service", "notices"))
+    monkeypatch.setitem(mail_kinds.MAILS, "renewal_reminder", mail_kinds.MailKind("service", "notices"))
     meet(river)
     facts = TEMPLATES.example("renewal_reminder")
-    river.owe(Owed("renewal_reminder", "one", "I-ADA", facts))
+    river.owe(NewMail("renewal_reminder", "one", "I-ADA", facts))
     [(_, data)] = await send()
     assert header(data, "List-Unsubscribe") is not None
     with river.database.transaction() as session:
         accounts.consent(session, "c1", "service", given=False, source="one-click", text_version="1", now=river.now)
-    river.owe(Owed("renewal_reminder", "two", "I-ADA", facts))
+    river.owe(NewMail("renewal_reminder", "two", "I-ADA", facts))
     assert await send() == []
     assert river.mails()["two"].reason == "the customer has opted out of mail they can do without"
 

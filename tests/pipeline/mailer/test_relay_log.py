@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.mailer.relay_log import HANGS, SLACK, RelayLog, sender_of, settle_doubts
+from pipeline.mailer.relay_log import MAX_FILTER_TIME, SLACK, RelayLog, envelope_sender_of, settle_doubts
 from pipeline.mailer.smtp_relay import Relay as Way
-from pipeline.mailer.smtp_relay import RelayUnreachable
+from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Kind, Proxy
 from tests.deploy.test_postfix import must_be_ours
@@ -23,7 +23,7 @@ from tests.support.subprocesses import until
 
 DOMAIN = "bounces.example.com"
 TEXT = b"Subject: hello\r\n\r\nhello\r\n"
-ALICE, BOB = sender_of("alice", DOMAIN), sender_of("bob", DOMAIN)
+ALICE, BOB = envelope_sender_of("alice", DOMAIN), envelope_sender_of("bob", DOMAIN)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 Write = Callable[[datetime], str]
 
@@ -122,11 +122,11 @@ def test_where_there_is_nothing_to_read_there_is_no_proof(
 
 def doubt(river: River, name: str) -> str:
     """A mail that came in doubt so long ago that it may be settled; its id."""
-    (id,) = river.owe(outbox.Owed("receipt", name, None, {}))
+    (id,) = river.owe(outbox.NewMail("receipt", name, None, {}))
     with river.database.transaction() as session:
         outbox.claim(session, f"mailer of {name}", river.now, 1)
-        outbox.abandon(session, f"mailer of {name}", "it died", river.now + outbox.SETTLE_AFTER)
-    river.clock.advance(outbox.SETTLE_AFTER)
+        outbox.abandon(session, f"mailer of {name}", "it died", river.now + outbox.DOUBT_GRACE)
+    river.clock.advance(outbox.DOUBT_GRACE)
     return id
 
 
@@ -146,7 +146,7 @@ def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: Ri
     path.write_text(started(iso(river.now - MINUTE)))
     one = doubt(river, "one")
     doubt(river, "two")
-    path.write_text(path.read_text() + taken(iso(river.now), sender_of(one, DOMAIN)))
+    path.write_text(path.read_text() + taken(iso(river.now), envelope_sender_of(one, DOMAIN)))
     assert settle(river, path) == 2
     assert states(river) == {"one": "sent", "two": "queued"}
     assert river.mails()["two"].due_at == river.now
@@ -155,14 +155,14 @@ def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: Ri
 
 def test_a_doubt_that_has_just_arisen_is_left_alone_however_old_its_claim(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    river.owe(outbox.Owed("receipt", "one", None, {}))
+    river.owe(outbox.NewMail("receipt", "one", None, {}))
     with river.database.transaction() as session:
         outbox.claim(session, "mailer", river.now, 1)
     river.clock.advance(MINUTE)
     with river.database.transaction() as session:
-        outbox.abandon(session, "mailer", "it died", river.now + outbox.SETTLE_AFTER)
+        outbox.abandon(session, "mailer", "it died", river.now + outbox.DOUBT_GRACE)
     assert settle(river, path) == 0
-    river.clock.advance(outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
 
 
@@ -171,7 +171,7 @@ def test_a_relay_that_has_just_come_back_is_given_time_to_find_what_it_had_queue
     doubt(river, "one")
     path.write_text(path.read_text() + started(iso(river.now)))
     assert settle(river, path) == 0
-    river.clock.advance(outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
 
 
@@ -198,7 +198,7 @@ def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, p
 def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, path: Path) -> None:
     rotated = path.with_name("mail.log.1")
     rotated.write_text(started(iso(river.now - MINUTE)))
-    rotated.write_text(rotated.read_text() + taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+    rotated.write_text(rotated.read_text() + taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
 
     class Packed(RelayLog):
         def taken(self, senders: Iterable[str]) -> set[str]:
@@ -243,7 +243,7 @@ def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_sessi
         path.read_text() + f"{iso(river.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
     )
     assert settle(river, path) == 0  # the queue manager may be about to tell
-    river.clock.advance(outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
     assert states(river) == {"one": "queued"}
 
@@ -254,7 +254,7 @@ def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path:
     id = doubt(river, "one")
     told = {"another mail": begun(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
     path.write_text(path.read_text() + begun(iso(river.now), id) + told)
-    river.clock.advance(outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
     assert states(river) == {"one": "queued"}
 
@@ -278,7 +278,7 @@ def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(
         f"{iso(river.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
     )
     path.write_text(path.read_text() + client + lost + name)
-    river.clock.advance(outbox.SETTLE_AFTER)
+    river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
     assert states(river) == {"one": "queued"}
 
@@ -287,7 +287,7 @@ def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(riv
     path.write_text(started(iso(river.now - MINUTE)))
     id = doubt(river, "one")
     path.write_text(path.read_text() + begun(iso(river.now), id))
-    river.clock.advance(HANGS)
+    river.clock.advance(MAX_FILTER_TIME)
     assert settle(river, path) == 1
     assert states(river) == {"one": "queued"}
 
@@ -303,7 +303,7 @@ def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: 
 
 
 def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left(river: River, path: Path) -> None:
-    path.write_text(taken(iso(river.now), sender_of(doubt(river, "one"), DOMAIN)))
+    path.write_text(taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
     assert settle(river, path) == 1
     assert states(river) == {"one": "sent"}
 
@@ -327,12 +327,12 @@ def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River
 def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
     id, tried_at = doubt(river, "one"), river.mails()["one"].claimed_at
     with river.database.transaction() as session:
-        assert outbox.settle_doubt(session, id, river.now, sent=False)
+        assert outbox.resolve_doubt(session, id, river.now, sent=False)
     with river.database.transaction() as session:
         outbox.claim(session, "another", river.now, 1)
         outbox.abandon(session, "another", "it died")
     with river.database.transaction() as session:
-        assert not outbox.settle_doubt(session, id, river.now, sent=False, tried_at=tried_at)
+        assert not outbox.resolve_doubt(session, id, river.now, sent=False, tried_at=tried_at)
     assert states(river) == {"one": "doubt"}
 
 
@@ -344,7 +344,7 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     """A Postfix on this machine, which may have been started just now."""
     must_be_ours(mailbox)
     assert isinstance(mailbox, Postfix)
-    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # nobody may have spoken for long
     until(
         lambda: log.is_whole(clock.now(), clock.now() - timedelta(days=1)),
@@ -362,14 +362,14 @@ async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
     relay: Postfix, brook: River, fault: Kind, sign: str, end: str
 ) -> None:
     brook.clock.move_to(SystemClock().now())
-    (id,) = brook.owe(outbox.Owed("receipt", fault, None, {}))
+    (id,) = brook.owe(outbox.NewMail("receipt", fault, None, {}))
     with brook.database.transaction() as session:
         outbox.claim(session, "mailer", brook.now, 1)
     with Proxy(relay.port) as proxy:
         proxy.fault = Fault(fault)
         before = len(relay.log)
         way = Way(f"smtp://127.0.0.1:{proxy.port}", connections=1)
-        reply = await way.send(sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
+        reply = await way.send(envelope_sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
         await way.close()
     assert reply.outcome == "doubt"
     with brook.database.transaction() as session:
@@ -384,16 +384,16 @@ async def test_a_mail_that_a_filter_of_the_relay_is_slow_with_is_not_sent_again(
     mailbox: Relay, brook: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     must_be_ours(mailbox)
-    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     with Postfix(settings={"smtpd_end_of_data_restrictions": "sleep 6"}) as relay:
         await asyncio.sleep(SLACK.total_seconds() + 1)  # so that its log begins before the try, surely
         brook.clock.move_to(SystemClock().now())
-        (id,) = brook.owe(outbox.Owed("receipt", "one", None, {}))
+        (id,) = brook.owe(outbox.NewMail("receipt", "one", None, {}))
         with brook.database.transaction() as session:
             outbox.claim(session, "mailer", brook.now, 1)
         way = Way(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
         text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
-        reply = await way.send(sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
+        reply = await way.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
         assert reply.outcome == "doubt"
         with brook.database.transaction() as session:
             outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
@@ -418,14 +418,14 @@ async def settled(river: River, relay: Postfix) -> int:
 async def test_a_relay_that_is_down_settles_nothing(
     brook: River, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(outbox, "SETTLE_AFTER", timedelta(0))
+    monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     doubt(brook, "one")
     path = tmp_path / "mail.log"
     path.write_text(spoken(iso(brook.now - MINUTE)) + spoken(iso(brook.now)))
 
     def probe() -> None:
-        raise RelayUnreachable("nobody there")
+        raise RelayUnreachableError("nobody there")
 
-    with pytest.raises(RelayUnreachable):
+    with pytest.raises(RelayUnreachableError):
         settle_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)
     assert states(brook) == {"one": "doubt"}

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from pipeline.mailer import smtp_connection, smtp_relay
-from pipeline.mailer.smtp_connection import Reply
-from pipeline.mailer.smtp_relay import RelayUnreachable
+from pipeline.mailer.smtp_connection import DeliveryResult
+from pipeline.mailer.smtp_relay import RelayUnreachableError
 from tests.support.misbehaving_relay import ADA, MAIL, SENDER, House, MakeRelay, Serve, send
 from tests.support.servers import Relay as PrivateRelay
 
@@ -15,7 +15,7 @@ from tests.support.servers import Relay as PrivateRelay
 async def test_a_mail_arrives_octet_for_octet(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     reply = await send(relay_to(await serve(house)))
-    assert reply == Reply("sent", "250 2.0.0 queued as 4Xyz", True)
+    assert reply == DeliveryResult("sent", "250 2.0.0 queued as 4Xyz", True)
     assert house.received == [(ADA, MAIL)]
     assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
 
@@ -63,7 +63,7 @@ async def test_an_answer_says_whether_to_try_again(
     house = House(**{verb: [answer]})
     house.in_groups = in_groups
     relay = relay_to(await serve(house))
-    assert await send(relay) == Reply(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
+    assert await send(relay) == DeliveryResult(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
     assert (await send(relay)).outcome == "sent", "what is left of the first is no answer to the second"
 
 
@@ -111,7 +111,7 @@ async def test_a_relay_that_takes_commands_in_groups_is_told_all_but_the_text_at
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     reply = await send(relay_to(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
     server.close()
-    assert reply == Reply("sent", "250 2.0.0 queued", True)
+    assert reply == DeliveryResult("sent", "250 2.0.0 queued", True)
 
 
 async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
@@ -120,7 +120,7 @@ async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
     house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
     house.in_groups = True
     relay = relay_to(await serve(house))
-    assert await send(relay) == Reply("failed", "550 5.1.1 unknown", False)
+    assert await send(relay) == DeliveryResult("failed", "550 5.1.1 unknown", False)
     assert (await send(relay)).outcome == "sent"
     assert (house.connections, len(house.received)) == (2, 1)
 
@@ -362,5 +362,5 @@ async def test_a_probe_tells_the_greeting_and_what_is_offered(serve: Serve, rela
 
 @pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])
 async def test_a_probe_that_fails_says_where_and_why(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
-    with pytest.raises(RelayUnreachable, match=r"127\.0\.0\.1:\d+: .+"):
+    with pytest.raises(RelayUnreachableError, match=r"127\.0\.0\.1:\d+: .+"):
         await relay_to(await serve(House(**{verb: [how]}))).probe()

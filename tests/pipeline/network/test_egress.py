@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.network import egress
-from pipeline.network.egress import Hop
+from pipeline.network.egress import OutboundRoute
 from pipeline.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[3]
@@ -21,9 +21,9 @@ SERVERS = {
 
 def test_every_way_out_is_known_with_its_port_and_whether_it_is_encrypted(make_settings: Make) -> None:
     found = {hop.name: hop for hop in egress.hops(make_settings(**SERVERS))}
-    assert found["database"] == Hop("database", "db.example.com", 5432, encrypted=True)
-    assert found["broker"] == Hop("broker", "queue.example.com", 5671, encrypted=True)
-    assert found["relay"] == Hop("relay", "relay.example.com", 587, encrypted=True)
+    assert found["database"] == OutboundRoute("database", "db.example.com", 5432, encrypted=True)
+    assert found["broker"] == OutboundRoute("broker", "queue.example.com", 5671, encrypted=True)
+    assert found["relay"] == OutboundRoute("relay", "relay.example.com", 587, encrypted=True)
     plain = {"database_url": "postgresql://db.example.com/smt", "broker_url": "amqp://queue.example.com"}
     assert not any(hop.encrypted for hop in egress.hops(make_settings(**plain)) if hop.host.endswith("example.com"))
     assert egress.allowed(make_settings()) == egress.PAYPAL
@@ -33,31 +33,31 @@ def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
     [hop] = [
         hop for hop in egress.hops(make_settings(database_url="postgresql:///smt?host=/run/postgresql")) if not hop.host
     ]
-    assert egress.stays_here(hop, [])
+    assert egress.stays_private(hop, [])
 
 
 @pytest.mark.parametrize(
     ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)]
 )
 def test_only_this_machine_is_here(host: str, here: bool) -> None:
-    hop = Hop("relay", host, 25, encrypted=False)
-    assert egress.stays_here(hop, []) is here
+    hop = OutboundRoute("relay", host, 25, encrypted=False)
+    assert egress.stays_private(hop, []) is here
 
 
 def test_the_containers_own_network_is_here_too() -> None:
-    hop = Hop("relay", "postfix", 2525, encrypted=False)
+    hop = OutboundRoute("relay", "postfix", 2525, encrypted=False)
     inside, outside = (lambda _: frozenset({ip_address("10.1.2.3")}), lambda _: frozenset({ip_address("10.9.9.9")}))
-    assert egress.stays_here(hop, ["10.1.2.0/24"], inside)
-    assert not egress.stays_here(hop, ["10.1.2.0/24"], outside)
-    assert not egress.stays_here(hop, ["10.1.2.0/24"], lambda _: frozenset())
+    assert egress.stays_private(hop, ["10.1.2.0/24"], inside)
+    assert not egress.stays_private(hop, ["10.1.2.0/24"], outside)
+    assert not egress.stays_private(hop, ["10.1.2.0/24"], lambda _: frozenset())
 
 
 def test_an_api_that_is_not_paypals_is_refused() -> None:
     for url in ("https://api-m.paypal.com", "https://api-m.sandbox.paypal.com/", "http://127.0.0.1:8001"):
-        egress.judge_api(url)
+        egress.require_paypal_api(url)
     for url in ("https://api.example.com", "https://api-m.paypal.com.example.com", "https://paypal.com"):
         with pytest.raises(SettingsError, match="SMT_PAYPAL_BASE_URL"):
-            egress.judge_api(url)
+            egress.require_paypal_api(url)
 
 
 GUARDED = """
@@ -69,10 +69,10 @@ egress.guard(load(_env_file=None, smtp_url="smtps://relay.example.com"))
 def attempt(name, call):
     try:
         call()
-    except egress.Forbidden:
+    except egress.EgressForbiddenError:
         print(f"{name}: refused")
     except Exception as error:
-        print(f"{name}:", "refused" if "Forbidden" in repr(error) or "may be contacted" in str(error) else "let out")
+        print(f"{name}:", "refused" if "EgressForbiddenError" in repr(error) or "may be contacted" in str(error) else "let out")
     else:
         print(f"{name}: let out")
 

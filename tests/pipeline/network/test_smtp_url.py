@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.network.smtp_url import SmtpConfigError, read_url
+from pipeline.network.smtp_url import SmtpConfigError, parse_smtp_url
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ from pipeline.network.smtp_url import SmtpConfigError, read_url
     ],
 )
 def test_urls_that_can_be_used(url: str, host: str, port: int, tls: bool, starttls: bool) -> None:
-    route = read_url(url)
+    route = parse_smtp_url(url)
     assert (route.host, route.port, route.use_tls, route.start_tls) == (host, port, tls, starttls)
 
 
 def test_a_user_and_a_password_may_hold_any_character() -> None:
-    route = read_url("smtps://bill%40example.com:p%2Fw%3Aord@mail.example.com")
+    route = parse_smtp_url("smtps://bill%40example.com:p%2Fw%3Aord@mail.example.com")
     assert (route.username, route.password) == ("bill@example.com", "p/w:ord")
 
 

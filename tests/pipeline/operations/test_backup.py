@@ -22,7 +22,7 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
 from pipeline.operations.backup import store
-from pipeline.operations.backup.store import BackupProblem, Shelf
+from pipeline.operations.backup.store import BackupError, BackupStore
 from tests.pipeline.privacy.erased_customer import assert_nobody, erase_whole, meet_alice
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River
@@ -49,9 +49,9 @@ def identity(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, identity: Path) -> Shelf:
+def shelf(tmp_path: Path, identity: Path) -> BackupStore:
     recipient = identity.read_text().splitlines()[0].removeprefix("# public key: ")
-    return Shelf(tmp_path / "backups", recipient)
+    return BackupStore(tmp_path / "backups", recipient)
 
 
 @pytest.fixture
@@ -81,11 +81,11 @@ def key_of(river: River) -> Path:
     return river.folder / "keys" / "master.key"
 
 
-def create(river: River, shelf: Shelf) -> store.Made:
+def create(river: River, shelf: BackupStore) -> store.BackupFiles:
     return shelf.create(river.database, key_of(river), river.now)
 
 
-def restore(river: River, shelf: Shelf, identity: Path, data: Path | None = None) -> store.Restored:
+def restore(river: River, shelf: BackupStore, identity: Path, data: Path | None = None) -> store.RestoreResult:
     done = shelf.restore(river.database, key_of(river), identity, river.now, data=data)
     river.master = open_master_key(key_of(river), create=False)
     return done
@@ -103,7 +103,7 @@ def columns(row: Base) -> dict[str, Any]:
 
 
 def test_what_was_backed_up_comes_back_on_another_machine(
-    full: River, empty: River, shelf: Shelf, identity: Path
+    full: River, empty: River, shelf: BackupStore, identity: Path
 ) -> None:
     before = everything(full)
     create(full, shelf)
@@ -118,7 +118,7 @@ def test_what_was_backed_up_comes_back_on_another_machine(
 
 
 def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_files(
-    full: River, shelf: Shelf, tmp_path: Path
+    full: River, shelf: BackupStore, tmp_path: Path
 ) -> None:
     made = create(full, shelf)
     for path in shelf.folder.iterdir():
@@ -133,7 +133,7 @@ def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_f
             pyrage.decrypt(path.read_bytes(), store._identities(stranger))
 
 
-def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: Shelf, identity: Path) -> None:
+def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: BackupStore, identity: Path) -> None:
     made = create(full, shelf)
     dump = pyrage.decrypt(made.data.read_bytes(), store._identities(identity))
     kept = pyrage.decrypt(made.keys.read_bytes(), store._identities(identity))
@@ -145,7 +145,7 @@ def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: Shelf, identity
 
 
 def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
-    full: River, empty: River, shelf: Shelf, identity: Path
+    full: River, empty: River, shelf: BackupStore, identity: Path
 ) -> None:
     made = create(full, shelf)
     old_keys = made.keys.read_bytes()
@@ -162,7 +162,7 @@ def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
 
 
 def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
-    full: River, empty: River, shelf: Shelf, identity: Path
+    full: River, empty: River, shelf: BackupStore, identity: Path
 ) -> None:
     old_keys = create(full, shelf).keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
@@ -178,7 +178,7 @@ def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
         assert empty.keyring(session).get(id) is None
 
 
-def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: Shelf) -> None:
+def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: BackupStore) -> None:
     create(full, shelf)
     [id] = [row.id for row in full.rows(Customer)]
     erase_whole(full, id)
@@ -190,7 +190,7 @@ def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: Shelf) -> Non
     assert ALICE.email.encode() not in (shelf.folder / "erasures.json").read_bytes()
 
 
-def test_older_keys_and_older_copies_go_and_the_newest_stay(full: River, shelf: Shelf) -> None:
+def test_older_keys_and_older_copies_go_and_the_newest_stay(full: River, shelf: BackupStore) -> None:
     first = create(full, shelf)
     full.clock.advance(timedelta(days=8))
     second = create(full, shelf)
@@ -204,7 +204,7 @@ def test_older_keys_and_older_copies_go_and_the_newest_stay(full: River, shelf: 
 
 
 def test_a_rotation_leaves_one_file_of_keys_that_opens_the_older_copies_too(
-    full: River, empty: River, shelf: Shelf, identity: Path
+    full: River, empty: River, shelf: BackupStore, identity: Path
 ) -> None:
     made = create(full, shelf)
     full.clock.advance(timedelta(hours=1))
@@ -219,20 +219,20 @@ def test_a_rotation_leaves_one_file_of_keys_that_opens_the_older_copies_too(
         assert accounts.find(session, Keyring(empty.master, session, empty.now), ALICE.email)
 
 
-def test_a_restore_replaces_nothing(full: River, shelf: Shelf, identity: Path) -> None:
+def test_a_restore_replaces_nothing(full: River, shelf: BackupStore, identity: Path) -> None:
     create(full, shelf)
     before = everything(full)
-    with pytest.raises(BackupProblem, match="not empty"):
+    with pytest.raises(BackupError, match="not empty"):
         restore(full, shelf, identity)
     assert everything(full) == before
 
 
-def test_a_damaged_copy_opens_nothing(full: River, empty: River, shelf: Shelf, identity: Path) -> None:
+def test_a_damaged_copy_opens_nothing(full: River, empty: River, shelf: BackupStore, identity: Path) -> None:
     made = create(full, shelf)
     whole = made.data.read_bytes()
     for broken in (whole[:-1], whole[: len(whole) // 2], whole[:-40] + b"x" + whole[-39:]):
         made.data.write_bytes(broken)
-        with pytest.raises(BackupProblem, match="damaged"):
+        with pytest.raises(BackupError, match="damaged"):
             restore(empty, shelf, identity)
         with empty.database.reading() as session, pytest.raises(Exception, match=r"(no such table|does not exist)"):
             session.execute(text("SELECT 1 FROM event"))
@@ -242,7 +242,7 @@ def test_a_damaged_copy_opens_nothing(full: River, empty: River, shelf: Shelf, i
 
 
 def test_until_it_is_whole_no_role_starts_on_it(
-    full: River, empty: River, shelf: Shelf, identity: Path, monkeypatch: pytest.MonkeyPatch
+    full: River, empty: River, shelf: BackupStore, identity: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(full, shelf)
     monkeypatch.setattr(store, "replay", die)
@@ -255,39 +255,39 @@ def die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_another_master_key_is_not_overwritten(full: River, empty: River, shelf: Shelf, identity: Path) -> None:
+def test_another_master_key_is_not_overwritten(full: River, empty: River, shelf: BackupStore, identity: Path) -> None:
     create(full, shelf)
     open_master_key(key_of(empty))
-    with pytest.raises(BackupProblem, match="another master key"):
+    with pytest.raises(BackupError, match="another master key"):
         restore(empty, shelf, identity)
 
 
 def test_what_is_missing_or_wrong_is_said_with_what_to_do(
-    full: River, empty: River, shelf: Shelf, identity: Path, tmp_path: Path
+    full: River, empty: River, shelf: BackupStore, identity: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BackupProblem, match="SMT_BACKUP_DIR"):
+    with pytest.raises(BackupError, match="SMT_BACKUP_DIR"):
         restore(empty, shelf, identity)
-    with pytest.raises(BackupProblem, match="smt-billing backup identity"):
-        Shelf(tmp_path / "b", "age1wrong").create(full.database, key_of(full), full.now)
-    with pytest.raises(BackupProblem, match="there already"):
+    with pytest.raises(BackupError, match="smt-billing backup identity"):
+        BackupStore(tmp_path / "b", "age1wrong").create(full.database, key_of(full), full.now)
+    with pytest.raises(BackupError, match="there already"):
         store.new_identity(identity)
     create(full, shelf)
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("# nothing\n")
-    with pytest.raises(BackupProblem, match="AGE-SECRET-KEY-1"):
+    with pytest.raises(BackupError, match="AGE-SECRET-KEY-1"):
         restore(empty, shelf, wrong)
     (shelf.folder / "erasures.json").write_bytes(b"[")
-    with pytest.raises(BackupProblem, match="brings erased people back"):
+    with pytest.raises(BackupError, match="brings erased people back"):
         restore(empty, shelf, identity)
 
 
 def test_without_postgresqls_programs_it_says_what_to_install(
-    full: River, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    full: River, shelf: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if full.database.is_sqlite:
         create(full, shelf)
         return
     monkeypatch.setitem(os.environ, "PATH", "/nowhere")
-    with pytest.raises(BackupProblem, match="postgresql-client"):
+    with pytest.raises(BackupError, match="postgresql-client"):
         create(full, shelf)
     assert [path.name for path in shelf.folder.iterdir()] == []

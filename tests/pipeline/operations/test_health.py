@@ -7,7 +7,7 @@ from pipeline.inbox import store as inbox
 from pipeline.operations import health
 from pipeline.operations.health import Health
 from pipeline.outbox import store as outbox
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from tests.support.pipeline_under_test import River, delivery, happened
 
 
@@ -24,7 +24,7 @@ def test_the_oldest_of_each_counts(river: River) -> None:
     river.store(delivery(happened("WH-1"), "T-1"))
     river.clock.advance(timedelta(seconds=100))
     river.store(delivery(happened("WH-2"), "T-2"))
-    river.owe(Owed("receipt", "receipt:1", "I-ADA", {}))
+    river.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     river.clock.advance(timedelta(seconds=200))
     assert look(river) == Health(300, 200, 300)
     assert look(river).is_well
@@ -35,9 +35,9 @@ def test_the_oldest_of_each_counts(river: River) -> None:
 def test_what_is_done_or_waits_for_a_person_does_not_count(river: River) -> None:
     river.store(*[delivery(happened(f"WH-{number}"), f"T-{number}") for number in range(3)])
     river.owe(
-        Owed("receipt", "receipt:1", "I-ADA", {}, has_address=False),
-        Owed("receipt", "receipt:2", "I-ADA", {}, withheld="overtaken"),
-        Owed("receipt", "receipt:3", "I-ADA", {}),
+        NewMail("receipt", "receipt:1", "I-ADA", {}, has_address=False),
+        NewMail("receipt", "receipt:2", "I-ADA", {}, withheld="overtaken"),
+        NewMail("receipt", "receipt:3", "I-ADA", {}),
     )
     with river.database.transaction() as session:
         inbox.mark(session, ["WH-0"], "handled", river.now)
@@ -50,7 +50,7 @@ def test_what_is_done_or_waits_for_a_person_does_not_count(river: River) -> None
 
 
 def test_a_mail_that_waits_for_its_next_try_does_not_count_until_then(river: River) -> None:
-    river.owe(Owed("receipt", "receipt:1", "I-ADA", {}))
+    river.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     [row] = river.rows(Mail)
     river.set(row, due_at=river.now + timedelta(hours=4))
     river.clock.advance(timedelta(hours=1))

@@ -15,7 +15,7 @@ from pipeline.operations.heartbeat import ALIVE_SECONDS
 def test_a_role_shows_that_it_is_alive_and_others_see_it(data_dir: Path) -> None:
     now = SystemClock().now()
     assert not heartbeat.is_alive(data_dir, "worker", now)
-    heartbeat.show_life(data_dir, "worker")
+    heartbeat.write(data_dir, "worker")
     assert heartbeat.is_alive(data_dir, "worker", now)
     assert not heartbeat.is_alive(data_dir, "mailer", now)
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
@@ -27,17 +27,17 @@ def test_a_role_shows_that_it_is_alive_and_others_see_it(data_dir: Path) -> None
 
 
 def test_a_sign_of_life_is_renewed(data_dir: Path) -> None:
-    heartbeat.show_life(data_dir, "worker")
+    heartbeat.write(data_dir, "worker")
     os.utime(data_dir / "run" / "worker", (0, 0))
-    heartbeat.show_life(data_dir, "worker")
+    heartbeat.write(data_dir, "worker")
     assert heartbeat.is_alive(data_dir, "worker", SystemClock().now())
 
 
 def test_a_sign_that_cannot_be_left_ends_no_role_and_is_told(data_dir: Path) -> None:
     (data_dir / "run").write_text("in the way")
     with capture_logs() as logs:
-        heartbeat.show_life(data_dir, "web")
+        heartbeat.write(data_dir, "web")
     assert [(line["event"], line["role"]) for line in logs] == [("no_sign_of_life", "web")]
     (data_dir / "run").unlink()
-    heartbeat.show_life(data_dir, "web")
+    heartbeat.write(data_dir, "web")
     assert heartbeat.is_alive(data_dir, "web", SystemClock().now())

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from pipeline.db.models import EncryptionKey, Mail
 from pipeline.outbox import store as outbox
 from pipeline.outbox import tokens
-from pipeline.outbox.mail_kinds import NoPurpose
-from pipeline.outbox.store import OPERATOR, Owed
+from pipeline.outbox.mail_kinds import UnknownMailKindError
+from pipeline.outbox.store import OPERATOR, NewMail
 from tests.support.pipeline_under_test import River
 
 MINUTE = timedelta(minutes=1)
-RECEIPT = Owed("receipt", "receipt:SALE1", "I-ADA", {"payment": "SALE1", "plan": "for Ada"})
+RECEIPT = NewMail("receipt", "receipt:SALE1", "I-ADA", {"payment": "SALE1", "plan": "for Ada"})
 
 
 def inside(river: River, do: Callable[[Session], Any]) -> Any:
@@ -48,15 +48,15 @@ def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
     assert row.facts is not None
     assert b"Ada" not in row.facts
     with river.database.transaction() as session:
-        assert river.keyring(session).own("I-ADA").open_json("mail.facts", row.facts) == RECEIPT.facts
+        assert river.keyring(session).own("I-ADA").decrypt_json("mail.facts", row.facts) == RECEIPT.facts
 
 
 def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> None:
-    other = Owed("receipt", "receipt:SALE1", "I-ADA", {"payment": "another"})
+    other = NewMail("receipt", "receipt:SALE1", "I-ADA", {"payment": "another"})
     assert len(river.owe(RECEIPT, other)) == 1
     assert river.owe(other) == []
     with river.database.transaction() as session:
-        facts = river.keyring(session).own("I-ADA").open_json("mail.facts", only(river).facts)
+        facts = river.keyring(session).own("I-ADA").decrypt_json("mail.facts", only(river).facts)
     assert facts["payment"] == "SALE1"
 
 
@@ -94,14 +94,14 @@ def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
 
 
 def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
-    assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, withheld="overtaken")) == []
+    assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, withheld="overtaken")) == []
     assert (only(river).state, only(river).reason, only(river).due_at) == ("withheld", "overtaken", None)
     river.clock.advance(timedelta(days=365))
     assert claim(river) == []
 
 
 def test_without_an_address_it_waits(river: River) -> None:
-    assert river.owe(Owed("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
+    assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
     assert (only(river).state, only(river).due_at) == ("queued", None)
     assert claim(river) == []
 
@@ -111,13 +111,15 @@ def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
     )
-    [made] = river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}), Owed("receipt", "receipt:SALE3", "I-BEA", {}))
+    [made] = river.owe(
+        NewMail("receipt", "receipt:SALE2", "I-ADA", {}), NewMail("receipt", "receipt:SALE3", "I-BEA", {})
+    )
     assert made == river.mails()["receipt:SALE3"].id
     assert set(river.mails()) == {"receipt:SALE1", "receipt:SALE3"}
 
 
 def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
-    river.owe(Owed("event_parked", "event_parked:1", None, {"count": 1}))
+    river.owe(NewMail("event_parked", "event_parked:1", None, {"count": 1}))
     assert (only(river).key_id, only(river).subscription_id) == (OPERATOR, None)
 
 
@@ -126,7 +128,7 @@ def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
 
 def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(river: River) -> None:
     for number in (2, 1, 3):
-        river.owe(Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}))
+        river.owe(NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}))
         river.clock.advance(MINUTE)
     assert claim(river, limit=2) == ["receipt:SALE2", "receipt:SALE1"]
     assert claim(river, "two") == ["receipt:SALE3"]
@@ -137,7 +139,7 @@ def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(rive
 
 
 def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
-    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
+    river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
     met = threading.Barrier(4, timeout=30)
 
     def take(number: int) -> list[str]:
@@ -151,7 +153,7 @@ def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
 
 
 def test_what_another_is_claiming_is_left_to_it(stream: River) -> None:
-    stream.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(6)])
+    stream.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(6)])
     with stream.database.transaction() as one, stream.database.transaction() as two:
         mine, theirs = outbox.claim(one, "one", stream.now, 4), outbox.claim(two, "two", stream.now, 4)
         assert (len(mine), len(theirs)) == (4, 2)
@@ -197,7 +199,7 @@ def test_who_is_sending_is_known(river: River) -> None:
             return sorted(outbox.holders(session))
 
     assert holders() == []
-    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(3)])
+    river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(3)])
     claim(river, "one", 2)
     claim(river, "two", 1)
     assert holders() == ["one", "two"]
@@ -206,7 +208,7 @@ def test_who_is_sending_is_known(river: River) -> None:
 
 
 def test_what_was_taken_and_never_sent_is_owed_again(river: River) -> None:
-    river.owe(*[Owed("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
+    river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
     taken = claim(river, "one", 1)
     claim(river, "two", 1)
     inside(river, lambda session: outbox.give_back(session, "one"))
@@ -218,7 +220,7 @@ def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
     [mail_id] = river.owe(RECEIPT)
 
     def settle() -> bool:
-        return bool(inside(river, lambda session: outbox.settle_doubt(session, mail_id, river.now, sent=sent)))
+        return bool(inside(river, lambda session: outbox.resolve_doubt(session, mail_id, river.now, sent=sent)))
 
     assert not settle(), "it is not in doubt"
     claim(river)
@@ -253,11 +255,11 @@ def test_the_oldest_mail_that_could_go_out_is_known(river: River) -> None:
 
     assert oldest() is None
     began = river.now
-    river.owe(Owed("receipt", "receipt:SALE0", "I-ADA", {}, has_address=False))
+    river.owe(NewMail("receipt", "receipt:SALE0", "I-ADA", {}, has_address=False))
     assert oldest() is None, "nobody can send it"
     river.owe(RECEIPT)
     river.clock.advance(MINUTE)
-    river.owe(Owed("receipt", "receipt:SALE2", "I-ADA", {}))
+    river.owe(NewMail("receipt", "receipt:SALE2", "I-ADA", {}))
     assert oldest() == began
     claim(river, limit=1)
     assert oldest() == began + MINUTE
@@ -278,6 +280,6 @@ def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(r
 
 
 def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:
-    with pytest.raises(NoPurpose, match="surprise"):
-        river.owe(Owed("surprise", "surprise:1", None, {}))
+    with pytest.raises(UnknownMailKindError, match="surprise"):
+        river.owe(NewMail("surprise", "surprise:1", None, {}))
     assert river.rows(Mail) == []

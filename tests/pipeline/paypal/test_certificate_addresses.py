@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.paypal.certificate_rules import judge_address
-from pipeline.paypal.certificates import Certificates
+from pipeline.paypal.certificate_rules import require_certificate_url
+from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.errors import Refused
 from tests.support.certificate_authority import NOW, paypal
 
@@ -14,7 +14,7 @@ PATH = "/v1/notifications/certs/CERT-360caa42"
 @pytest.mark.parametrize("host", ["api", "api-m", "api.sandbox", "api-m.sandbox"])
 @pytest.mark.parametrize("port", ["", ":443"])
 def test_paypals_own_addresses_are_accepted(host: str, port: str) -> None:
-    judge_address(f"https://{host}.paypal.com{port}/v1/notifications/certs/CERT-360caa42-fca2a594-1d93a270")
+    require_certificate_url(f"https://{host}.paypal.com{port}/v1/notifications/certs/CERT-360caa42-fca2a594-1d93a270")
 
 
 TRICKS = [
@@ -98,7 +98,7 @@ async def test_an_address_that_is_not_exactly_paypals_is_refused_before_anything
         asked.append(url)
         return paypal().pem
 
-    keys = Certificates(folder=tmp_path / "new", anchors=None, clock=MovableClock(NOW), fetch=fetch)
+    keys = CertificateStore(folder=tmp_path / "new", anchors=None, clock=MovableClock(NOW), fetch=fetch)
     with pytest.raises(Refused) as refused:
         await keys.get(url)
     assert (refused.value.check, asked) == ("certificate address", [])

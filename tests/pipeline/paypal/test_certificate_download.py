@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pipeline.clock import SystemClock
 from pipeline.paypal import certificates
 from pipeline.paypal.certificates import fetch_certificate
-from pipeline.paypal.errors import Unavailable
+from pipeline.paypal.errors import PaypalUnavailableError
 from tests.support.certificate_authority import YEAR, issue, paypal
 from tests.support.loopback_http import Answer, Loopback, loopback
 
@@ -69,7 +69,7 @@ def test_proxies_and_passwords_in_the_environment_are_ignored(
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(status: int, serve: Serve) -> None:
     answer = Answer(status, paypal().pem, {"Location": "/elsewhere"})
-    with serve(answer) as (server, fetch), pytest.raises(Unavailable, match=str(status)):
+    with serve(answer) as (server, fetch), pytest.raises(PaypalUnavailableError, match=str(status)):
         fetch()
     assert [each.path for each in server.asked] == [PATH]
 
@@ -93,13 +93,13 @@ def test_what_is_no_certificate_too_long_or_too_slow_is_asked_for_again_later(
     answer: Answer, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certificates, "FETCH_SECONDS", 0.3)
-    with serve(answer) as (_, fetch), pytest.raises(Unavailable, match="try again"):
+    with serve(answer) as (_, fetch), pytest.raises(PaypalUnavailableError, match="try again"):
         fetch()
 
 
 def test_a_server_that_cannot_prove_its_name_is_not_believed(serve: Serve) -> None:
     with serve(Answer(body=paypal().pem)) as (server, fetch):
-        with pytest.raises(Unavailable, match="SSLCertVerificationError"):
+        with pytest.raises(PaypalUnavailableError, match="SSLCertVerificationError"):
             fetch_certificate(f"https://localhost:{server.port}{PATH}")
         assert fetch()
     assert len(server.asked) == 1
@@ -110,7 +110,7 @@ def test_a_server_that_is_away_or_speaks_no_tls_is_tried_again_later(
 ) -> None:
     with loopback(lambda _: Answer(body=paypal().pem)) as server:
         url = f"https://localhost:{server.port}{PATH}"
-        with pytest.raises(Unavailable):
+        with pytest.raises(PaypalUnavailableError):
             fetch_certificate(url, trust=tls[1])
-    with pytest.raises(Unavailable, match="ConnectionRefusedError"):
+    with pytest.raises(PaypalUnavailableError, match="ConnectionRefusedError"):
         fetch_certificate(url, trust=tls[1])

@@ -12,9 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pipeline.clock import MovableClock
 from pipeline.paypal import certificates
-from pipeline.paypal.certificate_rules import Anchors, judge_leaf, read_leaf
-from pipeline.paypal.certificates import Certificates
-from pipeline.paypal.errors import Refused, Unavailable
+from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate
+from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.errors import PaypalUnavailableError, Refused
 from pipeline.settings import SettingsError
 from tests.support.certificate_authority import (
     LIVE,
@@ -49,8 +49,8 @@ class Fetch:
 
 def store(
     fetch: Callable[[str], bytes], folder: Path | None = None, *, anchors: Path | None = None, at: datetime = NOW
-) -> Certificates:
-    return Certificates(folder=folder, anchors=anchors, clock=MovableClock(at), fetch=fetch)
+) -> CertificateStore:
+    return CertificateStore(folder=folder, anchors=anchors, clock=MovableClock(at), fetch=fetch)
 
 
 def files(folder: Path) -> list[Path]:
@@ -68,12 +68,12 @@ def bundle(folder: Path, *issued: Issued) -> Path:
 
 @pytest.mark.parametrize("name", [LIVE, SANDBOX])
 def test_paypals_two_names_are_accepted(name: str) -> None:
-    assert judge_leaf(read_leaf(issue(name).pem), at=NOW, anchors=None) == PAYPALS_KEY
+    assert judge_leaf(parse_certificate(issue(name).pem), at=NOW, anchors=None) == PAYPALS_KEY
 
 
 def test_the_first_certificate_counts_and_line_ends_may_be_of_either_kind() -> None:
     pem = (issue(LIVE, key=rsa_key(3072)).pem + paypal().pem).replace(b"\n", b"\r\n")
-    assert judge_leaf(read_leaf(pem), at=NOW, anchors=None).key_size == 3072
+    assert judge_leaf(parse_certificate(pem), at=NOW, anchors=None).key_size == 3072
 
 
 @pytest.mark.parametrize(
@@ -92,33 +92,33 @@ def test_the_first_certificate_counts_and_line_ends_may_be_of_either_kind() -> N
 )
 def test_a_certificate_in_another_name_is_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(Refused) as refused:
-        judge_leaf(read_leaf(issue(*names).pem), at=NOW, anchors=None)
+        judge_leaf(parse_certificate(issue(*names).pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate subject"
 
 
 @pytest.mark.parametrize("late", [timedelta(seconds=-1), YEAR + timedelta(seconds=1)])
 def test_a_certificate_is_refused_before_and_after_its_time(late: timedelta) -> None:
     with pytest.raises(Refused) as refused:
-        judge_leaf(read_leaf(issue(LIVE, start=NOW).pem), at=NOW + late, anchors=None)
+        judge_leaf(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + late, anchors=None)
     assert refused.value.check == "certificate validity"
 
 
 @pytest.mark.parametrize("moment", [timedelta(0), YEAR])
 def test_a_certificate_is_valid_on_its_first_and_last_second(moment: timedelta) -> None:
-    assert judge_leaf(read_leaf(issue(LIVE, start=NOW).pem), at=NOW + moment, anchors=None) == PAYPALS_KEY
+    assert judge_leaf(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + moment, anchors=None) == PAYPALS_KEY
 
 
 def test_a_key_that_is_short_or_of_another_kind_is_refused() -> None:
     for key in (rsa_key(1024), ec.generate_private_key(ec.SECP256R1())):
         with pytest.raises(Refused) as refused:
-            judge_leaf(read_leaf(issue(LIVE, key=key).pem), at=NOW, anchors=None)
+            judge_leaf(parse_certificate(issue(LIVE, key=key).pem), at=NOW, anchors=None)
         assert refused.value.check == "certificate key"
 
 
 @pytest.mark.parametrize("pem", [b"", b"<html>", paypal().key_pem, paypal().pem[:-200], paypal().pem[40:]])
 def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        judge_leaf(read_leaf(pem), at=NOW, anchors=None)
+        judge_leaf(parse_certificate(pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate"
 
 
@@ -126,13 +126,13 @@ def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
 
 
 def test_a_chain_to_an_anchor_is_accepted_though_paypal_serves_the_leaf_alone(tmp_path: Path) -> None:
-    anchors = Anchors.load(bundle(tmp_path, intermediate(), root("Another Root"), root()))
-    assert judge_leaf(read_leaf(paypal().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
+    anchors = TrustAnchors.load(bundle(tmp_path, intermediate(), root("Another Root"), root()))
+    assert judge_leaf(parse_certificate(paypal().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
 
 
 def test_an_intermediate_served_along_is_used(tmp_path: Path) -> None:
-    anchors = Anchors.load(bundle(tmp_path, root()))
-    assert judge_leaf(read_leaf(paypal().pem + intermediate().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
+    anchors = TrustAnchors.load(bundle(tmp_path, root()))
+    assert judge_leaf(parse_certificate(paypal().pem + intermediate().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
 
 
 def _selfmade() -> Issued:
@@ -157,17 +157,17 @@ BROKEN: dict[str, Callable[[], tuple[bytes, list[Issued]]]] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_chain_that_does_not_end_at_an_anchor_is_refused(case: str, tmp_path: Path) -> None:
     pem, trusted = BROKEN[case]()
-    assert judge_leaf(read_leaf(pem), at=NOW, anchors=None) == PAYPALS_KEY
+    assert judge_leaf(parse_certificate(pem), at=NOW, anchors=None) == PAYPALS_KEY
     with pytest.raises(Refused, match="no trust anchor") as refused:
-        judge_leaf(read_leaf(pem), at=NOW, anchors=Anchors.load(bundle(tmp_path, *trusted)))
+        judge_leaf(parse_certificate(pem), at=NOW, anchors=TrustAnchors.load(bundle(tmp_path, *trusted)))
     assert refused.value.check == "certificate chain"
 
 
 def test_an_issuer_past_its_time_vouches_for_nobody(tmp_path: Path) -> None:
-    anchors = Anchors.load(bundle(tmp_path, intermediate(), root()))
+    anchors = TrustAnchors.load(bundle(tmp_path, intermediate(), root()))
     later = issue(LIVE, start=NOW)
     with pytest.raises(Refused) as refused:
-        judge_leaf(read_leaf(later.pem), at=NOW + YEAR * 0.9, anchors=anchors)
+        judge_leaf(parse_certificate(later.pem), at=NOW + YEAR * 0.9, anchors=anchors)
     assert refused.value.check == "certificate chain"
 
 
@@ -210,9 +210,9 @@ async def test_calls_at_the_same_time_share_one_fetch_and_one_that_is_cancelled_
 
 
 async def test_a_failed_fetch_is_forgotten() -> None:
-    fetch = Fetch(Unavailable("down"))
+    fetch = Fetch(PaypalUnavailableError("down"))
     keys = store(fetch)
-    with pytest.raises(Unavailable):
+    with pytest.raises(PaypalUnavailableError):
         await keys.get(URL)
     fetch.answer = paypal().pem
     assert await keys.get(URL) == PAYPALS_KEY
@@ -231,7 +231,7 @@ async def test_a_fetched_certificate_that_fails_a_check_is_neither_known_nor_wri
 async def test_a_certificate_that_has_expired_since_is_refused_from_memory_and_disk(tmp_path: Path) -> None:
     clock = MovableClock(NOW)
     fetch = Fetch(paypal().pem)
-    keys = Certificates(folder=tmp_path, anchors=None, clock=clock, fetch=fetch)
+    keys = CertificateStore(folder=tmp_path, anchors=None, clock=clock, fetch=fetch)
     await keys.get(URL)
     clock.advance(YEAR)
     assert keys.known(URL) is None
@@ -253,7 +253,7 @@ async def test_no_more_than_a_few_certificates_are_fetched_at_once() -> None:
     go.set()
     outcome = await asyncio.gather(*calls, return_exceptions=True)
     assert outcome[: certificates.FETCHES_AT_ONCE] == [PAYPALS_KEY] * certificates.FETCHES_AT_ONCE
-    assert {type(each) for each in outcome[certificates.FETCHES_AT_ONCE :]} == {Unavailable}
+    assert {type(each) for each in outcome[certificates.FETCHES_AT_ONCE :]} == {PaypalUnavailableError}
     assert await keys.get(URL) == PAYPALS_KEY
 
 
@@ -266,7 +266,7 @@ async def test_who_waits_too_long_is_told_to_try_again(monkeypatch: pytest.Monke
         return paypal().pem
 
     keys = store(fetch)
-    with pytest.raises(Unavailable, match="did not come"):
+    with pytest.raises(PaypalUnavailableError, match="did not come"):
         await keys.get(URL)
     go.set()
     await asyncio.gather(*keys._fetches.values())  # it goes on, for the next who asks
@@ -285,7 +285,7 @@ async def test_the_memory_keeps_a_bounded_number_of_certificates(tmp_path: Path)
 async def test_the_next_process_finds_the_certificate_on_disk_readable_by_us_alone(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "certificates"
     await store(Fetch(paypal().pem), folder).get(URL)
-    fetch = Fetch(Unavailable("down"))
+    fetch = Fetch(PaypalUnavailableError("down"))
     assert await store(fetch, folder).get(URL) == PAYPALS_KEY
     (file,) = files(folder)
     assert file.name == hashlib.sha256(URL.encode()).hexdigest() + ".pem"

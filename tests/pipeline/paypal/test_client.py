@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.paypal.api import PayPal
 from pipeline.paypal.client import Client
-from pipeline.paypal.errors import NotFound, Rejected, Unavailable
-from pipeline.paypal.requests import ReadKind, SalesGetRequest
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.requests import LookupKind, SalesGetRequest
 from pipeline.settings import SettingsError
 from tests.support.loopback_http import Answer, Asked, Loopback, loopback
 
@@ -87,7 +87,7 @@ def read_sale(paypal: PayPal) -> dict[str, Any]:
     ],
 )
 def test_each_kind_is_read_from_its_own_address(
-    kind: ReadKind, id: str, path: str, paypal: PayPal, server: Loopback
+    kind: LookupKind, id: str, path: str, paypal: PayPal, server: Loopback
 ) -> None:
     assert paypal.read(kind, id) == HELD
     token, read = server.asked
@@ -103,7 +103,7 @@ def test_each_kind_is_read_from_its_own_address(
     "id", ["", "../../oauth2/token", "I-1/cancel", "I-1?x", "I-1#", "I 1", "I-1\n", "é", "%2e", "A" * 65]
 )
 def test_what_can_be_no_id_is_not_asked_for(id: str, paypal: PayPal, server: Loopback) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(PaypalNotFoundError):
         paypal.read("subscription", id)
     assert server.asked == []
 
@@ -163,7 +163,7 @@ def test_calls_in_parallel_replace_a_refused_token_once(paypal: PayPal, server: 
 
 def test_a_second_refusal_is_the_answer(paypal: PayPal, server: Loopback, api: Api) -> None:
     api.refused = {"1", "2"}
-    with pytest.raises(Rejected, match="SMT_PAYPAL_CLIENT_SECRET") as rejected:
+    with pytest.raises(PaypalRejectedError, match="SMT_PAYPAL_CLIENT_SECRET") as rejected:
         read_sale(paypal)
     assert (rejected.value.status, rejected.value.name) == (401, "invalid_token")
     assert (server.count(TOKEN), server.count(SALE)) == (2, 2)
@@ -187,7 +187,7 @@ def test_a_token_is_not_used_in_its_last_minute(server: Loopback) -> None:
 def test_the_credentials_can_be_checked(paypal: PayPal, server: Loopback, api: Api) -> None:
     paypal.check_credentials()
     api.token = lambda: as_json({"error": "invalid_client", "error_description": "no"}, 401, {"Paypal-Debug-Id": "f1"})
-    with pytest.raises(Rejected, match=r"401 invalid_client \(debug id f1\)"):
+    with pytest.raises(PaypalRejectedError, match=r"401 invalid_client \(debug id f1\)"):
         paypal.check_credentials()
     assert (server.count(TOKEN), len(server.asked)) == (2, 2)
 
@@ -198,7 +198,7 @@ def test_the_credentials_can_be_checked(paypal: PayPal, server: Loopback, api: A
 )
 def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], paypal: PayPal, api: Api) -> None:
     api.token = lambda: as_json(found)
-    with pytest.raises(Unavailable, match="no access token"):
+    with pytest.raises(PaypalUnavailableError, match="no access token"):
         read_sale(paypal)
 
 
@@ -207,14 +207,14 @@ def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], pay
 
 def test_nothing_under_that_id_is_its_own_error(paypal: PayPal, api: Api) -> None:
     api.held = lambda: error(404, "RESOURCE_NOT_FOUND")
-    with pytest.raises(NotFound, match="90957fca61718"):
+    with pytest.raises(PaypalNotFoundError, match="90957fca61718"):
         read_sale(paypal)
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 422])
 def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PayPal, api: Api) -> None:
     api.held = lambda: error(status, "UNPROCESSABLE_ENTITY")
-    with pytest.raises(Rejected, match=r"UNPROCESSABLE_ENTITY.*90957fca61718") as rejected:
+    with pytest.raises(PaypalRejectedError, match=r"UNPROCESSABLE_ENTITY.*90957fca61718") as rejected:
         read_sale(paypal)
     assert (rejected.value.status, rejected.value.name) == (status, "UNPROCESSABLE_ENTITY")
     assert rejected.value.debug_id == "90957fca61718"
@@ -222,7 +222,7 @@ def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PayPal
 
 def test_the_debug_id_is_taken_from_the_header_too(paypal: PayPal, api: Api) -> None:
     api.held = lambda: Answer(422, b"<html>", {"Paypal-Debug-Id": "f8d2c1"})
-    with pytest.raises(Rejected, match="debug id f8d2c1") as rejected:
+    with pytest.raises(PaypalRejectedError, match="debug id f8d2c1") as rejected:
         read_sale(paypal)
     assert (rejected.value.name, rejected.value.debug_id) == ("", "f8d2c1")
 
@@ -230,7 +230,7 @@ def test_the_debug_id_is_taken_from_the_header_too(paypal: PayPal, api: Api) -> 
 @pytest.mark.parametrize("status", [300, 304, 408, 429, 500, 502, 503])
 def test_what_may_pass_is_tried_again_later(status: int, paypal: PayPal, api: Api) -> None:
     api.held = lambda: as_json({"name": "RATE_LIMIT_REACHED", "debug_id": "d1"}, status)
-    with pytest.raises(Unavailable, match=rf"{status} .*try again"):
+    with pytest.raises(PaypalUnavailableError, match=rf"{status} .*try again"):
         read_sale(paypal)
 
 
@@ -239,14 +239,14 @@ def test_what_may_pass_is_tried_again_later(status: int, paypal: PayPal, api: Ap
 )
 def test_an_answer_that_is_no_json_object_is_tried_again_later(body: bytes, paypal: PayPal, api: Api) -> None:
     api.held = lambda: Answer(200, body, {"Content-Type": "application/json"})
-    with pytest.raises(Unavailable, match="no JSON object"):
+    with pytest.raises(PaypalUnavailableError, match="no JSON object"):
         read_sale(paypal)
 
 
 def test_an_answer_that_does_not_come_ends_in_a_time_out(server: Loopback, api: Api) -> None:
     client = PayPal(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
     api.held = lambda: Answer(200, b"{}", late=True)
-    with pytest.raises(Unavailable, match="ReadTimeout"):
+    with pytest.raises(PaypalUnavailableError, match="ReadTimeout"):
         read_sale(client)
     client.close()
 
@@ -255,7 +255,7 @@ def test_a_server_that_is_away_is_tried_again_later(server: Loopback) -> None:
     with loopback(Api()) as gone:
         url = f"http://127.0.0.1:{gone.port}"
     client = PayPal(url, ID, SECRET)
-    with pytest.raises(Unavailable, match=r"POST /v1/oauth2/token: ConnectionError"):
+    with pytest.raises(PaypalUnavailableError, match=r"POST /v1/oauth2/token: ConnectionError"):
         read_sale(client)
     client.close()
 
@@ -263,7 +263,7 @@ def test_a_server_that_is_away_is_tried_again_later(server: Loopback) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int, paypal: PayPal, server: Loopback, api: Api) -> None:
     api.held = lambda: Answer(status, b"", {"Location": f"http://127.0.0.1:{server.port}/elsewhere"})
-    with pytest.raises(Unavailable, match=str(status)):
+    with pytest.raises(PaypalUnavailableError, match=str(status)):
         read_sale(paypal)
     assert server.count("/elsewhere") == 0
 
@@ -316,7 +316,7 @@ def test_no_secret_and_no_token_is_in_an_error_a_log_line_or_on_the_screen(
     caplog.set_level(logging.DEBUG)
     client = PayPal(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
     api.held = lambda: fault
-    with pytest.raises((NotFound, Rejected, Unavailable)) as raised:
+    with pytest.raises((PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError)) as raised:
         read_sale(client)
     client.close()
     shown = [caplog.text, *capfd.readouterr(), repr(client), repr(vars(client)), *told(raised.value)]

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import MovableClock
-from pipeline.paypal.certificate_rules import judge_address, judge_leaf, read_leaf
-from pipeline.paypal.certificates import Certificates
-from pipeline.paypal.errors import Malformed, Refused
+from pipeline.paypal.certificate_rules import judge_leaf, parse_certificate, require_certificate_url
+from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.errors import MalformedDeliveryError, Refused
 from pipeline.paypal.signature import HEADERS, Transmission, verify
 from tests.conftest import MORNING
 from tests.support.pipeline_under_test import WEBHOOK_ID, happened, sign, signer
 
 BODY = orjson.dumps(happened())
 SIGNED = {name.lower(): value for name, value in sign(BODY).items()}
-KEY = judge_leaf(read_leaf(signer().leaf_pem), at=MORNING, anchors=None)
+KEY = judge_leaf(parse_certificate(signer().leaf_pem), at=MORNING, anchors=None)
 ID, TIME, SIGNATURE, *_ = HEADERS
 HOSTS = {"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"}
 PAYPALS = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594"
@@ -29,7 +29,7 @@ TRICKY = "@:/\\?#%.;&=[]-_~ \t\r\n\0Aa0\u0430\u3002\uff0f\u2024\u00ad"
 def passes(headers: dict[str, str], body: bytes) -> bool:
     try:
         verify(Transmission.read(headers.items()), body, (WEBHOOK_ID,), KEY)
-    except (Malformed, Refused):
+    except (MalformedDeliveryError, Refused):
         return False
     return True
 
@@ -104,7 +104,7 @@ def test_an_address_that_passes_leads_to_paypal_and_nowhere_else(data: st.DataOb
         )
         url = url[:at] + put + url[at + gone :]
     try:
-        judge_address(url)
+        require_certificate_url(url)
     except Refused:
         return
     read = urlsplit(url)
@@ -124,7 +124,7 @@ async def test_for_what_is_refused_nobody_is_asked(url: str) -> None:
         asked.append(url)
         return signer().leaf_pem
 
-    keys = Certificates(folder=None, anchors=None, clock=MovableClock(MORNING), fetch=fetch)
+    keys = CertificateStore(folder=None, anchors=None, clock=MovableClock(MORNING), fetch=fetch)
     with pytest.raises(Refused):
         await keys.get(url)
     assert asked == []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.db.models import Event
-from pipeline.inbox.parsing import Split, split
+from pipeline.inbox.parsing import ParsedEvent, split
 from pipeline.paypal.references import mentioned
 from tests.support.pipeline_under_test import River, delivery, happened
 
@@ -23,7 +23,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-def of_paypal(shared: Path, kind: str) -> Split:
+def of_paypal(shared: Path, kind: str) -> ParsedEvent:
     return split((shared / "events" / f"{kind}.json").read_bytes())
 
 

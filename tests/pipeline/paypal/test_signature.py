@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.paypal.errors import Malformed, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, Refused
 from pipeline.paypal.signature import Transmission, verify
 from tests.support.certificate_authority import BODY, WEBHOOK_ID, deliver, rsa_key
 
@@ -50,7 +50,7 @@ def test_a_signed_header_changed_by_one_character_is_refused(name: str, data: st
     place = data.draw(st.integers(0, len(headers[name]) - 1))
     text = headers[name]
     headers[name] = text[:place] + chr(ord(text[place]) ^ difference) + text[place + 1 :]
-    with pytest.raises((Refused, Malformed)):
+    with pytest.raises((Refused, MalformedDeliveryError)):
         judge(headers)
 
 
@@ -99,12 +99,12 @@ def test_only_paypals_algorithm_is_accepted(algorithm: str) -> None:
 @pytest.mark.parametrize("name", ["Transmission_Id", "Transmission_Time", "Transmission_Sig", "Cert_Url", "Auth_Algo"])
 @pytest.mark.parametrize("value", [None, "", "a b", "a\nb", "a|b", "\u0430", "a\x00", "x" * 1369])
 def test_a_header_that_is_missing_too_long_or_not_printable_is_malformed(name: str, value: str | None) -> None:
-    with pytest.raises(Malformed, match="paypal-" + name.lower().replace("_", "-")):
+    with pytest.raises(MalformedDeliveryError, match="paypal-" + name.lower().replace("_", "-")):
         Transmission.read(changed(**{name: value}).items())
 
 
 def test_a_header_that_comes_twice_is_malformed() -> None:
-    with pytest.raises(Malformed, match="twice"):
+    with pytest.raises(MalformedDeliveryError, match="twice"):
         Transmission.read((deliver() | {"PAYPAL-CERT-URL": "https://evil.example.com/"}).items())
 
 
@@ -125,7 +125,7 @@ def _base64(count: int) -> str:
     ],
 )
 def test_a_signature_not_in_canonical_base64_is_malformed(text: str) -> None:
-    with pytest.raises(Malformed, match="paypal-transmission-sig"):
+    with pytest.raises(MalformedDeliveryError, match="paypal-transmission-sig"):
         Transmission.read(changed(Transmission_Sig=text).items())
 
 
@@ -138,7 +138,7 @@ def test_a_part_cannot_be_moved_from_one_header_into_the_next() -> None:
     headers = deliver()
     joined = f"{headers['Paypal-Transmission-Id']}|{headers['Paypal-Transmission-Time']}"
     for split in (10, len(joined) - 10):
-        with pytest.raises((Malformed, Refused)):
+        with pytest.raises((MalformedDeliveryError, Refused)):
             judge(changed(Transmission_Id=joined[:split], Transmission_Time=joined[split:]))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clock import read_time
-from pipeline.paypal.errors import Malformed, Unavailable
-from pipeline.paypal.signature_diagnosis import Check, check_delivery, read_headers
+from pipeline.clock import parse_time
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError
+from pipeline.paypal.signature_diagnosis import Check, diagnose_delivery, read_headers
 from tests.support.certificate_authority import (
     BODY,
     LIVE,
@@ -58,7 +58,7 @@ def run(
     at: datetime = NOW,
 ) -> list[Check]:
     headers = deliver() if headers is None else headers
-    return check_delivery(
+    return diagnose_delivery(
         body, headers, webhook_id, cert_pem=pem, anchors=anchors, at=at, fetch=lambda _url: paypal().pem
     )
 
@@ -75,12 +75,12 @@ def test_a_published_delivery_is_judged_as_its_publisher_says(case: str, anchore
     folder = SIGNED / case
     told = json.loads((folder / "case.json").read_text())
     headers = read_headers((folder / "headers.json").read_text())
-    at = read_time({name.lower(): value for name, value in headers.items()}["paypal-transmission-time"])
+    at = parse_time({name.lower(): value for name, value in headers.items()}["paypal-transmission-time"])
     assert at
     pem = (folder / "cert.pem").read_bytes() if (folder / "cert.pem").exists() else None
     anchors = tmp_path / "anchors.pem"
     anchors.write_bytes(b"".join(path.read_bytes() for path in sorted((SIGNED / "ca").glob("*.pem"))))
-    checks = check_delivery(
+    checks = diagnose_delivery(
         (folder / "body.raw").read_bytes(),
         headers,
         told["webhook_id"],
@@ -98,7 +98,7 @@ def test_a_published_delivery_is_judged_as_its_publisher_says(case: str, anchore
 @pytest.mark.parametrize("case", [name for name in PUBLISHED if name.startswith("sandbox-")])
 def test_a_published_certificate_is_refused_today(case: str) -> None:
     folder = SIGNED / case
-    checks = check_delivery(
+    checks = diagnose_delivery(
         (folder / "body.raw").read_bytes(),
         read_headers((folder / "headers.json").read_text()),
         json.loads((folder / "case.json").read_text())["webhook_id"],
@@ -121,7 +121,7 @@ def test_a_good_delivery_passes_every_check_in_order(tmp_path: Path) -> None:
 
 def test_with_a_certificate_at_hand_its_address_is_not_judged_and_nothing_goes_out() -> None:
     headers = deliver() | {"Paypal-Cert-Url": "https://evil.example.com/"}
-    checks = check_delivery(
+    checks = diagnose_delivery(
         BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=nothing_goes_out
     )
     assert checks[-1] == Check("signature", True, f"signed by PayPal for the webhook {WEBHOOK_ID}")
@@ -148,9 +148,9 @@ def test_the_checks_end_at_the_first_that_fails(tmp_path: Path) -> None:
 def test_a_certificate_that_cannot_be_fetched_is_a_failed_check() -> None:
     def fetch(url: str) -> bytes:
         assert url == URL
-        raise Unavailable("PayPal is away")
+        raise PaypalUnavailableError("PayPal is away")
 
-    checks = check_delivery(BODY, deliver(), WEBHOOK_ID, cert_pem=None, anchors=None, at=NOW, fetch=fetch)
+    checks = diagnose_delivery(BODY, deliver(), WEBHOOK_ID, cert_pem=None, anchors=None, at=NOW, fetch=fetch)
     assert checks[-1] == Check("certificate", False, "PayPal is away")
 
 
@@ -163,5 +163,5 @@ def test_the_usual_reasons_are_named() -> None:
 def test_headers_are_read_from_json_or_from_lines() -> None:
     lines = "HTTP/1.1\n" + "\r\n".join(f"{name}: {value}" for name, value in deliver().items())
     assert read_headers(json.dumps(deliver())) == read_headers(lines) == deliver()
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedDeliveryError):
         read_headers('{"Paypal-Transmission-Id": ')

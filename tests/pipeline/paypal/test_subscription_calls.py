@@ -10,9 +10,9 @@ import pytest
 from pipeline.clock import MovableClock
 from pipeline.inbox.parsing import split
 from pipeline.paypal.api import PayPal
-from pipeline.paypal.errors import NotFound, Rejected, Unavailable
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.timeline import Delivery
 from tests.support.subprocesses import until
 
@@ -25,12 +25,12 @@ def told() -> list[Delivery]:
 
 
 @pytest.fixture
-def pretence(clock: MovableClock, told: list[Delivery]) -> PretendPayPal:
-    return PretendPayPal(clock=clock, tell=told.append)
+def pretence(clock: MovableClock, told: list[Delivery]) -> FakePaypalApi:
+    return FakePaypalApi(clock=clock, tell=told.append)
 
 
 @pytest.fixture
-def paypal(pretence: PretendPayPal) -> Iterator[PayPal]:
+def paypal(pretence: FakePaypalApi) -> Iterator[PayPal]:
     with pretence.serve() as base:
         client = PayPal(base, "simulator", "simulator-secret")
         yield client
@@ -121,12 +121,12 @@ def test_what_has_ended_or_never_began_is_no_failure_to_cancel(paypal: PayPal, t
     assert paypal.read("subscription", pending)["status"] == "APPROVAL_PENDING"
 
 
-def test_what_is_live_and_refused_is_a_failure(paypal: PayPal, pretence: PretendPayPal) -> None:
+def test_what_is_live_and_refused_is_a_failure(paypal: PayPal, pretence: FakePaypalApi) -> None:
     id = approved(paypal)
-    with pytest.raises(Rejected, match="400"):  # PayPal demands a reason of 128 characters at most
+    with pytest.raises(PaypalRejectedError, match="400"):  # PayPal demands a reason of 128 characters at most
         paypal._client.execute(_without_reason(id))
     pretence.misbehave("500", times=1, path="/v1/billing/subscriptions/")
-    with pytest.raises(Unavailable):
+    with pytest.raises(PaypalUnavailableError):
         paypal.cancel_subscription(id, "Try again later.")
     assert paypal.read("subscription", id)["status"] == "ACTIVE"
 
@@ -138,27 +138,27 @@ def test_a_long_reason_is_cut_to_what_paypal_takes(paypal: PayPal) -> None:
 
 
 def test_an_unknown_plan_or_subscription_is_not_found(paypal: PayPal) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(PaypalNotFoundError):
         paypal.create_subscription("P-UNKNOWN", "ours-17", "key", **PAGES)
-    with pytest.raises(NotFound):
+    with pytest.raises(PaypalNotFoundError):
         paypal.cancel_subscription("I-UNKNOWN", "It is not there.")
-    with pytest.raises(NotFound):
+    with pytest.raises(PaypalNotFoundError):
         paypal.cancel_subscription("../../../oauth2/token", "It is no id.")
 
 
 @pytest.mark.parametrize("custom", ["", "Zoë", "x" * 128])
-def test_a_name_that_paypal_would_refuse_is_never_sent(paypal: PayPal, pretence: PretendPayPal, custom: str) -> None:
+def test_a_name_that_paypal_would_refuse_is_never_sent(paypal: PayPal, pretence: FakePaypalApi, custom: str) -> None:
     with pytest.raises(ValueError, match="custom_id"):
         paypal.create_subscription(CLOUD.id, custom, "key", **PAGES)
     assert pretence.asked == []
 
 
 def test_a_page_that_is_not_paypals_is_not_where_a_customer_is_sent(
-    paypal: PayPal, pretence: PretendPayPal, monkeypatch: pytest.MonkeyPatch
+    paypal: PayPal, pretence: FakePaypalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {"id": "I-EVIL", "links": [{"rel": "approve", "href": "https://paypal.com.evil.example/approve"}]}
     monkeypatch.setattr(pretence.subscribing, "create", lambda *_: (201, made))
-    with pytest.raises(Unavailable, match="no page to approve"):
+    with pytest.raises(PaypalUnavailableError, match="no page to approve"):
         begin(paypal)
 
 

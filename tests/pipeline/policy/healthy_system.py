@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
@@ -31,9 +31,9 @@ from pipeline.inbound_mail import intake
 from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import Vendor
 from pipeline.policy.evidence.connections import Connection
-from pipeline.policy.evidence.live_system import Live, Page, Sights
+from pipeline.policy.evidence.live_system import LiveSystem, Page, Probes
 from pipeline.privacy import audit_log, requests
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
 from tests.pipeline.inbound_mail.test_parser import mail as written
 from tests.support.pipeline_under_test import River, delivery, made, make_parts
@@ -62,7 +62,7 @@ class World:
     clock: MovableClock
     given: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
     pages: list[Page] = field(default_factory=list)
-    mails: dict[str, Rendered] = field(default_factory=dict)
+    mails: dict[str, RenderedMail] = field(default_factory=dict)
     connections: dict[str, list[Connection]] = field(default_factory=dict)
     journal: Callable[[], timedelta | None] | None = lambda: timedelta(days=90)  # noqa: E731 - what journald keeps
     ada: str = ""
@@ -73,7 +73,7 @@ class World:
         return made(data_dir=self.river.folder, database_url=self.river.url, **self.given)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Container:
         return make_parts(self.river.url, self.river.folder, self.clock, **self.given)
 
     @property
@@ -91,22 +91,22 @@ class World:
     def sealed(self, label: str, column: str, value: Any) -> bytes:
         def seal(_: Session, keyring: Keyring) -> bytes:
             own = keyring.own(label)
-            return own.seal(column, value) if isinstance(value, bytes) else own.seal_json(column, value)
+            return own.seal(column, value) if isinstance(value, bytes) else own.encrypt_json(column, value)
 
         return bytes(self.change(seal))
 
-    def look(self, deed: Callable[[Live], Any]) -> Any:
+    def look(self, deed: Callable[[LiveSystem], Any]) -> Any:
         """What a check finds now."""
         settings = self.settings
         vendor = Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, settings.support_email)
-        sights = Sights(
+        sights = Probes(
             pages=lambda: self.pages,
             mails=lambda: self.mails,
             connections=lambda: self.connections,
             journal=self.journal,
         )
         with self.river.database.reading() as session:
-            return deed(Live(session, self.river.keyring(session), settings, self.now, vendor, sights))
+            return deed(LiveSystem(session, self.river.keyring(session), settings, self.now, vendor, sights))
 
 
 def peopled(river: River, clock: MovableClock) -> World:
@@ -123,7 +123,7 @@ def peopled(river: River, clock: MovableClock) -> World:
     label = f"smt:visits:{world.now:%Y-%m-%d}"
     who = world.sealed(label, "access_log.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
     world.add(AccessLogEntry(at=world.now, key_id=label, action="GET /privacy", status=200, visitor=who))
-    world.mails = {"receipt": Rendered("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
+    world.mails = {"receipt": RenderedMail("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
     world.pages = [page("/privacy", "<p>Effective Date: May 1, 2025</p>"), page("/account", "<p>…</p>", cookie=COOKIE)]
     (river.folder / "audit.json").write_text(f'{{"at": "{world.now.isoformat()}", "ok": true, "found": 0}}')
     for path in river.folder.rglob("*"):
@@ -155,7 +155,7 @@ def sign_up(world: World, email: str, *, marketing: bool) -> str:
 
 def mail(world: World, kind: str, key: str, customer: str, to: str, **values: Any) -> None:
     """A mail to a customer that went out at this moment."""
-    owed = outbox.Owed(kind, key, None, {}, customer_id=customer)
+    owed = outbox.NewMail(kind, key, None, {}, customer_id=customer)
     world.change(lambda session, keyring: outbox.add(session, keyring, [owed], world.now))
     row = world.river.mails()[key]
     recipient = world.sealed(row.key_id, "mail.recipient", to.encode())

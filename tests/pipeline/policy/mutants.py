@@ -19,7 +19,7 @@ from pipeline.outbox import mail_kinds
 from pipeline.policy import public_pages, versions
 from pipeline.policy.evidence.connections import Connection
 from pipeline.privacy import audit_log, requests
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from tests.pipeline.policy.healthy_system import World, answer, customer, letter, mail, page, write
 from tests.support.pipeline_under_test import delivery
 
@@ -79,7 +79,7 @@ def a_page_is_open_to_scripts(world: World, _: Patch) -> None:
 @of("1.self_hosted")
 def a_mail_calls_home(world: World, _: Patch) -> None:
     """A mail leads to a server that counts."""
-    world.mails["receipt"] = Rendered("A receipt", "…", '<a href="https://count.example.net/?id=1">Receipt</a>')
+    world.mails["receipt"] = RenderedMail("A receipt", "…", '<a href="https://count.example.net/?id=1">Receipt</a>')
 
 
 @of("1.cloud_place")
@@ -138,7 +138,7 @@ def a_receipt_is_not_owed(world: World, _: Patch) -> None:
 @of("2.transactional")
 def a_mail_has_no_class(world: World, _: Patch) -> None:
     """A mail can be written that has no class."""
-    world.mails["surprise"] = Rendered("Surprise", "…", "<p>…</p>")
+    world.mails["surprise"] = RenderedMail("Surprise", "…", "<p>…</p>")
 
 
 @of("2.support")
@@ -193,7 +193,7 @@ def a_page_counts_visitors(world: World, _: Patch) -> None:
 @of("4.none_else")
 def a_mail_holds_a_pixel(world: World, _: Patch) -> None:
     """A mail holds a picture from elsewhere."""
-    world.mails["receipt"] = Rendered("A receipt", "…", PIXEL)
+    world.mails["receipt"] = RenderedMail("A receipt", "…", PIXEL)
 
 
 @of("5.only")

@@ -143,7 +143,7 @@ def test_where_journald_does_not_run_it_is_said(world: World, told: Told) -> Non
 
 def test_settings_of_journald_that_cannot_be_read_do_not_hold(world: World, told: Told) -> None:
     def fail() -> None:
-        raise journald.Unreadable("systemd-analyze is not installed")
+        raise journald.JournaldSettingsError("systemd-analyze is not installed")
 
     world.journal = fail
     assert told("3.logs").verdict == "broken"

@@ -9,7 +9,7 @@ import pytest
 from pipeline.clock import MovableClock
 from pipeline.policy import checks
 from pipeline.policy.clauses import Clause, document
-from pipeline.policy.evidence.live_system import Live
+from pipeline.policy.evidence.live_system import LiveSystem
 from pipeline.policy.runner import check_of, run
 from tests.pipeline.policy.healthy_system import World, peopled
 from tests.pipeline.policy.mutants import MUTANTS
@@ -78,7 +78,7 @@ def test_a_mutant_turns_the_check_of_its_clause_red(
 
 
 def test_a_check_that_cannot_look_does_not_hold(world: World) -> None:
-    def fall(live: Live) -> None:
+    def fall(live: LiveSystem) -> None:
         raise LookupError("ada@example.com")
 
     with pytest.MonkeyPatch.context() as patch:

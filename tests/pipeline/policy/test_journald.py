@@ -55,10 +55,10 @@ def test_of_two_files_the_later_name_counts(root: Path) -> None:
 
 def test_what_cannot_be_read_is_no_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say(root, "MaxRetentionSec=soon")
-    with pytest.raises(journald.Unreadable):
+    with pytest.raises(journald.JournaldSettingsError):
         journald.keeps(root)
     monkeypatch.setenv("PATH", str(root))
-    with pytest.raises(journald.Unreadable, match="not installed"):
+    with pytest.raises(journald.JournaldSettingsError, match="not installed"):
         journald.keeps(root)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from handlers import HANDLERS
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links
-from pipeline.customers.product_hook import Product, ProductDown
+from pipeline.customers.product_hook import ProductHook, ProductUnavailableError
 from pipeline.db.models import (
     Customer,
     EncryptionKey,
@@ -19,7 +19,7 @@ from pipeline.db.models import (
 )
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River, delivery
 from tests.support.sample_events import sample
@@ -43,7 +43,7 @@ class PayPal:
         self.cancelled.append(id)
 
 
-class Told(Product):
+class Told(ProductHook):
     """A product in memory: what it was told; refuses as often as `refusals` has words."""
 
     there = True
@@ -55,7 +55,7 @@ class Told(Product):
 
     def tell(self, action: str, customer: Any) -> bytes:
         if self.left:  # type: ignore[attr-defined]
-            raise ProductDown(self.left.pop())  # type: ignore[attr-defined]
+            raise ProductUnavailableError(self.left.pop())  # type: ignore[attr-defined]
         self.said.append({"action": action, **customer})  # type: ignore[attr-defined]
         return b""
 
@@ -88,13 +88,13 @@ def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
         return workflow.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
 
-def run(river: River, outside: Outside) -> int:
+def run(river: River, outside: ErasureDependencies) -> int:
     return workflow.run_due(river.database, river.master, river.clock, outside)
 
 
-def erase_whole(river: River, id: str, outside: Outside | None = None) -> PrivacyRequest:
+def erase_whole(river: River, id: str, outside: ErasureDependencies | None = None) -> PrivacyRequest:
     """Wait, erase, send the confirmation, finish."""
-    outside = outside or Outside(PayPal())
+    outside = outside or ErasureDependencies(PayPal())
     asked = schedule(river, id)
     river.clock.advance(workflow.WAIT)
     assert run(river, outside) == 1

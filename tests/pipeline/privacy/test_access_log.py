@@ -7,16 +7,16 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import AccessLogEntry, EncryptionKey
 from pipeline.privacy import access_log
-from pipeline.privacy.access_log import Visits
+from pipeline.privacy.access_log import AccessLog
 from tests.support.pipeline_under_test import River
 
 
 @contextmanager
-def writing(river: River) -> Iterator[Visits]:
-    log = Visits(river.database, river.master, river.clock)
+def writing(river: River) -> Iterator[AccessLog]:
+    log = AccessLog(river.database, river.master, river.clock)
     log.start()
     yield log
     log.stop()
@@ -30,7 +30,7 @@ def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
     assert row.visitor
     assert b"192.0.2.7" not in row.visitor
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.key_id).open_json("access_log.visitor", row.visitor)
+        opened = river.keyring(session).own(row.key_id).decrypt_json("access_log.visitor", row.visitor)
     assert opened == {"address": "192.0.2.7", "browser": "Sample/1.0"}
 
 
@@ -50,10 +50,10 @@ def test_many_visits_are_all_written(river: River) -> None:
     assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * access_log.GROUP + 7
 
 
-@pytest.mark.parametrize("fault", [StoreDown("gone"), RuntimeError("a fault")])
+@pytest.mark.parametrize("fault", [DatabaseUnavailableError("gone"), RuntimeError("a fault")])
 def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     monkeypatch.setattr(access_log, "GROUP", 1)
-    log, faults, transaction = Visits(brook.database, brook.master, brook.clock), [fault], brook.database.transaction
+    log, faults, transaction = AccessLog(brook.database, brook.master, brook.clock), [fault], brook.database.transaction
 
     def failing_once() -> AbstractContextManager[Session]:
         if faults:
@@ -69,7 +69,7 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
 
 
 def test_when_too_many_wait_the_newest_are_dropped_and_nobody_waits(brook: River) -> None:
-    log = Visits(brook.database, brook.master, brook.clock)
+    log = AccessLog(brook.database, brook.master, brook.clock)
     for number in range(access_log.WAITING + 5):
         log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     assert log._waiting.qsize() == access_log.WAITING

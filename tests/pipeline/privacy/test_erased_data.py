@@ -20,7 +20,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.pipeline.privacy.erased_customer import (
     BOUGHT,
     SOLD,
@@ -90,7 +90,7 @@ def test_mail_that_was_owed_is_withheld(river: River) -> None:
 
 def test_the_receipt_says_what_was_done_what_stays_why_and_until_when(river: River) -> None:
     id = meet_alice(river)
-    asked = erase_whole(river, id, Outside(PayPal(), Told(), "DE"))
+    asked = erase_whole(river, id, ErasureDependencies(PayPal(), Told(), "DE"))
     [erasure] = river.rows(Erasure)
     assert (asked.state, erasure.id, erasure.customer_id) == ("done", asked.id, id)
     assert erasure.master_key_id == river.master.id
@@ -108,11 +108,11 @@ def test_the_receipt_says_what_was_done_what_stays_why_and_until_when(river: Riv
 def test_an_event_that_was_being_stored_meanwhile_is_emptied_at_the_end(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     [first, *_] = river.rows(Event)
     river.set(first, body=b"sealed by a key that was alive a moment ago")
     confirm(river, asked)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     assert [row.body for row in river.rows(Event)] == [None, None, None]
 
 
@@ -139,7 +139,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
     id = meet_alice(river)
     asked = schedule(river, id)
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     river.clock.advance(timedelta(days=1))
     begun = river.now.isoformat().replace("+00:00", "Z")
     again = {"id": "I-ANEW00000001", "start_time": begun, "create_time": begun, "update_time": begun}
@@ -147,7 +147,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
         river, sample(BOUGHT[0], again | {"status_update_time": begun, "subscriber.email_address": "anew@example.com"})
     )
     confirm(river, asked)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     with river.database.transaction() as session:
         ring = river.keyring(session)
         assert accounts.find(session, ring, "anew@example.com") == [id]
@@ -155,7 +155,7 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
         accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
     old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
     assert [(row.personal_data, row.email_hash) for row in old] == [(None, None)]
-    second = workflow.now(river.database, river.master, river.clock, Outside(PayPal()), id, "operator")
+    second = workflow.now(river.database, river.master, river.clock, ErasureDependencies(PayPal()), id, "operator")
     assert second.id != asked.id
     assert river.count(Erasure) == 2
     assert_nobody(river)

@@ -10,7 +10,7 @@ from pipeline.db.models import (
     PrivacyRequest,
 )
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.pipeline.privacy.erased_customer import (
     PayPal,
     Told,
@@ -29,7 +29,7 @@ from tests.support.sample_events import sample
 
 def test_the_running_subscription_is_cancelled_and_the_product_told_first(river: River) -> None:
     paypal, product = PayPal(), Told()
-    erase_whole(river, meet_alice(river), Outside(paypal, product))
+    erase_whole(river, meet_alice(river), ErasureDependencies(paypal, product))
     assert paypal.cancelled == [ALICE.subscription]
     assert product.said == [  # type: ignore[attr-defined]
         {"action": "erase", "customer": ALICE.custom_id, "email": ALICE.email}
@@ -40,7 +40,7 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
     id = meet_alice(river)
     asked = schedule(river, id)
     river.clock.advance(workflow.WAIT)
-    outside = Outside(PayPal(refusals=1), Told(["answered 500"]))
+    outside = ErasureDependencies(PayPal(refusals=1), Told(["answered 500"]))
     assert [run(river, outside), run(river, outside)] == [0, 0]
     assert river.count(Erasure) == 0
     assert "answered 500" in str(river.rows(PrivacyRequest)[-1].reason) or "answered 500" in reasons(river)
@@ -55,22 +55,22 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
 def test_the_operator_is_told_when_it_takes_long(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal(refusals=9)))
+    run(river, ErasureDependencies(PayPal(refusals=9)))
     assert f"erasure_waits:{asked.id}" not in river.mails()
     river.clock.advance(workflow.TELL_AFTER)
-    run(river, Outside(PayPal(refusals=9)))
-    run(river, Outside(PayPal(refusals=9)))
+    run(river, ErasureDependencies(PayPal(refusals=9)))
+    run(river, ErasureDependencies(PayPal(refusals=9)))
     assert len([key for key in river.mails() if key == f"erasure_waits:{asked.id}"]) == 1
 
 
 def test_without_credentials_the_operator_is_told_at_once_and_paypals_word_lets_it_go_on(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    assert run(river, Outside()) == 0
+    assert run(river, ErasureDependencies()) == 0
     assert f"erasure_waits:{asked.id}" in river.mails()
     assert ALICE.subscription in reasons(river)
     tell(river, sample("BILLING.SUBSCRIPTION.CANCELLED"))
-    assert run(river, Outside()) == 1
+    assert run(river, ErasureDependencies()) == 1
 
 
 def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +80,9 @@ def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(workflow, "shred", die)
         with pytest.raises(KeyboardInterrupt):
-            run(river, Outside(paypal))
+            run(river, ErasureDependencies(paypal))
     assert (river.count(Erasure), paypal.cancelled) == (0, [ALICE.subscription])
-    assert run(river, Outside(paypal)) == 1
+    assert run(river, ErasureDependencies(paypal)) == 1
     assert river.count(Erasure) == 1
 
 
@@ -93,15 +93,15 @@ def die(*_: object, **__: object) -> None:
 def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_with_it(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal(), country="DE"))
+    run(river, ErasureDependencies(PayPal(), country="DE"))
     mail = river.mails()[f"account_deleted:{asked.id}"]
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(mail.key_id).open_json("mail.facts", mail.facts)
+        facts = river.keyring(session).own(mail.key_id).decrypt_json("mail.facts", mail.facts)
         assert ALICE.email in facts.values()
         assert facts["kept_until"] == "2034-12-31T23:59:59Z"
-    assert run(river, Outside(PayPal())) == 0  # it is still on its way
+    assert run(river, ErasureDependencies(PayPal())) == 0  # it is still on its way
     confirm(river, asked)
-    assert run(river, Outside(PayPal())) == 1
+    assert run(river, ErasureDependencies(PayPal())) == 1
     mail = river.mails()[mail.idempotency_key]
     assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.relay_reply) == ("sent", None, None, None, None)
     assert [row.wrapped_key for row in river.rows(EncryptionKey) if row.key_id == mail.key_id] == [None]
@@ -111,13 +111,13 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
 def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     path = river.folder / "keys" / "master.key"
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 0
     with river.database.reading() as session:
         assert not rotation.is_owed(session)
     confirm(river, asked)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     assert river.rows(Erasure)[0].completed_at is None
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 1
 
@@ -125,8 +125,8 @@ def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River
 def test_an_address_is_not_kept_for_a_confirmation_that_cannot_be_sent(river: River) -> None:
     asked = schedule(river, meet_alice(river))
     river.clock.advance(workflow.WAIT)
-    run(river, Outside(PayPal()))
+    run(river, ErasureDependencies(PayPal()))
     river.clock.advance(workflow.GIVE_UP_MAIL)
-    assert run(river, Outside(PayPal())) == 1
+    assert run(river, ErasureDependencies(PayPal())) == 1
     mail = river.mails()[f"account_deleted:{asked.id}"]
     assert (mail.state, mail.facts, mail.due_at) == ("withheld", None, None)

@@ -17,8 +17,8 @@ from sqlalchemy import LargeBinary
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
 from pipeline.customers import links
-from pipeline.customers.accounts import NoSuchCustomer
-from pipeline.customers.product_hook import Product, ProductDown
+from pipeline.customers.accounts import CustomerNotFoundError
+from pipeline.customers.product_hook import ProductHook, ProductUnavailableError
 from pipeline.db.models import (
     Base,
     Consent,
@@ -35,13 +35,13 @@ from pipeline.db.models import (
 )
 from pipeline.outbox import store as outbox
 from pipeline.privacy.export import bundle
-from pipeline.privacy.export.bundle import NotOurs
+from pipeline.privacy.export.bundle import InvalidExportError
 from pipeline.privacy.export.gather import SEALED_JSON
-from pipeline.privacy.export.page import Issuer
+from pipeline.privacy.export.page import ExportIssuer
 from tests.support.pipeline_under_test import River
 
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30
-ISSUER = Issuer("Example Works", "privacy@example.com", "en_US")
+ISSUER = ExportIssuer("Example Works", "privacy@example.com", "en_US")
 # Sealed, and not a person's: a key itself, what is found by a hash, and visits, which nobody is named in.
 NOT_OF_A_PERSON = {"encryption_key.wrapped_key", "customer.email_hash", "subscription.email_hash", "access_log.visitor"}
 SEALED = {
@@ -60,9 +60,9 @@ def sealed(keyring: Keyring, label: str, column: str, who: str) -> bytes:
     """A value for this column that holds a canary, in the form that the column has."""
     seal, text = keyring.own(label), canary(column, who)
     if column in ("customer.personal_data", "subscription.personal_data"):
-        return seal.seal_json(column, {"name": ["2026-03-01T10:00:00+00:00", text]})
+        return seal.encrypt_json(column, {"name": ["2026-03-01T10:00:00+00:00", text]})
     if column in SEALED_JSON:
-        return seal.seal_json(column, {"note": text})
+        return seal.encrypt_json(column, {"note": text})
     mail = f"From: {text} <a@example.com>\r\nSubject: s\r\n\r\nHello".encode()
     return seal.seal(column, mail if column in ("mail.frozen", "inbound_mail.content") else text.encode())
 
@@ -191,8 +191,8 @@ def moved_in(river: River) -> River:
     return river
 
 
-def made(river: River, who: str = ADA, product: Product | None = None) -> bytes:
-    return bundle.bundle(river.database, river.master, river.now, who, issuer=ISSUER, product=product or Product())
+def made(river: River, who: str = ADA, product: ProductHook | None = None) -> bytes:
+    return bundle.bundle(river.database, river.master, river.now, who, issuer=ISSUER, product=product or ProductHook())
 
 
 def files(data: bytes) -> dict[str, bytes]:
@@ -243,7 +243,9 @@ def test_what_a_person_calls_themselves_is_no_markup(moved_in: River) -> None:
         row.personal_data = (
             moved_in.keyring(session)
             .own(ADA)
-            .seal_json("customer.personal_data", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]})
+            .encrypt_json(
+                "customer.personal_data", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]}
+            )
         )
     assert b"<script" not in files(made(moved_in))["index.html"]
 
@@ -276,7 +278,7 @@ def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
         (b"no zip", "no bundle of ours"),
         (data[:-200], "no bundle of ours"),
     ):
-        with pytest.raises(NotOurs, match=why):
+        with pytest.raises(InvalidExportError, match=why):
             bundle.check(wrong, signer(moved_in))
 
 
@@ -292,7 +294,7 @@ def test_who_makes_a_copy_for_somebody_is_not_told_the_links_that_let_them_in(mo
     with moved_in.database.transaction() as session:
         secret = links.make(session, moved_in.keyring(session), ADA, "account", moved_in.now)
     page = links.address("https://billing.example.com", "account", secret)
-    moved_in.owe(outbox.Owed("account_link", "link", None, {"page": page, "confirms": False}, customer_id=ADA))
+    moved_in.owe(outbox.NewMail("account_link", "link", None, {"page": page, "confirms": False}, customer_id=ADA))
     copied = files(made(moved_in))
     assert b"/account/open/[hidden]" in copied["data.json"]
     assert not [name for name, content in copied.items() if secret.encode() in content]
@@ -305,24 +307,24 @@ def test_a_copy_signed_by_somebody_else_is_not_ours(moved_in: River) -> None:
     with zipfile.ZipFile(forged, "w") as opened:
         for name, content in files(data).items():
             opened.writestr(name, other[name] if name == "manifest.sig" else content)
-    with pytest.raises(NotOurs, match="not signed"):
+    with pytest.raises(InvalidExportError, match="not signed"):
         bundle.check(forged.getvalue(), signer(moved_in))
 
 
 def test_the_products_own_export_is_joined(moved_in: River) -> None:
-    found = files(made(moved_in, product=Product(command="printf PK\\\\003\\\\004rest")))
+    found = files(made(moved_in, product=ProductHook(command="printf PK\\\\003\\\\004rest")))
     assert found["product/export.zip"] == b"PK\x03\x04rest"
     assert "product/export.zip" in json.loads(found["manifest.json"])["files"]
 
 
 def test_without_the_products_own_export_there_is_none_at_all(moved_in: River) -> None:
-    with pytest.raises(ProductDown):
-        made(moved_in, product=Product(command="false"))
+    with pytest.raises(ProductUnavailableError):
+        made(moved_in, product=ProductHook(command="false"))
 
 
 def test_nobody_and_the_erased_have_no_copy(moved_in: River) -> None:
     with moved_in.database.transaction() as session:
         session.get_one(Customer, BOB).erased_at = moved_in.now
     for who in ("c-nobody", BOB):
-        with pytest.raises(NoSuchCustomer, match=who):
+        with pytest.raises(CustomerNotFoundError, match=who):
             made(moved_in, who)

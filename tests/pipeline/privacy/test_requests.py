@@ -65,7 +65,7 @@ def test_what_a_person_wrote_is_sealed(river: River) -> None:
         for row in session.execute(select(PrivacyRequest)).scalars():
             assert b"ada@example.com" not in (row.details or b"")
             assert row.details
-            assert river.keyring(session).get(row.key_id).open_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
+            assert river.keyring(session).get(row.key_id).decrypt_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
                 "sender": "ada@example.com"
             }
 
@@ -107,5 +107,5 @@ def test_an_answer_to_what_is_not_open_says_so(river: River) -> None:
     with river.database.transaction() as session:
         requests.settle(session, id, "done", river.now)
         for wrong in (id, "nothing"):
-            with pytest.raises(requests.NoSuchRequest, match=wrong):
+            with pytest.raises(requests.RequestNotFoundError, match=wrong):
                 requests.settle(session, wrong, "done", river.now)

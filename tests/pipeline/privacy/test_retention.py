@@ -29,7 +29,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.erasure.workflow import Outside
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from pipeline.privacy.retention import sweep as retention
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since, kept_until
 from pipeline.privacy.retention.rules import RULES
@@ -48,7 +48,12 @@ class PayPal:
 def sweep(river: River, country: str = "", *, dry: bool = False) -> dict[str, int]:
     def end(id: str) -> bool:
         workflow.carry_out(
-            river.database, river.master, river.clock, Outside(PayPal(), country=country), id, basis="retention"
+            river.database,
+            river.master,
+            river.clock,
+            ErasureDependencies(PayPal(), country=country),
+            id,
+            basis="retention",
         )
         return True
 
@@ -65,7 +70,7 @@ def customer(river: River, id: str, at: datetime) -> None:
         person = (
             Keyring(river.master, session, at)
             .own(id)
-            .seal_json("customer.personal_data", {"email": ["", "a@example.com"]})
+            .encrypt_json("customer.personal_data", {"email": ["", "a@example.com"]})
         )
         session.add(
             Customer(id=id, created_at=at, personal_data=person, wants_marketing=False, wants_service_mail=True)
@@ -74,7 +79,7 @@ def customer(river: River, id: str, at: datetime) -> None:
 
 def subscription(river: River, id: str, of: str | None, at: datetime, status: str, end: datetime) -> None:
     with river.database.transaction() as session:
-        person = Keyring(river.master, session, at).own(id).seal_json("subscription.personal_data", {})
+        person = Keyring(river.master, session, at).own(id).encrypt_json("subscription.personal_data", {})
         session.add(
             Subscription(
                 id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at

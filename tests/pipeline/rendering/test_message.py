@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.email_address import BadEnvelope, clean_name, strip_controls
-from pipeline.rendering.message import Envelope, Rendered, build
+from pipeline.email_address import InvalidEnvelopeError, clean_name, strip_controls
+from pipeline.rendering.message import Envelope, RenderedMail, build
 from pipeline.rendering.message_check import Forged
 from pipeline.rendering.mime_encoding import encode_header
 from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
@@ -29,7 +29,7 @@ ENVELOPE = Envelope(
     message_id="<receipt.abc@mail.example.com>",
     locale="en_US",
 )
-RENDERED = Rendered("Receipt: $19.99 USD", "Thank you!\n", "<p>Thank you!</p>\n")
+RENDERED = RenderedMail("Receipt: $19.99 USD", "Thank you!\n", "<p>Thank you!</p>\n")
 NAMES = [
     "From",
     "To",
@@ -74,7 +74,7 @@ def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
 
 
 def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii() -> None:
-    mail = read(build(Rendered("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
+    mail = read(build(RenderedMail("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
     parts = mail.get_payload()
     assert isinstance(parts, list)
     assert mail.get_content_type() == "multipart/alternative"
@@ -90,14 +90,14 @@ def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii()
 
 @pytest.mark.parametrize("odd", ["x" * 999, "<p>\nFrom here\n</p>", "a\0b"])
 def test_html_that_would_be_changed_on_the_way_is_quoted_too(odd: str) -> None:
-    mail = read(build(Rendered("x", "y", odd), envelope=ENVELOPE))
+    mail = read(build(RenderedMail("x", "y", odd), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][1:] == ["quoted-printable"] * 2
     assert bodies(mail)[1] == odd
 
 
 def test_html_goes_as_it_is_up_to_the_longest_line_there_may_be() -> None:
     longest = f"{'x' * 998}\n\n.\n{'y' * 998}"
-    mail = read(build(Rendered("x", "y", longest), envelope=ENVELOPE))
+    mail = read(build(RenderedMail("x", "y", longest), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][2] == "7bit"
     assert bodies(mail)[1] == longest
 
@@ -126,7 +126,7 @@ def test_whatever_texts_hold_another_program_reads_what_was_intended(
     name: str, sender: str, subject: str, text: str, html: str
 ) -> None:
     envelope = replace(ENVELOPE, recipient_name=name, sender_name=sender)
-    data = build(Rendered(subject, text, html), envelope=envelope)
+    data = build(RenderedMail(subject, text, html), envelope=envelope)
     mail = read(data)
     assert mail.keys() == NAMES
     assert all(len(line) <= 998 for line in data.split(b"\r\n"))
@@ -200,7 +200,7 @@ def test_an_international_local_part_is_written_as_it_is() -> None:
     ],
 )
 def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(field: str, value: object) -> None:
-    with pytest.raises(BadEnvelope, match=field) as caught:
+    with pytest.raises(InvalidEnvelopeError, match=field) as caught:
         build(RENDERED, envelope=replace(ENVELOPE, **{field: value}))  # type: ignore[arg-type]
     assert not isinstance(value, str) or not value or value not in str(caught.value)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.email_address import clean_name, strip_controls
 from pipeline.outbox.mail_kinds import MAILS
 from pipeline.rendering.branding import Vendor
-from pipeline.rendering.message import Rendered
+from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import RenderError, Templates, default_folder
 
 VENDOR = Vendor(
@@ -237,5 +237,5 @@ def test_an_example_can_be_read_and_a_missing_one_is_named(write: Write) -> None
 def test_facts_are_not_changed_by_rendering() -> None:
     facts: dict[str, Any] = {**RECEIPT, "customer_name": "www.evil.example"}
     mail = SHIPPED.render("receipt", facts)
-    assert isinstance(mail, Rendered)
+    assert isinstance(mail, RenderedMail)
     assert facts == {**RECEIPT, "customer_name": "www.evil.example"}

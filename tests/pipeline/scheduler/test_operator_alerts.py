@@ -27,7 +27,7 @@ def words(river: River) -> list[dict[str, Any]]:
     rows = sorted((row for row in river.rows(Mail) if row.key_id == OPERATOR), key=lambda row: row.created_at)
     with river.database.transaction() as session:
         seal = river.keyring(session).own(OPERATOR)
-        return [seal.open_json("mail.facts", row.facts) for row in rows]
+        return [seal.decrypt_json("mail.facts", row.facts) for row in rows]
 
 
 def test_the_operator_is_told_of_parked_events_at_most_once_an_hour(river: River) -> None:

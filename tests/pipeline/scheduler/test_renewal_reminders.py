@@ -17,7 +17,7 @@ from pipeline.db.models import Mail, Subscription
 from pipeline.db.models import PaypalLookup as Question
 from pipeline.db.models import Plan as PlanRow
 from pipeline.inbox import lookup_fetcher
-from pipeline.inbox.parsing import read_answer
+from pipeline.inbox.parsing import event_from_lookup
 from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
 from pipeline.simulator import shapes
 from pipeline.simulator.life import Life
@@ -36,7 +36,7 @@ def begin(river: River, plan: Plan, person: Person = ADA, *, tell_plan: bool = T
     life.begin()
     told = [delivery(each.body) for each in life.deliveries]
     if tell_plan:
-        told.append(delivery(read_answer("plan", shapes.plan(plan), river.now), source="read"))
+        told.append(delivery(event_from_lookup("plan", shapes.plan(plan), river.now), source="read"))
     stored = river.store(*told)
     river.worker(HANDLERS).handle([item.event_id for item in stored])
     return life
@@ -70,7 +70,7 @@ def test_a_renewal_is_reminded_of_once_so_many_days_before(river: River, plan: P
         river.clock.advance(HOUR)
         assert jobs.remind() == 0
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(life.id).open_json("mail.facts", mail.facts)
+        facts = river.keyring(session).own(life.id).decrypt_json("mail.facts", mail.facts)
     assert facts["renews_at"] == f"{due(life):%Y-%m-%dT%H:%M:%SZ}"
     assert facts["amount"] == {"amount": plan.price.amount, "currency": plan.price.currency}
     assert (facts["plan"], facts["days"]) == (plan.name, days)
@@ -81,7 +81,7 @@ def test_the_key_of_a_reminder_survives_an_upgrade(river: River) -> None:
     life = begin(river, CLOUD)
     river.clock.move_to(due(life) - timedelta(days=3))
     scheduler(river).remind()
-    assert [row.key for row in reminders(river)] == [f"renewal:{life.id}:{due(life):%Y-%m-%dT%H:%M:%SZ}:3"]
+    assert [row.idempotency_key for row in reminders(river)] == [f"renewal:{life.id}:{due(life):%Y-%m-%dT%H:%M:%SZ}:3"]
 
 
 def test_until_the_plan_is_known_a_month_is_taken(river: River) -> None:
@@ -212,7 +212,7 @@ class Oracle:
 
 def answer(river: River, life: Life) -> None:
     """PayPal answers what it is asked."""
-    told = lookup_fetcher.ask_due(river.database, river.master, river.clock, Oracle(life.snapshot()))
+    told = lookup_fetcher.fetch_due(river.database, river.master, river.clock, Oracle(life.snapshot()))
     river.worker(HANDLERS, may_read=True).handle(told)
 
 

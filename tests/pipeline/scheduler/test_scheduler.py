@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.scheduler.scheduler import Scheduler
 from tests.support.outbox_fixtures import jobs_of
 from tests.support.pipeline_under_test import River
@@ -35,7 +35,7 @@ def test_each_job_runs_at_its_own_pace(brook: River, monkeypatch: pytest.MonkeyP
     }
 
 
-@pytest.mark.parametrize("error", [StoreDown("gone"), ValueError("ada@example.com")])
+@pytest.mark.parametrize("error", [DatabaseUnavailableError("gone"), ValueError("ada@example.com")])
 def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: Exception) -> None:
     jobs, ran = Scheduler(brook.clock, jobs_of(brook)), list[str]()
     first, *others = jobs.jobs

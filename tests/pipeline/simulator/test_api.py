@@ -12,7 +12,7 @@ from pipeline.clock import MovableClock
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, PLANS, Plan
-from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, PretendPayPal
+from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, FakePaypalApi
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.timeline import Delivery, Json
 
@@ -54,8 +54,8 @@ def clock() -> MovableClock:
 
 
 @pytest.fixture
-def paypal(clock: MovableClock) -> PretendPayPal:
-    return PretendPayPal(clock=clock)
+def paypal(clock: MovableClock) -> FakePaypalApi:
+    return FakePaypalApi(clock=clock)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.fixture
-def vendor(paypal: PretendPayPal, stage: Stage) -> Iterator[Vendor]:
+def vendor(paypal: FakePaypalApi, stage: Stage) -> Iterator[Vendor]:
     stage.app = paypal.app
     vendor = Vendor(stage.base_url)
     vendor.sign_in()
@@ -74,7 +74,7 @@ def vendor(paypal: PretendPayPal, stage: Stage) -> Iterator[Vendor]:
     vendor.session.close()
 
 
-def play(paypal: PretendPayPal, deliveries: list[Delivery]) -> Json:
+def play(paypal: FakePaypalApi, deliveries: list[Delivery]) -> Json:
     """Let all of it happen; the last sale or refund event's resource."""
     for delivery in deliveries:
         paypal.world.apply(delivery)
@@ -123,7 +123,7 @@ def test_every_plan_can_be_read(plan: Plan, vendor: Vendor) -> None:
 
 
 def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
-    paypal: PretendPayPal, vendor: Vendor
+    paypal: FakePaypalApi, vendor: Vendor
 ) -> None:
     sale = play(paypal, stories.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
     shown = vendor.get(f"/v1/billing/subscriptions/{sale['billing_agreement_id']}").json()
@@ -133,7 +133,7 @@ def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
     assert shown["subscriber"]["name"]["given_name"] == PEOPLE[2].given_name
 
 
-def test_fields_bring_what_paypal_shows_on_request_only(paypal: PretendPayPal, vendor: Vendor) -> None:
+def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, vendor: Vendor) -> None:
     failed = play(paypal, stories.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
     path = f"/v1/billing/subscriptions/{failed['id']}"
     plain = vendor.get(path).json()
@@ -144,7 +144,7 @@ def test_fields_bring_what_paypal_shows_on_request_only(paypal: PretendPayPal, v
     assert full["plan"]["id"] == CLOUD.id
 
 
-def test_a_sale_and_its_refunds_can_be_read(paypal: PretendPayPal, vendor: Vendor) -> None:
+def test_a_sale_and_its_refunds_can_be_read(paypal: FakePaypalApi, vendor: Vendor) -> None:
     deliveries = stories.refund(PEOPLE[0], CLOUD, START, Random(1), tell_sale=False)
     refunded = [each for each in deliveries if each.type.endswith("REFUNDED")]
     sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
@@ -157,7 +157,7 @@ def test_a_sale_and_its_refunds_can_be_read(paypal: PretendPayPal, vendor: Vendo
 
 
 @pytest.mark.parametrize("path", ["billing/subscriptions", "billing/plans", "payments/sale", "payments/refund"])
-def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypal: FakePaypalApi) -> None:
     answer = vendor.get(f"/v1/{path}/I-NOBODY000000")
     assert answer.status_code == 404
     assert answer.json()["name"] == "RESOURCE_NOT_FOUND"
@@ -165,7 +165,7 @@ def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypa
     assert paypal.unknown == []
 
 
-def test_unknown_paths_are_remembered(vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_unknown_paths_are_remembered(vendor: Vendor, paypal: FakePaypalApi) -> None:
     assert vendor.get("/v2/checkout/orders/1").status_code == 404
     url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
     assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
@@ -177,7 +177,7 @@ def test_unknown_paths_are_remembered(vendor: Vendor, paypal: PretendPayPal) -> 
     ("how", "status", "name"), [("500", 500, "INTERNAL_SERVER_ERROR"), ("429", 429, "RATE_LIMIT_REACHED")]
 )
 def test_errors_come_as_often_as_asked_for(
-    how: str, status: int, name: str, vendor: Vendor, paypal: PretendPayPal
+    how: str, status: int, name: str, vendor: Vendor, paypal: FakePaypalApi
 ) -> None:
     paypal.misbehave("500" if how == "500" else "429", times=2)
     assert vendor.token().status_code == 200
@@ -188,14 +188,14 @@ def test_errors_come_as_often_as_asked_for(
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_a_path_may_be_named_to_misbehave(vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_a_path_may_be_named_to_misbehave(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("500", path=TOKEN_PATH)
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
     assert vendor.token().status_code == 500
     assert vendor.token().status_code == 200
 
 
-def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("garbage")
     answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
     assert answer.status_code == 200
@@ -203,21 +203,21 @@ def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: PretendPayPal) -> No
         answer.json()
 
 
-def test_a_stall_answers_nothing_until_the_client_gives_up(vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_a_stall_answers_nothing_until_the_client_gives_up(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("stall")
     with pytest.raises(requests.ReadTimeout):
         vendor.get(f"/v1/billing/plans/{CLOUD.id}", timeout=0.2)
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_tokens_can_be_made_to_expire_at_once(vendor: Vendor, paypal: PretendPayPal) -> None:
+def test_tokens_can_be_made_to_expire_at_once(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("expire_token")
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 401
     vendor.sign_in()
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_it_can_be_served_by_itself(paypal: PretendPayPal) -> None:
+def test_it_can_be_served_by_itself(paypal: FakePaypalApi) -> None:
     with paypal.serve() as base_url:
         vendor = Vendor(base_url)
         vendor.sign_in()

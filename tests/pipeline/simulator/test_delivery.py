@@ -18,7 +18,7 @@ from pipeline.paypal.signature import Transmission, verify
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.server.delivery import NO_ANSWER, TRIES, Courier
+from pipeline.simulator.server.delivery import NO_ANSWER, TRIES, WebhookSender
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import Signer
 
@@ -62,19 +62,19 @@ def ingress(signer: Signer) -> Ingress:
 
 
 @pytest.fixture
-def courier(ingress: Ingress, signer: Signer) -> Iterator[Courier]:
+def courier(ingress: Ingress, signer: Signer) -> Iterator[WebhookSender]:
     app = Starlette(routes=[Route("/webhooks/paypal", ingress.receive, methods=["POST"])])
-    with serve(app) as base_url, Courier(base_url + "/webhooks/paypal", signer, WEBHOOK) as courier:
+    with serve(app) as base_url, WebhookSender(base_url + "/webhooks/paypal", signer, WEBHOOK) as courier:
         yield courier
 
 
-def test_a_story_arrives_whole_and_in_order_over_one_connection(ingress: Ingress, courier: Courier) -> None:
+def test_a_story_arrives_whole_and_in_order_over_one_connection(ingress: Ingress, courier: WebhookSender) -> None:
     assert courier.deliver(STORY) == Counter({200: len(STORY)})
     assert ingress.bodies == [each.body for each in STORY]
     assert len(ingress.ports) == 1
 
 
-def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: Courier) -> None:
+def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: WebhookSender) -> None:
     done: list[str] = []
     assert courier.deliver(STORY * 8, at_once=3, done=lambda delivery, status: done.append(delivery.id)) == {
         200: len(STORY) * 8
@@ -84,14 +84,14 @@ def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: Courie
     assert len(ingress.ports) <= 3
 
 
-def test_what_is_not_answered_2xx_is_sent_again_as_a_new_transmission(ingress: Ingress, courier: Courier) -> None:
+def test_what_is_not_answered_2xx_is_sent_again_as_a_new_transmission(ingress: Ingress, courier: WebhookSender) -> None:
     ingress.first = [503, 500, 403]
     assert courier.send(STORY[0]) == 200
     assert ingress.bodies == [STORY[0].body]
     assert len(set(ingress.transmissions)) == 4
 
 
-def test_it_gives_up_after_paypals_number_of_tries(ingress: Ingress, courier: Courier) -> None:
+def test_it_gives_up_after_paypals_number_of_tries(ingress: Ingress, courier: WebhookSender) -> None:
     ingress.first = [503] * 100
     assert courier.deliver(STORY[:1]) == {503: 1}
     assert len(ingress.transmissions) == TRIES
@@ -101,7 +101,7 @@ def test_nobody_there_is_no_answer(signer: Signer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     waited: list[int] = []
-    with Courier(f"http://127.0.0.1:{port}/", signer, WEBHOOK, tries=3, pause=waited.append) as courier:
+    with WebhookSender(f"http://127.0.0.1:{port}/", signer, WEBHOOK, tries=3, pause=waited.append) as courier:
         assert courier.deliver(STORY[:2]) == {NO_ANSWER: 2}
     assert waited == [1, 2, 1, 2]
 
@@ -110,7 +110,7 @@ def test_an_ingress_that_comes_back_gets_everything(ingress: Ingress, signer: Si
     """The connection kept from before is dead; the next try opens a new one."""
     app = Starlette(routes=[Route("/", ingress.receive, methods=["POST"])])
     with serve(app) as base_url:
-        courier = Courier(base_url, signer, WEBHOOK, tries=1)
+        courier = WebhookSender(base_url, signer, WEBHOOK, tries=1)
         assert courier.send(STORY[0]) == 200
     assert courier.send(STORY[1]) == NO_ANSWER
     port = int(base_url.rpartition(":")[2])
@@ -121,4 +121,4 @@ def test_an_ingress_that_comes_back_gets_everything(ingress: Ingress, signer: Si
 
 def test_only_plain_http_is_delivered_to(signer: Signer) -> None:
     with pytest.raises(ValueError, match="http://"):
-        Courier("https://billing.example.com/webhooks/paypal", signer, WEBHOOK)
+        WebhookSender("https://billing.example.com/webhooks/paypal", signer, WEBHOOK)

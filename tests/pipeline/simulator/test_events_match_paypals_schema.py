@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clock import read_time
+from pipeline.clock import parse_time
 from pipeline.inbox.parsing import split
 from pipeline.simulator import plans, shapes, stories
 from pipeline.simulator.people import HOSTILE, PEOPLE, SILENT, crowd
@@ -76,7 +76,7 @@ def left_out(kind: str, path: str) -> bool:
 def told() -> dict[str, list[dict[str, Any]]]:
     """Every event of every story, by type."""
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for story in stories.STORIES.values():
+    for story in stories.SCENARIOS.values():
         for plan in plans.PLANS.values():
             for delivery in story(PEOPLE[1], plan, START, Random(3)):
                 events[delivery.type].append(json.loads(delivery.body))
@@ -196,7 +196,7 @@ def test_times_can_all_be_read(told: dict[str, list[dict[str, Any]]]) -> None:
     for events in told.values():
         for event in events:
             text = json.dumps(event)
-            assert all(read_time(found) for found in re.findall(r'_time": "([^"]*)"', text))
+            assert all(parse_time(found) for found in re.findall(r'_time": "([^"]*)"', text))
 
 
 def test_the_door_reads_every_event_and_drops_nothing_of_it() -> None:

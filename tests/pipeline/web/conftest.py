@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from tests.support.page_client import Browser, open_pages, sign_up
 from tests.support.pipeline_under_test import River, make_parts
 
 
 @pytest.fixture
-def parts(brook: River) -> Parts:
+def parts(brook: River) -> Container:
     return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
 
 
 @pytest.fixture
-def base(parts: Parts) -> Iterator[str]:
+def base(parts: Container) -> Iterator[str]:
     with open_pages(parts) as base:
         yield base
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import accounts, links, rate_limit, sign_in
 from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest
 from pipeline.web.session import COOKIE
@@ -50,18 +50,18 @@ def test_known_and_unknown_addresses_are_answered_alike(brook: River, browser: B
     assert [row.customer_id for row in brook.rows(Mail)] == [ada]
 
 
-def test_nothing_is_looked_up_before_the_answer(parts: Parts, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_looked_up_before_the_answer(parts: Container, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no clock tells whether an address is known: the answer is the same code for both, and found later."""
     asked: list[str] = []
 
-    def ask(_: sign_in.Doorman, email: str) -> bool:
+    def ask(_: sign_in.SignInLinkSender, email: str) -> bool:
         asked.append(email)
         return True
 
-    monkeypatch.setattr(sign_in.Doorman, "start", lambda self: None)
-    monkeypatch.setattr(sign_in.Doorman, "stop", lambda self: None)
+    monkeypatch.setattr(sign_in.SignInLinkSender, "start", lambda self: None)
+    monkeypatch.setattr(sign_in.SignInLinkSender, "stop", lambda self: None)
     monkeypatch.setattr(accounts, "find", lambda *_: pytest.fail("looked up while somebody waits"))
-    monkeypatch.setattr(sign_in.Doorman, "ask", ask)
+    monkeypatch.setattr(sign_in.SignInLinkSender, "ask", ask)
     with open_pages(parts) as base:
         assert Browser(base).post("/account", {"email": ADA.email}).status_code == 200
     assert asked == [ADA.email]
@@ -155,7 +155,7 @@ def test_nothing_is_done_for_who_is_not_signed_in_or_brings_another_forms_token(
     assert browser.post(f"/account/{action}", {"token": "x"}).status_code == 403
     enter(brook, browser)
     before = state(brook)
-    other = sign_in.form_token(browser.cookie, "/account/another")
+    other = sign_in.csrf_token(browser.cookie, "/account/another")
     for token in ("", "x", "é", other):
         assert browser.post(f"/account/{action}", {"token": token}).status_code == 403
     assert state(brook) == before
@@ -164,7 +164,7 @@ def test_nothing_is_done_for_who_is_not_signed_in_or_brings_another_forms_token(
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}])
 def test_another_sites_form_is_refused(brook: River, browser: Browser, ada: str, headers: dict[str, str]) -> None:
     enter(brook, browser)
-    token = sign_in.form_token(browser.cookie, "/account/delete")
+    token = sign_in.csrf_token(browser.cookie, "/account/delete")
     assert browser.post("/account/delete", {"token": token}, headers).status_code == 403
     assert brook.rows(PrivacyRequest) == []
 

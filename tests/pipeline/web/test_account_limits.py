@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import sign_in
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Customer
@@ -16,7 +16,7 @@ from tests.support.pipeline_under_test import River
 def post(browser: Browser, form: str) -> str:
     """Post a form of the account page, whether or not it is shown there; the page it leads to."""
     path = f"/account/{form}"
-    answer = browser.post(path, {"token": sign_in.form_token(browser.cookie, path)})
+    answer = browser.post(path, {"token": sign_in.csrf_token(browser.cookie, path)})
     return browser.get(answer.headers["location"]).text
 
 
@@ -63,9 +63,9 @@ def test_a_mail_that_was_not_sent_to_a_new_address_is_not_said_to_be(brook: Rive
 
 
 def test_where_too_many_wait_for_links_nobody_is_told_that_one_is_on_its_way(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
+    parts: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in.Doorman, "ask", lambda self, email: False)
+    monkeypatch.setattr(sign_in.SignInLinkSender, "ask", lambda self, email: False)
     with open_pages(parts) as base:
         answer = Browser(base).post("/account", {"email": ADA.email})
     assert (answer.status_code, "none was sent" in answer.text) == (503, True)
@@ -73,7 +73,7 @@ def test_where_too_many_wait_for_links_nobody_is_told_that_one_is_on_its_way(
 
 def test_a_doorman_with_too_many_before_him_says_so(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_in, "WAITING", 2)
-    doorman = sign_in.Doorman(brook.database, brook.master, brook.clock, "https://billing.example.com")
+    doorman = sign_in.SignInLinkSender(brook.database, brook.master, brook.clock, "https://billing.example.com")
     assert [doorman.ask(f"{number}@example.com") for number in range(3)] == [True, True, False]
 
 
@@ -82,7 +82,7 @@ def test_who_is_gone_is_told_so_by_a_page(
 ) -> None:
     """Erased between the look at the session and the work."""
     enter(brook, browser)
-    token = sign_in.form_token(browser.cookie, "/account/export")
+    token = sign_in.csrf_token(browser.cookie, "/account/export")
     monkeypatch.setattr(sign_in, "who", lambda *_: "c-nobody")
     for answer in (browser.get("/account"), browser.post("/account/export", {"token": token})):
         assert (answer.status_code, "There is no such account any more" in answer.text) == (410, True)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.app import site
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import links
-from pipeline.customers.product_hook import ProductDown
+from pipeline.customers.product_hook import ProductUnavailableError
 from tests.support.page_client import Browser, open_pages, sign_up
 from tests.support.pipeline_under_test import River
 
@@ -24,7 +24,7 @@ def link(brook: River) -> str:
 
 
 @contextmanager
-def open_copies(parts: Parts, export: Callable[[], bytes]) -> Iterator[str]:
+def open_copies(parts: Container, export: Callable[[], bytes]) -> Iterator[str]:
     """The pages, with another way of making copies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "_export", lambda *_: export())
@@ -32,7 +32,7 @@ def open_copies(parts: Parts, export: Callable[[], bytes]) -> Iterator[str]:
             yield base
 
 
-def test_a_copy_is_made_once_for_who_comes_first(parts: Parts, link: str) -> None:
+def test_a_copy_is_made_once_for_who_comes_first(parts: Container, link: str) -> None:
     made, begun, others_came = list[bytes](), threading.Event(), threading.Event()
 
     def export() -> bytes:
@@ -50,7 +50,7 @@ def test_a_copy_is_made_once_for_who_comes_first(parts: Parts, link: str) -> Non
     assert made == [b"PK"]
 
 
-def test_to_look_at_the_link_makes_no_copy(parts: Parts, link: str) -> None:
+def test_to_look_at_the_link_makes_no_copy(parts: Container, link: str) -> None:
     made: list[bytes] = []
 
     def export() -> bytes:
@@ -64,9 +64,11 @@ def test_to_look_at_the_link_makes_no_copy(parts: Parts, link: str) -> None:
     assert made == []
 
 
-@pytest.mark.parametrize(("fault", "status"), [(ProductDown("away"), 503), (RuntimeError("a fault of ours"), 500)])
+@pytest.mark.parametrize(
+    ("fault", "status"), [(ProductUnavailableError("away"), 503), (RuntimeError("a fault of ours"), 500)]
+)
 def test_a_copy_that_could_not_be_made_can_be_asked_for_again(
-    parts: Parts, link: str, fault: Exception, status: int
+    parts: Container, link: str, fault: Exception, status: int
 ) -> None:
     def export() -> bytes:
         raise fault

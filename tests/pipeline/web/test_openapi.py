@@ -20,12 +20,12 @@ from schemathesis.checks import CHECKS, load_all_checks
 from starlette.routing import Route
 
 from pipeline.app import site
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event
 from pipeline.paypal.signature import HEADERS
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.web.views import webhook
 from tests.conftest import MORNING
 from tests.support.pipeline_under_test import River, happened, make_parts, open_door, sign
@@ -64,9 +64,9 @@ def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
 
 
 @pytest.fixture(scope="module")
-def parts(river: River) -> Iterator[Parts]:
+def parts(river: River) -> Iterator[Container]:
     """Sign-up is open, at a pretend PayPal."""
-    paypal = PretendPayPal(clock=river.clock)
+    paypal = FakePaypalApi(clock=river.clock)
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
     with paypal.serve() as paypal_url:
         made = make_parts(
@@ -84,7 +84,7 @@ def parts(river: River) -> Iterator[Parts]:
 
 
 @pytest.fixture(scope="module")
-def door(parts: Parts) -> Iterator[httpx.Client]:
+def door(parts: Container) -> Iterator[httpx.Client]:
     """One door for all examples: what one of them breaks, the next would see."""
     with (
         site.served(parts) as (routes, lost),
@@ -94,7 +94,7 @@ def door(parts: Parts) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_what_is_described_is_what_is_offered(parts: Parts) -> None:
+def test_what_is_described_is_what_is_offered(parts: Container) -> None:
     with site.served(parts) as (routes, _):
         offered = {
             (route.path, method.lower())

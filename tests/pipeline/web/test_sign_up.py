@@ -9,12 +9,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import accounts, links, newsletter, sign_up
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Base, Consent, Customer, EncryptionKey, Link, RateLimitCounter
 from pipeline.simulator.plans import CLOUD
-from pipeline.simulator.server.api import PretendPayPal
+from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.web.views.sign_up import approval_origins
 from tests.support.page_client import ADA, TOKEN, Browser, facts, open_pages, path_of
 from tests.support.pipeline_under_test import River, make_parts
@@ -31,12 +31,12 @@ FILLED = {
 
 
 @pytest.fixture
-def paypal(brook: River) -> PretendPayPal:
-    return PretendPayPal(clock=brook.clock)
+def paypal(brook: River) -> FakePaypalApi:
+    return FakePaypalApi(clock=brook.clock)
 
 
 @pytest.fixture
-def parts(brook: River, paypal: PretendPayPal) -> Iterator[Parts]:
+def parts(brook: River, paypal: FakePaypalApi) -> Iterator[Container]:
     with paypal.serve() as url:
         yield make_parts(
             brook.url,
@@ -51,7 +51,7 @@ def parts(brook: River, paypal: PretendPayPal) -> Iterator[Parts]:
 
 
 @pytest.fixture
-def browser(parts: Parts) -> Iterator[Browser]:
+def browser(parts: Container) -> Iterator[Browser]:
     with open_pages(parts) as base:
         yield Browser(base)
     parts.paypal.close()
@@ -76,7 +76,7 @@ def nothing_kept(river: River) -> bool:
     return all(river.count(table) == 0 for table in tables)
 
 
-def test_a_sign_up_makes_an_account_and_leads_to_paypal(brook: River, browser: Browser, paypal: PretendPayPal) -> None:
+def test_a_sign_up_makes_an_account_and_leads_to_paypal(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
     answer = send(browser)
     assert answer.status_code == 303
     assert "/webapps/billing/subscriptions?ba_token=I-" in answer.headers["location"]
@@ -166,7 +166,7 @@ def test_neither_box_is_ticked_before_somebody_ticks_it(browser: Browser) -> Non
 
 
 def test_the_same_form_sent_twice_is_one_account_and_one_subscription(
-    brook: River, browser: Browser, paypal: PretendPayPal
+    brook: River, browser: Browser, paypal: FakePaypalApi
 ) -> None:
     answers = [send(browser, token="the same") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [303] * 3
@@ -178,7 +178,7 @@ def test_the_same_form_sent_twice_is_one_account_and_one_subscription(
 
 
 def test_a_form_that_paypal_left_half_done_goes_on_where_it_was(
-    brook: River, browser: Browser, paypal: PretendPayPal
+    brook: River, browser: Browser, paypal: FakePaypalApi
 ) -> None:
     paypal.misbehave("500", times=1, path="/v1/billing/subscriptions")
     answer = send(browser, token="the same")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.customers import links
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import AccessLogEntry
-from pipeline.web.transactions import Records
+from pipeline.web.transactions import Transactions
 from tests.support.page_client import ADA, Browser, open_pages, sign_up
 from tests.support.pipeline_under_test import River, make_parts
 
@@ -37,7 +37,7 @@ def test_on_this_machine_without_tls_no_browser_is_told_to_insist_on_it(brook: R
         assert "strict-transport-security" not in Browser(base).get("/account").headers
 
 
-def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, parts: Parts) -> None:
+def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, parts: Container) -> None:
     customer_id = sign_up(brook)
     with brook.database.transaction() as session:
         secret = links.make(session, brook.keyring(session), customer_id, "account", brook.now)
@@ -58,7 +58,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
     ]
     with brook.database.transaction() as session:
         keyring = brook.keyring(session)
-        seen = [keyring.own(row.key_id).open_json("access_log.visitor", row.visitor) for row in rows]
+        seen = [keyring.own(row.key_id).decrypt_json("access_log.visitor", row.visitor) for row in rows]
     assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
     assert secret not in repr([vars(row) for row in rows]) + repr(seen)
 
@@ -66,7 +66,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        (StoreDown("the database gave up"), 503, "Please try again in a minute"),
+        (DatabaseUnavailableError("the database gave up"), 503, "Please try again in a minute"),
         (RuntimeError(f"about {ADA.email}"), 500, "Something failed on our side"),
     ],
 )
@@ -79,10 +79,10 @@ def test_whatever_fails_is_a_page_that_names_nobody(
     status: int,
     words: str,
 ) -> None:
-    async def failing(self: Records, work: object) -> None:
+    async def failing(self: Transactions, work: object) -> None:
         raise fault
 
-    monkeypatch.setattr(Records, "do", failing)
+    monkeypatch.setattr(Transactions, "do", failing)
     answer = browser.get("/account/open/x")
     assert answer.status_code == status
     assert words in answer.text
@@ -119,7 +119,7 @@ def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
     ("path", "status"), [("/account/nowhere", 404), ("/unsubscribe/a/b", 404), ("/x", 404), ("/account/delete", 405)]
 )
 def test_where_there_is_nothing_a_page_says_so_and_the_visit_is_noted(
-    brook: River, parts: Parts, path: str, status: int
+    brook: River, parts: Container, path: str, status: int
 ) -> None:
     with open_pages(parts) as base:
         answer = Browser(base).get(path)

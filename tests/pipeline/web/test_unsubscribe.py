@@ -7,7 +7,7 @@ import pytest
 from pipeline.db.models import Consent, Customer
 from pipeline.outbox import store as outbox
 from pipeline.outbox import tokens
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from tests.support.page_client import Browser, sign_up
 from tests.support.pipeline_under_test import River
 
@@ -18,7 +18,7 @@ def link(river: River, kind: str = "product_news") -> str:
     river.set(river.rows(Customer)[0], wants_marketing=True)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        [mail] = outbox.add(session, keyring, [Owed(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
+        [mail] = outbox.add(session, keyring, [NewMail(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
         return f"/unsubscribe/{tokens.unsubscribe_token(keyring, mail)}"
 
 

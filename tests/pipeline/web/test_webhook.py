@@ -13,10 +13,10 @@ import httpx
 import orjson
 import pytest
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event
-from pipeline.outbox.store import Owed
+from pipeline.outbox.store import NewMail
 from pipeline.simulator.server.signing import Signer
 from pipeline.web.views.webhook import LARGEST_BODY
 from tests.support.pipeline_under_test import (
@@ -40,12 +40,12 @@ Headers = dict[str, str]
 
 
 @pytest.fixture
-def parts(brook: River) -> Parts:
+def parts(brook: River) -> Container:
     return make_parts(brook.url, brook.folder, brook.clock)
 
 
 @pytest.fixture
-def door(parts: Parts) -> Iterator[httpx.Client]:
+def door(parts: Container) -> Iterator[httpx.Client]:
     with open_door(parts) as base, httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
         yield client
 
@@ -321,7 +321,7 @@ def test_a_store_that_is_away_is_503(brook: River) -> None:
         assert_problem(httpx.get(base + "/metrics"), 503)
 
 
-def test_a_fault_of_ours_is_503_and_tells_nothing(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_503_and_tells_nothing(parts: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
@@ -398,7 +398,7 @@ def test_an_event_that_nobody_handles_is_not_well(door: httpx.Client, brook: Riv
 
 
 def test_a_mail_that_nobody_sends_is_not_well(door: httpx.Client, brook: River) -> None:
-    brook.owe(Owed("receipt", "receipt:1", "I-ADA", {}))
+    brook.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     brook.clock.advance(timedelta(seconds=400))
     answer = door.get("/healthz")
     assert answer.status_code == 503

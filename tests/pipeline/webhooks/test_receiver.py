@@ -14,13 +14,13 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from pipeline.app.container import Parts
+from pipeline.app.container import Container
 from pipeline.broker import Broker
 from pipeline.clock import SystemClock
 from pipeline.db.models import EncryptionKey, Event
-from pipeline.inbox.store import GRACE, Delivery, Stored
+from pipeline.inbox.store import GRACE, Delivery, StoreResult
 from pipeline.webhooks.group_commit import GROUP
-from pipeline.worker.recovery import Sweep
+from pipeline.worker.recovery import InboxRecovery
 from tests.support import run_role
 from tests.support.broker_fixtures import LONG, Wire, put, take_until
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, delivery, happened, make_parts, open_door, sign, signer
@@ -31,7 +31,7 @@ BODY = orjson.dumps(happened())
 
 
 @pytest.fixture
-def parts(river: River) -> Iterator[Parts]:
+def parts(river: River) -> Iterator[Container]:
     parts = make_parts(river.url, river.folder, river.clock)
     yield parts
     parts.database.close()
@@ -49,11 +49,11 @@ async def post_all(base: str, bodies: list[bytes]) -> list[int]:
 
 
 @contextmanager
-def held(parts: Parts) -> Iterator[Callable[[], int]]:
+def held(parts: Container) -> Iterator[Callable[[], int]]:
     """Nothing is stored meanwhile. Gives a function: how many wait to be."""
     free, store, taken = threading.Event(), parts.committer._store, list[int]()
 
-    def wait(deliveries: list[Delivery]) -> list[Stored]:
+    def wait(deliveries: list[Delivery]) -> list[StoreResult]:
         taken.append(len(deliveries))
         assert free.wait(LONG)
         return store(deliveries)
@@ -68,7 +68,7 @@ def held(parts: Parts) -> Iterator[Callable[[], int]]:
 # Group commit
 
 
-async def test_deliveries_that_come_at_once_share_a_transaction(parts: Parts, river: River) -> None:
+async def test_deliveries_that_come_at_once_share_a_transaction(parts: Container, river: River) -> None:
     bodies = [orjson.dumps(happened(f"WH-{number:02}")) for number in range(50)]
     commits: list[object] = []
     listening.listen(parts.database.engine, "commit", commits.append)
@@ -84,11 +84,11 @@ async def test_deliveries_that_come_at_once_share_a_transaction(parts: Parts, ri
     assert 1 <= len(commits) <= 2  # those that were there before it was held up, and all the others
 
 
-async def test_a_group_has_an_end(parts: Parts) -> None:
+async def test_a_group_has_an_end(parts: Container) -> None:
     sizes: list[int] = []
     store = parts.committer._store
 
-    def measured(deliveries: list[Delivery]) -> list[Stored]:
+    def measured(deliveries: list[Delivery]) -> list[StoreResult]:
         sizes.append(len(deliveries))
         return store(deliveries)
 
@@ -102,7 +102,7 @@ async def test_a_group_has_an_end(parts: Parts) -> None:
     assert sizes == [GROUP, 10]
 
 
-async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Parts, river: River) -> None:
+async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Container, river: River) -> None:
     told = [
         delivery(happened("WH-1"), "T-1"),
         delivery(happened("WH-1"), "T-2"),
@@ -120,7 +120,7 @@ async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Parts
     assert announced == ["WH-1"]
 
 
-async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(parts: Parts, river: River) -> None:
+async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(parts: Container, river: River) -> None:
     about_ada = happened("WH-1", "BILLING.SUBSCRIPTION.UPDATED", resource={"id": "I-ADA", "status": "ACTIVE"})
     river.store(delivery(about_ada, "T-0"))
     river.set(
@@ -142,7 +142,7 @@ async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(pa
 
 
 def test_a_commit_that_fails_is_503_and_nothing_is_stored(
-    parts: Parts, river: River, monkeypatch: pytest.MonkeyPatch
+    parts: Container, river: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(session: Session) -> None:
         raise OperationalError("COMMIT", {}, Exception("disk full"))
@@ -157,7 +157,7 @@ def test_a_commit_that_fails_is_503_and_nothing_is_stored(
     assert river.states() == {"WH-1": "received"}
 
 
-async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Parts, river: River) -> None:
+async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Container, river: River) -> None:
     with open_door(parts) as base:
         with held(parts) as waiting:
             posting = asyncio.create_task(post_all(base, [BODY]))
@@ -169,7 +169,7 @@ async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Parts, ri
         assert post(base).json()["outcome"] == "duplicate"
 
 
-def test_what_waits_at_the_end_is_stored(parts: Parts, river: River) -> None:
+def test_what_waits_at_the_end_is_stored(parts: Container, river: River) -> None:
     async def store() -> list[object]:
         waiting = [asyncio.create_task(parts.committer.store(delivery(happened(f"WH-{n}")))) for n in range(20)]
         await asyncio.sleep(0)
@@ -181,7 +181,7 @@ def test_what_waits_at_the_end_is_stored(parts: Parts, river: River) -> None:
     assert len(river.states()) == 20
 
 
-def test_a_committer_outlives_a_loop_that_is_gone(parts: Parts, river: River) -> None:
+def test_a_committer_outlives_a_loop_that_is_gone(parts: Container, river: River) -> None:
     """At the end of a process: whoever asked does not wait any more, the others may."""
 
     async def ask_and_leave() -> None:
@@ -215,7 +215,7 @@ def test_what_was_answered_200_is_there_after_a_kill(river: River, tmp_path: Pat
 # Publishing
 
 
-def test_ids_are_published_once_they_are_stored(parts: Parts, river: River) -> None:
+def test_ids_are_published_once_they_are_stored(parts: Container, river: River) -> None:
     with open_door(parts) as base, parts.broker.inlet("events") as inlet:
         for number in range(3):
             post(base, orjson.dumps(happened(f"WH-{number}")))
@@ -238,14 +238,14 @@ def test_a_broker_that_is_away_costs_nobody_their_200_and_a_sweep_handles_it(
         until(lambda: any(line["event"] == "broker_down" for line in logs), 30, "it is noticed")
         assert post(base, orjson.dumps(happened("WH-2"))).status_code == 200
     assert brook.states() == {"WH-1": "received", "WH-2": "received"}
-    sweep = Sweep(brook.worker({}), brook.database, brook.clock, lambda: 0.0)
+    sweep = InboxRecovery(brook.worker({}), brook.database, brook.clock, lambda: 0.0)
     assert sweep.once() == 0, "not yet: it may be on its way"
     brook.clock.advance(GRACE)
     assert sweep.once() == 2
     assert brook.states() == {"WH-1": "ignored", "WH-2": "ignored"}
 
 
-def test_an_attack_is_logged_as_one(parts: Parts, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_is_logged_as_one(parts: Container, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.paypal.signature.zlib.crc32", lambda body: 7)  # every body has the same checksum
     headers = sign(BODY)
     with open_door(parts) as base, capture_logs() as logs:

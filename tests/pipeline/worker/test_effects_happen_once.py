@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.billing.reminders import Reminders
+from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.unit_of_work import Books
 from pipeline.broker import Broker
 from pipeline.db.engine import Database
@@ -56,7 +56,7 @@ def test_two_workers_on_one_queue_handle_every_event_once(stream: River, broker:
             took.append(event.id)
 
         worker = Worker(
-            database, stream.master, stream.clock, {"TEST.GOOD": note}, reminders=Reminders(), may_read=False
+            database, stream.master, stream.clock, {"TEST.GOOD": note}, reminders=ReminderPolicy(), may_read=False
         )
         run_until(worker, broker, done)
         database.close()

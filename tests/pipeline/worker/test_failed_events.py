@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.billing.unit_of_work import Books
-from pipeline.crypto.master_key import KeyProblem, MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.models import Customer, EncryptionKey
 from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import store as inbox
@@ -56,7 +56,7 @@ def test_the_wrong_master_key_is_no_events_fault(river: River) -> None:
     """The worker ends, its supervisor sees it, and nothing is parked."""
     names = store(river, "TEST.GOOD", "TEST.GOOD")
     river.master = MasterKey(os.urandom(32))
-    with pytest.raises(KeyProblem, match="restore the right key file"):
+    with pytest.raises(MasterKeyError, match="restore the right key file"):
         river.worker(HANDLERS).handle(names)
     assert set(river.states().values()) == {"received"}
     assert river.event(names[0]).attempts == 0
@@ -86,7 +86,7 @@ def test_a_handler_that_fails_is_tried_again_after_the_delays_and_then_parked(ri
         waited.append(row.due_at - river.now)
         river.clock.move_to(row.due_at)
         with river.database.transaction() as session:
-            assert inbox.take_due(session, river.now, 10) == [name]
+            assert inbox.lease_due(session, river.now, 10) == [name]
         worker.handle([name])
     assert waited == [
         timedelta(seconds=10),

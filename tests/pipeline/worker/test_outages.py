@@ -5,8 +5,8 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from pipeline.billing.unit_of_work import Books
-from pipeline.broker import Broker, BrokerDown
-from pipeline.db.engine import StoreDown
+from pipeline.broker import Broker, BrokerUnavailableError
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import Event as Row
 from pipeline.inbox.event import Event
 from pipeline.worker.worker import serve
@@ -45,10 +45,10 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
 
 def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> None:
     def fail(event: Event, books: Books) -> None:
-        raise StoreDown("gone")
+        raise DatabaseUnavailableError("gone")
 
     names = store(river, "TEST.GOOD", "TEST.DOWN", "TEST.GOOD")
-    with pytest.raises(StoreDown):
+    with pytest.raises(DatabaseUnavailableError):
         river.worker({**HANDLERS, "TEST.DOWN": fail}).handle(names)
     assert effects(river) == []
     assert set(river.states().values()) == {"received"}
@@ -58,7 +58,7 @@ def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> Non
 def test_a_broker_that_goes_away_is_waited_for(brook: River) -> None:
     class Away:
         def take(self, limit: int, seconds: float) -> None:
-            raise BrokerDown("gone")
+            raise BrokerUnavailableError("gone")
 
     looks = iter([False, False, False, True, True])
     with capture_logs() as logs:

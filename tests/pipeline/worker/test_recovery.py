@@ -8,11 +8,11 @@ from structlog.testing import capture_logs
 
 from pipeline.billing.unit_of_work import Books, Handler
 from pipeline.broker import Broker
-from pipeline.db.engine import StoreDown
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import Event, TryLater
+from pipeline.inbox.event import Event, RetryLater
 from pipeline.inbox.store import GRACE, LATE
-from pipeline.worker.recovery import QUIET_SECONDS, Sweep
+from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from pipeline.worker.worker import BATCH
 from tests.support.broker_fixtures import put
 from tests.support.pipeline_under_test import HAPPENED, River, delivery, happened
@@ -25,11 +25,11 @@ def nothing(event: Event, books: Books) -> None:
 
 
 def later(event: Event, books: Books) -> None:
-    raise TryLater(LATER, "too early")
+    raise RetryLater(LATER, "too early")
 
 
-def sweep_of(river: River, handlers: Mapping[str, Handler] | None = None, quiet: float = 0.0) -> Sweep:
-    return Sweep(river.worker(handlers or {HAPPENED: nothing}), river.database, river.clock, lambda: quiet)
+def sweep_of(river: River, handlers: Mapping[str, Handler] | None = None, quiet: float = 0.0) -> InboxRecovery:
+    return InboxRecovery(river.worker(handlers or {HAPPENED: nothing}), river.database, river.clock, lambda: quiet)
 
 
 def webhooks(river: River, count: int) -> None:
@@ -101,7 +101,7 @@ def test_a_sweep_outlives_a_store_that_is_down(river: River, monkeypatch: pytest
     sweep, looks = sweep_of(river), [False, False, True]
 
     def away() -> int:
-        raise StoreDown("gone")
+        raise DatabaseUnavailableError("gone")
 
     monkeypatch.setattr(sweep, "once", away)
     with capture_logs() as logs:

@@ -112,7 +112,7 @@ def test_an_event_whose_person_was_erased_is_handled_by_its_facts(river: River) 
 
 def test_mails_that_became_due_are_announced_after_the_commit(river: River) -> None:
     def owe(event: Event, books: Books) -> None:
-        books.owe(outbox.Owed("receipt", f"receipt:{event.id}", None, {}))
+        books.owe(outbox.NewMail("receipt", f"receipt:{event.id}", None, {}))
 
     announced: list[str] = []
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from pipeline.db.column_types import Utc
+from pipeline.db.column_types import UtcDateTime
 
 revision = "0001_initial"
 down_revision = None
@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "access_log",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("key_id", sa.String(length=100), nullable=False),
         sa.Column("action", sa.String(length=100), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
@@ -25,7 +25,7 @@ def upgrade() -> None:
         "consent",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("customer_id", sa.String(length=40), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("given", sa.Boolean(), nullable=False),
         sa.Column("source", sa.String(length=40), nullable=False),
@@ -37,16 +37,16 @@ def upgrade() -> None:
     op.create_table(
         "customer",
         sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("created_at", Utc(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("personal_data", sa.LargeBinary(), nullable=True),
         sa.Column("email_hash", sa.LargeBinary(), nullable=True),
-        sa.Column("signed_up_at", Utc(), nullable=True),
-        sa.Column("adult_confirmed_at", Utc(), nullable=True),
+        sa.Column("signed_up_at", UtcDateTime(), nullable=True),
+        sa.Column("adult_confirmed_at", UtcDateTime(), nullable=True),
         sa.Column("adult_text_version", sa.String(length=20), nullable=True),
         sa.Column("wants_marketing", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("wants_service_mail", sa.Boolean(), server_default=sa.true(), nullable=False),
-        sa.Column("erase_at", Utc(), nullable=True),
-        sa.Column("erased_at", Utc(), nullable=True),
+        sa.Column("erase_at", UtcDateTime(), nullable=True),
+        sa.Column("erased_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_customer")),
     )
     op.create_index(op.f("ix_customer_email_hash"), "customer", ["email_hash"], unique=False)
@@ -55,8 +55,8 @@ def upgrade() -> None:
         "encryption_key",
         sa.Column("key_id", sa.String(length=100), nullable=False),
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", Utc(), nullable=False),
-        sa.Column("erased_at", Utc(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("erased_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_encryption_key")),
     )
     op.create_table(
@@ -64,10 +64,10 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=26), nullable=False),
         sa.Column("customer_id", sa.String(length=40), nullable=False),
         sa.Column("key_ids", sa.JSON(), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("receipt", sa.JSON(), nullable=False),
         sa.Column("master_key_id", sa.String(length=16), nullable=False),
-        sa.Column("completed_at", Utc(), nullable=True),
+        sa.Column("completed_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_erasure")),
     )
     op.create_index(op.f("ix_erasure_at"), "erasure", ["at"], unique=False)
@@ -88,11 +88,11 @@ def upgrade() -> None:
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
         sa.Column("signature_verdict", sa.Text(), nullable=False),
         sa.Column("transmission_id", sa.String(length=50), nullable=True),
-        sa.Column("occurred_at", Utc(), nullable=True),
-        sa.Column("received_at", Utc(), nullable=False),
-        sa.Column("due_at", Utc(), nullable=True),
+        sa.Column("occurred_at", UtcDateTime(), nullable=True),
+        sa.Column("received_at", UtcDateTime(), nullable=False),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("done_at", Utc(), nullable=True),
+        sa.Column("done_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
         sa.UniqueConstraint("transmission_id", name=op.f("uq_event_transmission_id")),
     )
@@ -130,7 +130,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("request_id", sa.String(length=26), nullable=True),
         sa.Column("content", sa.LargeBinary(), nullable=True),
-        sa.Column("received_at", Utc(), nullable=False),
+        sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_inbound_mail")),
     )
     op.create_index(op.f("ix_inbound_mail_customer_id"), "inbound_mail", ["customer_id"], unique=False)
@@ -143,9 +143,9 @@ def upgrade() -> None:
         sa.Column("purpose", sa.String(length=20), nullable=False),
         sa.Column("request_id", sa.String(length=26), nullable=True),
         sa.Column("details", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", Utc(), nullable=False),
-        sa.Column("expires_at", Utc(), nullable=False),
-        sa.Column("used_at", Utc(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("used_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_link")),
     )
     op.create_index(op.f("ix_link_customer_id"), "link", ["customer_id"], unique=False)
@@ -167,10 +167,10 @@ def upgrade() -> None:
         sa.Column("claimed_by", sa.String(length=40), nullable=True),
         sa.Column("relay_reply", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("created_at", Utc(), nullable=False),
-        sa.Column("due_at", Utc(), nullable=True),
-        sa.Column("claimed_at", Utc(), nullable=True),
-        sa.Column("sent_at", Utc(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
+        sa.Column("claimed_at", UtcDateTime(), nullable=True),
+        sa.Column("sent_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mail")),
         sa.UniqueConstraint("idempotency_key", name=op.f("uq_mail_idempotency_key")),
     )
@@ -212,7 +212,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(length=3), nullable=True),
         sa.Column("fee", sa.BigInteger(), nullable=True),
         sa.Column("refunded", sa.BigInteger(), nullable=False),
-        sa.Column("occurred_at", Utc(), nullable=True),
+        sa.Column("occurred_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payment")),
     )
     op.create_index(op.f("ix_payment_subscription_id"), "payment", ["subscription_id"], unique=False)
@@ -220,7 +220,7 @@ def upgrade() -> None:
         "paypal_lookup",
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("id", sa.String(length=50), nullable=False),
-        sa.Column("due_at", Utc(), nullable=True),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_paypal_lookup")),
@@ -242,9 +242,9 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=20), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("material", sa.Boolean(), nullable=False),
-        sa.Column("proposed_at", Utc(), nullable=False),
-        sa.Column("effective_at", Utc(), nullable=False),
-        sa.Column("withdrawn_at", Utc(), nullable=True),
+        sa.Column("proposed_at", UtcDateTime(), nullable=False),
+        sa.Column("effective_at", UtcDateTime(), nullable=False),
+        sa.Column("withdrawn_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_policy")),
     )
     op.create_index(op.f("ix_policy_effective_at"), "policy", ["effective_at"], unique=False)
@@ -258,10 +258,10 @@ def upgrade() -> None:
         sa.Column("source", sa.String(length=20), nullable=False),
         sa.Column("details", sa.LargeBinary(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("received_at", Utc(), nullable=False),
-        sa.Column("due_at", Utc(), nullable=False),
-        sa.Column("waiting_ends_at", Utc(), nullable=True),
-        sa.Column("done_at", Utc(), nullable=True),
+        sa.Column("received_at", UtcDateTime(), nullable=False),
+        sa.Column("due_at", UtcDateTime(), nullable=False),
+        sa.Column("waiting_ends_at", UtcDateTime(), nullable=True),
+        sa.Column("done_at", UtcDateTime(), nullable=True),
         sa.Column("last_alarm_day", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_privacy_request")),
     )
@@ -279,14 +279,14 @@ def upgrade() -> None:
         "rate_limit_counter",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("expires_at", Utc(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rate_limit_counter")),
     )
     op.create_index(op.f("ix_rate_limit_counter_expires_at"), "rate_limit_counter", ["expires_at"], unique=False)
     op.create_table(
         "read_audit",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("actor", sa.String(length=60), nullable=False),
         sa.Column("action", sa.String(length=60), nullable=False),
         sa.Column("purpose", sa.String(length=200), nullable=False),
@@ -301,7 +301,7 @@ def upgrade() -> None:
         sa.Column("transmission_id", sa.String(length=50), nullable=False),
         sa.Column("event_id", sa.String(length=160), nullable=False),
         sa.Column("body_sha256", sa.String(length=64), nullable=False),
-        sa.Column("received_at", Utc(), nullable=False),
+        sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("transmission_id", name=op.f("pk_redelivery")),
     )
     op.create_table(
@@ -312,14 +312,14 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
-        sa.Column("occurred_at", Utc(), nullable=False),
+        sa.Column("occurred_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refund")),
     )
     op.create_index(op.f("ix_refund_payment_id"), "refund", ["payment_id"], unique=False)
     op.create_table(
         "retention_run",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("counts", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_run")),
     )
@@ -328,7 +328,7 @@ def upgrade() -> None:
         "status_history",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("subscription_id", sa.String(length=50), nullable=False),
-        sa.Column("at", Utc(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("old_status", sa.String(length=20), nullable=True),
         sa.Column("new_status", sa.String(length=20), nullable=False),
         sa.Column("reason", sa.String(length=100), nullable=False),
@@ -344,12 +344,12 @@ def upgrade() -> None:
         sa.Column("personal_data", sa.LargeBinary(), nullable=True),
         sa.Column("email_hash", sa.LargeBinary(), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=True),
-        sa.Column("status_at", Utc(), nullable=True),
+        sa.Column("status_at", UtcDateTime(), nullable=True),
         sa.Column("plan_id", sa.String(length=50), nullable=True),
-        sa.Column("next_billing_at", Utc(), nullable=True),
-        sa.Column("paid_through", Utc(), nullable=True),
-        sa.Column("remind_at", Utc(), nullable=True),
-        sa.Column("created_at", Utc(), nullable=False),
+        sa.Column("next_billing_at", UtcDateTime(), nullable=True),
+        sa.Column("paid_through", UtcDateTime(), nullable=True),
+        sa.Column("remind_at", UtcDateTime(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customer.id"], name=op.f("fk_subscription_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscription")),
     )

@@ -10,7 +10,7 @@ from pipeline.simulator.plans import PLANS
 from pipeline.simulator.timeline import Delivery, by_time
 
 
-def random_life(rng: Random, start: datetime | None = None, steps: int = 8) -> list[Delivery]:
+def random_subscription(rng: Random, start: datetime | None = None, steps: int = 8) -> list[Delivery]:
     """A life of up to `steps` happenings in any mixture PayPal allows, in the order they happened."""
     begun = start or datetime.fromisoformat("2025-01-01T00:00:00+00:00") + timedelta(minutes=rng.randrange(525_600))
     life = Life(rng.choice(PEOPLE), rng.choice(list(PLANS.values())), begun, rng)
