@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-from pipeline.simulator.life import Life
+from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.signing import Signer
@@ -46,8 +46,8 @@ def lives(customers: int, now: datetime, seed: int = SEED) -> list[bytes]:
     rng = Random(seed)
     told: list[Delivery] = []
     for person in crowd(customers, rng):
-        life = Life(person, CLOUD, now - timedelta(days=62, hours=4 + rng.random() * 120), rng)
-        life.begin()
+        life = SimulatedSubscription(person, CLOUD, now - timedelta(days=62, hours=4 + rng.random() * 120), rng)
+        life.start()
         life.renew()
         life.renew()
         told += _wanted(life)
@@ -59,8 +59,8 @@ def newcomers(customers: int, now: datetime, seed: int = SEED) -> list[bytes]:
     rng = Random(-seed)
     told: list[Delivery] = []
     for person in crowd(customers, rng):
-        life = Life(person, CLOUD, now - timedelta(minutes=10 + rng.random() * 50), rng)
-        life.begin()
+        life = SimulatedSubscription(person, CLOUD, now - timedelta(minutes=10 + rng.random() * 50), rng)
+        life.start()
         told += _wanted(life)
     return [delivery.body for delivery in by_time(told)]
 
@@ -105,6 +105,6 @@ def _record(body: bytes, headers: dict[str, str]) -> bytes:
     return b"%08d%b%b" % (len(head) + len(body), head, body)
 
 
-def _wanted(life: Life) -> list[Delivery]:
+def _wanted(life: SimulatedSubscription) -> list[Delivery]:
     """Without CREATED, which tells nothing that ACTIVATED does not."""
     return [delivery for delivery in life.deliveries if delivery.type != "BILLING.SUBSCRIPTION.CREATED"]

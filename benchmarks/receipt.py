@@ -7,12 +7,12 @@ from benchmarks.peer import Peer
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import Wrong
 from pipeline.clock import SystemClock
-from pipeline.rendering.branding import Vendor
-from pipeline.rendering.message import Envelope, build
+from pipeline.rendering.branding import Branding
+from pipeline.rendering.message import Envelope, build_message
 from pipeline.rendering.templates import Templates, default_folder
 
 WARM = 20
-VENDOR = Vendor(
+VENDOR = Branding(
     name="SMT Constructions",
     url="https://smtconstructions.example.com",
     address="1 Long Road, Leeds",
@@ -72,7 +72,7 @@ def _one(templates: Templates, number: int) -> bytes:
         message_id=f"<receipt.{token}@example.com>",
         locale="en_US",
     )
-    return build(templates.render("receipt", facts), envelope=envelope)
+    return build_message(templates.render("receipt", facts), envelope=envelope)
 
 
 def _peer(side: Peer, bench: Bench) -> tuple[float, int]:

@@ -24,7 +24,7 @@ from pipeline.clock import MovableClock, SystemClock
 from pipeline.db.models import Base, Customer, EncryptionKey, Event, Mail, Payment, StatusHistoryEntry, Subscription
 from pipeline.inbox import store as inbox
 from pipeline.scheduler.renewal_reminders import RenewalReminders
-from pipeline.scheduler.stale_claims import free_claims
+from pipeline.scheduler.stale_claims import release_stale_claims
 
 FLAT = 1 / 1.3  # of the cost beside few and the cost beside many
 LARGE = 100_000  # subscriptions
@@ -122,11 +122,13 @@ def _compare(bench: Bench, where: str, grown: list[Grown]) -> list[Row]:
 def _repeat(grown: Grown, bodies: list[bytes], repeat: int) -> None:
     parts, ids = grown.home.parts, []
     clock = MovableClock(SystemClock().now() + timedelta(minutes=2))
-    reminders = RenewalReminders(parts.database, parts.master, clock, ReminderPolicy(), may_read=False)
+    reminders = RenewalReminders(parts.database, parts.master_key, clock, ReminderPolicy(), may_read=False)
 
     def sweep() -> int:
         with parts.database.reading() as session:
-            return len(inbox.due(session, clock.now(), len(bodies))) + free_claims(parts.database, clock)
+            return len(inbox.due_event_ids(session, clock.now(), len(bodies))) + release_stale_claims(
+                parts.database, clock
+            )
 
     _time(grown, "webhook stored", len(bodies), lambda: ids.extend(grown.home.store(bodies, group=32)))
     _time(grown, "sweep of overdue events", len(bodies), lambda: expect(sweep(), len(bodies), "swept"))

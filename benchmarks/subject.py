@@ -16,8 +16,8 @@ from pipeline.clock import SystemClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.db import migrations
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import event_from_lookup, split
-from pipeline.inbox.store import Delivery
+from pipeline.inbox.parsing import event_from_lookup, parse_webhook
+from pipeline.inbox.store import NewEvent
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.settings import load, variable
 from pipeline.simulator import shapes
@@ -73,11 +73,12 @@ class Home:
         ids: list[str] = []
         for start in range(0, len(bodies), group):
             deliveries = [
-                Delivery(split(body), source, "benchmark", str(uuid.uuid4())) for body in bodies[start : start + group]
+                NewEvent(parse_webhook(body), source, "benchmark", str(uuid.uuid4()))
+                for body in bodies[start : start + group]
             ]
             now = SystemClock().now()
             with self.parts.database.transaction() as session:
-                stored = inbox.store(session, Keyring(self.parts.master, session, now), deliveries, now)
+                stored = inbox.store(session, Keyring(self.parts.master_key, session, now), deliveries, now)
             ids += [item.event_id for item in stored if item.publish]
         return ids
 

@@ -19,9 +19,9 @@ def door() -> None:
     logging.set_up(logging.INFO)
     roles.tune_gc()
     stop, parts = StopSignal(), Container(load(), HANDLERS)
-    stop.listen()
+    stop.install()
     migrations.upgrade(parts.database)
-    roles.web(parts, stop)
+    roles.run_web(parts, stop)
 
 
 if __name__ == "__main__":

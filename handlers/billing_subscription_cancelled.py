@@ -4,12 +4,12 @@ Real events have no next_billing_time: the date known from before stays. https:/
 """
 
 from pipeline.billing import notifications, subscription
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "BILLING.SUBSCRIPTION.CANCELLED"
 
 
-def handle(event: Event, books: Books) -> None:
-    move = subscription.see(books, event)
-    notifications.mail_for_status(books, event, move)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    move = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, move)

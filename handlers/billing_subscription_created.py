@@ -4,12 +4,12 @@ It may arrive after ACTIVATED, and tell what is so by then: only then there is a
 """
 
 from pipeline.billing import notifications, subscription
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "BILLING.SUBSCRIPTION.CREATED"
 
 
-def handle(event: Event, books: Books) -> None:
-    move = subscription.see(books, event)
-    notifications.mail_for_status(books, event, move)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    move = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, move)

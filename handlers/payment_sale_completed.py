@@ -4,12 +4,12 @@ A held payment completes a second time, weeks later, when PayPal releases it. ht
 """
 
 from pipeline.billing import notifications, payment
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "PAYMENT.SALE.COMPLETED"
 
 
-def handle(event: Event, books: Books) -> None:
-    sale = payment.apply_sale(books, event, "completed")
-    notifications.mail_for_sale(books, event, sale)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    sale = payment.apply_sale(uow, event, "completed")
+    notifications.mail_for_sale(uow, event, sale)

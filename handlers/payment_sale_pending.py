@@ -6,12 +6,12 @@ https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import notifications, payment
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "PAYMENT.SALE.PENDING"
 
 
-def handle(event: Event, books: Books) -> None:
-    sale = payment.apply_sale(books, event, "pending")
-    notifications.mail_for_sale(books, event, sale)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    sale = payment.apply_sale(uow, event, "pending")
+    notifications.mail_for_sale(uow, event, sale)

@@ -4,12 +4,12 @@ The amount comes with or without a minus sign, the sale's id sometimes only in a
 """
 
 from pipeline.billing import notifications, payment
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "PAYMENT.SALE.REFUNDED"
 
 
-def handle(event: Event, books: Books) -> None:
-    sale = payment.apply_refund(books, event, "refund")
-    notifications.mails_for_refunds(books, event, sale)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    sale = payment.apply_refund(uow, event, "refund")
+    notifications.mails_for_refunds(uow, event, sale)

@@ -4,11 +4,11 @@ https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import payment
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "PAYMENT.SALE.REVERSED"
 
 
-def handle(event: Event, books: Books) -> None:
-    payment.apply_refund(books, event, "reversal")
+def handle(event: Event, uow: UnitOfWork) -> None:
+    payment.apply_refund(uow, event, "reversal")

@@ -1,11 +1,11 @@
 """PayPal's answer to our question about a plan: how often, how much."""
 
 from pipeline.billing import subscription
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.inbox.event import Event
 
 EVENT = "READ.PLAN"
 
 
-def handle(event: Event, books: Books) -> None:
-    subscription.apply_plan_event(books, event)
+def handle(event: Event, uow: UnitOfWork) -> None:
+    subscription.apply_plan_event(uow, event)

@@ -33,14 +33,14 @@ class BatchThread(Generic[Item]):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _leave(self, item: Item) -> bool:
+    def _submit(self, item: Item) -> bool:
         """Have it done; returns at once. False, and it is not done, if there is no room."""
         if self._room is not None and self._waiting.qsize() >= self._room:
             return False
         self._waiting.put(item)
         return True
 
-    def _forget(self) -> int:
+    def _discard(self) -> int:
         """Throw away what waits; how many items."""
         forgotten = 0
         while not self._waiting.empty():
@@ -55,7 +55,7 @@ class BatchThread(Generic[Item]):
         while not ended:
             batch, ended = self._next()
             if batch:
-                self._do(batch)
+                self._process(batch)
 
     def _next(self) -> tuple[list[Item], bool]:
         """All that waits, or as much of it as is taken at once; and whether nothing comes after it."""
@@ -67,5 +67,5 @@ class BatchThread(Generic[Item]):
             batch.append(item)
         return batch, False
 
-    def _do(self, batch: list[Item]) -> None:
+    def _process(self, batch: list[Item]) -> None:
         raise NotImplementedError

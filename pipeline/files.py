@@ -9,7 +9,7 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def replace_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of what was there when all of it is on disk; if anything fails, nothing has changed.
 
     Its folder has to be there. Raises OSError.
@@ -27,13 +27,13 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
-def write(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """These octets as a whole file, see `whole`. Raises OSError."""
-    with whole(path) as file:
+    with replace_atomically(path) as file:
         file.write(data)
 
 
-def new(path: Path) -> IO[bytes]:
+def create_private(path: Path) -> IO[bytes]:
     """A file that was not there before, open for writing. Raises FileExistsError, OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 

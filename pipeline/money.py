@@ -75,7 +75,7 @@ def format_amount(money: Money) -> str:
     return f"{Decimal(money.amount).scaleb(-digits(money.currency)):.{digits(money.currency)}f}"
 
 
-def show(money: Money, locale: str = "en_US") -> str:
+def format_money(money: Money, locale: str = "en_US") -> str:
     """For people: `$19.99 USD`, `19,99 €`. The currency's code is added where its sign alone could mean several."""
     number = Decimal(money.amount).scaleb(-digits(money.currency))
     text = _pattern(locale, digits(money.currency)).apply(

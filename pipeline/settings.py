@@ -189,7 +189,7 @@ class Settings(BaseSettings):
         """Whether we hold credentials to read from PayPal's API."""
         return bool(self.paypal_client_id and self.paypal_client_secret.get_secret_value())
 
-    def need(self, *names: str) -> None:
+    def require(self, *names: str) -> None:
         """Raise SettingsError naming every one of these settings that is empty."""
         missing = [variable(name) for name in names if not _filled(getattr(self, name))]
         if missing:

@@ -14,7 +14,7 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database, exists
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
-from pipeline.paypal.api import PayPal
+from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
@@ -37,7 +37,7 @@ class Container:
         return Database(self.settings.database)
 
     @cached_property
-    def master(self) -> MasterKey:
+    def master_key(self) -> MasterKey:
         """Made at its first use; but where the database holds keys already, a new one would open none of them."""
         path = self.settings.master_key
         if not path.exists() and self.database.holds_keys():
@@ -51,14 +51,14 @@ class Container:
         return Broker(self.settings.broker_url)
 
     @cached_property
-    def reminders(self) -> ReminderPolicy:
+    def reminder_policy(self) -> ReminderPolicy:
         return ReminderPolicy(self.settings.reminder_days_yearly, self.settings.reminder_days_monthly)
 
     @cached_property
-    def paypal(self) -> PayPal:
-        self.settings.need("paypal_client_id", "paypal_client_secret")
+    def paypal(self) -> PaypalApi:
+        self.settings.require("paypal_client_id", "paypal_client_secret")
         secret = self.settings.paypal_client_secret.get_secret_value()
-        return PayPal(self.settings.paypal_base_url, self.settings.paypal_client_id, secret)
+        return PaypalApi(self.settings.paypal_base_url, self.settings.paypal_client_id, secret)
 
     @cached_property
     def certificates(self) -> CertificateStore:
@@ -67,7 +67,7 @@ class Container:
 
     @cached_property
     def templates(self) -> Templates:
-        return Templates(default_folder(), from_settings.vendor(self.settings), self.settings.locale)
+        return Templates(default_folder(), from_settings.branding(self.settings), self.settings.locale)
 
     @cached_property
     def event_publisher(self) -> BackgroundPublisher:
@@ -78,16 +78,16 @@ class Container:
         return BackgroundPublisher(self.broker, "mails")
 
     @cached_property
-    def committer(self) -> GroupCommitter:
-        return GroupCommitter(self.database, self.master, self.clock, self.event_publisher.announce)
+    def group_committer(self) -> GroupCommitter:
+        return GroupCommitter(self.database, self.master_key, self.clock, self.event_publisher.publish_later)
 
     def web(self) -> Web:
         """Raises SettingsError without any webhook id to check signatures by."""
         if not self.settings.paypal_accept_simulator:
-            self.settings.need("paypal_webhook_id")
+            self.settings.require("paypal_webhook_id")
         door = WebhookReceiver(
             self.certificates,
-            self.committer,
+            self.group_committer,
             self.settings.paypal_webhook_id,
             accept_simulator=self.settings.paypal_accept_simulator,
         )
@@ -101,20 +101,20 @@ class Container:
     def worker(self) -> Worker:
         return Worker(
             self.database,
-            self.master,
+            self.master_key,
             self.clock,
             self.handlers,
-            reminders=self.reminders,
+            reminders=self.reminder_policy,
             may_read=self.settings.has_paypal_credentials,
-            on_mail=self.mail_publisher.announce if self._mailer_listens else lambda ids: None,
+            on_mail=self.mail_publisher.publish_later if self._mailer_listens else lambda ids: None,
         )
 
     def mailer(self) -> Mailer:
         """Raises SettingsError without a relay."""
-        self.settings.need("smtp_url")
+        self.settings.require("smtp_url")
         relay = Relay(self.settings.smtp_url, connections=self.settings.smtp_connections)
         return Mailer(
-            self.database, self.master, self.clock, self.templates, relay, from_settings.sender(self.settings)
+            self.database, self.master_key, self.clock, self.templates, relay, from_settings.sender(self.settings)
         )
 
     def require_tables(self) -> None:

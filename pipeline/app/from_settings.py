@@ -2,19 +2,19 @@
 
 from datetime import timedelta
 
-from pipeline.customers.product_hook import ProductHook, allowed
+from pipeline.customers.product_hook import ProductHook, is_safe_url
 from pipeline.email_address import valid_address
 from pipeline.mailer.mailer import Sender
 from pipeline.operations.backup.store import BackupStore
-from pipeline.policy.clauses import Vendor as PolicyOwner
+from pipeline.policy.clauses import PolicyOwner
 from pipeline.privacy.export.page import ExportIssuer
-from pipeline.rendering.branding import Vendor
+from pipeline.rendering.branding import Branding
 from pipeline.settings import Settings, SettingsError
 
 
-def vendor(settings: Settings) -> Vendor:
+def branding(settings: Settings) -> Branding:
     """Return the vendor as mails and pages show it."""
-    return Vendor(
+    return Branding(
         name=settings.vendor_name,
         url=settings.vendor_url,
         address=settings.vendor_address,
@@ -39,7 +39,7 @@ def sender(settings: Settings) -> Sender:
     )
 
 
-def contact(settings: Settings) -> str:
+def privacy_contact(settings: Settings) -> str:
     """Return the address for questions about personal data."""
     return settings.privacy_email or settings.support_email or settings.mail_from
 
@@ -49,36 +49,36 @@ def account_page_url(settings: Settings) -> str:
     return f"{settings.pages_url}/account"
 
 
-def issuer(settings: Settings) -> ExportIssuer:
+def export_issuer(settings: Settings) -> ExportIssuer:
     """Return the issuer of data exports."""
-    return ExportIssuer(settings.vendor_name, contact(settings), settings.locale)
+    return ExportIssuer(settings.vendor_name, privacy_contact(settings), settings.locale)
 
 
-def publisher(settings: Settings) -> PolicyOwner:
+def policy_owner(settings: Settings) -> PolicyOwner:
     """Return the owner of the privacy policy."""
-    return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, contact(settings))
+    return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, privacy_contact(settings))
 
 
-def product(settings: Settings) -> ProductHook:
+def product_hook(settings: Settings) -> ProductHook:
     """Return the product's own hook for exports and erasures.
 
     Raises SettingsError if both a command and a URL are set, or a URL that would send personal data unencrypted.
     """
     if settings.product_command and settings.product_url:
         raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
-    if settings.product_url and not allowed(settings.product_url):
+    if settings.product_url and not is_safe_url(settings.product_url):
         raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
     return ProductHook(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
 
 
-def wait(settings: Settings) -> timedelta:
+def erasure_wait(settings: Settings) -> timedelta:
     """Return how long a requested erasure can still be cancelled."""
     return timedelta(hours=settings.erase_wait_hours)
 
 
-def shelf(settings: Settings) -> BackupStore:
+def backup_store(settings: Settings) -> BackupStore:
     """Return the place of the backups. Raises SettingsError if none are set up."""
-    settings.need("backup_dir", "backup_recipient")
+    settings.require("backup_dir", "backup_recipient")
     assert settings.backup_dir is not None  # noqa: S101 - `need` has raised otherwise
     kept = (timedelta(days=settings.backup_keys_days), timedelta(days=settings.backup_days))
     return BackupStore(settings.backup_dir, settings.backup_recipient, *kept)

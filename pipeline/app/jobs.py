@@ -7,12 +7,12 @@ import structlog
 
 from pipeline.app import maintenance
 from pipeline.app.container import Container
-from pipeline.app.from_settings import account_page_url, publisher
+from pipeline.app.from_settings import account_page_url, policy_owner
 from pipeline.crypto.keyring import Keyring
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import read_maildir
 from pipeline.mailer.relay_log import RelayLog
-from pipeline.mailer.relay_log import settle_doubts as settle
+from pipeline.mailer.relay_log import resolve_doubts as settle
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachableError
 from pipeline.policy import versions
 from pipeline.privacy import requests
@@ -22,90 +22,95 @@ from pipeline.scheduler.scheduler import Job, Scheduler
 log = structlog.get_logger(__name__)
 
 
-def scheduler(parts: Container) -> Scheduler:
+def build_scheduler(container: Container) -> Scheduler:
     """The scheduler with its own jobs and those that these settings call for."""
     core = core_jobs(
-        parts.database,
-        parts.master,
-        parts.clock,
-        reminders=parts.reminders,
-        may_read=parts.settings.has_paypal_credentials,
-        operator=parts.settings.operator_email,
+        container.database,
+        container.master_key,
+        container.clock,
+        reminders=container.reminder_policy,
+        may_read=container.settings.has_paypal_credentials,
+        operator=container.settings.operator_email,
     )
-    return Scheduler(parts.clock, core, of(parts))
+    return Scheduler(container.clock, core, build_jobs(container))
 
 
-def of(parts: Container) -> list[Job]:
+def build_jobs(container: Container) -> list[Job]:
     """The jobs that these settings call for."""
     jobs = [
-        Job("remind the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(parts)),
-        Job("erase who asked for it", timedelta(minutes=1), lambda: maintenance.erase_due(parts)),
-        Job("keep the retention periods", timedelta(hours=1), lambda: sum(maintenance.sweep(parts).values())),
-        Job("complete erasures", timedelta(days=1), lambda: maintenance.complete(parts)),
-        Job("keep the policy's first text", timedelta(days=1), lambda: store_first_policy(parts)),
-        Job("tell customers of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(parts)),
+        Job("remind the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
+        Job("erase who asked for it", timedelta(minutes=1), lambda: maintenance.erase_due(container)),
+        Job(
+            "keep the retention periods", timedelta(hours=1), lambda: sum(maintenance.run_retention(container).values())
+        ),
+        Job("complete erasures", timedelta(days=1), lambda: maintenance.complete_erasures(container)),
+        Job("keep the policy's first text", timedelta(days=1), lambda: store_first_policy(container)),
+        Job("tell customers of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
     ]
-    if parts.settings.relay_log and parts.settings.smtp_url:
-        jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: settle_doubts(parts)))
-    if parts.settings.inbound_maildir:
-        jobs.append(Job("file mail that people wrote", timedelta(minutes=1), lambda: file_inbound_mail(parts)))
+    if container.settings.relay_log and container.settings.smtp_url:
+        jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: resolve_doubts(container)))
+    if container.settings.inbound_maildir:
+        jobs.append(Job("file mail that people wrote", timedelta(minutes=1), lambda: file_inbound_mail(container)))
     return jobs
 
 
-def alert_due_requests(parts: Container) -> int:
+def alert_due_requests(container: Container) -> int:
     """Tell the operator of requests that have waited 7, 14, 21 or 25 days."""
 
-    with parts.database.transaction() as session:
-        now = parts.clock.now()
-        return requests.alarms(session, Keyring(parts.master, session, now), now)
+    with container.database.transaction() as session:
+        now = container.clock.now()
+        return requests.queue_due_alerts(session, Keyring(container.master_key, session, now), now)
 
 
-def store_first_policy(parts: Container) -> int:
+def store_first_policy(container: Container) -> int:
     """Keep the policy's first text, so that a newer version of the program does not change it behind people's backs."""
 
-    with parts.database.transaction() as session:
-        first = versions.establish(
-            session, publisher(parts.settings), parts.settings.policy_effective, parts.clock.now()
+    with container.database.transaction() as session:
+        first = versions.store_first_text(
+            session, policy_owner(container.settings), container.settings.policy_effective, container.clock.now()
         )
     return int(first is not None)
 
 
-def queue_policy_notices(parts: Container) -> int:
+def queue_policy_notices(container: Container) -> int:
     """Owe the notices of a material change that are not owed yet, some hundred at a time."""
 
-    with parts.database.transaction() as session:
-        now = parts.clock.now()
-        keyring = Keyring(parts.master, session, now)
-        return versions.notify(session, keyring, now, lambda day: f"{parts.settings.pages_url}/privacy/{day}")
+    with container.database.transaction() as session:
+        now = container.clock.now()
+        keyring = Keyring(container.master_key, session, now)
+        return versions.queue_notices(
+            session, keyring, now, lambda day: f"{container.settings.pages_url}/privacy/{day}"
+        )
 
 
-def file_inbound_mail(parts: Container) -> int:
+def file_inbound_mail(container: Container) -> int:
     """File what has arrived in the contact address's Maildir."""
 
-    folder = parts.settings.inbound_maildir
+    folder = container.settings.inbound_maildir
     if folder is None:
         return 0
-    page = account_page_url(parts.settings)
+    page = account_page_url(container.settings)
     return sum(
-        isinstance(each, FiledMail) for each in read_maildir(folder, parts.database, parts.master, parts.clock, page)
+        isinstance(each, FiledMail)
+        for each in read_maildir(folder, container.database, container.master_key, container.clock, page)
     )
 
 
-def settle_doubts(parts: Container) -> int:
+def resolve_doubts(container: Container) -> int:
     """Look for evidence of mails in doubt in the relay's log."""
-    if parts.settings.relay_log is None:
+    if container.settings.relay_log is None:
         return 0
-    relay_log = RelayLog(parts.settings.relay_log, parts.clock)
-    domain = parts.settings.envelope_domain
+    relay_log = RelayLog(container.settings.relay_log, container.clock)
+    domain = container.settings.envelope_domain
     try:
-        return settle(parts.database, parts.clock, relay_log, lambda: asyncio.run(_probe(parts)), domain)
+        return settle(container.database, container.clock, relay_log, lambda: asyncio.run(_probe(container)), domain)
     except RelayUnreachableError as error:
         log.warning("relay_unreachable", reason=str(error))
         return 0
 
 
-async def _probe(parts: Container) -> None:
-    relay = Relay(parts.settings.smtp_url, connections=1)
+async def _probe(container: Container) -> None:
+    relay = Relay(container.settings.smtp_url, connections=1)
     try:
         await relay.probe()
     finally:

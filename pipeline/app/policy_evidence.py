@@ -11,13 +11,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from pipeline.app.container import Container
-from pipeline.app.from_settings import publisher
-from pipeline.app.site import served
+from pipeline.app.from_settings import policy_owner
+from pipeline.app.site import serve_pages
 from pipeline.crypto.keyring import Keyring
 from pipeline.operations import heartbeat
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.connections import Connection, open_connections
-from pipeline.policy.evidence.live_system import LiveSystem, Page, Probes
+from pipeline.policy.evidence.live_system import FetchedPage, LiveSystem, Probes
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import SettingsError
 
@@ -25,50 +25,50 @@ EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples
 
 
 @contextmanager
-def looking(parts: Container) -> Iterator[LiveSystem]:
+def open_live_system(container: Container) -> Iterator[LiveSystem]:
     """A look at the system as it is now, in one reading session. Raises StoreDown, KeyProblem."""
-    now = parts.clock.now()
-    with parts.database.reading() as session:
+    now = container.clock.now()
+    with container.database.reading() as session:
         yield LiveSystem(
             session,
-            Keyring(parts.master, session, now),
-            parts.settings,
+            Keyring(container.master_key, session, now),
+            container.settings,
             now,
-            publisher(parts.settings),
+            policy_owner(container.settings),
             Probes(
-                pages=lambda: pages(parts),
-                mails=lambda: mails(parts),
-                connections=lambda: connections(parts),
-                journal=journald.keeps if journald.runs() else None,
+                pages=lambda: fetch_public_pages(container),
+                mails=lambda: render_example_mails(container),
+                connections=lambda: role_connections(container),
+                journal=journald.retention_period if journald.is_running() else None,
             ),
         )
 
 
-def pages(parts: Container) -> list[Page]:
+def fetch_public_pages(container: Container) -> list[FetchedPage]:
     """Every page that needs no secret, asked for within this process; none where the web role is not set up."""
     try:
-        web = parts.web()
+        web = container.web()
     except SettingsError:
         return []
-    with served(parts) as (routes, _):
+    with serve_pages(container) as (routes, _):
         return asyncio.run(_ask_all(web.app(routes)))
 
 
-def mails(parts: Container) -> dict[str, RenderedMail]:
+def render_example_mails(container: Container) -> dict[str, RenderedMail]:
     """Every kind of mail with its example, whose links lead to our own pages as they are set."""
-    return {kind: parts.templates.render(kind, _example(parts, kind)) for kind in parts.templates.kinds}
+    return {kind: container.templates.render(kind, _example(container, kind)) for kind in container.templates.kinds}
 
 
-def _example(parts: Container, kind: str) -> dict[str, Any]:
-    facts = json.dumps(parts.templates.example(kind)).replace(EXAMPLE_PAGES, parts.settings.pages_url)
+def _example(container: Container, kind: str) -> dict[str, Any]:
+    facts = json.dumps(container.templates.example(kind)).replace(EXAMPLE_PAGES, container.settings.pages_url)
     found: dict[str, Any] = json.loads(facts)
     return found
 
 
-def connections(parts: Container) -> dict[str, list[Connection]]:
+def role_connections(container: Container) -> dict[str, list[Connection]]:
     """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
     found = {}
-    for role, pid in heartbeat.running(parts.settings.data_dir, parts.clock.now()).items():
+    for role, pid in heartbeat.live_roles(container.settings.data_dir, container.clock.now()).items():
         try:
             if _is_ours(pid):
                 found[role] = open_connections(pid)
@@ -83,12 +83,12 @@ def _is_ours(pid: int) -> bool:
     return any(word.rpartition(b"/")[2] == b"smt-billing" or word == b"pipeline" for word in words)
 
 
-async def _ask_all(app: Starlette) -> list[Page]:
+async def _ask_all(app: Starlette) -> list[FetchedPage]:
     routes = [route for route in app.routes if isinstance(route, Route) and "GET" in (route.methods or ())]
     return [await _ask(app, route.path) for route in routes if "{" not in route.path]
 
 
-async def _ask(app: Starlette, path: str) -> Page:
+async def _ask(app: Starlette, path: str) -> FetchedPage:
     """One GET without a network (ASGI specification 3, HTTP connection scope)."""
     sent: list[dict[str, Any]] = []
     scope = {
@@ -111,4 +111,4 @@ async def _ask(app: Starlette, path: str) -> Page:
     for name, value in start["headers"]:
         key = name.decode("latin-1").lower()
         headers[key] = (*headers.get(key, ()), value.decode("latin-1"))
-    return Page(path, start["status"], headers, body.decode("utf-8", "replace"))
+    return FetchedPage(path, start["status"], headers, body.decode("utf-8", "replace"))

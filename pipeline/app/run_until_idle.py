@@ -9,47 +9,47 @@ from pipeline.db import migrations
 from pipeline.inbox import lookup_fetcher
 from pipeline.inbox import store as inbox
 from pipeline.scheduler.scheduler import Scheduler
-from pipeline.worker.worker import Worker, take
+from pipeline.worker.worker import Worker, consume_once
 
 DRAIN_SECONDS = 0.2  # how long to wait for a message of the broker
 
 
-def until_idle(parts: Container, on_round: Callable[[int], None] = lambda _: None) -> None:
+def run_until_idle(container: Container, on_round: Callable[[int], None] = lambda _: None) -> None:
     """Work in rounds until nothing is due. `on_round` is called with the amount of work of each. Raises StoreDown."""
-    migrations.upgrade(parts.database)
-    asyncio.run(_until_idle(parts, on_round))
+    migrations.upgrade(container.database)
+    asyncio.run(_until_idle(container, on_round))
 
 
-async def _until_idle(parts: Container, on_round: Callable[[int], None]) -> None:
-    events, scheduler = parts.worker(), jobs.scheduler(parts)
-    post = parts.mailer() if parts.settings.smtp_url else None
+async def _until_idle(container: Container, on_round: Callable[[int], None]) -> None:
+    events, scheduler = container.worker(), jobs.build_scheduler(container)
+    post = container.mailer() if container.settings.smtp_url else None
     try:
-        while done := _round(parts, events, scheduler) + (await post.send_due() if post else 0):
+        while done := _round(container, events, scheduler) + (await post.send_due() if post else 0):
             on_round(done)
     finally:
         if post is not None:
             await post.close()
 
 
-def _round(parts: Container, events: Worker, scheduler: Scheduler) -> int:
-    drained = 0 if parts.broker.exclusive else _drain(parts, events)
-    return drained + work_once(parts, events, scheduler)
+def _round(container: Container, events: Worker, scheduler: Scheduler) -> int:
+    drained = 0 if container.broker.exclusive else _drain(container, events)
+    return drained + work_once(container, events, scheduler)
 
 
-def work_once(parts: Container, events: Worker, scheduler: Scheduler) -> int:
+def work_once(container: Container, events: Worker, scheduler: Scheduler) -> int:
     """Handle due events, ask PayPal the due questions, run all jobs. Return how much there was to do; mail is left out."""
-    with parts.database.transaction() as session:
-        ids = inbox.lease_due(session, parts.clock.now())
+    with container.database.transaction() as session:
+        ids = inbox.lease_due(session, container.clock.now())
     events.handle(ids)
     asked = (
-        lookup_fetcher.fetch_due(parts.database, parts.master, parts.clock, parts.paypal)
-        if parts.settings.has_paypal_credentials
+        lookup_fetcher.fetch_due(container.database, container.master_key, container.clock, container.paypal)
+        if container.settings.has_paypal_credentials
         else []
     )
     return len(ids) + len(asked) + scheduler.run_all()
 
 
-def _drain(parts: Container, events: Worker) -> int:
+def _drain(container: Container, events: Worker) -> int:
     """Handle the events whose ids wait in the broker."""
-    with parts.broker.inlet("events") as inlet:
-        return take(events, inlet, DRAIN_SECONDS)
+    with container.broker.consumer("events") as inlet:
+        return consume_once(events, inlet, DRAIN_SECONDS)

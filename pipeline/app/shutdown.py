@@ -23,7 +23,7 @@ class StopSignal:
         """Wait at most this long. Return whether it is time to stop."""
         return self._event.wait(seconds)
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """Set this on SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.set())

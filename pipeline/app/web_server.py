@@ -7,7 +7,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from pipeline.settings import Settings
-from pipeline.web.connection_limits import LimitedProtocol, limited
+from pipeline.web.connection_limits import LimitedProtocol, limit_connections
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class WebServer(uvicorn.Server):
 def web_server(settings: Settings, app: Starlette) -> WebServer:
     """Return the server for this application; `serve` runs it."""
     config = uvicorn.Config(
-        limited(app),
+        limit_connections(app),
         host=settings.web_host,
         port=settings.web_port,
         loop="uvloop",

@@ -15,14 +15,14 @@ from pipeline.money import Money
 
 # PayPal snaps the billing time to 10:00Z and charges minutes to hours later; a charge this much earlier than the date
 # is still the renewal due on it.
-EARLY = timedelta(days=1)
+EARLY_CHARGE_WINDOW = timedelta(days=1)
 SHORTEST = 28  # days of the shortest month
 # Where reckoning ends: no date we are told leads beyond, only amounts that no plan has.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BillingCycle:
     """A plan's regular cycle: every `count` `unit`s, `price` for each (None if not known).
 
     `day` is the day of the month it began on: a 31st that February made a 28th is a 31st again in March.
@@ -56,24 +56,24 @@ class ConfirmedUntil:
 
 
 def paid_through(
-    vouched: ConfirmedUntil | None, terms: Terms | None, payments: Sequence[PaidCharge]
+    confirmed: ConfirmedUntil | None, cycle: BillingCycle | None, payments: Sequence[PaidCharge]
 ) -> datetime | None:
     """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
     payments = sorted(payments, key=_order)
-    if vouched is None:
+    if confirmed is None:
         return (
-            None if terms is None else _extend_by_payments(None, terms, [paid for paid in payments if not paid.refused])
+            None if cycle is None else _extend_by_payments(None, cycle, [paid for paid in payments if not paid.refused])
         )
-    edge = vouched.until - _early(vouched.until, terms)
-    later = [paid for paid in payments if paid.at >= edge and paid.at > vouched.at]
+    edge = confirmed.until - _early_window(confirmed.until, cycle)
+    later = [paid for paid in payments if paid.at >= edge and paid.at > confirmed.at]
     renewals = [paid for paid in later if not paid.refused]
     if all(paid.refunded_at for paid in renewals):
         covered = [paid for paid in payments if paid not in later]
-        return _shorten_by_refunds(vouched, terms, covered)
-    return _extend_by_payments(vouched.until, terms, renewals) if terms else vouched.until
+        return _shorten_by_refunds(confirmed, cycle, covered)
+    return _extend_by_payments(confirmed.until, cycle, renewals) if cycle else confirmed.until
 
 
-def add(moment: datetime, terms: Terms, cycles: int) -> datetime:
+def add_cycles(moment: datetime, terms: BillingCycle, cycles: int) -> datetime:
     """So many cycles later, or earlier if negative. A day that the month lacks is its last."""
     number = terms.count * cycles
     try:
@@ -84,7 +84,7 @@ def add(moment: datetime, terms: Terms, cycles: int) -> datetime:
         return LATEST if number > 0 else EARLIEST
 
 
-def cycles(terms: Terms, money: Money) -> int:
+def cycles_paid_by(terms: BillingCycle, money: Money) -> int:
     """How many cycles an amount pays: a failed one is added to the next charge. At least one."""
     if terms.price is None or terms.price.amount <= 0 or terms.price.currency != money.currency:
         return 1
@@ -104,23 +104,23 @@ def _add_months(moment: datetime, number: int, day: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=min(wanted, calendar.monthrange(year, month + 1)[1]))
 
 
-def _extend_by_payments(start: datetime | None, terms: Terms, payments: Sequence[PaidCharge]) -> datetime | None:
+def _extend_by_payments(start: datetime | None, terms: BillingCycle, payments: Sequence[PaidCharge]) -> datetime | None:
     """Each payment adds its cycles; counted from the start at once, so that short months leave no trace.
 
     One that was given back keeps its place among them: the periods after it begin when they did, it buys none itself.
     """
     base, count, until = start, 0, start
     for paid in payments:
-        number = cycles(terms, paid.money)
-        if base is None or add(base, terms, count + number) <= paid.at + _early(paid.at, terms):
+        number = cycles_paid_by(terms, paid.money)
+        if base is None or add_cycles(base, terms, count + number) <= paid.at + _early_window(paid.at, terms):
             base, count = paid.at, 0  # after a pause the period begins with the payment
         count += number
         if paid.refunded_at is None:
-            until = add(base, terms, count)
+            until = add_cycles(base, terms, count)
     return until
 
 
-def _shorten_by_refunds(vouched: ConfirmedUntil, terms: Terms | None, covered: Sequence[PaidCharge]) -> datetime:
+def _shorten_by_refunds(vouched: ConfirmedUntil, terms: BillingCycle | None, covered: Sequence[PaidCharge]) -> datetime:
     """The last payments, if they were given back or refused, take their own periods with them, and no later ones."""
     last = list(takewhile(lambda paid: paid.refunded_at is not None, reversed(covered)))
     if terms is None:
@@ -128,8 +128,8 @@ def _shorten_by_refunds(vouched: ConfirmedUntil, terms: Terms | None, covered: S
     until, count = vouched.until, 0
     kept_at = max((paid.at for paid in covered if paid.refunded_at is None), default=EARLIEST)
     for paid in last:
-        longer = count + cycles(terms, paid.money)
-        start = add(vouched.until, terms, -longer)
+        longer = count + cycles_paid_by(terms, paid.money)
+        start = add_cycles(vouched.until, terms, -longer)
         if _bought(paid, start, until, kept_at, terms):
             until, count = min(until, start), longer
         elif not paid.refused:
@@ -148,13 +148,13 @@ def _shorten_without_cycle(vouched: ConfirmedUntil, last: Sequence[PaidCharge]) 
     return until
 
 
-def _bought(paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, terms: Terms) -> bool:
+def _bought(paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, terms: BillingCycle) -> bool:
     """Whether this payment is that of the period, and none that was kept."""
-    early = _early(paid.at, terms)
-    if paid.refused and paid.at < add(kept_at, terms, 1) - early:
+    early = _early_window(paid.at, terms)
+    if paid.refused and paid.at < add_cycles(kept_at, terms, 1) - early:
         return False  # it was to settle what was outstanding
-    return start - _early(start, terms) <= paid.at < until
+    return start - _early_window(start, terms) <= paid.at < until
 
 
-def _early(until: datetime, terms: Terms | None) -> timedelta:
-    return EARLY if terms is None else min(EARLY, (add(until, terms, 1) - until) / 4)
+def _early_window(until: datetime, terms: BillingCycle | None) -> timedelta:
+    return EARLY_CHARGE_WINDOW if terms is None else min(EARLY_CHARGE_WINDOW, (add_cycles(until, terms, 1) - until) / 4)

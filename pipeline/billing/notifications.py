@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.billing.subscription import StatusChange, billing_cycle_of
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import format_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
@@ -28,52 +28,52 @@ STATUS_EVENTS = {
 }
 
 
-def mail_for_status(books: Books, event: Event, move: StatusChange | None) -> None:
+def mail_for_status(uow: UnitOfWork, event: Event, move: StatusChange | None) -> None:
     """The mail for the status an event tells: when it moved, or when telling it is what the event is for."""
     status = event.facts.get("status")
     kind = STATUS_MAILS.get(status or "")
     if kind is None or not (move or event.type in STATUS_EVENTS[str(status)]):
         return
-    row, at = books.subscription(event.facts["subscription"]), event.time("status_at") or event.require_time("at")
+    row, at = uow.subscription(event.facts["subscription"]), event.get_time("status_at") or event.require_time("at")
     # A customer is welcomed and seen off once; a subscription can be suspended again.
     key = f"{kind}:{row.id}" + (f":{format_time(at)}" if kind == "subscription_suspended" else "")
     overtaken = _superseded_by_status(row, str(status), at)
-    _owe(books, kind, key, row, _status_facts(books, row, str(status), at), at, overtaken)
+    _queue_mail(uow, kind, key, row, _status_facts(uow, row, str(status), at), at, overtaken)
 
 
-def mail_for_sale(books: Books, event: Event, payment: PaymentRow) -> None:
+def mail_for_sale(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
     """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
     if payment.subscription_id is None:
         return
-    row = books.subscription(payment.subscription_id)
+    row = uow.subscription(payment.subscription_id)
     if payment.status == "denied":
-        _for_denial(books, event, row, payment)
+        _for_denial(uow, event, row, payment)
     elif payment.status not in (None, "pending"):
-        facts = _receipt_facts(books, row, payment)
-        _owe(books, "receipt", f"receipt:{payment.id}", row, facts, _news_time(event, event.require_time("at")))
-    mails_for_refunds(books, event, payment)
+        facts = _receipt_facts(uow, row, payment)
+        _queue_mail(uow, "receipt", f"receipt:{payment.id}", row, facts, _news_time(event, event.require_time("at")))
+    mails_for_refunds(uow, event, payment)
 
 
-def mail_for_failed_payment(books: Books, event: Event) -> None:
+def mail_for_failed_payment(uow: UnitOfWork, event: Event) -> None:
     """Dunning: a charge attempt failed."""
-    row = books.subscription(event.need("subscription"))
-    at = event.time("failed_at") or event.require_time("at")
+    row = uow.subscription(event.require("subscription"))
+    at = event.get_time("failed_at") or event.require_time("at")
     amount, reason = _pair(event.facts.get("failed_amount")), event.facts.get("failed_reason")
-    facts = _failure_facts(books, row, amount, at, event.time("retry_at"), reason)
+    facts = _failure_facts(uow, row, amount, at, event.get_time("retry_at"), reason)
     key = f"payment_failed:{row.id}:{format_time(at)}"
-    _owe(books, "payment_failed", key, row, facts, at, _superseded_since(books, row, at))
+    _queue_mail(uow, "payment_failed", key, row, facts, at, _superseded_since(uow, row, at))
 
 
-def mails_for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
+def mails_for_refunds(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
     """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
     if payment.subscription_id is None or payment.amount is None:
         return
-    row = books.subscription(payment.subscription_id)
-    for refund in books.given(payment.id):
+    row = uow.subscription(payment.subscription_id)
+    for refund in uow.effective_refunds(payment.id):
         if refund.kind == "refund" and "refund" in refund.known:
-            facts = _refund_facts(books, row, payment, refund)
-            _owe(
-                books,
+            facts = _refund_facts(uow, row, payment, refund)
+            _queue_mail(
+                uow,
                 "refund_receipt",
                 f"refund_receipt:{refund.id}",
                 row,
@@ -82,15 +82,15 @@ def mails_for_refunds(books: Books, event: Event, payment: PaymentRow) -> None:
             )
 
 
-def _for_denial(books: Books, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
+def _for_denial(uow: UnitOfWork, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
     at = lww_map.updated_at(payment.known, "status") or event.require_time("at")
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
-    facts = _failure_facts(books, row, _money(payment), at, None, reason)
+    facts = _failure_facts(uow, row, _money(payment), at, None, reason)
     key = f"payment_failed:{payment.id}"
-    _owe(books, "payment_failed", key, row, facts, at, _superseded_since(books, row, at))
+    _queue_mail(uow, "payment_failed", key, row, facts, at, _superseded_since(uow, row, at))
 
 
-def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.NewMail:
+def renewal_reminder(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.NewMail:
     """The reminder that a renewal is `days` days away, for the scheduler."""
     renews_at = format_time(row.next_billing_at) if row.next_billing_at else ""
     terms = billing_cycle_of(row, plan)
@@ -106,11 +106,11 @@ def renewal(row: Subscription, plan: Plan | None, days: int, has_address: bool) 
     return outbox.NewMail("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
 
 
-def _owe(
-    books: Books, kind: str, key: str, row: SubscriptionRow, facts: dict[str, Any], at: datetime,
+def _queue_mail(
+    uow: UnitOfWork, kind: str, key: str, row: SubscriptionRow, facts: dict[str, Any], at: datetime,
     overtaken: str | None = None,
 ) -> None:  # fmt: skip
-    books.owe(outbox.NewMail(kind, key, row.id, facts, withheld=overtaken or _too_old(books, at)))
+    uow.add_mail(outbox.NewMail(kind, key, row.id, facts, withheld=overtaken or _too_old(uow, at)))
 
 
 def _news_time(event: Event, at: datetime) -> datetime:
@@ -118,8 +118,8 @@ def _news_time(event: Event, at: datetime) -> datetime:
     return max(at, event.occurred_at or at)
 
 
-def _too_old(books: Books, at: datetime) -> str | None:
-    if books.now - at <= outbox.MAX_NEWS_AGE:
+def _too_old(uow: UnitOfWork, at: datetime) -> str | None:
+    if uow.now - at <= outbox.MAX_NEWS_AGE:
         return None
     return f"older than {outbox.MAX_NEWS_AGE.days} days when it reached us: it happened on {at:%Y-%m-%d}"
 
@@ -127,32 +127,32 @@ def _too_old(books: Books, at: datetime) -> str | None:
 def _superseded_by_status(row: SubscriptionRow, status: str, at: datetime) -> str | None:
     """The status told is no longer the one it has; or it is again, and this is about the time before."""
     told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
-    return None if row.status == status and not told_again else _overtaken(row)
+    return None if row.status == status and not told_again else _superseded(row)
 
 
-def _superseded_since(books: Books, row: SubscriptionRow, at: datetime) -> str | None:
+def _superseded_since(uow: UnitOfWork, row: SubscriptionRow, at: datetime) -> str | None:
     """Nobody is asked to pay for what was paid, suspended or ended since."""
     paid = [
         payment.occurred_at
-        for payment in books.payments_of(row.id)
+        for payment in uow.payments_of(row.id)
         if payment.status in CAME and payment.occurred_at and payment.occurred_at > at
     ]
     if paid:
         return f"overtaken: a payment came on {min(paid):%Y-%m-%d}"
     moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
-    return _overtaken(row) if moved_on else None
+    return _superseded(row) if moved_on else None
 
 
-def _overtaken(row: SubscriptionRow) -> str:
+def _superseded(row: SubscriptionRow) -> str:
     return f"overtaken: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
 
 
-def _about(books: Books, row: SubscriptionRow) -> dict[str, Any]:
-    plan = books.plan(row.plan_id)
+def _about(uow: UnitOfWork, row: SubscriptionRow) -> dict[str, Any]:
+    plan = uow.plan(row.plan_id)
     return {"subscription": row.id, "plan": (plan and plan.name) or ""}
 
 
-def _status_facts(books: Books, row: SubscriptionRow, status: str, at: datetime) -> dict[str, Any]:
+def _status_facts(uow: UnitOfWork, row: SubscriptionRow, status: str, at: datetime) -> dict[str, Any]:
     paid = _when(row.paid_through)
     facts: dict[str, dict[str, Any]] = {
         "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
@@ -163,11 +163,11 @@ def _status_facts(books: Books, row: SubscriptionRow, status: str, at: datetime)
         },
         "CANCELLED": {"cancelled_at": format_time(at), "paid_through": paid},
     }
-    return _about(books, row) | facts[status]
+    return _about(uow, row) | facts[status]
 
 
-def _receipt_facts(books: Books, row: SubscriptionRow, payment: PaymentRow) -> dict[str, Any]:
-    return _about(books, row) | {
+def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> dict[str, Any]:
+    return _about(uow, row) | {
         "payment": payment.id,
         "amount": _money(payment),
         "paid_at": _when(payment.occurred_at),
@@ -182,21 +182,21 @@ def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
 
 
 def _failure_facts(
-    books: Books, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
+    uow: UnitOfWork, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
 ) -> dict[str, Any]:
-    return _about(books, row) | {
+    return _about(uow, row) | {
         "amount": amount, "failed_at": format_time(at), "retry_at": _when(retry_at), "reason": reason,
     }  # fmt: skip
 
 
-def _refund_facts(books: Books, row: SubscriptionRow, payment: PaymentRow, refund: RefundRow) -> dict[str, Any]:
-    return _about(books, row) | {
+def _refund_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow, refund: RefundRow) -> dict[str, Any]:
+    return _about(uow, row) | {
         "refund": refund.id,
         "payment": payment.id,
         "amount": {"amount": refund.amount, "currency": refund.currency},
         "paid": _money(payment),
         "refunded_at": format_time(refund.occurred_at),
-        "in_full": books.given_back(payment, refund.occurred_at) >= (payment.amount or 0),
+        "in_full": uow.refunded_amount(payment, refund.occurred_at) >= (payment.amount or 0),
     }
 
 

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pipeline.billing import subscription
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.db import lww_map
 from pipeline.db.rows import PaymentRow, RefundRow
-from pipeline.inbox.event import Event, ParkEvent, Read
+from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 
 SaleStatus = Literal["pending", "completed", "denied"]
 RefundKind = Literal["refund", "reversal"]
@@ -21,46 +21,46 @@ REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
 SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
 
 
-def apply_sale(books: Books, event: Event, status: SaleStatus) -> PaymentRow:
+def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
-    row, at = books.payment(event.need("sale")), event.require_time("at")
-    event.need("amount")
+    row, at = uow.payment(event.require("sale")), event.require_time("at")
+    event.require("amount")
     _check_sign(event)
     row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
-    _decide(row, status, at)
-    _update(books, row)
+    _merge_status(row, status, at)
+    _update(uow, row)
     if row.subscription_id:
-        subscription.touch(books, row.subscription_id, row)
+        subscription.apply_payment(uow, row.subscription_id, row)
     elif event.type != "READ.SALE":  # PayPal has left it out for days, once: its own record may name it
-        books.ask("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
+        uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
 
 
-def apply_refund(books: Books, event: Event, kind: RefundKind | None) -> PaymentRow:
+def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> PaymentRow:
     """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
 
     Raises Read where neither the event nor we know which sale it is of.
     """
-    refund = books.refund(event.need("refund")) or _new_refund(books, event)
+    refund = uow.refund(event.require("refund")) or _new_refund(uow, event)
     told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
     refund.known = lww_map.merge(refund.known, event.require_time("at"), told)
     _update_refund(refund)
-    payment = books.payment(refund.payment_id)
-    _update(books, payment)
+    payment = uow.payment(refund.payment_id)
+    _update(uow, payment)
     if payment.subscription_id:
-        subscription.update(books, books.subscription(payment.subscription_id))
+        subscription.recompute(uow, uow.subscription(payment.subscription_id))
     return payment
 
 
-def _new_refund(books: Books, event: Event) -> RefundRow:
+def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
     """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
-    amount, currency = event.need("amount")
+    amount, currency = event.require("amount")
     created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
-        raise Read("refund", event.facts["refund"])
+        raise NeedsLookup("refund", event.facts["refund"])
     row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)
-    books.add_refund(row)
+    uow.add_refund(row)
     return row
 
 
@@ -71,7 +71,7 @@ def _update_refund(row: RefundRow) -> None:
     row.occurred_at = datetime.fromisoformat(lww_map.value(row.known, "created_at"))
 
 
-def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
+def _merge_status(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
     known, since = lww_map.value(row.known, "status"), lww_map.updated_at(row.known, "status")
     if known is None or since is None:
         row.known = lww_map.merge(row.known, at, {"status": status})
@@ -80,17 +80,17 @@ def _decide(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
         row.known = lww_map.merge(kept, at, {"status": status})
 
 
-def _update(books: Books, row: PaymentRow) -> None:
+def _update(uow: UnitOfWork, row: PaymentRow) -> None:
     """Set the columns to what is known of the sale and its refunds."""
     known = row.known
     row.subscription_id = lww_map.value(known, "subscription")
-    books.index_payment(row)
+    uow.index_payment(row)
     row.amount, row.currency = lww_map.value(known, "amount") or (None, None)
     row.fee = (lww_map.value(known, "fee") or [None])[0]
     created_at = lww_map.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
-    row.refunded = books.given_back(row)
-    row.status = _status(lww_map.value(known, "status"), row, books.given(row.id))
+    row.refunded = uow.refunded_amount(row)
+    row.status = _status(lww_map.value(known, "status"), row, uow.effective_refunds(row.id))
 
 
 def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) -> str | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.billing.entitlement import Terms
+from pipeline.billing.entitlement import BillingCycle
 
 DAYS_PER_UNIT = {"DAY": 1, "WEEK": 7, "MONTH": 30, "YEAR": 360}  # rounded down, so that twelve months are a year
 
@@ -14,7 +14,7 @@ class ReminderPolicy:
     yearly: int = 30
     monthly: int = 3
 
-    def days(self, terms: Terms | None) -> int | None:
+    def days_before_renewal(self, terms: BillingCycle | None) -> int | None:
         """None: the period is too short to be reminded of. Until PayPal has told the period, a month is taken."""
         length = terms.count * DAYS_PER_UNIT[terms.unit] if terms else DAYS_PER_UNIT["MONTH"]
         if length >= DAYS_PER_UNIT["YEAR"]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, Terms, paid_through
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.entitlement import BillingCycle, ConfirmedUntil, PaidCharge, paid_through
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import parse_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
@@ -18,7 +18,7 @@ from pipeline.inbox.event import Event
 from pipeline.money import Money
 
 # From a status to those it may move to. A move may skip what we were never told of.
-MOVES: dict[str | None, frozenset[str]] = {
+TRANSITIONS: dict[str | None, frozenset[str]] = {
     None: frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
     "APPROVAL_PENDING": frozenset({"APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
     "APPROVED": frozenset({"ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
@@ -29,11 +29,11 @@ MOVES: dict[str | None, frozenset[str]] = {
     "EXPIRED": frozenset({"CANCELLED"}),
 }
 # A later phase outranks an earlier one whatever the times say: PayPal takes no subscription back to its approval.
-PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 2, "CANCELLED": 3, "EXPIRED": 3}
+STATUS_PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 2, "CANCELLED": 3, "EXPIRED": 3}
 # At equal times the graver news counts.
-RANK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
-FINAL = 3
-LIVE = frozenset({"ACTIVE", "SUSPENDED"})
+STATUS_TIE_BREAK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
+FINAL_STATUSES = 3
+LIVE_STATUSES = frozenset({"ACTIVE", "SUSPENDED"})
 
 # ACTIVATED of a subscription with a free trial has been seen with a next_billing_time of today, and no event when that
 # was corrected: ask again some minutes later.
@@ -56,54 +56,54 @@ class StatusChange:
     new: str
 
 
-def outranks(new: tuple[str, datetime], old: tuple[str, datetime]) -> bool:
+def supersedes(new: tuple[str, datetime], old: tuple[str, datetime]) -> bool:
     """Whether the news (status, PayPal's time) comes after what is known."""
-    if PHASE[new[0]] != PHASE[old[0]]:
-        return PHASE[new[0]] > PHASE[old[0]]
+    if STATUS_PHASE[new[0]] != STATUS_PHASE[old[0]]:
+        return STATUS_PHASE[new[0]] > STATUS_PHASE[old[0]]
     if new[1] == old[1]:
-        return RANK[new[0]] > RANK[old[0]]
-    earlier_counts = PHASE[new[0]] == FINAL
+        return STATUS_TIE_BREAK[new[0]] > STATUS_TIE_BREAK[old[0]]
+    earlier_counts = STATUS_PHASE[new[0]] == FINAL_STATUSES
     return (new[1] < old[1]) is earlier_counts
 
 
-def see(books: Books, event: Event) -> StatusChange | None:
+def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
-    row, at = books.subscription(event.need("subscription")), event.require_time("at")
+    row, at = uow.subscription(event.require("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
-    row.known = lww_map.merge(row.known, at, facts | {"vouched": _vouched(event)})
-    _apply_subscriber(books, row.id, at, event)
-    _apply_plan(books, event)
-    move = _move(books, row, event)
-    update(books, row)
+    row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)})
+    _apply_subscriber(uow, row.id, at, event)
+    _apply_plan(uow, event)
+    move = _change_status(uow, row, event)
+    recompute(uow, row)
     if _is_too_far_ahead(row, at):
-        books.ask("subscription", row.id, LOOKUP_REPEAT_DELAY)
+        uow.request_lookup("subscription", row.id, LOOKUP_REPEAT_DELAY)
     return move
 
 
-def touch(books: Books, id: str, payment: PaymentRow) -> SubscriptionRow:
+def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> SubscriptionRow:
     """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
-    row = books.subscription(id)
+    row = uow.subscription(id)
     told_at = lww_map.updated_at(payment.known, "custom_ref")
     if told_at:
         row.known = lww_map.merge(row.known, told_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
-    update(books, row)
+    recompute(uow, row)
     if row.status is None:
-        books.ask("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
+        uow.request_lookup("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
     return row
 
 
-def update(books: Books, row: SubscriptionRow) -> None:
+def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     """Set the columns to what is known: a function of the facts, whatever their order."""
     known = row.known
     row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
     row.plan_id = lww_map.value(known, "plan")
-    terms = billing_cycle_of(row, books.plan(row.plan_id))
-    row.paid_through = paid_through(_confirmed_of(row), terms, _paid(books, books.payments_of(row.id)))
+    terms = billing_cycle_of(row, uow.plan(row.plan_id))
+    row.paid_through = paid_through(_confirmed_of(row), terms, _paid(uow, uow.payments_of(row.id)))
     row.next_billing_at = _next_billing_at(row)
-    row.remind_at = _remind_at(row, books.reminders.days(terms))
+    row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
 
 
-def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Terms | None:
+def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> BillingCycle | None:
     """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
     told = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
     if not told:
@@ -112,32 +112,32 @@ def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan |
     number = lww_map.value(row.known, "quantity") or 1
     start = parse_time(lww_map.value(row.known, "start_at"))
     price = price and Money(price.amount * number, price.currency)
-    return Terms(told["unit"], told["count"], price, start.day if start else 0)
+    return BillingCycle(told["unit"], told["count"], price, start.day if start else 0)
 
 
-def apply_plan_event(books: Books, event: Event) -> None:
+def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
     """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
-    plan = books.plan_for_update(event.need("plan"))
+    plan = uow.plan_for_update(event.require("plan"))
     told = {field: event.facts.get(field) for field in ("name", "terms")}
     plan.known = lww_map.merge(plan.known, event.require_time("at"), told)
     terms = lww_map.value(plan.known, "terms") or {}
     plan.name = lww_map.value(plan.known, "name")
     plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
     plan.amount, plan.currency = terms.get("price") or (None, None)
-    for row in books.subscriptions_on(plan.id):
-        update(books, row)
+    for row in uow.subscriptions_on(plan.id):
+        recompute(uow, row)
 
 
-def _apply_subscriber(books: Books, id: str, at: datetime, event: Event) -> None:
+def _apply_subscriber(uow: UnitOfWork, id: str, at: datetime, event: Event) -> None:
     if event.person:
-        books.update_subscriber(id, at, event.person)
+        uow.update_subscriber(id, at, event.person)
 
 
-def _apply_plan(books: Books, event: Event) -> None:
+def _apply_plan(uow: UnitOfWork, event: Event) -> None:
     """A plan known only by its id: PayPal is asked for it."""
-    plan = books.plan(event.facts.get("plan"))
+    plan = uow.plan(event.facts.get("plan"))
     if plan and not plan.known and "terms" not in event.facts:
-        books.ask("plan", plan.id, timedelta(0))
+        uow.request_lookup("plan", plan.id, timedelta(0))
 
 
 def _next_billing_at(row: SubscriptionRow) -> datetime | None:
@@ -154,28 +154,28 @@ def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
     return row.next_billing_at - timedelta(days=days)
 
 
-def _move(books: Books, row: SubscriptionRow, event: Event) -> StatusChange | None:
-    status, at = event.facts.get("status"), event.time("status_at") or event.require_time("at")
-    if status is None or (row.status and row.status_at and not outranks((status, at), (row.status, row.status_at))):
+def _change_status(uow: UnitOfWork, row: SubscriptionRow, event: Event) -> StatusChange | None:
+    status, at = event.facts.get("status"), event.get_time("status_at") or event.require_time("at")
+    if status is None or (row.status and row.status_at and not supersedes((status, at), (row.status, row.status_at))):
         return None
     old, row.status, row.status_at = row.status, status, at
     if status == old:
         return None
-    if status not in MOVES[old]:
+    if status not in TRANSITIONS[old]:
         raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
     reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
-    books.add_status_change(
+    uow.add_status_change(
         subscription_id=row.id, at=at, old_status=old, new_status=status, reason=reason[:100], event_id=event.id
     )
     return StatusChange(old, status)
 
 
-def _vouched(event: Event) -> str | None:
+def _confirmed_until(event: Event) -> str | None:
     """The next billing time, where it also says that everything before it is paid."""
-    if event.facts.get("status") not in (*LIVE, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
+    if event.facts.get("status") not in (*LIVE_STATUSES, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
         return None
     # The count rises only after the last try of a cycle, the date moves on with the first.
-    failed_at, paid_at = event.time("failed_at"), event.time("last_payment_at")
+    failed_at, paid_at = event.get_time("failed_at"), event.get_time("last_payment_at")
     unpaid = failed_at and (paid_at is None or paid_at < failed_at)
     return None if unpaid else event.facts.get("next_billing_at")
 
@@ -185,20 +185,20 @@ def _confirmed_of(row: SubscriptionRow) -> ConfirmedUntil | None:
     return ConfirmedUntil(until, at) if until and at else None
 
 
-def _paid(books: Books, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
+def _paid(uow: UnitOfWork, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
     return [
-        PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(books, row), row.status == "denied")
+        PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(uow, row), row.status == "denied")
         for row in payments
         if row.status in (*CAME, "denied") and row.occurred_at and row.amount is not None and row.currency
     ]
 
 
-def _refunded_at(books: Books, payment: PaymentRow) -> datetime | None:
+def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
     if payment.status == "denied":
         return lww_map.updated_at(payment.known, "status")
     if payment.status not in ("refunded", "reversed"):
         return None
-    return max((refund.occurred_at for refund in books.given(payment.id)), default=payment.occurred_at)
+    return max((refund.occurred_at for refund in uow.effective_refunds(payment.id)), default=payment.occurred_at)
 
 
 def _is_too_far_ahead(row: SubscriptionRow, at: datetime) -> bool:

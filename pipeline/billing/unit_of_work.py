@@ -18,7 +18,7 @@ from pipeline.billing.reminders import ReminderPolicy
 from pipeline.clock import parse_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
-from pipeline.db.bulk import Rows, among, insert, insert_new
+from pipeline.db.bulk import RowSet, in_list, insert, insert_new
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from pipeline.inbox import lookups
@@ -32,7 +32,7 @@ INEFFECTIVE_REFUND_STATES = frozenset(
 )  # states of a refund that moves no money (yet)
 
 
-class Books:
+class UnitOfWork:
     """Subscriptions, payments, refunds and plans that these events name, ready to be changed."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Books:
         self._owed: list[outbox.NewMail] = []
         self._reads: list[lookups.LookupRequest] = []
         self._changes: list[dict[str, Any]] = []
-        self._refunds, self._payments = Rows(session, Refund, RefundRow), Rows(session, Payment, PaymentRow)
-        self._plans = Rows(session, Plan, PlanRow)
-        self._subscriptions = Rows(session, Subscription, SubscriptionRow)
+        self._refunds, self._payments = RowSet(session, Refund, RefundRow), RowSet(session, Payment, PaymentRow)
+        self._plans = RowSet(session, Plan, PlanRow)
+        self._subscriptions = RowSet(session, Subscription, SubscriptionRow)
         self._load([event.facts for event in events])
 
     def subscription(self, id: str) -> SubscriptionRow:
@@ -79,7 +79,7 @@ class Books:
     def refunds_of(self, payment_id: str) -> list[RefundRow]:
         return list(self._by_payment[payment_id].values())
 
-    def given(self, payment_id: str) -> list[RefundRow]:
+    def effective_refunds(self, payment_id: str) -> list[RefundRow]:
         """Its refunds, less those that are pending or came to nothing."""
         return [
             row
@@ -87,12 +87,12 @@ class Books:
             if lww_map.value(row.known, "state") not in INEFFECTIVE_REFUND_STATES
         ]
 
-    def given_back(self, payment: PaymentRow, until: datetime | None = None) -> int:
+    def refunded_amount(self, payment: PaymentRow, until: datetime | None = None) -> int:
         """Minor units given back of a payment, in all or up to a moment.
 
         PayPal's running sum counts too: a refund's own event may have been lost.
         """
-        rows = [row for row in self.given(payment.id) if until is None or row.occurred_at <= until]
+        rows = [row for row in self.effective_refunds(payment.id) if until is None or row.occurred_at <= until]
         counted = [row for row in rows if row.currency == payment.currency]
         totals = [lww_map.value(row.known, "refunded_total") or [0, None] for row in counted]
         sums: list[int] = [total for total, currency in totals if currency == payment.currency]
@@ -117,7 +117,7 @@ class Books:
         """A move of a status: the columns of `StatusHistoryEntry`, less its id."""
         self._changes.append(told)
 
-    def person(self, subscription_id: str) -> Mapping[str, Any]:
+    def subscriber(self, subscription_id: str) -> Mapping[str, Any]:
         """What is known of the subscriber: field -> [time, value]. Empty once erased."""
         if subscription_id not in self._people:
             seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
@@ -127,20 +127,20 @@ class Books:
 
     def update_subscriber(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
-        known = lww_map.merge(self.person(subscription_id), at, values)
+        known = lww_map.merge(self.subscriber(subscription_id), at, values)
         if known != self._people[subscription_id]:
             self._people[subscription_id] = known
             self._changed_people.add(subscription_id)
 
-    def owe(self, mail: outbox.NewMail) -> None:
+    def add_mail(self, mail: outbox.NewMail) -> None:
         """A mail is owed, in the transaction that makes it so. Its key decides whether it already was."""
         self._owed.append(mail)
 
-    def ask(self, kind: LookupKind, id: str, after: timedelta) -> None:
+    def request_lookup(self, kind: LookupKind, id: str, after: timedelta) -> None:
         """Ask PayPal for this object some time later; without credentials nothing is asked."""
         self._reads.append(lookups.LookupRequest(kind, id, self.now + after))
 
-    def close(self) -> list[str]:
+    def flush(self) -> list[str]:
         """Write what changed. The ids of mails that became due."""
         for id in sorted(self._changed_people):
             self._encrypt_subscriber(self._subscriptions[id])
@@ -148,8 +148,8 @@ class Books:
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
         insert(self._session, StatusHistoryEntry, self._changes)
-        lookups.owe(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
-        return outbox.add(self._session, self._keyring, self._addressed(), self.now) + self._release_mail()
+        lookups.enqueue(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
+        return outbox.enqueue(self._session, self._keyring, self._mails_with_address(), self.now) + self._release_mail()
 
     # -- loading
 
@@ -159,11 +159,11 @@ class Books:
         self._load_siblings()
         self._index()
         self._load_other_plans()
-        self._keyring.fetch([INDEX, *self._subscriptions])
+        self._keyring.load([INDEX, *self._subscriptions])
 
     def _lock_payments(self, facts: Sequence[Mapping[str, Any]]) -> None:
         if refunds := _named(facts, "refund"):
-            self._refunds.read(among(Refund.id, refunds))
+            self._refunds.read(in_list(Refund.id, refunds))
         sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
         self._payments.lock(sales, {"known": {}, "refunded": 0})
         self._locked_payments = frozenset(self._payments)
@@ -184,16 +184,16 @@ class Books:
         return bool(lww_map.value(known, "terms") != lww_map.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
-        on_plan = select(Subscription.id).where(among(Subscription.plan_id, plans))
+        on_plan = select(Subscription.id).where(in_list(Subscription.plan_id, plans))
         return set(self._session.execute(on_plan).scalars()) if plans else set()
 
     def _load_siblings(self) -> None:
         """All payments of these subscriptions, and their refunds: what was paid until when depends on all of them."""
         if self._subscriptions:
-            self._payments.read(among(Payment.subscription_id, self._subscriptions))
+            self._payments.read(in_list(Payment.subscription_id, self._subscriptions))
         if self._payments:
             # Anew: those read before their payment was locked may have changed meanwhile.
-            self._refunds.read(among(Refund.payment_id, self._payments))
+            self._refunds.read(in_list(Refund.payment_id, self._payments))
 
     def _index(self) -> None:
         self._by_subscription: dict[str, dict[str, PaymentRow]] = defaultdict(dict)
@@ -206,7 +206,7 @@ class Books:
     def _load_other_plans(self) -> None:
         others = {row.plan_id for row in self._subscriptions.values() if row.plan_id} - self._plans.keys()
         if others:
-            self._plans.read(among(Plan.id, others))
+            self._plans.read(in_list(Plan.id, others))
 
     # -- writing
 
@@ -230,7 +230,7 @@ class Books:
 
     def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
         """Those that have a row, and when they were erased."""
-        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(among(CUSTOMER.c.id, ids))
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(in_list(CUSTOMER.c.id, ids))
         found = self._session.connection().execute(asked)
         return {row.id: row.erased_at for row in found.all()}
 
@@ -241,7 +241,7 @@ class Books:
 
     def _reactivate_customer(self, customer_id: str) -> None:
         """Who was erased and subscribes anew is a customer again, of whom nothing of before is known."""
-        self._keyring.revive(customer_id)
+        self._keyring.recreate(customer_id)
         self._session.execute(
             update(Customer)
             .where(Customer.id == customer_id)
@@ -249,7 +249,7 @@ class Books:
             .execution_options(synchronize_session=False)
         )
 
-    def _addressed(self) -> list[outbox.NewMail]:
+    def _mails_with_address(self) -> list[outbox.NewMail]:
         """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
 
         What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
@@ -265,7 +265,7 @@ class Books:
 
     def _customers_with_address(self, customers: set[str]) -> set[str]:
         """Those of these customers who have told us an address."""
-        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(among(CUSTOMER.c.id, sorted(customers)))
+        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(in_list(CUSTOMER.c.id, sorted(customers)))
         found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))
         return {row.id for row in found.all() if row.email_hash is not None}
 
@@ -275,7 +275,7 @@ class Books:
         if not ids:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
-        theirs = or_(among(Mail.subscription_id, ids), among(Mail.customer_id, customers))
+        theirs = or_(in_list(Mail.subscription_id, ids), in_list(Mail.customer_id, customers))
         waiting = update(Mail).where(theirs, Mail.state == "queued", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
@@ -283,7 +283,7 @@ class Books:
         return list(result.scalars())
 
 
-Handler = Callable[[Event, Books], None]
+Handler = Callable[[Event, UnitOfWork], None]
 
 
 def _named(facts: Sequence[Mapping[str, Any]], kind: str) -> set[str]:

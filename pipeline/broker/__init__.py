@@ -15,7 +15,7 @@ Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a
 
 from itertools import count
 
-from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line
+from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerUnavailableError
 from pipeline.broker.consumer import Batch, Consumer
 from pipeline.broker.memory import Memory
 from pipeline.broker.publisher import Publisher
@@ -50,13 +50,13 @@ class Broker:
     def publisher(self) -> Publisher:
         return Publisher(self._place, self._topology)
 
-    def inlet(self, queue: Queue) -> Consumer:
+    def consumer(self, queue: Queue) -> Consumer:
         return Consumer(self._place, self._topology, queue)
 
     def check(self) -> str:
         """Connect, declare the queues and say in a line what was found. Raises BrokerDown."""
-        line = Line(self._place, self._topology, "check")
-        with line.use() as channel:
+        line = BrokerConnection(self._place, self._topology, "check")
+        with line.open_channel() as channel:
             found = self._place.describe(channel)
             dead = self._topology.count_dead(channel)
         line.close()

@@ -17,10 +17,10 @@ class BackgroundPublisher(BatchThread[list[str]]):
         super().__init__(f"announcer of {queue_name}", most=MAX_BATCH)
         self._broker, self._queue = broker, queue_name
 
-    def announce(self, ids: list[str]) -> None:
+    def publish_later(self, ids: list[str]) -> None:
         """Have these ids published; returns at once."""
         if ids:
-            self._leave(ids)
+            self._submit(ids)
 
     def _run(self) -> None:
         with self._broker.publisher() as self._publisher:
@@ -33,6 +33,6 @@ class BackgroundPublisher(BatchThread[list[str]]):
         except (
             BrokerUnavailableError
         ) as error:  # whose time-out each further batch would wait for, also when it is time to end
-            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._forget())
+            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._discard())
         except Exception as error:  # noqa: BLE001 - a thread that died would leave every later event to the sweep
             log.error("not_announced", reason=f"a fault of ours: {type(error).__name__}", left_to_sweep=len(ids))

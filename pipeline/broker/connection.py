@@ -20,7 +20,7 @@ class BrokerUnavailableError(OperatorError):
     """The broker is away, refused or did not answer. Says which broker and what to do; never a password."""
 
 
-class Lost(BrokerUnavailableError):
+class BrokerConnectionError(BrokerUnavailableError):
     """The connection failed: a fresh one may do better."""
 
 
@@ -47,7 +47,7 @@ class BrokerBackend(Protocol):
         """What went wrong and what to do, in a sentence or two."""
 
 
-class Line:
+class BrokerConnection:
     """One connection with one channel. `channel` is None while it is cut; a new channel is another object."""
 
     def __init__(self, place: BrokerBackend, topology: Topology, role: str, heartbeat: float = 0) -> None:
@@ -57,7 +57,7 @@ class Line:
         self._connection: Any = None
 
     @contextmanager
-    def use(self, prepare: Callable[[Any], None] | None = None) -> Iterator[Any]:
+    def open_channel(self, prepare: Callable[[Any], None] | None = None) -> Iterator[Any]:
         """The channel, with the queues declared; `prepare` is given each new one first.
 
         Any error inside cuts the line. Those of the connection leave as Lost, a BrokerDown.
@@ -71,10 +71,10 @@ class Line:
         except BaseException as error:
             self._cut()
             if isinstance(error, LOST):
-                raise Lost(self.place.explain(error)) from error
+                raise BrokerConnectionError(self.place.explain(error)) from error
             raise
 
-    def drain(self, seconds: float) -> bool:
+    def wait_for_event(self, seconds: float) -> bool:
         """Handle the next thing the broker sends; False if nothing comes, at the latest after `seconds`. Only inside
         `use`."""
         try:
@@ -83,7 +83,7 @@ class Line:
             return False
         return True
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         """Send a heartbeat if one is due, and notice if the peer's are missing. Only inside `use`, and after reading:
         heartbeats that came while their reader was busy are not missing."""
         self._connection.heartbeat_check()

@@ -10,7 +10,7 @@ from typing import Any, Self
 import structlog
 from kombu.messaging import Consumer as KombuConsumer
 
-from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line
+from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerUnavailableError
 from pipeline.broker.topology import Queue, Topology, read_message
 
 HEARTBEAT_SECONDS = 60.0  # RabbitMQ gives up a worker that is silent for twice this: busy with one batch, or dead
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 class Batch:
     """Ids taken together. Acknowledge after the commit; what is neither acknowledged nor requeued comes again."""
 
-    def __init__(self, ids: list[str], messages: list[Any], held: dict[object, None], line: Line) -> None:
+    def __init__(self, ids: list[str], messages: list[Any], held: dict[object, None], line: BrokerConnection) -> None:
         self.ids = ids
         self._messages, self._held, self._line, self._channel = messages, held, line, line.channel
         held.update((message.delivery_tag, None) for message in messages)
@@ -56,7 +56,7 @@ class Batch:
             raise BrokerUnavailableError(
                 f"The connection to {self._line.place} on which these ids came is gone. They come again."
             )
-        with self._line.use():
+        with self._line.open_channel():
             yield
         for message in self._messages:
             self._held.pop(message.delivery_tag, None)
@@ -68,7 +68,7 @@ class Consumer:
 
     def __init__(self, place: BrokerBackend, topology: Topology, queue: Queue) -> None:
         self._topology, self._queue = topology, queue
-        self._line = Line(place, topology, f"{queue} inlet", HEARTBEAT_SECONDS)
+        self._line = BrokerConnection(place, topology, f"{queue} inlet", HEARTBEAT_SECONDS)
         self._arrived: deque[tuple[Any, list[str]]] = deque()
         self._held: dict[object, None] = {}  # delivery tags of batches not settled yet, oldest first
         self._prefetch = 1
@@ -81,7 +81,7 @@ class Consumer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._line.close()
 
-    def take(self, limit: int, wait_seconds: float) -> Batch | None:
+    def receive(self, limit: int, wait_seconds: float) -> Batch | None:
         """At most `limit` ids, though at least one message's; None if nothing comes in `wait_seconds`.
 
         Waits for the first message only, then takes what is there. Ten messages, or a tenth of the first call's `limit`,
@@ -89,27 +89,27 @@ class Consumer:
         other can have. Raises BrokerDown; the next call connects again.
         """
         self._prefetch = max(limit // 10, min(limit, 10), 1)
-        with self._line.use(self._prepare):
+        with self._line.open_channel(self._prepare):
             self._await_first(monotonic() + wait_seconds)
             self._gather(limit)
             return self._batch(limit) if self._arrived else None
 
-    def quiet_seconds(self) -> float:
+    def idle_seconds(self) -> float:
         """How long no message has come. May be asked by any thread."""
         return monotonic() - self._heard_at
 
     def _await_first(self, until: float) -> None:
         while not self._arrived:
             left = until - monotonic()
-            self._line.drain(min(max(left, MORE_SECONDS), LOOK_SECONDS))
-            self._line.beat()
+            self._line.wait_for_event(min(max(left, MORE_SECONDS), LOOK_SECONDS))
+            self._line.send_heartbeat()
             if left <= 0:
                 return
 
     def _gather(self, limit: int) -> None:
         until = monotonic() + GATHER_SECONDS
         while 0 < sum(len(ids) for _, ids in self._arrived) < limit and monotonic() < until:
-            if not self._line.drain(MORE_SECONDS):
+            if not self._line.wait_for_event(MORE_SECONDS):
                 return
 
     def _batch(self, limit: int) -> Batch:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from kombu.messaging import Producer
 
-from pipeline.broker.connection import BrokerBackend, BrokerUnavailableError, Line, Lost
+from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerConnectionError, BrokerUnavailableError
 from pipeline.broker.topology import Queue, Topology, write_messages
 
 CONFIRM_SECONDS = 10.0
@@ -18,7 +18,7 @@ class Publisher:
 
     def __init__(self, place: BrokerBackend, topology: Topology) -> None:
         self._place, self._topology = place, topology
-        self._line = Line(place, topology, "publisher")
+        self._line = BrokerConnection(place, topology, "publisher")
         self._confirms = Confirms()
         self._producer: Any = None
 
@@ -39,13 +39,13 @@ class Publisher:
         reused = self._line.channel is not None
         try:
             self._send(queue, ids)
-        except Lost:
+        except BrokerConnectionError:
             if not reused:
                 raise
             self._send(queue, ids)  # the old connection had died while nobody looked
 
     def _send(self, queue: Queue, ids: Sequence[str]) -> None:
-        with self._line.use(self._prepare):
+        with self._line.open_channel(self._prepare):
             for body in write_messages(ids):
                 self._confirms.sent()
                 self._producer.publish(
@@ -64,7 +64,7 @@ class Publisher:
     def _await_confirms(self) -> None:
         until = monotonic() + CONFIRM_SECONDS
         while self._confirms.missing and not self._confirms.refusal and (left := until - monotonic()) > 0:
-            self._line.drain(left)
+            self._line.wait_for_event(left)
         if self._confirms.refusal:
             raise BrokerUnavailableError(
                 f"{self._place} {self._confirms.refusal}. Publish again: the queues are declared anew."

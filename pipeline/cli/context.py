@@ -24,7 +24,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this 
 NO_TABLES = "the database has no tables yet; run: smt-billing db upgrade"
 
 
-class Call:
+class CommandContext:
     """The context of one command. Raises SettingsError and KeyProblem when something cannot be opened."""
 
     def __init__(self, handlers: Callable[[], Mapping[str, Handler]]) -> None:
@@ -57,15 +57,15 @@ class Call:
         return database
 
     @cached_property
-    def master(self) -> MasterKey:
+    def master_key(self) -> MasterKey:
         """The existing master key. Never created here."""
         return open_master_key(self.settings.master_key, create=False)
 
     @contextmanager
-    def reading(self) -> Iterator[Decryptor]:
+    def decryptor(self) -> Iterator[Decryptor]:
         """Read the database, and decrypt what it holds."""
         with self.database.reading() as session:
-            yield Decryptor(session, lambda: self.master, self.clock.now())
+            yield Decryptor(session, lambda: self.master_key, self.clock.now())
 
     def on_close(self, close: Callable[[], object]) -> None:
         """Call this when the command has ended."""
@@ -76,12 +76,12 @@ class Call:
         self._opened.close()
 
 
-def of(context: typer.Context) -> Call:
+def context_of(context: typer.Context) -> CommandContext:
     """The context of this command. Made when it is first needed, as `health` needs none; closed when the program ends."""
-    call = context.find_object(Call)
+    call = context.find_object(CommandContext)
     if call is None:
         root = context.find_root()
-        call = root.obj = root.with_resource(closing(Call(root.obj)))
+        call = root.obj = root.with_resource(closing(CommandContext(root.obj)))
     return call
 
 

@@ -28,27 +28,27 @@ STATES = {
 }  # fmt: skip
 
 
-def json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """One JSON value on one line of stdout."""
     typer.echo(orjson.dumps(value).decode())
 
 
-def lines(value: Any) -> str:
+def json_lines(value: Any) -> str:
     """JSON for people to read."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
-def line(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """A line on stdout. What strangers wrote must not move a terminal's cursor."""
-    typer.echo(visible(text))
+    typer.echo(strip_controls(text))
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """A line for people on stderr, beside the answer."""
-    typer.echo(visible(text), err=True)
+    typer.echo(strip_controls(text), err=True)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table without its empty columns. `numbers` are the headings of columns that are set to the right.
 
     A terminal that is too narrow for the table shows each row on its own, one line for each value.
@@ -66,8 +66,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers:
         return
     for number, row in enumerate(cells):
         if number:
-            line()
-        pairs({headings[place]: row[place] for place in used if row[place]})
+            print_line()
+        print_pairs({headings[place]: row[place] for place in used if row[place]})
 
 
 def _add_column(drawn: Table, heading: str, cells: Sequence[Text], *, is_number: bool) -> None:
@@ -79,7 +79,7 @@ def _add_column(drawn: Table, heading: str, cells: Sequence[Text], *, is_number:
     )
 
 
-def pairs(values: Mapping[str, object]) -> None:
+def print_pairs(values: Mapping[str, object]) -> None:
     """What a thing is, a line for each: its name and its value. None is left out."""
     drawn = Table.grid(padding=(0, 2))
     drawn.add_column(style="dim", no_wrap=True)
@@ -90,23 +90,23 @@ def pairs(values: Mapping[str, object]) -> None:
     console().print(drawn)
 
 
-def more(total: int, shown: int) -> None:
+def print_more(total: int, shown: int) -> None:
     """Say how many rows were left out."""
     if total > shown:
-        line(f"… and {total - shown:,} more; --limit {total} or --json shows them all")
+        print_line(f"… and {total - shown:,} more; --limit {total} or --json shows them all")
 
 
-def moment(at: datetime | None, locale: str) -> str:
+def format_moment(at: datetime | None, locale: str) -> str:
     """A time for people, to the minute, in UTC."""
     return f"{format_date(at, 'medium', locale)} {format_time(at, 'short', locale=locale)} UTC" if at else ""
 
 
-def day(at: datetime | None, locale: str) -> str:
+def format_day(at: datetime | None, locale: str) -> str:
     """A day for people, in UTC."""
     return format_date(at, "medium", locale=locale) if at else ""
 
 
-def stamp(text: str | None) -> str:
+def format_stamp(text: str | None) -> str:
     """A time of our JSON, to the minute: `2026-03-01 10:00`."""
     return f"{text[:10]} {text[11:16]}" if text else ""
 
@@ -138,7 +138,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def visible(text: str) -> str:
+def strip_controls(text: str) -> str:
     """Text without control and direction characters, except line ends and tabs."""
     if text.isprintable():
         return text
@@ -152,5 +152,5 @@ def _steers(character: str) -> bool:
 def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
-    text = "" if value is None else visible(str(value))
+    text = "" if value is None else strip_controls(str(value))
     return Text(text, style=STATES.get(text, ""))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.context import Call
+from pipeline.cli.context import CommandContext
 from pipeline.privacy import audit_log
 
 # Why each command reads, unless --purpose says more.
@@ -21,9 +21,9 @@ Purpose = Annotated[
 ]
 
 
-def note(call: Call, action: str, purpose: str | None, subject: str | None) -> None:
+def record_read(context: CommandContext, action: str, purpose: str | None, subject: str | None) -> None:
     """Record who reads what of whom, and why. Raises StoreDown: a read that cannot be recorded is not shown."""
     why = purpose or PURPOSES.get(action, "operation")
-    with call.database.transaction() as session:
+    with context.database.transaction() as session:
         user = audit_log.this_user()
-        audit_log.note(session, call.clock.now(), actor=user, action=action, purpose=why, subject=subject)
+        audit_log.record_read(session, context.clock.now(), actor=user, action=action, purpose=why, subject=subject)

@@ -6,7 +6,7 @@ from pipeline.clock import parse_time
 from pipeline.errors import UsageError
 
 
-def read(text: str | None, option: str) -> datetime | None:
+def parse_time_option(text: str | None, option: str) -> datetime | None:
     """`2026-03-01` (its midnight in UTC), or a time as PayPal writes it; None for None. Raises UsageError."""
     if text is None:
         return None

@@ -19,13 +19,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.master_key import NONCE, MasterKey, MasterKeyError, associated_data
-from pipeline.db.bulk import among, insert_new, texts
-from pipeline.db.engine import share
+from pipeline.db.bulk import in_list, insert_new, texts
+from pipeline.db.engine import lock_shared
 from pipeline.db.models import EncryptionKey
 from pipeline.errors import OperatorError
 
 KEY = EncryptionKey.__table__
-WRAPPED = select(KEY.c.key_id, KEY.c.wrapped_key).where(among(KEY.c.key_id, texts("key_ids")))
+WRAPPED = select(KEY.c.key_id, KEY.c.wrapped_key).where(in_list(KEY.c.key_id, texts("key_ids")))
 INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
 TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
 
@@ -42,30 +42,30 @@ class DataKey:
     secret: bytes = field(repr=False)
     cipher: AESGCM = field(repr=False)
 
-    def seal(self, column: str, plain: bytes) -> bytes:
+    def encrypt(self, column: str, plain: bytes) -> bytes:
         nonce = os.urandom(NONCE)
         return nonce + self.cipher.encrypt(nonce, plain, associated_data(self.label, column))
 
-    def open(self, column: str, sealed: bytes) -> bytes:
+    def decrypt(self, column: str, sealed: bytes) -> bytes:
         try:
             return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], associated_data(self.label, column))
         except (InvalidTag, ValueError) as error:  # ValueError: too short for anything we sealed
             raise DecryptionError(f"{column} of {self.label} does not open with its key") from error
 
     def encrypt_json(self, column: str, value: Any) -> bytes:
-        return self.seal(column, orjson.dumps(value))
+        return self.encrypt(column, orjson.dumps(value))
 
     def decrypt_json(self, column: str, sealed: bytes | None) -> Any:
         """The value that `encrypt_json` sealed; None for None."""
-        return None if sealed is None else orjson.loads(self.open(column, sealed))
+        return None if sealed is None else orjson.loads(self.decrypt(column, sealed))
 
 
 class Keyring:
     """The keys of labels as one transaction sees them."""
 
-    def __init__(self, master: MasterKey, session: Session, now: datetime) -> None:
-        master.refresh()
-        self._master, self._session, self.now = master, session, now
+    def __init__(self, master_key: MasterKey, session: Session, now: datetime) -> None:
+        master_key.refresh()
+        self._master, self._session, self.now = master_key, session, now
         self._seals: dict[str, DataKey | None] = {}
 
     @property
@@ -73,11 +73,11 @@ class Keyring:
         """Which master key is the present one."""
         return self._master.id
 
-    def fetch(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, DataKey | None]:
+    def load(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, DataKey | None]:
         """The seals of these labels, in one query; made where there was none. None: erased, nothing may be sealed."""
         missing = sorted(set(labels) - self._seals.keys())
         if missing:
-            self._load(missing)
+            self._load_rows(missing)
             absent = [label for label in missing if label not in self._seals]
             if absent and create:
                 self._make(absent)
@@ -85,9 +85,9 @@ class Keyring:
 
     def get(self, label: str) -> DataKey | None:
         """One label's seal; see `fetch`."""
-        return self._seals[label] if label in self._seals else self.fetch([label])[label]
+        return self._seals[label] if label in self._seals else self.load([label])[label]
 
-    def own(self, label: str) -> DataKey:
+    def system_key(self, label: str) -> DataKey:
         """The seal of one of the machine's own labels, which are never erased."""
         seal = self.get(label)
         if seal is None:
@@ -96,7 +96,7 @@ class Keyring:
 
     def digest(self, label: str, text: str) -> bytes:
         """HMAC-SHA-256 under one of the machine's own keys: findable by us, meaningless to others."""
-        return hmac.digest(self.own(label).secret, text.encode(), "sha256")
+        return hmac.digest(self.system_key(label).secret, text.encode(), "sha256")
 
     def email_hash(self, email: str) -> bytes:
         """What an address is found by, however it is written: a keyed hash, meaningless without our key."""
@@ -119,9 +119,9 @@ class Keyring:
         self._seals.update(dict.fromkeys(names))
         return len(result.all())
 
-    def revive(self, label: str) -> None:
+    def recreate(self, label: str) -> None:
         """A new key in the place of a tombstone, for somebody who came back; what the old one had sealed stays closed."""
-        share(self._session, EncryptionKey)
+        lock_shared(self._session, EncryptionKey)
         self._master.refresh()
         secret = os.urandom(32)
         self._session.execute(
@@ -134,9 +134,9 @@ class Keyring:
 
     def is_erased(self, label: str) -> bool:
         """Whether this label's key was destroyed; one that never was is not."""
-        return label in self.fetch([label], create=False) and self._seals[label] is None
+        return label in self.load([label], create=False) and self._seals[label] is None
 
-    def _load(self, labels: list[str]) -> None:
+    def _load_rows(self, labels: list[str]) -> None:
         for label, wrapped in self._session.connection().execute(WRAPPED, {"key_ids": labels}).all():
             self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
 
@@ -153,7 +153,7 @@ class Keyring:
 
     def _make(self, labels: list[str]) -> None:
         # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
-        share(self._session, EncryptionKey)
+        lock_shared(self._session, EncryptionKey)
         self._master.refresh()
         secrets = {label: os.urandom(32) for label in labels}
         rows = [
@@ -164,7 +164,7 @@ class Keyring:
         self._seals.update({label: self._seal(label, secrets[label]) for label in made})
         lost = [label for label in labels if label not in made]
         if lost:  # another process made them first: theirs count
-            self._load(lost)
+            self._load_rows(lost)
 
     @staticmethod
     def _seal(label: str, secret: bytes) -> DataKey:

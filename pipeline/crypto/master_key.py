@@ -74,7 +74,7 @@ class MasterKey:
         if self._path is None:
             return
         seen = _stamps(self._path)
-        found = [secret for path in (self._path, predecessor(self._path)) if (secret := _try_read(path))]
+        found = [secret for path in (self._path, previous_key_path(self._path)) if (secret := _try_read(path))]
         if found:  # a file that was taken away does not stop who has read it already
             self._ciphers, self._seen = tuple(_Cipher(secret) for secret in found), seen
 
@@ -98,7 +98,7 @@ class _Cipher:
             return None
 
 
-def predecessor(path: Path) -> Path:
+def previous_key_path(path: Path) -> Path:
     """Where the master key that is being replaced waits for its end."""
     return path.with_name(f"{path.name}.previous")
 
@@ -143,7 +143,7 @@ def _try_read(path: Path) -> bytes | None:
 
 def _stamps(path: Path | None) -> list[tuple[int, int] | None]:
     """What changes when one of the two files does."""
-    return [] if path is None else [_stamp(path), _stamp(predecessor(path))]
+    return [] if path is None else [_stamp(path), _stamp(previous_key_path(path))]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -162,7 +162,7 @@ def _write_new(path: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if path.exists():
             return
-        files.write(path, new_secret())
+        files.write_atomically(path, new_secret())
     finally:
         os.close(folder)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.crypto.master_key import MasterKey, MasterKeyError, new_secret, open_master_key, predecessor
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, new_secret, open_master_key, previous_key_path
 from pipeline.db.engine import Database, lock_after_writers
 from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
 from pipeline.files import sync_folder
@@ -62,23 +62,23 @@ def rotate(
         keys = _wrap_all(database, master)
         save(master)
         time.sleep(grace_seconds)
-        _destroy(predecessor(path))
+        _destroy(previous_key_path(path))
     master.refresh()
     with database.transaction() as session:
-        completed = settle(session, path, master, now)
+        completed = complete_erasures(session, path, master, now)
     database.truncate_wal()
     return RotationResult(keys, old_id, master.id, completed)
 
 
-def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> int:
+def complete_erasures(session: Session, path: Path, master_key: MasterKey, now: datetime) -> int:
     """Note as complete the erasures whose keys were wrapped by a master key that is gone. How many."""
-    if predecessor(path).exists():
+    if previous_key_path(path).exists():
         return 0
     result = session.execute(
         update(Erasure)
         .where(
             Erasure.completed_at.is_(None),
-            Erasure.master_key_id != master.id,
+            Erasure.master_key_id != master_key.id,
             Erasure.id.not_in(_unfinished_erasures()),
         )
         .values(completed_at=now)
@@ -88,7 +88,7 @@ def settle(session: Session, path: Path, master: MasterKey, now: datetime) -> in
     return len(result.all())
 
 
-def is_owed(session: Session) -> bool:
+def is_pending(session: Session) -> bool:
     """Whether an erasure waits for the master key to be replaced."""
     waiting = select(Erasure.id).where(Erasure.completed_at.is_(None), Erasure.id.not_in(_unfinished_erasures()))
     return session.execute(waiting.limit(1)).first() is not None
@@ -115,7 +115,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _begin(path: Path) -> str:
     """Put a new key in the place of the present one, unless a rotation had got that far. The id of the old one."""
-    old = predecessor(path)
+    old = previous_key_path(path)
     try:
         if not old.exists():
             open_master_key(path, create=False)  # raises for a file that is no key
@@ -132,25 +132,25 @@ def _begin(path: Path) -> str:
     return open_master_key(old, create=False).id
 
 
-def _wrap_all(database: Database, master: MasterKey) -> int:
+def _wrap_all(database: Database, master_key: MasterKey) -> int:
     """Wrap every key anew. What was made meanwhile is wrapped by the new key already. Raises KeyProblem."""
     count, after = 0, ""
     while True:
         with database.transaction() as session:
-            last, changed = _wrap_some(session, master, after)
+            last, changed = _wrap_some(session, master_key, after)
         count += changed
         if not last:
             return count
         after = last
 
 
-def _wrap_some(session: Session, master: MasterKey, after: str) -> tuple[str, int]:
+def _wrap_some(session: Session, master_key: MasterKey, after: str) -> tuple[str, int]:
     """One batch in the order of labels. The last label, "" if there was none, and how many were changed."""
     chosen = select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(
         EncryptionKey.key_id > after, EncryptionKey.wrapped_key.is_not(None)
     )
     rows = session.execute(chosen.order_by(EncryptionKey.key_id).limit(BATCH)).all()
-    anew = [(label, old, new) for label, old in rows if old and (new := master.rewrap(label, old))]
+    anew = [(label, old, new) for label, old in rows if old and (new := master_key.rewrap(label, old))]
     for label, old, new in anew:
         # Only if it is still the same: a key that was destroyed meanwhile stays destroyed.
         session.execute(

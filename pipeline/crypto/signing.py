@@ -16,7 +16,7 @@ class Signer:
     """Signs with this installation's key."""
 
     def __init__(self, keyring: Keyring) -> None:
-        self._secret = Ed25519PrivateKey.from_private_bytes(keyring.own(SIGNING).secret)
+        self._secret = Ed25519PrivateKey.from_private_bytes(keyring.system_key(SIGNING).secret)
 
     def sign(self, data: bytes) -> bytes:
         """64 octets."""

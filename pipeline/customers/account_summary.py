@@ -23,7 +23,7 @@ class SubscriptionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class AccountSummary:
     """What stands on the account page."""
 
     person: dict[str, str] = field(repr=False)
@@ -34,11 +34,15 @@ class Summary:
     counts: dict[str, int]  # what there is, and how many
 
 
-def summary(session: Session, keyring: Keyring, customer_id: str) -> Summary:
+def summarize_account(session: Session, keyring: Keyring, customer_id: str) -> AccountSummary:
     """In short, what we hold about this customer. Raises NoSuchCustomer."""
-    row, theirs = accounts.need(session, customer_id, lock=False), accounts.subscriptions(session, customer_id)
-    return Summary(
-        person={"name": "", "email": "", "company": "", "phone": ""} | accounts.person(session, keyring, customer_id),
+    row, theirs = (
+        accounts.require_customer(session, customer_id, lock=False),
+        accounts.subscriptions_of(session, customer_id),
+    )
+    return AccountSummary(
+        person={"name": "", "email": "", "company": "", "phone": ""}
+        | accounts.personal_data(session, keyring, customer_id),
         subscriptions=[_subscribed(session, each) for each in theirs],
         marketing=row.wants_marketing,
         service=row.wants_service_mail,
@@ -54,7 +58,7 @@ def _subscribed(session: Session, row: Subscription) -> SubscriptionSummary:
 
 
 def _counts(session: Session, customer_id: str, subscriptions: Sequence[str]) -> dict[str, int]:
-    labels = accounts.labels(session, customer_id)
+    labels = accounts.key_ids_of(session, customer_id)
     counted = {
         "payments": select(func.count()).where(Payment.subscription_id.in_(subscriptions)),
         "notices from PayPal": select(func.count()).where(Event.key_id.in_(labels)),

@@ -43,7 +43,7 @@ class CustomerNotFoundError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class SignUpData:
     """What sign-up asks for, and no more."""
 
     name: str
@@ -52,10 +52,10 @@ class Person:
     phone: str = ""
 
 
-def sign_up(
+def create_account(
     session: Session,
     keyring: Keyring,
-    person: Person,
+    person: SignUpData,
     *,
     adult_text: str,
     news: bool,
@@ -74,7 +74,9 @@ def sign_up(
     if session.get(Customer, id) is not None:
         return id
     given = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
-    values = {field: checked(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")}
+    values = {
+        field: validate_field(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")
+    }
     known = lww_map.merge({}, now, values | {CUSTOM: custom})
     row = Customer(
         id=id,
@@ -88,9 +90,9 @@ def sign_up(
     _seal(keyring, row, known)
     session.add(row)
     session.flush()
-    consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
+    record_consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
     kind: ConsentKind = "marketing_asked" if news else "marketing"
-    consent(session, id, kind, given=news, source=source, text_version=adult_text, now=now)
+    record_consent(session, id, kind, given=news, source=source, text_version=adult_text, now=now)
     return id
 
 
@@ -108,7 +110,7 @@ def customer_id(keyring: Keyring, custom: str) -> str:
     return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
 
 
-def person(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
+def personal_data(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """name, email, company, phone, custom, as far as they are known; {} if nothing is, or they have been erased."""
     row = session.get(Customer, customer_id)
     told = reported_by_paypal(session, keyring, customer_id)
@@ -128,8 +130,8 @@ def subscriber_details(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]
 
 def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """The newest of what PayPal told of this customer, in our words."""
-    rows = subscriptions(session, customer_id)
-    keyring.fetch([row.id for row in rows], create=False)
+    rows = subscriptions_of(session, customer_id)
+    keyring.load([row.id for row in rows], create=False)
     known: lww_map.LwwMap = {}
     for row in rows:
         for field, (at, value) in _subscriber(keyring, row).items():
@@ -137,7 +139,7 @@ def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> 
     return _in_our_words(known)
 
 
-def find(session: Session, keyring: Keyring, email: str) -> list[str]:
+def find_by_email(session: Session, keyring: Keyring, email: str) -> list[str]:
     """Customers with this address, by their own word or PayPal's; who has subscribed first, then the newest.
 
     Anyone can sign up with another's address, but PayPal approves no subscription for that: such accounts come last.
@@ -152,7 +154,7 @@ def find(session: Session, keyring: Keyring, email: str) -> list[str]:
     return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
 
 
-def subscriptions(session: Session, customer_id: str) -> list[Subscription]:
+def subscriptions_of(session: Session, customer_id: str) -> list[Subscription]:
     """The customer's subscriptions, the oldest first."""
     theirs = select(Subscription).where(Subscription.customer_id == customer_id)
     return list(session.execute(theirs.order_by(Subscription.created_at, Subscription.id)).scalars())
@@ -165,13 +167,13 @@ def has_address(session: Session, customer_id: str | None) -> bool:
     return session.execute(told).scalar_one_or_none() is not None
 
 
-def labels(session: Session, customer_id: str) -> list[str]:
+def key_ids_of(session: Session, customer_id: str) -> list[str]:
     """Every label whose key seals something of this person, the customer's id first.
 
     Beside it: their subscriptions; their sales, for word of one may come without its subscription; and events that
     belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
     """
-    rows = subscriptions(session, customer_id)
+    rows = subscriptions_of(session, customer_id)
     loose = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
     theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
     refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
@@ -181,7 +183,7 @@ def labels(session: Session, customer_id: str) -> list[str]:
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 
-def correct(
+def correct_field(
     session: Session, keyring: Keyring, customer_id: str, field: Field, value: str, now: datetime
 ) -> str | None:
     """Keep what the customer says is right; it outranks PayPal from now on. The value that was known before.
@@ -189,19 +191,19 @@ def correct(
     Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
     Raises NoSuchCustomer and BadField.
     """
-    row = need(session, customer_id)
-    new, old = checked(field, value), person(session, keyring, customer_id).get(field)
+    row = require_customer(session, customer_id)
+    new, old = validate_field(field, value), personal_data(session, keyring, customer_id).get(field)
     others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
     _seal(keyring, row, lww_map.merge(others, now, {field: new}))
     session.flush()
     if new != old:
-        _thaw(session, labels(session, customer_id), now)
+        _rerender_pending_mail(session, key_ids_of(session, customer_id), now)
     if new != old and field == "email":
-        outbox.add(session, keyring, _email_changed(customer_id, old, new, now), now)
+        outbox.enqueue(session, keyring, _email_changed(customer_id, old, new, now), now)
     return old
 
 
-def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
+def require_customer(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
     """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
     row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.erased_at:
@@ -209,7 +211,7 @@ def need(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
     return row
 
 
-def consent(
+def record_consent(
     session: Session, customer_id: str, kind: ConsentKind, *, given: bool, source: str, text_version: str, now: datetime
 ) -> None:
     """Note what a customer agreed to or declined, as proof, and act by it from now on."""
@@ -221,7 +223,7 @@ def consent(
     session.flush()
 
 
-def checked(field: Field, value: str) -> str:
+def validate_field(field: Field, value: str) -> str:
     """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
     text = " ".join(strip_controls(value).split())
     if len(text) > LONGEST[field]:
@@ -260,7 +262,7 @@ def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
 def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.LwwMap:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
-    seal = keyring.fetch([row.id], create=False).get(row.id)
+    seal = keyring.load([row.id], create=False).get(row.id)
     return (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
 
 
@@ -274,7 +276,7 @@ def _in_our_words(known: lww_map.LwwMap) -> dict[str, str]:
 def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
     if row.personal_data is None:  # nothing to open, so no key is looked for
         return {}
-    seal = keyring.fetch([row.id], create=False).get(row.id)
+    seal = keyring.load([row.id], create=False).get(row.id)
     return (seal.decrypt_json("customer.personal_data", row.personal_data) if seal else None) or {}
 
 
@@ -286,7 +288,7 @@ def _seal(keyring: Keyring, row: Customer, known: lww_map.LwwMap) -> None:
     row.email_hash = keyring.email_hash(email) if email else None
 
 
-def _thaw(session: Session, labels: Sequence[str], now: datetime) -> None:
+def _rerender_pending_mail(session: Session, labels: Sequence[str], now: datetime) -> None:
     """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
     waiting = (
         update(Mail).where(Mail.key_id.in_(labels), Mail.state == "queued").execution_options(synchronize_session=False)

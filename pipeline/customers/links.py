@@ -32,7 +32,7 @@ ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "
 SECRET_BYTES = 32
 
 
-def make(
+def issue(
     session: Session,
     keyring: Keyring,
     customer_id: str,
@@ -62,18 +62,18 @@ def make(
     return secret
 
 
-def look(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
+def peek(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
     """The link, if it can still be used, for that purpose if one is given; nothing is changed."""
     return session.execute(select(Link).where(*_valid(secret, now, purpose))).scalar_one_or_none()
 
 
-def use(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
+def redeem(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
     """Use the link up; None if it was before, or has expired. Of two who come at once, one is given it."""
     used = update(Link).where(*_valid(secret, now, purpose)).values(used_at=now).returning(Link)
     return session.execute(used.execution_options(synchronize_session=False)).scalar_one_or_none()
 
 
-def give_back(session: Session, secret: str) -> None:
+def restore(session: Session, secret: str) -> None:
     """What the link was used up for could not be done: it serves once more, until it expires."""
     unused = update(Link).where(Link.sha256 == digest(secret)).values(used_at=None)
     session.execute(unused.execution_options(synchronize_session=False))
@@ -98,7 +98,7 @@ def details(link: Link, keyring: Keyring) -> dict[str, Any]:
     return (seal and seal.decrypt_json("link.details", link.details)) or {}
 
 
-def address(pages: str, purpose: Purpose, secret: str) -> str:
+def url(pages: str, purpose: Purpose, secret: str) -> str:
     """Where a link leads. `pages` is the address of our pages, without a slash at its end."""
     return f"{pages.rstrip('/')}{PATHS[purpose]}{secret}"
 

@@ -40,10 +40,10 @@ class ProductHook:
     token: str = ""
 
     @property
-    def there(self) -> bool:
+    def is_configured(self) -> bool:
         return bool(self.command or self.url)
 
-    def tell(self, action: Action, customer: Mapping[str, str]) -> bytes:
+    def call(self, action: Action, customer: Mapping[str, str]) -> bytes:
         """Ask or tell the product; its answer. Raises ProductDown."""
         said = orjson.dumps({"action": action, **customer})
         if self.command:
@@ -74,7 +74,7 @@ def _run(command: str, said: bytes) -> bytes:
 
 
 def _post(url: str, token: str, said: bytes) -> bytes:
-    if not allowed(url):
+    if not is_safe_url(url):
         raise ProductUnavailableError("SMT_PRODUCT_URL must be https://, or http:// on this machine")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     asked = urllib.request.Request(url, data=said, headers=headers, method="POST")  # noqa: S310 - checked above
@@ -91,7 +91,7 @@ def _post(url: str, token: str, said: bytes) -> bytes:
     return found
 
 
-def allowed(url: str) -> bool:
+def is_safe_url(url: str) -> bool:
     """Whether personal data may go there: encrypted, or on this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and is_on_this_machine(parts.hostname or ""))

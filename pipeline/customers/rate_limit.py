@@ -65,7 +65,7 @@ def allow(session: Session, keyring: Keyring, limit: Limit, who: str, *, now: da
     return attempts <= PER_HOUR[limit]
 
 
-def neighbourhood(address: str) -> str:
+def client_network(address: str) -> str:
     """Return the network to rate-limit: the IPv4 address, or the /64 prefix of an IPv6 address.
 
     Other input is returned unchanged.

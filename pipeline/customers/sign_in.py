@@ -31,16 +31,16 @@ log = structlog.get_logger(__name__)
 class SignInLinkSender(BatchThread[str]):
     """The thread that sends the links that were asked for."""
 
-    def __init__(self, database: Database, master: MasterKey, clock: Clock, pages: str) -> None:
+    def __init__(self, database: Database, master_key: MasterKey, clock: Clock, pages: str) -> None:
         super().__init__("doorman", most=1, room=WAITING)
-        self._database, self._master, self._clock, self._pages = database, master, clock, pages
+        self._database, self._master, self._clock, self._pages = database, master_key, clock, pages
 
-    def ask(self, email: str) -> bool:
+    def send_later(self, email: str) -> bool:
         """Have links sent to this address, if it is known. Returns at once, and tells nobody whether it is.
 
         False if so many wait that this one is not looked at.
         """
-        if self._leave(email):
+        if self._submit(email):
             return True
         log.warning("links_dropped", waiting=WAITING)
         return False
@@ -59,16 +59,16 @@ class SignInLinkSender(BatchThread[str]):
 
 def may_ask(session: Session, keyring: Keyring, line: str, now: datetime) -> bool:
     """Whether this line may ask for one more link in this hour."""
-    return rate_limit.allow(session, keyring, "ask_for_link", rate_limit.neighbourhood(line), now=now)
+    return rate_limit.allow(session, keyring, "ask_for_link", rate_limit.client_network(line), now=now)
 
 
 def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pages: str) -> None:
     """Owe a mail with a link to each account with this address, a few times an hour at most."""
     if not rate_limit.allow(session, keyring, "send_link", email.strip().lower(), now=now):
         return
-    for customer_id in accounts.find(session, keyring, email)[:ACCOUNTS]:
-        secret = links.make(session, keyring, customer_id, "account", now, minutes=MINUTES)
-        facts = {"confirms": False, "page": links.address(pages, "account", secret), "expires_at": _end(now)}
+    for customer_id in accounts.find_by_email(session, keyring, email)[:ACCOUNTS]:
+        secret = links.issue(session, keyring, customer_id, "account", now, minutes=MINUTES)
+        facts = {"confirms": False, "page": links.url(pages, "account", secret), "expires_at": _end(now)}
         _owe(session, keyring, customer_id, secret, facts, now)
 
 
@@ -82,29 +82,29 @@ def send_address_confirmation(
     """
     if not rate_limit.allow(session, keyring, "send_address_confirmation", email.strip().lower(), now=now):
         return False
-    secret = links.make(session, keyring, customer_id, "confirm_email", now, details={"email": email})
-    page = links.address(pages, "confirm_email", secret)
+    secret = links.issue(session, keyring, customer_id, "confirm_email", now, details={"email": email})
+    page = links.url(pages, "confirm_email", secret)
     facts = {"confirms": True, "page": page, "expires_at": _end(now)}
     _owe(session, keyring, customer_id, secret, facts, now, to=email)
     return True
 
 
-def begin(session: Session, keyring: Keyring, secret: str, now: datetime) -> str | None:
+def start_session(session: Session, keyring: Keyring, secret: str, now: datetime) -> str | None:
     """Use up a link that was sent, for the secret of a session; None if it cannot be used any more."""
-    link = links.use(session, secret, now, "account")
-    return links.make(session, keyring, link.customer_id, "session", now, minutes=MINUTES) if link else None
+    link = links.redeem(session, secret, now, "account")
+    return links.issue(session, keyring, link.customer_id, "session", now, minutes=MINUTES) if link else None
 
 
-def who(session: Session, secret: str, now: datetime) -> str | None:
+def session_customer(session: Session, secret: str, now: datetime) -> str | None:
     """The customer whose session this is; None if it has ended, or they are erased."""
-    link = links.look(session, secret, now, "session")
+    link = links.peek(session, secret, now, "session")
     customer = session.get(Customer, link.customer_id) if link else None
     return customer.id if customer and not customer.erased_at else None
 
 
-def end(session: Session, secret: str, now: datetime) -> Link | None:
+def end_session(session: Session, secret: str, now: datetime) -> Link | None:
     """Sign out."""
-    return links.use(session, secret, now, "session")
+    return links.redeem(session, secret, now, "session")
 
 
 def csrf_token(secret: str, path: str) -> str:
@@ -122,7 +122,7 @@ def _owe(
     to: str | None = None,
 ) -> None:
     key = f"account_link:{links.digest(secret)}"
-    outbox.add(
+    outbox.enqueue(
         session, keyring, [outbox.NewMail("account_link", key, None, facts, customer_id=customer_id, to=to)], now
     )
 

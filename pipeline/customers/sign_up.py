@@ -17,7 +17,7 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers import newsletter as news
-from pipeline.customers.accounts import InvalidFieldError, Person
+from pipeline.customers.accounts import InvalidFieldError, SignUpData
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Link
@@ -53,10 +53,10 @@ class RateLimitError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SignUpForm:
     """What somebody signs up with. `plan` is PayPal's id."""
 
-    person: Person = field(repr=False)
+    person: SignUpData = field(repr=False)
     plan: str
     news: bool
 
@@ -72,7 +72,7 @@ class SignUp:
     plans: Mapping[str, str]
     pages: str
 
-    def sign_up(self, asked: Asked, token: str, line: str) -> str:
+    def sign_up(self, asked: SignUpForm, token: str, line: str) -> str:
         """The address where PayPal has the subscription approved. `token` is the form's, `line` where it came from.
 
         Raises TooMany, StoreDown, and Rejected and Unavailable of `paypal.errors`; after these the same form goes on where
@@ -100,18 +100,18 @@ class SignUp:
             return None
         return str(links.details(session.get_one(Link, row["sha256"]), keyring).get("approve", ""))
 
-    def _keep(self, session: Session, keyring: Keyring, asked: Asked, custom: str, line: str) -> None:
-        now, line = self.clock.now(), rate_limit.neighbourhood(line)
+    def _keep(self, session: Session, keyring: Keyring, asked: SignUpForm, custom: str, line: str) -> None:
+        now, line = self.clock.now(), rate_limit.client_network(line)
         if not rate_limit.allow(session, keyring, "sign_up", line, now=now):
             raise RateLimitError("Too many sign-ups came from your network in this hour; please try again in an hour.")
-        id = accounts.sign_up(
+        id = accounts.create_account(
             session, keyring, asked.person,
             adult_text=TEXTS, news=asked.news, now=now, source="sign-up", custom=custom,
         )  # fmt: skip
         if asked.news:
-            news.ask(session, keyring, id, asked.person.email, now, self.pages)
+            news.request_confirmation(session, keyring, id, asked.person.email, now, self.pages)
 
-    def _subscribe(self, asked: Asked, custom: str) -> str:
+    def _subscribe(self, asked: SignUpForm, custom: str) -> str:
         _id, approve = self.paypal.create_subscription(
             asked.plan, custom, custom,
             return_url=f"{self.pages}/signup/done", cancel_url=f"{self.pages}/signup/cancelled",
@@ -123,7 +123,7 @@ class SignUp:
         return approve
 
 
-def check(form: Mapping[str, object], plans: Mapping[str, str]) -> Asked:
+def validate_form(form: Mapping[str, object], plans: Mapping[str, str]) -> SignUpForm:
     """What was filled in, if it can be taken. Raises Invalid.
 
     Fields are text; `adult` and `news` are "yes" or true where ticked.
@@ -132,7 +132,7 @@ def check(form: Mapping[str, object], plans: Mapping[str, str]) -> Asked:
     problems: dict[str, str] = {}
     for name in accounts.FIELDS:
         try:
-            accounts.checked(name, said[name])
+            accounts.validate_field(name, said[name])
         except InvalidFieldError as error:
             problems[name] = str(error)
     if said["plan"] not in plans:
@@ -141,8 +141,8 @@ def check(form: Mapping[str, object], plans: Mapping[str, str]) -> Asked:
         problems["adult"] = TOO_YOUNG
     if problems:
         raise InvalidFormError(problems)
-    person = Person(said["name"], said["email"], said["company"], said["phone"])
-    return Asked(person, plans[said["plan"]], is_ticked(said["news"]))
+    person = SignUpData(said["name"], said["email"], said["company"], said["phone"])
+    return SignUpForm(person, plans[said["plan"]], is_ticked(said["news"]))
 
 
 def is_ticked(value: str) -> bool:
@@ -150,7 +150,7 @@ def is_ticked(value: str) -> bool:
     return value.lower() in ("yes", "true", "on")
 
 
-def _custom(session: Session, keyring: Keyring, asked: Asked, token: str) -> str:
+def _custom(session: Session, keyring: Keyring, asked: SignUpForm, token: str) -> str:
     """What PayPal is told as custom_id: the same for the same form, and another if a word of it is another.
 
     A form that is sent once more after its account was erased is a new one.

@@ -23,7 +23,7 @@ class OptOut:
     kind: Literal["service", "marketing"]
 
 
-def look(session: Session, keyring: Keyring, token: str) -> OptOut | None:
+def find_opt_out(session: Session, keyring: Keyring, token: str) -> OptOut | None:
     """What the link of a mail declines; None if it is no link of ours, or declines nothing any more."""
     mail_id = read_unsubscribe_token(keyring, token)
     mail = session.get(Mail, mail_id) if mail_id else None
@@ -37,11 +37,13 @@ def look(session: Session, keyring: Keyring, token: str) -> OptOut | None:
     return None
 
 
-def decline(session: Session, keyring: Keyring, token: str, now: datetime, source: str) -> OptOut | None:
+def opt_out(session: Session, keyring: Keyring, token: str, now: datetime, source: str) -> OptOut | None:
     """Note the choice, which holds from now on; what `look` found. Repeated, it is noted once more and changes nothing."""
-    found = look(session, keyring, token)
+    found = find_opt_out(session, keyring, token)
     if found:
-        accounts.consent(session, found.customer_id, found.kind, given=False, source=source, text_version=TEXT, now=now)
+        accounts.record_consent(
+            session, found.customer_id, found.kind, given=False, source=source, text_version=TEXT, now=now
+        )
     return found
 
 

@@ -54,7 +54,7 @@ class IdentifiedRow(Protocol):
 Row = TypeVar("Row", bound=IdentifiedRow)
 
 
-class Rows(dict[str, Row]):
+class RowSet(dict[str, Row]):
     """Rows of one table by id. `write` inserts the new ones and updates the changed ones."""
 
     def __init__(self, session: Session, table: type[DeclarativeBase], row: type[Row]) -> None:
@@ -75,7 +75,7 @@ class Rows(dict[str, Row]):
         if wanted:
             rows = [{"id": each, **blank} for each in wanted]
             insert_new(self._session, self._class, rows, returning=cast(Any, self._class).id)
-            statement = select(*self._columns).where(among(id, wanted)).order_by(id)
+            statement = select(*self._columns).where(in_list(id, wanted)).order_by(id)
             self._take(statement.with_for_update(read=share))
 
     def add(self, row: Row) -> None:
@@ -87,7 +87,7 @@ class Rows(dict[str, Row]):
         now = {id: self._values(self[id]) for id in sorted(self)}
         insert(self._session, self._class, [self._named(now[id]) for id in now if id not in self._read])
         changed = [id for id, values in now.items() if id in self._read and values != self._read[id]]
-        change(self._session, self._class, [self._named(now[id]) for id in changed])
+        bulk_update_partial(self._session, self._class, [self._named(now[id]) for id in changed])
         self._read = now
 
     def _named(self, values: tuple[Any, ...]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def texts(name: str) -> BindParameter[Any]:
     return bindparam(name, type_=_Texts())
 
 
-class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
+class in_list(FunctionElement[bool]):  # noqa: N801 - reads as an operator
     """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them.
 
     A statement that is built once and executed often takes the texts by name, see `texts`.
@@ -138,19 +138,19 @@ class among(FunctionElement[bool]):  # noqa: N801 - reads as an operator
         given = isinstance(these, BindParameter)
         super().__init__(column, these if given else bindparam("texts", list(these), type_=_Texts(), unique=True))
 
-    def self_group(self, against: Any = None) -> "among":
+    def self_group(self, against: Any = None) -> "in_list":
         """Stand as it is: SQLAlchemy would write `... = 1`, for which SQLite uses no index."""
         return self
 
 
-@compiles(among)
-def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(in_list)
+def _among_array(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
     tested, these = element.clauses
     return compiler.process(tested == func.any(sql_cast(these, ARRAY(Text))), **options)
 
 
-@compiles(among, "sqlite")
-def _among_json(element: among, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(in_list, "sqlite")
+def _among_json(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
     tested, these = element.clauses
     values = func.json_each(these).table_valued("value")
     return compiler.process(tested.in_(select(values.c.value)), **options)
@@ -192,7 +192,7 @@ def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Values
         _send(session, _insert_from_json(table_of(table), tuple(rows[0])), table_of(table), rows)
 
 
-def change(
+def bulk_update_partial(
     session: Session,
     table: type[DeclarativeBase],
     rows: Sequence[Values],
@@ -225,7 +225,7 @@ def _update_each(table: Table, names: Names, only: Names) -> Executable:
 
 def _update(table: Table, values: Values, only: Names) -> Update:
     """An UPDATE of the row with the `id` among the values."""
-    limits = [among(table.c[name], texts(f"only_{name}")) for name in only]
+    limits = [in_list(table.c[name], texts(f"only_{name}")) for name in only]
     others = {name: value for name, value in values.items() if name != "id"}
     return update(table).where(table.c.id == values["id"], *limits).values(others)
 

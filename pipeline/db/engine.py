@@ -88,7 +88,7 @@ def file_of(url: str) -> Path | None:
     return Path(parsed.database or "") if is_file else None
 
 
-def share(session: Session, table: type[DeclarativeBase]) -> None:
+def lock_shared(session: Session, table: type[DeclarativeBase]) -> None:
     """Make `lock_after_writers` wait for the end of this transaction. On SQLite the one writer is alone anyway."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(text(f'LOCK TABLE "{table.__tablename__}" IN ROW EXCLUSIVE MODE'))

@@ -19,7 +19,7 @@ def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> 
     merged = dict(known)
     stamp = _stamp(at)
     for field, value in values.items():
-        if value is not None and (field not in merged or _outranks(stamp, value, *merged[field])):
+        if value is not None and (field not in merged or _supersedes(stamp, value, *merged[field])):
             merged[field] = [stamp, value]
     return merged
 
@@ -34,7 +34,7 @@ def updated_at(known: Mapping[str, Any], field: str) -> datetime | None:
     return datetime.fromisoformat(known[field][0]) if field in known else None
 
 
-def _outranks(stamp: str, value: Any, known_stamp: str, known: Any) -> bool:
+def _supersedes(stamp: str, value: Any, known_stamp: str, known: Any) -> bool:
     return stamp > known_stamp or (stamp == known_stamp and orjson.dumps(value) > orjson.dumps(known))
 
 

@@ -21,7 +21,7 @@ class Presence:
     def still_held(self) -> bool:
         raise NotImplementedError
 
-    def leave(self) -> None:
+    def release(self) -> None:
         raise NotImplementedError
 
 

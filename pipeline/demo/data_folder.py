@@ -29,7 +29,7 @@ USUAL = {"months": 6, "subscribers": 24, "seed": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DemoOptions:
     """What is played. None: whatever an earlier demo had, else the usual."""
 
     months: int | None
@@ -73,11 +73,11 @@ class DemoRun:
         names = ("months", "subscribers", "seed", "posted", "answered", "duplicates")
         noted: dict[str, Any] = {name: getattr(self, name) for name in names}
         noted["ended_at"] = format_time(self.ended_at) if self.ended_at else None
-        files.write(self.folder / DEMO_FILE, orjson.dumps(noted))
+        files.write_atomically(self.folder / DEMO_FILE, orjson.dumps(noted))
 
 
 @contextmanager
-def open_demo_folder(settings: Settings, asked: Terms, *, fresh: bool) -> Iterator[DemoRun]:
+def open_demo_folder(settings: Settings, asked: DemoOptions, *, fresh: bool) -> Iterator[DemoRun]:
     """The demo in the data folder, or a new one in an emptied folder. Raises Wrong where it must not be touched."""
     if settings.database_url:
         raise Wrong(
@@ -93,7 +93,7 @@ def open_demo_folder(settings: Settings, asked: Terms, *, fresh: bool) -> Iterat
         yield _find(settings, asked, fresh=fresh)
 
 
-def _find(settings: Settings, asked: Terms, *, fresh: bool) -> DemoRun:
+def _find(settings: Settings, asked: DemoOptions, *, fresh: bool) -> DemoRun:
     folder, earlier = settings.data_dir, _read(settings.data_dir)
     if earlier is None and _has_events(settings):
         raise Wrong(f"{folder} holds events that are no demo's; choose another SMT_DATA_DIR for the demo")

@@ -13,14 +13,14 @@ from pipeline.broker import Consumer
 from pipeline.clock import Clock, SystemClock
 from pipeline.db import migrations
 from pipeline.demo.data_folder import CAUGHT
-from pipeline.demo.mail_catcher import catching
-from pipeline.demo.mailbox_pages import Pages
+from pipeline.demo.mail_catcher import catch_mail
+from pipeline.demo.mailbox_pages import MailboxPages
 from pipeline.errors import UsageError as Wrong
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.loopback import serve
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 
 WEBHOOK_ID = "DEMO-WEBHOOK"
 NOTE = "The demo's catcher: nothing of this has left this machine."
@@ -43,12 +43,12 @@ class DemoClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoEnvironment:
     """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
 
     parts: Container
     clock: DemoClock
-    world: World
+    world: PaypalState
     inlet: Consumer
     url: str
     caught: Path
@@ -56,34 +56,34 @@ class Stage:
 
 
 @contextmanager
-def opened(
+def open_environment(
     data_dir: Path,
     make_parts: Callable[[Settings, Clock], Container],
     show_date: Callable[[datetime], str],
     *,
     port: int | None,
     usual_port: int,
-) -> Iterator[Stage]:
+) -> Iterator[DemoEnvironment]:
     """Start everything, and stop it at the end of the block. Raises Wrong when the port that was asked for is taken.
 
     `make_parts` makes the container, which closes with the block. `show_date` writes a time for people.
     """
     clock, folder = DemoClock(), data_dir / CAUGHT
     with ExitStack() as stack:
-        paypal, listens_on = FakePaypalApi(World(), clock=clock), _free(port, usual_port)
-        relay_url = stack.enter_context(catching(folder))
+        paypal, listens_on = FakePaypalApi(PaypalState(), clock=clock), _free(port, usual_port)
+        relay_url = stack.enter_context(catch_mail(folder))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
         parts = make_parts(settings, clock)
         migrations.upgrade(parts.database)
         stack.callback(parts.database.close)
-        inlet = stack.enter_context(parts.broker.inlet("events"))
-        for thread in (parts.event_publisher, parts.committer):
+        inlet = stack.enter_context(parts.broker.consumer("events"))
+        for thread in (parts.event_publisher, parts.group_committer):
             stack.enter_context(thread)
-        caught = Pages(folder, show_date, NOTE)
-        routes, lost = stack.enter_context(site.served(parts))
+        caught = MailboxPages(folder, show_date, NOTE)
+        routes, lost = stack.enter_context(site.serve_pages(parts))
         app = parts.web().app([*routes, *caught.routes()], lost)
         url = stack.enter_context(serve(app, listens_on))
-        yield Stage(parts, clock, paypal.world, inlet, url, folder)
+        yield DemoEnvironment(parts, clock, paypal.world, inlet, url, folder)
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:

@@ -20,7 +20,7 @@ _MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([a-z0-9_]{1,60}\.[A-Za-z0-9]{1,60})
 
 
 @contextmanager
-def catching(folder: Path) -> Iterator[str]:
+def catch_mail(folder: Path) -> Iterator[str]:
     """The relay's URL, as long as the block lasts."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -78,7 +78,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
     path, number = folder / f"{name}.eml", 1
     while True:
         try:
-            with files.new(path) as file:
+            with files.create_private(path) as file:
                 file.write(data)
                 return
         except FileExistsError:

@@ -44,7 +44,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,60}\.[A-Za-z0-9_-]{1,80}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Caught:
+class CaughtMail:
     """One mail in the list. `name` is its file's, less the suffix."""
 
     name: str
@@ -56,22 +56,22 @@ class Caught:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class ParsedCaughtMail:
     """One mail, taken apart."""
 
-    caught: Caught
+    caught: CaughtMail
     headers: Sequence[tuple[str, str]]
     text: str
     html: str
 
 
-class Pages:
+class MailboxPages:
     """The routes, over one folder of caught mails."""
 
     def __init__(self, folder: Path, show_date: Callable[[datetime], str], note: str = "") -> None:
         """`show_date` writes a time in UTC for people; `note` is a line under the heading."""
         self._folder, self._note = folder, note
-        self._known: dict[str, Caught] = {}
+        self._known: dict[str, CaughtMail] = {}
         self._templates = Environment(
             loader=FileSystemLoader([FOLDER, site.FOLDER]), autoescape=select_autoescape(), auto_reload=False
         )
@@ -126,7 +126,7 @@ class Pages:
     async def style(self, _: Request) -> Response:
         return FileResponse(site.FOLDER / "style.css", media_type="text/css", headers=ALWAYS)
 
-    def all(self) -> list[Caught]:
+    def all(self) -> list[CaughtMail]:
         """Every caught mail, the newest first. Each file is read once."""
         for path in self._folder.glob(f"*{SUFFIX}"):
             if path.stem not in self._known and _NAME.fullmatch(path.stem):
@@ -145,21 +145,21 @@ class Pages:
         return HTMLResponse(written, headers=ALWAYS | {"Content-Security-Policy": PAGE_POLICY})
 
 
-def _read(path: Path) -> Caught:
+def _read(path: Path) -> CaughtMail:
     with path.open("rb") as file:
         return _caught(path, BytesHeaderParser(policy=email.policy.default).parse(file))
 
 
-def _open(path: Path) -> Opened:
+def _open(path: Path) -> ParsedCaughtMail:
     message = BytesParser(policy=email.policy.default).parsebytes(path.read_bytes())
     headers = [(name, _decoded(raw)) for name, raw in message.raw_items()]
-    return Opened(_caught(path, message), headers, _part(message, "plain"), _part(message, "html"))
+    return ParsedCaughtMail(_caught(path, message), headers, _part(message, "plain"), _part(message, "html"))
 
 
-def _caught(path: Path, message: Any) -> Caught:
+def _caught(path: Path, message: Any) -> CaughtMail:
     said = {name.lower(): _decoded(raw) for name, raw in message.raw_items()}
     name, address = _addressee(said.get("to", ""))
-    return Caught(
+    return CaughtMail(
         path.stem, path.stem.partition(".")[0], name, address, said.get("subject", ""), _date(said.get("date"))
     )
 
@@ -191,7 +191,7 @@ def _part(message: EmailMessage, subtype: str) -> str:
     return str(part.get_content()) if part else ""
 
 
-def _fits(mail: Caught, kind: str, words: str) -> bool:
+def _fits(mail: CaughtMail, kind: str, words: str) -> bool:
     return kind in ("", mail.kind) and words.casefold() in f"{mail.to_name}\n{mail.to}\n{mail.subject}".casefold()
 
 

@@ -14,12 +14,12 @@ from pipeline.app.shutdown import StopSignal
 from pipeline.clock import SystemClock
 from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.demo.data_folder import DemoRun
-from pipeline.demo.environment import Stage
-from pipeline.demo.simulated_paypal import open_signer, vouch
+from pipeline.demo.environment import DemoEnvironment
+from pipeline.demo.simulated_paypal import open_signer, trust_certificate
 from pipeline.simulator import stories
 from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery
-from pipeline.worker.worker import take
+from pipeline.worker.worker import consume_once
 
 Advance = Callable[[int], object]  # called with how much more was done
 Progress = Callable[[str, int], AbstractContextManager[Advance]]  # called with the work's name and its amount
@@ -34,15 +34,15 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM while it is being played."""
 
 
-def play(stage: Stage, asked: DemoRun, progress: Progress) -> DemoRun:
+def play(stage: DemoEnvironment, asked: DemoRun, progress: Progress) -> DemoRun:
     """Play what was asked for, up to now. What came of it is in the tables. `progress` shows how far it is."""
     ends_at = SystemClock().now()
     deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
     stage.clock.move_to(deliveries[0].at)
     signer = open_signer(stage.parts.settings, deliveries[0].at, ends_at)
-    vouch(stage.parts.settings, SystemClock(), signer)
+    trust_certificate(stage.parts.settings, SystemClock(), signer)
     stop = StopSignal()
-    stop.listen()
+    stop.install()
     address = f"{stage.url}/webhooks/paypal"
     with WebhookSender(address, signer, stage.webhook_id) as courier, progress("events", len(deliveries)) as done:
         answers = asyncio.run(_play(Playback(stage, stop), courier, deliveries, ends_at, done))
@@ -52,24 +52,24 @@ def play(stage: Stage, asked: DemoRun, progress: Progress) -> DemoRun:
     return asked.ended(len(deliveries), answers[200], answers[200] - accepted, ends_at)
 
 
-def run_live(stage: Stage) -> None:
+def run_live(stage: DemoEnvironment) -> None:
     """Work on by the machine's clock until Ctrl-C or SIGTERM."""
     stop = StopSignal()
-    stop.listen()
+    stop.install()
     asyncio.run(_keep_up(Playback(stage, stop), stop))
 
 
 class Playback:
     """The pipeline's work, done in rounds at the moment the clock shows."""
 
-    def __init__(self, stage: Stage, stop: StopSignal) -> None:
+    def __init__(self, stage: DemoEnvironment, stop: StopSignal) -> None:
         self._stage, self._stop, parts = stage, stop, stage.parts
-        self._events, self._jobs, self._post = parts.worker(), jobs.scheduler(parts), parts.mailer()
+        self._events, self._jobs, self._post = parts.worker(), jobs.build_scheduler(parts), parts.mailer()
 
     async def work(self, *, coming: bool = False) -> None:
         """Do all that is due now. `coming`: an id is on its way through the broker."""
         if coming:
-            take(self._events, self._stage.inlet, ARRIVES_SECONDS)
+            consume_once(self._events, self._stage.inlet, ARRIVES_SECONDS)
         while self._round() + await self._post.send_due():
             pass
 
@@ -91,7 +91,9 @@ class Playback:
         await self._post.close()
 
     def _round(self) -> int:
-        return take(self._events, self._stage.inlet, 0.0) + work_once(self._stage.parts, self._events, self._jobs)
+        return consume_once(self._events, self._stage.inlet, 0.0) + work_once(
+            self._stage.parts, self._events, self._jobs
+        )
 
     def _next_due(self) -> datetime | None:
         """When the next thing is due that somebody must do."""

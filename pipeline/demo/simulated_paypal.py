@@ -17,7 +17,7 @@ def open_signer(settings: Settings, since: datetime, until: datetime) -> Signer:
     return Signer(settings.data_dir / "simulator", since=since, until=until)
 
 
-def vouch(settings: Settings, clock: Clock, signer: Signer) -> None:
+def trust_certificate(settings: Settings, clock: Clock, signer: Signer) -> None:
     """Put the simulated PayPal's certificate among those that a web role with this data folder trusts."""
     folder = settings.certificates_dir
     kept = CertificateStore(folder=folder, anchors=None, clock=clock, fetch=lambda _: signer.leaf_pem)
@@ -30,5 +30,5 @@ def webhook_to_sign_for(settings: Settings, given: str | None) -> str:
         raise UsageError("SMT_PAYPAL_BASE_URL is PayPal's live API: pretend customers must not get into live books")
     if given or settings.paypal_accept_simulator:
         return given or SIMULATOR
-    settings.need("paypal_webhook_id")
+    settings.require("paypal_webhook_id")
     return settings.paypal_webhook_id[0]

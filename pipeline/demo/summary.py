@@ -50,7 +50,7 @@ class Summary:
         return self.played.answered == self.played.posted and undone == 0 and self.caught >= sum(self.sent.values())
 
 
-def look(database: Database, played: DemoRun, caught: Path) -> Summary:
+def summarize(database: Database, played: DemoRun, caught: Path) -> Summary:
     """Look into the tables, and count the mails that arrived."""
     with database.reading() as session:
         return Summary(

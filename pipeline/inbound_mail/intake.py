@@ -40,22 +40,22 @@ class FiledMail:
     known: bool  # it had been filed before, and nothing was done again
 
 
-def take(raw: bytes, database: Database, master: MasterKey, clock: Clock, page: str) -> FiledMail:
+def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clock, page: str) -> FiledMail:
     """File one message in a transaction of its own; `file` says how. Raises StoreDown."""
     with database.transaction() as session:
         now = clock.now()
-        filed = file(session, Keyring(master, session, now), raw, now, page)
+        filed = file_mail(session, Keyring(master_key, session, now), raw, now, page)
     log.info("letter", letter_id=filed.id[:12], kind=filed.kind, asked=filed.asked, known=filed.known)
     return filed
 
 
-def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
+def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
     """File one message in the caller's transaction, with the customer whose known address wrote it.
 
     The same message is filed once. `page` is the address of the page where people prove who they are.
     """
-    read, id = parser.read(raw), parser.identity(raw)
-    owners = accounts.find(session, keyring, read.sender) if read.sender else []
+    read, id = parser.parse_mail(raw), parser.identity(raw)
+    owners = accounts.find_by_email(session, keyring, read.sender) if read.sender else []
     customer_id = owners[0] if owners else None
     filed = FiledMail(id, _kind(read), read.asks, customer_id, known=False)
     label = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(read.sender or id).lower()}').hex()[:40]}"
@@ -66,7 +66,7 @@ def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: st
     return filed
 
 
-def _kind(read: parser.Read) -> Literal["support", "privacy", "automatic"]:
+def _kind(read: parser.ParsedMail) -> Literal["support", "privacy", "automatic"]:
     if read.automatic:
         return "automatic"
     return "privacy" if read.asks else "support"
@@ -80,24 +80,24 @@ def _store(session: Session, keyring: Keyring, filed: FiledMail, label: str, raw
         "key_id": label,
         "kind": filed.kind,
         "request_id": None,
-        "content": seal and seal.seal("inbound_mail.content", raw),
+        "content": seal and seal.encrypt("inbound_mail.content", raw),
         "received_at": now,
     }
     return bool(insert_new(session, InboundMail, [row], returning=InboundMail.id))
 
 
 def _put_to_operator(
-    session: Session, keyring: Keyring, letter: InboundMail, read: parser.Read, now: datetime, page: str
+    session: Session, keyring: Keyring, letter: InboundMail, read: parser.ParsedMail, now: datetime, page: str
 ) -> None:
     """Open the request. Beyond the limits of senders it waits in the list of open requests, and no mail is sent."""
     details = {"letter": letter.id, "sender": read.sender, "subject": read.subject}
     asked = read.asks or "other"
-    row = requests.open_(session, keyring, asked, letter.customer_id, "mail", now, details=details)
+    row = requests.open_request(session, keyring, asked, letter.customer_id, "mail", now, details=details)
     letter.request_id = row.id
     session.flush()
     if _may_answer(session, keyring, letter, now):
         mails = [requests.reminder(row, 0), _acknowledgement(letter, row, read, page)]
-        outbox.add(session, keyring, mails, now)
+        outbox.enqueue(session, keyring, mails, now)
 
 
 def _may_answer(session: Session, keyring: Keyring, letter: InboundMail, now: datetime) -> bool:
@@ -110,7 +110,7 @@ def _may_answer(session: Session, keyring: Keyring, letter: InboundMail, now: da
     return False
 
 
-def _acknowledgement(letter: InboundMail, row: PrivacyRequest, read: parser.Read, page: str) -> outbox.NewMail:
+def _acknowledgement(letter: InboundMail, row: PrivacyRequest, read: parser.ParsedMail, page: str) -> outbox.NewMail:
     to = None if letter.customer_id else read.sender
     if read.asks:
         return requests.receipt(row, page=page, to=to)

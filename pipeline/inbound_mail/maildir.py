@@ -26,22 +26,22 @@ class UnfiledMail:
 
 
 def read_maildir(
-    folder: Path, database: Database, master: MasterKey, clock: Clock, page: str
+    folder: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
 ) -> Iterator[FiledMail | UnfiledMail]:
     """File the new messages, and yield what became of each. A message that fails does not hold up the others.
 
     Raises StoreDown when the database cannot be reached at all.
     """
-    done = (_file_one(path, database, master, clock, page) for path in _new(folder))
+    done = (_file_one(path, database, master_key, clock, page) for path in _new(folder))
     return (each for each in done if each is not None)
 
 
 def _file_one(
-    path: Path, database: Database, master: MasterKey, clock: Clock, page: str
+    path: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
 ) -> FiledMail | UnfiledMail | None:
     """None where another reader was quicker."""
     try:
-        filed = intake.take(_bytes(path), database, master, clock, page)
+        filed = intake.store_mail(_bytes(path), database, master_key, clock, page)
         _move(path)
     except FileNotFoundError:
         return None

@@ -45,7 +45,7 @@ _TAG = re.compile(r"<blockquote.*|<[^<>]*>", re.DOTALL | re.IGNORECASE)  # and e
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ParsedMail:
     """What a message says of itself. `sender` is "" where it names no single address that can be answered."""
 
     sender: str
@@ -54,12 +54,12 @@ class Read:
     asks: Kind | None
 
 
-def read(raw: bytes) -> Read:
+def parse_mail(raw: bytes) -> ParsedMail:
     """Parse a message. Never raises: one that cannot be parsed counts as automatic."""
     try:
         return _read(BytesParser(policy=policy.compat32).parsebytes(raw[:PARSED]))
     except Exception:  # noqa: BLE001 - Python's parsers raise many kinds of errors for hostile input
-        return Read("", "", automatic=True, asks=None)
+        return ParsedMail("", "", automatic=True, asks=None)
 
 
 def identity(raw: bytes) -> str:
@@ -69,11 +69,11 @@ def identity(raw: bytes) -> str:
     return hashlib.sha256(b"\0".join((found[1], *body)) if found else raw).hexdigest()
 
 
-def _read(message: Parsed) -> Read:
+def _read(message: Parsed) -> ParsedMail:
     sender, subject = _sender(message), _header(message, "Subject")
     automatic = not sender or _is_automatic(message, sender)
     asks = None if automatic else _asks(f"{subject}\n{_text(message)}")
-    return Read(sender, clean_name(subject), automatic, asks)
+    return ParsedMail(sender, clean_name(subject), automatic, asks)
 
 
 def _sender(message: Parsed) -> str:

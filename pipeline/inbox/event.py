@@ -21,7 +21,7 @@ class Event:
     facts: Mapping[str, Any]
     person: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def need(self, fact: str) -> Any:
+    def require(self, fact: str) -> Any:
         """The fact, or Park: an event without it cannot be handled, and guessing is not allowed."""
         if fact not in self.facts:
             unread = ", ".join(self.facts.get("unread", ()))
@@ -30,17 +30,17 @@ class Event:
 
     def require_time(self, fact: str) -> datetime:
         """The fact as a time, or Park."""
-        moment = parse_time(self.need(fact))
+        moment = parse_time(self.require(fact))
         if moment is None:
             raise ParkEvent(f"{self.type}: {fact} cannot be read as a time")
         return moment
 
-    def time(self, fact: str) -> datetime | None:
+    def get_time(self, fact: str) -> datetime | None:
         """The fact as a time, None if there is none."""
         return parse_time(self.facts.get(fact))
 
 
-class Read(Exception):
+class NeedsLookup(Exception):
     """A fact is lacking: ask PayPal for this object, then try the event again."""
 
     def __init__(self, kind: LookupKind, id: str) -> None:

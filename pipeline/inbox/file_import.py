@@ -14,8 +14,8 @@ from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db.engine import Database
 from pipeline.errors import UsageError as Wrong
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import UNREADABLE, split
-from pipeline.inbox.store import Delivery
+from pipeline.inbox.parsing import UNREADABLE, parse_webhook
+from pipeline.inbox.store import NewEvent
 
 GROUP = 256  # events in one transaction
 STDIN = Path("-")
@@ -41,7 +41,7 @@ class ImportResult:
         }
 
 
-def find(given: Sequence[Path]) -> list[Path]:
+def find_files(given: Sequence[Path]) -> list[Path]:
     """The files that are meant: those of a folder by name. Raises Wrong for what is not there."""
     found: list[Path] = []
     for path in given:
@@ -59,7 +59,7 @@ def import_files(
 ) -> ImportResult:
     """Store the events of all files. Raises StoreDown; the groups before are stored then, and may be brought again."""
     tally, master = ImportResult(), open_master_key(master_key)
-    group: list[Delivery] = []
+    group: list[NewEvent] = []
     for delivery in _deliveries(paths, tally):
         group.append(delivery)
         if len(group) == GROUP:
@@ -71,10 +71,10 @@ def import_files(
     return tally
 
 
-def _store(database: Database, master: MasterKey, clock: Clock, group: list[Delivery], tally: ImportResult) -> None:
+def _store(database: Database, master_key: MasterKey, clock: Clock, group: list[NewEvent], tally: ImportResult) -> None:
     with database.transaction() as session:
         now = clock.now()
-        results = inbox.store(session, Keyring(master, session, now), group, now)
+        results = inbox.store(session, Keyring(master_key, session, now), group, now)
     for result in results:
         if result.outcome != "stored":
             tally.duplicates += 1
@@ -84,7 +84,7 @@ def _store(database: Database, master: MasterKey, clock: Clock, group: list[Deli
             tally.stored += 1
 
 
-def _deliveries(paths: Iterable[Path], tally: ImportResult) -> Iterator[Delivery]:
+def _deliveries(paths: Iterable[Path], tally: ImportResult) -> Iterator[NewEvent]:
     for path in paths:
         try:
             bodies = list(_bodies(path))
@@ -93,12 +93,12 @@ def _deliveries(paths: Iterable[Path], tally: ImportResult) -> Iterator[Delivery
             tally.refused.append((str(path), f"{reason}"))
             continue
         for number, body in enumerate(bodies, start=1):
-            found = split(body)
+            found = parse_webhook(body)
             if found.type == UNREADABLE:
                 place = f"{path}, event {number}" if len(bodies) > 1 else str(path)
                 tally.refused.append((place, found.problem or "no event"))
             else:
-                yield Delivery(found, "import", VERDICT)
+                yield NewEvent(found, "import", VERDICT)
 
 
 def _bodies(path: Path) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import PaypalLookup
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import event_from_lookup, split
+from pipeline.inbox.parsing import event_from_lookup, parse_webhook
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind
 
@@ -26,13 +26,15 @@ AUTH_ERROR_STATUSES = (401, 403)  # refusals that say nothing of the object: the
 DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(days=1))
 
 
-class Source(Protocol):
+class PaypalReader(Protocol):
     """PayPal's API, as far as look-ups need it."""
 
-    def read(self, kind: LookupKind, id: str) -> dict[str, Any]: ...
+    def get(self, kind: LookupKind, id: str) -> dict[str, Any]: ...
 
 
-def fetch_due(database: Database, master: MasterKey, clock: Clock, paypal: Source, limit: int = 20) -> list[str]:
+def fetch_due(
+    database: Database, master_key: MasterKey, clock: Clock, paypal: PaypalReader, limit: int = 20
+) -> list[str]:
     """Ask PayPal for what is due. Return the ids of the events that the answers became."""
     with database.transaction() as session:
         rows = _take(session, clock.now(), limit)
@@ -40,7 +42,7 @@ def fetch_due(database: Database, master: MasterKey, clock: Clock, paypal: Sourc
     for kind, id, attempts in rows:
         answer = _ask(database, clock, paypal, kind, id, attempts)
         if answer is not None:
-            answered += _take_in(database, master, clock, kind, id, answer)
+            answered += _take_in(database, master_key, clock, kind, id, answer)
     return answered
 
 
@@ -59,11 +61,11 @@ def _take(session: Session, now: datetime, limit: int) -> list[tuple[LookupKind,
 
 
 def _ask(
-    database: Database, clock: Clock, paypal: Source, kind: LookupKind, id: str, attempts: int
+    database: Database, clock: Clock, paypal: PaypalReader, kind: LookupKind, id: str, attempts: int
 ) -> dict[str, Any] | None:
     """Return PayPal's answer. Without one, return None and note when to ask again, or that asking is no use."""
     try:
-        return paypal.read(kind, id)
+        return paypal.get(kind, id)
     except (PaypalNotFoundError, PaypalRejectedError) as error:
         if isinstance(error, PaypalRejectedError) and error.status in AUTH_ERROR_STATUSES:
             _ask_again(database, kind, id, attempts, clock.now(), str(error))
@@ -75,14 +77,14 @@ def _ask(
 
 
 def _take_in(
-    database: Database, master: MasterKey, clock: Clock, kind: LookupKind, id: str, answer: dict[str, Any]
+    database: Database, master_key: MasterKey, clock: Clock, kind: LookupKind, id: str, answer: dict[str, Any]
 ) -> list[str]:
     now = clock.now()
-    delivery = inbox.Delivery(split(event_from_lookup(kind, answer, now)), "read", "read from PayPal's API")
+    delivery = inbox.NewEvent(parse_webhook(event_from_lookup(kind, answer, now)), "read", "read from PayPal's API")
     with database.transaction() as session:
-        stored = inbox.store(session, Keyring(master, session, now), [delivery], now)
-        lookups.forget(session, kind, id)
-        woken = inbox.wake(session, lookups.waiting_reason(kind, id), now + timedelta(seconds=1))
+        stored = inbox.store(session, Keyring(master_key, session, now), [delivery], now)
+        lookups.delete_lookup(session, kind, id)
+        woken = inbox.release_waiting(session, lookups.waiting_reason(kind, id), now + timedelta(seconds=1))
     log.info("read", kind=kind, id=id, outcome=stored[0].outcome, woken=woken)
     return [item.event_id for item in stored if item.publish]
 

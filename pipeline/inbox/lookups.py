@@ -21,7 +21,7 @@ class LookupRequest:
     due_at: datetime
 
 
-def owe(session: Session, wanted: Sequence[LookupRequest]) -> None:
+def enqueue(session: Session, wanted: Sequence[LookupRequest]) -> None:
     """Add look-ups; one that is already pending stays as it was."""
     rows = [
         {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
@@ -36,12 +36,12 @@ def is_known_missing(session: Session, kind: str, id: str) -> bool:
     return row is not None and row.due_at is None
 
 
-def is_owed(session: Session, kind: str, id: str) -> bool:
+def is_pending(session: Session, kind: str, id: str) -> bool:
     """Return whether this look-up still waits for its answer."""
     return session.get(PaypalLookup, (kind, id)) is not None
 
 
-def forget(session: Session, kind: str, id: str) -> None:
+def delete_lookup(session: Session, kind: str, id: str) -> None:
     """Delete a look-up, so that the next request for the object asks PayPal again."""
     session.execute(delete(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id))
 

@@ -18,7 +18,7 @@ import orjson
 
 from pipeline.clock import format_time, parse_time
 from pipeline.inbox import redaction
-from pipeline.paypal.references import mentioned
+from pipeline.paypal.references import find_references
 from pipeline.paypal.resources import READERS, Facts, Person, text_of
 
 UNREADABLE = "UNREADABLE"
@@ -37,13 +37,13 @@ class ParsedEvent:
     label: str
     facts: Facts
     person: Person
-    rest: bytes
+    redacted_body: bytes
     body_sha256: str
     content_sha256: str
     problem: str | None = None  # why no handler can have it
 
 
-def split(body: bytes) -> ParsedEvent:
+def parse_webhook(body: bytes) -> ParsedEvent:
     """Take a webhook body, or an event read from PayPal's API, apart."""
     digest = hashlib.sha256(body).hexdigest()
     try:
@@ -55,7 +55,7 @@ def split(body: bytes) -> ParsedEvent:
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
-    return _split(digest, redaction.clean(document), event_id, kind)
+    return _split(digest, redaction.redact_document(document), event_id, kind)
 
 
 def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> bytes:
@@ -86,7 +86,7 @@ def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> P
         label=str(facts.get("subscription") or facts.get("sale") or event_id),
         facts=facts,
         person=person,
-        rest=orjson.dumps(document),
+        redacted_body=orjson.dumps(document),
         body_sha256=digest,
         content_sha256=hashlib.sha256(_canonical(document)).hexdigest(),
     )
@@ -96,7 +96,7 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
     reader: Callable[..., tuple[Facts, Person]] | None = next(
         (READERS[prefix] for prefix in READERS if kind.startswith(prefix)), None
     )
-    facts, person = reader(kind, resource, occurred_at) if reader else mentioned(resource)
+    facts, person = reader(kind, resource, occurred_at) if reader else find_references(resource)
     return {name: value for name, value in facts.items() if value is not None}, {
         name: value for name, value in person.items() if redaction.REDACTED not in value
     }

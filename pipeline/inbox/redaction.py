@@ -64,14 +64,14 @@ _MAYBE_CARD = re.compile(rf"[0-9](?<![A-Za-z0-9].)[0-9]{{3}}{_BETWEEN}{{0,3}}[0-
 _MAYBE_IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z][0-9]{2}[A-Za-z0-9 \u00a0]{11}")
 
 
-def clean(document: Any) -> Any:
+def redact_document(document: Any) -> Any:
     """Return the document without fields that hold card or bank data, and with such numbers replaced in its texts."""
     if isinstance(document, str):
         return redact_text(document) if len(document) > 12 else document
     if isinstance(document, dict):
-        return {name: clean(item) for key, item in document.items() if (name := _clean_name(key)) is not None}
+        return {name: redact_document(item) for key, item in document.items() if (name := _clean_name(key)) is not None}
     if isinstance(document, list):
-        return [clean(item) for item in document]
+        return [redact_document(item) for item in document]
     if isinstance(document, int | float) and 10**12 < abs(document) < 10**19:
         return REDACTED if _is_card(str(abs(int(document)))) else document
     return document

@@ -13,7 +13,7 @@ from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, upda
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.db.bulk import among, insert_new, texts
+from pipeline.db.bulk import in_list, insert_new, texts
 from pipeline.db.models import Event, Redelivery
 from pipeline.inbox import event
 from pipeline.inbox.parsing import UNREADABLE, ParsedEvent
@@ -23,24 +23,24 @@ from pipeline.inbox.parsing import UNREADABLE, ParsedEvent
 Outcome = Literal["stored", "duplicate", "forged"]
 State = Literal["received", "handled", "ignored", "parked"]
 
-GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
-LATE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
+PUBLISH_GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
+QUIET_BROKER_GRACE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
 DUE_AT_ONCE = 500  # events that one look takes; more are taken by the next
 
 EVENT = cast(Table, Event.__table__)
 RETRIABLE = (EVENT.c.type != UNREADABLE, EVENT.c.id.not_like("%~%"))  # no conflict, and something a handler can read
 AGAIN = cast(Table, Redelivery.__table__).c
 SIGNED: CompoundSelect[Any] = union_all(
-    select(EVENT.c.transmission_id, EVENT.c.body_sha256).where(among(EVENT.c.transmission_id, texts("names"))),
-    select(AGAIN.transmission_id, AGAIN.body_sha256).where(among(AGAIN.transmission_id, texts("names"))),
+    select(EVENT.c.transmission_id, EVENT.c.body_sha256).where(in_list(EVENT.c.transmission_id, texts("names"))),
+    select(AGAIN.transmission_id, AGAIN.body_sha256).where(in_list(AGAIN.transmission_id, texts("names"))),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class NewEvent:
     """One body that passed the door. `verdict` says what was found about its signature."""
 
-    split: ParsedEvent
+    parsed: ParsedEvent
     source: Literal["webhook", "import", "read"]
     verdict: str
     transmission_id: str | None = None
@@ -78,38 +78,38 @@ def is_conflict(event_id: str) -> bool:
     return "~" in event_id
 
 
-def store(session: Session, keyring: Keyring, deliveries: Sequence[Delivery], now: datetime) -> list[StoreResult]:
+def store(session: Session, keyring: Keyring, deliveries: Sequence[NewEvent], now: datetime) -> list[StoreResult]:
     """Store each delivery once, in the caller's transaction."""
-    keyring.fetch([INDEX, *(delivery.split.label for delivery in deliveries)])
-    signed = _signed(session, deliveries)
+    keyring.load([INDEX, *(delivery.parsed.label for delivery in deliveries)])
+    signed = _body_hash_by_transmission(session, deliveries)
     results: list[StoreResult | None] = [None] * len(deliveries)
     fresh: dict[str, int] = {}
     for place, delivery in enumerate(deliveries):
-        name, body = delivery.transmission_id, delivery.split.body_sha256
+        name, body = delivery.transmission_id, delivery.parsed.body_sha256
         if name and signed.setdefault(name, body) != body:
-            results[place] = StoreResult("forged", delivery.split.id)
-        elif delivery.split.id not in fresh:
-            fresh[delivery.split.id] = place
+            results[place] = StoreResult("forged", delivery.parsed.id)
+        elif delivery.parsed.id not in fresh:
+            fresh[delivery.parsed.id] = place
     # In the order of their ids, so that two processes with the same events cannot wait for each other.
     rows = [_row(deliveries[place], keyring, now) for _, place in sorted(fresh.items())]
     inserted = set(insert_new(session, Event, rows, returning=Event.id))
     for place, delivery in enumerate(deliveries):
-        if fresh.get(delivery.split.id) == place and delivery.split.id in inserted:
-            results[place] = StoreResult("stored", delivery.split.id, publish=delivery.split.problem is None)
+        if fresh.get(delivery.parsed.id) == place and delivery.parsed.id in inserted:
+            results[place] = StoreResult("stored", delivery.parsed.id, publish=delivery.parsed.problem is None)
     rest = [place for place, result in enumerate(results) if result is None]
     for place in sorted(rest, key=lambda place: _key(deliveries[place])):
         results[place] = _store_known(session, keyring, deliveries[place], now)
     return [result for result in results if result is not None]
 
 
-def load(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
+def lock_received(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
     """Lock the received events among these ids, in key order; those another worker holds are left to it.
 
     To be looked at only: what becomes of them is told by `mark` and `postpone`.
     """
     statement = (
         select(*RECEIVED)
-        .where(among(EVENT.c.id, ids), EVENT.c.state == "received")
+        .where(in_list(EVENT.c.id, ids), EVENT.c.state == "received")
         .order_by(EVENT.c.id)
         .with_for_update(skip_locked=True)
     )
@@ -123,10 +123,10 @@ def open_event(row: ReceivedEvent, keyring: Keyring) -> event.Event:
     return event.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
-def mark(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:
+def mark_events(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:
     """Mark these events done, in the transaction of their effects."""
     if ids:
-        done = update(EVENT).where(among(EVENT.c.id, ids))
+        done = update(EVENT).where(in_list(EVENT.c.id, ids))
         session.connection().execute(done.values(state=state, done_at=now, due_at=None, reason=reason))
 
 
@@ -140,24 +140,24 @@ def postpone(session: Session, event_id: str, due_at: datetime, reason: str, *, 
     )
 
 
-def wake(session: Session, reason: str, due_at: datetime) -> int:
+def release_waiting(session: Session, reason: str, due_at: datetime) -> int:
     """Events that wait for this reason are due at that time. Returns how many."""
     waiting = update(Event).where(Event.state == "received", Event.reason == reason).values(due_at=due_at)
     result = session.execute(waiting.returning(Event.id).execution_options(synchronize_session=False))
     return len(result.all())
 
 
-def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -> list[str]:
+def due_event_ids(session: Session, now: datetime, limit: int, *, untried: bool = False) -> list[str]:
     """The ids of received events that are due and that nobody is handling, those that wait longest first.
 
     `untried`: and those that are LATE and wait for nothing but their message.
     """
     waits = Event.due_at <= now
     if untried:
-        waits = or_(waits, Event.reason.is_(None) & (Event.due_at <= now + GRACE - LATE))
+        waits = or_(waits, Event.reason.is_(None) & (Event.due_at <= now + PUBLISH_GRACE - QUIET_BROKER_GRACE))
     statement = (
         select(Event.id)
-        .where(Event.state == "received", Event.due_at <= now + GRACE, waits)  # the first bound is the index's
+        .where(Event.state == "received", Event.due_at <= now + PUBLISH_GRACE, waits)  # the first bound is the index's
         .order_by(Event.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -167,12 +167,12 @@ def due(session: Session, now: datetime, limit: int, *, untried: bool = False) -
 
 def lease_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list[str]:
     """The ids of received events that are due, each put off so that the next look leaves them a while."""
-    ids = due(session, now, limit)
+    ids = due_event_ids(session, now, limit)
     if ids:
         session.execute(
             update(Event)
-            .where(among(Event.id, ids), Event.state == "received")
-            .values(due_at=now + GRACE)
+            .where(in_list(Event.id, ids), Event.state == "received")
+            .values(due_at=now + PUBLISH_GRACE)
             .execution_options(synchronize_session=False)
         )
     return ids
@@ -196,7 +196,7 @@ def parked_for_retry(session: Session) -> list[str]:
     return list(session.execute(parked.order_by(Event.received_at)).scalars())
 
 
-def put_away(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
+def dismiss(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
     """Parked events that a person has looked at wait for nobody any more. Those that were parked; each keeps its reason."""
     statement = (
         update(Event)
@@ -215,12 +215,12 @@ def oldest_unhandled(session: Session) -> datetime | None:
     ).scalar_one()
 
 
-def _key(delivery: Delivery) -> tuple[str, str]:
+def _key(delivery: NewEvent) -> tuple[str, str]:
     """What two processes with the same deliveries sort them by, so that they do not wait for each other in a circle."""
-    return delivery.split.id, delivery.transmission_id or ""
+    return delivery.parsed.id, delivery.transmission_id or ""
 
 
-def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
+def _body_hash_by_transmission(session: Session, deliveries: Sequence[NewEvent]) -> dict[str, str]:
     """Which body each transmission signed that we have seen before, as a hash."""
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
@@ -229,8 +229,8 @@ def _signed(session: Session, deliveries: Sequence[Delivery]) -> dict[str, str]:
     return dict(cast(list[tuple[str, str]], found))
 
 
-def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
-    split = delivery.split
+def _row(delivery: NewEvent, keyring: Keyring, now: datetime) -> dict[str, Any]:
+    split = delivery.parsed
     seal = keyring.get(split.label)
     references = _references(split, keyring)
     owner = _owner(split, references)
@@ -246,7 +246,7 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "customer_id": owner,
         "facts": {**split.facts, **references},
         "personal_data": seal.encrypt_json("event.personal_data", split.person) if seal and split.person else None,
-        "body": seal.seal("event.body", split.rest) if seal else None,
+        "body": seal.encrypt("event.body", split.redacted_body) if seal else None,
         "body_sha256": split.body_sha256,
         "content_sha256": split.content_sha256,
         "signature_verdict": delivery.verdict,
@@ -259,11 +259,11 @@ def _row(delivery: Delivery, keyring: Keyring, now: datetime) -> dict[str, Any]:
     }
 
 
-def _due_at(delivery: Delivery, now: datetime) -> datetime | None:
+def _due_at(delivery: NewEvent, now: datetime) -> datetime | None:
     """A webhook's id is published right away; the others are picked up by the next sweep."""
-    if delivery.split.problem is not None:
+    if delivery.parsed.problem is not None:
         return None
-    return now + GRACE if delivery.source == "webhook" else now
+    return now + PUBLISH_GRACE if delivery.source == "webhook" else now
 
 
 def _references(split: ParsedEvent, keyring: Keyring) -> dict[str, str]:
@@ -281,9 +281,9 @@ def _owner(split: ParsedEvent, references: dict[str, str]) -> str | None:
     return None if "subscription" in split.facts else references.get("custom_ref") or references.get("payer_ref")
 
 
-def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: datetime) -> StoreResult:
+def _store_known(session: Session, keyring: Keyring, delivery: NewEvent, now: datetime) -> StoreResult:
     """A delivery whose event or transmission is known: a duplicate, a conflict, or a forgery."""
-    split, transmission = delivery.split, delivery.transmission_id
+    split, transmission = delivery.parsed, delivery.transmission_id
     named = [Event.id == split.id, *([Event.transmission_id == transmission] if transmission else [])]
     columns = (Event.id, Event.body_sha256, Event.content_sha256, Event.transmission_id)
     known = session.execute(select(*columns).where(or_(*named))).all()
@@ -303,22 +303,22 @@ def _store_known(session: Session, keyring: Keyring, delivery: Delivery, now: da
         if session.execute(select(Event.id).where(Event.id == event_id)).one_or_none() is None:
             return _store_known(session, keyring, delivery, now)  # another process has its transmission, for what?
     if transmission and not sent:
-        _remember(session, delivery, now)
+        _record_redelivery(session, delivery, now)
     return StoreResult("duplicate", event_id)
 
 
-def _store_conflict(session: Session, keyring: Keyring, delivery: Delivery, event_id: str, now: datetime) -> bool:
+def _store_conflict(session: Session, keyring: Keyring, delivery: NewEvent, event_id: str, now: datetime) -> bool:
     """Keep the second body under a known id, parked, beside the first. False if it was already."""
-    reason = f"conflict: another body under the known id {delivery.split.id}"
+    reason = f"conflict: another body under the known id {delivery.parsed.id}"
     row = _row(delivery, keyring, now) | {"id": event_id, "state": "parked", "reason": reason, "due_at": None}
     return bool(insert_new(session, Event, [row | {"done_at": now}], returning=Event.id))
 
 
-def _remember(session: Session, delivery: Delivery, now: datetime) -> None:
+def _record_redelivery(session: Session, delivery: NewEvent, now: datetime) -> None:
     row = {
         "transmission_id": delivery.transmission_id,
-        "event_id": delivery.split.id,
-        "body_sha256": delivery.split.body_sha256,
+        "event_id": delivery.parsed.id,
+        "body_sha256": delivery.parsed.body_sha256,
         "received_at": now,
     }
     insert_new(session, Redelivery, [row], returning=Redelivery.transmission_id)

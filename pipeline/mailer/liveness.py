@@ -38,4 +38,4 @@ class ClaimLiveness:
 
     def end(self) -> None:
         """What it has claimed and not settled is in doubt from now on."""
-        self._presence.leave()
+        self._presence.release()

@@ -29,8 +29,8 @@ from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from pipeline.outbox.tokens import unsubscribe_token
-from pipeline.rendering.message import Envelope, build
-from pipeline.rendering.message_check import Forged
+from pipeline.rendering.message import Envelope, build_message
+from pipeline.rendering.message_check import MessageMismatchError
 from pipeline.rendering.templates import RenderError, Templates
 
 log = structlog.get_logger(__name__)
@@ -38,11 +38,11 @@ log = structlog.get_logger(__name__)
 CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
 POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
 NOT_STARTED = DeliveryResult("later", "not begun: its mailer was told to stop", False)
-TOLD = (
+SAFE_ERRORS = (
     mail_kinds.UnknownMailKindError,
     RenderError,
     InvalidEnvelopeError,
-    Forged,
+    MessageMismatchError,
     DecryptionError,
     MasterKeyError,
 )  # their words name no person
@@ -81,11 +81,17 @@ class Mailer:
     """Sends what is owed. One per process; its presence tells others that what it claims is being sent."""
 
     def __init__(
-        self, database: Database, master: MasterKey, clock: Clock, templates: Templates, relay: Relay, sender: Sender
+        self,
+        database: Database,
+        master_key: MasterKey,
+        clock: Clock,
+        templates: Templates,
+        relay: Relay,
+        sender: Sender,
     ) -> None:
-        self._database, self._master, self._clock = database, master, clock
+        self._database, self._master, self._clock = database, master_key, clock
         self._templates, self._relay, self._sender = templates, relay, sender
-        self._life: ClaimLiveness | None = None
+        self._liveness: ClaimLiveness | None = None
         self._unsettled: list[tuple[OutgoingMail, DeliveryResult]] = []
         self._open = 0  # mails claimed and not settled yet
         self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
@@ -96,17 +102,17 @@ class Mailer:
 
         Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
         """
-        async with self._lanes() as waiting:
-            return await self._fill(waiting)
+        async with self._senders() as waiting:
+            return await self._claim_more(waiting)
 
     async def run(self, stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
         try:
-            async with self._lanes() as waiting:
+            async with self._senders() as waiting:
                 while not stop.is_set():
                     bell.clear()
                     await self._step(waiting, stop, bell)
-                self._leave(waiting)
+                self._return_unsent(waiting)
         except (
             DatabaseUnavailableError
         ) as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
@@ -115,7 +121,7 @@ class Mailer:
     async def _step(self, waiting: asyncio.Queue[OutgoingMail], stop: asyncio.Event, bell: asyncio.Event) -> None:
         """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
         try:
-            claimed = await self._fill(waiting)
+            claimed = await self._claim_more(waiting)
         except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
             # What that claim took is given back, but not what is on the wire.
@@ -130,10 +136,10 @@ class Mailer:
             await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
 
     @contextlib.asynccontextmanager
-    async def _lanes(self) -> AsyncIterator[asyncio.Queue[OutgoingMail]]:
+    async def _senders(self) -> AsyncIterator[asyncio.Queue[OutgoingMail]]:
         """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
         waiting = asyncio.Queue[OutgoingMail]()
-        lanes = [asyncio.create_task(self._lane(waiting)) for _ in range(self._relay.connections)]
+        lanes = [asyncio.create_task(self._send_from(waiting)) for _ in range(self._relay.connections)]
         try:
             yield waiting
             await waiting.join()
@@ -148,7 +154,7 @@ class Mailer:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
 
-    async def _lane(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
+    async def _send_from(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
         while True:
             letter = await waiting.get()
             if waiting.qsize() <= CLAIM:
@@ -156,7 +162,7 @@ class Mailer:
             self._unsettled.append((letter, await self._send(letter)))
             waiting.task_done()
 
-    async def _fill(self, waiting: asyncio.Queue[OutgoingMail]) -> int:
+    async def _claim_more(self, waiting: asyncio.Queue[OutgoingMail]) -> int:
         """Settle what has ended, and claim. How many were claimed."""
         letters = await asyncio.to_thread(self._next)
         self._open += len(letters)
@@ -164,7 +170,7 @@ class Mailer:
             waiting.put_nowait(letter)
         return len(letters)
 
-    def _leave(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
+    def _return_unsent(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
         """What no connection has begun with is owed again at once: a relay that hangs would keep us from ending."""
         while not waiting.empty():
             self._unsettled.append((waiting.get_nowait(), NOT_STARTED))
@@ -176,7 +182,7 @@ class Mailer:
 
     async def close(self) -> None:
         await self._relay.close()
-        life, self._life = self._life, None
+        life, self._liveness = self._liveness, None
         if life is not None:
             life.end()
 
@@ -202,12 +208,12 @@ class Mailer:
         letters: list[OutgoingMail] = []
         with self._database.transaction() as session:
             for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
-                outbox.give_back(session, holder)
+                outbox.release_claims(session, holder)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
 
             def write(rows: list[outbox.ClaimedMail]) -> None:
-                letters.extend(self._letters(session, keyring, rows, life))
+                letters.extend(self._prepare_mails(session, keyring, rows, life))
 
             outbox.claim(session, life.holder, now, CLAIM, write)
         self._unknown_claims.clear()
@@ -215,38 +221,41 @@ class Mailer:
 
     def _live(self) -> ClaimLiveness:
         """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
-        if self._life is None or not self._life.check():
-            if self._life is not None:
-                self._life.end()
-            self._life = ClaimLiveness(self._database)
-        return self._life
+        if self._liveness is None or not self._liveness.check():
+            if self._liveness is not None:
+                self._liveness.end()
+            self._liveness = ClaimLiveness(self._database)
+        return self._liveness
 
-    def _letters(
+    def _prepare_mails(
         self, session: Session, keyring: Keyring, rows: list[outbox.ClaimedMail], life: ClaimLiveness
     ) -> list[OutgoingMail]:
         if not rows:
             return []
-        keyring.own(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
+        keyring.system_key(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
         with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
-            keyring.fetch([row.key_id for row in rows])
+            keyring.load([row.key_id for row in rows])
         people = RecipientResolver(session, keyring, rows)
-        letters = [self._letter(row, people, keyring, life) for row in rows]
+        letters = [self._prepare_mail(row, people, keyring, life) for row in rows]
         return [letter for letter in letters if letter is not None]
 
-    def _letter(
+    def _prepare_mail(
         self, row: outbox.ClaimedMail, people: RecipientResolver, keyring: Keyring, life: ClaimLiveness
     ) -> OutgoingMail | None:
         """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
         try:
             seal = keyring.get(row.key_id)
-            reason = "the person has been erased" if seal is None else self._unwanted(row, people)
+            reason = "the person has been erased" if seal is None else self._suppression_reason(row, people)
             if seal is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None
                 return None
             if self._needs_rendering(row, people, seal):
                 frozen = self._freeze(row, people, seal, keyring)
             else:
-                frozen = seal.open("mail.recipient", row.recipient or b""), seal.open("mail.frozen", row.frozen or b"")
+                frozen = (
+                    seal.decrypt("mail.recipient", row.recipient or b""),
+                    seal.decrypt("mail.frozen", row.frozen or b""),
+                )
         except (DatabaseUnavailableError, SQLAlchemyError):  # the database's word, and no fault of this mail
             raise
         except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
@@ -259,9 +268,9 @@ class Mailer:
             row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data
         )
 
-    def _unwanted(self, row: outbox.ClaimedMail, people: RecipientResolver) -> str | None:
+    def _suppression_reason(self, row: outbox.ClaimedMail, people: RecipientResolver) -> str | None:
         """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
-        reason = people.declined(row)
+        reason = people.opt_out_reason(row)
         if reason is None and mail_kinds.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
             return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
         return reason
@@ -272,28 +281,28 @@ class Mailer:
         if row.frozen is None or row.recipient is None:
             return True
         corrected = people.corrected_address(row)
-        if corrected in (None, seal.open("mail.recipient", row.recipient).decode()):
+        if corrected in (None, seal.decrypt("mail.recipient", row.recipient).decode()):
             return False
-        return outbox.TO not in (seal.decrypt_json("mail.facts", row.facts) or {})
+        return outbox.ADDRESS_OVERRIDE not in (seal.decrypt_json("mail.facts", row.facts) or {})
 
     def _freeze(
         self, row: outbox.ClaimedMail, people: RecipientResolver, seal: DataKey, keyring: Keyring
     ) -> tuple[bytes, bytes] | None:
         """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
         facts = seal.decrypt_json("mail.facts", row.facts) or {}
-        found = people.of(row, facts) or Recipient(self._sender.operator)
+        found = people.resolve(row, facts) or Recipient(self._sender.operator)
         if not found.address:
             row.state, row.due_at = "queued", None
             return None
         if not valid_address(found.address):
             raise InvalidEnvelopeError("the e-mail address known of this customer cannot be written to; correct it")
         link = self._unsubscribe(row, keyring)
-        told = {name: value for name, value in facts.items() if name != outbox.TO}
+        told = {name: value for name, value in facts.items() if name != outbox.ADDRESS_OVERRIDE}
         rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
         row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
-        data = build(rendered, envelope=self._envelope(row, found, keyring.now, link))
+        data = build_message(rendered, envelope=self._envelope(row, found, keyring.now, link))
         recipient = found.address.encode()
-        row.frozen, row.recipient = seal.seal("mail.frozen", data), seal.seal("mail.recipient", recipient)
+        row.frozen, row.recipient = seal.encrypt("mail.frozen", data), seal.encrypt("mail.recipient", recipient)
         return recipient, data
 
     def _unsubscribe(self, row: outbox.ClaimedMail, keyring: Keyring) -> str:
@@ -329,7 +338,7 @@ class Mailer:
             return
         with self._database.transaction() as session:
             ends = [(letter.id, letter.life.holder, self._outcome(letter, reply)) for letter, reply in ended]
-            outbox.settle(session, ends)
+            outbox.record_results(session, ends)
         del self._unsettled[: len(ended)]
         self._open -= len(ended)
         for letter, reply in ended:
@@ -367,7 +376,7 @@ class Mailer:
 
 def _fail(row: outbox.ClaimedMail, error: Exception) -> None:
     """The mail is failed, and its row says why."""
-    reason = str(error) if isinstance(error, TOLD) else f"a fault of ours: {type(error).__name__}"
+    reason = str(error) if isinstance(error, SAFE_ERRORS) else f"a fault of ours: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
 

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKeyError
 from pipeline.customers import accounts
-from pipeline.db.bulk import among, table_of, texts
+from pipeline.db.bulk import in_list, table_of, texts
 from pipeline.db.models import Base, Customer, Subscription
 from pipeline.outbox import mail_kinds
-from pipeline.outbox.store import TO
+from pipeline.outbox.store import ADDRESS_OVERRIDE
 
 
 class AddressedMail(Protocol):
@@ -47,7 +47,7 @@ class _Customer(NamedTuple):
 
 def _by_ids(table: type[Base], row: type[NamedTuple]) -> Select[Any]:
     columns = table_of(table).c
-    return select(*(columns[name] for name in row._fields)).where(among(columns.id, texts("ids")))
+    return select(*(columns[name] for name in row._fields)).where(in_list(columns.id, texts("ids")))
 
 
 SUBSCRIBERS = _by_ids(Subscription, _Subscriber)
@@ -70,24 +70,24 @@ class RecipientResolver:
         self._subscriptions = _subscribers(session, mails)
         self._customers = _customers(session, [self._customer_id(mail) for mail in mails])
         with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
-            keyring.fetch([row.id for row in self._customers.values() if row.personal_data], create=False)
+            keyring.load([row.id for row in self._customers.values() if row.personal_data], create=False)
 
-    def of(self, mail: AddressedMail, facts: Mapping[str, Any]) -> Recipient | None:
+    def resolve(self, mail: AddressedMail, facts: Mapping[str, Any]) -> Recipient | None:
         """Who gets this mail; None is the operator. Raises KeyProblem, Unsealable."""
-        if not (mail.subscription_id or mail.customer_id or facts.get(TO)):
+        if not (mail.subscription_id or mail.customer_id or facts.get(ADDRESS_OVERRIDE)):
             return None
         known = self._known(mail)
-        return Recipient(facts.get(TO) or known.get("email", ""), known.get("name", ""))
+        return Recipient(facts.get(ADDRESS_OVERRIDE) or known.get("email", ""), known.get("name", ""))
 
     def corrected_address(self, mail: AddressedMail) -> str | None:
         """The address that the customer told us; None if they told none. Raises KeyProblem, Unsealable."""
         row = self._customers.get(self._customer_id(mail) or "")
         return accounts.self_reported(self._keyring, row).get("email") if row else None
 
-    def declined(self, mail: AddressedMail) -> str | None:
+    def opt_out_reason(self, mail: AddressedMail) -> str | None:
         """Why the person is not to have this mail, by what they chose; None if they are."""
         row = self._customers.get(self._customer_id(mail) or "")
-        return mail_kinds.declined(
+        return mail_kinds.suppression_reason(
             mail.kind, marketing=bool(row and row.wants_marketing), service=row is None or row.wants_service_mail
         )
 

@@ -64,12 +64,12 @@ class RelayLog:
         """Whether there is anything of it that we may read."""
         return any(os.access(file, os.R_OK) for file in self._files())
 
-    def is_whole(self, since: datetime, until: datetime) -> bool:
+    def is_complete(self, since: datetime, until: datetime) -> bool:
         """Whether it reaches from SLACK before `since` until `until`, and no line is missing."""
-        begins = self.begins(until)
+        begins = self.complete_since(until)
         return begins is not None and begins <= since - SLACK
 
-    def begins(self, until: datetime) -> datetime | None:
+    def complete_since(self, until: datetime) -> datetime | None:
         """From when on it holds every line until `until`. None where it does not reach so far, or cannot be read."""
         try:
             times = [moment for line in self._edges() if (moment := self._time(line))]
@@ -78,13 +78,13 @@ class RelayLog:
             return None
         return times[-2] if len(times) > 1 and times[-1] >= until - SLACK else None
 
-    def taken(self, senders: Iterable[str]) -> set[str]:
+    def queued_senders(self, senders: Iterable[str]) -> set[str]:
         """Those of these envelope senders whose mail the relay has queued."""
         wanted = set(senders)
         found = (match[1] for line in self._lines() if (match := _TAKEN.search(line)))
         return {sender for sender in found if sender in wanted}
 
-    def unfinished(self, now: datetime) -> list[_SmtpSession]:
+    def open_sessions(self, now: datetime) -> list[_SmtpSession]:
         """Mails that the relay has begun to take and, as far as it tells, neither queued nor given up.
 
         That a session is done with a mail is told by its next one or by its end. What the queue manager has not told of
@@ -152,7 +152,7 @@ def _read(text: str, year: int | None = None) -> datetime | None:
         return None
 
 
-def settle_doubts(
+def resolve_doubts(
     database: Database, clock: Clock, relay_log: RelayLog, probe: Callable[[], object], domain: str
 ) -> int:
     """Settle what the log can settle: sent, or owed again. Returns how many.
@@ -184,9 +184,9 @@ class DoubtResolver:
     """What the log says at this moment of mails in doubt."""
 
     def __init__(self, relay_log: RelayLog, now: datetime, senders: Sequence[str]) -> None:
-        before = relay_log.begins(now)
-        self._taken, self._unfinished = relay_log.taken(senders), relay_log.unfinished(now)
-        after = relay_log.begins(now)  # later, where a part of it was packed while we read
+        before = relay_log.complete_since(now)
+        self._taken, self._unfinished = relay_log.queued_senders(senders), relay_log.open_sessions(now)
+        after = relay_log.complete_since(now)  # later, where a part of it was packed while we read
         self._begins = max(before, after) if before and after else None
         # A relay that has just come back may not have looked through what it had queued before.
         self._is_settled = relay_log.started_at(now) <= now - outbox.DOUBT_GRACE

@@ -14,8 +14,8 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from pipeline.email_address import strip_controls
 from pipeline.mailer.smtp_message import LONGEST_REPLY, SmtpMessage, without_addresses
-from pipeline.mailer.smtp_protocol import Answer, SmtpConnectionLostError, Wire
-from pipeline.network.smtp_url import Route
+from pipeline.mailer.smtp_protocol import SmtpConnectionLostError, SmtpDialogue, SmtpReply
+from pipeline.network.smtp_url import SmtpUrl
 
 IDLE_SECONDS = 30.0  # after this a kept connection is asked whether it lives before a mail is trusted to it
 GOODBYE_SECONDS = 5.0  # how long a closing connection may take over its QUIT
@@ -42,7 +42,7 @@ class DeliveryResult:
 class SmtpConnection:
     """One connection to the relay and the dialogue on it."""
 
-    def __init__(self, route: Route, timeout: float, final_timeout: float) -> None:
+    def __init__(self, route: SmtpUrl, timeout: float, final_timeout: float) -> None:
         self._smtp = SMTP(
             hostname=route.host,
             port=route.port,
@@ -55,10 +55,10 @@ class SmtpConnection:
         )
         self._timeout, self._final_timeout = timeout, final_timeout
         self._greeting = ""
-        self._wire: Wire | None = None  # once it is open
+        self._wire: SmtpDialogue | None = None  # once it is open
         self._last_used = 0.0
         self.uses = 0
-        self.lost = False  # it ended before the text of the last mail: that mail has gone nowhere
+        self.lost_before_text = False  # it ended before the text of the last mail: that mail has gone nowhere
 
     @property
     def alive(self) -> bool:
@@ -76,7 +76,7 @@ class SmtpConnection:
             self.abort()
             raise
         # From here on the dialogue is ours: aiosmtplib says one command at a time, and cannot tell how far it came.
-        self._wire = Wire(cast(asyncio.Transport, self._smtp.transport))
+        self._wire = SmtpDialogue(cast(asyncio.Transport, self._smtp.transport))
         self._touch()
 
     async def is_usable(self) -> bool:
@@ -105,7 +105,7 @@ class SmtpConnection:
                 return DeliveryResult("later", "not sent: its mailer has been taken for dead", False)
             wire = self._text_begins(message.content)
         except (SMTPException, OSError) as error:
-            self.lost = True
+            self.lost_before_text = True
             self.abort()
             return DeliveryResult("later", message.redact(f"before the mail: {describe_error(error)}"), False)
         return await self._answer_to_text(message, wire)
@@ -126,21 +126,21 @@ class SmtpConnection:
         commands = list(message.commands(self._smtp.esmtp_extensions))
         return [commands] if self._smtp.supports_extension("pipelining") else [[command] for command in commands]
 
-    async def _ask(self, *commands: bytes) -> list[Answer]:
+    async def _ask(self, *commands: bytes) -> list[SmtpReply]:
         """The answers to these commands; fewer if the connection is lost amid them. Raises WireLost if none came."""
         if self._wire is None:
             raise SmtpConnectionLostError("Connection lost")
         self._wire.write(b"".join(commands), answers=len(commands))
         return await self._wire.read(self._timeout)
 
-    def _text_begins(self, content: bytes) -> Wire:
+    def _text_begins(self, content: bytes) -> SmtpDialogue:
         """From here on silence is doubt. Raises WireLost if the connection is gone: then nothing was written."""
         if self._wire is None:
             raise SmtpConnectionLostError("Connection lost")
         self._wire.write(content, answers=1)
         return self._wire
 
-    async def _answer_to_text(self, message: SmtpMessage, wire: Wire) -> DeliveryResult:
+    async def _answer_to_text(self, message: SmtpMessage, wire: SmtpDialogue) -> DeliveryResult:
         try:
             [answer] = await wire.read(self._final_timeout)
         except OSError as error:
@@ -151,13 +151,13 @@ class SmtpConnection:
             self.abort()
         return DeliveryResult(_outcome(answer.code, after_text=True), message.redact(_line(answer)), True)
 
-    async def _refused(self, message: SmtpMessage, answer: Answer, answers: list[Answer]) -> DeliveryResult:
+    async def _refused(self, message: SmtpMessage, answer: SmtpReply, answers: list[SmtpReply]) -> DeliveryResult:
         """A refusal before the text. 421 is the relay ending the connection, no word about the mail.
 
         A relay may refuse one command of a group and still want the text (RFC 2920 section 3.1): it gets none.
         """
         if answer.code == 421:
-            self.lost = True
+            self.lost_before_text = True
             self.abort()
         elif any(each.code in GO_ON[b"DATA"] for each in answers):
             self.abort()
@@ -205,5 +205,5 @@ def _outcome(code: int, *, after_text: bool) -> Outcome:
     return "doubt" if after_text else "later"
 
 
-def _line(answer: Answer) -> str:
+def _line(answer: SmtpReply) -> str:
     return f"{answer.code} {answer.text}"

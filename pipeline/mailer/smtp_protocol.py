@@ -13,21 +13,21 @@ class SmtpConnectionLostError(ConnectionError):
     """The connection ended, fell silent, or said what is no SMTP."""
 
 
-class Answer(NamedTuple):
+class SmtpReply(NamedTuple):
     """What the relay answered: the code, and the text of all lines."""
 
     code: int
     text: str
 
 
-class Wire(asyncio.Protocol):
+class SmtpDialogue(asyncio.Protocol):
     """One connection. Whoever has written waits for the answers before anybody writes again."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._unread = b""
         self._lines: list[str] = []  # of an answer that is not complete
-        self._answers: list[Answer] = []
+        self._answers: list[SmtpReply] = []
         self._wanted = 0
         self._complete = asyncio.get_running_loop().create_future()
         self._lost = ""
@@ -45,7 +45,7 @@ class Wire(asyncio.Protocol):
         self._complete = asyncio.get_running_loop().create_future()
         self._transport.write(octets)
 
-    async def read(self, seconds: float) -> list[Answer]:
+    async def read(self, seconds: float) -> list[SmtpReply]:
         """The answers, fewer than are wanted if it was lost amid them. Raises WireLost if none came.
 
         If cancelled, what it says next belongs to no one: drop it.
@@ -79,10 +79,10 @@ class Wire(asyncio.Protocol):
         if not line[:3].isdigit() or len(self._lines) * len(line) > LONGEST_ANSWER:
             self._end("Malformed response")
         elif line[3:4] != b"-":
-            self._take(Answer(int(line[:3]), "\n".join(self._lines)))
+            self._take(SmtpReply(int(line[:3]), "\n".join(self._lines)))
             self._lines = []
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: SmtpReply) -> None:
         if len(self._answers) >= self._wanted:  # said unasked, as 421 before it hangs up
             self._end(f"{answer.code} {answer.text}")
             return

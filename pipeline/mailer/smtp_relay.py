@@ -87,7 +87,7 @@ class Relay:
         kept = await self._kept()
         if kept is not None:
             reply = await self._over(kept, message, allowed)
-            if not kept.lost:
+            if not kept.lost_before_text:
                 return reply
         try:
             return await self._over(await self._connect(), message, allowed)

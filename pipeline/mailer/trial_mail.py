@@ -29,7 +29,7 @@ async def send_test(
     test = RenderedMail(f"[Test] {rendered.subject}", rendered.text, rendered.html)
     relay = Relay(relay_url, connections=1)
     try:
-        data = message.build(test, envelope=envelope)
+        data = message.build_message(test, envelope=envelope)
         return await relay.send(f"b+{token}@{sender.envelope_domain}", address, data, envelope_id=token)
     finally:
         await relay.close()

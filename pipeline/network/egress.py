@@ -42,7 +42,7 @@ class OutboundRoute:
     encrypted: bool
 
 
-def hops(settings: Settings) -> list[OutboundRoute]:
+def outbound_routes(settings: Settings) -> list[OutboundRoute]:
     """Every way out that the settings name. What cannot be read is left to those who use it to complain about."""
     found = [_database(settings.database), _broker(settings.broker_url), _relay(settings.smtp_url)]
     paypal = [_web("PayPal's API", settings.paypal_base_url)] if settings.has_paypal_credentials else []
@@ -50,9 +50,9 @@ def hops(settings: Settings) -> list[OutboundRoute]:
     return [hop for hop in (*found, *paypal, _web("product", settings.product_url), *own) if hop]
 
 
-def allowed(settings: Settings) -> frozenset[str]:
+def allowed_hosts(settings: Settings) -> frozenset[str]:
     """The host names that may be contacted."""
-    return frozenset(hop.host.lower() for hop in hops(settings) if hop.host)
+    return frozenset(hop.host.lower() for hop in outbound_routes(settings) if hop.host)
 
 
 def require_paypal_api(base_url: str) -> None:
@@ -65,15 +65,15 @@ def require_paypal_api(base_url: str) -> None:
         )
 
 
-def judge(host: str) -> None:
+def require_paypal_host(host: str) -> None:
     """Raises Forbidden unless it is one of PayPal's hosts, or this machine. For what the settings name, see `guard`."""
     if host not in PAYPAL and not is_on_this_machine(host):
         raise EgressForbiddenError(f"{host} is not PayPal's, and nobody else is contacted")
 
 
-def guard(settings: Settings) -> None:
+def install_guard(settings: Settings) -> None:
     """From now on this process looks up no host but those, for whichever library. It cannot be undone."""
-    names = allowed(settings) | {settings.web_host.lower()}  # where web listens, which is looked up too
+    names = allowed_hosts(settings) | {settings.web_host.lower()}  # where web listens, which is looked up too
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event == "socket.getaddrinfo" and not _permitted(arguments[0], names):

@@ -14,7 +14,7 @@ class SmtpConfigError(UsageError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class SmtpUrl:
     """Where the relay is and how to speak to it; read from a URL by `parse_smtp_url`."""
 
     host: str
@@ -25,7 +25,7 @@ class Route:
     password: str | None
 
 
-def parse_smtp_url(url: str) -> Route:
+def parse_smtp_url(url: str) -> SmtpUrl:
     """Read `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
 
     Plain `smtp://` is for this machine. For a relay by name on a private network, as between containers, say so with
@@ -42,7 +42,7 @@ def parse_smtp_url(url: str) -> Route:
         raise SmtpConfigError("SMT_SMTP_URL knows one option, ?tls=off, and only on smtp://")
     if parts.scheme == "smtp" and not is_on_this_machine(host):
         _refuse_open_way(host, private=bool(options), password=parts.password is not None)
-    return Route(
+    return SmtpUrl(
         host=host,
         port=port or PORTS[parts.scheme],
         use_tls=parts.scheme == "smtps",

@@ -7,21 +7,21 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.crypto.master_key import predecessor
+from pipeline.crypto.master_key import previous_key_path
 from pipeline.db.engine import file_of
 from pipeline.settings import Settings, SettingsError
 
 OTHERS = 0o077
 
 
-def demand(settings: Settings) -> None:
+def require_private(settings: Settings) -> None:
     """Raises SettingsError if the data folder, the key, or the database's files can be read by others."""
     for path in _guarded(settings):
-        if is_open(path):
+        if is_readable_by_others(path):
             raise SettingsError(f"{path} can be read by others; run: chmod {_mode(path)} {path}")
 
 
-def is_open(path: Path) -> bool:
+def is_readable_by_others(path: Path) -> bool:
     """Whether anybody but its owner may do anything with it. False for what is not there."""
     try:
         found = path.lstat()
@@ -31,7 +31,7 @@ def is_open(path: Path) -> bool:
     return not link and bool(stat.S_IMODE(found.st_mode) & OTHERS)
 
 
-def walk(settings: Settings) -> Iterator[Path]:
+def private_files(settings: Settings) -> Iterator[Path]:
     """Everything of ours: the data folder and what is in it, the key, and a database that lies elsewhere."""
     yield from _guarded(settings)
     if settings.data_dir.is_dir():
@@ -40,7 +40,7 @@ def walk(settings: Settings) -> Iterator[Path]:
 
 def _guarded(settings: Settings) -> Iterator[Path]:
     key = settings.master_key
-    yield from (settings.data_dir, key, predecessor(key))
+    yield from (settings.data_dir, key, previous_key_path(key))
     if file := file_of(settings.database):
         yield from (file.with_name(file.name + ending) for ending in ("", "-wal", "-shm"))
 

@@ -21,7 +21,7 @@ class Health:
         return max(self.oldest_event_seconds, self.oldest_mail_seconds) <= self.limit_seconds
 
 
-def look(database: Database, now: datetime, limit_seconds: int) -> Health:
+def check_health(database: Database, now: datetime, limit_seconds: int) -> Health:
     """Look into the tables. Raises StoreDown."""
     with database.reading() as session:
         event, mail = inbox.oldest_unhandled(session), outbox.oldest_unsent(session, now)

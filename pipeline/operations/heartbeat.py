@@ -33,7 +33,7 @@ def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
         return False
 
 
-def running(data_dir: Path, now: datetime) -> dict[str, int]:
+def live_roles(data_dir: Path, now: datetime) -> dict[str, int]:
     """The roles that have shown life lately, and the number of each one's process."""
     files = sorted((data_dir / "run").glob("[a-z]*"))
     texts = {file.name: file.read_text("ascii") for file in files if is_alive(data_dir, file.name, now)}

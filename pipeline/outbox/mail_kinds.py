@@ -80,7 +80,7 @@ def is_optional(kind: str) -> bool:
     return info(kind).mail_class in OPTIONAL
 
 
-def declined(kind: str, *, marketing: bool, service: bool) -> str | None:
+def suppression_reason(kind: str, *, marketing: bool, service: bool) -> str | None:
     """Why a customer with these choices is not to have this mail; None if they are."""
     match info(kind).mail_class:
         case "marketing" if not marketing:

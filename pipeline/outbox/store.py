@@ -15,10 +15,10 @@ from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import TOKENS, Keyring
-from pipeline.db.bulk import change, insert_new
+from pipeline.db.bulk import bulk_update_partial, insert_new
 from pipeline.db.models import Mail
 from pipeline.outbox.mail_kinds import info
-from pipeline.outbox.tokens import token
+from pipeline.outbox.tokens import mail_token
 
 MAIL = cast(Table, Mail.__table__)
 
@@ -54,7 +54,7 @@ DUE = (
     .with_for_update(skip_locked=True)
 )
 State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
-TO = "_to"  # the fact that holds an address of its own
+ADDRESS_OVERRIDE = "_to"  # the fact that holds an address of its own
 OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
 MAX_NEWS_AGE = timedelta(days=7)  # what reaches us later than this is no news to anybody
 
@@ -97,13 +97,13 @@ class NewMail:
         return self.label or self.subscription_id or self.customer_id or OPERATOR
 
 
-def add(session: Session, keyring: Keyring, mails: Sequence[NewMail], now: datetime) -> list[str]:
+def enqueue(session: Session, keyring: Keyring, mails: Sequence[NewMail], now: datetime) -> list[str]:
     """Add those whose key is new. The ids of those that are to be sent now. Raises NoPurpose for an unknown kind."""
     if not mails:
         return []
     for mail in mails:
         info(mail.kind)
-    labels = keyring.fetch([TOKENS, *(mail.key_id_of_content for mail in mails)])
+    labels = keyring.load([TOKENS, *(mail.key_id_of_content for mail in mails)])
     rows = [
         _row(mail, keyring, now)
         for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
@@ -126,7 +126,7 @@ def claim(
         mail.state, mail.claimed_by, mail.claimed_at, mail.reason = "sending", holder, now, None
         mail.attempts += 1
     prepare(mails)
-    change(session, Mail, [_changed(mail, row) for mail, row in zip(mails, due, strict=True)])
+    bulk_update_partial(session, Mail, [_changed(mail, row) for mail, row in zip(mails, due, strict=True)])
     return mails
 
 
@@ -137,7 +137,7 @@ def _changed(mail: ClaimedMail, before: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+def record_results(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
     """Write how mails ended: of each its id, its holder, and the values of its columns. How many were written.
 
     Only its holder may, also when it was taken for dead meanwhile: then it knows better.
@@ -146,12 +146,12 @@ def settle(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]])
     for mail_id, holder, values in ends:
         by_holder[holder].append({"id": mail_id, **values})
     return sum(
-        change(session, Mail, rows, only={"claimed_by": [holder], "state": ["sending", "doubt"]})
+        bulk_update_partial(session, Mail, rows, only={"claimed_by": [holder], "state": ["sending", "doubt"]})
         for holder, rows in by_holder.items()
     )
 
 
-def give_back(session: Session, holder: str) -> None:
+def release_claims(session: Session, holder: str) -> None:
     """What this holder took and never began to send is owed again."""
     session.execute(
         update(Mail)
@@ -166,12 +166,12 @@ def next_try(attempts: int, now: datetime) -> datetime | None:
     return now + DELAYS[attempts - 1] if attempts <= len(DELAYS) else None
 
 
-def holders(session: Session) -> list[str]:
+def claim_holders(session: Session) -> list[str]:
     """Who is sending something, by their own account."""
     return list(session.execute(select(Mail.claimed_by).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
 
 
-def abandon(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
+def mark_in_doubt(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
     """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
     result = session.execute(
         update(Mail)
@@ -220,9 +220,9 @@ def oldest_unsent(session: Session, now: datetime) -> datetime | None:
 
 def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
     label = mail.key_id_of_content
-    facts = {**mail.facts, TO: mail.to} if mail.to else dict(mail.facts)
+    facts = {**mail.facts, ADDRESS_OVERRIDE: mail.to} if mail.to else dict(mail.facts)
     return {
-        "id": token(keyring, mail.key),
+        "id": mail_token(keyring, mail.key),
         "idempotency_key": mail.key,
         "kind": mail.kind,
         "key_id": label,
@@ -230,7 +230,7 @@ def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
         "customer_id": mail.customer_id,
         "state": "withheld" if mail.withheld else "queued",
         "reason": mail.withheld,
-        "facts": keyring.own(label).encrypt_json("mail.facts", facts),
+        "facts": keyring.system_key(label).encrypt_json("mail.facts", facts),
         "attempts": 0,
         "created_at": now,
         "due_at": now if mail.has_address and not mail.withheld else None,

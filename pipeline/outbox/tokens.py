@@ -5,21 +5,21 @@ import hmac
 
 from pipeline.crypto.keyring import TOKENS, Keyring
 
-TOKEN = 26  # characters
+TOKEN_LENGTH = 26  # characters
 
 
-def token(keyring: Keyring, key: str) -> str:
+def mail_token(keyring: Keyring, key: str) -> str:
     """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
-    return base64.b32encode(keyring.digest(TOKENS, key)[:20]).decode().lower()[:TOKEN]
+    return base64.b32encode(keyring.digest(TOKENS, key)[:20]).decode().lower()[:TOKEN_LENGTH]
 
 
 def unsubscribe_token(keyring: Keyring, mail_id: str) -> str:
     """What stands in a mail's unsubscribe link: its id, and proof that we wrote it. Works as long as the mail is kept."""
-    return f"{mail_id}{token(keyring, f'unsubscribe:{mail_id}')}"
+    return f"{mail_id}{mail_token(keyring, f'unsubscribe:{mail_id}')}"
 
 
 def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
     """The id of the mail whose unsubscribe link held this text; None if we never wrote it."""
-    mail_id = text[:TOKEN]
+    mail_id = text[:TOKEN_LENGTH]
     proved = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
     return mail_id if proved else None

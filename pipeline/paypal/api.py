@@ -21,7 +21,7 @@ _APPROVAL = re.compile(
 _CUSTOM_ID = re.compile(rf"[\x20-\x7e]{{1,{LONGEST_CUSTOM_ID}}}")
 
 
-class PayPal:
+class PaypalApi:
     """PayPal's API, as far as we need it. One serves all threads; its calls wait, so asyncio calls them in a thread.
 
     Raises SettingsError when `base_url` is not PayPal's API or a simulator on this machine.
@@ -30,13 +30,13 @@ class PayPal:
     def __init__(
         self, base_url: str, client_id: str, client_secret: str, *, connect_seconds: float = 5, read_seconds: float = 15
     ) -> None:
-        from pipeline.paypal.client import Client  # noqa: PLC0415 - the SDK, see above
+        from pipeline.paypal.client import PaypalClient  # noqa: PLC0415 - the SDK, see above
 
-        self._client = Client(
+        self._client = PaypalClient(
             base_url, client_id, client_secret, connect_seconds=connect_seconds, read_seconds=read_seconds
         )
 
-    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
+    def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
         """What PayPal holds under that id, as it writes it. Raises NotFound, Rejected or Unavailable."""
         return self._client.execute(requests.GET_REQUESTS[kind](id))
 
@@ -78,7 +78,7 @@ class PayPal:
             self._client.execute(requests.SubscriptionsCancelRequest(id, reason[:LONGEST_REASON] or "Cancelled"))
         except PaypalRejectedError as error:
             # There is no key to make a repetition safe: its answer says that the status is wrong, so we look.
-            if error.status != 422 or self.read("subscription", id).get("status") not in ENDED:
+            if error.status != 422 or self.get("subscription", id).get("status") not in ENDED:
                 raise
 
     def check_credentials(self) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from pipeline.paypal.errors import Refused
+from pipeline.paypal.errors import SignatureError
 from pipeline.settings import SettingsError
 
 # PayPal's simulator signs sandbox events with the live certificate, so host and name are not tied to each other.
@@ -64,7 +64,7 @@ class TrustAnchors:
 def require_certificate_url(url: str) -> None:
     """Raises Refused unless it is a certificate's address on PayPal's API, spelled the one way PayPal spells it."""
     if not _ADDRESS.fullmatch(url):
-        raise Refused("certificate address", f"not an address of PayPal's certificates: {url[:120]!a}")
+        raise SignatureError("certificate address", f"not an address of PayPal's certificates: {url[:120]!a}")
 
 
 def parse_certificate(pem: bytes) -> ParsedCertificate:
@@ -76,13 +76,15 @@ def parse_certificate(pem: bytes) -> ParsedCertificate:
             leaf, tuple(others), names, leaf.public_key(), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         )
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("certificate", "not a certificate in PEM form that can be read") from error
+        raise SignatureError("certificate", "not a certificate in PEM form that can be read") from error
 
 
 def require_subject(leaf: ParsedCertificate) -> str:
     """The name in the certificate. Raises Refused unless it is exactly one of PayPal's two."""
     if len(leaf.names) != 1 or leaf.names[0] not in SUBJECTS:
-        raise Refused("certificate subject", f"the certificate is not PayPal's: issued to {', '.join(leaf.names)!a}")
+        raise SignatureError(
+            "certificate subject", f"the certificate is not PayPal's: issued to {', '.join(leaf.names)!a}"
+        )
     return leaf.names[0]
 
 
@@ -90,15 +92,15 @@ def require_valid_at(leaf: ParsedCertificate, at: datetime) -> None:
     """Raises Refused when the certificate is not valid yet or no longer at that time."""
     if not leaf.not_before <= at <= leaf.not_after:
         span = f"from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}"
-        raise Refused("certificate validity", f"the certificate is valid {span}, not on {at:%Y-%m-%d}")
+        raise SignatureError("certificate validity", f"the certificate is valid {span}, not on {at:%Y-%m-%d}")
 
 
 def require_rsa_key(leaf: ParsedCertificate) -> RSAPublicKey:
     """The key in the certificate. Raises Refused unless it is an RSA key of 2048 bits or more."""
     if not isinstance(leaf.key, RSAPublicKey):
-        raise Refused("certificate key", "the certificate holds no RSA key")
+        raise SignatureError("certificate key", "the certificate holds no RSA key")
     if leaf.key.key_size < SMALLEST_KEY:
-        raise Refused("certificate key", f"the RSA key has {leaf.key.key_size} bits, fewer than {SMALLEST_KEY}")
+        raise SignatureError("certificate key", f"the RSA key has {leaf.key.key_size} bits, fewer than {SMALLEST_KEY}")
     return leaf.key
 
 
@@ -109,7 +111,7 @@ def require_trusted_chain(leaf: ParsedCertificate, at: datetime, anchors: TrustA
         verifier.verify(leaf.certificate, [*leaf.others, *anchors.intermediates])
     except (VerificationError, ValueError) as error:
         reason = f"no trust anchor vouches for the certificate, issued by {issuer(leaf)}: {error}"
-        raise Refused("certificate chain", reason) from error
+        raise SignatureError("certificate chain", reason) from error
 
 
 def issuer(leaf: ParsedCertificate) -> str:

@@ -24,7 +24,7 @@ from pipeline import files
 from pipeline.clock import Clock
 from pipeline.network import egress
 from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate, require_certificate_url
-from pipeline.paypal.errors import PaypalUnavailableError, Refused
+from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
 
 LARGEST_ANSWER = 64 * 1024  # bytes; the real ones have 3 KB
 FETCH_SECONDS = 5.0  # PayPal waits for our answer meanwhile, and sends again when it is 503
@@ -123,7 +123,7 @@ class CertificateStore:
             return self._judge(self._path(self._folder, url).read_bytes()) if self._folder else None
         except FileNotFoundError:
             return None
-        except (OSError, Refused) as error:
+        except (OSError, SignatureError) as error:
             log.warning("certificate_file_ignored", url=url, reason=str(error))
             return None
 
@@ -151,7 +151,7 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
     context = trust or ssl.create_default_context(cafile=certifi.where())
     connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=FETCH_SECONDS, context=context)
     try:
-        egress.judge(where.hostname or "")
+        egress.require_paypal_host(where.hostname or "")
         connection.request("GET", where.path, headers=_ASK)
         pem = _read_answer(connection.getresponse())
         parse_certificate(pem)
@@ -159,7 +159,7 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
         raise PaypalUnavailableError(
             f"PayPal's certificate cannot be fetched ({type(error).__name__}); try again"
         ) from error
-    except Refused as error:
+    except SignatureError as error:
         raise PaypalUnavailableError("PayPal answered something else than a certificate; try again") from error
     finally:
         connection.close()
@@ -182,7 +182,7 @@ def _write(path: Path, pem: bytes) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        files.write(path, pem)
+        files.write_atomically(path, pem)
         _forget_oldest(path.parent)
     except OSError as error:
         log.warning("certificate_not_kept", reason=error.strerror)

@@ -44,7 +44,7 @@ class _Token:
     good_until: float
 
 
-class Client(PayPalHttpClient):  # type: ignore[misc]
+class PaypalClient(PayPalHttpClient):  # type: ignore[misc]
     """Executes the SDK's requests and our own. One for all threads: they share the connections and the token.
 
     `elapsed` counts seconds, like `time.monotonic`: how long a token lasts is PayPal's time, whatever our clock says.

@@ -1,7 +1,8 @@
-"""What can go wrong between PayPal and us, named after what the caller does about it.
+"""Errors of the PayPal side, named after what the caller does about them.
 
-`MalformedDeliveryError`, `Refused` and `PaypalUnavailableError` become the answers 400, 403 and 503 to a webhook; PayPal sends it again after
-each. `PaypalUnavailableError`, `PaypalNotFoundError` and `PaypalRejectedError` end a read from the API. No message holds a secret or personal data.
+A webhook is answered 400 for `MalformedDeliveryError`, 403 for `SignatureError` and 503 for `PaypalUnavailableError`;
+PayPal sends it again after each. The others, and `PaypalUnavailableError`, end a look-up in the API. No message holds a
+secret or personal data.
 """
 
 from typing import Literal
@@ -25,7 +26,7 @@ class MalformedDeliveryError(UsageError):
     """The request is no webhook delivery: a header is missing, comes twice or cannot be read."""
 
 
-class Refused(Exception):
+class SignatureError(Exception):
     """The delivery does not prove that PayPal sent it. `check` names the check that failed."""
 
     def __init__(self, check: CheckName, message: str) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.paypal.resources import Facts, Person, Reading
+from pipeline.paypal.resources import Facts, FieldReader, Person
 
 # As PayPal's APIs name them: Orders v2, Payments v1 and v2, Subscriptions v1, Disputes v1.
 PAYER = frozenset({"payer_id"})
@@ -21,7 +21,7 @@ _SALE = re.compile(r"[A-Z0-9]{10,20}", re.ASCII)
 _NAMED = PAYER | CUSTOM | SUBSCRIPTION | SALE
 
 
-def mentioned(resource: dict[str, Any]) -> tuple[Facts, Person]:
+def find_references(resource: dict[str, Any]) -> tuple[Facts, Person]:
     """The ids of a resource: facts `subscription` and `sale`, and the person's `payer` and `custom`. The outermost
     of each counts."""
     found = list(_named(resource))
@@ -52,7 +52,7 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
 
 
 def _text(limit: int) -> Callable[[str], str | None]:
-    return lambda text: Reading({"text": text}).text("text", limit=limit)
+    return lambda text: FieldReader({"text": text}).text("text", limit=limit)
 
 
 def _known(values: dict[str, str | None]) -> dict[str, str]:

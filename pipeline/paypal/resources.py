@@ -54,14 +54,14 @@ LONGEST = 366  # PayPal allows 365 days, 52 weeks, 12 months or a year for a cyc
 UNITS = frozenset({"DAY", "WEEK", "MONTH", "YEAR"})
 
 
-class Reading:
+class FieldReader:
     """A resource being read. What cannot be read is noted in `unread` instead of raised."""
 
     def __init__(self, resource: dict[str, Any]) -> None:
         self.resource = resource
         self.unread: list[str] = []
 
-    def at(self, *path: str) -> Any:
+    def get(self, *path: str) -> Any:
         """The value at a path of keys, None where there is none."""
         value: Any = self.resource
         for key in path:
@@ -69,52 +69,52 @@ class Reading:
         return value
 
     def id(self, *path: str) -> str | None:
-        value = self.at(*path)
+        value = self.get(*path)
         if isinstance(value, str) and _ID.fullmatch(value):
             return value
-        self._miss(path, value)
+        self._record_unreadable(path, value)
         return None
 
     def text(self, *path: str, limit: int = 200) -> str | None:
         """A text without control characters, which some column or mail header would choke on."""
-        value = self.at(*path)
+        value = self.get(*path)
         if not isinstance(value, str):
             return None
         plain = value if value.isprintable() else _CONTROL.sub(" ", value)
         return plain.strip()[:limit].strip() or None
 
     def time(self, *path: str) -> str | None:
-        value = self.at(*path)
+        value = self.get(*path)
         written = _time(value) if isinstance(value, str) else None
         if written is None:
-            self._miss(path, value)
+            self._record_unreadable(path, value)
         return written
 
     def number(self, *path: str) -> int | None:
         """A count. PayPal writes some as text."""
-        value = self.at(*path)
+        value = self.get(*path)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
             return int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
             return value
-        self._miss(path, value)
+        self._record_unreadable(path, value)
         return None
 
     def money(self, *path: str, currency: str | None = None) -> list[Any] | None:
         """`[minor units, currency]` from {value, currency_code}, {total, currency} or {value, currency}."""
-        value = self.at(*path)
+        value = self.get(*path)
         if not isinstance(value, dict):
-            self._miss(path, value)
+            self._record_unreadable(path, value)
             return None
         amount = value.get("value", value.get("total"))
         try:
             money = parse_amount(amount, value.get("currency_code") or value.get("currency") or currency)
         except InvalidAmountError:
-            self._miss(path, value)
+            self._record_unreadable(path, value)
             return None
         return [money.amount, money.currency]
 
-    def _miss(self, path: tuple[str, ...], value: Any) -> None:
+    def _record_unreadable(self, path: tuple[str, ...], value: Any) -> None:
         """Note what could not be read, unless there was nothing to read."""
         name = ".".join(path)
         if value not in (None, "", {}) and name not in self.unread:
@@ -137,7 +137,7 @@ def text_of(document: dict[str, Any], key: str, limit: int) -> str:
 def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     if "agreement_details" in resource or "payer" in resource:
         return _agreement(kind, resource, occurred_at)
-    read = Reading(resource)
+    read = FieldReader(resource)
     failed = ("billing_info", "last_failed_payment")
     status_at = read.time("status_update_time")
     facts = {
@@ -146,7 +146,7 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
         "status_at": status_at or read.time("update_time") or _written(occurred_at),
         "at": read.time("update_time") or status_at or _written(occurred_at) or read.time("create_time"),
         "plan": read.id("plan_id"),
-        "terms": _terms(read.at("plan")),
+        "terms": _v2_billing_cycle(read.get("plan")),
         "quantity": read.number("quantity"),
         "start_at": read.time("start_time"),
         "next_billing_at": read.time("billing_info", "next_billing_time"),
@@ -163,7 +163,7 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
     return facts, _subscriber(read)
 
 
-def _subscriber(read: Reading) -> Person:
+def _subscriber(read: FieldReader) -> Person:
     return _person(
         custom=read.text("custom_id", limit=127),
         payer=read.text("subscriber", "payer_id", limit=50),
@@ -175,7 +175,7 @@ def _subscriber(read: Reading) -> Person:
 
 def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     """A billing agreement (v1). It has no time of its own but the event's; its terms stand inside it."""
-    read = Reading(resource)
+    read = FieldReader(resource)
     currency = read.text("plan", "curr_code")
     details = "agreement_details"
     facts = {
@@ -183,7 +183,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
         "status": _status(kind, read.text("state")),
         "status_at": _written(occurred_at),
         "at": _written(occurred_at),
-        "terms": _v1_billing_cycle(read.at("plan"), currency),
+        "terms": _v1_billing_cycle(read.get("plan"), currency),
         "start_at": read.time("start_date"),
         "next_billing_at": read.time(details, "next_billing_date"),
         "last_payment_at": read.time(details, "last_payment_date"),
@@ -201,7 +201,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
 
 
 def _sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
-    read = Reading(resource)
+    read = FieldReader(resource)
     created_at = read.time("create_time") or read.time("time") or _written(occurred_at)
     facts = {
         "sale": read.id("id"),
@@ -220,12 +220,12 @@ def _sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) ->
 
 def _refund(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     """A refund or reversal. Its amount comes with or without a minus sign; the sale may stand only in a link."""
-    read = Reading(resource)
+    read = FieldReader(resource)
     amount, total = read.money("amount"), read.money("total_refunded_amount")
     created_at = read.time("create_time") or _written(occurred_at)
     facts = {
         "refund": read.id("id"),
-        "sale": read.id("sale_id") or _linked_sale(read.at("links")),
+        "sale": read.id("sale_id") or _linked_sale(read.get("links")),
         "amount": amount and [abs(amount[0]), amount[1]],
         "refunded_total": total and [abs(total[0]), total[1]],
         "state": (read.text("state") or "").lower() or None,
@@ -237,23 +237,23 @@ def _refund(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) 
 
 
 def _plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
-    read = Reading(resource)
+    read = FieldReader(resource)
     facts = {
         "plan": read.id("id"),
         "name": read.text("name", limit=127),
-        "terms": _terms(resource),
+        "terms": _v2_billing_cycle(resource),
         "at": read.time("update_time") or read.time("create_time") or _written(occurred_at),
         "unread": read.unread or None,
     }
     return facts, {}
 
 
-def _terms(plan: Any) -> Facts | None:
+def _v2_billing_cycle(plan: Any) -> Facts | None:
     """Interval and price of the regular cycle of a v2 plan."""
     regular = _regular(plan, "billing_cycles", "tenure_type")
     if regular is None:
         return None
-    read = Reading(regular)
+    read = FieldReader(regular)
     unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
     if unit not in UNITS or count > LONGEST:
         return None
@@ -274,7 +274,7 @@ def _v1_billing_cycle(plan: Any, currency: str | None) -> Facts | None:
     regular = _regular(plan, "payment_definitions", "type")
     if regular is None:
         return None
-    read = Reading(regular)
+    read = FieldReader(regular)
     unit, count = (read.text("frequency") or "").upper(), read.number("frequency_interval") or 1
     if unit not in UNITS or count > LONGEST:
         return None

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from pipeline.paypal.errors import MalformedDeliveryError, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 
 ALGORITHM = "SHA256withRSA"  # the one PayPal has used since 2015; SHA1withRSA before it is no proof any more
 
@@ -70,7 +70,7 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
     """
     require_algorithm(transmission)
     if not webhook_ids:
-        raise Refused("webhook id", "no webhook id to check the signature with; set SMT_PAYPAL_WEBHOOK_ID")
+        raise SignatureError("webhook id", "no webhook id to check the signature with; set SMT_PAYPAL_WEBHOOK_ID")
     checksum = zlib.crc32(body)
     for webhook_id in webhook_ids:
         message = f"{transmission.id}|{transmission.time}|{webhook_id}|{checksum}".encode()
@@ -79,7 +79,7 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
         except InvalidSignature:
             continue
         return webhook_id
-    raise Refused(
+    raise SignatureError(
         "signature", "the signature does not fit: body or headers were changed, or the webhook id is not ours"
     )
 
@@ -87,7 +87,7 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
 def require_algorithm(transmission: Transmission) -> None:
     """Raises Refused unless it is SHA256withRSA. The header is not signed, so it never chooses what we do."""
     if transmission.algorithm != ALGORITHM:
-        raise Refused("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
+        raise SignatureError("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
 
 
 def _fault(value: str | None, longest: int) -> str:

@@ -15,13 +15,13 @@ from pipeline.clock import format_time
 from pipeline.paypal import certificate_rules
 from pipeline.paypal.certificate_rules import ParsedCertificate, TrustAnchors
 from pipeline.paypal.certificates import fetch_certificate
-from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, SignatureError
 from pipeline.paypal.signature import Transmission, require_algorithm, verify
 from pipeline.settings import SIMULATOR
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DiagnosisStep:
     """One check: its name, whether it passed, and what it saw."""
 
     name: str
@@ -46,7 +46,7 @@ def diagnose_delivery(
     anchors: Path | None,
     at: datetime,
     fetch: Callable[[str], bytes] = fetch_certificate,
-) -> list[Check]:
+) -> list[DiagnosisStep]:
     """Run the checks in order, up to the first that fails; the last one tells the outcome.
 
     With `cert_pem` the address of the certificate is not judged; without, the certificate is fetched from it. With
@@ -69,48 +69,50 @@ def read_headers(text: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
-def _until_failure(checks: Iterator[Check]) -> Iterator[Check]:
+def _until_failure(checks: Iterator[DiagnosisStep]) -> Iterator[DiagnosisStep]:
     try:
         yield from checks
     except MalformedDeliveryError as error:
-        yield Check("headers", False, str(error))
-    except Refused as error:
-        yield Check(error.check, False, str(error))
+        yield DiagnosisStep("headers", False, str(error))
+    except SignatureError as error:
+        yield DiagnosisStep(error.check, False, str(error))
     except PaypalUnavailableError as error:
-        yield Check("certificate", False, str(error))
+        yield DiagnosisStep("certificate", False, str(error))
 
 
 def _run(
     delivery: _Delivery, cert_pem: bytes | None, anchors: TrustAnchors | None, fetch: Callable[[str], bytes]
-) -> Iterator[Check]:
+) -> Iterator[DiagnosisStep]:
     transmission = Transmission.read(delivery.headers.items())
-    yield Check("headers", True, f"transmission {transmission.id} of {transmission.time}")
+    yield DiagnosisStep("headers", True, f"transmission {transmission.id} of {transmission.time}")
     require_algorithm(transmission)
-    yield Check("algorithm", True, transmission.algorithm)
+    yield DiagnosisStep("algorithm", True, transmission.algorithm)
     if cert_pem is None:
         certificate_rules.require_certificate_url(transmission.cert_url)
-        yield Check("certificate address", True, transmission.cert_url)
+        yield DiagnosisStep("certificate address", True, transmission.cert_url)
     leaf = certificate_rules.parse_certificate(cert_pem or fetch(transmission.cert_url))
     yield from _judge(leaf, delivery.at, anchors)
     yield _check_signature(delivery, transmission, certificate_rules.require_rsa_key(leaf))
 
 
-def _judge(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[Check]:
-    yield Check("certificate subject", True, certificate_rules.require_subject(leaf))
+def _judge(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[DiagnosisStep]:
+    yield DiagnosisStep("certificate subject", True, certificate_rules.require_subject(leaf))
     certificate_rules.require_valid_at(leaf, at)
-    yield Check("certificate validity", True, f"{format_time(leaf.not_before)} to {format_time(leaf.not_after)}")
-    yield Check("certificate key", True, f"RSA, {certificate_rules.require_rsa_key(leaf).key_size} bits")
+    yield DiagnosisStep(
+        "certificate validity", True, f"{format_time(leaf.not_before)} to {format_time(leaf.not_after)}"
+    )
+    yield DiagnosisStep("certificate key", True, f"RSA, {certificate_rules.require_rsa_key(leaf).key_size} bits")
     if anchors:
         certificate_rules.require_trusted_chain(leaf, at, anchors)
-        yield Check("certificate chain", True, f"issued by {certificate_rules.issuer(leaf)}")
+        yield DiagnosisStep("certificate chain", True, f"issued by {certificate_rules.issuer(leaf)}")
 
 
-def _check_signature(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> Check:
+def _check_signature(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> DiagnosisStep:
     try:
         webhook_id = verify(transmission, delivery.body, [delivery.webhook_id], key)
-    except Refused as error:
-        return Check(error.check, False, _explain(delivery, transmission, key) or str(error))
-    return Check("signature", True, f"signed by PayPal for the webhook {webhook_id}")
+    except SignatureError as error:
+        return DiagnosisStep(error.check, False, _explain(delivery, transmission, key) or str(error))
+    return DiagnosisStep("signature", True, f"signed by PayPal for the webhook {webhook_id}")
 
 
 def _explain(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> str:
@@ -125,7 +127,7 @@ def _explain(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey)
     ):
         try:
             verify(transmission, body, [webhook_id], key)
-        except Refused:
+        except SignatureError:
             continue
         return reason
     return ""

@@ -14,7 +14,7 @@ DATA = Path(__file__).with_name("clauses.toml")
 
 
 @dataclass(frozen=True, slots=True)
-class Vendor:
+class PolicyOwner:
     """Who publishes the policy: what the settings say of name, product, site and the address for questions."""
 
     name: str
@@ -81,7 +81,7 @@ def document() -> Document:
     return Document(data["title"], data["opening"], sections, tuple(data["closing"]))
 
 
-def fill(text: str, vendor: Vendor) -> str:
+def fill(text: str, vendor: PolicyOwner) -> str:
     """Put the vendor and the numbers into a text of the document."""
     return text.format(
         vendor=vendor.name, product=vendor.product, site=vendor.site, contact=vendor.contact, **PARAMETERS

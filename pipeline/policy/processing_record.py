@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.network import egress
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
-from pipeline.policy.clauses import Vendor, document
+from pipeline.policy.clauses import PolicyOwner, document
 from pipeline.policy.stated_limits import PARAMETERS
 from pipeline.privacy import data_categories
 from pipeline.privacy.retention.legal_holds import HOLDS, retention_period_for
@@ -26,7 +26,7 @@ MEASURES = (
 )
 
 
-def record(settings: Settings, vendor: Vendor) -> dict[str, Any]:
+def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
     """Controller, purposes, categories, recipients, periods and measures, as this version and these settings have them."""
     return {
         "controller": {"name": vendor.name, "address": settings.vendor_address, "contact": vendor.contact},
@@ -35,7 +35,7 @@ def record(settings: Settings, vendor: Vendor) -> dict[str, Any]:
             for name, each in PURPOSES.items()
         ],
         "data_subjects": SUBJECTS,
-        "categories": {name: data_categories.holding(name) for name in _personal()},
+        "categories": {name: data_categories.columns_holding(name) for name in _personal()},
         "recipients": _recipients(settings),
         "transfers": "to PayPal alone, as the customer's own payment service",
         "periods": [
@@ -79,7 +79,7 @@ def notes(settings: Settings) -> list[str]:
     ]
 
 
-def spoken(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def format_record(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """The record for people: headings, and the lines under each."""
     who = found["controller"]
     yield "Controller", [part for part in (who["name"], who["address"], who["contact"]) if part]
@@ -111,7 +111,7 @@ def _mails_for(purpose: str) -> list[str]:
 
 
 def _recipients(settings: Settings) -> list[dict[str, str]]:
-    found = {hop.name: hop.host for hop in egress.hops(settings) if hop.name in ("relay", "product")}
+    found = {hop.name: hop.host for hop in egress.outbound_routes(settings) if hop.name in ("relay", "product")}
     own = [{"recipient": f"the vendor's own {name}", "where": host or "this machine"} for name, host in found.items()]
     return [{"recipient": "PayPal", "where": settings.paypal_base_url.partition("://")[2]}, *own]
 

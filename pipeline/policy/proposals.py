@@ -10,7 +10,7 @@ from pipeline.clock import format_time, write_optional
 from pipeline.db.models import Policy
 from pipeline.errors import UsageError
 from pipeline.policy import text, versions
-from pipeline.policy.clauses import Vendor, document
+from pipeline.policy.clauses import PolicyOwner, document
 
 Json = dict[str, Any]
 
@@ -25,16 +25,16 @@ class Proposal:
 
 
 def propose(
-    session: Session, vendor: Vendor, first_day: date, new: str, effective: date, now: datetime, *, material: bool
+    session: Session, vendor: PolicyOwner, first_day: date, new: str, effective: date, now: datetime, *, material: bool
 ) -> Proposal:
     """Plan a new text, after keeping the first one if none is kept yet. Raises Refused."""
-    versions.establish(session, vendor, first_day, now)
+    versions.store_first_text(session, vendor, first_day, now)
     old = versions.in_force(session, now)
     row = versions.propose(session, new, effective, now, material=material)
-    return Proposal(row.id, old.text if old else "", versions.outstanding(session, row) if material else 0)
+    return Proposal(row.id, old.text if old else "", versions.unnotified_count(session, row) if material else 0)
 
 
-def unchecked(new: str, vendor: Vendor) -> list[str]:
+def unchecked(new: str, vendor: PolicyOwner) -> list[str]:
     """The sentences of a text that no check of this version covers."""
     known = text.sentences(text.write(document(), vendor))
     return [line for line in text.sentences(new) if line not in known]
@@ -42,7 +42,7 @@ def unchecked(new: str, vendor: Vendor) -> list[str]:
 
 def find(session: Session, day: str) -> Policy:
     """The text of a day, as 2026-06-01. Raises UsageError."""
-    found = next((row for row in versions.every(session) if row.id == day), None)
+    found = next((row for row in versions.all_texts(session) if row.id == day), None)
     if found is None:
         raise UsageError(f"there is no text of {day}; see: smt-billing policy texts")
     return found
@@ -51,7 +51,7 @@ def find(session: Session, day: str) -> Policy:
 def history(session: Session, now: datetime) -> list[Json]:
     """`day, state, material, proposed_at, effective_at` of all texts, the newest first."""
     present = versions.in_force(session, now)
-    return [_described(session, row, present, now) for row in versions.every(session)]
+    return [_described(session, row, present, now) for row in versions.all_texts(session)]
 
 
 def notices(session: Session, day: str) -> list[Json]:

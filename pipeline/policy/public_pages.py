@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from pipeline import files
 from pipeline.db.models import Policy
 from pipeline.policy import text, versions
-from pipeline.policy.clauses import Vendor, document, fill
+from pipeline.policy.clauses import PolicyOwner, document, fill
 
 FILE = "policy.json"  # the last verdicts, in the data folder
 WORDS = {"holds": "holds", "broken": "does not hold", "not_applicable": "does not apply"}
 
 
-def page(session: Session, now: datetime, vendor: Vendor, first: date = date(2025, 5, 1)) -> tuple[str, str, date]:
+def page(session: Session, now: datetime, vendor: PolicyOwner, first: date = date(2025, 5, 1)) -> tuple[str, str, date]:
     """The text in force: as the inside of a page, as plain text, and its effective date.
 
     Before a first text was kept it is that of this version of the program, in force since `first`.
@@ -35,7 +35,7 @@ def page_of(session: Session, id: str) -> tuple[str, str, date] | None:
     return text.html(row.text, effective), text.plain(row.text, effective), effective
 
 
-def evidence(data_dir: Path, vendor: Vendor) -> tuple[str, list[dict[str, str]]]:
+def evidence(data_dir: Path, vendor: PolicyOwner) -> tuple[str, list[dict[str, str]]]:
     """The last verdicts as the inside of a page, and as JSON: clause, verdict and day, nothing of what was looked at."""
     found = _last(data_dir)
     said = {clause.id: fill(clause.text, vendor) for clause in document().clauses}
@@ -51,9 +51,9 @@ def evidence(data_dir: Path, vendor: Vendor) -> tuple[str, list[dict[str, str]]]
     return f"<h1>Is the policy kept?</h1>\n{intro + table if found else none}\n", found
 
 
-def keep(data_dir: Path, rows: list[dict[str, str]]) -> None:
+def save_verdicts(data_dir: Path, rows: list[dict[str, str]]) -> None:
     """Keep the last verdicts for `evidence`."""
-    files.write(data_dir / FILE, orjson.dumps(rows))
+    files.write_atomically(data_dir / FILE, orjson.dumps(rows))
 
 
 def _last(data_dir: Path) -> list[dict[str, str]]:
@@ -71,10 +71,10 @@ def _day(session: Session, row: Policy) -> date:
 def _others(session: Session, now: datetime) -> str:
     """Links to the texts that are to come and that were."""
     present = versions.in_force(session, now)
-    coming = [row.id for row in versions.coming(session, now)]
+    coming = [row.id for row in versions.upcoming(session, now)]
     gone = [
         row.id
-        for row in versions.every(session)
+        for row in versions.all_texts(session)
         if row is not present and not row.withdrawn_at and row.id not in coming
     ]
     lines = [("A new text takes effect on", coming), ("Earlier texts:", gone)]

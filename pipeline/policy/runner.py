@@ -19,7 +19,7 @@ Check = Callable[[LiveSystem], Finding]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ClauseResult:
     """What became of one clause."""
 
     clause: Clause
@@ -45,18 +45,18 @@ def check_of(clause: Clause) -> Check:
     return found
 
 
-def run(live: LiveSystem, only: Sequence[str] = ()) -> list[Result]:
+def run_checks(live: LiveSystem, only: Sequence[str] = ()) -> list[ClauseResult]:
     """Check every clause, or only these. Raises StoreDown; a check that fails for another reason does not hold."""
     asked = [clause for clause in document().clauses if not only or clause.id in only]
     return [_result(live, clause) for clause in asked]
 
 
-def public(results: Sequence[Result], now: datetime) -> list[dict[str, str]]:
+def public_verdicts(results: Sequence[ClauseResult], now: datetime) -> list[dict[str, str]]:
     """What anybody may know: clause, verdict and day."""
     return [{"clause": each.clause.id, "verdict": each.verdict, "date": f"{now:%Y-%m-%d}"} for each in results]
 
 
-def report(results: Sequence[Result], notes: Sequence[str], vendor: str, now: datetime, head: str) -> str:
+def report(results: Sequence[ClauseResult], notes: Sequence[str], vendor: str, now: datetime, head: str) -> str:
     """A dated report in Markdown. It holds the head of the record of reads, so that nothing can be cut off it unseen."""
     count = {
         verdict: sum(each.verdict == verdict for each in results) for verdict in ("holds", "broken", "not_applicable")
@@ -83,7 +83,7 @@ def report(results: Sequence[Result], notes: Sequence[str], vendor: str, now: da
     ])  # fmt: skip
 
 
-def _result(live: LiveSystem, clause: Clause) -> Result:
+def _result(live: LiveSystem, clause: Clause) -> ClauseResult:
     try:
         found = check_of(clause)(live)
     except (DatabaseUnavailableError, SQLAlchemyError):
@@ -91,7 +91,7 @@ def _result(live: LiveSystem, clause: Clause) -> Result:
     except Exception as error:  # noqa: BLE001 - one check that cannot look must not hide what the others see
         log.error("check_failed", clause=clause.id, reason=type(error).__name__)
         found = broken(f"could not be checked: {type(error).__name__}")
-    return Result(clause, fill(clause.text, live.vendor), found.verdict, found.figure)
+    return ClauseResult(clause, fill(clause.text, live.vendor), found.verdict, found.figure)
 
 
 def _cell(text: str) -> str:

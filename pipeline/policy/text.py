@@ -10,14 +10,14 @@ from datetime import date
 from html import escape
 from itertools import groupby
 
-from pipeline.policy.clauses import Document, Line, Section, Vendor, fill
+from pipeline.policy.clauses import Document, Line, PolicyOwner, Section, fill
 
 MARKS = ("### ", "## ", "# ", "- ")
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _DATE = re.compile(r"^\s*(?:#+ )?Effective Date:.*$\n?", re.MULTILINE | re.IGNORECASE)
 
 
-def write(document: Document, vendor: Vendor) -> str:
+def write(document: Document, vendor: PolicyOwner) -> str:
     """The text of a document, with marks, for this vendor."""
     parts = [f"# {document.title}", document.opening, *(_section(each) for each in document.sections)]
     return fill("\n\n".join([*parts, "\n".join(document.closing)]) + "\n", vendor)

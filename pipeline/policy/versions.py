@@ -20,7 +20,7 @@ from pipeline.db.models import Customer, Mail, Policy
 from pipeline.errors import UsageError
 from pipeline.outbox import store as outbox
 from pipeline.policy import text as texts
-from pipeline.policy.clauses import Vendor, document
+from pipeline.policy.clauses import PolicyOwner, document
 from pipeline.policy.stated_limits import NOTICE_DAYS
 
 KIND = "policy_changed"
@@ -29,7 +29,7 @@ AT_ONCE = 200  # notices of one transaction
 SHOWN = 12  # changed sentences that a notice quotes
 
 
-class Refused(UsageError):
+class PolicyRejectedError(UsageError):
     """A text cannot take effect as proposed. Says why, and what is possible."""
 
 
@@ -44,7 +44,7 @@ class Notice:
     reply: str | None
 
 
-def establish(session: Session, vendor: Vendor, effective: date, now: datetime) -> Policy | None:
+def store_first_text(session: Session, vendor: PolicyOwner, effective: date, now: datetime) -> Policy | None:
     """Keep the first text, that of this version of the program, unless there is one already."""
     if session.execute(select(Policy.id).limit(1)).first():
         return None
@@ -73,13 +73,13 @@ def takes_effect(session: Session, row: Policy) -> datetime | None:
     """When a text takes effect, or did: its day, or later if notices are late. None as long as some are not out."""
     if not row.material:
         return row.effective_at
-    if outstanding(session, row):
+    if unnotified_count(session, row):
         return None
     last = session.execute(select(func.max(Mail.sent_at)).where(_notices_of(row), Mail.state == "sent")).scalar_one()
     return max(row.effective_at, last + NOTICE) if last else row.effective_at
 
 
-def outstanding(session: Session, row: Policy) -> int:
+def unnotified_count(session: Session, row: Policy) -> int:
     """How many customers have not been told yet, though they can be. Who has no address waits, and holds up nobody."""
     waiting = (
         _notices_of(row),
@@ -90,14 +90,14 @@ def outstanding(session: Session, row: Policy) -> int:
     return int(on_their_way + untold)
 
 
-def coming(session: Session, now: datetime) -> list[Policy]:
+def upcoming(session: Session, now: datetime) -> list[Policy]:
     """Texts that are proposed and not in force yet, the next first."""
     return [
         row for row in session.execute(_texts().order_by(Policy.effective_at)).scalars() if _waits(session, row, now)
     ]
 
 
-def every(session: Session) -> list[Policy]:
+def all_texts(session: Session) -> list[Policy]:
     """All texts there were and will be, withdrawn ones too, the newest first."""
     return list(session.execute(select(Policy).order_by(Policy.effective_at.desc())).scalars())
 
@@ -112,11 +112,13 @@ def propose(session: Session, text: str, effective: date, now: datetime, *, mate
             if material
             else "a text cannot begin in the past:"
         )
-        raise Refused(f"{kind} {earliest} is the earliest day; say --effective {earliest} or later")
+        raise PolicyRejectedError(f"{kind} {earliest} is the earliest day; say --effective {earliest} or later")
     if old is not None and texts.sentences(old.text) == texts.sentences(text):
-        raise Refused("this is the text in force, word for word: there is nothing to change")
+        raise PolicyRejectedError("this is the text in force, word for word: there is nothing to change")
     if session.get(Policy, effective.isoformat()) is not None:
-        raise Refused(f"there is a text for {effective} already; see: smt-billing policy texts, or choose another day")
+        raise PolicyRejectedError(
+            f"there is a text for {effective} already; see: smt-billing policy texts, or choose another day"
+        )
     row = Policy(
         id=effective.isoformat(), text=text, material=material, proposed_at=now, effective_at=begins, withdrawn_at=None
     )
@@ -129,7 +131,7 @@ def withdraw(session: Session, id: str, now: datetime) -> Policy:
     """Give up a text before it takes effect. Raises Refused afterwards."""
     row = session.get(Policy, id)
     if row is None or row.withdrawn_at or not _waits(session, row, now):
-        raise Refused(f"there is no text to come for {id}; see: smt-billing policy texts")
+        raise PolicyRejectedError(f"there is no text to come for {id}; see: smt-billing policy texts")
     row.withdrawn_at = now
     return row
 
@@ -143,15 +145,15 @@ def changes(old: str, new: str) -> tuple[list[str], list[str]]:
 # Notices
 
 
-def notify(session: Session, keyring: Keyring, now: datetime, page: Callable[[str], str]) -> int:
+def queue_notices(session: Session, keyring: Keyring, now: datetime, page: Callable[[str], str]) -> int:
     """Owe notices of material texts to come to who lacks one, some hundred at a time; how many. `page` is a text's URL."""
     count = 0
-    for row in (row for row in coming(session, now) if row.material):
+    for row in (row for row in upcoming(session, now) if row.material):
         customers = list(session.execute(_untold(row).limit(AT_ONCE - count)).scalars())
         old = in_force(session, now)
         facts = _facts(row, old.text if old else "", page(row.id))
         mails = [_owed(session, keyring, row, id, facts) for id in customers]
-        outbox.add(session, keyring, mails, now)
+        outbox.enqueue(session, keyring, mails, now)
         count += len(mails)
     return count
 
@@ -176,7 +178,7 @@ def _facts(row: Policy, old: str, page: str) -> dict[str, Any]:
 
 def _owed(session: Session, keyring: Keyring, row: Policy, customer_id: str, facts: dict[str, Any]) -> outbox.NewMail:
     # What they told is locked before it is asked what PayPal told.
-    has_address = accounts.has_address(session, customer_id) or "email" in accounts.person(
+    has_address = accounts.has_address(session, customer_id) or "email" in accounts.personal_data(
         session, keyring, customer_id
     )
     key = f"{_key_of(row)}{customer_id}"

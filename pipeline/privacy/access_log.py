@@ -38,20 +38,20 @@ class LogEntry:
 class AccessLog(BatchThread[LogEntry]):
     """The thread that writes them."""
 
-    def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:
+    def __init__(self, database: Database, master_key: MasterKey, clock: Clock) -> None:
         super().__init__("visits", most=GROUP, room=WAITING)
-        self._database, self._master, self._clock = database, master, clock
+        self._database, self._master, self._clock = database, master_key, clock
 
-    def note(self, action: str, status: int, address: str, browser: str) -> None:
+    def record(self, action: str, status: int, address: str, browser: str) -> None:
         """Have a visit written; returns at once, and never raises."""
-        if not self._leave(LogEntry(self._clock.now(), action, status, address, browser[:LONGEST])):
+        if not self._submit(LogEntry(self._clock.now(), action, status, address, browser[:LONGEST])):
             log.warning("visits_dropped", waiting=WAITING)
 
     def _do(self, batch: list[LogEntry]) -> None:
         try:
             with self._database.transaction() as session:
                 keyring = Keyring(self._master, session, self._clock.now())
-                keyring.fetch({key_id_of_day(seen.at) for seen in batch})
+                keyring.load({key_id_of_day(seen.at) for seen in batch})
                 session.add_all(_row(seen, keyring) for seen in batch)
         except (DatabaseUnavailableError, MasterKeyError) as error:
             log.warning("visits_lost", visits=len(batch), reason=str(error))

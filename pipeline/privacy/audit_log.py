@@ -23,7 +23,7 @@ SEGMENT = "segment"  # the action of a row that stands for those before it, whic
 _LOCK = 7_204_112_550_841_337_001  # one writer at a time, so that no two rows follow the same one
 
 
-def note(session: Session, now: datetime, *, actor: str, action: str, purpose: str, subject: str | None) -> None:
+def record_read(session: Session, now: datetime, *, actor: str, action: str, purpose: str, subject: str | None) -> None:
     """Write down a read of personal data, in the caller's transaction; it is to be committed before anything is shown.
 
     `subject` is a label or an id, never a name; None for a list of many.
@@ -33,13 +33,13 @@ def note(session: Session, now: datetime, *, actor: str, action: str, purpose: s
     row = ReadAudit(
         at=now, actor=actor[:60], action=action[:60], purpose=purpose[:200], subject=subject and subject[:100]
     )
-    row.previous_hash = head(session)
+    row.previous_hash = chain_head(session)
     row.hash = _hash(row)
     session.add(row)
     session.flush()
 
 
-def head(session: Session) -> str:
+def chain_head(session: Session) -> str:
     """The hash of the newest row."""
     newest = select(ReadAudit.hash).order_by(ReadAudit.id.desc()).limit(1)
     return session.execute(newest).scalar_one_or_none() or ROOT
@@ -50,7 +50,7 @@ def count(session: Session) -> int:
     return session.execute(select(func.count()).select_from(ReadAudit).where(ReadAudit.action != SEGMENT)).scalar_one()
 
 
-def verify(session: Session) -> str | None:
+def verify_chain(session: Session) -> str | None:
     """What is wrong with the chain, None if nothing is."""
     rows = select(ReadAudit).order_by(ReadAudit.id).execution_options(yield_per=500)
     with closing(session.execute(rows).scalars()) as found:

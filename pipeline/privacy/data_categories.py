@@ -80,12 +80,12 @@ CATEGORIES: dict[str, dict[Category, str]] = {
 }
 
 
-def of(table: type[Base]) -> dict[str, Category]:
+def categories_of(table: type[Base]) -> dict[str, Category]:
     """Column -> category."""
     named = CATEGORIES.get(table.__tablename__, {})
     return {column: category for category, columns in named.items() for column in columns.split()}
 
 
-def holding(category: Category) -> list[str]:
+def columns_holding(category: Category) -> list[str]:
     """The columns that hold this kind of data, as `table.column`."""
     return [f"{table}.{column}" for table, named in CATEGORIES.items() for column in named.get(category, "").split()]

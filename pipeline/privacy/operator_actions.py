@@ -20,27 +20,29 @@ def correct(
 
     Raises NoSuchCustomer and BadField.
     """
-    old = accounts.correct(session, keyring, customer_id, field, value, now)
+    old = accounts.correct_field(session, keyring, customer_id, field, value, now)
     if field == "email":
         links.end_sessions(session, customer_id, now)
-    return old != accounts.person(session, keyring, customer_id).get(field)
+    return old != accounts.personal_data(session, keyring, customer_id).get(field)
 
 
 def opt_out(
     session: Session, keyring: Keyring, customer_id: str, kinds: Sequence[accounts.ConsentKind], now: datetime
 ) -> None:
     """Record that the customer declines these kinds of mail, and the request as done. Raises NoSuchCustomer."""
-    accounts.need(session, customer_id)
+    accounts.require_customer(session, customer_id)
     for kind in kinds:
-        accounts.consent(session, customer_id, kind, given=False, source="operator", text_version="operator", now=now)
-    row = requests.open_(session, keyring, "opt_out", customer_id, "operator", now)
-    requests.settle(session, row.id, "done", now)
+        accounts.record_consent(
+            session, customer_id, kind, given=False, source="operator", text_version="operator", now=now
+        )
+    row = requests.open_request(session, keyring, "opt_out", customer_id, "operator", now)
+    requests.close_request(session, row.id, "done", now)
 
 
 def cancel_erasure(session: Session, customer_id: str, now: datetime) -> PrivacyRequest:
     """Keep a customer whose erasure waits. Raises NoSuchCustomer, TooLate, and OperatorError where none is under way."""
-    accounts.need(session, customer_id)
+    accounts.require_customer(session, customer_id)
     row = requests.find_open(session, customer_id, "erase")
     if row is None:
         raise OperatorError(f"no deletion of {customer_id} is under way")
-    return workflow.cancel(session, row.id, now)
+    return workflow.cancel_erasure(session, row.id, now)

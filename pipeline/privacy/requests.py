@@ -53,7 +53,7 @@ def deadline(received_at: datetime) -> datetime:
     return min(received_at + ANSWER_WITHIN, received_at.replace(year=year, month=month, day=day))
 
 
-def open_(
+def open_request(
     session: Session,
     keyring: Keyring,
     kind: Kind,
@@ -103,7 +103,7 @@ def find_open(session: Session, customer_id: str, kind: Kind) -> PrivacyRequest 
     return session.execute(asked.limit(1)).scalar_one_or_none()
 
 
-def answer(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
+def answer_request(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
     """What an operator says became of a request they looked after. Raises NoSuchRequest, EndsByItself."""
     row = session.get(PrivacyRequest, request_id)
     if row is not None and row.state in ("waiting", "running"):
@@ -111,10 +111,12 @@ def answer(session: Session, request_id: str, state: State, now: datetime, reaso
             f"the deletion {request_id} ends by itself, when everything is erased; while it waits, it is called off by: "
             f"smt-billing customers erase {row.customer_id} --cancel"
         )
-    settle(session, request_id, state, now, reason)
+    close_request(session, request_id, state, now, reason)
 
 
-def settle(session: Session, request_id: str, state: State, now: datetime, reason: str | None = None) -> PrivacyRequest:
+def close_request(
+    session: Session, request_id: str, state: State, now: datetime, reason: str | None = None
+) -> PrivacyRequest:
     """Say what became of an open request. Raises NoSuchRequest. The reason names nobody."""
     row = session.get(PrivacyRequest, request_id)
     if row is None or row.done_at is not None:
@@ -154,7 +156,7 @@ def reminder(row: PrivacyRequest, days: int) -> outbox.NewMail:
     return outbox.NewMail("request_due", f"request_due:{row.id}:{days}", None, facts)
 
 
-def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
+def queue_due_alerts(session: Session, keyring: Keyring, now: datetime) -> int:
     """Tell the operator of open requests that have reached day 7, 14, 21 or 25; each day once. How many were told."""
     open_requests = (
         select(PrivacyRequest)
@@ -165,7 +167,7 @@ def alarms(session: Session, keyring: Keyring, now: datetime) -> int:
     )
     mails = [mail for row in session.execute(open_requests).scalars() if (mail := _alarm(row, now))]
     session.flush()
-    outbox.add(session, keyring, mails, now)
+    outbox.enqueue(session, keyring, mails, now)
     return len(mails)
 
 

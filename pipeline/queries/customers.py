@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from pipeline.clock import format_time, write_optional
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
-from pipeline.queries.listing import Asked as MailsAsked
 from pipeline.queries.listing import Decryptor, Json
+from pipeline.queries.listing import ListQuery as MailsAsked
 from pipeline.queries.mails import Render, mails
 
 STATES = {
@@ -28,7 +28,7 @@ STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CustomerQuery:
     """Which customers: those with this address, in this state, no older than `since`; the newest `limit`."""
 
     email: str | None = None
@@ -37,15 +37,15 @@ class Asked:
     limit: int | None = None
 
 
-def customers(lens: Decryptor, asked: Asked) -> Iterator[Json]:
+def customers(lens: Decryptor, asked: CustomerQuery) -> Iterator[Json]:
     """`id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
     for row in lens.session.execute(_chosen(lens, asked).limit(asked.limit)).scalars():
-        known = accounts.person(lens.session, lens.keyring, row.id)
-        ids = [each.id for each in accounts.subscriptions(lens.session, row.id)]
+        known = accounts.personal_data(lens.session, lens.keyring, row.id)
+        ids = [each.id for each in accounts.subscriptions_of(lens.session, row.id)]
         yield {**_customer(row, known), "subscriptions": ids}
 
 
-def count(lens: Decryptor, asked: Asked) -> int:
+def count(lens: Decryptor, asked: CustomerQuery) -> int:
     """How many there are of what is asked for, whatever the limit."""
     everyone = _chosen(lens, asked).order_by(None).subquery()
     return int(lens.session.execute(select(func.count()).select_from(everyone)).scalar_one())
@@ -56,7 +56,7 @@ def customer(lens: Decryptor, id: str, render: Render) -> Json | None:
     row = lens.session.get(Customer, id)
     if row is None:
         return None
-    known = accounts.person(lens.session, lens.keyring, id)
+    known = accounts.personal_data(lens.session, lens.keyring, id)
     told = accounts.self_reported(lens.keyring, row)
     return {
         **_customer(row, known),
@@ -67,17 +67,17 @@ def customer(lens: Decryptor, id: str, render: Render) -> Json | None:
         "adult_text": row.adult_text_version,
         "adult_at": write_optional(row.adult_confirmed_at),
         "consents": [_consent(each) for each in _of(lens.session, Consent, id, Consent.at)],
-        "subscriptions": [_subscription(each) for each in accounts.subscriptions(lens.session, id)],
+        "subscriptions": [_subscription(each) for each in accounts.subscriptions_of(lens.session, id)],
         "requests": [_request(each) for each in _of(lens.session, PrivacyRequest, id, PrivacyRequest.received_at)],
         "letters": [_letter(each) for each in _of(lens.session, InboundMail, id, InboundMail.received_at)],
         "mails": _mails(lens, id, render),
     }
 
 
-def _chosen(lens: Decryptor, asked: Asked) -> Select[Customer]:
+def _chosen(lens: Decryptor, asked: CustomerQuery) -> Select[Customer]:
     chosen = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
     if asked.email is not None:
-        chosen = chosen.where(Customer.id.in_(accounts.find(lens.session, lens.keyring, asked.email)))
+        chosen = chosen.where(Customer.id.in_(accounts.find_by_email(lens.session, lens.keyring, asked.email)))
     if asked.state is not None:
         chosen = chosen.where(STATES[asked.state])
     return chosen if asked.since is None else chosen.where(Customer.created_at >= asked.since)
@@ -122,6 +122,6 @@ def _letter(row: InboundMail) -> Json:
 def _mails(lens: Decryptor, id: str, render: Render) -> list[Json]:
     """To the customer, or to one of their subscriptions; the newest first."""
     asked = [MailsAsked({"customer_id": id})]
-    asked += [MailsAsked({"subscription_id": each.id}) for each in accounts.subscriptions(lens.session, id)]
+    asked += [MailsAsked({"subscription_id": each.id}) for each in accounts.subscriptions_of(lens.session, id)]
     found = {mail["id"]: mail for each in asked for mail in mails(lens, each, render)}
     return sorted(found.values(), key=lambda mail: str(mail["created_at"]), reverse=True)

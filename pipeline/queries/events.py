@@ -11,12 +11,12 @@ from pipeline.clock import format_time, write_optional
 from pipeline.db.models import Event, StatusHistoryEntry
 from pipeline.inbox.parsing import UNREADABLE
 from pipeline.inbox.store import is_conflict
-from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching, status_changes
+from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matching, status_changes
 
 EVENT = (Event.id, Event.type, Event.state, Event.source, Event.received_at, Event.reason)
 
 
-def events(session: Session, asked: Asked) -> Iterator[Json]:
+def events(session: Session, asked: ListQuery) -> Iterator[Json]:
     """`id, type, state, source, received_at, reason`."""
     for chunk in chunks(session, matching(select(*EVENT), Event, Event.received_at, asked)):
         for row in chunk:
@@ -28,7 +28,7 @@ def event(lens: Decryptor, id: str) -> Json | None:
     row = lens.session.get(Event, id)
     if row is None:
         return None
-    seal = lens.seals([row.key_id]).get(row.key_id)
+    seal = lens.data_keys([row.key_id]).get(row.key_id)
     return {
         **{name.key: getattr(row, name.key) for name in EVENT},
         "received_at": format_time(row.received_at),
@@ -43,7 +43,7 @@ def event(lens: Decryptor, id: str) -> Json | None:
         "facts": row.facts,
         "erased": seal is None,
         "person": seal.decrypt_json("event.personal_data", row.personal_data) if seal else None,
-        "body": _body(seal.open("event.body", row.body)) if seal and row.body else None,
+        "body": _body(seal.decrypt("event.body", row.body)) if seal and row.body else None,
         "changes": status_changes(lens.session, StatusHistoryEntry.event_id == id),
     }
 

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ListQuery:
     """Which rows a list shows: the value that each column must have, no older than `since`, the newest `limit`."""
 
     where: Mapping[str, str | None]
@@ -34,8 +34,8 @@ class Asked:
 class Decryptor:
     """Opens what is sealed, with the keys there are; makes none. `master` is asked for when there is need of it."""
 
-    def __init__(self, session: Session, master: Callable[[], MasterKey], now: datetime) -> None:
-        self.session, self._master, self._now = session, master, now
+    def __init__(self, session: Session, master_key: Callable[[], MasterKey], now: datetime) -> None:
+        self.session, self._master, self._now = session, master_key, now
         self._keyring: Keyring | None = None
 
     @property
@@ -44,16 +44,16 @@ class Decryptor:
         self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
         return self._keyring
 
-    def seals(self, labels: Sequence[str]) -> Mapping[str, DataKey | None]:
+    def data_keys(self, labels: Sequence[str]) -> Mapping[str, DataKey | None]:
         """The seals of these labels; an erased or unknown one is None or absent."""
         if not labels:
             return {}
-        return self.keyring.fetch(labels, create=False)
+        return self.keyring.load(labels, create=False)
 
 
-def count(session: Session, table: type[Base], at: Any, asked: Asked) -> int:
+def count(session: Session, table: type[Base], at: Any, asked: ListQuery) -> int:
     """How many rows there are of what is asked for, whatever the limit."""
-    everything = Asked(asked.where, asked.since)
+    everything = ListQuery(asked.where, asked.since)
     statement = select(func.count()).select_from(table)
     return int(session.execute(matching(statement, table, at, everything, sort=False)).scalar_one())
 
@@ -63,7 +63,7 @@ def states(session: Session, table: type[Event] | type[Mail]) -> dict[str, int]:
     return dict(session.execute(select(table.state, func.count()).group_by(table.state)).all())
 
 
-def matching(statement: Any, table: type[Base], at: Any, asked: Asked, *, sort: bool = True) -> Any:
+def matching(statement: Any, table: type[Base], at: Any, asked: ListQuery, *, sort: bool = True) -> Any:
     """Add the conditions, the order and the limit of a list to its SELECT."""
     for name, value in asked.where.items():
         if value is not None:

@@ -17,7 +17,7 @@ from pipeline.db.models import Mail
 from pipeline.mailer.recipients import RecipientResolver
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
-from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching
+from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matching
 from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import RenderError, Templates
 
@@ -39,7 +39,7 @@ def renderer(templates: Callable[[], Templates]) -> Render:
     return render
 
 
-def mails(lens: Decryptor, asked: Asked, render: Render) -> Iterator[Json]:
+def mails(lens: Decryptor, asked: ListQuery, render: Render) -> Iterator[Json]:
     """`id, kind, key, to, subject, state, message_id, reason, attempts, created_at, due_at, sent_at, subscription`."""
     for chunk in chunks(lens.session, matching(select(Mail), Mail, Mail.created_at, asked)):
         yield from _mails(lens, [row for (row,) in chunk], render)
@@ -53,7 +53,7 @@ def mail(lens: Decryptor, id: str, render: Render) -> Json | None:
     row = lens.session.get(Mail, id)
     if row is None:
         return None
-    seal = lens.seals([row.key_id]).get(row.key_id)
+    seal = lens.data_keys([row.key_id]).get(row.key_id)
     people = RecipientResolver(lens.session, lens.keyring, [row])
     facts = _facts(row, seal, people)
     found = {
@@ -69,7 +69,7 @@ def mail(lens: Decryptor, id: str, render: Render) -> Json | None:
 
 
 def _mails(lens: Decryptor, rows: Sequence[Mail], render: Render) -> Iterator[Json]:
-    seals = lens.seals([row.key_id for row in rows])
+    seals = lens.data_keys([row.key_id for row in rows])
     people = RecipientResolver(lens.session, lens.keyring, rows)
     for row in rows:
         yield _mail(row, seals.get(row.key_id), people, render)
@@ -99,8 +99,8 @@ def _recipient(row: Mail, seal: DataKey | None, people: RecipientResolver) -> st
     if seal is None:
         return None
     if row.recipient is not None:
-        return seal.open("mail.recipient", row.recipient).decode()
-    found = people.of(row, seal.decrypt_json("mail.facts", row.facts) or {})
+        return seal.decrypt("mail.recipient", row.recipient).decode()
+    found = people.resolve(row, seal.decrypt_json("mail.facts", row.facts) or {})
     return found.address or None if found else None
 
 
@@ -108,7 +108,7 @@ def _subject(row: Mail, seal: DataKey | None, people: RecipientResolver, render:
     if seal is None:
         return None
     if row.frozen is not None:
-        return subject_of(seal.open("mail.frozen", row.frozen))
+        return subject_of(seal.decrypt("mail.frozen", row.frozen))
     facts = _facts(row, seal, people)
     rendered = None if facts is None else render(row.kind, facts)
     return rendered.subject if rendered else None
@@ -117,7 +117,7 @@ def _subject(row: Mail, seal: DataKey | None, people: RecipientResolver, render:
 def _text(row: Mail, seal: DataKey | None, facts: Json | None, render: Render) -> str | None:
     """The text part: as it is frozen, else as it would be rendered now; None if it cannot be known."""
     if seal and row.frozen:
-        part = message_from_bytes(seal.open("mail.frozen", row.frozen), policy=default).get_body(("plain",))
+        part = message_from_bytes(seal.decrypt("mail.frozen", row.frozen), policy=default).get_body(("plain",))
         return str(part.get_content()).replace("\r\n", "\n") if part else ""
     rendered = render(row.kind, facts) if facts else None
     return rendered.text if rendered else None
@@ -128,7 +128,7 @@ def _facts(row: Mail, seal: DataKey | None, people: RecipientResolver) -> Json |
     facts = seal.decrypt_json("mail.facts", row.facts) if seal else None
     if facts is None:
         return None
-    found, to = people.of(row, facts), facts.pop(outbox.TO, None)
+    found, to = people.resolve(row, facts), facts.pop(outbox.ADDRESS_OVERRIDE, None)
     added = {"customer_name": found.name if found else "", **({"to": to} if to else {})}
     return {"unsubscribe": "…", **facts, **added} if _can_be_declined(row.kind) else {**facts, **added}
 

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 from pipeline.clock import format_time, write_optional
 from pipeline.db import lww_map
 from pipeline.db.models import Payment, Plan, Refund, StatusHistoryEntry, Subscription
-from pipeline.queries.listing import Asked, Decryptor, Json, chunks, matching, status_changes
+from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matching, status_changes
 from pipeline.queries.mails import Render, mails
 
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
 
 
-def subscriptions(session: Session, asked: Asked) -> Iterator[Json]:
+def subscriptions(session: Session, asked: ListQuery) -> Iterator[Json]:
     """`id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
     statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, asked)):
@@ -31,7 +31,7 @@ def subscription(lens: Decryptor, id: str, render: Render) -> Json | None:
         return None
     plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
     payments = _payments(lens.session, [id]).get(id, [])
-    seal = lens.seals([id]).get(id)
+    seal = lens.data_keys([id]).get(id)
     person = (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
@@ -41,7 +41,7 @@ def subscription(lens: Decryptor, id: str, render: Render) -> Json | None:
         "remind_at": write_optional(row.remind_at),
         "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
         "changes": status_changes(lens.session, StatusHistoryEntry.subscription_id == id),
-        "mails": list(mails(lens, Asked({"subscription_id": id}), render)),
+        "mails": list(mails(lens, ListQuery({"subscription_id": id}), render)),
     }
 
 

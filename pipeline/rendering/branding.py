@@ -8,7 +8,7 @@ PAPER, INK = "#fcfcfd", "#24303c"  # near white and near black: clients that inv
 
 
 @dataclass(frozen=True)
-class Vendor:
+class Branding:
     """Who the mails come from: the template global `vendor`. `colour` is `#rrggbb`."""
 
     name: str

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 
 from pipeline.email_address import InvalidEnvelopeError, ascii_address, clean_name, strip_controls
-from pipeline.rendering.message_check import prove
+from pipeline.rendering.message_check import verify_message
 from pipeline.rendering.mime_encoding import encode_header, encode_html_part, encode_text_part
 
 _TOKEN = re.compile(r"[A-Za-z0-9]{1,60}")  # nobody who writes into a mail knows it
@@ -41,7 +41,7 @@ class Envelope:
     unsubscribe: str = ""  # the https:// address of RFC 8058, for mail that can be declined
 
 
-def build(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
+def build_message(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
     """Return the whole mail with CRLF line ends. The same input gives the same bytes.
 
     Raises BadEnvelope for an address, a token or an id that cannot stand in a mail, and Forged if the finished bytes
@@ -62,7 +62,7 @@ def build(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
         )
     )
     mime = (("MIME-Version", "1.0"), ("Content-Type", f'multipart/alternative; boundary="{boundary.decode()}"'))
-    prove(data, (*headers, *mime))
+    verify_message(data, (*headers, *mime))
     return data
 
 

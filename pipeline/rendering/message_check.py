@@ -11,11 +11,11 @@ ADDRESSES = frozenset({"From", "To", "Reply-To"})
 Headers = Sequence[tuple[str, str]]
 
 
-class Forged(Exception):
+class MessageMismatchError(Exception):
     """The finished bytes do not say what was intended. Names the header, never its value. The mail must not leave."""
 
 
-def prove(data: bytes, expected: Headers) -> None:
+def verify_message(data: bytes, expected: Headers) -> None:
     """Read a finished mail back: raise Forged unless its headers are exactly `expected`, in order and in meaning.
 
     `expected` holds (name, text for people), Content-Type last; an address stands as `Name <local@domain>`. Also
@@ -25,13 +25,13 @@ def prove(data: bytes, expected: Headers) -> None:
     head, _, body = data.partition(b"\r\n\r\n")
     found = list(_read_headers(head))
     if [name for name, _ in found] != [name for name, _ in expected]:
-        raise Forged("the mail does not carry exactly the headers that were intended")
+        raise MessageMismatchError("the mail does not carry exactly the headers that were intended")
     for (name, raw), (_, intended) in zip(found, expected, strict=True):
         if _read(name, raw) != intended:
-            raise Forged(f"the header {name} does not read back as intended")
+            raise MessageMismatchError(f"the header {name} does not read back as intended")
     boundary = expected[-1][1].rpartition('boundary="')[2].rstrip('"').encode()
     if body.count(b"--" + boundary) != 3:
-        raise Forged("the parts of the mail are not the two that were intended")
+        raise MessageMismatchError("the parts of the mail are not the two that were intended")
 
 
 def has_bare_line_end(data: bytes) -> bool:
@@ -53,21 +53,21 @@ def has_long_line(data: bytes, *, ending: int) -> bool:
 
 def _prove_lines(data: bytes) -> None:
     if has_bare_line_end(data) or b"\0" in data:
-        raise Forged("the mail holds a bare CR, a bare LF or a NUL")
+        raise MessageMismatchError("the mail holds a bare CR, a bare LF or a NUL")
     if has_long_line(data, ending=2):
-        raise Forged(f"a line of the mail is longer than {LONGEST_LINE} octets")
+        raise MessageMismatchError(f"a line of the mail is longer than {LONGEST_LINE} octets")
 
 
 def _read_headers(head: bytes) -> Iterator[tuple[str, str]]:
     try:
         lines = head.decode().split("\r\n")
     except UnicodeDecodeError:
-        raise Forged("the headers are not UTF-8") from None
+        raise MessageMismatchError("the headers are not UTF-8") from None
     at = 0
     while at < len(lines):
         name, colon, value = lines[at].partition(":")
         if not colon or not name or name[0] in " \t":
-            raise Forged("a line among the headers is none")
+            raise MessageMismatchError("a line among the headers is none")
         at += 1
         while at < len(lines) and lines[at][:1] in (" ", "\t"):
             value += lines[at]
@@ -88,7 +88,7 @@ def _decoded(word: re.Match[str]) -> str:
     try:
         return a2b_qp(word[1], header=True).decode()
     except (UndecodableBytes, UnicodeDecodeError):
-        raise Forged("an encoded word cannot be read") from None
+        raise MessageMismatchError("an encoded word cannot be read") from None
 
 
 _ENCODED_WORD = re.compile(r"=\?utf-8\?q\?([^? ]*)\?=")

@@ -14,7 +14,7 @@ from babel.units import UnknownUnitError, format_unit
 from jinja2 import Undefined
 
 from pipeline.clock import parse_time
-from pipeline.money import Money, show
+from pipeline.money import Money, format_money
 
 
 class FilterError(Exception):
@@ -62,7 +62,9 @@ def _period(value: Any, locale: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _price(amount: int, currency: str, locale: str) -> str:
-    return show(Money(operator.index(amount), currency), locale)  # a price that is no whole number raises TypeError
+    return format_money(
+        Money(operator.index(amount), currency), locale
+    )  # a price that is no whole number raises TypeError
 
 
 def _day(text: str, locale: str) -> str:

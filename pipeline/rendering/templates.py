@@ -16,7 +16,7 @@ from jinja2 import UndefinedError as MissingFact
 
 from pipeline.email_address import clean_name, strip_controls
 from pipeline.errors import OperatorError
-from pipeline.rendering.branding import Vendor
+from pipeline.rendering.branding import Branding
 from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.template_filters import FilterError, make_filters
 from pipeline.rendering.template_loader import TemplateLoader
@@ -42,12 +42,12 @@ class Language:
 class Templates:
     """All mails of one folder, in one locale. Templates are read and compiled at their first use and then kept."""
 
-    def __init__(self, folder: Path, vendor: Vendor, locale: str) -> None:
+    def __init__(self, folder: Path, vendor: Branding, locale: str) -> None:
         """`locale` as `en_US`: how dates and money are written, and the language the mail declares."""
         self._folder = folder
         self._parsed = _parse_locale(locale)
         self._loader = TemplateLoader(folder)
-        clean = Vendor(**{field.name: strip_controls(getattr(vendor, field.name)) for field in fields(Vendor)})
+        clean = Branding(**{field.name: strip_controls(getattr(vendor, field.name)) for field in fields(Branding)})
         self._plain = self._environment(clean, autoescape=False)
         self._html = self._environment(clean, autoescape=True)
         self._compiled: dict[str, tuple[Template, Template, Template]] = {}
@@ -90,7 +90,7 @@ class Templates:
             self._compiled[kind] = plain(subject), plain(text), self._html.get_template(html)
         return self._compiled[kind]
 
-    def _environment(self, vendor: Vendor, *, autoescape: bool) -> Environment:
+    def _environment(self, vendor: Branding, *, autoescape: bool) -> Environment:
         environment = _Environment(
             loader=self._loader,
             autoescape=autoescape,  # noqa: S701 - off for subjects and texts only, no HTML # nosec B701

@@ -9,21 +9,21 @@ from pipeline.db.engine import Database
 from pipeline.scheduler.operator_alerts import alert_parked_events
 from pipeline.scheduler.renewal_reminders import RenewalReminders
 from pipeline.scheduler.scheduler import Job
-from pipeline.scheduler.stale_claims import free_claims
+from pipeline.scheduler.stale_claims import release_stale_claims
 
 
 def core_jobs(
-    database: Database, master: MasterKey, clock: Clock, *, reminders: ReminderPolicy, may_read: bool, operator: str
+    database: Database, master_key: MasterKey, clock: Clock, *, reminders: ReminderPolicy, may_read: bool, operator: str
 ) -> list[Job]:
     """Return the jobs. `may_read`: PayPal may be asked. `operator`: an address, or "" for no mails to the operator."""
-    renewals = RenewalReminders(database, master, clock, reminders, may_read=may_read)
+    renewals = RenewalReminders(database, master_key, clock, reminders, may_read=may_read)
     minute = timedelta(minutes=1)
     return [
-        Job("free claims of dead mailers", timedelta(seconds=2), lambda: free_claims(database, clock)),
+        Job("free claims of dead mailers", timedelta(seconds=2), lambda: release_stale_claims(database, clock)),
         Job("owe renewal reminders", minute, renewals.queue_due),
         Job(
             "tell the operator of parked events",
             minute,
-            lambda: alert_parked_events(database, master, clock) if operator else 0,
+            lambda: alert_parked_events(database, master_key, clock) if operator else 0,
         ),
     ]

@@ -19,17 +19,17 @@ LISTED = 20  # parked events named in one mail
 OVERLAP = timedelta(minutes=10)  # two looks for parked events overlap: one may be committed later than its time says
 
 
-def alert_parked_events(database: Database, master: MasterKey, clock: Clock) -> int:
+def alert_parked_events(database: Database, master_key: MasterKey, clock: Clock) -> int:
     """Queue one mail about the events parked since the last one, at most one an hour. Return how many events."""
     with database.transaction() as session:
         now = clock.now()
-        keyring = Keyring(master, session, now)
+        keyring = Keyring(master_key, session, now)
         sent_at, named = _last_alert(session, keyring)
         if sent_at and now - sent_at < OPERATOR_MAIL_INTERVAL:
             return 0
         count, newest = _parked(session, sent_at, named)
         if count:
-            outbox.add(session, keyring, [_alert(count, newest)], now)
+            outbox.enqueue(session, keyring, [_alert(count, newest)], now)
     return count
 
 
@@ -42,7 +42,7 @@ def _last_alert(session: Session, keyring: Keyring) -> tuple[datetime | None, li
         .limit(1)
     )
     for created_at, sealed in session.execute(last):
-        facts = keyring.own(outbox.OPERATOR).decrypt_json("mail.facts", sealed) or {}
+        facts = keyring.system_key(outbox.OPERATOR).decrypt_json("mail.facts", sealed) or {}
         return created_at, [event["id"] for event in facts.get("events", [])]
     return None, []
 

@@ -33,9 +33,9 @@ class RenewalReminders:
     """Queues the reminders that are due. `may_read`: PayPal may be asked whether the date still holds."""
 
     def __init__(
-        self, database: Database, master: MasterKey, clock: Clock, reminders: ReminderPolicy, *, may_read: bool
+        self, database: Database, master_key: MasterKey, clock: Clock, reminders: ReminderPolicy, *, may_read: bool
     ) -> None:
-        self._database, self._master, self._clock = database, master, clock
+        self._database, self._master, self._clock = database, master_key, clock
         self._reminders, self._may_read = reminders, may_read
 
     def queue_due(self) -> int:
@@ -44,12 +44,12 @@ class RenewalReminders:
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
             rows = _take_due(session, now)
-            keyring.own(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
+            keyring.system_key(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
             with contextlib.suppress(MasterKeyError):  # one key that does not open is no other reminder's problem
-                keyring.fetch([row.id for row in rows])
+                keyring.load([row.id for row in rows])
             mails = [mail for row in rows if (mail := self._try_reminder(session, keyring, row, now))]
             session.flush()
-            outbox.add(session, keyring, mails, now)
+            outbox.enqueue(session, keyring, mails, now)
         return len(rows)
 
     def _try_reminder(
@@ -67,7 +67,7 @@ class RenewalReminders:
 
     def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.NewMail | None:
         plan = session.get(Plan, row.plan_id) if row.plan_id else None
-        days = self._reminders.days(billing_cycle_of(row, plan))
+        days = self._reminders.days_before_renewal(billing_cycle_of(row, plan))
         if row.next_billing_at is None or row.next_billing_at <= now or days is None:
             row.remind_at = None
             return None
@@ -78,7 +78,7 @@ class RenewalReminders:
         has_address = "email" in accounts.subscriber_details(keyring, row) or accounts.has_address(
             session, row.customer_id
         )
-        return notifications.renewal(row, plan, days, has_address)
+        return notifications.renewal_reminder(row, plan, days, has_address)
 
 
 def _take_due(session: Session, now: datetime) -> list[Subscription]:
@@ -102,6 +102,6 @@ def _is_stale(row: Subscription, now: datetime) -> bool:
 
 def _ask(session: Session, row: Subscription, now: datetime) -> None:
     """Request a look-up of the subscription, and look at the reminder again when the answer should be there."""
-    lookups.owe(session, [lookups.LookupRequest("subscription", row.id, now)])
+    lookups.enqueue(session, [lookups.LookupRequest("subscription", row.id, now)])
     row.known = lww_map.merge(row.known, now, {"asked_before": lww_map.value(row.known, "next_billing_at")})
     row.remind_at = now + LOOKUP_WAIT

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pipeline.money import Money
 from pipeline.simulator import ids, shapes
-from pipeline.simulator.people import Person
+from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import Plan
 from pipeline.simulator.sale import InvalidTransitionError, Sale, Way
-from pipeline.simulator.timeline import Delivery, Json, Kept
+from pipeline.simulator.timeline import ApiObject, Delivery, Json
 
 Status = Literal["APPROVAL_PENDING", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 Return = Literal["RE-ACTIVATED", "ACTIVATED"]
@@ -25,10 +25,10 @@ RETRY_EVERY = timedelta(days=5)
 ATTEMPTS = 3  # the charge itself and two more
 
 
-class Life:
+class SimulatedSubscription:
     """A subscription of one person to one plan. `deliveries` grows with every verb; `now` is the last thing's time."""
 
-    def __init__(self, person: Person, plan: Plan, start: datetime, rng: Random) -> None:
+    def __init__(self, person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random) -> None:
         self.person, self.plan, self.rng = person, plan, rng
         self.id = ids.subscription(rng)
         self.quantity = plan.quantity
@@ -45,7 +45,7 @@ class Life:
 
     # What can happen -------------------------------------------------------------------------------------------------
 
-    def begin(self, way: Way = "instant", *, lagging: bool = False) -> None:
+    def start(self, way: Way = "instant", *, lagging: bool = False) -> None:
         """CREATED, ACTIVATED and, without a trial, the first sale.
 
         `lagging`: ACTIVATED still calls today the next billing time, as PayPal does for free trials; no event corrects
@@ -68,7 +68,7 @@ class Life:
         self._end_after(at)
         return sale
 
-    def miss(self, attempts: int = ATTEMPTS) -> None:
+    def fail_payment(self, attempts: int = ATTEMPTS) -> None:
         """The next cycle's charge fails so many times. After the last try PayPal counts, and may suspend."""
         due = self._due()
         self.balance += self._price()
@@ -166,7 +166,7 @@ class Life:
             return None
         return self.plan.due(self.anchor, self.next_cycle)
 
-    def soon(self, days: float) -> datetime:
+    def moment_within(self, days: float) -> datetime:
         """Some moment in the next days, after all that happened and before the next charge."""
         end = self.now + timedelta(days=days)
         if self.next_billing is not None:
@@ -293,9 +293,9 @@ class Life:
         written = at + timedelta(milliseconds=self.rng.randint(3_000, 40_000))
         of: shapes.ResourceType = "refund" if refund else "sale" if sale else "subscription"
         event = shapes.envelope(ids.event(self.rng), kind, written, of, resource, amount)
-        kept = [Kept("subscription", self._version, self.snapshot(failed=True))]
-        kept += [Kept("sale", self._version, sale.resource)] if sale else []
-        kept += [Kept("refund", self._version, refund)] if refund else []
+        kept = [ApiObject("subscription", self._version, self.snapshot(failed=True))]
+        kept += [ApiObject("sale", self._version, sale.resource)] if sale else []
+        kept += [ApiObject("refund", self._version, refund)] if refund else []
         arrives = written + timedelta(milliseconds=self.rng.randint(300, 4_000))
         self.deliveries.append(Delivery(arrives, event, tuple(kept)))
         self.now = max(self.now, arrives)

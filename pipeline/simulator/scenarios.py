@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from random import Random
 
 from pipeline.simulator import plans
-from pipeline.simulator.people import Person, crowd
+from pipeline.simulator.people import SimulatedCustomer, crowd
 from pipeline.simulator.plans import Plan
-from pipeline.simulator.stories import Story, ending_by
+from pipeline.simulator.stories import Scenario, ending_by
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 
 DISORDER = timedelta(days=2)  # how far an event is moved at most when events are shuffled
@@ -19,7 +19,7 @@ def plans_by_name() -> dict[str, Plan]:
 
 
 def deliveries_of(
-    story: Story, plan: Plan, customers: int, rng: Random, begin: datetime | None, now: datetime, *, shuffled: bool
+    story: Scenario, plan: Plan, customers: int, rng: Random, begin: datetime | None, now: datetime, *, shuffled: bool
 ) -> list[Delivery]:
     """The deliveries of all customers, ordered by time, or shuffled with some sent twice.
 
@@ -31,7 +31,7 @@ def deliveries_of(
 
 
 def _tell(
-    story: Story, person: Person, plan: Plan, rng: Random, begin: datetime | None, now: datetime
+    story: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random, begin: datetime | None, now: datetime
 ) -> list[Delivery]:
     if begin is None:
         return ending_by(now, story, person, plan, rng)

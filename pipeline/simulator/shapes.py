@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 from pipeline.money import Money, digits, format_amount
-from pipeline.simulator.people import Person
+from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PRODUCT_ID, Plan
 from pipeline.simulator.timeline import Json
 
@@ -53,7 +53,7 @@ def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, reso
     }
 
 
-def subscriber(person: Person) -> Json:
+def subscriber(person: SimulatedCustomer) -> Json:
     """What PayPal tells of the buyer; without an e-mail or a shipping address where it knows none."""
     name = {"given_name": person.given_name, "surname": person.surname}
     told: Json = {"name": name}

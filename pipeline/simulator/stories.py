@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from pipeline.simulator.life import Life, Return
-from pipeline.simulator.people import Person, crowd
+from pipeline.simulator.life import Return, SimulatedSubscription
+from pipeline.simulator.people import SimulatedCustomer, crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, Plan
 from pipeline.simulator.sale import Sale, Way
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 
 
-class Story(Protocol):
+class Scenario(Protocol):
     """A customer's story; after its end the customer goes on paying up to `until`."""
 
     def __call__(
-        self, person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+        self, person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
     ) -> list[Delivery]: ...
 
 
@@ -60,35 +60,35 @@ def vendor_months(seed: int, months: int, until: datetime, subscribers: int) -> 
 
 
 def first_year(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """A customer who just pays."""
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     _renew_until(life, start + YEAR + timedelta(days=1))
     return _told(life, until)
 
 
 def card_fails_then_recovers(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """A charge and its two retries fail; the next cycle's charge collects both in one sale.
 
     A plan that tolerates no unpaid cycle would be suspended: there the first retry succeeds.
     """
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     if plan.failure_threshold > 1:
-        life.miss()
+        life.fail_payment()
     else:
-        life.miss(attempts=1)
+        life.fail_payment(attempts=1)
         life.pay_balance(life.now + timedelta(days=5))
     _renew(life, 2)
     return _told(life, until)
 
 
 def suspended_for_non_payment(
-    person: Person,
+    person: SimulatedCustomer,
     plan: Plan,
     start: datetime,
     rng: Random,
@@ -100,12 +100,12 @@ def suspended_for_non_payment(
 
     `kind` is the event PayPal calls that by; for a subscription it is not documented which.
     """
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     while life.next_billing is not None:
-        life.miss()
+        life.fail_payment()
     if life.status == "SUSPENDED":
-        life.pay_balance(life.soon(8))
+        life.pay_balance(life.moment_within(8))
     if life.status == "SUSPENDED":
         life.reactivate(life.now + timedelta(minutes=2), kind)
     _renew(life, 2)
@@ -113,7 +113,7 @@ def suspended_for_non_payment(
 
 
 def refund(
-    person: Person,
+    person: SimulatedCustomer,
     plan: Plan,
     start: datetime,
     rng: Random,
@@ -123,40 +123,40 @@ def refund(
     negative: bool = False,
 ) -> list[Delivery]:
     """A part of the first sale is given back, then the rest. For the options see `Life.refund`."""
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     sale = _first_sale(life)
-    life.refund(sale, life.soon(12), sale.rest // 3, tell_sale=tell_sale, negative=negative)
-    life.refund(sale, life.soon(6), tell_sale=tell_sale, negative=negative)
+    life.refund(sale, life.moment_within(12), sale.rest // 3, tell_sale=tell_sale, negative=negative)
+    life.refund(sale, life.moment_within(6), tell_sale=tell_sale, negative=negative)
     _renew(life, 2)
     return _told(life, until)
 
 
 def cancel(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """A customer who leaves in the middle of a period that is paid."""
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     _renew_until(life, start + 2.5 * MONTH)
     if life.status == "ACTIVE":
-        life.cancel(life.soon(25), "Don't need it anymore, merci à vous")
+        life.cancel(life.moment_within(25), "Don't need it anymore, merci à vous")
     return _told(life, until)
 
 
 def held_payment_released(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """The first sale is PENDING and held, COMPLETED all the same, and COMPLETED again three weeks later, released."""
-    life = Life(person, plan, start, rng)
-    life.begin("held")
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start("held")
     life.release(_first_sale(life, "held"), life.now + timedelta(days=21))
     _renew(life, 3)
     return _told(life, until)
 
 
 def trial(
-    person: Person,
+    person: SimulatedCustomer,
     plan: Plan,
     start: datetime,
     rng: Random,
@@ -165,41 +165,41 @@ def trial(
     lagging: bool = False,
 ) -> list[Delivery]:
     """Active without a payment, paying when the trial ends. `lagging` as for `Life.begin`."""
-    life = Life(person, plan if plan.trial_days else CLOUD_TRIAL, start, rng)
-    life.begin(lagging=lagging)
+    life = SimulatedSubscription(person, plan if plan.trial_days else CLOUD_TRIAL, start, rng)
+    life.start(lagging=lagging)
     _renew(life, 4)
     return _told(life, until)
 
 
 def expires(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """A plan with an end: all cycles are paid, then EXPIRED."""
-    life = Life(person, plan if plan.cycles else ONBOARDING, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan if plan.cycles else ONBOARDING, start, rng)
+    life.start()
     while life.next_billing is not None:
         life.renew()
     return _told(life, until)
 
 
 def seats_grow(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """More units from the second renewal on."""
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     _renew(life, 1)
-    life.revise(life.soon(20), life.quantity + rng.randint(1, 7))
+    life.revise(life.moment_within(20), life.quantity + rng.randint(1, 7))
     _renew(life, 3)
     return _told(life, until)
 
 
 def echeck_bounces(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """A renewal by eCheck stays pending, is refused six days later, and is collected with the next cycle."""
-    life = Life(person, plan, start, rng)
-    life.begin()
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
     pending = life.renew("echeck")
     life.bounce(pending, life.now + timedelta(days=6))
     _renew(life, 2)
@@ -207,17 +207,17 @@ def echeck_bounces(
 
 
 def charged_back(
-    person: Person, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
     """PayPal takes a sale back without saying which; the vendor ends the subscription."""
-    life = Life(person, plan, start, rng)
-    life.begin()
-    life.reverse(_first_sale(life), life.soon(25))
-    life.cancel(life.soon(2), "Chargeback")
+    life = SimulatedSubscription(person, plan, start, rng)
+    life.start()
+    life.reverse(_first_sale(life), life.moment_within(25))
+    life.cancel(life.moment_within(2), "Chargeback")
     return _told(life, until)
 
 
-SCENARIOS: dict[str, Story] = {
+SCENARIOS: dict[str, Scenario] = {
     "first_year": first_year,
     "card_fails_then_recovers": card_fails_then_recovers,
     "suspended_for_non_payment": suspended_for_non_payment,
@@ -232,7 +232,7 @@ SCENARIOS: dict[str, Story] = {
 }
 
 
-def ending_by(now: datetime, story: Story, person: Person, plan: Plan, rng: Random) -> list[Delivery]:
+def ending_by(now: datetime, story: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random) -> list[Delivery]:
     """A whole story that has just ended. Months are not of one length, so where it has to begin is found by telling it."""
     state, begin = rng.getstate(), now
     while True:
@@ -243,24 +243,24 @@ def ending_by(now: datetime, story: Story, person: Person, plan: Plan, rng: Rand
         begin -= told[-1].at - now + timedelta(hours=1)
 
 
-def _told(life: Life, until: datetime | None) -> list[Delivery]:
+def _told(life: SimulatedSubscription, until: datetime | None) -> list[Delivery]:
     if until is not None:
         _renew_until(life, until)
     return by_time(life.deliveries)
 
 
-def _first_sale(life: Life, way: Way = "instant") -> Sale:
+def _first_sale(life: SimulatedSubscription, way: Way = "instant") -> Sale:
     """The first sale, which after a trial is the first renewal."""
     return next(iter(life.sales.values()), None) or life.renew(way)
 
 
-def _renew(life: Life, times: int) -> None:
+def _renew(life: SimulatedSubscription, times: int) -> None:
     """So many renewals, as far as the plan goes."""
     for _ in range(times):
         if life.next_billing is not None:
             life.renew()
 
 
-def _renew_until(life: Life, end: datetime) -> None:
+def _renew_until(life: SimulatedSubscription, end: datetime) -> None:
     while life.next_billing is not None and life.next_billing < end:
         life.renew()

@@ -13,7 +13,7 @@ Kind = Literal["subscription", "plan", "sale", "refund"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ApiObject:
     """An object as PayPal's API shows it after something happened. The higher `version` of an object is the newer."""
 
     kind: Kind
@@ -31,7 +31,7 @@ class Delivery:
 
     at: datetime
     event: Json
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[ApiObject, ...] = ()
     copy: int = 0
     delayed: bool = False
 

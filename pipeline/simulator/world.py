@@ -5,16 +5,16 @@ from collections.abc import Iterable
 
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS, Plan
-from pipeline.simulator.timeline import Delivery, Json, Kept, Kind
+from pipeline.simulator.timeline import ApiObject, Delivery, Json, Kind
 
 
-class World:
+class PaypalState:
     """Subscriptions, sales and refunds so far, and all plans. May be read by one thread while another applies."""
 
     def __init__(self, plans: Iterable[Plan] = PLANS.values()) -> None:
-        self._objects: dict[tuple[Kind, str], Kept] = {}
+        self._objects: dict[tuple[Kind, str], ApiObject] = {}
         for plan in plans:
-            self._keep(Kept("plan", 0, shapes.plan(plan)))
+            self._keep(ApiObject("plan", 0, shapes.plan(plan)))
 
     def apply(self, delivery: Delivery) -> None:
         """Let happen what this delivery tells of. Late and repeated deliveries change nothing back.
@@ -33,7 +33,7 @@ class World:
         """The ids of all objects of a kind."""
         return [name for of, name in list(self._objects) if of == kind]
 
-    def _keep(self, kept: Kept) -> None:
+    def _keep(self, kept: ApiObject) -> None:
         key = (kept.kind, str(kept.resource["id"]))
         known = self._objects.get(key)
         if known is None or known.version < kept.version:

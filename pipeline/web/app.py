@@ -45,7 +45,7 @@ class Web:
     async def healthz(self, request: Request) -> Response:
         """Whether work is being done: 503 past the limit, and when the database is away."""
         try:
-            found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
+            found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
         except DatabaseUnavailableError as error:
             return problem(503, str(error))
         body = {
@@ -59,7 +59,7 @@ class Web:
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
         try:
-            found = await asyncio.to_thread(health.look, self._database, self._clock.now(), self._limit)
+            found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
         except DatabaseUnavailableError as error:
             return problem(503, str(error))
         return Response(self._metrics.render(found), media_type=MEDIA_TYPE)

@@ -104,7 +104,7 @@ class LimitedProtocol(asyncio.Protocol):
             self.abort()
 
 
-def limited(app: ASGIApp) -> ASGIApp:
+def limit_connections(app: ASGIApp) -> ASGIApp:
     """The application, for connections of LimitedProtocol."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ SLOWEST_SECONDS = 15
 LARGEST_FORM = 16 * 1024  # octets; the longest of our forms has some two thousand
 
 
-class Refused(Exception):
+class RequestRejectedError(Exception):
     """A request that is not taken. `title` and the message are read by people."""
 
     def __init__(self, status: int, title: str, message: str) -> None:
@@ -21,7 +21,7 @@ class Refused(Exception):
         self.status, self.title = status, title
 
 
-async def read(receive: Receive, declared: str, largest: int) -> bytes | None:
+async def read_body(receive: Receive, declared: str, largest: int) -> bytes | None:
     """The raw body of a request that declares this length, in octets; None if it is too large, without reading to its end.
 
     Raises ClientDisconnect.
@@ -43,7 +43,7 @@ async def read(receive: Receive, declared: str, largest: int) -> bytes | None:
 async def form(request: Request, names: Collection[str], origin: str) -> dict[str, str]:
     """The fields of a posted form. Raises Refused for one posted by another site, and for fields we did not ask for."""
     if not is_same_origin(request, origin):
-        raise Refused(
+        raise RequestRejectedError(
             403, "This came from elsewhere", "The form was sent by another site. Please open our page and use it there."
         )
     return await fields(request, names)
@@ -52,24 +52,30 @@ async def form(request: Request, names: Collection[str], origin: str) -> dict[st
 async def fields(request: Request, names: Collection[str]) -> dict[str, str]:
     """The fields of a form, whoever posted it. Raises Refused."""
     if _media_type(request) not in ("application/x-www-form-urlencoded", ""):
-        raise Refused(415, "This is no form of ours", "Forms are taken as application/x-www-form-urlencoded only.")
+        raise RequestRejectedError(
+            415, "This is no form of ours", "Forms are taken as application/x-www-form-urlencoded only."
+        )
     try:
         pairs = parse_qsl((await _small(request)).decode(), keep_blank_values=True, max_num_fields=50, errors="strict")
     except ValueError:
-        raise Refused(400, "This form cannot be read", "Please open the page again and fill it in anew.") from None
+        raise RequestRejectedError(
+            400, "This form cannot be read", "Please open the page again and fill it in anew."
+        ) from None
     return dict(_known(pairs, names))
 
 
-async def object_(request: Request, names: Collection[str]) -> dict[str, Any]:
+async def json_object(request: Request, names: Collection[str]) -> dict[str, Any]:
     """The object of a JSON body. Raises Refused for anything else, and for members we did not ask for."""
     if _media_type(request) != "application/json":
-        raise Refused(415, "Unsupported Media Type", "Send a JSON object, with Content-Type: application/json.")
+        raise RequestRejectedError(
+            415, "Unsupported Media Type", "Send a JSON object, with Content-Type: application/json."
+        )
     try:
         found = orjson.loads(await _small(request))
     except orjson.JSONDecodeError:
-        raise Refused(400, "Bad Request", "The body is not JSON.") from None
+        raise RequestRejectedError(400, "Bad Request", "The body is not JSON.") from None
     if not isinstance(found, dict):
-        raise Refused(400, "Bad Request", "The body is not a JSON object.")
+        raise RequestRejectedError(400, "Bad Request", "The body is not a JSON object.")
     return dict(_known(list(found.items()), names))
 
 
@@ -90,20 +96,24 @@ def _known(pairs: list[tuple[str, Any]], names: Collection[str]) -> list[tuple[s
     strange = sorted({name for name in given if name not in names})
     if strange:
         told = ", ".join(name[:40] for name in strange[:5])
-        raise Refused(400, "We did not ask for this", f"Unknown: {told}. What we take is: {', '.join(names)}.")
+        raise RequestRejectedError(
+            400, "We did not ask for this", f"Unknown: {told}. What we take is: {', '.join(names)}."
+        )
     if len(set(given)) != len(given):
-        raise Refused(400, "This was said twice", "Each field may be given once only.")
+        raise RequestRejectedError(400, "This was said twice", "Each field may be given once only.")
     return pairs
 
 
 async def _small(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     try:
-        body = await asyncio.wait_for(read(request.receive, declared, LARGEST_FORM), SLOWEST_SECONDS)
+        body = await asyncio.wait_for(read_body(request.receive, declared, LARGEST_FORM), SLOWEST_SECONDS)
     except (TimeoutError, ClientDisconnect):
-        raise Refused(408, "This took too long", f"It did not arrive within {SLOWEST_SECONDS} seconds.") from None
+        raise RequestRejectedError(
+            408, "This took too long", f"It did not arrive within {SLOWEST_SECONDS} seconds."
+        ) from None
     if body is None:
-        raise Refused(413, "This is too much", f"No more than {LARGEST_FORM // 1024} KiB are taken.")
+        raise RequestRejectedError(413, "This is too much", f"No more than {LARGEST_FORM // 1024} KiB are taken.")
     return body
 
 

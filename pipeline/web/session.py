@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import sign_in
-from pipeline.web.forms import Refused, form
+from pipeline.web.forms import RequestRejectedError, form
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
 
@@ -26,24 +26,24 @@ class Sessions:
     def __init__(self, site: Site, records: Transactions) -> None:
         self._site, self._records = site, records
 
-    async def who(self, request: Request) -> str | None:
+    async def customer_id(self, request: Request) -> str | None:
         """The customer who is signed in."""
         secret = secret_of(request)
 
         def work(session: Session, _: Keyring, now: datetime) -> str | None:
-            return sign_in.who(session, secret, now)
+            return sign_in.session_customer(session, secret, now)
 
-        return await self._records.do(work) if secret else None
+        return await self._records.run(work) if secret else None
 
     async def form(self, request: Request, *names: str) -> tuple[str, dict[str, str]]:
         """The customer who posted a form of their own, and its fields. Raises Refused for anybody else."""
         said = await form(request, (*names, TOKEN), self._site.origin)
-        customer_id = await self.who(request)
+        customer_id = await self.customer_id(request)
         if customer_id is None:
-            raise Refused(403, *NOT_SIGNED_IN)
+            raise RequestRejectedError(403, *NOT_SIGNED_IN)
         expected = sign_in.csrf_token(secret_of(request), request.url.path)
         if not hmac.compare_digest(said.pop(TOKEN, "").encode(), expected.encode()):
-            raise Refused(403, *NOT_OURS)
+            raise RequestRejectedError(403, *NOT_OURS)
         return customer_id, said
 
     def log_in(self, secret: str) -> Response:

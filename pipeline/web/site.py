@@ -21,8 +21,8 @@ from starlette.routing import Route
 from pipeline.customers.accounts import CustomerNotFoundError
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.privacy.access_log import AccessLog
-from pipeline.rendering.branding import Vendor
-from pipeline.web.forms import Refused
+from pipeline.rendering.branding import Branding
+from pipeline.web.forms import RequestRejectedError
 from pipeline.web.problem import on_http_error, problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -35,7 +35,7 @@ ICON = (
     'fill="{on_colour}">{letter}</text></svg>'
 )
 YEAR = 365 * 24 * 3600  # seconds
-SAFE = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 class Site:
     """Makes responses out of templates, and routes out of endpoints."""
 
-    def __init__(self, vendor: Vendor, locale: str, origin: str, visits: AccessLog) -> None:
+    def __init__(self, vendor: Branding, locale: str, origin: str, visits: AccessLog) -> None:
         """`origin` is where the pages are reached, as https://billing.example.com."""
         self.vendor, self.origin = vendor, origin
         self._visits = visits
@@ -70,12 +70,14 @@ class Site:
         self._templates.globals |= {"vendor": vendor, "style": STYLE, "icon": ICON_PATH}
         self._templates.filters["date"] = lambda moment: _date(moment, locale)
 
-    def route(self, path: str, endpoint: Endpoint, *methods: str, spoken: bool = True) -> Route:
+    def route(self, path: str, endpoint: Endpoint, *methods: str, html_errors: bool = True) -> Route:
         """A route whose every request is noted. `spoken`: what fails is told by a page, else as problem details."""
 
         async def served(request: Request) -> Response:
-            answer = await self._answer(endpoint, request, path, spoken=spoken)
-            self._visits.note(f"{request.method} {path}", answer.status_code, caller(request), _browser(request))
+            answer = await self._answer(endpoint, request, path, spoken=html_errors)
+            self._visits.record(
+                f"{request.method} {path}", answer.status_code, client_address(request), _browser(request)
+            )
             return answer
 
         return Route(path, served, methods=list(methods or ("GET",)), name=f"{path} {' '.join(methods)}")
@@ -89,18 +91,18 @@ class Site:
         """A page that says one thing; `link` is an address of ours and what it is called."""
         return self.page("message.html", status, title=title, words=words, link=link)
 
-    def looks(self) -> list[Route]:
+    def static_routes(self) -> list[Route]:
         """The style sheet and the icon, in the vendor's colour."""
         letter = escape(self.vendor.name[:1])
         style = _colours(self.vendor) + (FOLDER / "style.css").read_text("utf-8")
         icon = ICON.format(letter=letter, colour=self.vendor.colour, on_colour=self.vendor.on_colour)
         return [self._file(STYLE, style, "text/css"), self._file(ICON_PATH, icon, "image/svg+xml")]
 
-    async def lost(self, request: Request, error: Exception) -> Response:
+    async def not_found(self, request: Request, error: Exception) -> Response:
         """What the router refuses itself: a page for who reads pages, problem details for all others."""
         if not isinstance(error, HTTPException) or not _reads_pages(request):
             return await on_http_error(request, error)
-        self._visits.note(f"{request.method} nowhere", error.status_code, caller(request), _browser(request))
+        self._visits.record(f"{request.method} nowhere", error.status_code, client_address(request), _browser(request))
         answer = self.message(error.status_code, *NOTHING, link=("/account", "Your account"))
         answer.headers.update(error.headers or {})
         return answer
@@ -119,12 +121,12 @@ class Site:
             f"form-action {forms}"
         )
         secure = {"Strict-Transport-Security": f"max-age={YEAR}"} if self.origin.startswith("https://") else {}
-        return {**SAFE, "Content-Security-Policy": policy, **secure}
+        return {**SECURITY_HEADERS, "Content-Security-Policy": policy, **secure}
 
     async def _answer(self, endpoint: Endpoint, request: Request, path: str, *, spoken: bool) -> Response:
         try:
             return await endpoint(request)
-        except Refused as error:
+        except RequestRejectedError as error:
             status, said = error.status, (error.title, str(error))
         except CustomerNotFoundError:
             status, said = 410, GONE
@@ -137,7 +139,7 @@ class Site:
         return self.message(status, *said) if spoken else problem(status, said[1], headers=self.headers())
 
 
-def caller(request: Request) -> str:
+def client_address(request: Request) -> str:
     """The address a request came from, as the server in front of us tells it."""
     return request.client.host if request.client else ""
 
@@ -155,6 +157,6 @@ def _date(moment: datetime | None, locale: str) -> str:
     return format_date(moment, "long", locale) if moment else ""
 
 
-def _colours(vendor: Vendor) -> str:
+def _colours(vendor: Branding) -> str:
     """The vendor's colour, with what can be read on it."""
     return f":root {{ --brand: {vendor.colour}; --on-brand: {vendor.on_colour}; }}\n"

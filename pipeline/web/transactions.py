@@ -19,10 +19,10 @@ Work = Callable[[Session, Keyring, datetime], Found]
 class Transactions:
     """Does work on the tables for pages."""
 
-    def __init__(self, database: Database, master: MasterKey, clock: Clock) -> None:
-        self._database, self._master, self._clock = database, master, clock
+    def __init__(self, database: Database, master_key: MasterKey, clock: Clock) -> None:
+        self._database, self._master, self._clock = database, master_key, clock
 
-    async def do(self, work: Work[Found]) -> Found:
+    async def run(self, work: Work[Found]) -> Found:
         """Do it in a transaction of its own. Raises StoreDown, and whatever the work raises."""
         return await asyncio.to_thread(self._do, work)
 

@@ -16,7 +16,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import Delivery, StoreResult
+from pipeline.inbox.store import NewEvent, StoreResult
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ GROUP = 256  # deliveries in one transaction, at most
 
 @dataclass(slots=True)
 class _Waiting:
-    delivery: Delivery
+    delivery: NewEvent
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[StoreResult]"
 
@@ -34,16 +34,16 @@ class GroupCommitter(BatchThread[_Waiting]):
     """The thread that stores deliveries, many in one transaction."""
 
     def __init__(
-        self, database: Database, master: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
+        self, database: Database, master_key: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
     ) -> None:
         super().__init__("committer", most=GROUP)
-        self._database, self._master, self._clock, self._on_stored = database, master, clock, on_stored
+        self._database, self._master, self._clock, self._on_stored = database, master_key, clock, on_stored
 
-    async def store(self, delivery: Delivery) -> StoreResult:
+    async def store(self, delivery: NewEvent) -> StoreResult:
         """Store one delivery, together with those that come at the same time. Raises StoreDown."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[StoreResult] = loop.create_future()
-        self._leave(_Waiting(delivery, loop, answer))
+        self._submit(_Waiting(delivery, loop, answer))
         return await answer
 
     def _do(self, batch: list[_Waiting]) -> None:
@@ -61,7 +61,7 @@ class GroupCommitter(BatchThread[_Waiting]):
             _answer(batch, stored)
             self._on_stored([item.event_id for item in stored if item.publish])
 
-    def _store(self, deliveries: list[Delivery]) -> list[StoreResult]:
+    def _store(self, deliveries: list[NewEvent]) -> list[StoreResult]:
         now = self._clock.now()
         with self._database.transaction() as session:
             return inbox.store(session, Keyring(self._master, session, now), deliveries, now)

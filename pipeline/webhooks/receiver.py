@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from pipeline.inbox.parsing import split
-from pipeline.inbox.store import Delivery, StoreResult
+from pipeline.inbox.parsing import parse_webhook
+from pipeline.inbox.store import NewEvent, StoreResult
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.signature import Transmission, require_algorithm, verify
 from pipeline.settings import SIMULATOR
@@ -18,7 +18,7 @@ from pipeline.webhooks.group_commit import GroupCommitter
 log = structlog.get_logger(__name__)
 
 
-class Forged(Exception):
+class TransmissionReplayedError(Exception):
     """A transmission id that signed another body before: somebody reuses a signature."""
 
 
@@ -47,8 +47,8 @@ class WebhookReceiver:
         key = self._certificates.known(url) or await self._certificates.get(url)
         webhook_id = verify(transmission, body, self._webhook_ids, key)
         verdict = "signed by PayPal's simulator" if webhook_id == SIMULATOR else f"signed for webhook {webhook_id}"
-        stored = await self._committer.store(Delivery(split(body), "webhook", verdict, transmission.id))
+        stored = await self._committer.store(NewEvent(parse_webhook(body), "webhook", verdict, transmission.id))
         if stored.outcome == "forged":
             log.error("forged", transmission_id=transmission.id, event_id=stored.event_id)
-            raise Forged(f"transmission {transmission.id} signed another body before")
+            raise TransmissionReplayedError(f"transmission {transmission.id} signed another body before")
         return stored

@@ -41,6 +41,6 @@ class InboxRecovery:
         """Handle one batch of what is due now; how many. Raises StoreDown."""
         quiet = self._quiet_seconds() >= QUIET_SECONDS
         with self._database.reading() as session:
-            ids = inbox.due(session, self._clock.now(), BATCH, untried=quiet)
+            ids = inbox.due_event_ids(session, self._clock.now(), BATCH, untried=quiet)
         self._worker.handle(ids)
         return len(ids)

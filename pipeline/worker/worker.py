@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.billing.reminders import ReminderPolicy
-from pipeline.billing.unit_of_work import Books, Handler
+from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.broker import Batch, BrokerUnavailableError, Consumer
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
@@ -42,7 +42,7 @@ class Worker:
     def __init__(
         self,
         database: Database,
-        master: MasterKey,
+        master_key: MasterKey,
         clock: Clock,
         handlers: Mapping[str, Handler],
         *,
@@ -50,9 +50,9 @@ class Worker:
         may_read: bool,
         on_mail: Callable[[list[str]], None] = lambda ids: None,
     ) -> None:
-        self._database, self._master, self._clock = database, master, clock
+        self._database, self._master, self._clock = database, master_key, clock
         self._handlers, self._reminders, self._on_mail = handlers, reminders, on_mail
-        self._failed = FailedEvents(database, master, clock, may_read=may_read)
+        self._failed = FailedEvents(database, master_key, clock, may_read=may_read)
 
     def handle(self, ids: Sequence[str]) -> None:
         """Handle these events, those that are still to be handled. Raises StoreDown with nothing half done."""
@@ -62,16 +62,16 @@ class Worker:
     def _handle_batch(self, ids: Sequence[str]) -> None:
         try:
             with self._database.transaction() as session:
-                mails = self._together(session, ids)
+                mails = self._handle_batch_once(session, ids)
         except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - a handler may fail in any way, and must not stop the others
-            self._redo(ids, error)
+            self._isolate_failure(ids, error)
             return
         if mails:
             self._on_mail(mails)
 
-    def _redo(self, ids: Sequence[str], error: Exception) -> None:
+    def _isolate_failure(self, ids: Sequence[str], error: Exception) -> None:
         """The event that failed alone and its neighbours together; each alone where nobody can tell which it was."""
         event_id, cause = (error.event_id, error.cause) if isinstance(error, _EventFailedError) else (None, error)
         if len(ids) == 1:
@@ -83,31 +83,31 @@ class Worker:
             for id in ids:
                 self._handle_batch([id])
 
-    def _together(self, session: Session, ids: Sequence[str]) -> list[str]:
+    def _handle_batch_once(self, session: Session, ids: Sequence[str]) -> list[str]:
         """Handle them all; the ids of the mails that became due."""
         now = self._clock.now()
         keyring = Keyring(self._master, session, now)
-        rows = inbox.load(session, ids)
-        keyring.fetch({INDEX, TOKENS, *(row.key_id for row in rows)})
+        rows = inbox.lock_received(session, ids)
+        keyring.load({INDEX, TOKENS, *(row.key_id for row in rows)})
         known = [row for row in rows if row.type in self._handlers]
         unknown = [row.id for row in rows if row.type not in self._handlers]
         mails = self._apply(session, keyring, known)
-        inbox.mark(session, [row.id for row in known], "handled", now)
-        inbox.mark(session, unknown, "ignored", now, "no handler for this type of event")
+        inbox.mark_events(session, [row.id for row in known], "handled", now)
+        inbox.mark_events(session, unknown, "ignored", now, "no handler for this type of event")
         return mails
 
     def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:
         if not rows:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]
-        books = Books(session, keyring, self._clock.now(), self._reminders, events)
+        books = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events)
         for event in sorted(events, key=_by_time):
             self._handle_one(event, books)
-        return books.close()
+        return books.flush()
 
-    def _handle_one(self, event: words.Event, books: Books) -> None:
+    def _handle_one(self, event: words.Event, uow: UnitOfWork) -> None:
         try:
-            self._handlers[event.type](event, books)
+            self._handlers[event.type](event, uow)
         except (
             DatabaseUnavailableError,
             SQLAlchemyError,
@@ -117,9 +117,9 @@ class Worker:
             raise _EventFailedError(event.id, error) from error
 
 
-def take(worker: Worker, inlet: Consumer, seconds: float) -> int:
+def consume_once(worker: Worker, inlet: Consumer, seconds: float) -> int:
     """Handle what the broker brings within so many seconds; how many events. Raises StoreDown and BrokerDown."""
-    batch = inlet.take(BATCH, seconds)
+    batch = inlet.receive(BATCH, seconds)
     if batch is None:
         return 0
     worker.handle(batch.ids)
@@ -127,11 +127,11 @@ def take(worker: Worker, inlet: Consumer, seconds: float) -> int:
     return len(batch.ids)
 
 
-def serve(worker: Worker, inlet: Consumer, stop: Callable[[float], bool]) -> None:
+def consume_until_stopped(worker: Worker, inlet: Consumer, stop: Callable[[float], bool]) -> None:
     """Handle what the broker brings until `stop(seconds)`, which waits, tells to end."""
     while not stop(0):
         try:
-            batch = inlet.take(BATCH, 1.0)
+            batch = inlet.receive(BATCH, 1.0)
             if batch is not None:
                 _handle_or_requeue(worker, batch, stop)
         except BrokerUnavailableError as error:

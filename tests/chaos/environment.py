@@ -31,7 +31,7 @@ from pipeline.db.engine import Database
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.signing import Signer
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.chaos.proxy import Proxy
 from tests.support.servers import Postfix, Postgres, RabbitMQ, Server, plain
 from tests.support.subprocesses import STOP_SECONDS, Leashed, free_port, until
@@ -177,7 +177,7 @@ class Actor:
 class Stage:
     """One seed's own. A context manager: the roles run inside `with`."""
 
-    def __init__(self, ground: Ground, column: Column, world: World) -> None:
+    def __init__(self, ground: Ground, column: Column, world: PaypalState) -> None:
         self.ground, self.column, self.world = ground, column, world
         self.folder = Path(tempfile.mkdtemp(prefix="smt-chaos-"))
         self.data = self.folder / "data"

@@ -17,7 +17,7 @@ from pipeline.paypal.errors import PaypalNotFoundError
 from pipeline.paypal.requests import LookupKind
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from pipeline.worker.worker import Worker
 from tests.support.pipeline_under_test import River, delivery
 
@@ -34,7 +34,7 @@ class Load:
     """Deliveries in the order they are posted, and the world they tell of."""
 
     deliveries: list[Delivery]
-    world: World
+    world: PaypalState
 
     @property
     def ids(self) -> set[str]:
@@ -68,7 +68,7 @@ class Told:
 
 def make(seed: int, events: int, now: datetime) -> Load:
     """About so many deliveries. The same seed and `now` make the same."""
-    rng, world = Random(seed), World()
+    rng, world = Random(seed), PaypalState()
     placed: list[tuple[float, Delivery]] = []
     while len(placed) < events:
         life = random_subscription(rng, now - LATELY * rng.random(), steps=8)
@@ -94,7 +94,7 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
         worker.handle([told.id for told in group])
     first = _answered(river, worker, load.world)
     with river.database.transaction() as session:
-        lookups.owe(session, [lookups.LookupRequest("subscription", id, river.now) for id in first[0]])
+        lookups.enqueue(session, [lookups.LookupRequest("subscription", id, river.now) for id in first[0]])
     river.clock.advance(timedelta(hours=2))
     last = _answered(river, worker, load.world)
     waiting = {id for id, state in river.states().items() if state != "handled"}
@@ -103,7 +103,7 @@ def calmly(load: Load, folder: Path, now: datetime) -> Expected:
     return Expected((first[0], last[0]), (first[1], last[1]))
 
 
-def _answered(river: River, worker: Worker, world: World) -> Books:
+def _answered(river: River, worker: Worker, world: PaypalState) -> Books:
     """What the books say when the questions to PayPal that are due are answered, and what waited for them is handled."""
     for _ in range(10):
         lookup_fetcher.fetch_due(river.database, river.master, river.clock, _Asked(world), 1000)
@@ -116,7 +116,7 @@ def _answered(river: River, worker: Worker, world: World) -> Books:
     }
 
 
-def sales(world: World) -> dict[str, Told]:
+def sales(world: PaypalState) -> dict[str, Told]:
     """Every sale PayPal knows, with what was given back of it."""
     given: dict[str, int] = {}
     for refund in _all(world, "refund"):
@@ -133,22 +133,22 @@ def sales(world: World) -> dict[str, Told]:
     }
 
 
-def statuses(world: World) -> dict[str, str]:
+def statuses(world: PaypalState) -> dict[str, str]:
     """The status of every subscription."""
     return {row["id"]: row["status"] for row in _all(world, "subscription")}
 
 
-def _all(world: World, kind: LookupKind) -> Sequence[dict[str, Any]]:
+def _all(world: PaypalState, kind: LookupKind) -> Sequence[dict[str, Any]]:
     return [shown for name in world.ids(kind) if (shown := world.show(kind, name))]
 
 
 class _Asked:
     """PayPal's API as the calm river asks it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: PaypalState) -> None:
         self._world = world
 
-    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
+    def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
         shown = self._world.show(kind, id)
         if shown is None:
             raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")

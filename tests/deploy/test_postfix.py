@@ -49,10 +49,10 @@ def test_mail_waits_rather_than_go_out_in_clear(relay_before_a_hop_without_tls: 
 def test_the_program_finds_in_its_log_what_it_has_taken(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
     port, output = relay_before_a_hop_without_tls
     log = RelayLog(output.parent / "log" / "mail.log", SystemClock())
-    assert log.taken(["b+taken@example.com"]) == set()
+    assert log.queued_senders(["b+taken@example.com"]) == set()
     send(port, "alice@example.com", sender="b+taken@example.com")
-    until(lambda: log.taken(["b+taken@example.com", "b+never@example.com"]) != set(), 20, "the log tells")
-    assert log.taken(["b+taken@example.com", "b+never@example.com"]) == {"b+taken@example.com"}
+    until(lambda: log.queued_senders(["b+taken@example.com", "b+never@example.com"]) != set(), 20, "the log tells")
+    assert log.queued_senders(["b+taken@example.com", "b+never@example.com"]) == {"b+taken@example.com"}
 
 
 def test_a_stranger_is_refused(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pipeline.outbox import mail_kinds
-from pipeline.rendering.branding import Vendor
-from pipeline.rendering.message import Envelope, RenderedMail, build
+from pipeline.rendering.branding import Branding
+from pipeline.rendering.message import Envelope, RenderedMail, build_message
 from pipeline.rendering.templates import Templates, default_folder
 
 FOLDER = default_folder()
@@ -39,7 +39,7 @@ OPTIONAL = {
     "email_changed": [],
 }
 TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
-VENDOR = Vendor(
+VENDOR = Branding(
     name="Example Works",
     url="https://works.example.com",
     address="1 Example Street, 12345 Sampletown",
@@ -257,7 +257,7 @@ def test_the_mail_says_why_it_came_and_who_it_is_from(kind: str, mail: RenderedM
 
 def test_the_mail_is_small(kind: str, mail: RenderedMail) -> None:
     assert len(mail.html.encode()) < 30_000
-    assert len(build(mail, envelope=envelope(kind))) < 30_000
+    assert len(build_message(mail, envelope=envelope(kind))) < 30_000
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in OPTIONAL for name in [*OPTIONAL[kind], "all"]])
@@ -294,7 +294,7 @@ def test_a_mail_says_what_happened_in_this_case(kind: str, change: dict[str, Any
 
 
 def test_a_vendor_without_an_address_leaves_no_gap(kind: str, facts: dict[str, Any]) -> None:
-    vendor = Vendor("Example Works", VENDOR.url, "", "#ffe000", VENDOR.product, VENDOR.support_email)
+    vendor = Branding("Example Works", VENDOR.url, "", "#ffe000", VENDOR.product, VENDOR.support_email)
     mail = Templates(FOLDER, vendor, "en_US").render(kind, facts)
     assert "Example Works\nhttps://works.example.com\n" in mail.text
     assert ", <br>" not in mail.html

@@ -18,7 +18,7 @@ from sqlalchemy import LargeBinary, inspect
 from handlers import HANDLERS
 from pipeline.app import from_settings, maintenance
 from pipeline.app.container import Container
-from pipeline.app.run_until_idle import until_idle
+from pipeline.app.run_until_idle import run_until_idle
 from pipeline.clock import MovableClock
 from pipeline.crypto.keyring import DataKey, DecryptionError
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
@@ -75,12 +75,12 @@ class Attacker:
                         if (value := getattr(row, name)) and name not in ("wrapped_key", "email_hash")
                     }
 
-    def opens(self, master: MasterKey) -> set[str]:
+    def opens(self, master_key: MasterKey) -> set[str]:
         """The columns of which some value opens with some key that this master key unwraps."""
         seals: dict[str, set[bytes]] = {}
         for label, wrapped in self.wrapped:
             try:
-                seals.setdefault(label, set()).add(master.unwrap(label, wrapped))
+                seals.setdefault(label, set()).add(master_key.unwrap(label, wrapped))
             except MasterKeyError:
                 continue
         return {
@@ -100,7 +100,7 @@ def does_open(label: str, secret: bytes, column: str, value: bytes) -> bool:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        DataKey(label, secret, AESGCM(secret)).open(column, value)
+        DataKey(label, secret, AESGCM(secret)).decrypt(column, value)
     except DecryptionError:
         return False
     return True
@@ -118,7 +118,7 @@ class Scene:
     leftovers: Callable[[], bytes]  # the database's own files
 
     def run(self) -> None:
-        until_idle(self.parts)
+        run_until_idle(self.parts)
 
 
 def settle_in(scene: Scene) -> str:
@@ -130,14 +130,16 @@ def settle_in(scene: Scene) -> str:
     [id] = [row.id for row in river.rows(Customer) if row.id.startswith("c")]
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        accounts.correct(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
-        accounts.correct(session, ring, id, "email", SECOND, river.now)
-        letter = ring.own(id).seal("inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello")
+        accounts.correct_field(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
+        accounts.correct_field(session, ring, id, "email", SECOND, river.now)
+        letter = ring.system_key(id).encrypt(
+            "inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello"
+        )
         session.add(
             InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=letter, received_at=river.now)
         )
-        links.make(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
-        requests.open_(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
+        links.issue(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
+        requests.open_request(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
     scene.run()
     return id
 
@@ -146,7 +148,9 @@ def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyReques
     river = scene.river
     attacker.look(river)
     with river.database.transaction() as session:
-        asked = workflow.schedule(session, river.keyring(session), id, river.now, "page", page="https://b.example.com/")
+        asked = workflow.schedule_erasure(
+            session, river.keyring(session), id, river.now, "page", page="https://b.example.com/"
+        )
     scene.run()
     river.clock.advance(workflow.WAIT)
     maintenance.erase_due(scene.parts)
@@ -155,7 +159,7 @@ def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyReques
         scene.run()
         attacker.look(river)
         maintenance.erase_due(scene.parts)
-    maintenance.complete(scene.parts)
+    maintenance.complete_erasures(scene.parts)
     return asked
 
 
@@ -179,7 +183,9 @@ def play(scene: Scene) -> Attacker:
     assert books
 
     # Nothing is found, also not in what was backed up since, for those who hold the identity.
-    made = from_settings.shelf(scene.parts.settings).create(river.database, scene.parts.settings.master_key, river.now)
+    made = from_settings.backup_store(scene.parts.settings).create(
+        river.database, scene.parts.settings.master_key, river.now
+    )
     assert scene.files() == {}
     for path in (made.data, made.keys):
         assert found_in(pyrage.decrypt(path.read_bytes(), store._identities(scene.identity))) == []

@@ -20,7 +20,7 @@ from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.delivery import WebhookSender
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, make_parts, signer
 from tests.support.running_roles import (
     Post,
@@ -49,12 +49,12 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> PaypalState:
+    return PaypalState()
 
 
 @pytest.fixture
-def paypal(world: World) -> Iterator[str]:
+def paypal(world: PaypalState) -> Iterator[str]:
     with FakePaypalApi(world).serve() as base:
         yield base
 
@@ -68,7 +68,7 @@ def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Pos
 
 
 def test_a_year_in_one_process_without_any_server(
-    data_dir: Path, clock: MovableClock, world: World, paypal: str
+    data_dir: Path, clock: MovableClock, world: PaypalState, paypal: str
 ) -> None:
     url = f"sqlite:///{data_dir / 'smt-billing.db'}"
     with catcher(free_port()) as post:
@@ -85,7 +85,7 @@ def test_a_year_at_scale(
     mailbox: Relay,
     data_dir: Path,
     clock: MovableClock,
-    world: World,
+    world: PaypalState,
     paypal: str,
 ) -> None:
     post = postman(mailbox)
@@ -103,33 +103,35 @@ def test_a_year_at_scale(
         assert_the_year_is_right(river, world, post, LICENCE, renewals=1)
 
 
-def year(parts: Container, roles: Roles, clock: MovableClock, world: World, plan: Plan, *, reminder: int) -> None:
+def year(
+    container: Container, roles: Roles, clock: MovableClock, world: PaypalState, plan: Plan, *, reminder: int
+) -> None:
     """Play it: each event when it comes, and a look at the day when a reminder is due."""
     told = stories.first_year(ADA, plan, START, Random(1))
     clock.move_to(START)
     with (
         running(roles),
         WebhookSender(
-            f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
+            f"http://127.0.0.1:{container.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
         ) as courier,
     ):
         for number, each in enumerate(told):
             if number > 2:
-                remind(parts, clock, each.at, reminder)
+                remind(container, clock, each.at, reminder)
             clock.move_to(each.at)
             world.apply(each)
             assert courier.send(each) == 200
             assert courier.send(each) == 200  # once more: another transmission of the same event
-            wait_until_idle(parts.database, clock)
+            wait_until_idle(container.database, clock)
 
 
-def remind(parts: Container, clock: MovableClock, charge: datetime, days: int) -> None:
+def remind(container: Container, clock: MovableClock, charge: datetime, days: int) -> None:
     """The hour in which a reminder is due. The scheduler asks PayPal, and looks again a minute later."""
     clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
-    wait_until_idle(parts.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
+    wait_until_idle(container.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
 
 
-def assert_the_year_is_right(river: River, world: World, post: Post, plan: Plan, renewals: int) -> None:
+def assert_the_year_is_right(river: River, world: PaypalState, post: Post, plan: Plan, renewals: int) -> None:
     """The rows say what PayPal's API says, and each mail is in the mailbox once."""
     assert work_left(river.database, river.now) == {}
     assert {row.state for row in river.rows(Event)} == {"handled"}

@@ -20,14 +20,14 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.app.container import Container
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import MovableClock
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail
 from pipeline.inbox.event import Event as Told
-from pipeline.simulator.life import Life
-from pipeline.simulator.people import Person
+from pipeline.simulator.life import SimulatedSubscription
+from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import CLOUD
 from tests.support.broker_fixtures import Wire
 from tests.support.pipeline_under_test import River, happened, make_parts, sign
@@ -35,7 +35,7 @@ from tests.support.running_roles import Post, Roles, catcher, postman, running, 
 from tests.support.servers import Postgres, Relay, plain
 from tests.support.subprocesses import free_port, until
 
-CANARY = Person(
+CANARY = SimulatedCustomer(
     "Canarina",
     "Vogelsang",
     "canarina.v@canary.example.com",
@@ -45,7 +45,7 @@ CANARY = Person(
     "99998",
     "Piep AG",
 )
-REFUSED = Person("Canarino", "Vogelhaus", "refused@canary.example.com", "DE")
+REFUSED = SimulatedCustomer("Canarino", "Vogelhaus", "refused@canary.example.com", "DE")
 CUSTOM = "canarina-custom@canary.example.com"
 NEEDLES = [
     b"anarin", b"ogelsang", b"ogelhaus", b"canary.example", b"anarienstadt", b"witscherweg", b"KAN4R1", b"Piep AG",
@@ -54,7 +54,7 @@ NEEDLES = [
 IN_BASE64 = [base64.b64encode(CANARY.email.encode()[shift:]).rstrip(b"=")[:-2] for shift in range(3)]
 
 
-def quote(event: Told, books: Books) -> None:
+def quote(event: Told, uow: UnitOfWork) -> None:
     raise ValueError(f"no such customer: {CANARY.email}")
 
 
@@ -62,8 +62,8 @@ def bodies(clock: MovableClock) -> list[bytes]:
     """What PayPal may send of a person, in all the forms we know and some we do not."""
     told: list[bytes] = []
     for number, person in enumerate((CANARY, REFUSED)):
-        life = Life(person, CLOUD, clock.now() - timedelta(hours=3), Random(number))
-        life.begin()
+        life = SimulatedSubscription(person, CLOUD, clock.now() - timedelta(hours=3), Random(number))
+        life.start()
         life.refund(next(iter(life.sales.values())), life.now + timedelta(minutes=1))
         life.suspend(life.now + timedelta(minutes=5), "bye from the bird")
         life.cancel(life.now + timedelta(minutes=10), "bye from the bird")
@@ -82,11 +82,11 @@ def bodies(clock: MovableClock) -> list[bytes]:
     return told
 
 
-def play(parts: Container, roles: Roles, look: Callable[[], None]) -> None:
+def play(container: Container, roles: Roles, look: Callable[[], None]) -> None:
     """Post everything, twice, and wait until nothing is due; then look around while everything is running."""
-    clock = parts.clock
+    clock = container.clock
     assert isinstance(clock, MovableClock)
-    door = f"http://127.0.0.1:{parts.settings.web_port}/webhooks/paypal"
+    door = f"http://127.0.0.1:{container.settings.web_port}/webhooks/paypal"
     with running(roles):
         for body in bodies(clock) * 2:
             answer = httpx.post(door, content=body, headers=sign(body), trust_env=False, timeout=30)
@@ -96,18 +96,20 @@ def play(parts: Container, roles: Roles, look: Callable[[], None]) -> None:
             assert (refused.status_code, found_in(refused.content)) == (403, [])
         httpx.get(door.replace("/webhooks/paypal", "/metrics"), trust_env=False)
         until(
-            lambda: set(work_left(parts.database, clock.now())) <= {"events", "questions"},
+            lambda: set(work_left(container.database, clock.now())) <= {"events", "questions"},
             60,
             "all but the fault is handled",
         )
         clock.advance(timedelta(minutes=2))  # the fault is tried again, the operator is told of what is parked
-        until(lambda: any(row.kind == "event_parked" for row in mails(parts)), 60, "the operator is told")
-        until(lambda: {row.state for row in mails(parts)} <= {"sent", "withheld", "failed"}, 60, "all mails are out")
+        until(lambda: any(row.kind == "event_parked" for row in mails(container)), 60, "the operator is told")
+        until(
+            lambda: {row.state for row in mails(container)} <= {"sent", "withheld", "failed"}, 60, "all mails are out"
+        )
         look()
 
 
-def mails(parts: Container) -> list[Mail]:
-    with parts.database.reading() as session:
+def mails(container: Container) -> list[Mail]:
+    with container.database.reading() as session:
         return list(session.query(Mail))
 
 
@@ -142,8 +144,8 @@ def assert_it_was_there(river: River, post: Post) -> None:
     failed = [row for row in river.rows(Mail) if row.state == "failed"]
     assert all(row.relay_reply and "5.1.1" in row.relay_reply for row in failed)
     with river.database.transaction() as session:
-        seal = river.keyring(session).own("WH-2")
-        assert CANARY.email.encode() in seal.open("event.body", river.event("WH-2").body or b"")
+        seal = river.keyring(session).system_key("WH-2")
+        assert CANARY.email.encode() in seal.decrypt("event.body", river.event("WH-2").body or b"")
 
 
 @contextmanager

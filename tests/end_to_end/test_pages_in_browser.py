@@ -57,7 +57,7 @@ class Shop:
         for _ in range(3):  # what is asked of PayPal comes back through the inbox
             lookup_fetcher.fetch_due(river.database, river.master, river.clock, self.parts.paypal)
             with river.database.transaction() as session:
-                ids = inbox.lease_due(session, river.now + inbox.GRACE, 100)
+                ids = inbox.lease_due(session, river.now + inbox.PUBLISH_GRACE, 100)
             worker.handle(ids)
         asyncio.run(self._send())
 
@@ -109,10 +109,10 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
             paypal_client_secret="simulator-secret",
             plans={CLOUD.name: CLOUD.id, LICENCE.name: LICENCE.id},
         )
-        for thread in (parts.event_publisher, parts.committer):
+        for thread in (parts.event_publisher, parts.group_committer):
             thread.start()
             stack.callback(thread.stop)
-        routes, lost = stack.enter_context(site.served(parts))
+        routes, lost = stack.enter_context(site.serve_pages(parts))
         stack.enter_context(serve(parts.web().app(routes, lost), int(base.rpartition(":")[2])))
         stack.callback(parts.paypal.close)
         yield Shop(brook, parts, paypal, mailbox, base)
@@ -147,20 +147,20 @@ def everything(river: River) -> str:
 
 def made(river: River, purpose: links.Purpose, customer_id: str) -> str:
     with river.database.transaction() as session:
-        return links.make(session, river.keyring(session), customer_id, purpose, river.now)
+        return links.issue(session, river.keyring(session), customer_id, purpose, river.now)
 
 
 def test_every_page_loads_from_us_alone_keeps_one_cookie_and_fits(shop: Shop, chromium: Chromium) -> None:
     ada = sign_up(shop.river)
     secrets: dict[links.Purpose, str] = {purpose: made(shop.river, purpose, ada) for purpose in links.PATHS}
     paths = ["/signup", "/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy/evidence"]
-    paths += [links.address("", purpose, secret) for purpose, secret in secrets.items()]
+    paths += [links.url("", purpose, secret) for purpose, secret in secrets.items()]
     before = everything(shop.river)
     for path in paths:
         looks_well(chromium.open(shop.base + path), shop.base)
     assert everything(shop.river) == before  # to look changes nothing
     assert chromium.cookies() == []
-    page = chromium.open(shop.base + links.address("", "account", secrets["account"]))
+    page = chromium.open(shop.base + links.url("", "account", secrets["account"]))
     page.press("main button")
     assert page.url == f"{shop.base}/account"
     assert ADA.name in str(page.run("document.querySelector('#name').value"))
@@ -239,7 +239,7 @@ def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Sh
     shop.river.clock.advance(timedelta(minutes=1))
     page.press('form[action="/account/delete"] button')
     shop.river.clock.advance(workflow.WAIT + timedelta(minutes=1))
-    workflow.run_due(
+    workflow.run_due_erasures(
         shop.river.database, shop.river.master, shop.river.clock, workflow.ErasureDependencies(shop.parts.paypal)
     )
     shop.work()
@@ -247,7 +247,7 @@ def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Sh
         lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()), 30, "the last mail comes"
     )
     with shop.river.database.transaction() as session:
-        assert accounts.person(session, shop.river.keyring(session), ada) == {}
+        assert accounts.personal_data(session, shop.river.keyring(session), ada) == {}
     page.go(f"{shop.base}/account")
     assert "we send a link to the address we know" in page.text
     assert ADA.name not in page.text

@@ -19,13 +19,13 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Event, Mail, Payment, Redelivery, Refund, Subscription
 from pipeline.inbox.lookup_fetcher import LEASE
-from pipeline.simulator.life import Life
+from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, LICENCE
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery, by_time, disorder
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.support import run_role
 from tests.support.pipeline_under_test import WEBHOOK_ID, River, signer
 from tests.support.running_roles import letters, postman, text_of, wait_until_idle
@@ -55,13 +55,15 @@ def company(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, Le
 PLANS = (CLOUD, LICENCE, CLOUD_JAPAN, CLOUD_SEATS)
 
 
-def busy_day(now: datetime) -> tuple[list[Life], list[Delivery]]:
+def busy_day(now: datetime) -> tuple[list[SimulatedSubscription], list[Delivery]]:
     """New subscriptions of a day; some are refunded, some cancelled. As many deliveries as asked for, in disorder."""
     rng = Random(2026)
     lives = []
     for number, person in enumerate(crowd(280, rng)):
-        life = Life(person, PLANS[number % 4], now - timedelta(hours=12) + timedelta(seconds=number), rng)
-        life.begin("held" if number % 10 == 3 else "instant")
+        life = SimulatedSubscription(
+            person, PLANS[number % 4], now - timedelta(hours=12) + timedelta(seconds=number), rng
+        )
+        life.start("held" if number % 10 == 3 else "instant")
         sale = next(iter(life.sales.values()))
         if number % 10 == 5:
             life.refund(sale, life.now + timedelta(minutes=20), sale.rest // 3)
@@ -107,14 +109,14 @@ def test_a_thousand_events_end_as_the_right_rows_and_mails(
     river = River(postgres_url, data_dir, MovableClock(now))
     assert_the_rows_are_right(river, lives, deliveries)
     assert_the_mails_are_right(river, lives, mailbox)
-    with Broker(empty_broker_url).inlet("events") as inlet:
-        assert inlet.take(10, 0.2) is None, "nothing is left on the queue"
+    with Broker(empty_broker_url).consumer("events") as inlet:
+        assert inlet.receive(10, 0.2) is None, "nothing is left on the queue"
     river.database.close()
     database.close()
 
 
-def assert_the_rows_are_right(river: River, lives: list[Life], deliveries: list[Delivery]) -> None:
-    world = World()
+def assert_the_rows_are_right(river: River, lives: list[SimulatedSubscription], deliveries: list[Delivery]) -> None:
+    world = PaypalState()
     for each in deliveries:
         world.apply(each)
     events = {row.id: (row.source, row.type, row.state) for row in river.rows(Event)}
@@ -135,7 +137,7 @@ def assert_the_rows_are_right(river: River, lives: list[Life], deliveries: list[
     }
 
 
-def assert_the_mails_are_right(river: River, lives: list[Life], mailbox: Relay) -> None:
+def assert_the_mails_are_right(river: River, lives: list[SimulatedSubscription], mailbox: Relay) -> None:
     """Who had left before the news of their beginning was handled is not welcomed any more; all others are."""
     mails = river.rows(Mail)
     left = {life.id for life in lives if life.status == "CANCELLED"}

@@ -10,7 +10,7 @@ import pytest
 import handlers
 from handlers import HANDLERS
 from pipeline.clock import SystemClock
-from pipeline.inbox.parsing import event_from_lookup, split
+from pipeline.inbox.parsing import event_from_lookup, parse_webhook
 from tests.support.example_people import PEOPLE
 from tests.support.sample_events import FOLDER, kinds, sample
 
@@ -78,7 +78,7 @@ def test_no_test_and_no_sample_is_left_of_what_is_gone() -> None:
 @each_event
 def test_a_sample_is_what_its_name_says_and_its_handler_can_live_on_it(event: str) -> None:
     document = sample(event)
-    found = split(orjson.dumps(document))
+    found = parse_webhook(orjson.dumps(document))
     assert (found.type, found.problem) == (event, None)
     assert found.facts.keys() & {"subscription", "sale", "refund", "plan"}
     assert "at" in found.facts

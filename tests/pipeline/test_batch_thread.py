@@ -11,7 +11,7 @@ class Counting(BatchThread[int]):
         self.batches: list[list[int]] = []
 
     def leave(self, item: int) -> bool:
-        return self._leave(item)
+        return self._submit(item)
 
     def _do(self, batch: list[int]) -> None:
         self.batches.append(batch)

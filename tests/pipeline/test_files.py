@@ -12,7 +12,7 @@ def test_a_file_takes_the_place_of_the_one_before_and_is_for_us_alone(tmp_path: 
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    files.write(path, b"new")
+    files.write_atomically(path, b"new")
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -20,7 +20,7 @@ def test_a_file_takes_the_place_of_the_one_before_and_is_for_us_alone(tmp_path: 
 def test_what_fails_half_way_leaves_the_file_before_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="full"), files.whole(path) as file:
+    with pytest.raises(OSError, match="full"), files.replace_atomically(path) as file:
         file.write(_cut_off())
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"old", [path])
 
@@ -31,7 +31,7 @@ def _cut_off() -> bytes:
 
 def test_nobody_sees_a_file_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with files.whole(path) as file:
+    with files.replace_atomically(path) as file:
         file.write(b"half")
         file.flush()
         assert not path.exists()
@@ -40,7 +40,7 @@ def test_nobody_sees_a_file_that_is_being_written(tmp_path: Path) -> None:
 
 def test_two_that_write_the_same_file_leave_one_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with files.whole(path) as one, files.whole(path) as other:
+    with files.replace_atomically(path) as one, files.replace_atomically(path) as other:
         one.write(b"one")
         other.write(b"other")
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"one", [path])
@@ -48,9 +48,9 @@ def test_two_that_write_the_same_file_leave_one_whole(tmp_path: Path) -> None:
 
 def test_a_new_file_is_for_us_alone_and_takes_no_others_place(tmp_path: Path) -> None:
     path = tmp_path / "new"
-    with files.new(path) as file:
+    with files.create_private(path) as file:
         file.write(b"mine")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
-        files.new(path)
+        files.create_private(path)
     assert path.read_bytes() == b"mine"

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.money import LARGEST, NO_DIGITS, InvalidAmountError, Money, digits, format_amount, parse_amount, show
+from pipeline.money import (
+    LARGEST,
+    NO_DIGITS,
+    InvalidAmountError,
+    Money,
+    digits,
+    format_amount,
+    format_money,
+    parse_amount,
+)
 
 currencies = st.sampled_from(["USD", "EUR", "GBP", "SEK", "HUF", "JPY", "TWD"])
 amounts = st.integers(-LARGEST, LARGEST)
@@ -69,4 +78,4 @@ def test_signs_are_turned() -> None:
     (Money(1999, "SEK"), "sv_SE", "19,99\u00a0kr SEK"),
 ])  # fmt: skip
 def test_people_see_it_in_their_own_way_and_never_ambiguous(money: Money, locale: str, shown: str) -> None:
-    assert show(money, locale) == shown
+    assert format_money(money, locale) == shown

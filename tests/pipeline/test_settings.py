@@ -85,7 +85,7 @@ def test_the_file_of_the_master_key_is_a_path_and_is_not_read(tmp_path: Path, mo
 
 def test_all_that_is_missing_is_named_in_one_line() -> None:
     with pytest.raises(SettingsError) as error:
-        load(smtp_url="smtp://127.0.0.1").need("paypal_client_id", "smtp_url", "paypal_client_secret")
+        load(smtp_url="smtp://127.0.0.1").require("paypal_client_id", "smtp_url", "paypal_client_secret")
     assert str(error.value) == (
         "set SMT_PAYPAL_CLIENT_ID, SMT_PAYPAL_CLIENT_SECRET (or SMT_PAYPAL_CLIENT_ID_FILE) in the environment or in .env"
     )

@@ -15,7 +15,7 @@ from pipeline.clock import Clock
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.support.misbehaving_relay import House, Wire
 
 # What becomes of a mail whose text is complete. `swallowed`, `late` and `lost` end the connection without an answer:
@@ -146,12 +146,12 @@ class Handful:
 class PayPal:
     """PayPal's API: what the world shows, unless it is away. `told` keeps the answers as events, by id."""
 
-    def __init__(self, world: World, clock: Clock) -> None:
+    def __init__(self, world: PaypalState, clock: Clock) -> None:
         self._world, self._clock = world, clock
         self.is_away = False
         self.told: dict[str, dict[str, Any]] = {}
 
-    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
+    def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
         if self.is_away:
             raise PaypalUnavailableError("PayPal is away")
         shown = self._world.show(kind, id)

@@ -16,7 +16,7 @@ from pipeline.db.models import Event, Mail, Payment, PaypalLookup, Plan, Refund,
 from pipeline.inbox.lookups import waiting_reason
 from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.outbox.store import DELAYS
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.chaos import load
 from tests.soak.fake_peers import only_ids
 from tests.soak.single_process import Harbour
@@ -118,7 +118,7 @@ class Promises:
 
     # At rest
 
-    def hold_at_rest(self, told: Mapping[str, Json], world: World, strange: Mapping[str, str]) -> None:
+    def hold_at_rest(self, told: Mapping[str, Json], world: PaypalState, strange: Mapping[str, str]) -> None:
         """`strange` is what nobody understands: each in the state it has to end in, and seen there."""
         undone = [
             f"{row.id} {row.state}: {row.reason}"
@@ -132,7 +132,7 @@ class Promises:
         self._hold_of_owed(calm)
         self._nobody_can_be_read(told.values())
 
-    def _hold_of_money(self, world: World) -> None:
+    def _hold_of_money(self, world: PaypalState) -> None:
         booked = {row.id: row for row in self._rows(Payment)}
         sales = load.sales(world)
         assert booked.keys() == sales.keys(), f"sales told and sales booked differ: {booked.keys() ^ sales.keys()}"

@@ -17,15 +17,15 @@ from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Event
 from pipeline.inbox import lookup_fetcher
-from pipeline.inbox.store import Delivery, StoreResult
+from pipeline.inbox.store import NewEvent, StoreResult
 from pipeline.mailer.mailer import Mailer
-from pipeline.mailer.relay_log import RelayLog, settle_doubts
+from pipeline.mailer.relay_log import RelayLog, resolve_doubts
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job, Scheduler
 from pipeline.webhooks.group_commit import GroupCommitter, _Waiting
 from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
-from pipeline.worker.worker import Worker, serve
+from pipeline.worker.worker import Worker, consume_until_stopped
 from tests.soak.database_faults import Crash, OneThread, Storm
 from tests.soak.fake_peers import PayPal, Postfix, Rumours
 from tests.support.misbehaving_relay import Wire
@@ -37,8 +37,8 @@ SETTLE_EVERY = timedelta(seconds=5)
 class Harbour:
     """What outlives a process: the database's file, the relay, the broker, PayPal, and the event loop they share."""
 
-    def __init__(self, folder: Path, clock: MovableClock, master: MasterKey, paypal: PayPal) -> None:
-        self.folder, self.clock, self.master, self.paypal = folder, clock, master, paypal
+    def __init__(self, folder: Path, clock: MovableClock, master_key: MasterKey, paypal: PayPal) -> None:
+        self.folder, self.clock, self.master, self.paypal = folder, clock, master_key, paypal
         self.storm = Storm()
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(OneThread())
@@ -97,7 +97,7 @@ class Process:
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
         self._relay_log = RelayLog(harbour.folder / "mail.log", clock)
 
-    def receive(self, deliveries: Sequence[Delivery]) -> list[StoreResult | BaseException]:
+    def receive(self, deliveries: Sequence[NewEvent]) -> list[StoreResult | BaseException]:
         """As requests that come at the same moment: what each is answered."""
         loop = self._harbour.loop
         group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
@@ -106,7 +106,7 @@ class Process:
 
     def work(self) -> None:
         asked = iter((False, *([True] * 3)))
-        serve(self._worker, cast(Consumer, self._harbour.broker), lambda _: next(asked))
+        consume_until_stopped(self._worker, cast(Consumer, self._harbour.broker), lambda _: next(asked))
 
     def read(self) -> None:
         harbour = self._harbour
@@ -134,7 +134,7 @@ class Process:
 
     def die(self) -> None:
         """Everything in memory is gone; the kernel closes what was open."""
-        life = self._mailer._life
+        life = self._mailer._liveness
         if life is not None:
             os.close(life._presence._descriptor)  # type: ignore[attr-defined]
         for connection in self._mailer._relay._idle:
@@ -160,7 +160,7 @@ class Process:
 
     def _settle_doubts(self) -> int:
         postfix = self._harbour.postfix
-        return settle_doubts(
+        return resolve_doubts(
             self.database, self._harbour.clock, self._relay_log, postfix.spoken_to, SENDER.envelope_domain
         )
 

@@ -22,7 +22,7 @@ from pipeline.inbox.store import StoreResult
 from pipeline.outbox import store as outbox
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 from tests.soak.database_faults import AT_STATEMENTS, KINDS, Crash, Kind
 from tests.soak.fake_peers import EARLIER, FATES, Fate, PayPal
 from tests.soak.invariants import Promises, sender
@@ -95,7 +95,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(prefix="smt-lives-")
-        self.clock, self.world = MovableClock(EARLY), World()
+        self.clock, self.world = MovableClock(EARLY), PaypalState()
         self.paypal = PayPal(self.world, self.clock)
         self.harbour = Harbour(Path(self._folder.name), self.clock, master_key(), self.paypal)
         with self.harbour.watcher.transaction() as session:
@@ -137,7 +137,7 @@ class Lives(RuleBasedStateMachine):
         """What nobody here understands, made of something that was accepted."""
         known = sorted(self.accepted & self.told.keys())
         made = delivery(body_of(kind, self.told[known[which % len(known)]]), f"T-{self.posted}-{kind}")
-        self.strange[made.split.id] = wanted_state(kind)
+        self.strange[made.parsed.id] = wanted_state(kind)
         self.posted += 1
         self._survive(lambda: self._receive([made]))
 
@@ -260,7 +260,7 @@ class Lives(RuleBasedStateMachine):
         if not keep:
             self.to_tell = [told for told in self.to_tell if told.id not in stored]
 
-    def _receive(self, deliveries: list[inbox.Delivery]) -> set[str]:
+    def _receive(self, deliveries: list[inbox.NewEvent]) -> set[str]:
         """The ids that were answered 200."""
         stored = {answer.event_id for answer in self.process.receive(deliveries) if isinstance(answer, StoreResult)}
         self.accepted |= stored

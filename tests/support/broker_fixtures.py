@@ -9,7 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pipeline.broker import Batch, Broker, Consumer, Queue
-from pipeline.broker.connection import Line
+from pipeline.broker.connection import BrokerConnection
 from tests.support.subprocesses import until
 
 LONG = 30.0  # seconds, for what must come
@@ -25,14 +25,14 @@ def put(broker: Broker, ids: list[str], queue: Queue = "events") -> None:
 def take_all(inlet: Consumer, count: int) -> list[str]:
     """This many ids, and whatever else there is, acknowledged."""
     ids = take_until(inlet, count)
-    while batch := inlet.take(100, SHORT):
+    while batch := inlet.receive(100, SHORT):
         ids += batch.ids
         batch.ack()
     return ids
 
 
 def must_take(inlet: Consumer, limit: int = 100) -> Batch:
-    batch = inlet.take(limit, LONG)
+    batch = inlet.receive(limit, LONG)
     assert batch
     return batch
 
@@ -56,8 +56,8 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
             found.append(message.body if isinstance(message.body, bytes) else message.body.encode())
         return len(found) >= count
 
-    line = Line(broker._place, broker._topology, "coroner")
-    with line.use() as channel:
+    line = BrokerConnection(broker._place, broker._topology, "coroner")
+    with line.open_channel() as channel:
         until(look, LONG, f"{count} dead letters")
     line.close()
     return found
@@ -65,8 +65,8 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
 
 def demolish(broker: Broker) -> None:
     """Delete all that was declared: a node with some hundred quorum queues has no files left for connections."""
-    topology, line = broker._topology, Line(broker._place, broker._topology, "demolition")
-    with line.use() as channel:
+    topology, line = broker._topology, BrokerConnection(broker._place, broker._topology, "demolition")
+    with line.open_channel() as channel:
         for queue in (topology.dead, topology.queue("events"), topology.queue("mails")):
             queue(channel).delete()
             channel.exchange_delete(queue.exchange.name)
@@ -75,8 +75,8 @@ def demolish(broker: Broker) -> None:
 
 def delete_queue(broker: Broker) -> None:
     """As an operator might, behind the broker's back."""
-    line = Line(broker._place, broker._topology, "vandal")
-    with line.use() as channel:
+    line = BrokerConnection(broker._place, broker._topology, "vandal")
+    with line.open_channel() as channel:
         broker._topology.queue("events")(channel).delete()
     line.close()
 

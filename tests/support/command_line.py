@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.__main__ import main
 from pipeline.app import logging
-from pipeline.demo.mail_catcher import catching
+from pipeline.demo.mail_catcher import catch_mail
 from pipeline.policy.evidence import journald
 
 
@@ -64,7 +64,7 @@ def run(*arguments: str | Path) -> int:
 def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder in which SMT_SMTP_URL leaves what it is given."""
     folder = tmp_path / "caught"
-    with catching(folder) as url:
+    with catch_mail(folder) as url:
         monkeypatch.setenv("SMT_SMTP_URL", url)
         yield folder
 

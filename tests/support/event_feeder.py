@@ -85,7 +85,7 @@ class Teller:
         river.clock.advance(timedelta(seconds=2))
         self.work()
 
-    def read(self, kind: LookupKind, id: str) -> dict[str, Any]:
+    def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
         """As PayPal's API would answer."""
         if (kind, id) not in self.knows:
             raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")
@@ -140,7 +140,10 @@ class Teller:
         rows = self.river.rows(Mail)
         with self.river.database.transaction() as session:
             keyring = self.river.keyring(session)
-            facts = {row.idempotency_key: keyring.own(row.key_id).decrypt_json("mail.facts", row.facts) for row in rows}
+            facts = {
+                row.idempotency_key: keyring.system_key(row.key_id).decrypt_json("mail.facts", row.facts)
+                for row in rows
+            }
         mails = [
             Told(
                 row.kind, row.idempotency_key, row.state, row.reason, row.due_at is not None, facts[row.idempotency_key]
@@ -171,7 +174,7 @@ def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[Teller]:
 
 def facts_of(event: dict[str, Any]) -> dict[str, Any]:
     """The facts of an event as a handler sees them, without going through a river."""
-    return delivery(orjson.dumps(event)).split.facts
+    return delivery(orjson.dumps(event)).parsed.facts
 
 
 def at(text: str) -> datetime:

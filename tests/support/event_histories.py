@@ -100,7 +100,11 @@ class Shore:
 
     def _person(self, row: Subscription) -> Any:
         with self.river.database.transaction() as session:
-            return self.river.keyring(session).own(row.id).decrypt_json("subscription.personal_data", row.personal_data)
+            return (
+                self.river.keyring(session)
+                .system_key(row.id)
+                .decrypt_json("subscription.personal_data", row.personal_data)
+            )
 
     def _mails(self) -> dict[str, tuple[str, str | None, bool]]:
         return {row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}

@@ -11,7 +11,7 @@ from pipeline.db.models import Mail, Subscription
 from pipeline.mailer.mailer import Mailer, Sender
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox.store import NewMail
-from pipeline.rendering.branding import Vendor
+from pipeline.rendering.branding import Branding
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job
@@ -19,7 +19,9 @@ from tests.support.pipeline_under_test import River
 
 ADA = "ada.whitfield@example.com"
 OPERATOR = "operator@example.com"
-VENDOR = Vendor("SMT Constructions", "https://smt.example.com", "1 Mill Lane", "#1d4e89", "SMT-CRM", "help@example.com")
+VENDOR = Branding(
+    "SMT Constructions", "https://smt.example.com", "1 Mill Lane", "#1d4e89", "SMT-CRM", "help@example.com"
+)
 SENDER = Sender(
     "SMT Constructions", "billing@example.com", "help@example.com", "bounces.example.com", "en_US", OPERATOR
 )
@@ -32,7 +34,7 @@ def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "
     """A customer with this address."""
     known = lww_map.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with river.database.transaction() as session:
-        person = river.keyring(session).own(id).encrypt_json("subscription.personal_data", known)
+        person = river.keyring(session).system_key(id).encrypt_json("subscription.personal_data", known)
         row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
         row.personal_data = person
         session.add(row)

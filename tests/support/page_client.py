@@ -11,28 +11,28 @@ import httpx
 from pipeline.app import site
 from pipeline.app.container import Container
 from pipeline.customers import accounts
-from pipeline.customers.accounts import Person
+from pipeline.customers.accounts import SignUpData
 from pipeline.db.models import Mail
 from pipeline.simulator.server.loopback import serve
 from pipeline.web.session import COOKIE
 from tests.support.pipeline_under_test import River
 
-ADA = Person("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
+ADA = SignUpData("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
 FORM = re.compile(r'<form[^>]*action="([^"]+)".*?</form>', re.DOTALL)
 TOKEN = re.compile(r'name="token" value="([^"]+)"')
 
 
 @contextmanager
-def open_pages(parts: Container) -> Iterator[str]:
+def open_pages(container: Container) -> Iterator[str]:
     """The web application with all pages, as the web role serves it; its base URL."""
-    with site.served(parts) as (routes, lost), serve(parts.web().app(routes, lost)) as base:
+    with site.serve_pages(container) as (routes, lost), serve(container.web().app(routes, lost)) as base:
         yield base
 
 
-def sign_up(river: River, person: Person = ADA) -> str:
+def sign_up(river: River, person: SignUpData = ADA) -> str:
     """An account, without PayPal; the customer's id."""
     with river.database.transaction() as session:
-        return accounts.sign_up(
+        return accounts.create_account(
             session, river.keyring(session), person,
             adult_text="2026-11", news=False, now=river.now, source="sign-up",
         )  # fmt: skip
@@ -44,7 +44,7 @@ def facts(river: River, kind: str) -> list[dict[str, Any]]:
         keyring = river.keyring(session)
         rows = [row for row in river.rows(Mail) if row.kind == kind]
         return [
-            keyring.own(row.key_id).decrypt_json("mail.facts", row.facts)
+            keyring.system_key(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in sorted(rows, key=lambda row: row.created_at)
         ]
 

@@ -26,8 +26,8 @@ from pipeline.crypto.master_key import open_master_key
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Event, Mail
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import split
-from pipeline.inbox.store import Delivery, StoreResult
+from pipeline.inbox.parsing import parse_webhook
+from pipeline.inbox.store import NewEvent, StoreResult
 from pipeline.outbox import store as outbox
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.errors import PaypalUnavailableError
@@ -59,14 +59,14 @@ class River:
     def keyring(self, session: Session) -> Keyring:
         return Keyring(self.master, session, self.now)
 
-    def store(self, *deliveries: Delivery) -> list[StoreResult]:
+    def store(self, *deliveries: NewEvent) -> list[StoreResult]:
         """As the committer does."""
         with self.database.transaction() as session:
             return inbox.store(session, self.keyring(session), deliveries, self.now)
 
     def owe(self, *mails: outbox.NewMail) -> list[str]:
         with self.database.transaction() as session:
-            return outbox.add(session, self.keyring(session), mails, self.now)
+            return outbox.enqueue(session, self.keyring(session), mails, self.now)
 
     def worker(
         self,
@@ -123,13 +123,13 @@ def delivery(
     body: Mapping[str, Any] | bytes,
     transmission: str | None = None,
     source: Literal["webhook", "import", "read"] = "webhook",
-) -> Delivery:
+) -> NewEvent:
     """A body that passed the door."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Delivery(split(raw), source, "signed for webhook TEST", transmission)
+    return NewEvent(parse_webhook(raw), source, "signed for webhook TEST", transmission)
 
 
-def outcomes(river: River, *deliveries: Delivery) -> list[str]:
+def outcomes(river: River, *deliveries: NewEvent) -> list[str]:
     """What became of each, stored together."""
     return [item.outcome for item in river.store(*deliveries)]
 
@@ -171,16 +171,16 @@ def made(**given: Any) -> Settings:
 
 
 @contextmanager
-def open_door(parts: Container, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
+def open_door(container: Container, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
     """The web application as the web role serves it; its base URL."""
-    parts.event_publisher.start()
-    parts.committer.start()
+    container.event_publisher.start()
+    container.group_committer.start()
     try:
-        with serve(parts.web().app(routes, lost)) as base:
+        with serve(container.web().app(routes, lost)) as base:
             yield base
     finally:
-        parts.committer.stop()
-        parts.event_publisher.stop()
+        container.group_committer.stop()
+        container.event_publisher.stop()
 
 
 def sign(body: bytes, webhook_id: str = WEBHOOK_ID, at: datetime | None = None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from handlers import HANDLERS
 from pipeline.app import roles
 from pipeline.app.container import Container
 from pipeline.app.shutdown import StopSignal
-from pipeline.billing.unit_of_work import Books, Handler
+from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.inbox.event import Event
 from pipeline.settings import load
 from tests.support.subprocesses import Leashed
@@ -22,11 +22,11 @@ ROOT = Path(__file__).parents[2]
 COUNTED = "TEST.COUNTED"
 
 
-def count(event: Event, books: Books) -> None:
+def count(event: Event, uow: UnitOfWork) -> None:
     """Each time it is handled leaves a row: nothing here is idempotent but the inbox."""
     time.sleep(0.002)
     told = {"old_status": None, "new_status": "ACTIVE", "reason": event.type, "event_id": event.id}
-    books.add_status_change(subscription_id="I-COUNTED", at=books.now, **told)
+    uow.add_status_change(subscription_id="I-COUNTED", at=uow.now, **told)
 
 
 EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}
@@ -45,7 +45,7 @@ def main(role: str) -> None:
         url, pem = trusted.split(" ", 1)
         parts.certificates.add(url, Path(pem).read_bytes())
     stop = StopSignal()
-    stop.listen()
+    stop.install()
     getattr(roles, role)(parts, stop)
 
 

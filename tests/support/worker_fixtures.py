@@ -3,26 +3,26 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from pipeline.billing.unit_of_work import Books, Handler
+from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.broker import Broker
 from pipeline.db.models import StatusHistoryEntry
-from pipeline.inbox.event import Event, ParkEvent, Read, RetryLater
-from pipeline.worker.worker import Worker, serve
+from pipeline.inbox.event import Event, NeedsLookup, ParkEvent, RetryLater
+from pipeline.worker.worker import Worker, consume_until_stopped
 from tests.support.pipeline_under_test import River, delivery, happened
 
 SECRET = "ada@example.com, 4 Mill Lane"
 
 
-def leave_a_row(event: Event, books: Books) -> None:
+def leave_a_row(event: Event, uow: UnitOfWork) -> None:
     """An effect that shows when it happens twice."""
-    books.add_status_change(
-        subscription_id="I-1", at=books.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
+    uow.add_status_change(
+        subscription_id="I-1", at=uow.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
     )
 
 
 def raising(error: Exception) -> Handler:
-    def handle(event: Event, books: Books) -> None:
-        leave_a_row(event, books)
+    def handle(event: Event, uow: UnitOfWork) -> None:
+        leave_a_row(event, uow)
         raise error
 
     return handle
@@ -33,7 +33,7 @@ HANDLERS: dict[str, Handler] = {
     "TEST.FAULT": raising(ValueError(SECRET)),
     "TEST.PARK": raising(ParkEvent("nobody knows")),
     "TEST.LATER": raising(RetryLater(timedelta(minutes=7), "too early")),
-    "TEST.READ": raising(Read("sale", "SALE1")),
+    "TEST.READ": raising(NeedsLookup("sale", "SALE1")),
 }
 
 
@@ -57,5 +57,5 @@ def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:
         assert left[0], "it goes on and on"
         return done()
 
-    with broker.inlet("events") as inlet:
-        serve(worker, inlet, stop)
+    with broker.consumer("events") as inlet:
+        consume_until_stopped(worker, inlet, stop)

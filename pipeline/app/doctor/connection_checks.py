@@ -3,7 +3,7 @@
 import asyncio
 
 from pipeline.app.container import Container
-from pipeline.app.doctor.result import Found
+from pipeline.app.doctor.result import CheckResult
 from pipeline.broker import BrokerUnavailableError
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachableError
 from pipeline.network.smtp_url import SmtpConfigError
@@ -13,51 +13,51 @@ from pipeline.settings import SettingsError
 SMTP_SECONDS = 10.0  # how long to wait for the relay's greeting
 
 
-def check_broker(parts: Container) -> Found:
+def check_broker(container: Container) -> CheckResult:
     """Check that the broker answers."""
     try:
-        return Found("broker", "ok", parts.broker.check())
+        return CheckResult("broker", "ok", container.broker.check())
     except SettingsError as error:
-        return Found("broker", "fail", str(error), "see SMT_BROKER_URL in docs/operate.md")
+        return CheckResult("broker", "fail", str(error), "see SMT_BROKER_URL in docs/operate.md")
     except BrokerUnavailableError as error:
-        return Found(
+        return CheckResult(
             "broker", "fail", str(error), "check SMT_BROKER_URL and that the server runs; no event is lost meanwhile"
         )
 
 
-def check_relay(parts: Container) -> Found:
+def check_relay(container: Container) -> CheckResult:
     """Check that the relay answers."""
-    if not parts.settings.smtp_url:
-        return Found(
+    if not container.settings.smtp_url:
+        return CheckResult(
             "relay", "warn", "SMT_SMTP_URL is not set", "mail stays owed until it is: smtp://127.0.0.1:25, say"
         )
     try:
-        return Found("relay", "ok", asyncio.run(_probe(parts)))
+        return CheckResult("relay", "ok", asyncio.run(_probe(container)))
     except SmtpConfigError as error:
-        return Found("relay", "fail", str(error))
+        return CheckResult("relay", "fail", str(error))
     except RelayUnreachableError as error:
-        return Found(
+        return CheckResult(
             "relay", "fail", str(error), "check SMT_SMTP_URL and that the relay runs; mail stays owed meanwhile"
         )
 
 
-async def _probe(parts: Container) -> str:
-    relay = Relay(parts.settings.smtp_url, connections=1, timeout_seconds=SMTP_SECONDS)
+async def _probe(container: Container) -> str:
+    relay = Relay(container.settings.smtp_url, connections=1, timeout_seconds=SMTP_SECONDS)
     try:
         return await relay.probe()
     finally:
         await relay.close()
 
 
-def check_paypal(parts: Container) -> Found:
+def check_paypal(container: Container) -> CheckResult:
     """Check that PayPal's API accepts the credentials."""
-    if not parts.settings.has_paypal_credentials:
+    if not container.settings.has_paypal_credentials:
         advice = "events that lack a fact park; set SMT_PAYPAL_CLIENT_ID and SMT_PAYPAL_CLIENT_SECRET"
-        return Found("PayPal", "warn", "no API credentials: nothing is read", advice)
+        return CheckResult("PayPal", "warn", "no API credentials: nothing is read", advice)
     try:
-        parts.paypal.check_credentials()
+        container.paypal.check_credentials()
     except SettingsError as error:
-        return Found("PayPal", "fail", str(error))
+        return CheckResult("PayPal", "fail", str(error))
     except (PaypalRejectedError, PaypalUnavailableError) as error:
-        return Found("PayPal", "fail", str(error), "check the credentials and SMT_PAYPAL_BASE_URL")
-    return Found("PayPal", "ok", f"{parts.settings.paypal_base_url} takes the credentials")
+        return CheckResult("PayPal", "fail", str(error), "check the credentials and SMT_PAYPAL_BASE_URL")
+    return CheckResult("PayPal", "ok", f"{container.settings.paypal_base_url} takes the credentials")

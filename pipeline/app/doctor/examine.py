@@ -7,7 +7,7 @@ from pipeline.app.doctor.connection_checks import check_broker, check_paypal, ch
 from pipeline.app.doctor.database_checks import check_database
 from pipeline.app.doctor.file_checks import check_certificates, check_data_folder, check_master_key, check_trust_anchors
 from pipeline.app.doctor.program_checks import check_interpreter, check_templates
-from pipeline.app.doctor.result import Found
+from pipeline.app.doctor.result import CheckResult
 from pipeline.app.doctor.settings_checks import check_other_settings, check_settings
 from pipeline.settings import SettingsError
 
@@ -17,12 +17,12 @@ LAST_CHECKS = (
 )  # fmt: skip
 
 
-def examine(open_container: Callable[[], Container]) -> list[Found]:
+def run_checks(open_container: Callable[[], Container]) -> list[CheckResult]:
     """Check everything. A check whose precondition failed is left out: nothing is checked with unreadable settings."""
     try:
         parts = open_container()
         settings = check_settings(parts)
     except SettingsError as error:
-        return [Found("settings", "fail", str(error), "set what is named, in the environment or in .env")]
+        return [CheckResult("settings", "fail", str(error), "set what is named, in the environment or in .env")]
     first = (settings, check_data_folder(parts), check_master_key(parts))
     return [*first, *check_database(parts), *(check(parts) for check in LAST_CHECKS)]

@@ -6,7 +6,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 
 from pipeline.app.container import Container
-from pipeline.app.doctor.result import Found
+from pipeline.app.doctor.result import CheckResult
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
 
@@ -14,17 +14,17 @@ from pipeline.settings import SettingsError
 FIXED = "3.11.10, 3.12.5 or 3.13.0"
 
 
-def check_interpreter(_: Container) -> Found:
+def check_interpreter(_: Container) -> CheckResult:
     """Check that this Python is free of CVE-2024-6923."""
     version = ".".join(map(str, sys.version_info[:3]))
     if injection_probe():
-        return Found(
+        return CheckResult(
             "interpreter",
             "warn",
             f"Python {version} lets an encoded word add a mail header (CVE-2024-6923)",
             f"our mails are written without its email package and proved; upgrade to {FIXED} or later all the same",
         )
-    return Found("interpreter", "ok", f"Python {version} passes the header-injection probe")
+    return CheckResult("interpreter", "ok", f"Python {version} passes the header-injection probe")
 
 
 def injection_probe() -> bool:
@@ -40,14 +40,16 @@ def injection_probe() -> bool:
         return False
 
 
-def check_templates(parts: Container) -> Found:
+def check_templates(container: Container) -> CheckResult:
     """Check that each mail renders its example."""
     try:
-        templates = parts.templates
+        templates = container.templates
         for kind in templates.kinds:
             templates.render(kind, templates.example(kind))
     except (RenderError, SettingsError) as error:
-        return Found("templates", "fail", str(error), "mend the template, then see: smt-billing mail preview KIND")
+        return CheckResult(
+            "templates", "fail", str(error), "mend the template, then see: smt-billing mail preview KIND"
+        )
     if not templates.kinds:
-        return Found("templates", "fail", "no mails found in email_templates", "install the package whole")
-    return Found("templates", "ok", f"{len(templates.kinds)} mails, each renders its example")
+        return CheckResult("templates", "fail", "no mails found in email_templates", "install the package whole")
+    return CheckResult("templates", "ok", f"{len(templates.kinds)} mails, each renders its example")

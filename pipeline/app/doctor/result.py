@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckResult:
     """What a check found about one thing. `advice` says what to do; it is empty if nothing is to be done."""
 
     name: str

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 
 from pipeline.app.container import Container
-from pipeline.app.doctor.result import Found
-from pipeline.app.from_settings import product, sender
+from pipeline.app.doctor.result import CheckResult
+from pipeline.app.from_settings import product_hook, sender
 from pipeline.clock import Clock
 from pipeline.email_address import valid_address
 from pipeline.mailer.relay_log import RelayLog
@@ -23,9 +23,9 @@ ADDRESSES = ("operator_email", "support_email", "privacy_email")
 TESTS = "SMT_TEST_"  # begins the variables that only the project's own tests read
 
 
-def check_settings(parts: Container) -> Found:
+def check_settings(container: Container) -> CheckResult:
     """Check that the settings needed in operation are set. Raises SettingsError for a sender address that is not valid."""
-    settings = parts.settings
+    settings = container.settings
     sender(settings)
     wanted = {
         "SMT_PAYPAL_WEBHOOK_ID": bool(settings.paypal_webhook_id or settings.paypal_accept_simulator),
@@ -34,28 +34,30 @@ def check_settings(parts: Container) -> Found:
     }
     missing = [name for name, is_set in wanted.items() if not is_set]
     if settings.paypal_accept_simulator:
-        return Found(
+        return CheckResult(
             "settings",
             "warn",
             "events of PayPal's simulator are accepted",
             "unset SMT_PAYPAL_ACCEPT_SIMULATOR when done",
         )
     if missing:
-        return Found("settings", "warn", f"not set: {', '.join(missing)}", "see docs/operate.md for what each is for")
-    return Found("settings", "ok", "read")
+        return CheckResult(
+            "settings", "warn", f"not set: {', '.join(missing)}", "see docs/operate.md for what each is for"
+        )
+    return CheckResult("settings", "ok", "read")
 
 
-def check_other_settings(parts: Container) -> Found:
+def check_other_settings(container: Container) -> CheckResult:
     """Files, folders and addresses that settings name and that are used now and then only."""
-    settings = parts.settings
-    if wrong := list(_wrong(settings, parts.clock)):
-        return Found("other settings", "fail", "; ".join(wrong), "mend what is named")
+    settings = container.settings
+    if wrong := list(_wrong(settings, container.clock)):
+        return CheckResult("other settings", "fail", "; ".join(wrong), "mend what is named")
     if strange := _unknown(os.environ):
-        return Found("other settings", "warn", f"no settings of this program: {', '.join(strange)}", "misspelt?")
+        return CheckResult("other settings", "warn", f"no settings of this program: {', '.join(strange)}", "misspelt?")
     if settings.country and settings.country not in HOLDS:
         advice = f"invoices are kept 2 years, as the policy says; known are {', '.join(HOLDS)}"
-        return Found("other settings", "warn", f"SMT_COUNTRY: no period is known for {settings.country}", advice)
-    return Found("other settings", "ok", "what they name is there")
+        return CheckResult("other settings", "warn", f"SMT_COUNTRY: no period is known for {settings.country}", advice)
+    return CheckResult("other settings", "ok", "what they name is there")
 
 
 def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
@@ -88,7 +90,7 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
 
 def _product(settings: Settings) -> Iterator[str]:
     try:
-        product(settings)
+        product_hook(settings)
     except SettingsError as error:
         yield str(error)
     if settings.product_command and not shutil.which(shlex.split(settings.product_command)[0]):

@@ -7,7 +7,7 @@ import typer
 
 from pipeline.app import from_settings
 from pipeline.cli import output
-from pipeline.cli.context import Json, of
+from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.operations.backup.store import new_identity
 
@@ -21,14 +21,14 @@ def create(context: typer.Context, json: Json = False) -> None:
     Older copies go: those of the database after SMT_BACKUP_DAYS, those of keys after SMT_BACKUP_KEYS_DAYS. JSON: an object
     with data and keys.
     """
-    call = of(context)
-    _ = call.master  # a backup without a master key would open nothing
-    made = from_settings.shelf(call.settings).create(call.database, call.settings.master_key, call.clock.now())
+    call = context_of(context)
+    _ = call.master_key  # a backup without a master key would open nothing
+    made = from_settings.backup_store(call.settings).create(call.database, call.settings.master_key, call.clock.now())
     if json:
-        output.json({"data": str(made.data), "keys": str(made.keys)})
+        output.print_json({"data": str(made.data), "keys": str(made.keys)})
     else:
-        output.line(f"{made.data} ({made.data.stat().st_size:,} bytes)")
-        output.line(f"{made.keys} ({made.keys.stat().st_size:,} bytes)")
+        output.print_line(f"{made.data} ({made.data.stat().st_size:,} bytes)")
+        output.print_line(f"{made.keys} ({made.keys.stat().st_size:,} bytes)")
 
 
 @app.command()
@@ -43,21 +43,21 @@ def restore(
     Who was erased since the copy was made is erased once more, before anything can start on it. The master key is put in
     its place if there is none. JSON: an object with data, keys and erased_again.
     """
-    call = of(context)
-    shelf, master = from_settings.shelf(call.settings), call.settings.master_key
+    call = context_of(context)
+    shelf, master = from_settings.backup_store(call.settings), call.settings.master_key
     with output.progress("restoring", None):
         done = shelf.restore(call.unchecked_database, master, identity, call.clock.now(), data=data)
     if json:
-        output.json({"data": str(done.data), "keys": str(done.keys), "erased_again": done.erased_again})
+        output.print_json({"data": str(done.data), "keys": str(done.keys), "erased_again": done.erased_again})
         return
-    output.line(f"restored {done.data.name} with {done.keys.name}; erased once more: {done.erased_again}")
-    output.note("bring the tables up to date, then start: smt-billing db upgrade")
+    output.print_line(f"restored {done.data.name} with {done.keys.name}; erased once more: {done.erased_again}")
+    output.print_note("bring the tables up to date, then start: smt-billing db upgrade")
 
 
 @app.command()
 def identity(file: Annotated[Path, typer.Argument(help="The file to write; keep it away from this machine.")]) -> None:
     """Make an age identity: the file opens backups, the recipient that is printed only makes them."""
-    output.line(f"SMT_BACKUP_RECIPIENT={new_identity(file)}")
-    output.note(
+    output.print_line(f"SMT_BACKUP_RECIPIENT={new_identity(file)}")
+    output.print_note(
         f"keep {file} somewhere else: without it no backup opens, with it and the backups everything can be read"
     )

@@ -9,7 +9,7 @@ from pipeline import files
 from pipeline.app import from_settings, maintenance
 from pipeline.cli import output, read_audit
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Call, Json, of
+from pipeline.cli.context import CommandContext, Json, context_of
 from pipeline.clock import write_optional
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
@@ -20,7 +20,7 @@ from pipeline.errors import OperatorError, UsageError
 from pipeline.privacy import operator_actions
 from pipeline.privacy import requests as customer_requests
 from pipeline.privacy.erasure import workflow
-from pipeline.privacy.export.bundle import InvalidExportError, bundle, check
+from pipeline.privacy.export.bundle import InvalidExportError, build_export, verify_export
 from pipeline.queries import requests as queries
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -45,38 +45,40 @@ def export(
     The product's own export is asked for and joined where SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object
     with file, bytes and customer.
     """
-    call = of(context)
-    read_audit.note(call, "customers export", purpose, id)
+    call = context_of(context)
+    read_audit.record_read(call, "customers export", purpose, id)
     try:
-        data = bundle(
+        data = build_export(
             call.database,
-            call.master,
+            call.master_key,
             call.clock.now(),
             id,
-            issuer=from_settings.issuer(call.settings),
-            product=from_settings.product(call.settings),
+            issuer=from_settings.export_issuer(call.settings),
+            product=from_settings.product_hook(call.settings),
         )
     except ProductUnavailableError as error:
         raise OperatorError(f"nothing was written, as the product's own export is missing: {error}") from error
     _write(to, data)
     if json:
-        output.json({"file": str(to), "bytes": len(data), "customer": id})
+        output.print_json({"file": str(to), "bytes": len(data), "customer": id})
     else:
-        output.line(f"wrote {to} ({len(data):,} bytes); begin with index.html in it. Whoever has it can read it all.")
+        output.print_line(
+            f"wrote {to} ({len(data):,} bytes); begin with index.html in it. Whoever has it can read it all."
+        )
 
 
 def verify(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="A ZIP written by customers export.")]
 ) -> None:
     """Say whether a copy of a person's data is as we handed it out: exit 0 if so, else 1."""
-    call = of(context)
+    call = context_of(context)
     with call.database.transaction() as session:
-        signer = Signer(Keyring(call.master, session, call.clock.now()))
+        signer = Signer(Keyring(call.master_key, session, call.clock.now()))
     try:
-        members = check(file.read_bytes(), signer)
+        members = verify_export(file.read_bytes(), signer)
     except InvalidExportError as error:
         raise OperatorError(f"{file}: {error}") from error
-    output.line(f"{file} is as we made it: {len(members)} files")
+    output.print_line(f"{file} is as we made it: {len(members)} files")
 
 
 def requests(
@@ -89,15 +91,15 @@ def requests(
 
     JSON: an array of objects with id, kind, state, source, customer, received_at, due_at, done_at and reason.
     """
-    call = of(context)
+    call = context_of(context)
     with call.database.reading() as session:
         rows = queries.requests(session, only_open=open_, kind=kind)
     if json:
-        output.json(rows)
+        output.print_json(rows)
     elif not rows:
-        output.line("no such requests")
+        output.print_line("no such requests")
     else:
-        output.table(HEADINGS, [_row(row, call.settings.locale) for row in rows])
+        output.print_table(HEADINGS, [_row(row, call.settings.locale) for row in rows])
 
 
 def answer(
@@ -107,12 +109,12 @@ def answer(
     refuse: Annotated[str, typer.Option("--refuse", help="It is refused, for this reason; name nobody in it.")] = "",
 ) -> None:
     """Say what became of a request that you looked after yourself."""
-    call = of(context)
+    call = context_of(context)
     if done == bool(refuse):
         raise UsageError("say either --done or --refuse REASON")
     with call.database.transaction() as session:
-        customer_requests.answer(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
-    output.line("refused" if refuse else "done")
+        customer_requests.answer_request(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
+    output.print_line("refused" if refuse else "done")
 
 
 def erase(
@@ -131,7 +133,7 @@ def erase(
     With --now it ends with 1 if it could not be done yet. JSON: an object with request, state, act_at and reason; with
     --receipt one with id, customer, at, complete_at and receipt.
     """
-    call = of(context)
+    call = context_of(context)
     if now + cancel + receipt > 1:
         raise UsageError("say one of --now, --cancel and --receipt")
     if receipt:
@@ -139,53 +141,55 @@ def erase(
         return
     row = _cancel(call, id) if cancel else _begin(call, id, now=now)
     if json:
-        output.json(
+        output.print_json(
             {"request": row.id, "state": row.state, "act_at": write_optional(row.waiting_ends_at), "reason": row.reason}
         )
     else:
-        output.line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
+        output.print_line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
     if now and row.reason:
         raise typer.Exit(1)
 
 
-def _begin(call: Call, id: str, *, now: bool) -> PrivacyRequest:
+def _begin(context: CommandContext, id: str, *, now: bool) -> PrivacyRequest:
     if now:
-        parts = container_of(call)
-        row = workflow.now(call.database, call.master, call.clock, maintenance.outside(parts), id, "operator")
+        parts = container_of(context)
+        row = workflow.erase_now(
+            context.database, context.master_key, context.clock, maintenance.erasure_dependencies(parts), id, "operator"
+        )
         maintenance.record_erasures(parts)
         return row
-    page, wait = cancel_page(call.settings.pages_url), from_settings.wait(call.settings)
-    with call.database.transaction() as session:
-        moment = call.clock.now()
-        keyring = Keyring(call.master, session, moment)
-        return workflow.schedule(session, keyring, id, moment, "operator", page=page, wait=wait)
+    page, wait = cancel_page(context.settings.pages_url), from_settings.erasure_wait(context.settings)
+    with context.database.transaction() as session:
+        moment = context.clock.now()
+        keyring = Keyring(context.master_key, session, moment)
+        return workflow.schedule_erasure(session, keyring, id, moment, "operator", page=page, wait=wait)
 
 
 def cancel_page(site: str) -> str:
     """The address of the page that cancels a deletion; the secret of the mail's link is appended to it."""
-    return links.address(site, "cancel_erase", "")
+    return links.url(site, "cancel_erase", "")
 
 
-def _cancel(call: Call, id: str) -> PrivacyRequest:
-    with call.database.transaction() as session:
-        now = call.clock.now()
+def _cancel(context: CommandContext, id: str) -> PrivacyRequest:
+    with context.database.transaction() as session:
+        now = context.clock.now()
         return operator_actions.cancel_erasure(session, id, now)
 
 
-def _show_receipts(call: Call, id: str, json: bool) -> None:
-    with call.database.reading() as session:
+def _show_receipts(context: CommandContext, id: str, json: bool) -> None:
+    with context.database.reading() as session:
         receipts = queries.receipts(session, id)
     if not receipts:
         raise OperatorError(f"no erasure of {id} has been carried out")
     if json:
-        output.json(receipts)
+        output.print_json(receipts)
         return
     for each in receipts:
-        output.pairs(each | {"receipt": output.lines(each["receipt"])})
+        output.print_pairs(each | {"receipt": output.json_lines(each["receipt"])})
 
 
-def _is_told(call: Call, request_id: str) -> bool:
-    with call.database.reading() as session:
+def _is_told(context: CommandContext, request_id: str) -> bool:
+    with context.database.reading() as session:
         return queries.is_confirmed(session, request_id)
 
 
@@ -193,7 +197,7 @@ def _said(row: PrivacyRequest, locale: str, *, is_told: bool) -> str:
     if row.state == "cancelled":
         return "the deletion is cancelled; the customer stays"
     if row.state == "waiting" and row.waiting_ends_at:
-        day = output.day(row.waiting_ends_at, locale)
+        day = output.format_day(row.waiting_ends_at, locale)
         return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
     if row.reason:
         return f"not erased yet, and tried again every minute: {row.reason}"
@@ -203,14 +207,14 @@ def _said(row: PrivacyRequest, locale: str, *, is_told: bool) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        with files.new(path) as file:
+        with files.create_private(path) as file:
             file.write(data)
     except FileExistsError:
         raise UsageError(f"{path} is there already; name a new file") from None
 
 
 def _row(row: dict[str, Any], locale: str) -> tuple[object, ...]:
-    due = "" if row["done_at"] else output.day(output.parse_stamp(row["due_at"]), locale)
+    due = "" if row["done_at"] else output.format_day(output.parse_stamp(row["due_at"]), locale)
     customer = row["customer"] or "nobody we know"
-    kind, received = row["kind"].replace("_", " "), output.stamp(row["received_at"])
+    kind, received = row["kind"].replace("_", " "), output.format_stamp(row["received_at"])
     return row["id"], kind, row["state"], received, due, customer, row["source"], row["reason"]

@@ -8,9 +8,9 @@ import typer
 from pipeline.cli import output, read_audit
 from pipeline.cli.commands import customer_rights
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, Limit, of
+from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
-from pipeline.cli.time_options import read
+from pipeline.cli.time_options import parse_time_option
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers.accounts import ConsentKind
 from pipeline.errors import UsageError
@@ -44,20 +44,22 @@ def list_(
 
     JSON: one array of objects with id, name, email, company, subscriptions, marketing, service and more.
     """
-    call = of(context)
+    call = context_of(context)
     email = _given("e-mail address") if by_email else None
-    asked = customers.Asked(email, state, read(since, "--since"), limit if json else limit or output.SHOWN)
-    read_audit.note(call, "customers list", purpose, None)
-    with call.reading() as lens:
+    asked = customers.CustomerQuery(
+        email, state, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN
+    )
+    read_audit.record_read(call, "customers list", purpose, None)
+    with call.decryptor() as lens:
         rows = list(customers.customers(lens, asked))
         total = 0 if json or limit else customers.count(lens, asked)
     if json:
-        output.json(rows)
+        output.print_json(rows)
     elif not rows:
-        output.line("no such customers")
+        output.print_line("no such customers")
     else:
-        output.table(HEADINGS, [_row(found) for found in rows], numbers=("subscriptions",))
-        output.more(total, len(rows))
+        output.print_table(HEADINGS, [_row(found) for found in rows], numbers=("subscriptions",))
+        output.print_more(total, len(rows))
 
 
 @app.command()
@@ -68,19 +70,19 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one customer: who they are and who said so, what they agreed to, and their subscriptions, requests and mails."""
-    call = of(context)
+    call = context_of(context)
     parts = container_of(call)
-    read_audit.note(call, "customers show", purpose, id)
-    with call.reading() as lens:
+    read_audit.record_read(call, "customers show", purpose, id)
+    with call.decryptor() as lens:
         found = customers.customer(lens, id, renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no customer {id}; see: smt-billing customers list")
     if json:
-        output.json(found)
+        output.print_json(found)
         return
-    output.pairs(_facts(found))
-    output.line()
-    output.table(("when (UTC)", "what", "", ""), sorted(_story(found)))
+    output.print_pairs(_facts(found))
+    output.print_line()
+    output.print_table(("when (UTC)", "what", "", ""), sorted(_story(found)))
 
 
 @app.command()
@@ -96,17 +98,17 @@ def correct(
     It outranks what PayPal tells, now and later, and reaches every mail that has not gone out. A new e-mail address is
     told to the old address and to the new one. An empty company or phone is taken out. JSON: customer, field, changed.
     """
-    call = of(context)
+    call = context_of(context)
     value = _given(f"right {field}")
-    read_audit.note(call, "customers correct", purpose, id)
+    read_audit.record_read(call, "customers correct", purpose, id)
     with call.database.transaction() as session:
         now = call.clock.now()
-        keyring = Keyring(call.master, session, now)
+        keyring = Keyring(call.master_key, session, now)
         changed = operator_actions.correct(session, keyring, id, field, value, now)
     if json:
-        output.json({"customer": id, "field": field, "changed": changed})
+        output.print_json({"customer": id, "field": field, "changed": changed})
     else:
-        output.line(f"the {field} is corrected" if changed else f"that was the {field} already; it is fixed now")
+        output.print_line(f"the {field} is corrected" if changed else f"that was the {field} already; it is fixed now")
 
 
 @app.command("opt-out")
@@ -120,15 +122,15 @@ def opt_out(
 
     Receipts, reminders and answers to requests still come. Recorded with time and source. JSON: customer, declined.
     """
-    call = of(context)
+    call = context_of(context)
     kinds: tuple[ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
     with call.database.transaction() as session:
         now = call.clock.now()
-        operator_actions.opt_out(session, Keyring(call.master, session, now), id, kinds, now)
+        operator_actions.opt_out(session, Keyring(call.master_key, session, now), id, kinds, now)
     if json:
-        output.json({"customer": id, "declined": list(kinds)})
+        output.print_json({"customer": id, "declined": list(kinds)})
     else:
-        output.line(f"no more {' or '.join(kinds)} mail for {id}")
+        output.print_line(f"no more {' or '.join(kinds)} mail for {id}")
 
 
 def _given(what: str) -> str:
@@ -141,11 +143,11 @@ def _given(what: str) -> str:
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
     return (
         *(found[name] for name in ("id", "name", "email", "company")),
-        output.stamp(found["created_at"]),
+        output.format_stamp(found["created_at"]),
         len(found["subscriptions"]) or "",
         "yes" if found["marketing"] else "",
-        output.stamp(found["erase_at"]),
-        output.stamp(found["erased_at"]),
+        output.format_stamp(found["erase_at"]),
+        output.format_stamp(found["erased_at"]),
     )
 
 
@@ -162,12 +164,13 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
         "customer": found["id"],
         **(person or {"name": "erased" if found["erased_at"] else "not known"}),
         "PayPal's custom_id": found["custom_id"],
-        "signed up": output.stamp(found["signed_up_at"]) or None,
-        "18 or older": found["adult_at"] and f"said {output.stamp(found['adult_at'])}, text {found['adult_text']}",
+        "signed up": output.format_stamp(found["signed_up_at"]) or None,
+        "18 or older": found["adult_at"]
+        and f"said {output.format_stamp(found['adult_at'])}, text {found['adult_text']}",
         "news": "asked for" if found["marketing"] else "no",
         "service mail": "yes" if found["service"] else "declined",
-        "deletion due": output.stamp(found["erase_at"]) or None,
-        "erased": output.stamp(found["erased_at"]) or None,
+        "deletion due": output.format_stamp(found["erase_at"]) or None,
+        "erased": output.format_stamp(found["erased_at"]) or None,
     }
 
 
@@ -187,7 +190,7 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("", f"subscription {row['status'] or 'placeholder'}", row["plan"] or "", row["id"])
         for row in found["subscriptions"]
     ]
-    return [(output.stamp(at), *rest) for at, *rest in rows]
+    return [(output.format_stamp(at), *rest) for at, *rest in rows]
 
 
 def _choice(row: dict[str, Any]) -> str:

@@ -10,14 +10,14 @@ import typer
 
 from pipeline.app.container import Container
 from pipeline.cli import output
-from pipeline.cli.context import of
+from pipeline.cli.context import context_of
 from pipeline.clock import Clock
 from pipeline.demo import environment
-from pipeline.demo.data_folder import DemoRun, Terms, open_demo_folder
-from pipeline.demo.environment import Stage
+from pipeline.demo.data_folder import DemoOptions, DemoRun, open_demo_folder
+from pipeline.demo.environment import DemoEnvironment
 from pipeline.demo.playback import play, run_live
-from pipeline.demo.summary import PaymentTotals, Summary, as_json, look
-from pipeline.money import Money, show
+from pipeline.demo.summary import PaymentTotals, Summary, as_json, summarize
+from pipeline.money import Money, format_money
 from pipeline.settings import Settings
 
 PORT = 8025
@@ -44,19 +44,19 @@ def demo(
     """Needs no settings. Its data stays in SMT_DATA_DIR (./var) and its time ends now, so every other command works on it
     afterwards. A folder that holds an earlier demo shows that one again; one that holds other events is refused.
     """
-    call = of(context)
-    terms = Terms(months, subscribers, seed)
+    call = context_of(context)
+    terms = DemoOptions(months, subscribers, seed)
     locale = call.settings.locale
 
     def make_parts(settings: Settings, clock: Clock) -> Container:
         return Container(settings, call.handlers(), clock)
 
     def date(at: datetime) -> str:
-        return output.moment(at, locale).removesuffix(" UTC")
+        return output.format_moment(at, locale).removesuffix(" UTC")
 
     with (
         open_demo_folder(call.settings, terms, fresh=fresh) as earlier,
-        environment.opened(
+        environment.open_environment(
             call.settings.data_dir, make_parts, date, port=0 if once else port, usual_port=PORT
         ) as opened,
     ):
@@ -68,25 +68,25 @@ def demo(
         raise typer.Exit(1)
 
 
-def _show_or_play(opened: Stage, earlier: DemoRun) -> Summary:
+def _show_or_play(opened: DemoEnvironment, earlier: DemoRun) -> Summary:
     if earlier.is_done:
-        output.note(
+        output.print_note(
             f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one"
         )
     else:
         earlier = play(opened, earlier, output.progress)
-    return look(opened.parts.database, earlier, opened.caught)
+    return summarize(opened.parts.database, earlier, opened.caught)
 
 
-def _say(summary: Summary, opened: Stage, *, json: bool, once: bool) -> None:
+def _say(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool) -> None:
     if json:
-        output.json(as_json(summary))
+        output.print_json(as_json(summary))
         return
     _draw(summary, opened.parts.settings.locale)
     if not once:
-        output.line(f"The mails: {opened.url}/mails")
+        output.print_line(f"The mails: {opened.url}/mails")
     command, subscription = _own_name(), summary.worth_a_look
-    output.line("What they came from:")
+    output.print_line("What they came from:")
     for words in (
         "subscriptions list",
         *([f"subscriptions show {subscription}"] if subscription else []),
@@ -95,23 +95,23 @@ def _say(summary: Summary, opened: Stage, *, json: bool, once: bool) -> None:
         "doctor",
         *([] if once else [f"simulate refund --url {opened.url}/webhooks/paypal --webhook-id {opened.webhook_id}"]),
     ):
-        output.line(f"  {command} {words}")
-    output.line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+        output.print_line(f"  {command} {words}")
+    output.print_line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
 
 
 def _draw(summary: Summary, locale: str) -> None:
     """For people."""
     played, states, sent = summary.played, summary.events, sum(summary.sent.values())
-    output.line(
+    output.print_line(
         f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
         f"{summary.accepted:,} events accepted, {states.get('handled', 0):,} handled, "
         f"{states.get('parked', 0):,} parked, "
         f"{sent:,} mails sent."
     )
-    output.line()
-    output.table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
-    output.line()
-    output.table(
+    output.print_line()
+    output.print_table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
+    output.print_line()
+    output.print_table(
         ("payments in", "", "came", "given back"),
         [
             (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
@@ -121,15 +121,15 @@ def _draw(summary: Summary, locale: str) -> None:
     )
     rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
     withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
-    output.line()
-    output.table(("mails", ""), rows + withheld, numbers=("",))
-    output.line()
+    output.print_line()
+    output.print_table(("mails", ""), rows + withheld, numbers=("",))
+    output.print_line()
     if not summary.complete:
-        output.line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+        output.print_line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
 
 
 def _price(amount: int, takings: PaymentTotals, locale: str) -> str:
-    return show(Money(amount, takings.currency), locale) if amount else ""
+    return format_money(Money(amount, takings.currency), locale) if amount else ""
 
 
 def _own_name() -> str:

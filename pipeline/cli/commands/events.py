@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipeline.cli import output, read_audit
-from pipeline.cli.context import Call, Json, Limit, of
+from pipeline.cli.context import CommandContext, Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import read
+from pipeline.cli.time_options import parse_time_option
 from pipeline.db.models import Event
 from pipeline.errors import UsageError
 from pipeline.inbox import store
-from pipeline.inbox.file_import import find, import_files
+from pipeline.inbox.file_import import find_files, import_files
 from pipeline.queries import events
-from pipeline.queries.listing import Asked, count
+from pipeline.queries.listing import ListQuery, count
 
 app, parked = group(), group()
 
@@ -41,7 +41,7 @@ def list_(
     JSON: one array of objects with id, type, state, source, received_at and reason.
     """
     where = {"state": state, "type": type_, "source": source}
-    _show_list(of(context), Asked(where, read(since, "--since"), limit), json)
+    _show_list(context_of(context), ListQuery(where, parse_time_option(since, "--since"), limit), json)
 
 
 @app.command()
@@ -52,14 +52,14 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one event: the result of its signature check, its facts, its body, and the status changes it made."""
-    call = of(context)
-    with call.reading() as lens:
+    call = context_of(context)
+    with call.decryptor() as lens:
         found = events.event(lens, id)
     if found is None:
         raise UsageError(f"there is no event {id}; see: smt-billing events list")
-    read_audit.note(call, "events show", purpose, found["label"])
+    read_audit.record_read(call, "events show", purpose, found["label"])
     if json:
-        output.json(found)
+        output.print_json(found)
     else:
         _show(found)
 
@@ -71,7 +71,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Handle parked or ignored events again, as after a handler was fixed. Exit 1 if one of them cannot be."""
-    _replay(of(context), ids, json)
+    _replay(context_of(context), ids, json)
 
 
 @app.command("import")
@@ -86,17 +86,19 @@ def import_(
     another body under a known id is parked as a conflict. They are handled by the next worker. Exit 1 if a file or
     an event could not be read; all others are imported.
     """
-    call = of(context)
-    paths = find(files)
+    call = context_of(context)
+    paths = find_files(files)
     with output.progress("events", None) as done:
         tally = import_files(call.database, call.settings.master_key, call.clock, paths, done)
     if json:
-        output.json(tally.as_json())
+        output.print_json(tally.as_json())
     else:
         for name, reason in tally.refused:
-            output.note(f"{name}: {reason}")
+            output.print_note(f"{name}: {reason}")
         refused = f", {len(tally.refused)} refused" if tally.refused else ""
-        output.line(f"{tally.stored} stored, {tally.duplicates} known already, {tally.conflicts} in conflict{refused}")
+        output.print_line(
+            f"{tally.stored} stored, {tally.duplicates} known already, {tally.conflicts} in conflict{refused}"
+        )
     if tally.refused:
         raise typer.Exit(1)
 
@@ -104,7 +106,7 @@ def import_(
 @parked.command("list")
 def list_parked(context: typer.Context, limit: Limit = None, json: Json = False) -> None:
     """List the parked events with the reason of each, the newest first. JSON as in: events list."""
-    _show_list(of(context), Asked({"state": "parked"}, limit=limit), json)
+    _show_list(context_of(context), ListQuery({"state": "parked"}, limit=limit), json)
 
 
 @parked.command()
@@ -117,7 +119,7 @@ def retry(
     """Handle parked events again, once their reason is fixed. Exit 1 if one of them cannot be."""
     if bool(ids) == every:
         raise UsageError("name the parked events to retry, or say --all")
-    call = of(context)
+    call = context_of(context)
     if not ids:
         with call.database.reading() as session:
             ids = store.parked_for_retry(session)
@@ -134,66 +136,68 @@ def ignore(
 
     JSON: an array of objects with id and ignored. Exit 1 if one of them was not parked.
     """
-    call = of(context)
+    call = context_of(context)
     with call.database.transaction() as session:
-        put_away = set(store.put_away(session, ids, call.clock.now()))
+        put_away = set(store.dismiss(session, ids, call.clock.now()))
     if json:
-        output.json([{"id": id, "ignored": id in put_away} for id in dict.fromkeys(ids)])
+        output.print_json([{"id": id, "ignored": id in put_away} for id in dict.fromkeys(ids)])
     else:
         for id in dict.fromkeys(ids):
             if id not in put_away:
-                output.note(f"{id}: it is not parked; see: smt-billing parked list")
-        output.line(f"{len(put_away)} put away")
+                output.print_note(f"{id}: it is not parked; see: smt-billing parked list")
+        output.print_line(f"{len(put_away)} put away")
     if len(put_away) < len(set(ids)):
         raise typer.Exit(1)
 
 
-def _show_list(call: Call, asked: Asked, json: bool) -> None:
-    with call.database.reading() as session:
+def _show_list(context: CommandContext, asked: ListQuery, json: bool) -> None:
+    with context.database.reading() as session:
         if json:
-            output.json(list(events.events(session, asked)))
+            output.print_json(list(events.events(session, asked)))
             return
         shown = list(events.events(session, replace(asked, limit=asked.limit or output.SHOWN)))
         total = count(session, Event, Event.received_at, asked)
     if not shown:
-        output.line("no such events")
+        output.print_line("no such events")
         return
-    output.table(HEADINGS, [_row(found) for found in shown])
-    output.more(total if asked.limit is None else 0, len(shown))
+    output.print_table(HEADINGS, [_row(found) for found in shown])
+    output.print_more(total if asked.limit is None else 0, len(shown))
 
 
-def _replay(call: Call, ids: list[str], json: bool) -> None:
+def _replay(context: CommandContext, ids: list[str], json: bool) -> None:
     """Put these events back, and say for each what became of it."""
-    with call.database.transaction() as session:
-        put_back = set(store.retry(session, ids, call.clock.now()))
+    with context.database.transaction() as session:
+        put_back = set(store.retry(session, ids, context.clock.now()))
         refused = {id: events.retry_refusal(session, id) for id in dict.fromkeys(ids) if id not in put_back}
     if json:
-        output.json([{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)])
+        output.print_json(
+            [{"id": id, "replayed": id in put_back, "reason": refused.get(id)} for id in dict.fromkeys(ids)]
+        )
     else:
         for id, reason in refused.items():
-            output.note(f"{id}: {reason}")
-        output.line(f"{len(put_back)} put back" + (f"; {AGAIN}" if put_back else ""))
+            output.print_note(f"{id}: {reason}")
+        output.print_line(f"{len(put_back)} put back" + (f"; {AGAIN}" if put_back else ""))
     if refused:
         raise typer.Exit(1)
 
 
 def _show(found: dict[str, Any]) -> None:
     parts = ("facts", "person", "body")
-    output.pairs({name: found[name] for name in found if name not in (*parts, "changes", "erased")})
+    output.print_pairs({name: found[name] for name in found if name not in (*parts, "changes", "erased")})
     for heading in parts:
         if found[heading]:
-            output.line(f"\n{heading}\n{_text(found[heading])}")
+            output.print_line(f"\n{heading}\n{_text(found[heading])}")
     if found["erased"]:
-        output.line("\nbody\nits key has been erased: nobody can read it any more")
+        output.print_line("\nbody\nits key has been erased: nobody can read it any more")
     if found["changes"]:
-        output.line("\nchanges")
+        output.print_line("\nchanges")
         columns = ("subscription", "at", "old", "new", "reason")
-        output.table(columns, [[change[name] for name in columns] for change in found["changes"]])
+        output.print_table(columns, [[change[name] for name in columns] for change in found["changes"]])
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
-    return found["id"], found["type"], found["state"], output.stamp(found["received_at"]), found["reason"]
+    return found["id"], found["type"], found["state"], output.format_stamp(found["received_at"]), found["reason"]
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else output.lines(value)
+    return value if isinstance(value, str) else output.json_lines(value)

@@ -15,6 +15,6 @@ Role = Literal["web", "worker", "mailer", "scheduler"]
 def health(role: Annotated[Role, typer.Argument(help="The role to check.")]) -> None:
     """Exit 0 if it does, else 1. For health checks of containers."""
     problem = role_check.problem(load(), role, SystemClock().now())
-    output.line(f"{role}: {problem or 'well'}")
+    output.print_line(f"{role}: {problem or 'well'}")
     if problem:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.app.from_settings import account_page_url
 from pipeline.cli import output
-from pipeline.cli.context import Call, Json, of
+from pipeline.cli.context import CommandContext, Json, context_of
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, parser
@@ -32,7 +32,7 @@ def inbound(
     and makes the exit code 1. With - the exit code is 75 when it cannot be filed, so that Postfix tries again. JSON: an
     array of objects with letter, kind, asks and customer, and with file and failed for what could not be filed.
     """
-    call = of(context)
+    call = context_of(context)
     filed, left = ([_from_stdin(call)], []) if maildir == "-" else _from_maildir(call, maildir)
     _show(filed, left, json=json)
     if left:
@@ -41,25 +41,25 @@ def inbound(
 
 def _show(filed: list[FiledMail], left: list[UnfiledMail], *, json: bool) -> None:
     if json:
-        output.json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
+        output.print_json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
     elif not filed and not left:
-        output.line("no new mail")
+        output.print_line("no new mail")
     elif filed:
-        output.table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
+        output.print_table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
     for each in left:
-        output.note(f"{each.file} is not filed and stays in new: {each.reason}")
+        output.print_note(f"{each.file} is not filed and stays in new: {each.reason}")
 
 
-def _from_maildir(call: Call, maildir: str) -> tuple[list[FiledMail], list[UnfiledMail]]:
-    folder = Path(maildir) if maildir else call.settings.inbound_maildir
+def _from_maildir(context: CommandContext, maildir: str) -> tuple[list[FiledMail], list[UnfiledMail]]:
+    folder = Path(maildir) if maildir else context.settings.inbound_maildir
     if folder is None:
         raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
     if not (folder / "new").is_dir():
         raise UsageError(f"{folder} is no Maildir: it has no folder new")
     filed, left = list[FiledMail](), list[UnfiledMail]()
-    page = account_page_url(call.settings)
+    page = account_page_url(context.settings)
     with output.progress("filing mail", None) as advance:
-        for each in read_maildir(folder, call.database, call.master, call.clock, page):
+        for each in read_maildir(folder, context.database, context.master_key, context.clock, page):
             advance(1)
             if isinstance(each, UnfiledMail):
                 left.append(each)
@@ -68,14 +68,16 @@ def _from_maildir(call: Call, maildir: str) -> tuple[list[FiledMail], list[Unfil
     return filed, left
 
 
-def _from_stdin(call: Call) -> FiledMail:
+def _from_stdin(context: CommandContext) -> FiledMail:
     raw = sys.stdin.buffer.read(parser.LARGEST)
     if not raw.strip():
         raise UsageError("there is no mail on stdin")
     try:
-        return intake.take(raw, call.database, call.master, call.clock, account_page_url(call.settings))
+        return intake.store_mail(
+            raw, context.database, context.master_key, context.clock, account_page_url(context.settings)
+        )
     except Exception as error:  # whatever it is: with any other code Postfix would send the mail back
-        output.note(
+        output.print_note(
             f"not filed, try again: {error if isinstance(error, DatabaseUnavailableError) else type(error).__name__}"
         )
         raise typer.Exit(TRY_AGAIN) from error

@@ -6,7 +6,7 @@ from pipeline.app import maintenance
 from pipeline.app.from_settings import has_backup_store
 from pipeline.cli import output
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, of
+from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 
 app = group()
@@ -21,13 +21,15 @@ def rotate(context: typer.Context, json: Json = False) -> None:
 
     JSON: an object with keys, old, new and erasures_completed.
     """
-    call = of(context)
-    _ = call.database, call.master  # there are tables and a key, or the command says what is missing
-    done = maintenance.rotate(container_of(call))
+    call = context_of(context)
+    _ = call.database, call.master_key  # there are tables and a key, or the command says what is missing
+    done = maintenance.rotate_master_key(container_of(call))
     if json:
         told = {"keys": done.keys, "old": done.old_id, "new": done.new_id, "erasures_completed": done.completed}
-        output.json(told)
+        output.print_json(told)
         return
-    output.line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
+    output.print_line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
     if not has_backup_store(call.settings):
-        output.note(f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more")
+        output.print_note(
+            f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more"
+        )

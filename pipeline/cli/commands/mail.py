@@ -9,16 +9,16 @@ import typer
 from pipeline.app.from_settings import sender
 from pipeline.cli import output, read_audit
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, Limit, of
+from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import read
+from pipeline.cli.time_options import parse_time_option
 from pipeline.db.models import Mail
 from pipeline.errors import OperatorError, UsageError
 from pipeline.mailer.trial_mail import send_test as send
 from pipeline.outbox import store
 from pipeline.queries import mails
-from pipeline.queries.listing import Asked, count
+from pipeline.queries.listing import ListQuery, count
 from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import Templates
 
@@ -44,48 +44,48 @@ def list_(
 
     JSON: one array of objects with id, kind, key, to, subject, state, message_id and more.
     """
-    call = of(context)
+    call = context_of(context)
     parts = container_of(call)
     if kind:
         _need_kind(parts.templates, kind)
     where = {"state": state, "kind": kind}
-    asked = Asked(where, read(since, "--since"), limit if json else limit or output.SHOWN)
-    with call.reading() as lens:
+    asked = ListQuery(where, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN)
+    with call.decryptor() as lens:
         rows = list(mails.mails(lens, asked, mails.renderer(lambda: parts.templates)))
         total = 0 if json or limit else count(lens.session, Mail, Mail.created_at, asked)
     if rows:
-        read_audit.note(call, "mail list", purpose, None)
+        read_audit.record_read(call, "mail list", purpose, None)
     if json:
-        output.json(rows)
+        output.print_json(rows)
     elif not rows:
-        output.line("no such mails")
+        output.print_line("no such mails")
     else:
-        output.table(HEADINGS, [_row(found) for found in rows])
-        output.more(total, len(rows))
+        output.print_table(HEADINGS, [_row(found) for found in rows])
+        output.print_more(total, len(rows))
 
 
 @app.command()
 def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
     """Show one mail: its state and why, to whom, what it says, and what the relay answered."""
-    call = of(context)
+    call = context_of(context)
     parts = container_of(call)
-    with call.reading() as lens:
+    with call.decryptor() as lens:
         found = mails.mail(lens, id, mails.renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no mail {id}; see: smt-billing mail list")
-    read_audit.note(call, "mail show", purpose, id)
+    read_audit.record_read(call, "mail show", purpose, id)
     frozen = found.pop("frozen")
     if json:
-        output.json(found)
+        output.print_json(found)
         return
-    output.pairs({name: value for name, value in found.items() if name not in ("facts", "text", "erased")})
+    output.print_pairs({name: value for name, value in found.items() if name not in ("facts", "text", "erased")})
     if found["erased"]:
-        output.line("\nthe person has been erased: nobody can read what it says any more")
+        output.print_line("\nthe person has been erased: nobody can read what it says any more")
     elif found["text"]:
         heading = (
             "as it was sent" if found["state"] == "sent" else "as it is frozen" if frozen else "as it would be now"
         )
-        output.line(f"\n{heading}\n\n{found['text']}")
+        output.print_line(f"\n{heading}\n\n{found['text']}")
 
 
 @app.command()
@@ -96,13 +96,13 @@ def preview(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Write a mail of this kind as it would look now, with the facts of its example.json and your settings."""
-    rendered = _example(container_of(of(context)).templates, kind)
+    rendered = _example(container_of(context_of(context)).templates, kind)
     text = rendered.html if html else f"{rendered.subject}\n\n{rendered.text}"
     if out is None:
-        output.line(text.rstrip("\n"))
+        output.print_line(text.rstrip("\n"))
         return
     out.write_text(text, "utf-8")
-    output.note(f"wrote {out}")
+    output.print_note(f"wrote {out}")
 
 
 @app.command("send-test")
@@ -113,14 +113,14 @@ def send_test(
     json: Json = False,
 ) -> None:
     """Send the example of this kind through the relay, and say what the relay answered. Exit 1 unless it took it."""
-    call = of(context)
-    call.settings.need("smtp_url")
+    call = context_of(context)
+    call.settings.require("smtp_url")
     sent_by, rendered = sender(call.settings), _example(container_of(call).templates, kind)
     reply = asyncio.run(send(call.settings.smtp_url, sent_by, rendered, address, call.clock.now()))
     if json:
-        output.json({"outcome": reply.outcome, "reply": reply.text})
+        output.print_json({"outcome": reply.outcome, "reply": reply.text})
     else:
-        output.line(f"{reply.outcome}: {reply.text}")
+        output.print_line(f"{reply.outcome}: {reply.text}")
     if reply.outcome != "sent":
         raise typer.Exit(1)
 
@@ -133,7 +133,7 @@ def settle(
     again: Annotated[bool, typer.Option("--again", help="It did not: send the very same mail again.")] = False,
 ) -> None:
     """Settle a mail in doubt: the connection broke after its text went out, and only the relay's log knows the rest."""
-    call = of(context)
+    call = context_of(context)
     if sent == again:
         raise UsageError("say either --sent or --again")
     with call.database.transaction() as session:
@@ -142,11 +142,11 @@ def settle(
             raise UsageError(f"there is no mail {id}; see: smt-billing mail list --state doubt")
         if not store.resolve_doubt(session, id, call.clock.now(), sent=sent):
             raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to settle")
-    output.line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
+    output.print_line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
-    since = output.stamp(found["sent_at"] or found["created_at"])
+    since = output.format_stamp(found["sent_at"] or found["created_at"])
     return (*(found[name] for name in ("id", "kind", "to", "subject", "state")), since, found["reason"])
 
 

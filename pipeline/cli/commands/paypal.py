@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import output
-from pipeline.cli.context import Json, of
+from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
-from pipeline.cli.time_options import read
+from pipeline.cli.time_options import parse_time_option
 from pipeline.errors import UsageError
 from pipeline.paypal.signature_diagnosis import diagnose_delivery, read_headers
 
@@ -40,15 +40,17 @@ def verify(
         webhook_id,
         cert_pem=_read(cert) if cert else None,
         anchors=anchors,
-        at=read(at, "--at") or of(context).clock.now(),
+        at=parse_time_option(at, "--at") or context_of(context).clock.now(),
     )
     failed = next((check.name for check in checks if not check.passed), None)
     if json:
         shown = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
-        output.json({"verified": failed is None, "failed": failed, "checks": shown})
+        output.print_json({"verified": failed is None, "failed": failed, "checks": shown})
     else:
-        output.table(("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks])
-        output.line("it verifies" if failed is None else f"refused: {failed}")
+        output.print_table(
+            ("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks]
+        )
+        output.print_line("it verifies" if failed is None else f"refused: {failed}")
     if failed is not None:
         raise typer.Exit(1)
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.app.container import Container
-from pipeline.app.from_settings import publisher
+from pipeline.app.from_settings import policy_owner
 from pipeline.app.jobs import queue_policy_notices
-from pipeline.app.policy_evidence import looking
+from pipeline.app.policy_evidence import open_live_system
 from pipeline.cli import output
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, of
+from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.time_options import read_day
 from pipeline.crypto.keyring import Keyring
@@ -20,7 +20,7 @@ from pipeline.crypto.signing import Signer
 from pipeline.errors import UsageError
 from pipeline.policy import processing_record, proposals, public_pages, runner, text, versions
 from pipeline.policy.clauses import document, fill
-from pipeline.policy.runner import Result
+from pipeline.policy.runner import ClauseResult
 from pipeline.privacy import audit_log
 
 app = group()
@@ -40,19 +40,19 @@ def check(
 
     JSON: an array of objects with clause, verdict (holds, broken, not_applicable), figure, evidence and control.
     """
-    parts = container_of(of(context))
+    parts = container_of(context_of(context))
     _known(clause or [])
     parts.require_tables()
-    with looking(parts) as live:
-        results = runner.run(live, clause or ())
-        head, now, vendor = audit_log.head(live.session), live.now, live.vendor.name
+    with open_live_system(parts) as live:
+        results = runner.run_checks(live, clause or ())
+        head, now, vendor = audit_log.chain_head(live.session), live.now, live.vendor.name
     notes = processing_record.notes(parts.settings)
     if not clause:
-        public_pages.keep(parts.settings.data_dir, runner.public(results, now))
+        public_pages.save_verdicts(parts.settings.data_dir, runner.public_verdicts(results, now))
     if report:
         _write_report(parts, report, runner.report(results, notes, vendor, now, head))
     if json:
-        output.json([each.as_json() for each in results])
+        output.print_json([each.as_json() for each in results])
     else:
         _show(results, [] if clause else notes)
     if any(each.verdict == "broken" for each in results):
@@ -62,7 +62,7 @@ def check(
 @app.command("list")
 def list_(context: typer.Context, json: Json = False) -> None:
     """List the clauses: what each promises, what keeps it true, what checks it, on which evidence."""
-    vendor = publisher(of(context).settings)
+    vendor = policy_owner(context_of(context).settings)
     rows = [
         {
             "clause": each.id,
@@ -75,9 +75,9 @@ def list_(context: typer.Context, json: Json = False) -> None:
         for each in document().clauses
     ]
     if json:
-        output.json(rows)
+        output.print_json(rows)
     else:
-        output.table(("clause", "text", "control", "check", "evidence"), [list(row.values())[:5] for row in rows])
+        output.print_table(("clause", "text", "control", "check", "evidence"), [list(row.values())[:5] for row in rows])
 
 
 @app.command()
@@ -93,21 +93,21 @@ def texts(
 
     JSON: an array of objects with day, state, material, proposed_at and effective_at.
     """
-    call = of(context)
+    call = context_of(context)
     if new:
-        output.line(text.write(document(), publisher(call.settings)).rstrip("\n"))
+        output.print_line(text.write(document(), policy_owner(call.settings)).rstrip("\n"))
         return
     with call.database.reading() as session:
         if day:
-            output.line(proposals.find(session, day).text.rstrip("\n"))
+            output.print_line(proposals.find(session, day).text.rstrip("\n"))
             return
         found = proposals.history(session, call.clock.now())
     if json:
-        output.json(found)
+        output.print_json(found)
     elif not found:
-        output.line("no text is kept yet; the scheduler keeps the first one, or: smt-billing policy propose")
+        output.print_line("no text is kept yet; the scheduler keeps the first one, or: smt-billing policy propose")
     else:
-        output.table(
+        output.print_table(
             ("day", "state", "material", "proposed (UTC)", "takes effect (UTC)"), [_line(each) for each in found]
         )
 
@@ -129,8 +129,8 @@ def propose(
     A material change takes effect on its day, but never earlier than 30 days after the relay accepted the last notice:
     until then the text in force stays the old one.
     """
-    parts = container_of(of(context))
-    vendor, now, first_day = publisher(parts.settings), parts.clock.now(), parts.settings.policy_effective
+    parts = container_of(context_of(context))
+    vendor, now, first_day = policy_owner(parts.settings), parts.clock.now(), parts.settings.policy_effective
     new, day = text.read(_read(file)), read_day(effective)
     with parts.database.transaction() as session:
         planned = proposals.propose(session, vendor, first_day, new, day, now, material=material)
@@ -138,20 +138,22 @@ def propose(
             session.rollback()
     _show_changes(planned.old, new, proposals.unchecked(new, vendor))
     if material:
-        output.line(f"customers to be told by mail: {planned.to_tell:,}")
+        output.print_line(f"customers to be told by mail: {planned.to_tell:,}")
     if not dry_run:
         told = _notify(parts)
         notices = f", notices owed: {told:,}; see: smt-billing policy notices {planned.id}" if told else ""
-        output.line(f"planned for {planned.id}{notices}")
+        output.print_line(f"planned for {planned.id}{notices}")
 
 
 @app.command()
 def withdraw(context: typer.Context, day: Day) -> None:
     """Give up a text before it takes effect."""
-    call = of(context)
+    call = context_of(context)
     with call.database.transaction() as session:
         versions.withdraw(session, day, call.clock.now())
-    output.line(f"the text of {day} is withdrawn; notices that are still owed go out, so tell people by other means")
+    output.print_line(
+        f"the text of {day} is withdrawn; notices that are still owed go out, so tell people by other means"
+    )
 
 
 @app.command()
@@ -160,32 +162,33 @@ def notices(context: typer.Context, day: Day, json: Json = False) -> None:
 
     JSON: an array of objects with customer, mail, state, sent_at and reply.
     """
-    with of(context).database.reading() as session:
+    with context_of(context).database.reading() as session:
         found = proposals.notices(session, day)
     if json:
-        output.json(found)
+        output.print_json(found)
     elif not found:
-        output.line("nobody was told of this text")
+        output.print_line("nobody was told of this text")
     else:
         headings = ("customer", "mail", "state", "sent (UTC)", "reply")
-        output.table(
-            headings, [[*list(each.values())[:3], output.stamp(each["sent_at"]), each["reply"]] for each in found]
+        output.print_table(
+            headings,
+            [[*list(each.values())[:3], output.format_stamp(each["sent_at"]), each["reply"]] for each in found],
         )
 
 
 @app.command("record")
 def record_(context: typer.Context, json: Json = False) -> None:
     """Print the record of processing activities (GDPR article 30), from the same data that the software runs by."""
-    settings = of(context).settings
-    found = processing_record.record(settings, publisher(settings))
+    settings = context_of(context).settings
+    found = processing_record.build_record(settings, policy_owner(settings))
     if json:
-        output.json(found)
+        output.print_json(found)
         return
-    for heading, lines in processing_record.spoken(found):
-        output.line(f"{heading}\n")
+    for heading, lines in processing_record.format_record(found):
+        output.print_line(f"{heading}\n")
         for line in lines:
-            output.line(f"  {line}")
-        output.line()
+            output.print_line(f"  {line}")
+        output.print_line()
 
 
 def _known(ids: Sequence[str]) -> None:
@@ -195,28 +198,28 @@ def _known(ids: Sequence[str]) -> None:
         raise UsageError(f"there is no clause {unknown[0]}; there are: {', '.join(known)}")
 
 
-def _show(results: Sequence[Result], notes: Sequence[str]) -> None:
-    output.table(("", "clause", "what we promise", "found"), [_checked(each) for each in results])
+def _show(results: Sequence[ClauseResult], notes: Sequence[str]) -> None:
+    output.print_table(("", "clause", "what we promise", "found"), [_checked(each) for each in results])
     count = {verdict: sum(each.verdict == verdict for each in results) for verdict in MARKS}
-    output.line(f"\n{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply")
+    output.print_line(f"\n{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply")
     if notes:
-        output.line("\nWhere policy and law pull apart")
+        output.print_line("\nWhere policy and law pull apart")
     for note in notes:
-        output.line(f"  {note}")
+        output.print_line(f"  {note}")
 
 
-def _checked(each: Result) -> tuple[str, ...]:
+def _checked(each: ClauseResult) -> tuple[str, ...]:
     return MARKS[each.verdict], each.clause.id, each.text, each.figure
 
 
-def _write_report(parts: Container, file: Path, text: str) -> None:
+def _write_report(container: Container, file: Path, text: str) -> None:
     """The report, its signature beside it, and the key to check it by."""
-    with parts.database.transaction() as session:
-        signer = Signer(Keyring(parts.master, session, parts.clock.now()))
+    with container.database.transaction() as session:
+        signer = Signer(Keyring(container.master_key, session, container.clock.now()))
     data = text.encode()
     for ending, content in (("", data), (".sig", signer.sign(data)), (".pem", signer.public_pem)):
         Path(f"{file}{ending}").write_bytes(content)
-    output.note(
+    output.print_note(
         f"wrote {file}; to verify: openssl pkeyutl -verify -pubin -inkey {file}.pem -rawin -in {file} -sigfile {file}.sig"
     )
 
@@ -229,21 +232,27 @@ def _read(file: Path) -> str:
 
 
 def _line(told: dict[str, Any]) -> list[object]:
-    effect = output.stamp(told["effective_at"]) or "when the notices are out"
-    return [told["day"], told["state"], "yes" if told["material"] else "no", output.stamp(told["proposed_at"]), effect]
+    effect = output.format_stamp(told["effective_at"]) or "when the notices are out"
+    return [
+        told["day"],
+        told["state"],
+        "yes" if told["material"] else "no",
+        output.format_stamp(told["proposed_at"]),
+        effect,
+    ]
 
 
 def _show_changes(old: str, new: str, unchecked: Sequence[str]) -> None:
     gone, come = versions.changes(old, new)
     for mark, lines in (("-", gone), ("+", come)):
         for line in lines:
-            output.line(f"{mark} {line}")
+            output.print_line(f"{mark} {line}")
     for line in unchecked:
-        output.note(f"nothing in this version checks: {line}")
+        output.print_note(f"nothing in this version checks: {line}")
 
 
-def _notify(parts: Container) -> int:
+def _notify(container: Container) -> int:
     count = 0
-    while told := queue_policy_notices(parts):
+    while told := queue_policy_notices(container):
         count += told
     return count

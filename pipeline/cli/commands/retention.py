@@ -7,7 +7,7 @@ import typer
 from pipeline.app import maintenance
 from pipeline.cli import output
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, of
+from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.privacy.retention.legal_holds import retention_period_for
 from pipeline.privacy.retention.rules import RULES
@@ -25,17 +25,19 @@ def sweep(
 
     JSON: an object, rule -> rows.
     """
-    call = of(context)
+    call = context_of(context)
     _ = call.database
-    counts = maintenance.sweep(container_of(call), dry=dry_run)
+    counts = maintenance.run_retention(container_of(call), dry=dry_run)
     if json:
-        output.json(counts)
+        output.print_json(counts)
     elif not any(counts.values()):
-        output.line("nothing has reached its period")
+        output.print_line("nothing has reached its period")
     else:
-        output.table(("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",))
+        output.print_table(
+            ("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",)
+        )
         if dry_run:
-            output.note("nothing was changed")
+            output.print_note("nothing was changed")
 
 
 @app.command()
@@ -44,11 +46,11 @@ def rules(context: typer.Context, json: Json = False) -> None:
 
     JSON: an array of objects with name, category, anchor, period and action.
     """
-    hold = retention_period_for(of(context).settings.country)
+    hold = retention_period_for(context_of(context).settings.country)
     if json:
         names = ("name", "category", "anchor", "period", "action")
-        output.json([{name: getattr(rule, name) for name in names} for rule in RULES])
+        output.print_json([{name: getattr(rule, name) for name in names} for rule in RULES])
         return
     rows = [(rule.name, rule.category, rule.anchor, rule.period, rule.action) for rule in RULES]
-    output.table(("what", "category", "counted from", "kept for", "then"), rows)
-    output.line(f"Invoices are held for {hold.invoice_years} years: {hold.law}.")
+    output.print_table(("what", "category", "counted from", "kept for", "then"), rows)
+    output.print_line(f"Invoices are held for {hold.invoice_years} years: {hold.law}.")

@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import output
-from pipeline.cli.context import Call, Json, of
-from pipeline.cli.time_options import read
-from pipeline.demo.simulated_paypal import open_signer, vouch, webhook_to_sign_for
+from pipeline.cli.context import CommandContext, Json, context_of
+from pipeline.cli.time_options import parse_time_option
+from pipeline.demo.simulated_paypal import open_signer, trust_certificate, webhook_to_sign_for
 from pipeline.errors import UsageError
 from pipeline.operations.role_check import local_host
 from pipeline.settings import Settings
 from pipeline.simulator.scenarios import deliveries_of, plans_by_name
 from pipeline.simulator.server.delivery import WebhookSender
-from pipeline.simulator.stories import SCENARIOS, Story
+from pipeline.simulator.stories import SCENARIOS, Scenario
 from pipeline.simulator.timeline import Delivery
 
 
@@ -57,24 +57,26 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     if story not in SCENARIOS:
         raise UsageError(f"there is no story {story}; there are: {', '.join(SCENARIOS)}")
     plans = plans_by_name()
-    call = of(context)
+    call = context_of(context)
     signed_for = webhook_to_sign_for(call.settings, webhook_id)
     if plan not in plans:
         raise UsageError(f"there is no plan {plan}; there are: {', '.join(plans)}")
     now = call.clock.now()
-    begin = now if start == "now" else read(start, "--start")
+    begin = now if start == "now" else parse_time_option(start, "--start")
     rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - a story, no secret
     deliveries = deliveries_of(SCENARIOS[story], plans[plan], customers, rng, begin, now, shuffled=shuffled)
     answers = _post(call, deliveries, url or _own_url(call.settings), signed_for, at_once)
     _report(answers, json)
 
 
-def _post(call: Call, deliveries: list[Delivery], url: str, webhook_id: str, at_once: int) -> dict[int, int]:
+def _post(
+    context: CommandContext, deliveries: list[Delivery], url: str, webhook_id: str, at_once: int
+) -> dict[int, int]:
     """Trust the certificate, then post. Return the number of answers by HTTP status."""
     if not deliveries:
         return {}
-    signer = open_signer(call.settings, deliveries[0].at, max(deliveries[-1].at, call.clock.now()))
-    vouch(call.settings, call.clock, signer)
+    signer = open_signer(context.settings, deliveries[0].at, max(deliveries[-1].at, context.clock.now()))
+    trust_certificate(context.settings, context.clock, signer)
     try:
         courier = WebhookSender(url, signer, webhook_id, tries=1)
     except ValueError as error:
@@ -92,7 +94,7 @@ def _report(answers: dict[int, int], json: bool) -> None:
     accepted = sum(number for status, number in answers.items() if 200 <= status < 300)
     posted = sum(answers.values())
     if json:
-        output.json(
+        output.print_json(
             {"posted": posted, "accepted": accepted, "answers": {str(key): answers[key] for key in sorted(answers)}}
         )
     else:
@@ -101,17 +103,17 @@ def _report(answers: dict[int, int], json: bool) -> None:
             for status, number in sorted(answers.items())
             if not 200 <= status < 300
         ]
-        output.line(f"{posted} events posted, {accepted} accepted" + (f", {', '.join(others)}" if others else ""))
+        output.print_line(f"{posted} events posted, {accepted} accepted" + (f", {', '.join(others)}" if others else ""))
     if accepted != posted:
         raise typer.Exit(1)
 
 
-def _list_stories(stories: Mapping[str, Story], json: bool) -> None:
+def _list_stories(stories: Mapping[str, Scenario], json: bool) -> None:
     told = {
         name: " ".join((story.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
         for name, story in stories.items()
     }
     if json:
-        output.json([{"name": name, "about": about} for name, about in told.items()])
+        output.print_json([{"name": name, "about": about} for name, about in told.items()])
     else:
-        output.pairs(told)
+        output.print_pairs(told)

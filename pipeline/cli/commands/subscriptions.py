@@ -7,15 +7,15 @@ import typer
 
 from pipeline.cli import output, read_audit
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, Limit, of
+from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
 from pipeline.db.models import CAME, Subscription
 from pipeline.errors import UsageError
 from pipeline.money import Money
-from pipeline.money import show as show_money
+from pipeline.money import format_money as show_money
 from pipeline.queries import subscriptions
-from pipeline.queries.listing import Asked, count
+from pipeline.queries.listing import ListQuery, count
 from pipeline.queries.mails import renderer
 
 app = group()
@@ -36,18 +36,20 @@ def list_(
     JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer and payments (amounts in
     minor units).
     """
-    call = of(context)
-    asked = Asked({"status": status}, limit=limit if json else limit or output.SHOWN)
+    call = context_of(context)
+    asked = ListQuery({"status": status}, limit=limit if json else limit or output.SHOWN)
     with call.database.reading() as session:
         rows = list(subscriptions.subscriptions(session, asked))
         total = 0 if json or limit else count(session, Subscription, Subscription.created_at, asked)
     if json:
-        output.json(rows)
+        output.print_json(rows)
     elif not rows:
-        output.line("no such subscriptions")
+        output.print_line("no such subscriptions")
     else:
-        output.table(HEADINGS, [_row(found, call.settings.locale) for found in rows], numbers=("payments", "last paid"))
-        output.more(total, len(rows))
+        output.print_table(
+            HEADINGS, [_row(found, call.settings.locale) for found in rows], numbers=("payments", "last paid")
+        )
+        output.print_more(total, len(rows))
 
 
 @app.command()
@@ -58,22 +60,22 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one subscription: where it stands, and the story of its moves, payments, refunds and mails."""
-    call = of(context)
+    call = context_of(context)
     parts = container_of(call)
-    with call.reading() as lens:
+    with call.decryptor() as lens:
         found = subscriptions.subscription(lens, id, renderer(lambda: parts.templates))
     if found is None:
         raise UsageError(f"there is no subscription {id}; see: smt-billing subscriptions list")
-    read_audit.note(call, "subscriptions show", purpose, id)
+    read_audit.record_read(call, "subscriptions show", purpose, id)
     if json:
-        output.json(found)
+        output.print_json(found)
         return
     locale = call.settings.locale
-    output.pairs(_facts(found, locale))
-    output.line()
+    output.print_pairs(_facts(found, locale))
+    output.print_line()
     lines = sorted([*_moves(found), *_money(found, locale), *_mails(found)], key=_by_time)
-    output.table(
-        ("when", "what", "", ""), [(output.moment(output.parse_stamp(at), locale), *rest) for at, *rest in lines]
+    output.print_table(
+        ("when", "what", "", ""), [(output.format_moment(output.parse_stamp(at), locale), *rest) for at, *rest in lines]
     )
 
 
@@ -83,8 +85,8 @@ def _row(found: dict[str, Any], locale: str) -> list[object]:
         found["id"],
         found["status"] or "placeholder",
         found["plan_name"] or found["plan"],
-        output.day(output.parse_stamp(found["paid_through"]), locale),
-        output.day(output.parse_stamp(found["next_billing_at"]), locale),
+        output.format_day(output.parse_stamp(found["paid_through"]), locale),
+        output.format_day(output.parse_stamp(found["next_billing_at"]), locale),
         len(paid),
         _price(paid[-1], locale) if paid else "",
     ]
@@ -94,11 +96,11 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
     return {
         "subscription": found["id"],
         "status": found["status"] or "placeholder: money came before any word of it",
-        "since": output.moment(output.parse_stamp(found["status_at"]), locale) or None,
+        "since": output.format_moment(output.parse_stamp(found["status_at"]), locale) or None,
         "plan": found["plan_name"] or found["plan"],
-        "paid through": output.moment(output.parse_stamp(found["paid_through"]), locale) or None,
-        "next billing": output.moment(output.parse_stamp(found["next_billing_at"]), locale) or None,
-        "next reminder": output.moment(output.parse_stamp(found["remind_at"]), locale) or None,
+        "paid through": output.format_moment(output.parse_stamp(found["paid_through"]), locale) or None,
+        "next billing": output.format_moment(output.parse_stamp(found["next_billing_at"]), locale) or None,
+        "next reminder": output.format_moment(output.parse_stamp(found["remind_at"]), locale) or None,
         "name": "erased" if found["erased"] else found["name"],
         "e-mail": "erased" if found["erased"] else found["email"],
         "customer": found["customer"],

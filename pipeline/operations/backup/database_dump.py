@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from pipeline.db.engine import Database
 from pipeline.errors import UsageError
-from pipeline.files import whole
+from pipeline.files import replace_atomically
 
 # What a restore puts in itself, last: until then no role starts on the database.
 WITHOUT = ("encryption_key", "alembic_version")
@@ -77,14 +77,14 @@ def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25
             target.execute("DELETE FROM encryption_key")
             target.execute("PRAGMA journal_mode=DELETE")
             target.execute("VACUUM")
-        with copy.open("rb") as reader, whole(path) as writer:
+        with copy.open("rb") as reader, replace_atomically(path) as writer:
             pyrage.encrypt_io(reader, writer, recipients)
 
 
 def _dump_postgresql(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
     words = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges"]
     words += [f"--exclude-table-data={table}" for table in WITHOUT]
-    with whole(path) as writer, _running([*words, *_to(database.url)], database.url) as reader:
+    with replace_atomically(path) as writer, _running([*words, *_to(database.url)], database.url) as reader:
         pyrage.encrypt_io(reader, writer, recipients)
 
 

@@ -27,7 +27,7 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
 from pipeline.operations.backup.database_dump import BackupError, dump, load, open_to_all
-from pipeline.privacy.erasure.shredding import replay, told
+from pipeline.privacy.erasure.shredding import replay_erasures, replay_record
 
 __all__ = ["BackupError", "BackupFiles", "BackupStore", "RestoreResult", "new_identity"]
 
@@ -86,7 +86,7 @@ class BackupStore:
             ]
         plain = orjson.dumps({"made_at": format_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
         path = self.folder / f"{_stamp(now)}{KEYS}"
-        with files.whole(path) as file:
+        with files.replace_atomically(path) as file:
             file.write(pyrage.encrypt(plain, self._recipients()))
         if only:
             for old in set(self.folder.glob(f"*{KEYS}")) - {path}:
@@ -98,11 +98,11 @@ class BackupStore:
         if not self.folder.is_dir():
             return
         with database.reading() as session:
-            there = [told(row) for row in session.execute(select(Erasure)).scalars()]
+            there = [replay_record(row) for row in session.execute(select(Erasure)).scalars()]
         known = {row["id"]: row for row in self.erasures()}
         if any(row["id"] not in known or row["labels"] != known[row["id"]]["labels"] for row in there):
             rows = sorted((known | {row["id"]: row for row in there}).values(), key=lambda row: (row["at"], row["id"]))
-            with files.whole(self.folder / ERASURES) as file:
+            with files.replace_atomically(self.folder / ERASURES) as file:
                 file.write(b"[\n" + b",\n".join(orjson.dumps(row) for row in rows) + b"\n]\n")
 
     def erasures(self) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ class BackupStore:
         with filled.transaction() as session:
             for start in range(0, len(kept["keys"]), AT_ONCE):
                 session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
-            again = replay(session, Keyring(ring, session, now), erasures)
+            again = replay_erasures(session, Keyring(ring, session, now), erasures)
             if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
                 session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
         open_to_all(database, filled)
@@ -170,7 +170,7 @@ def new_identity(path: Path) -> str:
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
     try:
-        with files.new(path) as file:
+        with files.create_private(path) as file:
             file.write(f"# public key: {recipient}\n{identity}\n".encode())
     except FileExistsError:
         raise BackupError(f"{path} is there already; name a new file") from None
@@ -227,7 +227,7 @@ def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
     """The master key that wraps the restored keys; the one that is there stays."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with files.whole(path) as file:
+        with files.replace_atomically(path) as file:
             file.write(f"{kept['master']}\n".encode("ascii"))
     ring = open_master_key(path, create=False)
     row = next((row for row in kept["keys"] if row["wrapped"]), None)

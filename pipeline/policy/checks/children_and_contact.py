@@ -7,7 +7,7 @@ from sqlalchemy import exists, or_, select
 
 from pipeline.db.models import Consent, Customer, PrivacyRequest
 from pipeline.email_address import valid_address
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, holds, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun, holds
 from pipeline.policy.stated_limits import ADULT_YEARS
 
 CHILD_DAYS = 7  # from the report of a child's data to its erasure, the waiting period included
@@ -21,11 +21,11 @@ def adults(live: LiveSystem) -> Finding:
     proof = exists().where(Consent.customer_id == Customer.id, Consent.kind == "adult", Consent.given)
     lacking = or_(Customer.adult_confirmed_at.is_(None), Customer.adult_text_version.is_(None), ~proof)
     if wrong := live.count(Customer, *signed_up, lacking):
-        return broken(f"{number(wrong, 'sign-up')} without the word that they are {ADULT_YEARS} or older")
+        return broken(f"{count_noun(wrong, 'sign-up')} without the word that they are {ADULT_YEARS} or older")
     births = any(field in BIRTH or "birth" in field for _, person in live.people() for field in person)
-    return judge(
+    return broken_if(
         births,
-        f"{number(live.count(Customer, *signed_up), 'sign-up')}, each {ADULT_YEARS} or older",
+        f"{count_noun(live.count(Customer, *signed_up), 'sign-up')}, each {ADULT_YEARS} or older",
         "dates of birth are kept",
     )
 
@@ -36,7 +36,9 @@ def children(live: LiveSystem) -> Finding:
     late = [row for row in reports if row.done_at is None and row.received_at < live.now - timedelta(days=CHILD_DAYS)]
     done = [row.customer_id for row in reports if row.state == "done" and row.customer_id]
     wrong = len(late) + live.count(Customer, Customer.id.in_(done), Customer.personal_data.is_not(None))
-    return judge(wrong, f"{number(len(reports), 'report')}, 0 open", f"{number(wrong, 'report')} without an erasure")
+    return broken_if(
+        wrong, f"{count_noun(len(reports), 'report')}, 0 open", f"{count_noun(wrong, 'report')} without an erasure"
+    )
 
 
 def contact(live: LiveSystem) -> Finding:
@@ -47,7 +49,9 @@ def contact(live: LiveSystem) -> Finding:
     if maildir is None:
         return holds(f"{live.vendor.contact}; no Maildir is read here: SMT_INBOUND_MAILDIR is not set")
     unread = _unread(maildir, live.now)
-    return judge(unread, f"{live.vendor.contact}, each message filed", f"{maildir}: {unread}; run: smt-billing inbound")
+    return broken_if(
+        unread, f"{live.vendor.contact}, each message filed", f"{maildir}: {unread}; run: smt-billing inbound"
+    )
 
 
 def _unread(maildir: Path, now: datetime) -> str:
@@ -58,4 +62,4 @@ def _unread(maildir: Path, now: datetime) -> str:
         return "" if (maildir / "new").is_dir() else f"cannot be read: {error.strerror}"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return f"{number(len(old), 'letter')} not filed for an hour" if old else ""
+    return f"{count_noun(len(old), 'letter')} not filed for an hour" if old else ""

@@ -18,7 +18,15 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox.mail_kinds import MAILS, is_optional
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, number
+from pipeline.policy.evidence.live_system import (
+    Finding,
+    LiveSystem,
+    broken,
+    broken_if,
+    count_noun,
+    holds,
+    not_applicable,
+)
 from pipeline.policy.evidence.requests import in_time
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.requests import ANSWER_WITHIN
@@ -39,7 +47,7 @@ def correct(live: LiveSystem) -> Finding:
         wrong = sum(_mails_astray(live, row) for row in _corrected(live))
     except DecryptionError:
         return broken("what a customer told us does not open")
-    return judge(wrong, late.figure, f"{number(wrong, 'mail')} went to an address after it had been corrected")
+    return broken_if(wrong, late.figure, f"{count_noun(wrong, 'mail')} went to an address after it had been corrected")
 
 
 def delete(live: LiveSystem) -> Finding:
@@ -47,14 +55,16 @@ def delete(live: LiveSystem) -> Finding:
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if _is_left(live, row)]
     waiting = sum(row.completed_at is None for row in rows)
-    figure = f"{number(len(rows), 'erasure')}, {waiting} waiting for the master key's replacement"
-    return judge(wrong, figure, f"keys or sealed data left after {number(len(wrong), 'erasure')}: {', '.join(wrong)}")
+    figure = f"{count_noun(len(rows), 'erasure')}, {waiting} waiting for the master key's replacement"
+    return broken_if(
+        wrong, figure, f"keys or sealed data left after {count_noun(len(wrong), 'erasure')}: {', '.join(wrong)}"
+    )
 
 
 def export(live: LiveSystem) -> Finding:
     """The product can be asked for its own export, over a way that is encrypted or stays here."""
     if not live.settings.product_url and not live.settings.product_command:
-        return absent("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
+        return not_applicable("no managed cloud: neither SMT_PRODUCT_COMMAND nor SMT_PRODUCT_URL is set")
     late = in_time(live, "export", PrivacyRequest.kind == "access")
     return late if late.verdict == "broken" else holds(f"the product is asked; {late.figure}")
 
@@ -66,8 +76,8 @@ def opt_out(live: LiveSystem) -> Finding:
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_declined(live, row)]
     outs = live.count(Consent, Consent.given.is_(False), Consent.source != "sign-up")
-    figure = f"{number(outs, 'opt-out')}, 0 mails after one"
-    return judge(wrong, figure, f"{number(len(wrong), 'mail')} after an opt-out")
+    figure = f"{count_noun(outs, 'opt-out')}, 0 mails after one"
+    return broken_if(wrong, figure, f"{count_noun(len(wrong), 'mail')} after an opt-out")
 
 
 def by_mail(live: LiveSystem) -> Finding:
@@ -75,9 +85,11 @@ def by_mail(live: LiveSystem) -> Finding:
     written = InboundMail.kind != "automatic", InboundMail.received_at > live.now - REQUESTS_KEPT
     total = live.count(InboundMail, *written)
     if not total:
-        return absent("no message has come to the address yet")
+        return not_applicable("no message has come to the address yet")
     lost = live.count(InboundMail, *written, ~exists().where(PrivacyRequest.id == InboundMail.request_id))
-    return judge(lost, f"{number(total, 'letter')}, each a request", f"{number(lost, 'letter')} without a request")
+    return broken_if(
+        lost, f"{count_noun(total, 'letter')}, each a request", f"{count_noun(lost, 'letter')} without a request"
+    )
 
 
 def answered(live: LiveSystem) -> Finding:
@@ -87,7 +99,7 @@ def answered(live: LiveSystem) -> Finding:
         return finding
     rows = live.session.execute(select(PrivacyRequest.received_at, PrivacyRequest.due_at)).all()
     wrong = [row for row in rows if row.due_at - row.received_at > ANSWER_WITHIN]
-    return judge(wrong, finding.figure, f"{number(len(wrong), 'request')} with a day later than promised")
+    return broken_if(wrong, finding.figure, f"{count_noun(len(wrong), 'request')} with a day later than promised")
 
 
 def _corrected(live: LiveSystem) -> list[tuple[str, datetime, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, Page, absent, judge, number
+from pipeline.policy.evidence.live_system import FetchedPage, Finding, LiveSystem, broken_if, count_noun, not_applicable
 
 COOKIE = "__Host-"  # the prefix that ties a cookie to this host alone, over HTTPS (RFC 6265bis section 4.1.3.2)
 NO_PAGES = "the web role is not set up here: no pages to ask for"
@@ -47,10 +47,10 @@ def no_third_parties(live: LiveSystem) -> Finding:
     """Every page forbids all but our own origin, and asks for nothing from another."""
     pages = _html(live)
     if not pages:
-        return absent(NO_PAGES)
+        return not_applicable(NO_PAGES)
     wrong = [page.path for page in pages if not _is_closed(page) or _foreign(_References(page.body).fetched)]
-    figure = f"{number(len(pages), 'page')}, 0 foreign origins"
-    return judge(wrong, figure, f"open to others, or fetching from them: {', '.join(wrong)}")
+    figure = f"{count_noun(len(pages), 'page')}, 0 foreign origins"
+    return broken_if(wrong, figure, f"open to others, or fetching from them: {', '.join(wrong)}")
 
 
 def nothing_calls_home(live: LiveSystem) -> Finding:
@@ -62,32 +62,34 @@ def nothing_calls_home(live: LiveSystem) -> Finding:
         astray = [link for link in found.linked if urlsplit(link).scheme != "mailto" and _host(link) not in hosts]
         if found.fetched or astray:
             wrong.append(kind)
-    return judge(wrong, f"{number(len(live.mails), 'kind')} of mail, 0 calls", f"lead elsewhere: {', '.join(wrong)}")
+    return broken_if(
+        wrong, f"{count_noun(len(live.mails), 'kind')} of mail, 0 calls", f"lead elsewhere: {', '.join(wrong)}"
+    )
 
 
 def cookies(live: LiveSystem) -> Finding:
     """No page sets a cookie but the one of the session."""
     if not live.pages:
-        return absent(NO_PAGES)
+        return not_applicable(NO_PAGES)
     found = [(page.path, cookie) for page in live.pages for cookie in page.headers.get("set-cookie", ())]
     wrong = sorted({path for path, cookie in found if not _is_essential(cookie)})
-    figure = f"{number(len(live.pages), 'page')}, {number(len(found), 'cookie')}"
-    return judge(wrong, figure, f"set another cookie than the session's: {', '.join(wrong)}")
+    figure = f"{count_noun(len(live.pages), 'page')}, {count_noun(len(found), 'cookie')}"
+    return broken_if(wrong, figure, f"set another cookie than the session's: {', '.join(wrong)}")
 
 
 def no_pixels(live: LiveSystem) -> Finding:
     """Neither pages nor mails hold a picture from elsewhere; mails hold none at all."""
     mails = [kind for kind, mail in live.mails.items() if _References(mail.html).pictures]
     pages = [page.path for page in _html(live) if _foreign(_References(page.body).fetched)]
-    looked = f"{number(len(live.mails), 'kind')} of mail and {number(len(live.pages), 'page')}, 0 pixels"
-    return judge(mails + pages, looked, f"with pictures from elsewhere: {', '.join(mails + pages)}")
+    looked = f"{count_noun(len(live.mails), 'kind')} of mail and {count_noun(len(live.pages), 'page')}, 0 pixels"
+    return broken_if(mails + pages, looked, f"with pictures from elsewhere: {', '.join(mails + pages)}")
 
 
-def _html(live: LiveSystem) -> list[Page]:
+def _html(live: LiveSystem) -> list[FetchedPage]:
     return [page for page in live.pages if page.is_html]
 
 
-def _is_closed(page: Page) -> bool:
+def _is_closed(page: FetchedPage) -> bool:
     rules = ";".join(page.headers.get("content-security-policy", ())).split(";")
     allowed = {words[0]: set(words[1:]) for rule in rules if (words := rule.split())}
     strangers = {source for sources in allowed.values() for source in sources} - {"'self'", "'none'", "data:"}

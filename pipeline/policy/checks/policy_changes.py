@@ -3,7 +3,7 @@
 from pipeline.db.models import Policy
 from pipeline.policy import public_pages, text, versions
 from pipeline.policy.clauses import document
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun, not_applicable
 
 
 def sentences(live: LiveSystem) -> Finding:
@@ -15,16 +15,18 @@ def sentences(live: LiveSystem) -> Finding:
     missing = [line for line in known if line not in present]
     if more:
         return broken(f"the text in force says what nothing here checks: “{more[0]}” ({len(more)} in all)")
-    return judge(
-        missing, f"{number(len(present), 'line')}, all of them checked", f"it does not say: “{(missing or [''])[0]}”"
+    return broken_if(
+        missing,
+        f"{count_noun(len(present), 'line')}, all of them checked",
+        f"it does not say: “{(missing or [''])[0]}”",
     )
 
 
 def notices(live: LiveSystem) -> Finding:
     """Every material text began thirty days or more after the relay had taken the last notice of it."""
-    material = [row for row in versions.every(live.session) if row.material and row.withdrawn_at is None]
+    material = [row for row in versions.all_texts(live.session) if row.material and row.withdrawn_at is None]
     if not material:
-        return absent("no material change yet")
+        return not_applicable("no material change yet")
     published = versions.in_force(live.session, live.now)
     wrong = [row.id for row in material if row is published and _is_early(live, row)]
     late = [
@@ -32,7 +34,9 @@ def notices(live: LiveSystem) -> Finding:
     ]
     if late:
         return broken(f"{late[0]} cannot take effect: notices are not out; see: smt-billing policy notices {late[0]}")
-    return judge(wrong, f"{number(len(material), 'change')}, each announced", f"in force too early: {', '.join(wrong)}")
+    return broken_if(
+        wrong, f"{count_noun(len(material), 'change')}, each announced", f"in force too early: {', '.join(wrong)}"
+    )
 
 
 def date(live: LiveSystem) -> Finding:
@@ -43,7 +47,7 @@ def date(live: LiveSystem) -> Finding:
     day = expected.date() if expected else live.settings.policy_effective
     served = [page for page in live.pages if page.path == "/privacy"]
     right = day == effective and all(text.dated(day) in body for body in [shown, *(page.body for page in served)])
-    return judge(not right, text.dated(day), f"the page does not say {text.dated(day)}")
+    return broken_if(not right, text.dated(day), f"the page does not say {text.dated(day)}")
 
 
 def _is_early(live: LiveSystem, row: Policy) -> bool:

@@ -7,7 +7,16 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from pipeline.db.models import AccessLogEntry, Customer, Payment, PrivacyRequest, RetentionRun, Subscription
 from pipeline.policy.evidence import journald
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, logs_in, number
+from pipeline.policy.evidence.live_system import (
+    Finding,
+    LiveSystem,
+    broken,
+    broken_if,
+    count_noun,
+    holds,
+    logs_in,
+    not_applicable,
+)
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
 GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
@@ -19,7 +28,7 @@ def accounts(live: LiveSystem) -> Finding:
     old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
     overdue = Customer.erased_at.is_(None), Customer.erase_at.is_(None), old, ~_has_recent(limit)
     if wrong := live.count(Customer, *overdue):
-        return broken(f"{number(wrong, 'account')} kept too long: run smt-billing retention sweep")
+        return broken(f"{count_noun(wrong, 'account')} kept too long: run smt-billing retention sweep")
     last = live.session.execute(select(func.max(RetentionRun.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
     if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
@@ -27,7 +36,7 @@ def accounts(live: LiveSystem) -> Finding:
             f"the retention sweep ran last {f'on {last:%Y-%m-%d}' if last else 'never'}: is the scheduler well?"
         )
     swept = f"{last:%Y-%m-%d}" if last else "none yet"
-    return holds(f"0 of {number(live.count(Customer), 'account')} overdue, last sweep {swept}")
+    return holds(f"0 of {count_noun(live.count(Customer), 'account')} overdue, last sweep {swept}")
 
 
 def deletions(live: LiveSystem) -> Finding:
@@ -40,8 +49,8 @@ def deletions(live: LiveSystem) -> Finding:
     )
     waiting = Customer.erase_at < late, Customer.erased_at.is_(None)
     wrong = max(live.count(PrivacyRequest, *asked), live.count(Customer, *waiting))
-    total = number(live.count(PrivacyRequest, PrivacyRequest.kind == "erase"), "deletion")
-    return judge(wrong, f"{total} asked for, 0 late", f"{number(wrong, 'deletion')} late")
+    total = count_noun(live.count(PrivacyRequest, PrivacyRequest.kind == "erase"), "deletion")
+    return broken_if(wrong, f"{total} asked for, 0 late", f"{count_noun(wrong, 'deletion')} late")
 
 
 def logs(live: LiveSystem) -> Finding:
@@ -57,9 +66,9 @@ def logs(live: LiveSystem) -> Finding:
     if wrong:
         return broken(wrong)
     if oldest is None and not files and live.journal is None:
-        return absent(f"no access log and no log file here, and {here}")
+        return not_applicable(f"no access log and no log file here, and {here}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return holds(f"{since}, {number(len(files), 'log file')}; {here}")
+    return holds(f"{since}, {count_noun(len(files), 'log file')}; {here}")
 
 
 def _journal(live: LiveSystem) -> tuple[str, str]:

@@ -28,7 +28,16 @@ from pipeline.db.models import (
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.operations import file_permissions
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, logs_in, number
+from pipeline.policy.evidence.live_system import (
+    Finding,
+    LiveSystem,
+    broken,
+    broken_if,
+    count_noun,
+    holds,
+    logs_in,
+    not_applicable,
+)
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log
 
@@ -63,37 +72,39 @@ def at_rest(live: LiveSystem) -> Finding:
             return broken(f"{name} holds something that is not sealed with its key")
     needles = _addresses(live)
     found = [str(path) for path in _raw_files(live) if needles and _holds(path, needles)]
-    figure = f"{number(total, 'value')} sealed; {number(len(needles), 'address', 'addresses')} in no file"
-    return judge(found, figure, f"an address of a customer stands readable in {', '.join(found)}")
+    figure = f"{count_noun(total, 'value')} sealed; {count_noun(len(needles), 'address', 'addresses')} in no file"
+    return broken_if(found, figure, f"an address of a customer stands readable in {', '.join(found)}")
 
 
 def in_transit(live: LiveSystem) -> Finding:
     """Every way that leaves this machine is encrypted."""
-    ways = egress.hops(live.settings)
+    ways = egress.outbound_routes(live.settings)
     private = live.settings.private_networks
     wrong = [f"{hop.name} ({hop.host})" for hop in ways if not hop.encrypted and not egress.stays_private(hop, private)]
     out = [hop for hop in ways if hop.encrypted]
     advice = "; use TLS, or name its network in SMT_PRIVATE_NETWORKS if it never leaves this machine"
-    return judge(wrong, f"{number(len(out), 'way')} out, all encrypted", f"in the clear: {', '.join(wrong)}{advice}")
+    return broken_if(
+        wrong, f"{count_noun(len(out), 'way')} out, all encrypted", f"in the clear: {', '.join(wrong)}{advice}"
+    )
 
 
 def reads_have_purposes(live: LiveSystem) -> Finding:
     """Every read by us has its purpose, and nobody has touched the record."""
-    wrong = audit_log.verify(live.session)
+    wrong = audit_log.verify_chain(live.session)
     if wrong:
         return broken(f"the record of reads does not hold: {wrong}")
     without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit_log.SEGMENT)
-    return judge(
-        without, f"{number(audit_log.count(live.session), 'read')}, each with a purpose", f"{without} without one"
+    return broken_if(
+        without, f"{count_noun(audit_log.count(live.session), 'read')}, each with a purpose", f"{without} without one"
     )
 
 
 def access_logging(live: LiveSystem) -> Finding:
     """The record of reads is whole up to its head."""
-    wrong = audit_log.verify(live.session)
-    head = audit_log.head(live.session)
-    figure = f"{number(audit_log.count(live.session), 'read')}, head {head[:16]}"
-    return judge(wrong, figure, f"the record of reads does not hold: {wrong}")
+    wrong = audit_log.verify_chain(live.session)
+    head = audit_log.chain_head(live.session)
+    figure = f"{count_noun(audit_log.count(live.session), 'read')}, head {head[:16]}"
+    return broken_if(wrong, figure, f"the record of reads does not hold: {wrong}")
 
 
 def https(live: LiveSystem) -> Finding:
@@ -109,11 +120,11 @@ def https(live: LiveSystem) -> Finding:
         return holds("PayPal over TLS; no pages are public")
     if not public.startswith("https://"):
         here = is_on_this_machine(_host(public))
-        return judge(
+        return broken_if(
             not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}: not https://"
         )
     bare = [page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers]
-    return judge(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
+    return broken_if(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
 
 
 def updates(live: LiveSystem) -> Finding:
@@ -123,7 +134,7 @@ def updates(live: LiveSystem) -> Finding:
         told = orjson.loads(file.read_bytes())
         at = datetime.fromisoformat(str(told["at"]))
     except FileNotFoundError:
-        return absent(
+        return not_applicable(
             f"dependencies were not audited here: {file} is missing; run make audit with this SMT_DATA_DIR, every week"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -132,16 +143,16 @@ def updates(live: LiveSystem) -> Finding:
     if not told.get("ok"):
         return broken(f"the audit of {at:%Y-%m-%d}: {told.get('reason') or 'weaknesses were found'}")
     late = at < live.now - timedelta(days=AUDIT_DAYS)
-    return judge(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
+    return broken_if(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
 
 
 def private_files(live: LiveSystem) -> Finding:
     """Everything in the data folder, the key and the database are for us alone."""
-    paths = [path for path in file_permissions.walk(live.settings) if path.exists()]
-    wrong = [path for path in paths if file_permissions.is_open(path)]
+    paths = [path for path in file_permissions.private_files(live.settings) if path.exists()]
+    wrong = [path for path in paths if file_permissions.is_readable_by_others(path)]
     advice = f"; run: chmod -R go-rwx {live.settings.data_dir}"
     named = ", ".join(str(path) for path in wrong[:3])
-    return judge(wrong, f"{number(len(paths), 'file')}, all private", f"open to others: {named}{advice}")
+    return broken_if(wrong, f"{count_noun(len(paths), 'file')}, all private", f"open to others: {named}{advice}")
 
 
 def _host(url: str) -> str:

@@ -4,8 +4,16 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
-from pipeline.policy.evidence.connections import strangers
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, absent, broken, holds, judge, number
+from pipeline.policy.evidence.connections import unexpected_connections
+from pipeline.policy.evidence.live_system import (
+    Finding,
+    LiveSystem,
+    broken,
+    broken_if,
+    count_noun,
+    holds,
+    not_applicable,
+)
 from pipeline.settings import SettingsError
 
 OWN = ("database", "broker", "relay")
@@ -13,30 +21,30 @@ OWN = ("database", "broker", "relay")
 
 def own_servers(live: LiveSystem) -> Finding:
     """Database, broker and relay stand on this machine or on a private network, not at somebody's on the internet."""
-    hops = [hop for hop in egress.hops(live.settings) if hop.name in OWN]
+    hops = [hop for hop in egress.outbound_routes(live.settings) if hop.name in OWN]
     wrong = [f"{hop.name} ({hop.host})" for hop in hops if not _is_own(hop)]
     here = "everything on this machine" if not hops else f"{', '.join(hop.name for hop in hops)}: own"
-    return judge(wrong, here, f"not on a private address: {', '.join(wrong)}")
+    return broken_if(wrong, here, f"not on a private address: {', '.join(wrong)}")
 
 
 def connections(live: LiveSystem) -> Finding:
     """No running process of ours is connected to anybody the settings do not name."""
     if not live.connections:
-        return absent("no role of ours runs on this machine now")
+        return not_applicable("no role of ours runs on this machine now")
     found = [each for made in live.connections.values() for each in made]
-    wrong = strangers(found, live.settings)
-    figure = f"{number(len(live.connections), 'process', 'processes')}, {number(len(found), 'connection')}, 0 to others"
-    return judge(wrong, figure, f"connected to {', '.join(f'{each.address}:{each.port}' for each in wrong)}")
+    wrong = unexpected_connections(found, live.settings)
+    figure = f"{count_noun(len(live.connections), 'process', 'processes')}, {count_noun(len(found), 'connection')}, 0 to others"
+    return broken_if(wrong, figure, f"connected to {', '.join(f'{each.address}:{each.port}' for each in wrong)}")
 
 
 def allowed_hosts(live: LiveSystem) -> Finding:
     """Each host that we may contact is PayPal's, our own, or the product's."""
-    hops = egress.hops(live.settings)
+    hops = egress.outbound_routes(live.settings)
     wrong = [
         f"{hop.name} ({hop.host})" for hop in hops if not (_is_paypals(hop) or hop.name == "product" or _is_own(hop))
     ]
-    figure = f"{number(len(hops), 'host')}: PayPal's, our own, the product's"
-    return judge(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
+    figure = f"{count_noun(len(hops), 'host')}: PayPal's, our own, the product's"
+    return broken_if(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
 
 
 def paypal(live: LiveSystem) -> Finding:
@@ -51,10 +59,12 @@ def paypal(live: LiveSystem) -> Finding:
 
 def relay(live: LiveSystem) -> Finding:
     """The relay is our own: on this machine or on a private network."""
-    hop = next((hop for hop in egress.hops(live.settings) if hop.name == "relay"), None)
+    hop = next((hop for hop in egress.outbound_routes(live.settings) if hop.name == "relay"), None)
     if hop is None:
-        return absent("no mail is sent: SMT_SMTP_URL is not set")
-    return judge(not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?")
+        return not_applicable("no mail is sent: SMT_SMTP_URL is not set")
+    return broken_if(
+        not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?"
+    )
 
 
 def _is_paypals(hop: egress.OutboundRoute) -> bool:

@@ -16,7 +16,7 @@ from pipeline.db.models import (
     Subscription,
 )
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun
 from pipeline.policy.evidence.requests import in_time
 
 SETTLED = timedelta(days=1)  # by then a payment has its receipt
@@ -28,8 +28,8 @@ def purposes(live: LiveSystem) -> Finding:
     """Everything that was ever mailed serves a purpose of the register."""
     kinds = set(live.session.execute(select(Mail.kind).distinct()).scalars())
     wrong = sorted(kind for kind in kinds if kind not in MAILS or MAILS[kind].purpose not in PURPOSES)
-    return judge(
-        wrong, f"{len(PURPOSES)} purposes, {number(len(kinds), 'kind')} of mail", f"no purpose: {', '.join(wrong)}"
+    return broken_if(
+        wrong, f"{len(PURPOSES)} purposes, {count_noun(len(kinds), 'kind')} of mail", f"no purpose: {', '.join(wrong)}"
     )
 
 
@@ -42,15 +42,17 @@ def receipts(live: LiveSystem) -> Finding:
         ~exists().where(EncryptionKey.key_id == Payment.subscription_id, EncryptionKey.wrapped_key.is_(None)),
     )
     wrong = live.count(Payment, *come, ~exists().where(Mail.idempotency_key == literal("receipt:") + Payment.id))
-    total = number(live.count(Payment, *come), "payment")
-    return judge(wrong, f"{total}, each with its receipt", f"{number(wrong, 'payment')} without receipt")
+    total = count_noun(live.count(Payment, *come), "payment")
+    return broken_if(wrong, f"{total}, each with its receipt", f"{count_noun(wrong, 'payment')} without receipt")
 
 
 def classes(live: LiveSystem) -> Finding:
     """Every mail that can be written has a class, and account set-up and reminders are transactional."""
     wrong = sorted(kind for kind in live.mails if kind not in MAILS)
     wrong += [kind for kind in ("account_setup", "renewal_reminder") if MAILS[kind].mail_class != "transactional"]
-    return judge(wrong, f"{number(len(live.mails), 'kind')} of mail, each with a class", f"without: {', '.join(wrong)}")
+    return broken_if(
+        wrong, f"{count_noun(len(live.mails), 'kind')} of mail, each with a class", f"without: {', '.join(wrong)}"
+    )
 
 
 def support(live: LiveSystem) -> Finding:
@@ -62,8 +64,10 @@ def law(live: LiveSystem) -> Finding:
     """What an erasure left for the law has its basis and its end on the receipt."""
     rows = list(live.session.execute(select(Erasure)).scalars())
     wrong = [row.id for row in rows if not _explains(row.receipt)]
-    return judge(
-        wrong, f"{number(len(rows), 'erasure')}, each explained", f"{number(len(wrong), 'erasure')} without basis"
+    return broken_if(
+        wrong,
+        f"{count_noun(len(rows), 'erasure')}, each explained",
+        f"{count_noun(len(wrong), 'erasure')} without basis",
     )
 
 
@@ -77,11 +81,9 @@ def no_advertising(live: LiveSystem) -> Finding:
     wrong = [row for row in rows if not _had_agreed(live, row)]
     proof = exists().where(Consent.customer_id == Customer.id, *_AGREED)
     if unproved := live.count(Customer, Customer.wants_marketing, ~proof):
-        return broken(f"{number(unproved, 'customer')} opted in who never confirmed it")
-    figure = (
-        f"{number(len(rows), 'mail')}, {number(live.count(Customer, Customer.wants_marketing), 'customer')} opted in"
-    )
-    return judge(wrong, figure, f"{number(len(wrong), 'mail')} to people who had not opted in")
+        return broken(f"{count_noun(unproved, 'customer')} opted in who never confirmed it")
+    figure = f"{count_noun(len(rows), 'mail')}, {count_noun(live.count(Customer, Customer.wants_marketing), 'customer')} opted in"
+    return broken_if(wrong, figure, f"{count_noun(len(wrong), 'mail')} to people who had not opted in")
 
 
 def _had_agreed(live: LiveSystem, mail: Mail) -> bool:

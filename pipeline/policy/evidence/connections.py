@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.network.egress import HTTPS, PAYPAL, Address, OutboundRoute, Resolve, hops, resolve
+from pipeline.network.egress import HTTPS, PAYPAL, Address, OutboundRoute, Resolve, outbound_routes, resolve
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.settings import Settings
 
@@ -39,9 +39,11 @@ def open_connections(pid: int) -> list[Connection]:
     ]
 
 
-def strangers(found: Iterable[Connection], settings: Settings, resolver: Resolve = resolve) -> list[Connection]:
+def unexpected_connections(
+    found: Iterable[Connection], settings: Settings, resolver: Resolve = resolve
+) -> list[Connection]:
     """Those connections that lead to nobody the settings allow."""
-    known = {(address, hop.port) for hop in hops(settings) for address in _addresses(hop, resolver)}
+    known = {(address, hop.port) for hop in outbound_routes(settings) for address in _addresses(hop, resolver)}
     return [each for each in found if (each.address, each.port) not in known and not is_paypal(each)]
 
 

@@ -19,12 +19,12 @@ class JournaldSettingsError(Exception):
     """journald runs here, and what it is told to keep cannot be found out."""
 
 
-def runs() -> bool:
+def is_running() -> bool:
     """Whether journald takes logs on this machine."""
     return SOCKET.exists()
 
 
-def keeps(root: Path = Path("/")) -> timedelta | None:
+def retention_period(root: Path = Path("/")) -> timedelta | None:
     """The age that an entry may reach; None where there is no end. Raises Unreadable.
 
     Read by systemd's own tool, which knows where settings lie and which of them counts, below `root`.

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import DataKey, Keyring
 from pipeline.db.models import Base, Customer
-from pipeline.policy.clauses import Vendor
+from pipeline.policy.clauses import PolicyOwner
 from pipeline.policy.evidence.connections import Connection
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
@@ -33,7 +33,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FetchedPage:
     """What our web application answered to a GET."""
 
     path: str
@@ -54,7 +54,7 @@ class Probes:
     journald does not run.
     """
 
-    pages: Callable[[], list[Page]]
+    pages: Callable[[], list[FetchedPage]]
     mails: Callable[[], dict[str, RenderedMail]]
     connections: Callable[[], dict[str, list[Connection]]]
     journal: Callable[[], timedelta | None] | None
@@ -69,14 +69,14 @@ class LiveSystem:
         keyring: Keyring,
         settings: Settings,
         now: datetime,
-        vendor: Vendor,
+        vendor: PolicyOwner,
         sights: Probes,
     ) -> None:
         self.session, self.keyring, self.settings, self.now, self.vendor = session, keyring, settings, now, vendor
         self._sights, self.journal = sights, sights.journal
 
     @cached_property
-    def pages(self) -> list[Page]:
+    def pages(self) -> list[FetchedPage]:
         """Every page of ours that can be asked for without knowing a secret; none where web is not set up."""
         return self._sights.pages()
 
@@ -92,7 +92,7 @@ class LiveSystem:
 
     def seals(self, labels: list[str]) -> Mapping[str, DataKey | None]:
         """The keys of these labels, none made; None or absent where it was destroyed."""
-        return self.keyring.fetch(labels, create=False)
+        return self.keyring.load(labels, create=False)
 
     def count(self, table: type[Base], *where: ColumnExpressionArgument[bool]) -> int:
         """How many rows of a table there are, or of those that meet these conditions."""
@@ -111,7 +111,7 @@ class LiveSystem:
         seals = self.seals([label for label, _ in rows])
         for label, sealed in rows:
             if seal := seals.get(label):
-                yield label, seal.open(column, sealed)
+                yield label, seal.decrypt(column, sealed)
 
 
 def holds(figure: str) -> Finding:
@@ -124,17 +124,17 @@ def broken(figure: str) -> Finding:
     return Finding("broken", figure)
 
 
-def absent(reason: str) -> Finding:
+def not_applicable(reason: str) -> Finding:
     """It does not apply: what it is about is not running or not set up."""
     return Finding("not_applicable", reason)
 
 
-def judge(wrong: Any, figure: str, complaint: str) -> Finding:
+def broken_if(wrong: Any, figure: str, complaint: str) -> Finding:
     """Broken with the complaint if anything is wrong (a number, a list, a text), else it holds with the figure."""
     return broken(complaint) if wrong else holds(figure)
 
 
-def number(count: int, noun: str, plural: str = "") -> str:
+def count_noun(count: int, noun: str, plural: str = "") -> str:
     """`1 account`, `2 accounts`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 

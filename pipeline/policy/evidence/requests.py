@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, or_
 
 from pipeline.db.models import PrivacyRequest
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, judge, number
+from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken_if, count_noun
 
 YEAR = timedelta(days=365)  # how far back an answer that came late counts against us
 
@@ -17,8 +17,8 @@ def in_time(live: LiveSystem, noun: str, *where: ColumnElement[bool]) -> Finding
         (PrivacyRequest.done_at > PrivacyRequest.due_at) & (PrivacyRequest.done_at > live.now - YEAR),
     )
     wrong = live.count(PrivacyRequest, *where, late)
-    return judge(
+    return broken_if(
         wrong,
-        f"{number(live.count(PrivacyRequest, *where), noun)}, 0 late",
-        f"{number(wrong, noun)} late; see: smt-billing customers requests",
+        f"{count_noun(live.count(PrivacyRequest, *where), noun)}, 0 late",
+        f"{count_noun(wrong, noun)} late; see: smt-billing customers requests",
     )

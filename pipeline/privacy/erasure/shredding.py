@@ -39,7 +39,7 @@ AT_ONCE = 1000  # values of one condition; SQLite takes some thousands
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class ErasureSubject:
     """Whose keys and rows are meant. `id` is the customer's, or that of a subscription of nobody we know."""
 
     id: str
@@ -47,15 +47,15 @@ class Person:
     subscriptions: tuple[str, ...]
 
     @classmethod
-    def of(cls, session: Session, id: str) -> "Person":
+    def of(cls, session: Session, id: str) -> "ErasureSubject":
         if session.get(Customer, id) is None:
             return cls(id, (id,), (id,))
-        rows = accounts.subscriptions(session, id)
-        labels = dict.fromkeys([id, *accounts.labels(session, id), *_references(session, rows)])
+        rows = accounts.subscriptions_of(session, id)
+        labels = dict.fromkeys([id, *accounts.key_ids_of(session, id), *_references(session, rows)])
         return cls(id, tuple(labels), tuple(row.id for row in rows))
 
     @classmethod
-    def erased(cls, session: Session, id: str, labels: Sequence[str]) -> "Person":
+    def erased(cls, session: Session, id: str, labels: Sequence[str]) -> "ErasureSubject":
         """Who was erased, by the labels of then: a subscription begun since is not of that time."""
         theirs = session.execute(select(Subscription.id).where(Subscription.id.in_(labels))).scalars()
         return cls(id, tuple(labels), tuple(theirs))
@@ -70,12 +70,19 @@ class ErasureReason:
     product: str = "there is none to tell"
 
 
-def shred(
-    session: Session, keyring: Keyring, person: Person, grounds: ErasureReason, now: datetime, *, id: str, country: str
+def erase_rows(
+    session: Session,
+    keyring: Keyring,
+    person: ErasureSubject,
+    grounds: ErasureReason,
+    now: datetime,
+    *,
+    id: str,
+    country: str,
 ) -> Erasure:
     """Erase a person, in the caller's transaction. The row that is returned is the receipt."""
     keys = keyring.destroy(person.labels)
-    rows = reduce(session, person, now)
+    rows = strip_rows(session, person, now)
     receipt = {
         "basis": grounds.basis,
         "cancelled at PayPal": list(grounds.cancelled),
@@ -97,7 +104,7 @@ def shred(
     return erasure
 
 
-def reduce(session: Session, person: Person, now: datetime) -> dict[str, Any]:
+def strip_rows(session: Session, person: ErasureSubject, now: datetime) -> dict[str, Any]:
     """Delete what is theirs alone, and take everything sealed out of the rest. Doing it again does no harm."""
     theirs = _Theirs(person)
     session.execute(
@@ -140,7 +147,7 @@ def reduce(session: Session, person: Person, now: datetime) -> dict[str, Any]:
 class _Theirs:
     """Conditions that find a person's rows."""
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: ErasureSubject) -> None:
         self._person = person
 
     def of(self, column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
@@ -177,7 +184,7 @@ def _done(session: Session, table: type[Base], how: Delete | Update, action: str
     return {"rows": len(result.all()), "action": action}
 
 
-def _kept(session: Session, person: Person, country: str) -> dict[str, Any]:
+def _kept(session: Session, person: ErasureSubject, country: str) -> dict[str, Any]:
     """What stays, restricted, with the reason and until when."""
     hold = retention_period_for(country)
     of_them = Payment.subscription_id.in_(person.subscriptions)
@@ -209,7 +216,7 @@ def _references(session: Session, rows: Sequence[Subscription]) -> list[str]:
     return sorted(named - others)
 
 
-def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, Any]]) -> int:
+def replay_erasures(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, Any]]) -> int:
     """Erase once more whom a restored database brought back, from `told` of their erasures. How many were not there.
 
     The keys come from a file of their own, which may be older than an erasure that the database knows of.
@@ -221,7 +228,7 @@ def replay(session: Session, keyring: Keyring, erasures: Sequence[Mapping[str, A
             keyring.destroy(_older(session, row["labels"], at))
             continue
         keyring.destroy(row["labels"])
-        reduce(session, Person.erased(session, row["customer_id"], row["labels"]), at)
+        strip_rows(session, ErasureSubject.erased(session, row["customer_id"], row["labels"]), at)
         # Of what master key the restored keys are is known no more: the present one has to go, too.
         new = {name: row[name] for name in ("id", "customer_id", "receipt")}
         session.add(Erasure(**new, key_ids=row["labels"], at=at, master_key_id=keyring.master_id, completed_at=None))
@@ -238,7 +245,7 @@ def _older(session: Session, labels: Sequence[str], at: datetime) -> list[str]:
     return [label for label in labels if label not in kept]
 
 
-def told(row: Erasure) -> dict[str, Any]:
+def replay_record(row: Erasure) -> dict[str, Any]:
     """What has to be known of an erasure to play it again. Names nobody."""
     return {
         "id": row.id,

@@ -29,7 +29,7 @@ from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Su
 from pipeline.errors import OperatorError
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
-from pipeline.privacy.erasure.shredding import ErasureReason, Person, reduce, shred
+from pipeline.privacy.erasure.shredding import ErasureReason, ErasureSubject, erase_rows, strip_rows
 
 log = structlog.get_logger(__name__)
 
@@ -71,14 +71,14 @@ class ErasureBlockedError(Exception):
 # -- asked for
 
 
-def may_ask(
+def within_limit(
     session: Session, keyring: Keyring, what: Literal["erase", "keep"], customer_id: str, now: datetime
 ) -> bool:
     """Count that this customer asks for it, and say whether they may once more in this hour (UTC)."""
     return rate_limit.allow(session, keyring, what, customer_id, now=now)
 
 
-def schedule(
+def schedule_erasure(
     session: Session,
     keyring: Keyring,
     customer_id: str,
@@ -93,14 +93,14 @@ def schedule(
     `page` is the address that the secret of the cancel link is put behind; without it the mail holds no link.
     Raises NoSuchCustomer.
     """
-    customer = accounts.need(session, customer_id)
-    row = requests.open_(session, keyring, "erase", customer_id, source, now, act_at=now + wait)
+    customer = accounts.require_customer(session, customer_id)
+    row = requests.open_request(session, keyring, "erase", customer_id, source, now, act_at=now + wait)
     if row.state == "running" or customer.erase_at is not None:
         return row
     row.state, row.waiting_ends_at = "waiting", row.waiting_ends_at or now + wait
     customer.erase_at = row.waiting_ends_at
     minutes = int(wait / timedelta(minutes=1))
-    secret = links.make(session, keyring, customer_id, "cancel_erase", now, request_id=row.id, minutes=minutes)
+    secret = links.issue(session, keyring, customer_id, "cancel_erase", now, request_id=row.id, minutes=minutes)
     facts = {
         "request": row.id,
         "erase_at": format_time(row.waiting_ends_at),
@@ -109,11 +109,11 @@ def schedule(
     session.flush()
     key = f"account_deletion_scheduled:{row.id}"
     mail = outbox.NewMail("account_deletion_scheduled", key, None, facts, customer_id=customer_id)
-    outbox.add(session, keyring, [mail], now)
+    outbox.enqueue(session, keyring, [mail], now)
     return row
 
 
-def cancel(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
+def cancel_erasure(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
     """Keep the person after all. Raises TooLate once the waiting period is over."""
     row = session.get(PrivacyRequest, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":
@@ -129,16 +129,16 @@ def cancel(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
 # -- carried out
 
 
-def run_due(database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies) -> int:
+def run_due_erasures(database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies) -> int:
     """Carry on with every erasure whose waiting period is over. How many went a step further. For the scheduler."""
     with database.transaction() as session:
         ids = _begin(session, clock.now())
-    return sum(_advance(database, master, clock, outside, id) for id in ids)
+    return sum(_advance(database, master_key, clock, outside, id) for id in ids)
 
 
-def now(
+def erase_now(
     database: Database,
-    master: MasterKey,
+    master_key: MasterKey,
     clock: Clock,
     outside: ErasureDependencies,
     customer_id: str,
@@ -146,26 +146,26 @@ def now(
 ) -> PrivacyRequest:
     """Erase without a waiting period, as an operator may. The request tells how far it got. Raises NoSuchCustomer."""
     with database.transaction() as session:
-        accounts.need(session, customer_id)
+        accounts.require_customer(session, customer_id)
         moment = clock.now()
-        keyring = Keyring(master, session, moment)
-        row = requests.open_(session, keyring, "erase", customer_id, source, moment, act_at=moment)
+        keyring = Keyring(master_key, session, moment)
+        row = requests.open_request(session, keyring, "erase", customer_id, source, moment, act_at=moment)
         if row.state in ("received", "waiting"):
             row.state, row.waiting_ends_at = "running", moment
-    _advance(database, master, clock, outside, row.id)
+    _advance(database, master_key, clock, outside, row.id)
     with database.reading() as session:
         return session.get_one(PrivacyRequest, row.id)
 
 
 def carry_out(
-    database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, id: str, *, basis: str
+    database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, id: str, *, basis: str
 ) -> None:
     """Erase the person of this id now and say so to nobody. Raises Blocked, StoreDown. For the retention sweep."""
-    cancelled, told = _tell_outside(database, master, clock, outside, id)
+    cancelled, told = _tell_outside(database, master_key, clock, outside, id)
     with database.transaction() as session:
-        keyring = Keyring(master, session, clock.now())
-        person, grounds = Person.of(session, id), ErasureReason(basis, cancelled, told)
-        shred(
+        keyring = Keyring(master_key, session, clock.now())
+        person, grounds = ErasureSubject.of(session, id), ErasureReason(basis, cancelled, told)
+        erase_rows(
             session, keyring, person, grounds, clock.now(),
             id=secrets.token_hex(13), country=outside.country,
         )  # fmt: skip
@@ -188,23 +188,25 @@ def _begin(session: Session, now: datetime) -> list[str]:
     return list(session.execute(running).scalars())
 
 
-def _advance(database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, request_id: str) -> int:
+def _advance(
+    database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, request_id: str
+) -> int:
     """One step of one erasure; 1 if it was made."""
     with database.reading() as session:
         row, erasure = session.get_one(PrivacyRequest, request_id), session.get(Erasure, request_id)
         customer_id = row.customer_id or ""
     if erasure is not None:
-        return _finish(database, master, clock, request_id)
+        return _finish(database, master_key, clock, request_id)
     try:
-        cancelled, told = _tell_outside(database, master, clock, outside, customer_id)
+        cancelled, told = _tell_outside(database, master_key, clock, outside, customer_id)
     except ErasureBlockedError as blocked:
-        _wait_for_help(database, master, clock, request_id, blocked)
+        _wait_for_help(database, master_key, clock, request_id, blocked)
         return 0
     with database.transaction() as session:
         grounds = ErasureReason(f"request {request_id}", cancelled, told)
         _erase(
             session,
-            Keyring(master, session, clock.now()),
+            Keyring(master_key, session, clock.now()),
             session.get_one(PrivacyRequest, request_id),
             grounds,
             outside,
@@ -217,8 +219,10 @@ def _erase(
     session: Session, keyring: Keyring, row: PrivacyRequest, grounds: ErasureReason, outside: ErasureDependencies
 ) -> None:
     now, customer_id = keyring.now, row.customer_id or ""
-    known = accounts.person(session, keyring, customer_id)
-    erasure = shred(session, keyring, Person.of(session, customer_id), grounds, now, id=row.id, country=outside.country)
+    known = accounts.personal_data(session, keyring, customer_id)
+    erasure = erase_rows(
+        session, keyring, ErasureSubject.of(session, customer_id), grounds, now, id=row.id, country=outside.country
+    )
     row.reason = None
     if known.get("email"):
         kept = erasure.receipt["rows"]["payment"]
@@ -227,7 +231,7 @@ def _erase(
         # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
         erasure.key_ids = [*erasure.key_ids, label]
         mail = outbox.NewMail("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
-        outbox.add(session, keyring, [mail], now)
+        outbox.enqueue(session, keyring, [mail], now)
 
 
 def confirmation_key(request_id: str) -> str:
@@ -240,11 +244,11 @@ def confirmation_label(request_id: str) -> str:
     return f"erased:{request_id}"
 
 
-def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str) -> int:
+def _finish(database: Database, master_key: MasterKey, clock: Clock, request_id: str) -> int:
     """Once the confirmation is sent its own key goes too, and whatever was being written while the keys went."""
     with database.transaction() as session:
         now = clock.now()
-        keyring, erasure = Keyring(master, session, now), session.get_one(Erasure, request_id)
+        keyring, erasure = Keyring(master_key, session, now), session.get_one(Erasure, request_id)
         label = confirmation_label(request_id)
         if label in erasure.key_ids and _is_on_its_way(session, label, now):
             return 0
@@ -255,10 +259,10 @@ def _finish(database: Database, master: MasterKey, clock: Clock, request_id: str
             _forget(sent)
         customer = session.get(Customer, erasure.customer_id)
         if customer and customer.erased_at:  # else they have come back meanwhile
-            reduce(session, Person.erased(session, erasure.customer_id, erasure.key_ids), erasure.at)
+            strip_rows(session, ErasureSubject.erased(session, erasure.customer_id, erasure.key_ids), erasure.at)
         asked = session.get_one(PrivacyRequest, request_id)
         for row in _that_it_answers(session, asked):
-            requests.settle(session, row.id, "done", now, "erased")
+            requests.close_request(session, row.id, "done", now, "erased")
     return 1
 
 
@@ -288,16 +292,16 @@ def _forget(mail: Mail) -> None:
 
 
 def _tell_outside(
-    database: Database, master: MasterKey, clock: Clock, outside: ErasureDependencies, id: str
+    database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, id: str
 ) -> tuple[list[str], str]:
     """End what PayPal could still collect for, and tell the product: outside any transaction, again until it is done.
 
     Raises Blocked. What is done twice does no harm: an ended subscription stays ended, an erased customer erased.
     """
     with database.transaction() as session:
-        person = Person.of(session, id)
+        person = ErasureSubject.of(session, id)
         live = _live(session, person.subscriptions)
-        known = accounts.person(session, Keyring(master, session, clock.now()), id)
+        known = accounts.personal_data(session, Keyring(master_key, session, clock.now()), id)
     for subscription in live:
         _cancel_at_paypal(outside, subscription)
     return live, _tell_product(outside, known)
@@ -322,18 +326,18 @@ def _cancel_at_paypal(outside: ErasureDependencies, subscription: str) -> None:
 
 
 def _tell_product(outside: ErasureDependencies, known: dict[str, str]) -> str:
-    if not outside.product.there:
+    if not outside.product.is_configured:
         return "there is none to tell"
     said = {"customer": known.get("custom", ""), "email": known.get("email", "")}
     try:
-        outside.product.tell("erase", said)
+        outside.product.call("erase", said)
     except ProductUnavailableError as error:
         raise ErasureBlockedError(f"the product did not erase its part yet: {error}") from error
     return "told"
 
 
 def _wait_for_help(
-    database: Database, master: MasterKey, clock: Clock, request_id: str, blocked: ErasureBlockedError
+    database: Database, master_key: MasterKey, clock: Clock, request_id: str, blocked: ErasureBlockedError
 ) -> None:
     """Note why it does not go on, and tell the operator if it takes too long."""
     log.warning("erasure_waits", request=request_id, reason=blocked.reason)
@@ -344,4 +348,4 @@ def _wait_for_help(
         if blocked.at_once or (row.waiting_ends_at and row.waiting_ends_at + TELL_AFTER <= now):
             facts = {"request": row.id, "reason": blocked.reason, "due_at": format_time(row.due_at)}
             mail = outbox.NewMail("erasure_waits", f"erasure_waits:{row.id}", None, facts)
-            outbox.add(session, Keyring(master, session, now), [mail], now)
+            outbox.enqueue(session, Keyring(master_key, session, now), [mail], now)

@@ -39,9 +39,9 @@ class InvalidExportError(Exception):
     """A bundle is not as we made it. The message says what is wrong with it."""
 
 
-def bundle(
+def build_export(
     database: Database,
-    master: MasterKey,
+    master_key: MasterKey,
     now: datetime,
     customer_id: str,
     *,
@@ -49,9 +49,9 @@ def bundle(
     product: ProductHook,
 ) -> bytes:
     """The ZIP. The product is asked outside any transaction. Raises NoSuchCustomer, ProductDown and StoreDown."""
-    files = _product_files(product, _person(database, master, now, customer_id))
+    files = _product_files(product, _person(database, master_key, now, customer_id))
     with database.transaction() as session:  # a transaction: the signing key is made at its first use
-        keyring = Keyring(master, session, now)
+        keyring = Keyring(master_key, session, now)
         found = gather(session, keyring, customer_id)
         signer = Signer(keyring)
     document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **found.data}
@@ -60,7 +60,7 @@ def bundle(
     return _zip(files, _manifest(files, customer_id, now), signer, now)
 
 
-def check(data: bytes, signer: Signer) -> Mapping[str, str]:
+def verify_export(data: bytes, signer: Signer) -> Mapping[str, str]:
     """The files of a bundle and their checksums, if we made it and nothing was changed. Raises NotOurs."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
@@ -83,16 +83,16 @@ def _judge(what: str, names: Sequence[str]) -> None:
         raise InvalidExportError(f"{what}: {', '.join(sorted(set(names)))}")
 
 
-def _person(database: Database, master: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
+def _person(database: Database, master_key: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
     with database.reading() as session:
-        found = accounts.person(session, Keyring(master, session, now), customer_id)
+        found = accounts.personal_data(session, Keyring(master_key, session, now), customer_id)
     return {"customer": found.get("custom", ""), "email": found.get("email", "")}
 
 
 def _product_files(product: ProductHook, person: Mapping[str, str]) -> dict[str, bytes]:
-    if not product.there:
+    if not product.is_configured:
         return {}
-    answer = product.tell("export", person)
+    answer = product.call("export", person)
     suffix = "zip" if answer[:4] == b"PK\x03\x04" else "json" if answer[:1] in b"{[" else "bin"
     return {f"product/export.{suffix}": answer} if answer else {}
 

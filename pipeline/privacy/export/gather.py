@@ -50,18 +50,18 @@ class Gathered:
 
 def gather(session: Session, keyring: Keyring, customer_id: str) -> Gathered:
     """Everything of this person. Raises NoSuchCustomer."""
-    return _Gatherer(session, keyring, accounts.need(session, customer_id, lock=False)).all()
+    return _Gatherer(session, keyring, accounts.require_customer(session, customer_id, lock=False)).all()
 
 
 class _Gatherer:
     def __init__(self, session: Session, keyring: Keyring, customer: Customer) -> None:
         self._session, self._customer = session, customer
-        self._labels = accounts.labels(session, customer.id)
-        self._seals = keyring.fetch(self._labels, create=False)
+        self._labels = accounts.key_ids_of(session, customer.id)
+        self._seals = keyring.load(self._labels, create=False)
         self._files: dict[str, bytes] = {}
 
     def all(self) -> Gathered:
-        subscriptions = accounts.subscriptions(self._session, self._customer.id)
+        subscriptions = accounts.subscriptions_of(self._session, self._customer.id)
         by_customer, by_label = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._labels)
         data = {
             "customer": self._json(self._customer, self._customer.id),
@@ -113,7 +113,7 @@ class _Gatherer:
             return format_time(value)
         if not isinstance(value, bytes):
             return value
-        opened = seal.open(f"{table}.{name}", value) if seal else b""
+        opened = seal.decrypt(f"{table}.{name}", value) if seal else b""
         return self._opened(row, f"{table}.{name}", opened)
 
     def _opened(self, row: Base, column: str, opened: bytes) -> Any:

@@ -14,22 +14,26 @@ from pipeline.privacy import requests
 DAYS = 7
 
 
-def offer(session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str) -> PrivacyRequest | None:
+def offer_export(
+    session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str
+) -> PrivacyRequest | None:
     """Note the request and owe the mail with the link; None if too many were asked for in this hour.
 
     The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
     """
-    accounts.need(session, customer_id)
+    accounts.require_customer(session, customer_id)
     if not rate_limit.allow(session, keyring, "export", customer_id, now=now):
         return None
-    row = requests.open_(session, keyring, "access", customer_id, "page", now)
-    secret = links.make(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)
+    row = requests.open_request(session, keyring, "access", customer_id, "page", now)
+    secret = links.issue(session, keyring, customer_id, "export", now, request_id=row.id, minutes=DAYS * 24 * 60)
     facts = {
         "request": row.id,
         "expires_at": format_time(now + timedelta(days=DAYS)),
-        "page": links.address(pages, "export", secret),
+        "page": links.url(pages, "export", secret),
     }
     key = f"data_export_ready:{links.digest(secret)}"
-    outbox.add(session, keyring, [outbox.NewMail("data_export_ready", key, None, facts, customer_id=customer_id)], now)
-    requests.settle(session, row.id, "done", now)
+    outbox.enqueue(
+        session, keyring, [outbox.NewMail("data_export_ready", key, None, facts, customer_id=customer_id)], now
+    )
+    requests.close_request(session, row.id, "done", now)
     return row

@@ -11,7 +11,7 @@ from babel.dates import format_date, format_time
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from pipeline.db import lww_map
-from pipeline.money import Money, show
+from pipeline.money import Money, format_money
 
 # Fields of a person as people call them, in the order in which they are shown.
 NAMES = {
@@ -48,7 +48,7 @@ def write(document: Mapping[str, Any], files: Sequence[str], issuer: ExportIssue
         return f"{format_date(at, 'long', issuer.locale)}, {format_time(at, 'short', locale=issuer.locale)} UTC"
 
     def price(row: Mapping[str, Any]) -> str:
-        return "" if row["amount"] is None else show(Money(row["amount"], row["currency"]), issuer.locale)
+        return "" if row["amount"] is None else format_money(Money(row["amount"], row["currency"]), issuer.locale)
 
     return _template().render(
         document=document,

@@ -129,7 +129,7 @@ def _of_nobody(now: datetime, _: str) -> Select[Any]:
 def _forget_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
     """Those that moved the books leave their facts; the others go as a whole. Their keys go either way."""
     labels = list(session.execute(select(Event.key_id).where(Event.id.in_(ids))).scalars())
-    _bury(session, labels, now)
+    _tombstone_keys(session, labels, now)
     _delete(session, Redelivery, Redelivery.event_id.in_(ids))
     _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled"))
     _change(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
@@ -165,7 +165,7 @@ def _lone_sales(now: datetime, country: str) -> Select[Any]:
 
 
 def _forget_sales(session: Session, ids: Sequence[Any], now: datetime) -> None:
-    _bury(session, list(ids), now)
+    _tombstone_keys(session, list(ids), now)
     _delete_sales(session, ids)
 
 
@@ -251,7 +251,7 @@ def _change(session: Session, table: type[Base], where: ColumnElement[bool], **v
     session.execute(update(table).where(where).values(**values).execution_options(synchronize_session=False))
 
 
-def _bury(session: Session, labels: Sequence[str], now: datetime) -> None:
+def _tombstone_keys(session: Session, labels: Sequence[str], now: datetime) -> None:
     """Destroy keys of labels that may be named again, leaving their tombstones."""
     _change(
         session,

@@ -19,12 +19,12 @@ EVERY = timedelta(days=1)
 AT_ONCE = 500  # rows of one transaction
 
 
-def due(session: Session, now: datetime, country: str) -> dict[str, int]:
+def due_counts(session: Session, now: datetime, country: str) -> dict[str, int]:
     """How many rows each rule would end now; rules with nothing to do too. Changes nothing."""
     return {rule.name: _count(session, rule, now, country) for rule in RULES}
 
 
-def sweep(
+def apply_retention(
     database: Database,
     now: datetime,
     country: str,
@@ -32,10 +32,13 @@ def sweep(
     *,
     erase: Callable[[str], bool] = lambda _: False,
 ) -> dict[str, int]:
-    """End what is due. Rule -> rows. `erase` erases a person by id, False if that has to wait. Raises DatabaseUnavailableError."""
+    """End what is due and return rule -> rows. `erase` erases a person by id; False if that has to wait.
+
+    Raises DatabaseUnavailableError.
+    """
     if dry:
         with database.reading() as session:
-            return due(session, now, country)
+            return due_counts(session, now, country)
     counts = {rule.name: _end(database, rule, now, country, erase) for rule in RULES}
     with database.transaction() as session:
         last = _last(session)

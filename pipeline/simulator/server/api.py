@@ -25,7 +25,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.subscriptions import APPROVE, ApiError, ApiSubscriptions, Tell
 from pipeline.simulator.timeline import Json, Kind
-from pipeline.simulator.world import World
+from pipeline.simulator.world import PaypalState
 
 Misbehaviour = Literal["stall", "500", "429", "garbage", "expire_token"]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -61,7 +61,7 @@ class FakePaypalApi:
 
     def __init__(
         self,
-        world: World | None = None,
+        world: PaypalState | None = None,
         *,
         client_id: str = "simulator",
         client_secret: str = "simulator-secret",  # noqa: S107 - opens nothing but this pretence
@@ -69,7 +69,7 @@ class FakePaypalApi:
         stall_seconds: float = 60.0,
         tell: Tell | None = None,
     ) -> None:
-        self.world = world or World()
+        self.world = world or PaypalState()
         self.asked: list[str] = []
         self.unknown: list[str] = []
         self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")

@@ -86,7 +86,7 @@ def _keep(folder: Path, since: datetime, until: datetime) -> _Keys:
             if kept.covers(since, until):
                 return kept
         made = _make(since, until)
-        files.write(folder / FILE, _dump(made))
+        files.write_atomically(folder / FILE, _dump(made))
         return made
 
 

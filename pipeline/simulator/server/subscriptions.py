@@ -12,11 +12,11 @@ from random import Random
 from pipeline.clock import Clock
 from pipeline.money import Money
 from pipeline.simulator import ids, shapes
-from pipeline.simulator.life import Life
-from pipeline.simulator.people import Person
+from pipeline.simulator.life import SimulatedSubscription
+from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PLANS
-from pipeline.simulator.timeline import Delivery, Json, Kept
-from pipeline.simulator.world import World
+from pipeline.simulator.timeline import ApiObject, Delivery, Json
+from pipeline.simulator.world import PaypalState
 
 APPROVE = "/webapps/billing/subscriptions"
 LATEST = 10**9  # a version after all that a story still has to tell: an end is final
@@ -32,7 +32,7 @@ class ApiError(Exception):  # noqa: N818 - PayPal's answer, not a fault
 
 
 @dataclass(frozen=True, slots=True)
-class Subscriber(Person):
+class Subscriber(SimulatedCustomer):
     """Somebody who came by our own sign-up: `custom` is what we call them."""
 
     custom: str = ""
@@ -44,7 +44,7 @@ class Subscriber(Person):
 
 @dataclass(slots=True)
 class _Pending:
-    life: Life
+    life: SimulatedSubscription
     return_url: str
     cancel_url: str
 
@@ -52,7 +52,7 @@ class _Pending:
 class ApiSubscriptions:
     """The subscriptions of one world that were made over the API."""
 
-    def __init__(self, world: World, clock: Clock, tell: Tell | None = None, seed: int = 7) -> None:
+    def __init__(self, world: PaypalState, clock: Clock, tell: Tell | None = None, seed: int = 7) -> None:
         self.events: list[Delivery] = []
         self._world, self._clock, self._tell = world, clock, tell
         self._rng = Random(seed)  # noqa: S311 - ids, no secrets
@@ -73,10 +73,10 @@ class ApiSubscriptions:
             raise ApiError(400, "INVALID_REQUEST", "INVALID_PARAMETER_SYNTAX", "The value of a field is invalid.")
         email = str(_object(body, "subscriber").get("email_address", ""))
         who = Subscriber("Sandbox", "Buyer", email or "sandbox.buyer@example.com", "US", custom=custom)
-        life = Life(who, plan, self._clock.now(), self._rng)
+        life = SimulatedSubscription(who, plan, self._clock.now(), self._rng)
         self._pending[life.id] = _Pending(life, context["return_url"], context["cancel_url"])
         self._asked[request_id or life.id] = life.id
-        self._world.apply(Delivery(self._clock.now(), {}, (Kept("subscription", 0, life.snapshot()),)))
+        self._world.apply(Delivery(self._clock.now(), {}, (ApiObject("subscription", 0, life.snapshot()),)))
         return 201, self._shown(life.id, base)
 
     def page(self, id: str) -> str | None:
@@ -95,7 +95,7 @@ class ApiSubscriptions:
         waiting = self._pending.pop(id, None)
         if waiting is None:
             return None
-        waiting.life.begin()
+        waiting.life.start()
         self._happen(waiting.life.deliveries)
         mark = "&" if "?" in waiting.return_url else "?"
         return f"{waiting.return_url}{mark}subscription_id={id}&ba_token={id}"
@@ -152,4 +152,4 @@ def _cancelled(found: Json, reason: str, now: datetime, rng: Random) -> Delivery
     event = shapes.envelope(
         ids.event(rng), "BILLING.SUBSCRIPTION.CANCELLED", now, "subscription", resource, Money(0, "USD")
     )
-    return Delivery(now, event, (Kept("subscription", LATEST, resource),))
+    return Delivery(now, event, (ApiObject("subscription", LATEST, resource),))

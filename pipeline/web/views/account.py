@@ -11,16 +11,16 @@ from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, sign_in, sign_up
-from pipeline.customers.account_summary import Summary, summary
+from pipeline.customers.account_summary import AccountSummary, summarize_account
 from pipeline.customers.accounts import InvalidFieldError
 from pipeline.customers.sign_in import SignInLinkSender
 from pipeline.email_address import valid_address
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.export import offer
-from pipeline.web.forms import Refused, form
+from pipeline.web.forms import RequestRejectedError, form
 from pipeline.web.session import Sessions, secret_of
-from pipeline.web.site import Site, caller
+from pipeline.web.site import Site, client_address
 from pipeline.web.transactions import Transactions
 
 CHOICES: tuple[accounts.ConsentKind, ...] = ("marketing", "service")
@@ -52,7 +52,7 @@ SENT = (
 )
 
 
-class Account:
+class AccountViews:
     """The routes."""
 
     def __init__(
@@ -84,14 +84,14 @@ class Account:
 
     async def show(self, request: Request) -> Response:
         """The account of who is signed in; else the question for their address."""
-        customer_id = await self._visitors.who(request)
+        customer_id = await self._visitors.customer_id(request)
         if customer_id is None:
             return self._site.page("sign_in.html", problem="", email="")
 
-        def work(session: Session, keyring: Keyring, _: datetime) -> Summary:
-            return summary(session, keyring, customer_id)
+        def work(session: Session, keyring: Keyring, _: datetime) -> AccountSummary:
+            return summarize_account(session, keyring, customer_id)
 
-        return self._account(request, await self._records.do(work))
+        return self._account(request, await self._records.run(work))
 
     async def ask(self, request: Request) -> Response:
         """Have a link sent. What is answered, and when, does not depend on whether the address is known."""
@@ -99,15 +99,19 @@ class Account:
         if not valid_address(email):
             wrong = "Please give your e-mail address, as ada@example.com."
             return self._site.page("sign_in.html", 422, problem=wrong, email=email)
-        line = caller(request)
+        line = client_address(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
             return sign_in.may_ask(session, keyring, line, now)
 
-        if not await self._records.do(work):
-            raise Refused(429, "Please wait a little", "Too many links were asked for from your network in this hour.")
-        if not self._doorman.ask(email):
-            raise Refused(503, "Please try again in a minute", "Very many links are asked for just now; none was sent.")
+        if not await self._records.run(work):
+            raise RequestRejectedError(
+                429, "Please wait a little", "Too many links were asked for from your network in this hour."
+            )
+        if not self._doorman.send_later(email):
+            raise RequestRejectedError(
+                503, "Please try again in a minute", "Very many links are asked for just now; none was sent."
+            )
         return self._site.message(200, *SENT)
 
     async def correct(self, request: Request) -> Response:
@@ -118,9 +122,9 @@ class Account:
             return _correct(session, keyring, customer_id, said, now, self._site.origin)
 
         try:
-            return self._visitors.to_account(await self._records.do(work))
+            return self._visitors.to_account(await self._records.run(work))
         except InvalidFieldError as error:
-            raise Refused(422, "This cannot be kept", str(error)) from None
+            raise RequestRejectedError(422, "This cannot be kept", str(error)) from None
 
     async def mails(self, request: Request) -> Response:
         """Choose which mails to have beside those that are owed."""
@@ -129,11 +133,11 @@ class Account:
         def work(session: Session, _: Keyring, now: datetime) -> None:
             for kind in CHOICES:
                 given = sign_up.is_ticked(said.get(kind, ""))
-                accounts.consent(
+                accounts.record_consent(
                     session, customer_id, kind, given=given, source="account page", text_version=sign_up.TEXTS, now=now
                 )
 
-        await self._records.do(work)
+        await self._records.run(work)
         return self._visitors.to_account("mails")
 
     async def export(self, request: Request) -> Response:
@@ -141,39 +145,39 @@ class Account:
         customer_id, _ = await self._visitors.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
-            return offer.offer(session, keyring, customer_id, now, self._site.origin) is not None
+            return offer.offer_export(session, keyring, customer_id, now, self._site.origin) is not None
 
-        return self._visitors.to_account("export" if await self._records.do(work) else "often")
+        return self._visitors.to_account("export" if await self._records.run(work) else "often")
 
     async def delete(self, request: Request) -> Response:
         """Schedule the deletion of the account."""
         customer_id, _ = await self._visitors.form(request)
-        page = links.address(self._site.origin, "cancel_erase", "")
+        page = links.url(self._site.origin, "cancel_erase", "")
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
-            if not workflow.may_ask(session, keyring, "erase", customer_id, now):
+            if not workflow.within_limit(session, keyring, "erase", customer_id, now):
                 return "too-often"
-            is_leaving = accounts.need(session, customer_id).erase_at is not None
-            workflow.schedule(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
+            is_leaving = accounts.require_customer(session, customer_id).erase_at is not None
+            workflow.schedule_erasure(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
             return "again" if is_leaving else "delete"
 
-        return self._visitors.to_account(await self._records.do(work))
+        return self._visitors.to_account(await self._records.run(work))
 
     async def keep(self, request: Request) -> Response:
         """Keep the account after all."""
         customer_id, _ = await self._visitors.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
-            if not workflow.may_ask(session, keyring, "keep", customer_id, now):
+            if not workflow.within_limit(session, keyring, "keep", customer_id, now):
                 return "too-often"
             asked = requests.find_open(session, customer_id, "erase")
             if asked is None:
                 return "late"
-            workflow.cancel(session, asked.id, now)
+            workflow.cancel_erasure(session, asked.id, now)
             return "keep"
 
         try:
-            return self._visitors.to_account(await self._records.do(work))
+            return self._visitors.to_account(await self._records.run(work))
         except workflow.ErasureTooLateError:
             return self._visitors.to_account("late")
 
@@ -181,10 +185,10 @@ class Account:
         """End the session."""
         await self._visitors.form(request)
         secret = secret_of(request)
-        await self._records.do(lambda session, _, now: sign_in.end(session, secret, now))
+        await self._records.run(lambda session, _, now: sign_in.end_session(session, secret, now))
         return self._visitors.log_out()
 
-    def _account(self, request: Request, found: Summary) -> Response:
+    def _account(self, request: Request, found: AccountSummary) -> Response:
         secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.csrf_token(secret, f"/account/{name}") for name in FORMS}
         return self._site.page(
@@ -196,12 +200,12 @@ def _correct(
     session: Session, keyring: Keyring, customer_id: str, said: dict[str, str], now: datetime, pages: str
 ) -> str:
     """Which note tells what became of it. Raises BadField."""
-    known = accounts.person(session, keyring, customer_id)
-    checked = {name: accounts.checked(cast(accounts.Field, name), value) for name, value in said.items()}
+    known = accounts.personal_data(session, keyring, customer_id)
+    checked = {name: accounts.validate_field(cast(accounts.Field, name), value) for name, value in said.items()}
     changed = {name: value for name, value in checked.items() if value != known.get(name, "")}
     email = changed.pop("email", None)
     for name, value in changed.items():
-        accounts.correct(session, keyring, customer_id, cast(accounts.Field, name), value, now)
+        accounts.correct_field(session, keyring, customer_id, cast(accounts.Field, name), value, now)
     if email is not None:
         asked = sign_in.send_address_confirmation(session, keyring, customer_id, email, now, pages)
         return "confirm" if asked else "unconfirmed"

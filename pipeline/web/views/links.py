@@ -15,7 +15,7 @@ from pipeline.customers import accounts, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
 from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.privacy.erasure import workflow
-from pipeline.web.forms import Refused, form
+from pipeline.web.forms import RequestRejectedError, form
 from pipeline.web.session import Sessions
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
@@ -88,11 +88,11 @@ class LinkViews:
     def _routes(self, purpose: Purpose, button: Button) -> list[Route]:
         async def show(request: Request) -> Response:
             secret = str(request.path_params["secret"])
-            found = await self._records.do(
-                lambda session, _, now: links.look(session, secret, now, purpose) is not None
+            found = await self._records.run(
+                lambda session, _, now: links.peek(session, secret, now, purpose) is not None
             )
             if not found:
-                raise Refused(410, *OVER)
+                raise RequestRejectedError(410, *OVER)
             return self._site.page("button.html", title=button.title, words=button.words, label=button.label)
 
         async def act(request: Request) -> Response:
@@ -104,47 +104,47 @@ class LinkViews:
 
     async def _open(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
-            return sign_in.begin(session, keyring, secret, now)
+            return sign_in.start_session(session, keyring, secret, now)
 
-        begun = await self._records.do(work)
+        begun = await self._records.run(work)
         if begun is None:
-            raise Refused(410, *OVER)
+            raise RequestRejectedError(410, *OVER)
         return self._visitors.log_in(begun)
 
     async def _confirm(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
-            link = links.use(session, secret, now, "confirm_email")
+            link = links.redeem(session, secret, now, "confirm_email")
             email = links.details(link, keyring).get("email") if link else None
             if link is None or not email:
                 return None
-            old = accounts.correct(session, keyring, link.customer_id, "email", str(email), now)
+            old = accounts.correct_field(session, keyring, link.customer_id, "email", str(email), now)
             links.end_sessions(session, link.customer_id, now)
             return " A mail that says so is on its way to your old address." if old not in (None, email) else ""
 
-        told = await self._records.do(work)
+        told = await self._records.run(work)
         if told is None:
-            raise Refused(410, *OVER)
+            raise RequestRejectedError(410, *OVER)
         words = f"Your new address is noted, and our mails go there from now on.{told}"
         return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
 
     async def _confirm_news(self, secret: str) -> Response:
-        if not await self._records.do(lambda session, _, now: newsletter.confirm(session, secret, now, sign_up.TEXTS)):
-            raise Refused(410, *OVER)
+        if not await self._records.run(lambda session, _, now: newsletter.confirm(session, secret, now, sign_up.TEXTS)):
+            raise RequestRejectedError(410, *OVER)
         return self._site.message(200, "Thank you", "From now on you get our news.", link=("/account", "Your account"))
 
     async def _keep(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
-            link = links.use(session, secret, now, "cancel_erase")
+            link = links.redeem(session, secret, now, "cancel_erase")
             if link and link.request_id:
-                workflow.cancel(session, link.request_id, now)
+                workflow.cancel_erasure(session, link.request_id, now)
             return link is not None
 
         try:
-            kept = await self._records.do(work)
+            kept = await self._records.run(work)
         except workflow.ErasureTooLateError:
             kept = False
         if not kept:
-            raise Refused(410, "It is too late", "The deletion has begun or was called off already.")
+            raise RequestRejectedError(410, "It is too late", "The deletion has begun or was called off already.")
         return self._site.message(
             200, "Your account stays", "Nothing will be deleted.", link=("/account", "Your account")
         )
@@ -153,18 +153,18 @@ class LinkViews:
         """The copy is made once, for who comes first with the link; they may come again if it could not be made."""
 
         def take(session: Session, _: Keyring, now: datetime) -> str | None:
-            link = links.use(session, secret, now, "export")
+            link = links.redeem(session, secret, now, "export")
             return link.customer_id if link else None
 
-        customer_id = await self._records.do(take)
+        customer_id = await self._records.run(take)
         if customer_id is None:
-            raise Refused(410, *OVER)
+            raise RequestRejectedError(410, *OVER)
         try:
             data = await asyncio.to_thread(self._export, customer_id)
         except Exception as error:
-            await self._records.do(lambda session, _, __: links.give_back(session, secret))
+            await self._records.run(lambda session, _, __: links.restore(session, secret))
             if isinstance(error, ProductUnavailableError):
-                raise Refused(503, *NO_PRODUCT) from None
+                raise RequestRejectedError(503, *NO_PRODUCT) from None
             raise
         headers = self._site.headers() | {
             "Cache-Control": "no-store",

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from pipeline.web.forms import Refused
+from pipeline.web.forms import RequestRejectedError
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
 
@@ -20,7 +20,7 @@ NONE = ("There is no such text", "No privacy policy of ours took or takes effect
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class PolicyTexts:
     """Where the words come from. What is the inside of a page is trusted to be escaped."""
 
     in_force: Callable[[Session, datetime], Text]
@@ -31,7 +31,7 @@ class Texts:
 class PolicyViews:
     """The routes."""
 
-    def __init__(self, site: Site, records: Transactions, texts: Texts) -> None:
+    def __init__(self, site: Site, records: Transactions, texts: PolicyTexts) -> None:
         self._site, self._records, self._texts = site, records, texts
 
     def routes(self) -> list[Route]:
@@ -56,9 +56,9 @@ class PolicyViews:
     async def of_day(self, request: Request) -> Response:
         """An earlier text, or one that is to come."""
         day = str(request.path_params["day"])
-        found = await self._records.do(lambda session, _, __: self._texts.of_day(session, day))
+        found = await self._records.run(lambda session, _, __: self._texts.of_day(session, day))
         if found is None:
-            raise Refused(404, *NONE)
+            raise RequestRejectedError(404, *NONE)
         return self._site.page("policy.html", body=found[0], day=day)
 
     async def evidence(self, _: Request) -> Response:
@@ -66,4 +66,4 @@ class PolicyViews:
         return self._site.page("policy.html", body=await asyncio.to_thread(self._texts.evidence), day="evidence")
 
     async def _in_force(self) -> Text:
-        return await self._records.do(lambda session, _, now: self._texts.in_force(session, now))
+        return await self._records.run(lambda session, _, now: self._texts.in_force(session, now))

@@ -13,9 +13,9 @@ from starlette.routing import Route
 from pipeline.customers import sign_up
 from pipeline.customers.sign_up import ADULT, InvalidFormError, RateLimitError, SignUp
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
-from pipeline.web.forms import Refused, form, object_
+from pipeline.web.forms import RequestRejectedError, form, json_object
 from pipeline.web.problem import problem
-from pipeline.web.site import Site, caller
+from pipeline.web.site import Site, client_address
 
 CLOSED = ("Sign-up is not open yet", "We cannot take orders on this page just now. Please write to us.")
 AWAY = "PayPal does not answer just now. Please send the form again in a minute: it goes on where it was."
@@ -38,7 +38,7 @@ class SignUpViews:
             route("/signup", self.post, "POST"),
             route("/signup/done", self.done),
             route("/signup/cancelled", self.cancelled),
-            route("/api/signup", self.api, "POST", spoken=False),
+            route("/api/signup", self.api, "POST", html_errors=False),
         ]
 
     async def show(self, _: Request) -> Response:
@@ -50,7 +50,7 @@ class SignUpViews:
         said = await form(request, (*sign_up.FIELDS, "token"), self._site.origin)
         token = said.pop("token", "")
         try:
-            approve = await self._sign_up(said, token, caller(request))
+            approve = await self._sign_up(said, token, client_address(request))
         except InvalidFormError as error:
             return self._form(EMPTY | said, error.problems, token, 422)
         except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
@@ -63,10 +63,10 @@ class SignUpViews:
 
         An `Idempotency-Key` header makes one sign-up of requests that are sent again.
         """
-        said = await object_(request, sign_up.FIELDS)
+        said = await json_object(request, sign_up.FIELDS)
         token = request.headers.get("idempotency-key") or secrets.token_urlsafe(16)
         try:
-            approve = await self._sign_up(said, token, caller(request))
+            approve = await self._sign_up(said, token, client_address(request))
         except InvalidFormError as error:
             return problem(422, "Some of it cannot be taken.", more={"errors": dict(error.problems)})
         except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
@@ -95,12 +95,12 @@ class SignUpViews:
 
     async def _sign_up(self, said: Mapping[str, object], token: str, line: str) -> str:
         if self._desk is None:
-            raise Refused(503, *CLOSED)
-        asked = sign_up.check(said, self._desk.plans)
+            raise RequestRejectedError(503, *CLOSED)
+        asked = sign_up.validate_form(said, self._desk.plans)
         try:
             return await asyncio.to_thread(self._desk.sign_up, asked, token or secrets.token_urlsafe(16), line)
         except RateLimitError as error:
-            raise Refused(429, "Please wait a little", str(error)) from None
+            raise RequestRejectedError(429, "Please wait a little", str(error)) from None
 
     def _form(self, said: Mapping[str, str], problems: Mapping[str, str], token: str, status: int = 200) -> Response:
         if self._desk is None:

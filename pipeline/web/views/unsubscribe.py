@@ -10,7 +10,7 @@ from starlette.routing import Route
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import unsubscribe
 from pipeline.customers.unsubscribe import OptOut
-from pipeline.web.forms import Refused, fields
+from pipeline.web.forms import RequestRejectedError, fields
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
 
@@ -33,9 +33,9 @@ class UnsubscribeViews:
     async def show(self, request: Request) -> Response:
         """The page with the button. Mail scanners that fetch it change nothing."""
         token = str(request.path_params["token"])
-        found = await self._records.do(lambda session, keyring, _: unsubscribe.look(session, keyring, token))
+        found = await self._records.run(lambda session, keyring, _: unsubscribe.find_opt_out(session, keyring, token))
         if found is None:
-            raise Refused(410, *OVER)
+            raise RequestRejectedError(410, *OVER)
         words = WORDS.format(NAMES[found.kind])
         return self._site.page("button.html", title="Unsubscribe", words=words, label="Unsubscribe")
 
@@ -45,11 +45,11 @@ class UnsubscribeViews:
         one_click = (await fields(request, (ONE_CLICK,))).get(ONE_CLICK) == "One-Click"
 
         def work(session: Session, keyring: Keyring, now: datetime) -> OptOut | None:
-            return unsubscribe.decline(session, keyring, token, now, "one-click" if one_click else "page")
+            return unsubscribe.opt_out(session, keyring, token, now, "one-click" if one_click else "page")
 
-        found = await self._records.do(work)
+        found = await self._records.run(work)
         if found is None:
-            raise Refused(410, *OVER)
+            raise RequestRejectedError(410, *OVER)
         if one_click:
             return PlainTextResponse("You are unsubscribed.\n", headers=self._site.headers())
         return self._site.message(200, "You are unsubscribed", WORDS.format(NAMES[found.kind]))

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pipeline.db.engine import DatabaseUnavailableError
-from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, Refused
-from pipeline.web.forms import SLOWEST_SECONDS, read
+from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, SignatureError
+from pipeline.web.forms import SLOWEST_SECONDS, read_body
 from pipeline.web.metrics import Metrics
 from pipeline.web.problem import on_internal_error, problem
-from pipeline.webhooks.receiver import Forged, WebhookReceiver
+from pipeline.webhooks.receiver import TransmissionReplayedError, WebhookReceiver
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +44,13 @@ class WebhookEndpoint:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         try:
             async with asyncio.timeout(SLOWEST_SECONDS):
-                body = await read(receive, dict(headers).get("content-length", ""), LARGEST_BODY)
+                body = await read_body(receive, dict(headers).get("content-length", ""), LARGEST_BODY)
             if body is None:
                 return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
             stored = await self._door.receive(headers, body)
         except MalformedDeliveryError as error:
             return problem(400, str(error))
-        except (Refused, Forged) as error:
+        except (SignatureError, TransmissionReplayedError) as error:
             log.warning("refused", reason=str(error))
             return problem(403, str(error))
         except (TimeoutError, ClientDisconnect):

@@ -8,19 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.billing.entitlement import LATEST, ConfirmedUntil, PaidCharge, Terms, add, cycles, paid_through
+from pipeline.billing.entitlement import (
+    LATEST,
+    BillingCycle,
+    ConfirmedUntil,
+    PaidCharge,
+    add_cycles,
+    cycles_paid_by,
+    paid_through,
+)
 from pipeline.db.models import Subscription
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.money import Money
 from pipeline.simulator import shapes
-from pipeline.simulator.life import Life
+from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, Plan
 from tests.support.event_feeder import Teller, at
 from tests.support.pipeline_under_test import River
 
 PRICE = Money(2900, "EUR")
-MONTHLY, YEARLY = Terms("MONTH", 1, PRICE), Terms("YEAR", 1, PRICE)
+MONTHLY, YEARLY = BillingCycle("MONTH", 1, PRICE), BillingCycle("YEAR", 1, PRICE)
 FEBRUARY = ConfirmedUntil(
     at("2026-03-01T10:00Z"), at("2026-02-01T09:00Z")
 )  # paid on 1 February, PayPal says until 1 March
@@ -39,36 +47,38 @@ def paid(on: str, amount: int = 2900, back: str = "") -> PaidCharge:
     ("2026-01-31T10:00Z", MONTHLY, 2, "2026-03-31T10:00Z"),
     ("2028-01-31T10:00Z", MONTHLY, 1, "2028-02-29T10:00Z"),
     ("2026-02-28T10:00Z", MONTHLY, 1, "2026-03-28T10:00Z"),
-    ("2026-02-28T10:00Z", Terms("MONTH", 1, day=31), 1, "2026-03-31T10:00Z"),
-    ("2026-02-28T10:00Z", Terms("MONTH", 1, day=30), 2, "2026-04-30T10:00Z"),
-    ("2026-02-28T10:00Z", Terms("MONTH", 1, day=15), 1, "2026-03-28T10:00Z"),
-    ("2026-03-15T10:00Z", Terms("MONTH", 1, day=31), 1, "2026-04-15T10:00Z"),
+    ("2026-02-28T10:00Z", BillingCycle("MONTH", 1, day=31), 1, "2026-03-31T10:00Z"),
+    ("2026-02-28T10:00Z", BillingCycle("MONTH", 1, day=30), 2, "2026-04-30T10:00Z"),
+    ("2026-02-28T10:00Z", BillingCycle("MONTH", 1, day=15), 1, "2026-03-28T10:00Z"),
+    ("2026-03-15T10:00Z", BillingCycle("MONTH", 1, day=31), 1, "2026-04-15T10:00Z"),
     ("2028-02-29T10:00Z", YEARLY, 1, "2029-02-28T10:00Z"),
-    ("2026-12-31T10:00Z", Terms("MONTH", 6), 1, "2027-06-30T10:00Z"),
-    ("2026-03-01T10:00Z", Terms("WEEK", 2), 3, "2026-04-12T10:00Z"),
-    ("2026-03-01T10:00Z", Terms("DAY", 7), 1, "2026-03-08T10:00Z"),
+    ("2026-12-31T10:00Z", BillingCycle("MONTH", 6), 1, "2027-06-30T10:00Z"),
+    ("2026-03-01T10:00Z", BillingCycle("WEEK", 2), 3, "2026-04-12T10:00Z"),
+    ("2026-03-01T10:00Z", BillingCycle("DAY", 7), 1, "2026-03-08T10:00Z"),
     ("2026-03-31T10:00Z", MONTHLY, -1, "2026-02-28T10:00Z"),
     ("2026-03-01T10:00Z", MONTHLY, 0, "2026-03-01T10:00Z"),
 ])  # fmt: skip
-def test_a_cycle_is_added_by_the_calendar(start: str, terms: Terms, number: int, end: str) -> None:
-    assert add(at(start), terms, number) == at(end)
+def test_a_cycle_is_added_by_the_calendar(start: str, terms: BillingCycle, number: int, end: str) -> None:
+    assert add_cycles(at(start), terms, number) == at(end)
 
 
 def test_no_amount_leads_beyond_the_end_of_time() -> None:
     assert (
-        add(at("2026-03-01T10:00Z"), YEARLY, 10**6) == add(at("2026-03-01T10:00Z"), Terms("DAY", 366), 10**9) == LATEST
+        add_cycles(at("2026-03-01T10:00Z"), YEARLY, 10**6)
+        == add_cycles(at("2026-03-01T10:00Z"), BillingCycle("DAY", 366), 10**9)
+        == LATEST
     )
     assert paid_through(FEBRUARY, YEARLY, [paid("2026-03-01T11:00Z", 10**15)]) == LATEST
 
 
 @pytest.mark.parametrize(("amount", "number"), [(2900, 1), (5800, 2), (5799, 1), (100, 1), (0, 1), (8700, 3)])
 def test_an_amount_pays_as_many_cycles_as_it_holds_and_at_least_one(amount: int, number: int) -> None:
-    assert cycles(MONTHLY, Money(amount, "EUR")) == number
+    assert cycles_paid_by(MONTHLY, Money(amount, "EUR")) == number
 
 
 @pytest.mark.parametrize("price", [None, Money(0, "EUR"), Money(1, "USD")])
 def test_a_price_that_says_nothing_of_it_makes_one_cycle(price: Money | None) -> None:
-    assert cycles(Terms("MONTH", 1, price), Money(5800, "EUR")) == 1
+    assert cycles_paid_by(BillingCycle("MONTH", 1, price), Money(5800, "EUR")) == 1
 
 
 # -- paid through
@@ -163,7 +173,7 @@ def test_what_was_refused_takes_back_the_period_that_paypal_had_counted_it_for(
 
 moments = st.datetimes(datetime(2025, 6, 1), datetime(2026, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 some_terms = st.builds(
-    Terms, st.sampled_from(["DAY", "WEEK", "MONTH", "YEAR"]), st.sampled_from([1, 2, 7]),
+    BillingCycle, st.sampled_from(["DAY", "WEEK", "MONTH", "YEAR"]), st.sampled_from([1, 2, 7]),
     st.sampled_from([PRICE, None]), st.sampled_from([0, 29, 31]),
 )  # fmt: skip
 payments = st.lists(
@@ -178,7 +188,7 @@ thorough = settings(max_examples=300, deadline=None, derandomize=True)
 @thorough
 @given(vouched, some_terms | st.none(), payments, st.randoms(use_true_random=False))
 def test_the_order_in_which_payments_became_known_does_not_matter(
-    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], order: Random
+    word: ConfirmedUntil | None, terms: BillingCycle | None, all_paid: list[PaidCharge], order: Random
 ) -> None:
     expected = paid_through(word, terms, all_paid)
     order.shuffle(all_paid)
@@ -188,7 +198,7 @@ def test_the_order_in_which_payments_became_known_does_not_matter(
 @thorough
 @given(vouched, some_terms | st.none(), payments, moments)
 def test_a_renewal_never_takes_it_back(
-    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], moment: datetime
+    word: ConfirmedUntil | None, terms: BillingCycle | None, all_paid: list[PaidCharge], moment: datetime
 ) -> None:
     before = paid_through(word, terms, all_paid)
     renewal = PaidCharge(max([moment, *(item.at for item in all_paid)]) + timedelta(seconds=1), PRICE)
@@ -199,7 +209,7 @@ def test_a_renewal_never_takes_it_back(
 @thorough
 @given(vouched, some_terms | st.none(), payments)
 def test_giving_back_never_buys_time(
-    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge]
+    word: ConfirmedUntil | None, terms: BillingCycle | None, all_paid: list[PaidCharge]
 ) -> None:
     kept = [item if item.refused else PaidCharge(item.at, item.money) for item in all_paid]
     whole, less = paid_through(word, terms, kept), paid_through(word, terms, all_paid)
@@ -209,7 +219,11 @@ def test_giving_back_never_buys_time(
 @thorough
 @given(vouched, some_terms | st.none(), payments, moments, moments)
 def test_a_payment_that_was_refused_never_buys_time(
-    word: ConfirmedUntil | None, terms: Terms | None, all_paid: list[PaidCharge], moment: datetime, known: datetime
+    word: ConfirmedUntil | None,
+    terms: BillingCycle | None,
+    all_paid: list[PaidCharge],
+    moment: datetime,
+    known: datetime,
 ) -> None:
     refused = PaidCharge(moment, PRICE, known, refused=True)
     before, after = (paid_through(word, terms, paid) for paid in (all_paid, [*all_paid, refused]))
@@ -218,10 +232,10 @@ def test_a_payment_that_was_refused_never_buys_time(
 
 @thorough
 @given(moments, some_terms, st.integers(1, 12))
-def test_later_is_later_and_back_again_is_near(moment: datetime, terms: Terms, number: int) -> None:
-    later = add(moment, terms, number)
+def test_later_is_later_and_back_again_is_near(moment: datetime, terms: BillingCycle, number: int) -> None:
+    later = add_cycles(moment, terms, number)
     assert later > moment
-    assert abs(add(later, terms, -number) - moment) <= timedelta(days=3)  # the days that a month lacks
+    assert abs(add_cycles(later, terms, -number) - moment) <= timedelta(days=3)  # the days that a month lacks
 
 
 # -- as PayPal would have it
@@ -232,9 +246,9 @@ def test_later_is_later_and_back_again_is_near(moment: datetime, terms: Terms, n
 )
 @pytest.mark.parametrize("start", ["2026-01-31T08:00Z", "2026-02-24T23:30Z"])
 def test_after_each_renewal_it_is_paypals_own_next_billing_time(brook: River, plan: Plan, start: str) -> None:
-    teller, life = Teller(brook), Life(PEOPLE[0], plan, at(start), Random(7))
+    teller, life = Teller(brook), SimulatedSubscription(PEOPLE[0], plan, at(start), Random(7))
     teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(plan), at(start))))
-    life.begin()
+    life.start()
     for _ in range(5):
         teller.tell(*[delivery.event for delivery in life.deliveries])
         teller.work()
@@ -244,10 +258,10 @@ def test_after_each_renewal_it_is_paypals_own_next_billing_time(brook: River, pl
 
 
 def test_a_charge_for_a_failed_month_and_the_next_ends_at_paypals_own_date_too(brook: River) -> None:
-    teller, life = Teller(brook), Life(PEOPLE[0], CLOUD, at("2026-01-15T08:00Z"), Random(7))
+    teller, life = Teller(brook), SimulatedSubscription(PEOPLE[0], CLOUD, at("2026-01-15T08:00Z"), Random(7))
     teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(CLOUD), life.created)))
-    life.begin()
-    life.miss()
+    life.start()
+    life.fail_payment()
     life.renew()
     teller.tell(*[delivery.event for delivery in life.deliveries])
     teller.work()

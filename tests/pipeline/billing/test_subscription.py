@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.billing.entitlement import Terms
-from pipeline.billing.notifications import renewal
+from pipeline.billing.entitlement import BillingCycle
+from pipeline.billing.notifications import renewal_reminder
 from pipeline.billing.reminders import ReminderPolicy
-from pipeline.billing.subscription import MOVES, PHASE, RANK, outranks
+from pipeline.billing.subscription import STATUS_PHASE, STATUS_TIE_BREAK, TRANSITIONS, supersedes
 from pipeline.db.models import Customer, StatusHistoryEntry
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE, BOB, CHARLIE
@@ -21,7 +21,9 @@ ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.S
 CANCELLED, UPDATED = "BILLING.SUBSCRIPTION.CANCELLED", "BILLING.SUBSCRIPTION.UPDATED"
 COMPLETED = "PAYMENT.SALE.COMPLETED"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-standings = st.tuples(st.sampled_from(sorted(RANK)), st.integers(0, 3).map(lambda hours: NOON + timedelta(hours=hours)))
+standings = st.tuples(
+    st.sampled_from(sorted(STATUS_TIE_BREAK)), st.integers(0, 3).map(lambda hours: NOON + timedelta(hours=hours))
+)
 thorough = settings(max_examples=500, deadline=None, derandomize=True)
 
 
@@ -33,7 +35,7 @@ thorough = settings(max_examples=500, deadline=None, derandomize=True)
 def test_of_two_standings_exactly_one_outranks_the_other(
     one: tuple[str, datetime], other: tuple[str, datetime]
 ) -> None:
-    assert outranks(one, other) + outranks(other, one) == (one != other)
+    assert supersedes(one, other) + supersedes(other, one) == (one != other)
 
 
 @thorough
@@ -41,7 +43,7 @@ def test_of_two_standings_exactly_one_outranks_the_other(
 def test_outranking_is_transitive(
     one: tuple[str, datetime], two: tuple[str, datetime], three: tuple[str, datetime]
 ) -> None:
-    assert not (outranks(one, two) and outranks(two, three)) or outranks(one, three)
+    assert not (supersedes(one, two) and supersedes(two, three)) or supersedes(one, three)
 
 
 @thorough
@@ -49,24 +51,24 @@ def test_outranking_is_transitive(
 def test_every_move_that_outranking_allows_is_in_the_table(
     new: tuple[str, datetime], old: tuple[str, datetime]
 ) -> None:
-    if outranks(new, old) and new[0] != old[0]:
-        assert new[0] in MOVES[old[0]]
+    if supersedes(new, old) and new[0] != old[0]:
+        assert new[0] in TRANSITIONS[old[0]]
 
 
 def test_the_table_names_every_status_and_no_other() -> None:
-    assert MOVES.keys() - {None} == RANK.keys() == PHASE.keys() == MOVES[None]
+    assert TRANSITIONS.keys() - {None} == STATUS_TIE_BREAK.keys() == STATUS_PHASE.keys() == TRANSITIONS[None]
 
 
 def test_at_equal_times_the_graver_news_counts() -> None:
     graver = ["CANCELLED", "EXPIRED", "SUSPENDED", "ACTIVE", "APPROVED", "APPROVAL_PENDING"]
     for grave, light in pairwise(graver):
-        assert outranks((grave, NOON), (light, NOON))
+        assert supersedes((grave, NOON), (light, NOON))
 
 
 def test_what_has_ended_never_lives_again() -> None:
     late = NOON + timedelta(days=365)
     for end in ("CANCELLED", "EXPIRED"):
-        assert not any(outranks((status, late), (end, NOON)) for status in ("ACTIVE", "SUSPENDED", "APPROVED", end))
+        assert not any(supersedes((status, late), (end, NOON)) for status in ("ACTIVE", "SUSPENDED", "APPROVED", end))
 
 
 # -- the row
@@ -150,14 +152,14 @@ def test_it_can_be_told_by_whom_and_why_it_moved(brook: River) -> None:
 def test_a_subscription_without_a_quantity_costs_its_plan_once(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
-    reminder = renewal(teller.subscription(ALICE), teller.plans()[ALICE.plan], 3, has_address=True)
+    reminder = renewal_reminder(teller.subscription(ALICE), teller.plans()[ALICE.plan], 3, has_address=True)
     assert reminder.facts["amount"] == {"amount": 2900, "currency": "EUR"}
 
 
 @pytest.mark.parametrize(("terms", "days"), [
-    (Terms("YEAR", 1), 30), (Terms("MONTH", 12), 30), (Terms("MONTH", 1), 3), (Terms("MONTH", 6), 3),
-    (Terms("DAY", 30), 3), (Terms("DAY", 365), 30), (Terms("WEEK", 52), 30),
-    (Terms("WEEK", 1), None), (Terms("DAY", 7), None), (None, 3),
+    (BillingCycle("YEAR", 1), 30), (BillingCycle("MONTH", 12), 30), (BillingCycle("MONTH", 1), 3), (BillingCycle("MONTH", 6), 3),
+    (BillingCycle("DAY", 30), 3), (BillingCycle("DAY", 365), 30), (BillingCycle("WEEK", 52), 30),
+    (BillingCycle("WEEK", 1), None), (BillingCycle("DAY", 7), None), (None, 3),
 ])  # fmt: skip
-def test_reminders_are_as_early_as_the_period_is_long(terms: Terms | None, days: int | None) -> None:
-    assert ReminderPolicy(yearly=30, monthly=3).days(terms) == days
+def test_reminders_are_as_early_as_the_period_is_long(terms: BillingCycle | None, days: int | None) -> None:
+    assert ReminderPolicy(yearly=30, monthly=3).days_before_renewal(terms) == days

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from pipeline.billing.reminders import ReminderPolicy
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Event, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import RefundRow
@@ -200,7 +200,7 @@ def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(s
 
     def look() -> RefundRow | None:
         with stream.database.transaction() as session:
-            return Books(session, stream.keyring(session), stream.now, ReminderPolicy(), batch).refund(refund)
+            return UnitOfWork(session, stream.keyring(session), stream.now, ReminderPolicy(), batch).refund(refund)
 
     with ThreadPoolExecutor(1) as pool:
         with stream.database.transaction() as other:
@@ -212,7 +212,7 @@ def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(s
         with pytest.raises(RetryLater, match="booked a moment ago"):
             found.result(30)
     with stream.database.transaction() as session:
-        again = Books(session, stream.keyring(session), stream.now, ReminderPolicy(), batch)
+        again = UnitOfWork(session, stream.keyring(session), stream.now, ReminderPolicy(), batch)
         assert again.refund(refund) is not None
 
 
@@ -222,22 +222,22 @@ def test_an_address_that_is_set_while_a_mail_is_queued_releases_it(
     """Without a lock the mail would begin to wait just after its address came, and wait for ever."""
     teller = Teller(stream)
     teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
-    customer, told_addresses = str(teller.subscription(ALICE).customer_id), Books._customers_with_address
+    customer, told_addresses = str(teller.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
     setting: list[threading.Thread] = []
 
     def correct(field: accounts.Field, value: str) -> None:
         with stream.database.transaction() as session:
-            accounts.correct(session, stream.keyring(session), customer, field, value, stream.now)
+            accounts.correct_field(session, stream.keyring(session), customer, field, value, stream.now)
 
-    def look(books: Books, customers: set[str]) -> set[str]:
-        found = told_addresses(books, customers)
+    def look(uow: UnitOfWork, customers: set[str]) -> set[str]:
+        found = told_addresses(uow, customers)
         setting.append(threading.Thread(target=correct, args=("email", ALICE.email)))
         setting[0].start()
         setting[0].join(0.5)  # long enough where nothing holds it back
         return found
 
     correct("name", "Alice")  # makes the customer's key, which takes a lock of its own
-    monkeypatch.setattr(Books, "_customers_with_address", look)
+    monkeypatch.setattr(UnitOfWork, "_customers_with_address", look)
     teller.hear(sample(COMPLETED))
     setting[0].join(30)
     assert teller.mail("receipt").due

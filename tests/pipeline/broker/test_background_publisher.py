@@ -15,12 +15,12 @@ def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end() -> None:
     broker = Broker("memory://")
     announcer = BackgroundPublisher(broker, "events")
     for number in range(30):
-        announcer.announce([f"WH-{number}"])
-    announcer.announce([])
+        announcer.publish_later([f"WH-{number}"])
+    announcer.publish_later([])
     announcer.start()
     announcer.stop()
-    with broker.inlet("events") as inlet:
-        batch = inlet.take(100, LONG)
+    with broker.consumer("events") as inlet:
+        batch = inlet.receive(100, LONG)
         assert batch
         assert batch.ids == [f"WH-{number}" for number in range(30)]
         assert len(batch._messages) == 1
@@ -33,11 +33,11 @@ def test_a_broker_that_is_away_is_waited_for_once_and_not_for_all_that_was_annou
     def away(*_: object) -> None:
         asked.append(1)
         for _each in range(3 * MAX_BATCH):
-            announcer.announce(["WH-MORE"])  # they come while it is waited for
+            announcer.publish_later(["WH-MORE"])  # they come while it is waited for
         raise BrokerUnavailableError("it does not answer")
 
     announcer._publisher = SimpleNamespace(publish=away)  # type: ignore[assignment]
-    announcer.announce(["WH-1"])
+    announcer.publish_later(["WH-1"])
     announcer._do(announcer._next()[0])
     assert (asked, announcer._waiting.qsize()) == ([1], 0)
 
@@ -53,10 +53,10 @@ def test_an_announcer_outlives_whatever_is_raised_at_it(monkeypatch: pytest.Monk
         publish(publisher, queue, ids)
 
     monkeypatch.setattr(Publisher, "publish", failing_once)
-    with BackgroundPublisher(broker, "events") as announcer, broker.inlet("events") as inlet:
-        announcer.announce(["WH-1"])
+    with BackgroundPublisher(broker, "events") as announcer, broker.consumer("events") as inlet:
+        announcer.publish_later(["WH-1"])
         until(lambda: bool(told), 10, "it has met the error")
-        announcer.announce(["WH-2"])
-        batch = inlet.take(100, LONG)
+        announcer.publish_later(["WH-2"])
+        batch = inlet.receive(100, LONG)
     assert batch
     assert batch.ids == ["WH-2"]

@@ -12,78 +12,78 @@ from tests.support.broker_fixtures import HUNDRED, LONG, SHORT, must_take, put, 
 
 
 def test_a_published_group_arrives_once_and_in_one_batch(broker: Broker) -> None:
-    with broker.inlet("events") as inlet:
-        assert inlet.take(100, SHORT) is None
+    with broker.consumer("events") as inlet:
+        assert inlet.receive(100, SHORT) is None
         put(broker, HUNDRED)
         batch = must_take(inlet)
         assert batch.ids == HUNDRED
         batch.ack()
-        assert inlet.take(100, SHORT) is None
+        assert inlet.receive(100, SHORT) is None
 
 
 def test_what_is_acknowledged_is_gone_after_a_new_connection(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         must_take(inlet).ack()
-    with broker.inlet("events") as inlet:
-        assert inlet.take(100, SHORT) is None
+    with broker.consumer("events") as inlet:
+        assert inlet.receive(100, SHORT) is None
 
 
 def test_what_is_not_acknowledged_comes_back_when_its_consumer_goes(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert must_take(inlet).ids == HUNDRED
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert sorted(take_all(inlet, 100)) == sorted(HUNDRED)
 
 
 def test_what_is_requeued_comes_again(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         must_take(inlet).requeue()
         assert sorted(take_all(inlet, 100)) == sorted(HUNDRED)
 
 
 def test_a_batch_is_settled_once_however_often_it_is_said(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         batch = must_take(inlet)
         for _ in range(2):
             batch.ack()
         batch.requeue()
-        assert inlet.take(100, SHORT) is None
+        assert inlet.receive(100, SHORT) is None
 
 
 def test_acknowledging_a_later_batch_leaves_an_earlier_one_unacknowledged(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         first, second = must_take(inlet, IDS_PER_MESSAGE), must_take(inlet, IDS_PER_MESSAGE)
         second.ack()
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert take_all(inlet, 50) == first.ids
 
 
 def test_two_held_batches_can_be_acknowledged_in_their_order(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         for batch in (must_take(inlet, IDS_PER_MESSAGE), must_take(inlet, IDS_PER_MESSAGE)):
             batch.ack()
-    with broker.inlet("events") as inlet:
-        assert inlet.take(100, SHORT) is None
+    with broker.consumer("events") as inlet:
+        assert inlet.receive(100, SHORT) is None
 
 
 def test_a_batch_has_no_more_ids_than_asked_for_unless_one_message_has(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert len(must_take(inlet, limit=IDS_PER_MESSAGE + 10).ids) == IDS_PER_MESSAGE
         assert len(must_take(inlet, limit=1).ids) == IDS_PER_MESSAGE
 
 
 def test_a_worker_that_holds_all_it_may_is_given_no_more(broker: Broker) -> None:
     put(broker, HUNDRED)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         first = must_take(inlet, limit=1)
-        assert inlet.take(1, SHORT) is None
+        assert inlet.receive(1, SHORT) is None
         first.ack()
         assert must_take(inlet, limit=1).ids == HUNDRED[IDS_PER_MESSAGE:]
 
@@ -91,14 +91,14 @@ def test_a_worker_that_holds_all_it_may_is_given_no_more(broker: Broker) -> None
 def test_each_queue_has_its_own(broker: Broker) -> None:
     put(broker, ["WH-1"], "events")
     put(broker, ["receipt:1"], "mails")
-    with broker.inlet("mails") as mails, broker.inlet("events") as events:
+    with broker.consumer("mails") as mails, broker.consumer("events") as events:
         assert (take_all(mails, 1), take_all(events, 1)) == (["receipt:1"], ["WH-1"])
 
 
 def test_two_workers_share_one_group(broker: Broker) -> None:
-    with broker.inlet("events") as one, broker.inlet("events") as other:
+    with broker.consumer("events") as one, broker.consumer("events") as other:
         for worker in (one, other):
-            worker.take(1, 0)
+            worker.receive(1, 0)
         put(broker, HUNDRED)
         shares = [must_take(worker, limit=1).ids for worker in (one, other)]
     assert sorted(shares) == [HUNDRED[:IDS_PER_MESSAGE], HUNDRED[IDS_PER_MESSAGE:]]
@@ -108,7 +108,7 @@ def test_a_waiting_worker_is_woken_by_a_publisher_in_another_thread(broker: Brok
     taken: list[list[str]] = []
 
     def work() -> None:
-        with broker.inlet("events") as inlet:
+        with broker.consumer("events") as inlet:
             taken.append(take_until(inlet, 3))
 
     worker = threading.Thread(target=work)
@@ -125,7 +125,7 @@ def test_ten_thousand_ids_in_groups_arrive_exactly_once(broker: Broker) -> None:
     with broker.publisher() as publisher:
         for start in range(0, len(ids), 70):
             publisher.publish("events", ids[start : start + 70])
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert sorted(take_all(inlet, len(ids))) == sorted(ids)
 
 
@@ -137,7 +137,7 @@ def test_publishing_nothing_needs_no_broker() -> None:
 def test_ids_keep_every_letter(broker: Broker) -> None:
     ids = ['WH-"quoted"', "receipt:Zoë\\", "renewal:I-1:2026-03-01T10:00:00Z:30", "客"]
     put(broker, ids)
-    with broker.inlet("events") as inlet:
+    with broker.consumer("events") as inlet:
         assert take_all(inlet, 4) == ids
 
 
@@ -148,8 +148,8 @@ def test_only_memory_serves_one_process_alone() -> None:
 
 def test_a_broker_in_memory_sees_no_other() -> None:
     put(Broker("memory://"), ["WH-1"])
-    with Broker("memory://").inlet("events") as inlet:
-        assert inlet.take(1, SHORT) is None
+    with Broker("memory://").consumer("events") as inlet:
+        assert inlet.receive(1, SHORT) is None
 
 
 def test_many_threads_may_start_at_once_in_memory(few_switches: None) -> None:
@@ -165,7 +165,7 @@ def test_many_threads_may_start_at_once_in_memory(few_switches: None) -> None:
             thread.start()
         for thread in threads:
             thread.join(LONG)
-        with broker.inlet("events") as inlet:
+        with broker.consumer("events") as inlet:
             assert sorted(take_until(inlet, 8)) == [f"WH-{number}" for number in range(8)]
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from pipeline.broker import Broker
-from pipeline.broker.connection import Line
+from pipeline.broker.connection import BrokerConnection
 from pipeline.broker.topology import BODY_BYTES, IDS_PER_MESSAGE, read_message, write_messages
 from tests.support.broker_fixtures import LONG, SHORT, dead_letters, put, take_until
 from tests.support.subprocesses import until
@@ -29,8 +29,8 @@ UNREADABLE = [
 
 def inject(broker: Broker, body: bytes, headers: dict[str, str] | None = None) -> None:
     """A message that this project would not write, on the queue of events."""
-    line = Line(broker._place, broker._topology, "stranger")
-    with line.use() as channel:
+    line = BrokerConnection(broker._place, broker._topology, "stranger")
+    with line.open_channel() as channel:
         message = channel.prepare_message(body, headers=headers or {}, properties={"delivery_mode": 2})
         channel.basic_publish(message, exchange=broker._topology.exchange.name, routing_key="events")
     line.close()
@@ -41,7 +41,7 @@ def test_an_unreadable_message_takes_none_of_its_neighbours_along(broker: Broker
     for body in UNREADABLE:
         inject(broker, body)
     put(broker, ["WH-after"])
-    with broker.inlet("events") as inlet, capture_logs() as logs:
+    with broker.consumer("events") as inlet, capture_logs() as logs:
         assert take_until(inlet, 2) == ["WH-before", "WH-after"]
         assert inlet.refused == len(UNREADABLE)
     assert [line["event"] for line in logs] == ["unreadable_message"] * len(UNREADABLE)
@@ -50,18 +50,18 @@ def test_an_unreadable_message_takes_none_of_its_neighbours_along(broker: Broker
 def test_an_unreadable_message_waits_among_the_dead_letters(rabbit: Broker) -> None:
     for body in UNREADABLE:
         inject(rabbit, body)
-    with rabbit.inlet("events") as inlet:
+    with rabbit.consumer("events") as inlet:
         while inlet.refused < len(UNREADABLE):
-            assert inlet.take(100, SHORT) is None
+            assert inlet.receive(100, SHORT) is None
     assert sorted(dead_letters(rabbit, len(UNREADABLE))) == sorted(UNREADABLE)
-    with rabbit.inlet("events") as inlet:
-        assert (inlet.take(100, SHORT), inlet.refused) == (None, 0)
+    with rabbit.consumer("events") as inlet:
+        assert (inlet.receive(100, SHORT), inlet.refused) == (None, 0)
 
 
 def test_check_tells_of_dead_letters(rabbit: Broker, queue_prefix: str) -> None:
     inject(rabbit, b"nonsense")
-    with rabbit.inlet("events") as inlet:
-        assert inlet.take(1, SHORT) is None
+    with rabbit.consumer("events") as inlet:
+        assert inlet.receive(1, SHORT) is None
     told = f"; unreadable messages in {queue_prefix}.dead: 1"
     until(lambda: rabbit.check().endswith(told), LONG, told)
 
@@ -69,7 +69,7 @@ def test_check_tells_of_dead_letters(rabbit: Broker, queue_prefix: str) -> None:
 def test_a_message_that_says_it_is_compressed_and_is_not_is_unreadable_too(rabbit: Broker) -> None:
     inject(rabbit, b'["WH-1"]', {"compression": "application/x-gzip"})
     put(rabbit, ["WH-2"])
-    with rabbit.inlet("events") as inlet:
+    with rabbit.consumer("events") as inlet:
         assert take_until(inlet, 1) == ["WH-2"]
     assert dead_letters(rabbit, 1) == [b'["WH-1"]']
 

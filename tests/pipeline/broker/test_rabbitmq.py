@@ -109,5 +109,5 @@ def test_tls_is_for_who_the_certificate_is_made_out_to(
                 broker.check()
             return
         put(broker, HUNDRED)
-        with broker.inlet("events") as inlet:
+        with broker.consumer("events") as inlet:
             assert take_until(inlet, 100) == HUNDRED

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from pipeline.app import logging
-from pipeline.simulator.life import Life
+from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from tests.support.command_line import Answer, Smt, caught, files_of, run, smt
@@ -24,7 +24,7 @@ class Told:
     """A subscription that began two days ago, paid, and got a part of its money back; its events as files."""
 
     folder: Path
-    life: Life
+    life: SimulatedSubscription
 
     @property
     def sale(self) -> str:
@@ -33,8 +33,8 @@ class Told:
 
 @pytest.fixture(scope="session")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    life = Life(PEOPLE[0], CLOUD, NOW - timedelta(days=2), Random(4))
-    life.begin()
+    life = SimulatedSubscription(PEOPLE[0], CLOUD, NOW - timedelta(days=2), Random(4))
+    life.start()
     life.refund(next(iter(life.sales.values())), NOW - timedelta(hours=1), 900)
     folder = tmp_path_factory.mktemp("events")
     for number, delivery in enumerate(life.deliveries):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.app.doctor import program_checks
-from pipeline.cli.context import Call
+from pipeline.cli.context import CommandContext
 from pipeline.clock import MovableClock
 
 from .conftest import Answer, Smt, Told
@@ -82,12 +82,12 @@ def test_settings_that_cannot_be_read_are_the_one_line(smt: Smt, monkeypatch: py
 
 
 def test_a_clock_before_this_program_was_written_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Call, "clock", MovableClock(datetime(1970, 1, 1, tzinfo=UTC)))
+    monkeypatch.setattr(CommandContext, "clock", MovableClock(datetime(1970, 1, 1, tzinfo=UTC)))
     assert by_name(smt("doctor", "--json"))["clock"]["state"] == "fail"
 
 
 def test_a_clock_behind_the_newest_event_is_a_warning(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Call, "clock", MovableClock(datetime(2026, 1, 2, tzinfo=UTC)))
+    monkeypatch.setattr(CommandContext, "clock", MovableClock(datetime(2026, 1, 2, tzinfo=UTC)))
     assert by_name(smt("doctor", "--json"))["clock"]["state"] == "warn"
 
 

@@ -190,7 +190,7 @@ def test_the_scheduler_rotates_by_itself_only_where_backups_hold_the_new_key(
     confirmed(data_dir)
     before = (data_dir / "keys" / "master.key").read_bytes()
     parts = parts_here()
-    assert maintenance.complete(parts) == 0
+    assert maintenance.complete_erasures(parts) == 0
     assert (data_dir / "keys" / "master.key").read_bytes() == before
     smt("backup", "identity", tmp_path / "identity.txt")
     recipient = (tmp_path / "identity.txt").read_text().splitlines()[0].split()[-1]
@@ -198,10 +198,10 @@ def test_the_scheduler_rotates_by_itself_only_where_backups_hold_the_new_key(
     monkeypatch.setenv("SMT_BACKUP_DIR", str(tmp_path / "backups"))
     parts.database.close()
     parts = parts_here()
-    assert maintenance.complete(parts) == 1
+    assert maintenance.complete_erasures(parts) == 1
     assert (data_dir / "keys" / "master.key").read_bytes() != before
     assert [path.name for path in (tmp_path / "backups").glob("*.keys.age")]
-    assert maintenance.complete(parts) == 0  # nothing is owed any more
+    assert maintenance.complete_erasures(parts) == 0  # nothing is owed any more
     parts.database.close()
 
 
@@ -213,7 +213,7 @@ def test_an_erasure_is_noted_beside_the_backups_at_once(smt: Smt, ended: str, sh
 
 def test_the_scheduler_has_jobs_for_all_of_it(smt: Smt, books: Told) -> None:
     parts = parts_here()
-    names = {job.name for job in jobs.scheduler(parts).jobs}
+    names = {job.name for job in jobs.build_scheduler(parts).jobs}
     assert names >= {"erase who asked for it", "keep the retention periods", "complete erasures"}
-    assert from_settings.wait(parts.settings) == workflow.WAIT
+    assert from_settings.erasure_wait(parts.settings) == workflow.WAIT
     parts.database.close()

@@ -13,16 +13,25 @@ from pipeline.errors import OperatorError, UsageError
 from pipeline.network.smtp_url import SmtpConfigError
 from pipeline.operations.backup.store import BackupError
 from pipeline.paypal.errors import MalformedDeliveryError, PaypalRejectedError, PaypalUnavailableError
-from pipeline.policy.versions import Refused
+from pipeline.policy.versions import PolicyRejectedError
 from pipeline.privacy.erasure.workflow import ErasureTooLateError
 from pipeline.privacy.requests import ErasureInProgressError, RequestNotFoundError
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
 
 USAGE_ERRORS = [
-    UsageError, SettingsError, MasterKeyError, CustomerNotFoundError, SmtpConfigError, InvalidEnvelopeError, MalformedDeliveryError, BackupError,
-    RequestNotFoundError, ErasureInProgressError, Refused,
-]  # fmt: skip
+    UsageError,
+    SettingsError,
+    MasterKeyError,
+    CustomerNotFoundError,
+    SmtpConfigError,
+    InvalidEnvelopeError,
+    MalformedDeliveryError,
+    BackupError,
+    RequestNotFoundError,
+    ErasureInProgressError,
+    PolicyRejectedError,
+]
 PROBLEMS = [
     OperatorError,
     DatabaseUnavailableError,

@@ -17,7 +17,7 @@ ROWS: list[list[str | None]] = [
 def drawn(monkeypatch: pytest.MonkeyPatch, width: int, rows: list[list[str | None]]) -> list[str]:
     written = StringIO()
     monkeypatch.setattr(output, "console", lambda: Console(file=written, width=width, highlight=False))
-    output.table(HEADINGS, rows)
+    output.print_table(HEADINGS, rows)
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
 

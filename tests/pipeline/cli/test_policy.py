@@ -66,10 +66,10 @@ def test_the_report_is_dated_and_its_signature_can_be_verified_by_openssl(
 def test_the_last_verdicts_are_kept_for_the_public_page_without_what_was_looked_at(
     smt: Smt, books: Told, data_dir: Path
 ) -> None:
-    from pipeline.policy.clauses import Vendor
+    from pipeline.policy.clauses import PolicyOwner
     from pipeline.policy.public_pages import evidence
 
-    vendor = Vendor("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
+    vendor = PolicyOwner("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
     assert evidence(data_dir, vendor)[1] == []
     smt("policy", "check")
     page, rows = evidence(data_dir, vendor)
@@ -159,7 +159,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
         rows = [row for row in session.query(ReadAudit).order_by(ReadAudit.id) if row.action == action]
-        assert audit_log.verify(session) is None
+        assert audit_log.verify_chain(session) is None
         assert [row.actor for row in rows] == [audit_log.this_user()] * 2
         assert [row.purpose for row in rows][1] == "a question by phone"
         assert rows[0].purpose

@@ -32,10 +32,10 @@ def path(data_dir: Path) -> Path:
 
 def test_what_is_sealed_opens_again(river: River) -> None:
     with river.database.transaction() as session:
-        seal = river.keyring(session).own("I-ADA")
+        seal = river.keyring(session).system_key("I-ADA")
         sealed = seal.encrypt_json("event.personal_data", {"email": "ada@example.com", "none": None})
     with river.database.transaction() as session:
-        again = river.keyring(session).own("I-ADA")
+        again = river.keyring(session).system_key("I-ADA")
         assert again.decrypt_json("event.personal_data", sealed) == {"email": "ada@example.com", "none": None}
         assert again.decrypt_json("event.personal_data", None) is None
     assert b"ada" not in sealed
@@ -43,24 +43,24 @@ def test_what_is_sealed_opens_again(river: River) -> None:
 
 def test_the_same_text_never_looks_the_same_twice(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).own("I-ADA")
-        assert seal.seal("event.body", b"ada") != seal.seal("event.body", b"ada")
+        seal = brook.keyring(session).system_key("I-ADA")
+        assert seal.encrypt("event.body", b"ada") != seal.encrypt("event.body", b"ada")
 
 
 def test_what_was_moved_to_another_column_does_not_open(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).own("I-ADA")
-        sealed = seal.seal("event.body", b"ada")
+        seal = brook.keyring(session).system_key("I-ADA")
+        sealed = seal.encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError, match=r"event\.personal_data of I-ADA"):
-            seal.open("event.personal_data", sealed)
+            seal.decrypt("event.personal_data", sealed)
 
 
 def test_what_was_moved_to_another_person_does_not_open(brook: River) -> None:
     with brook.database.transaction() as session:
         ring = brook.keyring(session)
-        sealed = ring.own("I-ADA").seal("event.body", b"ada")
+        sealed = ring.system_key("I-ADA").encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError):
-            ring.own("I-BEA").open("event.body", sealed)
+            ring.system_key("I-BEA").decrypt("event.body", sealed)
 
 
 def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: River) -> None:
@@ -68,7 +68,7 @@ def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: Rive
     river.store(delivery(happened(kind="X", resource={})))
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        ring.fetch(["I-ADA", "I-BEA"])
+        ring.load(["I-ADA", "I-BEA"])
     ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == label) for label in ("I-ADA", "I-BEA"))
     river.set(ada, wrapped_key=bea.wrapped_key)
     with river.database.transaction() as session, pytest.raises(MasterKeyError):
@@ -78,22 +78,22 @@ def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: Rive
 @pytest.mark.parametrize("place", [0, 12, -1])
 def test_what_was_changed_by_one_bit_does_not_open(brook: River, place: int) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).own("I-ADA")
-        sealed = bytearray(seal.seal("event.body", b"ada"))
+        seal = brook.keyring(session).system_key("I-ADA")
+        sealed = bytearray(seal.encrypt("event.body", b"ada"))
         sealed[place] ^= 1
         with pytest.raises(DecryptionError):
-            seal.open("event.body", bytes(sealed))
+            seal.decrypt("event.body", bytes(sealed))
 
 
 @pytest.mark.parametrize("sealed", [b"", b"short", bytes(12), bytes(27)])
 def test_what_is_no_sealed_value_at_all_does_not_open(brook: River, sealed: bytes) -> None:
     with brook.database.transaction() as session, pytest.raises(DecryptionError):
-        brook.keyring(session).own("I-ADA").open("event.body", sealed)
+        brook.keyring(session).system_key("I-ADA").decrypt("event.body", sealed)
 
 
 def test_a_seal_does_not_show_its_secret(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).own("I-ADA")
+        seal = brook.keyring(session).system_key("I-ADA")
     assert repr(seal) == "Seal(label='I-ADA')"
 
 
@@ -109,7 +109,7 @@ def test_a_digest_is_the_same_for_the_same_text_and_another_for_another_key(rive
 
 def test_the_wrong_master_key_says_so(river: River) -> None:
     with river.database.transaction() as session:
-        river.keyring(session).own("I-ADA")
+        river.keyring(session).system_key("I-ADA")
     with river.database.transaction() as session, pytest.raises(MasterKeyError, match="restore the right key file"):
         Keyring(MasterKey(os.urandom(32)), session, NOON).get("I-ADA")
 
@@ -120,7 +120,7 @@ def test_an_erased_label_seals_nothing_and_stays_erased(river: River) -> None:
     with river.database.transaction() as session:
         assert river.keyring(session).get("WH-1") is None
         with pytest.raises(MasterKeyError, match="backup"):
-            river.keyring(session).own("WH-1")
+            river.keyring(session).system_key("WH-1")
     assert river.rows(EncryptionKey)[0].wrapped_key is None
 
 
@@ -131,7 +131,7 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
         "subscriber": {"email_address": "ada@example.com", "name": {"given_name": "Ada"}},
     }
     with river.database.transaction() as session:
-        river.keyring(session).fetch(["I-ADA"])
+        river.keyring(session).load(["I-ADA"])
     river.set(next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=NOON)
     river.store(delivery(happened(kind="BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)))
     row = river.event("WH-1")
@@ -139,7 +139,7 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
     assert (row.personal_data, row.body) == (None, None)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        (received,) = inbox.load(session, ["WH-1"])
+        (received,) = inbox.lock_received(session, ["WH-1"])
         assert inbox.open_event(received, keyring).person == {}
 
 
@@ -149,13 +149,13 @@ def test_many_transactions_that_make_one_key_at_once_agree(river: River) -> None
     def make(number: int) -> bytes:
         met.wait()
         with river.database.transaction() as session:
-            return river.keyring(session).own("I-ADA").seal("event.body", str(number).encode())
+            return river.keyring(session).system_key("I-ADA").encrypt("event.body", str(number).encode())
 
     with ThreadPoolExecutor(4) as pool:
         sealed = list(pool.map(make, range(4)))
     with river.database.transaction() as session:
-        seal = river.keyring(session).own("I-ADA")
-        assert [seal.open("event.body", each) for each in sealed] == [b"0", b"1", b"2", b"3"]
+        seal = river.keyring(session).system_key("I-ADA")
+        assert [seal.decrypt("event.body", each) for each in sealed] == [b"0", b"1", b"2", b"3"]
     assert river.count(EncryptionKey) == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.crypto import rotation
 from pipeline.crypto.keyring import DecryptionError, Keyring
-from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key, predecessor
+from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key, previous_key_path
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
@@ -27,15 +27,17 @@ def path(river: River) -> Path:
 
 def seal_all(river: River, labels: list[str]) -> dict[str, bytes]:
     with river.database.transaction() as session:
-        seals = river.keyring(session).fetch(labels)
-        return {label: seal.seal("event.body", b"Ada Example") for label in labels if (seal := seals[label])}
+        seals = river.keyring(session).load(labels)
+        return {label: seal.encrypt("event.body", b"Ada Example") for label in labels if (seal := seals[label])}
 
 
-def assert_all_open(river: River, sealed: dict[str, bytes], master: MasterKey) -> None:
+def assert_all_open(river: River, sealed: dict[str, bytes], master_key: MasterKey) -> None:
     with river.database.transaction() as session:
-        ring = Keyring(master, session, river.now)
-        ring.fetch(sealed)
-        assert all(ring.own(label).open("event.body", value) == b"Ada Example" for label, value in sealed.items())
+        ring = Keyring(master_key, session, river.now)
+        ring.load(sealed)
+        assert all(
+            ring.system_key(label).decrypt("event.body", value) == b"Ada Example" for label, value in sealed.items()
+        )
 
 
 def rotate(river: River, path: Path) -> rotation.RotationResult:
@@ -49,7 +51,7 @@ def test_every_key_is_wrapped_anew_and_opens_what_it_had_sealed(river: River, pa
     assert done.keys == len(before)
     assert path.read_bytes() != old
     assert done.new_id == open_master_key(path).id != done.old_id
-    assert not predecessor(path).exists()
+    assert not previous_key_path(path).exists()
     assert [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key == before[row.key_id]] == []
     assert_all_open(river, sealed, open_master_key(path))
 
@@ -89,7 +91,7 @@ def test_a_key_that_is_made_while_the_master_key_goes_is_not_left_to_the_old_one
 
     def make() -> None:
         with river.database.transaction() as session:
-            Keyring(running, session, river.now).fetch(["I-LATE"])
+            Keyring(running, session, river.now).load(["I-LATE"])
 
     monkeypatch.setattr(running, "wrap", slow)
     worker = threading.Thread(target=make)
@@ -117,9 +119,9 @@ def test_workers_make_keys_and_read_them_all_the_while(river: River, path: Path)
             try:
                 with river.database.transaction() as session:
                     ring = Keyring(running, session, river.now)
-                    sealed[label] = ring.own(label).seal("event.body", b"Ada Example")
+                    sealed[label] = ring.system_key(label).encrypt("event.body", b"Ada Example")
                 with river.database.transaction() as session:
-                    Keyring(running, session, river.now).own(label).open("event.body", sealed[label])
+                    Keyring(running, session, river.now).system_key(label).decrypt("event.body", sealed[label])
             except DatabaseUnavailableError:
                 sealed.pop(label, None)
             except (MasterKeyError, DecryptionError) as error:
@@ -196,8 +198,8 @@ def test_an_erasure_is_complete_when_its_master_key_is_gone_and_not_before(river
     with river.database.transaction() as session:
         session.add(erasure("E-1", river.master.id, river))
         session.flush()
-        assert rotation.is_owed(session)
-        assert rotation.settle(session, path, river.master, river.now) == 0
+        assert rotation.is_pending(session)
+        assert rotation.complete_erasures(session, path, river.master, river.now) == 0
     done = rotate(river, path)
     assert done.completed == 1
     with river.database.transaction() as session:
@@ -212,7 +214,7 @@ def test_the_old_key_is_overwritten_before_its_name_goes(brook: River, monkeypat
     unlink = Path.unlink
 
     def look(self: Path, missing_ok: bool = False) -> None:
-        if self == predecessor(path):
+        if self == previous_key_path(path):
             seen.append(self.read_bytes())
         unlink(self, missing_ok)
 
@@ -231,7 +233,7 @@ def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: Riv
     brook.set(broken, wrapped_key=os.urandom(60))
     with pytest.raises(MasterKeyError):
         rotate(brook, path)
-    assert predecessor(path).exists()
+    assert previous_key_path(path).exists()
     brook.set(broken, wrapped_key=right)
     rotate(brook, path)
     assert_all_open(brook, sealed, open_master_key(path))
@@ -241,15 +243,15 @@ def test_what_a_restore_needs_is_saved_before_the_old_key_goes(brook: River) -> 
     path = brook.folder / "keys" / "master.key"
     seal_all(brook, LABELS[:5])
 
-    def save(master: MasterKey) -> None:
-        assert predecessor(path).exists()
+    def save(master_key: MasterKey) -> None:
+        assert previous_key_path(path).exists()
         for row in brook.rows(EncryptionKey):
-            assert master.rewrap(row.key_id, row.wrapped_key or b"") is None
+            assert master_key.rewrap(row.key_id, row.wrapped_key or b"") is None
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
         rotation.rotate(brook.database, path, brook.now, save=save, grace_seconds=0)
-    assert predecessor(path).exists()
+    assert previous_key_path(path).exists()
 
 
 def test_two_rotations_at_once_are_one_too_many(brook: River) -> None:

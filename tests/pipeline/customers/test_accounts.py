@@ -7,7 +7,7 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.customers import accounts
-from pipeline.customers.accounts import CustomerNotFoundError, InvalidFieldError, Person
+from pipeline.customers.accounts import CustomerNotFoundError, InvalidFieldError, SignUpData
 from pipeline.db.models import Consent, Customer, Event, Mail, Subscription
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
@@ -15,13 +15,13 @@ from tests.support.example_people import ALICE, CHARLIE
 from tests.support.pipeline_under_test import River, delivery, happened
 from tests.support.sample_events import GONE, renamed, sample
 
-ADA = Person("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
+ADA = SignUpData("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
 
 
-def sign_up(river: River, person: Person = ADA, *, custom: str | None = None, news: bool = False) -> str:
+def sign_up(river: River, person: SignUpData = ADA, *, custom: str | None = None, news: bool = False) -> str:
     with river.database.transaction() as session:
-        return accounts.sign_up(
+        return accounts.create_account(
             session, river.keyring(session), person,
             adult_text="2026-01", news=news, now=river.now, source="sign-up", custom=custom,
         )  # fmt: skip
@@ -35,22 +35,22 @@ def tell(river: River, *events: dict[str, Any]) -> None:
 
 def person(river: River, id: str) -> dict[str, str]:
     with river.database.transaction() as session:
-        return accounts.person(session, river.keyring(session), id)
+        return accounts.personal_data(session, river.keyring(session), id)
 
 
 def labels(river: River, id: str) -> list[str]:
     with river.database.reading() as session:
-        return accounts.labels(session, id)
+        return accounts.key_ids_of(session, id)
 
 
 def find(river: River, email: str) -> list[str]:
     with river.database.transaction() as session:
-        return accounts.find(session, river.keyring(session), email)
+        return accounts.find_by_email(session, river.keyring(session), email)
 
 
 def correct(river: River, id: str, field: accounts.Field, value: str) -> str | None:
     with river.database.transaction() as session:
-        return accounts.correct(session, river.keyring(session), id, field, value, river.now)
+        return accounts.correct_field(session, river.keyring(session), id, field, value, river.now)
 
 
 def owner(river: River, of: str = ALICE.subscription) -> str:
@@ -151,9 +151,12 @@ def test_a_new_address_is_told_to_the_old_one_and_the_new_one(river: River) -> N
     assert correct(river, id, "email", "new@example.com") == ADA.email
     told = [row for row in river.rows(Mail) if row.kind == "email_changed"]
     with river.database.transaction() as session:
-        seal = river.keyring(session).own(id)
+        seal = river.keyring(session).system_key(id)
         facts = [seal.decrypt_json("mail.facts", row.facts) for row in told]
-    assert {(each[outbox.TO], each["is_old"]) for each in facts} == {(ADA.email, True), ("new@example.com", False)}
+    assert {(each[outbox.ADDRESS_OVERRIDE], each["is_old"]) for each in facts} == {
+        (ADA.email, True),
+        ("new@example.com", False),
+    }
     assert all(row.customer_id == row.key_id == id for row in told)
 
 
@@ -233,11 +236,15 @@ def test_who_has_no_custom_id_owns_by_their_paypal_account(river: River) -> None
 def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accounts.ConsentKind) -> None:
     id = sign_up(river)
     with river.database.transaction() as session:
-        accounts.consent(session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now)
+        accounts.record_consent(
+            session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now
+        )
     assert getattr(river.rows(Customer)[0], accounts.CHOICES[kind].key) is True
     river.clock.advance(timedelta(days=1))
     with river.database.transaction() as session:
-        accounts.consent(session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now)
+        accounts.record_consent(
+            session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now
+        )
     [row] = river.rows(Customer)
     assert getattr(row, accounts.CHOICES[kind].key) is False
     last = river.rows(Consent)[-1]
@@ -247,13 +254,13 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
 @pytest.mark.parametrize("kind", ["receipt", "privacy_request_received"])
 @pytest.mark.parametrize("wants", [True, False])
 def test_what_is_owed_by_contract_or_law_cannot_be_declined(kind: str, wants: bool) -> None:
-    assert mail_kinds.declined(kind, marketing=wants, service=wants) is None
+    assert mail_kinds.suppression_reason(kind, marketing=wants, service=wants) is None
     assert not mail_kinds.is_optional(kind)
 
 
 def test_marketing_goes_only_to_who_asked_for_it() -> None:
-    assert mail_kinds.declined("product_news", marketing=True, service=False) is None
-    assert "not opted in" in str(mail_kinds.declined("product_news", marketing=False, service=True))
+    assert mail_kinds.suppression_reason("product_news", marketing=True, service=False) is None
+    assert "not opted in" in str(mail_kinds.suppression_reason("product_news", marketing=False, service=True))
 
 
 def test_every_mail_serves_a_purpose_of_the_register() -> None:
@@ -273,7 +280,7 @@ def test_who_signs_up_with_anothers_address_does_not_come_before_them(river: Riv
     tell(river, sample(ACTIVATED))
     alice = owner(river)
     river.clock.advance(timedelta(days=1))
-    others = [sign_up(river, Person("Mallory Example", ALICE.email)) for _ in range(3)]
+    others = [sign_up(river, SignUpData("Mallory Example", ALICE.email)) for _ in range(3)]
     found = find(river, ALICE.email)
     assert found[0] == alice
     assert sorted(found[1:]) == sorted(others)

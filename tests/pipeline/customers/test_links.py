@@ -15,17 +15,17 @@ ADA = "c0123456789"
 
 def make(river: River, purpose: links.Purpose = "account", minutes: int = 30) -> str:
     with river.database.transaction() as session:
-        return links.make(session, river.keyring(session), ADA, purpose, river.now, details={"a": 1}, minutes=minutes)
+        return links.issue(session, river.keyring(session), ADA, purpose, river.now, details={"a": 1}, minutes=minutes)
 
 
 def look(river: River, secret: str) -> bool:
     with river.database.reading() as session:
-        return links.look(session, secret, river.now) is not None
+        return links.peek(session, secret, river.now) is not None
 
 
 def use(river: River, secret: str) -> Link | None:
     with river.database.transaction() as session:
-        return links.use(session, secret, river.now)
+        return links.redeem(session, secret, river.now)
 
 
 def test_a_secret_has_256_bits_and_only_its_hash_is_kept(river: River) -> None:
@@ -39,8 +39,8 @@ def test_a_secret_has_256_bits_and_only_its_hash_is_kept(river: River) -> None:
 @pytest.mark.parametrize("purpose", links.PATHS)
 def test_who_reads_a_mail_beside_its_reader_is_not_told_the_secret(purpose: links.Purpose) -> None:
     secret = "XITN7XhswN4B4LxqAvjSY5K7Fe1xtnXyphW16E-ZHy8"
-    page = links.address("https://billing.example.com", purpose, secret)
-    hidden = links.address("https://billing.example.com", purpose, "[hidden]")
+    page = links.url("https://billing.example.com", purpose, secret)
+    hidden = links.url("https://billing.example.com", purpose, "[hidden]")
     assert links.without_secrets(f'"{page}" <{page}>'.encode()) == f'"{hidden}" <{hidden}>'.encode()
     for before in range(80):  # quoted-printable breaks the line somewhere in the address, and somewhere in the secret
         broken = quopri.encodestring(b" " * before + page.encode())
@@ -94,19 +94,19 @@ def test_of_many_who_use_it_at_once_one_is_given_it(river: River) -> None:
 def test_details_are_sealed_with_the_customers_key_and_go_with_it(river: River) -> None:
     secret = make(river)
     with river.database.transaction() as session:
-        link = links.look(session, secret, river.now)
+        link = links.peek(session, secret, river.now)
         assert link
         assert links.details(link, river.keyring(session)) == {"a": 1}
     [key] = [row for row in river.rows(EncryptionKey) if row.key_id == ADA]
     river.set(key, wrapped_key=None)
     with river.database.transaction() as session:
         assert links.details(link, river.keyring(session)) == {}
-        assert links.make(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})
+        assert links.issue(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})
 
 
 def test_what_opens_a_customers_data_is_ended_together_and_the_way_to_keep_an_account_stays(river: River) -> None:
     secrets = [make(river, purpose) for purpose in (*links.ENDED, "cancel_erase")]
     with river.database.transaction() as session:
-        other = links.make(session, river.keyring(session), "c9", "session", river.now)
+        other = links.issue(session, river.keyring(session), "c9", "session", river.now)
         links.end_sessions(session, ADA, river.now)
     assert [look(river, each) for each in (*secrets, other)] == [*[False] * len(links.ENDED), True, True]

@@ -71,4 +71,4 @@ def test_who_knocked_is_not_kept(river: River) -> None:
     ],
 )
 def test_an_ipv6_line_has_many_addresses(address: str, shared: str) -> None:
-    assert rate_limit.neighbourhood(address) == shared
+    assert rate_limit.client_network(address) == shared

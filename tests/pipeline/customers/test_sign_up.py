@@ -5,16 +5,16 @@ from threading import Barrier, Thread
 import pytest
 
 from pipeline.customers import accounts
-from pipeline.customers.accounts import Person
+from pipeline.customers.accounts import SignUpData
 from pipeline.customers.rate_limit import PER_HOUR
-from pipeline.customers.sign_up import Asked, RateLimitError, SignUp
+from pipeline.customers.sign_up import RateLimitError, SignUp, SignUpForm
 from pipeline.db.models import Customer, Link, RateLimitCounter
 from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.support.pipeline_under_test import River
 
-ASKED = Asked(Person("Ada Example", "ada@example.com"), "P-1", news=False)
+ASKED = SignUpForm(SignUpData("Ada Example", "ada@example.com"), "P-1", news=False)
 
 
 class PayPal:
@@ -62,7 +62,7 @@ def test_what_paypal_left_half_done_goes_on_with_the_same_account(river: River) 
     desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [customer] = river.rows(Customer)
     with river.database.transaction() as session:
-        known = accounts.person(session, river.keyring(session), customer.id)
+        known = accounts.personal_data(session, river.keyring(session), customer.id)
     assert list(paypal.begun.values()) == [known["custom"]]
 
 
@@ -70,13 +70,13 @@ def test_a_form_sent_once_more_after_its_account_was_erased_makes_another(river:
     paypal = PayPal()
     desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [gone] = [row.id for row in river.rows(Customer)]
-    workflow.now(river.database, river.master, river.clock, ErasureDependencies(), gone, "operator")
+    workflow.erase_now(river.database, river.master, river.clock, ErasureDependencies(), gone, "operator")
     for _ in range(2):
         desk(river, paypal).sign_up(ASKED, "token", "192.0.2.7")
     [back] = [row.id for row in river.rows(Customer) if not row.erased_at]
     assert back != gone
     with river.database.transaction() as session:
-        known = accounts.person(session, river.keyring(session), back)
+        known = accounts.personal_data(session, river.keyring(session), back)
     assert (known["email"], list(paypal.begun.values())[1:]) == (ASKED.person.email, [known["custom"]])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.db.bulk import Rows, among, change, insert_new, table_of
+from pipeline.db.bulk import RowSet, bulk_update_partial, in_list, insert_new, table_of
 from pipeline.db.models import Base, Customer, Payment, Plan, Refund, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from tests.support.pipeline_under_test import River
@@ -25,7 +25,7 @@ def test_a_plain_row_has_the_columns_of_its_table(table: type[Base], row: type[A
 
 def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription, SubscriptionRow)
+        rows = RowSet(session, Subscription, SubscriptionRow)
         rows.lock(["I-2", "I-1", "I-2"], BLANK)
         assert list(rows) == ["I-1", "I-2"]
         rows["I-1"].known, rows["I-1"].personal_data, rows["I-1"].paid_through = (
@@ -41,7 +41,7 @@ def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: Riv
 
 def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription, SubscriptionRow)
+        rows = RowSet(session, Subscription, SubscriptionRow)
         rows.lock(["I-1", "I-2"], BLANK)
         rows["I-2"].status = "ACTIVE"
         rows.write()
@@ -53,20 +53,20 @@ def test_what_was_written_can_be_changed_and_written_again(river: River) -> None
 def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
-        rows = Rows(session, Payment, PaymentRow)
+        rows = RowSet(session, Payment, PaymentRow)
         rows.add(PaymentRow(odd, {}, subscription_id="I-1"))
         rows.write()
-        again = Rows(session, Payment, PaymentRow)
-        again.read(among(Payment.id, ["other", odd, "", "NULL"]))
+        again = RowSet(session, Payment, PaymentRow)
+        again.read(in_list(Payment.id, ["other", odd, "", "NULL"]))
         assert list(again) == [odd]
-        again.read(among(Payment.subscription_id, []))
+        again.read(in_list(Payment.subscription_id, []))
         assert list(again) == [odd]
 
 
 def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription, SubscriptionRow)
+        rows = RowSet(session, Subscription, SubscriptionRow)
         rows.lock([odd, "I-1", "I-2", "I-3"], BLANK)
         for id in rows:
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
@@ -78,8 +78,8 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
             {"id": "I-3", "paid_through": NOON},
             {"id": "I-4", "paid_through": NOON},
         ]
-        assert change(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
-        assert change(session, Subscription, []) == 0
+        assert bulk_update_partial(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
+        assert bulk_update_partial(session, Subscription, []) == 0
     found = {row.id: (row.status, row.known, row.personal_data, row.paid_through) for row in river.rows(Subscription)}
     assert found == {
         odd: (odd, {"x": [ODD]}, b"\x00\xff\\", NOON),
@@ -91,7 +91,7 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
 
 def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
     with river.database.transaction() as session:
-        rows = Rows(session, Subscription, SubscriptionRow)
+        rows = RowSet(session, Subscription, SubscriptionRow)
         rows.add(SubscriptionRow(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
         rows.add(SubscriptionRow(id="I-2", known={}, created_at=NOON, personal_data=None))
         rows.write()

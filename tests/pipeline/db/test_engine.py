@@ -229,7 +229,7 @@ def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: s
         assert names(river) == ["ada"]
         assert not held.still_held()
         assert not presence.is_held(river.database, "mailer-1")
-        held.leave()
+        held.release()
         river.database.close()
 
 
@@ -269,7 +269,7 @@ def test_nobody_else_may_read_the_files_of_sqlite(tmp_path: Path, clock: Movable
                 str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) & 0o077
                 for path in (tmp_path / "var").rglob("*")
             }
-        held.leave()
+        held.release()
     finally:
         os.umask(was)
     assert {name.rpartition("billing.db")[2] for name in modes if "billing.db" in name} == {"", "-wal", "-shm"}

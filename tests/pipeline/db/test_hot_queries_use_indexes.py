@@ -12,7 +12,7 @@ from pipeline.db.models import Base
 from pipeline.inbox import store as inbox
 from pipeline.outbox import store as outbox
 from pipeline.scheduler.renewal_reminders import RenewalReminders
-from pipeline.scheduler.stale_claims import free_claims
+from pipeline.scheduler.stale_claims import release_stale_claims
 from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from tests.support.event_feeder import Teller
 from tests.support.pipeline_under_test import River
@@ -38,8 +38,8 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
     Teller(river).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
     with _plans(river) as plans, river.database.transaction() as session:
         (mail,) = outbox.claim(session, "mailer-1", river.clock.now(), 10)
-        assert outbox.settle(session, [(mail.id, "mailer-1", {"state": "sent"})])
-        outbox.give_back(session, "mailer-1")
+        assert outbox.record_results(session, [(mail.id, "mailer-1", {"state": "sent"})])
+        outbox.release_claims(session, "mailer-1")
     assert len(plans) >= 4
     assert _scans(plans) == []
 
@@ -50,7 +50,7 @@ def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> Non
     sweep = InboxRecovery(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
     with _plans(river) as plans:
         sweep.once()
-        free_claims(river.database, river.clock)
+        release_stale_claims(river.database, river.clock)
         reminders.queue_due()
         with river.database.transaction() as session:
             inbox.lease_due(session, river.clock.now() + timedelta(days=1))

@@ -38,7 +38,7 @@ def test_a_presence_ends_when_it_is_left(river: River) -> None:
     assert held.still_held()
     assert presence.is_held(river.database, "mailer-1")
     assert presence.is_held(river.database, "mailer-1"), "looking must not end it"
-    held.leave()
+    held.release()
     until(lambda: not presence.is_held(river.database, "mailer-1"), 20, "the presence is left")
 
 
@@ -49,14 +49,14 @@ def test_a_presence_that_lost_its_connection_knows_it(stream: River) -> None:
         assert session.execute(find).scalars().all() == [True]
     until(lambda: not presence.is_held(stream.database, "mailer-1"), 20, "the server has let go")
     assert not held.still_held()
-    held.leave()
+    held.release()
 
 
 def test_presences_and_looks_at_them_leave_no_connections_behind(stream: River) -> None:
     for number in range(30):  # the pool has fifteen
         held = presence.hold(stream.database, f"mailer-{number}")
         assert presence.is_held(stream.database, f"mailer-{number}")
-        held.leave()
+        held.release()
 
 
 def test_the_sign_of_a_dead_process_is_cleared_away(brook: River, data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from pipeline.demo.mailbox_pages import Pages
+from pipeline.demo.mailbox_pages import MailboxPages
 
 MAIL = """Return-Path: <b+x@example.com>\r
 Delivered-To: {to}\r
@@ -58,7 +58,7 @@ def web(folder: Path) -> Web:
     def show(date: datetime) -> str:
         return f"{date:%Y-%m-%d %H:%M}"
 
-    return Web(Starlette(routes=Pages(folder, show, "A note.").routes()))
+    return Web(Starlette(routes=MailboxPages(folder, show, "A note.").routes()))
 
 
 def put(

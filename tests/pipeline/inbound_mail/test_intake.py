@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from pipeline.customers import accounts
-from pipeline.customers.accounts import Person
+from pipeline.customers.accounts import SignUpData
 from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
 from pipeline.inbound_mail import intake
@@ -15,20 +15,24 @@ from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.pipeline_under_test import River
 
 PAGE = "https://billing.example.com/account"
-ADA = Person("Ada Example", "ada@example.com")
+ADA = SignUpData("Ada Example", "ada@example.com")
 ASKED, ASKED_A_RIGHT = ["support_received", "request_due"], ["privacy_request_received", "request_due"]
 
 
-def signed_up(river: River, person: Person = ADA) -> str:
+def signed_up(river: River, person: SignUpData = ADA) -> str:
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        id = accounts.sign_up(session, keyring, person, adult_text="1", news=True, now=river.now, source="sign-up")
-        accounts.consent(session, id, "marketing", given=True, source="link by mail", text_version="1", now=river.now)
+        id = accounts.create_account(
+            session, keyring, person, adult_text="1", news=True, now=river.now, source="sign-up"
+        )
+        accounts.record_consent(
+            session, id, "marketing", given=True, source="link by mail", text_version="1", now=river.now
+        )
         return id
 
 
 def took(river: River, raw: bytes) -> FiledMail:
-    return intake.take(raw, river.database, river.master, river.clock, PAGE)
+    return intake.store_mail(raw, river.database, river.master, river.clock, PAGE)
 
 
 def owed(river: River) -> list[str]:
@@ -53,7 +57,7 @@ def test_a_question_is_filed_sealed_with_its_customer_and_acknowledged(river: Ri
         row = session.execute(select(InboundMail)).scalar_one()
         assert row.content
         assert b"second user" not in row.content
-        assert river.keyring(session).own(customer).open("inbound_mail.content", row.content) == raw
+        assert river.keyring(session).system_key(customer).decrypt("inbound_mail.content", row.content) == raw
         assert row.request_id == session.execute(select(PrivacyRequest.id)).scalar_one()
         told = select(Mail.customer_id).where(Mail.kind == "support_received")
         assert session.execute(told).scalar_one() == customer
@@ -114,7 +118,7 @@ def test_a_wish_is_put_to_the_operator_and_nothing_is_done_on_a_mail_alone(river
     assert "mail" not in {row.source for row in river.rows(Consent)}
     with river.database.reading() as session:
         for customer in customers:
-            assert accounts.person(session, river.keyring(session), customer)["email"] == "ada@example.com"
+            assert accounts.personal_data(session, river.keyring(session), customer)["email"] == "ada@example.com"
 
 
 def test_a_wish_told_twice_is_one_request(river: River) -> None:
@@ -141,7 +145,7 @@ def test_a_stranger_gets_the_same_answer_as_a_customer(river: River) -> None:
     assert sorted(owed(river)) == sorted(ASKED_A_RIGHT * 2)
     with river.database.reading() as session:
         told = [
-            river.keyring(session).own(row.key_id).decrypt_json("mail.facts", row.facts)
+            river.keyring(session).system_key(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
         ]
     for facts in told:

@@ -119,7 +119,7 @@ def test_while_the_database_is_away_no_letter_is_tried_after_the_first(maildir: 
 
 def failing_for(words: bytes, fault: Exception) -> Callable[..., FiledMail]:
     """Filing that fails for the letter with these words in it."""
-    really = intake.file
+    really = intake.file_mail
 
     def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
         if words in raw:

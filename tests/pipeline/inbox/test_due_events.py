@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import GRACE
+from pipeline.inbox.store import PUBLISH_GRACE
 from tests.support.pipeline_under_test import River, delivery, happened
 
 FIRST = delivery(happened("WH-1"), "T-1")
@@ -20,10 +20,10 @@ def due(river: River, limit: int = 100) -> list[str]:
 def test_a_webhooks_id_is_left_to_its_publisher_for_a_while(river: River) -> None:
     river.store(FIRST)
     assert due(river) == []
-    river.clock.advance(GRACE)
+    river.clock.advance(PUBLISH_GRACE)
     assert due(river) == ["WH-1"]
     assert due(river) == [], "the one who took it has a while, too"
-    river.clock.advance(GRACE)
+    river.clock.advance(PUBLISH_GRACE)
     assert due(river) == ["WH-1"]
 
 
@@ -39,13 +39,13 @@ def test_what_waited_longest_is_due_first_and_no_more_than_asked_for(river: Rive
 def test_what_is_done_is_never_due(river: River, state: inbox.State) -> None:
     river.store(FIRST)
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], state, river.now, "because")
+        inbox.mark_events(session, ["WH-1"], state, river.now, "because")
     river.clock.advance(timedelta(days=365))
     assert due(river) == []
     row = river.event("WH-1")
     assert (row.state, row.reason, row.due_at) == (state, "because", None)
     with river.database.transaction() as session:
-        assert inbox.load(session, ["WH-1"]) == []
+        assert inbox.lock_received(session, ["WH-1"]) == []
 
 
 def test_two_sweeps_at_once_share_what_is_due(stream: River) -> None:
@@ -59,8 +59,8 @@ def test_two_sweeps_at_once_share_what_is_due(stream: River) -> None:
 def test_what_another_worker_holds_is_left_to_it(stream: River) -> None:
     stream.store(FIRST, delivery(happened("WH-2"), "T-2"))
     with stream.database.transaction() as one, stream.database.transaction() as two:
-        assert [row.id for row in inbox.load(one, ["WH-2"])] == ["WH-2"]
-        assert [row.id for row in inbox.load(two, ["WH-2", "WH-1"])] == ["WH-1"]
+        assert [row.id for row in inbox.lock_received(one, ["WH-2"])] == ["WH-2"]
+        assert [row.id for row in inbox.lock_received(two, ["WH-2", "WH-1"])] == ["WH-1"]
 
 
 def test_a_postponed_event_comes_back_at_its_time_and_counts_only_failures(river: River) -> None:
@@ -77,7 +77,7 @@ def test_a_postponed_event_comes_back_at_its_time_and_counts_only_failures(river
 def test_what_was_done_meanwhile_is_not_postponed(river: River) -> None:
     river.store(FIRST)
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], "handled", river.now)
+        inbox.mark_events(session, ["WH-1"], "handled", river.now)
         inbox.postpone(session, "WH-1", river.now, "later", failed=True)
     assert river.states() == {"WH-1": "handled"}
     assert river.event("WH-1").attempts == 0
@@ -89,8 +89,8 @@ def test_an_answer_wakes_those_who_waited_for_it_and_nobody_else(river: River) -
     with river.database.transaction() as session:
         for name, reason in (("WH-0", "waits for A"), ("WH-1", "waits for B"), ("WH-2", "waits for A")):
             inbox.postpone(session, name, tomorrow, reason, failed=False)
-        inbox.mark(session, ["WH-2"], "parked", river.now, "waits for A")
-        assert inbox.wake(session, "waits for A", river.now) == 1
+        inbox.mark_events(session, ["WH-2"], "parked", river.now, "waits for A")
+        assert inbox.release_waiting(session, "waits for A", river.now) == 1
     assert due(river) == ["WH-0"]
 
 
@@ -98,9 +98,9 @@ def test_a_person_may_have_parked_and_ignored_events_tried_again(river: River) -
     river.store(*[delivery(happened(f"WH-{number}")) for number in range(4)])
     with river.database.transaction() as session:
         inbox.postpone(session, "WH-0", river.now, "failed", failed=True)
-        inbox.mark(session, ["WH-0"], "parked", river.now, "failed")
-        inbox.mark(session, ["WH-1"], "ignored", river.now, "no handler")
-        inbox.mark(session, ["WH-2"], "handled", river.now)
+        inbox.mark_events(session, ["WH-0"], "parked", river.now, "failed")
+        inbox.mark_events(session, ["WH-1"], "ignored", river.now, "no handler")
+        inbox.mark_events(session, ["WH-2"], "handled", river.now)
     with river.database.transaction() as session:
         assert sorted(inbox.retry(session, [f"WH-{number}" for number in range(5)], river.now)) == ["WH-0", "WH-1"]
     row = river.event("WH-0")
@@ -121,8 +121,8 @@ def test_the_oldest_unhandled_event_is_known(river: River) -> None:
     river.store(delivery(happened("WH-2"), "T-2"))
     assert oldest() == began
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], "handled", river.now)
+        inbox.mark_events(session, ["WH-1"], "handled", river.now)
     assert oldest() == began + SOON
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-2"], "parked", river.now, "because")
+        inbox.mark_events(session, ["WH-2"], "parked", river.now, "because")
     assert oldest() is None

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from handlers import HANDLERS
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.db.models import Payment, Refund, Subscription
 from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.event import Event, ParkEvent, Read
+from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 from pipeline.inbox.store import StoreResult
-from pipeline.paypal.api import PayPal
+from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.errors import PaypalRejectedError
 from pipeline.simulator import stories
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.timeline import Delivery
-from pipeline.simulator.world import World
-from pipeline.worker.failed_events import DELAYS
+from pipeline.simulator.world import PaypalState
+from pipeline.worker.failed_events import RETRY_DELAYS
 from tests.support.pipeline_under_test import River, delivery, happened
 
 ADA = PEOPLE[0]
@@ -36,24 +36,24 @@ class Oracle:
         self.answer = answer
         self.asked: list[str] = []
 
-    def read(self, kind: str, id: str) -> dict[str, Any]:
+    def get(self, kind: str, id: str) -> dict[str, Any]:
         self.asked.append(f"{kind} {id}")
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
 
-def wanting(event: Event, books: Books) -> None:
-    raise Read("sale", "SALE1")
+def wanting(event: Event, uow: UnitOfWork) -> None:
+    raise NeedsLookup("sale", "SALE1")
 
 
-def ask(river: River, paypal: lookup_fetcher.Source) -> list[str]:
+def ask(river: River, paypal: lookup_fetcher.PaypalReader) -> list[str]:
     return lookup_fetcher.fetch_due(river.database, river.master, river.clock, paypal)
 
 
 def owe(river: River, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
     with river.database.transaction() as session:
-        lookups.owe(session, [lookups.LookupRequest(kind, id, river.now + after)])
+        lookups.enqueue(session, [lookups.LookupRequest(kind, id, river.now + after)])
 
 
 def due(river: River) -> list[str]:
@@ -102,11 +102,11 @@ def test_the_same_answer_twice_is_one_event_and_another_answer_another(river: Ri
 
 def test_a_question_that_somebody_is_asking_is_not_asked_by_another(river: River) -> None:
     class Slow(Oracle):
-        def read(self, kind: str, id: str) -> dict[str, Any]:
+        def get(self, kind: str, id: str) -> dict[str, Any]:
             if not self.asked:
                 self.asked.append("slowly")
                 assert ask(river, self) == []
-            return super().read(kind, id)
+            return super().get(kind, id)
 
     oracle = Slow({"id": "SALE1"})
     owe(river)
@@ -116,7 +116,7 @@ def test_a_question_that_somebody_is_asking_is_not_asked_by_another(river: River
 
 def test_a_question_whose_asker_died_is_asked_again(river: River) -> None:
     class Deadly(Oracle):
-        def read(self, kind: str, id: str) -> dict[str, Any]:
+        def get(self, kind: str, id: str) -> dict[str, Any]:
             raise KeyboardInterrupt
 
     owe(river)
@@ -129,25 +129,25 @@ def test_a_question_whose_asker_died_is_asked_again(river: River) -> None:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> PaypalState:
+    return PaypalState()
 
 
 @pytest.fixture
-def pretence(world: World) -> FakePaypalApi:
+def pretence(world: PaypalState) -> FakePaypalApi:
     return FakePaypalApi(world)
 
 
 @pytest.fixture
-def paypal(pretence: FakePaypalApi) -> Iterator[PayPal]:
+def paypal(pretence: FakePaypalApi) -> Iterator[PaypalApi]:
     with pretence.serve() as base:
-        api = PayPal(base, "simulator", "simulator-secret")
+        api = PaypalApi(base, "simulator", "simulator-secret")
         yield api
         api.close()
 
 
 def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
-    brook: River, pretence: FakePaypalApi, paypal: PayPal
+    brook: River, pretence: FakePaypalApi, paypal: PaypalApi
 ) -> None:
     pretence.misbehave("500", times=7)
     owe(brook, "plan", CLOUD.id)
@@ -170,7 +170,7 @@ def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
     assert len(ask(brook, paypal)) == 1
 
 
-def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PayPal, pretence: FakePaypalApi) -> None:
+def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PaypalApi, pretence: FakePaypalApi) -> None:
     owe(brook, "sale", "NOSUCHSALE0000000")
     assert ask(brook, paypal) == []
     with brook.database.reading() as session:
@@ -203,7 +203,9 @@ def test_what_paypal_refuses_for_another_reason_is_not_asked_again(river: River)
 # The event that asked
 
 
-def test_an_event_waits_for_its_answer_and_is_handled_after_it(river: River, world: World, paypal: PayPal) -> None:
+def test_an_event_waits_for_its_answer_and_is_handled_after_it(
+    river: River, world: PaypalState, paypal: PaypalApi
+) -> None:
     """A refund from PayPal's dashboard does not say of which sale it is: PayPal is asked."""
     told = stories.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), tell_sale=False)
     for each in told:
@@ -224,7 +226,9 @@ def test_an_event_waits_for_its_answer_and_is_handled_after_it(river: River, wor
     assert refund.payment_id == first.event["resource"].get("sale_id") or refund.payment_id in world.ids("sale")
 
 
-def test_who_an_unknown_subscription_belongs_to_is_found_out(river: River, world: World, paypal: PayPal) -> None:
+def test_who_an_unknown_subscription_belongs_to_is_found_out(
+    river: River, world: PaypalState, paypal: PaypalApi
+) -> None:
     """Its first events never came; money does, and a receipt is owed to somebody."""
     told = stories.first_year(ADA, CLOUD, river.now - timedelta(days=2), Random(1))
     [sale] = [each for each in told if each.type == "PAYMENT.SALE.COMPLETED"][:1]
@@ -264,7 +268,7 @@ def test_an_answer_that_does_not_help_is_not_asked_for_for_ever(river: River) ->
     """Without an end PayPal would be asked every two seconds."""
     oracle = Oracle({"id": "SALE1", "state": "completed"})
 
-    def useless(event: Event, books: Books) -> None:
+    def useless(event: Event, uow: UnitOfWork) -> None:
         raise ParkEvent("this tells nothing")
 
     worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": useless}, may_read=True)
@@ -280,15 +284,15 @@ def test_an_answer_that_does_not_help_is_not_asked_for_for_ever(river: River) ->
     assert river.now - began < timedelta(days=1)
     assert row.reason
     assert "does not tell what is missing" in row.reason
-    assert len(oracle.asked) <= len(DELAYS) + 1
+    assert len(oracle.asked) <= len(RETRY_DELAYS) + 1
 
 
 def test_an_event_that_looks_again_before_its_answer_has_been_handled_is_not_given_up(river: River) -> None:
     known: list[str] = []
 
-    def handle(event: Event, books: Books) -> None:
+    def handle(event: Event, uow: UnitOfWork) -> None:
         if not known:
-            raise Read("sale", "SALE1")
+            raise NeedsLookup("sale", "SALE1")
 
     worker = river.worker(
         {"TEST.HAPPENED": handle, "READ.SALE": lambda event, books: known.append("SALE1")}, may_read=True
@@ -298,9 +302,9 @@ def test_an_event_that_looks_again_before_its_answer_has_been_handled_is_not_giv
     [answer] = ask(river, Oracle({"id": "SALE1"}))
     river.clock.advance(timedelta(seconds=1))
     worker.handle(["WH-1"])
-    assert (river.event("WH-1").state, river.event("WH-1").due_at) == ("received", river.now + DELAYS[0])
+    assert (river.event("WH-1").state, river.event("WH-1").due_at) == ("received", river.now + RETRY_DELAYS[0])
     worker.handle([answer])
-    river.clock.advance(DELAYS[0])
+    river.clock.advance(RETRY_DELAYS[0])
     assert "WH-1" in due(river)
     worker.handle(["WH-1"])
     assert river.event("WH-1").state == "handled"

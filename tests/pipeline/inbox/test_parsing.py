@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import MovableClock
-from pipeline.inbox.parsing import MAX_DEPTH, UNREADABLE, ParsedEvent, event_from_lookup, split
+from pipeline.inbox.parsing import MAX_DEPTH, UNREADABLE, ParsedEvent, event_from_lookup, parse_webhook
 from tests.support.event_feeder import LONG_AGO
 from tests.support.example_people import ALICE
 from tests.support.sample_events import kinds, renamed, sample
@@ -19,7 +19,7 @@ ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED
 
 
 def taken_apart(event: dict[str, Any]) -> ParsedEvent:
-    return split(orjson.dumps(event))
+    return parse_webhook(orjson.dumps(event))
 
 
 # -- the three parts
@@ -44,7 +44,7 @@ def test_no_fact_tells_of_a_person(kind: str) -> None:
 
 def test_the_rest_is_the_whole_body() -> None:
     event = sample(ACTIVATED)
-    assert orjson.loads(taken_apart(event).rest) == event
+    assert orjson.loads(taken_apart(event).redacted_body) == event
 
 
 @pytest.mark.parametrize(("kind", "label"), [
@@ -61,7 +61,7 @@ def test_a_type_we_do_not_know_tells_whose_it_is_and_is_whole() -> None:
     found = taken_apart(event)
     assert (found.facts, found.problem) == ({}, None)
     assert found.person == {"payer": ALICE.payer_id, "custom": ALICE.custom_id}
-    assert orjson.loads(found.rest) == event
+    assert orjson.loads(found.redacted_body) == event
 
 
 # -- the same event or another one
@@ -74,7 +74,7 @@ def test_how_it_is_written_and_fetched_is_no_part_of_what_it_says() -> None:
         "links": [], "resource": {**event["resource"], "links": []},
     }  # fmt: skip
     fetched.pop("event_version")
-    first, second = taken_apart(event), split(orjson.dumps(fetched, option=orjson.OPT_INDENT_2))
+    first, second = taken_apart(event), parse_webhook(orjson.dumps(fetched, option=orjson.OPT_INDENT_2))
     assert first.body_sha256 != second.body_sha256
     assert first.content_sha256 == second.content_sha256
 
@@ -87,11 +87,11 @@ def test_another_amount_is_another_content() -> None:
 
 def test_an_answer_read_twice_is_one_event_and_one_that_changed_is_another(clock: MovableClock) -> None:
     document = sample("READ.SUBSCRIPTION")["resource"]
-    first = split(event_from_lookup("subscription", document, clock.now()))
+    first = parse_webhook(event_from_lookup("subscription", document, clock.now()))
     assert first.type == "READ.SUBSCRIPTION"
-    assert first.id == split(event_from_lookup("subscription", document | {"links": []}, LONG_AGO)).id
+    assert first.id == parse_webhook(event_from_lookup("subscription", document | {"links": []}, LONG_AGO)).id
     changed = {**document, "billing_info": {**document["billing_info"], "next_billing_time": "2027-03-20T10:00:00Z"}}
-    assert first.id != split(event_from_lookup("subscription", changed, clock.now())).id
+    assert first.id != parse_webhook(event_from_lookup("subscription", changed, clock.now())).id
 
 
 # -- what cannot be read
@@ -112,11 +112,11 @@ def test_an_answer_read_twice_is_one_event_and_one_that_changed_is_another(clock
     (b'{"id": "WH-1", "event_type": "X", "a": ' + b"[" * 70 + b"]" * 70 + b"}", f"nested deeper than {MAX_DEPTH}"),
 ])  # fmt: skip
 def test_what_is_no_event_is_kept_and_says_why(body: bytes, problem: str) -> None:
-    found = split(body)
+    found = parse_webhook(body)
     assert found.type == UNREADABLE
     assert problem in str(found.problem)
     assert found.id.startswith(UNREADABLE)
-    assert found.rest == body.decode("utf-8", "replace").encode()
+    assert found.redacted_body == body.decode("utf-8", "replace").encode()
 
 
 def test_many_brackets_in_a_text_are_not_nesting() -> None:
@@ -149,7 +149,7 @@ JUNK: list[Any] = [
 @given(st.binary(max_size=400))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_no_bytes_ever_raise(body: bytes) -> None:
-    assert split(body).body_sha256
+    assert parse_webhook(body).body_sha256
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -178,7 +178,7 @@ def test_what_paypal_sent_never_raises_and_is_never_lost(shared: Path) -> None:
     assert len(paths) > 50
     for path in paths:
         event = orjson.loads(path.read_bytes())
-        found = split(path.read_bytes())
+        found = parse_webhook(path.read_bytes())
         assert (found.id, found.type, found.problem) == (event["id"], event["event_type"], None), path.name
         assert "unread" not in found.facts, path.name
 

@@ -11,7 +11,7 @@ from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import Event
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import Delivery
+from pipeline.inbox.store import NewEvent
 from tests.support.pipeline_under_test import River, delivery, happened, outcomes
 
 ONE = happened("WH-1")
@@ -91,7 +91,7 @@ def test_two_processes_that_get_a_body_and_its_forgery_at_once_believe_one(river
 
         def store(
             number: int,
-            told: list[Delivery] = told,
+            told: list[NewEvent] = told,
             databases: list[Database] = databases,
             met: threading.Barrier = met,
         ) -> str:
@@ -112,7 +112,7 @@ def test_two_processes_with_the_same_redeliveries_do_not_wait_for_each_other(riv
     conflicts = [delivery(happened(f"WH-{number}", resource={"a": 1}), f"T-c{number}") for number in range(40)]
     met = threading.Barrier(2, timeout=30)
 
-    def store(told: list[Delivery]) -> set[str]:
+    def store(told: list[NewEvent]) -> set[str]:
         database = Database(river.url)
         met.wait()
         with database.transaction() as session:
@@ -132,7 +132,7 @@ def test_a_transmission_that_another_process_takes_meanwhile_makes_no_duplicate_
 ) -> None:
     """Twice forged: its group's look was too early, and its own transmission is gone when it is put in by itself."""
     stream.store(delivery(ONE, "T-1"))
-    signed, puts = inbox._signed, iter(range(9))
+    signed, puts = inbox._body_hash_by_transmission, iter(range(9))
 
     def put(*given: Any, **named: Any) -> list[str]:
         if given[1] is Event and next(puts) == 1:

@@ -16,7 +16,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Event, Redelivery
 from pipeline.inbox import store as inbox
-from pipeline.inbox.store import GRACE, Delivery
+from pipeline.inbox.store import PUBLISH_GRACE, NewEvent
 from tests.support.pipeline_under_test import River, delivery, happened, outcomes
 from tests.support.subprocesses import until
 
@@ -32,7 +32,7 @@ def test_an_event_is_stored_and_to_be_published(river: River) -> None:
     row = river.event("WH-1")
     assert (row.type, row.source, row.state, row.reason) == ("TEST.HAPPENED", "webhook", "received", None)
     assert row.received_at == river.now
-    assert row.due_at == river.now + GRACE
+    assert row.due_at == river.now + PUBLISH_GRACE
     assert row.occurred_at == river.now - timedelta(seconds=30)
     assert row.transmission_id == "T-1"
     assert row.signature_verdict == "signed for webhook TEST"
@@ -52,7 +52,7 @@ def test_the_whole_body_is_kept_sealed(river: River) -> None:
     assert row.body is not None
     assert b"Ada" not in row.body
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.key_id).open("event.body", row.body)
+        opened = river.keyring(session).system_key(row.key_id).decrypt("event.body", row.body)
     assert orjson.loads(opened)["resource"] == {"note": "for Ada"}
 
 
@@ -94,7 +94,7 @@ def test_the_same_event_written_otherwise_is_a_duplicate(river: River, together:
 def test_a_duplicate_changes_nothing(river: River) -> None:
     river.store(delivery(ONE, "T-1"))
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-1"], "handled", river.now)
+        inbox.mark_events(session, ["WH-1"], "handled", river.now)
     before = vars(river.event("WH-1"))
     river.clock.advance(timedelta(days=3))
     [stored] = river.store(delivery(ONE, "T-2"))
@@ -176,7 +176,7 @@ def test_an_order_of_keys_that_two_groups_make_at_once_does_not_make_them_wait_f
         told = [delivery(happened(f"WH-{turn}-{number}"), f"T-{turn}-{number}") for number in range(30)]
         met = threading.Barrier(2, timeout=30)
 
-        def store(order: Sequence[Delivery], met: threading.Barrier = met) -> None:
+        def store(order: Sequence[NewEvent], met: threading.Barrier = met) -> None:
             met.wait()
             stream.store(*order)
 
@@ -217,7 +217,7 @@ def test_a_conflict_is_not_handled_and_a_person_cannot_make_it_be(river: River) 
     conflict = river.rows(Event)[1].id
     with river.database.transaction() as session:
         assert inbox.retry(session, [conflict], river.now) == []
-        assert [row.id for row in inbox.load(session, [conflict, "WH-1"])] == ["WH-1"]
+        assert [row.id for row in inbox.lock_received(session, [conflict, "WH-1"])] == ["WH-1"]
 
 
 # What cannot be read

@@ -57,7 +57,7 @@ def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, 
         session.add(row)
         session.flush()
         known = lww_map.merge({}, river.now, {"email": email, "given_name": "Ada", "surname": "Example"})
-        person = keyring.own("I-ADA").encrypt_json("subscription.personal_data", known)
+        person = keyring.system_key("I-ADA").encrypt_json("subscription.personal_data", known)
         session.add(Subscription(id="I-ADA", known={}, created_at=river.now, customer_id="c1", personal_data=person))
     if told:
         change(river, "email", told)
@@ -67,7 +67,7 @@ def meet(river: River, *, email: str | None = PAYPALS, told: str | None = None, 
 def change(river: River, field: accounts.Field, value: str) -> None:
     """A correction, less the mails that it owes."""
     with river.database.transaction() as session:
-        accounts.correct(session, Keyring(river.master, session, river.now), "c1", field, value, river.now)
+        accounts.correct_field(session, Keyring(river.master, session, river.now), "c1", field, value, river.now)
     for row in river.rows(Mail):
         if row.kind == "email_changed":
             river.set(row, state="withheld", due_at=None)
@@ -202,7 +202,9 @@ async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: Ri
     await send(House(DOT=["451 4.3.0 try later"]))
     assert only(river).frozen is not None
     with river.database.transaction() as session:
-        accounts.consent(session, "c1", "marketing", given=False, source="one-click", text_version="1", now=river.now)
+        accounts.record_consent(
+            session, "c1", "marketing", given=False, source="one-click", text_version="1", now=river.now
+        )
     river.clock.advance(timedelta(hours=1))
     assert await send() == []
     assert only(river).state == "withheld"
@@ -216,7 +218,9 @@ async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, mo
     [(_, data)] = await send()
     assert header(data, "List-Unsubscribe") is not None
     with river.database.transaction() as session:
-        accounts.consent(session, "c1", "service", given=False, source="one-click", text_version="1", now=river.now)
+        accounts.record_consent(
+            session, "c1", "service", given=False, source="one-click", text_version="1", now=river.now
+        )
     river.owe(NewMail("renewal_reminder", "two", "I-ADA", facts))
     assert await send() == []
     assert river.mails()["two"].reason == "the customer has opted out of mail they can do without"

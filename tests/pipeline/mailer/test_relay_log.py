@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.mailer.relay_log import MAX_FILTER_TIME, SLACK, RelayLog, envelope_sender_of, settle_doubts
+from pipeline.mailer.relay_log import MAX_FILTER_TIME, SLACK, RelayLog, envelope_sender_of, resolve_doubts
 from pipeline.mailer.smtp_relay import Relay as Way
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.outbox import store as outbox
@@ -61,10 +61,10 @@ def path(tmp_path: Path) -> Path:
 def test_a_log_that_reaches_from_before_until_after_is_whole(path: Path, clock: MovableClock, form: Write) -> None:
     now, log = clock.now(), RelayLog(path, clock)
     path.write_text(spoken(form(now - MINUTE)) + taken(form(now - 30 * SECOND), ALICE) + spoken(form(now)))
-    assert log.is_whole(now - MINUTE + SLACK, now)
-    assert not log.is_whole(now - MINUTE + SLACK - SECOND, now)
-    assert not log.is_whole(now - 2 * MINUTE, now)
-    assert not log.is_whole(now - MINUTE + SLACK, now + MINUTE)
+    assert log.is_complete(now - MINUTE + SLACK, now)
+    assert not log.is_complete(now - MINUTE + SLACK - SECOND, now)
+    assert not log.is_complete(now - 2 * MINUTE, now)
+    assert not log.is_complete(now - MINUTE + SLACK, now + MINUTE)
 
 
 @pytest.mark.parametrize("form", [old, iso])
@@ -75,28 +75,28 @@ def test_only_the_line_of_the_queue_manager_says_that_a_mail_was_taken(
     given_up = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<receipt.bob@{DOMAIN}>\n"
     noise = f"{stamp} relay postfix/smtpd[78]: NOQUEUE: reject: MAIL from localhost[127.0.0.1]: from=<{BOB}>\n"
     path.write_text(given_up + noise + taken(stamp, ALICE) + taken(stamp, "b+carol@elsewhere.example"))
-    assert RelayLog(path, clock).taken([ALICE, BOB]) == {ALICE}
+    assert RelayLog(path, clock).queued_senders([ALICE, BOB]) == {ALICE}
 
 
 def test_a_line_of_last_december_is_of_last_year(path: Path, clock: MovableClock) -> None:
     midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - as the machine's log has it
     clock.move_to(midnight + MINUTE)
     path.write_text(spoken(old(midnight - MINUTE)) + spoken(old(midnight + MINUTE)))
-    assert RelayLog(path, clock).is_whole(midnight - MINUTE + SLACK, midnight + MINUTE)
-    assert not RelayLog(path, clock).is_whole(midnight - 3 * MINUTE, midnight + MINUTE)
+    assert RelayLog(path, clock).is_complete(midnight - MINUTE + SLACK, midnight + MINUTE)
+    assert not RelayLog(path, clock).is_complete(midnight - 3 * MINUTE, midnight + MINUTE)
 
 
 @pytest.mark.parametrize("line", ["Feb 29 10:00:00 relay", "Xyz 99 99:99:99 relay", "2026-13-45T99:00 relay", "", "\0"])
 def test_a_line_whose_time_cannot_be_read_makes_no_log_whole(path: Path, clock: MovableClock, line: str) -> None:
     path.write_text(f"{line}\n{spoken(old(clock.now()))}")
-    assert not RelayLog(path, clock).is_whole(clock.now() - MINUTE, clock.now())
+    assert not RelayLog(path, clock).is_complete(clock.now() - MINUTE, clock.now())
 
 
 def test_the_29th_of_february_is_read_in_a_leap_year_and_the_year_after(path: Path, clock: MovableClock) -> None:
     leap = datetime(2028, 2, 29, 12).astimezone()  # noqa: DTZ001
     clock.move_to(leap + timedelta(days=320))
     path.write_text(spoken(old(leap)) + spoken(old(clock.now())))
-    assert RelayLog(path, clock).is_whole(leap + SLACK, clock.now())
+    assert RelayLog(path, clock).is_complete(leap + SLACK, clock.now())
 
 
 def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, clock: MovableClock) -> None:
@@ -104,9 +104,9 @@ def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, cloc
     path.with_name("mail.log.1").write_text(spoken(iso(now - MINUTE)) + taken(iso(now - MINUTE), ALICE))
     path.with_name("mail.log.2.gz").write_text(taken(iso(now - 2 * MINUTE), BOB))
     path.write_text(spoken(iso(now)))
-    assert log.is_whole(now - MINUTE + SLACK, now)
-    assert not log.is_whole(now - 2 * MINUTE, now)
-    assert log.taken([ALICE, BOB]) == {ALICE}
+    assert log.is_complete(now - MINUTE + SLACK, now)
+    assert not log.is_complete(now - 2 * MINUTE, now)
+    assert log.queued_senders([ALICE, BOB]) == {ALICE}
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.touch, Path.mkdir], ids=["absent", "empty", "unreadable"])
@@ -114,7 +114,7 @@ def test_where_there_is_nothing_to_read_there_is_no_proof(
     path: Path, clock: MovableClock, make: Callable[[Path], object]
 ) -> None:
     make(path)
-    assert not RelayLog(path, clock).is_whole(clock.now(), clock.now())
+    assert not RelayLog(path, clock).is_complete(clock.now(), clock.now())
 
 
 # Doubts, with a log by hand
@@ -125,7 +125,7 @@ def doubt(river: River, name: str) -> str:
     (id,) = river.owe(outbox.NewMail("receipt", name, None, {}))
     with river.database.transaction() as session:
         outbox.claim(session, f"mailer of {name}", river.now, 1)
-        outbox.abandon(session, f"mailer of {name}", "it died", river.now + outbox.DOUBT_GRACE)
+        outbox.mark_in_doubt(session, f"mailer of {name}", "it died", river.now + outbox.DOUBT_GRACE)
     river.clock.advance(outbox.DOUBT_GRACE)
     return id
 
@@ -135,7 +135,7 @@ def settle(river: River, path: Path) -> int:
         with path.open("a") as log:
             log.write(spoken(iso(river.now)))
 
-    return settle_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN)
+    return resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN)
 
 
 def states(river: River) -> dict[str, str]:
@@ -160,7 +160,7 @@ def test_a_doubt_that_has_just_arisen_is_left_alone_however_old_its_claim(river:
         outbox.claim(session, "mailer", river.now, 1)
     river.clock.advance(MINUTE)
     with river.database.transaction() as session:
-        outbox.abandon(session, "mailer", "it died", river.now + outbox.DOUBT_GRACE)
+        outbox.mark_in_doubt(session, "mailer", "it died", river.now + outbox.DOUBT_GRACE)
     assert settle(river, path) == 0
     river.clock.advance(outbox.DOUBT_GRACE)
     assert settle(river, path) == 1
@@ -203,10 +203,12 @@ def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, pat
     class Packed(RelayLog):
         def taken(self, senders: Iterable[str]) -> set[str]:
             rotated.rename(path.with_name("mail.log.1.gz"))
-            return super().taken(senders)
+            return super().queued_senders(senders)
 
     log = Packed(path, river.clock)
-    assert settle_doubts(river.database, river.clock, log, lambda: path.write_text(spoken(iso(river.now))), DOMAIN) == 0
+    assert (
+        resolve_doubts(river.database, river.clock, log, lambda: path.write_text(spoken(iso(river.now))), DOMAIN) == 0
+    )
     assert states(river) == {"one": "doubt"}
 
 
@@ -214,7 +216,7 @@ def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path)
     path.write_text(spoken(iso(river.now - MINUTE)))
     doubt(river, "one")
     log = RelayLog(path, river.clock)
-    assert settle_doubts(river.database, river.clock, log, lambda: None, DOMAIN) == 0
+    assert resolve_doubts(river.database, river.clock, log, lambda: None, DOMAIN) == 0
     assert states(river) == {"one": "doubt"}
 
 
@@ -222,7 +224,7 @@ def test_nothing_is_asked_of_the_relay_without_a_doubt(river: River, path: Path)
     def probe() -> None:
         pytest.fail("nobody had to ask")
 
-    assert settle_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
+    assert resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
 
 
 def begun(stamp: str, id: str, session: int = 78) -> str:
@@ -330,7 +332,7 @@ def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> Non
         assert outbox.resolve_doubt(session, id, river.now, sent=False)
     with river.database.transaction() as session:
         outbox.claim(session, "another", river.now, 1)
-        outbox.abandon(session, "another", "it died")
+        outbox.mark_in_doubt(session, "another", "it died")
     with river.database.transaction() as session:
         assert not outbox.resolve_doubt(session, id, river.now, sent=False, tried_at=tried_at)
     assert states(river) == {"one": "doubt"}
@@ -347,7 +349,7 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # nobody may have spoken for long
     until(
-        lambda: log.is_whole(clock.now(), clock.now() - timedelta(days=1)),
+        lambda: log.is_complete(clock.now(), clock.now() - timedelta(days=1)),
         10,
         "its log begins before what is tried now",
     )
@@ -373,7 +375,7 @@ async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
         await way.close()
     assert reply.outcome == "doubt"
     with brook.database.transaction() as session:
-        outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
+        outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
     until(lambda: sign in relay.log[before:], 10, "Postfix notes how it ended")
     assert await settled(brook, relay) == 1
     assert states(brook) == {fault: end}
@@ -396,7 +398,7 @@ async def test_a_mail_that_a_filter_of_the_relay_is_slow_with_is_not_sent_again(
         reply = await way.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
         assert reply.outcome == "doubt"
         with brook.database.transaction() as session:
-            outbox.settle(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
+            outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
         until(lambda: ": client=" in relay.log, 10, "Postfix takes it")
         assert await settled(brook, relay) == 0
         until(lambda: "(queue active)" in relay.log, 20, "Postfix has queued it")
@@ -412,7 +414,7 @@ async def settled(river: River, relay: Postfix) -> int:
     def probe() -> None:
         asyncio.run(Way(relay.smtp_url, connections=1).probe())
 
-    return await asyncio.to_thread(settle_doubts, river.database, clock, log, probe, DOMAIN)
+    return await asyncio.to_thread(resolve_doubts, river.database, clock, log, probe, DOMAIN)
 
 
 async def test_a_relay_that_is_down_settles_nothing(
@@ -427,5 +429,5 @@ async def test_a_relay_that_is_down_settles_nothing(
         raise RelayUnreachableError("nobody there")
 
     with pytest.raises(RelayUnreachableError):
-        settle_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)
+        resolve_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)
     assert states(brook) == {"one": "doubt"}

@@ -20,18 +20,22 @@ SERVERS = {
 
 
 def test_every_way_out_is_known_with_its_port_and_whether_it_is_encrypted(make_settings: Make) -> None:
-    found = {hop.name: hop for hop in egress.hops(make_settings(**SERVERS))}
+    found = {hop.name: hop for hop in egress.outbound_routes(make_settings(**SERVERS))}
     assert found["database"] == OutboundRoute("database", "db.example.com", 5432, encrypted=True)
     assert found["broker"] == OutboundRoute("broker", "queue.example.com", 5671, encrypted=True)
     assert found["relay"] == OutboundRoute("relay", "relay.example.com", 587, encrypted=True)
     plain = {"database_url": "postgresql://db.example.com/smt", "broker_url": "amqp://queue.example.com"}
-    assert not any(hop.encrypted for hop in egress.hops(make_settings(**plain)) if hop.host.endswith("example.com"))
-    assert egress.allowed(make_settings()) == egress.PAYPAL
+    assert not any(
+        hop.encrypted for hop in egress.outbound_routes(make_settings(**plain)) if hop.host.endswith("example.com")
+    )
+    assert egress.allowed_hosts(make_settings()) == egress.PAYPAL
 
 
 def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
     [hop] = [
-        hop for hop in egress.hops(make_settings(database_url="postgresql:///smt?host=/run/postgresql")) if not hop.host
+        hop
+        for hop in egress.outbound_routes(make_settings(database_url="postgresql:///smt?host=/run/postgresql"))
+        if not hop.host
     ]
     assert egress.stays_private(hop, [])
 

@@ -113,8 +113,8 @@ def test_what_was_backed_up_comes_back_on_another_machine(
     assert key_of(empty).read_bytes() == key_of(full).read_bytes()
     assert stat.S_IMODE(key_of(empty).stat().st_mode) == 0o600
     with empty.database.transaction() as session:
-        [id] = accounts.find(session, empty.keyring(session), ALICE.email)
-        assert accounts.person(session, empty.keyring(session), id)["name"] == "Alice Newname"
+        [id] = accounts.find_by_email(session, empty.keyring(session), ALICE.email)
+        assert accounts.personal_data(session, empty.keyring(session), id)["name"] == "Alice Newname"
 
 
 def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_files(
@@ -216,7 +216,7 @@ def test_a_rotation_leaves_one_file_of_keys_that_opens_the_older_copies_too(
     assert not made.keys.exists()
     restore(empty, shelf, identity, made.data)
     with empty.database.transaction() as session:
-        assert accounts.find(session, Keyring(empty.master, session, empty.now), ALICE.email)
+        assert accounts.find_by_email(session, Keyring(empty.master, session, empty.now), ALICE.email)
 
 
 def test_a_restore_replaces_nothing(full: River, shelf: BackupStore, identity: Path) -> None:

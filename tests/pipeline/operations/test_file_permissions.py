@@ -30,7 +30,7 @@ def settings(make_settings: Make, data_dir: Path) -> Settings:
 
 
 def test_private_files_stop_nobody(settings: Settings) -> None:
-    file_permissions.demand(settings)
+    file_permissions.require_private(settings)
 
 
 def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, data_dir: Path) -> None:
@@ -43,13 +43,13 @@ def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, d
         before = path.stat().st_mode
         path.chmod(mode)
         with pytest.raises(SettingsError, match=command):
-            file_permissions.demand(settings)
+            file_permissions.require_private(settings)
         path.chmod(before)
-    file_permissions.demand(settings)
+    file_permissions.require_private(settings)
 
 
 def test_what_is_not_there_yet_is_let_be(make_settings: Make, tmp_path: Path) -> None:
-    file_permissions.demand(make_settings(master_key_file=tmp_path / "keys" / "master.key"))
+    file_permissions.require_private(make_settings(master_key_file=tmp_path / "keys" / "master.key"))
 
 
 def test_what_a_command_makes_is_private_whatever_the_shells_habit(data_dir: Path, tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_what_a_command_makes_is_private_whatever_the_shells_habit(data_dir: Pat
         subprocess.run([*program, *words], env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     made = [text, *data_dir.rglob("*")]
     assert len(made) > 1
-    assert [path for path in made if file_permissions.is_open(path)] == []
+    assert [path for path in made if file_permissions.is_readable_by_others(path)] == []
 
 
 def test_everything_of_ours_is_walked(settings: Settings, data_dir: Path) -> None:
     (data_dir / "log").write_text("x")
-    assert {data_dir / "log", settings.master_key} <= set(file_permissions.walk(settings))
+    assert {data_dir / "log", settings.master_key} <= set(file_permissions.private_files(settings))

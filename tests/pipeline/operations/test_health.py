@@ -12,7 +12,7 @@ from tests.support.pipeline_under_test import River, delivery, happened
 
 
 def look(river: River) -> Health:
-    return health.look(river.database, river.now, 300)
+    return health.check_health(river.database, river.now, 300)
 
 
 def test_nothing_waits_in_an_empty_river(river: River) -> None:
@@ -40,11 +40,11 @@ def test_what_is_done_or_waits_for_a_person_does_not_count(river: River) -> None
         NewMail("receipt", "receipt:3", "I-ADA", {}),
     )
     with river.database.transaction() as session:
-        inbox.mark(session, ["WH-0"], "handled", river.now)
-        inbox.mark(session, ["WH-1"], "parked", river.now, "because")
-        inbox.mark(session, ["WH-2"], "ignored", river.now, "because")
+        inbox.mark_events(session, ["WH-0"], "handled", river.now)
+        inbox.mark_events(session, ["WH-1"], "parked", river.now, "because")
+        inbox.mark_events(session, ["WH-2"], "ignored", river.now, "because")
         outbox.claim(session, "one", river.now, 10)
-        outbox.abandon(session, "one", "it died")
+        outbox.mark_in_doubt(session, "one", "it died")
     river.clock.advance(timedelta(days=365))
     assert look(river) == Health(0, 0, 300)
 

@@ -48,7 +48,7 @@ def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
     assert row.facts is not None
     assert b"Ada" not in row.facts
     with river.database.transaction() as session:
-        assert river.keyring(session).own("I-ADA").decrypt_json("mail.facts", row.facts) == RECEIPT.facts
+        assert river.keyring(session).system_key("I-ADA").decrypt_json("mail.facts", row.facts) == RECEIPT.facts
 
 
 def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> None:
@@ -56,7 +56,7 @@ def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> No
     assert len(river.owe(RECEIPT, other)) == 1
     assert river.owe(other) == []
     with river.database.transaction() as session:
-        facts = river.keyring(session).own("I-ADA").decrypt_json("mail.facts", only(river).facts)
+        facts = river.keyring(session).system_key("I-ADA").decrypt_json("mail.facts", only(river).facts)
     assert facts["payment"] == "SALE1"
 
 
@@ -74,7 +74,7 @@ def test_the_same_key_at_once_is_owed_once(river: River) -> None:
 
 def test_a_mail_that_was_owed_in_a_transaction_that_failed_is_not(river: River) -> None:
     def fail(session: Session) -> None:
-        outbox.add(session, river.keyring(session), [RECEIPT], river.now)
+        outbox.enqueue(session, river.keyring(session), [RECEIPT], river.now)
         raise ValueError("no such luck")
 
     with pytest.raises(ValueError, match="no such luck"):
@@ -89,8 +89,8 @@ def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
     assert mail_id.islower()
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        assert tokens.token(keyring, "receipt:SALE1") == mail_id
-        assert tokens.token(keyring, "receipt:SALE2") != mail_id
+        assert tokens.mail_token(keyring, "receipt:SALE1") == mail_id
+        assert tokens.mail_token(keyring, "receipt:SALE2") != mail_id
 
 
 def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
@@ -166,28 +166,28 @@ def test_only_its_holder_settles_a_mail(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
     sent = {"state": "sent", "sent_at": river.now}
-    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "two", sent)]))
+    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "two", sent)]))
     assert only(river).state == "sending"
-    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
+    assert inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
     assert only(river).state == "sent"
-    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", {"state": "failed"})]))
+    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", {"state": "failed"})]))
     assert only(river).state == "sent"
 
 
 def test_a_holder_that_was_taken_for_dead_knows_better(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
-    assert inside(river, lambda session: outbox.abandon(session, "one", "it died")) == 1
+    assert inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died")) == 1
     assert (only(river).state, only(river).reason) == ("doubt", "it died")
     sent = {"state": "sent", "sent_at": river.now, "reason": None}
-    assert inside(river, lambda session: outbox.settle(session, [(mail_id, "one", sent)]))
+    assert inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
     assert (only(river).state, only(river).reason) == ("sent", None)
 
 
 def test_what_is_in_doubt_is_never_sent_again_by_itself(river: River) -> None:
     river.owe(RECEIPT)
     claim(river)
-    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
     river.clock.advance(timedelta(days=365))
     assert claim(river, "two") == []
     assert river.owe(RECEIPT) == []
@@ -196,14 +196,14 @@ def test_what_is_in_doubt_is_never_sent_again_by_itself(river: River) -> None:
 def test_who_is_sending_is_known(river: River) -> None:
     def holders() -> list[str]:
         with river.database.reading() as session:
-            return sorted(outbox.holders(session))
+            return sorted(outbox.claim_holders(session))
 
     assert holders() == []
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(3)])
     claim(river, "one", 2)
     claim(river, "two", 1)
     assert holders() == ["one", "two"]
-    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
     assert holders() == ["two"]
 
 
@@ -211,7 +211,7 @@ def test_what_was_taken_and_never_sent_is_owed_again(river: River) -> None:
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
     taken = claim(river, "one", 1)
     claim(river, "two", 1)
-    inside(river, lambda session: outbox.give_back(session, "one"))
+    inside(river, lambda session: outbox.release_claims(session, "one"))
     assert claim(river, "three") == taken
 
 
@@ -225,12 +225,14 @@ def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
     assert not settle(), "it is not in doubt"
     claim(river)
     assert not settle(), "it is being sent"
-    inside(river, lambda session: outbox.abandon(session, "one", "it died"))
+    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
     assert settle()
     assert claim(river, "two") == ([] if sent else ["receipt:SALE1"])
     assert only(river).state == ("sent" if sent else "sending")
     late = {"state": "failed"}
-    assert not inside(river, lambda session: outbox.settle(session, [(mail_id, "one", late)])), "its old holder is late"
+    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", late)])), (
+        "its old holder is late"
+    )
 
 
 def test_the_delays_are_literal(clock: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 from pipeline.clock import MovableClock
 from pipeline.paypal.certificate_rules import require_certificate_url
 from pipeline.paypal.certificates import CertificateStore
-from pipeline.paypal.errors import Refused
+from pipeline.paypal.errors import SignatureError
 from tests.support.certificate_authority import NOW, paypal
 
 PATH = "/v1/notifications/certs/CERT-360caa42"
@@ -99,9 +99,9 @@ async def test_an_address_that_is_not_exactly_paypals_is_refused_before_anything
         return paypal().pem
 
     keys = CertificateStore(folder=tmp_path / "new", anchors=None, clock=MovableClock(NOW), fetch=fetch)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         await keys.get(url)
     assert (refused.value.check, asked) == ("certificate address", [])
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         keys.add(url, paypal().pem)
     assert (keys.known(url), (tmp_path / "new").exists()) == (None, False)

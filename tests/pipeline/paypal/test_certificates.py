@@ -14,7 +14,7 @@ from pipeline.clock import MovableClock
 from pipeline.paypal import certificates
 from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate
 from pipeline.paypal.certificates import CertificateStore
-from pipeline.paypal.errors import PaypalUnavailableError, Refused
+from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
 from pipeline.settings import SettingsError
 from tests.support.certificate_authority import (
     LIVE,
@@ -91,14 +91,14 @@ def test_the_first_certificate_counts_and_line_ends_may_be_of_either_kind() -> N
     ],
 )
 def test_a_certificate_in_another_name_is_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge_leaf(parse_certificate(issue(*names).pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate subject"
 
 
 @pytest.mark.parametrize("late", [timedelta(seconds=-1), YEAR + timedelta(seconds=1)])
 def test_a_certificate_is_refused_before_and_after_its_time(late: timedelta) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge_leaf(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + late, anchors=None)
     assert refused.value.check == "certificate validity"
 
@@ -110,14 +110,14 @@ def test_a_certificate_is_valid_on_its_first_and_last_second(moment: timedelta) 
 
 def test_a_key_that_is_short_or_of_another_kind_is_refused() -> None:
     for key in (rsa_key(1024), ec.generate_private_key(ec.SECP256R1())):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(SignatureError) as refused:
             judge_leaf(parse_certificate(issue(LIVE, key=key).pem), at=NOW, anchors=None)
         assert refused.value.check == "certificate key"
 
 
 @pytest.mark.parametrize("pem", [b"", b"<html>", paypal().key_pem, paypal().pem[:-200], paypal().pem[40:]])
 def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge_leaf(parse_certificate(pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate"
 
@@ -158,7 +158,7 @@ BROKEN: dict[str, Callable[[], tuple[bytes, list[Issued]]]] = {
 def test_a_chain_that_does_not_end_at_an_anchor_is_refused(case: str, tmp_path: Path) -> None:
     pem, trusted = BROKEN[case]()
     assert judge_leaf(parse_certificate(pem), at=NOW, anchors=None) == PAYPALS_KEY
-    with pytest.raises(Refused, match="no trust anchor") as refused:
+    with pytest.raises(SignatureError, match="no trust anchor") as refused:
         judge_leaf(parse_certificate(pem), at=NOW, anchors=TrustAnchors.load(bundle(tmp_path, *trusted)))
     assert refused.value.check == "certificate chain"
 
@@ -166,7 +166,7 @@ def test_a_chain_that_does_not_end_at_an_anchor_is_refused(case: str, tmp_path: 
 def test_an_issuer_past_its_time_vouches_for_nobody(tmp_path: Path) -> None:
     anchors = TrustAnchors.load(bundle(tmp_path, intermediate(), root()))
     later = issue(LIVE, start=NOW)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge_leaf(parse_certificate(later.pem), at=NOW + YEAR * 0.9, anchors=anchors)
     assert refused.value.check == "certificate chain"
 
@@ -223,7 +223,7 @@ async def test_a_fetched_certificate_that_fails_a_check_is_neither_known_nor_wri
     fetch = Fetch(issue("evil.example.com").pem)
     keys = store(fetch, tmp_path)
     for _ in range(2):
-        with pytest.raises(Refused):
+        with pytest.raises(SignatureError):
             await keys.get(URL)
     assert (keys.known(URL), files(tmp_path), len(fetch.asked)) == (None, [], 2)
 
@@ -235,7 +235,7 @@ async def test_a_certificate_that_has_expired_since_is_refused_from_memory_and_d
     await keys.get(URL)
     clock.advance(YEAR)
     assert keys.known(URL) is None
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         await keys.get(URL)
     assert refused.value.check == "certificate validity"
 
@@ -322,6 +322,6 @@ async def test_a_certificate_put_in_is_known_without_a_fetch_but_judged_like_any
     keys = store(fetch, tmp_path)
     keys.add(URL, paypal().pem)
     assert await keys.get(URL) == keys.known(URL) == PAYPALS_KEY
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         keys.add(URL + "-2", issue("evil.example.com").pem)
     assert (keys.known(URL + "-2"), fetch.asked, files(tmp_path)) == (None, [], [])

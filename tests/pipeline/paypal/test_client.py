@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.paypal.api import PayPal
-from pipeline.paypal.client import Client
+from pipeline.paypal.api import PaypalApi
+from pipeline.paypal.client import PaypalClient
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind, SalesGetRequest
 from pipeline.settings import SettingsError
@@ -63,15 +63,15 @@ def server(api: Api) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def paypal(server: Loopback) -> Iterator[PayPal]:
+def paypal(server: Loopback) -> Iterator[PaypalApi]:
     with ExitStack() as stack:
-        client = PayPal(f"http://127.0.0.1:{server.port}/", ID, SECRET, connect_seconds=2, read_seconds=2)
+        client = PaypalApi(f"http://127.0.0.1:{server.port}/", ID, SECRET, connect_seconds=2, read_seconds=2)
         stack.callback(client.close)
         yield client
 
 
-def read_sale(paypal: PayPal) -> dict[str, Any]:
-    return paypal.read("sale", "80021663DE681814L")
+def read_sale(paypal: PaypalApi) -> dict[str, Any]:
+    return paypal.get("sale", "80021663DE681814L")
 
 
 # Reads
@@ -87,9 +87,9 @@ def read_sale(paypal: PayPal) -> dict[str, Any]:
     ],
 )
 def test_each_kind_is_read_from_its_own_address(
-    kind: LookupKind, id: str, path: str, paypal: PayPal, server: Loopback
+    kind: LookupKind, id: str, path: str, paypal: PaypalApi, server: Loopback
 ) -> None:
-    assert paypal.read(kind, id) == HELD
+    assert paypal.get(kind, id) == HELD
     token, read = server.asked
     basic = base64.b64encode(f"{ID}:{SECRET}".encode()).decode()
     assert (token.verb, token.path, token.body) == ("POST", TOKEN, b"grant_type=client_credentials")
@@ -102,19 +102,19 @@ def test_each_kind_is_read_from_its_own_address(
 @pytest.mark.parametrize(
     "id", ["", "../../oauth2/token", "I-1/cancel", "I-1?x", "I-1#", "I 1", "I-1\n", "é", "%2e", "A" * 65]
 )
-def test_what_can_be_no_id_is_not_asked_for(id: str, paypal: PayPal, server: Loopback) -> None:
+def test_what_can_be_no_id_is_not_asked_for(id: str, paypal: PaypalApi, server: Loopback) -> None:
     with pytest.raises(PaypalNotFoundError):
-        paypal.read("subscription", id)
+        paypal.get("subscription", id)
     assert server.asked == []
 
 
-def test_one_connection_and_one_token_serve_call_after_call(paypal: PayPal, server: Loopback) -> None:
+def test_one_connection_and_one_token_serve_call_after_call(paypal: PaypalApi, server: Loopback) -> None:
     for _ in range(5):
         assert read_sale(paypal) == HELD
     assert (server.connections, server.count(TOKEN), server.count(SALE)) == (1, 1, 5)
 
 
-def test_an_empty_answer_is_an_empty_object(paypal: PayPal, api: Api) -> None:
+def test_an_empty_answer_is_an_empty_object(paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: Answer(204)
     assert read_sale(paypal) == {}
 
@@ -122,7 +122,7 @@ def test_an_empty_answer_is_an_empty_object(paypal: PayPal, api: Api) -> None:
 # The token
 
 
-def test_first_calls_in_parallel_fetch_one_token(paypal: PayPal, server: Loopback) -> None:
+def test_first_calls_in_parallel_fetch_one_token(paypal: PaypalApi, server: Loopback) -> None:
     start = threading.Barrier(8)
 
     def read(_: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_first_calls_in_parallel_fetch_one_token(paypal: PayPal, server: Loopbac
     assert (server.count(TOKEN), server.count(SALE)) == (1, 8)
 
 
-def test_a_refused_token_is_replaced_once_and_the_call_succeeds(paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_a_refused_token_is_replaced_once_and_the_call_succeeds(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     read_sale(paypal)
     api.refused = {"1"}
     assert read_sale(paypal) == HELD
@@ -142,7 +142,7 @@ def test_a_refused_token_is_replaced_once_and_the_call_succeeds(paypal: PayPal, 
     assert (server.count(TOKEN), server.count(SALE)) == (2, 4)
 
 
-def test_calls_in_parallel_replace_a_refused_token_once(paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_calls_in_parallel_replace_a_refused_token_once(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     read_sale(paypal)
     start, together = threading.Barrier(6), threading.Barrier(6)
     api.refused = {"1"}
@@ -161,7 +161,7 @@ def test_calls_in_parallel_replace_a_refused_token_once(paypal: PayPal, server: 
     assert server.count(TOKEN) == 2
 
 
-def test_a_second_refusal_is_the_answer(paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_a_second_refusal_is_the_answer(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     api.refused = {"1", "2"}
     with pytest.raises(PaypalRejectedError, match="SMT_PAYPAL_CLIENT_SECRET") as rejected:
         read_sale(paypal)
@@ -171,7 +171,7 @@ def test_a_second_refusal_is_the_answer(paypal: PayPal, server: Loopback, api: A
 
 def test_a_token_is_not_used_in_its_last_minute(server: Loopback) -> None:
     elapsed = 1000.0
-    client = Client(f"http://127.0.0.1:{server.port}", ID, SECRET, elapsed=lambda: elapsed)
+    client = PaypalClient(f"http://127.0.0.1:{server.port}", ID, SECRET, elapsed=lambda: elapsed)
     sale = SalesGetRequest("80021663DE681814L")
     client.execute(sale)
     elapsed += 32400 - 60 - 1
@@ -184,7 +184,7 @@ def test_a_token_is_not_used_in_its_last_minute(server: Loopback) -> None:
     assert server.asked[-1].headers["authorization"] == "Bearer A21AA-2"
 
 
-def test_the_credentials_can_be_checked(paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_the_credentials_can_be_checked(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     paypal.check_credentials()
     api.token = lambda: as_json({"error": "invalid_client", "error_description": "no"}, 401, {"Paypal-Debug-Id": "f1"})
     with pytest.raises(PaypalRejectedError, match=r"401 invalid_client \(debug id f1\)"):
@@ -196,7 +196,7 @@ def test_the_credentials_can_be_checked(paypal: PayPal, server: Loopback, api: A
     "found",
     [{}, {"access_token": "", "expires_in": 1}, {"access_token": "a\nb", "expires_in": 1}, {"access_token": "a"}],
 )
-def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], paypal: PayPal, api: Api) -> None:
+def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], paypal: PaypalApi, api: Api) -> None:
     api.token = lambda: as_json(found)
     with pytest.raises(PaypalUnavailableError, match="no access token"):
         read_sale(paypal)
@@ -205,14 +205,14 @@ def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], pay
 # What goes wrong
 
 
-def test_nothing_under_that_id_is_its_own_error(paypal: PayPal, api: Api) -> None:
+def test_nothing_under_that_id_is_its_own_error(paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: error(404, "RESOURCE_NOT_FOUND")
     with pytest.raises(PaypalNotFoundError, match="90957fca61718"):
         read_sale(paypal)
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 422])
-def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PayPal, api: Api) -> None:
+def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: error(status, "UNPROCESSABLE_ENTITY")
     with pytest.raises(PaypalRejectedError, match=r"UNPROCESSABLE_ENTITY.*90957fca61718") as rejected:
         read_sale(paypal)
@@ -220,7 +220,7 @@ def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PayPal
     assert rejected.value.debug_id == "90957fca61718"
 
 
-def test_the_debug_id_is_taken_from_the_header_too(paypal: PayPal, api: Api) -> None:
+def test_the_debug_id_is_taken_from_the_header_too(paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: Answer(422, b"<html>", {"Paypal-Debug-Id": "f8d2c1"})
     with pytest.raises(PaypalRejectedError, match="debug id f8d2c1") as rejected:
         read_sale(paypal)
@@ -228,7 +228,7 @@ def test_the_debug_id_is_taken_from_the_header_too(paypal: PayPal, api: Api) -> 
 
 
 @pytest.mark.parametrize("status", [300, 304, 408, 429, 500, 502, 503])
-def test_what_may_pass_is_tried_again_later(status: int, paypal: PayPal, api: Api) -> None:
+def test_what_may_pass_is_tried_again_later(status: int, paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: as_json({"name": "RATE_LIMIT_REACHED", "debug_id": "d1"}, status)
     with pytest.raises(PaypalUnavailableError, match=rf"{status} .*try again"):
         read_sale(paypal)
@@ -237,14 +237,14 @@ def test_what_may_pass_is_tried_again_later(status: int, paypal: PayPal, api: Ap
 @pytest.mark.parametrize(
     "body", [b"<html>", b"[]", b'"text"', b"null", b"{", b'{"a": NaN}', b"\xff\xfe\xfd", b'{"a":' * 99999]
 )
-def test_an_answer_that_is_no_json_object_is_tried_again_later(body: bytes, paypal: PayPal, api: Api) -> None:
+def test_an_answer_that_is_no_json_object_is_tried_again_later(body: bytes, paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: Answer(200, body, {"Content-Type": "application/json"})
     with pytest.raises(PaypalUnavailableError, match="no JSON object"):
         read_sale(paypal)
 
 
 def test_an_answer_that_does_not_come_ends_in_a_time_out(server: Loopback, api: Api) -> None:
-    client = PayPal(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
+    client = PaypalApi(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
     api.held = lambda: Answer(200, b"{}", late=True)
     with pytest.raises(PaypalUnavailableError, match="ReadTimeout"):
         read_sale(client)
@@ -254,14 +254,14 @@ def test_an_answer_that_does_not_come_ends_in_a_time_out(server: Loopback, api: 
 def test_a_server_that_is_away_is_tried_again_later(server: Loopback) -> None:
     with loopback(Api()) as gone:
         url = f"http://127.0.0.1:{gone.port}"
-    client = PayPal(url, ID, SECRET)
+    client = PaypalApi(url, ID, SECRET)
     with pytest.raises(PaypalUnavailableError, match=r"POST /v1/oauth2/token: ConnectionError"):
         read_sale(client)
     client.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(status: int, paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_a_redirect_is_not_followed(status: int, paypal: PaypalApi, server: Loopback, api: Api) -> None:
     api.held = lambda: Answer(status, b"", {"Location": f"http://127.0.0.1:{server.port}/elsewhere"})
     with pytest.raises(PaypalUnavailableError, match=str(status)):
         read_sale(paypal)
@@ -272,7 +272,7 @@ def test_a_redirect_is_not_followed(status: int, paypal: PayPal, server: Loopbac
 
 
 def test_proxies_and_passwords_in_the_environment_are_ignored(
-    paypal: PayPal, server: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    paypal: PaypalApi, server: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
@@ -287,7 +287,7 @@ def test_proxies_and_passwords_in_the_environment_are_ignored(
     assert [each.headers["authorization"].split()[0] for each in server.asked] == ["Basic", "Bearer"]
 
 
-def test_cookies_are_not_kept(paypal: PayPal, server: Loopback, api: Api) -> None:
+def test_cookies_are_not_kept(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     api.held = lambda: as_json(HELD, headers={"Set-Cookie": "who=me; Path=/"})
     read_sale(paypal)
     read_sale(paypal)
@@ -314,7 +314,7 @@ def test_no_secret_and_no_token_is_in_an_error_a_log_line_or_on_the_screen(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    client = PayPal(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
+    client = PaypalApi(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
     api.held = lambda: fault
     with pytest.raises((PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError)) as raised:
         read_sale(client)
@@ -348,9 +348,9 @@ def told(error: BaseException | None) -> Iterator[str]:
 )
 def test_an_address_that_would_carry_the_secret_in_the_clear_or_elsewhere_stops_the_start(url: str) -> None:
     with pytest.raises(SettingsError, match="SMT_PAYPAL_BASE_URL"):
-        PayPal(url, ID, SECRET)
+        PaypalApi(url, ID, SECRET)
 
 
 @pytest.mark.parametrize("url", ["https://api-m.paypal.com", "https://api-m.sandbox.paypal.com/", "http://[::1]:8001"])
 def test_paypals_addresses_and_a_simulator_on_this_machine_are_accepted(url: str) -> None:
-    PayPal(url, ID, SECRET).close()
+    PaypalApi(url, ID, SECRET).close()

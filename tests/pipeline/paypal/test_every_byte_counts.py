@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.clock import MovableClock
 from pipeline.paypal.certificate_rules import judge_leaf, parse_certificate, require_certificate_url
 from pipeline.paypal.certificates import CertificateStore
-from pipeline.paypal.errors import MalformedDeliveryError, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 from pipeline.paypal.signature import HEADERS, Transmission, verify
 from tests.conftest import MORNING
 from tests.support.pipeline_under_test import WEBHOOK_ID, happened, sign, signer
@@ -29,7 +29,7 @@ TRICKY = "@:/\\?#%.;&=[]-_~ \t\r\n\0Aa0\u0430\u3002\uff0f\u2024\u00ad"
 def passes(headers: dict[str, str], body: bytes) -> bool:
     try:
         verify(Transmission.read(headers.items()), body, (WEBHOOK_ID,), KEY)
-    except (MalformedDeliveryError, Refused):
+    except (MalformedDeliveryError, SignatureError):
         return False
     return True
 
@@ -105,7 +105,7 @@ def test_an_address_that_passes_leads_to_paypal_and_nowhere_else(data: st.DataOb
         url = url[:at] + put + url[at + gone :]
     try:
         require_certificate_url(url)
-    except Refused:
+    except SignatureError:
         return
     read = urlsplit(url)
     assert url.isascii()
@@ -125,6 +125,6 @@ async def test_for_what_is_refused_nobody_is_asked(url: str) -> None:
         return signer().leaf_pem
 
     keys = CertificateStore(folder=None, anchors=None, clock=MovableClock(MORNING), fetch=fetch)
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         await keys.get(url)
     assert asked == []

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.db.models import Event
-from pipeline.inbox.parsing import ParsedEvent, split
-from pipeline.paypal.references import mentioned
+from pipeline.inbox.parsing import ParsedEvent, parse_webhook
+from pipeline.paypal.references import find_references
 from tests.support.pipeline_under_test import River, delivery, happened
 
 JSON = st.recursive(
@@ -24,7 +24,7 @@ JSON = st.recursive(
 
 
 def of_paypal(shared: Path, kind: str) -> ParsedEvent:
-    return split((shared / "events" / f"{kind}.json").read_bytes())
+    return parse_webhook((shared / "events" / f"{kind}.json").read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_every_sample_of_paypals_that_we_do_not_handle_is_kept_with_who_it_names
 
 def test_the_outermost_of_each_counts() -> None:
     resource = {"a": [{"custom": "inner", "payer_id": "PAYER1"}], "custom_id": "outer"}
-    assert mentioned(resource) == ({}, {"payer": "PAYER1", "custom": "outer"})
+    assert find_references(resource) == ({}, {"payer": "PAYER1", "custom": "outer"})
 
 
 def test_a_subscription_named_anywhere_owns_the_event(brook: River) -> None:
@@ -79,18 +79,18 @@ def test_a_subscription_named_anywhere_owns_the_event(brook: River) -> None:
 
 @pytest.mark.parametrize("id", ["B-5YM51074LT", "I-", "I-ada@example.com", 17, None, ["I-BW452GLLEP1G"]])
 def test_what_is_no_subscriptions_id_is_not_taken_for_one(id: Any) -> None:
-    assert mentioned({"subscription_id": id}) == ({}, {})
+    assert find_references({"subscription_id": id}) == ({}, {})
 
 
 @pytest.mark.parametrize("card", ["4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00"])
 def test_a_card_number_is_nobodys_name(card: str) -> None:
-    found = split(orjson.dumps(happened("WH-1", resource={"custom_id": card})))
+    found = parse_webhook(orjson.dumps(happened("WH-1", resource={"custom_id": card})))
     assert found.person == {}
 
 
 @given(resource=st.dictionaries(st.text(max_size=9), JSON))
 def test_nothing_that_is_sent_ever_raises(resource: dict[str, Any]) -> None:
-    facts, person = mentioned(resource)
+    facts, person = find_references(resource)
     assert facts.keys() <= {"subscription", "sale"}
     assert person.keys() <= {"payer", "custom"}
     assert all(value and not re.search(r"[\x00-\x1f\x7f-\x9f]", value) for value in person.values())

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.inbox.parsing import split
+from pipeline.inbox.parsing import parse_webhook
 from tests.support.example_people import ALICE, BOB
 from tests.support.sample_events import GONE, sample
 
@@ -15,7 +15,7 @@ FAILED, SUSPENDED, PLAN = "BILLING.SUBSCRIPTION.PAYMENT.FAILED", "BILLING.SUBSCR
 
 
 def facts(kind: str, changes: dict[str, Any] | None = None, at: str = "") -> dict[str, Any]:
-    return split(orjson.dumps(sample(kind, changes, at=at))).facts
+    return parse_webhook(orjson.dumps(sample(kind, changes, at=at))).facts
 
 
 def agreement(kind: str, **changes: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_subscription_becomes_its_facts() -> None:
 
 
 def test_an_old_agreement_becomes_the_same_facts() -> None:
-    found = split(orjson.dumps(agreement("BILLING.SUBSCRIPTION.UPDATED")))
+    found = parse_webhook(orjson.dumps(agreement("BILLING.SUBSCRIPTION.UPDATED")))
     assert found.facts == {
         "subscription": BOB.subscription,
         "status": "ACTIVE",
@@ -90,7 +90,7 @@ def test_an_old_agreement_becomes_the_same_facts() -> None:
 ])  # fmt: skip
 def test_old_words_for_a_status_are_understood(state: str, status: str) -> None:
     event = agreement("BILLING.SUBSCRIPTION.UPDATED", state=state)
-    assert split(orjson.dumps(event)).facts["status"] == status
+    assert parse_webhook(orjson.dumps(event)).facts["status"] == status
 
 
 def test_without_a_status_the_events_name_says_it() -> None:
@@ -134,7 +134,7 @@ def test_a_time_nobody_can_reckon_with_is_named_and_left_out(time: object) -> No
 
 def test_control_characters_do_not_get_in() -> None:
     event = sample(ACTIVATED, {"subscriber.name.given_name": "Alice\r\nBcc: x\x00"})
-    assert split(orjson.dumps(event)).person["given_name"] == "Alice  Bcc: x"
+    assert parse_webhook(orjson.dumps(event)).person["given_name"] == "Alice  Bcc: x"
     assert facts(PLAN, {"name": "\x00"}).get("name") is None
 
 
@@ -225,6 +225,6 @@ def test_every_event_paypal_sent_us_the_like_of_has_what_its_handler_needs(share
         "PAYMENT.SALE.": {"sale", "amount", "state", "created_at", "at"},
     }
     for path in [*shared.glob("events/*.json"), *shared.glob("legacy-v1/*.json")]:
-        found = split(path.read_bytes())
+        found = parse_webhook(path.read_bytes())
         wanted = next((wanted for prefix, wanted in needed.items() if found.type.startswith(prefix)), set())
         assert wanted <= found.facts.keys(), path.name

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.paypal.errors import MalformedDeliveryError, Refused
+from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 from pipeline.paypal.signature import Transmission, verify
 from tests.support.certificate_authority import BODY, WEBHOOK_ID, deliver, rsa_key
 
@@ -38,7 +38,7 @@ def test_header_names_come_in_any_case(spelling: Callable[[str], str]) -> None:
 def test_a_body_changed_by_one_byte_is_refused(place: int, difference: int) -> None:
     body = bytearray(BODY)
     body[place] ^= difference
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge(deliver(), bytes(body))
     assert refused.value.check == "signature"
 
@@ -50,7 +50,7 @@ def test_a_signed_header_changed_by_one_character_is_refused(name: str, data: st
     place = data.draw(st.integers(0, len(headers[name]) - 1))
     text = headers[name]
     headers[name] = text[:place] + chr(ord(text[place]) ^ difference) + text[place + 1 :]
-    with pytest.raises((Refused, MalformedDeliveryError)):
+    with pytest.raises((SignatureError, MalformedDeliveryError)):
         judge(headers)
 
 
@@ -59,7 +59,7 @@ def test_a_signed_header_changed_by_one_character_is_refused(name: str, data: st
 def test_a_signature_changed_by_one_byte_is_refused(place: int, difference: int) -> None:
     signature = bytearray(base64.b64decode(deliver()["Paypal-Transmission-Sig"]))
     signature[place] ^= difference
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         judge(changed(Transmission_Sig=base64.b64encode(signature).decode()))
 
 
@@ -67,31 +67,31 @@ def test_a_signature_changed_by_one_byte_is_refused(place: int, difference: int)
     "body", [BODY + b"\n", BODY[:-1], b"", BODY.replace(b"20", b"02"), BODY.decode().encode("utf-16")]
 )
 def test_a_body_cut_lengthened_or_encoded_anew_is_refused(body: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         judge(deliver(), body)
 
 
 def test_a_delivery_for_another_webhook_is_refused() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge(deliver(webhook_id="1JE4291016473214C"))
     assert refused.value.check == "signature"
 
 
 def test_a_delivery_signed_with_another_key_is_refused() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge(deliver(key=rsa_key(3072)))
     assert refused.value.check == "signature"
 
 
 def test_without_a_webhook_id_nothing_is_accepted() -> None:
-    with pytest.raises(Refused, match="SMT_PAYPAL_WEBHOOK_ID") as refused:
+    with pytest.raises(SignatureError, match="SMT_PAYPAL_WEBHOOK_ID") as refused:
         judge(deliver(webhook_id=""), webhook_ids=())
     assert refused.value.check == "webhook id"
 
 
 @pytest.mark.parametrize("algorithm", ["SHA1withRSA", "sha256withrsa", "SHA256withRSAandMGF1", "none", "HS256"])
 def test_only_paypals_algorithm_is_accepted(algorithm: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(SignatureError) as refused:
         judge(changed(Auth_Algo=algorithm))
     assert refused.value.check == "algorithm"
 
@@ -138,7 +138,7 @@ def test_a_part_cannot_be_moved_from_one_header_into_the_next() -> None:
     headers = deliver()
     joined = f"{headers['Paypal-Transmission-Id']}|{headers['Paypal-Transmission-Time']}"
     for split in (10, len(joined) - 10):
-        with pytest.raises((MalformedDeliveryError, Refused)):
+        with pytest.raises((MalformedDeliveryError, SignatureError)):
             judge(changed(Transmission_Id=joined[:split], Transmission_Time=joined[split:]))
 
 

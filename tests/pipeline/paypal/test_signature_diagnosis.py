@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clock import parse_time
 from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError
-from pipeline.paypal.signature_diagnosis import Check, diagnose_delivery, read_headers
+from pipeline.paypal.signature_diagnosis import DiagnosisStep, diagnose_delivery, read_headers
 from tests.support.certificate_authority import (
     BODY,
     LIVE,
@@ -44,7 +44,7 @@ def nothing_goes_out(url: str) -> bytes:
     raise AssertionError(url)
 
 
-def names(checks: list[Check]) -> list[str]:
+def names(checks: list[DiagnosisStep]) -> list[str]:
     return [check.name for check in checks]
 
 
@@ -56,7 +56,7 @@ def run(
     pem: bytes | None = None,
     anchors: Path | None = None,
     at: datetime = NOW,
-) -> list[Check]:
+) -> list[DiagnosisStep]:
     headers = deliver() if headers is None else headers
     return diagnose_delivery(
         body, headers, webhook_id, cert_pem=pem, anchors=anchors, at=at, fetch=lambda _url: paypal().pem
@@ -124,7 +124,7 @@ def test_with_a_certificate_at_hand_its_address_is_not_judged_and_nothing_goes_o
     checks = diagnose_delivery(
         BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=nothing_goes_out
     )
-    assert checks[-1] == Check("signature", True, f"signed by PayPal for the webhook {WEBHOOK_ID}")
+    assert checks[-1] == DiagnosisStep("signature", True, f"signed by PayPal for the webhook {WEBHOOK_ID}")
     assert "certificate address" not in names(checks)
 
 
@@ -151,7 +151,7 @@ def test_a_certificate_that_cannot_be_fetched_is_a_failed_check() -> None:
         raise PaypalUnavailableError("PayPal is away")
 
     checks = diagnose_delivery(BODY, deliver(), WEBHOOK_ID, cert_pem=None, anchors=None, at=NOW, fetch=fetch)
-    assert checks[-1] == Check("certificate", False, "PayPal is away")
+    assert checks[-1] == DiagnosisStep("certificate", False, "PayPal is away")
 
 
 def test_the_usual_reasons_are_named() -> None:

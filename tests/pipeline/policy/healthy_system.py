@@ -29,9 +29,9 @@ from pipeline.db.models import (
 )
 from pipeline.inbound_mail import intake
 from pipeline.outbox import store as outbox
-from pipeline.policy.clauses import Vendor
+from pipeline.policy.clauses import PolicyOwner
 from pipeline.policy.evidence.connections import Connection
-from pipeline.policy.evidence.live_system import LiveSystem, Page, Probes
+from pipeline.policy.evidence.live_system import FetchedPage, LiveSystem, Probes
 from pipeline.privacy import audit_log, requests
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
@@ -61,7 +61,7 @@ class World:
     river: River
     clock: MovableClock
     given: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
-    pages: list[Page] = field(default_factory=list)
+    pages: list[FetchedPage] = field(default_factory=list)
     mails: dict[str, RenderedMail] = field(default_factory=dict)
     connections: dict[str, list[Connection]] = field(default_factory=dict)
     journal: Callable[[], timedelta | None] | None = lambda: timedelta(days=90)  # noqa: E731 - what journald keeps
@@ -90,15 +90,15 @@ class World:
 
     def sealed(self, label: str, column: str, value: Any) -> bytes:
         def seal(_: Session, keyring: Keyring) -> bytes:
-            own = keyring.own(label)
-            return own.seal(column, value) if isinstance(value, bytes) else own.encrypt_json(column, value)
+            own = keyring.system_key(label)
+            return own.encrypt(column, value) if isinstance(value, bytes) else own.encrypt_json(column, value)
 
         return bytes(self.change(seal))
 
     def look(self, deed: Callable[[LiveSystem], Any]) -> Any:
         """What a check finds now."""
         settings = self.settings
-        vendor = Vendor(settings.vendor_name, settings.product_name, settings.vendor_url, settings.support_email)
+        vendor = PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, settings.support_email)
         sights = Probes(
             pages=lambda: self.pages,
             mails=lambda: self.mails,
@@ -132,20 +132,20 @@ def peopled(river: River, clock: MovableClock) -> World:
     return world
 
 
-def page(path: str, body: str, *, cookie: str = "", **headers: str) -> Page:
+def page(path: str, body: str, *, cookie: str = "", **headers: str) -> FetchedPage:
     more = {name.replace("_", "-"): (value,) for name, value in headers.items()}
-    return Page(path, 200, {**CLOSED, **more, **({"set-cookie": (cookie,)} if cookie else {})}, body)
+    return FetchedPage(path, 200, {**CLOSED, **more, **({"set-cookie": (cookie,)} if cookie else {})}, body)
 
 
 def sign_up(world: World, email: str, *, marketing: bool) -> str:
-    person = accounts.Person(name=email.partition("@")[0].title(), email=email)
+    person = accounts.SignUpData(name=email.partition("@")[0].title(), email=email)
 
     def deed(session: Session, keyring: Keyring) -> str:
-        id = accounts.sign_up(
+        id = accounts.create_account(
             session, keyring, person, adult_text="2026-01", news=marketing, now=world.now, source="sign-up"
         )
         if marketing:
-            accounts.consent(
+            accounts.record_consent(
                 session, id, "marketing", given=True, source="link by mail", text_version="2026-01", now=world.now
             )
         return id
@@ -156,7 +156,7 @@ def sign_up(world: World, email: str, *, marketing: bool) -> str:
 def mail(world: World, kind: str, key: str, customer: str, to: str, **values: Any) -> None:
     """A mail to a customer that went out at this moment."""
     owed = outbox.NewMail(kind, key, None, {}, customer_id=customer)
-    world.change(lambda session, keyring: outbox.add(session, keyring, [owed], world.now))
+    world.change(lambda session, keyring: outbox.enqueue(session, keyring, [owed], world.now))
     row = world.river.mails()[key]
     recipient = world.sealed(row.key_id, "mail.recipient", to.encode())
     sent: dict[str, Any] = {
@@ -179,11 +179,13 @@ def letter(world: World, id: str, customer: str | None, kind: str, label: str = 
 def write(world: World, text: str, sender: str) -> None:
     """A message comes in as any does."""
     river, page = world.river, "https://billing.example.com/account"
-    intake.take(written(text, sender=sender), river.database, river.master, river.clock, page)
+    intake.store_mail(written(text, sender=sender), river.database, river.master, river.clock, page)
 
 
 def read_by_us(session: Session, now: datetime) -> None:
-    audit_log.note(session, now, actor="operator", action="mail show", purpose="a question of theirs", subject="x")
+    audit_log.record_read(
+        session, now, actor="operator", action="mail show", purpose="a question of theirs", subject="x"
+    )
 
 
 def _subscribe(world: World) -> None:
@@ -215,7 +217,7 @@ def _write_letters(world: World) -> None:
 
 def answer(world: World, row: PrivacyRequest) -> None:
     """The operator says that a request is done."""
-    world.change(lambda session, _: requests.settle(session, row.id, "done", world.now))
+    world.change(lambda session, _: requests.close_request(session, row.id, "done", world.now))
 
 
 def _erase_somebody(world: World) -> None:

@@ -108,7 +108,9 @@ def the_broker_is_reached_in_the_clear(world: World, patch: Patch) -> None:
 def a_read_has_no_purpose(world: World, _: Patch) -> None:
     """Reads are written down without saying why."""
     world.change(
-        lambda session, _: audit_log.note(session, world.now, actor="x", action="mail show", purpose="", subject=None)
+        lambda session, _: audit_log.record_read(
+            session, world.now, actor="x", action="mail show", purpose="", subject=None
+        )
     )
 
 
@@ -173,7 +175,9 @@ def nobody_sweeps(world: World, _: Patch) -> None:
 def a_deletion_waits_for_ever(world: World, _: Patch) -> None:
     """A deletion that was asked for is not carried out."""
     world.change(
-        lambda s, k: requests.open_(s, k, "erase", world.ada, "page", world.now, act_at=world.now + timedelta(days=3))
+        lambda s, k: requests.open_request(
+            s, k, "erase", world.ada, "page", world.now, act_at=world.now + timedelta(days=3)
+        )
     )
     world.clock.advance(timedelta(days=8))
 
@@ -263,7 +267,7 @@ def a_request_by_mail_is_lost(world: World, _: Patch) -> None:
 @of("6.answer")
 def an_answer_is_late(world: World, _: Patch) -> None:
     """A request is answered after forty days."""
-    row = world.change(lambda s, k: requests.open_(s, k, "other", world.bob, "mail", world.now))
+    row = world.change(lambda s, k: requests.open_request(s, k, "other", world.bob, "mail", world.now))
     world.clock.advance(timedelta(days=40))
     answer(world, row)
 
@@ -303,7 +307,7 @@ def nobody_asks_for_the_age(world: World, _: Patch) -> None:
 @of("8.children")
 def a_report_leads_nowhere(world: World, _: Patch) -> None:
     """A child's data was reported, and the case closed without an erasure."""
-    answer(world, world.change(lambda s, k: requests.open_(s, k, "child", world.bob, "mail", world.now)))
+    answer(world, world.change(lambda s, k: requests.open_request(s, k, "child", world.bob, "mail", world.now)))
 
 
 @of("9.text")
@@ -323,7 +327,9 @@ def the_page_shows_another_date(world: World, patch: Patch) -> None:
     """The page shows a date that is not that of the text in force."""
     patch.setattr(public_pages, "_day", lambda *_: datetime(2020, 1, 1, tzinfo=UTC).date())
     vendor = world.look(lambda live: live.vendor)
-    world.change(lambda session, _: versions.establish(session, vendor, world.settings.policy_effective, world.now))
+    world.change(
+        lambda session, _: versions.store_first_text(session, vendor, world.settings.policy_effective, world.now)
+    )
 
 
 @of("10.contact")
@@ -338,7 +344,7 @@ def nobody_reads_the_mail(world: World, _: Patch) -> None:
 
 
 def _leave_lying(world: World, kind: requests.Kind) -> None:
-    world.change(lambda s, k: requests.open_(s, k, kind, world.ada, "page", world.now))
+    world.change(lambda s, k: requests.open_request(s, k, kind, world.ada, "page", world.now))
     world.clock.advance(timedelta(days=31))
 
 

@@ -14,7 +14,7 @@ from pipeline.db.models import AccessLogEntry, PrivacyRequest
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.live_system import Finding
-from pipeline.policy.runner import run
+from pipeline.policy.runner import run_checks
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
 from tests.pipeline.policy.healthy_system import World, letter, mail, peopled, write
 from tests.support.pipeline_under_test import River
@@ -32,7 +32,7 @@ def told(world: World) -> Told:
     """What the check of a clause finds now."""
 
     def look(clause: str) -> Finding:
-        [found] = world.look(lambda live: run(live, [clause]))
+        [found] = world.look(lambda live: run_checks(live, [clause]))
         return Finding(found.verdict, found.figure)
 
     return look
@@ -44,7 +44,7 @@ def told(world: World) -> Told:
 def test_a_tick_at_sign_up_is_no_consent(world: World, told: Told) -> None:
     def tick(source: str) -> None:
         world.change(
-            lambda session, _: accounts.consent(
+            lambda session, _: accounts.record_consent(
                 session, world.bob, "marketing", given=True, source=source, text_version="1", now=world.now
             )
         )

@@ -41,7 +41,7 @@ def test_a_connection_to_nobody_we_know_is_a_stranger(make_settings: Make) -> No
         Connection(ip_address("192.0.2.8"), 5671),
     ]
     resolver = lambda host: frozenset({theirs} if host == "queue.example.com" else ())  # noqa: E731
-    assert connections.strangers([*known, *other], settings, resolver) == other
+    assert connections.unexpected_connections([*known, *other], settings, resolver) == other
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pipeline.clock import MovableClock
 from pipeline.policy import checks
 from pipeline.policy.clauses import Clause, document
 from pipeline.policy.evidence.live_system import LiveSystem
-from pipeline.policy.runner import check_of, run
+from pipeline.policy.runner import check_of, run_checks
 from tests.pipeline.policy.healthy_system import World, peopled
 from tests.pipeline.policy.mutants import MUTANTS
 from tests.support.pipeline_under_test import River
@@ -63,7 +63,7 @@ def test_no_sentence_is_without_a_clause_but_two_that_promise_nothing() -> None:
 
 def test_all_of_the_policy_holds_in_a_healthy_world(river: River, clock: MovableClock) -> None:
     world = peopled(river, clock)
-    results = world.look(run)
+    results = world.look(run_checks)
     assert {each.clause.id: each.figure for each in results if each.verdict == "broken"} == {}
     assert {each.clause.id for each in results if each.verdict == "not_applicable"} == ABSENT
 
@@ -83,5 +83,5 @@ def test_a_check_that_cannot_look_does_not_hold(world: World) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.policy.checks.collected_data.account", fall)
-        [found] = world.look(lambda live: run(live, ["1.account"]))
+        [found] = world.look(lambda live: run_checks(live, ["1.account"]))
     assert (found.verdict, found.figure) == ("broken", "could not be checked: LookupError")

@@ -26,7 +26,7 @@ def say(root: Path, *lines: str, file: str = "50-ours.conf") -> None:
 
 
 def test_by_default_there_is_no_end(root: Path) -> None:
-    assert journald.keeps(root) is None
+    assert journald.retention_period(root) is None
 
 
 @pytest.mark.parametrize(
@@ -44,26 +44,26 @@ def test_by_default_there_is_no_end(root: Path) -> None:
 )
 def test_the_longer_of_both_spans_counts(root: Path, lines: list[str], kept: timedelta | None) -> None:
     say(root, *lines)
-    assert journald.keeps(root) == kept
+    assert journald.retention_period(root) == kept
 
 
 def test_of_two_files_the_later_name_counts(root: Path) -> None:
     say(root, "MaxRetentionSec=1year", file="10-theirs.conf")
     say(root, "MaxRetentionSec=60day", file="90-ours.conf")
-    assert journald.keeps(root) == timedelta(days=60)
+    assert journald.retention_period(root) == timedelta(days=60)
 
 
 def test_what_cannot_be_read_is_no_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say(root, "MaxRetentionSec=soon")
     with pytest.raises(journald.JournaldSettingsError):
-        journald.keeps(root)
+        journald.retention_period(root)
     monkeypatch.setenv("PATH", str(root))
     with pytest.raises(journald.JournaldSettingsError, match="not installed"):
-        journald.keeps(root)
+        journald.retention_period(root)
 
 
 def test_journald_runs_where_it_takes_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journald, "SOCKET", tmp_path / "socket")
-    assert not journald.runs()
+    assert not journald.is_running()
     (tmp_path / "socket").touch()
-    assert journald.runs()
+    assert journald.is_running()

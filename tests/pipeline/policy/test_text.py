@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.policy import text
-from pipeline.policy.clauses import Vendor, document
+from pipeline.policy.clauses import PolicyOwner, document
 
 # The vendor whose policy it was written for.
-VENDOR = Vendor("SMT Constructions", "SMT-CRM", "https://smtconstructions.com", "info@smtconstructions.com")
+VENDOR = PolicyOwner("SMT Constructions", "SMT-CRM", "https://smtconstructions.com", "info@smtconstructions.com")
 BEGAN = date(2025, 5, 1)
 
 
@@ -37,7 +37,7 @@ def test_the_page_says_the_same(published: list[str]) -> None:
 
 
 def test_another_vendor_has_their_own_names_in_it() -> None:
-    other = Vendor("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
+    other = PolicyOwner("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
     written = text.write(document(), other)
     assert "SMT" not in written.replace("SMTP", "")
     assert written.endswith("Example Works\nworks.example.com\n")
@@ -45,7 +45,7 @@ def test_another_vendor_has_their_own_names_in_it() -> None:
 
 def test_a_vendors_name_cannot_put_marks_into_the_page() -> None:
     page = text.html(
-        text.write(document(), Vendor("<script>x</script>", "A & B", "https://a.example", "a@b.example")), BEGAN
+        text.write(document(), PolicyOwner("<script>x</script>", "A & B", "https://a.example", "a@b.example")), BEGAN
     )
     assert "<script" not in page
     assert "A &amp; B" in page

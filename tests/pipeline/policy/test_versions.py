@@ -7,10 +7,10 @@ from pipeline.clock import MovableClock
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Policy
 from pipeline.policy import public_pages, versions
-from pipeline.policy.clauses import Vendor
+from pipeline.policy.clauses import PolicyOwner
 from tests.support.pipeline_under_test import River
 
-VENDOR = Vendor("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
+VENDOR = PolicyOwner("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
 FIRST = date(2025, 5, 1)
 NEW = "# Privacy Policy\n\nAnother text.\n"
 JUNE = date(2026, 6, 1)
@@ -21,14 +21,14 @@ def _first(river: River) -> None:
     for name in ("ada", "bob"):
         sign_up(river, name)
     with river.database.transaction() as session:
-        assert versions.establish(session, VENDOR, FIRST, river.now) is not None
+        assert versions.store_first_text(session, VENDOR, FIRST, river.now) is not None
     river.clock.advance(timedelta(days=1))
 
 
 def sign_up(river: River, name: str) -> str:
     with river.database.transaction() as session:
-        person = accounts.Person(name=name.title(), email=f"{name}@example.com")
-        return accounts.sign_up(
+        person = accounts.SignUpData(name=name.title(), email=f"{name}@example.com")
+        return accounts.create_account(
             session, river.keyring(session), person, adult_text="1", news=False, now=river.now, source="sign-up"
         )
 
@@ -40,7 +40,9 @@ def propose(river: River, effective: date = JUNE, *, text: str = NEW, material: 
 
 def notify(river: River) -> int:
     with river.database.transaction() as session:
-        return versions.notify(session, river.keyring(session), river.now, lambda day: f"https://example.com/{day}")
+        return versions.queue_notices(
+            session, river.keyring(session), river.now, lambda day: f"https://example.com/{day}"
+        )
 
 
 def accept(river: River, *, but: int = 0) -> None:
@@ -63,12 +65,12 @@ def move_to(river: River, day: date) -> None:
 
 def test_the_first_text_is_kept_once(river: River) -> None:
     with river.database.transaction() as session:
-        assert versions.establish(session, VENDOR, date(2026, 1, 1), river.now) is None
+        assert versions.store_first_text(session, VENDOR, date(2026, 1, 1), river.now) is None
     assert in_force(river) == "2025-05-01"
 
 
 def test_a_material_text_cannot_be_planned_for_less_than_thirty_days(river: River) -> None:
-    with pytest.raises(versions.Refused, match="2026-04-02 is the earliest"):
+    with pytest.raises(versions.PolicyRejectedError, match="2026-04-02 is the earliest"):
         propose(river, date(2026, 4, 1) - timedelta(days=1))
     propose(river, date(2026, 4, 2))
 
@@ -134,12 +136,12 @@ def test_the_same_words_a_past_day_and_a_taken_day_are_refused(river: River) -> 
         row = versions.in_force(session, river.now)
         assert row is not None
         same = row.text
-    with pytest.raises(versions.Refused, match="word for word"):
+    with pytest.raises(versions.PolicyRejectedError, match="word for word"):
         propose(river, text=same)
-    with pytest.raises(versions.Refused, match="earliest day"):
+    with pytest.raises(versions.PolicyRejectedError, match="earliest day"):
         propose(river, date(2026, 3, 2), material=False)
     propose(river)
-    with pytest.raises(versions.Refused, match="2026-06-01 already"):
+    with pytest.raises(versions.PolicyRejectedError, match="2026-06-01 already"):
         propose(river, text=NEW + "\nMore.\n")
 
 
@@ -149,7 +151,7 @@ def test_a_text_that_was_withdrawn_never_takes_effect(river: River) -> None:
         versions.withdraw(session, "2026-03-10", river.now)
     move_to(river, JUNE)
     assert in_force(river) == "2025-05-01"
-    with river.database.transaction() as session, pytest.raises(versions.Refused):
+    with river.database.transaction() as session, pytest.raises(versions.PolicyRejectedError):
         versions.withdraw(session, "2025-05-01", river.now)
 
 

@@ -71,25 +71,25 @@ def meet_alice(river: River) -> str:
     [row] = river.rows(Customer)
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        accounts.correct(session, ring, row.id, "name", "Alice Newname", river.now)
-        letter = ring.own(row.id).seal("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
+        accounts.correct_field(session, ring, row.id, "name", "Alice Newname", river.now)
+        letter = ring.system_key(row.id).encrypt("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
         session.add(
             InboundMail(
                 id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now
             )
         )
-        links.make(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
-        requests.open_(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
+        links.issue(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
+        requests.open_request(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
     return row.id
 
 
 def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
     with river.database.transaction() as session:
-        return workflow.schedule(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
+        return workflow.schedule_erasure(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
 
 def run(river: River, outside: ErasureDependencies) -> int:
-    return workflow.run_due(river.database, river.master, river.clock, outside)
+    return workflow.run_due_erasures(river.database, river.master, river.clock, outside)
 
 
 def erase_whole(river: River, id: str, outside: ErasureDependencies | None = None) -> PrivacyRequest:

@@ -24,20 +24,20 @@ def writing(river: River) -> Iterator[AccessLog]:
 
 def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
     with writing(river) as log:
-        log.note("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
+        log.record("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
     [row] = river.rows(AccessLogEntry)
     assert (row.at, row.key_id, row.action, row.status) == (river.now, "smt:visits:2026-03-01", "GET /privacy", 200)
     assert row.visitor
     assert b"192.0.2.7" not in row.visitor
     with river.database.transaction() as session:
-        opened = river.keyring(session).own(row.key_id).decrypt_json("access_log.visitor", row.visitor)
+        opened = river.keyring(session).system_key(row.key_id).decrypt_json("access_log.visitor", row.visitor)
     assert opened == {"address": "192.0.2.7", "browser": "Sample/1.0"}
 
 
 def test_each_day_has_a_key_of_its_own(river: River) -> None:
     with writing(river) as log:
         for _ in range(3):
-            log.note("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
+            log.record("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
             river.clock.advance(timedelta(days=1))
     assert {row.key_id for row in river.rows(AccessLogEntry)} == {row.key_id for row in river.rows(EncryptionKey)}
     assert len(river.rows(EncryptionKey)) == 3
@@ -46,7 +46,7 @@ def test_each_day_has_a_key_of_its_own(river: River) -> None:
 def test_many_visits_are_all_written(river: River) -> None:
     with writing(river) as log:
         for number in range(3 * access_log.GROUP + 7):
-            log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
+            log.record(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * access_log.GROUP + 7
 
 
@@ -62,7 +62,7 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
 
     monkeypatch.setattr(brook.database, "transaction", failing_once)
     for number in range(3):
-        log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
+        log.record(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     log.start()
     log.stop()
     assert [row.action for row in brook.rows(AccessLogEntry)] == ["GET /1", "GET /2"]
@@ -71,5 +71,5 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
 def test_when_too_many_wait_the_newest_are_dropped_and_nobody_waits(brook: River) -> None:
     log = AccessLog(brook.database, brook.master, brook.clock)
     for number in range(access_log.WAITING + 5):
-        log.note(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
+        log.record(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     assert log._waiting.qsize() == access_log.WAITING

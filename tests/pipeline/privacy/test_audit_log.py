@@ -11,13 +11,15 @@ from tests.support.pipeline_under_test import River
 
 def read(river: River, subject: str | None = "I-1", purpose: str = "a question of theirs") -> None:
     with river.database.transaction() as session:
-        audit_log.note(session, river.now, actor="ada", action="subscriptions show", purpose=purpose, subject=subject)
+        audit_log.record_read(
+            session, river.now, actor="ada", action="subscriptions show", purpose=purpose, subject=subject
+        )
     river.clock.advance(timedelta(minutes=1))
 
 
 def wrong(river: River) -> str | None:
     with river.database.reading() as session:
-        return audit_log.verify(session)
+        return audit_log.verify_chain(session)
 
 
 def test_each_read_follows_the_one_before_and_the_chain_holds(river: River) -> None:
@@ -70,7 +72,7 @@ def test_rows_written_at_once_make_one_chain(river: River) -> None:
         ready.wait(10)
         for _ in range(5):
             with river.database.transaction() as session:
-                audit_log.note(session, river.now, actor="ada", action="mail show", purpose="", subject=None)
+                audit_log.record_read(session, river.now, actor="ada", action="mail show", purpose="", subject=None)
 
     threads = [Thread(target=write) for _ in range(4)]
     for thread in threads:

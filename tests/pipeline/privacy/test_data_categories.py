@@ -20,13 +20,13 @@ def test_every_column_has_one_category_and_every_category_named_is_of_a_column()
 
 def test_every_kind_of_data_is_held_somewhere() -> None:
     for category in get_args(data_categories.Category):
-        assert data_categories.holding(category)
+        assert data_categories.columns_holding(category)
 
 
 def test_what_is_sealed_is_never_called_the_machines_own() -> None:
     """Bytes are sealed, wrapped or hashed: of a person, but for keys and the access log."""
     for name, table in TABLES.items():
-        kinds = data_categories.of(table)
+        kinds = data_categories.categories_of(table)
         for column in inspect(table).columns:
             if isinstance(column.type, LargeBinary):
                 assert kinds[column.name] not in ("operation", "vendor", "accountability"), f"{name}.{column.name}"

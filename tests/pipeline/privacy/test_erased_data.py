@@ -55,8 +55,8 @@ def test_everything_sealed_is_gone_and_every_key_is_destroyed(river: River) -> N
             assert left == set(), f"{table.__tablename__}"
     assert (river.count(InboundMail), river.count(Link)) == (0, 0)
     with river.database.transaction() as session:
-        assert accounts.person(session, river.keyring(session), id) == {}
-        assert accounts.find(session, river.keyring(session), ALICE.email) == []
+        assert accounts.personal_data(session, river.keyring(session), id) == {}
+        assert accounts.find_by_email(session, river.keyring(session), ALICE.email) == []
 
 
 def test_the_books_stay_as_they_were(river: River) -> None:
@@ -77,7 +77,7 @@ def test_nobody_else_is_touched(river: River) -> None:
     [his] = [row.id for row in river.rows(Customer) if row.id != alice]
     erase_whole(river, alice)
     with river.database.transaction() as session:
-        assert accounts.person(session, river.keyring(session), his)["email"] == BOB.email
+        assert accounts.personal_data(session, river.keyring(session), his)["email"] == BOB.email
 
 
 def test_mail_that_was_owed_is_withheld(river: River) -> None:
@@ -150,12 +150,14 @@ def test_who_subscribes_anew_is_a_customer_again_of_whom_nothing_of_before_is_kn
     run(river, ErasureDependencies(PayPal()))
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        assert accounts.find(session, ring, "anew@example.com") == [id]
-        assert accounts.find(session, ring, ALICE.email) == []
-        accounts.correct(session, ring, id, "name", "Alice Anew", river.now)
+        assert accounts.find_by_email(session, ring, "anew@example.com") == [id]
+        assert accounts.find_by_email(session, ring, ALICE.email) == []
+        accounts.correct_field(session, ring, id, "name", "Alice Anew", river.now)
     old = [row for row in river.rows(Subscription) if row.id == ALICE.subscription]
     assert [(row.personal_data, row.email_hash) for row in old] == [(None, None)]
-    second = workflow.now(river.database, river.master, river.clock, ErasureDependencies(PayPal()), id, "operator")
+    second = workflow.erase_now(
+        river.database, river.master, river.clock, ErasureDependencies(PayPal()), id, "operator"
+    )
     assert second.id != asked.id
     assert river.count(Erasure) == 2
     assert_nobody(river)

@@ -34,17 +34,17 @@ def test_the_mail_about_it_has_a_link_that_cancels_it(river: River) -> None:
     mail = river.mails()[f"account_deletion_scheduled:{asked.id}"]
     with river.database.transaction() as session:
         ring = river.keyring(session)
-        facts = ring.own(mail.key_id).decrypt_json("mail.facts", mail.facts)
-        link = links.look(session, facts["cancel"].removeprefix(PAGE), river.now)
+        facts = ring.system_key(mail.key_id).decrypt_json("mail.facts", mail.facts)
+        link = links.peek(session, facts["cancel"].removeprefix(PAGE), river.now)
         assert link
         assert (link.purpose, link.request_id) == ("cancel_erase", asked.id)
-        workflow.cancel(session, asked.id, river.now)
+        workflow.cancel_erasure(session, asked.id, river.now)
     river.clock.advance(2 * workflow.WAIT)
     assert run(river, ErasureDependencies(PayPal())) == 0
     assert river.rows(Customer)[0].erase_at is None
     with river.database.transaction() as session:
         assert session.get_one(PrivacyRequest, asked.id).state == "cancelled"
-        assert links.look(session, facts["cancel"].removeprefix(PAGE), river.now - 2 * workflow.WAIT) is None
+        assert links.peek(session, facts["cancel"].removeprefix(PAGE), river.now - 2 * workflow.WAIT) is None
 
 
 def test_asking_twice_is_asking_once(river: River) -> None:
@@ -59,7 +59,7 @@ def test_asking_twice_is_asking_once(river: River) -> None:
 def test_a_report_of_a_childs_data_is_answered_by_the_erasure(river: River) -> None:
     id = meet_alice(river)
     with river.database.transaction() as session:
-        report = requests.open_(session, river.keyring(session), "child", id, "mail", river.now).id
+        report = requests.open_request(session, river.keyring(session), "child", id, "mail", river.now).id
     erase_whole(river, id)
     with river.database.reading() as session:
         assert session.get_one(PrivacyRequest, report).state == "done"
@@ -72,12 +72,12 @@ def test_it_is_too_late_to_cancel_once_it_has_begun(river: River) -> None:
     river.clock.advance(workflow.WAIT)
     run(river, ErasureDependencies(PayPal()))
     with river.database.transaction() as session, pytest.raises(ErasureTooLateError):
-        workflow.cancel(session, asked.id, river.now)
+        workflow.cancel_erasure(session, asked.id, river.now)
 
 
 def test_an_operator_can_erase_without_a_wait(river: River) -> None:
     id = meet_alice(river)
-    asked = workflow.now(river.database, river.master, river.clock, ErasureDependencies(PayPal()), id, "operator")
+    asked = workflow.erase_now(river.database, river.master, river.clock, ErasureDependencies(PayPal()), id, "operator")
     assert asked.state == "running"
     assert river.count(Erasure) == 1
     assert not [mail for mail in river.rows(Mail) if mail.kind == "account_deletion_scheduled"]

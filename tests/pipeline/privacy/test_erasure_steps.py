@@ -45,7 +45,7 @@ def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_era
     assert river.count(Erasure) == 0
     assert "answered 500" in str(river.rows(PrivacyRequest)[-1].reason) or "answered 500" in reasons(river)
     with river.database.transaction() as session:
-        assert accounts.person(session, river.keyring(session), id)["email"] == ALICE.email
+        assert accounts.personal_data(session, river.keyring(session), id)["email"] == ALICE.email
     assert run(river, outside) == 1
     confirm(river, asked)
     run(river, outside)
@@ -96,7 +96,7 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
     run(river, ErasureDependencies(PayPal(), country="DE"))
     mail = river.mails()[f"account_deleted:{asked.id}"]
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(mail.key_id).decrypt_json("mail.facts", mail.facts)
+        facts = river.keyring(session).system_key(mail.key_id).decrypt_json("mail.facts", mail.facts)
         assert ALICE.email in facts.values()
         assert facts["kept_until"] == "2034-12-31T23:59:59Z"
     assert run(river, ErasureDependencies(PayPal())) == 0  # it is still on its way
@@ -115,7 +115,7 @@ def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River
     path = river.folder / "keys" / "master.key"
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 0
     with river.database.reading() as session:
-        assert not rotation.is_owed(session)
+        assert not rotation.is_pending(session)
     confirm(river, asked)
     run(river, ErasureDependencies(PayPal()))
     assert river.rows(Erasure)[0].completed_at is None

@@ -58,13 +58,13 @@ def canary(column: str, who: str = ADA) -> str:
 
 def sealed(keyring: Keyring, label: str, column: str, who: str) -> bytes:
     """A value for this column that holds a canary, in the form that the column has."""
-    seal, text = keyring.own(label), canary(column, who)
+    seal, text = keyring.system_key(label), canary(column, who)
     if column in ("customer.personal_data", "subscription.personal_data"):
         return seal.encrypt_json(column, {"name": ["2026-03-01T10:00:00+00:00", text]})
     if column in SEALED_JSON:
         return seal.encrypt_json(column, {"note": text})
     mail = f"From: {text} <a@example.com>\r\nSubject: s\r\n\r\nHello".encode()
-    return seal.seal(column, mail if column in ("mail.frozen", "inbound_mail.content") else text.encode())
+    return seal.encrypt(column, mail if column in ("mail.frozen", "inbound_mail.content") else text.encode())
 
 
 def move_in(river: River, who: str) -> None:
@@ -192,7 +192,9 @@ def moved_in(river: River) -> River:
 
 
 def made(river: River, who: str = ADA, product: ProductHook | None = None) -> bytes:
-    return bundle.bundle(river.database, river.master, river.now, who, issuer=ISSUER, product=product or ProductHook())
+    return bundle.build_export(
+        river.database, river.master, river.now, who, issuer=ISSUER, product=product or ProductHook()
+    )
 
 
 def files(data: bytes) -> dict[str, bytes]:
@@ -242,7 +244,7 @@ def test_what_a_person_calls_themselves_is_no_markup(moved_in: River) -> None:
         row = session.get_one(Customer, ADA)
         row.personal_data = (
             moved_in.keyring(session)
-            .own(ADA)
+            .system_key(ADA)
             .encrypt_json(
                 "customer.personal_data", {"name": ["2026-03-01T10:00:00+00:00", "<script>alert(1)</script>"]}
             )
@@ -263,7 +265,7 @@ def test_checksums_and_signature_hold_for_everyone_with_common_tools(moved_in: R
 
 def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
     data = made(moved_in)
-    assert "index.html" in bundle.check(data, signer(moved_in))
+    assert "index.html" in bundle.verify_export(data, signer(moved_in))
     changed = io.BytesIO()
     with zipfile.ZipFile(changed, "w") as opened:
         for name, content in files(data).items():
@@ -279,7 +281,7 @@ def test_a_copy_that_was_changed_is_not_ours(moved_in: River) -> None:
         (data[:-200], "no bundle of ours"),
     ):
         with pytest.raises(InvalidExportError, match=why):
-            bundle.check(wrong, signer(moved_in))
+            bundle.verify_export(wrong, signer(moved_in))
 
 
 def packed(content: dict[str, bytes]) -> bytes:
@@ -292,8 +294,8 @@ def packed(content: dict[str, bytes]) -> bytes:
 
 def test_who_makes_a_copy_for_somebody_is_not_told_the_links_that_let_them_in(moved_in: River) -> None:
     with moved_in.database.transaction() as session:
-        secret = links.make(session, moved_in.keyring(session), ADA, "account", moved_in.now)
-    page = links.address("https://billing.example.com", "account", secret)
+        secret = links.issue(session, moved_in.keyring(session), ADA, "account", moved_in.now)
+    page = links.url("https://billing.example.com", "account", secret)
     moved_in.owe(outbox.NewMail("account_link", "link", None, {"page": page, "confirms": False}, customer_id=ADA))
     copied = files(made(moved_in))
     assert b"/account/open/[hidden]" in copied["data.json"]
@@ -308,7 +310,7 @@ def test_a_copy_signed_by_somebody_else_is_not_ours(moved_in: River) -> None:
         for name, content in files(data).items():
             opened.writestr(name, other[name] if name == "manifest.sig" else content)
     with pytest.raises(InvalidExportError, match="not signed"):
-        bundle.check(forged.getvalue(), signer(moved_in))
+        bundle.verify_export(forged.getvalue(), signer(moved_in))
 
 
 def test_the_products_own_export_is_joined(moved_in: River) -> None:

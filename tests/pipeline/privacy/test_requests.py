@@ -38,7 +38,7 @@ def test_no_deadline_is_later_than_thirty_days(received: datetime) -> None:
 def open_one(river: River, kind: requests.Kind = "access", customer: str | None = ADA) -> str:
     with river.database.transaction() as session:
         details = {"sender": "ada@example.com"}
-        row = requests.open_(session, river.keyring(session), kind, customer, "page", river.now, details=details)
+        row = requests.open_request(session, river.keyring(session), kind, customer, "page", river.now, details=details)
         return row.id
 
 
@@ -54,7 +54,7 @@ def test_the_same_wish_of_the_same_customer_is_one_request_while_it_is_open(rive
     assert open_one(river) == first
     assert open_one(river, "erase") != first
     with river.database.transaction() as session:
-        requests.settle(session, first, "done", river.now)
+        requests.close_request(session, first, "done", river.now)
     assert open_one(river) != first
 
 
@@ -76,7 +76,7 @@ def test_the_operator_is_told_on_days_7_14_21_and_25_and_once_each(river: River)
     for day in range(30):
         for _ in range(2):
             with river.database.transaction() as session:
-                requests.alarms(session, river.keyring(session), river.now)
+                requests.queue_due_alerts(session, river.keyring(session), river.now)
         told[day] = all_mails(river)
         river.clock.advance(timedelta(days=1))
     new = {day: set(told[day]) - set(told.get(day - 1, [])) for day in told}
@@ -89,23 +89,23 @@ def test_a_scheduler_that_slept_tells_the_last_alarm_only(river: River) -> None:
     id = open_one(river)
     river.clock.advance(timedelta(days=22))
     with river.database.transaction() as session:
-        assert requests.alarms(session, river.keyring(session), river.now) == 1
+        assert requests.queue_due_alerts(session, river.keyring(session), river.now) == 1
     assert all_mails(river) == [f"request_due:{id}:21"]
 
 
 def test_what_is_answered_alarms_nobody(river: River) -> None:
     id = open_one(river)
     with river.database.transaction() as session:
-        requests.settle(session, id, "refused", river.now, "not the person")
+        requests.close_request(session, id, "refused", river.now, "not the person")
     river.clock.advance(timedelta(days=22))
     with river.database.transaction() as session:
-        assert requests.alarms(session, river.keyring(session), river.now) == 0
+        assert requests.queue_due_alerts(session, river.keyring(session), river.now) == 0
 
 
 def test_an_answer_to_what_is_not_open_says_so(river: River) -> None:
     id = open_one(river)
     with river.database.transaction() as session:
-        requests.settle(session, id, "done", river.now)
+        requests.close_request(session, id, "done", river.now)
         for wrong in (id, "nothing"):
             with pytest.raises(requests.RequestNotFoundError, match=wrong):
-                requests.settle(session, wrong, "done", river.now)
+                requests.close_request(session, wrong, "done", river.now)

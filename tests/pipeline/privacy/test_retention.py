@@ -57,7 +57,7 @@ def sweep(river: River, country: str = "", *, dry: bool = False) -> dict[str, in
         )
         return True
 
-    return retention.sweep(river.database, river.now, country, dry, erase=end)
+    return retention.apply_retention(river.database, river.now, country, dry, erase=end)
 
 
 def put(river: River, *rows: Base) -> None:
@@ -69,7 +69,7 @@ def customer(river: River, id: str, at: datetime) -> None:
     with river.database.transaction() as session:
         person = (
             Keyring(river.master, session, at)
-            .own(id)
+            .system_key(id)
             .encrypt_json("customer.personal_data", {"email": ["", "a@example.com"]})
         )
         session.add(
@@ -79,7 +79,7 @@ def customer(river: River, id: str, at: datetime) -> None:
 
 def subscription(river: River, id: str, of: str | None, at: datetime, status: str, end: datetime) -> None:
     with river.database.transaction() as session:
-        person = Keyring(river.master, session, at).own(id).encrypt_json("subscription.personal_data", {})
+        person = Keyring(river.master, session, at).system_key(id).encrypt_json("subscription.personal_data", {})
         session.add(
             Subscription(
                 id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at
@@ -120,7 +120,7 @@ def test_nothing_is_older_than_its_period_and_nothing_younger_is_touched(
         sweep(brook, country)
         assert_kept(brook, ends, at)
         with brook.database.reading() as session:
-            assert not any(retention.due(session, brook.now, country).values())
+            assert not any(retention.due_counts(session, brook.now, country).values())
 
 
 def aging(id: str, at: datetime) -> list[Base]:
@@ -254,7 +254,7 @@ def test_a_day_of_the_access_log_goes_with_its_key(river: River) -> None:
     with river.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
             label = f"smt:visits:{day:%Y-%m-%d}"
-            visitor = Keyring(river.master, session, day).own(label).seal("access_log.visitor", b"192.0.2.1")
+            visitor = Keyring(river.master, session, day).system_key(label).encrypt("access_log.visitor", b"192.0.2.1")
             session.add(AccessLogEntry(id=number, at=day, key_id=label, action="GET /", status=200, visitor=visitor))
     river.clock.move_to(START + timedelta(days=90, hours=1))
     assert sweep(river)["access log"] == 1
@@ -286,9 +286,9 @@ def test_a_sweep_is_on_record_once_a_day_and_whenever_it_did_something(river: Ri
 def test_who_cannot_be_erased_yet_stays_due(river: River) -> None:
     customer(river, "c1", START)
     river.clock.move_to(START + 3 * YEAR)
-    assert retention.sweep(river.database, river.now, "")["accounts"] == 0
+    assert retention.apply_retention(river.database, river.now, "")["accounts"] == 0
     with river.database.reading() as session:
-        assert retention.due(session, river.now, "")["accounts"] == 1
+        assert retention.due_counts(session, river.now, "")["accounts"] == 1
 
 
 def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
@@ -307,11 +307,11 @@ def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
 
     with river.database.transaction() as session:
         for number in range(5):
-            audit_log.note(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
+            audit_log.record_read(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
     river.clock.move_to(START + YEAR + 2.5 * DAY)
     assert sweep(river)["log of reads"] == 3
     with river.database.transaction() as session:
-        assert audit_log.verify(session) is None
+        assert audit_log.verify_chain(session) is None
         assert audit_log.count(session) == 2
     assert sweep(river)["log of reads"] == 0
     assert river.count(ReadAudit) == 3
@@ -332,4 +332,4 @@ def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> No
         "security",
     ):
         assert category in swept
-        assert data_categories.holding(category)
+        assert data_categories.columns_holding(category)

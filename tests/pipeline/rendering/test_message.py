@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.email_address import InvalidEnvelopeError, clean_name, strip_controls
-from pipeline.rendering.message import Envelope, RenderedMail, build
-from pipeline.rendering.message_check import Forged
+from pipeline.rendering.message import Envelope, RenderedMail, build_message
+from pipeline.rendering.message_check import MessageMismatchError
 from pipeline.rendering.mime_encoding import encode_header
 from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
 
@@ -61,7 +61,7 @@ def bodies(mail: Message) -> list[str]:
 
 
 def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
-    mail = read(build(RENDERED, envelope=ENVELOPE))
+    mail = read(build_message(RENDERED, envelope=ENVELOPE))
     assert mail.keys() == NAMES
     assert mail["From"] == "SMT Constructions <billing@example.com>"
     assert mail["To"] == "Ada Example <ada@example.com>"
@@ -74,7 +74,7 @@ def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
 
 
 def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii() -> None:
-    mail = read(build(RenderedMail("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
+    mail = read(build_message(RenderedMail("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
     parts = mail.get_payload()
     assert isinstance(parts, list)
     assert mail.get_content_type() == "multipart/alternative"
@@ -90,30 +90,30 @@ def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii()
 
 @pytest.mark.parametrize("odd", ["x" * 999, "<p>\nFrom here\n</p>", "a\0b"])
 def test_html_that_would_be_changed_on_the_way_is_quoted_too(odd: str) -> None:
-    mail = read(build(RenderedMail("x", "y", odd), envelope=ENVELOPE))
+    mail = read(build_message(RenderedMail("x", "y", odd), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][1:] == ["quoted-printable"] * 2
     assert bodies(mail)[1] == odd
 
 
 def test_html_goes_as_it_is_up_to_the_longest_line_there_may_be() -> None:
     longest = f"{'x' * 998}\n\n.\n{'y' * 998}"
-    mail = read(build(RenderedMail("x", "y", longest), envelope=ENVELOPE))
+    mail = read(build_message(RenderedMail("x", "y", longest), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][2] == "7bit"
     assert bodies(mail)[1] == longest
 
 
 def test_the_same_mail_has_the_same_bytes() -> None:
-    assert build(RENDERED, envelope=ENVELOPE) == build(replace(RENDERED), envelope=replace(ENVELOPE))
+    assert build_message(RENDERED, envelope=ENVELOPE) == build_message(replace(RENDERED), envelope=replace(ENVELOPE))
 
 
 def test_a_time_in_another_zone_is_written_in_utc() -> None:
     there = timezone(timedelta(hours=2))
-    data = build(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=there)))
+    data = build_message(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=there)))
     assert read(data)["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
 
 
 def test_no_reply_to_is_left_out() -> None:
-    assert "Reply-To" not in read(build(RENDERED, envelope=replace(ENVELOPE, reply_to="")))
+    assert "Reply-To" not in read(build_message(RENDERED, envelope=replace(ENVELOPE, reply_to="")))
 
 
 def named(text: str) -> bytes:
@@ -126,7 +126,7 @@ def test_whatever_texts_hold_another_program_reads_what_was_intended(
     name: str, sender: str, subject: str, text: str, html: str
 ) -> None:
     envelope = replace(ENVELOPE, recipient_name=name, sender_name=sender)
-    data = build(RenderedMail(subject, text, html), envelope=envelope)
+    data = build_message(RenderedMail(subject, text, html), envelope=envelope)
     mail = read(data)
     assert mail.keys() == NAMES
     assert all(len(line) <= 998 for line in data.split(b"\r\n"))
@@ -145,7 +145,7 @@ def test_whatever_texts_hold_another_program_reads_what_was_intended(
 
 @given(st.text(min_size=1, max_size=400))
 def test_header_lines_stay_short_enough_for_every_relay(subject: str) -> None:
-    head = build(replace(RENDERED, subject=subject), envelope=ENVELOPE).partition(b"\r\n\r\n")[0]
+    head = build_message(replace(RENDERED, subject=subject), envelope=ENVELOPE).partition(b"\r\n\r\n")[0]
     lines = head.split(b"\r\n")
     assert max(len(line) for line in lines) <= 78
     assert all(line.strip() for line in lines)
@@ -153,7 +153,7 @@ def test_header_lines_stay_short_enough_for_every_relay(subject: str) -> None:
 
 def test_an_encoded_word_in_a_name_adds_no_header() -> None:
     envelope = replace(ENVELOPE, recipient_name=f"Zoe {INJECTION}", sender_name=INJECTION)
-    data = build(replace(RENDERED, subject=f"Receipt for {INJECTION}"), envelope=envelope)
+    data = build_message(replace(RENDERED, subject=f"Receipt for {INJECTION}"), envelope=envelope)
     mail = read(data)
     assert mail.keys() == NAMES
     assert b"\nBcc" not in data
@@ -162,24 +162,24 @@ def test_an_encoded_word_in_a_name_adds_no_header() -> None:
 
 
 def test_a_name_of_five_thousand_characters_is_cut_and_lines_stay_short() -> None:
-    data = build(replace(RENDERED, subject="s" * 5000), envelope=replace(ENVELOPE, recipient_name="n" * 5000))
+    data = build_message(replace(RENDERED, subject="s" * 5000), envelope=replace(ENVELOPE, recipient_name="n" * 5000))
     assert max(len(line) for line in data.split(b"\r\n")) <= 78
     assert decoded(read(data), "To") == "n" * 99 + "… <ada@example.com>"
 
 
 def test_commas_and_quotes_in_a_name_stay_in_the_name() -> None:
-    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_name='Muster, Max "Maxl" \\o/'))
+    data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_name='Muster, Max "Maxl" \\o/'))
     assert read(data)["To"] == '"Muster, Max \\"Maxl\\" \\\\o/" <ada@example.com>'
 
 
 def test_an_international_domain_is_written_as_a_labels() -> None:
-    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_address="ada@bücher.example"))
+    data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_address="ada@bücher.example"))
     assert read(data)["To"] == "Ada Example <ada@xn--bcher-kva.example>"
     assert data.isascii()
 
 
 def test_an_international_local_part_is_written_as_it_is() -> None:
-    data = build(RENDERED, envelope=replace(ENVELOPE, recipient_address="jörg@bücher.example"))
+    data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_address="jörg@bücher.example"))
     assert "To: Ada Example <jörg@xn--bcher-kva.example>\r\n".encode() in data
 
 
@@ -201,7 +201,7 @@ def test_an_international_local_part_is_written_as_it_is() -> None:
 )
 def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(field: str, value: object) -> None:
     with pytest.raises(InvalidEnvelopeError, match=field) as caught:
-        build(RENDERED, envelope=replace(ENVELOPE, **{field: value}))  # type: ignore[arg-type]
+        build_message(RENDERED, envelope=replace(ENVELOPE, **{field: value}))  # type: ignore[arg-type]
     assert not isinstance(value, str) or not value or value not in str(caught.value)
 
 
@@ -209,10 +209,10 @@ def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(fie
 def test_a_fault_in_our_own_writing_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faulty = lambda name, value: encode_header(name, value) + fault  # noqa: E731
     monkeypatch.setattr("pipeline.rendering.message.encode_header", faulty)
-    with pytest.raises(Forged):
-        build(RENDERED, envelope=ENVELOPE)
+    with pytest.raises(MessageMismatchError):
+        build_message(RENDERED, envelope=ENVELOPE)
 
 
 def test_a_subject_may_look_like_the_boundary_of_the_parts() -> None:
     subject = 'Your plan boundary="x" is paid'
-    assert read(build(replace(RENDERED, subject=subject), envelope=ENVELOPE))["Subject"] == subject
+    assert read(build_message(replace(RENDERED, subject=subject), envelope=ENVELOPE))["Subject"] == subject

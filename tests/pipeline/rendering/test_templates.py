@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from pipeline.email_address import clean_name, strip_controls
 from pipeline.outbox.mail_kinds import MAILS
-from pipeline.rendering.branding import Vendor
+from pipeline.rendering.branding import Branding
 from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.templates import RenderError, Templates, default_folder
 
-VENDOR = Vendor(
+VENDOR = Branding(
     name="SMT Constructions",
     url="https://smtconstructions.example.com",
     address="12 Example Street, 12345 Sampletown",

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.db.models import Event, Mail
 from pipeline.inbox import store as inbox
 from pipeline.outbox.store import OPERATOR
-from pipeline.rendering.branding import Vendor
+from pipeline.rendering.branding import Branding
 from pipeline.rendering.templates import Templates, default_folder
 from tests.support.outbox_fixtures import scheduler
 from tests.support.pipeline_under_test import River, delivery, happened
@@ -19,14 +19,14 @@ DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 def park(river: River, *names: str) -> None:
     river.store(*[delivery(happened(name), f"T-{name}") for name in names])
     with river.database.transaction() as session:
-        inbox.mark(session, names, "parked", river.now, f"nobody knows {names[0]}")
+        inbox.mark_events(session, names, "parked", river.now, f"nobody knows {names[0]}")
 
 
 def words(river: River) -> list[dict[str, Any]]:
     """What the mails to the operator say, oldest first."""
     rows = sorted((row for row in river.rows(Mail) if row.key_id == OPERATOR), key=lambda row: row.created_at)
     with river.database.transaction() as session:
-        seal = river.keyring(session).own(OPERATOR)
+        seal = river.keyring(session).system_key(OPERATOR)
         return [seal.decrypt_json("mail.facts", row.facts) for row in rows]
 
 
@@ -92,7 +92,7 @@ def test_of_many_parked_events_the_newest_are_named_and_all_counted(river: River
     [word] = words(river)
     assert word["count"] == 30
     assert [event["id"] for event in word["events"]] == [f"WH-{number:02}" for number in range(29, 9, -1)]
-    vendor = Vendor("SMT", "https://smt.example.com", "", "#1d4e89", "SMT-CRM", "help@example.com")
+    vendor = Branding("SMT", "https://smt.example.com", "", "#1d4e89", "SMT-CRM", "help@example.com")
     rendered = Templates(default_folder(), vendor, "en_US").render("event_parked", word | {"customer_name": ""})
     assert "WH-29" in rendered.text
     assert "30" in rendered.subject + rendered.text

@@ -20,8 +20,8 @@ from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
 from pipeline.simulator import shapes
-from pipeline.simulator.life import Life
-from pipeline.simulator.people import PEOPLE, SILENT, Person
+from pipeline.simulator.life import SimulatedSubscription
+from pipeline.simulator.people import PEOPLE, SILENT, SimulatedCustomer
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
 from tests.support.outbox_fixtures import scheduler
 from tests.support.pipeline_under_test import River, delivery
@@ -30,10 +30,12 @@ ADA = PEOPLE[0]
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
-def begin(river: River, plan: Plan, person: Person = ADA, *, tell_plan: bool = True, seed: int = 7) -> Life:
+def begin(
+    river: River, plan: Plan, person: SimulatedCustomer = ADA, *, tell_plan: bool = True, seed: int = 7
+) -> SimulatedSubscription:
     """A subscription that began just now, with all that PayPal tells of it."""
-    life = Life(person, plan, river.now - timedelta(minutes=30), Random(seed))
-    life.begin()
+    life = SimulatedSubscription(person, plan, river.now - timedelta(minutes=30), Random(seed))
+    life.start()
     told = [delivery(each.body) for each in life.deliveries]
     if tell_plan:
         told.append(delivery(event_from_lookup("plan", shapes.plan(plan), river.now), source="read"))
@@ -42,7 +44,7 @@ def begin(river: River, plan: Plan, person: Person = ADA, *, tell_plan: bool = T
     return life
 
 
-def tell(river: River, life: Life, after: int) -> None:
+def tell(river: River, life: SimulatedSubscription, after: int) -> None:
     """What happened in this life since."""
     stored = river.store(*[delivery(each.body) for each in life.deliveries[after:]])
     river.worker(HANDLERS).handle([item.event_id for item in stored])
@@ -52,7 +54,7 @@ def reminders(river: River) -> list[Mail]:
     return [row for row in river.rows(Mail) if row.kind == "renewal_reminder"]
 
 
-def due(life: Life) -> datetime:
+def due(life: SimulatedSubscription) -> datetime:
     assert life.next_billing
     return life.next_billing
 
@@ -70,7 +72,7 @@ def test_a_renewal_is_reminded_of_once_so_many_days_before(river: River, plan: P
         river.clock.advance(HOUR)
         assert jobs.remind() == 0
     with river.database.transaction() as session:
-        facts = river.keyring(session).own(life.id).decrypt_json("mail.facts", mail.facts)
+        facts = river.keyring(session).system_key(life.id).decrypt_json("mail.facts", mail.facts)
     assert facts["renews_at"] == f"{due(life):%Y-%m-%dT%H:%M:%SZ}"
     assert facts["amount"] == {"amount": plan.price.amount, "currency": plan.price.currency}
     assert (facts["plan"], facts["days"]) == (plan.name, days)
@@ -168,7 +170,9 @@ def test_an_address_that_is_told_while_a_reminder_is_owed_is_not_missed(
 
     def tell_address(customer_id: str) -> None:
         with stream.database.transaction() as session:
-            accounts.correct(session, stream.keyring(session), customer_id, "email", "ada@example.com", stream.now)
+            accounts.correct_field(
+                session, stream.keyring(session), customer_id, "email", "ada@example.com", stream.now
+            )
 
     def looked(session: Session, customer_id: str) -> bool:
         found = has_address(session, customer_id)
@@ -206,21 +210,21 @@ class Oracle:
     def __init__(self, snapshot: dict[str, Any]) -> None:
         self.snapshot = snapshot
 
-    def read(self, kind: str, id: str) -> dict[str, Any]:
+    def get(self, kind: str, id: str) -> dict[str, Any]:
         return self.snapshot
 
 
-def answer(river: River, life: Life) -> None:
+def answer(river: River, life: SimulatedSubscription) -> None:
     """PayPal answers what it is asked."""
     told = lookup_fetcher.fetch_due(river.database, river.master, river.clock, Oracle(life.snapshot()))
     river.worker(HANDLERS, may_read=True).handle(told)
 
 
 @pytest.fixture
-def months_later(river: River) -> Callable[[], Life]:
+def months_later(river: River) -> Callable[[], SimulatedSubscription]:
     """A monthly subscription three days before its second renewal, of which we only know the first."""
 
-    def make() -> Life:
+    def make() -> SimulatedSubscription:
         life = begin(river, CLOUD)
         river.clock.move_to(due(life) - timedelta(days=3))
         return life
@@ -229,7 +233,7 @@ def months_later(river: River) -> Callable[[], Life]:
 
 
 def test_before_a_reminder_paypal_is_asked_whether_the_date_holds(
-    river: River, months_later: Callable[[], Life]
+    river: River, months_later: Callable[[], SimulatedSubscription]
 ) -> None:
     life, jobs = months_later(), scheduler(river, may_read=True)
     assert jobs.remind() == 1
@@ -241,7 +245,7 @@ def test_before_a_reminder_paypal_is_asked_whether_the_date_holds(
 
 
 def test_a_date_that_has_moved_is_reminded_of_when_its_time_comes(
-    river: River, months_later: Callable[[], Life]
+    river: River, months_later: Callable[[], SimulatedSubscription]
 ) -> None:
     life, jobs = months_later(), scheduler(river, may_read=True)
     jobs.remind()
@@ -258,7 +262,7 @@ def test_a_date_that_has_moved_is_reminded_of_when_its_time_comes(
 
 
 def test_who_has_cancelled_without_our_hearing_of_it_is_not_reminded(
-    river: River, months_later: Callable[[], Life]
+    river: River, months_later: Callable[[], SimulatedSubscription]
 ) -> None:
     life, jobs = months_later(), scheduler(river, may_read=True)
     jobs.remind()
@@ -269,7 +273,9 @@ def test_who_has_cancelled_without_our_hearing_of_it_is_not_reminded(
     assert reminders(river) == []
 
 
-def test_a_paypal_that_does_not_answer_is_not_waited_for_long(river: River, months_later: Callable[[], Life]) -> None:
+def test_a_paypal_that_does_not_answer_is_not_waited_for_long(
+    river: River, months_later: Callable[[], SimulatedSubscription]
+) -> None:
     months_later()
     jobs = scheduler(river, may_read=True)
     jobs.remind()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.clock import parse_time
-from pipeline.inbox.parsing import split
+from pipeline.inbox.parsing import parse_webhook
 from pipeline.simulator import plans, shapes, stories
 from pipeline.simulator.people import HOSTILE, PEOPLE, SILENT, crowd
 
@@ -201,8 +201,8 @@ def test_times_can_all_be_read(told: dict[str, list[dict[str, Any]]]) -> None:
 
 def test_the_door_reads_every_event_and_drops_nothing_of_it() -> None:
     for delivery in stories.vendor_months(11, 12, datetime(2026, 3, 1, tzinfo=UTC), 40):
-        found = split(delivery.body)
+        found = parse_webhook(delivery.body)
         assert (found.id, found.type, found.problem) == (delivery.id, delivery.type, None)
         assert found.facts.get("unread") is None
         assert found.label.startswith("I-") or "refund" in found.facts
-        assert json.loads(found.rest) == delivery.event
+        assert json.loads(found.redacted_body) == delivery.event

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.clock import parse_time
 from pipeline.simulator import stories
-from pipeline.simulator.life import Life, Return
+from pipeline.simulator.life import Return, SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS, Plan
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.sale import InvalidTransitionError
-from pipeline.simulator.timeline import Delivery, Kept, Kind, by_time, disorder
-from pipeline.simulator.world import World
+from pipeline.simulator.timeline import ApiObject, Delivery, Kind, by_time, disorder
+from pipeline.simulator.world import PaypalState
 
 ADA = PEOPLE[0]
 START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
@@ -85,9 +85,9 @@ def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: Return) -> N
 
 
 def test_cycles_that_fell_due_while_suspended_are_not_charged() -> None:
-    life = Life(ADA, CLOUD, START, Random(1))
-    life.begin()
-    life.suspend(life.soon(3))
+    life = SimulatedSubscription(ADA, CLOUD, START, Random(1))
+    life.start()
+    life.suspend(life.moment_within(3))
     assert life.next_billing is None
     life.reactivate(START + timedelta(days=100))
     assert life.next_billing == datetime(2025, 5, 14, 10, tzinfo=UTC)
@@ -172,10 +172,10 @@ def test_a_chargeback_is_negative_and_silent_about_its_sale() -> None:
 
 
 def test_paypal_refuses_what_a_status_forbids() -> None:
-    life = Life(ADA, CLOUD, START, Random(1))
-    life.begin()
-    life.cancel(life.soon(3))
-    for verb in (life.renew, life.miss, lambda: life.suspend(life.now), lambda: life.cancel(life.now)):
+    life = SimulatedSubscription(ADA, CLOUD, START, Random(1))
+    life.start()
+    life.cancel(life.moment_within(3))
+    for verb in (life.renew, life.fail_payment, lambda: life.suspend(life.now), lambda: life.cancel(life.now)):
         with pytest.raises(InvalidTransitionError):
             verb()
     sale = next(iter(life.sales.values()))
@@ -185,7 +185,7 @@ def test_paypal_refuses_what_a_status_forbids() -> None:
 
 @pytest.mark.parametrize("story", stories.SCENARIOS.values(), ids=stories.SCENARIOS)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: stories.Story, plan: Plan) -> None:
+def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: stories.Scenario, plan: Plan) -> None:
     deliveries = story(ADA, plan, START, Random(4), until=UNTIL)
     assert deliveries == by_time(deliveries)
     assert [each.body for each in deliveries] == [each.body for each in story(ADA, plan, START, Random(4), until=UNTIL)]
@@ -241,7 +241,7 @@ def test_some_deliveries_are_repeated_and_some_late() -> None:
 
 
 def test_no_customer_is_forgotten_while_active() -> None:
-    world = World()
+    world = PaypalState()
     for delivery in stories.vendor_months(7, 6, UNTIL, 24):
         world.apply(delivery)
     for name in world.ids("subscription"):
@@ -317,7 +317,7 @@ def test_a_random_life_is_one_paypal_could_send(seed: int) -> None:
 def test_a_random_life_never_gives_back_more_than_was_paid(seed: int) -> None:
     deliveries = random_subscription(Random(seed), steps=20)
     paid = {sale["id"]: minor(sale) for sale in of_type(deliveries, "SALE.COMPLETED")}
-    world = World()
+    world = PaypalState()
     for delivery in deliveries:
         world.apply(delivery)
     given_back: Counter[str] = Counter()
@@ -334,7 +334,7 @@ def test_the_world_ends_the_same_in_any_order_of_deliveries(seed: int, order: Ra
     deliveries = random_subscription(Random(seed))
     mixed = deliveries * 2
     order.shuffle(mixed)
-    expected, found = World(), World()
+    expected, found = PaypalState(), PaypalState()
     for delivery in sorted(deliveries, key=lambda each: each.kept[0].version):
         expected.apply(delivery)
     for delivery in mixed:
@@ -347,8 +347,8 @@ def test_the_world_ends_the_same_in_any_order_of_deliveries(seed: int, order: Ra
 
 
 def test_the_world_keeps_a_copy() -> None:
-    world = World()
-    world.apply(Delivery(START, {"id": "WH-1"}, (Kept("sale", 1, {"id": "S1", "state": "completed"}),)))
+    world = PaypalState()
+    world.apply(Delivery(START, {"id": "WH-1"}, (ApiObject("sale", 1, {"id": "S1", "state": "completed"}),)))
     shown = world.show("sale", "S1")
     assert shown is not None
     shown["state"] = "denied"

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate, require_certificate_url
-from pipeline.paypal.errors import Refused
+from pipeline.paypal.errors import SignatureError
 from pipeline.paypal.signature import Transmission, verify
 from pipeline.simulator.server.signing import FILE, HOST, Signer
 
@@ -58,7 +58,7 @@ def test_our_own_check_accepts_it(signer: Signer, tmp_path: Path) -> None:
     headers = signer.sign(BODY, WEBHOOK, AT)
     require_certificate_url(headers["PAYPAL-CERT-URL"])
     assert verify(Transmission.read(headers.items()), BODY, ["ANOTHER", WEBHOOK], key) == WEBHOOK
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureError):
         verify(Transmission.read(headers.items()), BODY.replace(b"29", b"92"), [WEBHOOK], key)
 
 

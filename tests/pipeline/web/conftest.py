@@ -15,8 +15,8 @@ def parts(brook: River) -> Container:
 
 
 @pytest.fixture
-def base(parts: Container) -> Iterator[str]:
-    with open_pages(parts) as base:
+def base(container: Container) -> Iterator[str]:
+    with open_pages(container) as base:
         yield base
 
 

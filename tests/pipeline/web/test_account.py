@@ -20,7 +20,7 @@ ACTIONS = ["correct", "mails", "export", "delete", "keep", "sign-out"]
 
 def person(river: River, customer_id: str) -> dict[str, str]:
     with river.database.transaction() as session:
-        return accounts.person(session, river.keyring(session), customer_id)
+        return accounts.personal_data(session, river.keyring(session), customer_id)
 
 
 def state(river: River) -> str:
@@ -50,7 +50,9 @@ def test_known_and_unknown_addresses_are_answered_alike(brook: River, browser: B
     assert [row.customer_id for row in brook.rows(Mail)] == [ada]
 
 
-def test_nothing_is_looked_up_before_the_answer(parts: Container, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_looked_up_before_the_answer(
+    container: Container, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that no clock tells whether an address is known: the answer is the same code for both, and found later."""
     asked: list[str] = []
 
@@ -62,7 +64,7 @@ def test_nothing_is_looked_up_before_the_answer(parts: Container, ada: str, monk
     monkeypatch.setattr(sign_in.SignInLinkSender, "stop", lambda self: None)
     monkeypatch.setattr(accounts, "find", lambda *_: pytest.fail("looked up while somebody waits"))
     monkeypatch.setattr(sign_in.SignInLinkSender, "ask", ask)
-    with open_pages(parts) as base:
+    with open_pages(container) as base:
         assert Browser(base).post("/account", {"email": ADA.email}).status_code == 200
     assert asked == [ADA.email]
 
@@ -108,7 +110,7 @@ def test_to_look_at_a_link_changes_nothing_and_the_button_serves_once(
 
 def test_a_link_of_one_purpose_serves_no_other(brook: River, browser: Browser, ada: str) -> None:
     with brook.database.transaction() as session:
-        secret = links.make(session, brook.keyring(session), ada, "export", brook.now)
+        secret = links.issue(session, brook.keyring(session), ada, "export", brook.now)
     for path in ("/account/open/", "/account/confirm/", "/account/keep/"):
         assert browser.get(path + secret).status_code == 410
         assert browser.post(path + secret).status_code == 410
@@ -271,7 +273,7 @@ def test_a_product_that_is_away_does_not_use_the_link_up(brook: River, ada: str)
     with open_pages(parts) as base:
         browser = Browser(base)
         with brook.database.transaction() as session:
-            secret = links.make(session, brook.keyring(session), ada, "export", brook.now)
+            secret = links.issue(session, brook.keyring(session), ada, "export", brook.now)
         answer = browser.post(f"/account/export/{secret}")
         assert (answer.status_code, "try this link again" in answer.text) == (503, True)
         assert browser.get(f"/account/export/{secret}").status_code == 200
@@ -324,4 +326,4 @@ def test_who_asks_is_counted_by_neighbourhood(brook: River) -> None:
         for number in range(rate_limit.PER_HOUR["ask_for_link"]):
             assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", brook.now)
         assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", brook.now)
-        assert rate_limit.neighbourhood("2001:db8::1") == "2001:db8::"
+        assert rate_limit.client_network("2001:db8::1") == "2001:db8::"

@@ -63,10 +63,10 @@ def test_a_mail_that_was_not_sent_to_a_new_address_is_not_said_to_be(brook: Rive
 
 
 def test_where_too_many_wait_for_links_nobody_is_told_that_one_is_on_its_way(
-    parts: Container, monkeypatch: pytest.MonkeyPatch
+    container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sign_in.SignInLinkSender, "ask", lambda self, email: False)
-    with open_pages(parts) as base:
+    with open_pages(container) as base:
         answer = Browser(base).post("/account", {"email": ADA.email})
     assert (answer.status_code, "none was sent" in answer.text) == (503, True)
 
@@ -74,7 +74,7 @@ def test_where_too_many_wait_for_links_nobody_is_told_that_one_is_on_its_way(
 def test_a_doorman_with_too_many_before_him_says_so(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_in, "WAITING", 2)
     doorman = sign_in.SignInLinkSender(brook.database, brook.master, brook.clock, "https://billing.example.com")
-    assert [doorman.ask(f"{number}@example.com") for number in range(3)] == [True, True, False]
+    assert [doorman.send_later(f"{number}@example.com") for number in range(3)] == [True, True, False]
 
 
 def test_who_is_gone_is_told_so_by_a_page(

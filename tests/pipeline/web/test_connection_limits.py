@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.web import connection_limits
-from pipeline.web.connection_limits import LARGEST_HEAD, LARGEST_REQUEST, LimitedProtocol, limited
+from pipeline.web.connection_limits import LARGEST_HEAD, LARGEST_REQUEST, LimitedProtocol, limit_connections
 from tests.support.pipeline_under_test import River, happened, make_parts, sign
 from tests.support.running_roles import running
 from tests.support.subprocesses import free_port, until
@@ -45,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def serving(app: ASGIApp) -> AsyncIterator[int]:
     """An application behind the limits, and its port."""
     config = uvicorn.Config(
-        limited(app), port=free_port(), http=LimitedProtocol, ws="none", lifespan="off", log_config=None
+        limit_connections(app), port=free_port(), http=LimitedProtocol, ws="none", lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

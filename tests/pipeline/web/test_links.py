@@ -20,19 +20,19 @@ def link(brook: River) -> str:
     """The path of a link to a copy."""
     ada = sign_up(brook)
     with brook.database.transaction() as session:
-        return links.address("", "export", links.make(session, brook.keyring(session), ada, "export", brook.now))
+        return links.url("", "export", links.issue(session, brook.keyring(session), ada, "export", brook.now))
 
 
 @contextmanager
-def open_copies(parts: Container, export: Callable[[], bytes]) -> Iterator[str]:
+def open_copies(container: Container, export: Callable[[], bytes]) -> Iterator[str]:
     """The pages, with another way of making copies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "_export", lambda *_: export())
-        with open_pages(parts) as base:
+        with open_pages(container) as base:
             yield base
 
 
-def test_a_copy_is_made_once_for_who_comes_first(parts: Container, link: str) -> None:
+def test_a_copy_is_made_once_for_who_comes_first(container: Container, link: str) -> None:
     made, begun, others_came = list[bytes](), threading.Event(), threading.Event()
 
     def export() -> bytes:
@@ -41,7 +41,7 @@ def test_a_copy_is_made_once_for_who_comes_first(parts: Container, link: str) ->
         assert others_came.wait(10)
         return b"PK"
 
-    with open_copies(parts, export) as base, ThreadPoolExecutor() as pool:
+    with open_copies(container, export) as base, ThreadPoolExecutor() as pool:
         first = pool.submit(Browser(base).post, link)
         assert begun.wait(10)
         assert (Browser(base).get(link).status_code, Browser(base).post(link).status_code) == (410, 410)
@@ -50,14 +50,14 @@ def test_a_copy_is_made_once_for_who_comes_first(parts: Container, link: str) ->
     assert made == [b"PK"]
 
 
-def test_to_look_at_the_link_makes_no_copy(parts: Container, link: str) -> None:
+def test_to_look_at_the_link_makes_no_copy(container: Container, link: str) -> None:
     made: list[bytes] = []
 
     def export() -> bytes:
         made.append(b"PK")
         return b"PK"
 
-    with open_copies(parts, export) as base:
+    with open_copies(container, export) as base:
         for _ in range(3):
             assert Browser(base).get(link).status_code == 200
             assert Browser(base).client.head(link).status_code == 200
@@ -68,11 +68,11 @@ def test_to_look_at_the_link_makes_no_copy(parts: Container, link: str) -> None:
     ("fault", "status"), [(ProductUnavailableError("away"), 503), (RuntimeError("a fault of ours"), 500)]
 )
 def test_a_copy_that_could_not_be_made_can_be_asked_for_again(
-    parts: Container, link: str, fault: Exception, status: int
+    container: Container, link: str, fault: Exception, status: int
 ) -> None:
     def export() -> bytes:
         raise fault
 
-    with open_copies(parts, export) as base:
+    with open_copies(container, export) as base:
         assert [Browser(base).post(link).status_code for _ in range(2)] == [status] * 2
         assert Browser(base).get(link).status_code == 200

@@ -84,21 +84,21 @@ def parts(river: River) -> Iterator[Container]:
 
 
 @pytest.fixture(scope="module")
-def door(parts: Container) -> Iterator[httpx.Client]:
+def door(container: Container) -> Iterator[httpx.Client]:
     """One door for all examples: what one of them breaks, the next would see."""
     with (
-        site.served(parts) as (routes, lost),
-        open_door(parts, routes, lost) as base,
+        site.serve_pages(container) as (routes, lost),
+        open_door(container, routes, lost) as base,
         httpx.Client(base_url=base, trust_env=False, timeout=30) as client,
     ):
         yield client
 
 
-def test_what_is_described_is_what_is_offered(parts: Container) -> None:
-    with site.served(parts) as (routes, _):
+def test_what_is_described_is_what_is_offered(container: Container) -> None:
+    with site.serve_pages(container) as (routes, _):
         offered = {
             (route.path, method.lower())
-            for route in parts.web().app(routes).routes
+            for route in container.web().app(routes).routes
             if isinstance(route, Route)
             for method in set(route.methods or ()) - {"HEAD"}
         }

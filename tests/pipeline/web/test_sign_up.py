@@ -51,10 +51,10 @@ def parts(brook: River, paypal: FakePaypalApi) -> Iterator[Container]:
 
 
 @pytest.fixture
-def browser(parts: Container) -> Iterator[Browser]:
-    with open_pages(parts) as base:
+def browser(container: Container) -> Iterator[Browser]:
+    with open_pages(container) as base:
         yield Browser(base)
-    parts.paypal.close()
+    container.paypal.close()
 
 
 def send(browser: Browser, **said: str | None) -> httpx.Response:
@@ -68,7 +68,7 @@ def send(browser: Browser, **said: str | None) -> httpx.Response:
 def people(river: River) -> list[dict[str, str]]:
     with river.database.transaction() as session:
         ids = session.execute(select(Customer.id)).scalars().all()
-        return [accounts.person(session, river.keyring(session), id) for id in ids]
+        return [accounts.personal_data(session, river.keyring(session), id) for id in ids]
 
 
 def nothing_kept(river: River) -> bool:

@@ -37,11 +37,11 @@ def test_on_this_machine_without_tls_no_browser_is_told_to_insist_on_it(brook: R
         assert "strict-transport-security" not in Browser(base).get("/account").headers
 
 
-def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, parts: Container) -> None:
+def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, container: Container) -> None:
     customer_id = sign_up(brook)
     with brook.database.transaction() as session:
-        secret = links.make(session, brook.keyring(session), customer_id, "account", brook.now)
-    with open_pages(parts) as base:
+        secret = links.issue(session, brook.keyring(session), customer_id, "account", brook.now)
+    with open_pages(container) as base:
         browser = Browser(base, "198.51.100.9")
         for path in (f"/account/open/{secret}", "/privacy/2020-01-01", "/account?note=mails"):
             browser.get(path)
@@ -58,7 +58,7 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
     ]
     with brook.database.transaction() as session:
         keyring = brook.keyring(session)
-        seen = [keyring.own(row.key_id).decrypt_json("access_log.visitor", row.visitor) for row in rows]
+        seen = [keyring.system_key(row.key_id).decrypt_json("access_log.visitor", row.visitor) for row in rows]
     assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
     assert secret not in repr([vars(row) for row in rows]) + repr(seen)
 
@@ -119,9 +119,9 @@ def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
     ("path", "status"), [("/account/nowhere", 404), ("/unsubscribe/a/b", 404), ("/x", 404), ("/account/delete", 405)]
 )
 def test_where_there_is_nothing_a_page_says_so_and_the_visit_is_noted(
-    brook: River, parts: Container, path: str, status: int
+    brook: River, container: Container, path: str, status: int
 ) -> None:
-    with open_pages(parts) as base:
+    with open_pages(container) as base:
         answer = Browser(base).get(path)
     assert (answer.status_code, "nothing at this address" in answer.text) == (status, True)
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)

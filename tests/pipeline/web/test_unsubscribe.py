@@ -18,7 +18,7 @@ def link(river: River, kind: str = "product_news") -> str:
     river.set(river.rows(Customer)[0], wants_marketing=True)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
-        [mail] = outbox.add(session, keyring, [NewMail(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
+        [mail] = outbox.enqueue(session, keyring, [NewMail(kind, f"{kind}:1", None, {}, customer_id=id)], river.now)
         return f"/unsubscribe/{tokens.unsubscribe_token(keyring, mail)}"
 
 

@@ -45,8 +45,8 @@ def parts(brook: River) -> Container:
 
 
 @pytest.fixture
-def door(parts: Container) -> Iterator[httpx.Client]:
-    with open_door(parts) as base, httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
+def door(container: Container) -> Iterator[httpx.Client]:
+    with open_door(container) as base, httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
         yield client
 
 
@@ -321,12 +321,12 @@ def test_a_store_that_is_away_is_503(brook: River) -> None:
         assert_problem(httpx.get(base + "/metrics"), 503)
 
 
-def test_a_fault_of_ours_is_503_and_tells_nothing(parts: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_503_and_tells_nothing(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr("pipeline.webhooks.receiver.split", fail)
-    with open_door(parts) as base:
+    with open_door(container) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY))
         counted = httpx.get(base + "/metrics").text
     assert_problem(answer, 503, "our side")

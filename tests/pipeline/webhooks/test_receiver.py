@@ -18,7 +18,7 @@ from pipeline.app.container import Container
 from pipeline.broker import Broker
 from pipeline.clock import SystemClock
 from pipeline.db.models import EncryptionKey, Event
-from pipeline.inbox.store import GRACE, Delivery, StoreResult
+from pipeline.inbox.store import PUBLISH_GRACE, NewEvent, StoreResult
 from pipeline.webhooks.group_commit import GROUP
 from pipeline.worker.recovery import InboxRecovery
 from tests.support import run_role
@@ -49,18 +49,18 @@ async def post_all(base: str, bodies: list[bytes]) -> list[int]:
 
 
 @contextmanager
-def held(parts: Container) -> Iterator[Callable[[], int]]:
+def held(container: Container) -> Iterator[Callable[[], int]]:
     """Nothing is stored meanwhile. Gives a function: how many wait to be."""
-    free, store, taken = threading.Event(), parts.committer._store, list[int]()
+    free, store, taken = threading.Event(), container.group_committer._store, list[int]()
 
-    def wait(deliveries: list[Delivery]) -> list[StoreResult]:
+    def wait(deliveries: list[NewEvent]) -> list[StoreResult]:
         taken.append(len(deliveries))
         assert free.wait(LONG)
         return store(deliveries)
 
-    parts.committer._store = wait  # type: ignore[method-assign]
+    container.group_committer._store = wait  # type: ignore[method-assign]
     try:
-        yield lambda: parts.committer._waiting.qsize() + sum(taken)
+        yield lambda: container.group_committer._waiting.qsize() + sum(taken)
     finally:
         free.set()
 
@@ -68,12 +68,12 @@ def held(parts: Container) -> Iterator[Callable[[], int]]:
 # Group commit
 
 
-async def test_deliveries_that_come_at_once_share_a_transaction(parts: Container, river: River) -> None:
+async def test_deliveries_that_come_at_once_share_a_transaction(container: Container, river: River) -> None:
     bodies = [orjson.dumps(happened(f"WH-{number:02}")) for number in range(50)]
     commits: list[object] = []
-    listening.listen(parts.database.engine, "commit", commits.append)
-    with open_door(parts) as base:
-        with held(parts) as waiting:
+    listening.listen(container.database.engine, "commit", commits.append)
+    with open_door(container) as base:
+        with held(container) as waiting:
             posting = asyncio.create_task(post_all(base, bodies))
             while waiting() < 50 and not posting.done():
                 await asyncio.sleep(0.01)
@@ -84,25 +84,25 @@ async def test_deliveries_that_come_at_once_share_a_transaction(parts: Container
     assert 1 <= len(commits) <= 2  # those that were there before it was held up, and all the others
 
 
-async def test_a_group_has_an_end(parts: Container) -> None:
+async def test_a_group_has_an_end(container: Container) -> None:
     sizes: list[int] = []
-    store = parts.committer._store
+    store = container.group_committer._store
 
-    def measured(deliveries: list[Delivery]) -> list[StoreResult]:
+    def measured(deliveries: list[NewEvent]) -> list[StoreResult]:
         sizes.append(len(deliveries))
         return store(deliveries)
 
-    parts.committer._store = measured  # type: ignore[method-assign]
+    container.group_committer._store = measured  # type: ignore[method-assign]
     many = [delivery(happened(f"WH-{number}")) for number in range(GROUP + 10)]
-    waiting = [asyncio.create_task(parts.committer.store(each)) for each in many]
+    waiting = [asyncio.create_task(container.group_committer.store(each)) for each in many]
     await asyncio.sleep(0)
-    parts.committer.start()
+    container.group_committer.start()
     await asyncio.gather(*waiting)
-    parts.committer.stop()
+    container.group_committer.stop()
     assert sizes == [GROUP, 10]
 
 
-async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Container, river: River) -> None:
+async def test_duplicates_and_conflicts_in_one_group_are_told_apart(container: Container, river: River) -> None:
     told = [
         delivery(happened("WH-1"), "T-1"),
         delivery(happened("WH-1"), "T-2"),
@@ -110,17 +110,19 @@ async def test_duplicates_and_conflicts_in_one_group_are_told_apart(parts: Conta
         delivery(happened("WH-2"), "T-1"),
     ]
     announced: list[str] = []
-    parts.committer._on_stored = announced.extend
-    waiting = [asyncio.create_task(parts.committer.store(each)) for each in told]
+    container.group_committer._on_stored = announced.extend
+    waiting = [asyncio.create_task(container.group_committer.store(each)) for each in told]
     await asyncio.sleep(0)
-    parts.committer.start()
+    container.group_committer.start()
     found = await asyncio.gather(*waiting)
-    parts.committer.stop()
+    container.group_committer.stop()
     assert [each.outcome for each in found] == ["stored", "duplicate", "stored", "forged"]
     assert announced == ["WH-1"]
 
 
-async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(parts: Container, river: River) -> None:
+async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(
+    container: Container, river: River
+) -> None:
     about_ada = happened("WH-1", "BILLING.SUBSCRIPTION.UPDATED", resource={"id": "I-ADA", "status": "ACTIVE"})
     river.store(delivery(about_ada, "T-0"))
     river.set(
@@ -129,8 +131,8 @@ async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(pa
     )
     bodies = [orjson.dumps(about_ada | {"id": f"WH-{number}"}) for number in (2, 3)]
     bodies += [orjson.dumps(happened(f"WH-{number}")) for number in range(4, 10)]
-    with open_door(parts) as base:
-        with held(parts) as waiting:
+    with open_door(container) as base:
+        with held(container) as waiting:
             posting = asyncio.create_task(post_all(base, bodies))
             while waiting() < 8 and not posting.done():
                 await asyncio.sleep(0.01)
@@ -142,12 +144,12 @@ async def test_one_that_cannot_be_stored_does_not_take_its_neighbours_with_it(pa
 
 
 def test_a_commit_that_fails_is_503_and_nothing_is_stored(
-    parts: Container, river: River, monkeypatch: pytest.MonkeyPatch
+    container: Container, river: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(session: Session) -> None:
         raise OperationalError("COMMIT", {}, Exception("disk full"))
 
-    with open_door(parts) as base:
+    with open_door(container) as base:
         monkeypatch.setattr(Session, "commit", fail)
         answer = post(base)
         monkeypatch.undo()
@@ -157,9 +159,9 @@ def test_a_commit_that_fails_is_503_and_nothing_is_stored(
     assert river.states() == {"WH-1": "received"}
 
 
-async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Container, river: River) -> None:
-    with open_door(parts) as base:
-        with held(parts) as waiting:
+async def test_who_hangs_up_has_their_event_stored_all_the_same(container: Container, river: River) -> None:
+    with open_door(container) as base:
+        with held(container) as waiting:
             posting = asyncio.create_task(post_all(base, [BODY]))
             while not waiting() and not posting.done():
                 await asyncio.sleep(0.01)
@@ -169,30 +171,32 @@ async def test_who_hangs_up_has_their_event_stored_all_the_same(parts: Container
         assert post(base).json()["outcome"] == "duplicate"
 
 
-def test_what_waits_at_the_end_is_stored(parts: Container, river: River) -> None:
+def test_what_waits_at_the_end_is_stored(container: Container, river: River) -> None:
     async def store() -> list[object]:
-        waiting = [asyncio.create_task(parts.committer.store(delivery(happened(f"WH-{n}")))) for n in range(20)]
+        waiting = [
+            asyncio.create_task(container.group_committer.store(delivery(happened(f"WH-{n}")))) for n in range(20)
+        ]
         await asyncio.sleep(0)
-        parts.committer.start()
-        await asyncio.to_thread(parts.committer.stop)
+        container.group_committer.start()
+        await asyncio.to_thread(container.group_committer.stop)
         return await asyncio.gather(*waiting)
 
     assert len(asyncio.run(store())) == 20
     assert len(river.states()) == 20
 
 
-def test_a_committer_outlives_a_loop_that_is_gone(parts: Container, river: River) -> None:
+def test_a_committer_outlives_a_loop_that_is_gone(container: Container, river: River) -> None:
     """At the end of a process: whoever asked does not wait any more, the others may."""
 
     async def ask_and_leave() -> None:
-        asyncio.create_task(parts.committer.store(delivery(happened("WH-1"))))  # noqa: RUF006
+        asyncio.create_task(container.group_committer.store(delivery(happened("WH-1"))))  # noqa: RUF006
         await asyncio.sleep(0)
 
     asyncio.run(ask_and_leave())
-    parts.committer.start()
+    container.group_committer.start()
     until(lambda: "WH-1" in river.states(), 20, "it is stored")
-    assert asyncio.run(parts.committer.store(delivery(happened("WH-2")))).outcome == "stored"
-    parts.committer.stop()
+    assert asyncio.run(container.group_committer.store(delivery(happened("WH-2")))).outcome == "stored"
+    container.group_committer.stop()
 
 
 def test_what_was_answered_200_is_there_after_a_kill(river: River, tmp_path: Path) -> None:
@@ -215,14 +219,14 @@ def test_what_was_answered_200_is_there_after_a_kill(river: River, tmp_path: Pat
 # Publishing
 
 
-def test_ids_are_published_once_they_are_stored(parts: Container, river: River) -> None:
-    with open_door(parts) as base, parts.broker.inlet("events") as inlet:
+def test_ids_are_published_once_they_are_stored(container: Container, river: River) -> None:
+    with open_door(container) as base, container.broker.consumer("events") as inlet:
         for number in range(3):
             post(base, orjson.dumps(happened(f"WH-{number}")))
         post(base, b"no JSON")
         post(base, orjson.dumps(happened("WH-0", resource={"another": "body"})))
         assert take_until(inlet, 3) == ["WH-0", "WH-1", "WH-2"]
-        assert inlet.take(10, 0.2) is None, "what is parked is not published"
+        assert inlet.receive(10, 0.2) is None, "what is parked is not published"
 
 
 def test_a_broker_that_is_away_costs_nobody_their_200_and_a_sweep_handles_it(
@@ -240,15 +244,15 @@ def test_a_broker_that_is_away_costs_nobody_their_200_and_a_sweep_handles_it(
     assert brook.states() == {"WH-1": "received", "WH-2": "received"}
     sweep = InboxRecovery(brook.worker({}), brook.database, brook.clock, lambda: 0.0)
     assert sweep.once() == 0, "not yet: it may be on its way"
-    brook.clock.advance(GRACE)
+    brook.clock.advance(PUBLISH_GRACE)
     assert sweep.once() == 2
     assert brook.states() == {"WH-1": "ignored", "WH-2": "ignored"}
 
 
-def test_an_attack_is_logged_as_one(parts: Container, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_is_logged_as_one(container: Container, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.paypal.signature.zlib.crc32", lambda body: 7)  # every body has the same checksum
     headers = sign(BODY)
-    with open_door(parts) as base, capture_logs() as logs:
+    with open_door(container) as base, capture_logs() as logs:
         assert post(base, BODY, headers).status_code == 200
         assert post(base, orjson.dumps(happened("WH-2")), headers).status_code == 403
     [line] = [line for line in logs if line["event"] == "forged"]

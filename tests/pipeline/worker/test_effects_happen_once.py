@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.billing.reminders import ReminderPolicy
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.broker import Broker
 from pipeline.db.engine import Database
 from pipeline.db.models import StatusHistoryEntry
@@ -28,8 +28,8 @@ def test_an_acknowledgement_that_is_lost_after_the_commit_brings_no_second_effec
     names, worker = store(river, *["TEST.GOOD"] * 3), river.worker(HANDLERS)
     put(broker, names)
     for _ in range(2):
-        with broker.inlet("events") as inlet:
-            batch = inlet.take(10, 30)
+        with broker.consumer("events") as inlet:
+            batch = inlet.receive(10, 30)
             assert batch
             assert batch.ids == names
             worker.handle(batch.ids)  # and then the process dies
@@ -51,8 +51,8 @@ def test_two_workers_on_one_queue_handle_every_event_once(stream: River, broker:
     def run(database: Database) -> int:
         took: list[str] = []
 
-        def note(event: Event, books: Books) -> None:
-            leave_a_row(event, books)
+        def note(event: Event, uow: UnitOfWork) -> None:
+            leave_a_row(event, uow)
             took.append(event.id)
 
         worker = Worker(

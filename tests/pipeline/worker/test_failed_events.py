@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.models import Customer, EncryptionKey
 from pipeline.db.models import PaypalLookup as Question
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event
-from pipeline.worker.failed_events import DELAYS
+from pipeline.worker.failed_events import RETRY_DELAYS
 from tests.support.pipeline_under_test import River
 from tests.support.worker_fixtures import HANDLERS, effects, leave_a_row, store
 
@@ -63,10 +63,8 @@ def test_the_wrong_master_key_is_no_events_fault(river: River) -> None:
 
 
 def test_an_effect_that_the_database_refuses_harms_nobody_else(river: River) -> None:
-    def twice(event: Event, books: Books) -> None:
-        books._session.add_all(
-            [Customer(id=event.id, created_at=books.now), Customer(id=event.id, created_at=books.now)]
-        )
+    def twice(event: Event, uow: UnitOfWork) -> None:
+        uow._session.add_all([Customer(id=event.id, created_at=uow.now), Customer(id=event.id, created_at=uow.now)])
 
     names = store(river, "TEST.GOOD", "TEST.TWICE", "TEST.GOOD")
     river.worker({**HANDLERS, "TEST.TWICE": twice}).handle(names)
@@ -95,7 +93,7 @@ def test_a_handler_that_fails_is_tried_again_after_the_delays_and_then_parked(ri
         timedelta(hours=1),
         timedelta(hours=6),
     ]
-    assert tuple(waited) == DELAYS
+    assert tuple(waited) == RETRY_DELAYS
     assert (row.state, row.due_at) == ("parked", None)
     assert row.reason
     assert row.reason.startswith("its handler failed 6 times: ValueError at tests.support.worker_fixtures:")

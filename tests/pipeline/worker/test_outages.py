@@ -4,12 +4,12 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.broker import Broker, BrokerUnavailableError
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import Event as Row
 from pipeline.inbox.event import Event
-from pipeline.worker.worker import serve
+from pipeline.worker.worker import consume_until_stopped
 from tests.support.broker_fixtures import put
 from tests.support.pipeline_under_test import River
 from tests.support.worker_fixtures import HANDLERS, effects, leave_a_row, run_until, store
@@ -21,16 +21,16 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
 ) -> None:
     cuts = [1]
 
-    def cut(event: Event, books: Books) -> None:
-        leave_a_row(event, books)
+    def cut(event: Event, uow: UnitOfWork) -> None:
+        leave_a_row(event, uow)
         if cuts:
             cuts.pop()
-            books._session.flush()
-            own = books._session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            uow._session.flush()
+            own = uow._session.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with stream.database.transaction() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
             if noticed == "by the handler":
-                books._session.execute(text("SELECT 1"))
+                uow._session.execute(text("SELECT 1"))
 
     names = store(stream, *["TEST.GOOD"] * 5, "TEST.CUT", *["TEST.GOOD"] * 4)
     put(broker, names)
@@ -44,7 +44,7 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
 
 
 def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> None:
-    def fail(event: Event, books: Books) -> None:
+    def fail(event: Event, uow: UnitOfWork) -> None:
         raise DatabaseUnavailableError("gone")
 
     names = store(river, "TEST.GOOD", "TEST.DOWN", "TEST.GOOD")
@@ -62,5 +62,5 @@ def test_a_broker_that_goes_away_is_waited_for(brook: River) -> None:
 
     looks = iter([False, False, False, True, True])
     with capture_logs() as logs:
-        serve(brook.worker({}), Away(), lambda seconds: next(looks))  # type: ignore[arg-type]
+        consume_until_stopped(brook.worker({}), Away(), lambda seconds: next(looks))  # type: ignore[arg-type]
     assert [line["event"] for line in logs] == ["broker_down"] * 2

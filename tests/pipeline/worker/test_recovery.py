@@ -6,12 +6,12 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.billing.unit_of_work import Books, Handler
+from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.broker import Broker
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, RetryLater
-from pipeline.inbox.store import GRACE, LATE
+from pipeline.inbox.store import PUBLISH_GRACE, QUIET_BROKER_GRACE
 from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from pipeline.worker.worker import BATCH
 from tests.support.broker_fixtures import put
@@ -20,11 +20,11 @@ from tests.support.pipeline_under_test import HAPPENED, River, delivery, happene
 LATER = timedelta(minutes=7)
 
 
-def nothing(event: Event, books: Books) -> None:
+def nothing(event: Event, uow: UnitOfWork) -> None:
     """A handler that is content."""
 
 
-def later(event: Event, books: Books) -> None:
+def later(event: Event, uow: UnitOfWork) -> None:
     raise RetryLater(LATER, "too early")
 
 
@@ -46,9 +46,9 @@ def test_what_came_without_a_message_is_handled_at_once(river: River) -> None:
 def test_what_was_to_be_tried_later_is_tried_then_however_quiet_the_broker(river: River) -> None:
     webhooks(river, 1)
     sweep = sweep_of(river, {HAPPENED: later}, QUIET_SECONDS)
-    river.clock.advance(LATE)
+    river.clock.advance(QUIET_BROKER_GRACE)
     assert sweep.once() == 1
-    for advance in (timedelta(0), LATER - GRACE, GRACE - timedelta(seconds=1)):
+    for advance in (timedelta(0), LATER - PUBLISH_GRACE, PUBLISH_GRACE - timedelta(seconds=1)):
         river.clock.advance(advance)
         assert sweep.once() == 0
     river.clock.advance(timedelta(seconds=1))
@@ -59,7 +59,7 @@ def test_what_was_to_be_tried_later_is_tried_then_however_quiet_the_broker(river
 def test_an_event_is_left_to_its_message_while_the_broker_brings_some(river: River) -> None:
     webhooks(river, 3)
     sweep = sweep_of(river, quiet=QUIET_SECONDS - 0.1)
-    river.clock.advance(GRACE - timedelta(seconds=1))
+    river.clock.advance(PUBLISH_GRACE - timedelta(seconds=1))
     assert sweep.once() == 0
     river.clock.advance(timedelta(seconds=1))
     assert sweep.once() == 3
@@ -68,7 +68,7 @@ def test_an_event_is_left_to_its_message_while_the_broker_brings_some(river: Riv
 def test_while_the_broker_is_quiet_an_event_nobody_has_tried_is_not_left_waiting(river: River) -> None:
     webhooks(river, 3)
     sweep = sweep_of(river, quiet=QUIET_SECONDS)
-    river.clock.advance(LATE - timedelta(seconds=1))
+    river.clock.advance(QUIET_BROKER_GRACE - timedelta(seconds=1))
     assert sweep.once() == 0, "its message may be on its way"
     river.clock.advance(timedelta(seconds=1))
     assert sweep.once() == 3
@@ -78,7 +78,7 @@ def test_while_the_broker_is_quiet_an_event_nobody_has_tried_is_not_left_waiting
 def test_what_another_handles_is_left_to_it(stream: River) -> None:
     stream.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(4)])
     with stream.database.transaction() as session:
-        assert len(inbox.load(session, ["WH-0", "WH-1"])) == 2
+        assert len(inbox.lock_received(session, ["WH-0", "WH-1"])) == 2
         assert sweep_of(stream).once() == 2
         assert sweep_of(stream).once() == 0
     assert sweep_of(stream).once() == 2
@@ -111,10 +111,10 @@ def test_a_sweep_outlives_a_store_that_is_down(river: River, monkeypatch: pytest
 
 def test_an_inlet_tells_how_long_it_has_heard_nothing() -> None:
     broker = Broker("memory://")
-    with broker.inlet("events") as inlet:
-        assert inlet.take(10, 0.05) is None
-        quiet = inlet.quiet_seconds()
+    with broker.consumer("events") as inlet:
+        assert inlet.receive(10, 0.05) is None
+        quiet = inlet.idle_seconds()
         assert quiet >= 0.05
         put(broker, ["WH-1"])
-        assert inlet.take(10, 1.0) is not None
-        assert inlet.quiet_seconds() < quiet
+        assert inlet.receive(10, 1.0) is not None
+        assert inlet.idle_seconds() < quiet

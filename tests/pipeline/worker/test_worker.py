@@ -4,7 +4,7 @@ import threading
 
 from sqlalchemy import event as listening
 
-from pipeline.billing.unit_of_work import Books
+from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.db.models import EncryptionKey, Mail
 from pipeline.inbox.event import Event
 from pipeline.outbox import store as outbox
@@ -35,7 +35,7 @@ def test_a_batch_is_one_transaction(river: River) -> None:
 def test_one_process_handles_a_second_batch_while_the_first_waits(stream: River, empty_broker_url: str) -> None:
     first, second, seen = threading.Event(), threading.Event(), list[bool]()
 
-    def meet(event: Event, books: Books) -> None:
+    def meet(event: Event, uow: UnitOfWork) -> None:
         if event.id == "WH-001":
             first.set()
             seen.append(second.wait(30))
@@ -111,8 +111,8 @@ def test_an_event_whose_person_was_erased_is_handled_by_its_facts(river: River) 
 
 
 def test_mails_that_became_due_are_announced_after_the_commit(river: River) -> None:
-    def owe(event: Event, books: Books) -> None:
-        books.owe(outbox.NewMail("receipt", f"receipt:{event.id}", None, {}))
+    def owe(event: Event, uow: UnitOfWork) -> None:
+        uow.add_mail(outbox.NewMail("receipt", f"receipt:{event.id}", None, {}))
 
     announced: list[str] = []
 
