@@ -45,7 +45,7 @@ START = datetime(2026, 1, 14, 8, 30, tzinfo=UTC)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A year in seconds: whoever looks every second or two looks more often."""
     monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.05)
-    monkeypatch.setattr("pipeline.app.roles.READ_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.app.roles.LOOKUP_POLL_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_mail_that_cannot_be_filed_is_never_sent_back(smt: Smt, books: Told, m
     def failing(*_: object) -> None:
         raise ValueError("about Ada")
 
-    monkeypatch.setattr("pipeline.inbound_mail.intake.file", failing)
+    monkeypatch.setattr("pipeline.inbound_mail.intake.file_mail", failing)
     monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
     answer = smt("inbound", "-")
     assert (answer.code, "Ada" in answer.err) == (75, False)

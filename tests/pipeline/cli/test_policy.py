@@ -176,7 +176,7 @@ def test_a_read_that_cannot_be_written_down_is_not_shown(
         raise DatabaseUnavailableError("the database gave up: disk full")
 
     id = smt("subscriptions", "list", "--json").json[0]["id"]
-    monkeypatch.setattr(audit_log, "note", fail)
+    monkeypatch.setattr(audit_log, "record_read", fail)
     answer = smt("subscriptions", "show", id)
     assert answer.code == 1
     assert books.life.person.email not in answer.out

@@ -75,7 +75,7 @@ def test_a_letter_at_fault_holds_up_no_other_and_is_tried_again(
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "file", failing_for(b"question 1", fault))
+        patch.setattr(intake, "file_mail", failing_for(b"question 1", fault))
         done = read(river, maildir)
     assert [each for each in done if isinstance(each, UnfiledMail)] == [UnfiledMail("1.host", reason)]
     assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]

@@ -76,7 +76,7 @@ def test_a_forgery_that_is_found_out_late_takes_no_genuine_event_with_it(
 ) -> None:
     """As when another process has stored what was signed just after we had looked."""
     river.store(delivery(ONE, "T-1"))
-    monkeypatch.setattr(inbox, "_signed", lambda *_: {})
+    monkeypatch.setattr(inbox, "_body_hash_by_transmission", lambda *_: {})
     forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
     told = river.store(forged, genuine)
     assert [(each.outcome, each.publish) for each in told] == [("forged", False), ("stored", True)]
@@ -137,7 +137,7 @@ def test_a_transmission_that_another_process_takes_meanwhile_makes_no_duplicate_
     def put(*given: Any, **named: Any) -> list[str]:
         if given[1] is Event and next(puts) == 1:
             monkeypatch.setattr("pipeline.inbox.store.insert_new", insert_new)
-            monkeypatch.setattr(inbox, "_signed", signed)
+            monkeypatch.setattr(inbox, "_body_hash_by_transmission", signed)
             other = Database(stream.url)
             with other.transaction() as session:
                 evil = delivery(happened("WH-EVIL"), "T-2")
@@ -145,7 +145,7 @@ def test_a_transmission_that_another_process_takes_meanwhile_makes_no_duplicate_
             other.close()
         return insert_new(*given, **named)
 
-    monkeypatch.setattr(inbox, "_signed", lambda *_: {})
+    monkeypatch.setattr(inbox, "_body_hash_by_transmission", lambda *_: {})
     monkeypatch.setattr(inbox, "insert_new", put)
     forged, genuine = delivery(happened("WH-2", resource={"a": 1}), "T-1"), delivery(happened("WH-2"), "T-2")
     assert outcomes(stream, forged, genuine) == ["forged", "forged"]

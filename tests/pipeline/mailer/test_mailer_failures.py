@@ -39,7 +39,7 @@ async def test_what_could_not_be_settled_is_settled_before_anything_else(
     def away(*_: object) -> None:
         raise DatabaseUnavailableError("gone")
 
-    monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", away)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
@@ -98,7 +98,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails
             await asyncio.to_thread(mailer._claim)
     with monkeypatch.context() as broken:
         broken.setattr("pipeline.mailer.liveness.ClaimLiveness.check", lambda _: False)
-        broken.setattr("pipeline.mailer.mailer.outbox.give_back", gone)
+        broken.setattr("pipeline.mailer.mailer.outbox.release_claims", gone)
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert await mailer.send_due() == 1
@@ -148,7 +148,7 @@ async def test_a_mailer_stops_in_peace_while_the_database_is_away(
     def away(*_: object) -> None:
         raise DatabaseUnavailableError("gone")
 
-    monkeypatch.setattr("pipeline.mailer.mailer.outbox.settle", away)
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", away)
     running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
     while not house.received:
         await asyncio.sleep(0.01)
@@ -259,7 +259,7 @@ async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
     owe(river, 2)
     mailer = make(await serve(House()))
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.mailer.mailer.RecipientResolver.of", failing_read)
+        broken.setattr("pipeline.mailer.mailer.RecipientResolver.resolve", failing_read)
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
     assert states(river) == ["queued", "queued"]

@@ -245,7 +245,7 @@ def test_until_it_is_whole_no_role_starts_on_it(
     full: River, empty: River, shelf: BackupStore, identity: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(full, shelf)
-    monkeypatch.setattr(store, "replay", die)
+    monkeypatch.setattr(store, "replay_erasures", die)
     with pytest.raises(KeyboardInterrupt):
         restore(empty, shelf, identity)
     assert migrations.current(empty.database) is None

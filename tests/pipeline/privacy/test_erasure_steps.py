@@ -78,7 +78,7 @@ def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypa
     schedule(river, id)
     river.clock.advance(workflow.WAIT)
     with monkeypatch.context() as patch:
-        patch.setattr(workflow, "shred", die)
+        patch.setattr(workflow, "erase_rows", die)
         with pytest.raises(KeyboardInterrupt):
             run(river, ErasureDependencies(paypal))
     assert (river.count(Erasure), paypal.cancelled) == (0, [ALICE.subscription])

@@ -62,8 +62,8 @@ def test_nothing_is_looked_up_before_the_answer(
 
     monkeypatch.setattr(sign_in.SignInLinkSender, "start", lambda self: None)
     monkeypatch.setattr(sign_in.SignInLinkSender, "stop", lambda self: None)
-    monkeypatch.setattr(accounts, "find", lambda *_: pytest.fail("looked up while somebody waits"))
-    monkeypatch.setattr(sign_in.SignInLinkSender, "ask", ask)
+    monkeypatch.setattr(accounts, "find_by_email", lambda *_: pytest.fail("looked up while somebody waits"))
+    monkeypatch.setattr(sign_in.SignInLinkSender, "send_later", ask)
     with open_pages(container) as base:
         assert Browser(base).post("/account", {"email": ADA.email}).status_code == 200
     assert asked == [ADA.email]

@@ -65,7 +65,7 @@ def test_a_mail_that_was_not_sent_to_a_new_address_is_not_said_to_be(brook: Rive
 def test_where_too_many_wait_for_links_nobody_is_told_that_one_is_on_its_way(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in.SignInLinkSender, "ask", lambda self, email: False)
+    monkeypatch.setattr(sign_in.SignInLinkSender, "send_later", lambda self, email: False)
     with open_pages(container) as base:
         answer = Browser(base).post("/account", {"email": ADA.email})
     assert (answer.status_code, "none was sent" in answer.text) == (503, True)
@@ -83,6 +83,6 @@ def test_who_is_gone_is_told_so_by_a_page(
     """Erased between the look at the session and the work."""
     enter(brook, browser)
     token = sign_in.csrf_token(browser.cookie, "/account/export")
-    monkeypatch.setattr(sign_in, "who", lambda *_: "c-nobody")
+    monkeypatch.setattr(sign_in, "session_customer", lambda *_: "c-nobody")
     for answer in (browser.get("/account"), browser.post("/account/export", {"token": token})):
         assert (answer.status_code, "There is no such account any more" in answer.text) == (410, True)

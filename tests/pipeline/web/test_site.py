@@ -82,7 +82,7 @@ def test_whatever_fails_is_a_page_that_names_nobody(
     async def failing(self: Transactions, work: object) -> None:
         raise fault
 
-    monkeypatch.setattr(Transactions, "do", failing)
+    monkeypatch.setattr(Transactions, "run", failing)
     answer = browser.get("/account/open/x")
     assert answer.status_code == status
     assert words in answer.text

@@ -325,7 +325,7 @@ def test_a_fault_of_ours_is_503_and_tells_nothing(container: Container, monkeypa
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("pipeline.webhooks.receiver.split", fail)
+    monkeypatch.setattr("pipeline.webhooks.receiver.parse_webhook", fail)
     with open_door(container) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY))
         counted = httpx.get(base + "/metrics").text
