@@ -28,6 +28,7 @@ class ClaimedMail:
     """A row of the table `mail` that a mailer claims; what it changes is written at the end of the claim."""
 
     id: str
+    idempotency_key: str
     kind: str
     key_id: str
     subscription_id: str | None

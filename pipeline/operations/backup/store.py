@@ -9,6 +9,7 @@ leaves one file of keys, the newest: what was erased before it opens from no bac
 """
 
 import base64
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -144,14 +145,14 @@ class BackupStore:
         revision, kept, erasures = _revision(data, kind), _opened(keys, opener), self.erasures()
         _need_empty(database)
         ring = _restore_master(master, kept)
-        filled = load(database, data, opener)
-        with filled.transaction() as session:
-            for start in range(0, len(kept["keys"]), AT_ONCE):
-                session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
-            again = replay_erasures(session, Keyring(ring, session, now), erasures)
-            if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
-                session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
-        open_to_all(database, filled)
+        with contextlib.closing(load(database, data, opener)) as filled:
+            with filled.transaction() as session:
+                for start in range(0, len(kept["keys"]), AT_ONCE):
+                    session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
+                again = replay_erasures(session, Keyring(ring, session, now), erasures)
+                if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
+                    session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
+            open_to_all(database, filled)
         return RestoreResult(data, keys, again)
 
 

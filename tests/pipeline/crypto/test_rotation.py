@@ -165,7 +165,7 @@ rotation.rotate(Database(url), path, datetime(2026, 3, 1, tzinfo=UTC), grace_sec
 # Killed before or between each of its steps: at the nth call of this function of it.
 PLACES = [
     ("_begin", 0), ("sync_folder", 0), ("_write", 0), ("sync_folder", 1), ("lock_after_writers", 0), ("_wrap_all", 0),
-    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("sync_folder", 2), ("settle", 0),
+    ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("sync_folder", 2), ("complete_erasures", 0),
 ]  # fmt: skip
 
 

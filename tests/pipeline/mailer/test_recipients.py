@@ -176,7 +176,7 @@ async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Sen
 
 
 async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, send: Send) -> None:
-    meet(river, marketing=True)
+    meet(river, wants_marketing=True)
     news(river)
     [(_, data)] = await send()
     link = str(header(data, "List-Unsubscribe")).strip("<>")
@@ -197,7 +197,7 @@ async def test_news_is_withheld_from_who_did_not_opt_in(river: River, send: Send
 
 
 async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: River, send: Send) -> None:
-    meet(river, marketing=True)
+    meet(river, wants_marketing=True)
     news(river)
     await send(House(DOT=["451 4.3.0 try later"]))
     assert only(river).frozen is not None
@@ -227,7 +227,7 @@ async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, mo
 
 
 async def test_what_the_contract_owes_goes_whatever_they_chose_and_offers_no_way_out(river: River, send: Send) -> None:
-    meet(river, marketing=False, service=False)
+    meet(river, wants_marketing=False, wants_service_mail=False)
     river.owe(receipt())
     [(_, data)] = await send()
     assert (header(data, "List-Unsubscribe"), header(data, "List-Unsubscribe-Post")) == (None, None)
@@ -237,7 +237,7 @@ async def test_what_the_contract_owes_goes_whatever_they_chose_and_offers_no_way
 async def test_mail_that_can_be_declined_is_not_sent_without_a_page_to_decline_it_on(
     river: River, send: Send, pages: str
 ) -> None:
-    meet(river, marketing=True)
+    meet(river, wants_marketing=True)
     news(river)
     assert await send(sender=replace(SENDER, pages=pages)) == []
     assert "SMT_PUBLIC_URL" in str(only(river).reason)

@@ -68,7 +68,7 @@ GUARDED = """
 import asyncio, socket, sys, urllib.request
 from pipeline.network import egress
 from pipeline.settings import load
-egress.guard(load(_env_file=None, smtp_url="smtps://relay.example.com"))
+egress.install_guard(load(_env_file=None, smtp_url="smtps://relay.example.com"))
 
 def attempt(name, call):
     try:
