@@ -1,4 +1,4 @@
-"""A subscription begins: the customer is told that their account is set up, once, however often it is told.
+"""A subscription is active: store it, and queue one set-up mail per subscription.
 
 https://developer.paypal.com/subscriptions/webhooks
 """
@@ -11,5 +11,5 @@ EVENT = "BILLING.SUBSCRIPTION.ACTIVATED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

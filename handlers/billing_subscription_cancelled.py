@@ -1,6 +1,7 @@
-"""Nothing more will be charged. The customer keeps what was paid, and is told until when.
+"""A subscription is cancelled: store the status, and mail the customer the paid-through date.
 
-Real events have no next_billing_time: the date known from before stays. https://developer.paypal.com/subscriptions/webhooks
+PayPal charges nothing more. Real events have no next_billing_time, so the date that is already stored stays.
+https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import notifications, subscription
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.CANCELLED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

@@ -1,6 +1,7 @@
-"""A buyer was sent to PayPal to approve: we note who is coming. No access, no money, no mail.
+"""A buyer was sent to PayPal to approve a subscription: store it. It gives no access, and no money has been paid.
 
-It may arrive after ACTIVATED, and tell what is so by then: only then there is a mail. https://developer.paypal.com/subscriptions/webhooks
+The event may arrive after ACTIVATED and report the newer status. Only then is a mail queued.
+https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import notifications, subscription
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.CREATED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

@@ -1,5 +1,6 @@
-"""All cycles are done. Final; nothing is owed, so nobody is written to, unless the resource tells of another end.
+"""A subscription has completed all its cycles: store the final status.
 
+No mail is queued, unless the resource reports another end.
 https://developer.paypal.com/subscriptions/webhooks
 """
 
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.EXPIRED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

@@ -1,5 +1,6 @@
-"""A charge attempt failed; the status stays as it is. The customer is told when PayPal tries again, and what to do.
+"""A charge attempt failed: store it, and mail the customer when PayPal tries again and what to do.
 
+The failure does not change the status.
 https://developer.paypal.com/subscriptions/webhooks
 """
 
@@ -11,6 +12,6 @@ EVENT = "BILLING.SUBSCRIPTION.PAYMENT.FAILED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)
     notifications.mail_for_failed_payment(uow, event)

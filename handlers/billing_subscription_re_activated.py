@@ -1,5 +1,6 @@
-"""A suspended subscription goes on. Documented for old agreements; a new one may send ACTIVATED instead.
+"""A suspended subscription is active again: store the status. The set-up mail is queued only if it never was.
 
+PayPal documents this event for old billing agreements; a new subscription may send ACTIVATED instead.
 https://developer.paypal.com/subscriptions/webhooks
 """
 
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

@@ -1,5 +1,6 @@
-"""No charges until it is re-activated: too many failed, or the vendor, or the buyer, stopped it. The customer is told.
+"""A subscription is suspended: store the status, and mail the customer.
 
+PayPal charges nothing until it is re-activated. Either too many payments failed, or the vendor or the buyer suspended it.
 https://developer.paypal.com/subscriptions/webhooks
 """
 
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.SUSPENDED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

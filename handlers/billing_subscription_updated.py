@@ -1,5 +1,6 @@
-"""Plan, quantity or anything else changed; the resource tells what is so now, a status we missed included.
+"""The plan, quantity or another detail of a subscription changed: store its current state.
 
+The resource contains the whole current state, including a status whose own event was missed.
 https://developer.paypal.com/subscriptions/webhooks
 """
 
@@ -11,5 +12,5 @@ EVENT = "BILLING.SUBSCRIPTION.UPDATED"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

@@ -1,6 +1,7 @@
-"""Money came: the first charge, a set-up fee, or a renewal. Booked and receipted once per sale.
+"""A payment arrived (first charge, set-up fee or renewal): store it, and queue one receipt per sale.
 
-A held payment completes a second time, weeks later, when PayPal releases it. https://developer.paypal.com/subscriptions/webhooks
+A held payment completes a second time, weeks later, when PayPal releases it.
+https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import notifications, payment

@@ -1,4 +1,4 @@
-"""A pending payment was refused. The customer is told.
+"""A pending payment was refused: store the refusal, and mail the customer.
 
 https://developer.paypal.com/subscriptions/webhooks
 """

@@ -1,7 +1,8 @@
-"""Money is on its way: an eCheck, a review, a hold. The event's name counts, not its state, which may say completed.
+"""A payment is pending (eCheck, review or hold): store it. The event itself needs no mail.
 
-No mail for that; only, where it comes after the news of how it ended, and alone says whose it is, the mail for those.
-
+The event's name decides, not its `state`, which may be `completed`.
+If the final event came first without a subscription id, this event may supply it; then the mails of the final event are
+queued now.
 https://developer.paypal.com/subscriptions/webhooks
 """
 

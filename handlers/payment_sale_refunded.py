@@ -1,6 +1,7 @@
-"""We gave money back, in part or in full. The customer gets a receipt for it.
+"""The vendor refunded a payment, in part or in full: store the refund, and queue a refund receipt.
 
-The amount comes with or without a minus sign, the sale's id sometimes only in a link. https://developer.paypal.com/subscriptions/webhooks
+The amount may have a minus sign, and the sale's id may appear only in a link.
+https://developer.paypal.com/subscriptions/webhooks
 """
 
 from pipeline.billing import notifications, payment

@@ -1,4 +1,4 @@
-"""PayPal took money back: a chargeback, or a bank's reversal. PayPal tells the buyer; we keep the books.
+"""PayPal took a payment back (chargeback or bank reversal): store the reversal. PayPal itself informs the buyer.
 
 https://developer.paypal.com/subscriptions/webhooks
 """

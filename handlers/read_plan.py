@@ -1,4 +1,4 @@
-"""PayPal's answer to our question about a plan: how often, how much."""
+"""PayPal answered a look-up of a plan: store its name, billing cycle and price, and recompute its subscriptions."""
 
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import UnitOfWork

@@ -1,4 +1,7 @@
-"""PayPal's answer to our question about a sale. Without an event's name, state and hold together say how it is."""
+"""PayPal answered a look-up of a sale: store it, and queue its mail.
+
+No event name gives the status here; the sale's state and its hold together decide it.
+"""
 
 from pipeline.billing import notifications, payment
 from pipeline.billing.unit_of_work import UnitOfWork
@@ -6,7 +9,7 @@ from pipeline.inbox.event import Event, ParkEvent
 
 EVENT = "READ.SALE"
 
-# PayPal's states of a sale (Payments v1). Refunds are booked by their own events.
+# PayPal's states of a sale (Payments v1). Refunds have their own events.
 STATES: dict[str, payment.SaleStatus] = {
     "completed": "completed",
     "partially_refunded": "completed",
@@ -19,7 +22,7 @@ STATES: dict[str, payment.SaleStatus] = {
 def handle(event: Event, uow: UnitOfWork) -> None:
     state = event.require("state")
     if state not in STATES:
-        raise ParkEvent(f"PayPal calls this sale {state}, which we do not know")
+        raise ParkEvent(f"unknown state of a sale: {state}")
     held = state == "completed" and event.facts.get("held")
     sale = payment.apply_sale(uow, event, "pending" if held else STATES[state])
     notifications.mail_for_sale(uow, event, sale)

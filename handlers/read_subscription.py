@@ -1,4 +1,4 @@
-"""PayPal's answer to our question about a subscription: taken in like its own news."""
+"""PayPal answered a look-up of a subscription: store its state, and queue mail as for a webhook."""
 
 from pipeline.billing import notifications, subscription
 from pipeline.billing.unit_of_work import UnitOfWork
@@ -8,5 +8,5 @@ EVENT = "READ.SUBSCRIPTION"
 
 
 def handle(event: Event, uow: UnitOfWork) -> None:
-    move = subscription.apply_event(uow, event)
-    notifications.mail_for_status(uow, event, move)
+    change = subscription.apply_event(uow, event)
+    notifications.mail_for_status(uow, event, change)

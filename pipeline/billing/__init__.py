@@ -1,9 +1,9 @@
-"""State of subscriptions and payments, and the mails that follow from it. Nothing here sends a mail or calls PayPal.
+"""State of subscriptions and payments, and the decision which mail to queue. It never sends a mail or calls PayPal.
 
-unit_of_work     the rows that a batch of events may touch: loaded, locked, written once
-subscription     statuses, the table of allowed transitions, what a subscription event changes
+unit_of_work     the rows that a batch of events can change: loaded, locked, written once
+subscription     statuses, allowed status transitions, effects of a subscription event
 payment          sales and refunds
-entitlement      until when a customer has paid
-notifications    the mail that an event calls for
+entitlement      the paid-through date
+notifications    the mails for an event, and their contents
 reminders        how many days before a renewal its reminder is due
 """

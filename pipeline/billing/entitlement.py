@@ -1,8 +1,10 @@
-"""Until when a customer has paid. Access is decided by this, never by status.
+"""Compute the paid-through date: the time until which a customer has paid. It decides access; the status does not.
 
-A pure function of what is known, so the order in which it became known does not matter: the newest date that PayPal
-vouched for, moved on by the renewals paid since, and back by the last payments if they were given back in full or, after
-PayPal had counted on them, refused. One that is pending neither buys time nor takes any: PayPal's date stands meanwhile.
+The result is a pure function of the stored facts, so their order of arrival does not matter:
+- It starts at the newest date that PayPal confirmed.
+- Each renewal paid since then extends it.
+- The last payments shorten it if they were refunded in full, or refused after PayPal had counted them.
+- A pending payment changes nothing: PayPal's date stays.
 """
 
 import calendar
@@ -13,19 +15,20 @@ from itertools import takewhile
 
 from pipeline.money import Money
 
-# PayPal snaps the billing time to 10:00Z and charges minutes to hours later; a charge this much earlier than the date
-# is still the renewal due on it.
+# PayPal sets the billing time to 10:00Z and charges minutes to hours later. A charge up to this much before the billing
+# date still pays for the period that begins on that date.
 EARLY_CHARGE_WINDOW = timedelta(days=1)
-SHORTEST = 28  # days of the shortest month
-# Where reckoning ends: no date we are told leads beyond, only amounts that no plan has.
+SHORTEST_MONTH_DAYS = 28
+# Limits of the computed date. Only unrealistic amounts or cycles reach them.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class BillingCycle:
-    """A plan's regular cycle: every `count` `unit`s, `price` for each (None if not known).
+    """A plan's regular billing cycle: `count` times `unit` for `price` (None if unknown).
 
-    `day` is the day of the month it began on: a 31st that February made a 28th is a 31st again in March.
+    `day` is the day of the month on which the subscription started. A subscription started on the 31st renews on
+    28 February and again on 31 March.
     """
 
     unit: str
@@ -36,9 +39,10 @@ class BillingCycle:
 
 @dataclass(frozen=True, slots=True)
 class PaidCharge:
-    """One payment that was completed; `refunded_at` if all of it was refunded or reversed since.
+    """A completed or refused payment. `refunded_at` is set if all of it was refunded or reversed.
 
-    `refused`: it did not come after all, as an eCheck may not, and `refunded_at` is when that was known.
+    `refused`: the payment failed after it was pending, for example an eCheck. `refunded_at` is then the time of the
+    refusal.
     """
 
     at: datetime
@@ -49,7 +53,7 @@ class PaidCharge:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedUntil:
-    """PayPal said at `at` that the next charge is due at `until`, with nothing unpaid."""
+    """PayPal reported at time `at` that the next charge is due at `until` and that nothing is unpaid."""
 
     until: datetime
     at: datetime
@@ -58,14 +62,17 @@ class ConfirmedUntil:
 def paid_through(
     confirmed: ConfirmedUntil | None, cycle: BillingCycle | None, payments: Sequence[PaidCharge]
 ) -> datetime | None:
-    """UTC, or None where nothing paid is known, or money came and neither plan nor date is known yet."""
+    """Return the paid-through date in UTC.
+
+    Returns None if no payment is known, or if neither PayPal's date nor the billing cycle is known yet.
+    """
     payments = sorted(payments, key=_order)
     if confirmed is None:
         return (
             None if cycle is None else _extend_by_payments(None, cycle, [paid for paid in payments if not paid.refused])
         )
-    edge = confirmed.until - _early_window(confirmed.until, cycle)
-    later = [paid for paid in payments if paid.at >= edge and paid.at > confirmed.at]
+    renewals_from = confirmed.until - _early_window(confirmed.until, cycle)
+    later = [paid for paid in payments if paid.at >= renewals_from and paid.at > confirmed.at]
     renewals = [paid for paid in later if not paid.refused]
     if all(paid.refunded_at for paid in renewals):
         covered = [paid for paid in payments if paid not in later]
@@ -73,22 +80,22 @@ def paid_through(
     return _extend_by_payments(confirmed.until, cycle, renewals) if cycle else confirmed.until
 
 
-def add_cycles(moment: datetime, terms: BillingCycle, cycles: int) -> datetime:
-    """So many cycles later, or earlier if negative. A day that the month lacks is its last."""
-    number = terms.count * cycles
+def add_cycles(moment: datetime, cycle: BillingCycle, cycles: int) -> datetime:
+    """Return the moment `cycles` cycles later, earlier if negative. A day that the month lacks becomes its last day."""
+    number = cycle.count * cycles
     try:
-        if terms.unit in ("DAY", "WEEK"):
-            return moment + timedelta(days=number * (7 if terms.unit == "WEEK" else 1))
-        return _add_months(moment, number * (12 if terms.unit == "YEAR" else 1), terms.day)
+        if cycle.unit in ("DAY", "WEEK"):
+            return moment + timedelta(days=number * (7 if cycle.unit == "WEEK" else 1))
+        return _add_months(moment, number * (12 if cycle.unit == "YEAR" else 1), cycle.day)
     except (OverflowError, ValueError):
         return LATEST if number > 0 else EARLIEST
 
 
-def cycles_paid_by(terms: BillingCycle, money: Money) -> int:
-    """How many cycles an amount pays: a failed one is added to the next charge. At least one."""
-    if terms.price is None or terms.price.amount <= 0 or terms.price.currency != money.currency:
+def cycles_paid_by(cycle: BillingCycle, money: Money) -> int:
+    """Return how many cycles an amount pays, at least 1. PayPal adds a failed charge to the next one."""
+    if cycle.price is None or cycle.price.amount <= 0 or cycle.price.currency != money.currency:
         return 1
-    return max(1, money.amount // terms.price.amount)
+    return max(1, money.amount // cycle.price.amount)
 
 
 def _order(paid: PaidCharge) -> tuple[datetime, int, datetime, bool]:
@@ -97,64 +104,73 @@ def _order(paid: PaidCharge) -> tuple[datetime, int, datetime, bool]:
 
 def _add_months(moment: datetime, number: int, day: int) -> datetime:
     year, month = divmod(moment.year * 12 + moment.month - 1 + number, 12)
-    if moment.day < SHORTEST:
+    if moment.day < SHORTEST_MONTH_DAYS:
         return moment.replace(year=year, month=month + 1)
-    cut_short = moment.day == calendar.monthrange(moment.year, moment.month)[1]
-    wanted = max(moment.day, day) if cut_short else moment.day
-    return moment.replace(year=year, month=month + 1, day=min(wanted, calendar.monthrange(year, month + 1)[1]))
+    is_month_end = moment.day == calendar.monthrange(moment.year, moment.month)[1]
+    wanted_day = max(moment.day, day) if is_month_end else moment.day
+    return moment.replace(year=year, month=month + 1, day=min(wanted_day, calendar.monthrange(year, month + 1)[1]))
 
 
-def _extend_by_payments(start: datetime | None, terms: BillingCycle, payments: Sequence[PaidCharge]) -> datetime | None:
-    """Each payment adds its cycles; counted from the start at once, so that short months leave no trace.
+def _extend_by_payments(start: datetime | None, cycle: BillingCycle, payments: Sequence[PaidCharge]) -> datetime | None:
+    """Return the date after the cycles that these payments pay for.
 
-    One that was given back keeps its place among them: the periods after it begin when they did, it buys none itself.
+    Cycles are counted from the start and added at once; adding them one by one would keep the shorter day of a short
+    month. A refunded payment adds nothing itself, but later periods still begin where they did.
     """
     base, count, until = start, 0, start
     for paid in payments:
-        number = cycles_paid_by(terms, paid.money)
-        if base is None or add_cycles(base, terms, count + number) <= paid.at + _early_window(paid.at, terms):
-            base, count = paid.at, 0  # after a pause the period begins with the payment
+        number = cycles_paid_by(cycle, paid.money)
+        if base is None or add_cycles(base, cycle, count + number) <= paid.at + _early_window(paid.at, cycle):
+            base, count = paid.at, 0  # after a pause the period starts with the payment
         count += number
         if paid.refunded_at is None:
-            until = add_cycles(base, terms, count)
+            until = add_cycles(base, cycle, count)
     return until
 
 
-def _shorten_by_refunds(vouched: ConfirmedUntil, terms: BillingCycle | None, covered: Sequence[PaidCharge]) -> datetime:
-    """The last payments, if they were given back or refused, take their own periods with them, and no later ones."""
+def _shorten_by_refunds(
+    confirmed: ConfirmedUntil, cycle: BillingCycle | None, covered: Sequence[PaidCharge]
+) -> datetime:
+    """Return PayPal's date less the periods of the last payments, if those were refunded or refused."""
     last = list(takewhile(lambda paid: paid.refunded_at is not None, reversed(covered)))
-    if terms is None:
-        return _shorten_without_cycle(vouched, last)
-    until, count = vouched.until, 0
+    if cycle is None:
+        return _shorten_without_cycle(confirmed, last)
+    until, count = confirmed.until, 0
     kept_at = max((paid.at for paid in covered if paid.refunded_at is None), default=EARLIEST)
     for paid in last:
-        longer = count + cycles_paid_by(terms, paid.money)
-        start = add_cycles(vouched.until, terms, -longer)
-        if _bought(paid, start, until, kept_at, terms):
+        longer = count + cycles_paid_by(cycle, paid.money)
+        start = add_cycles(confirmed.until, cycle, -longer)
+        if _pays_for_period(paid, start, until, kept_at, cycle):
             until, count = min(until, start), longer
         elif not paid.refused:
             break
     return until
 
 
-def _shorten_without_cycle(vouched: ConfirmedUntil, last: Sequence[PaidCharge]) -> datetime:
-    """Without terms it is not known which period each paid for: PayPal's own later word counts."""
-    until = vouched.until
+def _shorten_without_cycle(confirmed: ConfirmedUntil, last: Sequence[PaidCharge]) -> datetime:
+    """Return PayPal's date, or the time of the earliest last payment that was refunded or refused after PayPal's report.
+
+    Without a billing cycle, the period that a payment paid for is unknown.
+    """
+    until = confirmed.until
     for paid in last:
-        if (paid.refunded_at or LATEST) > vouched.at:
+        if (paid.refunded_at or LATEST) > confirmed.at:
             until = min(until, paid.at)
         elif not paid.refused:
             break
     return until
 
 
-def _bought(paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, terms: BillingCycle) -> bool:
-    """Whether this payment is that of the period, and none that was kept."""
-    early = _early_window(paid.at, terms)
-    if paid.refused and paid.at < add_cycles(kept_at, terms, 1) - early:
-        return False  # it was to settle what was outstanding
-    return start - _early_window(start, terms) <= paid.at < until
+def _pays_for_period(
+    paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, cycle: BillingCycle
+) -> bool:
+    """Return whether this payment paid for the period from `start` to `until`, and no kept payment did."""
+    early = _early_window(paid.at, cycle)
+    if paid.refused and paid.at < add_cycles(kept_at, cycle, 1) - early:
+        return False  # it was a retry of an outstanding amount
+    return start - _early_window(start, cycle) <= paid.at < until
 
 
-def _early_window(until: datetime, terms: BillingCycle | None) -> timedelta:
-    return EARLY_CHARGE_WINDOW if terms is None else min(EARLY_CHARGE_WINDOW, (add_cycles(until, terms, 1) - until) / 4)
+def _early_window(until: datetime, cycle: BillingCycle | None) -> timedelta:
+    """Return how early the charge due at `until` may come: at most a quarter of a cycle."""
+    return EARLY_CHARGE_WINDOW if cycle is None else min(EARLY_CHARGE_WINDOW, (add_cycles(until, cycle, 1) - until) / 4)

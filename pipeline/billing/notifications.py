@@ -1,7 +1,7 @@
-"""Which mail a piece of news deserves, what it says, and whether it still is news.
+"""Decide which mails an event queues, what facts they contain, and whether they are withheld as superseded or too old.
 
-Keys are made of stable ids and PayPal's times, never of formatted text, so the same news is owed once however often
-and in whatever order it is told.
+An idempotency key consists of stable ids and PayPal's times, never of formatted text. So each mail is queued once,
+however often and in whatever order its events arrive.
 """
 
 from datetime import datetime
@@ -28,34 +28,34 @@ STATUS_EVENTS = {
 }
 
 
-def mail_for_status(uow: UnitOfWork, event: Event, move: StatusChange | None) -> None:
-    """The mail for the status an event tells: when it moved, or when telling it is what the event is for."""
+def mail_for_status(uow: UnitOfWork, event: Event, change: StatusChange | None) -> None:
+    """Queue the mail for the status in an event, if the status changed or if the event type announces this status."""
     status = event.facts.get("status")
     kind = STATUS_MAILS.get(status or "")
-    if kind is None or not (move or event.type in STATUS_EVENTS[str(status)]):
+    if kind is None or not (change or event.type in STATUS_EVENTS[str(status)]):
         return
     row, at = uow.subscription(event.facts["subscription"]), event.get_time("status_at") or event.require_time("at")
-    # A customer is welcomed and seen off once; a subscription can be suspended again.
+    # One set-up and one cancellation mail per subscription; it can be suspended several times.
     key = f"{kind}:{row.id}" + (f":{format_time(at)}" if kind == "subscription_suspended" else "")
-    overtaken = _superseded_by_status(row, str(status), at)
-    _queue_mail(uow, kind, key, row, _status_facts(uow, row, str(status), at), at, overtaken)
+    superseded = _superseded_by_status(row, str(status), at)
+    _queue_mail(uow, kind, key, row, _status_facts(uow, row, str(status), at), at, superseded)
 
 
 def mail_for_sale(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
-    """The receipt of a completed sale, or word that a pending one was refused; and what waited for the sale to come."""
+    """Queue the receipt of a completed sale or the mail about a refused one, and receipts of refunds that came first."""
     if payment.subscription_id is None:
         return
     row = uow.subscription(payment.subscription_id)
     if payment.status == "denied":
-        _for_denial(uow, event, row, payment)
+        _mail_for_denied_sale(uow, event, row, payment)
     elif payment.status not in (None, "pending"):
         facts = _receipt_facts(uow, row, payment)
-        _queue_mail(uow, "receipt", f"receipt:{payment.id}", row, facts, _news_time(event, event.require_time("at")))
+        _queue_mail(uow, "receipt", f"receipt:{payment.id}", row, facts, _event_time(event, event.require_time("at")))
     mails_for_refunds(uow, event, payment)
 
 
 def mail_for_failed_payment(uow: UnitOfWork, event: Event) -> None:
-    """Dunning: a charge attempt failed."""
+    """Queue the dunning mail for a failed charge attempt."""
     row = uow.subscription(event.require("subscription"))
     at = event.get_time("failed_at") or event.require_time("at")
     amount, reason = _pair(event.facts.get("failed_amount")), event.facts.get("failed_reason")
@@ -65,7 +65,7 @@ def mail_for_failed_payment(uow: UnitOfWork, event: Event) -> None:
 
 
 def mails_for_refunds(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
-    """A receipt for each refund that was announced to us. What PayPal took back itself it has explained itself."""
+    """Queue a receipt for each refund that PayPal reported as a refund. PayPal itself informs buyers of reversals."""
     if payment.subscription_id is None or payment.amount is None:
         return
     row = uow.subscription(payment.subscription_id)
@@ -78,11 +78,11 @@ def mails_for_refunds(uow: UnitOfWork, event: Event, payment: PaymentRow) -> Non
                 f"refund_receipt:{refund.id}",
                 row,
                 facts,
-                _news_time(event, refund.occurred_at),
+                _event_time(event, refund.occurred_at),
             )
 
 
-def _for_denial(uow: UnitOfWork, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
+def _mail_for_denied_sale(uow: UnitOfWork, event: Event, row: SubscriptionRow, payment: PaymentRow) -> None:
     at = lww_map.updated_at(payment.known, "status") or event.require_time("at")
     reason = event.facts.get("reason") if event.facts.get("state") == "denied" else None
     facts = _failure_facts(uow, row, _money(payment), at, None, reason)
@@ -91,7 +91,7 @@ def _for_denial(uow: UnitOfWork, event: Event, row: SubscriptionRow, payment: Pa
 
 
 def renewal_reminder(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.NewMail:
-    """The reminder that a renewal is `days` days away, for the scheduler."""
+    """Return the reminder that a renewal is `days` days away; the scheduler queues it."""
     renews_at = format_time(row.next_billing_at) if row.next_billing_at else ""
     terms = billing_cycle_of(row, plan)
     price = terms.price if terms else None
@@ -108,46 +108,46 @@ def renewal_reminder(row: Subscription, plan: Plan | None, days: int, has_addres
 
 def _queue_mail(
     uow: UnitOfWork, kind: str, key: str, row: SubscriptionRow, facts: dict[str, Any], at: datetime,
-    overtaken: str | None = None,
+    superseded: str | None = None,
 ) -> None:  # fmt: skip
-    uow.add_mail(outbox.NewMail(kind, key, row.id, facts, withheld=overtaken or _too_old(uow, at)))
+    uow.add_mail(outbox.NewMail(kind, key, row.id, facts, withheld=superseded or _too_old(uow, at)))
 
 
-def _news_time(event: Event, at: datetime) -> datetime:
-    """Money released or settled late is news when PayPal tells it, though its own time may be long ago."""
+def _event_time(event: Event, at: datetime) -> datetime:
+    """Return the later of the payment's time and the event's: a payment released late is new when PayPal reports it."""
     return max(at, event.occurred_at or at)
 
 
 def _too_old(uow: UnitOfWork, at: datetime) -> str | None:
     if uow.now - at <= outbox.MAX_NEWS_AGE:
         return None
-    return f"older than {outbox.MAX_NEWS_AGE.days} days when it reached us: it happened on {at:%Y-%m-%d}"
+    return f"older than {outbox.MAX_NEWS_AGE.days} days on arrival: it happened on {at:%Y-%m-%d}"
 
 
 def _superseded_by_status(row: SubscriptionRow, status: str, at: datetime) -> str | None:
-    """The status told is no longer the one it has; or it is again, and this is about the time before."""
-    told_again = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
-    return None if row.status == status and not told_again else _superseded(row)
+    """Return why the mail is superseded: the status has changed since, or a later suspension replaced this one."""
+    repeated_later = status == "SUSPENDED" and row.status_at is not None and row.status_at > at
+    return None if row.status == status and not repeated_later else _superseded(row)
 
 
 def _superseded_since(uow: UnitOfWork, row: SubscriptionRow, at: datetime) -> str | None:
-    """Nobody is asked to pay for what was paid, suspended or ended since."""
+    """Return why a mail about a failed payment is superseded: a later payment, suspension or end. Otherwise None."""
     paid = [
         payment.occurred_at
         for payment in uow.payments_of(row.id)
         if payment.status in CAME and payment.occurred_at and payment.occurred_at > at
     ]
     if paid:
-        return f"overtaken: a payment came on {min(paid):%Y-%m-%d}"
-    moved_on = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
-    return _superseded(row) if moved_on else None
+        return f"superseded: a payment arrived on {min(paid):%Y-%m-%d}"
+    changed_since = row.status not in (None, "ACTIVE") and row.status_at is not None and row.status_at > at
+    return _superseded(row) if changed_since else None
 
 
 def _superseded(row: SubscriptionRow) -> str:
-    return f"overtaken: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
+    return f"superseded: the subscription is {row.status} since {row.status_at:%Y-%m-%d %H:%M}Z"
 
 
-def _about(uow: UnitOfWork, row: SubscriptionRow) -> dict[str, Any]:
+def _common_facts(uow: UnitOfWork, row: SubscriptionRow) -> dict[str, Any]:
     plan = uow.plan(row.plan_id)
     return {"subscription": row.id, "plan": (plan and plan.name) or ""}
 
@@ -163,11 +163,11 @@ def _status_facts(uow: UnitOfWork, row: SubscriptionRow, status: str, at: dateti
         },
         "CANCELLED": {"cancelled_at": format_time(at), "paid_through": paid},
     }
-    return _about(uow, row) | facts[status]
+    return _common_facts(uow, row) | facts[status]
 
 
 def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> dict[str, Any]:
-    return _about(uow, row) | {
+    return _common_facts(uow, row) | {
         "payment": payment.id,
         "amount": _money(payment),
         "paid_at": _when(payment.occurred_at),
@@ -176,7 +176,7 @@ def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -
 
 
 def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
-    """Not a date before the payment itself: what it pays for is not known yet then."""
+    """Return the paid-through date, None if it is not after the payment: then the period paid for is not known yet."""
     later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
     return row.paid_through if later else None
 
@@ -184,13 +184,13 @@ def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
 def _failure_facts(
     uow: UnitOfWork, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
 ) -> dict[str, Any]:
-    return _about(uow, row) | {
+    return _common_facts(uow, row) | {
         "amount": amount, "failed_at": format_time(at), "retry_at": _when(retry_at), "reason": reason,
     }  # fmt: skip
 
 
 def _refund_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow, refund: RefundRow) -> dict[str, Any]:
-    return _about(uow, row) | {
+    return _common_facts(uow, row) | {
         "refund": refund.id,
         "payment": payment.id,
         "amount": {"amount": refund.amount, "currency": refund.currency},

@@ -1,4 +1,4 @@
-"""Money that came and money given back: one row per sale, one per refund, the sums always reckoned from all of them."""
+"""Sales and refunds: one row per sale, one per refund. Sums and statuses are always computed from all of them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,16 +13,19 @@ from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 SaleStatus = Literal["pending", "completed", "denied"]
 RefundKind = Literal["refund", "reversal"]
 
-# What is decided outranks what is pending, whatever the times say; then the later counts, at equal times the larger.
+# A final status supersedes `pending` at any time. Of two final statuses the later wins; at equal times, completed.
 STATUS_PRIORITY: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
 FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
 REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
-# A sale that names no subscription is mostly none of ours; one look, later, tells.
+# A sale without a subscription rarely belongs to one. A single look-up after this delay decides.
 SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
 
 
 def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
-    """Take in what an event tells of a sale, and reckon what it pays for. Parks what has no readable amount or time."""
+    """Store what an event reports about a sale, and recompute its subscription. Return the payment.
+
+    Raises ParkEvent if the event has no readable amount or time.
+    """
     row, at = uow.payment(event.require("sale")), event.require_time("at")
     event.require("amount")
     _check_sign(event)
@@ -31,19 +34,20 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     _update(uow, row)
     if row.subscription_id:
         subscription.apply_payment(uow, row.subscription_id, row)
-    elif event.type != "READ.SALE":  # PayPal has left it out for days, once: its own record may name it
+    elif event.type != "READ.SALE":  # PayPal once omitted the id from webhooks for days; its API may return it
         uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
 
 
 def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> PaymentRow:
-    """Take in what an event tells of a refund. `kind` None: not told (read from PayPal).
+    """Store what an event reports about a refund, and recompute its payment and subscription. Return the payment.
 
-    Raises Read where neither the event nor we know which sale it is of.
+    `kind` is None for an answer from PayPal's API, which does not state it.
+    Raises NeedsLookup if neither the event nor a stored refund names the sale.
     """
     refund = uow.refund(event.require("refund")) or _new_refund(uow, event)
-    told = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
-    refund.known = lww_map.merge(refund.known, event.require_time("at"), told)
+    reported = {field: event.facts.get(field) for field in REFUND_FIELDS} | {kind or "read": True}
+    refund.known = lww_map.merge(refund.known, event.require_time("at"), reported)
     _update_refund(refund)
     payment = uow.payment(refund.payment_id)
     _update(uow, payment)
@@ -53,7 +57,10 @@ def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> Paym
 
 
 def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
-    """A row to be filled: parks what has no readable amount or time, asks for what does not name its sale."""
+    """Add a row for a new refund.
+
+    Raises ParkEvent if the event has no readable amount or time, and NeedsLookup if it does not name its sale.
+    """
     amount, currency = event.require("amount")
     created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
@@ -65,7 +72,7 @@ def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
 
 
 def _update_refund(row: RefundRow) -> None:
-    """Set the columns to what is known, whichever event told it."""
+    """Recompute the columns from `known`."""
     row.kind = "reversal" if "reversal" in row.known else "refund"
     row.amount, row.currency = lww_map.value(row.known, "amount")
     row.occurred_at = datetime.fromisoformat(lww_map.value(row.known, "created_at"))
@@ -81,7 +88,7 @@ def _merge_status(row: PaymentRow, status: SaleStatus, at: datetime) -> None:
 
 
 def _update(uow: UnitOfWork, row: PaymentRow) -> None:
-    """Set the columns to what is known of the sale and its refunds."""
+    """Recompute the columns from `known` and the sale's refunds."""
     known = row.known
     row.subscription_id = lww_map.value(known, "subscription")
     uow.index_payment(row)

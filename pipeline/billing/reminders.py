@@ -1,4 +1,4 @@
-"""When a renewal reminder is due: how many days before the renewal, by the length of the billing cycle."""
+"""How many days before a renewal its reminder is due, depending on the length of the billing cycle."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ DAYS_PER_UNIT = {"DAY": 1, "WEEK": 7, "MONTH": 30, "YEAR": 360}  # rounded down,
 
 @dataclass(frozen=True, slots=True)
 class ReminderPolicy:
-    """How many days before a renewal its reminder is owed: for periods of a year or more, and of a month or more."""
+    """Days between reminder and renewal, for cycles of a year or more, and of a month up to a year."""
 
     yearly: int = 30
     monthly: int = 3
 
     def days_before_renewal(self, terms: BillingCycle | None) -> int | None:
-        """None: the period is too short to be reminded of. Until PayPal has told the period, a month is taken."""
+        """Return the days, None if the cycle is shorter than a month. An unknown cycle counts as a month."""
         length = terms.count * DAYS_PER_UNIT[terms.unit] if terms else DAYS_PER_UNIT["MONTH"]
         if length >= DAYS_PER_UNIT["YEAR"]:
             return self.yearly

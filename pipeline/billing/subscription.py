@@ -1,7 +1,7 @@
-"""Statuses, the literal table of allowed moves, and the one function that moves.
+"""Subscription state: the statuses, their allowed transitions, and the effects of events and payments.
 
-State never mails and never calls out: a handler does both calls. What is told in any order and repetition ends in the
-same row (docs/how-it-works.md says why): each field by its own newest time, the status by `outranks`.
+This module queues no mail and does not call PayPal. Events in any order and repetition produce the same row
+(docs/architecture.md explains why): each field keeps its newest value, and `supersedes` decides the status.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
 from pipeline.inbox.event import Event
 from pipeline.money import Money
 
-# From a status to those it may move to. A move may skip what we were never told of.
+# Status -> statuses that may follow it. A change may skip statuses that PayPal never reported.
 TRANSITIONS: dict[str | None, frozenset[str]] = {
     None: frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
     "APPROVAL_PENDING": frozenset({"APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
     "APPROVED": frozenset({"ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"}),
     "ACTIVE": frozenset({"SUSPENDED", "CANCELLED", "EXPIRED"}),
     "SUSPENDED": frozenset({"ACTIVE", "CANCELLED", "EXPIRED"}),
-    # Both are final. Where PayPal told of two ends, the earlier one counts, whichever reached us first.
+    # Both are final. If PayPal reports two ends, the earlier one counts, in whichever order they arrive.
     "CANCELLED": frozenset({"EXPIRED"}),
     "EXPIRED": frozenset({"CANCELLED"}),
 }
-# A later phase outranks an earlier one whatever the times say: PayPal takes no subscription back to its approval.
+# A later phase supersedes an earlier one at any time: PayPal never returns a subscription to its approval.
 STATUS_PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 2, "CANCELLED": 3, "EXPIRED": 3}
-# At equal times the graver news counts.
+# At equal times the status with the larger quantity wins.
 STATUS_TIE_BREAK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
-FINAL_STATUSES = 3
+FINAL_PHASE = 3
 LIVE_STATUSES = frozenset({"ACTIVE", "SUSPENDED"})
 
-# ACTIVATED of a subscription with a free trial has been seen with a next_billing_time of today, and no event when that
-# was corrected: ask again some minutes later.
-MAX_TIME_AHEAD = timedelta(days=1)
+# PayPal has sent ACTIVATED of a free trial with a next_billing_time of the same day, and no event when it corrected the
+# time. So a billing time this close to the event is looked up again after some minutes.
+DOUBTFUL_BILLING_TIME = timedelta(days=1)
 LOOKUP_REPEAT_DELAY = timedelta(minutes=10)
-# A placeholder asks who it belongs to, in case its first event never comes.
+# A placeholder's subscription is looked up after this, because its own event may never arrive.
 SUBSCRIBER_LOOKUP_DELAY = timedelta(minutes=5)
 
 FIELDS = (
@@ -50,42 +50,45 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """The status changed."""
+    """A change from the status `old` to `new`. `old` is None for the first status."""
 
     old: str | None
     new: str
 
 
 def supersedes(new: tuple[str, datetime], old: tuple[str, datetime]) -> bool:
-    """Whether the news (status, PayPal's time) comes after what is known."""
+    """Return whether `new` (status and PayPal's time) replaces `old`."""
     if STATUS_PHASE[new[0]] != STATUS_PHASE[old[0]]:
         return STATUS_PHASE[new[0]] > STATUS_PHASE[old[0]]
     if new[1] == old[1]:
         return STATUS_TIE_BREAK[new[0]] > STATUS_TIE_BREAK[old[0]]
-    earlier_counts = STATUS_PHASE[new[0]] == FINAL_STATUSES
-    return (new[1] < old[1]) is earlier_counts
+    earlier_wins = STATUS_PHASE[new[0]] == FINAL_PHASE
+    return (new[1] < old[1]) is earlier_wins
 
 
 def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
-    """Take in what an event tells of its subscription. Parks an event without a time to compare by."""
+    """Store what an event reports about its subscription. Return the status change, if any.
+
+    Raises ParkEvent if the event has no time.
+    """
     row, at = uow.subscription(event.require("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
     row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)})
     _apply_subscriber(uow, row.id, at, event)
-    _apply_plan(uow, event)
-    move = _change_status(uow, row, event)
+    _request_unknown_plan(uow, event)
+    change = _change_status(uow, row, event)
     recompute(uow, row)
-    if _is_too_far_ahead(row, at):
+    if _is_billing_time_doubtful(row, at):
         uow.request_lookup("subscription", row.id, LOOKUP_REPEAT_DELAY)
-    return move
+    return change
 
 
 def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> SubscriptionRow:
-    """Money for a subscription: reckon it anew. One not seen yet stays a placeholder, and asks PayPal who it is."""
+    """Recompute the subscription of a payment. An unknown one stays a placeholder, and its look-up is requested."""
     row = uow.subscription(id)
-    told_at = lww_map.updated_at(payment.known, "custom_ref")
-    if told_at:
-        row.known = lww_map.merge(row.known, told_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
+    reported_at = lww_map.updated_at(payment.known, "custom_ref")
+    if reported_at:
+        row.known = lww_map.merge(row.known, reported_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
     recompute(uow, row)
     if row.status is None:
         uow.request_lookup("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
@@ -93,33 +96,33 @@ def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> Subscription
 
 
 def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
-    """Set the columns to what is known: a function of the facts, whatever their order."""
+    """Recompute the derived columns from `known`. Depends only on the facts, not on their order."""
     known = row.known
     row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
     row.plan_id = lww_map.value(known, "plan")
     terms = billing_cycle_of(row, uow.plan(row.plan_id))
-    row.paid_through = paid_through(_confirmed_of(row), terms, _paid(uow, uow.payments_of(row.id)))
+    row.paid_through = paid_through(_stored_confirmation(row), terms, _paid_charges(uow, uow.payments_of(row.id)))
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
 
 
 def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> BillingCycle | None:
-    """The regular cycle: the subscription's own where it has one, else its plan's; None while PayPal has not told."""
-    told = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
-    if not told:
+    """Return the regular cycle: the subscription's, otherwise its plan's; None if PayPal has reported neither."""
+    terms = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
+    if not terms:
         return None
-    price = Money(*told["price"]) if told.get("price") else None
-    number = lww_map.value(row.known, "quantity") or 1
+    price = Money(*terms["price"]) if terms.get("price") else None
+    quantity = lww_map.value(row.known, "quantity") or 1
     start = parse_time(lww_map.value(row.known, "start_at"))
-    price = price and Money(price.amount * number, price.currency)
-    return BillingCycle(told["unit"], told["count"], price, start.day if start else 0)
+    price = price and Money(price.amount * quantity, price.currency)
+    return BillingCycle(terms["unit"], terms["count"], price, start.day if start else 0)
 
 
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
-    """Take in what an event tells of a plan, and reckon anew the subscriptions that waited for it."""
+    """Store what an event reports about a plan, and recompute the loaded subscriptions on it."""
     plan = uow.plan_for_update(event.require("plan"))
-    told = {field: event.facts.get(field) for field in ("name", "terms")}
-    plan.known = lww_map.merge(plan.known, event.require_time("at"), told)
+    reported = {field: event.facts.get(field) for field in ("name", "terms")}
+    plan.known = lww_map.merge(plan.known, event.require_time("at"), reported)
     terms = lww_map.value(plan.known, "terms") or {}
     plan.name = lww_map.value(plan.known, "name")
     plan.interval_unit, plan.interval_count = terms.get("unit"), terms.get("count")
@@ -133,19 +136,19 @@ def _apply_subscriber(uow: UnitOfWork, id: str, at: datetime, event: Event) -> N
         uow.update_subscriber(id, at, event.person)
 
 
-def _apply_plan(uow: UnitOfWork, event: Event) -> None:
-    """A plan known only by its id: PayPal is asked for it."""
+def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
+    """Request a look-up of the event's plan if only its id is known."""
     plan = uow.plan(event.facts.get("plan"))
     if plan and not plan.known and "terms" not in event.facts:
         uow.request_lookup("plan", plan.id, timedelta(0))
 
 
 def _next_billing_at(row: SubscriptionRow) -> datetime | None:
-    """As PayPal told it; moved on by what was paid since, for a renewal comes without news of the subscription."""
-    told = parse_time(lww_map.value(row.known, "next_billing_at"))
-    if told is None or row.status in ("CANCELLED", "EXPIRED"):
+    """Return PayPal's billing time, or the paid-through date if later: PayPal sends no subscription event on renewal."""
+    reported = parse_time(lww_map.value(row.known, "next_billing_at"))
+    if reported is None or row.status in ("CANCELLED", "EXPIRED"):
         return None
-    return max(told, row.paid_through or told) if row.status == "ACTIVE" else told
+    return max(reported, row.paid_through or reported) if row.status == "ACTIVE" else reported
 
 
 def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
@@ -162,7 +165,7 @@ def _change_status(uow: UnitOfWork, row: SubscriptionRow, event: Event) -> Statu
     if status == old:
         return None
     if status not in TRANSITIONS[old]:
-        raise AssertionError(f"{old} -> {status} outranks, but is not in the table of moves")
+        raise AssertionError(f"{status} supersedes {old}, but TRANSITIONS does not allow it")
     reason = event.type if event.facts.get("failed_reason") is None else f"{event.type} {event.facts['failed_reason']}"
     uow.add_status_change(
         subscription_id=row.id, at=at, old_status=old, new_status=status, reason=reason[:100], event_id=event.id
@@ -171,21 +174,21 @@ def _change_status(uow: UnitOfWork, row: SubscriptionRow, event: Event) -> Statu
 
 
 def _confirmed_until(event: Event) -> str | None:
-    """The next billing time, where it also says that everything before it is paid."""
+    """Return the next billing time, None unless it means that everything before it is paid."""
     if event.facts.get("status") not in (*LIVE_STATUSES, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
         return None
-    # The count rises only after the last try of a cycle, the date moves on with the first.
+    # PayPal advances the date at a cycle's first attempt, but counts a failure only after its last one.
     failed_at, paid_at = event.get_time("failed_at"), event.get_time("last_payment_at")
     unpaid = failed_at and (paid_at is None or paid_at < failed_at)
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _confirmed_of(row: SubscriptionRow) -> ConfirmedUntil | None:
+def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
     until, at = parse_time(lww_map.value(row.known, "vouched")), lww_map.updated_at(row.known, "vouched")
     return ConfirmedUntil(until, at) if until and at else None
 
 
-def _paid(uow: UnitOfWork, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
+def _paid_charges(uow: UnitOfWork, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
     return [
         PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(uow, row), row.status == "denied")
         for row in payments
@@ -201,5 +204,8 @@ def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
     return max((refund.occurred_at for refund in uow.effective_refunds(payment.id)), default=payment.occurred_at)
 
 
-def _is_too_far_ahead(row: SubscriptionRow, at: datetime) -> bool:
-    return row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= MAX_TIME_AHEAD
+def _is_billing_time_doubtful(row: SubscriptionRow, at: datetime) -> bool:
+    """Return whether the billing time is so close to the event that PayPal may still correct it."""
+    return (
+        row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= DOUBTFUL_BILLING_TIME
+    )

@@ -1,8 +1,8 @@
-"""The rows a batch of events may touch, locked in key order and at hand in memory.
+"""Unit of work for a batch of events: loads and locks every row the batch can change, and writes all changes once.
 
-Handlers work on these rows as on plain objects; `close` writes everything once. Locks are always taken in the same
-order (events, payments, plans, subscriptions, then what `close` adds; each by key, new rows before old ones), so two
-workers can never wait for each other in a circle.
+Handlers change these rows like plain objects; `flush` writes them. Locks are always taken in the same order: events,
+payments, plans, subscriptions, then the rows that `flush` adds; each by key, new rows before existing ones. So two
+workers never deadlock.
 """
 
 from collections import defaultdict
@@ -27,23 +27,22 @@ from pipeline.outbox import store as outbox
 from pipeline.paypal.requests import LookupKind
 
 CUSTOMER = Customer.__table__
-INEFFECTIVE_REFUND_STATES = frozenset(
-    {"pending", "failed", "cancelled", "denied"}
-)  # states of a refund that moves no money (yet)
+# In these states a refund has not paid anything back (yet).
+INEFFECTIVE_REFUND_STATES = frozenset({"pending", "failed", "cancelled", "denied"})
 
 
 class UnitOfWork:
-    """Subscriptions, payments, refunds and plans that these events name, ready to be changed."""
+    """The subscriptions, payments, refunds and plans of a batch of events, locked, with the mails and look-ups to add."""
 
     def __init__(
         self, session: Session, keyring: Keyring, now: datetime, reminders: ReminderPolicy, events: Sequence[Event]
     ) -> None:
         self.now, self.reminders = now, reminders
         self._session, self._keyring = session, keyring
-        self._people: dict[str, lww_map.LwwMap] = {}
-        self._changed_people: set[str] = set()
-        self._owed: list[outbox.NewMail] = []
-        self._reads: list[lookups.LookupRequest] = []
+        self._subscribers: dict[str, lww_map.LwwMap] = {}
+        self._changed_subscribers: set[str] = set()
+        self._mails: list[outbox.NewMail] = []
+        self._lookups: list[lookups.LookupRequest] = []
         self._changes: list[dict[str, Any]] = []
         self._refunds, self._payments = RowSet(session, Refund, RefundRow), RowSet(session, Payment, PaymentRow)
         self._plans = RowSet(session, Plan, PlanRow)
@@ -51,36 +50,36 @@ class UnitOfWork:
         self._load([event.facts for event in events])
 
     def subscription(self, id: str) -> SubscriptionRow:
-        """The subscription, locked; a placeholder if nothing was known of it."""
+        """Return the subscription, locked; a placeholder if it was unknown."""
         return self._subscriptions[id]
 
     def payment(self, id: str) -> PaymentRow:
-        """The payment, locked; a placeholder if nothing was known of it."""
+        """Return the payment, locked; a placeholder if it was unknown."""
         return self._payments[id]
 
     def payments_of(self, subscription_id: str) -> list[PaymentRow]:
         return list(self._by_subscription[subscription_id].values())
 
     def index_payment(self, row: PaymentRow) -> None:
-        """Keep the payment with those of its subscription."""
+        """Add the payment to those of its subscription."""
         if row.subscription_id:
             self._by_subscription[row.subscription_id][row.id] = row
 
     def refund(self, id: str) -> RefundRow | None:
-        """The refund, None if nothing was known of it.
+        """Return the refund, None if it is unknown.
 
-        Raises TryLater where another worker booked it while we waited for its siblings: then its payment is not locked.
+        Raises RetryLater if another worker stored it while this one waited for locks: its payment is not locked here.
         """
         row = self._refunds.get(id)
         if row is not None and row.payment_id not in self._locked_payments:
-            raise RetryLater(timedelta(0), "its refund was booked a moment ago")
+            raise RetryLater(timedelta(0), "another worker has just stored its refund")
         return row
 
     def refunds_of(self, payment_id: str) -> list[RefundRow]:
         return list(self._by_payment[payment_id].values())
 
     def effective_refunds(self, payment_id: str) -> list[RefundRow]:
-        """Its refunds, less those that are pending or came to nothing."""
+        """Return the payment's refunds without those that are pending, failed, cancelled or denied."""
         return [
             row
             for row in self.refunds_of(payment_id)
@@ -88,9 +87,9 @@ class UnitOfWork:
         ]
 
     def refunded_amount(self, payment: PaymentRow, until: datetime | None = None) -> int:
-        """Minor units given back of a payment, in all or up to a moment.
+        """Return the refunded amount of a payment in minor units, in total or up to the time `until`.
 
-        PayPal's running sum counts too: a refund's own event may have been lost.
+        It is at least the total that PayPal reports in a refund, because an event of another refund may be lost.
         """
         rows = [row for row in self.effective_refunds(payment.id) if until is None or row.occurred_at <= until]
         counted = [row for row in rows if row.currency == payment.currency]
@@ -99,56 +98,56 @@ class UnitOfWork:
         return max([sum(row.amount for row in counted), *sums])
 
     def plan(self, id: str | None) -> PlanRow | None:
-        """The plan; a placeholder if it was named and nothing is known of it."""
+        """Return the plan; a placeholder if only its id is known, None without an id."""
         return self._plans.get(id or "")
 
     def plan_for_update(self, id: str) -> PlanRow:
-        """The plan that an event is about, locked."""
+        """Return the plan that an event reports, locked."""
         return self._plans[id]
 
     def subscriptions_on(self, plan_id: str) -> list[SubscriptionRow]:
-        """Those at hand that are on this plan; all there are, if what is told of the plan is new."""
+        """Return the loaded subscriptions on this plan. These are all of them if an event changes the plan's cycle."""
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
     def add_refund(self, row: RefundRow) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
-    def add_status_change(self, **told: Any) -> None:
-        """A move of a status: the columns of `StatusHistoryEntry`, less its id."""
-        self._changes.append(told)
+    def add_status_change(self, **columns: Any) -> None:
+        """Add a status change: the columns of `StatusHistoryEntry` without the id."""
+        self._changes.append(columns)
 
     def subscriber(self, subscription_id: str) -> Mapping[str, Any]:
-        """What is known of the subscriber: field -> [time, value]. Empty once erased."""
-        if subscription_id not in self._people:
-            seal, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
-            known = seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None
-            self._people[subscription_id] = known or {}
-        return self._people[subscription_id]
+        """Return the subscriber's personal data as a last-writer-wins map: field -> [time, value]. Empty once erased."""
+        if subscription_id not in self._subscribers:
+            key, row = self._keyring.get(subscription_id), self._subscriptions[subscription_id]
+            known = key.decrypt_json("subscription.personal_data", row.personal_data) if key else None
+            self._subscribers[subscription_id] = known or {}
+        return self._subscribers[subscription_id]
 
     def update_subscriber(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
-        """Take in what PayPal tells of the subscriber; sealed when the books are closed."""
+        """Merge personal data that PayPal reported at time `at`; `flush` encrypts and writes it."""
         known = lww_map.merge(self.subscriber(subscription_id), at, values)
-        if known != self._people[subscription_id]:
-            self._people[subscription_id] = known
-            self._changed_people.add(subscription_id)
+        if known != self._subscribers[subscription_id]:
+            self._subscribers[subscription_id] = known
+            self._changed_subscribers.add(subscription_id)
 
     def add_mail(self, mail: outbox.NewMail) -> None:
-        """A mail is owed, in the transaction that makes it so. Its key decides whether it already was."""
-        self._owed.append(mail)
+        """Queue a mail in this transaction. A mail with the same idempotency key is queued only once."""
+        self._mails.append(mail)
 
     def request_lookup(self, kind: LookupKind, id: str, after: timedelta) -> None:
-        """Ask PayPal for this object some time later; without credentials nothing is asked."""
-        self._reads.append(lookups.LookupRequest(kind, id, self.now + after))
+        """Request a look-up of this object at PayPal after a delay. Without API credentials it is never made."""
+        self._lookups.append(lookups.LookupRequest(kind, id, self.now + after))
 
     def flush(self) -> list[str]:
-        """Write what changed. The ids of mails that became due."""
-        for id in sorted(self._changed_people):
+        """Write all changes. Return the ids of the mails that became due."""
+        for id in sorted(self._changed_subscribers):
             self._encrypt_subscriber(self._subscriptions[id])
         self._add_customers()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
         insert(self._session, StatusHistoryEntry, self._changes)
-        lookups.enqueue(self._session, sorted(self._reads, key=lambda want: (want.kind, want.id)))
+        lookups.enqueue(self._session, sorted(self._lookups, key=lambda request: (request.kind, request.id)))
         return outbox.enqueue(self._session, self._keyring, self._mails_with_address(), self.now) + self._release_mail()
 
     # -- loading
@@ -171,16 +170,17 @@ class UnitOfWork:
     def _lock_plans_and_subscriptions(self, facts: Sequence[Mapping[str, Any]]) -> None:
         subscriptions = _named(facts, "subscription")
         subscriptions |= {row.subscription_id for row in self._payments.values() if row.subscription_id}
-        told = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
-        # Shared unless one is told: who puts a subscription on a plan, and who tells the plan, must see each other.
-        self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not told)
-        subscriptions |= self._on_plans([id for id, fact in told.items() if self._changes_cycle(fact)])
+        reported = {fact["plan"]: fact for fact in facts if "plan" in fact and "subscription" not in fact}
+        # An event about a plan locks it exclusively. So a worker that puts a subscription on the plan either sees the
+        # new plan, or is seen by the worker that changes it.
+        self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not reported)
+        subscriptions |= self._on_plans([id for id, fact in reported.items() if self._changes_cycle(fact)])
         self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
 
-    def _changes_cycle(self, told: Mapping[str, Any]) -> bool:
-        """Whether what is told of a plan changes what one cycle of it is."""
-        known, at = self._plans[told["plan"]].known, parse_time(told.get("at"))
-        merged = known if at is None else lww_map.merge(known, at, {"terms": told.get("terms")})
+    def _changes_cycle(self, facts: Mapping[str, Any]) -> bool:
+        """Return whether the facts of a plan event change the plan's billing cycle."""
+        known, at = self._plans[facts["plan"]].known, parse_time(facts.get("at"))
+        merged = known if at is None else lww_map.merge(known, at, {"terms": facts.get("terms")})
         return bool(lww_map.value(known, "terms") != lww_map.value(merged, "terms"))
 
     def _on_plans(self, plans: Sequence[str]) -> set[str]:
@@ -188,11 +188,11 @@ class UnitOfWork:
         return set(self._session.execute(on_plan).scalars()) if plans else set()
 
     def _load_siblings(self) -> None:
-        """All payments of these subscriptions, and their refunds: what was paid until when depends on all of them."""
+        """Load all payments of these subscriptions and their refunds: the paid-through date depends on all of them."""
         if self._subscriptions:
             self._payments.read(in_list(Payment.subscription_id, self._subscriptions))
         if self._payments:
-            # Anew: those read before their payment was locked may have changed meanwhile.
+            # Read again: refunds read before their payment was locked may have changed.
             self._refunds.read(in_list(Refund.payment_id, self._payments))
 
     def _index(self) -> None:
@@ -211,12 +211,12 @@ class UnitOfWork:
     # -- writing
 
     def _encrypt_subscriber(self, row: SubscriptionRow) -> None:
-        seal = self._keyring.get(row.id)
-        if seal is None:  # erased: later events move the books and bring nobody back
+        key = self._keyring.get(row.id)
+        if key is None:  # erased: later events update the billing state, but store no personal data again
             return
-        known = self._people[row.id]
+        known = self._subscribers[row.id]
         email = lww_map.value(known, "email")
-        row.personal_data = seal.encrypt_json("subscription.personal_data", known)
+        row.personal_data = key.encrypt_json("subscription.personal_data", known)
         row.email_hash = self._keyring.email_hash(email) if email else None
 
     def _add_customers(self) -> None:
@@ -225,22 +225,22 @@ class UnitOfWork:
         rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known.keys())]
         insert_new(self._session, Customer, rows, returning=Customer.id)
         for id, erased_at in sorted(known.items()):
-            if erased_at and self._began_after(id, erased_at):
+            if erased_at and self._subscribed_after(id, erased_at):
                 self._reactivate_customer(id)
 
     def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
-        """Those that have a row, and when they were erased."""
-        asked = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(in_list(CUSTOMER.c.id, ids))
-        found = self._session.connection().execute(asked)
+        """Return the customers that have a row, each with the time of its erasure."""
+        query = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(in_list(CUSTOMER.c.id, ids))
+        found = self._session.connection().execute(query)
         return {row.id: row.erased_at for row in found.all()}
 
-    def _began_after(self, customer_id: str, moment: datetime) -> bool:
-        theirs = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
-        begun = [parse_time(lww_map.value(row.known, "start_at")) for row in theirs]
-        return any(start is not None and start > moment for start in begun)
+    def _subscribed_after(self, customer_id: str, moment: datetime) -> bool:
+        subscriptions = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
+        starts = [parse_time(lww_map.value(row.known, "start_at")) for row in subscriptions]
+        return any(start is not None and start > moment for start in starts)
 
     def _reactivate_customer(self, customer_id: str) -> None:
-        """Who was erased and subscribes anew is a customer again, of whom nothing of before is known."""
+        """Make an erased customer who subscribes again a new customer, without any earlier data."""
         self._keyring.recreate(customer_id)
         self._session.execute(
             update(Customer)
@@ -250,33 +250,34 @@ class UnitOfWork:
         )
 
     def _mails_with_address(self) -> list[outbox.NewMail]:
-        """The mails owed; those wait that have nowhere to go, neither by PayPal's word nor by the customer's own.
+        """Return the new mails, those without any address marked to wait for one.
 
-        What the customer told is locked against change, so that a mail cannot begin to wait for what comes meanwhile.
+        An address comes from PayPal or from the customer. The customer's row is locked, so that an address that is
+        entered at the same time is not missed.
         """
-        named = {mail.subscription_id for mail in self._owed if mail.subscription_id}
+        named = {mail.subscription_id for mail in self._mails if mail.subscription_id}
         rows = [self._subscriptions[id] for id in named]
         unsure = {row.id: row.customer_id for row in rows if row.email_hash is None}
         if not unsure:
-            return self._owed
-        told = self._customers_with_address({customer for customer in unsure.values() if customer})
-        lost = {id for id, customer in unsure.items() if customer not in told}
-        return [replace(mail, has_address=False) if mail.subscription_id in lost else mail for mail in self._owed]
+            return self._mails
+        reachable = self._customers_with_address({customer for customer in unsure.values() if customer})
+        waiting = {id for id, customer in unsure.items() if customer not in reachable}
+        return [replace(mail, has_address=False) if mail.subscription_id in waiting else mail for mail in self._mails]
 
     def _customers_with_address(self, customers: set[str]) -> set[str]:
-        """Those of these customers who have told us an address."""
-        asked = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(in_list(CUSTOMER.c.id, sorted(customers)))
-        found = self._session.connection().execute(asked.order_by(CUSTOMER.c.id).with_for_update(read=True))
+        """Return those of these customers who have entered an address."""
+        query = select(CUSTOMER.c.id, CUSTOMER.c.email_hash).where(in_list(CUSTOMER.c.id, sorted(customers)))
+        found = self._session.connection().execute(query.order_by(CUSTOMER.c.id).with_for_update(read=True))
         return {row.id for row in found.all() if row.email_hash is not None}
 
     def _release_mail(self) -> list[str]:
-        """Mails that waited for an address are due now that one is known."""
-        ids = [id for id in self._changed_people if lww_map.value(self._people[id], "email")]
+        """Make mails due that waited for an address which this batch supplies. Return their ids."""
+        ids = [id for id in self._changed_subscribers if lww_map.value(self._subscribers[id], "email")]
         if not ids:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}
-        theirs = or_(in_list(Mail.subscription_id, ids), in_list(Mail.customer_id, customers))
-        waiting = update(Mail).where(theirs, Mail.state == "queued", Mail.due_at.is_(None))
+        recipient = or_(in_list(Mail.subscription_id, ids), in_list(Mail.customer_id, customers))
+        waiting = update(Mail).where(recipient, Mail.state == "queued", Mail.due_at.is_(None))
         result = self._session.execute(
             waiting.values(due_at=self.now).returning(Mail.id).execution_options(synchronize_session=False)
         )
