@@ -1,4 +1,4 @@
-"""Customers as people: their account, sign-up, sign-in, what they agreed to, and the limits on what anyone may ask for.
+"""Customer accounts, sign-up, sign-in links, consent, newsletter, unsubscribe, rate limits and the product hook.
 
 May import inbox, outbox, rendering, crypto, network and db.
 """

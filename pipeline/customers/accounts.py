@@ -1,7 +1,7 @@
-"""Customers as people: who they are, what belongs to them, what they agreed to.
+"""Customer accounts: creation, personal data, corrections, consent, and the key ids that belong to a customer.
 
-What a customer told us at sign-up or as a correction outranks what PayPal tells of them, field by field, whatever comes
-later. Nobody is merged by e-mail: one address may belong to several customers.
+Data that customers enter at sign-up or correct takes precedence over PayPal's data, field by field, whatever PayPal
+sends later. Customers are never merged by e-mail address: one address may belong to several customers.
 """
 
 import secrets
@@ -25,13 +25,13 @@ Field = Literal["name", "email", "company", "phone"]
 FIELDS: tuple[Field, ...] = ("name", "email", "company", "phone")
 ConsentKind = Literal["adult", "marketing", "marketing_asked", "service"]
 CHOICES = {"marketing": Customer.wants_marketing, "service": Customer.wants_service_mail}  # kinds a customer can change
-LONGEST = {"name": 100, "email": 254, "company": 100, "phone": 40}  # characters
+MAX_CHARACTERS = {"name": 100, "email": 254, "company": 100, "phone": 40}
 REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
-CUSTOM = "custom"  # the field that holds what PayPal is given as custom_id
+CUSTOM = "custom"  # the field that holds the custom_id sent to PayPal
 
 
 class InvalidFieldError(UsageError, ValueError):
-    """What a person gave cannot be kept. Names the field and says what to write; never quotes the value."""
+    """The value of a field is invalid. The message says what to enter and never quotes the value."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -39,12 +39,12 @@ class InvalidFieldError(UsageError, ValueError):
 
 
 class CustomerNotFoundError(UsageError):
-    """There is no customer of this id, or they have been erased."""
+    """No customer has this id, or the customer has been erased."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignUpData:
-    """What sign-up asks for, and no more."""
+    """The personal data that sign-up asks for."""
 
     name: str
     email: str
@@ -63,19 +63,19 @@ def create_account(
     source: str,
     custom: str | None = None,
 ) -> str:
-    """Make the account of somebody who has said that they are an adult; the customer's id.
+    """Create the account of a person who has confirmed to be an adult, and return the customer's id.
 
-    `adult_text` is the version of the sentence they agreed to; no date of birth is kept. `custom` is what PayPal is to be
-    given as custom_id, made up unless given: the same one makes the same account once. Whether they ticked the `news` is
-    noted; nobody is sent any before the address has confirmed it, see `privacy.news`. Raises BadField.
+    `adult_text` is the version of the confirmed sentence; no date of birth is stored. `custom` is the custom_id for
+    PayPal (default: random); an existing account with the same `custom` is returned unchanged. `news` records that the
+    newsletter was requested; it is sent only after confirmation, see `customers.newsletter`. Raises InvalidFieldError.
     """
     custom = custom or secrets.token_hex(16)
     id = customer_id(keyring, custom)
     if session.get(Customer, id) is not None:
         return id
-    given = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
+    entered = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
     values = {
-        field: validate_field(field, given[field]) for field in FIELDS if given[field] or field in ("name", "email")
+        field: validate_field(field, entered[field]) for field in FIELDS if entered[field] or field in ("name", "email")
     }
     known = lww_map.merge({}, now, values | {CUSTOM: custom})
     row = Customer(
@@ -87,7 +87,7 @@ def create_account(
         wants_marketing=False,
         wants_service_mail=True,
     )
-    _seal(keyring, row, known)
+    _encrypt(keyring, row, known)
     session.add(row)
     session.flush()
     record_consent(session, id, "adult", given=True, source=source, text_version=adult_text, now=now)
@@ -97,7 +97,7 @@ def create_account(
 
 
 class PersonalDataRow(Protocol):
-    """A row of `customer` or `subscription`, or a part of it."""
+    """A row of `customer` or `subscription`, or some of its columns."""
 
     @property
     def id(self) -> str: ...
@@ -106,48 +106,49 @@ class PersonalDataRow(Protocol):
 
 
 def customer_id(keyring: Keyring, custom: str) -> str:
-    """The id of the customer whom PayPal is told by this custom_id."""
+    """Return the id of the customer with this custom_id: a keyed hash of it."""
     return f"c{keyring.digest(INDEX, f'custom_ref:{custom}').hex()[:30]}"
 
 
 def personal_data(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
-    """name, email, company, phone, custom, as far as they are known; {} if nothing is, or they have been erased."""
+    """Return the known fields: name, email, company, phone, custom, payer; {} if none is known or the customer is erased."""
     row = session.get(Customer, customer_id)
-    told = reported_by_paypal(session, keyring, customer_id)
-    return told | (self_reported(keyring, row) if row else {})
+    reported = reported_by_paypal(session, keyring, customer_id)
+    return reported | (self_reported(keyring, row) if row else {})
 
 
 def self_reported(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
-    """What the customer told us, or had corrected."""
+    """Return the fields that the customer entered at sign-up or corrected."""
     known = _known(keyring, row)
     return {field: lww_map.value(known, field) for field in known}
 
 
 def subscriber_details(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]:
-    """What PayPal told of the subscriber of this subscription, in our words."""
-    return _in_our_words(_subscriber(keyring, row))
+    """Return PayPal's data about the subscriber of this subscription, under our field names."""
+    return _with_full_name(_subscriber(keyring, row))
 
 
 def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
-    """The newest of what PayPal told of this customer, in our words."""
+    """Return the newest value of each field that PayPal reported about this customer, under our field names."""
     rows = subscriptions_of(session, customer_id)
     keyring.load([row.id for row in rows], create=False)
     known: lww_map.LwwMap = {}
     for row in rows:
         for field, (at, value) in _subscriber(keyring, row).items():
             known = lww_map.merge(known, datetime.fromisoformat(at), {field: value})
-    return _in_our_words(known)
+    return _with_full_name(known)
 
 
 def find_by_email(session: Session, keyring: Keyring, email: str) -> list[str]:
-    """Customers with this address, by their own word or PayPal's; who has subscribed first, then the newest.
+    """Return the ids of customers with this address, entered or from PayPal: subscribers first, then newest first.
 
-    Anyone can sign up with another's address, but PayPal approves no subscription for that: such accounts come last.
-    Erased ones are not found. An address of PayPal's that was corrected finds nobody: it may be somebody else's.
+    Anyone can sign up with another person's address, but PayPal approves no subscription for it: such accounts come
+    last. Erased customers are not found. An address from PayPal that the customer has corrected matches no one, because
+    it may belong to another person.
     """
     digest = keyring.email_hash(email)
-    theirs = select(Subscription.customer_id).where(Subscription.email_hash == digest)
-    named = or_(Customer.email_hash == digest, Customer.id.in_(theirs))
+    by_subscription = select(Subscription.customer_id).where(Subscription.email_hash == digest)
+    named = or_(Customer.email_hash == digest, Customer.id.in_(by_subscription))
     subscribed = exists().where(Subscription.customer_id == Customer.id, Subscription.status != "APPROVAL_PENDING")
     found = select(Customer).where(named, Customer.erased_at.is_(None))
     rows = session.execute(found.order_by(subscribed.desc(), Customer.created_at.desc(), Customer.id)).scalars()
@@ -155,46 +156,48 @@ def find_by_email(session: Session, keyring: Keyring, email: str) -> list[str]:
 
 
 def subscriptions_of(session: Session, customer_id: str) -> list[Subscription]:
-    """The customer's subscriptions, the oldest first."""
-    theirs = select(Subscription).where(Subscription.customer_id == customer_id)
-    return list(session.execute(theirs.order_by(Subscription.created_at, Subscription.id)).scalars())
+    """Return the customer's subscriptions, oldest first."""
+    owned = select(Subscription).where(Subscription.customer_id == customer_id)
+    return list(session.execute(owned.order_by(Subscription.created_at, Subscription.id)).scalars())
 
 
 def has_address(session: Session, customer_id: str | None) -> bool:
-    """Whether the customer has told us an address. Locked against change, so that a mail cannot begin to wait for one
-    that comes meanwhile."""
-    told = select(Customer.email_hash).where(Customer.id == customer_id).with_for_update(read=True)
-    return session.execute(told).scalar_one_or_none() is not None
+    """Return whether the customer has entered an address.
+
+    Locks the row, so an address entered at the same time cannot miss a mail that starts to wait for one.
+    """
+    entered = select(Customer.email_hash).where(Customer.id == customer_id).with_for_update(read=True)
+    return session.execute(entered).scalar_one_or_none() is not None
 
 
 def key_ids_of(session: Session, customer_id: str) -> list[str]:
-    """Every label whose key seals something of this person, the customer's id first.
+    """Return every key id under which data of this customer is encrypted, the customer's id first.
 
-    Beside it: their subscriptions; their sales, for word of one may come without its subscription; and events that
-    belong to no subscription but name the customer, by the PayPal account of their subscriptions too.
+    The others are: their subscriptions; their sales, because a sale may be reported without its subscription; and events
+    without a subscription that name the customer or the PayPal account of their subscriptions.
     """
     rows = subscriptions_of(session, customer_id)
-    loose = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
-    theirs = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
-    refunds = select(Refund.id).where(Refund.payment_id.in_(theirs))
-    told = Event.facts["refund"].as_string()  # of refunds that did not say of which sale: few, and looked for rarely
-    unnamed = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), told.in_(refunds))
-    found = session.execute(union(loose, unnamed, theirs)).scalars()
+    without_subscription = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
+    sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
+    refunds = select(Refund.id).where(Refund.payment_id.in_(sales))
+    refund_id = Event.facts["refund"].as_string()  # not indexed: refund events without a sale are few
+    without_sale = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds))
+    found = session.execute(union(without_subscription, without_sale, sales)).scalars()
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 
 def correct_field(
     session: Session, keyring: Keyring, customer_id: str, field: Field, value: str, now: datetime
 ) -> str | None:
-    """Keep what the customer says is right; it outranks PayPal from now on. The value that was known before.
+    """Store the customer's corrected value and return the value known before. From now on it overrides PayPal's value.
 
-    Reaches every mail that has not gone out yet. A new e-mail address is told to the old one and to the new one.
-    Raises NoSuchCustomer and BadField.
+    Queued mail uses the new value. A change of the e-mail address is reported to the old and the new address.
+    Raises CustomerNotFoundError and InvalidFieldError.
     """
     row = require_customer(session, customer_id)
     new, old = validate_field(field, value), personal_data(session, keyring, customer_id).get(field)
     others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
-    _seal(keyring, row, lww_map.merge(others, now, {field: new}))
+    _encrypt(keyring, row, lww_map.merge(others, now, {field: new}))
     session.flush()
     if new != old:
         _rerender_pending_mail(session, key_ids_of(session, customer_id), now)
@@ -204,7 +207,7 @@ def correct_field(
 
 
 def require_customer(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
-    """The customer, locked unless it is only read. Raises NoSuchCustomer for one who is not known, or erased."""
+    """Return the customer, with its row locked if `lock`. Raises CustomerNotFoundError if unknown or erased."""
     row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.erased_at:
         raise CustomerNotFoundError(f"there is no customer {customer_id}; see: smt-billing customers list")
@@ -214,7 +217,7 @@ def require_customer(session: Session, customer_id: str, *, lock: bool = True) -
 def record_consent(
     session: Session, customer_id: str, kind: ConsentKind, *, given: bool, source: str, text_version: str, now: datetime
 ) -> None:
-    """Note what a customer agreed to or declined, as proof, and act by it from now on."""
+    """Store a consent or its refusal as proof, and apply the choice from now on."""
     session.add(
         Consent(customer_id=customer_id, at=now, kind=kind, given=given, source=source, text_version=text_version)
     )
@@ -224,81 +227,83 @@ def record_consent(
 
 
 def validate_field(field: Field, value: str) -> str:
-    """What a person gave, fit to be kept: one line, no controls. Raises BadField."""
+    """Return the value as it is stored: one line without control characters. Raises InvalidFieldError."""
     text = " ".join(strip_controls(value).split())
-    if len(text) > LONGEST[field]:
-        raise InvalidFieldError(field, f"Please keep it below {LONGEST[field] + 1} characters.")
+    if len(text) > MAX_CHARACTERS[field]:
+        raise InvalidFieldError(field, f"Please enter at most {MAX_CHARACTERS[field]} characters.")
     if field == "email":
         if not valid_address(text):
-            raise InvalidFieldError(field, "Please give an e-mail address such as ada@example.com.")
+            raise InvalidFieldError(field, "Please enter an e-mail address such as ada@example.com.")
         return text
     if field == "name" and not clean_name(text):
-        raise InvalidFieldError(field, "Please give your name.")
+        raise InvalidFieldError(field, "Please enter your name.")
     if field == "phone" and text and not set(text) <= set("+0123456789 ()-./"):
-        raise InvalidFieldError(field, "Please give a phone number such as +1 555 0100.")
+        raise InvalidFieldError(field, "Please enter a phone number such as +1 555 0100.")
     return text
 
 
 def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
-    """Events of no subscription that name the customer; or their PayPal account, and nobody else we know."""
+    """Condition for events without a subscription that name the customer, or their PayPal account and no known customer."""
     by_payer = Event.facts["payer_ref"].as_string().in_(payers)
-    nobodys = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
-    return or_(Event.customer_id == customer_id, nobodys & by_payer)
+    of_no_customer = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
+    return or_(Event.customer_id == customer_id, of_no_customer & by_payer)
 
 
 def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
-    """The PayPal accounts that pay these subscriptions, as keyed hashes; not one that is a customer of its own."""
+    """Return keyed hashes of the PayPal accounts that pay these subscriptions, except accounts that are customers."""
     payers = {str(lww_map.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
     return sorted(payers - others)
 
 
 def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
-    """Whether the customer told this field otherwise than at sign-up."""
-    told_at = lww_map.updated_at(_known(keyring, row), field)
-    return told_at is not None and told_at != row.signed_up_at
+    """Return whether the customer has corrected this field after sign-up."""
+    updated_at = lww_map.updated_at(_known(keyring, row), field)
+    return updated_at is not None and updated_at != row.signed_up_at
 
 
 def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.LwwMap:
-    if row.personal_data is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to decrypt, so the key is not loaded
         return {}
-    seal = keyring.load([row.id], create=False).get(row.id)
-    return (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
+    data_key = keyring.load([row.id], create=False).get(row.id)
+    return (data_key.decrypt_json("subscription.personal_data", row.personal_data) if data_key else None) or {}
 
 
-def _in_our_words(known: lww_map.LwwMap) -> dict[str, str]:
-    """PayPal's two names made one; the other fields as they are."""
+def _with_full_name(known: lww_map.LwwMap) -> dict[str, str]:
+    """Return the values, with PayPal's given name and surname joined as `name`."""
     found = {field: lww_map.value(known, field) for field in known}
     names = [name for name in (found.pop("given_name", ""), found.pop("surname", "")) if name]
     return {"name": " ".join(names), **found} if names else found
 
 
 def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
-    if row.personal_data is None:  # nothing to open, so no key is looked for
+    if row.personal_data is None:  # nothing to decrypt, so the key is not loaded
         return {}
-    seal = keyring.load([row.id], create=False).get(row.id)
-    return (seal.decrypt_json("customer.personal_data", row.personal_data) if seal else None) or {}
+    data_key = keyring.load([row.id], create=False).get(row.id)
+    return (data_key.decrypt_json("customer.personal_data", row.personal_data) if data_key else None) or {}
 
 
-def _seal(keyring: Keyring, row: Customer, known: lww_map.LwwMap) -> None:
-    seal, email = keyring.get(row.id), lww_map.value(known, "email")
-    if seal is None:
-        raise CustomerNotFoundError(f"the customer {row.id} has been erased")
-    row.personal_data = seal.encrypt_json("customer.personal_data", known)
+def _encrypt(keyring: Keyring, row: Customer, known: lww_map.LwwMap) -> None:
+    data_key, email = keyring.get(row.id), lww_map.value(known, "email")
+    if data_key is None:
+        raise CustomerNotFoundError(f"customer {row.id} has been erased")
+    row.personal_data = data_key.encrypt_json("customer.personal_data", known)
     row.email_hash = keyring.email_hash(email) if email else None
 
 
-def _rerender_pending_mail(session: Session, labels: Sequence[str], now: datetime) -> None:
-    """Mails that are frozen but wait for another try are written anew, and those that waited for an address are due."""
+def _rerender_pending_mail(session: Session, key_ids: Sequence[str], now: datetime) -> None:
+    """Have queued mail rendered again, and make mail due that waited for an address."""
     waiting = (
-        update(Mail).where(Mail.key_id.in_(labels), Mail.state == "queued").execution_options(synchronize_session=False)
+        update(Mail)
+        .where(Mail.key_id.in_(key_ids), Mail.state == "queued")
+        .execution_options(synchronize_session=False)
     )
     session.execute(waiting.values(frozen=None, recipient=None))
     session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))
 
 
 def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.NewMail]:
-    """To the old address too: its owner learns of it if it was not them."""
+    """Build mails to both addresses, so the owner of the old one notices a change made by another person."""
     return [
         outbox.NewMail(
             "email_changed", f"email_changed:{customer_id}:{format_time(now)}:{which}", None,

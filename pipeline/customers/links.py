@@ -1,7 +1,7 @@
-"""Links that prove who follows them, and the sessions they open: secrets that serve once, and not for long.
+"""Single-use secret links in mails, and web sessions: issue, check, redeem and revoke them.
 
-A secret has 256 bits; only its SHA-256 is kept, so nobody who reads the tables can follow a link. To look at a link
-changes nothing, because mail scanners fetch what they find; it is used up by what its page posts.
+A secret has 256 bits. Only its SHA-256 is stored, so a reader of the database cannot follow a link. Opening a link
+changes nothing, because mail scanners open links; the form on its page redeems it.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pipeline.db.models import Link
 
 Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "confirm_news", "session", "sign_up"]
 
-# Where the link of a mail leads; the secret stands behind it.
+# Path of the page for each purpose; the secret is appended. Sessions and sign-ups have no page.
 PATHS: dict[Purpose, str] = {
     "account": "/account/open/",
     "export": "/account/export/",
@@ -27,8 +27,9 @@ PATHS: dict[Purpose, str] = {
     "cancel_erase": "/account/keep/",
     "confirm_news": "/account/news/",
 }
-MINUTES = 30
-ENDED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "confirm_news")
+MINUTES = 30  # validity of links and sessions, unless the caller sets another
+# Purposes that `end_sessions` revokes: all that give access to data or change it.
+REVOKED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "confirm_news")
 SECRET_BYTES = 32
 
 
@@ -43,16 +44,19 @@ def issue(
     details: Mapping[str, Any] | None = None,
     minutes: int = MINUTES,
 ) -> str:
-    """The secret of a new link. `details` are JSON, sealed with the customer's key, and dropped if that is erased."""
+    """Create a link and return its secret.
+
+    `details` are stored as JSON, encrypted with the customer's key; they are not stored if that key has been erased.
+    """
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    seal = keyring.get(customer_id) if details else None
+    data_key = keyring.get(customer_id) if details else None
     session.add(
         Link(
             sha256=digest(secret),
             customer_id=customer_id,
             purpose=purpose,
             request_id=request_id,
-            details=seal and seal.encrypt_json("link.details", dict(details or {})),
+            details=data_key and data_key.encrypt_json("link.details", dict(details or {})),
             created_at=now,
             expires_at=now + timedelta(minutes=minutes),
             used_at=None,
@@ -63,53 +67,53 @@ def issue(
 
 
 def peek(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
-    """The link, if it can still be used, for that purpose if one is given; nothing is changed."""
+    """Return the link if it is still valid (for `purpose`, if given), otherwise None. Changes nothing."""
     return session.execute(select(Link).where(*_valid(secret, now, purpose))).scalar_one_or_none()
 
 
 def redeem(session: Session, secret: str, now: datetime, purpose: Purpose | None = None) -> Link | None:
-    """Use the link up; None if it was before, or has expired. Of two who come at once, one is given it."""
+    """Mark the link as used and return it; None if it is used or expired. Of two concurrent calls, one gets it."""
     used = update(Link).where(*_valid(secret, now, purpose)).values(used_at=now).returning(Link)
     return session.execute(used.execution_options(synchronize_session=False)).scalar_one_or_none()
 
 
 def restore(session: Session, secret: str) -> None:
-    """What the link was used up for could not be done: it serves once more, until it expires."""
+    """Make a redeemed link usable again, because its action failed. It keeps its expiry time."""
     unused = update(Link).where(Link.sha256 == digest(secret)).values(used_at=None)
     session.execute(unused.execution_options(synchronize_session=False))
 
 
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
-    """Sign the customer out everywhere, as when their address has changed; what the old mailbox holds opens nothing.
+    """Revoke the customer's sessions and links, because their e-mail address has changed.
 
-    It may still keep the account from being erased, as it did before.
+    Links that cancel an erasure stay valid, so the owner of the old mailbox can still keep the account.
     """
     session.execute(
         update(Link)
-        .where(Link.customer_id == customer_id, Link.purpose.in_(ENDED), Link.used_at.is_(None))
+        .where(Link.customer_id == customer_id, Link.purpose.in_(REVOKED), Link.used_at.is_(None))
         .values(used_at=now)
         .execution_options(synchronize_session=False)
     )
 
 
 def details(link: Link, keyring: Keyring) -> dict[str, Any]:
-    """What was put into the link; {} where there is nothing, or nothing that opens any more."""
-    seal = keyring.get(link.customer_id) if link.details else None
-    return (seal and seal.decrypt_json("link.details", link.details)) or {}
+    """Return the details of the link; {} if there are none or their key has been erased."""
+    data_key = keyring.get(link.customer_id) if link.details else None
+    return (data_key and data_key.decrypt_json("link.details", link.details)) or {}
 
 
 def url(pages: str, purpose: Purpose, secret: str) -> str:
-    """Where a link leads. `pages` is the address of our pages, without a slash at its end."""
+    """Return the URL of a link. `pages` is the base URL of the customer pages."""
     return f"{pages.rstrip('/')}{PATHS[purpose]}{secret}"
 
 
-def without_secrets(said: bytes) -> bytes:
-    """What a mail says, or JSON tells, less the secrets of links: whoever reads it beside its reader cannot follow them."""
-    return _SECRET.sub(rb"\1[hidden]", said)
+def without_secrets(content: bytes) -> bytes:
+    """Return a mail or JSON text with link secrets replaced, so that operators and exports cannot use them."""
+    return _SECRET.sub(rb"\1[hidden]", content)
 
 
 def digest(secret: str) -> str:
-    """What is kept of a secret."""
+    """Return the SHA-256 of a secret in hex: the form that is stored."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
@@ -118,6 +122,6 @@ def _valid(secret: str, now: datetime, purpose: Purpose | None) -> list[ColumnEl
     return [Link.sha256 == digest(secret), Link.used_at.is_(None), Link.expires_at > now, *of_purpose]
 
 
-_SOFT = rb"(?:=\r?\n)?"  # where quoted-printable may break a line, RFC 2045 section 6.7
-_BEFORE = b"|".join(_SOFT.join(re.escape(sign.encode()) for sign in path) for path in PATHS.values())
-_SECRET = re.compile(rb"(" + _BEFORE + rb")(?:[A-Za-z0-9_-]|=\r?\n){20,}")
+_SOFT_BREAK = rb"(?:=\r?\n)?"  # a soft line break of quoted-printable (RFC 2045 section 6.7)
+_PATHS = b"|".join(_SOFT_BREAK.join(re.escape(sign.encode()) for sign in path) for path in PATHS.values())
+_SECRET = re.compile(rb"(" + _PATHS + rb")(?:[A-Za-z0-9_-]|=\r?\n){20,}")

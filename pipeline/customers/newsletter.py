@@ -1,6 +1,6 @@
-"""News goes only to who asked for it twice: at sign-up, and by a link in a mail to the address given there.
+"""Newsletter opt-in: a mail asks to confirm it (double opt-in), and its link stores the consent.
 
-Anyone can sign up with another's address, so a tick alone is nobody's consent. The link serves once, and for a week.
+Anyone can sign up with another person's address, so a ticked box alone is no consent.
 """
 
 from datetime import datetime, timedelta
@@ -12,22 +12,24 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, links, rate_limit
 from pipeline.outbox import store as outbox
 
-DAYS = 7  # that the link serves
-SOURCE = "link by mail"
+DAYS = 7  # validity of the confirmation link
+SOURCE = "link by mail"  # stored with the consent
 
 
 def request_confirmation(
     session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str
 ) -> bool:
-    """Owe the mail that asks whether they want the news; False if this address was sent several in this hour.
+    """Queue the mail that asks to confirm the newsletter. Return False if the hourly limit of this address is reached.
 
-    `pages` is the address that the pages are under: the link leads there.
+    `pages` is the base URL of the customer pages.
     """
     if not rate_limit.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
         return False
     secret = links.issue(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
-    page, end = links.url(pages, "confirm_news", secret), format_time(now + timedelta(days=DAYS))
-    facts = {"page": page, "expires_at": end}
+    facts = {
+        "page": links.url(pages, "confirm_news", secret),
+        "expires_at": format_time(now + timedelta(days=DAYS)),
+    }
     key = f"news_confirmation:{links.digest(secret)}"
     outbox.enqueue(
         session, keyring, [outbox.NewMail("news_confirmation", key, None, facts, customer_id=customer_id)], now
@@ -36,7 +38,10 @@ def request_confirmation(
 
 
 def confirm(session: Session, secret: str, now: datetime, text: str) -> bool:
-    """Use the link up, and note the consent, which counts from now on. `text` is the version of what was agreed to."""
+    """Redeem the link and store the consent. Return False if the link is no longer valid.
+
+    `text` is the version of the text that was agreed to. Raises CustomerNotFoundError.
+    """
     link = links.redeem(session, secret, now, "confirm_news")
     if link is None:
         return False

@@ -1,8 +1,8 @@
-"""The product that the customer pays for: asked for its own export of a customer, told when one is erased.
+"""Hook to the product that customers pay for: requests its export of a customer, and notifies it of an erasure.
 
-Either a command, which reads one JSON object on stdin and answers on stdout, or an address that the same object is
-posted to. What is said: {"action": "export" | "erase", "customer": custom id, "email": address}. An export answers with
-one file (a ZIP, as a rule), an erasure with anything; what it says goes no further than that.
+The hook is a command (one JSON object on stdin, answer on stdout) or a URL to which the same object is posted:
+{"action": "export" | "erase", "customer": custom id, "email": address}. The answer to an export is one file, usually a
+ZIP. The answer to an erasure is ignored.
 """
 
 import os
@@ -23,17 +23,17 @@ import orjson
 from pipeline.network.hosts import is_on_this_machine
 
 Action = Literal["export", "erase"]
-LARGEST = 512 * 1024 * 1024  # octets of an answer
-ANSWER_SECONDS = 300
+MAX_ANSWER_BYTES = 512 * 1024 * 1024  # the answer is held in memory
+TIMEOUT_SECONDS = 300  # an export may have to collect many files
 
 
 class ProductUnavailableError(Exception):
-    """The product did not do what it was asked. The message says why, without its words: they may be personal."""
+    """The product did not carry out the request. The message never quotes its answer, which may hold personal data."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductHook:
-    """How the product is reached: by a command or by an address, by neither if there is nothing to ask."""
+    """The command or URL of the product; both are empty if no product is configured."""
 
     command: str = ""
     url: str = ""
@@ -44,61 +44,63 @@ class ProductHook:
         return bool(self.command or self.url)
 
     def call(self, action: Action, customer: Mapping[str, str]) -> bytes:
-        """Ask or tell the product; its answer. Raises ProductDown."""
-        said = orjson.dumps({"action": action, **customer})
+        """Send the action to the product and return its answer. Raises ProductUnavailableError."""
+        body = orjson.dumps({"action": action, **customer})
         if self.command:
-            return _run(self.command, said)
-        return _post(self.url, self.token, said)
+            return _run(self.command, body)
+        return _post(self.url, self.token, body)
 
 
-def _run(command: str, said: bytes) -> bytes:
-    """No shell: what the customer is called can mean nothing to one. The answer goes through a file only we can read."""
+def _run(command: str, body: bytes) -> bytes:
+    """Run the command without a shell, so customer data is never interpreted. A private temporary file takes the answer."""
     with tempfile.TemporaryFile() as answer:
         try:
-            ended = subprocess.run(  # noqa: S603 - the operator's own command
+            finished = subprocess.run(  # noqa: S603 - the operator's own command
                 shlex.split(command),
-                input=said,
+                input=body,
                 stdout=answer,
                 stderr=subprocess.DEVNULL,
-                timeout=ANSWER_SECONDS,
+                timeout=TIMEOUT_SECONDS,
                 check=False,
             )
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND could not be run: {_kind(error)}") from None
-        if ended.returncode:
-            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND ended with exit code {ended.returncode}")
-        if answer.seek(0, os.SEEK_END) > LARGEST:
-            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND answered with more than {LARGEST // 2**20} MiB")
+            raise ProductUnavailableError(f"cannot run SMT_PRODUCT_COMMAND: {_describe(error)}") from None
+        if finished.returncode:
+            raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND ended with exit code {finished.returncode}")
+        if answer.seek(0, os.SEEK_END) > MAX_ANSWER_BYTES:
+            raise ProductUnavailableError(
+                f"SMT_PRODUCT_COMMAND answered with more than {MAX_ANSWER_BYTES // 2**20} MiB"
+            )
         answer.seek(0)
         return answer.read()
 
 
-def _post(url: str, token: str, said: bytes) -> bytes:
+def _post(url: str, token: str, body: bytes) -> bytes:
     if not is_safe_url(url):
         raise ProductUnavailableError("SMT_PRODUCT_URL must be https://, or http:// on this machine")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-    asked = urllib.request.Request(url, data=said, headers=headers, method="POST")  # noqa: S310 - checked above
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - checked above
     try:
-        with _OPENER.open(asked, timeout=ANSWER_SECONDS) as answer:
-            found: bytes = answer.read(LARGEST + 1)
+        with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            found: bytes = answer.read(MAX_ANSWER_BYTES + 1)
     except HTTPError as error:
         error.close()
         raise ProductUnavailableError(f"SMT_PRODUCT_URL answered {error.code}") from None
     except (OSError, HTTPException) as error:
-        raise ProductUnavailableError(f"SMT_PRODUCT_URL gives no answer: {_kind(error)}") from None
-    if len(found) > LARGEST:
-        raise ProductUnavailableError(f"SMT_PRODUCT_URL answered with more than {LARGEST // 2**20} MiB")
+        raise ProductUnavailableError(f"cannot reach SMT_PRODUCT_URL: {_describe(error)}") from None
+    if len(found) > MAX_ANSWER_BYTES:
+        raise ProductUnavailableError(f"SMT_PRODUCT_URL answered with more than {MAX_ANSWER_BYTES // 2**20} MiB")
     return found
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether personal data may go there: encrypted, or on this machine."""
+    """Return whether personal data may be sent to this URL: HTTPS, or HTTP on this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and is_on_this_machine(parts.hostname or ""))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A person's data goes where the operator said, and nowhere else."""
+    """Refuses redirects: personal data goes only to the configured URL."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -109,5 +111,5 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
 
-def _kind(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__

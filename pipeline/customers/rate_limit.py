@@ -1,6 +1,6 @@
 """Hourly rate limits, stored in the database. They prevent mail flooding and brute-force guessing.
 
-All figures stand in `PER_HOUR`; a caller names its limit.
+`PER_HOUR` holds all limits; a caller names the limit to apply.
 """
 
 from datetime import datetime, timedelta
@@ -28,30 +28,30 @@ Limit = Literal[
 
 HOUR = timedelta(hours=1)
 PER_HOUR: dict[Limit, int] = {
-    # per network: an office shares one address, and a script needs far more
+    # per network: enough for an office that shares one address, too few for a script
     "sign_up": 20,
     "ask_for_link": 20,
-    # per address: enough for somebody whose mail is slow, too few to flood a mailbox
+    # per e-mail address: enough for a person whose mail is slow, too few to flood a mailbox
     "send_link": 3,
     "send_address_confirmation": 3,
     "confirm_news": 3,
-    # per customer: each export may ask the product too, and each deletion request sends a mail
+    # per customer: each export may call the product, and each deletion request sends a mail
     "export": 3,
     "erase": 3,
-    # per customer: more than `erase`, so nobody is kept from keeping their account
+    # per customer: more than `erase`, so a customer can always cancel a deletion
     "keep": 10,
-    # all unknown senders together: more messages than that come from somebody who writes in others' names
+    # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
 }
 
 
-def allow(session: Session, keyring: Keyring, limit: Limit, who: str, *, now: datetime) -> bool:
-    """Count one more attempt under this limit, and return whether it is within the limit of this hour (UTC).
+def allow(session: Session, keyring: Keyring, limit: Limit, subject: str, *, now: datetime) -> bool:
+    """Count an attempt and return whether it is within the limit of this hour (UTC).
 
-    `who` is what the limit counts: an address of any kind or an id. Only its keyed hash is stored.
+    `subject` is what the limit counts by: an e-mail address, a network or an id. Only its keyed hash is stored.
     """
     hour = now.replace(minute=0, second=0, microsecond=0)
-    id = keyring.digest(INDEX, f"knock:{limit}:{hour:%Y-%m-%dT%H}:{who}").hex()
+    id = keyring.digest(INDEX, f"rate_limit:{limit}:{hour:%Y-%m-%dT%H}:{subject}").hex()
     insert_new(
         session, RateLimitCounter, [{"id": id, "count": 0, "expires_at": hour + HOUR}], returning=RateLimitCounter.id
     )

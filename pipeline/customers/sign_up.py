@@ -1,8 +1,8 @@
-"""Somebody signs up: an account, then a subscription at PayPal that they approve there.
+"""Sign-up: validate the form, create the account, and create the subscription that the customer approves at PayPal.
 
-What is asked for is name, e-mail, company, phone and the plan, and nothing else; who is not 18 is turned away and nothing
-is kept. The same form sent twice is one account and one subscription: its token, with what it says, is remembered for
-a day, and is PayPal's request id.
+The form asks for name, e-mail, company, phone, plan, an age statement and the newsletter. If the age statement is
+missing, nothing is stored. Submitting the same form twice creates one account and one subscription: a hash of the form
+and its token is stored for a day, and is also PayPal's request id.
 """
 
 from collections.abc import Mapping
@@ -15,25 +15,24 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.customers import accounts, links, rate_limit
-from pipeline.customers import newsletter as news
+from pipeline.customers import accounts, links, newsletter, rate_limit
 from pipeline.customers.accounts import InvalidFieldError, SignUpData
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Link
 
 FIELDS = ("name", "email", "company", "phone", "plan", "adult", "news")
-TEXTS = "2026-11"  # the version of what is agreed to on our pages: the sentence below, and the news
+TEXTS = "2026-11"  # version of the texts that customers agree to: the age statement and the newsletter
 ADULT = "I am 18 years or older."
 TOO_YOUNG = (
-    "You need to be 18 or older to sign up. If you are not, please let an adult do it. We have kept nothing of what you "
-    "filled in."
+    "You need to be 18 or older to sign up. If you are younger, please ask an adult to sign up. We have not stored "
+    "anything you entered."
 )
-REMEMBERED = timedelta(days=1)
+REMEMBERED = timedelta(days=1)  # for how long a repeated form is recognized
 
 
 class SubscriptionCreator(Protocol):
-    """Begins subscriptions at PayPal: its id, and the address where they are approved."""
+    """Creates a subscription at PayPal and returns its id and the URL of PayPal's approval page."""
 
     def create_subscription(
         self, plan: str, custom_id: str, request_id: str, *, return_url: str, cancel_url: str
@@ -41,7 +40,7 @@ class SubscriptionCreator(Protocol):
 
 
 class InvalidFormError(Exception):
-    """What was filled in cannot be taken. `problems` has a sentence for each field that is meant."""
+    """The form is invalid. `problems` maps each invalid field to a sentence."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__(" ".join(problems.values()))
@@ -49,12 +48,12 @@ class InvalidFormError(Exception):
 
 
 class RateLimitError(Exception):
-    """Too many sign-ups from one line in this hour."""
+    """The hourly limit of sign-ups from one network is reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignUpForm:
-    """What somebody signs up with. `plan` is PayPal's id."""
+    """A validated sign-up form. `plan` is PayPal's plan id."""
 
     person: SignUpData = field(repr=False)
     plan: str
@@ -63,7 +62,7 @@ class SignUpForm:
 
 @dataclass(frozen=True, slots=True)
 class SignUp:
-    """Where people sign up. `plans` are names and PayPal's ids, `pages` the address of our pages."""
+    """The sign-up service. `plans` maps plan names to PayPal's plan ids; `pages` is the base URL of the customer pages."""
 
     database: Database
     master: MasterKey
@@ -72,22 +71,26 @@ class SignUp:
     plans: Mapping[str, str]
     pages: str
 
-    def sign_up(self, asked: SignUpForm, token: str, line: str) -> str:
-        """The address where PayPal has the subscription approved. `token` is the form's, `line` where it came from.
+    def sign_up(self, form: SignUpForm, token: str, address: str) -> str:
+        """Create account and subscription, and return the URL of PayPal's approval page.
 
-        Raises TooMany, StoreDown, and Rejected and Unavailable of `paypal.errors`; after these the same form goes on where
-        it was.
+        `token` is the form's token, `address` the client's network address. Raises RateLimitError,
+        DatabaseUnavailableError, PaypalRejectedError and PaypalUnavailableError. After a PayPal error, submitting the
+        same form again continues with the same account.
         """
         with self.database.transaction() as session:
             keyring = Keyring(self.master, session, self.clock.now())
-            custom = _custom(session, keyring, asked, token)
-            approve = self._remembered(session, keyring, custom)
+            custom = _custom_id(session, keyring, form, token)
+            approve = self._find_earlier(session, keyring, custom)
             if approve is None:
-                self._keep(session, keyring, asked, custom, line)
-        return approve or self._subscribe(asked, custom)
+                self._create_account(session, keyring, form, custom, address)
+        return approve or self._subscribe(form, custom)
 
-    def _remembered(self, session: Session, keyring: Keyring, custom: str) -> str | None:
-        """Where this form led, "" if it came only half the way. None if it is new: then it is ours alone from now on."""
+    def _find_earlier(self, session: Session, keyring: Keyring, custom: str) -> str | None:
+        """Return the approval URL of an earlier submission, "" if that one did not finish, None if the form is new.
+
+        A new form is reserved for this call: its row is inserted here.
+        """
         now = self.clock.now()
         row = {
             "sha256": links.digest(custom),
@@ -100,64 +103,64 @@ class SignUp:
             return None
         return str(links.details(session.get_one(Link, row["sha256"]), keyring).get("approve", ""))
 
-    def _keep(self, session: Session, keyring: Keyring, asked: SignUpForm, custom: str, line: str) -> None:
-        now, line = self.clock.now(), rate_limit.client_network(line)
-        if not rate_limit.allow(session, keyring, "sign_up", line, now=now):
-            raise RateLimitError("Too many sign-ups came from your network in this hour; please try again in an hour.")
+    def _create_account(self, session: Session, keyring: Keyring, form: SignUpForm, custom: str, address: str) -> None:
+        now, network = self.clock.now(), rate_limit.client_network(address)
+        if not rate_limit.allow(session, keyring, "sign_up", network, now=now):
+            raise RateLimitError("Too many sign-ups from your network. Please try again in an hour.")
         id = accounts.create_account(
-            session, keyring, asked.person,
-            adult_text=TEXTS, news=asked.news, now=now, source="sign-up", custom=custom,
+            session, keyring, form.person,
+            adult_text=TEXTS, news=form.news, now=now, source="sign-up", custom=custom,
         )  # fmt: skip
-        if asked.news:
-            news.request_confirmation(session, keyring, id, asked.person.email, now, self.pages)
+        if form.news:
+            newsletter.request_confirmation(session, keyring, id, form.person.email, now, self.pages)
 
-    def _subscribe(self, asked: SignUpForm, custom: str) -> str:
+    def _subscribe(self, form: SignUpForm, custom: str) -> str:
         _id, approve = self.paypal.create_subscription(
-            asked.plan, custom, custom,
+            form.plan, custom, custom,
             return_url=f"{self.pages}/signup/done", cancel_url=f"{self.pages}/signup/cancelled",
         )  # fmt: skip
         with self.database.transaction() as session:
             link = session.get_one(Link, links.digest(custom))
-            seal = Keyring(self.master, session, self.clock.now()).get(link.customer_id)
-            link.details = seal.encrypt_json("link.details", {"approve": approve}) if seal else None
+            data_key = Keyring(self.master, session, self.clock.now()).get(link.customer_id)
+            link.details = data_key.encrypt_json("link.details", {"approve": approve}) if data_key else None
         return approve
 
 
 def validate_form(form: Mapping[str, object], plans: Mapping[str, str]) -> SignUpForm:
-    """What was filled in, if it can be taken. Raises Invalid.
+    """Return the validated form. Raises InvalidFormError.
 
-    Fields are text; `adult` and `news` are "yes" or true where ticked.
+    All fields are text; `adult` and `news` are ticked if `is_ticked` accepts their value.
     """
-    said = {name: str(form.get(name) or "") for name in FIELDS}
+    entered = {name: str(form.get(name) or "") for name in FIELDS}
     problems: dict[str, str] = {}
     for name in accounts.FIELDS:
         try:
-            accounts.validate_field(name, said[name])
+            accounts.validate_field(name, entered[name])
         except InvalidFieldError as error:
             problems[name] = str(error)
-    if said["plan"] not in plans:
+    if entered["plan"] not in plans:
         problems["plan"] = "Please choose one of the plans."
-    if not is_ticked(said["adult"]):
+    if not is_ticked(entered["adult"]):
         problems["adult"] = TOO_YOUNG
     if problems:
         raise InvalidFormError(problems)
-    person = SignUpData(said["name"], said["email"], said["company"], said["phone"])
-    return SignUpForm(person, plans[said["plan"]], is_ticked(said["news"]))
+    person = SignUpData(entered["name"], entered["email"], entered["company"], entered["phone"])
+    return SignUpForm(person, plans[entered["plan"]], is_ticked(entered["news"]))
 
 
 def is_ticked(value: str) -> bool:
-    """Whether a box was ticked, as browsers and JSON say it."""
+    """Return whether a checkbox was ticked, in the values that browsers and JSON clients send."""
     return value.lower() in ("yes", "true", "on")
 
 
-def _custom(session: Session, keyring: Keyring, asked: SignUpForm, token: str) -> str:
-    """What PayPal is told as custom_id: the same for the same form, and another if a word of it is another.
+def _custom_id(session: Session, keyring: Keyring, form: SignUpForm, token: str) -> str:
+    """Return the custom_id for PayPal, derived from the form: equal forms have equal ids.
 
-    A form that is sent once more after its account was erased is a new one.
+    A form submitted again after its account was erased gets a new id.
     """
-    form = "\0".join((token, *astuple(asked.person), asked.plan, str(asked.news)))
-    custom = keyring.digest(INDEX, f"sign up:{form}").hex()[:32]
+    content = "\0".join((token, *astuple(form.person), form.plan, str(form.news)))
+    custom = keyring.digest(INDEX, f"sign up:{content}").hex()[:32]
     row = session.get(Customer, accounts.customer_id(keyring, custom))
     if row is None or row.erased_at is None:
         return custom
-    return _custom(session, keyring, asked, f"{token} after {format_time(row.erased_at)}")
+    return _custom_id(session, keyring, form, f"{token} after {format_time(row.erased_at)}")

@@ -1,4 +1,4 @@
-"""No more of this kind of mail: by the link that each mail which can be declined carries (RFC 8058)."""
+"""Unsubscribe from a class of mail by the signed link that each optional mail carries (RFC 8058)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,19 +12,22 @@ from pipeline.db.models import Customer, Mail, Subscription
 from pipeline.outbox.mail_kinds import info
 from pipeline.outbox.tokens import read_unsubscribe_token
 
-TEXT = "one-click"  # the sentence they declined with is the button of the mail program, or of our page
+TEXT = "one-click"  # text version stored with the choice: a button, on the page or in the mail program
 
 
 @dataclass(frozen=True, slots=True)
 class OptOut:
-    """Whose choice it is, and about which class of mail."""
+    """The customer who unsubscribes, and the class of mail."""
 
     customer_id: str
     kind: Literal["service", "marketing"]
 
 
 def find_opt_out(session: Session, keyring: Keyring, token: str) -> OptOut | None:
-    """What the link of a mail declines; None if it is no link of ours, or declines nothing any more."""
+    """Return the customer and class that this link unsubscribes.
+
+    None if the token is invalid, the mail is not optional, or the customer is erased.
+    """
     mail_id = read_unsubscribe_token(keyring, token)
     mail = session.get(Mail, mail_id) if mail_id else None
     customer_id = mail and (mail.customer_id or _subscriber(session, mail.subscription_id))
@@ -38,7 +41,7 @@ def find_opt_out(session: Session, keyring: Keyring, token: str) -> OptOut | Non
 
 
 def opt_out(session: Session, keyring: Keyring, token: str, now: datetime, source: str) -> OptOut | None:
-    """Note the choice, which holds from now on; what `look` found. Repeated, it is noted once more and changes nothing."""
+    """Store the choice and return it, as `find_opt_out` does. A repeated call stores another proof and changes nothing."""
     found = find_opt_out(session, keyring, token)
     if found:
         accounts.record_consent(

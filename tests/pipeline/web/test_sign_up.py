@@ -193,11 +193,11 @@ def test_a_form_that_paypal_left_half_done_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"name": ""}, "Please give your name"),
-        ({"email": "nobody"}, "Please give an e-mail address"),
-        ({"email": "ada@example.com\r\nBcc: eve@example.com"}, "Please give an e-mail address"),
-        ({"name": "A" * 101}, "Please keep it below 101 characters"),
-        ({"phone": "call me"}, "Please give a phone number"),
+        ({"name": ""}, "Please enter your name"),
+        ({"email": "nobody"}, "Please enter an e-mail address"),
+        ({"email": "ada@example.com\r\nBcc: eve@example.com"}, "Please enter an e-mail address"),
+        ({"name": "A" * 101}, "Please enter at most 100 characters"),
+        ({"phone": "call me"}, "Please enter a phone number"),
         ({"plan": "Another"}, "Please choose one of the plans"),
         ({"plan": CLOUD.id}, "Please choose one of the plans"),
     ],
