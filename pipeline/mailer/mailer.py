@@ -1,8 +1,8 @@
-"""Claim -> render -> smtp -> settle.
+"""Mailer: claims queued mails in batches, renders them, sends them over SMTP and records the results.
 
-A mail is claimed, rendered and frozen in one transaction, sent, and settled in another, many in each. While some go out,
-the next are claimed and those that ended are settled. What was frozen stays the same for every further try, unless DATA
-never began. A mailer that dies takes its claims with it, not a timer: see `db.presence`.
+One transaction claims a batch of mails, renders and freezes them. Another transaction records the results of a batch.
+While mails are being sent, the next ones are claimed. A retry sends the frozen bytes again, unless the transmission of
+the text never began. If a mailer dies, its claims end with its lock (`db.presence`), not by a timer.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ from pipeline.rendering.templates import RenderError, Templates
 
 log = structlog.get_logger(__name__)
 
-CLAIM = 50  # mails at once; twice as many, and those on the wire, are what a death in the middle would leave in doubt
-POLL_SECONDS = 1.0  # how long a mail may wait when nobody rings
-NOT_STARTED = DeliveryResult("later", "not begun: its mailer was told to stop", False)
+CLAIM = 50  # mails per claim; if the mailer dies, up to twice as many, and those being sent, are left in doubt
+POLL_SECONDS = 1.0  # interval of looking for due mails when no notification arrives
+NOT_STARTED = DeliveryResult("later", "not started: the mailer was stopped", False)
 SAFE_ERRORS = (
     mail_kinds.UnknownMailKindError,
     RenderError,
@@ -45,14 +45,15 @@ SAFE_ERRORS = (
     MessageMismatchError,
     DecryptionError,
     MasterKeyError,
-)  # their words name no person
+)  # their messages contain no personal data
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who the mails are from. `operator` gets the mails that are not for customers.
+    """Sender data for all mails. `operator` is the address for the mails that are not for customers.
 
-    `pages` is where our pages are reached from outside, https://…: mail that can be declined says where, or is not sent.
+    `pages` is the public URL of the customer pages, https://…. Optional mail is sent only if it is set, because such
+    mail contains an unsubscribe link.
     """
 
     name: str
@@ -66,11 +67,11 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMail:
-    """One mail, ready to be handed to the relay."""
+    """One claimed and rendered mail, ready to be sent."""
 
     id: str
     kind: str
-    life: ClaimLiveness
+    liveness: ClaimLiveness
     attempts: int
     envelope_sender: str
     recipient: str
@@ -78,7 +79,7 @@ class OutgoingMail:
 
 
 class Mailer:
-    """Sends what is owed. One per process; its presence tells others that what it claims is being sent."""
+    """Sends queued mails. There is one mailer per process; it claims mails under the name of its `ClaimLiveness`."""
 
     def __init__(
         self,
@@ -92,135 +93,141 @@ class Mailer:
         self._database, self._master, self._clock = database, master_key, clock
         self._templates, self._relay, self._sender = templates, relay, sender
         self._liveness: ClaimLiveness | None = None
-        self._unsettled: list[tuple[OutgoingMail, DeliveryResult]] = []
-        self._open = 0  # mails claimed and not settled yet
-        self._room = asyncio.Event()  # so few mails wait for a connection that more may be claimed
-        self._unknown_claims = set[str]()  # holders of claims that failed, and may have been committed all the same
+        self._unrecorded: list[tuple[OutgoingMail, DeliveryResult]] = []
+        self._open = 0  # claimed mails without a recorded result
+        self._has_room = asyncio.Event()  # set when at most CLAIM mails wait for a connection
+        self._unknown_claims = set[str]()  # holders of failed claims, whose transaction may have been committed anyway
 
     async def send_due(self) -> int:
-        """Send one claim's worth of what is due; how many.
+        """Claim and send up to CLAIM due mails. Return how many were claimed.
 
-        Raises StoreDown: then either nothing was claimed, or how it ended is kept and settled first the next time.
+        Raises DatabaseUnavailableError. Then nothing was claimed, or the results are kept and recorded by the next call.
         """
         async with self._senders() as waiting:
             return await self._claim_more(waiting)
 
-    async def run(self, stop: asyncio.Event, bell: asyncio.Event) -> None:
-        """Send until told to stop; woken by the bell, else looking every second. One slow mail keeps no other back."""
+    async def run(self, stop: asyncio.Event, wakeup: asyncio.Event) -> None:
+        """Send due mails until `stop` is set. `wakeup` starts a claim at once; otherwise it polls every POLL_SECONDS.
+
+        A slow mail occupies one connection and does not delay the mails on the others.
+        """
         try:
             async with self._senders() as waiting:
                 while not stop.is_set():
-                    bell.clear()
-                    await self._step(waiting, stop, bell)
+                    wakeup.clear()
+                    await self._step(waiting, stop, wakeup)
                 self._return_unsent(waiting)
-        except (
-            DatabaseUnavailableError
-        ) as error:  # told to stop meanwhile: how the last ended is for the relay's log to say
+        except DatabaseUnavailableError as error:
+            # The last results were not recorded. The relay's log resolves these mails later.
             log.warning("store_down", reason=str(error))
 
-    async def _step(self, waiting: asyncio.Queue[OutgoingMail], stop: asyncio.Event, bell: asyncio.Event) -> None:
-        """Claim what is due; if nothing is, wait until there may be something to claim or to settle."""
+    async def _step(self, waiting: asyncio.Queue[OutgoingMail], stop: asyncio.Event, wakeup: asyncio.Event) -> None:
+        """Claim due mails. If there are none, wait for a notification, a finished mail or POLL_SECONDS."""
         try:
             claimed = await self._claim_more(waiting)
         except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
-            # What that claim took is given back, but not what is on the wire.
+            # The next claim releases this failed one. That requires that all mails claimed before are finished.
             await _first_of(waiting.join(), stop.wait())
             await _first_of(stop.wait(), seconds=POLL_SECONDS)
             return
         while waiting.qsize() > CLAIM and not stop.is_set():
-            self._room.clear()
-            await _first_of(self._room.wait(), stop.wait())
+            self._has_room.clear()
+            await _first_of(self._has_room.wait(), stop.wait())
         if not claimed:
             ended = [waiting.join()] if self._open else []
-            await _first_of(stop.wait(), bell.wait(), *ended, seconds=POLL_SECONDS)
+            await _first_of(stop.wait(), wakeup.wait(), *ended, seconds=POLL_SECONDS)
 
     @contextlib.asynccontextmanager
     async def _senders(self) -> AsyncIterator[asyncio.Queue[OutgoingMail]]:
-        """What is put here is sent, as many at once as there are connections; all of it, before this ends."""
+        """Yield a queue whose mails are sent, one per connection at a time. On exit, wait until all are finished."""
         waiting = asyncio.Queue[OutgoingMail]()
-        lanes = [asyncio.create_task(self._send_from(waiting)) for _ in range(self._relay.connections)]
+        tasks = [asyncio.create_task(self._send_from(waiting)) for _ in range(self._relay.connections)]
         try:
             yield waiting
             await waiting.join()
-            await asyncio.to_thread(self._settle)
-        except Exception:  # a claim failed; the one before it ends as it would have
+            await asyncio.to_thread(self._record)
+        except Exception:  # a claim failed; the mails of the earlier claims are still finished and recorded
             await waiting.join()
             with contextlib.suppress(DatabaseUnavailableError):
-                await asyncio.to_thread(self._settle)
+                await asyncio.to_thread(self._record)
             raise
         finally:
-            for lane in lanes:
-                lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send_from(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
         while True:
-            letter = await waiting.get()
+            mail = await waiting.get()
             if waiting.qsize() <= CLAIM:
-                self._room.set()
-            self._unsettled.append((letter, await self._send(letter)))
+                self._has_room.set()
+            self._unrecorded.append((mail, await self._send(mail)))
             waiting.task_done()
 
     async def _claim_more(self, waiting: asyncio.Queue[OutgoingMail]) -> int:
-        """Settle what has ended, and claim. How many were claimed."""
-        letters = await asyncio.to_thread(self._next)
-        self._open += len(letters)
-        for letter in letters:
-            waiting.put_nowait(letter)
-        return len(letters)
+        """Record the results of finished mails and claim new ones. Return how many were claimed."""
+        mails = await asyncio.to_thread(self._next)
+        self._open += len(mails)
+        for mail in mails:
+            waiting.put_nowait(mail)
+        return len(mails)
 
     def _return_unsent(self, waiting: asyncio.Queue[OutgoingMail]) -> None:
-        """What no connection has begun with is owed again at once: a relay that hangs would keep us from ending."""
+        """Queue the mails again that no connection has started. Waiting for a slow relay would delay the stop."""
         while not waiting.empty():
-            self._unsettled.append((waiting.get_nowait(), NOT_STARTED))
+            self._unrecorded.append((waiting.get_nowait(), NOT_STARTED))
             waiting.task_done()
 
     def _next(self) -> list[OutgoingMail]:
-        self._settle()
+        self._record()
         return self._claim()
 
     async def close(self) -> None:
+        """Close the connections to the relay and release the mailer's lock."""
         await self._relay.close()
-        life, self._liveness = self._liveness, None
-        if life is not None:
-            life.end()
+        liveness, self._liveness = self._liveness, None
+        if liveness is not None:
+            liveness.end()
 
-    async def _send(self, letter: OutgoingMail) -> DeliveryResult:
+    async def _send(self, mail: OutgoingMail) -> DeliveryResult:
         try:
             return await self._relay.send(
-                letter.envelope_sender,
-                letter.recipient,
-                letter.data,
-                envelope_id=letter.id,
-                allowed=letter.life.is_alive,
+                mail.envelope_sender,
+                mail.recipient,
+                mail.data,
+                envelope_id=mail.id,
+                allowed=mail.liveness.is_alive,
             )
-        except Exception as error:  # noqa: BLE001 - it may have gone out, and the others have to be settled
+        except Exception as error:  # noqa: BLE001 - the mail may have been sent, and the others must be recorded
             return DeliveryResult("doubt", f"sending failed: {type(error).__name__}", True)
 
     # -- claim
 
     def _claim(self) -> list[OutgoingMail]:
-        """After a claim of unknown outcome only when all that was claimed before it is settled: see `give_back`."""
-        life = self._live()
+        """Claim due mails, and first release failed claims whose transaction may have been committed.
+
+        Releasing is safe only when all mails claimed before are recorded: see `outbox.release_claims`.
+        """
+        liveness = self._valid_liveness()
         unknown = sorted(self._unknown_claims)
-        self._unknown_claims.add(life.holder)
-        letters: list[OutgoingMail] = []
+        self._unknown_claims.add(liveness.holder)
+        mails: list[OutgoingMail] = []
         with self._database.transaction() as session:
-            for holder in unknown:  # what such a claim took was never sent: we were never told that we have it
+            for holder in unknown:  # these mails were never sent, because the commit was never confirmed
                 outbox.release_claims(session, holder)
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
 
-            def write(rows: list[outbox.ClaimedMail]) -> None:
-                letters.extend(self._prepare_mails(session, keyring, rows, life))
+            def prepare(rows: list[outbox.ClaimedMail]) -> None:
+                mails.extend(self._prepare_mails(session, keyring, rows, liveness))
 
-            outbox.claim(session, life.holder, now, CLAIM, write)
+            outbox.claim(session, liveness.holder, now, CLAIM, prepare)
         self._unknown_claims.clear()
-        return letters
+        return mails
 
-    def _live(self) -> ClaimLiveness:
-        """A new name whenever the old one's sign of life was lost, so that old claims are not taken for live ones."""
+    def _valid_liveness(self) -> ClaimLiveness:
+        """Return a `ClaimLiveness` whose lock is held. A new one gets a new name, so the old claims become `doubt`."""
         if self._liveness is None or not self._liveness.check():
             if self._liveness is not None:
                 self._liveness.end()
@@ -228,85 +235,89 @@ class Mailer:
         return self._liveness
 
     def _prepare_mails(
-        self, session: Session, keyring: Keyring, rows: list[outbox.ClaimedMail], life: ClaimLiveness
+        self, session: Session, keyring: Keyring, rows: list[outbox.ClaimedMail], liveness: ClaimLiveness
     ) -> list[OutgoingMail]:
         if not rows:
             return []
-        keyring.system_key(TOKENS)  # raises if the master key is wrong, before any mail is failed for it
-        with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
+        keyring.system_key(TOKENS)  # raises if the master key is wrong, so that no mail fails for this reason
+        with contextlib.suppress(MasterKeyError):  # a data key that cannot be opened must not affect other mails
             keyring.load([row.key_id for row in rows])
-        people = RecipientResolver(session, keyring, rows)
-        letters = [self._prepare_mail(row, people, keyring, life) for row in rows]
-        return [letter for letter in letters if letter is not None]
+        recipients = RecipientResolver(session, keyring, rows)
+        mails = [self._prepare_mail(row, recipients, keyring, liveness) for row in rows]
+        return [mail for mail in mails if mail is not None]
 
     def _prepare_mail(
-        self, row: outbox.ClaimedMail, people: RecipientResolver, keyring: Keyring, life: ClaimLiveness
+        self, row: outbox.ClaimedMail, recipients: RecipientResolver, keyring: Keyring, liveness: ClaimLiveness
     ) -> OutgoingMail | None:
-        """Freeze the mail if it is not frozen yet. None: it cannot go out now, and its row says why."""
+        """Return the mail to send, rendered and frozen if necessary. None if it cannot be sent; the row has the reason."""
         try:
-            seal = keyring.get(row.key_id)
-            reason = "the person has been erased" if seal is None else self._suppression_reason(row, people)
-            if seal is None or reason:
+            data_key = keyring.get(row.key_id)
+            reason = (
+                "the customer's data has been erased" if data_key is None else self._suppression_reason(row, recipients)
+            )
+            if data_key is None or reason:
                 row.state, row.reason, row.due_at = "withheld", reason, None
                 return None
-            if self._needs_rendering(row, people, seal):
-                frozen = self._freeze(row, people, seal, keyring)
+            if self._needs_rendering(row, recipients, data_key):
+                frozen = self._freeze(row, recipients, data_key, keyring)
             else:
                 frozen = (
-                    seal.decrypt("mail.recipient", row.recipient or b""),
-                    seal.decrypt("mail.frozen", row.frozen or b""),
+                    data_key.decrypt("mail.recipient", row.recipient or b""),
+                    data_key.decrypt("mail.frozen", row.frozen or b""),
                 )
-        except (DatabaseUnavailableError, SQLAlchemyError):  # the database's word, and no fault of this mail
+        except (DatabaseUnavailableError, SQLAlchemyError):  # a database error, not caused by this mail
             raise
-        except Exception as error:  # noqa: BLE001 - a mail that cannot be written must not stop the others
+        except Exception as error:  # noqa: BLE001 - a mail that cannot be rendered must not stop the others
             _fail(row, error)
             return None
         if frozen is None:
             return None
         recipient, data = frozen
         return OutgoingMail(
-            row.id, row.kind, life, row.attempts, self._envelope_sender(row.id), recipient.decode(), data
+            row.id, row.kind, liveness, row.attempts, self._envelope_sender(row.id), recipient.decode(), data
         )
 
-    def _suppression_reason(self, row: outbox.ClaimedMail, people: RecipientResolver) -> str | None:
-        """Why the mail is not to go out: judged now, for people may have chosen since it was owed."""
-        reason = people.opt_out_reason(row)
+    def _suppression_reason(self, row: outbox.ClaimedMail, recipients: RecipientResolver) -> str | None:
+        """Return why the mail must not be sent, or None. The customer may have opted out since it was queued."""
+        reason = recipients.opt_out_reason(row)
         if reason is None and mail_kinds.is_optional(row.kind) and not self._sender.pages.startswith("https://"):
-            return "mail that can be declined needs a page to decline it on: set SMT_PUBLIC_URL to an https:// address"
+            return "optional mail needs an unsubscribe page: set SMT_PUBLIC_URL to an https:// address"
         return reason
 
     @staticmethod
-    def _needs_rendering(row: outbox.ClaimedMail, people: RecipientResolver, seal: DataKey) -> bool:
-        """Frozen once; anew for an address that was corrected while the mail was on its way to the old one."""
+    def _needs_rendering(row: outbox.ClaimedMail, recipients: RecipientResolver, data_key: DataKey) -> bool:
+        """Return whether the mail is not frozen yet, or frozen for an address that the customer has corrected since."""
         if row.frozen is None or row.recipient is None:
             return True
-        corrected = people.corrected_address(row)
-        if corrected in (None, seal.decrypt("mail.recipient", row.recipient).decode()):
+        corrected = recipients.corrected_address(row)
+        if corrected in (None, data_key.decrypt("mail.recipient", row.recipient).decode()):
             return False
-        return outbox.ADDRESS_OVERRIDE not in (seal.decrypt_json("mail.facts", row.facts) or {})
+        return outbox.ADDRESS_OVERRIDE not in (data_key.decrypt_json("mail.facts", row.facts) or {})
 
     def _freeze(
-        self, row: outbox.ClaimedMail, people: RecipientResolver, seal: DataKey, keyring: Keyring
+        self, row: outbox.ClaimedMail, recipients: RecipientResolver, data_key: DataKey, keyring: Keyring
     ) -> tuple[bytes, bytes] | None:
-        """Recipient and mail, as they are sealed in the row. None: it waits for an address."""
-        facts = seal.decrypt_json("mail.facts", row.facts) or {}
-        found = people.resolve(row, facts) or Recipient(self._sender.operator)
+        """Render the mail and store it encrypted in the row. Return recipient and mail, or None if no address is known."""
+        facts = data_key.decrypt_json("mail.facts", row.facts) or {}
+        found = recipients.resolve(row, facts) or Recipient(self._sender.operator)
         if not found.address:
             row.state, row.due_at = "queued", None
             return None
         if not valid_address(found.address):
-            raise InvalidEnvelopeError("the e-mail address known of this customer cannot be written to; correct it")
-        link = self._unsubscribe(row, keyring)
-        told = {name: value for name, value in facts.items() if name != outbox.ADDRESS_OVERRIDE}
-        rendered = self._templates.render(row.kind, {**told, "customer_name": found.name, "unsubscribe": link})
+            raise InvalidEnvelopeError("the customer's e-mail address is not valid; correct it")
+        link = self._unsubscribe_link(row, keyring)
+        template_facts = {name: value for name, value in facts.items() if name != outbox.ADDRESS_OVERRIDE}
+        rendered = self._templates.render(
+            row.kind, {**template_facts, "customer_name": found.name, "unsubscribe": link}
+        )
         row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
         data = build_message(rendered, envelope=self._envelope(row, found, keyring.now, link))
         recipient = found.address.encode()
-        row.frozen, row.recipient = seal.encrypt("mail.frozen", data), seal.encrypt("mail.recipient", recipient)
+        row.frozen, row.recipient = data_key.encrypt("mail.frozen", data), data_key.encrypt("mail.recipient", recipient)
         return recipient, data
 
-    def _unsubscribe(self, row: outbox.ClaimedMail, keyring: Keyring) -> str:
-        """The page on which this mail's kind is declined; "" for mail that is owed whatever one chooses."""
+    def _unsubscribe_link(self, row: outbox.ClaimedMail, keyring: Keyring) -> str:
+        """Return the unsubscribe link for optional mail; "" for mail that is always sent."""
         if not mail_kinds.is_optional(row.kind):
             return ""
         return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
@@ -326,25 +337,25 @@ class Mailer:
         )
 
     def _envelope_sender(self, token: str) -> str:
-        """Unique per mail, so that bounces and the relay's log can be matched with it (RFC 5321 section 4.4)."""
+        """Return the mail's unique envelope sender. Bounces and the relay's log are matched by it."""
         return envelope_sender_of(token, self._sender.envelope_domain)
 
-    # -- settle
+    # -- record
 
-    def _settle(self) -> None:
-        """Write how mails ended."""
-        ended = list(self._unsettled)  # others may end meanwhile
+    def _record(self) -> None:
+        """Write the results of finished mails to the database."""
+        ended = list(self._unrecorded)  # a copy, because more mails may finish during the transaction
         if not ended:
             return
         with self._database.transaction() as session:
-            ends = [(letter.id, letter.life.holder, self._outcome(letter, reply)) for letter, reply in ended]
+            ends = [(mail.id, mail.liveness.holder, self._outcome(mail, reply)) for mail, reply in ended]
             outbox.record_results(session, ends)
-        del self._unsettled[: len(ended)]
+        del self._unrecorded[: len(ended)]
         self._open -= len(ended)
-        for letter, reply in ended:
-            log.info("mail", mail_id=letter.id, kind=letter.kind, outcome=reply.outcome, attempts=letter.attempts)
+        for mail, reply in ended:
+            log.info("mail_attempted", mail_id=mail.id, kind=mail.kind, outcome=reply.outcome, attempts=mail.attempts)
 
-    def _outcome(self, letter: OutgoingMail, reply: DeliveryResult) -> dict[str, Any]:
+    def _outcome(self, mail: OutgoingMail, reply: DeliveryResult) -> dict[str, Any]:
         now = self._clock.now()
         match reply.outcome:
             case "sent":
@@ -363,26 +374,26 @@ class Mailer:
             return {
                 "state": "queued",
                 "due_at": now,
-                "attempts": letter.attempts - 1,
+                "attempts": mail.attempts - 1,
                 "frozen": None,
                 "recipient": None,
             }
-        again = outbox.next_try(letter.attempts, now)
-        # What the relay never began to take may be rendered anew: for an address corrected meanwhile, say.
-        thaw: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
+        again = outbox.next_try(mail.attempts, now)
+        # A mail whose text was never transmitted is rendered again, for example for a corrected address.
+        unfrozen: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}
         state = "queued" if again else "failed"
-        return {"state": state, "relay_reply": reply.text, "reason": reply.text, "due_at": again, **thaw}
+        return {"state": state, "relay_reply": reply.text, "reason": reply.text, "due_at": again, **unfrozen}
 
 
 def _fail(row: outbox.ClaimedMail, error: Exception) -> None:
-    """The mail is failed, and its row says why."""
-    reason = str(error) if isinstance(error, SAFE_ERRORS) else f"a fault of ours: {type(error).__name__}"
+    """Set the row to `failed` with the reason."""
+    reason = str(error) if isinstance(error, SAFE_ERRORS) else f"internal error: {type(error).__name__}"
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
-    """Wait for any of these, or so many seconds at most."""
+    """Wait until one of these ends, at most `seconds` (None: no limit)."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

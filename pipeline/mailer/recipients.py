@@ -1,7 +1,7 @@
-"""Whom a mail is for: address and name as they are known now, and whether the person wants it.
+"""Resolve the recipient of a mail: current address and name, and whether the customer accepts this kind of mail.
 
-An address that the mail names itself comes first; then what the customer told us, at sign-up or as a correction; then
-what PayPal tells. A mail that is for nobody of these is the operator's.
+Order of precedence: the address that the mail itself names, the data that the customer entered (sign-up or correction),
+the data that PayPal reports. A mail without any of these references goes to the operator.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pipeline.outbox.store import ADDRESS_OVERRIDE
 
 
 class AddressedMail(Protocol):
-    """A mail, or a part of its row."""
+    """The fields of a mail that identify its recipient."""
 
     @property
     def kind(self) -> str: ...
@@ -56,47 +56,47 @@ CUSTOMERS = _by_ids(Customer, _Customer)
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who a mail goes to; "" for what is not known."""
+    """Address and name of a recipient; "" if unknown."""
 
     address: str
     name: str = ""
 
 
 class RecipientResolver:
-    """The people of some mails, looked up all at once."""
+    """Resolves the recipients of a batch of mails, with one query per table."""
 
     def __init__(self, session: Session, keyring: Keyring, mails: Sequence[AddressedMail]) -> None:
         self._session, self._keyring = session, keyring
         self._subscriptions = _subscribers(session, mails)
         self._customers = _customers(session, [self._customer_id(mail) for mail in mails])
-        with contextlib.suppress(MasterKeyError):  # one key that does not open is no other mail's problem
+        with contextlib.suppress(MasterKeyError):  # a data key that cannot be opened must not affect other mails
             keyring.load([row.id for row in self._customers.values() if row.personal_data], create=False)
 
     def resolve(self, mail: AddressedMail, facts: Mapping[str, Any]) -> Recipient | None:
-        """Who gets this mail; None is the operator. Raises KeyProblem, Unsealable."""
+        """Return the recipient of this mail; None means the operator. Raises MasterKeyError, DecryptionError."""
         if not (mail.subscription_id or mail.customer_id or facts.get(ADDRESS_OVERRIDE)):
             return None
-        known = self._known(mail)
+        known = self._contact_details(mail)
         return Recipient(facts.get(ADDRESS_OVERRIDE) or known.get("email", ""), known.get("name", ""))
 
     def corrected_address(self, mail: AddressedMail) -> str | None:
-        """The address that the customer told us; None if they told none. Raises KeyProblem, Unsealable."""
+        """Return the address that the customer entered, if any. Raises MasterKeyError, DecryptionError."""
         row = self._customers.get(self._customer_id(mail) or "")
         return accounts.self_reported(self._keyring, row).get("email") if row else None
 
     def opt_out_reason(self, mail: AddressedMail) -> str | None:
-        """Why the person is not to have this mail, by what they chose; None if they are."""
+        """Return why the customer's choices exclude this mail; None if they do not."""
         row = self._customers.get(self._customer_id(mail) or "")
         return mail_kinds.suppression_reason(
             mail.kind, marketing=bool(row and row.wants_marketing), service=row is None or row.wants_service_mail
         )
 
-    def _known(self, mail: AddressedMail) -> dict[str, str]:
+    def _contact_details(self, mail: AddressedMail) -> dict[str, str]:
         row = self._customers.get(self._customer_id(mail) or "")
-        told = accounts.self_reported(self._keyring, row) if row else {}
-        return self._by_paypal(mail) | told
+        entered = accounts.self_reported(self._keyring, row) if row else {}
+        return self._reported_by_paypal(mail) | entered
 
-    def _by_paypal(self, mail: AddressedMail) -> dict[str, str]:
+    def _reported_by_paypal(self, mail: AddressedMail) -> dict[str, str]:
         if mail.subscription_id is None:
             return accounts.reported_by_paypal(self._session, self._keyring, mail.customer_id or "")
         row = self._subscriptions.get(mail.subscription_id)
@@ -108,15 +108,15 @@ class RecipientResolver:
 
 
 def _subscribers(session: Session, mails: Sequence[AddressedMail]) -> dict[str, _Subscriber]:
-    rows = _found(session, SUBSCRIBERS, {mail.subscription_id for mail in mails})
+    rows = _rows(session, SUBSCRIBERS, {mail.subscription_id for mail in mails})
     return {row.id: row for row in (_Subscriber(*values) for values in rows)}
 
 
 def _customers(session: Session, ids: Sequence[str | None]) -> dict[str, _Customer]:
-    rows = _found(session, CUSTOMERS, set(ids))
+    rows = _rows(session, CUSTOMERS, set(ids))
     return {row.id: row for row in (_Customer(*values) for values in rows)}
 
 
-def _found(session: Session, statement: Select[Any], ids: set[str | None]) -> Sequence[Any]:
+def _rows(session: Session, statement: Select[Any], ids: set[str | None]) -> Sequence[Any]:
     named = sorted(id for id in ids if id)
     return session.connection().execute(statement, {"ids": named}).all() if named else []

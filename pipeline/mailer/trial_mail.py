@@ -1,4 +1,4 @@
-"""A mail of any kind, sent through the relay to one address, outside the outbox: to try relay and templates."""
+"""Send a test mail of any kind to one address, without the outbox, to check the relay and the templates."""
 
 import secrets
 from datetime import datetime
@@ -13,7 +13,7 @@ from pipeline.rendering.message import Envelope, RenderedMail
 async def send_test(
     relay_url: str, sender: Sender, rendered: RenderedMail, address: str, now: datetime
 ) -> DeliveryResult:
-    """Send the mail, marked as a test, and return the relay's reply."""
+    """Send the mail with "[Test]" in its subject, and return the relay's answer."""
     token = "test" + secrets.token_hex(10)
     envelope = Envelope(
         token=token,

@@ -99,8 +99,8 @@ def seed(ground: Ground, column: Column, number: int, fire: Fire, keep: Path | N
 
 def _settled(output: str) -> int:
     """How many mails in doubt a scheduler says it has settled."""
-    lines = [orjson.loads(line) for line in output.splitlines() if '"doubts_settled"' in line]
-    return sum(line["sent"] + line["owed_again"] for line in lines)
+    lines = [orjson.loads(line) for line in output.splitlines() if '"doubts_resolved"' in line]
+    return sum(line["sent"] + line["queued_again"] for line in lines)
 
 
 def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.mailer import mailer as mailing
+from pipeline.mailer import liveness
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay as Way
@@ -49,14 +49,14 @@ def mailer_of(river: River, relay: Relay) -> Mailer:
 async def test_a_mailer_that_is_taken_for_dead_sends_nothing_more(
     postgres_url: str, data_dir: Path, clock: MovableClock, mailbox: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailing, "LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(liveness, "CHECK_SECONDS", -1.0)
     river = River(postgres_url, data_dir, clock)
     mailer = mailer_of(river, mailbox)
     mailer._relay, Late.database_url = Late(mailbox.smtp_url, connections=1), postgres_url
     river.owe(outbox.NewMail("event_parked", "one", None, PARKED))
     assert await mailer.send_due() == 1
     assert river.mails()["one"].state == "queued"
-    assert "taken for dead" in (river.mails()["one"].reason or "")
+    assert "lost its claim" in (river.mails()["one"].reason or "")
     mailer._relay = Way(mailbox.smtp_url, connections=1)
     clock.advance(outbox.DELAYS[0])
     assert await mailer.send_due() == 1
