@@ -1,6 +1,6 @@
-"""PayPal's API as far as we use it: read objects, create and cancel subscriptions.
+"""The calls to PayPal's API: read objects, create and cancel subscriptions.
 
-The SDK costs a tenth of a second to import and is imported when a `PayPal` is made.
+Importing the SDK takes a tenth of a second, so it is imported when a `PaypalApi` is created.
 """
 
 import re
@@ -10,11 +10,11 @@ from pipeline.paypal import requests
 from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind
 
-ENDED = ("CANCELLED", "EXPIRED", "APPROVAL_PENDING")  # nothing is collected, and there is nothing to cancel
-LONGEST_REASON = 128  # characters, by the API
-LONGEST_CUSTOM_ID = 127
+ENDED = ("CANCELLED", "EXPIRED", "APPROVAL_PENDING")  # no payments are collected, and nothing is left to cancel
+LONGEST_REASON = 128  # characters, limit of the API
+LONGEST_CUSTOM_ID = 127  # characters, limit of the API
 
-# Where a browser may be sent to approve: PayPal's own pages, or a simulator's on this machine.
+# Approval pages that a browser may be redirected to: PayPal's own, or a simulator's on this machine.
 _APPROVAL = re.compile(
     r"https://([a-z0-9-]+\.)*paypal\.com/\S{1,1000}|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?/\S{1,1000}", re.ASCII
 )
@@ -22,9 +22,9 @@ _CUSTOM_ID = re.compile(rf"[\x20-\x7e]{{1,{LONGEST_CUSTOM_ID}}}")
 
 
 class PaypalApi:
-    """PayPal's API, as far as we need it. One serves all threads; its calls wait, so asyncio calls them in a thread.
+    """Client for PayPal's API. All threads share one instance. Calls block, so async code calls them in a thread.
 
-    Raises SettingsError when `base_url` is not PayPal's API or a simulator on this machine.
+    Raises SettingsError if `base_url` is neither PayPal's API nor a simulator on this machine.
     """
 
     def __init__(
@@ -37,7 +37,10 @@ class PaypalApi:
         )
 
     def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
-        """What PayPal holds under that id, as it writes it. Raises NotFound, Rejected or Unavailable."""
+        """Return PayPal's object with this id, unchanged.
+
+        Raises PaypalNotFoundError, PaypalRejectedError or PaypalUnavailableError.
+        """
         return self._client.execute(requests.GET_REQUESTS[kind](id))
 
     def create_subscription(
@@ -51,10 +54,11 @@ class PaypalApi:
         brand: str = "",
         email: str = "",
     ) -> tuple[str, str]:
-        """Begin a subscription to a plan, `P-…`: its id, and the page on which the subscriber approves it.
+        """Create a subscription to a plan (`P-…`). Return its id and the URL where the subscriber approves it.
 
-        `custom_id` is printable ASCII and comes back in every event. The same `request_id` begins it once. PayPal sends
-        the browser on to `return_url` or `cancel_url`. Raises NotFound for an unknown plan, Rejected or Unavailable.
+        `custom_id` is printable ASCII; PayPal repeats it in every event. Calls with the same `request_id` create one
+        subscription. PayPal redirects the browser to `return_url` or `cancel_url`. Raises PaypalNotFoundError if the
+        plan is unknown, PaypalRejectedError or PaypalUnavailableError.
         """
         if not _CUSTOM_ID.fullmatch(custom_id):
             raise ValueError("custom_id must be 1 to 127 printable ASCII characters")
@@ -66,23 +70,24 @@ class PaypalApi:
             | {"return_url": return_url, "cancel_url": cancel_url},
             **({"subscriber": {"email_address": email}} if email else {}),
         }
-        made = self._client.execute(requests.SubscriptionsCreateRequest(body, request_id))
-        return _id_of(made), _approval_of(made)
+        created = self._client.execute(requests.SubscriptionsCreateRequest(body, request_id))
+        return _subscription_id(created), _approval_url(created)
 
     def cancel_subscription(self, id: str, reason: str) -> None:
-        """End a subscription at once. One that has ended, or was never approved, is no failure.
+        """Cancel a subscription immediately. Succeeds if it has ended already or was never approved.
 
-        `reason` is what PayPal keeps with it, 128 characters of it. Raises NotFound, Rejected or Unavailable.
+        PayPal stores the first 128 characters of `reason`. Raises PaypalNotFoundError, PaypalRejectedError or
+        PaypalUnavailableError.
         """
         try:
             self._client.execute(requests.SubscriptionsCancelRequest(id, reason[:LONGEST_REASON] or "Cancelled"))
         except PaypalRejectedError as error:
-            # There is no key to make a repetition safe: its answer says that the status is wrong, so we look.
+            # The API has no idempotency key for this call. A repetition is answered 422, so check the status.
             if error.status != 422 or self.get("subscription", id).get("status") not in ENDED:
                 raise
 
     def check_credentials(self) -> None:
-        """Sign in anew. Raises Rejected when PayPal refuses the credentials, Unavailable when it cannot be asked."""
+        """Fetch a new access token. Raises PaypalRejectedError for bad credentials, or PaypalUnavailableError."""
         self._client.sign_in()
 
     def close(self) -> None:
@@ -90,16 +95,16 @@ class PaypalApi:
         self._client.close()
 
 
-def _id_of(made: dict[str, Any]) -> str:
-    id = made.get("id")
+def _subscription_id(created: dict[str, Any]) -> str:
+    id = created.get("id")
     if not isinstance(id, str) or not id:
-        raise PaypalUnavailableError("PayPal's answer names no subscription; try again")
+        raise PaypalUnavailableError("PayPal's answer contains no subscription id; try again")
     return id
 
 
-def _approval_of(made: dict[str, Any]) -> str:
-    links = made.get("links")
+def _approval_url(created: dict[str, Any]) -> str:
+    links = created.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict) and link.get("rel") == "approve" and _APPROVAL.fullmatch(str(link.get("href"))):
             return str(link["href"])
-    raise PaypalUnavailableError("PayPal's answer holds no page to approve the subscription on; try again")
+    raise PaypalUnavailableError("PayPal's answer contains no valid approval URL; try again")

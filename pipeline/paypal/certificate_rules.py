@@ -1,8 +1,8 @@
-"""Rules for the certificates that PayPal signs webhooks with: address, subject, validity, key and chain.
+"""Rules for the certificates that PayPal signs webhooks with: URL, subject, validity, key and chain.
 
-The address comes from a header that anyone can write, so it is checked before a byte goes out. A certificate that
-PayPal's own host served over TLS and that bears PayPal's name is what makes a signature a proof. Revocation is not
-checked: PayPal has been seen to sign with a revoked certificate.
+The URL comes from a header that any sender can set, so it is checked before any request is made. A signature is
+trusted because PayPal's own host served the certificate over TLS and the certificate is issued to PayPal. Revocation
+is not checked: PayPal has signed with a revoked certificate before.
 """
 
 import re
@@ -19,23 +19,23 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from pipeline.paypal.errors import SignatureError
 from pipeline.settings import SettingsError
 
-# PayPal's simulator signs sandbox events with the live certificate, so host and name are not tied to each other.
+# PayPal's simulator signs sandbox events with the live certificate, so the subject need not match the host.
 SUBJECTS = frozenset({"messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"})
 SMALLEST_KEY = 2048  # bits
 
-# The whole address in one pattern: two parsers that disagree about a host are how such checks are fooled.
-_ADDRESS = re.compile(
+# One pattern for the whole URL: two parsers may disagree about the host, and an attacker can use that.
+_URL = re.compile(
     r"https://api(-m)?(\.sandbox)?\.paypal\.com(:443)?/v1/notifications/certs/[A-Za-z0-9-]{1,128}", re.ASCII
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedCertificate:
-    """A certificate that was read and not yet judged."""
+    """A parsed certificate that is not verified yet."""
 
     certificate: x509.Certificate
-    others: tuple[x509.Certificate, ...]  # served along with it
-    names: tuple[str, ...]  # common names of its subject
+    others: tuple[x509.Certificate, ...]  # the other certificates of the same PEM text
+    names: tuple[str, ...]  # common names of the subject
     key: object
     not_before: datetime
     not_after: datetime
@@ -43,32 +43,32 @@ class ParsedCertificate:
 
 @dataclass(frozen=True, slots=True)
 class TrustAnchors:
-    """Whom we trust to vouch for PayPal's certificate."""
+    """The root and intermediate certificates that PayPal's certificate is verified against."""
 
     store: Store
     intermediates: tuple[x509.Certificate, ...]
 
     @classmethod
     def load(cls, path: Path) -> "TrustAnchors":
-        """Read a PEM file of roots and intermediates; what signed itself is a root. Raises SettingsError."""
+        """Load roots and intermediates from a PEM file. A self-issued certificate is a root. Raises SettingsError."""
         try:
-            everyone = x509.load_pem_x509_certificates(path.read_bytes())
+            certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise SettingsError(f"the trust anchors in {path} cannot be read: {error}; give a PEM file") from error
-        roots = [each for each in everyone if each.issuer == each.subject]
+            raise SettingsError(f"cannot read the trust anchors in {path}: {error}; use a PEM file") from error
+        roots = [each for each in certificates if each.issuer == each.subject]
         if not roots:
-            raise SettingsError(f"the trust anchors in {path} hold no root; add the one that vouches for the others")
-        return cls(Store(roots), tuple(each for each in everyone if each not in roots))
+            raise SettingsError(f"the trust anchors in {path} contain no root; add the root certificate")
+        return cls(Store(roots), tuple(each for each in certificates if each not in roots))
 
 
 def require_certificate_url(url: str) -> None:
-    """Raises Refused unless it is a certificate's address on PayPal's API, spelled the one way PayPal spells it."""
-    if not _ADDRESS.fullmatch(url):
-        raise SignatureError("certificate address", f"not an address of PayPal's certificates: {url[:120]!a}")
+    """Check that the URL is a certificate URL of PayPal's API, in PayPal's exact form. Raises SignatureError."""
+    if not _URL.fullmatch(url):
+        raise SignatureError("certificate address", f"not a URL of PayPal's certificates: {url[:120]!a}")
 
 
 def parse_certificate(pem: bytes) -> ParsedCertificate:
-    """Take a PEM text apart. Raises Refused when it holds no certificate that can be read."""
+    """Parse a PEM text; its first certificate is PayPal's. Raises SignatureError."""
     try:
         leaf, *others = x509.load_pem_x509_certificates(pem)
         names = tuple(str(name.value) for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
@@ -76,54 +76,57 @@ def parse_certificate(pem: bytes) -> ParsedCertificate:
             leaf, tuple(others), names, leaf.public_key(), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         )
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SignatureError("certificate", "not a certificate in PEM form that can be read") from error
+        raise SignatureError("certificate", "not a readable PEM certificate") from error
 
 
 def require_subject(leaf: ParsedCertificate) -> str:
-    """The name in the certificate. Raises Refused unless it is exactly one of PayPal's two."""
+    """Return the certificate's common name. Raises SignatureError unless it is exactly one of PayPal's two names."""
     if len(leaf.names) != 1 or leaf.names[0] not in SUBJECTS:
         raise SignatureError(
-            "certificate subject", f"the certificate is not PayPal's: issued to {', '.join(leaf.names)!a}"
+            "certificate subject", f"the certificate is not PayPal's; it is issued to {', '.join(leaf.names)!a}"
         )
     return leaf.names[0]
 
 
 def require_valid_at(leaf: ParsedCertificate, at: datetime) -> None:
-    """Raises Refused when the certificate is not valid yet or no longer at that time."""
+    """Check that the certificate is valid at that time. Raises SignatureError."""
     if not leaf.not_before <= at <= leaf.not_after:
         span = f"from {leaf.not_before:%Y-%m-%d} to {leaf.not_after:%Y-%m-%d}"
         raise SignatureError("certificate validity", f"the certificate is valid {span}, not on {at:%Y-%m-%d}")
 
 
 def require_rsa_key(leaf: ParsedCertificate) -> RSAPublicKey:
-    """The key in the certificate. Raises Refused unless it is an RSA key of 2048 bits or more."""
+    """Return the certificate's key. Raises SignatureError unless it is an RSA key of at least 2048 bits."""
     if not isinstance(leaf.key, RSAPublicKey):
-        raise SignatureError("certificate key", "the certificate holds no RSA key")
+        raise SignatureError("certificate key", "the certificate's key is not an RSA key")
     if leaf.key.key_size < SMALLEST_KEY:
         raise SignatureError("certificate key", f"the RSA key has {leaf.key.key_size} bits, fewer than {SMALLEST_KEY}")
     return leaf.key
 
 
 def require_trusted_chain(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors) -> None:
-    """Raises Refused when no anchor vouches for the certificate at that time. PayPal serves it without its issuers."""
+    """Check that the certificate chains to a trust anchor at that time. Raises SignatureError.
+
+    PayPal serves the certificate without its issuers, so the anchors supply the intermediates.
+    """
     verifier = PolicyBuilder().store(anchors.store).time(at).build_server_verifier(x509.DNSName(leaf.names[0]))
     try:
         verifier.verify(leaf.certificate, [*leaf.others, *anchors.intermediates])
     except (VerificationError, ValueError) as error:
-        reason = f"no trust anchor vouches for the certificate, issued by {issuer(leaf)}: {error}"
+        reason = f"the certificate, issued by {issuer(leaf)}, chains to no trust anchor: {error}"
         raise SignatureError("certificate chain", reason) from error
 
 
 def issuer(leaf: ParsedCertificate) -> str:
-    """Who issued the certificate, for people."""
+    """Return the issuer's name as readable ASCII text."""
     return ascii(leaf.certificate.issuer.rfc4514_string())[1:-1]
 
 
-def judge_leaf(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> RSAPublicKey:
-    """Return the key of PayPal's certificate. Raises Refused unless it passes every check at that time.
+def require_paypal_certificate(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> RSAPublicKey:
+    """Return the key of PayPal's certificate. Raises SignatureError unless it passes every check at that time.
 
-    It must bear one of PayPal's two names, be valid, and hold an RSA key of 2048 bits or more. With `anchors`, one of
-    them must confirm it (RFC 5280 section 6, for a TLS server of that name).
+    Checks: one of PayPal's two names, the validity, an RSA key of at least 2048 bits. With `anchors` also the chain
+    (RFC 5280 section 6, as for a TLS server of that name).
     """
     require_subject(leaf)
     require_valid_at(leaf, at)

@@ -1,6 +1,6 @@
-"""PayPal's signing certificates: kept in memory and in a folder, downloaded when needed, replaced when they expire.
+"""Download and cache PayPal's signing certificates, in memory and in a folder.
 
-PayPal changes its certificate about once a year, and its address with it
+PayPal changes its certificate and the certificate's URL about once a year
 (https://developer.paypal.com/api/rest/webhooks/rest/).
 """
 
@@ -23,31 +23,37 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pipeline import files
 from pipeline.clock import Clock
 from pipeline.network import egress
-from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate, require_certificate_url
+from pipeline.paypal.certificate_rules import (
+    TrustAnchors,
+    parse_certificate,
+    require_certificate_url,
+    require_paypal_certificate,
+)
 from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
 
-LARGEST_ANSWER = 64 * 1024  # bytes; the real ones have 3 KB
-FETCH_SECONDS = 5.0  # PayPal waits for our answer meanwhile, and sends again when it is 503
-FETCHES_AT_ONCE = 4  # a sender of invented addresses may keep these busy, and nothing else
-KEPT = 64  # PayPal uses one or two at a time
+LARGEST_ANSWER = 64 * 1024  # bytes; PayPal's certificates have 3 KB
+FETCH_SECONDS = 5.0  # PayPal waits for our response during the download, and retries after a 503
+FETCHES_AT_ONCE = 4  # made-up URLs can block these downloads, but nothing else
+KEPT = 64  # certificates; PayPal uses one or two at a time
 
-_ASK = {"Accept": "application/x-pem-file, */*", "User-Agent": "smt-billing"}
+_REQUEST_HEADERS = {"Accept": "application/x-pem-file, */*", "User-Agent": "smt-billing"}
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedKey:
     key: RSAPublicKey
     not_before: datetime
     not_after: datetime
 
 
 class CertificateStore:
-    """PayPal's keys by address: from memory, else from `folder`, else fetched.
+    """PayPal's public keys by certificate URL: from memory, otherwise from `folder`, otherwise downloaded.
 
-    Only what passed every check is kept, so nobody can fill the memory with addresses. Failures are not kept: PayPal's
-    server has had bad minutes, and the next delivery asks again. With `anchors`, a PEM file, the chain is checked too.
+    Only certificates that pass every check are cached, so made-up URLs cannot fill the memory. Failures are not cached:
+    PayPal's server has short outages, and the next delivery tries again. With `anchors`, a PEM file, the chain is
+    verified too.
     """
 
     def __init__(
@@ -60,80 +66,80 @@ class CertificateStore:
     ) -> None:
         self._folder, self._clock, self._fetch = folder, clock, fetch or fetch_certificate
         self._anchors = TrustAnchors.load(anchors) if anchors else None
-        self._memory: dict[str, _Known] = {}
-        self._fetches: dict[str, asyncio.Task[_Known]] = {}
-        # Threads of its own: slow fetches must not take those that write events down.
+        self._memory: dict[str, _CachedKey] = {}
+        self._fetches: dict[str, asyncio.Task[_CachedKey]] = {}
+        # A separate thread pool: slow downloads must not occupy the threads that store events.
         self._threads = ThreadPoolExecutor(FETCHES_AT_ONCE, "certificate")
 
     def known(self, url: str) -> RSAPublicKey | None:
-        """The key, if it is in memory and its certificate is valid now. Never waits."""
+        """Return the key if it is in memory and its certificate is valid now, otherwise None. Never blocks."""
         found = self._memory.get(url)
         return found.key if found and found.not_before <= self._clock.now() <= found.not_after else None
 
     async def get(self, url: str) -> RSAPublicKey:
-        """The key behind this address. Calls for one address at the same time share one fetch.
+        """Return the key of the certificate at this URL. Concurrent calls for one URL share one download.
 
-        Raises Refused when address or certificate fail a check, Unavailable when the certificate cannot be had within
-        FETCH_SECONDS or too many are being fetched.
+        Raises SignatureError if the URL or the certificate fails a check. Raises PaypalUnavailableError if the download
+        fails or takes longer than FETCH_SECONDS, or if FETCHES_AT_ONCE downloads are running.
         """
         require_certificate_url(url)
         if key := self.known(url):
             return key
-        task = self._fetches.get(url) or self._begin(url)
-        # A caller that is cancelled or gives up must not take the certificate from the others, so `wait`, not `await`.
+        task = self._fetches.get(url) or self._start_fetch(url)
+        # `wait`, not `await`: a caller that is cancelled or times out must not cancel the download for the others.
         await asyncio.wait({task}, timeout=FETCH_SECONDS)
         if not task.done():
-            raise PaypalUnavailableError(f"PayPal's certificate did not come within {FETCH_SECONDS:g} s; try again")
+            raise PaypalUnavailableError(f"PayPal's certificate did not arrive within {FETCH_SECONDS:g} s; try again")
         return task.result().key
 
     def add(self, url: str, pem: bytes) -> None:
-        """Put a certificate in memory as if it had been fetched. Raises Refused like `get`."""
+        """Cache a certificate in memory as if it had been downloaded. Raises SignatureError, as `get` does."""
         require_certificate_url(url)
-        self._remember(url, self._judge(pem))
+        self._cache(url, self._verify(pem))
 
-    def _begin(self, url: str) -> "asyncio.Task[_Known]":
+    def _start_fetch(self, url: str) -> "asyncio.Task[_CachedKey]":
         if len(self._fetches) >= FETCHES_AT_ONCE:
-            raise PaypalUnavailableError("too many certificates are being fetched; try again")
+            raise PaypalUnavailableError("too many certificate downloads are running; try again")
         task = asyncio.create_task(self._load(url))
         self._fetches[url] = task
-        task.add_done_callback(lambda done: self._ended(url, done))
+        task.add_done_callback(lambda done: self._finish_fetch(url, done))
         return task
 
-    def _ended(self, url: str, task: "asyncio.Task[_Known]") -> None:
+    def _finish_fetch(self, url: str, task: "asyncio.Task[_CachedKey]") -> None:
         del self._fetches[url]
         if not task.cancelled() and not task.exception():
-            self._remember(url, task.result())
+            self._cache(url, task.result())
 
-    async def _load(self, url: str) -> _Known:
+    async def _load(self, url: str) -> _CachedKey:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_or_fetch, url)
 
-    def _read_or_fetch(self, url: str) -> _Known:
-        if found := self._read(url):
+    def _read_or_fetch(self, url: str) -> _CachedKey:
+        if found := self._read_file(url):
             return found
         pem = self._fetch(url)
-        fetched = self._judge(pem)
+        fetched = self._verify(pem)
         log.info("certificate_fetched", url=url, valid_until=fetched.not_after.isoformat())
         if self._folder:
-            _write(self._path(self._folder, url), pem)
+            _write_file(self._path(self._folder, url), pem)
         return fetched
 
-    def _read(self, url: str) -> _Known | None:
-        """What is on disk counts only if it passes today: it may be corrupt, expired, or from before the anchors."""
+    def _read_file(self, url: str) -> _CachedKey | None:
+        """Read the certificate from disk and verify it again: it may be corrupt, expired, or older than the anchors."""
         try:
-            return self._judge(self._path(self._folder, url).read_bytes()) if self._folder else None
+            return self._verify(self._path(self._folder, url).read_bytes()) if self._folder else None
         except FileNotFoundError:
             return None
         except (OSError, SignatureError) as error:
             log.warning("certificate_file_ignored", url=url, reason=str(error))
             return None
 
-    def _judge(self, pem: bytes) -> _Known:
+    def _verify(self, pem: bytes) -> _CachedKey:
         leaf = parse_certificate(pem)
-        key = judge_leaf(leaf, self._clock.now(), self._anchors)
-        return _Known(key, leaf.not_before, leaf.not_after)
+        key = require_paypal_certificate(leaf, self._clock.now(), self._anchors)
+        return _CachedKey(key, leaf.not_before, leaf.not_after)
 
-    def _remember(self, url: str, known: _Known) -> None:
-        self._memory[url] = known
+    def _cache(self, url: str, cached: _CachedKey) -> None:
+        self._memory[url] = cached
         if len(self._memory) > KEPT:
             del self._memory[next(iter(self._memory))]
 
@@ -143,24 +149,25 @@ class CertificateStore:
 
 
 def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes:
-    """Download a PEM text over TLS: no redirect, no proxy, 64 KiB and about five seconds at most. Raises Unavailable.
+    """Download a PEM text over TLS, without redirects and proxies. Raises PaypalUnavailableError.
 
-    The address must have been judged before. `trust` replaces the authorities that certifi lists.
+    The limits are 64 KiB and about five seconds. The caller must have checked the URL. `trust` replaces the
+    certificate authorities of certifi.
     """
-    where = urlsplit(url)
+    parts = urlsplit(url)
     context = trust or ssl.create_default_context(cafile=certifi.where())
-    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=FETCH_SECONDS, context=context)
+    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=FETCH_SECONDS, context=context)
     try:
-        egress.require_paypal_host(where.hostname or "")
-        connection.request("GET", where.path, headers=_ASK)
+        egress.require_paypal_host(parts.hostname or "")
+        connection.request("GET", parts.path, headers=_REQUEST_HEADERS)
         pem = _read_answer(connection.getresponse())
         parse_certificate(pem)
     except (OSError, http.client.HTTPException) as error:
         raise PaypalUnavailableError(
-            f"PayPal's certificate cannot be fetched ({type(error).__name__}); try again"
+            f"cannot download PayPal's certificate ({type(error).__name__}); try again"
         ) from error
     except SignatureError as error:
-        raise PaypalUnavailableError("PayPal answered something else than a certificate; try again") from error
+        raise PaypalUnavailableError("PayPal's answer is not a certificate; try again") from error
     finally:
         connection.close()
     return pem
@@ -169,26 +176,26 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
 def _read_answer(answer: http.client.HTTPResponse) -> bytes:
     if answer.status != 200:
         raise PaypalUnavailableError(f"PayPal answered {answer.status} instead of a certificate; try again")
-    body, until = b"", time.monotonic() + FETCH_SECONDS
+    body, deadline = b"", time.monotonic() + FETCH_SECONDS
     while chunk := answer.read1(LARGEST_ANSWER):
         body += chunk
-        if len(body) > LARGEST_ANSWER or time.monotonic() > until:
-            raise PaypalUnavailableError("PayPal's certificate is too long or too slow in coming; try again")
+        if len(body) > LARGEST_ANSWER or time.monotonic() > deadline:
+            raise PaypalUnavailableError("PayPal's certificate is too large or arrives too slowly; try again")
     return body
 
 
-def _write(path: Path, pem: bytes) -> None:
-    """Keep it. A full disk costs a fetch after the next start, nothing more."""
+def _write_file(path: Path, pem: bytes) -> None:
+    """Store the certificate on disk. If that fails, the next start downloads it again."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         files.write_atomically(path, pem)
-        _forget_oldest(path.parent)
+        _delete_oldest(path.parent)
     except OSError as error:
-        log.warning("certificate_not_kept", reason=error.strerror)
+        log.warning("certificate_file_not_written", reason=error.strerror)
 
 
-def _forget_oldest(folder: Path) -> None:
+def _delete_oldest(folder: Path) -> None:
     files = sorted(folder.glob("*.pem"), key=lambda each: each.stat().st_mtime)
     for path in files[:-KEPT]:
         path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Errors of the PayPal side, named after what the caller does about them.
+"""Errors of PayPal's API and of webhook verification.
 
-A webhook is answered 400 for `MalformedDeliveryError`, 403 for `SignatureError` and 503 for `PaypalUnavailableError`;
-PayPal sends it again after each. The others, and `PaypalUnavailableError`, end a look-up in the API. No message holds a
-secret or personal data.
+The webhook endpoint answers 400 for `MalformedDeliveryError`, 403 for `SignatureError` and 503 for
+`PaypalUnavailableError`; PayPal retries after each. The other errors, and `PaypalUnavailableError`, come from API calls.
+No message contains a secret or personal data.
 """
 
 from typing import Literal
@@ -23,7 +23,7 @@ CheckName = Literal[
 
 
 class MalformedDeliveryError(UsageError):
-    """The request is no webhook delivery: a header is missing, comes twice or cannot be read."""
+    """The request is not a webhook delivery: a header is missing, duplicated or malformed."""
 
 
 class SignatureError(Exception):
@@ -35,29 +35,30 @@ class SignatureError(Exception):
 
 
 class PaypalUnavailableError(OperatorError):
-    """PayPal cannot be reached, is too slow, or answers what cannot be read. Try again later."""
+    """PayPal cannot be reached, is too slow, or sends an unreadable answer. Try again later."""
 
 
 class PaypalNotFoundError(Exception):
-    """PayPal knows nothing under that id."""
+    """PayPal has no object with that id."""
 
 
 class PaypalRejectedError(OperatorError):
-    """PayPal understood the request and refuses it; sending it again changes nothing.
+    """PayPal refuses the request. A retry gives the same result.
 
-    `status` is HTTP's, `name` PayPal's word for the error, `debug_id` what PayPal's support asks for; both may be "".
+    `status` is the HTTP status, `name` is PayPal's error name, `debug_id` is the id that PayPal's support asks for.
+    `name` and `debug_id` may be "".
     """
 
     def __init__(self, status: int, name: str, debug_id: str) -> None:
         super().__init__(
-            f"PayPal answered {status} {name or 'without a reason'} (debug id {debug_id or 'none'}); {_advice(status)}"
+            f"PayPal answered {status} {name or 'without an error name'} (debug id {debug_id or 'none'}); {_advice(status)}"
         )
         self.status, self.name, self.debug_id = status, name, debug_id
 
 
 def _advice(status: int) -> str:
     if status == 401:
-        return "check SMT_PAYPAL_CLIENT_ID, SMT_PAYPAL_CLIENT_SECRET and whether SMT_PAYPAL_BASE_URL is theirs"
+        return "check SMT_PAYPAL_CLIENT_ID, SMT_PAYPAL_CLIENT_SECRET and whether they belong to SMT_PAYPAL_BASE_URL"
     if status == 403:
-        return "give the app in PayPal's dashboard the permission it lacks"
-    return "quote the debug id to PayPal's support"
+        return "give the app the missing permission in PayPal's dashboard"
+    return "contact PayPal's support with the debug id"

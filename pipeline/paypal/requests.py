@@ -1,6 +1,6 @@
-"""The reads of PayPal's API we make, and the two writes, as requests the SDK's client can execute.
+"""PayPal API requests that the SDK's client executes: four look-ups, create a subscription, cancel a subscription.
 
-Addresses are built from ids, never taken from the links in a payload: those have pointed at PayPal's inner network.
+URLs are built from ids, never taken from links in a payload: such links have pointed to PayPal's internal network.
 """
 
 import re
@@ -16,31 +16,31 @@ _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 
 
 class GetRequest:
-    """What the SDK's client asks of a request: verb, path, headers, body. Raises NotFound for what can be no id."""
+    """A GET request with the attributes that the SDK's client needs. Raises PaypalNotFoundError for an invalid id."""
 
     route: ClassVar[str]
     verb = "GET"
     body = None
 
     def __init__(self, id: str) -> None:
-        self.path = self.route.format(id=_checked(id))
+        self.path = self.route.format(id=_require_id(id))
         self.headers: dict[str, str] = {"Accept": "application/json"}
 
 
 class SubscriptionsGetRequest(GetRequest):
-    """A subscription, `I-…`, with its plan and last failed payment, which come on request only."""
+    """A subscription (`I-…`) with its plan and last failed payment, which PayPal includes only on request."""
 
     route = "/v1/billing/subscriptions/{id}?fields=last_failed_payment,plan"
 
 
 class PlansGetRequest(GetRequest):
-    """A plan, `P-…`, with its billing cycles."""
+    """A plan (`P-…`) with its billing cycles."""
 
     route = "/v1/billing/plans/{id}"
 
 
 class SalesGetRequest(GetRequest):
-    """A payment of a subscription: PayPal still calls it a sale and keeps it in the old payments API."""
+    """A payment of a subscription. PayPal calls it a sale and serves it in the old Payments API (v1)."""
 
     route = "/v1/payments/sale/{id}"
 
@@ -60,9 +60,9 @@ GET_REQUESTS: dict[LookupKind, type[GetRequest]] = {
 
 
 class SubscriptionsCreateRequest:
-    """A subscription that waits for its subscriber's approval (Subscriptions v1, `subscriptions.create`).
+    """Create a subscription that the subscriber must approve (Subscriptions v1, `subscriptions.create`).
 
-    `request_id` makes it safe to repeat: within 72 hours PayPal answers with the subscription it made the first time.
+    `request_id` makes retries safe: for 72 hours PayPal answers with the subscription of the first request.
     """
 
     verb, path = "POST", "/v1/billing/subscriptions"
@@ -73,16 +73,16 @@ class SubscriptionsCreateRequest:
 
 
 class SubscriptionsCancelRequest:
-    """The end of a subscription (Subscriptions v1, `subscriptions.cancel`): answered 204, final at once."""
+    """Cancel a subscription (Subscriptions v1, `subscriptions.cancel`). PayPal answers 204; it is final immediately."""
 
     verb = "POST"
 
     def __init__(self, id: str, reason: str) -> None:
-        self.path = f"/v1/billing/subscriptions/{_checked(id)}/cancel"
+        self.path = f"/v1/billing/subscriptions/{_require_id(id)}/cancel"
         self.body, self.headers = {"reason": reason}, _JSON
 
 
-def _checked(id: str) -> str:
+def _require_id(id: str) -> str:
     if not _ID.fullmatch(id):
-        raise PaypalNotFoundError("PayPal gives no such ids: letters, digits and dashes, 64 at most")
+        raise PaypalNotFoundError("not a PayPal id: an id has 1 to 64 letters, digits and dashes")
     return quote(id, safe="")

@@ -1,11 +1,11 @@
-"""PayPal's resources, old and new, read into one shape: facts, and what they tell of a person.
+"""Parse PayPal's resources, old and new formats, into facts and personal data with the same keys.
 
 Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
 failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at.
 Sale: sale, subscription, amount, fee, held, state, created_at, at, reason.
 Refund: refund, sale, amount, refunded_total, state, created_at, at.
 Plan: plan, name, terms, at.
-Money is [minor units, currency]; times are ISO 8601 in UTC; `unread` lists what could not be read.
+Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 
 import re
@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,50}", re.ASCII)
 _SALE_LINK = re.compile(r"/sales?/([A-Z0-9]{10,20})(?:/|$)", re.ASCII)
 
-# PayPal's words for a status: the Subscriptions API's own, and those of the old billing agreements.
+# PayPal's status names: those of the Subscriptions API, and those of the old billing agreements.
 STATUSES = {
     "APPROVAL_PENDING": "APPROVAL_PENDING",
     "APPROVED": "APPROVED",
@@ -40,7 +40,7 @@ STATUSES = {
     "CANCELED": "CANCELLED",
     "COMPLETED": "EXPIRED",
 }
-# What the event's name says, where its resource has no status.
+# The status that follows from the event type, for resources without a status.
 STATUS_OF_EVENT = {
     "BILLING.SUBSCRIPTION.CREATED": "APPROVAL_PENDING",
     "BILLING.SUBSCRIPTION.ACTIVATED": "ACTIVE",
@@ -49,20 +49,20 @@ STATUS_OF_EVENT = {
     "BILLING.SUBSCRIPTION.CANCELLED": "CANCELLED",
     "BILLING.SUBSCRIPTION.EXPIRED": "EXPIRED",
 }
-YEARS = range(1970, 2200)  # what PayPal has to do with; beyond, reckoning with a time could overflow
-LONGEST = 366  # PayPal allows 365 days, 52 weeks, 12 months or a year for a cycle
+YEARS = range(1970, 2200)  # plausible years; beyond them, arithmetic with times could overflow
+LONGEST = 366  # units of a billing cycle; PayPal allows 365 days, 52 weeks, 12 months or one year
 UNITS = frozenset({"DAY", "WEEK", "MONTH", "YEAR"})
 
 
 class FieldReader:
-    """A resource being read. What cannot be read is noted in `unread` instead of raised."""
+    """Reads the fields of a resource. Adds the names of unreadable fields to `unread` instead of raising."""
 
     def __init__(self, resource: dict[str, Any]) -> None:
         self.resource = resource
         self.unread: list[str] = []
 
     def get(self, *path: str) -> Any:
-        """The value at a path of keys, None where there is none."""
+        """Return the value at a path of keys, or None."""
         value: Any = self.resource
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
@@ -76,7 +76,7 @@ class FieldReader:
         return None
 
     def text(self, *path: str, limit: int = 200) -> str | None:
-        """A text without control characters, which some column or mail header would choke on."""
+        """Return a text without control characters, which columns and mail headers may refuse."""
         value = self.get(*path)
         if not isinstance(value, str):
             return None
@@ -91,7 +91,7 @@ class FieldReader:
         return written
 
     def number(self, *path: str) -> int | None:
-        """A count. PayPal writes some as text."""
+        """Return a count. PayPal writes some counts as text."""
         value = self.get(*path)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
             return int(value)
@@ -101,7 +101,7 @@ class FieldReader:
         return None
 
     def money(self, *path: str, currency: str | None = None) -> list[Any] | None:
-        """`[minor units, currency]` from {value, currency_code}, {total, currency} or {value, currency}."""
+        """Return `[minor units, currency]` from {value, currency_code}, {total, currency} or {value, currency}."""
         value = self.get(*path)
         if not isinstance(value, dict):
             self._record_unreadable(path, value)
@@ -115,7 +115,7 @@ class FieldReader:
         return [money.amount, money.currency]
 
     def _record_unreadable(self, path: tuple[str, ...], value: Any) -> None:
-        """Note what could not be read, unless there was nothing to read."""
+        """Add the field to `unread`, unless it is empty."""
         name = ".".join(path)
         if value not in (None, "", {}) and name not in self.unread:
             self.unread.append(name)
@@ -123,13 +123,13 @@ class FieldReader:
 
 @lru_cache(1024)
 def _time(text: str) -> str | None:
-    """In our own spelling. Remembered, because one event tells most of its times more than once."""
+    """Return the time in our format. Cached, because most times occur more than once in an event."""
     moment = parse_time(text)
     return format_time(moment) if moment and moment.year in YEARS else None
 
 
 def text_of(document: dict[str, Any], key: str, limit: int) -> str:
-    """A text of printable characters, "" where there is none."""
+    """Return a printable text of at most `limit` characters, or ""."""
     value = document.get(key)
     return value[:limit] if isinstance(value, str) and value.isprintable() else ""
 
@@ -143,8 +143,8 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
     facts = {
         "subscription": read.id("id"),
         "status": _status(kind, read.text("status")),
-        "status_at": status_at or read.time("update_time") or _written(occurred_at),
-        "at": read.time("update_time") or status_at or _written(occurred_at) or read.time("create_time"),
+        "status_at": status_at or read.time("update_time") or _format(occurred_at),
+        "at": read.time("update_time") or status_at or _format(occurred_at) or read.time("create_time"),
         "plan": read.id("plan_id"),
         "terms": _v2_billing_cycle(read.get("plan")),
         "quantity": read.number("quantity"),
@@ -156,7 +156,7 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
         "failed_at": read.time(*failed, "time"),
         "failed_amount": read.money(*failed, "amount"),
         "failed_reason": read.text(*failed, "reason_code", limit=60),
-        # PayPal's own mock spells it otherwise than PayPal's specification.
+        # PayPal's mock server and PayPal's specification use different names for this field.
         "retry_at": read.time(*failed, "next_payment_retry_time") or read.time(*failed, "next_payment_retry_date"),
         "unread": read.unread or None,
     }
@@ -174,15 +174,15 @@ def _subscriber(read: FieldReader) -> Person:
 
 
 def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
-    """A billing agreement (v1). It has no time of its own but the event's; its terms stand inside it."""
+    """Parse a billing agreement (v1). It has no update time, so the event's time is used. It contains its plan."""
     read = FieldReader(resource)
     currency = read.text("plan", "curr_code")
     details = "agreement_details"
     facts = {
         "subscription": read.id("id"),
         "status": _status(kind, read.text("state")),
-        "status_at": _written(occurred_at),
-        "at": _written(occurred_at),
+        "status_at": _format(occurred_at),
+        "at": _format(occurred_at),
         "terms": _v1_billing_cycle(read.get("plan"), currency),
         "start_at": read.time("start_date"),
         "next_billing_at": read.time(details, "next_billing_date"),
@@ -202,7 +202,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
 
 def _sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
     read = FieldReader(resource)
-    created_at = read.time("create_time") or read.time("time") or _written(occurred_at)
+    created_at = read.time("create_time") or read.time("time") or _format(occurred_at)
     facts = {
         "sale": read.id("id"),
         "subscription": read.id("billing_agreement_id"),
@@ -219,10 +219,10 @@ def _sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) ->
 
 
 def _refund(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
-    """A refund or reversal. Its amount comes with or without a minus sign; the sale may stand only in a link."""
+    """Parse a refund or reversal. Its amount may be negative, and its sale may occur only in a link."""
     read = FieldReader(resource)
     amount, total = read.money("amount"), read.money("total_refunded_amount")
-    created_at = read.time("create_time") or _written(occurred_at)
+    created_at = read.time("create_time") or _format(occurred_at)
     facts = {
         "refund": read.id("id"),
         "sale": read.id("sale_id") or _linked_sale(read.get("links")),
@@ -242,15 +242,15 @@ def _plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) ->
         "plan": read.id("id"),
         "name": read.text("name", limit=127),
         "terms": _v2_billing_cycle(resource),
-        "at": read.time("update_time") or read.time("create_time") or _written(occurred_at),
+        "at": read.time("update_time") or read.time("create_time") or _format(occurred_at),
         "unread": read.unread or None,
     }
     return facts, {}
 
 
 def _v2_billing_cycle(plan: Any) -> Facts | None:
-    """Interval and price of the regular cycle of a v2 plan."""
-    regular = _regular(plan, "billing_cycles", "tenure_type")
+    """Return interval and price of the regular cycle of a v2 plan."""
+    regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
     if regular is None:
         return None
     read = FieldReader(regular)
@@ -260,18 +260,18 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
     return {"unit": unit, "count": count, "price": read.money("pricing_scheme", "fixed_price")}
 
 
-def _regular(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
-    """The regular one among a plan's cycles."""
-    told = plan.get(cycles) if isinstance(plan, dict) else None
-    for cycle in told if isinstance(told, list) else []:
+def _regular_cycle(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
+    """Return the plan's regular cycle."""
+    found = plan.get(cycles) if isinstance(plan, dict) else None
+    for cycle in found if isinstance(found, list) else []:
         if isinstance(cycle, dict) and cycle.get(kind) == "REGULAR":
             return cycle
     return None
 
 
 def _v1_billing_cycle(plan: Any, currency: str | None) -> Facts | None:
-    """Interval and price of the regular definition of a v1 plan."""
-    regular = _regular(plan, "payment_definitions", "type")
+    """Return interval and price of the regular payment definition of a v1 plan."""
+    regular = _regular_cycle(plan, "payment_definitions", "type")
     if regular is None:
         return None
     read = FieldReader(regular)
@@ -286,7 +286,7 @@ def _status(kind: str, text: str | None) -> str | None:
 
 
 def _linked_sale(links: Any) -> str | None:
-    """The id in a link to the sale. The link itself is never followed."""
+    """Return the sale's id from its link. The link itself is never followed."""
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict) and link.get("rel") == "sale":
             match = _SALE_LINK.search(str(link.get("href")))
@@ -299,11 +299,11 @@ def _person(**parts: str | None) -> Person:
     return {name: part for name, part in parts.items() if part}
 
 
-def _written(moment: datetime | None) -> str | None:
+def _format(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
 
 
-# By the beginning of the event's type; the longer beginning first.
+# By prefix of the event type; a longer prefix comes before a shorter one.
 READERS: dict[str, Callable[[str, dict[str, Any], datetime | None], tuple[Facts, Person]]] = {
     "BILLING.SUBSCRIPTION.": _subscription,
     "BILLING.PLAN.": _plan,

@@ -1,8 +1,8 @@
-"""Who sent this webhook? The headers of a delivery, and the check of its signature.
+"""Verify the signature of a webhook delivery, and parse its headers.
 
 PayPal signs the ASCII text `transmission id|transmission time|webhook id|CRC-32 of the raw body in decimal` with RSA,
-PKCS#1 v1.5 and SHA-256 (https://developer.paypal.com/api/rest/webhooks/rest/). The webhook id is in no header: it names
-our listener, so what was signed for another listener does not verify here.
+PKCS#1 v1.5 and SHA-256 (https://developer.paypal.com/api/rest/webhooks/rest/). No header contains the
+webhook id: it identifies our webhook endpoint at PayPal, so a delivery that was signed for another endpoint fails here.
 """
 
 import base64
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 
-ALGORITHM = "SHA256withRSA"  # the one PayPal has used since 2015; SHA1withRSA before it is no proof any more
+ALGORITHM = "SHA256withRSA"  # PayPal's algorithm since 2015; the earlier SHA1withRSA is no longer secure
 
 ID, TIME, SIGNATURE, CERT_URL, AUTH_ALGO = HEADERS = (
     "paypal-transmission-id",
@@ -28,49 +28,51 @@ ID, TIME, SIGNATURE, CERT_URL, AUTH_ALGO = HEADERS = (
     "paypal-cert-url",
     "paypal-auth-algo",
 )
-# The lengths of PayPal's verify-webhook-signature schema; the signature's is base64 of a key of 8192 bits.
+# Maximum lengths from PayPal's verify-webhook-signature schema; the signature's is base64 of 8192 bits.
 _LONGEST = {ID: 50, TIME: 64, SIGNATURE: 1368, CERT_URL: 500, AUTH_ALGO: 100}
 _SIGNATURE_BYTES = range(256, 1025)
-# Printable ASCII without space and `|`: the bar parts the signed message, so no part may contain it.
+# Printable ASCII without space and `|`: the bar separates the parts of the signed message, so no part may contain it.
 _SHAPES = {name: re.compile(rf"[!-{{}}~]{{1,{longest}}}", re.ASCII) for name, longest in _LONGEST.items()}
 
-_PADDING, _HASH = PKCS1v15(), SHA256()  # made once: they hold no state
+_PADDING, _HASH = PKCS1v15(), SHA256()  # stateless, so created once
 
 
 @dataclass(frozen=True, slots=True)
 class Transmission:
-    """What a delivery says of itself. Nothing here is trusted before `verify` has returned."""
+    """PayPal's headers of one delivery. Do not trust them before `verify` has returned."""
 
     id: str
-    time: str  # PayPal's literal text: it is signed as it stands
+    time: str  # PayPal's literal text, because exactly this text is signed
     signature: bytes
     cert_url: str
     algorithm: str
 
     @classmethod
     def read(cls, headers: Iterable[tuple[str, str]]) -> "Transmission":
-        """Read PayPal's five among these headers, their names in any case. Raises Malformed."""
+        """Read PayPal's five headers; names are case-insensitive. Raises MalformedDeliveryError."""
         found: dict[str, str] = {}
         for name, value in headers:
             if (lower := name.lower()) in _LONGEST:
                 if lower in found:
-                    raise MalformedDeliveryError(f"the header {lower} comes twice; PayPal sends it once")
+                    raise MalformedDeliveryError(f"duplicate header {lower}; PayPal sends it once")
                 found[lower] = value
         for name, shape in _SHAPES.items():
             if not shape.fullmatch(found.get(name, "")):
-                raise MalformedDeliveryError(f"the header {name} {_fault(found.get(name), _LONGEST[name])}")
+                raise MalformedDeliveryError(f"the header {name} {_describe_fault(found.get(name), _LONGEST[name])}")
         return cls(found[ID], found[TIME], _read_signature(found[SIGNATURE]), found[CERT_URL], found[AUTH_ALGO])
 
 
 def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], key: RSAPublicKey) -> str:
-    """The one of our webhook ids that this delivery was signed for.
+    """Return the one of our webhook ids that this delivery was signed for.
 
-    `body` is the raw body, byte for byte as it came. Raises Refused: the algorithm is not PayPal's, no webhook id is
-    set, or the signature fits none of them.
+    `body` is the raw body, unchanged. Raises SignatureError if the algorithm is not PayPal's, no webhook id is set, or
+    the signature matches none of them.
     """
     require_algorithm(transmission)
     if not webhook_ids:
-        raise SignatureError("webhook id", "no webhook id to check the signature with; set SMT_PAYPAL_WEBHOOK_ID")
+        raise SignatureError(
+            "webhook id", "no webhook id is set, so the signature cannot be verified; set SMT_PAYPAL_WEBHOOK_ID"
+        )
     checksum = zlib.crc32(body)
     for webhook_id in webhook_ids:
         message = f"{transmission.id}|{transmission.time}|{webhook_id}|{checksum}".encode()
@@ -80,23 +82,26 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
             continue
         return webhook_id
     raise SignatureError(
-        "signature", "the signature does not fit: body or headers were changed, or the webhook id is not ours"
+        "signature", "the signature does not match: body or headers were changed, or the webhook id is not ours"
     )
 
 
 def require_algorithm(transmission: Transmission) -> None:
-    """Raises Refused unless it is SHA256withRSA. The header is not signed, so it never chooses what we do."""
+    """Check that the algorithm is SHA256withRSA. Raises SignatureError.
+
+    The header is not signed, so it must not select the algorithm.
+    """
     if transmission.algorithm != ALGORITHM:
         raise SignatureError("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
 
 
-def _fault(value: str | None, longest: int) -> str:
-    """What is wrong with a header that has not its shape."""
+def _describe_fault(value: str | None, longest: int) -> str:
+    """Return why a header's value is invalid."""
     if not value:
-        return "is missing; only PayPal posts here"
+        return "is missing; only PayPal may post here"
     if len(value) > longest:
         return f"is longer than {longest} characters"
-    return "holds a character that PayPal never sends"
+    return "contains a character that PayPal never sends"
 
 
 def _read_signature(text: str) -> bytes:
@@ -104,7 +109,7 @@ def _read_signature(text: str) -> bytes:
         signature = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
         raise MalformedDeliveryError(f"the header {SIGNATURE} is not base64") from error
-    # Base64 has several spellings of the same bytes; one delivery has one.
+    # Several base64 texts decode to the same bytes; accept only the canonical one.
     if base64.b64encode(signature).decode("ascii") != text or len(signature) not in _SIGNATURE_BYTES:
         raise MalformedDeliveryError(
             f"the header {SIGNATURE} is not a signature of 256 to 1024 bytes in canonical base64"

@@ -1,6 +1,6 @@
-"""Why is this delivery refused? The checks of a webhook's signature one by one, with what each of them saw.
+"""Run the checks of a webhook's signature one by one and report the result of each.
 
-For the command `smt-billing paypal verify`: a delivery saved by the operator is judged as the ingress would judge it.
+For the command `smt-billing paypal verify`: it checks a saved delivery as the webhook endpoint would.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipeline.settings import SIMULATOR
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisStep:
-    """One check: its name, whether it passed, and what it saw."""
+    """Result of one check: its name, whether it passed, and a detail for the operator."""
 
     name: str
     passed: bool
@@ -47,18 +47,18 @@ def diagnose_delivery(
     at: datetime,
     fetch: Callable[[str], bytes] = fetch_certificate,
 ) -> list[DiagnosisStep]:
-    """Run the checks in order, up to the first that fails; the last one tells the outcome.
+    """Run the checks in order and stop after the first failure. The last step is the result.
 
-    With `cert_pem` the address of the certificate is not judged; without, the certificate is fetched from it. With
-    `anchors`, a PEM file, the chain is checked too. `at` is the time at which the certificate must be valid. Raises
-    SettingsError when the anchors cannot be read.
+    Without `cert_pem` the certificate is downloaded from the URL in the headers; with it, that URL is not checked. With
+    `anchors`, a PEM file, the chain is verified too. The certificate must be valid at `at`. Raises SettingsError if the
+    anchors cannot be read.
     """
     trusted = TrustAnchors.load(anchors) if anchors else None
     return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at), cert_pem, trusted, fetch)))
 
 
 def read_headers(text: str) -> dict[str, str]:
-    """Read saved headers: a JSON object, or one `Name: value` per line. Raises Malformed."""
+    """Parse saved headers: a JSON object, or one `Name: value` per line. Raises MalformedDeliveryError."""
     if not text.lstrip().startswith("{"):
         lines = (line.partition(":") for line in text.splitlines() if ":" in line)
         return {name.strip(): value.strip() for name, _, value in lines}
@@ -84,18 +84,18 @@ def _run(
     delivery: _Delivery, cert_pem: bytes | None, anchors: TrustAnchors | None, fetch: Callable[[str], bytes]
 ) -> Iterator[DiagnosisStep]:
     transmission = Transmission.read(delivery.headers.items())
-    yield DiagnosisStep("headers", True, f"transmission {transmission.id} of {transmission.time}")
+    yield DiagnosisStep("headers", True, f"transmission {transmission.id}, sent at {transmission.time}")
     require_algorithm(transmission)
     yield DiagnosisStep("algorithm", True, transmission.algorithm)
     if cert_pem is None:
         certificate_rules.require_certificate_url(transmission.cert_url)
         yield DiagnosisStep("certificate address", True, transmission.cert_url)
     leaf = certificate_rules.parse_certificate(cert_pem or fetch(transmission.cert_url))
-    yield from _judge(leaf, delivery.at, anchors)
+    yield from _check_certificate(leaf, delivery.at, anchors)
     yield _check_signature(delivery, transmission, certificate_rules.require_rsa_key(leaf))
 
 
-def _judge(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[DiagnosisStep]:
+def _check_certificate(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[DiagnosisStep]:
     yield DiagnosisStep("certificate subject", True, certificate_rules.require_subject(leaf))
     certificate_rules.require_valid_at(leaf, at)
     yield DiagnosisStep(
@@ -112,17 +112,17 @@ def _check_signature(delivery: _Delivery, transmission: Transmission, key: RSAPu
         webhook_id = verify(transmission, delivery.body, [delivery.webhook_id], key)
     except SignatureError as error:
         return DiagnosisStep(error.check, False, _explain(delivery, transmission, key) or str(error))
-    return DiagnosisStep("signature", True, f"signed by PayPal for the webhook {webhook_id}")
+    return DiagnosisStep("signature", True, f"signed by PayPal for webhook {webhook_id}")
 
 
 def _explain(delivery: _Delivery, transmission: Transmission, key: RSAPublicKey) -> str:
-    """The two usual reasons, tried out: an event of the simulator, and a body saved with a line end at its end."""
+    """Test two common causes: an event from PayPal's simulator, and a body that was saved with an extra newline."""
     for body, webhook_id, reason in (
-        (delivery.body, SIMULATOR, "PayPal's simulator sent this: it belongs to no webhook"),
+        (delivery.body, SIMULATOR, "PayPal's simulator sent this event; it belongs to no webhook"),
         (
             delivery.body.rstrip(b"\r\n"),
             delivery.webhook_id,
-            "the body was saved with a line end that PayPal did not send",
+            "the body was saved with a newline at its end that PayPal did not send",
         ),
     ):
         try:

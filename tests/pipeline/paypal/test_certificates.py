@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pipeline.clock import MovableClock
 from pipeline.paypal import certificates
-from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate
+from pipeline.paypal.certificate_rules import TrustAnchors, require_paypal_certificate, parse_certificate
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
 from pipeline.settings import SettingsError
@@ -68,12 +68,12 @@ def bundle(folder: Path, *issued: Issued) -> Path:
 
 @pytest.mark.parametrize("name", [LIVE, SANDBOX])
 def test_paypals_two_names_are_accepted(name: str) -> None:
-    assert judge_leaf(parse_certificate(issue(name).pem), at=NOW, anchors=None) == PAYPALS_KEY
+    assert require_paypal_certificate(parse_certificate(issue(name).pem), at=NOW, anchors=None) == PAYPALS_KEY
 
 
 def test_the_first_certificate_counts_and_line_ends_may_be_of_either_kind() -> None:
     pem = (issue(LIVE, key=rsa_key(3072)).pem + paypal().pem).replace(b"\n", b"\r\n")
-    assert judge_leaf(parse_certificate(pem), at=NOW, anchors=None).key_size == 3072
+    assert require_paypal_certificate(parse_certificate(pem), at=NOW, anchors=None).key_size == 3072
 
 
 @pytest.mark.parametrize(
@@ -92,33 +92,33 @@ def test_the_first_certificate_counts_and_line_ends_may_be_of_either_kind() -> N
 )
 def test_a_certificate_in_another_name_is_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(SignatureError) as refused:
-        judge_leaf(parse_certificate(issue(*names).pem), at=NOW, anchors=None)
+        require_paypal_certificate(parse_certificate(issue(*names).pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate subject"
 
 
 @pytest.mark.parametrize("late", [timedelta(seconds=-1), YEAR + timedelta(seconds=1)])
 def test_a_certificate_is_refused_before_and_after_its_time(late: timedelta) -> None:
     with pytest.raises(SignatureError) as refused:
-        judge_leaf(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + late, anchors=None)
+        require_paypal_certificate(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + late, anchors=None)
     assert refused.value.check == "certificate validity"
 
 
 @pytest.mark.parametrize("moment", [timedelta(0), YEAR])
 def test_a_certificate_is_valid_on_its_first_and_last_second(moment: timedelta) -> None:
-    assert judge_leaf(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + moment, anchors=None) == PAYPALS_KEY
+    assert require_paypal_certificate(parse_certificate(issue(LIVE, start=NOW).pem), at=NOW + moment, anchors=None) == PAYPALS_KEY
 
 
 def test_a_key_that_is_short_or_of_another_kind_is_refused() -> None:
     for key in (rsa_key(1024), ec.generate_private_key(ec.SECP256R1())):
         with pytest.raises(SignatureError) as refused:
-            judge_leaf(parse_certificate(issue(LIVE, key=key).pem), at=NOW, anchors=None)
+            require_paypal_certificate(parse_certificate(issue(LIVE, key=key).pem), at=NOW, anchors=None)
         assert refused.value.check == "certificate key"
 
 
 @pytest.mark.parametrize("pem", [b"", b"<html>", paypal().key_pem, paypal().pem[:-200], paypal().pem[40:]])
 def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
     with pytest.raises(SignatureError) as refused:
-        judge_leaf(parse_certificate(pem), at=NOW, anchors=None)
+        require_paypal_certificate(parse_certificate(pem), at=NOW, anchors=None)
     assert refused.value.check == "certificate"
 
 
@@ -127,12 +127,12 @@ def test_what_is_no_certificate_is_refused(pem: bytes) -> None:
 
 def test_a_chain_to_an_anchor_is_accepted_though_paypal_serves_the_leaf_alone(tmp_path: Path) -> None:
     anchors = TrustAnchors.load(bundle(tmp_path, intermediate(), root("Another Root"), root()))
-    assert judge_leaf(parse_certificate(paypal().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
+    assert require_paypal_certificate(parse_certificate(paypal().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
 
 
 def test_an_intermediate_served_along_is_used(tmp_path: Path) -> None:
     anchors = TrustAnchors.load(bundle(tmp_path, root()))
-    assert judge_leaf(parse_certificate(paypal().pem + intermediate().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
+    assert require_paypal_certificate(parse_certificate(paypal().pem + intermediate().pem), at=NOW, anchors=anchors) == PAYPALS_KEY
 
 
 def _selfmade() -> Issued:
@@ -157,9 +157,9 @@ BROKEN: dict[str, Callable[[], tuple[bytes, list[Issued]]]] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_chain_that_does_not_end_at_an_anchor_is_refused(case: str, tmp_path: Path) -> None:
     pem, trusted = BROKEN[case]()
-    assert judge_leaf(parse_certificate(pem), at=NOW, anchors=None) == PAYPALS_KEY
+    assert require_paypal_certificate(parse_certificate(pem), at=NOW, anchors=None) == PAYPALS_KEY
     with pytest.raises(SignatureError, match="no trust anchor") as refused:
-        judge_leaf(parse_certificate(pem), at=NOW, anchors=TrustAnchors.load(bundle(tmp_path, *trusted)))
+        require_paypal_certificate(parse_certificate(pem), at=NOW, anchors=TrustAnchors.load(bundle(tmp_path, *trusted)))
     assert refused.value.check == "certificate chain"
 
 
@@ -167,7 +167,7 @@ def test_an_issuer_past_its_time_vouches_for_nobody(tmp_path: Path) -> None:
     anchors = TrustAnchors.load(bundle(tmp_path, intermediate(), root()))
     later = issue(LIVE, start=NOW)
     with pytest.raises(SignatureError) as refused:
-        judge_leaf(parse_certificate(later.pem), at=NOW + YEAR * 0.9, anchors=anchors)
+        require_paypal_certificate(parse_certificate(later.pem), at=NOW + YEAR * 0.9, anchors=anchors)
     assert refused.value.check == "certificate chain"
 
 
@@ -266,7 +266,7 @@ async def test_who_waits_too_long_is_told_to_try_again(monkeypatch: pytest.Monke
         return paypal().pem
 
     keys = store(fetch)
-    with pytest.raises(PaypalUnavailableError, match="did not come"):
+    with pytest.raises(PaypalUnavailableError, match="did not arrive"):
         await keys.get(URL)
     go.set()
     await asyncio.gather(*keys._fetches.values())  # it goes on, for the next who asks

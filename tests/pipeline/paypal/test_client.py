@@ -239,7 +239,7 @@ def test_what_may_pass_is_tried_again_later(status: int, paypal: PaypalApi, api:
 )
 def test_an_answer_that_is_no_json_object_is_tried_again_later(body: bytes, paypal: PaypalApi, api: Api) -> None:
     api.held = lambda: Answer(200, body, {"Content-Type": "application/json"})
-    with pytest.raises(PaypalUnavailableError, match="no JSON object"):
+    with pytest.raises(PaypalUnavailableError, match="not a JSON object"):
         read_sale(paypal)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import MovableClock
-from pipeline.paypal.certificate_rules import judge_leaf, parse_certificate, require_certificate_url
+from pipeline.paypal.certificate_rules import require_paypal_certificate, parse_certificate, require_certificate_url
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 from pipeline.paypal.signature import HEADERS, Transmission, verify
@@ -19,7 +19,7 @@ from tests.support.pipeline_under_test import WEBHOOK_ID, happened, sign, signer
 
 BODY = orjson.dumps(happened())
 SIGNED = {name.lower(): value for name, value in sign(BODY).items()}
-KEY = judge_leaf(parse_certificate(signer().leaf_pem), at=MORNING, anchors=None)
+KEY = require_paypal_certificate(parse_certificate(signer().leaf_pem), at=MORNING, anchors=None)
 ID, TIME, SIGNATURE, *_ = HEADERS
 HOSTS = {"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"}
 PAYPALS = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594"

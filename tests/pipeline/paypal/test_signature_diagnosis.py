@@ -124,7 +124,7 @@ def test_with_a_certificate_at_hand_its_address_is_not_judged_and_nothing_goes_o
     checks = diagnose_delivery(
         BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=nothing_goes_out
     )
-    assert checks[-1] == DiagnosisStep("signature", True, f"signed by PayPal for the webhook {WEBHOOK_ID}")
+    assert checks[-1] == DiagnosisStep("signature", True, f"signed by PayPal for webhook {WEBHOOK_ID}")
     assert "certificate address" not in names(checks)
 
 
@@ -156,7 +156,7 @@ def test_a_certificate_that_cannot_be_fetched_is_a_failed_check() -> None:
 
 def test_the_usual_reasons_are_named() -> None:
     assert "simulator" in run(deliver(webhook_id="WEBHOOK_ID"))[-1].detail
-    assert "line end" in run(body=BODY + b"\n")[-1].detail
+    assert "newline" in run(body=BODY + b"\n")[-1].detail
     assert "webhook id" in run(webhook_id="OTHER")[-1].detail
 
 

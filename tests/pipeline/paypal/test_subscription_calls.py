@@ -158,7 +158,7 @@ def test_a_page_that_is_not_paypals_is_not_where_a_customer_is_sent(
 ) -> None:
     made = {"id": "I-EVIL", "links": [{"rel": "approve", "href": "https://paypal.com.evil.example/approve"}]}
     monkeypatch.setattr(pretence.subscribing, "create", lambda *_: (201, made))
-    with pytest.raises(PaypalUnavailableError, match="no page to approve"):
+    with pytest.raises(PaypalUnavailableError, match="no valid approval URL"):
         begin(paypal)
 
 

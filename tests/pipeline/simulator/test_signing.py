@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from pipeline.paypal.certificate_rules import TrustAnchors, judge_leaf, parse_certificate, require_certificate_url
+from pipeline.paypal.certificate_rules import TrustAnchors, require_paypal_certificate, parse_certificate, require_certificate_url
 from pipeline.paypal.errors import SignatureError
 from pipeline.paypal.signature import Transmission, verify
 from pipeline.simulator.server.signing import FILE, HOST, Signer
@@ -54,7 +54,7 @@ def test_a_signature_fits_no_other_body_and_no_other_webhook(signer: Signer, bod
 
 def test_our_own_check_accepts_it(signer: Signer, tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(signer.root_pem)
-    key = judge_leaf(parse_certificate(signer.leaf_pem), at=AT, anchors=TrustAnchors.load(tmp_path / "root.pem"))
+    key = require_paypal_certificate(parse_certificate(signer.leaf_pem), at=AT, anchors=TrustAnchors.load(tmp_path / "root.pem"))
     headers = signer.sign(BODY, WEBHOOK, AT)
     require_certificate_url(headers["PAYPAL-CERT-URL"])
     assert verify(Transmission.read(headers.items()), BODY, ["ANOTHER", WEBHOOK], key) == WEBHOOK
