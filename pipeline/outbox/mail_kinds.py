@@ -1,7 +1,7 @@
-"""What personal data is used for, and which mail serves which purpose: the register that the policy's section 2 promises.
+"""Register of mail kinds and of the purposes of processing personal data, as section 2 of the privacy policy requires.
 
-A mail whose kind is not here cannot be owed. Its class decides whether a person may decline it: transactional and legal
-mail is owed to them; service mail until they opt out; marketing only after they have opted in.
+A mail of an unregistered kind cannot be queued. The class of a kind decides whether a customer can opt out:
+transactional and legal mail is always sent, service mail until the customer opts out, marketing mail after an opt-in.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MailClass = Literal["transactional", "legal", "service", "marketing"]
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """One use of personal data: a sentence for people, and its basis in law (GDPR article 6(1))."""
+    """A purpose of processing: a sentence for customers, and the legal basis (GDPR article 6(1))."""
 
     sentence: str
     basis: str
@@ -20,7 +20,7 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class MailKind:
-    """What a kind of mail is: its class, and the purpose it serves."""
+    """The class and the purpose of one kind of mail."""
 
     mail_class: MailClass
     purpose: str
@@ -31,9 +31,13 @@ PURPOSES: dict[str, Purpose] = {
     "payments": Purpose("Process payments and send receipts via PayPal.", "contract (b)"),
     "notices": Purpose("Send transactional mail: account set-up, renewal reminders.", "contract (b)"),
     "support": Purpose("Respond to support requests.", "contract (b)"),
-    "law": Purpose("Comply with legal obligations: books, and the rights of people.", "legal obligation (c)"),
-    "security": Purpose("Keep the service safe: access logs, and who of us read what.", "legitimate interest (f)"),
-    "news": Purpose("Send news of the product to those who asked for it, and confirmed it by mail.", "consent (a)"),
+    "law": Purpose(
+        "Comply with legal obligations: accounting, and the rights of data subjects.", "legal obligation (c)"
+    ),
+    "security": Purpose(
+        "Keep the service secure: access logs, and a log of operators who read data.", "legitimate interest (f)"
+    ),
+    "news": Purpose("Send product news to customers who requested it and confirmed by e-mail.", "consent (a)"),
 }
 
 MAILS: dict[str, MailKind] = {
@@ -45,7 +49,7 @@ MAILS: dict[str, MailKind] = {
     "refund_receipt": MailKind("transactional", "payments"),
     "renewal_reminder": MailKind("transactional", "notices"),
     "account_link": MailKind("transactional", "service"),
-    "news_confirmation": MailKind("transactional", "news"),  # asks whether they are wanted, and holds none
+    "news_confirmation": MailKind("transactional", "news"),  # asks for the confirmation; contains no marketing
     "email_changed": MailKind("legal", "security"),
     "support_received": MailKind("transactional", "support"),
     "privacy_request_received": MailKind("legal", "law"),
@@ -54,37 +58,40 @@ MAILS: dict[str, MailKind] = {
     "account_deleted": MailKind("legal", "law"),
     "policy_changed": MailKind("legal", "law"),
     "product_news": MailKind("marketing", "news"),
-    # to the operator, about the machine
+    # to the operator
     "event_parked": MailKind("transactional", "service"),
     "request_due": MailKind("transactional", "law"),
     "erasure_waits": MailKind("transactional", "law"),
 }
-OPTIONAL: tuple[MailClass, ...] = ("service", "marketing")  # what a person may decline; such mail says how
+OPTIONAL: tuple[MailClass, ...] = (
+    "service",
+    "marketing",
+)  # mail that a customer can opt out of; it contains an unsubscribe link
 
 
 class UnknownMailKindError(ValueError):
-    """A mail that serves no purpose of the register."""
+    """The kind of mail is not registered."""
 
 
 def info(kind: str) -> MailKind:
-    """What a kind of mail is. Raises NoPurpose."""
+    """Return class and purpose of a kind of mail. Raises UnknownMailKindError."""
     if kind not in MAILS:
         raise UnknownMailKindError(
-            f"the mail {kind} serves no purpose: name its class and purpose in pipeline/outbox/mail_kinds.py"
+            f"unknown kind of mail {kind}: add it, with its class and purpose, to pipeline/outbox/mail_kinds.py"
         )
     return MAILS[kind]
 
 
 def is_optional(kind: str) -> bool:
-    """Whether a person may decline this kind of mail. Raises NoPurpose."""
+    """Return whether a customer can opt out of this kind of mail. Raises UnknownMailKindError."""
     return info(kind).mail_class in OPTIONAL
 
 
 def suppression_reason(kind: str, *, marketing: bool, service: bool) -> str | None:
-    """Why a customer with these choices is not to have this mail; None if they are."""
+    """Return why a customer with these choices must not get this kind of mail; None if they may."""
     match info(kind).mail_class:
         case "marketing" if not marketing:
-            return "the customer has not opted in to news"
+            return "the customer has not opted in to product news"
         case "service" if not service:
-            return "the customer has opted out of mail they can do without"
+            return "the customer has opted out of service mail"
     return None

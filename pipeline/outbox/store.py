@@ -1,7 +1,8 @@
-"""Mails owed: added with an idempotency key in the caller's transaction, claimed, settled.
+"""Outbox store: queue mails in the caller's transaction, claim them, and record their results.
 
-States: queued -> sending -> sent; back to queued for another try; failed (the relay refused for good, or it cannot be
-rendered); doubt (the connection was lost after DATA: it may have gone out); withheld (no longer news).
+States: queued -> sending -> sent. A mail returns to `queued` for a retry. `failed`: the relay refused it permanently, or
+it cannot be rendered. `doubt`: the connection was lost after DATA, so it may have been sent. `withheld`: it is not sent,
+because it is superseded, too old or not wanted.
 """
 
 from collections import defaultdict
@@ -25,7 +26,7 @@ MAIL = cast(Table, Mail.__table__)
 
 @dataclass(slots=True)
 class ClaimedMail:
-    """A row of the table `mail` that a mailer claims; what it changes is written at the end of the claim."""
+    """A row of the table `mail` during a claim. `claim` writes the changed columns at its end."""
 
     id: str
     idempotency_key: str
@@ -55,15 +56,15 @@ DUE = (
     .with_for_update(skip_locked=True)
 )
 State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
-ADDRESS_OVERRIDE = "_to"  # the fact that holds an address of its own
-OPERATOR = "smt:operator"  # the label of mails to the operator: about events, never about people
-MAX_NEWS_AGE = timedelta(days=7)  # what reaches us later than this is no news to anybody
+ADDRESS_OVERRIDE = "_to"  # the fact that contains the recipient's address, if the mail names one
+OPERATOR = "smt:operator"  # key id of mails to the operator, which are about events and contain no personal data
+MAX_NEWS_AGE = timedelta(days=7)  # a mail about an event that arrives later than this is withheld
 
-# From when a mail came in doubt: by then the relay has noticed that the connection is gone, and has queued or dropped
-# what came over it; and a mailer that lives and has lost its presence has noticed too, and begins no other mail.
+# Wait this long before a mail in doubt is resolved. By then the relay has queued or discarded it, and a mailer that
+# lost its lock has noticed that and starts no other mail.
 DOUBT_GRACE = timedelta(seconds=10)
 
-# After each failed try; a day after the last the relay has been away for two days, and a person should look.
+# Wait after each failed attempt. The last attempt is about two days after the first; then an operator should check.
 DELAYS = (
     timedelta(minutes=1),
     timedelta(minutes=5),
@@ -77,9 +78,9 @@ DELAYS = (
 
 @dataclass(frozen=True, slots=True)
 class NewMail:
-    """A mail to be owed: to a subscription's customer, to a customer, to somebody at an address, else to the operator.
+    """A mail to queue: for a subscription's customer, a customer or an address; otherwise for the operator.
 
-    `facts` are JSON. `to` is an address that counts whatever else is known, and is sealed.
+    `facts` are JSON. `to` overrides every other address of the recipient and is stored encrypted.
     """
 
     kind: str
@@ -87,39 +88,43 @@ class NewMail:
     subscription_id: str | None
     facts: Mapping[str, Any]
     has_address: bool = True
-    withheld: str | None = None  # why it is not to be sent
+    withheld: str | None = None  # the reason, if the mail must not be sent
     customer_id: str | None = None
     to: str | None = None
-    label: str | None = None  # whose key seals it, where it is neither of the two
+    label: str | None = None  # key id, if it is neither the subscription's nor the customer's id
 
     @property
     def key_id_of_content(self) -> str:
-        """The label whose key seals the mail."""
+        """The id of the key that encrypts the mail."""
         return self.label or self.subscription_id or self.customer_id or OPERATOR
 
 
 def enqueue(session: Session, keyring: Keyring, mails: Sequence[NewMail], now: datetime) -> list[str]:
-    """Add those whose key is new. The ids of those that are to be sent now. Raises NoPurpose for an unknown kind."""
+    """Queue the mails whose idempotency key is new. Return the ids of those to send now.
+
+    A mail whose data key is destroyed is not queued. Raises UnknownMailKindError.
+    """
     if not mails:
         return []
     for mail in mails:
         info(mail.kind)
-    labels = keyring.load([TOKENS, *(mail.key_id_of_content for mail in mails)])
+    data_keys = keyring.load([TOKENS, *(mail.key_id_of_content for mail in mails)])
     rows = [
         _row(mail, keyring, now)
-        for mail in {mail.key: mail for mail in reversed(mails)}.values()  # of two with one key the first counts
-        if labels[mail.key_id_of_content] is not None
+        for mail in {mail.key: mail for mail in reversed(mails)}.values()  # the first of two with the same key
+        if data_keys[mail.key_id_of_content] is not None
     ]
-    made = set(insert_new(session, Mail, rows, returning=Mail.id))
-    return [row["id"] for row in rows if row["id"] in made and row["due_at"] is not None]
+    inserted = set(insert_new(session, Mail, rows, returning=Mail.id))
+    return [row["id"] for row in rows if row["id"] in inserted and row["due_at"] is not None]
 
 
 def claim(
     session: Session, holder: str, now: datetime, limit: int, prepare: Callable[[list[ClaimedMail]], object] = list
 ) -> list[ClaimedMail]:
-    """Take mails that are due, the longest due first, for this holder; committed before any of them is sent.
+    """Claim up to `limit` due mails for this holder, the longest due first. The caller commits before it sends them.
 
-    `prepare` is given them before they are written, once and whole: it may freeze them, or say why they cannot go out.
+    `prepare` is called once with all claimed mails before they are written. It may freeze them, or set a state and a
+    reason for mails that cannot be sent.
     """
     due = session.connection().execute(DUE, {"now": now, "limit": limit}).all()
     mails = [ClaimedMail(*row) for row in due]
@@ -139,9 +144,9 @@ def _changed(mail: ClaimedMail, before: Sequence[Any]) -> dict[str, Any]:
 
 
 def record_results(session: Session, ends: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
-    """Write how mails ended: of each its id, its holder, and the values of its columns. How many were written.
+    """Record the results of mails: id, holder and column values of each. Return how many were written.
 
-    Only its holder may, also when it was taken for dead meanwhile: then it knows better.
+    Only the holder of a claim may record its result, also after the claim became `doubt`: the holder knows the outcome.
     """
     by_holder: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for mail_id, holder, values in ends:
@@ -153,7 +158,7 @@ def record_results(session: Session, ends: Sequence[tuple[str, str, Mapping[str,
 
 
 def release_claims(session: Session, holder: str) -> None:
-    """What this holder took and never began to send is owed again."""
+    """Queue again all mails that this holder claimed. The caller knows that none of them was sent."""
     session.execute(
         update(Mail)
         .where(Mail.claimed_by == holder, Mail.state == "sending")
@@ -163,21 +168,21 @@ def release_claims(session: Session, holder: str) -> None:
 
 
 def next_try(attempts: int, now: datetime) -> datetime | None:
-    """When to try again after so many tries; None: no more."""
+    """Return the time of the next attempt after this number of attempts; None if there is no further one."""
     return now + DELAYS[attempts - 1] if attempts <= len(DELAYS) else None
 
 
 def claim_holders(session: Session) -> list[str]:
-    """Who is sending something, by their own account."""
+    """Return the holders of all current claims, alive or not."""
     return list(session.execute(select(Mail.claimed_by).where(Mail.state == "sending").distinct()).scalars())  # type: ignore[arg-type]
 
 
-def mark_in_doubt(session: Session, holder: str, reason: str, settle_at: datetime | None = None) -> int:
-    """What a dead holder was sending may have gone out or not: doubt, to be settled from then on. Returns how many."""
+def mark_in_doubt(session: Session, holder: str, reason: str, resolve_at: datetime | None = None) -> int:
+    """Set the claims of a dead holder to `doubt`, to be resolved from `resolve_at` on. Return how many."""
     result = session.execute(
         update(Mail)
         .where(Mail.state == "sending", Mail.claimed_by == holder)
-        .values(state="doubt", reason=reason, due_at=settle_at)
+        .values(state="doubt", reason=reason, due_at=resolve_at)
         .returning(Mail.id)
         .execution_options(synchronize_session=False)
     )
@@ -193,15 +198,15 @@ def resolve_doubt(
     by: str = "operator",
     tried_at: datetime | None = None,
 ) -> bool:
-    """It was found out how a mail in doubt ended: it is sent, or to be sent again. Whether it was in doubt.
+    """Set a mail in doubt to `sent`, or to `queued` for another attempt. Return whether it was in doubt.
 
-    `tried_at`: it was found out of this try, and is not so of a later one.
+    With `tried_at`, the mail is changed only if its latest attempt began at that time.
     """
-    found = f"settled by the {by}: it was " + ("sent" if sent else "not sent")
+    reason = f"resolved by the {by}: it was " + ("sent" if sent else "not sent")
     if sent:
-        values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": found, "due_at": None}
+        values: dict[str, Any] = {"state": "sent", "sent_at": now, "reason": reason, "due_at": None}
     else:
-        values = {"state": "queued", "due_at": now, "reason": found, "claimed_by": None}
+        values = {"state": "queued", "due_at": now, "reason": reason, "claimed_by": None}
     result = session.execute(
         update(Mail)
         .where(Mail.id == mail_id, Mail.state == "doubt", *([Mail.claimed_at == tried_at] if tried_at else []))
@@ -213,14 +218,17 @@ def resolve_doubt(
 
 
 def oldest_unsent(session: Session, now: datetime) -> datetime | None:
-    """Since when the oldest mail that could go out has been waiting."""
+    """Return the creation time of the oldest due mail; None if no mail is due."""
     return session.execute(
         select(func.min(Mail.created_at)).where(Mail.state == "queued", Mail.due_at.is_not(None), Mail.due_at <= now)
     ).scalar_one()
 
 
 def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
-    label = mail.key_id_of_content
+    key_id = mail.key_id_of_content
+re "key_id": label, => "key_id": key_id,
+re system_key\(label\) => system_key(key_id)
+
     facts = {**mail.facts, ADDRESS_OVERRIDE: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": mail_token(keyring, mail.key),

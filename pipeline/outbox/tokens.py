@@ -1,4 +1,4 @@
-"""Tokens that nobody else can make: the id of a mail, and the proof in its unsubscribe link."""
+"""Unforgeable tokens, computed with a secret key: mail ids and the tokens of unsubscribe links."""
 
 import base64
 import hmac
@@ -9,17 +9,17 @@ TOKEN_LENGTH = 26  # characters
 
 
 def mail_token(keyring: Keyring, key: str) -> str:
-    """26 letters and digits, the same for the same key: the mail's id, and what nobody else can make up."""
+    """Return the mail id for an idempotency key: 26 letters and digits, always the same for the same key."""
     return base64.b32encode(keyring.digest(TOKENS, key)[:20]).decode().lower()[:TOKEN_LENGTH]
 
 
 def unsubscribe_token(keyring: Keyring, mail_id: str) -> str:
-    """What stands in a mail's unsubscribe link: its id, and proof that we wrote it. Works as long as the mail is kept."""
+    """Return the token of a mail's unsubscribe link: the mail's id and a signature. Valid while the mail is stored."""
     return f"{mail_id}{mail_token(keyring, f'unsubscribe:{mail_id}')}"
 
 
 def read_unsubscribe_token(keyring: Keyring, text: str) -> str | None:
-    """The id of the mail whose unsubscribe link held this text; None if we never wrote it."""
+    """Return the mail id from the token of an unsubscribe link; None if the signature is wrong."""
     mail_id = text[:TOKEN_LENGTH]
-    proved = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
-    return mail_id if proved else None
+    is_genuine = hmac.compare_digest(text.encode(), unsubscribe_token(keyring, mail_id).encode())
+    return mail_id if is_genuine else None
