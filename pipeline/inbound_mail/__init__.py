@@ -1,4 +1,4 @@
-"""Mail that people write to us: parsed, filed, acknowledged, and put to the operator as a request.
+"""Inbound mail: read a Maildir, parse and store each message, acknowledge it, and open a request for the operator.
 
-May import privacy, customers, outbox and below; nothing here changes a customer's data or settings.
+Nothing here changes a customer's data or settings. May import privacy, customers, outbox and below.
 """

@@ -1,4 +1,4 @@
-"""Read a Maildir: file each new message in a transaction of its own, then move it from `new` to `cur`."""
+"""Read a Maildir: store each new message in its own transaction, then move it from `new` to `cur`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UnfiledMail:
-    """A message that could not be filed: it stays in `new`, and the next run tries it again."""
+    """A message that could not be stored. It stays in `new`, and the next run tries it again."""
 
     file: str
     reason: str
@@ -28,9 +28,9 @@ class UnfiledMail:
 def read_maildir(
     folder: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
 ) -> Iterator[FiledMail | UnfiledMail]:
-    """File the new messages, and yield what became of each. A message that fails does not hold up the others.
+    """Store the new messages and yield the result of each. A message that fails does not stop the others.
 
-    Raises StoreDown when the database cannot be reached at all.
+    Raises DatabaseUnavailableError if the database cannot be reached.
     """
     done = (_file_one(path, database, master_key, clock, page) for path in _new(folder))
     return (each for each in done if each is not None)
@@ -39,22 +39,22 @@ def read_maildir(
 def _file_one(
     path: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
 ) -> FiledMail | UnfiledMail | None:
-    """None where another reader was quicker."""
+    """Store one message and return the result; None if another reader has moved it already."""
     try:
         filed = intake.store_mail(_bytes(path), database, master_key, clock, page)
-        _move(path)
+        _move_to_cur(path)
     except FileNotFoundError:
         return None
-    except Exception as error:  # noqa: BLE001 - its text may quote the message, so only its kind is logged
+    except Exception as error:  # noqa: BLE001 - the error text may quote the message, so only its type is logged
         if isinstance(error, DatabaseUnavailableError):
-            database.holds_keys()  # raises if the database is away for every message
+            database.holds_keys()  # raises if the database is down, not only this message's query
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        log.error("letter_not_filed", file=path.name, reason=reason)
+        log.error("message_failed", file=path.name, reason=reason)
         return UnfiledMail(path.name, reason)
     return filed
 
 
-def _move(path: Path) -> None:
+def _move_to_cur(path: Path) -> None:
     target = path.parents[1] / "cur" / f"{path.name}:2,S"
     target.parent.mkdir(mode=0o700, exist_ok=True)
     path.rename(target)
@@ -65,6 +65,6 @@ def _new(folder: Path) -> Sequence[Path]:
 
 
 def _bytes(path: Path) -> bytes:
-    """The message, cut off at what we store. Raises OSError, also for a symbolic link."""
+    """Return the message, truncated to the size that is stored. Raises OSError, also for a symbolic link."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
         return opened.read(LARGEST)

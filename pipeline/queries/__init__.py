@@ -1,1 +1,4 @@
-"""TODO: what pipeline/queries is."""
+"""Lists and details of events, mails, subscriptions, customers and requests for the command line, as plain dicts.
+
+May import privacy, mailer, customers, inbox, outbox and below.
+"""

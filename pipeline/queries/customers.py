@@ -1,6 +1,6 @@
-"""Look-ups of customers: plain dicts in the JSON shapes the command line promises.
+"""Customers for the command line: the list, and one customer with consents, subscriptions, requests and mails.
 
-What is told of a person comes from `accounts`; a person who was erased leaves nulls.
+Personal data comes from `customers.accounts`; it is null for an erased customer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import format_time, write_optional
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
-from pipeline.queries.listing import Decryptor, Json
-from pipeline.queries.listing import ListQuery as MailsAsked
+from pipeline.queries.listing import Decryptor, Json, ListQuery
 from pipeline.queries.mails import Render, mails
 
 STATES = {
@@ -29,7 +28,7 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class CustomerQuery:
-    """Which customers: those with this address, in this state, no older than `since`; the newest `limit`."""
+    """Filter of the customer list: e-mail address, state, created at or after `since`; the newest `limit` rows."""
 
     email: str | None = None
     state: str | None = None
@@ -37,50 +36,52 @@ class CustomerQuery:
     limit: int | None = None
 
 
-def customers(lens: Decryptor, asked: CustomerQuery) -> Iterator[Json]:
-    """`id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
-    for row in lens.session.execute(_chosen(lens, asked).limit(asked.limit)).scalars():
-        known = accounts.personal_data(lens.session, lens.keyring, row.id)
-        ids = [each.id for each in accounts.subscriptions_of(lens.session, row.id)]
+def customers(decryptor: Decryptor, query: CustomerQuery) -> Iterator[Json]:
+    """Yield `id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
+    for row in decryptor.session.execute(_select(decryptor, query).limit(query.limit)).scalars():
+        known = accounts.personal_data(decryptor.session, decryptor.keyring, row.id)
+        ids = [each.id for each in accounts.subscriptions_of(decryptor.session, row.id)]
         yield {**_customer(row, known), "subscriptions": ids}
 
 
-def count(lens: Decryptor, asked: CustomerQuery) -> int:
-    """How many there are of what is asked for, whatever the limit."""
-    everyone = _chosen(lens, asked).order_by(None).subquery()
-    return int(lens.session.execute(select(func.count()).select_from(everyone)).scalar_one())
+def count(decryptor: Decryptor, query: CustomerQuery) -> int:
+    """Count the customers that match, ignoring the limit."""
+    everyone = _select(decryptor, query).order_by(None).subquery()
+    return int(decryptor.session.execute(select(func.count()).select_from(everyone)).scalar_one())
 
 
-def customer(lens: Decryptor, id: str, render: Render) -> Json | None:
-    """All of one customer: the list's fields, who told what, consents, subscriptions, requests, letters and mails."""
-    row = lens.session.get(Customer, id)
+def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
+    """Return one customer: the list's fields, each field's source, consents, subscriptions, requests, messages and mails."""
+    row = decryptor.session.get(Customer, id)
     if row is None:
         return None
-    known = accounts.personal_data(lens.session, lens.keyring, id)
-    told = accounts.self_reported(lens.keyring, row)
+    known = accounts.personal_data(decryptor.session, decryptor.keyring, id)
+    entered = accounts.self_reported(decryptor.keyring, row)
     return {
         **_customer(row, known),
         "phone": known.get("phone"),
         "custom_id": known.get("custom"),
         "payer_id": known.get("payer"),
-        "told_by": {field: "customer" if field in told else "paypal" for field in sorted(known)},
+        "told_by": {field: "customer" if field in entered else "paypal" for field in sorted(known)},
         "adult_text": row.adult_text_version,
         "adult_at": write_optional(row.adult_confirmed_at),
-        "consents": [_consent(each) for each in _of(lens.session, Consent, id, Consent.at)],
-        "subscriptions": [_subscription(each) for each in accounts.subscriptions_of(lens.session, id)],
-        "requests": [_request(each) for each in _of(lens.session, PrivacyRequest, id, PrivacyRequest.received_at)],
-        "letters": [_letter(each) for each in _of(lens.session, InboundMail, id, InboundMail.received_at)],
-        "mails": _mails(lens, id, render),
+        "consents": [_consent(each) for each in _of(decryptor.session, Consent, id, Consent.at)],
+        "subscriptions": [_subscription(each) for each in accounts.subscriptions_of(decryptor.session, id)],
+        "requests": [_request(each) for each in _of(decryptor.session, PrivacyRequest, id, PrivacyRequest.received_at)],
+        "letters": [_inbound_mail(each) for each in _of(decryptor.session, InboundMail, id, InboundMail.received_at)],
+        "mails": _mails(decryptor, id, render),
     }
 
 
-def _chosen(lens: Decryptor, asked: CustomerQuery) -> Select[Customer]:
-    chosen = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
-    if asked.email is not None:
-        chosen = chosen.where(Customer.id.in_(accounts.find_by_email(lens.session, lens.keyring, asked.email)))
-    if asked.state is not None:
-        chosen = chosen.where(STATES[asked.state])
-    return chosen if asked.since is None else chosen.where(Customer.created_at >= asked.since)
+def _select(decryptor: Decryptor, query: CustomerQuery) -> Select[Customer]:
+    statement = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
+    if query.email is not None:
+        statement = statement.where(
+            Customer.id.in_(accounts.find_by_email(decryptor.session, decryptor.keyring, query.email))
+        )
+    if query.state is not None:
+        statement = statement.where(STATES[query.state])
+    return statement if query.since is None else statement.where(Customer.created_at >= query.since)
 
 
 def _customer(row: Customer, known: Mapping[str, str]) -> Json:
@@ -115,13 +116,13 @@ def _request(row: PrivacyRequest) -> Json:
     return {"id": row.id, "kind": row.kind, "state": row.state, "source": row.source, **times}
 
 
-def _letter(row: InboundMail) -> Json:
+def _inbound_mail(row: InboundMail) -> Json:
     return {"id": row.id, "kind": row.kind, "received_at": format_time(row.received_at)}
 
 
-def _mails(lens: Decryptor, id: str, render: Render) -> list[Json]:
-    """To the customer, or to one of their subscriptions; the newest first."""
-    asked = [MailsAsked({"customer_id": id})]
-    asked += [MailsAsked({"subscription_id": each.id}) for each in accounts.subscriptions_of(lens.session, id)]
-    found = {mail["id"]: mail for each in asked for mail in mails(lens, each, render)}
+def _mails(decryptor: Decryptor, id: str, render: Render) -> list[Json]:
+    """Return the mails to the customer and about their subscriptions, newest first."""
+    queries = [ListQuery({"customer_id": id})]
+    queries += [ListQuery({"subscription_id": each.id}) for each in accounts.subscriptions_of(decryptor.session, id)]
+    found = {mail["id"]: mail for each in queries for mail in mails(decryptor, each, render)}
     return sorted(found.values(), key=lambda mail: str(mail["created_at"]), reverse=True)

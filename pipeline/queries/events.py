@@ -1,4 +1,4 @@
-"""Look-ups of events: the list, one event with everything about it, and why an event is not replayed."""
+"""Events for the command line: the list, one event with all its data, and why an event cannot be retried."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,19 +16,22 @@ from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matchin
 EVENT = (Event.id, Event.type, Event.state, Event.source, Event.received_at, Event.reason)
 
 
-def events(session: Session, asked: ListQuery) -> Iterator[Json]:
-    """`id, type, state, source, received_at, reason`."""
-    for chunk in chunks(session, matching(select(*EVENT), Event, Event.received_at, asked)):
+def events(session: Session, query: ListQuery) -> Iterator[Json]:
+    """Yield `id, type, state, source, received_at, reason`."""
+    for chunk in chunks(session, matching(select(*EVENT), Event, Event.received_at, query)):
         for row in chunk:
             yield {**row._asdict(), "received_at": format_time(row.received_at)}
 
 
-def event(lens: Decryptor, id: str) -> Json | None:
-    """All of one event: the list's fields, its verdict, facts, person and body as far as they open, and its changes."""
-    row = lens.session.get(Event, id)
+def event(decryptor: Decryptor, id: str) -> Json | None:
+    """Return one event: the list's fields, signature verdict, facts, status changes, and the decrypted person and body.
+
+    Person and body are null if their key has been erased.
+    """
+    row = decryptor.session.get(Event, id)
     if row is None:
         return None
-    seal = lens.data_keys([row.key_id]).get(row.key_id)
+    data_key = decryptor.data_keys([row.key_id]).get(row.key_id)
     return {
         **{name.key: getattr(row, name.key) for name in EVENT},
         "received_at": format_time(row.received_at),
@@ -41,27 +44,25 @@ def event(lens: Decryptor, id: str) -> Json | None:
         "label": row.key_id,
         "body_sha256": row.body_sha256,
         "facts": row.facts,
-        "erased": seal is None,
-        "person": seal.decrypt_json("event.personal_data", row.personal_data) if seal else None,
-        "body": _body(seal.decrypt("event.body", row.body)) if seal and row.body else None,
-        "changes": status_changes(lens.session, StatusHistoryEntry.event_id == id),
+        "erased": data_key is None,
+        "person": data_key.decrypt_json("event.personal_data", row.personal_data) if data_key else None,
+        "body": _body(data_key.decrypt("event.body", row.body)) if data_key and row.body else None,
+        "changes": status_changes(decryptor.session, StatusHistoryEntry.event_id == id),
     }
 
 
 def retry_refusal(session: Session, id: str) -> str:
-    """Why this event was not put back."""
+    """Return the reason why this event was not queued for a retry."""
     row = session.execute(select(Event.type, Event.state).where(Event.id == id)).one_or_none()
     if row is None:
-        return "there is no such event"
+        return "there is no event with this id"
     if row.type == UNREADABLE:
-        return (
-            "its body could not be read, so there is nothing to handle; import it when PayPal's API shows it readable"
-        )
+        return "its body could not be parsed, so there is nothing to handle; import the event once PayPal's API returns a valid body"
     if is_conflict(id):
-        return f"it is a second body under the id {id.partition('~')[0]}; only the first counts"
+        return f"it is a second body for event {id.partition('~')[0]}; only the first body is used"
     if row.state == "handled":
-        return "it was handled, and its effects are in the books; handling it again would change nothing"
-    return f"it is {row.state} and will be handled"
+        return "it was handled already; handling it again would change nothing"
+    return f"it is {row.state} and will be handled without a retry"
 
 
 def _body(body: bytes) -> Any:

@@ -1,8 +1,7 @@
-"""What all lists share: how they are asked for, how rows are read in chunks, and how encrypted columns are decrypted.
+"""Common parts of all lists: filter, order and limit, reading in chunks, and decryption of columns.
 
-The lists are plain dicts in the JSON shapes that the command line promises, newest first. Times are ISO 8601 in UTC, money
-is in minor units next to its currency, null means unknown. Encrypted values are decrypted where their key still exists; an
-erased person leaves nulls. Rows come in chunks, with one query per chunk for the rows that belong to them.
+Lists are plain dicts in the JSON shapes of the command line, newest first. Times are ISO 8601 in UTC. Money is in minor
+units, next to its currency. Null means unknown or erased. Related rows are loaded with one query per chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +17,13 @@ from pipeline.crypto.keyring import DataKey, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.models import Base, Event, Mail, StatusHistoryEntry
 
-CHUNK = 500  # rows that are in memory together with their decrypted columns
+CHUNK = 500  # rows in memory at a time, with their decrypted columns
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Which rows a list shows: the value that each column must have, no older than `since`, the newest `limit`."""
+    """Filter of a list: the value that each column must have (None: any), since when, and the newest `limit` rows."""
 
     where: Mapping[str, str | None]
     since: datetime | None = None
@@ -32,7 +31,7 @@ class ListQuery:
 
 
 class Decryptor:
-    """Opens what is sealed, with the keys there are; makes none. `master` is asked for when there is need of it."""
+    """Loads data keys to decrypt columns; creates none. The master key is loaded when it is first needed."""
 
     def __init__(self, session: Session, master_key: Callable[[], MasterKey], now: datetime) -> None:
         self.session, self._master, self._now = session, master_key, now
@@ -40,22 +39,22 @@ class Decryptor:
 
     @property
     def keyring(self) -> Keyring:
-        """The keys themselves; asking for it takes the master key."""
+        """The keyring. Loads the master key on first use."""
         self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
         return self._keyring
 
-    def data_keys(self, labels: Sequence[str]) -> Mapping[str, DataKey | None]:
-        """The seals of these labels; an erased or unknown one is None or absent."""
-        if not labels:
+    def data_keys(self, key_ids: Sequence[str]) -> Mapping[str, DataKey | None]:
+        """Return the data keys of these key ids; an erased key is None, an unknown one None or absent."""
+        if not key_ids:
             return {}
-        return self.keyring.load(labels, create=False)
+        return self.keyring.load(key_ids, create=False)
 
 
-def count(session: Session, table: type[Base], at: Any, asked: ListQuery) -> int:
-    """How many rows there are of what is asked for, whatever the limit."""
-    everything = ListQuery(asked.where, asked.since)
+def count(session: Session, table: type[Base], at: Any, query: ListQuery) -> int:
+    """Count the rows that match, ignoring the limit."""
+    unlimited = ListQuery(query.where, query.since)
     statement = select(func.count()).select_from(table)
-    return int(session.execute(matching(statement, table, at, everything, sort=False)).scalar_one())
+    return int(session.execute(matching(statement, table, at, unlimited, sort=False)).scalar_one())
 
 
 def states(session: Session, table: type[Event] | type[Mail]) -> dict[str, int]:
@@ -63,16 +62,16 @@ def states(session: Session, table: type[Event] | type[Mail]) -> dict[str, int]:
     return dict(session.execute(select(table.state, func.count()).group_by(table.state)).all())
 
 
-def matching(statement: Any, table: type[Base], at: Any, asked: ListQuery, *, sort: bool = True) -> Any:
-    """Add the conditions, the order and the limit of a list to its SELECT."""
-    for name, value in asked.where.items():
+def matching(statement: Any, table: type[Base], at: Any, query: ListQuery, *, sort: bool = True) -> Any:
+    """Add the filter, order and limit of a list to its SELECT. `at` is the column of `since` and of the order."""
+    for name, value in query.where.items():
         if value is not None:
             statement = statement.where(getattr(table, name) == value)
-    if asked.since is not None:
-        statement = statement.where(at >= asked.since)
+    if query.since is not None:
+        statement = statement.where(at >= query.since)
     if sort:
         statement = statement.order_by(at.desc(), table.__table__.c.id)
-    return statement if asked.limit is None else statement.limit(asked.limit)
+    return statement if query.limit is None else statement.limit(query.limit)
 
 
 def chunks(session: Session, statement: Any) -> Iterator[Sequence[Any]]:
@@ -81,7 +80,7 @@ def chunks(session: Session, statement: Any) -> Iterator[Sequence[Any]]:
 
 
 def status_changes(session: Session, where: ColumnElement[bool]) -> list[Json]:
-    """The status changes of subscriptions that meet the condition, oldest first."""
+    """Return the status changes of subscriptions that match the condition, oldest first."""
     rows = session.execute(select(StatusHistoryEntry).where(where).order_by(StatusHistoryEntry.id)).scalars()
     return [
         {

@@ -1,4 +1,4 @@
-"""Look-ups of what customers asked for under the privacy policy, and of the receipts of erasures."""
+"""Privacy requests and erasure receipts for the command line."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from pipeline.queries.listing import Json
 
 
 def requests(session: Session, *, only_open: bool = False, kind: str | None = None) -> list[Json]:
-    """`id, kind, state, source, customer, received_at, due_at, done_at, reason`: open ones first, then by due date."""
-    chosen = select(PrivacyRequest).order_by(PrivacyRequest.done_at.is_not(None), PrivacyRequest.due_at)
-    chosen = chosen.where(PrivacyRequest.done_at.is_(None)) if only_open else chosen
-    chosen = chosen.where(PrivacyRequest.kind == kind) if kind else chosen
-    return [_request(row) for row in session.execute(chosen).scalars()]
+    """Return `id, kind, state, source, customer, received_at, due_at, done_at, reason`: open ones first, then by due date."""
+    found = select(PrivacyRequest).order_by(PrivacyRequest.done_at.is_not(None), PrivacyRequest.due_at)
+    found = found.where(PrivacyRequest.done_at.is_(None)) if only_open else found
+    found = found.where(PrivacyRequest.kind == kind) if kind else found
+    return [_request(row) for row in session.execute(found).scalars()]
 
 
 def receipts(session: Session, id: str) -> list[Json]:
-    """`id, customer, at, complete_at, receipt` of the erasures of this customer, or of the erasure with this id."""
+    """Return `id, customer, at, complete_at, receipt` of this customer's erasures, or of the erasure with this id."""
     found = select(Erasure).where(or_(Erasure.customer_id == id, Erasure.id == id)).order_by(Erasure.at)
     return [_receipt(row) for row in session.execute(found).scalars()]
 
 
 def is_confirmed(session: Session, request_id: str) -> bool:
-    """Whether the customer gets a mail that confirms this erasure: there is none where no address was known."""
+    """Return whether a confirmation of this erasure is queued or sent. There is none if no address was known."""
     mail = select(Mail.state).where(Mail.idempotency_key == confirmation_key(request_id))
     return session.execute(mail).scalar_one_or_none() in ("queued", "sending", "sent")
 

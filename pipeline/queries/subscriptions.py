@@ -1,4 +1,4 @@
-"""Look-ups of subscriptions: the list, and one subscription with its payments, refunds, status changes and mails."""
+"""Subscriptions for the command line: the list, and one with its payments, refunds, status changes and mails."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,33 +15,33 @@ from pipeline.queries.mails import Render, mails
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
 
 
-def subscriptions(session: Session, asked: ListQuery) -> Iterator[Json]:
-    """`id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
+def subscriptions(session: Session, query: ListQuery) -> Iterator[Json]:
+    """Yield `id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
     statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
-    for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, asked)):
+    for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, query)):
         payments = _payments(session, [row.id for row, _ in chunk])
         for row, plan_name in chunk:
             yield _subscription(row, plan_name, payments.get(row.id, []))
 
 
-def subscription(lens: Decryptor, id: str, render: Render) -> Json | None:
-    """All of one subscription: the list's fields, its person, terms, refunds, changes and mails."""
-    row = lens.session.get(Subscription, id)
+def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
+    """Return one subscription: the list's fields, subscriber, reminder time, refunds, status changes and mails."""
+    row = decryptor.session.get(Subscription, id)
     if row is None:
         return None
-    plan = lens.session.get(Plan, row.plan_id) if row.plan_id else None
-    payments = _payments(lens.session, [id]).get(id, [])
-    seal = lens.data_keys([id]).get(id)
-    person = (seal.decrypt_json("subscription.personal_data", row.personal_data) if seal else None) or {}
+    plan = decryptor.session.get(Plan, row.plan_id) if row.plan_id else None
+    payments = _payments(decryptor.session, [id]).get(id, [])
+    data_key = decryptor.data_keys([id]).get(id)
+    person = (data_key.decrypt_json("subscription.personal_data", row.personal_data) if data_key else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments),
-        "erased": seal is None,
+        "erased": data_key is None,
         "name": full_name(person) or None,
         "email": lww_map.value(person, "email"),
         "remind_at": write_optional(row.remind_at),
-        "refunds": _refunds(lens.session, [payment["id"] for payment in payments]),
-        "changes": status_changes(lens.session, StatusHistoryEntry.subscription_id == id),
-        "mails": list(mails(lens, ListQuery({"subscription_id": id}), render)),
+        "refunds": _refunds(decryptor.session, [payment["id"] for payment in payments]),
+        "changes": status_changes(decryptor.session, StatusHistoryEntry.subscription_id == id),
+        "mails": list(mails(decryptor, ListQuery({"subscription_id": id}), render)),
     }
 
 
@@ -61,7 +61,7 @@ def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]
 
 
 def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[Json]]:
-    """Their payments by subscription, oldest first."""
+    """Return the payments of these subscriptions, by subscription id, oldest first."""
     found: dict[str, list[Json]] = {}
     named = select(Payment).where(Payment.subscription_id.in_(subscriptions)).order_by(Payment.occurred_at, Payment.id)
     for row in session.execute(named).scalars():
@@ -86,5 +86,5 @@ def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
 
 
 def full_name(person: Mapping[str, Any]) -> str:
-    """The name in a sealed `person` column, "" if none is known."""
+    """Return the full name from decrypted personal data of a subscriber; "" if none is known."""
     return " ".join(name for part in ("given_name", "surname") if (name := lww_map.value(person, part)))

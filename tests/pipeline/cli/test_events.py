@@ -141,8 +141,8 @@ def test_what_cannot_be_replayed_says_why(smt: Smt, books: Told, data_dir: Path)
     answer = smt("events", "replay", handled, "WH-NONE", "--json")
     assert answer.code == 1
     assert [row["replayed"] for row in answer.json] == [False, False]
-    assert "its effects are in the books" in answer.json[0]["reason"]
-    assert "no such event" in answer.json[1]["reason"]
+    assert "it was handled already" in answer.json[0]["reason"]
+    assert "no event with this id" in answer.json[1]["reason"]
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
         assert session.query(StatusHistoryEntry).count() == 2
@@ -163,7 +163,7 @@ def test_parked_events_are_retried_all_at_once_but_not_conflicts(smt: Smt, books
     conflict = next(id for id in parked if "~" in id)
     refused = smt("parked", "retry", conflict)
     assert refused.code == 1
-    assert "only the first counts" in refused.err
+    assert "only the first body is used" in refused.err
     assert smt("parked", "retry").code == 2
 
 
