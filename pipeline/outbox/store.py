@@ -226,20 +226,17 @@ def oldest_unsent(session: Session, now: datetime) -> datetime | None:
 
 def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
     key_id = mail.key_id_of_content
-re "key_id": label, => "key_id": key_id,
-re system_key\(label\) => system_key(key_id)
-
     facts = {**mail.facts, ADDRESS_OVERRIDE: mail.to} if mail.to else dict(mail.facts)
     return {
         "id": mail_token(keyring, mail.key),
         "idempotency_key": mail.key,
         "kind": mail.kind,
-        "key_id": label,
+        "key_id": key_id,
         "subscription_id": mail.subscription_id,
         "customer_id": mail.customer_id,
         "state": "withheld" if mail.withheld else "queued",
         "reason": mail.withheld,
-        "facts": keyring.system_key(label).encrypt_json("mail.facts", facts),
+        "facts": keyring.system_key(key_id).encrypt_json("mail.facts", facts),
         "attempts": 0,
         "created_at": now,
         "due_at": now if mail.has_address and not mail.withheld else None,
