@@ -1,15 +1,15 @@
-"""The vendor's name, addresses and colours, as templates see them."""
+"""The vendor's name, addresses and colours for the templates."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
-READABLE = 4.5  # the least contrast of text, WCAG 2.2 success criterion 1.4.3
-PAPER, INK = "#fcfcfd", "#24303c"  # near white and near black: clients that invert colours spoil pure ones
+READABLE = 4.5  # minimum contrast ratio of text, WCAG 2.2 success criterion 1.4.3
+PAPER, INK = "#fcfcfd", "#24303c"  # background and text; mail programs in dark mode handle pure white and black badly
 
 
 @dataclass(frozen=True)
 class Branding:
-    """Who the mails come from: the template global `vendor`. `colour` is `#rrggbb`."""
+    """The vendor that sends the mails: the template global `vendor`. `colour` is `#rrggbb`."""
 
     name: str
     url: str
@@ -20,12 +20,12 @@ class Branding:
 
     @cached_property
     def accent(self) -> str:
-        """The vendor's colour if it is readable on the page's background, else the text colour."""
+        """The vendor's colour if it is readable on the background, otherwise the text colour."""
         return self.colour if _contrast(self.colour, PAPER) >= READABLE else INK
 
     @cached_property
     def on_colour(self) -> str:
-        """The text colour that is easier to read on the vendor's colour: light or dark."""
+        """The text colour with the higher contrast on the vendor's colour: light or dark."""
         return max((PAPER, INK), key=lambda text: _contrast(text, self.colour))
 
 

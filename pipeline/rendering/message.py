@@ -1,4 +1,4 @@
-"""Assemble one mail as bytes: RFC 5322 headers, and a multipart/alternative of a text and an HTML part."""
+"""Build the bytes of one mail: RFC 5322 headers, and multipart/alternative with a text and an HTML part."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from pipeline.email_address import InvalidEnvelopeError, ascii_address, clean_na
 from pipeline.rendering.message_check import verify_message
 from pipeline.rendering.mime_encoding import encode_header, encode_html_part, encode_text_part
 
-_TOKEN = re.compile(r"[A-Za-z0-9]{1,60}")  # nobody who writes into a mail knows it
+_TOKEN = re.compile(
+    r"[A-Za-z0-9]{1,60}"
+)  # part of the MIME boundary, so it must be unpredictable for authors of mail text
 _ID = re.compile(r"[A-Za-z0-9._+=-]{1,120}@[A-Za-z0-9.-]{1,120}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
@@ -18,7 +20,7 @@ _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
 
 @dataclass(frozen=True, slots=True)
 class RenderedMail:
-    """What a mail says: a subject of one line, and the same message as text and as HTML."""
+    """The rendered content of a mail: a subject of one line, and the same message as text and as HTML."""
 
     subject: str
     text: str
@@ -27,7 +29,10 @@ class RenderedMail:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a mail needs in addition to its texts. `token` is unique to the mail and makes its boundary; `date` is aware."""
+    """Sender, recipient and header data of a mail.
+
+    `token` is unique for each mail and becomes part of its MIME boundary. `date` has a time zone.
+    """
 
     token: str
     sender_name: str
@@ -38,14 +43,14 @@ class Envelope:
     date: datetime
     message_id: str
     locale: str
-    unsubscribe: str = ""  # the https:// address of RFC 8058, for mail that can be declined
+    unsubscribe: str = ""  # the https:// URL of RFC 8058, for optional mail
 
 
 def build_message(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
-    """Return the whole mail with CRLF line ends. The same input gives the same bytes.
+    """Return the complete mail with CRLF line ends. The same input gives the same bytes.
 
-    Raises BadEnvelope for an address, a token or an id that cannot stand in a mail, and Forged if the finished bytes
-    do not read back as intended.
+    Raises InvalidEnvelopeError for an invalid address, token or id. Raises MessageMismatchError if the finished bytes
+    do not parse to the intended headers.
     """
     headers = _headers(rendered, envelope)
     head = "".join([f"{name}: {encode_header(name, value)}\r\n" for name, value in headers]).encode()
@@ -67,14 +72,14 @@ def build_message(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
 
 
 def _headers(rendered: RenderedMail, envelope: Envelope) -> list[tuple[str, str]]:
-    """Return every header but MIME's, as text for people. Raises BadEnvelope."""
+    """Return all headers except MIME's, not yet encoded. Raises InvalidEnvelopeError."""
     headers = [
         ("From", _mailbox(envelope.sender_name, envelope.sender_address, "sender_address")),
         ("To", _mailbox(envelope.recipient_name, envelope.recipient_address, "recipient_address")),
         ("Subject", strip_controls(rendered.subject)),
         ("Date", _date(envelope.date)),
         ("Message-ID", f"<{_matching(_ID, envelope.message_id.strip('<>'), 'message_id')}>"),
-        ("Auto-Submitted", "auto-generated"),  # RFC 3834: no vacation notice answers this
+        ("Auto-Submitted", "auto-generated"),  # RFC 3834: prevents vacation replies
         ("X-Auto-Response-Suppress", "All"),  # the same for Exchange
         ("Content-Language", _matching(_LANGUAGE, envelope.locale.replace("_", "-"), "locale")),
     ]
@@ -91,14 +96,14 @@ def _mailbox(name: str, address: str, field: str) -> str:
     try:
         address = ascii_address(address)
     except InvalidEnvelopeError:
-        raise InvalidEnvelopeError(f"{field} is not an address mail can be sent to") from None
+        raise InvalidEnvelopeError(f"{field} is not a valid e-mail address") from None
     name = clean_name(name)
     return f"{name} <{address}>" if name else address
 
 
 def _matching(pattern: re.Pattern[str], text: str, field: str) -> str:
     if not pattern.fullmatch(text):
-        raise InvalidEnvelopeError(f"{field} holds characters, or a length, that a mail cannot carry")
+        raise InvalidEnvelopeError(f"{field} contains invalid characters or has an invalid length")
     return text
 
 

@@ -1,4 +1,4 @@
-"""A finished mail is read back: its headers are those intended, and nothing in it could pass for something else."""
+"""Check a finished mail by parsing it: its headers must be exactly the intended ones, and nothing may be injected."""
 
 import re
 from binascii import Error as UndecodableBytes
@@ -12,38 +12,41 @@ Headers = Sequence[tuple[str, str]]
 
 
 class MessageMismatchError(Exception):
-    """The finished bytes do not say what was intended. Names the header, never its value. The mail must not leave."""
+    """The finished mail differs from the intended one and must not be sent. Names the header, never its value."""
 
 
 def verify_message(data: bytes, expected: Headers) -> None:
-    """Read a finished mail back: raise Forged unless its headers are exactly `expected`, in order and in meaning.
+    """Parse a finished mail. Raises MessageMismatchError unless its headers are exactly `expected`, in this order.
 
-    `expected` holds (name, text for people), Content-Type last; an address stands as `Name <local@domain>`. Also
-    refused: a bare CR or LF, a NUL, a line above 998 octets, a count of boundaries other than three.
+    `expected` contains pairs of name and unencoded text, with Content-Type last. Addresses have the form
+    `Name <local@domain>`. Also refused: a bare CR or LF, a NUL, a line above 998 octets, a number of boundaries other
+    than three.
     """
-    _prove_lines(data)
+    _check_lines(data)
     head, _, body = data.partition(b"\r\n\r\n")
     found = list(_read_headers(head))
     if [name for name, _ in found] != [name for name, _ in expected]:
-        raise MessageMismatchError("the mail does not carry exactly the headers that were intended")
+        raise MessageMismatchError("the mail does not have exactly the intended headers")
     for (name, raw), (_, intended) in zip(found, expected, strict=True):
-        if _read(name, raw) != intended:
-            raise MessageMismatchError(f"the header {name} does not read back as intended")
+        if _decode_header(name, raw) != intended:
+            raise MessageMismatchError(f"the header {name} does not have the intended value")
     boundary = expected[-1][1].rpartition('boundary="')[2].rstrip('"').encode()
     if body.count(b"--" + boundary) != 3:
-        raise MessageMismatchError("the parts of the mail are not the two that were intended")
+        raise MessageMismatchError("the mail does not have exactly two parts")
 
 
 def has_bare_line_end(data: bytes) -> bool:
-    """Whether a CR or LF stands alone, which could pass for the end of the mail (RFC 5321 section 2.3.8)."""
-    rest = data.replace(b"\r\n", b"  ")  # as long as before, so it is replaced in place, which is quicker
+    """Return whether a CR or LF stands alone: a server could read it as the end of the mail (RFC 5321 section 2.3.8)."""
+    rest = data.replace(b"\r\n", b"  ")  # a replacement of the same length is faster
     return b"\r" in rest or b"\n" in rest
 
 
 def has_long_line(data: bytes, *, ending: int) -> bool:
-    """Whether a line is longer than 998 octets; line ends have so many octets."""
+    """Return whether a line is longer than 998 octets. `ending` is the number of octets of a line end."""
     start, widest = 0, LONGEST_LINE + ending
-    while len(data) - start > LONGEST_LINE:  # from line end to line end in the widest steps allowed: few, so quick
+    while (
+        len(data) - start > LONGEST_LINE
+    ):  # jump to the last line end within the limit, which is faster than splitting
         end = data.rfind(b"\n", start, start + widest)
         if end < 0:
             return True
@@ -51,9 +54,9 @@ def has_long_line(data: bytes, *, ending: int) -> bool:
     return False
 
 
-def _prove_lines(data: bytes) -> None:
+def _check_lines(data: bytes) -> None:
     if has_bare_line_end(data) or b"\0" in data:
-        raise MessageMismatchError("the mail holds a bare CR, a bare LF or a NUL")
+        raise MessageMismatchError("the mail contains a bare CR, a bare LF or a NUL")
     if has_long_line(data, ending=2):
         raise MessageMismatchError(f"a line of the mail is longer than {LONGEST_LINE} octets")
 
@@ -67,7 +70,7 @@ def _read_headers(head: bytes) -> Iterator[tuple[str, str]]:
     while at < len(lines):
         name, colon, value = lines[at].partition(":")
         if not colon or not name or name[0] in " \t":
-            raise MessageMismatchError("a line among the headers is none")
+            raise MessageMismatchError("a line among the headers is not a header")
         at += 1
         while at < len(lines) and lines[at][:1] in (" ", "\t"):
             value += lines[at]
@@ -75,20 +78,20 @@ def _read_headers(head: bytes) -> Iterator[tuple[str, str]]:
         yield name, value.removeprefix(" ")
 
 
-def _read(name: str, raw: str) -> str:
-    """The meaning of a header's text: encoded words decoded, a quoted name without its quotes."""
+def _decode_header(name: str, raw: str) -> str:
+    """Return a header's value with encoded words decoded and a quoted name without its quotes."""
     if "=?" in raw:
-        return _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub("", raw))
+        return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", raw))
     if name in ADDRESSES and (match := _QUOTED_NAME.fullmatch(raw)):
         return _ESCAPED.sub(r"\1", match[1]) + " " + match[2]
     return raw
 
 
-def _decoded(word: re.Match[str]) -> str:
+def _decode_word(word: re.Match[str]) -> str:
     try:
         return a2b_qp(word[1], header=True).decode()
     except (UndecodableBytes, UnicodeDecodeError):
-        raise MessageMismatchError("an encoded word cannot be read") from None
+        raise MessageMismatchError("an encoded word cannot be decoded") from None
 
 
 _ENCODED_WORD = re.compile(r"=\?utf-8\?q\?([^? ]*)\?=")

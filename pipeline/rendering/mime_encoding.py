@@ -1,8 +1,8 @@
-"""MIME encoding, written by hand: folded headers, encoded words, and the two parts of a mail.
+"""MIME encoder: folded headers, encoded words, and the text and HTML parts of a mail.
 
-It replaces the standard library's `email` package for two reasons. That package takes about ten times as long for one
-receipt, more than all other work on a mail together (docs/performance.md). And some of its releases let an encoded word
-in a name add headers of its own (CVE-2024-6923). `message_check` reads every finished mail back.
+It replaces the standard library's `email` package for two reasons. For one receipt, that package takes about ten times
+as long, more than all other work on the mail together (docs/performance.md). In some of its releases an encoded word in
+a name can add headers (CVE-2024-6923). `message_check` parses every finished mail to verify it.
 """
 
 import re
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from pipeline.rendering.message_check import ADDRESSES, has_long_line
 
-FOLD_AT = 76  # octets: RFC 5322 asks for 78, RFC 2047 allows a line with encoded words 76
+FOLD_AT = 76  # octets: RFC 5322 recommends at most 78, RFC 2047 allows 76 for a line with encoded words
 LONGEST_WORD = 75  # octets of one encoded word, RFC 2047 section 2
 
 _FOLD = "\r\n "
@@ -20,8 +20,8 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{
 
 
 def encode_header(name: str, value: str) -> str:
-    """Return the text of a header after its colon: folded, and in encoded words where ASCII is not enough."""
-    if name == "List-Unsubscribe":  # a long address stays whole, and no encoded word may stand here
+    """Return a header's value, folded, with encoded words for text that is not ASCII."""
+    if name == "List-Unsubscribe":  # a URL must not be folded or encoded
         return value
     if name not in ADDRESSES:
         return _encode_text(value, used=len(name) + 2)
@@ -34,15 +34,15 @@ def encode_header(name: str, value: str) -> str:
 
 
 def encode_text_part(text: str) -> bytes:
-    """Return the `text/plain` part of a mail, with its headers, in quoted-printable."""
+    """Return the `text/plain` part of a mail with its headers, in quoted-printable."""
     return _quoted_part(b"plain", text)
 
 
 def encode_html_part(html: str) -> bytes:
-    """Return the `text/html` part of a mail, with its headers.
+    """Return the `text/html` part of a mail with its headers.
 
-    HTML can name any character in ASCII, so it is sent unencoded (7bit, RFC 2045 section 2.7): that is shorter and
-    faster. Quoted-printable is used where a relay would change a line.
+    HTML can express every character in ASCII, so it is sent as 7bit (RFC 2045 section 2.7), which is shorter and faster.
+    Quoted-printable is used if a relay could change a line.
     """
     octets = _with_lf(html).encode("ascii", "xmlcharrefreplace")
     if b"\0" in octets or b"\nFrom " in octets or has_long_line(octets, ending=1):
@@ -51,18 +51,18 @@ def encode_html_part(html: str) -> bytes:
 
 
 def _encode_text(text: str, used: int) -> str:
-    """Encode unstructured text. `used` is the width that the header's name takes on the first line."""
+    """Encode unstructured text. `used` is the width of the header's name on the first line."""
     if not text.isascii() or "=?" in text:
         return _FOLD.join(_encoded_words(text, used))
     if used + len(text) <= FOLD_AT:
         return text
-    if max(map(len, text.split(" "))) >= FOLD_AT - used:  # nowhere to fold, as in a long unbroken name
+    if max(map(len, text.split(" "))) >= FOLD_AT - used:  # a word is too long to fold
         return _FOLD.join(_encoded_words(text, used))
     return _folded(text, used)
 
 
 def _encode_phrase(name: str, used: int) -> str:
-    """Encode a display name: plain words, else a quoted string, else encoded words (RFC 5322 section 3.4, RFC 2047)."""
+    """Encode a display name as plain words, a quoted string or encoded words (RFC 5322 section 3.4, RFC 2047)."""
     if not name.isascii() or "=?" in name or len(name) > FOLD_AT - used - 20:
         return _FOLD.join(_encoded_words(name, used))
     if _ATOMS.fullmatch(name):
@@ -72,7 +72,7 @@ def _encode_phrase(name: str, used: int) -> str:
 
 
 def _folded(text: str, used: int) -> str:
-    """Break before words, so that removing the line breaks gives the text back (RFC 5322 section 2.2.3)."""
+    """Fold before words. Removing the line breaks restores the text (RFC 5322 section 2.2.3)."""
     lines = [""]
     for word in text.split(" "):
         room = FOLD_AT - (used if len(lines) == 1 else 1)
@@ -84,7 +84,7 @@ def _folded(text: str, used: int) -> str:
 
 
 def _encoded_words(text: str, used: int) -> Iterator[str]:
-    """Yield Q-encoded words in UTF-8. None is longer than 75 octets, splits a character, or needs a longer line."""
+    """Yield Q-encoded words in UTF-8, at most 75 octets each. They fit on their lines and never split a character."""
     room, whole, word = min(LONGEST_WORD, FOLD_AT - used) - len("=?utf-8?q??="), "".join(map(_quoted, text)), ""
     if len(whole) <= room:
         yield f"=?utf-8?q?{whole}?="
@@ -107,7 +107,7 @@ def _quoted(character: str) -> str:
 
 
 def _quoted_part(subtype: bytes, text: str) -> bytes:
-    # b2a_qp leaves line ends alone, keeps lines within 76 octets, and hides a space or a tab at the end of one.
+    # b2a_qp keeps line ends, limits lines to 76 octets, and encodes a space or tab at the end of a line.
     return _part(subtype, b"quoted-printable", b2a_qp(_with_lf(text).encode("utf-8", "replace"), istext=True))
 
 

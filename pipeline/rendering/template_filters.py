@@ -1,6 +1,6 @@
-"""Filters of the mail templates: money, dates and periods in the language of the mail.
+"""Jinja2 filters of the mail templates: money, dates and periods in the language of the mail.
 
-None becomes "", so that a template can leave out a row of a table. What is undefined still raises.
+None becomes "", so that a template can omit a table row. An undefined fact still raises.
 """
 
 import operator
@@ -18,27 +18,27 @@ from pipeline.money import Money, format_money
 
 
 class FilterError(Exception):
-    """A filter cannot write the value it was given. Names the filter, never the value."""
+    """A filter got a value of the wrong form. Names the filter, never the value."""
 
 
 def make_filters(locale: str) -> dict[str, Callable[[Any], str]]:
-    """Return the filters by name, for a locale as `en_US`. A filter raises FilterError."""
+    """Return the filters by name for a locale such as `en_US`. A filter raises FilterError."""
     return {
-        "money": _or_nothing(_money, locale),
-        "date": _or_nothing(_day, locale),
-        "datetime": _or_nothing(_moment, locale),
-        "words": _or_nothing(_words, locale),
-        "period": _or_nothing(_period, locale),
+        "money": _empty_if_none(_money, locale),
+        "date": _empty_if_none(_day, locale),
+        "datetime": _empty_if_none(_moment, locale),
+        "words": _empty_if_none(_words, locale),
+        "period": _empty_if_none(_period, locale),
     }
 
 
-def _or_nothing(write: Callable[[Any, str], str], locale: str) -> Callable[[Any], str]:
-    return lambda value: write(value, locale) if _is_given(value) else ""
+def _empty_if_none(write: Callable[[Any, str], str], locale: str) -> Callable[[Any], str]:
+    return lambda value: write(value, locale) if _has_value(value) else ""
 
 
-def _is_given(value: Any) -> bool:
+def _has_value(value: Any) -> bool:
     if isinstance(value, Undefined):
-        str(value)  # raises, naming the fact
+        str(value)  # raises UndefinedError with the name of the fact
     return value is not None
 
 
@@ -57,20 +57,20 @@ def _period(value: Any, locale: str) -> str:
     try:
         return format_unit(value["count"], f"duration-{value['unit'].lower()}", "long", locale=locale)
     except (KeyError, TypeError, AttributeError, UnknownUnitError):
-        raise FilterError('`period` needs {"unit": DAY, WEEK, MONTH or YEAR, "count": how many}') from None
+        raise FilterError('`period` needs {"unit": DAY, WEEK, MONTH or YEAR, "count": number}') from None
 
 
 @lru_cache(maxsize=1024)
 def _price(amount: int, currency: str, locale: str) -> str:
-    return format_money(
-        Money(operator.index(amount), currency), locale
-    )  # a price that is no whole number raises TypeError
+    minor_units = operator.index(amount)  # raises TypeError unless it is an integer
+    return format_money(Money(minor_units, currency), locale)
 
 
 def _day(text: str, locale: str) -> str:
     moment = parse_time(text)
     if moment is None:
-        raise FilterError("`date` needs a time as 2026-03-01T10:00:00Z")
+        raise FilterError("`date` needs a time such as 2026
+-03-01T10:00:00Z")
     return _written_day(moment.date(), locale)
 
 
@@ -83,5 +83,6 @@ def _written_day(day: date, locale: str) -> str:
 def _moment(text: str, locale: str) -> str:
     moment = parse_time(text)
     if moment is None:
-        raise FilterError("`datetime` needs a time as 2026-03-01T10:00:00Z")
+        raise FilterError("`datetime` needs a time such as 2026
+-03-01T10:00:00Z")
     return f"{_day(text, locale)}, {format_time(moment, 'short', locale=locale)} UTC"

@@ -1,4 +1,4 @@
-"""Load templates from a folder. HTML templates get their style sheet inlined, because many mail programs drop `<style>`."""
+"""Jinja2 loader for mail templates. It inlines the style sheet of HTML templates: many mail programs ignore `<style>`."""
 
 import re
 from collections.abc import Callable
@@ -8,19 +8,19 @@ from css_inline import CSSInliner, InlineError
 from jinja2 import BaseLoader, Environment, TemplateError, TemplateNotFound
 
 _TAG = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}", re.DOTALL)
-_PLACEHOLDER = re.compile(r"<!--held(\d+)-->|held(\d+)held")
+_PLACEHOLDER = re.compile(r"<!--hidden(\d+)-->|hidden(\d+)hidden")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 class TemplateLoader(BaseLoader):
-    """Reads templates from one folder."""
+    """Loads templates from one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._inliner = CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        """Return source, file name and "is it up to date", as Jinja2 asks for them. Raises TemplateError."""
+        """Return source, file name and the "is it up to date" function, as Jinja2 requires. Raises TemplateError."""
         path = self._folder / template
         try:
             source = path.read_text("utf-8")
@@ -30,17 +30,19 @@ class TemplateLoader(BaseLoader):
 
     def _inlined(self, source: str) -> str:
         tags = _Tags()
-        held = tags.hide(source)
+        hidden = tags.hide(source)
         try:
             if "<html" in source:
-                done = self._inliner.inline(held)
+                inlined = self._inliner.inline(hidden)
             else:
-                done = self._inliner.inline_fragment(held, tags.hide(self._base_style()))
+                inlined = self._inliner.inline_fragment(hidden, tags.hide(self._base_style()))
         except InlineError as error:
             raise TemplateError(f"the style sheet cannot be inlined: {error}") from error
-        if [tag for tag in _TAG.findall(source) if tag[1] == "%"] != tags.statements_in(done):
-            raise TemplateError("a {% tag %} stands where HTML allows no comment, as in an attribute or a <title>")
-        return tags.restore(done)
+        if [tag for tag in _TAG.findall(source) if tag[1] == "%"] != tags.statements_in(inlined):
+            raise TemplateError(
+                "a {% tag %} is in a place where HTML allows no comment, for example in an attribute or a <title>"
+            )
+        return tags.restore(inlined)
 
     def _base_style(self) -> str:
         try:
@@ -50,9 +52,9 @@ class TemplateLoader(BaseLoader):
 
 
 class _Tags:
-    """Hides the tags of one template from the HTML parser of the inliner, and puts them back.
+    """Replaces the Jinja2 tags of one template by placeholders before inlining, and restores them afterwards.
 
-    The parser moves a bare `{% for %}` out of a table, but leaves a comment and a plain word where they are.
+    The inliner's HTML parser would move a bare `{% for %}` out of a table. It does not move comments and plain words.
     """
 
     def __init__(self) -> None:
@@ -73,4 +75,4 @@ class _Tags:
             return ""
         self._tags.append(tag[0])
         number = len(self._tags) - 1
-        return f"<!--held{number}-->" if tag[0].startswith("{%") else f"held{number}held"
+        return f"<!--hidden{number}-->" if tag[0].startswith("{%") else f"hidden{number}hidden"

@@ -1,7 +1,7 @@
-"""Render mails: a folder of Jinja2 templates and a mail's facts become subject, text and HTML.
+"""Render mails: Jinja2 templates and a mail's facts become subject, text and HTML.
 
-A mail is a folder: `subject.txt`, `body.txt`, `body.html`, and `example.json` with facts that render it. `_base/` holds
-what all mails share. To change a text, edit the file; to add a mail, add a folder.
+Each kind of mail is a folder with `subject.txt`, `body.txt`, `body.html`, and `example.json` with example facts.
+`_base/` contains the layout of all mails. To change a text, edit the file; to add a mail, add a folder.
 """
 
 import json
@@ -22,17 +22,17 @@ from pipeline.rendering.template_filters import FilterError, make_filters
 from pipeline.rendering.template_loader import TemplateLoader
 
 LONGEST_SUBJECT = 150  # characters; mail programs show about 60, and every header line must stay below 998 octets
-UNTRUSTED_FACTS = ("customer_name", "plan", "reason")  # free text from PayPal or the customer: may lead nowhere
+UNTRUSTED_FACTS = ("customer_name", "plan", "reason")  # free text from PayPal or the customer: links are removed
 PARTS = ("subject.txt", "body.txt", "body.html")
 
 
 class RenderError(OperatorError):
-    """A mail cannot be written: its kind is unknown, a fact is missing, or a template is wrong. Names no person."""
+    """A mail cannot be rendered: unknown kind, missing fact or faulty template. Contains no personal data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How a mail declares its language, the template global `language`: `tag` (BCP 47), `dir`, and the `start` side."""
+    """The language of a mail, the template global `language`: `tag` (BCP 47), text direction, and the `start` side."""
 
     tag: str
     dir: str
@@ -40,10 +40,10 @@ class Language:
 
 
 class Templates:
-    """All mails of one folder, in one locale. Templates are read and compiled at their first use and then kept."""
+    """All mails of one folder, in one locale. A template is compiled at its first use and cached."""
 
     def __init__(self, folder: Path, vendor: Branding, locale: str) -> None:
-        """`locale` as `en_US`: how dates and money are written, and the language the mail declares."""
+        """Prepare the environment. `locale`, for example `en_US`, sets date and money formats and the mail's language."""
         self._folder = folder
         self._parsed = _parse_locale(locale)
         self._loader = TemplateLoader(folder)
@@ -54,11 +54,14 @@ class Templates:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The mails there are: every folder that holds a subject, in alphabetical order."""
+        """All kinds of mail: the folders that contain a subject, in alphabetical order."""
         return tuple(sorted(path.parent.name for path in self._folder.glob("[!_]*/subject.txt")))
 
     def render(self, kind: str, facts: Mapping[str, Any]) -> RenderedMail:
-        """Write one mail. Every name a template uses must be in `facts` (its value may be None), else RenderError."""
+        """Render one mail. `facts` must contain every name that the template uses; a value may be None.
+
+        Raises RenderError.
+        """
         known = _clean_facts(facts)
         try:
             subject, text, html = self._mail(kind)
@@ -68,13 +71,15 @@ class Templates:
         except FilterError as error:
             raise RenderError(f"mail {kind}: {error}") from None
         except TemplateError as error:
-            raise RenderError(f"mail {kind}: its template is wrong: {type(error).__name__}: {error}") from error
+            raise RenderError(f"mail {kind}: the template is faulty: {type(error).__name__}: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # The library's message may quote a fact, and facts may be personal: only its type is told.
-            raise RenderError(f"mail {kind}: a fact is not of the kind its template expects ({_name(error)})") from None
+            # The library's message may quote a fact, which may be personal data, so only the type is shown.
+            raise RenderError(
+                f"mail {kind}: a fact does not have the type that the template expects ({_name(error)})"
+            ) from None
 
     def example(self, kind: str) -> dict[str, Any]:
-        """The facts of `example.json`, for previews and tests."""
+        """Return the facts of `example.json`, for previews and tests. Raises RenderError."""
         try:
             facts: dict[str, Any] = json.loads((self._folder / kind / "example.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -93,7 +98,7 @@ class Templates:
     def _environment(self, vendor: Branding, *, autoescape: bool) -> Environment:
         environment = _Environment(
             loader=self._loader,
-            autoescape=autoescape,  # noqa: S701 - off for subjects and texts only, no HTML # nosec B701
+            autoescape=autoescape,  # noqa: S701 - off only for subjects and plain text # nosec B701
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -105,9 +110,9 @@ class Templates:
 
 
 class _Environment(Environment):
-    """Jinja2's environment with one dict of globals for each template.
+    """Jinja2 environment with one dict of globals per template.
 
-    Jinja2's own is a chain of dicts, which each rendering copies again: that takes an eighth of the time of a receipt.
+    Jinja2 uses a chain of dicts and copies it for each rendering, which takes an eighth of the time of a receipt.
     """
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
@@ -115,10 +120,10 @@ class _Environment(Environment):
 
 
 def default_folder() -> Path:
-    """The mails we ship: beside the package in a checkout, inside it or beside it in a wheel."""
+    """Return the folder of the shipped templates: inside the package, otherwise next to it, as in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "email_templates", package.parent / "email_templates"
-    return inside if inside.is_dir() else beside
+    inside, next_to_it = package / "email_templates", package.parent / "email_templates"
+    return inside if inside.is_dir() else next_to_it
 
 
 def _clean_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _one_line(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """No more than one empty line in a row, whatever a template left out."""
+    """Reduce consecutive empty lines, which omitted template parts leave, to one."""
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text.strip("\n") + "\n"
@@ -157,9 +162,9 @@ def _parse_locale(locale: str) -> Locale:
     try:
         return Locale.parse(locale.replace("-", "_"))
     except (ValueError, UnknownLocaleError):
-        raise RenderError(f"there is no locale {locale!r}; write it as en_US (SMT_LOCALE)") from None
+        raise RenderError(f"there is no locale {locale!r}; use the form en_US (SMT_LOCALE)") from None
 
 
 def _language(locale: Locale) -> Language:
-    rightward = locale.text_direction == "ltr"  # Outlook does not know `text-align: start`
-    return Language(str(locale).replace("_", "-"), locale.text_direction, "left" if rightward else "right")
+    is_ltr = locale.text_direction == "ltr"  # Outlook does not support `text-align: start`
+    return Language(str(locale).replace("_", "-"), locale.text_direction, "left" if is_ltr else "right")
