@@ -69,8 +69,7 @@ def _price(amount: int, currency: str, locale: str) -> str:
 def _day(text: str, locale: str) -> str:
     moment = parse_time(text)
     if moment is None:
-        raise FilterError("`date` needs a time such as 2026
--03-01T10:00:00Z")
+        raise FilterError("`date` needs a time such as 2026-03-01T10:00:00Z")
     return _written_day(moment.date(), locale)
 
 
@@ -83,6 +82,5 @@ def _written_day(day: date, locale: str) -> str:
 def _moment(text: str, locale: str) -> str:
     moment = parse_time(text)
     if moment is None:
-        raise FilterError("`datetime` needs a time such as 2026
--03-01T10:00:00Z")
+        raise FilterError("`datetime` needs a time such as 2026-03-01T10:00:00Z")
     return f"{_day(text, locale)}, {format_time(moment, 'short', locale=locale)} UTC"

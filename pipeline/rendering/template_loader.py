@@ -39,9 +39,7 @@ class TemplateLoader(BaseLoader):
         except InlineError as error:
             raise TemplateError(f"the style sheet cannot be inlined: {error}") from error
         if [tag for tag in _TAG.findall(source) if tag[1] == "%"] != tags.statements_in(inlined):
-            raise TemplateError(
-                "a {% tag %} is in a place where HTML allows no comment, for example in an attribute or a <title>"
-            )
+            raise TemplateError("a {% tag %} is where HTML allows no comment, for example in an attribute or a <title>")
         return tags.restore(inlined)
 
     def _base_style(self) -> str:
