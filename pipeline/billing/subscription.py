@@ -30,7 +30,7 @@ TRANSITIONS: dict[str | None, frozenset[str]] = {
 }
 # A later phase supersedes an earlier one at any time: PayPal never returns a subscription to its approval.
 STATUS_PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 2, "CANCELLED": 3, "EXPIRED": 3}
-# At equal times the status with the larger quantity wins.
+# At equal times the status with the larger number wins.
 STATUS_TIE_BREAK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
 FINAL_PHASE = 3
 LIVE_STATUSES = frozenset({"ACTIVE", "SUSPENDED"})

@@ -1,8 +1,8 @@
-"""Periodic work: the engine, and the jobs of the pipeline itself.
+"""Run jobs at intervals: renewal reminders, operator alerts, and claims of stopped mailers.
 
-scheduler            the engine: runs each job when it is due
-core_jobs            the jobs below, each with its interval
-stale_claims         mails that a dead mailer was sending
-renewal_reminders    reminders before a renewal
-operator_alerts      mails to the operator about parked events
+scheduler            runs each job when it is due
+core_jobs            the jobs below, with their intervals
+stale_claims         releases mails claimed by a mailer that died
+renewal_reminders    queues reminders before a renewal
+operator_alerts      queues mails to the operator about parked events
 """

@@ -1,4 +1,4 @@
-"""The jobs that the pipeline always needs, with their intervals."""
+"""The scheduled jobs that run in every installation, with their intervals."""
 
 from datetime import timedelta
 
@@ -15,14 +15,17 @@ from pipeline.scheduler.stale_claims import release_stale_claims
 def core_jobs(
     database: Database, master_key: MasterKey, clock: Clock, *, reminders: ReminderPolicy, may_read: bool, operator: str
 ) -> list[Job]:
-    """Return the jobs. `may_read`: PayPal may be asked. `operator`: an address, or "" for no mails to the operator."""
+    """Return the jobs.
+
+    `may_read`: API credentials are set, so look-ups are possible. `operator`: the address for alerts, "" for none.
+    """
     renewals = RenewalReminders(database, master_key, clock, reminders, may_read=may_read)
     minute = timedelta(minutes=1)
     return [
-        Job("free claims of dead mailers", timedelta(seconds=2), lambda: release_stale_claims(database, clock)),
-        Job("owe renewal reminders", minute, renewals.queue_due),
+        Job("release claims of stopped mailers", timedelta(seconds=2), lambda: release_stale_claims(database, clock)),
+        Job("queue renewal reminders", minute, renewals.queue_due),
         Job(
-            "tell the operator of parked events",
+            "alert the operator to parked events",
             minute,
             lambda: alert_parked_events(database, master_key, clock) if operator else 0,
         ),

@@ -1,4 +1,4 @@
-"""Renewal reminders: queued once, some days before a renewal, after PayPal has confirmed the date."""
+"""Queue renewal reminders, once per renewal, some days before it. A billing date older than a day is looked up first."""
 
 import contextlib
 from datetime import datetime, timedelta
@@ -23,14 +23,14 @@ from pipeline.outbox import store as outbox
 
 log = structlog.get_logger(__name__)
 
-LIMIT = 500  # rows per run; what is left is due at the next
-FRESH = timedelta(days=1)  # a billing date younger than this need not be read again before a reminder
-LOOKUP_WAIT = timedelta(minutes=10)  # then the reminder goes out with what is known
-FAILED_AGAIN = timedelta(hours=1)  # when a reminder that could not be written is tried again
+LIMIT = 500  # subscriptions per run; the next run takes the rest
+FRESH = timedelta(days=1)  # a billing date reported less than this ago needs no look-up before a reminder
+LOOKUP_WAIT = timedelta(minutes=10)  # wait for the look-up; then the reminder uses the stored date
+RETRY_DELAY = timedelta(hours=1)  # a reminder that failed is tried again after this
 
 
 class RenewalReminders:
-    """Queues the reminders that are due. `may_read`: PayPal may be asked whether the date still holds."""
+    """Queues due reminders. `may_read`: API credentials are set, so the billing date can be looked up."""
 
     def __init__(
         self, database: Database, master_key: MasterKey, clock: Clock, reminders: ReminderPolicy, *, may_read: bool
@@ -39,13 +39,13 @@ class RenewalReminders:
         self._reminders, self._may_read = reminders, may_read
 
     def queue_due(self) -> int:
-        """Queue the reminders that are due. Return how many subscriptions were looked at."""
+        """Queue the due reminders. Return how many subscriptions were examined."""
         with self._database.transaction() as session:
             now = self._clock.now()
             keyring = Keyring(self._master, session, now)
-            rows = _take_due(session, now)
-            keyring.system_key(TOKENS)  # raises if the master key is wrong, before any reminder is put off for it
-            with contextlib.suppress(MasterKeyError):  # one key that does not open is no other reminder's problem
+            rows = _lock_due(session, now)
+            keyring.system_key(TOKENS)  # raises if the master key is wrong, before reminders are postponed for that
+            with contextlib.suppress(MasterKeyError):  # a broken data key must not block the other reminders
                 keyring.load([row.id for row in rows])
             mails = [mail for row in rows if (mail := self._try_reminder(session, keyring, row, now))]
             session.flush()
@@ -55,14 +55,14 @@ class RenewalReminders:
     def _try_reminder(
         self, session: Session, keyring: Keyring, row: Subscription, now: datetime
     ) -> outbox.NewMail | None:
-        """Return the reminder. One that cannot be written is put off, and does not block the others."""
+        """Return the reminder. If that fails, postpone it and return None, so that it does not block the others."""
         try:
             return self._reminder(session, keyring, row, now)
         except (DatabaseUnavailableError, SQLAlchemyError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one
+        except Exception as error:  # noqa: BLE001 - any error concerns this reminder only
             log.error("reminder_failed", subscription_id=row.id, reason=type(error).__name__)
-            row.remind_at = now + FAILED_AGAIN
+            row.remind_at = now + RETRY_DELAY
             return None
 
     def _reminder(self, session: Session, keyring: Keyring, row: Subscription, now: datetime) -> outbox.NewMail | None:
@@ -72,7 +72,7 @@ class RenewalReminders:
             row.remind_at = None
             return None
         if self._may_read and _is_stale(row, now):
-            _ask(session, row, now)
+            _request_lookup(session, row, now)
             return None
         row.remind_at = None
         has_address = "email" in accounts.subscriber_details(keyring, row) or accounts.has_address(
@@ -81,7 +81,7 @@ class RenewalReminders:
         return notifications.renewal_reminder(row, plan, days, has_address)
 
 
-def _take_due(session: Session, now: datetime) -> list[Subscription]:
+def _lock_due(session: Session, now: datetime) -> list[Subscription]:
     due = (
         select(Subscription)
         .where(Subscription.remind_at <= now)
@@ -93,15 +93,15 @@ def _take_due(session: Session, now: datetime) -> list[Subscription]:
 
 
 def _is_stale(row: Subscription, now: datetime) -> bool:
-    """Return whether the billing date is old and PayPal was not asked for it yet."""
+    """Return whether the billing date needs a look-up: it is not fresh, and no look-up for it was requested yet."""
     known_at = lww_map.updated_at(row.known, "next_billing_at")
     asked_for = lww_map.value(row.known, "asked_before")
     stale = known_at is None or known_at < now - FRESH
     return stale and asked_for != lww_map.value(row.known, "next_billing_at")
 
 
-def _ask(session: Session, row: Subscription, now: datetime) -> None:
-    """Request a look-up of the subscription, and look at the reminder again when the answer should be there."""
+def _request_lookup(session: Session, row: Subscription, now: datetime) -> None:
+    """Request a look-up of the subscription, and postpone the reminder until the answer should have arrived."""
     lookups.enqueue(session, [lookups.LookupRequest("subscription", row.id, now)])
     row.known = lww_map.merge(row.known, now, {"asked_before": lww_map.value(row.known, "next_billing_at")})
     row.remind_at = now + LOOKUP_WAIT

@@ -1,6 +1,6 @@
 """Run jobs at intervals.
 
-Each job is a query for what is due, so it costs what is due and not what exists, and may run in several processes.
+Each job queries for due rows only, so its cost does not grow with the table. Several processes may run the same job.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One thing to do at an interval. `run` returns how much there was to do."""
+    """A job and its interval. `run` returns how many items it processed."""
 
     name: str
     every: timedelta
@@ -25,10 +25,10 @@ class Job:
 
 
 class Scheduler:
-    """The jobs, and when each is due next."""
+    """Runs jobs, and stores when each is due next."""
 
     def __init__(self, clock: Clock, core: Sequence[Job], more: Sequence[Job] = ()) -> None:
-        """`core` are the pipeline's own jobs, `more` those that the settings add."""
+        """Take the `core` jobs and the jobs that the settings add (`more`)."""
         self._clock = clock
         self.core, self.more = tuple(core), tuple(more)
         self._due: dict[str, datetime] = {}
@@ -38,18 +38,18 @@ class Scheduler:
         return (*self.core, *self.more)
 
     def run_all(self) -> int:
-        """Run the core jobs now, and the others if they are due. Raises what a core job raises."""
+        """Run the core jobs now, and the others if they are due. An exception of a core job is raised."""
         return sum(job.run() for job in self.core) + self._run_due(self.more)
 
     def run_due(self) -> int:
-        """Run the jobs that are due by the clock. One that fails is logged and due again at its next time."""
+        """Run the jobs that are due. A failure is logged; the job runs again after its interval."""
         return self._run_due(self.jobs)
 
     def _run_due(self, jobs: Sequence[Job]) -> int:
         done = 0
         for job in jobs:
             now = self._clock.now()
-            # A clock that was ahead for a while and is right again must not silence a job until it gets there.
+            # If the clock was ahead and is corrected, the stored due time is too late. The job then runs at once.
             if not now < self._due.get(job.name, now) <= now + job.every:
                 self._due[job.name] = now + job.every
                 done += _run(job)
@@ -57,11 +57,11 @@ class Scheduler:
 
 
 def _run(job: Job) -> int:
-    """Run a job. An error is logged and must not stop the others."""
+    """Run a job. An error is logged and does not stop the other jobs."""
     try:
         return job.run()
     except DatabaseUnavailableError as error:
         log.warning("job_failed", job=job.name, reason=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever a job raises
-        log.error("job_failed", job=job.name, reason=f"a fault of ours: {type(error).__name__}")
+    except Exception as error:  # noqa: BLE001 - a job may raise anything
+        log.error("job_failed", job=job.name, reason=f"internal error: {type(error).__name__}")
     return 0

@@ -1,6 +1,6 @@
-"""Handle the events of the inbox.
+"""Run the handlers of the events in the inbox.
 
-worker           runs the handlers of a batch of events
-failed_events    what becomes of an event that its handler did not handle
-recovery         handles the due events that no broker message delivered
+worker           runs the handlers of a batch of events in one transaction
+failed_events    decides about a failed event: look-up, retry or park
+recovery         processes due events that no broker message delivered
 """

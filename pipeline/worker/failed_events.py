@@ -1,4 +1,4 @@
-"""What becomes of an event that its handler did not handle: ask PayPal, try again later, or park."""
+"""Decide what happens to an event that its handler could not process: request a look-up, retry later, or park."""
 
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from pipeline.inbox.event import NeedsLookup, ParkEvent, RetryLater
 
 log = structlog.get_logger(__name__)
 
-# An event whose handler fails (an internal error) is tried again after these, then parked.
+# Waits before an event is retried after an internal error of its handler. Then it is parked.
 RETRY_DELAYS = (
     timedelta(seconds=10),
     timedelta(minutes=1),
@@ -23,46 +23,48 @@ RETRY_DELAYS = (
     timedelta(hours=1),
     timedelta(hours=6),
 )
-LOOKUP_WAIT = timedelta(minutes=1)  # how long an event waits for PayPal's answer before it is tried again
+LOOKUP_WAIT = timedelta(minutes=1)  # an event that waits for a look-up is retried after this at the latest
 
 
 class FailedEvents:
-    """Decides about one event at a time, in a transaction of its own. `may_read`: PayPal may be asked."""
+    """Decides about failed events, one per transaction. `may_read`: API credentials are set, so look-ups are possible."""
 
     def __init__(self, database: Database, master_key: MasterKey, clock: Clock, *, may_read: bool) -> None:
         self._database, self._master, self._clock, self._may_read = database, master_key, clock, may_read
 
     def set_aside(self, id: str, error: Exception) -> None:
-        """Do what the handler's error asks for. An event that is no longer received, or that another worker holds, is
-        left as it is. Raises KeyProblem if the master key is wrong."""
+        """Postpone or park the event, depending on the handler's error.
+
+        An event that is no longer `received`, or that another worker has locked, is left unchanged. Raises
+        MasterKeyError if the master key is wrong.
+        """
         with self._database.transaction() as session:
             for row in inbox.lock_received(session, [id]):
-                self._dispose(session, row, error)
+                self._decide(session, row, error)
 
-    def _dispose(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
+    def _decide(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         match error:
             case RetryLater():
                 inbox.postpone(session, row.id, self._clock.now() + error.after, error.reason, failed=False)
             case NeedsLookup():
-                self._ask(session, row, error)
+                self._request_lookup(session, row, error)
             case ParkEvent():
                 self._park(session, row, error.reason)
             case _:
                 if isinstance(error, MasterKeyError):
-                    Keyring(self._master, session, self._clock.now()).system_key(
-                        INDEX
-                    )  # raises if it is the master key
+                    # Raises if the master key itself is wrong, and not only one data key.
+                    Keyring(self._master, session, self._clock.now()).system_key(INDEX)
                 self._fail(session, row, error)
 
-    def _ask(self, session: Session, row: inbox.ReceivedEvent, wanted: NeedsLookup) -> None:
+    def _request_lookup(self, session: Session, row: inbox.ReceivedEvent, wanted: NeedsLookup) -> None:
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
         elif lookups.is_known_missing(session, wanted.kind, wanted.id):
-            lookups.delete_lookup(session, wanted.kind, wanted.id)  # when the event is retried, PayPal is asked again
+            lookups.delete_lookup(session, wanted.kind, wanted.id)  # so that a manual retry requests it again
             self._park(session, row, f"{wanted}, which does not know it")
         elif _was_answered(session, row, wanted):
-            # The answer is being handled now, or it did not help: to ask again and again would be no better.
-            self._try_again(session, row, f"{wanted}, whose answer does not tell what is missing")
+            # The answer is being handled now, or it lacks the fact too. Another look-up would return the same.
+            self._retry_or_park(session, row, f"{wanted}, but the answer does not contain what is missing")
         else:
             now = self._clock.now()
             lookups.enqueue(session, [lookups.LookupRequest(wanted.kind, wanted.id, now)])
@@ -71,24 +73,24 @@ class FailedEvents:
             )
 
     def _fail(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
-        # The error's own words may quote personal data: its kind and place are enough to find it.
+        # The error's message may quote personal data, so only its type and place are logged and stored.
         reason = f"{type(error).__name__} at {_place(error)}"
         log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
-        self._try_again(session, row, reason)
+        self._retry_or_park(session, row, reason)
 
-    def _try_again(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
+    def _retry_or_park(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
         if row.attempts >= len(RETRY_DELAYS):
             self._park(session, row, f"its handler failed {row.attempts + 1} times: {reason}")
         else:
             inbox.postpone(session, row.id, self._clock.now() + RETRY_DELAYS[row.attempts], reason, failed=True)
 
     def _park(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:
-        log.warning("parked", event_id=row.id, type=row.type, reason=reason)
+        log.warning("event_parked", event_id=row.id, type=row.type, reason=reason)
         inbox.mark_events(session, [row.id], "parked", self._clock.now(), reason)
 
 
 def _was_answered(session: Session, row: inbox.ReceivedEvent, wanted: NeedsLookup) -> bool:
-    """Return whether the event waited for this look-up, and PayPal has answered it."""
+    """Return whether the event waited for this look-up and PayPal has answered it."""
     waited = row.reason == lookups.waiting_reason(wanted.kind, wanted.id)
     return waited and not lookups.is_pending(session, wanted.kind, wanted.id)
 

@@ -1,8 +1,8 @@
-"""What waits in the inbox and no message brings: handled straight from the table.
+"""Inbox recovery: processes due events that no broker message delivered, by polling the table.
 
-That are events to be tried again, events taken in by other ways than a webhook, and, while the broker brings nothing,
-all those that nobody has tried. Nothing is claimed: whoever handles an event locks its row meanwhile. So two sweeps, or
-a sweep and a message, handle nothing twice, and a sweep that dies holds nothing up.
+These are retries, imported events, answers to look-ups and, while the broker delivers nothing, new webhooks too. Events
+are not claimed: a worker locks an event's row while it handles it. So no event is handled twice at the same time, and a
+recovery that dies blocks nothing.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,24 @@ from pipeline.worker.worker import BATCH, Worker
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
-QUIET_SECONDS = 3.0  # a broker that has brought nothing for so long may be away, or have lost what it held
+POLL_SECONDS = 1.0
+QUIET_SECONDS = 3.0  # a broker that has delivered nothing for this long may be down, or may have lost its messages
 
 
 class InboxRecovery:
-    """Looks after the events that no message brings. `quiet_seconds` tells how long the broker has brought none."""
+    """Polls the inbox. `quiet_seconds` returns how long the broker has delivered no message."""
 
     def __init__(self, worker: Worker, database: Database, clock: Clock, quiet_seconds: Callable[[], float]) -> None:
         self._worker, self._database, self._clock = worker, database, clock
         self._quiet_seconds = quiet_seconds
 
     def run(self, stop: Callable[[float], bool]) -> None:
-        """Look every second, and go on at once where there is more, until `stop(seconds)`, which waits, says so."""
+        """Poll every second, and again at once after a full batch, until `stop` returns True.
+
+        `stop(seconds)` waits up to that long.
+        """
         done = 0
-        while not stop(0 if done == BATCH else LOOK_SECONDS):
+        while not stop(0 if done == BATCH else POLL_SECONDS):
             try:
                 done = self.once()
             except DatabaseUnavailableError as error:
@@ -38,7 +41,7 @@ class InboxRecovery:
                 log.warning("store_down", reason=str(error))
 
     def once(self) -> int:
-        """Handle one batch of what is due now; how many. Raises StoreDown."""
+        """Handle one batch of due events. Return how many. Raises DatabaseUnavailableError."""
         quiet = self._quiet_seconds() >= QUIET_SECONDS
         with self._database.reading() as session:
             ids = inbox.due_event_ids(session, self._clock.now(), BATCH, untried=quiet)

@@ -1,8 +1,7 @@
-"""Run the handler of each event, in one transaction with its effects.
+"""Run the handlers of a batch of events, in one transaction with their effects.
 
-The events of a batch share one transaction. If one of them fails, the batch is rolled back and handled again: that
-event alone, the others together. So a bad event does not affect its neighbours. The queue is acknowledged only after
-all of that is committed.
+If an event fails, the batch is rolled back and handled again: that event alone, the others together. So a failing event
+does not affect the others. The broker messages are acknowledged after the commit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +17,18 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, TOKENS, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.inbox import event as words
 from pipeline.inbox import store as inbox
+from pipeline.inbox.event import Event
 from pipeline.worker.failed_events import FailedEvents
 
 log = structlog.get_logger(__name__)
 
-BATCH = 200  # events in one transaction; more is hardly faster
-PAUSE_SECONDS = 1.0  # before trying again when database or broker is away
+BATCH = 200  # events in one transaction; larger batches are hardly faster
+PAUSE_SECONDS = 1.0  # wait before the next attempt while the database or the broker is down
 
 
 class _EventFailedError(Exception):
-    """One event of a batch did not get through: which, and what its handler raised."""
+    """The handler of one event in a batch raised `cause`."""
 
     def __init__(self, event_id: str, cause: Exception) -> None:
         super().__init__(event_id)
@@ -37,7 +36,10 @@ class _EventFailedError(Exception):
 
 
 class Worker:
-    """Handles events. It is given the handlers, and knows none of them."""
+    """Runs `handlers` (event type -> function) for events.
+
+    `may_read`: API credentials are set, so look-ups are possible. `on_mail` receives the ids of mails that became due.
+    """
 
     def __init__(
         self,
@@ -52,10 +54,13 @@ class Worker:
     ) -> None:
         self._database, self._master, self._clock = database, master_key, clock
         self._handlers, self._reminders, self._on_mail = handlers, reminders, on_mail
-        self._failed = FailedEvents(database, master_key, clock, may_read=may_read)
+        self._failed_events = FailedEvents(database, master_key, clock, may_read=may_read)
 
     def handle(self, ids: Sequence[str]) -> None:
-        """Handle these events, those that are still to be handled. Raises StoreDown with nothing half done."""
+        """Handle these events, except those that are no longer `received` or that another worker has locked.
+
+        Raises DatabaseUnavailableError; an unfinished batch is rolled back.
+        """
         for start in range(0, len(ids), BATCH):
             self._handle_batch(list(dict.fromkeys(ids[start : start + BATCH])))
 
@@ -72,10 +77,10 @@ class Worker:
             self._on_mail(mails)
 
     def _isolate_failure(self, ids: Sequence[str], error: Exception) -> None:
-        """The event that failed alone and its neighbours together; each alone where nobody can tell which it was."""
+        """Handle the failed event alone and the others together; each alone if the failed event is unknown."""
         event_id, cause = (error.event_id, error.cause) if isinstance(error, _EventFailedError) else (None, error)
         if len(ids) == 1:
-            self._failed.set_aside(ids[0], cause)
+            self._failed_events.set_aside(ids[0], cause)
         elif event_id is not None:
             self._handle_batch([event_id])
             self._handle_batch([id for id in ids if id != event_id])
@@ -84,7 +89,7 @@ class Worker:
                 self._handle_batch([id])
 
     def _handle_batch_once(self, session: Session, ids: Sequence[str]) -> list[str]:
-        """Handle them all; the ids of the mails that became due."""
+        """Handle the events in one transaction. Return the ids of the mails that became due."""
         now = self._clock.now()
         keyring = Keyring(self._master, session, now)
         rows = inbox.lock_received(session, ids)
@@ -100,26 +105,26 @@ class Worker:
         if not rows:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]
-        books = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events)
+        uow = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events)
         for event in sorted(events, key=_by_time):
-            self._handle_one(event, books)
-        return books.flush()
+            self._handle_one(event, uow)
+        return uow.flush()
 
-    def _handle_one(self, event: words.Event, uow: UnitOfWork) -> None:
+    def _handle_one(self, event: Event, uow: UnitOfWork) -> None:
         try:
             self._handlers[event.type](event, uow)
-        except (
-            DatabaseUnavailableError,
-            SQLAlchemyError,
-        ):  # an error of the database: `transaction` knows what it means
+        except (DatabaseUnavailableError, SQLAlchemyError):  # `Database.transaction` handles these
             raise
         except Exception as error:
             raise _EventFailedError(event.id, error) from error
 
 
-def consume_once(worker: Worker, inlet: Consumer, seconds: float) -> int:
-    """Handle what the broker brings within so many seconds; how many events. Raises StoreDown and BrokerDown."""
-    batch = inlet.receive(BATCH, seconds)
+def consume_once(worker: Worker, consumer: Consumer, seconds: float) -> int:
+    """Handle one batch of events, waiting up to `seconds` for it. Return how many events.
+
+    Raises DatabaseUnavailableError and BrokerUnavailableError.
+    """
+    batch = consumer.receive(BATCH, seconds)
     if batch is None:
         return 0
     worker.handle(batch.ids)
@@ -127,11 +132,11 @@ def consume_once(worker: Worker, inlet: Consumer, seconds: float) -> int:
     return len(batch.ids)
 
 
-def consume_until_stopped(worker: Worker, inlet: Consumer, stop: Callable[[float], bool]) -> None:
-    """Handle what the broker brings until `stop(seconds)`, which waits, tells to end."""
+def consume_until_stopped(worker: Worker, consumer: Consumer, stop: Callable[[float], bool]) -> None:
+    """Handle the events that the broker delivers, until `stop` returns True. `stop(seconds)` waits up to that long."""
     while not stop(0):
         try:
-            batch = inlet.receive(BATCH, 1.0)
+            batch = consumer.receive(BATCH, 1.0)
             if batch is not None:
                 _handle_or_requeue(worker, batch, stop)
         except BrokerUnavailableError as error:
@@ -140,7 +145,10 @@ def consume_until_stopped(worker: Worker, inlet: Consumer, stop: Callable[[float
 
 
 def _handle_or_requeue(worker: Worker, batch: Batch, stop: Callable[[float], bool]) -> None:
-    """Handle and acknowledge a batch. Without a database, wait a little and give it back. Raises BrokerDown."""
+    """Handle and acknowledge a batch. While the database is down, wait and requeue it.
+
+    Raises BrokerUnavailableError.
+    """
     try:
         worker.handle(batch.ids)
     except DatabaseUnavailableError as error:
@@ -151,6 +159,6 @@ def _handle_or_requeue(worker: Worker, batch: Batch, stop: Callable[[float], boo
         batch.ack()
 
 
-def _by_time(event: words.Event) -> tuple[bool, object, str]:
-    """In PayPal's order as far as it is known: not needed for the result, but it makes the history read well."""
+def _by_time(event: Event) -> tuple[bool, object, str]:
+    """Return a sort key by PayPal's time. The result does not depend on the order, but the status history does."""
     return event.occurred_at is None, event.occurred_at or event.received_at, event.id
