@@ -1,1 +1,1 @@
-"""Which hosts this program may contact, and how the settings name them."""
+"""Allow-list of the hosts that this program may contact, and the URL of the SMTP relay."""

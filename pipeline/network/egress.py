@@ -1,7 +1,7 @@
-"""Which hosts this program may contact: PayPal's, and those that the settings name. The one place that decides.
+"""Allow-list of the hosts that this program may contact: PayPal's hosts and those that the settings name.
 
-`guard` enforces it for a whole process, whichever library opens a connection. Addresses and ports are limited by the
-system: deploy/systemd, docker-compose.yml.
+`install_guard` enforces the list for the whole process, for every library. It checks host names; systemd and Docker
+restrict addresses and ports (deploy/systemd, docker-compose.yml).
 """
 
 import ipaddress
@@ -29,12 +29,12 @@ log = structlog.get_logger(__name__)
 
 
 class EgressForbiddenError(ConnectionRefusedError):
-    """This program has no business with that host."""
+    """The host is not on the allow-list."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundRoute:
-    """One way that data takes from here to somebody else's port; `host` is "" for a socket in the file system."""
+    """One outbound connection that the settings allow. `host` is "" for a socket in the file system."""
 
     name: str
     host: str
@@ -43,53 +43,56 @@ class OutboundRoute:
 
 
 def outbound_routes(settings: Settings) -> list[OutboundRoute]:
-    """Every way out that the settings name. What cannot be read is left to those who use it to complain about."""
-    found = [_database(settings.database), _broker(settings.broker_url), _relay(settings.smtp_url)]
+    """Return all outbound connections that the settings allow. An invalid URL is skipped: its user reports it."""
+    services = [_database(settings.database), _broker(settings.broker_url), _relay(settings.smtp_url)]
     paypal = [_web("PayPal's API", settings.paypal_base_url)] if settings.has_paypal_credentials else []
-    own = [OutboundRoute("PayPal's certificates", host, HTTPS, encrypted=True) for host in sorted(PAYPAL)]
-    return [hop for hop in (*found, *paypal, _web("product", settings.product_url), *own) if hop]
+    certificates = [OutboundRoute("PayPal's certificates", host, HTTPS, encrypted=True) for host in sorted(PAYPAL)]
+    routes = (*services, *paypal, _web("product", settings.product_url), *certificates)
+    return [route for route in routes if route]
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """The host names that may be contacted."""
-    return frozenset(hop.host.lower() for hop in outbound_routes(settings) if hop.host)
+    """Return the host names that may be contacted, in lower case."""
+    return frozenset(route.host.lower() for route in outbound_routes(settings) if route.host)
 
 
 def require_paypal_api(base_url: str) -> None:
-    """Raises SettingsError unless it is PayPal's API, or a simulator on this machine."""
+    """Raise SettingsError unless the URL is PayPal's API or a simulator on this machine."""
     host = urlsplit(base_url).hostname or ""
     if host not in PAYPAL and not is_on_this_machine(host):
         raise SettingsError(
-            f"SMT_PAYPAL_BASE_URL names {host or 'no host'}, which is not PayPal's: nobody else is ever contacted. "
+            f"SMT_PAYPAL_BASE_URL names {host or 'no host'}, which is not a PayPal host. "
             "Use https://api-m.paypal.com or https://api-m.sandbox.paypal.com"
         )
 
 
 def require_paypal_host(host: str) -> None:
-    """Raises Forbidden unless it is one of PayPal's hosts, or this machine. For what the settings name, see `guard`."""
+    """Raise EgressForbiddenError unless the host is one of PayPal's or this machine."""
     if host not in PAYPAL and not is_on_this_machine(host):
-        raise EgressForbiddenError(f"{host} is not PayPal's, and nobody else is contacted")
+        raise EgressForbiddenError(f"{host} is not a PayPal host; it must not be contacted")
 
 
 def install_guard(settings: Settings) -> None:
-    """From now on this process looks up no host but those, for whichever library. It cannot be undone."""
-    names = allowed_hosts(settings) | {settings.web_host.lower()}  # where web listens, which is looked up too
+    """Make this process refuse to resolve any other host name, in every library. This cannot be undone."""
+    names = allowed_hosts(settings) | {settings.web_host.lower()}  # the web role resolves its own listening address
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "socket.getaddrinfo" and not _permitted(arguments[0], names):
+    def check(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "socket.getaddrinfo" and not _is_allowed(arguments[0], names):
             log.error("egress_refused", host=str(arguments[0])[:200])
-            raise EgressForbiddenError(f"{arguments[0]} is not among the hosts that may be contacted")
+            raise EgressForbiddenError(
+                f"{arguments[0]} is not among the hosts that may be contacted; the settings name them"
+            )
 
-    sys.addaudithook(watch)
+    sys.addaudithook(check)
 
 
-def _permitted(host: object, names: frozenset[str]) -> bool:
+def _is_allowed(host: object, names: frozenset[str]) -> bool:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     return not isinstance(name, str) or name == "" or name.lower() in names or is_on_this_machine(name)
 
 
 def resolve(host: str) -> frozenset[Address]:
-    """The addresses of a host, none if it has none now."""
+    """Return the addresses of a host; an empty set if it cannot be resolved."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
@@ -97,12 +100,12 @@ def resolve(host: str) -> frozenset[Address]:
     return frozenset(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
 
 
-def stays_private(hop: OutboundRoute, private: Iterable[str], resolver: Resolve = resolve) -> bool:
-    """Whether a way ends on this machine: a socket, a loopback address, or the containers' own network."""
-    if not hop.host or is_on_this_machine(hop.host):
+def stays_private(route: OutboundRoute, private: Iterable[str], resolver: Resolve = resolve) -> bool:
+    """Return whether a connection stays on this machine or in the `private` networks, such as a container network."""
+    if not route.host or is_on_this_machine(route.host):
         return True
     networks = [ipaddress.ip_network(network) for network in private]
-    addresses = resolver(hop.host)
+    addresses = resolver(route.host)
     return bool(addresses) and all(any(address in network for network in networks) for address in addresses)
 
 
@@ -122,9 +125,9 @@ def _broker(url: str) -> OutboundRoute | None:
     parts = urlsplit(url)
     if parts.scheme not in ("amqp", "amqps"):
         return None
-    safe = parts.scheme == "amqps"
+    encrypted = parts.scheme == "amqps"
     return OutboundRoute(
-        "broker", parts.hostname or "localhost", parts.port or (5671 if safe else 5672), encrypted=safe
+        "broker", parts.hostname or "localhost", parts.port or (5671 if encrypted else 5672), encrypted=encrypted
     )
 
 
@@ -139,9 +142,9 @@ def _relay(url: str) -> OutboundRoute | None:
 
 def _web(name: str, url: str) -> OutboundRoute | None:
     parts = urlsplit(url)
-    safe = parts.scheme == "https"
+    encrypted = parts.scheme == "https"
     return (
-        OutboundRoute(name, parts.hostname, parts.port or (HTTPS if safe else 80), encrypted=safe)
+        OutboundRoute(name, parts.hostname, parts.port or (HTTPS if encrypted else 80), encrypted=encrypted)
         if parts.hostname
         else None
     )

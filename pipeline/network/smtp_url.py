@@ -1,4 +1,4 @@
-"""Where the relay is and how to speak to it, read from a URL."""
+"""Parse the URL of the SMTP relay (`SMT_SMTP_URL`)."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -10,12 +10,12 @@ PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 
 
 class SmtpConfigError(UsageError, ValueError):
-    """The relay's URL cannot be used. Says what to write instead; never quotes a password."""
+    """The relay's URL is invalid or unsafe. The message says what to write instead; it never contains a password."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpUrl:
-    """Where the relay is and how to speak to it; read from a URL by `parse_smtp_url`."""
+    """Host, port, TLS mode and login of the relay."""
 
     host: str
     port: int
@@ -26,22 +26,22 @@ class SmtpUrl:
 
 
 def parse_smtp_url(url: str) -> SmtpUrl:
-    """Read `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
+    """Parse `smtp://host:port`, `smtp+starttls://user:password@host` or `smtps://user:password@host`.
 
-    Plain `smtp://` is for this machine. For a relay by name on a private network, as between containers, say so with
-    `?tls=off`; a password never goes out in the clear. Raises SmtpConfigError.
+    `smtp://` without TLS is allowed for this machine. For another host on a private network, for example a container,
+    `?tls=off` is required. A password is never sent over the network without TLS. Raises SmtpConfigError.
     """
     try:
         parts = urlsplit(url)
         host, port, options = parts.hostname or "", parts.port, parse_qs(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
-        raise SmtpConfigError("SMT_SMTP_URL cannot be read; write smtp://host:port") from None
+        raise SmtpConfigError("SMT_SMTP_URL is not a valid URL; write smtp://host:port") from None
     if parts.scheme not in PORTS or not host or parts.path not in ("", "/") or port == 0:
         raise SmtpConfigError("SMT_SMTP_URL must be smtp://, smtp+starttls:// or smtps:// with a host and no path")
     if options not in ({}, {"tls": ["off"]}) or (options and parts.scheme != "smtp"):
-        raise SmtpConfigError("SMT_SMTP_URL knows one option, ?tls=off, and only on smtp://")
+        raise SmtpConfigError("SMT_SMTP_URL allows only the option ?tls=off, and only with smtp://")
     if parts.scheme == "smtp" and not is_on_this_machine(host):
-        _refuse_open_way(host, private=bool(options), password=parts.password is not None)
+        _check_without_tls(host, private=bool(options), password=parts.password is not None)
     return SmtpUrl(
         host=host,
         port=port or PORTS[parts.scheme],
@@ -52,11 +52,11 @@ def parse_smtp_url(url: str) -> SmtpUrl:
     )
 
 
-def _refuse_open_way(host: str, *, private: bool, password: bool) -> None:
+def _check_without_tls(host: str, *, private: bool, password: bool) -> None:
     if password:
-        raise SmtpConfigError(f"SMT_SMTP_URL would send a password in the clear to {host}; use smtp+starttls://")
+        raise SmtpConfigError(f"SMT_SMTP_URL would send a password unencrypted to {host}; use smtp+starttls://")
     if not private:
         raise SmtpConfigError(
-            f"SMT_SMTP_URL would send mail in the clear to {host}; use smtp+starttls:// or smtps://, "
-            "or add ?tls=off if it stands on a private network"
+            f"SMT_SMTP_URL would send mail unencrypted to {host}; use smtp+starttls:// or smtps://, "
+            "or add ?tls=off if the host is on a private network"
         )
