@@ -1,4 +1,4 @@
-"""The privacy policy, executable: its clauses, the text written from them, and a check of the live system for each clause.
+"""Privacy policy as data: clauses, the text generated from them, its versions, and a check of the live system per clause.
 
-May import inbound_mail, privacy, customers and below; tests import it, it imports no test.
+May import inbound_mail, privacy, customers and the packages below them, but no tests.
 """

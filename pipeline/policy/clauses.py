@@ -1,4 +1,4 @@
-"""The policy as data: its sections, their lines, and the clauses these are made of, read from clauses.toml."""
+"""The privacy policy as data, loaded from clauses.toml: sections, lines and clauses."""
 
 import tomllib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ DATA = Path(__file__).with_name("clauses.toml")
 
 @dataclass(frozen=True, slots=True)
 class PolicyOwner:
-    """Who publishes the policy: what the settings say of name, product, site and the address for questions."""
+    """The vendor that publishes the policy: name, product, site and contact address, from the settings."""
 
     name: str
     product: str
@@ -29,19 +29,19 @@ class PolicyOwner:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One thing that is promised: the control that makes it so, the check that finds out, what that looks at."""
+    """One statement of the policy, with the control that makes it true and the check that verifies it."""
 
     id: str
     text: str
     control: str  # module:name
     check: str  # module.function in checks/
-    evidence: str
-    every: str  # how often it is worth a look: hour, day
+    evidence: str  # what the check inspects
+    every: str  # how often the check should run: hour, day
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A heading, or a sentence or more in a paragraph or after a bullet; `plain` says why nothing is promised."""
+    """A heading, or the text of a paragraph or bullet. `plain` is the reason why text has no clause."""
 
     text: str
     heading: bool = False
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A numbered part of the policy."""
+    """A numbered section of the policy."""
 
     number: int
     title: str
@@ -61,7 +61,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The whole policy, its braces not yet filled."""
+    """The whole policy, with unfilled `{name}` fields."""
 
     title: str
     opening: str
@@ -75,14 +75,14 @@ class Document:
 
 @cache
 def document() -> Document:
-    """The policy as this version of the program keeps it."""
+    """Return the policy of this version of the program."""
     data = tomllib.loads(DATA.read_text("utf-8"))
     sections = tuple(_section(number, section) for number, section in enumerate(data["section"], 1))
     return Document(data["title"], data["opening"], sections, tuple(data["closing"]))
 
 
 def fill(text: str, vendor: PolicyOwner) -> str:
-    """Put the vendor and the numbers into a text of the document."""
+    """Fill the vendor's names and the stated limits into a text of the document."""
     return text.format(
         vendor=vendor.name, product=vendor.product, site=vendor.site, contact=vendor.contact, **PARAMETERS
     )

@@ -1,4 +1,4 @@
-"""The record of processing activities (GDPR article 30(1)), and where the policy and the law pull apart."""
+"""The record of processing activities (GDPR article 30(1)), and the conflicts between the policy and the law."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,9 @@ from pipeline.privacy.retention.legal_holds import HOLDS, retention_period_for
 from pipeline.privacy.retention.rules import RULES
 from pipeline.settings import Settings
 
-# What is kept as a secret of ours, or about nobody, is no personal data.
+# Categories of data that is not about a person: the vendor's plans and texts, the program's own secrets and states.
 NOT_PERSONAL = ("vendor", "operation", "security")
-SUBJECTS = "customers and those who write to the vendor or visit its pages"
+SUBJECTS = "customers, people who write to the vendor, and visitors to its pages"
 MEASURES = (
     "1.cloud_at_rest",
     "1.cloud_in_transit",
@@ -27,7 +27,7 @@ MEASURES = (
 
 
 def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
-    """Controller, purposes, categories, recipients, periods and measures, as this version and these settings have them."""
+    """Return controller, purposes, categories, recipients, periods and measures of this version with these settings."""
     return {
         "controller": {"name": vendor.name, "address": settings.vendor_address, "contact": vendor.contact},
         "purposes": [
@@ -37,7 +37,7 @@ def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
         "data_subjects": SUBJECTS,
         "categories": {name: data_categories.columns_holding(name) for name in _personal()},
         "recipients": _recipients(settings),
-        "transfers": "to PayPal alone, as the customer's own payment service",
+        "transfers": "only to PayPal, the customer's own payment service",
         "periods": [
             {
                 "data": rule.name,
@@ -54,37 +54,37 @@ def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
 
 
 def notes(settings: Settings) -> list[str]:
-    """Where the policy's words and the law's are not the same, what is done, and which setting decides."""
+    """Return the conflicts between the policy and the law: what the program does, and which setting decides."""
     country, years = settings.country, PARAMETERS["years"]
     hold = retention_period_for(country)
     decides = f"SMT_COUNTRY={country}" if country else "SMT_COUNTRY is not set"
     return [
         (
-            f"3.account: the policy says {years} years; the books are kept {hold.invoice_years} years by {hold.law} "
-            f"({decides}; in Germany it would be {HOLDS['DE'].invoice_years}). Names, addresses and mails go after {years} "
-            "years all the same: what is kept longer is reduced to sums, dates and ids, and only for the books."
+            f"3.account: the policy says {years} years; accounting records are kept {hold.invoice_years} years by {hold.law} "
+            f"({decides}; in Germany it would be {HOLDS['DE'].invoice_years}). Names, addresses and mails are deleted after "
+            f"{years} years in any case. Only amounts, dates and ids are kept longer, for accounting."
         ),
         (
-            f"3.account: proof of consent is kept {hold.consent_years} years after an erasure, as California wants it "
-            "(Bus. & Prof. Code section 17602): that it was given, when, and in which words; no name, no address."
+            f"3.account: proof of consent is kept {hold.consent_years} years after an erasure, as California requires "
+            "(Bus. & Prof. Code section 17602). It states the time and the wording of the consent, without name or address."
         ),
         (
             f"6.answer: the policy says {PARAMETERS['answer_days']} days, the law one calendar month (GDPR article 12(3)). "
-            "The earlier of the two is the deadline: 28 days for a request of 31 January. No setting makes it later."
+            "The earlier of the two is the deadline: 28 days for a request of 31 January. No setting extends it."
         ),
         (
-            f"3.logs: access logs go after {PARAMETERS['access_log_days']} days, though security advice asks for six to "
-            "twelve months. The policy decides. What is kept longer, the record of our own reads, names no visitor."
+            f"3.logs: access logs are deleted after {PARAMETERS['access_log_days']} days; security guides recommend six to "
+            "twelve months. The policy decides. Only the audit log of operators is kept longer; it names no visitor."
         ),
     ]
 
 
 def format_record(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """The record for people: headings, and the lines under each."""
-    who = found["controller"]
-    yield "Controller", [part for part in (who["name"], who["address"], who["contact"]) if part]
+    """Return the record for display: headings, and the lines under each."""
+    controller = found["controller"]
+    yield "Controller", [part for part in (controller["name"], controller["address"], controller["contact"]) if part]
     yield "Purposes", [_purpose(each) for each in found["purposes"]]
-    yield "Whose data", [found["data_subjects"]]
+    yield "Data subjects", [found["data_subjects"]]
     yield "Categories", [f"{name}: {', '.join(columns)}" for name, columns in found["categories"].items()]
     yield "Recipients", [f"{each['recipient']} ({each['where']})" for each in found["recipients"]]
     yield "Transfers", [found["transfers"]]
@@ -93,7 +93,7 @@ def format_record(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         [f"{each['data']}: {each['period']} from {each['from']}, then {each['then']}" for each in found["periods"]],
     )
     hold = found["hold"]
-    yield "Kept for the law", [f"{hold['country'] or 'no country set'}: {hold['years']} years, {hold['law']}"]
+    yield "Legal retention", [f"{hold['country'] or 'no country set'}: {hold['years']} years, {hold['law']}"]
     yield "Measures", [f"{clause}: {control}" for clause, control in found["measures"].items()]
 
 

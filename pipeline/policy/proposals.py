@@ -1,4 +1,4 @@
-"""The texts of the policy as an operator sees them: their states, who was told, and what a new text would change."""
+"""The policy texts as the operator sees them: states, notices, and the effect of a proposed text."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A planned text: its day, the text in force ("" if there is none), and how many customers have to be told."""
+    """A planned text: its day, the text in force ("" if there is none), and the number of customers to notify."""
 
     id: str
     old: str
@@ -27,7 +27,7 @@ class Proposal:
 def propose(
     session: Session, vendor: PolicyOwner, first_day: date, new: str, effective: date, now: datetime, *, material: bool
 ) -> Proposal:
-    """Plan a new text, after keeping the first one if none is kept yet. Raises Refused."""
+    """Plan a new text. Store the first text before that if none is stored yet. Raises PolicyRejectedError."""
     versions.store_first_text(session, vendor, first_day, now)
     old = versions.in_force(session, now)
     row = versions.propose(session, new, effective, now, material=material)
@@ -35,27 +35,27 @@ def propose(
 
 
 def unchecked(new: str, vendor: PolicyOwner) -> list[str]:
-    """The sentences of a text that no check of this version covers."""
+    """Return the sentences of a text that no check of this version covers."""
     known = text.sentences(text.write(document(), vendor))
     return [line for line in text.sentences(new) if line not in known]
 
 
 def find(session: Session, day: str) -> Policy:
-    """The text of a day, as 2026-06-01. Raises UsageError."""
+    """Return the text of a day, for example `2026-06-01`. Raises UsageError if there is none."""
     found = next((row for row in versions.all_texts(session) if row.id == day), None)
     if found is None:
-        raise UsageError(f"there is no text of {day}; see: smt-billing policy texts")
+        raise UsageError(f"there is no text for {day}; see: smt-billing policy texts")
     return found
 
 
 def history(session: Session, now: datetime) -> list[Json]:
-    """`day, state, material, proposed_at, effective_at` of all texts, the newest first."""
+    """Return `day, state, material, proposed_at, effective_at` of all texts, the newest first."""
     present = versions.in_force(session, now)
     return [_described(session, row, present, now) for row in versions.all_texts(session)]
 
 
 def notices(session: Session, day: str) -> list[Json]:
-    """`customer, mail, state, sent_at, reply` of the notices of a text. Raises UsageError for an unknown day."""
+    """Return `customer, mail, state, sent_at, reply` of the notices of a text. Raises UsageError for an unknown day."""
     return [
         {
             "customer": each.customer,
@@ -70,8 +70,8 @@ def notices(session: Session, day: str) -> list[Json]:
 
 def _described(session: Session, row: Policy, present: Policy | None, now: datetime) -> Json:
     effect = versions.takes_effect(session, row)
-    waits = effect is None or effect > now
-    state = "withdrawn" if row.withdrawn_at else "in force" if row is present else "to come" if waits else "past"
+    is_planned = effect is None or effect > now
+    state = "withdrawn" if row.withdrawn_at else "in force" if row is present else "planned" if is_planned else "past"
     return {
         "day": row.id,
         "state": state,

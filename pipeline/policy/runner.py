@@ -1,4 +1,4 @@
-"""All checks run against the live system: what each clause came to, what it is a report of, and the notes beside it."""
+"""Run the checks against the live system and report the result of each clause."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ Check = Callable[[LiveSystem], Finding]
 
 @dataclass(frozen=True, slots=True)
 class ClauseResult:
-    """What became of one clause."""
+    """The result of checking one clause."""
 
     clause: Clause
-    text: str  # as the vendor says it
+    text: str  # with the vendor's names filled in
     verdict: Verdict
     figure: str
 
     def as_json(self) -> dict[str, str]:
-        """The keys that programs read."""
+        """Return the result with the keys that programs read."""
         return {
             "clause": self.clause.id,
             "verdict": self.verdict,
@@ -39,25 +39,28 @@ class ClauseResult:
 
 
 def check_of(clause: Clause) -> Check:
-    """The function that a clause is checked by. Raises AttributeError or ModuleNotFoundError if there is none."""
+    """Return the check function of a clause. Raises AttributeError or ModuleNotFoundError if it does not exist."""
     module, _, name = clause.check.partition(".")
     found: Check = getattr(importlib.import_module(f"{CHECKS}.{module}"), name)
     return found
 
 
 def run_checks(live: LiveSystem, only: Sequence[str] = ()) -> list[ClauseResult]:
-    """Check every clause, or only these. Raises StoreDown; a check that fails for another reason does not hold."""
-    asked = [clause for clause in document().clauses if not only or clause.id in only]
-    return [_result(live, clause) for clause in asked]
+    """Check every clause, or only those in `only`. A check that fails with an unexpected error counts as broken.
+
+    Raises DatabaseUnavailableError and SQLAlchemyError.
+    """
+    selected = [clause for clause in document().clauses if not only or clause.id in only]
+    return [_result(live, clause) for clause in selected]
 
 
 def public_verdicts(results: Sequence[ClauseResult], now: datetime) -> list[dict[str, str]]:
-    """What anybody may know: clause, verdict and day."""
+    """Return what may be published of the results: clause, verdict and day."""
     return [{"clause": each.clause.id, "verdict": each.verdict, "date": f"{now:%Y-%m-%d}"} for each in results]
 
 
 def report(results: Sequence[ClauseResult], notes: Sequence[str], vendor: str, now: datetime, head: str) -> str:
-    """A dated report in Markdown. It holds the head of the record of reads, so that nothing can be cut off it unseen."""
+    """Return a dated report in Markdown. It contains the head of the audit log, so that a truncated log is noticed later."""
     count = {
         verdict: sum(each.verdict == verdict for each in results) for verdict in ("holds", "broken", "not_applicable")
     }
@@ -67,16 +70,16 @@ def report(results: Sequence[ClauseResult], notes: Sequence[str], vendor: str, n
         for each in results
     ]
     return "\n".join([
-        f"# Privacy policy of {vendor}, checked",
+        f"# Privacy policy check: {vendor}",
         "",
         f"At {format_time(now)}: {count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply.",
-        f"Head of the record of reads: `{head}`",
+        f"Head of the audit log: `{head}`",
         "",
         "| clause | what we promise | verdict | figure | evidence | control |",
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        "## Where policy and law pull apart",
+        "## Conflicts between policy and law",
         "",
         *(f"- {note}" for note in notes),
         "",
@@ -88,7 +91,7 @@ def _result(live: LiveSystem, clause: Clause) -> ClauseResult:
         found = check_of(clause)(live)
     except (DatabaseUnavailableError, SQLAlchemyError):
         raise
-    except Exception as error:  # noqa: BLE001 - one check that cannot look must not hide what the others see
+    except Exception as error:  # noqa: BLE001 - one failing check must not hide the results of the others
         log.error("check_failed", clause=clause.id, reason=type(error).__name__)
         found = broken(f"could not be checked: {type(error).__name__}")
     return ClauseResult(clause, fill(clause.text, live.vendor), found.verdict, found.figure)

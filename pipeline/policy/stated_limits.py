@@ -1,4 +1,4 @@
-"""The numbers of the policy's text: the very ones that the code keeps to, so that text and behaviour cannot part."""
+"""Numbers in the policy's text. They come from the constants that the code uses, so text and behaviour agree."""
 
 from pipeline.privacy.requests import ANSWER_WITHIN
 from pipeline.privacy.retention.legal_holds import YEAR
@@ -6,10 +6,10 @@ from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
 ADULT_YEARS = 18
 CHILD_YEARS = 13
-NOTICE_DAYS = 30  # between the relay's acceptance of the last notice of a material change, and its effect
-AUDIT_DAYS = 35  # how old the last audit of dependencies may be, to be called regular
+NOTICE_DAYS = 30  # between the relay's acceptance of the last notice of a material change and the date it takes effect
+AUDIT_DAYS = 35  # maximum age of the last dependency audit; the policy promises regular security updates
 
-# As they stand in the text: the name in braces -> the number.
+# Name in braces in the text -> number.
 PARAMETERS = {
     "years": TWO_YEARS // YEAR,
     "access_log_days": ACCESS_LOG.days,

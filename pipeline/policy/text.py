@@ -1,7 +1,8 @@
-"""The policy as people read it. It is kept as text with marks: `# ` title, `## ` section, `### ` heading, `- ` bullet.
+"""Convert the policy between its data, the stored text, plain text and HTML.
 
-The effective date is not part of the text: it is put under the title when the text is shown, because it is known for sure
-only when the last notice of a change has been out long enough.
+The stored text uses marks: `# ` title, `## ` section, `### ` heading, `- ` bullet. It does not contain the effective
+date, because that date can move until the relay has accepted the last notice of a change. `plain` and `html` insert it
+below the title.
 """
 
 import re
@@ -18,31 +19,31 @@ _DATE = re.compile(r"^\s*(?:#+ )?Effective Date:.*$\n?", re.MULTILINE | re.IGNOR
 
 
 def write(document: Document, vendor: PolicyOwner) -> str:
-    """The text of a document, with marks, for this vendor."""
+    """Return the stored text of a document for this vendor."""
     parts = [f"# {document.title}", document.opening, *(_section(each) for each in document.sections)]
     return fill("\n\n".join([*parts, "\n".join(document.closing)]) + "\n", vendor)
 
 
 def read(text: str) -> str:
-    """A text from a file, as it is kept: without effective date, spaces at line ends and empty lines at both ends."""
+    """Normalize a text from a file for storage: without effective date, spaces at line ends, and repeated empty lines."""
     lines = [line.strip().replace("• ", "- ", 1) for line in _DATE.sub("", text).strip().splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
 def sentences(text: str) -> list[str]:
-    """The lines of a text, without marks and empty ones."""
+    """Return the lines of a text without marks and without empty lines."""
     return [_bare(line) for line in text.splitlines() if line.strip()]
 
 
 def plain(text: str, effective: date) -> str:
-    """The text for a terminal or a mail, under its date."""
+    """Return the text for a terminal or a mail, with its effective date."""
     title, _, rest = text.partition("\n")
     bullets = re.sub(r"^- ", "  • ", rest, flags=re.MULTILINE)
     return f"{_bare(title)}\n\n{dated(effective)}\n{re.sub(r'^#+ ', '', bullets, flags=re.MULTILINE)}"
 
 
 def html(text: str, effective: date) -> str:
-    """The text as the inside of a page, under its date. No script, no style, nothing that is fetched."""
+    """Return the text as HTML for the body of a page, with its effective date. It contains no scripts, styles or images."""
     title, _, rest = text.partition("\n")
     head = f'<h1>{escape(_bare(title))}</h1>\n<p class="date">{escape(dated(effective))}</p>\n'
     blocks = (block.splitlines() for block in rest.strip().split("\n\n"))
@@ -50,7 +51,7 @@ def html(text: str, effective: date) -> str:
 
 
 def dated(effective: date) -> str:
-    """The line under the title."""
+    """Return the line that states the effective date."""
     return f"Effective Date: {effective:%B} {effective.day}, {effective.year}"
 
 

@@ -1,1 +1,1 @@
-"""One function for each clause: it looks at the running system and says whether the sentence is true now."""
+"""One function per clause: it inspects the running system and returns whether the clause is true now."""

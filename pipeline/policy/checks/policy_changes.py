@@ -1,4 +1,4 @@
-"""Section 9: the text in force says what is checked here, and nothing else; who it concerns was told."""
+"""Checks of section 9: the text in force matches the clauses, changes are announced, and the page shows the right date."""
 
 from pipeline.db.models import Policy
 from pipeline.policy import public_pages, text, versions
@@ -7,23 +7,23 @@ from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, br
 
 
 def sentences(live: LiveSystem) -> Finding:
-    """Every sentence of the text in force is one of ours, and every one of ours stands in it."""
+    """The text in force consists of exactly the sentences of clauses.toml."""
     row = versions.in_force(live.session, live.now)
-    kept = row.text if row else text.write(document(), live.vendor)
-    present, known = text.sentences(kept), text.sentences(text.write(document(), live.vendor))
-    more = [line for line in present if line not in known]
+    stored = row.text if row else text.write(document(), live.vendor)
+    present, known = text.sentences(stored), text.sentences(text.write(document(), live.vendor))
+    unknown = [line for line in present if line not in known]
     missing = [line for line in known if line not in present]
-    if more:
-        return broken(f"the text in force says what nothing here checks: “{more[0]}” ({len(more)} in all)")
+    if unknown:
+        return broken(f"the text in force has sentences without a check: “{unknown[0]}” ({len(unknown)} in total)")
     return broken_if(
         missing,
-        f"{count_noun(len(present), 'line')}, all of them checked",
-        f"it does not say: “{(missing or [''])[0]}”",
+        f"{count_noun(len(present), 'line')}, all checked",
+        f"the text in force lacks: “{(missing or [''])[0]}”",
     )
 
 
 def notices(live: LiveSystem) -> Finding:
-    """Every material text began thirty days or more after the relay had taken the last notice of it."""
+    """Every material text took effect at least 30 days after the relay accepted its last notice."""
     material = [row for row in versions.all_texts(live.session) if row.material and row.withdrawn_at is None]
     if not material:
         return not_applicable("no material change yet")
@@ -33,14 +33,16 @@ def notices(live: LiveSystem) -> Finding:
         row.id for row in material if row.effective_at <= live.now and versions.takes_effect(live.session, row) is None
     ]
     if late:
-        return broken(f"{late[0]} cannot take effect: notices are not out; see: smt-billing policy notices {late[0]}")
+        return broken(
+            f"{late[0]} cannot take effect, because notices were not sent; see: smt-billing policy notices {late[0]}"
+        )
     return broken_if(
         wrong, f"{count_noun(len(material), 'change')}, each announced", f"in force too early: {', '.join(wrong)}"
     )
 
 
 def date(live: LiveSystem) -> Finding:
-    """The date at the top of the page is that of the text in force."""
+    """The date at the top of the page is the effective date of the text in force."""
     row = versions.in_force(live.session, live.now)
     shown, _, effective = public_pages.page(live.session, live.now, live.vendor, live.settings.policy_effective)
     expected = versions.takes_effect(live.session, row) if row else None

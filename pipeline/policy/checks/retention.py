@@ -1,4 +1,4 @@
-"""Section 3: nothing is older than it may be."""
+"""Checks of section 3: no data is older than its retention period."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,92 +19,91 @@ from pipeline.policy.evidence.live_system import (
 )
 from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
 
-GRACE = timedelta(days=2)  # a sweep is noted every day at least, and may fail once
+GRACE = timedelta(days=2)  # the retention run is recorded at least daily, and may fail once
 
 
 def accounts(live: LiveSystem) -> Finding:
-    """No account outlived its last subscription by more than the period, and the sweep runs."""
+    """No account is kept longer than the period after its last subscription, and the retention run is recent."""
     limit = live.now - TWO_YEARS - GRACE
     old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
     overdue = Customer.erased_at.is_(None), Customer.erase_at.is_(None), old, ~_has_recent(limit)
     if wrong := live.count(Customer, *overdue):
-        return broken(f"{count_noun(wrong, 'account')} kept too long: run smt-billing retention sweep")
+        return broken(f"{count_noun(wrong, 'account')} kept too long; run: smt-billing retention sweep")
     last = live.session.execute(select(func.max(RetentionRun.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
     if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
         return broken(
-            f"the retention sweep ran last {f'on {last:%Y-%m-%d}' if last else 'never'}: is the scheduler well?"
+            f"last retention run: {f'{last:%Y-%m-%d}' if last else 'never'}; run: smt-billing health scheduler"
         )
-    swept = f"{last:%Y-%m-%d}" if last else "none yet"
-    return holds(f"0 of {count_noun(live.count(Customer), 'account')} overdue, last sweep {swept}")
+    last_day = f"{last:%Y-%m-%d}" if last else "none yet"
+    return holds(f"0 of {count_noun(live.count(Customer), 'account')} overdue, last retention run {last_day}")
 
 
 def deletions(live: LiveSystem) -> Finding:
-    """No deletion that was asked for is late."""
+    """No requested deletion is late."""
     late = live.now - GRACE
-    asked = (
+    requested = (
         PrivacyRequest.kind.in_(("erase", "child")),
         PrivacyRequest.waiting_ends_at < late,
         PrivacyRequest.done_at.is_(None),
     )
     waiting = Customer.erase_at < late, Customer.erased_at.is_(None)
-    wrong = max(live.count(PrivacyRequest, *asked), live.count(Customer, *waiting))
+    wrong = max(live.count(PrivacyRequest, *requested), live.count(Customer, *waiting))
     total = count_noun(live.count(PrivacyRequest, PrivacyRequest.kind == "erase"), "deletion")
-    return broken_if(wrong, f"{total} asked for, 0 late", f"{count_noun(wrong, 'deletion')} late")
+    return broken_if(wrong, f"{total} requested, 0 late", f"{count_noun(wrong, 'deletion')} late")
 
 
 def logs(live: LiveSystem) -> Finding:
-    """No visit, log file or line of the relay's log is older than the period, and journald keeps nothing for longer."""
+    """No access log entry, log file or relay log line is older than the period, and journald keeps entries no longer."""
     oldest = live.session.execute(select(func.min(AccessLogEntry.at))).scalar_one_or_none()
     limit = live.now - ACCESS_LOG - GRACE
     if oldest and oldest < limit:
         return broken(f"the access log goes back to {oldest:%Y-%m-%d}")
     files = _log_files(live)
-    if late := [path for path in files if _begins(path, live.now) < limit]:
+    if late := [path for path in files if _first_date(path, live.now) < limit]:
         return broken(f"kept too long: {', '.join(str(path) for path in late)}")
-    here, wrong = _journal(live)
-    if wrong:
-        return broken(wrong)
+    journal, problem = _journal(live)
+    if problem:
+        return broken(problem)
     if oldest is None and not files and live.journal is None:
-        return not_applicable(f"no access log and no log file here, and {here}")
+        return not_applicable(f"no access log and no log file here, and {journal}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return holds(f"{since}, {count_noun(len(files), 'log file')}; {here}")
+    return holds(f"{since}, {count_noun(len(files), 'log file')}; {journal}")
 
 
 def _journal(live: LiveSystem) -> tuple[str, str]:
-    """What journald keeps, and what is wrong with that."""
+    """Return how long journald keeps entries, and the problem with that or ""."""
     if live.journal is None:
         return "journald does not run here", ""
-    advice = (
-        f"set MaxRetentionSec={ACCESS_LOG.days}day, and MaxFileSec no longer, in a file of /etc/systemd/journald.conf.d"
-    )
+    advice = f"set MaxRetentionSec={ACCESS_LOG.days}day and a MaxFileSec that is not longer, in /etc/systemd/journald.conf.d/"
     try:
-        kept = live.journal()
+        period = live.journal()
     except journald.JournaldSettingsError as error:
         return "", f"journald runs here, and its settings cannot be read: {error}"
-    if kept is None:
-        return "", f"journald keeps logs without an end in time: {advice}"
-    return f"journald keeps {kept.days} days", f"journald keeps {kept.days} days: {advice}" if kept > ACCESS_LOG else ""
+    if period is None:
+        return "", f"journald keeps logs without a time limit; {advice}"
+    keeps = f"journald keeps {period.days} days"
+    return keeps, f"{keeps}; {advice}" if period > ACCESS_LOG else ""
 
 
 def _has_recent(limit: datetime) -> ColumnElement[bool]:
-    """A subscription that is active, or showed life after the limit."""
+    """Return whether a subscription is active, or was paid, created or changed after the limit."""
     paid = exists().where(Payment.subscription_id == Subscription.id, Payment.occurred_at >= limit)
     times = (Subscription.status_at, Subscription.paid_through, Subscription.created_at)
-    alive = [func.coalesce(column >= limit, False) for column in times]
+    recent = [func.coalesce(column >= limit, False) for column in times]
     active = func.coalesce(Subscription.status == "ACTIVE", False)
-    return exists().where(Subscription.customer_id == Customer.id, or_(active, paid, *alive))
+    return exists().where(Subscription.customer_id == Customer.id, or_(active, paid, *recent))
 
 
 def _log_files(live: LiveSystem) -> list[Path]:
-    """Logs in the data folder, and the relay's with its rotated ones."""
+    """Return the log files in the data folder, and the relay's log with its rotated files."""
     found = logs_in(live.settings.data_dir)
     relay = live.settings.relay_log
     return found + (sorted(relay.parent.glob(f"{relay.name}*")) if relay else [])
 
 
-def _begins(path: Path, now: datetime) -> datetime:
-    """The day of a log's first line if it tells one as Postfix does (`Mar  1 …`, or ISO), else its last change."""
+def _first_date(path: Path, now: datetime) -> datetime:
+    """Return the date of a log's first line in Postfix's format (`Mar  1 …`) or ISO format, otherwise its last change."""
     try:
         with path.open("rb") as file:
             line = file.readline(200).decode("utf-8", "replace")

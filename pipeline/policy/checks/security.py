@@ -1,4 +1,4 @@
-"""Sections 1 and 7: sealed at rest, encrypted on the way, private files, fresh dependencies, and every read on record."""
+"""Checks of sections 1 and 7: encryption at rest and in transit, file permissions, dependency audits, and the audit log."""
 
 import re
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ from pipeline.policy.evidence.live_system import (
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log
 
-LOOKED_AT = 200  # rows of each sealed column, the newest
-NEEDLES = 50  # addresses that are searched for in the raw files
-LARGEST = 256 * 1024 * 1024  # octets of a file that are searched
+SAMPLE_ROWS = 200  # the newest rows of each encrypted column that are checked
+SAMPLE_ADDRESSES = 50  # addresses that are searched for in the raw files
+MAX_SEARCH_BYTES = 256 * 1024 * 1024  # searched per file
 AUDIT_FILE = "audit.json"
 Column = InstrumentedAttribute[Any]
 
-# Every sealed column: whose key it is sealed with, and what its newest rows are told by.
-SEALED: tuple[tuple[Column, Column, Column], ...] = (
+# Every encrypted column, the column with its key id, and the time that determines its newest rows.
+ENCRYPTED: tuple[tuple[Column, Column, Column], ...] = (
     (Event.personal_data, Event.key_id, Event.received_at), (Event.body, Event.key_id, Event.received_at),
     (Customer.personal_data, Customer.id, Customer.created_at),
     (Subscription.personal_data, Subscription.id, Subscription.created_at),
@@ -60,133 +60,146 @@ SEALED: tuple[tuple[Column, Column, Column], ...] = (
 
 
 def at_rest(live: LiveSystem) -> Finding:
-    """What is sealed opens with its key; and no address of a customer stands in a file of ours."""
+    """Every encrypted value can be decrypted with its key, and no raw file contains a customer's address."""
     total = 0
-    for column, label, at in SEALED:
+    for column, key_id, at in ENCRYPTED:
         name = f"{column.class_.__tablename__}.{column.key}"
-        newest = select(label, column).where(column.is_not(None)).order_by(at.desc()).limit(LOOKED_AT)
+        newest = select(key_id, column).where(column.is_not(None)).order_by(at.desc()).limit(SAMPLE_ROWS)
         rows = [(row[0], row[1]) for row in live.session.execute(newest)]
         try:
-            total += len(list(live.opened(name, rows)))
+            total += len(list(live.decrypt(name, rows)))
         except (DecryptionError, MasterKeyError):
-            return broken(f"{name} holds something that is not sealed with its key")
-    needles = _addresses(live)
-    found = [str(path) for path in _raw_files(live) if needles and _holds(path, needles)]
-    figure = f"{count_noun(total, 'value')} sealed; {count_noun(len(needles), 'address', 'addresses')} in no file"
-    return broken_if(found, figure, f"an address of a customer stands readable in {', '.join(found)}")
+            return broken(f"{name} contains a value that is not encrypted with its key")
+    addresses = _sample_addresses(live)
+    found = [str(path) for path in _raw_files(live) if addresses and _contains_any(path, addresses)]
+    searched = count_noun(len(addresses), "address", "addresses")
+    figure = f"{count_noun(total, 'value')} encrypted; {searched} searched, none in plain text"
+    return broken_if(found, figure, f"a customer's address is in plain text in {', '.join(found)}")
 
 
 def in_transit(live: LiveSystem) -> Finding:
-    """Every way that leaves this machine is encrypted."""
-    ways = egress.outbound_routes(live.settings)
+    """Every configured connection to another machine is encrypted."""
+    routes = egress.outbound_routes(live.settings)
     private = live.settings.private_networks
-    wrong = [f"{hop.name} ({hop.host})" for hop in ways if not hop.encrypted and not egress.stays_private(hop, private)]
-    out = [hop for hop in ways if hop.encrypted]
-    advice = "; use TLS, or name its network in SMT_PRIVATE_NETWORKS if it never leaves this machine"
+    wrong = [
+        f"{hop.name} ({hop.host})" for hop in routes if not hop.encrypted and not egress.stays_private(hop, private)
+    ]
+    encrypted = [hop for hop in routes if hop.encrypted]
+    advice = "; use TLS, or name the network in SMT_PRIVATE_NETWORKS if it exists only on this machine"
     return broken_if(
-        wrong, f"{count_noun(len(out), 'way')} out, all encrypted", f"in the clear: {', '.join(wrong)}{advice}"
+        wrong,
+        f"{count_noun(len(encrypted), 'outgoing connection')}, all encrypted",
+        f"not encrypted: {', '.join(wrong)}{advice}",
     )
 
 
 def reads_have_purposes(live: LiveSystem) -> Finding:
-    """Every read by us has its purpose, and nobody has touched the record."""
+    """Every entry of the audit log has a purpose, and the chain of hashes is intact."""
     wrong = audit_log.verify_chain(live.session)
     if wrong:
-        return broken(f"the record of reads does not hold: {wrong}")
+        return broken(f"the audit log does not verify: {wrong}")
     without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit_log.SEGMENT)
     return broken_if(
-        without, f"{count_noun(audit_log.count(live.session), 'read')}, each with a purpose", f"{without} without one"
+        without,
+        f"{count_noun(audit_log.count(live.session), 'read')}, each with a purpose",
+        f"{without} without a purpose",
     )
 
 
 def access_logging(live: LiveSystem) -> Finding:
-    """The record of reads is whole up to its head."""
+    """The chain of hashes in the audit log is intact up to its head."""
     wrong = audit_log.verify_chain(live.session)
     head = audit_log.chain_head(live.session)
     figure = f"{count_noun(audit_log.count(live.session), 'read')}, head {head[:16]}"
-    return broken_if(wrong, figure, f"the record of reads does not hold: {wrong}")
+    return broken_if(wrong, figure, f"the audit log does not verify: {wrong}")
 
 
 def https(live: LiveSystem) -> Finding:
-    """PayPal is called over HTTPS, and our own pages are public over nothing else."""
+    """PayPal is called over HTTPS, and public pages are available over HTTPS only."""
     public = live.settings.public_url
     url = live.settings.paypal_base_url
-    safe = url.startswith("https://") or egress.stays_private(
+    is_encrypted = url.startswith("https://") or egress.stays_private(
         egress.OutboundRoute("", _host(url), 0, encrypted=False), ()
     )
-    if not safe:
+    if not is_encrypted:
         return broken(f"PayPal's API is called without TLS: {url}")
     if not public:
         return holds("PayPal over TLS; no pages are public")
     if not public.startswith("https://"):
         here = is_on_this_machine(_host(public))
         return broken_if(
-            not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}: not https://"
+            not here, f"PayPal over TLS; {public} is this machine", f"SMT_PUBLIC_URL is {public}; use https://"
         )
-    bare = [page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers]
-    return broken_if(bare, f"PayPal and {public} over TLS", f"a browser may come back without TLS: {', '.join(bare)}")
+    without_hsts = [
+        page.path for page in live.pages if page.is_html and "strict-transport-security" not in page.headers
+    ]
+    return broken_if(
+        without_hsts, f"PayPal and {public} over TLS", f"no Strict-Transport-Security: {', '.join(without_hsts)}"
+    )
 
 
 def updates(live: LiveSystem) -> Finding:
-    """The last audit of dependencies is young, and found nothing."""
+    """The last dependency audit is recent and found no vulnerability."""
     file = live.settings.data_dir / AUDIT_FILE
     try:
-        told = orjson.loads(file.read_bytes())
-        at = datetime.fromisoformat(str(told["at"]))
+        audit = orjson.loads(file.read_bytes())
+        at = datetime.fromisoformat(str(audit["at"]))
     except FileNotFoundError:
         return not_applicable(
-            f"dependencies were not audited here: {file} is missing; run make audit with this SMT_DATA_DIR, every week"
+            f"no dependency audit here: {file} is missing; run make audit with this SMT_DATA_DIR every week"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return broken(f"{file} cannot be read; run make audit")
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    if not told.get("ok"):
-        return broken(f"the audit of {at:%Y-%m-%d}: {told.get('reason') or 'weaknesses were found'}")
+    if not audit.get("ok"):
+        return broken(f"the audit of {at:%Y-%m-%d}: {audit.get('reason') or 'vulnerabilities were found'}")
     late = at < live.now - timedelta(days=AUDIT_DAYS)
     return broken_if(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
 
 
 def private_files(live: LiveSystem) -> Finding:
-    """Everything in the data folder, the key and the database are for us alone."""
+    """Data folder, master key and database are accessible only to the account that runs this program."""
     paths = [path for path in file_permissions.private_files(live.settings) if path.exists()]
     wrong = [path for path in paths if file_permissions.is_readable_by_others(path)]
     advice = f"; run: chmod -R go-rwx {live.settings.data_dir}"
-    named = ", ".join(str(path) for path in wrong[:3])
-    return broken_if(wrong, f"{count_noun(len(paths), 'file')}, all private", f"open to others: {named}{advice}")
+    examples = ", ".join(str(path) for path in wrong[:3])
+    return broken_if(
+        wrong, f"{count_noun(len(paths), 'file')}, all private", f"accessible to other accounts: {examples}{advice}"
+    )
 
 
 def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0].strip("[]") or "localhost"
 
 
-def _addresses(live: LiveSystem) -> list[bytes]:
-    """Addresses of the newest customers, to be searched for."""
+def _sample_addresses(live: LiveSystem) -> list[bytes]:
+    """Return e-mail addresses of the newest subscriptions."""
     rows = live.session.execute(
         select(Subscription.id, Subscription.personal_data)
         .where(Subscription.personal_data.is_not(None))
         .order_by(Subscription.created_at.desc())
-        .limit(NEEDLES)
+        .limit(SAMPLE_ADDRESSES)
     )
-    opened = live.opened("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
-    found = {lww_map.value(orjson.loads(plain), "email") for _, plain in opened}
+    decrypted = live.decrypt("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
+    found = {lww_map.value(orjson.loads(plain), "email") for _, plain in decrypted}
     return sorted(address.encode() for address in found if address and len(address) > 6)
 
 
 def _raw_files(live: LiveSystem) -> Iterator[Path]:
-    """The database's own files where it is one of ours, and what else of ours is not sealed by nature."""
+    """Yield the files of a SQLite database and the log files."""
     if file := file_of(live.settings.database):
         yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())
     yield from logs_in(live.settings.data_dir)
 
 
-def _holds(path: Path, needles: list[bytes]) -> bool:
-    """Whether one of these stands in the file as it is, also across the pieces it is read by."""
-    # Letters before it make another address of it: our own Message-IDs end like one.
+def _contains_any(path: Path, needles: list[bytes]) -> bool:
+    """Return whether the file contains one of these addresses. Finds them across chunk borders too."""
+    # With more characters before it, it is a different address: this program's own Message-IDs end like one.
     pattern = re.compile(rb"(?<![\w.+-])(?:" + b"|".join(map(re.escape, needles)) + rb")(?![\w-])", re.IGNORECASE)
     tail, read = b"", 0
     with path.open("rb") as file:
-        while read < LARGEST and (piece := file.read(1024 * 1024)):
-            if pattern.search(tail + piece):
+        while read < MAX_SEARCH_BYTES and (chunk := file.read(1024 * 1024)):
+            if pattern.search(tail + chunk):
                 return True
-            tail, read = piece[-300:], read + len(piece)
+            tail, read = chunk[-300:], read + len(chunk)
     return False

@@ -1,4 +1,4 @@
-"""Sections 1 and 5: data stays on servers of our own, and nobody is contacted but PayPal and our own relay."""
+"""Checks of sections 1 and 5: data stays on the vendor's servers, and PayPal is the only third party contacted."""
 
 from ipaddress import IPv4Address, IPv6Address
 
@@ -16,21 +16,21 @@ from pipeline.policy.evidence.live_system import (
 )
 from pipeline.settings import SettingsError
 
-OWN = ("database", "broker", "relay")
+OWN_SERVERS = ("database", "broker", "relay")
 
 
 def own_servers(live: LiveSystem) -> Finding:
-    """Database, broker and relay stand on this machine or on a private network, not at somebody's on the internet."""
-    hops = [hop for hop in egress.outbound_routes(live.settings) if hop.name in OWN]
+    """Database, broker and relay are on this machine or on a private network, not on public addresses."""
+    hops = [hop for hop in egress.outbound_routes(live.settings) if hop.name in OWN_SERVERS]
     wrong = [f"{hop.name} ({hop.host})" for hop in hops if not _is_own(hop)]
     here = "everything on this machine" if not hops else f"{', '.join(hop.name for hop in hops)}: own"
     return broken_if(wrong, here, f"not on a private address: {', '.join(wrong)}")
 
 
 def connections(live: LiveSystem) -> Finding:
-    """No running process of ours is connected to anybody the settings do not name."""
+    """No running process is connected to a host that the settings do not name."""
     if not live.connections:
-        return not_applicable("no role of ours runs on this machine now")
+        return not_applicable("no role runs on this machine now")
     found = [each for made in live.connections.values() for each in made]
     wrong = unexpected_connections(found, live.settings)
     figure = f"{count_noun(len(live.connections), 'process', 'processes')}, {count_noun(len(found), 'connection')}, 0 to others"
@@ -38,17 +38,17 @@ def connections(live: LiveSystem) -> Finding:
 
 
 def allowed_hosts(live: LiveSystem) -> Finding:
-    """Each host that we may contact is PayPal's, our own, or the product's."""
+    """Every host that may be contacted belongs to PayPal, the vendor or the product."""
     hops = egress.outbound_routes(live.settings)
     wrong = [
         f"{hop.name} ({hop.host})" for hop in hops if not (_is_paypals(hop) or hop.name == "product" or _is_own(hop))
     ]
-    figure = f"{count_noun(len(hops), 'host')}: PayPal's, our own, the product's"
+    figure = f"{count_noun(len(hops), 'host')}: PayPal, own servers, product"
     return broken_if(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
 
 
 def paypal(live: LiveSystem) -> Finding:
-    """The API that is called is PayPal's."""
+    """The configured API belongs to PayPal."""
     try:
         egress.require_paypal_api(live.settings.paypal_base_url)
     except SettingsError as error:
@@ -58,12 +58,14 @@ def paypal(live: LiveSystem) -> Finding:
 
 
 def relay(live: LiveSystem) -> Finding:
-    """The relay is our own: on this machine or on a private network."""
+    """The relay is on this machine or on a private network."""
     hop = next((hop for hop in egress.outbound_routes(live.settings) if hop.name == "relay"), None)
     if hop is None:
         return not_applicable("no mail is sent: SMT_SMTP_URL is not set")
     return broken_if(
-        not _is_own(hop), f"{hop.host}:{hop.port}", f"{hop.host} is not on a private address: whose is it?"
+        not _is_own(hop),
+        f"{hop.host}:{hop.port}",
+        f"{hop.host} is not on a private address; use a relay of your own in SMT_SMTP_URL",
     )
 
 

@@ -1,4 +1,4 @@
-"""Section 2: what data is used for is in the register of purposes, and mail is of the classes that people agreed to."""
+"""Checks of section 2: data is used for registered purposes only, and marketing mail only with consent."""
 
 from datetime import timedelta
 
@@ -17,15 +17,15 @@ from pipeline.db.models import (
 )
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun
-from pipeline.policy.evidence.requests import in_time
+from pipeline.policy.evidence.requests import check_deadlines
 
-SETTLED = timedelta(days=1)  # by then a payment has its receipt
-# A tick at sign-up is nobody's consent: whose address it was is not known there.
-_AGREED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
+RECEIPT_DELAY = timedelta(days=1)  # a payment has its receipt by then
+# A choice at sign-up is not a valid consent, because the address is not confirmed yet.
+_CONFIRMED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
 
 
 def purposes(live: LiveSystem) -> Finding:
-    """Everything that was ever mailed serves a purpose of the register."""
+    """Every stored mail has a purpose in the register."""
     kinds = set(live.session.execute(select(Mail.kind).distinct()).scalars())
     wrong = sorted(kind for kind in kinds if kind not in MAILS or MAILS[kind].purpose not in PURPOSES)
     return broken_if(
@@ -34,67 +34,72 @@ def purposes(live: LiveSystem) -> Finding:
 
 
 def receipts(live: LiveSystem) -> Finding:
-    """Every payment that came a day ago or earlier has its receipt owed or sent."""
-    come = (
+    """Every completed payment older than a day has a receipt that is queued or sent."""
+    completed = (
         Payment.status.in_(CAME),
-        Payment.occurred_at < live.now - SETTLED,
+        Payment.occurred_at < live.now - RECEIPT_DELAY,
         exists().where(Subscription.id == Payment.subscription_id, Subscription.status.is_not(None)),
         ~exists().where(EncryptionKey.key_id == Payment.subscription_id, EncryptionKey.wrapped_key.is_(None)),
     )
-    wrong = live.count(Payment, *come, ~exists().where(Mail.idempotency_key == literal("receipt:") + Payment.id))
-    total = count_noun(live.count(Payment, *come), "payment")
-    return broken_if(wrong, f"{total}, each with its receipt", f"{count_noun(wrong, 'payment')} without receipt")
+    wrong = live.count(Payment, *completed, ~exists().where(Mail.idempotency_key == literal("receipt:") + Payment.id))
+    total = count_noun(live.count(Payment, *completed), "payment")
+    return broken_if(wrong, f"{total}, each with its receipt", f"{count_noun(wrong, 'payment')} without a receipt")
 
 
 def classes(live: LiveSystem) -> Finding:
-    """Every mail that can be written has a class, and account set-up and reminders are transactional."""
+    """Every kind of mail has a class, and account setup and renewal reminders are transactional."""
     wrong = sorted(kind for kind in live.mails if kind not in MAILS)
     wrong += [kind for kind in ("account_setup", "renewal_reminder") if MAILS[kind].mail_class != "transactional"]
     return broken_if(
-        wrong, f"{count_noun(len(live.mails), 'kind')} of mail, each with a class", f"without: {', '.join(wrong)}"
+        wrong,
+        f"{count_noun(len(live.mails), 'kind')} of mail, each with a class",
+        f"without a class, or in the wrong one: {', '.join(wrong)}",
     )
 
 
 def support(live: LiveSystem) -> Finding:
-    """Every message that asks for no right is answered, or still has time."""
-    return in_time(live, "support request", PrivacyRequest.kind == "other")
+    """Every support request was answered in time or is not due yet."""
+    return check_deadlines(live, "support request", PrivacyRequest.kind == "other")
 
 
 def law(live: LiveSystem) -> Finding:
-    """What an erasure left for the law has its basis and its end on the receipt."""
+    """Every erasure receipt states the legal basis of the data that was kept."""
     rows = list(live.session.execute(select(Erasure)).scalars())
-    wrong = [row.id for row in rows if not _explains(row.receipt)]
+    wrong = [row.id for row in rows if not _states_basis(row.receipt)]
     return broken_if(
         wrong,
-        f"{count_noun(len(rows), 'erasure')}, each explained",
-        f"{count_noun(len(wrong), 'erasure')} without basis",
+        f"{count_noun(len(rows), 'erasure')}, each with a legal basis",
+        f"{count_noun(len(wrong), 'erasure')} without a legal basis",
     )
 
 
 def no_advertising(live: LiveSystem) -> Finding:
-    """No marketing mail went to somebody who had not asked for it, and confirmed that by mail or signed in to say so."""
+    """No marketing mail was sent without a consent that was confirmed by mail or given while signed in."""
     kinds = [kind for kind, use in MAILS.items() if use.mail_class == "marketing"]
     if any(MAILS[kind].purpose != "news" for kind in kinds):
-        return broken("a marketing mail serves another purpose than news that was asked for")
+        return broken("a kind of marketing mail has another purpose than requested news")
     sent = select(Mail).where(Mail.kind.in_(kinds), Mail.sent_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
-    wrong = [row for row in rows if not _had_agreed(live, row)]
-    proof = exists().where(Consent.customer_id == Customer.id, *_AGREED)
-    if unproved := live.count(Customer, Customer.wants_marketing, ~proof):
-        return broken(f"{count_noun(unproved, 'customer')} opted in who never confirmed it")
+    wrong = [row for row in rows if not _had_consent(live, row)]
+    proof = exists().where(Consent.customer_id == Customer.id, *_CONFIRMED)
+    if unconfirmed := live.count(Customer, Customer.wants_marketing, ~proof):
+        return broken(f"{count_noun(unconfirmed, 'customer')} opted in without a confirmation")
     figure = f"{count_noun(len(rows), 'mail')}, {count_noun(live.count(Customer, Customer.wants_marketing), 'customer')} opted in"
-    return broken_if(wrong, figure, f"{count_noun(len(wrong), 'mail')} to people who had not opted in")
+    return broken_if(wrong, figure, f"{count_noun(len(wrong), 'mail')} to customers who had not opted in")
 
 
-def _had_agreed(live: LiveSystem, mail: Mail) -> bool:
-    """By the last word of theirs before it was tried; who was erased has taken the proof of it along after three years."""
+def _had_consent(live: LiveSystem, mail: Mail) -> bool:
+    """Return whether the last choice before the mail was sent is a confirmed consent.
+
+    The consents of an erased customer are deleted after three years.
+    """
     before = Consent.customer_id == mail.customer_id, Consent.kind == "marketing", Consent.at <= mail.claimed_at
-    agreed = and_(*_AGREED)
-    newest = select(agreed).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
+    confirmed = and_(*_CONFIRMED)
+    newest = select(confirmed).where(*before).order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
     return bool(live.session.execute(newest).scalar_one_or_none())
 
 
-def _explains(receipt: dict[str, object]) -> bool:
+def _states_basis(receipt: dict[str, object]) -> bool:
     rows = receipt.get("rows")
     kept = [row for row in rows.values() if row.get("action") == "kept, restricted"] if isinstance(rows, dict) else []
     return bool(receipt.get("basis")) and bool(kept) and all(row.get("basis") for row in kept)

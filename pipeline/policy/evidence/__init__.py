@@ -1,1 +1,1 @@
-"""What the checks may look at: the database, our own pages, mails, connections and the settings of journald."""
+"""Sources that the checks inspect: database, web pages, mails, connections, and journald's settings."""

@@ -1,7 +1,7 @@
-"""How long journald keeps what is logged on this machine, as its own settings say.
+"""Read from journald's settings how long it keeps log entries on this machine (journald.conf(5)).
 
-A journal file goes when its first entry is older than MaxRetentionSec, but not the one that is being written, which is
-closed after MaxFileSec: so nothing is older than the longer of the two.
+journald deletes a journal file when its first entry is older than MaxRetentionSec, except for the file that it writes.
+It closes that file after MaxFileSec. So no entry gets older than the longer of the two.
 """
 
 import shutil
@@ -10,49 +10,51 @@ from configparser import ConfigParser
 from datetime import timedelta
 from pathlib import Path
 
-SOCKET = Path("/run/systemd/journal/socket")  # there where journald takes logs; in a container, as a rule, it is not
-ONE_FILE = "1month"  # of journald.conf(5)
-ENDLESS = 2**64 - 1  # microseconds, as systemd says "infinity"
+SOCKET = Path("/run/systemd/journal/socket")  # exists where journald accepts logs; usually not in a container
+DEFAULT_MAX_FILE = "1month"  # default of MaxFileSec, journald.conf(5)
+INFINITY = 2**64 - 1  # microseconds; systemd's value for "infinity"
 
 
 class JournaldSettingsError(Exception):
-    """journald runs here, and what it is told to keep cannot be found out."""
+    """journald runs here, but its retention settings cannot be read."""
 
 
 def is_running() -> bool:
-    """Whether journald takes logs on this machine."""
+    """Return whether journald accepts logs on this machine."""
     return SOCKET.exists()
 
 
 def retention_period(root: Path = Path("/")) -> timedelta | None:
-    """The age that an entry may reach; None where there is no end. Raises Unreadable.
+    """Return the maximum age of a log entry, or None if it is unlimited. Raises JournaldSettingsError.
 
-    Read by systemd's own tool, which knows where settings lie and which of them counts, below `root`.
+    systemd-analyze finds the settings files below `root` and their precedence.
     """
     settings = ConfigParser(strict=False, interpolation=None, allow_no_value=True, comment_prefixes=("#", ";"))
-    settings.read_string(_ask("cat-config", f"--root={root}", "systemd/journald.conf"))
-    told = settings["Journal"] if settings.has_section("Journal") else {}
-    if (told.get("Storage") or "").lower() == "none":
+    settings.read_string(_systemd_analyze("cat-config", f"--root={root}", "systemd/journald.conf"))
+    journal = settings["Journal"] if settings.has_section("Journal") else {}
+    if (journal.get("Storage") or "").lower() == "none":
         return timedelta(0)
-    spans = [_span(told.get("MaxRetentionSec") or "0"), _span(told.get("MaxFileSec") or ONE_FILE)]
-    ends = [span for span in spans if span]
-    return max(ends) if len(ends) == len(spans) else None
+    spans = [_span(journal.get("MaxRetentionSec") or "0"), _span(journal.get("MaxFileSec") or DEFAULT_MAX_FILE)]
+    limits = [span for span in spans if span]
+    return max(limits) if len(limits) == len(spans) else None
 
 
 def _span(text: str) -> timedelta | None:
-    """A time span of systemd.time(7); None for one that has no end, or is nought, which means the same here."""
+    """Parse a time span of systemd.time(7). Return None for infinity and for 0, which means unlimited here."""
     [microseconds] = [
-        int(line.partition(":")[2]) for line in _ask("timespan", text).splitlines() if line.strip().startswith("μs:")
+        int(line.partition(":")[2])
+        for line in _systemd_analyze("timespan", text).splitlines()
+        if line.strip().startswith("μs:")
     ]
-    return timedelta(microseconds=microseconds) if 0 < microseconds < ENDLESS else None
+    return timedelta(microseconds=microseconds) if 0 < microseconds < INFINITY else None
 
 
-def _ask(*words: str) -> str:
+def _systemd_analyze(*words: str) -> str:
     program = shutil.which("systemd-analyze")
     if program is None:
         raise JournaldSettingsError("systemd-analyze is not installed")
     try:
-        done = subprocess.run(  # noqa: S603 - words of ours, and what the machine's own settings say
+        done = subprocess.run(  # noqa: S603 - arguments are constants and the machine's own settings
             [program, "--no-pager", *words], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,4 +1,7 @@
-"""What a check may look at, and what it finds. A check looks at what is there, never at what ought to have been done."""
+"""The running system as the checks see it, and the findings they return.
+
+A check inspects what exists. It never trusts that an action was performed.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +29,7 @@ Verdict = Literal["holds", "broken", "not_applicable"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict and its figure; where it does not apply, the figure is the reason."""
+    """A verdict, and a figure that supports it. For `not_applicable`, the figure is the reason."""
 
     verdict: Verdict
     figure: str
@@ -34,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FetchedPage:
-    """What our web application answered to a GET."""
+    """The web application's response to a GET request."""
 
     path: str
     status: int
@@ -48,10 +51,10 @@ class FetchedPage:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What is to be seen outside the database, each looked at when it is asked for.
+    """Functions that inspect what is outside the database. Each is called when a check first needs it.
 
-    `journal` says how old journald lets entries grow, None without an end (see `policy.journal`); it is None itself where
-    journald does not run.
+    `journal` returns the maximum age of journald's entries, None if unlimited (see `evidence.journald`). The field is
+    None where journald does not run.
     """
 
     pages: Callable[[], list[FetchedPage]]
@@ -61,7 +64,7 @@ class Probes:
 
 
 class LiveSystem:
-    """The running system, as the checks see it. What is costly is looked at when a check first asks for it."""
+    """The running system as the checks see it. Expensive probes run when a check first needs them."""
 
     def __init__(
         self,
@@ -70,75 +73,75 @@ class LiveSystem:
         settings: Settings,
         now: datetime,
         vendor: PolicyOwner,
-        sights: Probes,
+        probes: Probes,
     ) -> None:
         self.session, self.keyring, self.settings, self.now, self.vendor = session, keyring, settings, now, vendor
-        self._sights, self.journal = sights, sights.journal
+        self._probes, self.journal = probes, probes.journal
 
     @cached_property
     def pages(self) -> list[FetchedPage]:
-        """Every page of ours that can be asked for without knowing a secret; none where web is not set up."""
-        return self._sights.pages()
+        """Every page that can be requested without a secret; empty if the web role is not configured."""
+        return self._probes.pages()
 
     @cached_property
     def mails(self) -> dict[str, RenderedMail]:
-        """Every kind of mail, written with its example."""
-        return self._sights.mails()
+        """Every kind of mail, rendered with its example."""
+        return self._probes.mails()
 
     @cached_property
     def connections(self) -> dict[str, list[Connection]]:
-        """By role, whom each of our running processes on this machine is connected to."""
-        return self._sights.connections()
+        """The connections of each running process on this machine, by role."""
+        return self._probes.connections()
 
-    def seals(self, labels: list[str]) -> Mapping[str, DataKey | None]:
-        """The keys of these labels, none made; None or absent where it was destroyed."""
-        return self.keyring.load(labels, create=False)
+    def data_keys(self, key_ids: list[str]) -> Mapping[str, DataKey | None]:
+        """Return the data keys of these key ids; None or absent if destroyed. Creates no key."""
+        return self.keyring.load(key_ids, create=False)
 
     def count(self, table: type[Base], *where: ColumnExpressionArgument[bool]) -> int:
-        """How many rows of a table there are, or of those that meet these conditions."""
+        """Return the number of rows of a table that match these conditions."""
         return self.session.execute(select(func.count()).select_from(table).where(*where)).scalar_one()
 
-    def people(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The id of each customer, and what they told us: field -> [time, value]. Raises DecryptionError."""
+    def customer_data(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the id and the self-reported data of each customer: field -> [time, value]. Raises DecryptionError."""
         rows = self.session.execute(
             select(Customer.id, Customer.personal_data).where(Customer.personal_data.is_not(None))
         )
-        opened = self.opened("customer.personal_data", [(row.id, row.person) for row in rows])
-        return ((id, orjson.loads(plain)) for id, plain in opened)
+        decrypted = self.decrypt("customer.personal_data", [(row.id, row.personal_data) for row in rows])
+        return ((id, orjson.loads(plain)) for id, plain in decrypted)
 
-    def opened(self, column: str, rows: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        """The label and what opens of each row; what belongs to somebody erased is left out. Raises Unsealable."""
-        seals = self.seals([label for label, _ in rows])
-        for label, sealed in rows:
-            if seal := seals.get(label):
-                yield label, seal.decrypt(column, sealed)
+    def decrypt(self, column: str, rows: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Yield the key id and the decrypted value of each row; skip rows with a destroyed key. Raises DecryptionError."""
+        keys = self.data_keys([key_id for key_id, _ in rows])
+        for key_id, encrypted in rows:
+            if key := keys.get(key_id):
+                yield key_id, key.decrypt(column, encrypted)
 
 
 def holds(figure: str) -> Finding:
-    """It is so."""
+    """Return the finding that the clause is true."""
     return Finding("holds", figure)
 
 
 def broken(figure: str) -> Finding:
-    """It is not so; the figure says what is wrong, and what to do where something can be done."""
+    """Return the finding that the clause is not true. The figure says what is wrong and, if possible, what to do."""
     return Finding("broken", figure)
 
 
 def not_applicable(reason: str) -> Finding:
-    """It does not apply: what it is about is not running or not set up."""
+    """Return the finding that the clause does not apply: its subject is not running or not configured."""
     return Finding("not_applicable", reason)
 
 
 def broken_if(wrong: Any, figure: str, complaint: str) -> Finding:
-    """Broken with the complaint if anything is wrong (a number, a list, a text), else it holds with the figure."""
+    """Return broken with the complaint if `wrong` (a number, list or text) is not empty, otherwise holds with the figure."""
     return broken(complaint) if wrong else holds(figure)
 
 
 def count_noun(count: int, noun: str, plural: str = "") -> str:
-    """`1 account`, `2 accounts`."""
+    """Return `1 account` or `2 accounts`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def logs_in(folder: Path) -> list[Path]:
-    """Log files in a folder and below: `x.log`, and `x.log.1` or `x.log-20260301.gz` as they are rotated to."""
+    """Return the log files below a folder: `x.log`, and rotated ones such as `x.log.1` or `x.log-20260301.gz`."""
     return sorted(path for path in folder.rglob("*.log*") if _LOG.search(path.name) and path.is_file())

@@ -92,7 +92,7 @@ def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_tex
     [notice] = smt("policy", "notices", day(60), "--json").json
     assert notice["state"] == "queued"
     states = {row["day"]: row["state"] for row in smt("policy", "texts", "--json").json}
-    assert states == {"2025-05-01": "in force", day(60): "to come"}
+    assert states == {"2025-05-01": "in force", day(60): "planned"}
     assert "60 days" in smt("policy", "texts", day(60)).out
     assert "90 days" in smt("policy", "texts", "2025-05-01").out
 
@@ -244,7 +244,7 @@ def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, dat
     assert answer.code == 0, answer
     found = {row["clause"]: row for row in smt("policy", "check", "--json").json}
     assert {id: row["figure"] for id, row in found.items() if row["verdict"] == "broken"} == {}
-    assert found["3.account"]["figure"].startswith("0 of 14 accounts overdue, last sweep 20")
+    assert found["3.account"]["figure"].startswith("0 of 14 accounts overdue, last retention run 20")
     assert not found["6.delete"]["figure"].startswith("0 "), (
         "nobody's two years ended in the demo: choose more subscribers"
     )
