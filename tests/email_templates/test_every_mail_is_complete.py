@@ -279,12 +279,12 @@ def test_a_mail_reads_well_when_optional_facts_are_null(kind: str, name: str) ->
     [
         ("subscription_cancelled", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
         ("subscription_suspended", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
-        ("refund_receipt", {"in_full": True}, "your whole payment of $19.99 USD has been returned"),
-        ("refund_receipt", {"in_full": True, "paid": None}, "your whole payment has been returned"),
+        ("refund_receipt", {"in_full": True}, "Your whole payment of $19.99 USD has now been refunded"),
+        ("refund_receipt", {"in_full": True, "paid": None}, "Your whole payment has now been refunded"),
         ("payment_failed", {"retry_at": None}, "PayPal usually tries again"),
-        ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was noted"),
+        ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was recorded"),
         ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
-        ("request_due", {"days": 0}, "A person waits for your answer"),
+        ("request_due", {"days": 0}, "A request needs your answer"),
     ],
 )
 def test_a_mail_says_what_happened_in_this_case(kind: str, change: dict[str, Any], said: str) -> None:
