@@ -1,16 +1,17 @@
-"""How work is spread and woken: RabbitMQ, or a queue inside this one process. The only package that imports kombu.
+"""Queues of event ids and mail ids: RabbitMQ, or queues inside this process. Only this package imports kombu.
 
-A message carries ids and nothing else. The tables are the truth: whoever takes an id asks its table what is still to
-be done, and a sweep finds what no message brings. So an id may come twice, and a broker that forgets loses nothing.
+Messages contain ids only. The tables are the source of truth: a consumer looks each id up in its table, and recovery
+finds rows without a message. So an id may be delivered twice, and a lost message loses no work.
 
-    publisher     puts ids on a queue and waits until the broker has confirmed them
-    consumer      takes ids off a queue, in batches that are acknowledged after the commit
-    topology      what is declared, and what a message looks like
-    connection    one connection with one channel, opened again after any error
-    rabbitmq      the URL, TLS, what the broker's refusals mean
-    memory        kombu's in-memory transport
+    publisher               publishes ids and waits for the broker's confirmation
+    consumer                receives ids in batches, which are acknowledged after the commit
+    background_publisher    a thread that publishes ids, so that callers do not wait for the broker
+    topology                exchange, queues and message format
+    connection              one connection with one channel, reopened after any error
+    rabbitmq                RabbitMQ backend: URL, TLS, error messages
+    memory                  in-process backend: kombu's in-memory transport
 
-Plain synchronous code. Each Publisher, Inlet and Batch belongs to one thread; a Broker may be shared.
+The code is synchronous. A Publisher, Consumer or Batch belongs to one thread; a Broker may be shared.
 """
 
 from itertools import count
@@ -28,39 +29,39 @@ __all__ = ["Batch", "Broker", "BrokerUnavailableError", "Consumer", "Publisher",
 
 
 class Broker:
-    """Where the queues are. Making one connects to nothing.
+    """Creates publishers and consumers for one broker URL. The constructor does not connect.
 
-    `url`: `memory://` keeps the queues inside this object, for the threads of one process.
-    `amqp://user:password@host/vhost` is RabbitMQ; `amqps://` the same over TLS, certificate and host name checked, with
-    `?cacertfile=`, `certfile=` and `keyfile=` as in https://www.rabbitmq.com/docs/uri-query-parameters.
-    `prefix` begins the names of exchange and queues. Raises SettingsError for any other URL.
+    `memory://` keeps the queues inside this object, for the threads of one process.
+    `amqp://user:password@host/vhost` is RabbitMQ. `amqps://` is the same over TLS, with certificate and host name
+    checked; `?cacertfile=`, `certfile=` and `keyfile=` as in https://www.rabbitmq.com/docs/uri-query-parameters.
+    The names of exchange and queues start with `prefix`. Raises SettingsError for any other URL.
     """
 
     def __init__(self, url: str, prefix: str = "smt") -> None:
         in_memory = url.startswith("memory:")
-        self._place: BrokerBackend = Memory() if in_memory else RabbitMQ(url)
-        # kombu keeps the queues of all memory connections of a process together.
+        self._backend: BrokerBackend = Memory() if in_memory else RabbitMQ(url)
+        # kombu shares queues between all memory connections of a process, so each Broker needs its own names.
         self._topology = Topology(f"{prefix}.{next(_NUMBERS)}" if in_memory else prefix)
 
     @property
     def exclusive(self) -> bool:
-        """Whether the queues serve this process only."""
-        return self._place.exclusive
+        """Return whether the queues exist in this process only."""
+        return self._backend.exclusive
 
     def publisher(self) -> Publisher:
-        return Publisher(self._place, self._topology)
+        return Publisher(self._backend, self._topology)
 
     def consumer(self, queue: Queue) -> Consumer:
-        return Consumer(self._place, self._topology, queue)
+        return Consumer(self._backend, self._topology, queue)
 
     def check(self) -> str:
-        """Connect, declare the queues and say in a line what was found. Raises BrokerDown."""
-        line = BrokerConnection(self._place, self._topology, "check")
-        with line.open_channel() as channel:
-            found = self._place.describe(channel)
+        """Connect, declare the queues and describe the broker in one connection. Raises BrokerUnavailableError."""
+        connection = BrokerConnection(self._backend, self._topology, "check")
+        with connection.open_channel() as channel:
+            found = self._backend.describe(channel)
             dead = self._topology.count_dead(channel)
-        line.close()
+        connection.close()
         return found + (f"; unreadable messages in {self._topology.dead.name}: {dead}" if dead else "")
 
     def __repr__(self) -> str:
-        return f"<Broker: {self._place}>"
+        return f"<Broker: {self._backend}>"

@@ -7,18 +7,18 @@ from pipeline.broker import Broker, BrokerUnavailableError, Queue
 
 log = structlog.get_logger(__name__)
 
-MAX_BATCH = 256  # calls of `announce` whose ids are published together
+MAX_BATCH = 256  # calls of `publish_later` whose ids are published together
 
 
 class BackgroundPublisher(BatchThread[list[str]]):
-    """The thread that publishes ids in groups. What it cannot publish, a sweep finds."""
+    """Background thread that publishes ids. Recovery finds the rows whose ids it could not publish."""
 
     def __init__(self, broker: Broker, queue_name: Queue) -> None:
-        super().__init__(f"announcer of {queue_name}", most=MAX_BATCH)
+        super().__init__(f"publisher of {queue_name}", most=MAX_BATCH)
         self._broker, self._queue = broker, queue_name
 
     def publish_later(self, ids: list[str]) -> None:
-        """Have these ids published; returns at once."""
+        """Publish these ids in the background, and return at once."""
         if ids:
             self._submit(ids)
 
@@ -26,13 +26,12 @@ class BackgroundPublisher(BatchThread[list[str]]):
         with self._broker.publisher() as self._publisher:
             super()._run()
 
-    def _do(self, batch: list[list[str]]) -> None:
-        ids = [id for some in batch for id in some]
+    def _process(self, batch: list[list[str]]) -> None:
+        ids = [id for group in batch for id in group]
         try:
             self._publisher.publish(self._queue, ids)
-        except (
-            BrokerUnavailableError
-        ) as error:  # whose time-out each further batch would wait for, also when it is time to end
-            log.warning("broker_down", reason=str(error), left_to_sweep=len(ids), announcements_too=self._discard())
-        except Exception as error:  # noqa: BLE001 - a thread that died would leave every later event to the sweep
-            log.error("not_announced", reason=f"a fault of ours: {type(error).__name__}", left_to_sweep=len(ids))
+        except BrokerUnavailableError as error:
+            # Discard the waiting calls too: each further batch would wait for another timeout, also at shutdown.
+            log.warning("broker_down", reason=str(error), unpublished_ids=len(ids), discarded_calls=self._discard())
+        except Exception as error:  # noqa: BLE001 - the thread must survive, or no later event would be published
+            log.error("publish_failed", reason=f"internal error: {type(error).__name__}", unpublished_ids=len(ids))

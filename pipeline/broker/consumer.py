@@ -1,4 +1,4 @@
-"""Ids off a queue, in batches that are acknowledged after the commit."""
+"""Receive ids from a queue, in batches that are acknowledged after the commit."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -13,50 +13,62 @@ from kombu.messaging import Consumer as KombuConsumer
 from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerUnavailableError
 from pipeline.broker.topology import Queue, Topology, read_message
 
-HEARTBEAT_SECONDS = 60.0  # RabbitMQ gives up a worker that is silent for twice this: busy with one batch, or dead
-LOOK_SECONDS = 1.0  # between two looks at the heartbeats while waiting
-MORE_SECONDS = 0.001  # how long the next message of one group may be in coming
-GATHER_SECONDS = 0.005  # how long a batch may be gathered in all
+HEARTBEAT_SECONDS = 60.0  # RabbitMQ closes a connection that is silent for twice this, so a batch must take less
+HEARTBEAT_CHECK_SECONDS = 1.0  # between two heartbeat checks while waiting
+MORE_SECONDS = 0.001  # longest wait for the next message of a batch
+GATHER_SECONDS = 0.005  # longest time to gather a batch
 
 log = structlog.get_logger(__name__)
 
 
 class Batch:
-    """Ids taken together. Acknowledge after the commit; what is neither acknowledged nor requeued comes again."""
+    """Ids received together. Acknowledge them after the commit, or requeue them; otherwise they are delivered again."""
 
-    def __init__(self, ids: list[str], messages: list[Any], held: dict[object, None], line: BrokerConnection) -> None:
+    def __init__(
+        self, ids: list[str], messages: list[Any], held: dict[object, None], connection: BrokerConnection
+    ) -> None:
         self.ids = ids
-        self._messages, self._held, self._line, self._channel = messages, held, line, line.channel
+        self._messages, self._held, self._connection, self._channel = messages, held, connection, connection.channel
         held.update((message.delivery_tag, None) for message in messages)
 
     def ack(self) -> None:
-        """Take these ids off the queue. Raises BrokerDown if the connection they came on is gone: they come again."""
+        """Remove these ids from the queue.
+
+        Raises BrokerUnavailableError if the connection on which they arrived is closed: they are delivered again.
+        """
         with self._settling():
             for message, multiple in self._acknowledgements():
                 message.ack(multiple=multiple)
 
     def requeue(self) -> None:
-        """Give these ids back, for any worker and at once: wait a little before. Raises BrokerDown as `ack` does."""
+        """Return these ids to the queue. They are delivered again at once, so wait before you call it.
+
+        Raises BrokerUnavailableError as `ack` does.
+        """
         with self._settling():
             for message in self._messages:
                 message.requeue()
-            self._line.place.notify()
+            self._connection.backend.notify()
 
     def _acknowledgements(self) -> list[tuple[Any, bool]]:
-        """One that covers all earlier messages is enough if those are all ours. kombu's memory transport has none."""
+        """Return the messages to acknowledge, each with its flag `multiple`.
+
+        A single multiple acknowledgement is enough if no other batch holds an earlier message. kombu's in-memory
+        transport does not support it.
+        """
         oldest = next(iter(self._held), None)
-        if self._messages and self._messages[0].delivery_tag == oldest and not self._line.place.exclusive:
+        if self._messages and self._messages[0].delivery_tag == oldest and not self._connection.backend.exclusive:
             return [(self._messages[-1], True)]
         return [(message, False) for message in self._messages]
 
     @contextmanager
     def _settling(self) -> Iterator[None]:
-        # Delivery tags mean other messages, or none, on another channel than their own.
-        if self._channel is None or self._channel is not self._line.channel:
+        # A delivery tag is valid only on the channel on which the message arrived.
+        if self._channel is None or self._channel is not self._connection.channel:
             raise BrokerUnavailableError(
-                f"The connection to {self._line.place} on which these ids came is gone. They come again."
+                f"The connection to {self._connection.backend} on which these ids arrived is closed. They are delivered again."
             )
-        with self._line.open_channel():
+        with self._connection.open_channel():
             yield
         for message in self._messages:
             self._held.pop(message.delivery_tag, None)
@@ -64,52 +76,56 @@ class Batch:
 
 
 class Consumer:
-    """Takes ids from one queue. A context manager; one thread's own. `refused` counts messages that can't be read."""
+    """Receives ids from one queue. A context manager; use it from one thread only.
 
-    def __init__(self, place: BrokerBackend, topology: Topology, queue: Queue) -> None:
+    `refused` counts unreadable messages.
+    """
+
+    def __init__(self, backend: BrokerBackend, topology: Topology, queue: Queue) -> None:
         self._topology, self._queue = topology, queue
-        self._line = BrokerConnection(place, topology, f"{queue} inlet", HEARTBEAT_SECONDS)
+        self._connection = BrokerConnection(backend, topology, f"{queue} consumer", HEARTBEAT_SECONDS)
         self._arrived: deque[tuple[Any, list[str]]] = deque()
-        self._held: dict[object, None] = {}  # delivery tags of batches not settled yet, oldest first
+        self._held: dict[object, None] = {}  # delivery tags of unsettled batches, oldest first
         self._prefetch = 1
-        self._heard_at = monotonic()
+        self._last_message_at = monotonic()
         self.refused = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._line.close()
+        self._connection.close()
 
     def receive(self, limit: int, wait_seconds: float) -> Batch | None:
-        """At most `limit` ids, though at least one message's; None if nothing comes in `wait_seconds`.
+        """Return a batch of at most `limit` ids, but at least one message. None if none arrives in `wait_seconds`.
 
-        Waits for the first message only, then takes what is there. Ten messages, or a tenth of the first call's `limit`,
-        may be held unsettled, in one batch or several: a message may carry fifty ids, and what one worker holds no
-        other can have. Raises BrokerDown; the next call connects again.
+        Waits for the first message only, then takes those that are available. The prefetch count, ten messages or a
+        tenth of the first call's `limit`, bounds the unsettled messages: each may contain fifty ids, and a message held
+        by one worker is not available to others.
+        Raises BrokerUnavailableError; the next call connects again.
         """
         self._prefetch = max(limit // 10, min(limit, 10), 1)
-        with self._line.open_channel(self._prepare):
+        with self._connection.open_channel(self._prepare):
             self._await_first(monotonic() + wait_seconds)
             self._gather(limit)
             return self._batch(limit) if self._arrived else None
 
     def idle_seconds(self) -> float:
-        """How long no message has come. May be asked by any thread."""
-        return monotonic() - self._heard_at
+        """Return the seconds since the last message. May be called from any thread."""
+        return monotonic() - self._last_message_at
 
     def _await_first(self, until: float) -> None:
         while not self._arrived:
             left = until - monotonic()
-            self._line.wait_for_event(min(max(left, MORE_SECONDS), LOOK_SECONDS))
-            self._line.send_heartbeat()
+            self._connection.wait_for_event(min(max(left, MORE_SECONDS), HEARTBEAT_CHECK_SECONDS))
+            self._connection.send_heartbeat()
             if left <= 0:
                 return
 
     def _gather(self, limit: int) -> None:
         until = monotonic() + GATHER_SECONDS
         while 0 < sum(len(ids) for _, ids in self._arrived) < limit and monotonic() < until:
-            if not self._line.wait_for_event(MORE_SECONDS):
+            if not self._connection.wait_for_event(MORE_SECONDS):
                 return
 
     def _batch(self, limit: int) -> Batch:
@@ -119,22 +135,22 @@ class Consumer:
             message, more = self._arrived.popleft()
             messages.append(message)
             ids += more
-        return Batch(ids, messages, self._held, self._line)
+        return Batch(ids, messages, self._held, self._connection)
 
     def _prepare(self, channel: Any) -> None:
-        self._arrived, self._held = deque(), {}  # what came on an older channel comes again
+        self._arrived, self._held = deque(), {}  # messages of an older channel are delivered again
         consumer = KombuConsumer(  # type: ignore[no-untyped-call]
             channel,
             queues=[self._topology.queue(self._queue)],
             auto_declare=False,
             prefetch_count=self._prefetch,
-            on_message=self._arrive,
+            on_message=self._on_message,
             on_decode_error=lambda message, _error: self._refuse(message),
         )
         consumer.consume()  # type: ignore[no-untyped-call]
 
-    def _arrive(self, message: Any) -> None:
-        self._heard_at = monotonic()
+    def _on_message(self, message: Any) -> None:
+        self._last_message_at = monotonic()
         ids = read_message(message.body)
         if ids:
             self._arrived.append((message, ids))
@@ -142,7 +158,7 @@ class Consumer:
             self._refuse(message)
 
     def _refuse(self, message: Any) -> None:
-        """To the dead letters, for a person to look at: an acknowledgement would drop it."""
+        """Reject a message, so that RabbitMQ moves it to the dead-letter queue. An acknowledgement would delete it."""
         self.refused += 1
-        log.warning("unreadable_message", queue=self._queue, bytes=len(message.body or ""), refused=self.refused)
+        log.warning("message_refused", queue=self._queue, bytes=len(message.body or ""), refused=self.refused)
         message.reject()

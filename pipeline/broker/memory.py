@@ -1,4 +1,4 @@
-"""Queues inside this process, for its threads: kombu's in-memory transport, with a condition that wakes who waits."""
+"""Queues inside this process: kombu's in-memory transport, with a condition that wakes waiting consumers."""
 
 import threading
 from typing import Any
@@ -7,10 +7,10 @@ from kombu.connection import Connection
 
 
 class Memory:
-    """The queues of one Broker.
+    """In-process backend: the queues of one Broker.
 
-    kombu's transport looks for messages at intervals, which is slow or busy. Here each change of a queue notifies
-    `_changed`, and a consumer looks only then.
+    kombu's transport polls for messages, which is slow or wastes CPU. Here each change of a queue notifies `_changed`,
+    and a consumer polls only then.
     """
 
     exclusive = True
@@ -43,4 +43,4 @@ class Memory:
         return "queues inside this process (memory://)"
 
     def explain(self, error: BaseException) -> str:
-        return f"{self} failed: {str(error) or type(error).__name__}. Start the program again."
+        return f"{self} failed: {str(error) or type(error).__name__}. Restart the program."

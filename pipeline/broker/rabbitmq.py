@@ -1,4 +1,4 @@
-"""RabbitMQ: the URL, TLS, and what its refusals mean."""
+"""RabbitMQ backend: parses the URL and TLS options, and explains the broker's errors."""
 
 import ssl
 from typing import Any
@@ -9,20 +9,20 @@ from kombu.connection import Connection
 from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 3.0
-ANSWER_SECONDS = 10.0  # the longest wait for an answer or for room to write, where nothing else is said
+ANSWER_SECONDS = 10.0  # timeout for reading an answer and for writing, unless a call sets its own
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_FILES = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
+_TLS_OPTIONS = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
 _LOGIN = "Check user, password and virtual host in SMT_BROKER_URL."
 _ADVICE = {  # by AMQP's reply codes
     403: _LOGIN,
     530: _LOGIN,
-    406: "If queues of these names were declared otherwise, delete them: what they held is found in the tables.",
+    406: "If queues of these names exist with other options, delete them: the tables still have their events and mails.",
 }
 
 
 class RabbitMQ:
-    """One server, by its URL. Raises SettingsError, without repeating any of the URL: it has a password in it."""
+    """One RabbitMQ server. Raises SettingsError, which never quotes the URL, because that contains a password."""
 
     exclusive = False
 
@@ -58,16 +58,16 @@ class RabbitMQ:
         connection.drain_events(timeout=seconds)
 
     def notify(self) -> None:
-        """RabbitMQ does so."""
+        """Do nothing: RabbitMQ wakes its consumers itself."""
 
     def describe(self, channel: Any) -> str:
         found = channel.connection.server_properties
         return f"{found.get('product', 'AMQP broker')} {found.get('version', '')} at {self._host}:{self._port}"
 
     def explain(self, error: BaseException) -> str:
-        advice = _ADVICE.get(getattr(error, "reply_code", 0), "Start it, or correct SMT_BROKER_URL.")
+        advice = _ADVICE.get(getattr(error, "reply_code", 0), "Start the broker, or correct SMT_BROKER_URL.")
         reason = getattr(error, "reply_text", None) or str(error) or type(error).__name__
-        return f"{self} cannot be used: {reason.rstrip('.')}. {advice} Nothing is lost meanwhile."
+        return f"Cannot use {self}: {reason.rstrip('.')}. {advice} No event or mail is lost."
 
 
 def _split(url: str) -> SplitResult:
@@ -75,23 +75,23 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         readable = parts.port != 0
     except ValueError:
-        raise SettingsError(_UNREADABLE) from None  # its text may hold a piece of the password
+        raise SettingsError(_INVALID_URL) from None  # the error's text may contain part of the password
     if parts.scheme not in _PORTS:
-        raise SettingsError("SMT_BROKER_URL must begin with memory://, amqp:// or amqps://")
+        raise SettingsError("SMT_BROKER_URL must start with memory://, amqp:// or amqps://")
     if not readable or "@" in parts.path + parts.query or parts.fragment:
-        raise SettingsError(_UNREADABLE)
+        raise SettingsError(_INVALID_URL)
     return parts
 
 
-_UNREADABLE = "SMT_BROKER_URL cannot be read: write / ? # @ in user and password as %2F %3F %23 %40"
+_INVALID_URL = "SMT_BROKER_URL cannot be read: write / ? # @ in user and password as %2F %3F %23 %40"
 
 
 def _tls(parts: SplitResult, host: str) -> dict[str, object] | bool:
     query = dict(parse_qsl(parts.query))
-    if set(query) - set(_FILES):
-        raise SettingsError(f"SMT_BROKER_URL has an option that is not among {', '.join(_FILES)}")
+    if set(query) - set(_TLS_OPTIONS):
+        raise SettingsError(f"SMT_BROKER_URL has an unknown option; the options are {', '.join(_TLS_OPTIONS)}")
     if parts.scheme == "amqp":
         return False
-    # Without server_hostname py-amqp accepts any valid certificate, whoever it was made out to.
-    files = {_FILES[name]: value for name, value in query.items()}
+    # Without server_hostname py-amqp accepts a valid certificate of any host.
+    files = {_TLS_OPTIONS[name]: value for name, value in query.items()}
     return {"server_hostname": host, "cert_reqs": ssl.CERT_REQUIRED, **files}

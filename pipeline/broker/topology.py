@@ -1,4 +1,4 @@
-"""What is declared on the broker, and what a message looks like."""
+"""Exchange and queues that are declared on the broker, and the message format."""
 
 import json
 import threading
@@ -10,23 +10,23 @@ from kombu.entity import Queue as KombuQueue
 
 Queue = Literal["events", "mails"]
 
-IDS_PER_MESSAGE = 50  # a group of a hundred can still be shared by two workers
-BODY_BYTES = 256 * 1024  # fifty ids are a few kilobytes; what is larger was not written here
+IDS_PER_MESSAGE = 50  # small enough that two workers can share a group of a hundred
+BODY_BYTES = 256 * 1024  # fifty ids are a few kilobytes; this program writes no larger message
 
-# A worker that dies gives back all it held, so a low limit would bury innocents. RabbitMQ 4 takes 20 if none is said,
-# 3.x does not know -1, and a queue can't be declared again with another value: one that is never reached suits all.
+# A worker that dies returns all messages that it held, so a low limit would discard good messages. RabbitMQ 4 uses 20
+# by default, 3.x does not accept -1, and a queue cannot be declared again with another value. So this is never reached.
 DELIVERY_LIMIT = 1_000_000
-DEAD_KEPT = 10_000  # unreadable messages kept for a person to look at; the oldest go first
+DEAD_KEPT = 10_000  # unreadable messages kept for the operator; the oldest are dropped first
 
 
 class Topology:
-    """The names below one prefix: a direct exchange, the quorum queues `events` and `mails`, and `dead`."""
+    """A direct exchange, the quorum queues `events` and `mails`, and the dead-letter queue, all with one name prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.exchange = _exchange(prefix, "direct")
         self.dead = _queue(f"{prefix}.dead", _exchange(f"{prefix}.dead", "fanout"), "", {"x-max-length": DEAD_KEPT})
-        # Two threads that declare at once in kombu's memory transport can lose a binding, and every message with it.
+        # If two threads declare at once, kombu's in-memory transport can lose a binding, and with it every message.
         self._declaring = threading.Lock()
 
     def queue(self, name: Queue) -> Any:
@@ -39,7 +39,7 @@ class Topology:
                 queue(channel).declare()
 
     def count_dead(self, channel: Any) -> int:
-        """How many unreadable messages wait for a person."""
+        """Return the number of unreadable messages in the dead-letter queue."""
         return int(self.dead(channel).queue_declare(passive=True).message_count)
 
 
@@ -53,13 +53,13 @@ def _queue(name: str, exchange: Any, routing_key: str, limits: dict[str, object]
 
 
 def write_messages(ids: Sequence[str]) -> Iterator[str]:
-    """The bodies that carry these ids: JSON arrays."""
+    """Yield message bodies that contain these ids, as JSON arrays."""
     for start in range(0, len(ids), IDS_PER_MESSAGE):
         yield json.dumps(list(ids[start : start + IDS_PER_MESSAGE]))
 
 
 def read_message(body: str | bytes | None) -> list[str] | None:
-    """The ids in a body, None if it is not one of ours. Unprintable characters have no place in a key or a table."""
+    """Return the ids in a body, None if it has another format. Ids with unprintable characters are refused."""
     if not body or len(body) > BODY_BYTES:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a handler receives, and the three words it may raise."""
+"""The event that a handler receives, and the three exceptions that a handler may raise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,10 @@ from pipeline.paypal.requests import LookupKind
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event from the inbox. `facts` as in `resources`; `person` is what it tells of a person, {} once erased."""
+    """One event from the inbox.
+
+    `facts` has the format of `paypal.resources`. `person` is the personal data in the event, {} once erased.
+    """
 
     id: str
     type: str
@@ -22,26 +25,26 @@ class Event:
     person: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def require(self, fact: str) -> Any:
-        """The fact, or Park: an event without it cannot be handled, and guessing is not allowed."""
+        """Return the fact. Raises ParkEvent if it is missing: the event cannot be handled without it."""
         if fact not in self.facts:
             unread = ", ".join(self.facts.get("unread", ()))
-            raise ParkEvent(f"{self.type} has no {fact}" + (f" (could not read: {unread})" if unread else ""))
+            raise ParkEvent(f"{self.type} has no {fact}" + (f" (unreadable fields: {unread})" if unread else ""))
         return self.facts[fact]
 
     def require_time(self, fact: str) -> datetime:
-        """The fact as a time, or Park."""
+        """Return the fact as a time. Raises ParkEvent if it is missing or not a time."""
         moment = parse_time(self.require(fact))
         if moment is None:
-            raise ParkEvent(f"{self.type}: {fact} cannot be read as a time")
+            raise ParkEvent(f"{self.type}: {fact} is not a valid time")
         return moment
 
     def get_time(self, fact: str) -> datetime | None:
-        """The fact as a time, None if there is none."""
+        """Return the fact as a time, None if it is missing or not a time."""
         return parse_time(self.facts.get(fact))
 
 
 class NeedsLookup(Exception):
-    """A fact is lacking: ask PayPal for this object, then try the event again."""
+    """A fact is missing: look this object up in PayPal's API, then retry the event."""
 
     def __init__(self, kind: LookupKind, id: str) -> None:
         super().__init__(f"needs {kind} {id} from PayPal")
@@ -49,7 +52,7 @@ class NeedsLookup(Exception):
 
 
 class RetryLater(Exception):
-    """Not yet: try the event again after this time. It does not count as a failure."""
+    """Retry the event after this time. It does not count as a failed attempt."""
 
     def __init__(self, after: timedelta, reason: str) -> None:
         super().__init__(reason)
@@ -57,7 +60,7 @@ class RetryLater(Exception):
 
 
 class ParkEvent(Exception):
-    """Nobody but a person can say what to do. The reason is shown to the operator: no personal data in it."""
+    """The event needs a manual decision. The reason is shown to the operator and must not contain personal data."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

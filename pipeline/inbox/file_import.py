@@ -1,4 +1,4 @@
-"""Events from files into the inbox: each file's events split as at the door, stored in groups."""
+"""Import events from files into the inbox. They are parsed like webhooks, and stored in groups."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db.engine import Database
-from pipeline.errors import UsageError as Wrong
+from pipeline.errors import UsageError
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import UNREADABLE, parse_webhook
 from pipeline.inbox.store import NewEvent
@@ -24,7 +24,7 @@ VERDICT = "imported: no signature to check"
 
 @dataclass(slots=True)
 class ImportResult:
-    """What became of what was brought. `refused`: a file or an event's place in it, and why."""
+    """Counts of the imported events. `refused`: pairs of a file (or an event in it) and the reason."""
 
     stored: int = 0
     duplicates: int = 0
@@ -41,68 +41,76 @@ class ImportResult:
         }
 
 
-def find_files(given: Sequence[Path]) -> list[Path]:
-    """The files that are meant: those of a folder by name. Raises Wrong for what is not there."""
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files in these paths; a folder stands for its `*.json` files, sorted by name.
+
+    Raises UsageError if a path does not exist.
+    """
     found: list[Path] = []
-    for path in given:
+    for path in paths:
         if path.is_dir():
             found += sorted(each for each in path.rglob("*.json") if each.is_file())
         elif path == STDIN or path.exists():
             found.append(path)
         else:
-            raise Wrong(f"{path}: no such file")
+            raise UsageError(f"{path}: no such file")
     return found
 
 
 def import_files(
     database: Database, master_key: Path, clock: Clock, paths: Sequence[Path], done: Callable[[int], None]
 ) -> ImportResult:
-    """Store the events of all files. Raises StoreDown; the groups before are stored then, and may be brought again."""
-    tally, master = ImportResult(), open_master_key(master_key)
+    """Store the events of all files. `done` is called with the number of events after each group.
+
+    Raises DatabaseUnavailableError. Earlier groups are stored by then; importing them again only counts duplicates.
+    """
+    summary, master = ImportResult(), open_master_key(master_key)
     group: list[NewEvent] = []
-    for delivery in _deliveries(paths, tally):
+    for delivery in _parse_files(paths, summary):
         group.append(delivery)
         if len(group) == GROUP:
-            _store(database, master, clock, group, tally)
+            _store(database, master, clock, group, summary)
             done(len(group))
             group = []
-    _store(database, master, clock, group, tally)
+    _store(database, master, clock, group, summary)
     done(len(group))
-    return tally
+    return summary
 
 
-def _store(database: Database, master_key: MasterKey, clock: Clock, group: list[NewEvent], tally: ImportResult) -> None:
+def _store(
+    database: Database, master_key: MasterKey, clock: Clock, group: list[NewEvent], summary: ImportResult
+) -> None:
     with database.transaction() as session:
         now = clock.now()
         results = inbox.store(session, Keyring(master_key, session, now), group, now)
     for result in results:
         if result.outcome != "stored":
-            tally.duplicates += 1
+            summary.duplicates += 1
         elif inbox.is_conflict(result.event_id):
-            tally.conflicts += 1
+            summary.conflicts += 1
         else:
-            tally.stored += 1
+            summary.stored += 1
 
 
-def _deliveries(paths: Iterable[Path], tally: ImportResult) -> Iterator[NewEvent]:
+def _parse_files(paths: Iterable[Path], summary: ImportResult) -> Iterator[NewEvent]:
     for path in paths:
         try:
-            bodies = list(_bodies(path))
+            bodies = list(_read_bodies(path))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            tally.refused.append((str(path), f"{reason}"))
+            summary.refused.append((str(path), f"{reason}"))
             continue
         for number, body in enumerate(bodies, start=1):
             found = parse_webhook(body)
             if found.type == UNREADABLE:
                 place = f"{path}, event {number}" if len(bodies) > 1 else str(path)
-                tally.refused.append((place, found.problem or "no event"))
+                summary.refused.append((place, found.problem or "no event"))
             else:
                 yield NewEvent(found, "import", VERDICT)
 
 
-def _bodies(path: Path) -> Iterator[bytes]:
-    """The events in a file, each as a body. Raises OSError, and ValueError for what is not JSON."""
+def _read_bodies(path: Path) -> Iterator[bytes]:
+    """Yield the body of each event in a file. Raises OSError, and ValueError if the file is not JSON."""
     raw = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     try:
         document = orjson.loads(raw)

@@ -1,4 +1,4 @@
-"""Pending PayPal look-ups: the table of objects that PayPal is to be asked for."""
+"""Pending PayPal API look-ups: the table `paypal_lookup`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pipeline.paypal.requests import LookupKind
 
 @dataclass(frozen=True, slots=True)
 class LookupRequest:
-    """A look-up of one object, not before `due_at`."""
+    """A look-up of one object, to be made at `due_at` or later."""
 
     kind: LookupKind
     id: str
@@ -22,30 +22,30 @@ class LookupRequest:
 
 
 def enqueue(session: Session, wanted: Sequence[LookupRequest]) -> None:
-    """Add look-ups; one that is already pending stays as it was."""
+    """Add look-ups. One that is already pending is not changed."""
     rows = [
         {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
-        for (kind, id), due_at in {(want.kind, want.id): want.due_at for want in wanted}.items()
+        for (kind, id), due_at in {(request.kind, request.id): request.due_at for request in wanted}.items()
     ]
     insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)
 
 
 def is_known_missing(session: Session, kind: str, id: str) -> bool:
-    """Return whether PayPal has answered that it knows no such object."""
+    """Return whether PayPal has refused this look-up, as a rule because it does not know the object."""
     row = session.get(PaypalLookup, (kind, id))
     return row is not None and row.due_at is None
 
 
 def is_pending(session: Session, kind: str, id: str) -> bool:
-    """Return whether this look-up still waits for its answer."""
+    """Return whether this look-up is stored and has no answer yet."""
     return session.get(PaypalLookup, (kind, id)) is not None
 
 
 def delete_lookup(session: Session, kind: str, id: str) -> None:
-    """Delete a look-up, so that the next request for the object asks PayPal again."""
+    """Delete a look-up. The object can then be requested again."""
     session.execute(delete(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id))
 
 
 def waiting_reason(kind: str, id: str) -> str:
-    """Return the reason that an event shows while it waits for this look-up."""
+    """Return the reason stored with an event that waits for this look-up."""
     return f"waits for {kind} {id} from PayPal"

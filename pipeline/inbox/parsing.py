@@ -1,11 +1,11 @@
-"""What a body says, split at the door: facts, what it tells of a person, and the rest.
+"""Parse a webhook body into facts, personal data and the redacted body.
 
-Facts are clear (ids, types, statuses, money, times) and have one shape for PayPal's old and new forms, so a handler
-knows one. What tells of a person, and the rest of the body, is sealed by the inbox. Nothing here ever raises for what
-PayPal sent: what cannot be read is left out and named under `unread`.
+Facts (ids, types, statuses, money, times) are stored in plain text. Their format is the same for PayPal's old and new
+resources. Personal data and the redacted body are encrypted by the inbox. No body raises an exception: fields that
+cannot be read are omitted and listed in the fact `unread`.
 
-Shapes: the resources of PayPal's Subscriptions v1 API (webhooks with resource_version 2.0), of the old billing
-agreements, and of v1 sales and refunds; see docs/add-an-event.md.
+Resource formats: PayPal's Subscriptions v1 API (webhooks with resource_version 2.0), the old billing agreements, and v1
+sales and refunds; see docs/add-an-event.md.
 """
 
 import hashlib
@@ -22,36 +22,39 @@ from pipeline.paypal.references import find_references
 from pipeline.paypal.resources import READERS, Facts, Person, text_of
 
 UNREADABLE = "UNREADABLE"
-# These say how the event was fetched or sent, not what happened; the API adds them to the same event.
-NOT_CONTENT = ("links", "status", "transmissions", "event_version")
+# Top-level fields about delivery. PayPal's API adds them to an event, so they do not count as its content.
+DELIVERY_FIELDS = ("links", "status", "transmissions", "event_version")
 MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
-    """One body, taken apart. `rest` is the whole body without card and bank fields, as bytes to be sealed."""
+    """A parsed body. `redacted_body` is the whole body without card and bank data. `problem`: why it cannot be handled.
+
+    `key_id` names the data key that encrypts `person` and `redacted_body`.
+    """
 
     id: str
     type: str
     occurred_at: datetime | None
-    label: str
+    key_id: str
     facts: Facts
     person: Person
     redacted_body: bytes
     body_sha256: str
     content_sha256: str
-    problem: str | None = None  # why no handler can have it
+    problem: str | None = None
 
 
 def parse_webhook(body: bytes) -> ParsedEvent:
-    """Take a webhook body, or an event read from PayPal's API, apart."""
+    """Parse a webhook body, or the body that `event_from_lookup` returns. A body that is no event has a `problem`."""
     digest = hashlib.sha256(body).hexdigest()
     try:
         document = _load(body)
     except ValueError as error:
         return _unreadable(body, digest, f"the body is not JSON: {error}")
     if not isinstance(document, dict):
-        return _unreadable(body, digest, "the body is JSON, but no object")
+        return _unreadable(body, digest, "the body is JSON, but not an object")
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
@@ -59,9 +62,9 @@ def parse_webhook(body: bytes) -> ParsedEvent:
 
 
 def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> bytes:
-    """PayPal's answer to one of our reads, put into an envelope of its own: `READ.SALE` and so on.
+    """Return the body of an event, for example `READ.SALE`, that contains PayPal's answer to a look-up.
 
-    The id is made of the object, its time and what it says, so the same answer read twice is one event.
+    The id consists of the object's id, time and content hash, so the same answer received twice is one event.
     """
     updated_at = text_of(document, "update_time", 40) or format_time(at)
     version = f"{updated_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
@@ -83,7 +86,7 @@ def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> P
         id=event_id,
         type=kind,
         occurred_at=occurred_at,
-        label=str(facts.get("subscription") or facts.get("sale") or event_id),
+        key_id=str(facts.get("subscription") or facts.get("sale") or event_id),
         facts=facts,
         person=person,
         redacted_body=orjson.dumps(document),
@@ -103,7 +106,10 @@ def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> 
 
 
 def _load(body: bytes) -> Any:
-    """Parse strictly. orjson refuses NaN, lone surrogates and nesting past 1024; we refuse deep nesting earlier."""
+    """Parse strictly. orjson refuses NaN, lone surrogates and nesting deeper than 1024; MAX_DEPTH is lower.
+
+    Raises ValueError.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -126,13 +132,14 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
-    content = {key: value for key, value in document.items() if key not in NOT_CONTENT}
+    """Return the event's content as JSON with sorted keys, without links and delivery fields."""
+    content = {key: value for key, value in document.items() if key not in DELIVERY_FIELDS}
     if isinstance(content.get("resource"), dict):
         content["resource"] = {key: item for key, item in content["resource"].items() if key != "links"}
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def _unreadable(body: bytes, digest: str, problem: str) -> ParsedEvent:
-    name = f"{UNREADABLE}-{digest[:24]}"
-    rest = redaction.redact_text(body.decode("utf-8", "replace")).encode()
-    return ParsedEvent(name, UNREADABLE, None, name, {}, {}, rest, digest, digest, problem)
+    event_id = f"{UNREADABLE}-{digest[:24]}"
+    redacted = redaction.redact_text(body.decode("utf-8", "replace")).encode()
+    return ParsedEvent(event_id, UNREADABLE, None, event_id, {}, {}, redacted, digest, digest, problem)

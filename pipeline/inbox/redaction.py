@@ -1,8 +1,8 @@
-"""Remove card and bank data from a document before anything of it is stored.
+"""Remove card and bank data from a document before it is stored.
 
-A field is removed by its name, as PayPal's specifications spell it. A number in a text is replaced where it can only
-be a card number (length and prefix of a brand, check digit of ISO/IEC 7812-1 annex B) or an IBAN (length of its
-country, check digits of ISO 13616): PayPal sends none, but a customer may type one into a note.
+Fields are removed by name, as spelled in PayPal's specifications. Numbers in texts are replaced if they have the form
+of a card number (length and prefix of a brand, check digit of ISO/IEC 7812-1 annex B) or of an IBAN (length of its
+country, check digits of ISO 13616). PayPal sends none, but a customer may enter one in a note.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-# As names are compared: lower case, letters and digits only.
+# Names are compared in lower case, letters and digits only.
 FORBIDDEN_FIELDS = frozenset({
     "card", "creditcard", "creditcardtoken", "debitcard", "fundinginstrument", "fundinginstruments", "fundingoption",
     "cardnumber", "cardtype", "number", "cvv", "cvv2", "cvc", "securitycode", "expiry", "expiremonth", "expireyear",
@@ -23,20 +23,20 @@ FORBIDDEN_FIELDS = frozenset({
 
 REDACTED = "[dropped]"
 
-# Characters of an IBAN by country (ISO 13616 registry). PayPal's own ids have 17, as no country's IBAN has: without the
-# lengths, one id in some thousand would pass for an IBAN.
-_COUNTRIES = {
+# IBAN length -> countries (ISO 13616 registry). PayPal's ids have 17 characters, a length that no country uses. Without
+# this check about one id in some thousand would be taken for an IBAN.
+_COUNTRIES_BY_LENGTH = {
     15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK", 21: "CH HR LI LV",
     22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST",
     26: "IS TR", 27: "BI FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB PL SV", 29: "BR EG PS QA UA",
     30: "JO KW MU", 31: "MT SC", 32: "LC",
 }  # fmt: skip
-_SHAPES = (
+_IBAN_FORMS = (
     rf"(?:{countries.replace(' ', '|')})[0-9]{{2}}(?:[ \u00a0]?[a-z0-9]){{{length - 4}}}"
-    for length, countries in _COUNTRIES.items()
+    for length, countries in _COUNTRIES_BY_LENGTH.items()
 )
 _IBAN = re.compile(
-    rf"(?<![a-z0-9])(?=[a-z]{{2}}[0-9]{{2}})(?=({'|'.join(_SHAPES)})(?![a-z0-9]))", re.ASCII | re.IGNORECASE
+    rf"(?<![a-z0-9])(?=[a-z]{{2}}[0-9]{{2}})(?=({'|'.join(_IBAN_FORMS)})(?![a-z0-9]))", re.ASCII | re.IGNORECASE
 )
 
 _BRANDS = re.compile(
@@ -48,19 +48,19 @@ _BRANDS = re.compile(
     r"|(?:220[0-4]|8[12]\d\d|9792)\d{12,15}"  # Mir, RuPay, Troy
 )
 
-# Between groups of digits. Letters next to them make an id of the number, and a point before it a fraction.
-_BETWEEN = r"[ \t\r\n\u00a0\u2007\u2009\u202f\u2010-\u2015\u2212_/.-]"
-_GAP = f"{_BETWEEN}{{1,3}}"
+# Separators between groups of digits. A number next to a letter is an id; after a decimal point it is a fraction.
+_SEPARATOR = r"[ \t\r\n\u00a0\u2007\u2009\u202f\u2010-\u2015\u2212_/.-]"
+_GAP = f"{_SEPARATOR}{{1,3}}"
 _FOUR = "[0-9]{4}"
 _GROUPS = (
     "[0-9]{13,19}",
-    f"{_FOUR}(?:{_GAP}{_FOUR}){{2}}{_GAP}[0-9]{{1,4}}",  # 4-4-4-4, and what is shorter
+    f"{_FOUR}(?:{_GAP}{_FOUR}){{2}}{_GAP}[0-9]{{1,4}}",  # 4-4-4-4 and shorter
     f"{_FOUR}{_GAP}[0-9]{{6}}{_GAP}[0-9]{{4,5}}",  # American Express, Diners Club
 )
 _CARD = re.compile(rf"(?<![A-Za-z0-9])(?<![0-9]\.)(?=({'|'.join(_GROUPS)})(?![A-Za-z0-9]))")
 
-# A quick look first, which nearly every text fails.
-_MAYBE_CARD = re.compile(rf"[0-9](?<![A-Za-z0-9].)[0-9]{{3}}{_BETWEEN}{{0,3}}[0-9]{{4}}{_BETWEEN}{{0,3}}[0-9]{{2}}")
+# Fast pre-checks: almost no text passes them.
+_MAYBE_CARD = re.compile(rf"[0-9](?<![A-Za-z0-9].)[0-9]{{3}}{_SEPARATOR}{{0,3}}[0-9]{{4}}{_SEPARATOR}{{0,3}}[0-9]{{2}}")
 _MAYBE_IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z][0-9]{2}[A-Za-z0-9 \u00a0]{11}")
 
 
@@ -84,24 +84,24 @@ def redact_text(text: str) -> str:
     return _replace(_IBAN, _is_iban, text) if _MAYBE_IBAN.search(text) else text
 
 
-@lru_cache(4096)  # PayPal's objects have the same few names
+@lru_cache(4096)  # PayPal's objects use few different names
 def _clean_name(name: str) -> str | None:
     """Return the name of a field, None if the field is to be removed."""
     return None if re.sub(r"[\W_]", "", name).lower() in FORBIDDEN_FIELDS else redact_text(name)
 
 
-def _replace(pattern: re.Pattern[str], is_one: Callable[[str], bool], text: str) -> str:
+def _replace(pattern: re.Pattern[str], is_match: Callable[[str], bool], text: str) -> str:
     kept, place = [], 0
     for match in pattern.finditer(text):
         start, end = match.span(1)
-        if start >= place and is_one(match[1]):
+        if start >= place and is_match(match[1]):
             kept += [text[place:start], REDACTED]
             place = end
     return "".join([*kept, text[place:]]) if kept else text
 
 
 def _is_card(text: str) -> bool:
-    """Return whether the digits are a brand's, and Luhn's check digit is right."""
+    """Return whether the digits match a card brand and have a valid Luhn check digit."""
     number = re.sub("[^0-9]", "", text)
     if not _BRANDS.fullmatch(number):
         return False

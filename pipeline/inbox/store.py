@@ -1,7 +1,7 @@
-"""Received events: store once, load, mark, list what is overdue.
+"""The table of received events: store each event once, lock, mark, postpone, and list due events.
 
-`store` is called for a whole group of deliveries inside one transaction. It tells for each what became of it; nothing
-is answered 200 before that transaction is committed.
+`store` stores a group of deliveries in the caller's transaction and returns a result for each. A webhook is answered
+200 only after that transaction is committed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,27 +18,29 @@ from pipeline.db.models import Event, Redelivery
 from pipeline.inbox import event
 from pipeline.inbox.parsing import UNREADABLE, ParsedEvent
 
-# stored: new, or a conflict, kept beside what was there. duplicate: known, nothing changed.
-# forged: a transmission id we have seen signed another body (its checksum is only a CRC-32, which can be forged).
+# stored: a new event, or a conflict stored in addition to the first. duplicate: already stored, nothing changed.
+# forged: the transmission id came earlier with a different body. The signature covers only a CRC-32, which can be forged.
 Outcome = Literal["stored", "duplicate", "forged"]
 State = Literal["received", "handled", "ignored", "parked"]
 
-PUBLISH_GRACE = timedelta(seconds=30)  # the id is published at once; a sweep takes over when that came to nothing
-QUIET_BROKER_GRACE = timedelta(seconds=3)  # ... or after this, while the broker brings nothing at all
-DUE_AT_ONCE = 500  # events that one look takes; more are taken by the next
+PUBLISH_GRACE = timedelta(seconds=30)  # recovery takes a webhook that was published but not handled after this
+QUIET_BROKER_GRACE = timedelta(seconds=3)  # ... or after this, while the broker delivers nothing
+LEASE_LIMIT = 500  # events per call of `lease_due`
 
 EVENT = cast(Table, Event.__table__)
-RETRIABLE = (EVENT.c.type != UNREADABLE, EVENT.c.id.not_like("%~%"))  # no conflict, and something a handler can read
-AGAIN = cast(Table, Redelivery.__table__).c
-SIGNED: CompoundSelect[Any] = union_all(
+RETRIABLE = (EVENT.c.type != UNREADABLE, EVENT.c.id.not_like("%~%"))  # readable, and not a conflict
+REDELIVERY = cast(Table, Redelivery.__table__).c
+BODY_HASHES: CompoundSelect[Any] = union_all(
     select(EVENT.c.transmission_id, EVENT.c.body_sha256).where(in_list(EVENT.c.transmission_id, texts("names"))),
-    select(AGAIN.transmission_id, AGAIN.body_sha256).where(in_list(AGAIN.transmission_id, texts("names"))),
+    select(REDELIVERY.transmission_id, REDELIVERY.body_sha256).where(
+        in_list(REDELIVERY.transmission_id, texts("names"))
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """One body that passed the door. `verdict` says what was found about its signature."""
+    """One event to store. `verdict` is the result of the signature check."""
 
     parsed: ParsedEvent
     source: Literal["webhook", "import", "read"]
@@ -48,7 +50,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """What became of a delivery. `event_id` is to be published if it was stored and is not parked."""
+    """The result for one delivery. `publish`: `event_id` is to be published, as the event is stored and not parked."""
 
     outcome: Outcome
     event_id: str
@@ -56,7 +58,7 @@ class StoreResult:
 
 
 class ReceivedEvent(NamedTuple):
-    """A received event as the worker reads it: without the body, which only people need."""
+    """A received event as the worker loads it. The body is left out, because handlers do not use it."""
 
     id: str
     type: str
@@ -74,38 +76,38 @@ RECEIVED = [EVENT.c[name] for name in ReceivedEvent._fields]
 
 
 def is_conflict(event_id: str) -> bool:
-    """Whether it is a second body under a known id, see `_store_conflict`."""
+    """Return whether the event is a different body under a known id, see `_store_conflict`."""
     return "~" in event_id
 
 
 def store(session: Session, keyring: Keyring, deliveries: Sequence[NewEvent], now: datetime) -> list[StoreResult]:
-    """Store each delivery once, in the caller's transaction."""
-    keyring.load([INDEX, *(delivery.parsed.label for delivery in deliveries)])
-    signed = _body_hash_by_transmission(session, deliveries)
+    """Store each delivery once, in the caller's transaction. Return a result for each, in their order."""
+    keyring.load([INDEX, *(delivery.parsed.key_id for delivery in deliveries)])
+    body_hashes = _body_hash_by_transmission(session, deliveries)
     results: list[StoreResult | None] = [None] * len(deliveries)
-    fresh: dict[str, int] = {}
+    first_places: dict[str, int] = {}
     for place, delivery in enumerate(deliveries):
         name, body = delivery.transmission_id, delivery.parsed.body_sha256
-        if name and signed.setdefault(name, body) != body:
+        if name and body_hashes.setdefault(name, body) != body:
             results[place] = StoreResult("forged", delivery.parsed.id)
-        elif delivery.parsed.id not in fresh:
-            fresh[delivery.parsed.id] = place
-    # In the order of their ids, so that two processes with the same events cannot wait for each other.
-    rows = [_row(deliveries[place], keyring, now) for _, place in sorted(fresh.items())]
+        elif delivery.parsed.id not in first_places:
+            first_places[delivery.parsed.id] = place
+    # Sorted by id, so that two processes that store the same events cannot deadlock.
+    rows = [_row(deliveries[place], keyring, now) for _, place in sorted(first_places.items())]
     inserted = set(insert_new(session, Event, rows, returning=Event.id))
     for place, delivery in enumerate(deliveries):
-        if fresh.get(delivery.parsed.id) == place and delivery.parsed.id in inserted:
+        if first_places.get(delivery.parsed.id) == place and delivery.parsed.id in inserted:
             results[place] = StoreResult("stored", delivery.parsed.id, publish=delivery.parsed.problem is None)
     rest = [place for place, result in enumerate(results) if result is None]
-    for place in sorted(rest, key=lambda place: _key(deliveries[place])):
+    for place in sorted(rest, key=lambda place: _sort_key(deliveries[place])):
         results[place] = _store_known(session, keyring, deliveries[place], now)
     return [result for result in results if result is not None]
 
 
 def lock_received(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
-    """Lock the received events among these ids, in key order; those another worker holds are left to it.
+    """Lock the received events among these ids, in key order, except those that another worker has locked.
 
-    To be looked at only: what becomes of them is told by `mark` and `postpone`.
+    The rows are read-only: use `mark_events` and `postpone` to change them.
     """
     statement = (
         select(*RECEIVED)
@@ -117,21 +119,21 @@ def lock_received(session: Session, ids: Iterable[str]) -> list[ReceivedEvent]:
 
 
 def open_event(row: ReceivedEvent, keyring: Keyring) -> event.Event:
-    """The event as a handler receives it."""
-    seal = keyring.get(row.key_id)
-    person = seal.decrypt_json("event.personal_data", row.personal_data) if seal and row.personal_data else {}
+    """Return the event as a handler receives it, with its personal data decrypted."""
+    key = keyring.get(row.key_id)
+    person = key.decrypt_json("event.personal_data", row.personal_data) if key and row.personal_data else {}
     return event.Event(row.id, row.type, row.source, row.occurred_at, row.received_at, row.facts, person)
 
 
 def mark_events(session: Session, ids: Sequence[str], state: State, now: datetime, reason: str | None = None) -> None:
-    """Mark these events done, in the transaction of their effects."""
+    """Set the final state of these events, in the transaction of their effects."""
     if ids:
         done = update(EVENT).where(in_list(EVENT.c.id, ids))
         session.connection().execute(done.values(state=state, done_at=now, due_at=None, reason=reason))
 
 
 def postpone(session: Session, event_id: str, due_at: datetime, reason: str, *, failed: bool) -> None:
-    """Try this event again at that time; `failed` counts as one of its attempts."""
+    """Retry this event at `due_at`. `failed`: count this as a failed attempt."""
     session.execute(
         update(Event)
         .where(Event.id == event_id, Event.state == "received")
@@ -141,16 +143,16 @@ def postpone(session: Session, event_id: str, due_at: datetime, reason: str, *, 
 
 
 def release_waiting(session: Session, reason: str, due_at: datetime) -> int:
-    """Events that wait for this reason are due at that time. Returns how many."""
+    """Make the events that wait for this reason due at `due_at`. Return how many."""
     waiting = update(Event).where(Event.state == "received", Event.reason == reason).values(due_at=due_at)
     result = session.execute(waiting.returning(Event.id).execution_options(synchronize_session=False))
     return len(result.all())
 
 
 def due_event_ids(session: Session, now: datetime, limit: int, *, untried: bool = False) -> list[str]:
-    """The ids of received events that are due and that nobody is handling, those that wait longest first.
+    """Return the ids of received events that are due and not locked by a worker, the longest due first.
 
-    `untried`: and those that are LATE and wait for nothing but their message.
+    `untried`: include new webhooks QUIET_BROKER_GRACE after they were received.
     """
     waits = Event.due_at <= now
     if untried:
@@ -165,8 +167,8 @@ def due_event_ids(session: Session, now: datetime, limit: int, *, untried: bool 
     return list(session.execute(statement).scalars())
 
 
-def lease_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list[str]:
-    """The ids of received events that are due, each put off so that the next look leaves them a while."""
+def lease_due(session: Session, now: datetime, limit: int = LEASE_LIMIT) -> list[str]:
+    """Return the ids of due events, and postpone each by PUBLISH_GRACE, so that the next call does not return it again."""
     ids = due_event_ids(session, now, limit)
     if ids:
         session.execute(
@@ -179,7 +181,10 @@ def lease_due(session: Session, now: datetime, limit: int = DUE_AT_ONCE) -> list
 
 
 def retry(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
-    """Put parked or ignored events back to be handled, as a person asked. Conflicts and unreadable bodies stay."""
+    """Set parked or ignored events back to `received`, as the operator requests. Return the ids of those changed.
+
+    Conflicts and unreadable bodies are not changed.
+    """
     statement = (
         update(Event)
         .where(Event.id.in_(ids), Event.state.in_(("parked", "ignored")), *RETRIABLE)
@@ -191,13 +196,16 @@ def retry(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
 
 
 def parked_for_retry(session: Session) -> list[str]:
-    """The parked events that `retry` puts back, oldest first."""
+    """Return the ids of the parked events that `retry` accepts, oldest first."""
     parked = select(Event.id).where(Event.state == "parked", *RETRIABLE)
     return list(session.execute(parked.order_by(Event.received_at)).scalars())
 
 
 def dismiss(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
-    """Parked events that a person has looked at wait for nobody any more. Those that were parked; each keeps its reason."""
+    """Set parked events that the operator has reviewed to `ignored`. Return the ids of those changed.
+
+    Each event keeps its reason.
+    """
     statement = (
         update(Event)
         .where(Event.id.in_(ids), Event.state == "parked")
@@ -209,66 +217,66 @@ def dismiss(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
 
 
 def oldest_unhandled(session: Session) -> datetime | None:
-    """When the oldest event that still waits was received, also one that is put off for a reason."""
+    """Return when the oldest unhandled event was received; postponed events count too. None if there is none."""
     return session.execute(
         select(func.min(Event.received_at)).where(Event.state == "received", Event.due_at.is_not(None))
     ).scalar_one()
 
 
-def _key(delivery: NewEvent) -> tuple[str, str]:
-    """What two processes with the same deliveries sort them by, so that they do not wait for each other in a circle."""
+def _sort_key(delivery: NewEvent) -> tuple[str, str]:
+    """Return the sort key of a delivery. Processes that store the same deliveries in this order cannot deadlock."""
     return delivery.parsed.id, delivery.transmission_id or ""
 
 
 def _body_hash_by_transmission(session: Session, deliveries: Sequence[NewEvent]) -> dict[str, str]:
-    """Which body each transmission signed that we have seen before, as a hash."""
+    """Return for each known transmission id the hash of the body that came with it."""
     ids = [delivery.transmission_id for delivery in deliveries if delivery.transmission_id]
     if not ids:
         return {}
-    found = session.connection().execute(SIGNED, {"names": ids}).all()
+    found = session.connection().execute(BODY_HASHES, {"names": ids}).all()
     return dict(cast(list[tuple[str, str]], found))
 
 
 def _row(delivery: NewEvent, keyring: Keyring, now: datetime) -> dict[str, Any]:
-    split = delivery.parsed
-    seal = keyring.get(split.label)
-    references = _references(split, keyring)
-    owner = _owner(split, references)
+    parsed = delivery.parsed
+    key = keyring.get(parsed.key_id)
+    references = _references(parsed, keyring)
+    owner = _owner(parsed, references)
     if owner and any(keyring.is_erased(name) for name in references.values()):
-        seal = None  # of somebody who was erased: it moves the books and brings nobody back
+        key = None  # the customer was erased: the event updates the billing state, but no personal data is stored again
     return {
-        "id": split.id,
-        "type": split.type,
+        "id": parsed.id,
+        "type": parsed.type,
         "source": delivery.source,
-        "state": "received" if split.problem is None else "parked",
-        "reason": split.problem,
-        "key_id": split.label,
+        "state": "received" if parsed.problem is None else "parked",
+        "reason": parsed.problem,
+        "key_id": parsed.key_id,
         "customer_id": owner,
-        "facts": {**split.facts, **references},
-        "personal_data": seal.encrypt_json("event.personal_data", split.person) if seal and split.person else None,
-        "body": seal.encrypt("event.body", split.redacted_body) if seal else None,
-        "body_sha256": split.body_sha256,
-        "content_sha256": split.content_sha256,
+        "facts": {**parsed.facts, **references},
+        "personal_data": key.encrypt_json("event.personal_data", parsed.person) if key and parsed.person else None,
+        "body": key.encrypt("event.body", parsed.redacted_body) if key else None,
+        "body_sha256": parsed.body_sha256,
+        "content_sha256": parsed.content_sha256,
         "signature_verdict": delivery.verdict,
         "transmission_id": delivery.transmission_id,
-        "occurred_at": split.occurred_at,
+        "occurred_at": parsed.occurred_at,
         "received_at": now,
         "due_at": _due_at(delivery, now),
         "attempts": 0,
-        "done_at": None if split.problem is None else now,
+        "done_at": None if parsed.problem is None else now,
     }
 
 
 def _due_at(delivery: NewEvent, now: datetime) -> datetime | None:
-    """A webhook's id is published right away; the others are picked up by the next sweep."""
+    """Return when recovery takes the event: a webhook later, because its id is published; others at once."""
     if delivery.parsed.problem is not None:
         return None
     return now + PUBLISH_GRACE if delivery.source == "webhook" else now
 
 
-def _references(split: ParsedEvent, keyring: Keyring) -> dict[str, str]:
-    """Who it is about, as keyed hashes: `custom_id` may be anything the vendor put there, an e-mail address too."""
-    named = {"custom_ref": split.person.get("custom"), "payer_ref": split.person.get("payer")}
+def _references(parsed: ParsedEvent, keyring: Keyring) -> dict[str, str]:
+    """Return the customer's `custom_id` and payer id as keyed hashes. `custom_id` may contain an e-mail address."""
+    named = {"custom_ref": parsed.person.get("custom"), "payer_ref": parsed.person.get("payer")}
     return {
         fact: f"{fact[0]}{keyring.digest(INDEX, f'{fact}:{value}').hex()[:30]}"
         for fact, value in named.items()
@@ -276,40 +284,41 @@ def _references(split: ParsedEvent, keyring: Keyring) -> dict[str, str]:
     }
 
 
-def _owner(split: ParsedEvent, references: dict[str, str]) -> str | None:
-    """Whose event it is, where its subscription does not say so."""
-    return None if "subscription" in split.facts else references.get("custom_ref") or references.get("payer_ref")
+def _owner(parsed: ParsedEvent, references: dict[str, str]) -> str | None:
+    """Return the customer id of an event without a subscription. Otherwise None: the subscription names the customer."""
+    return None if "subscription" in parsed.facts else references.get("custom_ref") or references.get("payer_ref")
 
 
 def _store_known(session: Session, keyring: Keyring, delivery: NewEvent, now: datetime) -> StoreResult:
-    """A delivery whose event or transmission is known: a duplicate, a conflict, or a forgery."""
-    split, transmission = delivery.parsed, delivery.transmission_id
-    named = [Event.id == split.id, *([Event.transmission_id == transmission] if transmission else [])]
+    """Store a delivery whose event id or transmission id is known: a duplicate, a conflict or a forgery."""
+    parsed, transmission = delivery.parsed, delivery.transmission_id
+    named = [Event.id == parsed.id, *([Event.transmission_id == transmission] if transmission else [])]
     columns = (Event.id, Event.body_sha256, Event.content_sha256, Event.transmission_id)
     known = session.execute(select(*columns).where(or_(*named))).all()
-    sent = [row for row in known if transmission and row.transmission_id == transmission]
-    if any(row.body_sha256 != split.body_sha256 for row in sent):
-        return StoreResult("forged", split.id)
-    first = next((row for row in known if row.id == split.id), None)
-    event_id = split.id
-    if not known:  # a forgery had come before it
+    same_transmission = [row for row in known if transmission and row.transmission_id == transmission]
+    if any(row.body_sha256 != parsed.body_sha256 for row in same_transmission):
+        return StoreResult("forged", parsed.id)
+    first = next((row for row in known if row.id == parsed.id), None)
+    event_id = parsed.id
+    if not known:  # the first delivery with this id was a forgery and is not stored
         if insert_new(session, Event, [_row(delivery, keyring, now)], returning=Event.id):
-            return StoreResult("stored", event_id, publish=split.problem is None)
-        return _store_known(session, keyring, delivery, now)  # another process was quicker, and is known now
-    if first and split.body_sha256 != first.body_sha256 and split.content_sha256 != first.content_sha256:
-        event_id = f"{split.id}~{split.content_sha256[:12]}"
+            return StoreResult("stored", event_id, publish=parsed.problem is None)
+        return _store_known(session, keyring, delivery, now)  # another process has just stored it
+    if first and parsed.body_sha256 != first.body_sha256 and parsed.content_sha256 != first.content_sha256:
+        event_id = f"{parsed.id}~{parsed.content_sha256[:12]}"
         if _store_conflict(session, keyring, delivery, event_id, now):
             return StoreResult("stored", event_id)
         if session.execute(select(Event.id).where(Event.id == event_id)).one_or_none() is None:
-            return _store_known(session, keyring, delivery, now)  # another process has its transmission, for what?
-    if transmission and not sent:
+            # Another process has stored this transmission id, so look at the rows again.
+            return _store_known(session, keyring, delivery, now)
+    if transmission and not same_transmission:
         _record_redelivery(session, delivery, now)
     return StoreResult("duplicate", event_id)
 
 
 def _store_conflict(session: Session, keyring: Keyring, delivery: NewEvent, event_id: str, now: datetime) -> bool:
-    """Keep the second body under a known id, parked, beside the first. False if it was already."""
-    reason = f"conflict: another body under the known id {delivery.parsed.id}"
+    """Store a different body under a known id as a parked event of its own. Return False if it is already stored."""
+    reason = f"conflict: a different body under the known id {delivery.parsed.id}"
     row = _row(delivery, keyring, now) | {"id": event_id, "state": "parked", "reason": reason, "due_at": None}
     return bool(insert_new(session, Event, [row | {"done_at": now}], returning=Event.id))
 

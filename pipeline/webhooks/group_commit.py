@@ -1,6 +1,6 @@
 """Group commit: store concurrent webhooks in one transaction, and answer each only after the commit.
 
-One thread collects all deliveries that wait. A commit costs one disk sync, whether it stores one event or hundreds.
+A commit costs one disk sync, whether it stores one event or hundreds. So one thread stores all waiting deliveries at once.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from pipeline.inbox.store import NewEvent, StoreResult
 
 log = structlog.get_logger(__name__)
 
-GROUP = 256  # deliveries in one transaction, at most
+GROUP = 256  # maximum number of deliveries in one transaction
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class _Waiting:
 
 
 class GroupCommitter(BatchThread[_Waiting]):
-    """The thread that stores deliveries, many in one transaction."""
+    """Background thread that stores waiting deliveries in one transaction. `on_stored` receives the ids to publish."""
 
     def __init__(
         self, database: Database, master_key: MasterKey, clock: Clock, on_stored: Callable[[list[str]], None]
@@ -40,21 +40,21 @@ class GroupCommitter(BatchThread[_Waiting]):
         self._database, self._master, self._clock, self._on_stored = database, master_key, clock, on_stored
 
     async def store(self, delivery: NewEvent) -> StoreResult:
-        """Store one delivery, together with those that come at the same time. Raises StoreDown."""
+        """Store one delivery, together with concurrent ones. Raises DatabaseUnavailableError."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[StoreResult] = loop.create_future()
         self._submit(_Waiting(delivery, loop, answer))
         return await answer
 
-    def _do(self, batch: list[_Waiting]) -> None:
+    def _process(self, batch: list[_Waiting]) -> None:
         try:
             stored = self._store([waiting.delivery for waiting in batch])
         except DatabaseUnavailableError as error:
             _fail(batch, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, each request of the batch must be answered
-            if len(batch) > 1:  # one that cannot be stored does not take its neighbours with it
+        except Exception as error:  # noqa: BLE001 - each request of the batch must be answered after any error
+            if len(batch) > 1:  # store each alone, so that one bad delivery does not affect the others
                 for waiting in batch:
-                    self._do([waiting])
+                    self._process([waiting])
             else:
                 _fail(batch, DatabaseUnavailableError(f"storing failed: {type(error).__name__}"))
         else:
@@ -73,15 +73,15 @@ def _fail(group: list[_Waiting], error: DatabaseUnavailableError) -> None:
 
 
 def _answer(group: list[_Waiting], results: Sequence[StoreResult | Exception]) -> None:
-    """Hand the results over to the event loop, in one call for the whole group."""
+    """Pass the results to the event loop, in one call for the whole group."""
     pairs = [(waiting.answer, result) for waiting, result in zip(group, results, strict=True)]
-    with contextlib.suppress(RuntimeError):  # the loop is closed: at the end, nobody waits for an answer any more
+    with contextlib.suppress(RuntimeError):  # the loop is closed at shutdown; no request waits for an answer then
         group[0].loop.call_soon_threadsafe(_resolve, pairs)
 
 
 def _resolve(pairs: "list[tuple[asyncio.Future[StoreResult], StoreResult | Exception]]") -> None:
     for answer, result in pairs:
-        if answer.done():  # the client hung up; what is stored stays stored
+        if answer.done():  # the client closed the connection; the event stays stored
             continue
         if isinstance(result, Exception):
             answer.set_exception(result)

@@ -1,7 +1,7 @@
-"""Receive a webhook from PayPal: verify its signature, then store it.
+"""Verify the signature of a webhook from PayPal, then store it.
 
-`group_commit` stores concurrent deliveries together. Their ids are published afterwards by a background thread; recovery
-finds the events that no message announced.
+`group_commit` stores concurrent deliveries together. A background thread then publishes their ids; recovery finds the
+events whose ids were not published.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 
 
 class TransmissionReplayedError(Exception):
-    """A transmission id that signed another body before: somebody reuses a signature."""
+    """A known transmission id came with a different body: an attacker reuses a signature."""
 
 
 class WebhookReceiver:
-    """Judges deliveries and has them stored."""
+    """Verifies and stores webhooks."""
 
     def __init__(
         self,
@@ -37,18 +37,19 @@ class WebhookReceiver:
         self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
 
     async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> StoreResult:
-        """Verify and store one delivery; returns once it is durable.
+        """Verify and store one delivery. Return when the row is committed and synced.
 
-        Raises Malformed, Refused and Unavailable of `paypal.errors`, Forged, and StoreDown.
+        Raises MalformedDeliveryError, SignatureError, PaypalUnavailableError, TransmissionReplayedError and
+        DatabaseUnavailableError.
         """
         transmission = Transmission.read(headers)
-        require_algorithm(transmission)  # before anything is fetched for it
+        require_algorithm(transmission)  # before a certificate is fetched
         url = transmission.cert_url
         key = self._certificates.known(url) or await self._certificates.get(url)
         webhook_id = verify(transmission, body, self._webhook_ids, key)
         verdict = "signed by PayPal's simulator" if webhook_id == SIMULATOR else f"signed for webhook {webhook_id}"
         stored = await self._committer.store(NewEvent(parse_webhook(body), "webhook", verdict, transmission.id))
         if stored.outcome == "forged":
-            log.error("forged", transmission_id=transmission.id, event_id=stored.event_id)
-            raise TransmissionReplayedError(f"transmission {transmission.id} signed another body before")
+            log.error("transmission_replayed", transmission_id=transmission.id, event_id=stored.event_id)
+            raise TransmissionReplayedError(f"transmission {transmission.id} has already signed a different body")
         return stored

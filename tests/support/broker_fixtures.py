@@ -56,7 +56,7 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
             found.append(message.body if isinstance(message.body, bytes) else message.body.encode())
         return len(found) >= count
 
-    line = BrokerConnection(broker._place, broker._topology, "coroner")
+    line = BrokerConnection(broker._backend, broker._topology, "coroner")
     with line.open_channel() as channel:
         until(look, LONG, f"{count} dead letters")
     line.close()
@@ -65,7 +65,7 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
 
 def demolish(broker: Broker) -> None:
     """Delete all that was declared: a node with some hundred quorum queues has no files left for connections."""
-    topology, line = broker._topology, BrokerConnection(broker._place, broker._topology, "demolition")
+    topology, line = broker._topology, BrokerConnection(broker._backend, broker._topology, "demolition")
     with line.open_channel() as channel:
         for queue in (topology.dead, topology.queue("events"), topology.queue("mails")):
             queue(channel).delete()
@@ -75,7 +75,7 @@ def demolish(broker: Broker) -> None:
 
 def delete_queue(broker: Broker) -> None:
     """As an operator might, behind the broker's back."""
-    line = BrokerConnection(broker._place, broker._topology, "vandal")
+    line = BrokerConnection(broker._backend, broker._topology, "vandal")
     with line.open_channel() as channel:
         broker._topology.queue("events")(channel).delete()
     line.close()

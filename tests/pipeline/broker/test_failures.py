@@ -82,7 +82,7 @@ def test_a_worker_whose_queue_is_deleted_is_told_and_finds_it_declared_again(rab
 
 def test_a_queue_that_was_declared_otherwise_is_told(rabbit: Broker, queue_prefix: str) -> None:
     delete_queue(rabbit)
-    line = BrokerConnection(rabbit._place, _Nothing(queue_prefix), "predecessor")
+    line = BrokerConnection(rabbit._backend, _Nothing(queue_prefix), "predecessor")
     with line.open_channel() as channel:
         channel.queue_declare(f"{queue_prefix}.events", durable=True, auto_delete=False)
     with pytest.raises(BrokerUnavailableError, match="delete them"), rabbit.publisher() as publisher:

@@ -29,7 +29,7 @@ UNREADABLE = [
 
 def inject(broker: Broker, body: bytes, headers: dict[str, str] | None = None) -> None:
     """A message that this project would not write, on the queue of events."""
-    line = BrokerConnection(broker._place, broker._topology, "stranger")
+    line = BrokerConnection(broker._backend, broker._topology, "stranger")
     with line.open_channel() as channel:
         message = channel.prepare_message(body, headers=headers or {}, properties={"delivery_mode": 2})
         channel.basic_publish(message, exchange=broker._topology.exchange.name, routing_key="events")

@@ -44,13 +44,13 @@ def test_whose_an_order_or_a_capture_is_stands_in_paypals_samples(
 ) -> None:
     found = of_paypal(shared, kind)
     assert (found.person, found.facts) == (person, {})
-    assert found.label == found.id
+    assert found.key_id == found.id
 
 
 def test_a_dispute_is_about_a_sale(shared: Path) -> None:
     found = of_paypal(shared, "CUSTOMER.DISPUTE.CREATED")
     assert found.facts == {"sale": "45V487086B989905H"}
-    assert found.label == "45V487086B989905H", "so it is sealed with what its subscriber's erasure destroys"
+    assert found.key_id == "45V487086B989905H", "so it is sealed with what its subscriber's erasure destroys"
 
 
 def test_every_sample_of_paypals_that_we_do_not_handle_is_kept_with_who_it_names(shared: Path, river: River) -> None:

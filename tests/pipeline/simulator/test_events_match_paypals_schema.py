@@ -204,5 +204,5 @@ def test_the_door_reads_every_event_and_drops_nothing_of_it() -> None:
         found = parse_webhook(delivery.body)
         assert (found.id, found.type, found.problem) == (delivery.id, delivery.type, None)
         assert found.facts.get("unread") is None
-        assert found.label.startswith("I-") or "refund" in found.facts
+        assert found.key_id.startswith("I-") or "refund" in found.facts
         assert json.loads(found.redacted_body) == delivery.event
