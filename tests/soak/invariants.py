@@ -179,8 +179,8 @@ class Promises:
                 refused = (row.relay_reply or "").startswith("5") or row.attempts > len(DELAYS)
                 assert refused, f"{row.idempotency_key} failed, and the relay did not refuse it: {row.reason}"
             case "withheld":
-                overtaken = (row.reason or "").startswith("overtaken")
-                assert overtaken, f"{row.idempotency_key} is withheld: {row.reason}"
+                superseded = (row.reason or "").startswith("superseded")
+                assert superseded, f"{row.idempotency_key} is withheld: {row.reason}"
                 assert row.kind not in NEVER_OVERTAKEN, (
                     f"{row.idempotency_key} is withheld, and money is always told of"
                 )

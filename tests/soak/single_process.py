@@ -101,7 +101,7 @@ class Process:
         """As requests that come at the same moment: what each is answered."""
         loop = self._harbour.loop
         group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
-        self._committer._do(group)
+        self._committer._process(group)
         return cast(list[StoreResult | BaseException], self._run(_all(group)))
 
     def work(self) -> None:

@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_in(smt: Smt, told: Told,
     assert "not JSON" in refused["empty.json"]
     assert [each["reason"] for each in answer.json["refused"] if "nameless" in each["file"]] == [
         "the body has no id",
-        "the body is JSON, but no object",
+        "the body is JSON, but not an object",
     ]
     assert "bad.json: not JSON" in smt("events", "import", bad).err
 

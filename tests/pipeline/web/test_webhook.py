@@ -98,7 +98,7 @@ def test_another_body_under_a_known_id_is_answered_200_and_parked(door: httpx.Cl
         (orjson.dumps({"event_type": HAPPENED}), "parked"),
         (orjson.dumps(happened(kind="NOBODY.KNOWS.THIS")), "received"),
         (orjson.dumps(happened(create_time="2026-99-99T99:99:99Z")), "received"),
-        (orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource="no object")), "received"),
+        (orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource="not an object")), "received"),
         (
             orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource={"id": "S1", "create_time": "soon"})),
             "received",
@@ -226,7 +226,7 @@ def test_a_transmission_that_signed_another_body_is_403(door: httpx.Client, broo
     headers = sign(BODY)
     assert post(door, headers=headers).status_code == 200
     forged = with_the_same_crc(orjson.dumps(happened("WH-2")) + b" " * 4, BODY)
-    assert_problem(post(door, forged, headers=headers), 403, "signed another body before")
+    assert_problem(post(door, forged, headers=headers), 403, "has already signed a different body")
     assert brook.states() == {"WH-1": "received"}
 
 
