@@ -15,10 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.signing import Signer
+from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time
 
 WEBHOOK_ID = "7WH40293XW1936428"

@@ -16,7 +16,7 @@ from pipeline.db.models import Event, Mail, PaypalLookup, Subscription
 from pipeline.demo.data_folder import DemoRun
 from pipeline.demo.environment import DemoEnvironment
 from pipeline.demo.simulated_paypal import open_signer, trust_certificate
-from pipeline.simulator import stories
+from pipeline.simulator import scenarios
 from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import consume_once
@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
 def play(stage: DemoEnvironment, asked: DemoRun, progress: Progress) -> DemoRun:
     """Play what was asked for, up to now. What came of it is in the tables. `progress` shows how far it is."""
     ends_at = SystemClock().now()
-    deliveries = stories.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
+    deliveries = scenarios.vendor_months(asked.seed, asked.months, ends_at - LAST, asked.subscribers)
     stage.clock.move_to(deliveries[0].at)
     signer = open_signer(stage.parts.settings, deliveries[0].at, ends_at)
     trust_certificate(stage.parts.settings, SystemClock(), signer)

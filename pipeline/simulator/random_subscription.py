@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
 
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import PLANS
+from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time
 
 

@@ -15,7 +15,7 @@ from pipeline.clock import MovableClock, parse_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, Payment, Subscription
-from pipeline.simulator import stories
+from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
 from pipeline.simulator.server.api import FakePaypalApi
@@ -107,7 +107,7 @@ def year(
     container: Container, roles: Roles, clock: MovableClock, world: PaypalState, plan: Plan, *, reminder: int
 ) -> None:
     """Play it: each event when it comes, and a look at the day when a reminder is due."""
-    told = stories.first_year(ADA, plan, START, Random(1))
+    told = scenarios.first_year(ADA, plan, START, Random(1))
     clock.move_to(START)
     with (
         running(roles),

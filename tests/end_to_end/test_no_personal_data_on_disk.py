@@ -26,9 +26,9 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail
 from pipeline.inbox.event import Event as Told
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import CLOUD
+from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.broker_fixtures import Wire
 from tests.support.pipeline_under_test import River, happened, make_parts, sign
 from tests.support.running_roles import Post, Roles, catcher, postman, running, work_left

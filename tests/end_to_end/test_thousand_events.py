@@ -19,11 +19,11 @@ from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Event, Mail, Payment, Redelivery, Refund, Subscription
 from pipeline.inbox.lookup_fetcher import LEASE
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, LICENCE
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.delivery import WebhookSender
+from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 from pipeline.simulator.world import PaypalState
 from tests.support import run_role

@@ -14,14 +14,14 @@ from pipeline.demo.simulated_paypal import open_signer, trust_certificate, webho
 from pipeline.errors import UsageError
 from pipeline.operations.role_check import local_host
 from pipeline.settings import Settings
-from pipeline.simulator.scenarios import deliveries_of, plans_by_name
+from pipeline.simulator.scenarios import SCENARIOS, Scenario
 from pipeline.simulator.server.delivery import WebhookSender
-from pipeline.simulator.stories import SCENARIOS, Scenario
+from pipeline.simulator.simulation import deliveries_of, plans_by_name
 from pipeline.simulator.timeline import Delivery
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
-    context: typer.Context,
+    ctx: typer.Context,
     story: Annotated[str, typer.Argument(help="The story's name; `list` names them.")],
     url: Annotated[
         str | None, typer.Option(help="Where the ingress listens; that of the settings unless told.")
@@ -57,15 +57,15 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     if story not in SCENARIOS:
         raise UsageError(f"there is no story {story}; there are: {', '.join(SCENARIOS)}")
     plans = plans_by_name()
-    call = context_of(context)
-    signed_for = webhook_to_sign_for(call.settings, webhook_id)
+    context = context_of(ctx)
+    signed_for = webhook_to_sign_for(context.settings, webhook_id)
     if plan not in plans:
         raise UsageError(f"there is no plan {plan}; there are: {', '.join(plans)}")
-    now = call.clock.now()
+    now = context.clock.now()
     begin = now if start == "now" else parse_time_option(start, "--start")
     rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - a story, no secret
     deliveries = deliveries_of(SCENARIOS[story], plans[plan], customers, rng, begin, now, shuffled=shuffled)
-    answers = _post(call, deliveries, url or _own_url(call.settings), signed_for, at_once)
+    answers = _post(context, deliveries, url or _own_url(context.settings), signed_for, at_once)
     _report(answers, json)
 
 

@@ -12,9 +12,9 @@ from random import Random
 from pipeline.clock import Clock
 from pipeline.money import Money
 from pipeline.simulator import ids, shapes
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PLANS
+from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import ApiObject, Delivery, Json
 from pipeline.simulator.world import PaypalState
 

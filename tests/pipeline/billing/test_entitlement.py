@@ -21,9 +21,9 @@ from pipeline.db.models import Subscription
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.money import Money
 from pipeline.simulator import shapes
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, Plan
+from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.event_feeder import Teller, at
 from tests.support.pipeline_under_test import River
 

@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from pipeline.app import logging
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
+from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.command_line import Answer, Smt, caught, files_of, run, smt
 
 __all__ = ["NOW", "Answer", "Smt", "Told", "caught", "files_of", "smt"]

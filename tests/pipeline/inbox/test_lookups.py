@@ -17,7 +17,7 @@ from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 from pipeline.inbox.store import StoreResult
 from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.errors import PaypalRejectedError
-from pipeline.simulator import stories
+from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import FakePaypalApi
@@ -207,7 +207,7 @@ def test_an_event_waits_for_its_answer_and_is_handled_after_it(
     river: River, world: PaypalState, paypal: PaypalApi
 ) -> None:
     """A refund from PayPal's dashboard does not say of which sale it is: PayPal is asked."""
-    told = stories.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), tell_sale=False)
+    told = scenarios.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), tell_sale=False)
     for each in told:
         world.apply(each)
     [first, *_] = [each for each in told if each.type == "PAYMENT.SALE.REFUNDED"]
@@ -230,7 +230,7 @@ def test_who_an_unknown_subscription_belongs_to_is_found_out(
     river: River, world: PaypalState, paypal: PaypalApi
 ) -> None:
     """Its first events never came; money does, and a receipt is owed to somebody."""
-    told = stories.first_year(ADA, CLOUD, river.now - timedelta(days=2), Random(1))
+    told = scenarios.first_year(ADA, CLOUD, river.now - timedelta(days=2), Random(1))
     [sale] = [each for each in told if each.type == "PAYMENT.SALE.COMPLETED"][:1]
     for each in told[:3]:
         world.apply(each)

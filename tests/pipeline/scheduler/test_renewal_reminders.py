@@ -20,9 +20,9 @@ from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.scheduler.renewal_reminders import FAILED_AGAIN
 from pipeline.simulator import shapes
-from pipeline.simulator.life import SimulatedSubscription
 from pipeline.simulator.people import PEOPLE, SILENT, SimulatedCustomer
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
+from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.outbox_fixtures import scheduler
 from tests.support.pipeline_under_test import River, delivery
 

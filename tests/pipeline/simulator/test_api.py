@@ -9,7 +9,7 @@ import requests
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.clock import MovableClock
-from pipeline.simulator import stories
+from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, PLANS, Plan
 from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, FakePaypalApi
@@ -125,7 +125,7 @@ def test_every_plan_can_be_read(plan: Plan, vendor: Vendor) -> None:
 def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
     paypal: FakePaypalApi, vendor: Vendor
 ) -> None:
-    sale = play(paypal, stories.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
+    sale = play(paypal, scenarios.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
     shown = vendor.get(f"/v1/billing/subscriptions/{sale['billing_agreement_id']}").json()
     assert shown["billing_info"]["next_billing_time"] == "2025-03-14T10:00:00Z"
     assert shown["billing_info"]["last_payment"]["time"] == sale["create_time"]
@@ -134,7 +134,7 @@ def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
 
 
 def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, vendor: Vendor) -> None:
-    failed = play(paypal, stories.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
+    failed = play(paypal, scenarios.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
     path = f"/v1/billing/subscriptions/{failed['id']}"
     plain = vendor.get(path).json()
     assert "last_failed_payment" not in plain["billing_info"]
@@ -145,7 +145,7 @@ def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, v
 
 
 def test_a_sale_and_its_refunds_can_be_read(paypal: FakePaypalApi, vendor: Vendor) -> None:
-    deliveries = stories.refund(PEOPLE[0], CLOUD, START, Random(1), tell_sale=False)
+    deliveries = scenarios.refund(PEOPLE[0], CLOUD, START, Random(1), tell_sale=False)
     refunded = [each for each in deliveries if each.type.endswith("REFUNDED")]
     sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
     states = []

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.paypal.signature import Transmission, verify
-from pipeline.simulator import stories
+from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.delivery import NO_ANSWER, TRIES, WebhookSender
@@ -24,7 +24,7 @@ from pipeline.simulator.server.signing import Signer
 
 START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
 WEBHOOK = "7AB11223CD445566E"
-STORY = stories.first_year(PEOPLE[1], CLOUD, START, Random(1))
+STORY = scenarios.first_year(PEOPLE[1], CLOUD, START, Random(1))
 
 
 class Ingress:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.clock import parse_time
 from pipeline.inbox.parsing import parse_webhook
-from pipeline.simulator import plans, shapes, stories
+from pipeline.simulator import plans, scenarios, shapes
 from pipeline.simulator.people import HOSTILE, PEOPLE, SILENT, crowd
 
 SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "paypal"
@@ -76,7 +76,7 @@ def left_out(kind: str, path: str) -> bool:
 def told() -> dict[str, list[dict[str, Any]]]:
     """Every event of every story, by type."""
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for story in stories.SCENARIOS.values():
+    for story in scenarios.SCENARIOS.values():
         for plan in plans.PLANS.values():
             for delivery in story(PEOPLE[1], plan, START, Random(3)):
                 events[delivery.type].append(json.loads(delivery.body))
@@ -145,7 +145,7 @@ def test_a_plan_has_the_keys_of_paypals(plan: plans.Plan) -> None:
 
 def test_a_body_is_compact_raw_utf8() -> None:
     sale = next(
-        each for each in stories.first_year(PEOPLE[2], plans.CLOUD, START, Random(1)) if each.type.startswith("PAYMENT")
+        each for each in scenarios.first_year(PEOPLE[2], plans.CLOUD, START, Random(1)) if each.type.startswith("PAYMENT")
     )
     assert "Payment completed for € 29.0 EUR".encode() in sale.body
     assert b'": ' not in sale.body
@@ -166,7 +166,7 @@ def test_a_body_is_compact_raw_utf8() -> None:
 def test_money_is_written_as_paypal_writes_it(
     plan: plans.Plan, in_sale: dict[str, str], in_subscription: dict[str, str]
 ) -> None:
-    by_type = {each.type: each.event["resource"] for each in stories.first_year(PEOPLE[0], plan, START, Random(1))}
+    by_type = {each.type: each.event["resource"] for each in scenarios.first_year(PEOPLE[0], plan, START, Random(1))}
     amount = by_type["PAYMENT.SALE.COMPLETED"]["amount"]
     assert {key: amount[key] for key in ("total", "currency")} == in_sale
     assert by_type["BILLING.SUBSCRIPTION.ACTIVATED"]["billing_info"]["last_payment"]["amount"] == in_subscription
@@ -180,7 +180,7 @@ def test_what_paypal_does_not_know_of_a_person_is_not_told() -> None:
 
 
 def test_a_hostile_name_travels_unchanged() -> None:
-    activated = stories.first_year(HOSTILE, plans.CLOUD, START, Random(1))
+    activated = scenarios.first_year(HOSTILE, plans.CLOUD, START, Random(1))
     names = [each.event["resource"]["subscriber"]["name"] for each in activated if each.type.endswith(".ACTIVATED")]
     assert names[0]["given_name"] == "Eve\r\nBcc: everyone@example.com"
 
@@ -200,7 +200,7 @@ def test_times_can_all_be_read(told: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def test_the_door_reads_every_event_and_drops_nothing_of_it() -> None:
-    for delivery in stories.vendor_months(11, 12, datetime(2026, 3, 1, tzinfo=UTC), 40):
+    for delivery in scenarios.vendor_months(11, 12, datetime(2026, 3, 1, tzinfo=UTC), 40):
         found = parse_webhook(delivery.body)
         assert (found.id, found.type, found.problem) == (delivery.id, delivery.type, None)
         assert found.facts.get("unread") is None

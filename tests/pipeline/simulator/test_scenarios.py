@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import parse_time
-from pipeline.simulator import stories
-from pipeline.simulator.life import Return, SimulatedSubscription
+from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS, Plan
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.sale import InvalidTransitionError
+from pipeline.simulator.subscription import Return, SimulatedSubscription
 from pipeline.simulator.timeline import ApiObject, Delivery, Kind, by_time, disorder
 from pipeline.simulator.world import PaypalState
 
@@ -36,25 +36,25 @@ def of_type(deliveries: list[Delivery], ending: str) -> list[dict[str, Any]]:
 
 
 def test_a_first_year_is_twelve_renewals_of_a_monthly_plan() -> None:
-    told = types(stories.first_year(ADA, CLOUD, START, Random(1)))
+    told = types(scenarios.first_year(ADA, CLOUD, START, Random(1)))
     assert told[0] == "CREATED"
     assert Counter(told) == {"CREATED": 1, "ACTIVATED": 1, "SALE COMPLETED": 13}
 
 
 def test_a_first_year_is_one_renewal_of_a_yearly_plan() -> None:
-    sales = of_type(stories.first_year(ADA, LICENCE, START, Random(1)), "COMPLETED")
+    sales = of_type(scenarios.first_year(ADA, LICENCE, START, Random(1)), "COMPLETED")
     assert [sale["create_time"][:10] for sale in sales] == ["2025-01-14", "2026-01-14"]
 
 
 def test_charges_come_minutes_to_hours_after_the_billing_time() -> None:
-    for sale in of_type(stories.first_year(ADA, CLOUD, START, Random(1)), "COMPLETED")[1:]:
+    for sale in of_type(scenarios.first_year(ADA, CLOUD, START, Random(1)), "COMPLETED")[1:]:
         charged = parse_time(sale["create_time"])
         assert charged is not None
         assert timedelta(minutes=5) <= charged - charged.replace(hour=10, minute=0, second=0) <= timedelta(hours=3)
 
 
 def test_a_failed_card_recovers_with_one_sale_for_two_cycles() -> None:
-    deliveries = stories.card_fails_then_recovers(ADA, CLOUD, START, Random(1))
+    deliveries = scenarios.card_fails_then_recovers(ADA, CLOUD, START, Random(1))
     assert types(deliveries)[3:] == ["PAYMENT.FAILED"] * 3 + ["SALE COMPLETED"] * 2
     failures = [each["billing_info"]["last_failed_payment"] for each in of_type(deliveries, "FAILED")]
     assert [each.get("next_payment_retry_time") for each in failures] == [
@@ -66,14 +66,14 @@ def test_a_failed_card_recovers_with_one_sale_for_two_cycles() -> None:
 
 
 def test_a_plan_that_forgives_nothing_recovers_at_the_first_retry() -> None:
-    deliveries = stories.card_fails_then_recovers(ADA, LICENCE, START, Random(1))
+    deliveries = scenarios.card_fails_then_recovers(ADA, LICENCE, START, Random(1))
     assert types(deliveries)[3:] == ["PAYMENT.FAILED", *["SALE COMPLETED"] * 3]
     assert of_type(deliveries, "COMPLETED")[1]["amount"]["total"] == "499.00"
 
 
 @pytest.mark.parametrize("kind", ["RE-ACTIVATED", "ACTIVATED"])
 def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: Return) -> None:
-    deliveries = stories.suspended_for_non_payment(ADA, CLOUD, START, Random(1), kind=kind)
+    deliveries = scenarios.suspended_for_non_payment(ADA, CLOUD, START, Random(1), kind=kind)
     assert types(deliveries)[9:] == ["SUSPENDED", "SALE COMPLETED", kind, "SALE COMPLETED", "SALE COMPLETED"]
     suspended = of_type(deliveries, ".SUSPENDED")[0]["billing_info"]
     assert suspended["outstanding_balance"]["value"] == "58.0"
@@ -95,14 +95,14 @@ def test_cycles_that_fell_due_while_suspended_are_not_charged() -> None:
 
 
 def test_a_refund_comes_in_two_parts_with_a_running_sum() -> None:
-    refunds = of_type(stories.refund(ADA, LICENCE, START, Random(1)), "REFUNDED")
+    refunds = of_type(scenarios.refund(ADA, LICENCE, START, Random(1)), "REFUNDED")
     assert [each["amount"]["total"] for each in refunds] == ["166.33", "332.67"]
     assert [each["total_refunded_amount"]["total"] for each in refunds] == ["166.33", "499.00"]
     assert len({each["sale_id"] for each in refunds}) == 1
 
 
 def test_a_refund_from_the_dashboard_does_not_say_of_which_sale() -> None:
-    deliveries = stories.refund(ADA, LICENCE, START, Random(1), tell_sale=False, negative=True)
+    deliveries = scenarios.refund(ADA, LICENCE, START, Random(1), tell_sale=False, negative=True)
     sale = of_type(deliveries, "COMPLETED")[0]["id"]
     for each in of_type(deliveries, "REFUNDED"):
         assert sale not in str(each)
@@ -110,12 +110,12 @@ def test_a_refund_from_the_dashboard_does_not_say_of_which_sale() -> None:
 
 
 def test_a_cancelled_customer_is_not_charged_again() -> None:
-    told = types(stories.cancel(ADA, CLOUD, START, Random(1), until=UNTIL))
+    told = types(scenarios.cancel(ADA, CLOUD, START, Random(1), until=UNTIL))
     assert told[-1] == "CANCELLED"
 
 
 def test_a_held_payment_completes_twice_under_one_id() -> None:
-    deliveries = stories.held_payment_released(ADA, LICENCE, START, Random(1))
+    deliveries = scenarios.held_payment_released(ADA, LICENCE, START, Random(1))
     pending, held, released = [each for each in deliveries if each.type.startswith("PAYMENT")][:3]
     assert [pending.type, held.type, released.type] == ["PAYMENT.SALE.PENDING", *["PAYMENT.SALE.COMPLETED"] * 2]
     sales = [each.event["resource"] for each in (pending, held, released)]
@@ -128,7 +128,7 @@ def test_a_held_payment_completes_twice_under_one_id() -> None:
 
 @pytest.mark.parametrize(("lagging", "following"), [(False, "2025-01-28T10:00:00Z"), (True, "2025-01-14T10:00:00Z")])
 def test_a_trial_is_active_without_a_payment(lagging: bool, following: str) -> None:
-    deliveries = stories.trial(ADA, CLOUD_TRIAL, START, Random(1), lagging=lagging)
+    deliveries = scenarios.trial(ADA, CLOUD_TRIAL, START, Random(1), lagging=lagging)
     assert types(deliveries)[:3] == ["CREATED", "ACTIVATED", "SALE COMPLETED"]
     activated = of_type(deliveries, ".ACTIVATED")[0]["billing_info"]
     assert "last_payment" not in activated
@@ -137,7 +137,7 @@ def test_a_trial_is_active_without_a_payment(lagging: bool, following: str) -> N
 
 
 def test_a_plan_with_an_end_expires_after_its_last_charge() -> None:
-    deliveries = stories.expires(ADA, ONBOARDING, START, Random(1))
+    deliveries = scenarios.expires(ADA, ONBOARDING, START, Random(1))
     assert sorted(types(deliveries)[-2:]) == ["EXPIRED", "SALE COMPLETED"]
     last = of_type(deliveries, "EXPIRED")[0]["billing_info"]["cycle_executions"][-1]
     assert last == {
@@ -150,14 +150,14 @@ def test_a_plan_with_an_end_expires_after_its_last_charge() -> None:
 
 
 def test_more_seats_cost_more_from_the_next_charge_on() -> None:
-    deliveries = stories.seats_grow(ADA, CLOUD_SEATS, START, Random(1))
+    deliveries = scenarios.seats_grow(ADA, CLOUD_SEATS, START, Random(1))
     seats = int(of_type(deliveries, "UPDATED")[0]["quantity"])
     totals = [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")]
     assert totals == ["45.00"] * 2 + [f"{seats * 9}.00"] * 3
 
 
 def test_a_bounced_echeck_is_collected_with_the_next_cycle() -> None:
-    deliveries = stories.echeck_bounces(ADA, CLOUD, START, Random(1))
+    deliveries = scenarios.echeck_bounces(ADA, CLOUD, START, Random(1))
     assert types(deliveries)[3:] == ["SALE PENDING", "SALE DENIED", "SALE COMPLETED", "SALE COMPLETED"]
     assert of_type(deliveries, "PENDING")[0]["state"] == "pending"
     assert of_type(deliveries, "DENIED")[0]["state"] == "denied"
@@ -165,7 +165,7 @@ def test_a_bounced_echeck_is_collected_with_the_next_cycle() -> None:
 
 
 def test_a_chargeback_is_negative_and_silent_about_its_sale() -> None:
-    deliveries = stories.charged_back(ADA, CLOUD, START, Random(1))
+    deliveries = scenarios.charged_back(ADA, CLOUD, START, Random(1))
     reversed_ = of_type(deliveries, "REVERSED")[0]
     assert reversed_["amount"]["total"] == "-29.00"
     assert of_type(deliveries, "COMPLETED")[0]["id"] not in str(reversed_)
@@ -183,9 +183,9 @@ def test_paypal_refuses_what_a_status_forbids() -> None:
         life.refund(sale, life.now, sale.rest + 1)
 
 
-@pytest.mark.parametrize("story", stories.SCENARIOS.values(), ids=stories.SCENARIOS)
+@pytest.mark.parametrize("story", scenarios.SCENARIOS.values(), ids=scenarios.SCENARIOS)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: stories.Scenario, plan: Plan) -> None:
+def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: scenarios.Scenario, plan: Plan) -> None:
     deliveries = story(ADA, plan, START, Random(4), until=UNTIL)
     assert deliveries == by_time(deliveries)
     assert [each.body for each in deliveries] == [each.body for each in story(ADA, plan, START, Random(4), until=UNTIL)]
@@ -195,7 +195,7 @@ def test_every_story_can_be_told_of_every_plan_and_tells_the_same_twice(story: s
 
 
 def test_a_customer_goes_on_paying_after_the_story() -> None:
-    told = stories.refund(ADA, CLOUD, START, Random(1), until=UNTIL)
+    told = scenarios.refund(ADA, CLOUD, START, Random(1), until=UNTIL)
     assert len(of_type(told, "COMPLETED")) == 9
     assert told[-1].at > UNTIL - timedelta(days=31)
 
@@ -205,16 +205,16 @@ def test_a_customer_goes_on_paying_after_the_story() -> None:
 
 @pytest.mark.parametrize(("months", "subscribers", "least"), [(6, 24, 150), (12, 40, 350), (1, 3, 6)])
 def test_a_vendors_months_end_by_the_moment_given(months: int, subscribers: int, least: int) -> None:
-    deliveries = stories.vendor_months(7, months, UNTIL, subscribers)
+    deliveries = scenarios.vendor_months(7, months, UNTIL, subscribers)
     assert len(deliveries) >= least
     assert deliveries == by_time(deliveries)
-    assert all(UNTIL - months * stories.MONTH <= each.at <= UNTIL for each in deliveries)
+    assert all(UNTIL - months * scenarios.MONTH <= each.at <= UNTIL for each in deliveries)
     assert all(moment <= UNTIL for each in deliveries if (moment := parse_time(each.event["create_time"])))
     assert len({each.event["resource"]["id"] for each in deliveries if each.type.endswith(".CREATED")}) == subscribers
 
 
 def test_a_vendors_months_tell_every_story() -> None:
-    told = set(types(stories.vendor_months(7, 6, UNTIL, 24)))
+    told = set(types(scenarios.vendor_months(7, 6, UNTIL, 24)))
     assert told == {
         *("CREATED", "ACTIVATED", "UPDATED", "PAYMENT.FAILED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED"),
         *("SALE COMPLETED", "SALE PENDING", "SALE DENIED", "SALE REFUNDED", "SALE REVERSED"),
@@ -222,27 +222,27 @@ def test_a_vendors_months_tell_every_story() -> None:
 
 
 def test_a_vendors_months_are_the_same_for_the_same_seed_only() -> None:
-    first = [(each.at, each.body, each.copy) for each in stories.vendor_months(7, 6, UNTIL, 12)]
-    assert first == [(each.at, each.body, each.copy) for each in stories.vendor_months(7, 6, UNTIL, 12)]
+    first = [(each.at, each.body, each.copy) for each in scenarios.vendor_months(7, 6, UNTIL, 12)]
+    assert first == [(each.at, each.body, each.copy) for each in scenarios.vendor_months(7, 6, UNTIL, 12)]
     for other in (
-        stories.vendor_months(8, 6, UNTIL, 12),
-        stories.vendor_months(7, 6, UNTIL + timedelta(hours=1), 12),
+        scenarios.vendor_months(8, 6, UNTIL, 12),
+        scenarios.vendor_months(7, 6, UNTIL + timedelta(hours=1), 12),
     ):
         assert {each.id for each in other}.isdisjoint(
-            each.event["id"] for each in stories.vendor_months(7, 6, UNTIL, 12)
+            each.event["id"] for each in scenarios.vendor_months(7, 6, UNTIL, 12)
         )
         assert [each.body for each in other] != [body for _, body, _ in first]
 
 
 def test_some_deliveries_are_repeated_and_some_late() -> None:
-    deliveries = stories.vendor_months(7, 12, UNTIL, 40)
+    deliveries = scenarios.vendor_months(7, 12, UNTIL, 40)
     assert 0.02 < sum(each.copy > 0 for each in deliveries) / len(deliveries) < 0.09
     assert 0.05 < sum(each.delayed for each in deliveries) / len(deliveries) < 0.16
 
 
 def test_no_customer_is_forgotten_while_active() -> None:
     world = PaypalState()
-    for delivery in stories.vendor_months(7, 6, UNTIL, 24):
+    for delivery in scenarios.vendor_months(7, 6, UNTIL, 24):
         world.apply(delivery)
     for name in world.ids("subscription"):
         shown = world.show("subscription", name)
@@ -255,7 +255,7 @@ def test_no_customer_is_forgotten_while_active() -> None:
 
 
 def test_disorder_loses_nothing_and_says_what_it_did() -> None:
-    told = stories.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
+    told = scenarios.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
     window = timedelta(days=40)
     mixed = disorder(told, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
     assert {each.id for each in mixed if each.copy == 0} == {each.id for each in told}
@@ -272,14 +272,14 @@ def test_disorder_loses_nothing_and_says_what_it_did() -> None:
 
 
 def test_disorder_holds_nothing_back_past_the_end() -> None:
-    told = stories.first_year(ADA, CLOUD, START, Random(1))
+    told = scenarios.first_year(ADA, CLOUD, START, Random(1))
     mixed = disorder(told, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=told[-1].at)
     assert len(mixed) == 2 * len(told)
     assert max(each.at for each in mixed) == told[-1].at
 
 
 def test_without_disorder_nothing_changes() -> None:
-    told = stories.first_year(ADA, CLOUD, START, Random(1))
+    told = scenarios.first_year(ADA, CLOUD, START, Random(1))
     assert disorder(told, Random(2), duplicates=0.0, delayed=0.0) == told
 
 
@@ -356,12 +356,12 @@ def test_the_world_keeps_a_copy() -> None:
     assert world.show("sale", "S2") is None
 
 
-@pytest.mark.parametrize("name", stories.SCENARIOS)
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_a_story_that_has_just_ended_is_told_whole_on_any_day(name: str) -> None:
-    plan = stories.OFFERED.get(name, stories.MONTHLY)[0]
-    whole = types(stories.SCENARIOS[name](ADA, plan, START, Random(1)))
+    plan = scenarios.OFFERED.get(name, scenarios.MONTHLY)[0]
+    whole = types(scenarios.SCENARIOS[name](ADA, plan, START, Random(1)))
     for day in range(0, 365, 7):
         now = UNTIL + timedelta(days=day)
-        told = stories.ending_by(now, stories.SCENARIOS[name], ADA, plan, Random(1))
+        told = scenarios.ending_by(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
         assert types(told) == whole
         assert timedelta(0) < now - told[-1].at < timedelta(days=5)

@@ -16,7 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from pipeline.paypal.certificate_rules import TrustAnchors, require_paypal_certificate, parse_certificate, require_certificate_url
+from pipeline.paypal.certificate_rules import (
+    TrustAnchors,
+    parse_certificate,
+    require_certificate_url,
+    require_paypal_certificate,
+)
 from pipeline.paypal.errors import SignatureError
 from pipeline.paypal.signature import Transmission, verify
 from pipeline.simulator.server.signing import FILE, HOST, Signer
