@@ -1,1 +1,4 @@
-"""The web application: pages, endpoints, and what they share."""
+"""HTTP application: webhook endpoint, customer pages, `/healthz` and `/metrics`.
+
+May import the packages below it in docs/architecture.md, except `policy`.
+"""

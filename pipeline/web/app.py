@@ -1,4 +1,4 @@
-"""The web application: PayPal's door, health, metrics; and whatever pages it is given."""
+"""The ASGI application: webhook endpoint, health, metrics, and the pages that are passed in."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,27 +23,27 @@ WEBHOOKS = "/webhooks/paypal"
 
 
 class Web:
-    """What the routes need."""
+    """Builds the application and answers `/healthz` and `/metrics`."""
 
-    def __init__(self, door: WebhookReceiver, database: Database, clock: Clock, health_limit_seconds: int) -> None:
+    def __init__(self, receiver: WebhookReceiver, database: Database, clock: Clock, health_limit_seconds: int) -> None:
         self._database, self._clock, self._limit = database, clock, health_limit_seconds
         self._metrics = Metrics()
-        self._doorway = WebhookEndpoint(door, self._metrics)
+        self._endpoint = WebhookEndpoint(receiver, self._metrics)
 
     def app(self, pages: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Starlette:
-        """`lost` answers what the router refuses itself."""
+        """Return the application. `lost` answers requests that the router refuses."""
         routes = [
-            Route(WEBHOOKS, self._doorway, methods=["POST"]),
+            Route(WEBHOOKS, self._endpoint, methods=["POST"]),
             Route("/healthz", self.healthz),
             Route("/metrics", self.metrics),
             *pages,
         ]
-        return _Site(
-            self._doorway, routes=routes, exception_handlers={HTTPException: lost, Exception: on_internal_error}
+        return _Application(
+            self._endpoint, routes=routes, exception_handlers={HTTPException: lost, Exception: on_internal_error}
         )
 
     async def healthz(self, request: Request) -> Response:
-        """Whether work is being done: 503 past the limit, and when the database is away."""
+        """Return the ages of the oldest event and mail. 503 if one exceeds the limit or the database is down."""
         try:
             found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
         except DatabaseUnavailableError as error:
@@ -57,7 +57,7 @@ class Web:
         return JSONResponse(body, 200 if found.is_well else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """For Prometheus."""
+        """Return the metrics for Prometheus."""
         try:
             found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
         except DatabaseUnavailableError as error:
@@ -65,13 +65,13 @@ class Web:
         return Response(self._metrics.render(found), media_type=MEDIA_TYPE)
 
 
-class _Site(Starlette):
-    """PayPal's posts go straight to the door."""
+class _Application(Starlette):
+    """Sends PayPal's requests directly to the endpoint, without Starlette's middleware, for speed."""
 
-    def __init__(self, doorway: ASGIApp, **parts: Any) -> None:
-        super().__init__(**parts)
-        self._doorway = doorway
+    def __init__(self, endpoint: ASGIApp, **options: Any) -> None:
+        super().__init__(**options)
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        posted = scope["type"] == "http" and scope["path"] == WEBHOOKS and scope["method"] == "POST"
-        await (self._doorway if posted else super().__call__)(scope, receive, send)
+        is_webhook = scope["type"] == "http" and scope["path"] == WEBHOOKS and scope["method"] == "POST"
+        await (self._endpoint if is_webhook else super().__call__)(scope, receive, send)

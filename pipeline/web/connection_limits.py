@@ -1,8 +1,8 @@
-"""Limits per HTTP connection: time for a whole request, size of its head and of all of it, number of open connections.
+"""Limits per HTTP connection: request time, header size, total size, and number of open connections.
 
-uvicorn has no such limits. Without them one connection fills the memory with headers, and a thousand connections that
-send nothing use up the process's file descriptors. Only public interfaces are used: a protocol that passes everything on
-to uvicorn's own, and an ASGI layer that says how far a request has come.
+uvicorn has no such limits. Without them one connection can fill the memory with headers, and a thousand idle connections
+can use up the process's file descriptors. Only public interfaces are used: a protocol that wraps uvicorn's own, and an
+ASGI layer that reports the progress of each request.
 """
 
 import asyncio
@@ -14,26 +14,28 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.web.problem import problem
 
-REQUEST_SECONDS = 60.0  # from the connection's start, or the last answer; uvicorn closes those that are silent for 30
-LARGEST_HEAD = 32 * 1024  # bytes of request line and headers; PayPal's have 2 KiB
-LARGEST_REQUEST = 2 * 1024 * 1024  # bytes as sent: a body in many small chunks takes several times its size
+REQUEST_SECONDS = 60.0  # from the connection's start or the last response; uvicorn closes idle connections after 30
+LARGEST_HEAD = 32 * 1024  # bytes of request line and headers; PayPal sends 2 KiB
+LARGEST_REQUEST = 2 * 1024 * 1024  # bytes on the wire; a body in many small chunks needs several times its size
 MOST_CONNECTIONS = 500  # below the usual limit of 1,024 open files
 
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-_current: ContextVar["LimitedProtocol"] = ContextVar("connection")  # uvicorn's task for a request inherits it
+_current: ContextVar["LimitedProtocol"] = ContextVar("connection")  # inherited by uvicorn's task for the request
 
 
 class LimitedProtocol(asyncio.Protocol):
-    """Passes one connection on to uvicorn, and closes it when it exceeds a limit."""
+    """Passes one connection on to uvicorn and closes it if it exceeds a limit."""
 
     connections: ClassVar[set["LimitedProtocol"]] = set()
-    waiting: ClassVar[dict["LimitedProtocol", float]] = {}  # those without a whole request: since when, oldest first
+    waiting: ClassVar[
+        dict["LimitedProtocol", float]
+    ] = {}  # connections without a complete request, and the start of their wait; oldest first
 
-    def __init__(self, **given: Any) -> None:
-        self._http: asyncio.Protocol = HttpToolsProtocol(**given)
-        self._received = 0  # bytes of the request that is arriving
-        self._has_head = False  # whether the head of that request is whole
+    def __init__(self, **options: Any) -> None:
+        self._http: asyncio.Protocol = HttpToolsProtocol(**options)
+        self._received = 0  # bytes of the current request
+        self._has_head = False  # whether the current request's headers are complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport, self._loop = transport, asyncio.get_running_loop()
@@ -58,7 +60,7 @@ class LimitedProtocol(asyncio.Protocol):
         finally:
             _current.reset(token)
         if self._received > LARGEST_HEAD:
-            self._loop.call_soon(self._check_size)  # after the start of a request whose head has just become whole
+            self._loop.call_soon(self._check_size)  # later, because the headers may have just been completed
 
     def eof_received(self) -> bool | None:
         return self._http.eof_received()
@@ -70,7 +72,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._http.resume_writing()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
         self.waiting.pop(self, None)
         self._transport.abort()
 
@@ -78,23 +80,23 @@ class LimitedProtocol(asyncio.Protocol):
         self._has_head = True
 
     def request_received(self) -> None:
-        """The request is whole: while it is answered, its connection is not closed for others."""
+        """Record that the request is complete. Its connection is not closed in favour of others while it is answered."""
         self.waiting.pop(self, None)
 
     def request_answered(self) -> None:
-        """Wait for the next request. If this one was answered before its end, its limits apply to the rest."""
+        """Wait for the next request. If this one was answered early, the limits apply to the rest of it."""
         if self in self.connections and self not in self.waiting:
             self._received, self._has_head = 0, False
             self.waiting[self] = self._loop.time()
 
     def _check_time(self) -> None:
-        """Close if the wait is over, else look again when it would be: cheaper than a timer for each request."""
+        """Close the connection if its time is over, otherwise check again at that time. Needs no timer per request."""
         now = self._loop.time()
-        ends = self.waiting.get(self, now) + REQUEST_SECONDS
-        if ends <= now:
+        deadline = self.waiting.get(self, now) + REQUEST_SECONDS
+        if deadline <= now:
             self.abort()
         else:
-            self._timer = self._loop.call_at(ends, self._check_time)
+            self._timer = self._loop.call_at(deadline, self._check_time)
 
     def _check_size(self) -> None:
         if not self._has_head and self._received > LARGEST_HEAD and not self._transport.is_closing():
@@ -105,26 +107,26 @@ class LimitedProtocol(asyncio.Protocol):
 
 
 def limit_connections(app: ASGIApp) -> ASGIApp:
-    """The application, for connections of LimitedProtocol."""
+    """Wrap the application so that it reports the progress of each request to its LimitedProtocol."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         connection = _current.get()
 
-        async def watched() -> Message:
+        async def receive_and_report() -> Message:
             message = await receive()
             if not message.get("more_body", False):
                 connection.request_received()
             return message
 
         connection.head_received()
-        if scope["method"] in ("GET", "HEAD"):  # nothing reads a body of theirs
+        if scope["method"] in ("GET", "HEAD"):  # no endpoint reads the body of these
             connection.request_received()
         try:
             if _head_size(scope) > LARGEST_HEAD:
                 detail = f"The headers are larger than {LARGEST_HEAD // 1024} KiB."
                 await problem(431, detail, headers={"Connection": "close"})(scope, receive, send)
             else:
-                await app(scope, watched, send)
+                await app(scope, receive_and_report, send)
         finally:
             connection.request_answered()
 
@@ -132,5 +134,5 @@ def limit_connections(app: ASGIApp) -> ASGIApp:
 
 
 def _head_size(scope: Scope) -> int:
-    """Return the size of the headers in bytes, each with its colon, space and line end."""
+    """Return the size of the headers in bytes, including colon, space and line end of each."""
     return sum(len(name) + len(value) + 4 for name, value in scope["headers"])

@@ -1,4 +1,4 @@
-"""What a request says: its raw body within bounds, the fields of a form, the object of a JSON body."""
+"""Read request bodies within size and time limits: raw bytes, form fields, or a JSON object."""
 
 import asyncio
 from collections.abc import Collection
@@ -9,12 +9,12 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-SLOWEST_SECONDS = 15
-LARGEST_FORM = 16 * 1024  # octets; the longest of our forms has some two thousand
+SLOWEST_SECONDS = 15  # for the whole body
+LARGEST_FORM = 16 * 1024  # bytes; our largest form has about 2,000
 
 
 class RequestRejectedError(Exception):
-    """A request that is not taken. `title` and the message are read by people."""
+    """The request is rejected with this status. `title` and message are shown to the user."""
 
     def __init__(self, status: int, title: str, message: str) -> None:
         super().__init__(message)
@@ -22,9 +22,9 @@ class RequestRejectedError(Exception):
 
 
 async def read_body(receive: Receive, declared: str, largest: int) -> bytes | None:
-    """The raw body of a request that declares this length, in octets; None if it is too large, without reading to its end.
+    """Return the raw body, or None if it exceeds `largest` bytes. `declared` is the Content-Length header.
 
-    Raises ClientDisconnect.
+    A body that is too large is not read to its end. Raises ClientDisconnect.
     """
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > largest):
         return None
@@ -41,49 +41,49 @@ async def read_body(receive: Receive, declared: str, largest: int) -> bytes | No
 
 
 async def form(request: Request, names: Collection[str], origin: str) -> dict[str, str]:
-    """The fields of a posted form. Raises Refused for one posted by another site, and for fields we did not ask for."""
+    """Return the fields of a posted form. Raises RequestRejectedError for other sites' forms and for unknown fields."""
     if not is_same_origin(request, origin):
         raise RequestRejectedError(
-            403, "This came from elsewhere", "The form was sent by another site. Please open our page and use it there."
+            403, "This form came from another site", "Please open our page and send the form from there."
         )
     return await fields(request, names)
 
 
 async def fields(request: Request, names: Collection[str]) -> dict[str, str]:
-    """The fields of a form, whoever posted it. Raises Refused."""
+    """Return the fields of a posted form, from any site. Raises RequestRejectedError."""
     if _media_type(request) not in ("application/x-www-form-urlencoded", ""):
-        raise RequestRejectedError(
-            415, "This is no form of ours", "Forms are taken as application/x-www-form-urlencoded only."
-        )
+        raise RequestRejectedError(415, "Unsupported form", "Please send forms as application/x-www-form-urlencoded.")
     try:
-        pairs = parse_qsl((await _small(request)).decode(), keep_blank_values=True, max_num_fields=50, errors="strict")
+        pairs = parse_qsl(
+            (await _read_small_body(request)).decode(), keep_blank_values=True, max_num_fields=50, errors="strict"
+        )
     except ValueError:
         raise RequestRejectedError(
-            400, "This form cannot be read", "Please open the page again and fill it in anew."
+            400, "We could not read this form", "Please reload the page and fill in the form again."
         ) from None
-    return dict(_known(pairs, names))
+    return dict(_require_known_fields(pairs, names))
 
 
 async def json_object(request: Request, names: Collection[str]) -> dict[str, Any]:
-    """The object of a JSON body. Raises Refused for anything else, and for members we did not ask for."""
+    """Return the object of a JSON body. Raises RequestRejectedError for other bodies and for unknown members."""
     if _media_type(request) != "application/json":
         raise RequestRejectedError(
-            415, "Unsupported Media Type", "Send a JSON object, with Content-Type: application/json."
+            415, "Unsupported Media Type", "Send a JSON object with Content-Type: application/json."
         )
     try:
-        found = orjson.loads(await _small(request))
+        found = orjson.loads(await _read_small_body(request))
     except orjson.JSONDecodeError:
         raise RequestRejectedError(400, "Bad Request", "The body is not JSON.") from None
     if not isinstance(found, dict):
         raise RequestRejectedError(400, "Bad Request", "The body is not a JSON object.")
-    return dict(_known(list(found.items()), names))
+    return dict(_require_known_fields(list(found.items()), names))
 
 
 def is_same_origin(request: Request, origin: str) -> bool:
-    """Whether a page of ours posted this, as far as the browser tells (Fetch Metadata; else Origin, RFC 6454).
+    """Return whether one of our pages posted this request (Fetch Metadata, otherwise Origin, RFC 6454).
 
-    Who sends neither is no browser that another site could use. A browser that tells no site where it has been, as we
-    ask for, sends `null`; the token of the form decides then.
+    A client that sends neither header is not a browser, so another site cannot use it. Because of our referrer policy
+    some browsers send the origin `null`; then the form's token decides.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -91,29 +91,27 @@ def is_same_origin(request: Request, origin: str) -> bool:
     return request.headers.get("origin", "null") in ("null", origin)
 
 
-def _known(pairs: list[tuple[str, Any]], names: Collection[str]) -> list[tuple[str, Any]]:
-    given = [name for name, _ in pairs]
-    strange = sorted({name for name in given if name not in names})
-    if strange:
-        told = ", ".join(name[:40] for name in strange[:5])
-        raise RequestRejectedError(
-            400, "We did not ask for this", f"Unknown: {told}. What we take is: {', '.join(names)}."
-        )
-    if len(set(given)) != len(given):
-        raise RequestRejectedError(400, "This was said twice", "Each field may be given once only.")
+def _require_known_fields(pairs: list[tuple[str, Any]], names: Collection[str]) -> list[tuple[str, Any]]:
+    sent = [name for name, _ in pairs]
+    unknown = sorted({name for name in sent if name not in names})
+    if unknown:
+        listed = ", ".join(name[:40] for name in unknown[:5])
+        raise RequestRejectedError(400, "Unknown field", f"Unknown: {listed}. Allowed fields: {', '.join(names)}.")
+    if len(set(sent)) != len(sent):
+        raise RequestRejectedError(400, "Duplicate field", "Each field may occur only once.")
     return pairs
 
 
-async def _small(request: Request) -> bytes:
+async def _read_small_body(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     try:
         body = await asyncio.wait_for(read_body(request.receive, declared, LARGEST_FORM), SLOWEST_SECONDS)
     except (TimeoutError, ClientDisconnect):
         raise RequestRejectedError(
-            408, "This took too long", f"It did not arrive within {SLOWEST_SECONDS} seconds."
+            408, "The request took too long", f"It did not arrive within {SLOWEST_SECONDS} seconds. Please try again."
         ) from None
     if body is None:
-        raise RequestRejectedError(413, "This is too much", f"No more than {LARGEST_FORM // 1024} KiB are taken.")
+        raise RequestRejectedError(413, "The request is too large", f"The limit is {LARGEST_FORM // 1024} KiB.")
     return body
 
 

@@ -1,4 +1,4 @@
-"""The metrics of the web role, in one registry, in Prometheus' text format.
+"""Metrics of the web role in Prometheus' text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -11,20 +11,20 @@ MEDIA_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """All metrics that `/metrics` shows."""
+    """The metrics that `/metrics` returns."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._webhooks = Counter("smt_webhooks", "Webhooks by answer", ["status"], registry=registry)
+        self._webhooks = Counter("smt_webhooks", "Webhooks by response status", ["status"], registry=registry)
         self._oldest_event = Gauge("smt_oldest_event_seconds", "Age of the oldest unhandled event", registry=registry)
         self._oldest_mail = Gauge("smt_oldest_mail_seconds", "Age of the oldest unsent mail", registry=registry)
 
     def count_webhook(self, status: int) -> None:
-        """Count a webhook that was answered with this status."""
+        """Count one webhook with this response status."""
         self._webhooks.labels(status).inc()
 
     def render(self, health: Health) -> bytes:
-        """Return all metrics as text, with the ages that were just measured."""
+        """Return all metrics as text, with the ages from `health`."""
         self._oldest_event.set(health.oldest_event_seconds)
         self._oldest_mail.set(health.oldest_mail_seconds)
         return generate_latest(self._registry)

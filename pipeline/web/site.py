@@ -1,7 +1,7 @@
-"""What all pages for customers share: how they look, what a browser may do with them, and the access log.
+"""Shared code of all customer pages: templates, security headers, error pages and the access log.
 
-A page shows itself and nothing else: no script, nothing from elsewhere, no frame, and no word to the next site of where
-its reader has been. Whatever fails is answered with a page that says what to do.
+A page loads no scripts and nothing from other sites, cannot be framed, and sends no referrer. Each failure is answered
+with a page that says what to do.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,25 +44,25 @@ SECURITY_HEADERS = {
 }
 AWAY = (
     "Please try again in a minute",
-    "We cannot reach our records just now. Nothing is lost and nothing was changed.",
+    "Our database is not available right now. Nothing was lost or changed.",
 )
-NOTHING = (
-    "There is nothing at this address",
-    "If you came by a link in a mail, please see that you have the whole of it.",
+NOT_FOUND = (
+    "Page not found",
+    "If you followed a link in an e-mail, please check that the link is complete.",
 )
-GONE = ("There is no such account any more", "It has been deleted, and with it all that we held about it.")
-FAULT = ("Something failed on our side", "It has been noted. Please try again later, or write to us.")
+GONE = ("This account no longer exists", "It has been deleted, together with your personal data.")
+FAULT = ("Something went wrong on our side", "The error has been logged. Please try again later, or write to us.")
 
 log = structlog.get_logger(__name__)
 
 
 class Site:
-    """Makes responses out of templates, and routes out of endpoints."""
+    """Renders templates into responses, and wraps endpoints into routes."""
 
-    def __init__(self, vendor: Branding, locale: str, origin: str, visits: AccessLog) -> None:
-        """`origin` is where the pages are reached, as https://billing.example.com."""
+    def __init__(self, vendor: Branding, locale: str, origin: str, access_log: AccessLog) -> None:
+        """`origin` is the scheme and host of the pages, for example https://billing.example.com."""
         self.vendor, self.origin = vendor, origin
-        self._visits = visits
+        self._access_log = access_log
         self._templates = Environment(
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, auto_reload=False,
             trim_blocks=True, lstrip_blocks=True,
@@ -71,41 +71,43 @@ class Site:
         self._templates.filters["date"] = lambda moment: _date(moment, locale)
 
     def route(self, path: str, endpoint: Endpoint, *methods: str, html_errors: bool = True) -> Route:
-        """A route whose every request is noted. `spoken`: what fails is told by a page, else as problem details."""
+        """Return a route whose requests are logged. `html_errors`: failures are pages, otherwise problem details."""
 
         async def served(request: Request) -> Response:
-            answer = await self._answer(endpoint, request, path, spoken=html_errors)
-            self._visits.record(
-                f"{request.method} {path}", answer.status_code, client_address(request), _browser(request)
+            response = await self._respond(endpoint, request, path, html_errors=html_errors)
+            self._access_log.record(
+                f"{request.method} {path}", response.status_code, client_address(request), _user_agent(request)
             )
-            return answer
+            return response
 
         return Route(path, served, methods=list(methods or ("GET",)), name=f"{path} {' '.join(methods)}")
 
     def page(self, template: str, status: int = 200, *, posts_to: Sequence[str] = (), **values: Any) -> Response:
-        """A page that only its reader may keep. `posts_to`: other origins where its form may lead."""
-        written = self._templates.get_template(template).render(values)
-        return HTMLResponse(written, status, self.headers(posts_to) | {"Cache-Control": "no-store"})
+        """Return a rendered page that must not be cached. `posts_to`: other origins that its form may redirect to."""
+        html = self._templates.get_template(template).render(values)
+        return HTMLResponse(html, status, self.headers(posts_to) | {"Cache-Control": "no-store"})
 
     def message(self, status: int, title: str, *words: str, link: tuple[str, str] | None = None) -> Response:
-        """A page that says one thing; `link` is an address of ours and what it is called."""
+        """Return a page with a title and paragraphs. `link` is a path on this site and its label."""
         return self.page("message.html", status, title=title, words=words, link=link)
 
     def static_routes(self) -> list[Route]:
-        """The style sheet and the icon, in the vendor's colour."""
+        """Return routes for the style sheet and the icon, in the vendor's colour."""
         letter = escape(self.vendor.name[:1])
         style = _colours(self.vendor) + (FOLDER / "style.css").read_text("utf-8")
         icon = ICON.format(letter=letter, colour=self.vendor.colour, on_colour=self.vendor.on_colour)
         return [self._file(STYLE, style, "text/css"), self._file(ICON_PATH, icon, "image/svg+xml")]
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        """What the router refuses itself: a page for who reads pages, problem details for all others."""
-        if not isinstance(error, HTTPException) or not _reads_pages(request):
+        """Answer requests that the router refuses: with a page for browsers, with problem details for programs."""
+        if not isinstance(error, HTTPException) or not _accepts_html(request):
             return await on_http_error(request, error)
-        self._visits.record(f"{request.method} nowhere", error.status_code, client_address(request), _browser(request))
-        answer = self.message(error.status_code, *NOTHING, link=("/account", "Your account"))
-        answer.headers.update(error.headers or {})
-        return answer
+        self._access_log.record(
+            f"{request.method} nowhere", error.status_code, client_address(request), _user_agent(request)
+        )
+        response = self.message(error.status_code, *NOT_FOUND, link=("/account", "Your account"))
+        response.headers.update(error.headers or {})
+        return response
 
     def _file(self, path: str, content: str, media_type: str) -> Route:
         async def file(_: Request) -> Response:
@@ -114,7 +116,7 @@ class Site:
         return Route(path, file)
 
     def headers(self, posts_to: Sequence[str] = ()) -> dict[str, str]:
-        """What a browser is told with each answer."""
+        """Return the security headers of every response."""
         forms = " ".join(("'self'", *posts_to))
         policy = (
             "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
@@ -123,33 +125,33 @@ class Site:
         secure = {"Strict-Transport-Security": f"max-age={YEAR}"} if self.origin.startswith("https://") else {}
         return {**SECURITY_HEADERS, "Content-Security-Policy": policy, **secure}
 
-    async def _answer(self, endpoint: Endpoint, request: Request, path: str, *, spoken: bool) -> Response:
+    async def _respond(self, endpoint: Endpoint, request: Request, path: str, *, html_errors: bool) -> Response:
         try:
             return await endpoint(request)
         except RequestRejectedError as error:
-            status, said = error.status, (error.title, str(error))
+            status, text = error.status, (error.title, str(error))
         except CustomerNotFoundError:
-            status, said = 410, GONE
+            status, text = 410, GONE
         except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
-            status, said = 503, AWAY
-        except Exception as error:  # noqa: BLE001 - its words may name somebody, so only its type is told
-            log.error("page_failed", route=path, reason=f"a fault of ours: {type(error).__name__}")
-            status, said = 500, FAULT
-        return self.message(status, *said) if spoken else problem(status, said[1], headers=self.headers())
+            status, text = 503, AWAY
+        except Exception as error:  # noqa: BLE001 - its message may contain personal data, so log only its type
+            log.error("page_failed", route=path, reason=f"internal error: {type(error).__name__}")
+            status, text = 500, FAULT
+        return self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
 
 
 def client_address(request: Request) -> str:
-    """The address a request came from, as the server in front of us tells it."""
+    """Return the client's IP address, as the reverse proxy reports it."""
     return request.client.host if request.client else ""
 
 
-def _browser(request: Request) -> str:
+def _user_agent(request: Request) -> str:
     return request.headers.get("user-agent", "")
 
 
-def _reads_pages(request: Request) -> bool:
-    """Every browser names HTML where a page is opened; programs ask for anything, or for what they can read."""
+def _accepts_html(request: Request) -> bool:
+    """Return whether the client is a browser: browsers name text/html when they open a page, programs do not."""
     return "text/html" in request.headers.get("accept", "").lower()
 
 
@@ -158,5 +160,5 @@ def _date(moment: datetime | None, locale: str) -> str:
 
 
 def _colours(vendor: Branding) -> str:
-    """The vendor's colour, with what can be read on it."""
+    """Return CSS variables for the vendor's colour and a text colour that is readable on it."""
     return f":root {{ --brand: {vendor.colour}; --on-brand: {vendor.on_colour}; }}\n"

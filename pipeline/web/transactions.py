@@ -1,4 +1,4 @@
-"""The way from a page to the tables: work in one transaction, in a thread, off the event loop."""
+"""Run a view's database work in one transaction, in a thread, so that the event loop is not blocked."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,16 +17,16 @@ Work = Callable[[Session, Keyring, datetime], Found]
 
 
 class Transactions:
-    """Does work on the tables for pages."""
+    """Runs functions in a transaction with a keyring and the current time."""
 
     def __init__(self, database: Database, master_key: MasterKey, clock: Clock) -> None:
         self._database, self._master, self._clock = database, master_key, clock
 
     async def run(self, work: Work[Found]) -> Found:
-        """Do it in a transaction of its own. Raises StoreDown, and whatever the work raises."""
-        return await asyncio.to_thread(self._do, work)
+        """Run `work` in a new transaction and return its result. Raises DatabaseUnavailableError and its errors."""
+        return await asyncio.to_thread(self._run, work)
 
-    def _do(self, work: Work[Found]) -> Found:
+    def _run(self, work: Work[Found]) -> Found:
         with self._database.transaction() as session:
             now = self._clock.now()
             return work(session, Keyring(self._master, session, now), now)

@@ -1,1 +1,1 @@
-"""The endpoints, one module for each family of pages."""
+"""Views: one module for each group of routes."""

@@ -1,4 +1,4 @@
-"""The account: signing in by mail, what we hold in short, and each right a person has, one form each."""
+"""Account page: sign-in by e-mail, a summary of the customer's data, and one form for each data-subject right."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -25,49 +25,54 @@ from pipeline.web.transactions import Transactions
 
 CHOICES: tuple[accounts.ConsentKind, ...] = ("marketing", "service")
 FORMS = ("correct", "mails", "export", "delete", "keep", "sign-out")
-# What is said on the account page after something was done there.
+# Notices on the account page after a form was sent, by the parameter `note`.
 NOTES = {
-    "correct": "Your data are corrected. From now on they are used everywhere.",
-    "same": "There was nothing to change.",
-    "confirm": "A mail is on its way to the new address. The address counts as soon as you follow the link in it.",
+    "correct": "Your details have been saved.",
+    "same": "You made no changes.",
+    "confirm": "We are sending a confirmation link to your new address. Your address changes when you confirm it.",
     "unconfirmed": (
-        "The address stays as it was, and no mail was sent to the new one: too many were asked for in this hour. Please "
-        "try again in an hour."
+        "Your address was not changed, because you requested too many confirmation links this hour. Please try again in "
+        "an hour."
     ),
-    "mails": "Your choice is noted and holds from now on.",
-    "export": "A mail with a link to your data is on its way to you.",
-    "often": "No mail was sent: you have asked for several links in this hour. Please look into your mailbox first.",
-    "delete": "The deletion of your account is scheduled, and a mail about it is on its way to you.",
-    "again": "The deletion of your account was scheduled already, so no other mail was sent.",
-    "too-often": "Nothing was changed: you have asked for this several times in this hour. Please wait a little.",
+    "mails": "Your e-mail settings have been saved.",
+    "export": "We are sending you an e-mail with a link to your data.",
+    "often": "No e-mail was sent, because you requested several links this hour. Please check your inbox first.",
+    "delete": "Your account is scheduled for deletion. We are sending you an e-mail about it.",
+    "again": "Your account was already scheduled for deletion, so we sent no second e-mail.",
+    "too-often": "Nothing was changed, because you did this several times this hour. Please try again later.",
     "keep": "Your account stays. Nothing will be deleted.",
-    "late": "It is too late to keep your account: its deletion has begun, or was never asked for.",
+    "late": "It is too late to keep your account: the deletion has started, or it was never requested.",
 }
-UNDONE = ("unconfirmed", "often", "too-often", "late")  # what these notes tell was not done
+FAILURES = ("unconfirmed", "often", "too-often", "late")  # the notices that report a failure
 SENT = (
-    "Look into your mailbox",
-    "If an account belongs to this address, a mail with a link is on its way to it: three in an hour at most.",
-    "The link serves once, within half an hour.",
-    "Nothing came? Look among unwanted mail, or try the address that you use at PayPal.",
+    "Check your e-mail",
+    "If an account belongs to this address, we are sending a sign-in link to it. We send at most three an hour.",
+    "The link can be used once, within 30 minutes.",
+    "No e-mail? Check your spam folder, or try the address that you use at PayPal.",
 )
 
 
 class AccountViews:
-    """The routes."""
+    """Routes of the account page. All forms except sign-in require a session."""
 
     def __init__(
         self,
         site: Site,
-        records: Transactions,
-        doorman: SignInLinkSender,
+        transactions: Transactions,
+        link_sender: SignInLinkSender,
         *,
         erase_wait: timedelta,
     ) -> None:
-        self._site, self._records, self._doorman, self._erase_wait = site, records, doorman, erase_wait
-        self._visitors = Sessions(site, records)
+        self._site, self._transactions, self._link_sender, self._erase_wait = (
+            site,
+            transactions,
+            link_sender,
+            erase_wait,
+        )
+        self._sessions = Sessions(site, transactions)
 
     def routes(self) -> list[Route]:
-        acts: dict[str, Callable[[Request], object]] = {
+        actions: dict[str, Callable[[Request], object]] = {
             "correct": self.correct,
             "mails": self.mails,
             "export": self.export,
@@ -79,134 +84,144 @@ class AccountViews:
         return [
             route("/account", self.show),
             route("/account", self.ask, "POST"),
-            *(route(f"/account/{name}", acts[name], "POST") for name in FORMS),  # type: ignore[arg-type]
+            *(route(f"/account/{name}", actions[name], "POST") for name in FORMS),  # type: ignore[arg-type]
         ]
 
     async def show(self, request: Request) -> Response:
-        """The account of who is signed in; else the question for their address."""
-        customer_id = await self._visitors.customer_id(request)
+        """Show the account of a signed-in customer, otherwise the sign-in form."""
+        customer_id = await self._sessions.customer_id(request)
         if customer_id is None:
             return self._site.page("sign_in.html", problem="", email="")
 
         def work(session: Session, keyring: Keyring, _: datetime) -> AccountSummary:
             return summarize_account(session, keyring, customer_id)
 
-        return self._account(request, await self._records.run(work))
+        return self._account_page(request, await self._transactions.run(work))
 
     async def ask(self, request: Request) -> Response:
-        """Have a link sent. What is answered, and when, does not depend on whether the address is known."""
+        """Request a sign-in link. Response and timing do not depend on whether the address is known."""
         email = (await form(request, ("email",), self._site.origin)).get("email", "").strip()
         if not valid_address(email):
-            wrong = "Please give your e-mail address, as ada@example.com."
-            return self._site.page("sign_in.html", 422, problem=wrong, email=email)
-        line = client_address(request)
+            problem = "Please enter your e-mail address, for example ada@example.com."
+            return self._site.page("sign_in.html", 422, problem=problem, email=email)
+        address = client_address(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
-            return sign_in.may_ask(session, keyring, line, now)
+            return sign_in.may_ask(session, keyring, address, now)
 
-        if not await self._records.run(work):
+        if not await self._transactions.run(work):
             raise RequestRejectedError(
-                429, "Please wait a little", "Too many links were asked for from your network in this hour."
+                429,
+                "Please wait a little",
+                "Too many sign-in links were requested from your network this hour. Please try again later.",
             )
-        if not self._doorman.send_later(email):
+        if not self._link_sender.send_later(email):
             raise RequestRejectedError(
-                503, "Please try again in a minute", "Very many links are asked for just now; none was sent."
+                503,
+                "Please try again in a minute",
+                "We are sending many sign-in links right now. No link was sent to you.",
             )
         return self._site.message(200, *SENT)
 
     async def correct(self, request: Request) -> Response:
-        """Correct name, company and phone at once; a new address only after its mailbox has confirmed it."""
-        customer_id, said = await self._visitors.form(request, *accounts.FIELDS)
+        """Save name, company and phone at once. A new e-mail address must be confirmed by a link first."""
+        customer_id, entered = await self._sessions.form(request, *accounts.FIELDS)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
-            return _correct(session, keyring, customer_id, said, now, self._site.origin)
+            return _correct(session, keyring, customer_id, entered, now, self._site.origin)
 
         try:
-            return self._visitors.to_account(await self._records.run(work))
+            return self._sessions.to_account(await self._transactions.run(work))
         except InvalidFieldError as error:
-            raise RequestRejectedError(422, "This cannot be kept", str(error)) from None
+            raise RequestRejectedError(422, "We could not save your changes", str(error)) from None
 
     async def mails(self, request: Request) -> Response:
-        """Choose which mails to have beside those that are owed."""
-        customer_id, said = await self._visitors.form(request, *CHOICES)
+        """Save which optional mail the customer wants."""
+        customer_id, entered = await self._sessions.form(request, *CHOICES)
 
         def work(session: Session, _: Keyring, now: datetime) -> None:
             for kind in CHOICES:
-                given = sign_up.is_ticked(said.get(kind, ""))
+                is_wanted = sign_up.is_ticked(entered.get(kind, ""))
                 accounts.record_consent(
-                    session, customer_id, kind, given=given, source="account page", text_version=sign_up.TEXTS, now=now
+                    session,
+                    customer_id,
+                    kind,
+                    given=is_wanted,
+                    source="account page",
+                    text_version=sign_up.TEXTS,
+                    now=now,
                 )
 
-        await self._records.run(work)
-        return self._visitors.to_account("mails")
+        await self._transactions.run(work)
+        return self._sessions.to_account("mails")
 
     async def export(self, request: Request) -> Response:
-        """Have a link to a copy of everything sent."""
-        customer_id, _ = await self._visitors.form(request)
+        """Send the customer a link to an export of their data."""
+        customer_id, _ = await self._sessions.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
             return offer.offer_export(session, keyring, customer_id, now, self._site.origin) is not None
 
-        return self._visitors.to_account("export" if await self._records.run(work) else "often")
+        return self._sessions.to_account("export" if await self._transactions.run(work) else "often")
 
     async def delete(self, request: Request) -> Response:
-        """Schedule the deletion of the account."""
-        customer_id, _ = await self._visitors.form(request)
+        """Schedule the erasure of the account."""
+        customer_id, _ = await self._sessions.form(request)
         page = links.url(self._site.origin, "cancel_erase", "")
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
             if not workflow.within_limit(session, keyring, "erase", customer_id, now):
                 return "too-often"
-            is_leaving = accounts.require_customer(session, customer_id).erase_at is not None
+            is_scheduled = accounts.require_customer(session, customer_id).erase_at is not None
             workflow.schedule_erasure(session, keyring, customer_id, now, "page", page=page, wait=self._erase_wait)
-            return "again" if is_leaving else "delete"
+            return "again" if is_scheduled else "delete"
 
-        return self._visitors.to_account(await self._records.run(work))
+        return self._sessions.to_account(await self._transactions.run(work))
 
     async def keep(self, request: Request) -> Response:
-        """Keep the account after all."""
-        customer_id, _ = await self._visitors.form(request)
+        """Cancel the scheduled erasure."""
+        customer_id, _ = await self._sessions.form(request)
 
         def work(session: Session, keyring: Keyring, now: datetime) -> str:
             if not workflow.within_limit(session, keyring, "keep", customer_id, now):
                 return "too-often"
-            asked = requests.find_open(session, customer_id, "erase")
-            if asked is None:
+            erasure = requests.find_open(session, customer_id, "erase")
+            if erasure is None:
                 return "late"
-            workflow.cancel_erasure(session, asked.id, now)
+            workflow.cancel_erasure(session, erasure.id, now)
             return "keep"
 
         try:
-            return self._visitors.to_account(await self._records.run(work))
+            return self._sessions.to_account(await self._transactions.run(work))
         except workflow.ErasureTooLateError:
-            return self._visitors.to_account("late")
+            return self._sessions.to_account("late")
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
-        await self._visitors.form(request)
+        await self._sessions.form(request)
         secret = secret_of(request)
-        await self._records.run(lambda session, _, now: sign_in.end_session(session, secret, now))
-        return self._visitors.log_out()
+        await self._transactions.run(lambda session, _, now: sign_in.end_session(session, secret, now))
+        return self._sessions.log_out()
 
-    def _account(self, request: Request, found: AccountSummary) -> Response:
+    def _account_page(self, request: Request, found: AccountSummary) -> Response:
         secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.csrf_token(secret, f"/account/{name}") for name in FORMS}
         return self._site.page(
-            "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), undone=note in UNDONE
+            "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), is_failure=note in FAILURES
         )
 
 
 def _correct(
-    session: Session, keyring: Keyring, customer_id: str, said: dict[str, str], now: datetime, pages: str
+    session: Session, keyring: Keyring, customer_id: str, entered: dict[str, str], now: datetime, pages: str
 ) -> str:
-    """Which note tells what became of it. Raises BadField."""
-    known = accounts.personal_data(session, keyring, customer_id)
-    checked = {name: accounts.validate_field(cast(accounts.Field, name), value) for name, value in said.items()}
-    changed = {name: value for name, value in checked.items() if value != known.get(name, "")}
+    """Save the changed fields. Return the name of the notice. Raises InvalidFieldError."""
+    stored = accounts.personal_data(session, keyring, customer_id)
+    checked = {name: accounts.validate_field(cast(accounts.Field, name), value) for name, value in entered.items()}
+    changed = {name: value for name, value in checked.items() if value != stored.get(name, "")}
     email = changed.pop("email", None)
     for name, value in changed.items():
         accounts.correct_field(session, keyring, customer_id, cast(accounts.Field, name), value, now)
     if email is not None:
-        asked = sign_in.send_address_confirmation(session, keyring, customer_id, email, now, pages)
-        return "confirm" if asked else "unconfirmed"
+        is_sent = sign_in.send_address_confirmation(session, keyring, customer_id, email, now, pages)
+        return "confirm" if is_sent else "unconfirmed"
     return "correct" if changed else "same"

@@ -1,4 +1,4 @@
-"""Links out of mails: each leads to a page with one button. To look changes nothing; the button does, once."""
+"""Pages that links in mails open: one button each. Opening a page changes nothing; its button can be used once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,35 +20,35 @@ from pipeline.web.session import Sessions
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
 
-Act = Callable[[str], Awaitable[Response]]
+Action = Callable[[str], Awaitable[Response]]
 
-OVER = (
-    "This link does not work any more",
-    "It was used already, or its time is over. You can ask for a new one on your account page.",
+EXPIRED = (
+    "This link no longer works",
+    "It has been used, or it has expired. You can request a new link on your account page.",
 )
 NO_PRODUCT = (
-    "Not everything could be fetched",
-    "The product did not hand over its part of your data, so we give you none of it yet. Please try this link again later.",
+    "Your data is not ready yet",
+    "We could not fetch the part of your data that our product stores. Please try this link again later.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """What stands on the page of a link: what will happen, and the button that makes it happen."""
+    """Texts of a link's page, and the action of its button."""
 
     title: str
     words: str
     label: str
-    act: Act
+    action: Action
 
 
 class LinkViews:
-    """The routes."""
+    """Routes of the links: `GET` shows the page, `POST` runs the action."""
 
-    def __init__(self, site: Site, records: Transactions, export: Callable[[str], bytes]) -> None:
-        """`export` makes the ZIP of a customer; it may take its time."""
-        self._site, self._records, self._export = site, records, export
-        self._visitors = Sessions(site, records)
+    def __init__(self, site: Site, transactions: Transactions, export: Callable[[str], bytes]) -> None:
+        """`export` returns a customer's ZIP file. It runs in a thread, because it can be slow."""
+        self._site, self._transactions, self._export = site, transactions, export
+        self._sessions = Sessions(site, transactions)
 
     def routes(self) -> list[Route]:
         return [route for purpose, button in self._buttons().items() for route in self._routes(purpose, button)]
@@ -56,31 +56,31 @@ class LinkViews:
     def _buttons(self) -> dict[Purpose, Button]:
         return {
             "account": Button(
-                "Sign in", "You are about to sign in on this device, for half an hour.", "Sign in", self._open
+                "Sign in", "You will be signed in on this device for 30 minutes.", "Sign in", self._sign_in
             ),
             "confirm_email": Button(
                 "Confirm your new address",
-                "From now on our mails go to this address.",
+                "We will send all e-mail to this address.",
                 "Use this address",
-                self._confirm,
+                self._confirm_address,
             ),
             "export": Button(
-                "A copy of your data",
-                "One ZIP file with everything we hold about you; begin with index.html in it. The link serves once.",
-                "Download",
+                "Your data is ready",
+                "One ZIP file contains everything we store about you. Open index.html in it first. The link can be used once.",
+                "Download your data",
                 self._download,
             ),
             "cancel_erase": Button(
                 "Keep your account",
-                "The scheduled deletion is called off, and everything stays.",
+                "This cancels the scheduled deletion. Nothing will be deleted.",
                 "Keep my account",
                 self._keep,
             ),
             "confirm_news": Button(
-                "Our news",
-                f"If you want it, news of {self._site.vendor.product} comes by mail now and then. Each can be stopped with one "
-                "click.",
-                "Send me the news",
+                "Our newsletter",
+                f"We will e-mail you news about {self._site.vendor.product} now and then. You can unsubscribe with one click "
+                "at any time.",
+                "Subscribe to the newsletter",
                 self._confirm_news,
             ),
         }
@@ -88,30 +88,30 @@ class LinkViews:
     def _routes(self, purpose: Purpose, button: Button) -> list[Route]:
         async def show(request: Request) -> Response:
             secret = str(request.path_params["secret"])
-            found = await self._records.run(
+            found = await self._transactions.run(
                 lambda session, _, now: links.peek(session, secret, now, purpose) is not None
             )
             if not found:
-                raise RequestRejectedError(410, *OVER)
+                raise RequestRejectedError(410, *EXPIRED)
             return self._site.page("button.html", title=button.title, words=button.words, label=button.label)
 
-        async def act(request: Request) -> Response:
+        async def run(request: Request) -> Response:
             await form(request, (), self._site.origin)
-            return await button.act(str(request.path_params["secret"]))
+            return await button.action(str(request.path_params["secret"]))
 
         path = PATHS[purpose] + "{secret}"
-        return [self._site.route(path, show), self._site.route(path, act, "POST")]
+        return [self._site.route(path, show), self._site.route(path, run, "POST")]
 
-    async def _open(self, secret: str) -> Response:
+    async def _sign_in(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
             return sign_in.start_session(session, keyring, secret, now)
 
-        begun = await self._records.run(work)
-        if begun is None:
-            raise RequestRejectedError(410, *OVER)
-        return self._visitors.log_in(begun)
+        session_secret = await self._transactions.run(work)
+        if session_secret is None:
+            raise RequestRejectedError(410, *EXPIRED)
+        return self._sessions.log_in(session_secret)
 
-    async def _confirm(self, secret: str) -> Response:
+    async def _confirm_address(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
             link = links.redeem(session, secret, now, "confirm_email")
             email = links.details(link, keyring).get("email") if link else None
@@ -119,18 +119,22 @@ class LinkViews:
                 return None
             old = accounts.correct_field(session, keyring, link.customer_id, "email", str(email), now)
             links.end_sessions(session, link.customer_id, now)
-            return " A mail that says so is on its way to your old address." if old not in (None, email) else ""
+            return " We are notifying your old address." if old not in (None, email) else ""
 
-        told = await self._records.run(work)
-        if told is None:
-            raise RequestRejectedError(410, *OVER)
-        words = f"Your new address is noted, and our mails go there from now on.{told}"
+        addition = await self._transactions.run(work)
+        if addition is None:
+            raise RequestRejectedError(410, *EXPIRED)
+        words = f"Your new address has been saved. We will send all e-mail there.{addition}"
         return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
 
     async def _confirm_news(self, secret: str) -> Response:
-        if not await self._records.run(lambda session, _, now: newsletter.confirm(session, secret, now, sign_up.TEXTS)):
-            raise RequestRejectedError(410, *OVER)
-        return self._site.message(200, "Thank you", "From now on you get our news.", link=("/account", "Your account"))
+        if not await self._transactions.run(
+            lambda session, _, now: newsletter.confirm(session, secret, now, sign_up.TEXTS)
+        ):
+            raise RequestRejectedError(410, *EXPIRED)
+        return self._site.message(
+            200, "Thank you", "You are subscribed to our newsletter.", link=("/account", "Your account")
+        )
 
     async def _keep(self, secret: str) -> Response:
         def work(session: Session, keyring: Keyring, now: datetime) -> bool:
@@ -140,29 +144,31 @@ class LinkViews:
             return link is not None
 
         try:
-            kept = await self._records.run(work)
+            is_kept = await self._transactions.run(work)
         except workflow.ErasureTooLateError:
-            kept = False
-        if not kept:
-            raise RequestRejectedError(410, "It is too late", "The deletion has begun or was called off already.")
+            is_kept = False
+        if not is_kept:
+            raise RequestRejectedError(
+                410, "This link no longer works", "The deletion has started, or it was already cancelled."
+            )
         return self._site.message(
             200, "Your account stays", "Nothing will be deleted.", link=("/account", "Your account")
         )
 
     async def _download(self, secret: str) -> Response:
-        """The copy is made once, for who comes first with the link; they may come again if it could not be made."""
+        """Build the export. The link can be used once, but it stays usable if the export fails."""
 
-        def take(session: Session, _: Keyring, now: datetime) -> str | None:
+        def redeem(session: Session, _: Keyring, now: datetime) -> str | None:
             link = links.redeem(session, secret, now, "export")
             return link.customer_id if link else None
 
-        customer_id = await self._records.run(take)
+        customer_id = await self._transactions.run(redeem)
         if customer_id is None:
-            raise RequestRejectedError(410, *OVER)
+            raise RequestRejectedError(410, *EXPIRED)
         try:
             data = await asyncio.to_thread(self._export, customer_id)
         except Exception as error:
-            await self._records.run(lambda session, _, __: links.restore(session, secret))
+            await self._transactions.run(lambda session, _, __: links.restore(session, secret))
             if isinstance(error, ProductUnavailableError):
                 raise RequestRejectedError(503, *NO_PRODUCT) from None
             raise

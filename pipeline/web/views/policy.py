@@ -1,4 +1,4 @@
-"""The privacy policy: in force now, of another day, as plain text; and whether it is so."""
+"""Privacy policy pages: the version in force, other versions, plain text, and the results of the last check."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from pipeline.web.forms import RequestRejectedError
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
 
-Text = tuple[str, str, date]  # the inside of a page, plain text, the day it takes effect
+Text = tuple[str, str, date]  # HTML for the page, plain text, effective date
 
-NONE = ("There is no such text", "No privacy policy of ours took or takes effect on that day.")
+NO_VERSION = ("No such version", "No version of our privacy policy takes effect on that day.")
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyTexts:
-    """Where the words come from. What is the inside of a page is trusted to be escaped."""
+    """Sources of the texts. Their HTML must already be escaped."""
 
     in_force: Callable[[Session, datetime], Text]
     of_day: Callable[[Session, str], Text | None]
@@ -29,10 +29,10 @@ class PolicyTexts:
 
 
 class PolicyViews:
-    """The routes."""
+    """Routes of the privacy policy."""
 
-    def __init__(self, site: Site, records: Transactions, texts: PolicyTexts) -> None:
-        self._site, self._records, self._texts = site, records, texts
+    def __init__(self, site: Site, transactions: Transactions, texts: PolicyTexts) -> None:
+        self._site, self._transactions, self._texts = site, transactions, texts
 
     def routes(self) -> list[Route]:
         route = self._site.route
@@ -44,26 +44,26 @@ class PolicyViews:
         ]
 
     async def show(self, _: Request) -> Response:
-        """The text in force."""
+        """Show the policy in force."""
         body, _text, _day = await self._in_force()
         return self._site.page("policy.html", body=body, day="")
 
     async def text(self, _: Request) -> Response:
-        """The same as plain text."""
+        """Return the policy in force as plain text."""
         _body, text, _day = await self._in_force()
         return PlainTextResponse(text, headers=self._site.headers())
 
     async def of_day(self, request: Request) -> Response:
-        """An earlier text, or one that is to come."""
+        """Show the version that takes effect on a given day, past or future."""
         day = str(request.path_params["day"])
-        found = await self._records.run(lambda session, _, __: self._texts.of_day(session, day))
+        found = await self._transactions.run(lambda session, _, __: self._texts.of_day(session, day))
         if found is None:
-            raise RequestRejectedError(404, *NONE)
+            raise RequestRejectedError(404, *NO_VERSION)
         return self._site.page("policy.html", body=found[0], day=day)
 
     async def evidence(self, _: Request) -> Response:
-        """What the last check found of each clause."""
+        """Show the result of the last check for each clause."""
         return self._site.page("policy.html", body=await asyncio.to_thread(self._texts.evidence), day="evidence")
 
     async def _in_force(self) -> Text:
-        return await self._records.run(lambda session, _, now: self._texts.in_force(session, now))
+        return await self._transactions.run(lambda session, _, now: self._texts.in_force(session, now))
