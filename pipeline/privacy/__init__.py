@@ -1,4 +1,4 @@
-"""What people may ask of us, and the proof that it was done: requests, export, erasure, retention, and who read what.
+"""Privacy requests, data export, erasure, retention periods, the access log of the pages, and the audit log of operators.
 
 May import customers, outbox, rendering, crypto and db.
 """

@@ -1,7 +1,7 @@
-"""The access log of our own pages: which page, by whom, with which answer. First-party, sealed, 90 days.
+"""The access log of the customer pages: route, status and time in plain text, address and browser encrypted.
 
-Each day has a key of its own, so that a day is forgotten by destroying one key. Nothing here may hold up a page or make
-it fail: visits wait in memory and are written in groups by a thread; when too many wait, the newest are dropped.
+Each day has its own key, so a day is erased by destroying one key. Logging never delays a page or makes it fail: entries
+wait in memory and a background thread writes them in groups. If too many wait, the newest are dropped.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from pipeline.db.models import AccessLogEntry
 
 log = structlog.get_logger(__name__)
 
-GROUP = 200  # visits in one transaction at most
-WAITING = 10_000  # visits in memory at most
-LABEL = "smt:visits:"  # and the day
-LONGEST = 300  # characters of a browser's name
+GROUP = 200  # entries per transaction at most
+WAITING = 10_000  # entries in memory at most
+KEY_ID_PREFIX = "smt:visits:"  # followed by the day
+MAX_BROWSER = 300  # characters stored of the User-Agent header
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One request. `action` is method and route, never the address as typed: that may hold the secret of a link."""
+    """One request. `action` is method and route, never the requested URL, which may contain the secret of a link."""
 
     at: datetime
     action: str
@@ -36,37 +36,37 @@ class LogEntry:
 
 
 class AccessLog(BatchThread[LogEntry]):
-    """The thread that writes them."""
+    """Background thread that writes the access log."""
 
     def __init__(self, database: Database, master_key: MasterKey, clock: Clock) -> None:
-        super().__init__("visits", most=GROUP, room=WAITING)
+        super().__init__("access-log", most=GROUP, room=WAITING)
         self._database, self._master, self._clock = database, master_key, clock
 
     def record(self, action: str, status: int, address: str, browser: str) -> None:
-        """Have a visit written; returns at once, and never raises."""
-        if not self._submit(LogEntry(self._clock.now(), action, status, address, browser[:LONGEST])):
-            log.warning("visits_dropped", waiting=WAITING)
+        """Queue an entry to be written. Returns at once and never raises."""
+        if not self._submit(LogEntry(self._clock.now(), action, status, address, browser[:MAX_BROWSER])):
+            log.warning("access_log_entry_dropped", waiting=WAITING)
 
-    def _do(self, batch: list[LogEntry]) -> None:
+    def _process(self, batch: list[LogEntry]) -> None:
         try:
             with self._database.transaction() as session:
                 keyring = Keyring(self._master, session, self._clock.now())
-                keyring.load({key_id_of_day(seen.at) for seen in batch})
-                session.add_all(_row(seen, keyring) for seen in batch)
+                keyring.load({key_id_of_day(entry.at) for entry in batch})
+                session.add_all(_row(entry, keyring) for entry in batch)
         except (DatabaseUnavailableError, MasterKeyError) as error:
-            log.warning("visits_lost", visits=len(batch), reason=str(error))
-        except Exception as error:  # noqa: BLE001 - a log must go on, whatever one of its lines was
-            log.error("visits_lost", visits=len(batch), reason=f"a fault of ours: {type(error).__name__}")
+            log.warning("access_log_entries_lost", entries=len(batch), reason=str(error))
+        except Exception as error:  # noqa: BLE001 - one bad entry must not end the thread
+            log.error("access_log_entries_lost", entries=len(batch), reason=f"internal error: {type(error).__name__}")
 
 
 def key_id_of_day(at: datetime) -> str:
-    """The label of a day's key."""
-    return f"{LABEL}{at:%Y-%m-%d}"
+    """Return the key id of the day."""
+    return f"{KEY_ID_PREFIX}{at:%Y-%m-%d}"
 
 
-def _row(seen: LogEntry, keyring: Keyring) -> AccessLogEntry:
-    label = key_id_of_day(seen.at)
-    seal = keyring.get(label)
-    who = {"address": seen.address, "browser": seen.browser}
-    visitor = seal and seal.encrypt_json("access_log.visitor", who)
-    return AccessLogEntry(at=seen.at, key_id=label, action=seen.action[:100], status=seen.status, visitor=visitor)
+def _row(entry: LogEntry, keyring: Keyring) -> AccessLogEntry:
+    key_id = key_id_of_day(entry.at)
+    data_key = keyring.get(key_id)
+    visitor = {"address": entry.address, "browser": entry.browser}
+    encrypted = data_key and data_key.encrypt_json("access_log.visitor", visitor)
+    return AccessLogEntry(at=entry.at, key_id=key_id, action=entry.action[:100], status=entry.status, visitor=encrypted)

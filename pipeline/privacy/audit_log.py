@@ -1,7 +1,7 @@
-"""Who of us read what of whom, and why: a chain in which each row holds the hash of the one before.
+"""The audit log: a hash chain that records which operator read which personal data, and for what purpose.
 
-A row that is changed, or taken out of the middle, breaks the chain. That rows were cut off its end shows beside a head
-that was written down elsewhere: each signed report of `policy check` holds one.
+Each row holds the hash of the row before, so changing or removing a row breaks the chain. Rows removed at the end show
+by comparison with an earlier head: each signed report of `policy check` contains one.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from sqlalchemy.orm import Session
 from pipeline.clock import format_time
 from pipeline.db.models import ReadAudit
 
-ROOT = "0" * 64  # what the first row of all follows
-SEGMENT = "segment"  # the action of a row that stands for those before it, which were old enough to go
-_LOCK = 7_204_112_550_841_337_001  # one writer at a time, so that no two rows follow the same one
+ROOT = "0" * 64  # the previous hash of the first row
+SEGMENT = "segment"  # action of the row that replaces the deleted, older rows
+_LOCK = 7_204_112_550_841_337_001  # PostgreSQL advisory lock: one writer at a time, so the chain never forks
 
 
 def record_read(session: Session, now: datetime, *, actor: str, action: str, purpose: str, subject: str | None) -> None:
-    """Write down a read of personal data, in the caller's transaction; it is to be committed before anything is shown.
+    """Record a read of personal data in the caller's transaction. Commit it before showing the data.
 
-    `subject` is a label or an id, never a name; None for a list of many.
+    `subject` is a key id or another id, never a name; None for a list.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _LOCK})
@@ -40,27 +40,27 @@ def record_read(session: Session, now: datetime, *, actor: str, action: str, pur
 
 
 def chain_head(session: Session) -> str:
-    """The hash of the newest row."""
+    """Return the hash of the newest row; ROOT if there is none."""
     newest = select(ReadAudit.hash).order_by(ReadAudit.id.desc()).limit(1)
     return session.execute(newest).scalar_one_or_none() or ROOT
 
 
 def count(session: Session) -> int:
-    """How many reads are written down."""
+    """Return the number of recorded reads."""
     return session.execute(select(func.count()).select_from(ReadAudit).where(ReadAudit.action != SEGMENT)).scalar_one()
 
 
 def verify_chain(session: Session) -> str | None:
-    """What is wrong with the chain, None if nothing is."""
+    """Return a description of the first break in the chain, None if it is intact."""
     rows = select(ReadAudit).order_by(ReadAudit.id).execution_options(yield_per=500)
     with closing(session.execute(rows).scalars()) as found:
-        return _wrong(found)
+        return _find_break(found)
 
 
-def _wrong(rows: Iterable[ReadAudit]) -> str | None:
+def _find_break(rows: Iterable[ReadAudit]) -> str | None:
     previous: str | None = None
     for row in rows:
-        if previous is None and row.action == SEGMENT:  # what it stands for is gone; the next row vouches for its hash
+        if previous is None and row.action == SEGMENT:  # its own rows are deleted; the next row confirms its hash
             previous = row.hash
             continue
         if row.previous_hash != (previous or ROOT):
@@ -72,30 +72,30 @@ def _wrong(rows: Iterable[ReadAudit]) -> str | None:
 
 
 def prune(session: Session, before: datetime) -> int:
-    """Take away the rows older than that, as one segment of which only the root stays. How many reads went."""
+    """Delete rows older than `before`, keeping one row with their last hash. Return the number of deleted reads."""
     last = session.execute(select(func.max(ReadAudit.id)).where(ReadAudit.at < before)).scalar_one_or_none()
     if last is None:
         return 0
-    gone = select(func.count()).select_from(ReadAudit).where(ReadAudit.id <= last, ReadAudit.action != SEGMENT)
-    number = session.execute(gone).scalar_one()
+    old_reads = select(func.count()).select_from(ReadAudit).where(ReadAudit.id <= last, ReadAudit.action != SEGMENT)
+    number = session.execute(old_reads).scalar_one()
     session.execute(delete(ReadAudit).where(ReadAudit.id < last).execution_options(synchronize_session=False))
-    root = session.execute(select(ReadAudit).where(ReadAudit.id == last)).scalar_one()
-    root.actor, root.action, root.purpose, root.subject, root.previous_hash = "", SEGMENT, "", None, ROOT
+    segment = session.execute(select(ReadAudit).where(ReadAudit.id == last)).scalar_one()
+    segment.actor, segment.action, segment.purpose, segment.subject, segment.previous_hash = "", SEGMENT, "", None, ROOT
     session.flush()
     return number
 
 
 def this_user() -> str:
-    """The account of the machine that runs us, and who became it by sudo."""
+    """Return the operating system account of this process, and in parentheses the account that used sudo."""
     number = os.geteuid()
     try:
         name = pwd.getpwuid(number).pw_name
     except KeyError:
         name = f"uid {number}"
-    behind = os.environ.get("SUDO_USER", "")
-    return f"{name} ({behind})" if behind and behind != name else name
+    sudo_user = os.environ.get("SUDO_USER", "")
+    return f"{name} ({sudo_user})" if sudo_user and sudo_user != name else name
 
 
 def _hash(row: ReadAudit) -> str:
-    said = [row.previous_hash, format_time(row.at), row.actor, row.action, row.purpose, row.subject]
-    return hashlib.sha256(orjson.dumps(said)).hexdigest()
+    content = [row.previous_hash, format_time(row.at), row.actor, row.action, row.purpose, row.subject]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()

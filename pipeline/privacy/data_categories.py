@@ -1,6 +1,6 @@
-"""What kind of data each column holds. A test fails for a column that no category names.
+"""The data category of each column. A test fails for a column without a category.
 
-Retention, erasure, export and the record of processing speak of data in these words.
+Retention, erasure, export and the record of processing use these categories.
 """
 
 from typing import Literal
@@ -8,18 +8,18 @@ from typing import Literal
 from pipeline.db.models import Base
 
 Category = Literal[
-    "contact",  # who somebody is and how to reach them; sealed
-    "pseudonym",  # tells people apart, and names nobody: keyed hashes, PayPal's ids, labels
-    "contract",  # what they subscribed to, and its course
-    "payment",  # money that came and went: what accounting law is about
-    "communication",  # what we wrote to them and they to us; contents are sealed
-    "usage",  # the access log of our own pages
-    "consent",  # what they agreed to, when, in which words
-    "request",  # what they asked for under the policy, and what became of it
-    "accountability",  # our own proof: who read what, what was erased
-    "security",  # keys, hashes of secrets, counters against abuse
-    "operation",  # the machine's own: states, attempts, reasons, times of work
-    "vendor",  # the vendor's plans and texts; about nobody
+    "contact",  # identity and contact data; encrypted
+    "pseudonym",  # identifiers without a name: keyed hashes, PayPal's ids, key ids
+    "contract",  # subscriptions and their history
+    "payment",  # payments and refunds; subject to accounting law
+    "communication",  # mails and inbound mail; their contents are encrypted
+    "usage",  # the access log of the customer pages
+    "consent",  # what customers agreed to, when, and in which text version
+    "request",  # privacy requests and their outcome
+    "accountability",  # proof of our processing: audit log, erasures, retention runs
+    "security",  # keys, hashes of secrets, rate limit counters
+    "operation",  # technical state: states, attempts, reasons, times
+    "vendor",  # the vendor's plans and texts; not personal
 ]
 
 CATEGORIES: dict[str, dict[Category, str]] = {
@@ -81,11 +81,11 @@ CATEGORIES: dict[str, dict[Category, str]] = {
 
 
 def categories_of(table: type[Base]) -> dict[str, Category]:
-    """Column -> category."""
+    """Return the category of each column of a table, by column name."""
     named = CATEGORIES.get(table.__tablename__, {})
     return {column: category for category, columns in named.items() for column in columns.split()}
 
 
 def columns_holding(category: Category) -> list[str]:
-    """The columns that hold this kind of data, as `table.column`."""
+    """Return the columns of this category, as `table.column`."""
     return [f"{table}.{column}" for table, named in CATEGORIES.items() for column in named.get(category, "").split()]

@@ -1,4 +1,4 @@
-"""What an operator does for a customer who asked for it: a correction, an opt-out, or the end of a waiting erasure."""
+"""Actions of an operator on a customer's behalf: correct a field, opt out of mail, cancel a waiting erasure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ def correct(
 ) -> bool:
     """Correct a field and return whether it changed. A new e-mail address ends the customer's web sessions.
 
-    Raises NoSuchCustomer and BadField.
+    Raises CustomerNotFoundError and InvalidFieldError.
     """
     old = accounts.correct_field(session, keyring, customer_id, field, value, now)
     if field == "email":
@@ -29,7 +29,7 @@ def correct(
 def opt_out(
     session: Session, keyring: Keyring, customer_id: str, kinds: Sequence[accounts.ConsentKind], now: datetime
 ) -> None:
-    """Record that the customer declines these kinds of mail, and the request as done. Raises NoSuchCustomer."""
+    """Opt the customer out of these kinds of mail, and record the request as done. Raises CustomerNotFoundError."""
     accounts.require_customer(session, customer_id)
     for kind in kinds:
         accounts.record_consent(
@@ -40,9 +40,9 @@ def opt_out(
 
 
 def cancel_erasure(session: Session, customer_id: str, now: datetime) -> PrivacyRequest:
-    """Keep a customer whose erasure waits. Raises NoSuchCustomer, TooLate, and OperatorError where none is under way."""
+    """Cancel a waiting erasure. Raises CustomerNotFoundError, ErasureTooLateError, and OperatorError if there is none."""
     accounts.require_customer(session, customer_id)
     row = requests.find_open(session, customer_id, "erase")
     if row is None:
-        raise OperatorError(f"no deletion of {customer_id} is under way")
+        raise OperatorError(f"no deletion of customer {customer_id} is scheduled")
     return workflow.cancel_erasure(session, row.id, now)

@@ -1,7 +1,7 @@
-"""What a person asked for under the policy's section 6, and by when it has to be answered.
+"""Privacy requests under section 6 of the policy: open, answer and close them, and compute their deadlines.
 
-States: received -> (waiting, running) -> done, refused or cancelled. The deadline is the earlier of the policy's thirty
-days and the law's calendar month (GDPR article 12(3)): what is asked on 31 January is due on 28 February.
+States: received -> (waiting, running) -> done, refused or cancelled. The deadline is the earlier of 30 days (policy) and
+one calendar month (GDPR article 12(3)): a request of 31 January is due on 28 February.
 """
 
 import calendar
@@ -23,31 +23,31 @@ Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
 State = Literal["received", "waiting", "running", "done", "refused", "cancelled"]
 Source = Literal["page", "mail", "operator"]
 
-ANSWER_WITHIN = timedelta(days=30)
-ALARMS = (7, 14, 21, 25)  # days after which the operator is told of what is still open
-LIMIT = 500  # requests per look
+ANSWER_WITHIN = timedelta(days=30)  # promised by the policy
+ALERT_DAYS = (7, 14, 21, 25)  # ages in days at which the operator is alerted to an open request
+LIMIT = 500  # requests checked per run
 
-# What was asked for, as the person and the operator read it.
+# The request in words for mails to the customer and the operator; follows "asked for".
 ASKED: dict[str, str] = {
     "access": "a copy of your data",
     "correct": "a correction of your data",
     "erase": "the deletion of your account and data",
-    "opt_out": "no more mail that you can do without",
+    "opt_out": "an end to optional mail",
     "child": "the deletion of a child's data",
-    "other": "an answer to a mail",
+    "other": "an answer to a message",
 }
 
 
 class RequestNotFoundError(UsageError):
-    """There is no open request of this id."""
+    """There is no open request with this id."""
 
 
 class ErasureInProgressError(UsageError):
-    """A deletion is under way: no word of anybody's makes it done."""
+    """The request is a deletion in progress; it is closed by its completion, not by an answer."""
 
 
 def deadline(received_at: datetime) -> datetime:
-    """Thirty days later, or the same day of the next month, whichever comes first."""
+    """Return 30 days later or the same day of the next month, whichever is earlier."""
     year, month = received_at.year + received_at.month // 12, received_at.month % 12 + 1
     day = min(received_at.day, calendar.monthrange(year, month)[1])
     return min(received_at + ANSWER_WITHIN, received_at.replace(year=year, month=month, day=day))
@@ -64,27 +64,25 @@ def open_request(
     details: Mapping[str, Any] | None = None,
     act_at: datetime | None = None,
 ) -> PrivacyRequest:
-    """Note a request; one of the same kind by the same customer that is still open is given back as it is.
+    """Store a request and return it. An open request of the same kind by the same customer is returned unchanged.
 
-    Two of the kind `other` may be about two things, so each is noted.
-
-    `details` are JSON and sealed with the key of the customer, or of the request itself where there is none. `act_at` is
-    the end of a waiting period.
+    Requests of kind `other` are always stored, because they may concern different things. `details` are stored as JSON,
+    encrypted with the key of the customer, or of the request if there is no customer. `act_at` ends a waiting period.
     """
     known = customer_id and kind != "other" and find_open(session, customer_id, kind)
     if known:
         return known
     id = secrets.token_hex(13)
-    label = customer_id or f"request:{id}"
-    seal = keyring.get(label) if details else None
+    key_id = customer_id or f"request:{id}"
+    data_key = keyring.get(key_id) if details else None
     row = PrivacyRequest(
         id=id,
         customer_id=customer_id,
-        key_id=label,
+        key_id=key_id,
         kind=kind,
         state="waiting" if act_at else "received",
         source=source,
-        details=seal and seal.encrypt_json("privacy_request.details", dict(details or {})),
+        details=data_key and data_key.encrypt_json("privacy_request.details", dict(details or {})),
         received_at=now,
         due_at=deadline(now),
         waiting_ends_at=act_at,
@@ -96,19 +94,19 @@ def open_request(
 
 
 def find_open(session: Session, customer_id: str, kind: Kind) -> PrivacyRequest | None:
-    """The customer's open request of this kind."""
-    asked = select(PrivacyRequest).where(
+    """Return the customer's open request of this kind, None if there is none."""
+    found = select(PrivacyRequest).where(
         PrivacyRequest.customer_id == customer_id, PrivacyRequest.kind == kind, PrivacyRequest.done_at.is_(None)
     )
-    return session.execute(asked.limit(1)).scalar_one_or_none()
+    return session.execute(found.limit(1)).scalar_one_or_none()
 
 
 def answer_request(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
-    """What an operator says became of a request they looked after. Raises NoSuchRequest, EndsByItself."""
+    """Close a request that an operator has handled. Raises RequestNotFoundError and ErasureInProgressError."""
     row = session.get(PrivacyRequest, request_id)
     if row is not None and row.state in ("waiting", "running"):
         raise ErasureInProgressError(
-            f"the deletion {request_id} ends by itself, when everything is erased; while it waits, it is called off by: "
+            f"deletion {request_id} closes automatically when everything is erased; to cancel it while it waits, run: "
             f"smt-billing customers erase {row.customer_id} --cancel"
         )
     close_request(session, request_id, state, now, reason)
@@ -117,7 +115,7 @@ def answer_request(session: Session, request_id: str, state: State, now: datetim
 def close_request(
     session: Session, request_id: str, state: State, now: datetime, reason: str | None = None
 ) -> PrivacyRequest:
-    """Say what became of an open request. Raises NoSuchRequest. The reason names nobody."""
+    """Set the outcome of an open request. `reason` must not contain personal data. Raises RequestNotFoundError."""
     row = session.get(PrivacyRequest, request_id)
     if row is None or row.done_at is not None:
         raise RequestNotFoundError(f"there is no open request {request_id}; see: smt-billing customers requests --open")
@@ -127,9 +125,9 @@ def close_request(
 
 
 def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.NewMail:
-    """The mail that tells the person that their request has arrived, and by when it is answered.
+    """Return the mail that acknowledges a request and states its deadline.
 
-    `page` is where they can do it themselves; `to` the address of somebody who is no customer of ours.
+    `page` is the URL of the account page; `to` is the address if the sender is not a customer.
     """
     facts = {
         "request": row.id,
@@ -145,7 +143,7 @@ def receipt(row: PrivacyRequest, *, page: str, to: str | None = None) -> outbox.
 
 
 def reminder(row: PrivacyRequest, days: int) -> outbox.NewMail:
-    """The mail that tells the operator of a request, when it came and each time it has waited so many days."""
+    """Return the mail that alerts the operator to a request that has been open for `days` days (0: just received)."""
     facts = {
         "request": row.id,
         "asked": ASKED[row.kind],
@@ -157,23 +155,23 @@ def reminder(row: PrivacyRequest, days: int) -> outbox.NewMail:
 
 
 def queue_due_alerts(session: Session, keyring: Keyring, now: datetime) -> int:
-    """Tell the operator of open requests that have reached day 7, 14, 21 or 25; each day once. How many were told."""
+    """Queue alerts for open requests that have reached an age of ALERT_DAYS, each once. Return the number of alerts."""
     open_requests = (
         select(PrivacyRequest)
-        .where(PrivacyRequest.done_at.is_(None), PrivacyRequest.received_at <= now - timedelta(days=ALARMS[0]))
+        .where(PrivacyRequest.done_at.is_(None), PrivacyRequest.received_at <= now - timedelta(days=ALERT_DAYS[0]))
         .order_by(PrivacyRequest.received_at)
         .limit(LIMIT)
         .with_for_update(skip_locked=True)
     )
-    mails = [mail for row in session.execute(open_requests).scalars() if (mail := _alarm(row, now))]
+    mails = [mail for row in session.execute(open_requests).scalars() if (mail := _alert(row, now))]
     session.flush()
     outbox.enqueue(session, keyring, mails, now)
     return len(mails)
 
 
-def _alarm(row: PrivacyRequest, now: datetime) -> outbox.NewMail | None:
+def _alert(row: PrivacyRequest, now: datetime) -> outbox.NewMail | None:
     age = (now - row.received_at).days
-    reached = max(day for day in ALARMS if day <= age)
+    reached = max(day for day in ALERT_DAYS if day <= age)
     if reached <= row.last_alarm_day:
         return None
     row.last_alarm_day = reached

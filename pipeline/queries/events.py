@@ -57,7 +57,7 @@ def retry_refusal(session: Session, id: str) -> str:
     if row is None:
         return "there is no event with this id"
     if row.type == UNREADABLE:
-        return "its body could not be parsed, so there is nothing to handle; import the event once PayPal's API returns a valid body"
+        return "its body could not be parsed; import the event once PayPal's API returns a valid body"
     if is_conflict(id):
         return f"it is a second body for event {id.partition('~')[0]}; only the first body is used"
     if row.state == "handled":

@@ -1,1 +1,1 @@
-"""A customer is erased: `workflow` waits, tells PayPal and the product, and confirms; `shredding` changes the tables."""
+"""Erasure of a customer: `workflow` waits, notifies PayPal and the product, and confirms; `shredding` changes the tables."""

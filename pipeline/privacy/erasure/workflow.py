@@ -1,12 +1,12 @@
-"""A person is erased: asked for, waited for, carried out, confirmed, proved.
+"""The erasure process: schedule or cancel it, run it step by step, and destroy the key of the confirmation.
 
-    schedule    a waiting period begins, with a mail that holds a link to cancel it
-    carry_out   the subscriptions are cancelled at PayPal and the product is told; then, in one transaction, keys are
-                destroyed, rows deleted or reduced, and the receipt is written (see `shred`)
-    finish      the confirmation has a short-lived key of its own, which is destroyed once it is sent
+    waiting     a mail with a link to cancel the erasure is sent
+    running     the subscriptions are cancelled at PayPal and the product is notified; then one transaction destroys the
+                keys, deletes or reduces the rows and writes the receipt (see `shredding`)
+    done        the confirmation, encrypted with its own key, has been sent and that key is destroyed
 
-Later events move the books and bring nobody back: the tombstone of a label lets nothing be sealed again. The erasure is
-complete when the master key has been replaced, see `rotation`.
+Later events still update the billing state, but tombstones prevent personal data from being stored again. The erasure is
+complete when the master key has been replaced, see `crypto.rotation`.
 """
 
 import secrets
@@ -33,27 +33,30 @@ from pipeline.privacy.erasure.shredding import ErasureReason, ErasureSubject, er
 
 log = structlog.get_logger(__name__)
 
-WAIT = timedelta(hours=72)  # in which the person may think again, or say that it was not them
-KINDS = ("erase", "child")  # requests that end in an erasure once they have an `act_at`
-LIVE = frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED"})  # PayPal could still collect for these
-TELL_AFTER = timedelta(hours=24)  # of trying, before the operator is bothered
-GIVE_UP_MAIL = timedelta(days=7)  # a confirmation that cannot be sent until then is not; the address is not kept for it
-REASON = "The customer asked for the deletion of their data."
+WAIT = timedelta(hours=72)  # default waiting period, in which the customer can cancel
+KINDS = ("erase", "child")  # kinds of requests that lead to an erasure
+LIVE = frozenset({"APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED"})  # PayPal may still collect payments
+ALERT_AFTER = timedelta(hours=24)  # of failed attempts, before the operator is alerted
+GIVE_UP_MAIL = timedelta(days=7)  # an unsent confirmation is dropped then, so its address is not kept
+REASON = "The customer asked for the deletion of their data."  # sent to PayPal
 
 
 class ErasureTooLateError(OperatorError):
-    """The waiting period is over, or there is no such erasure to cancel."""
+    """The waiting period is over, or there is no erasure to cancel."""
 
 
 class SubscriptionCanceller(Protocol):
-    """Ends subscriptions at PayPal. Raises Exception where PayPal did not; one that has ended already is no failure."""
+    """Cancels subscriptions at PayPal. Raises an exception on failure; an ended subscription is no failure."""
 
     def cancel_subscription(self, id: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureDependencies:
-    """Whom an erasure tells, and the country whose law says what is kept. No `paypal` without credentials."""
+    """PayPal and the product, which an erasure calls, and the country whose law applies.
+
+    `paypal` is None without API credentials.
+    """
 
     paypal: SubscriptionCanceller | None = None
     product: ProductHook = field(default_factory=ProductHook)
@@ -61,21 +64,21 @@ class ErasureDependencies:
 
 
 class ErasureBlockedError(Exception):
-    """The erasure cannot go on now. `at_once`: only a person can help, so the operator is told at once."""
+    """The erasure cannot continue now. `at_once`: it needs the operator, who is alerted immediately."""
 
     def __init__(self, reason: str, *, at_once: bool = False) -> None:
         super().__init__(reason)
         self.reason, self.at_once = reason, at_once
 
 
-# -- asked for
+# -- schedule and cancel
 
 
 def within_limit(
-    session: Session, keyring: Keyring, what: Literal["erase", "keep"], customer_id: str, now: datetime
+    session: Session, keyring: Keyring, action: Literal["erase", "keep"], customer_id: str, now: datetime
 ) -> bool:
-    """Count that this customer asks for it, and say whether they may once more in this hour (UTC)."""
-    return rate_limit.allow(session, keyring, what, customer_id, now=now)
+    """Count a request of this customer, and return whether it is within the hourly limit (UTC)."""
+    return rate_limit.allow(session, keyring, action, customer_id, now=now)
 
 
 def schedule_erasure(
@@ -88,10 +91,10 @@ def schedule_erasure(
     page: str = "",
     wait: timedelta = WAIT,
 ) -> PrivacyRequest:
-    """Begin the waiting period, and owe the mail that says so. One that has begun goes on as it was.
+    """Start the waiting period and queue the mail about it. An erasure already in progress is returned unchanged.
 
-    `page` is the address that the secret of the cancel link is put behind; without it the mail holds no link.
-    Raises NoSuchCustomer.
+    `page` is the URL to which the secret of the cancel link is appended; if empty, the mail contains no link.
+    Raises CustomerNotFoundError.
     """
     customer = accounts.require_customer(session, customer_id)
     row = requests.open_request(session, keyring, "erase", customer_id, source, now, act_at=now + wait)
@@ -114,10 +117,10 @@ def schedule_erasure(
 
 
 def cancel_erasure(session: Session, request_id: str, now: datetime) -> PrivacyRequest:
-    """Keep the person after all. Raises TooLate once the waiting period is over."""
+    """Cancel an erasure in its waiting period. Raises ErasureTooLateError if the period is over."""
     row = session.get(PrivacyRequest, request_id, with_for_update=True)
     if row is None or row.kind not in KINDS or row.state != "waiting":
-        raise ErasureTooLateError("the waiting period of this deletion is over, or it was cancelled already")
+        raise ErasureTooLateError("the waiting period of this deletion is over, or the deletion was cancelled already")
     row.state, row.done_at, row.reason = "cancelled", now, "cancelled in the waiting period"
     customer = session.get(Customer, row.customer_id)
     if customer:
@@ -126,13 +129,13 @@ def cancel_erasure(session: Session, request_id: str, now: datetime) -> PrivacyR
     return row
 
 
-# -- carried out
+# -- run
 
 
 def run_due_erasures(database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies) -> int:
-    """Carry on with every erasure whose waiting period is over. How many went a step further. For the scheduler."""
+    """Run the next step of every erasure whose waiting period is over. Return the number of steps done."""
     with database.transaction() as session:
-        ids = _begin(session, clock.now())
+        ids = _start_due(session, clock.now())
     return sum(_advance(database, master_key, clock, outside, id) for id in ids)
 
 
@@ -144,7 +147,10 @@ def erase_now(
     customer_id: str,
     source: requests.Source,
 ) -> PrivacyRequest:
-    """Erase without a waiting period, as an operator may. The request tells how far it got. Raises NoSuchCustomer."""
+    """Erase a customer without a waiting period and return the request, whose state shows the progress.
+
+    Raises CustomerNotFoundError.
+    """
     with database.transaction() as session:
         accounts.require_customer(session, customer_id)
         moment = clock.now()
@@ -160,20 +166,23 @@ def erase_now(
 def carry_out(
     database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, id: str, *, basis: str
 ) -> None:
-    """Erase the person of this id now and say so to nobody. Raises Blocked, StoreDown. For the retention sweep."""
-    cancelled, told = _tell_outside(database, master_key, clock, outside, id)
+    """Erase a customer or subscription now, without mail; for the retention run.
+
+    Raises ErasureBlockedError and DatabaseUnavailableError.
+    """
+    cancelled, product = _call_outside(database, master_key, clock, outside, id)
     with database.transaction() as session:
         keyring = Keyring(master_key, session, clock.now())
-        person, grounds = ErasureSubject.of(session, id), ErasureReason(basis, cancelled, told)
+        person, reason = ErasureSubject.of(session, id), ErasureReason(basis, cancelled, product)
         erase_rows(
-            session, keyring, person, grounds, clock.now(),
+            session, keyring, person, reason, clock.now(),
             id=secrets.token_hex(13), country=outside.country,
         )  # fmt: skip
-    log.info("erased", basis=basis)
+    log.info("customer_erased", basis=basis)
 
 
-def _begin(session: Session, now: datetime) -> list[str]:
-    """The erasures that are under way; those whose waiting period has ended are from now on."""
+def _start_due(session: Session, now: datetime) -> list[str]:
+    """Set erasures whose waiting period is over to `running`, and return the ids of all running ones."""
     waiting = select(PrivacyRequest).where(
         PrivacyRequest.kind.in_(KINDS), PrivacyRequest.state == "waiting", PrivacyRequest.waiting_ends_at <= now
     )
@@ -191,123 +200,123 @@ def _begin(session: Session, now: datetime) -> list[str]:
 def _advance(
     database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, request_id: str
 ) -> int:
-    """One step of one erasure; 1 if it was made."""
+    """Run the next step of one erasure. Return 1 if it was done, 0 if it has to wait."""
     with database.reading() as session:
         row, erasure = session.get_one(PrivacyRequest, request_id), session.get(Erasure, request_id)
         customer_id = row.customer_id or ""
     if erasure is not None:
         return _finish(database, master_key, clock, request_id)
     try:
-        cancelled, told = _tell_outside(database, master_key, clock, outside, customer_id)
+        cancelled, product = _call_outside(database, master_key, clock, outside, customer_id)
     except ErasureBlockedError as blocked:
-        _wait_for_help(database, master_key, clock, request_id, blocked)
+        _record_block(database, master_key, clock, request_id, blocked)
         return 0
     with database.transaction() as session:
-        grounds = ErasureReason(f"request {request_id}", cancelled, told)
+        reason = ErasureReason(f"request {request_id}", cancelled, product)
         _erase(
             session,
             Keyring(master_key, session, clock.now()),
             session.get_one(PrivacyRequest, request_id),
-            grounds,
+            reason,
             outside,
         )
-    log.info("erased", request=request_id)
+    log.info("customer_erased", request=request_id)
     return 1
 
 
 def _erase(
-    session: Session, keyring: Keyring, row: PrivacyRequest, grounds: ErasureReason, outside: ErasureDependencies
+    session: Session, keyring: Keyring, row: PrivacyRequest, reason: ErasureReason, outside: ErasureDependencies
 ) -> None:
     now, customer_id = keyring.now, row.customer_id or ""
     known = accounts.personal_data(session, keyring, customer_id)
     erasure = erase_rows(
-        session, keyring, ErasureSubject.of(session, customer_id), grounds, now, id=row.id, country=outside.country
+        session, keyring, ErasureSubject.of(session, customer_id), reason, now, id=row.id, country=outside.country
     )
     row.reason = None
     if known.get("email"):
         kept = erasure.receipt["rows"]["payment"]
         facts = {"request": row.id, "erased_at": format_time(now), "kept_until": kept["until"], "law": kept["basis"]}
-        label = confirmation_label(row.id)
-        # The label belongs to the erasure, so that a restore of an older backup destroys its key too.
-        erasure.key_ids = [*erasure.key_ids, label]
-        mail = outbox.NewMail("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=label)
+        key_id = confirmation_label(row.id)
+        # Listed in the erasure, so that a restore of an older backup destroys this key too.
+        erasure.key_ids = [*erasure.key_ids, key_id]
+        mail = outbox.NewMail("account_deleted", confirmation_key(row.id), None, facts, to=known["email"], label=key_id)
         outbox.enqueue(session, keyring, [mail], now)
 
 
 def confirmation_key(request_id: str) -> str:
-    """The idempotency key of the mail that confirms an erasure."""
+    """Return the idempotency key of the mail that confirms an erasure."""
     return f"account_deleted:{request_id}"
 
 
 def confirmation_label(request_id: str) -> str:
-    """Whose key seals the confirmation, which outlives the person's own keys by as long as it takes to send it."""
+    """Return the key id of the confirmation. Its key is destroyed when the mail has been sent."""
     return f"erased:{request_id}"
 
 
 def _finish(database: Database, master_key: MasterKey, clock: Clock, request_id: str) -> int:
-    """Once the confirmation is sent its own key goes too, and whatever was being written while the keys went."""
+    """Destroy the confirmation's key once it is sent, clear rows written during the erasure, and close the request."""
     with database.transaction() as session:
         now = clock.now()
         keyring, erasure = Keyring(master_key, session, now), session.get_one(Erasure, request_id)
-        label = confirmation_label(request_id)
-        if label in erasure.key_ids and _is_on_its_way(session, label, now):
+        key_id = confirmation_label(request_id)
+        if key_id in erasure.key_ids and _is_pending(session, key_id, now):
             return 0
-        if keyring.destroy([label]):  # wrapped by the present master key, which has to go now
+        if keyring.destroy([key_id]):  # wrapped by the current master key, which must therefore be replaced
             erasure.master_key_id, erasure.completed_at = keyring.master_id, None
-        sent = session.execute(select(Mail).where(Mail.key_id == label)).scalar_one_or_none()
+        sent = session.execute(select(Mail).where(Mail.key_id == key_id)).scalar_one_or_none()
         if sent:
-            _forget(sent)
+            _clear_mail(sent)
         customer = session.get(Customer, erasure.customer_id)
-        if customer and customer.erased_at:  # else they have come back meanwhile
+        if customer and customer.erased_at:  # otherwise the customer has subscribed again
             strip_rows(session, ErasureSubject.erased(session, erasure.customer_id, erasure.key_ids), erasure.at)
-        asked = session.get_one(PrivacyRequest, request_id)
-        for row in _that_it_answers(session, asked):
+        request = session.get_one(PrivacyRequest, request_id)
+        for row in _answered_requests(session, request):
             requests.close_request(session, row.id, "done", now, "erased")
     return 1
 
 
-def _that_it_answers(session: Session, asked: PrivacyRequest) -> list[PrivacyRequest]:
-    """The request itself, and a report of a child's data, or a wish by mail, that this erasure is the answer to."""
+def _answered_requests(session: Session, request: PrivacyRequest) -> list[PrivacyRequest]:
+    """Return the request and the customer's other open deletion requests that this erasure answers."""
     same = (
-        PrivacyRequest.customer_id == asked.customer_id,
+        PrivacyRequest.customer_id == request.customer_id,
         PrivacyRequest.kind.in_(KINDS),
-        PrivacyRequest.received_at <= asked.waiting_ends_at,
+        PrivacyRequest.received_at <= request.waiting_ends_at,
     )
     return list(session.execute(select(PrivacyRequest).where(*same, PrivacyRequest.done_at.is_(None))).scalars())
 
 
-def _is_on_its_way(session: Session, label: str, now: datetime) -> bool:
-    mail = session.execute(select(Mail).where(Mail.key_id == label)).scalar_one_or_none()
+def _is_pending(session: Session, key_id: str, now: datetime) -> bool:
+    mail = session.execute(select(Mail).where(Mail.key_id == key_id)).scalar_one_or_none()
     return mail is not None and mail.state in ("queued", "sending", "doubt") and now < mail.created_at + GIVE_UP_MAIL
 
 
-def _forget(mail: Mail) -> None:
+def _clear_mail(mail: Mail) -> None:
     if mail.state in ("queued", "sending", "doubt"):
         mail.state, mail.due_at = "withheld", None
     mail.facts = mail.recipient = mail.frozen = mail.relay_reply = None
-    mail.reason = None if mail.state == "sent" else "could not be sent in time; the address is erased"
+    mail.reason = None if mail.state == "sent" else "the confirmation could not be sent in time; its address is erased"
 
 
-# -- outside
+# -- PayPal and the product
 
 
-def _tell_outside(
+def _call_outside(
     database: Database, master_key: MasterKey, clock: Clock, outside: ErasureDependencies, id: str
 ) -> tuple[list[str], str]:
-    """End what PayPal could still collect for, and tell the product: outside any transaction, again until it is done.
+    """Cancel the subscriptions at PayPal and notify the product. Return the cancelled ids and the product's result.
 
-    Raises Blocked. What is done twice does no harm: an ended subscription stays ended, an erased customer erased.
+    Runs outside any transaction and may be repeated. Raises ErasureBlockedError.
     """
     with database.transaction() as session:
         person = ErasureSubject.of(session, id)
-        live = _live(session, person.subscriptions)
+        live = _collectable(session, person.subscriptions)
         known = accounts.personal_data(session, Keyring(master_key, session, clock.now()), id)
     for subscription in live:
         _cancel_at_paypal(outside, subscription)
-    return live, _tell_product(outside, known)
+    return live, _notify_product(outside, known)
 
 
-def _live(session: Session, subscriptions: Sequence[str]) -> list[str]:
+def _collectable(session: Session, subscriptions: Sequence[str]) -> list[str]:
     rows = select(Subscription.id).where(Subscription.id.in_(subscriptions), Subscription.status.in_(LIVE))
     return list(session.execute(rows.order_by(Subscription.id)).scalars())
 
@@ -315,37 +324,37 @@ def _live(session: Session, subscriptions: Sequence[str]) -> list[str]:
 def _cancel_at_paypal(outside: ErasureDependencies, subscription: str) -> None:
     if outside.paypal is None:
         raise ErasureBlockedError(
-            f"cancel {subscription} at PayPal: no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET), so it cannot "
-            "be done from here. The erasure goes on when PayPal tells that it is cancelled.",
+            f"cannot cancel {subscription} at PayPal without API credentials. Set SMT_PAYPAL_CLIENT_ID and …_SECRET, or "
+            "cancel it at PayPal; the erasure continues when PayPal reports the cancellation.",
             at_once=True,
         )
     try:
         outside.paypal.cancel_subscription(subscription, REASON)
     except Exception as error:
-        raise ErasureBlockedError(f"PayPal did not cancel {subscription} yet: {type(error).__name__}") from error
+        raise ErasureBlockedError(f"PayPal has not cancelled {subscription} yet: {type(error).__name__}") from error
 
 
-def _tell_product(outside: ErasureDependencies, known: dict[str, str]) -> str:
+def _notify_product(outside: ErasureDependencies, known: dict[str, str]) -> str:
     if not outside.product.is_configured:
-        return "there is none to tell"
-    said = {"customer": known.get("custom", ""), "email": known.get("email", "")}
+        return "not configured"
+    customer = {"customer": known.get("custom", ""), "email": known.get("email", "")}
     try:
-        outside.product.call("erase", said)
+        outside.product.call("erase", customer)
     except ProductUnavailableError as error:
-        raise ErasureBlockedError(f"the product did not erase its part yet: {error}") from error
-    return "told"
+        raise ErasureBlockedError(f"the product has not erased its data yet: {error}") from error
+    return "notified"
 
 
-def _wait_for_help(
+def _record_block(
     database: Database, master_key: MasterKey, clock: Clock, request_id: str, blocked: ErasureBlockedError
 ) -> None:
-    """Note why it does not go on, and tell the operator if it takes too long."""
-    log.warning("erasure_waits", request=request_id, reason=blocked.reason)
+    """Store why the erasure is blocked, and alert the operator if that takes too long."""
+    log.warning("erasure_blocked", request=request_id, reason=blocked.reason)
     with database.transaction() as session:
         now = clock.now()
         row = session.get_one(PrivacyRequest, request_id)
         row.reason = blocked.reason
-        if blocked.at_once or (row.waiting_ends_at and row.waiting_ends_at + TELL_AFTER <= now):
+        if blocked.at_once or (row.waiting_ends_at and row.waiting_ends_at + ALERT_AFTER <= now):
             facts = {"request": row.id, "reason": blocked.reason, "due_at": format_time(row.due_at)}
             mail = outbox.NewMail("erasure_waits", f"erasure_waits:{row.id}", None, facts)
             outbox.enqueue(session, Keyring(master_key, session, now), [mail], now)

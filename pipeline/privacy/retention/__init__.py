@@ -1,1 +1,1 @@
-"""How long data is kept, and the run that ends what is older. May import the tables, and nothing of erasure."""
+"""Retention periods, and the run that deletes data past its period. May import the tables, but not `erasure`."""

@@ -1,17 +1,17 @@
-"""How long the law of a country wants records kept, where that is longer than the policy's own two years.
+"""Legal retention periods of accounting records by country (SMT_COUNTRY), where longer than the policy's two years.
 
-The setting SMT_COUNTRY decides. What is held is kept restricted: without a name, an address or any content of a mail.
+Records under a legal hold are restricted: they contain no name, no address and no content of a mail.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-YEAR = timedelta(days=365, hours=6)
+YEAR = timedelta(days=365, hours=6)  # average length, with leap years
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPeriod:
-    """Whole years, and the law that says so. `from_year_end`: counted from the end of the calendar year."""
+    """Retention in whole years, and the law that requires it. `from_year_end`: counted from the end of the calendar year."""
 
     invoice_years: int
     law: str
@@ -33,24 +33,24 @@ HOLDS: dict[str, RetentionPeriod] = {
     "NL": RetentionPeriod(7, "AWR article 52"),
     "US": RetentionPeriod(7, "26 CFR 1.6001-1 and IRS Publication 583"),
 }
-# Proof of a consent outlives the person's erasure: California wants three years (Bus. & Prof. Code section 17602), and
-# elsewhere that is about as long as somebody may still dispute it.
+# `consent_years`: proof of consent is kept after an erasure. California requires three years (Bus. & Prof. Code section
+# 17602); elsewhere a consent can be disputed for about that time.
 
 
 def retention_period_for(country: str) -> RetentionPeriod:
-    """The hold of a country by its two letters (ISO 3166-1); the policy's own where we know no law that says more."""
+    """Return the period of a country by its two-letter code (ISO 3166-1), the policy's period for other countries."""
     return HOLDS.get(country.upper(), POLICY)
 
 
 def kept_until(moment: datetime, country: str) -> datetime:
-    """Until when a record of money of that moment is kept."""
+    """Return the time until which an accounting record of that moment is kept."""
     hold = retention_period_for(country)
     start = moment.replace(month=12, day=31, hour=23, minute=59, second=59) if hold.from_year_end else moment
     return _years_later(start, hold.invoice_years)
 
 
 def keeps_since(now: datetime, country: str) -> datetime:
-    """Records of money of that moment and younger ones are still kept: the other way round than `kept_until`."""
+    """Return the time from which on accounting records are still kept at `now`: the inverse of `kept_until`."""
     hold = retention_period_for(country)
     then = _years_later(now, -hold.invoice_years)
     return then.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0) if hold.from_year_end else then
@@ -59,5 +59,5 @@ def keeps_since(now: datetime, country: str) -> datetime:
 def _years_later(moment: datetime, years: int) -> datetime:
     try:
         return moment.replace(year=moment.year + years)
-    except ValueError:  # 29 February
+    except ValueError:  # 29 February in a year that is not a leap year
         return moment.replace(year=moment.year + years, day=28)

@@ -1,7 +1,7 @@
-"""What is kept how long, counted from what, and how it ends: the rules that `retention` sweeps by.
+"""The retention rules: for each kind of data its period, the time it counts from, and how it is deleted.
 
-The policy, section 3: account data as long as a subscription is active plus two years, access logs ninety days. What the
-law of SMT_COUNTRY wants longer is kept restricted, see `holds`.
+Policy, section 3: account data is kept while a subscription is active and two years longer, access logs 90 days. Data
+that the law of SMT_COUNTRY requires longer is kept restricted, see `legal_holds`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,137 +39,143 @@ from pipeline.privacy.data_categories import Category
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since
 
 TWO_YEARS = 2 * YEAR
-ACCESS_LOG = timedelta(days=90)
-REQUESTS_KEPT = 3 * YEAR  # after they were answered
-BY_HOLD = "until the hold of SMT_COUNTRY ends"
+ACCESS_LOG = timedelta(days=90)  # policy, section 3
+REQUESTS_KEPT = 3 * YEAR  # after the answer
+BY_HOLD = "legal period of SMT_COUNTRY"
 
-Find = Callable[[datetime, str], Select[Any]]  # now and country -> the keys of what is due
-End = Callable[[Session, Sequence[Any], datetime], None]  # what is done with these keys
+Find = Callable[[datetime, str], Select[Any]]  # (now, country) -> SELECT of the primary keys that are due
+End = Callable[[Session, Sequence[Any], datetime], None]  # (session, primary keys, now): deletes or empties these rows
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of data and its end. Without `end` it is a person, who is erased."""
+    """The rule for one kind of data. `end` is None if the keys are those of customers or subscriptions to erase."""
 
     name: str
     category: Category
-    anchor: str  # what the period is counted from
+    anchor: str  # the time that the period counts from
     period: str
     action: str
     find: Find
     end: End | None
 
 
-def _aged(
+def _delete_after(
     name: str, category: Category, anchor: InstrumentedAttribute[Any], period: timedelta, *where: ColumnElement[bool]
 ) -> Rule:
-    """Rows that are deleted at an age."""
+    """Return a rule that deletes rows when `anchor` is older than `period`."""
     table: Any = anchor.class_
     key: Any = table.__mapper__.primary_key[0]
     return Rule(
         name,
         category,
         f"{table.__tablename__}.{anchor.key}",
-        _words(period),
+        _format_period(period),
         "deleted",
         lambda now, _: select(key).where(anchor < now - period, *where),
         lambda session, keys, _: _delete(session, table, key.in_(keys)),
     )
 
 
-# -- people
+# -- customers and subscriptions, which are erased
 
 
-def people(now: datetime, _: str) -> Select[Any]:
-    """Customers whose last subscription ended two years ago, or who never had one and came two years ago."""
+def _inactive_customers(now: datetime, _: str) -> Select[Any]:
+    """Select customers whose last subscription ended two years ago, or who signed up or became known then and never had one."""
     since = now - TWO_YEARS
-    theirs = Subscription.customer_id == Customer.id
-    alive = exists().where(theirs, _is_recent(since))
-    to_erase = or_(Customer.erased_at.is_(None), exists().where(theirs, Subscription.personal_data.is_not(None)))
-    came_late = or_(Customer.created_at >= since, Customer.signed_up_at >= since)
-    return select(Customer.id).where(to_erase, ~alive, ~func.coalesce(came_late, False)).order_by(Customer.id)
+    owned = Subscription.customer_id == Customer.id
+    active = exists().where(owned, _is_recent(since))
+    to_erase = or_(Customer.erased_at.is_(None), exists().where(owned, Subscription.personal_data.is_not(None)))
+    created_recently = or_(Customer.created_at >= since, Customer.signed_up_at >= since)
+    return select(Customer.id).where(to_erase, ~active, ~func.coalesce(created_recently, False)).order_by(Customer.id)
 
 
-def strangers(now: datetime, _: str) -> Select[Any]:
-    """Subscriptions of nobody we know by another name, ended two years ago."""
-    holds_person = or_(Subscription.personal_data.is_not(None), _has_key(Subscription.id))
-    return select(Subscription.id).where(Subscription.customer_id.is_(None), holds_person, ~_is_recent(now - TWO_YEARS))
+def _inactive_subscriptions(now: datetime, _: str) -> Select[Any]:
+    """Select subscriptions without a customer that ended two years ago."""
+    has_personal_data = or_(Subscription.personal_data.is_not(None), _has_key(Subscription.id))
+    return select(Subscription.id).where(
+        Subscription.customer_id.is_(None), has_personal_data, ~_is_recent(now - TWO_YEARS)
+    )
 
 
 def _is_recent(since: datetime) -> ColumnElement[bool]:
-    """Active, or a sign of life after that moment: the end of a subscription is the last of them."""
+    """Condition for subscriptions that are active or had a status change, payment or paid time after `since`."""
     paid = exists().where(Payment.subscription_id == Subscription.id, Payment.occurred_at >= since)
-    signs = [
+    recent = [
         func.coalesce(column >= since, False)
         for column in (Subscription.status_at, Subscription.paid_through, Subscription.created_at)
     ]
-    return or_(func.coalesce(Subscription.status == "ACTIVE", False), *signs, paid)
+    return or_(func.coalesce(Subscription.status == "ACTIVE", False), *recent, paid)
 
 
-def _has_key(label: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    return exists().where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key.is_not(None))
+def _has_key(key_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    return exists().where(EncryptionKey.key_id == key_id, EncryptionKey.wrapped_key.is_not(None))
 
 
-def _has_tombstone(label: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    return exists().where(EncryptionKey.key_id == label, EncryptionKey.erased_at.is_not(None))
+def _has_tombstone(key_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    return exists().where(EncryptionKey.key_id == key_id, EncryptionKey.erased_at.is_not(None))
 
 
 # -- events
 
 
-def _of_nobody(now: datetime, _: str) -> Select[Any]:
-    """Events that tell of no customer and no subscription, and are still readable."""
-    strange = ~exists().where(Subscription.id == Event.key_id)
+def _events_without_customer(now: datetime, _: str) -> Select[Any]:
+    """Select old events without customer and subscription that are still readable."""
+    without_subscription = ~exists().where(Subscription.id == Event.key_id)
     readable = or_(Event.body.is_not(None), Event.personal_data.is_not(None))
     return select(Event.id).where(
-        Event.received_at < now - TWO_YEARS, Event.customer_id.is_(None), strange, readable, Event.state != "received"
+        Event.received_at < now - TWO_YEARS,
+        Event.customer_id.is_(None),
+        without_subscription,
+        readable,
+        Event.state != "received",
     )
 
 
-def _forget_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
-    """Those that moved the books leave their facts; the others go as a whole. Their keys go either way."""
-    labels = list(session.execute(select(Event.key_id).where(Event.id.in_(ids))).scalars())
-    _tombstone_keys(session, labels, now)
+def _erase_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
+    """Destroy the keys of these events. Handled events keep their facts; the others are deleted."""
+    key_ids = list(session.execute(select(Event.key_id).where(Event.id.in_(ids))).scalars())
+    _tombstone_keys(session, key_ids, now)
     _delete(session, Redelivery, Redelivery.event_id.in_(ids))
     _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled"))
-    _change(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
+    _update(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
 
 
-def _left_over(now: datetime, _: str) -> Select[Any]:
-    """Events that were being stored while the keys of their person were destroyed: nothing opens them any more."""
-    sealed = or_(Event.body.is_not(None), Event.personal_data.is_not(None))
-    return select(Event.id).where(sealed, _has_tombstone(Event.key_id), Event.received_at < now)
+def _events_with_destroyed_key(now: datetime, _: str) -> Select[Any]:
+    """Select events that were stored while their keys were destroyed: they can no longer be decrypted."""
+    encrypted = or_(Event.body.is_not(None), Event.personal_data.is_not(None))
+    return select(Event.id).where(encrypted, _has_tombstone(Event.key_id), Event.received_at < now)
 
 
-# -- books of the erased
+# -- billing records of erased customers
 
 
-def _books(now: datetime, country: str) -> Select[Any]:
-    """Subscriptions of erased people whose last sign of life is older than what the law wants kept."""
+def _old_billing_records(now: datetime, country: str) -> Select[Any]:
+    """Select subscriptions of erased customers whose last activity is older than the legal period."""
     since = keeps_since(now, country)
     return select(Subscription.id).where(_has_tombstone(Subscription.id), ~_is_recent(since))
 
 
-def _close_books(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    sales = list(session.execute(select(Payment.id).where(Payment.subscription_id.in_(ids))).scalars())
+def _delete_billing_records(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    payments = list(session.execute(select(Payment.id).where(Payment.subscription_id.in_(ids))).scalars())
     _delete(session, Mail, Mail.subscription_id.in_(ids))
     _delete(session, StatusHistoryEntry, StatusHistoryEntry.subscription_id.in_(ids))
-    _delete(session, PaypalLookup, PaypalLookup.id.in_([*ids, *sales]))
-    _delete_sales(session, sales)
+    _delete(session, PaypalLookup, PaypalLookup.id.in_([*ids, *payments]))
+    _delete_payments(session, payments)
     _delete_events(session, Event.key_id.in_(ids))
     _delete(session, Subscription, Subscription.id.in_(ids))
 
 
-def _lone_sales(now: datetime, country: str) -> Select[Any]:
+def _old_lone_payments(now: datetime, country: str) -> Select[Any]:
     return select(Payment.id).where(Payment.subscription_id.is_(None), Payment.occurred_at < keeps_since(now, country))
 
 
-def _forget_sales(session: Session, ids: Sequence[Any], now: datetime) -> None:
+def _erase_payments(session: Session, ids: Sequence[Any], now: datetime) -> None:
     _tombstone_keys(session, list(ids), now)
-    _delete_sales(session, ids)
+    _delete_payments(session, ids)
 
 
-def _delete_sales(session: Session, ids: Sequence[Any]) -> None:
+def _delete_payments(session: Session, ids: Sequence[Any]) -> None:
     _delete(session, Refund, Refund.payment_id.in_(ids))
     _delete_events(session, Event.key_id.in_(ids))
     _delete(session, Payment, Payment.id.in_(ids))
@@ -181,97 +187,101 @@ def _delete_events(session: Session, where: ColumnElement[bool]) -> None:
 
 
 def _empty_customers(now: datetime, country: str) -> Select[Any]:
-    """Erased customers of whom nothing else is left."""
+    """Select erased customers that no other row refers to."""
     left = [exists().where(table.customer_id == Customer.id) for table in (Subscription, Consent, PrivacyRequest)]
     return select(Customer.id).where(Customer.erased_at < keeps_since(now, country), *(~each for each in left))
 
 
-def _consents(now: datetime, _: str) -> Select[Any]:
-    kept = exists().where(Customer.id == Consent.customer_id, Customer.erased_at.is_(None))
-    return select(Consent.id).where(Consent.at < now - 3 * YEAR, ~kept)
+def _old_consents(now: datetime, _: str) -> Select[Any]:
+    not_erased = exists().where(Customer.id == Consent.customer_id, Customer.erased_at.is_(None))
+    return select(Consent.id).where(Consent.at < now - 3 * YEAR, ~not_erased)
 
 
-# -- the rest
+# -- other data
 
 
-def _visits(now: datetime, _: str) -> Select[Any]:
-    """A day goes as a whole, when its first visit may be ninety days old: with it goes the day's key."""
+def _old_access_log(now: datetime, _: str) -> Select[Any]:
+    """Select whole days whose first entry may be 90 days old, because each day has one key."""
     day = (now - ACCESS_LOG).replace(hour=0, minute=0, second=0, microsecond=0)
     return select(AccessLogEntry.id).where(AccessLogEntry.at < day + timedelta(days=1))
 
 
-def _forget_visits(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = list(session.execute(select(AccessLogEntry.key_id).where(AccessLogEntry.id.in_(ids)).distinct()).scalars())
+def _delete_access_log(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    key_ids = list(
+        session.execute(select(AccessLogEntry.key_id).where(AccessLogEntry.id.in_(ids)).distinct()).scalars()
+    )
     _delete(session, AccessLogEntry, AccessLogEntry.id.in_(ids))
-    _delete_keys(session, labels)
+    _delete_keys(session, key_ids)
 
 
-def _letters(now: datetime, _: str) -> Select[Any]:
+def _old_inbound_mail(now: datetime, _: str) -> Select[Any]:
     return select(InboundMail.id).where(InboundMail.customer_id.is_(None), InboundMail.received_at < now - TWO_YEARS)
 
 
-def _forget_letters(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = list(session.execute(select(InboundMail.key_id).where(InboundMail.id.in_(ids)).distinct()).scalars())
+def _delete_inbound_mail(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    key_ids = list(session.execute(select(InboundMail.key_id).where(InboundMail.id.in_(ids)).distinct()).scalars())
     _delete(session, InboundMail, InboundMail.id.in_(ids))
-    still = set(session.execute(select(InboundMail.key_id).where(InboundMail.key_id.in_(labels))).scalars())
-    _delete_keys(session, [label for label in labels if label not in still])
+    still_used = set(session.execute(select(InboundMail.key_id).where(InboundMail.key_id.in_(key_ids))).scalars())
+    _delete_keys(session, [key_id for key_id in key_ids if key_id not in still_used])
 
 
-def _requests(now: datetime, _: str) -> Select[Any]:
+def _closed_requests(now: datetime, _: str) -> Select[Any]:
     return select(PrivacyRequest.id).where(PrivacyRequest.done_at < now - REQUESTS_KEPT)
 
 
-def _forget_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
+def _delete_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
     _delete(session, PrivacyRequest, PrivacyRequest.id.in_(ids))
     _delete_keys(session, [f"request:{id}" for id in ids])
 
 
-def _reads(now: datetime, _: str) -> Select[Any]:
+def _old_audit_rows(now: datetime, _: str) -> Select[Any]:
     return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit_log.SEGMENT)
 
 
-def _erasures(now: datetime, _: str) -> Select[Any]:
+def _old_erasures(now: datetime, _: str) -> Select[Any]:
     return select(Erasure.id).where(Erasure.at < now - 12 * YEAR, Erasure.completed_at.is_not(None))
 
 
-def _forget_erasures(session: Session, ids: Sequence[Any], _: datetime) -> None:
-    labels = [label for row in session.execute(select(Erasure.key_ids).where(Erasure.id.in_(ids))) for label in row[0]]
+def _delete_erasures(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    key_ids = [
+        key_id for row in session.execute(select(Erasure.key_ids).where(Erasure.id.in_(ids))) for key_id in row[0]
+    ]
     _delete(session, Erasure, Erasure.id.in_(ids))
-    _delete(session, EncryptionKey, and_(EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_(None)))
+    _delete(session, EncryptionKey, and_(EncryptionKey.key_id.in_(key_ids), EncryptionKey.wrapped_key.is_(None)))
 
 
-# -- deeds
+# -- statements
 
 
 def _delete(session: Session, table: type[Base], where: ColumnElement[bool]) -> None:
     session.execute(delete(table).where(where).execution_options(synchronize_session=False))
 
 
-def _change(session: Session, table: type[Base], where: ColumnElement[bool], **values: Any) -> None:
+def _update(session: Session, table: type[Base], where: ColumnElement[bool], **values: Any) -> None:
     session.execute(update(table).where(where).values(**values).execution_options(synchronize_session=False))
 
 
-def _tombstone_keys(session: Session, labels: Sequence[str], now: datetime) -> None:
-    """Destroy keys of labels that may be named again, leaving their tombstones."""
-    _change(
+def _tombstone_keys(session: Session, key_ids: Sequence[str], now: datetime) -> None:
+    """Destroy keys whose ids may appear again in later events, leaving tombstones."""
+    _update(
         session,
         EncryptionKey,
-        and_(EncryptionKey.key_id.in_(labels), EncryptionKey.wrapped_key.is_not(None)),
+        and_(EncryptionKey.key_id.in_(key_ids), EncryptionKey.wrapped_key.is_not(None)),
         wrapped_key=None,
         erased_at=now,
     )
 
 
-def _delete_keys(session: Session, labels: Sequence[str]) -> None:
-    """Keys of labels that are never named again go without a trace."""
-    _delete(session, EncryptionKey, EncryptionKey.key_id.in_(labels))
+def _delete_keys(session: Session, key_ids: Sequence[str]) -> None:
+    """Delete keys whose ids never appear again; no tombstone is needed."""
+    _delete(session, EncryptionKey, EncryptionKey.key_id.in_(key_ids))
 
 
-def _forget_reads(session: Session, _: Sequence[Any], now: datetime) -> None:
+def _prune_audit_log(session: Session, _: Sequence[Any], now: datetime) -> None:
     audit_log.prune(session, now - YEAR)
 
 
-def _words(period: timedelta) -> str:
+def _format_period(period: timedelta) -> str:
     if not period:
         return "none"
     count, unit = (period // YEAR, "year") if period >= YEAR else (period.days, "day")
@@ -279,43 +289,61 @@ def _words(period: timedelta) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("accounts", "contact", "end of the last subscription, else sign-up", _words(TWO_YEARS), "erased", people, None),
-    Rule("subscriptions of nobody known", "contact", "end of the subscription", _words(TWO_YEARS), "erased", strangers, None),
-    Rule("events of nobody", "payment", "event.received_at", _words(TWO_YEARS), "key destroyed", _of_nobody, _forget_events),
-    Rule("left over from erasures", "contact", "the erasure", "none", "emptied", _left_over, _forget_events),
-    Rule("books of the erased", "payment", "last payment or change", BY_HOLD, "deleted", _books, _close_books),
-    Rule("sales without subscription", "payment", "payment.occurred_at", BY_HOLD, "deleted", _lone_sales, _forget_sales),
     Rule(
-        "proof of consent", "consent", "consent.at, once the person is erased", "3 years", "deleted", _consents,
+        "accounts", "contact", "end of the last subscription, else sign-up", _format_period(TWO_YEARS), "erased",
+        _inactive_customers, None,
+    ),
+    Rule(
+        "subscriptions without customer", "contact", "end of the subscription", _format_period(TWO_YEARS), "erased",
+        _inactive_subscriptions, None,
+    ),
+    Rule(
+        "events without customer", "payment", "event.received_at", _format_period(TWO_YEARS), "key destroyed",
+        _events_without_customer, _erase_events,
+    ),
+    Rule(
+        "events stored during an erasure", "contact", "the erasure", "none", "emptied",
+        _events_with_destroyed_key, _erase_events,
+    ),
+    Rule(
+        "billing records of erased customers", "payment", "last payment or change", BY_HOLD, "deleted",
+        _old_billing_records, _delete_billing_records,
+    ),
+    Rule(
+        "payments without subscription", "payment", "payment.occurred_at", BY_HOLD, "deleted",
+        _old_lone_payments, _erase_payments,
+    ),
+    Rule(
+        "proof of consent", "consent", "consent.at, after the erasure", "3 years", "deleted", _old_consents,
         lambda session, ids, _: _delete(session, Consent, Consent.id.in_(ids)),
     ),
     Rule(
-        "access log", "usage", "access_log.at, by whole days", _words(ACCESS_LOG), "day's key destroyed", _visits,
-        _forget_visits,
+        "access log", "usage", "access_log.at, by whole days", _format_period(ACCESS_LOG), "day's key destroyed",
+        _old_access_log, _delete_access_log,
     ),
     Rule(
-        "letters of nobody", "communication", "inbound_mail.received_at", _words(TWO_YEARS), "deleted", _letters,
-        _forget_letters,
+        "inbound mail of unknown senders", "communication", "inbound_mail.received_at", _format_period(TWO_YEARS), "deleted",
+        _old_inbound_mail, _delete_inbound_mail,
     ),
     Rule(
-        "answered requests", "request", "privacy_request.done_at", _words(REQUESTS_KEPT), "deleted", _requests,
-        _forget_requests,
+        "answered requests", "request", "privacy_request.done_at", _format_period(REQUESTS_KEPT), "deleted",
+        _closed_requests, _delete_requests,
     ),
     Rule(
-        "log of reads", "accountability", "read_audit.at", _words(YEAR), "deleted, the chain's root kept", _reads,
-        _forget_reads,
+        "audit log", "accountability", "read_audit.at", _format_period(YEAR), "deleted, last hash kept",
+        _old_audit_rows, _prune_audit_log,
     ),
-    Rule("erasures", "accountability", "erasure.at", "12 years", "deleted", _erasures, _forget_erasures),
+    Rule("erasure receipts", "accountability", "erasure.at", "12 years", "deleted", _old_erasures, _delete_erasures),
     Rule(
         "erased customers", "pseudonym", "customer.erased_at", BY_HOLD, "deleted", _empty_customers,
         lambda session, ids, _: _delete(session, Customer, Customer.id.in_(ids)),
     ),
-    _aged(
-        "mails to nobody's account", "communication", Mail.created_at, TWO_YEARS,
+    _delete_after(
+        "mails without customer", "communication", Mail.created_at, TWO_YEARS,
         Mail.subscription_id.is_(None), Mail.customer_id.is_(None), Mail.state.not_in(("queued", "sending")),
     ),
-    _aged("transmissions", "security", Redelivery.received_at, TWO_YEARS),
-    _aged("links", "security", Link.expires_at, timedelta(days=1)),
-    _aged("knocks", "security", RateLimitCounter.expires_at, timedelta(0)),
-    _aged("records of sweeps", "accountability", RetentionRun.at, 3 * YEAR),
+    _delete_after("redeliveries", "security", Redelivery.received_at, TWO_YEARS),
+    _delete_after("links", "security", Link.expires_at, timedelta(days=1)),
+    _delete_after("rate limit counters", "security", RateLimitCounter.expires_at, timedelta(0)),
+    _delete_after("retention runs", "accountability", RetentionRun.at, 3 * YEAR),
 )  # fmt: skip

@@ -1,8 +1,7 @@
-"""The sweep that keeps the periods of `rules`: repeatable, with a record of what was done, or dry.
+"""The retention run: applies the rules of `rules`, or counts what is due (dry run).
 
-It comes every hour, and is noted when it ended something, else once a day.
-
-What is due at a moment a day ago and still there is overdue: `due(session, now - EVERY, country)` is the check of it.
+The scheduler runs it hourly. A run is recorded if it deleted something, otherwise once a day. To find overdue data, call
+`due_counts` for a time in the past: `due_counts(session, now - EVERY, country)`.
 """
 
 from collections.abc import Callable
@@ -15,12 +14,12 @@ from pipeline.db.engine import Database
 from pipeline.db.models import RetentionRun
 from pipeline.privacy.retention.rules import RULES, Rule
 
-EVERY = timedelta(days=1)
-AT_ONCE = 500  # rows of one transaction
+EVERY = timedelta(days=1)  # a run without deletions is recorded this often
+BATCH = 500  # rows per transaction
 
 
 def due_counts(session: Session, now: datetime, country: str) -> dict[str, int]:
-    """How many rows each rule would end now; rules with nothing to do too. Changes nothing."""
+    """Return rule name -> number of rows due now, with all rules. Changes nothing."""
     return {rule.name: _count(session, rule, now, country) for rule in RULES}
 
 
@@ -32,16 +31,16 @@ def apply_retention(
     *,
     erase: Callable[[str], bool] = lambda _: False,
 ) -> dict[str, int]:
-    """End what is due and return rule -> rows. `erase` erases a person by id; False if that has to wait.
+    """Delete or erase what is due, and return rule name -> number of rows.
 
-    Raises DatabaseUnavailableError.
+    `erase` erases a customer or subscription by id and returns False if it has to wait. Raises DatabaseUnavailableError.
     """
     if dry:
         with database.reading() as session:
             return due_counts(session, now, country)
-    counts = {rule.name: _end(database, rule, now, country, erase) for rule in RULES}
+    counts = {rule.name: _apply(database, rule, now, country, erase) for rule in RULES}
     with database.transaction() as session:
-        last = _last(session)
+        last = _last_run(session)
         if any(counts.values()) or last is None or last <= now - EVERY:
             session.add(RetentionRun(at=now, counts={name: count for name, count in counts.items() if count}))
     if any(counts.values()):
@@ -49,7 +48,7 @@ def apply_retention(
     return counts
 
 
-def _last(session: Session) -> datetime | None:
+def _last_run(session: Session) -> datetime | None:
     return session.execute(select(func.max(RetentionRun.at))).scalar_one()
 
 
@@ -57,17 +56,17 @@ def _count(session: Session, rule: Rule, now: datetime, country: str) -> int:
     return session.execute(select(func.count()).select_from(rule.find(now, country).subquery())).scalar_one()
 
 
-def _end(database: Database, rule: Rule, now: datetime, country: str, erase: Callable[[str], bool]) -> int:
+def _apply(database: Database, rule: Rule, now: datetime, country: str, erase: Callable[[str], bool]) -> int:
     if rule.end is None:
         with database.reading() as session:
             ids = list(session.execute(rule.find(now, country)).scalars())
         return sum(erase(id) for id in ids)
-    ended = 0
+    done = 0
     while True:
         with database.transaction() as session:
-            ids = list(session.execute(rule.find(now, country).limit(AT_ONCE)).scalars())
+            ids = list(session.execute(rule.find(now, country).limit(BATCH)).scalars())
             if ids:
                 rule.end(session, ids, now)
-        ended += len(ids)
-        if len(ids) < AT_ONCE:
-            return ended
+        done += len(ids)
+        if len(ids) < BATCH:
+            return done

@@ -67,7 +67,7 @@ def test_a_deletion_that_is_under_way_is_not_done_by_saying_so(smt: Smt, books: 
         for word in (("--done",), ("--refuse", "no reason")):
             answer = smt("customers", "answer", asked["id"], *word)
             assert answer.code == 2
-            assert "ends by itself" in answer.err
+            assert "closes automatically" in answer.err
     assert states == ["waiting", "running"]
     assert len(smt("customers", "requests", "--open", "--json").json) == 1
 
@@ -128,9 +128,9 @@ def test_what_is_due_is_told_and_then_ended(smt: Smt, books: Told, data_dir: Pat
     assert "nothing has reached its period" in smt("retention", "sweep").out
     with sqlite3.connect(data_dir / "smt-billing.db") as connection:
         connection.execute("INSERT INTO rate_limit_counter VALUES ('k', 1, '2020-01-01 00:00:00')")
-    assert smt("retention", "sweep", "--dry-run", "--json").json["knocks"] == 1
-    assert smt("retention", "sweep", "--json").json["knocks"] == 1
-    assert smt("retention", "sweep", "--dry-run", "--json").json["knocks"] == 0
+    assert smt("retention", "sweep", "--dry-run", "--json").json["rate limit counters"] == 1
+    assert smt("retention", "sweep", "--json").json["rate limit counters"] == 1
+    assert smt("retention", "sweep", "--dry-run", "--json").json["rate limit counters"] == 0
 
 
 def test_the_periods_are_listed_with_the_law_of_the_country(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
