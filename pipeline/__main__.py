@@ -1,4 +1,4 @@
-"""The command line `smt-billing`. The only module that imports `handlers`."""
+"""Entry point of the command line `smt-billing`. This is the only module that imports `handlers`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,50 +8,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.commands import COMMANDS
-from pipeline.cli.exit_codes import ending
+from pipeline.cli.exit_codes import exit_on_error
 from pipeline.cli.lazy_group import group, lazy_group
 
 if TYPE_CHECKING:
     from pipeline.billing.unit_of_work import Handler
 
 NAME = "smt-billing"
-HELP = "Takes PayPal's subscription webhooks, keeps the books of each subscription, and mails what is owed."
+HELP = (
+    "Receives PayPal's subscription webhooks, records subscriptions, payments and refunds, and sends billing e-mails."
+)
 EPILOG = (
-    "Settings are environment variables SMT_…, also from a .env file; secrets also as SMT_…_FILE. "
+    "Settings are environment variables SMT_… or lines of a .env file. SMT_…_FILE in the environment names a file to read "
+    "a setting from. "
     "Exit codes: 0 done, 1 found a problem, 2 usage error."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and end the process with its exit code: 0 done, 1 found a problem, 2 usage error."""
+    """Run one command, then exit the process: 0 done, 1 found a problem, 2 usage error."""
     if arguments is None:
-        os.umask(0o077)  # files we write may hold personal data: only this user reads them, whatever the shell's umask
+        os.umask(0o077)  # files may contain personal data, so only this user may read them
     command = typer.main.get_group(build())
-    with ending(NAME):
+    with exit_on_error(NAME):
         command.main(None if arguments is None else list(arguments), prog_name=NAME)
 
 
 def build() -> typer.Typer:
-    """The program with all its commands."""
+    """Return the program with all its commands."""
     app = group(name=NAME, cls=lazy_group(COMMANDS), help=HELP, epilog=EPILOG)
     app.callback()(_start)
     return app
 
 
 def find_handlers() -> "Mapping[str, Handler]":
-    """The handler of each event type."""
-    from handlers import HANDLERS  # noqa: PLC0415 - most commands handle no event and need not wait for it
+    """Return the handler of each event type."""
+    from handlers import HANDLERS  # noqa: PLC0415 - most commands handle no event, so they do not import handlers
 
     return HANDLERS
 
 
-def _print_version(is_asked: bool) -> None:
-    if not is_asked:
+def _print_version(is_requested: bool) -> None:
+    if not is_requested:
         return
     try:
         version = metadata.version(NAME)
     except metadata.PackageNotFoundError:
-        version = "not installed, run from its sources"
+        version = "(not installed; running from source)"
     typer.echo(f"{NAME} {version}")
     raise typer.Exit
 
@@ -61,12 +64,12 @@ Version = Annotated[
 ]
 
 
-def _start(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001 - its callback has done the work
-    """Prepare a command. Runs for every command, but not for `--help` and `--version`: hence the import in here."""
+def _start(ctx: typer.Context, version: Version = False) -> None:  # noqa: ARG001 - its callback did the work
+    """Prepare a command. It imports here because `--help` and `--version`, which skip this function, must be fast."""
     from pipeline.app import logging  # noqa: PLC0415
 
     logging.set_up(logging.WARNING)  # a role sets it to INFO
-    context.obj = find_handlers  # `pipeline.cli.context.of` makes the command's context with it
+    ctx.obj = find_handlers  # `pipeline.cli.context.context_of` creates the command's context from it
 
 
 if __name__ == "__main__":

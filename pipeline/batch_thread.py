@@ -1,4 +1,4 @@
-"""A thread that does what others leave to it, as much as waits at once, so that none of them is held up."""
+"""Background thread that processes queued items in batches, so callers never block."""
 
 import queue
 import threading
@@ -8,9 +8,9 @@ Item = TypeVar("Item")
 
 
 class BatchThread(Generic[Item]):
-    """Whoever inherits says in `_do` what is done with a batch, of `most` items at most; `_do` raises nothing.
+    """Base class: a subclass implements `_process`, which gets at most `most` items at a time and must not raise.
 
-    `room` is how many items may wait; None: as many as come. A context manager: the thread runs inside `with`.
+    `room` is the largest number of queued items; None means no limit. As a context manager, the thread runs inside `with`.
     """
 
     def __init__(self, name: str, *, most: int, room: int | None = None) -> None:
@@ -22,7 +22,7 @@ class BatchThread(Generic[Item]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Do what waits, then end."""
+        """Process all queued items, then end the thread."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -34,21 +34,21 @@ class BatchThread(Generic[Item]):
         self.stop()
 
     def _submit(self, item: Item) -> bool:
-        """Have it done; returns at once. False, and it is not done, if there is no room."""
+        """Queue an item and return at once. Return False, without queueing it, if there is no room."""
         if self._room is not None and self._waiting.qsize() >= self._room:
             return False
         self._waiting.put(item)
         return True
 
     def _discard(self) -> int:
-        """Throw away what waits; how many items."""
-        forgotten = 0
+        """Discard all queued items. Return how many."""
+        discarded = 0
         while not self._waiting.empty():
             if self._waiting.get() is None:
-                self._waiting.put(None)  # told to end, as soon as nothing waits
+                self._waiting.put(None)  # the request to end stays in the queue
                 break
-            forgotten += 1
-        return forgotten
+            discarded += 1
+        return discarded
 
     def _run(self) -> None:
         ended = False
@@ -58,7 +58,7 @@ class BatchThread(Generic[Item]):
                 self._process(batch)
 
     def _next(self) -> tuple[list[Item], bool]:
-        """All that waits, or as much of it as is taken at once; and whether nothing comes after it."""
+        """Wait for items. Return the next batch, and whether it is the last one."""
         batch: list[Item] = []
         while len(batch) < self._most and (not batch or not self._waiting.empty()):
             item = self._waiting.get()

@@ -1,4 +1,4 @@
-"""The only reader of time. Whoever needs the time is handed a clock, so tests and the simulator can move it."""
+"""Clocks, and parsing and formatting of times. Code gets a clock as an argument, so tests and the simulator can set it."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,20 +7,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time: an aware `datetime` in UTC."""
+    """Returns the current time as an aware `datetime` in UTC."""
 
     def now(self) -> datetime: ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
 
 class MovableClock:
-    """A clock that stands still until it is moved; for tests and simulated months."""
+    """A clock that stands still until it is set; for tests and simulated months."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start.astimezone(UTC)
@@ -38,28 +38,29 @@ class MovableClock:
 # PayPal writes offsets as Z, -07:00 and +0000, with or without fractions of a second.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII | re.IGNORECASE)
 
-_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)  # nearly all are so, and read at once
+# The format of nearly all of PayPal's times. Python parses it without changes, which is faster.
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)
 
 
 def parse_time(text: object) -> datetime | None:
-    """Read one of PayPal's times as UTC; None if it cannot be read.
+    """Parse a time that PayPal sent. Return it in UTC, or None if it cannot be parsed.
 
-    A time without a zone is taken as UTC. PayPal's simulator sends months that do not exist: those are None too,
-    because a time that cannot be read must not lose the event.
+    A time without a zone is UTC. PayPal's simulator sends months that do not exist. They are None too, because an
+    unreadable time must not lose the event.
     """
-    return _read_text(text) if isinstance(text, str) else None
+    return _parse(text) if isinstance(text, str) else None
 
 
-@lru_cache(maxsize=4096)  # one event's times are read many times over
-def _read_text(text: str) -> datetime | None:
+@lru_cache(maxsize=4096)  # the times of one event are parsed several times
+def _parse(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text if _USUAL.fullmatch(text) else _respelled(text)).astimezone(UTC)
+        return datetime.fromisoformat(text if _USUAL.fullmatch(text) else _to_iso(text)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
-def _respelled(text: str) -> str:
-    """As Python reads it. Raises ValueError for what is no time of PayPal's."""
+def _to_iso(text: str) -> str:
+    """Return the time in the format that Python parses. Raises ValueError for any other text."""
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise ValueError(text)
@@ -69,10 +70,10 @@ def _respelled(text: str) -> str:
 
 
 def format_time(moment: datetime) -> str:
-    """ISO 8601 in UTC, whole seconds unless there is a fraction: `2026-03-01T10:00:00Z`."""
+    """Return the time as ISO 8601 in UTC, with a fraction only if it is not zero: `2026-03-01T10:00:00Z`."""
     return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()[:-6] + "Z"
 
 
 def write_optional(moment: datetime | None) -> str | None:
-    """`format_time` of a moment that may be missing."""
+    """Return `format_time` of the moment, or None for None."""
     return format_time(moment) if moment else None

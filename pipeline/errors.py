@@ -1,4 +1,4 @@
-"""Errors that the operator can fix. The command line prints each as one line and ends with its exit code."""
+"""Errors that the operator can fix. The command line prints the message as one line and exits with the error's code."""
 
 
 class OperatorError(Exception):
@@ -8,6 +8,6 @@ class OperatorError(Exception):
 
 
 class UsageError(OperatorError):
-    """A command, a setting or an input file that cannot be used as given."""
+    """A command, a setting or an input file is not usable."""
 
     exit_code = 2

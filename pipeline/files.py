@@ -1,4 +1,4 @@
-"""Files that are for us alone: written whole or not at all, and new ones that take no other's place."""
+"""Private files (mode 0600): written completely or not at all, or created without overwriting a file."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from typing import IO
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of what was there when all of it is on disk; if anything fails, nothing has changed.
+    """Open a new file that replaces `path` when the block ends and all data is on disk. On an error nothing changes.
 
-    Its folder has to be there. Raises OSError.
+    The folder must exist. Raises OSError.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with 0600
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # creates it with mode 0600
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -28,18 +28,18 @@ def replace_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """These octets as a whole file, see `whole`. Raises OSError."""
+    """Replace the file with these bytes; see `replace_atomically`. Raises OSError."""
     with replace_atomically(path) as file:
         file.write(data)
 
 
 def create_private(path: Path) -> IO[bytes]:
-    """A file that was not there before, open for writing. Raises FileExistsError, OSError."""
+    """Create a file and open it for writing. Raises FileExistsError if it exists, OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def sync_folder(folder: Path) -> None:
-    """Have it on disk which files a folder holds. Raises OSError."""
+    """Sync the folder's list of files to disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

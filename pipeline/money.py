@@ -1,6 +1,6 @@
-"""Money is an integer count of minor units and an ISO 4217 currency. Never a float.
+"""Amounts of money: an integer in minor units and an ISO 4217 currency, never a float.
 
-How many digits a currency has is PayPal's own table, not ISO's or CLDR's: PayPal refuses decimals for HUF, JPY and TWD
+The number of decimals follows PayPal's table, not ISO or CLDR: PayPal refuses decimals for HUF, JPY and TWD
 (https://developer.paypal.com/reference/currency-codes/).
 """
 
@@ -14,7 +14,7 @@ from babel import Locale
 from babel.numbers import NumberPattern
 
 NO_DIGITS = frozenset({"HUF", "JPY", "TWD"})
-LARGEST = 10**15  # in minor units: far above any price, far below what a 64-bit column holds
+LARGEST = 10**15  # minor units; far above any price, and it fits into a 64-bit column
 
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,9})?|\.\d{1,9})", re.ASCII)
@@ -42,41 +42,41 @@ class Money:
 
 
 def digits(currency: str) -> int:
-    """How many digits PayPal allows after the point for this currency."""
+    """Return how many decimals PayPal allows for this currency."""
     return 0 if currency in NO_DIGITS else 2
 
 
 def parse_amount(text: object, currency: object) -> Money:
-    """Read what PayPal writes: `5`, `5.0`, `.5`, `-5.00`. Raises NotMoney, for more digits than the currency has too."""
+    """Parse an amount as PayPal writes it: `5`, `5.0`, `.5`, `-5.00`. Raises InvalidAmountError, also for extra decimals."""
     if not isinstance(currency, str) or not isinstance(text, str | int) or isinstance(text, bool):
         raise InvalidAmountError(f"not an amount with a currency: {str(text)[:40]!r} {str(currency)[:20]!r}")
-    return _read(str(text).strip(), currency)
+    return _parse(str(text).strip(), currency)
 
 
-@lru_cache(1024)  # prices repeat
-def _read(text: str, currency: str) -> Money:
+@lru_cache(1024)  # the same prices occur again and again
+def _parse(text: str, currency: str) -> Money:
     if not _CURRENCY.fullmatch(currency):
         raise InvalidAmountError(f"not an ISO 4217 currency: {currency[:20]!r}")
     if not _NUMBER.fullmatch(text):
         raise InvalidAmountError(f"not an amount: {text[:40]!r}")
     try:
         scaled = Decimal(text).scaleb(digits(currency))
-    except InvalidOperation as error:  # pragma: no cover - the pattern has refused it before
+    except InvalidOperation as error:  # pragma: no cover - the pattern above refuses such text
         raise InvalidAmountError(f"not an amount: {text!r}") from error
     if scaled != scaled.to_integral_value():
-        raise InvalidAmountError(f"{text} has more digits than {currency} allows")
+        raise InvalidAmountError(f"{text} has more decimals than {currency} allows")
     if abs(scaled) > LARGEST:
-        raise InvalidAmountError(f"{text} {currency} is larger than any amount we book")
+        raise InvalidAmountError(f"{text} {currency} is larger than the largest supported amount")
     return Money(int(scaled), currency)
 
 
 def format_amount(money: Money) -> str:
-    """The exact text PayPal expects: two digits, or none for HUF, JPY and TWD."""
+    """Return the amount as PayPal expects it: two decimals, or none for HUF, JPY and TWD."""
     return f"{Decimal(money.amount).scaleb(-digits(money.currency)):.{digits(money.currency)}f}"
 
 
 def format_money(money: Money, locale: str = "en_US") -> str:
-    """For people: `$19.99 USD`, `19,99 €`. The currency's code is added where its sign alone could mean several."""
+    """Return the amount for people: `$19.99 USD`, `19,99 €`. Adds the currency code to a sign that several share."""
     number = Decimal(money.amount).scaleb(-digits(money.currency))
     text = _pattern(locale, digits(money.currency)).apply(
         number, locale, currency=money.currency, currency_digits=False
@@ -86,7 +86,7 @@ def format_money(money: Money, locale: str = "en_US") -> str:
 
 @cache
 def _pattern(locale: str, decimals: int) -> NumberPattern:
-    """The locale's way to write a price, with PayPal's number of digits instead of CLDR's."""
+    """Return the locale's format for prices, with PayPal's number of decimals instead of CLDR's."""
     pattern: NumberPattern = copy(Locale.parse(locale).currency_formats["standard"])
     pattern.frac_prec = (decimals, decimals)
     return pattern

@@ -1,7 +1,7 @@
-"""Every setting, its default and its sentence. Read once at the start; fails naming what is missing.
+"""All settings, with their defaults and descriptions. They are read once, at the start.
 
-Each comes from an environment variable `SMT_...`, from a `.env` file, or, for secrets in files, from the file that
-`SMT_..._FILE` names (the way Docker and systemd hand over secrets).
+A setting comes from an environment variable `SMT_...`, from the file that `SMT_..._FILE` names (Docker and systemd pass
+secrets that way), or from a `.env` file, in this order.
 """
 
 import os
@@ -18,80 +18,99 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pipeline.errors import UsageError
 
 PREFIX = "SMT_"
-# What PayPal's webhook simulator signs for, to the letter (https://developer.paypal.com/api/rest/webhooks/simulator/).
+# The literal webhook id that PayPal's simulator signs for (https://developer.paypal.com/api/rest/webhooks/simulator/).
 SIMULATOR = "WEBHOOK_ID"
-DEMO_FILE = "demo.json"  # in the data folder: describes the demo that is kept there
+DEMO_FILE = "demo.json"  # in the data folder of a demo; describes the demo
 
 
 class SettingsError(UsageError):
-    """A setting is missing or cannot be read. The message names it and says what to do."""
+    """A setting is missing or invalid. The message names it and says what to do."""
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Prices and cycles are PayPal's to tell; see docs/operate.md for how to choose."""
+    """The settings of an operator. docs/operations.md explains them. Prices and billing cycles come from PayPal."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     data_dir: Path = Field(Path("var"), description="Folder for the database, keys, certificates and caught mail.")
-    database_url: str = Field("", description="SQLite file in the data folder unless a postgresql:// URL is given.")
+    database_url: str = Field("", description="postgresql:// URL. Empty: a SQLite file in the data folder.")
     broker_url: str = Field("memory://", description="memory:// serves one process; amqp://… serves many.")
-    master_key_file: Path | None = Field(None, description="The master key; keys/master.key in the data folder.")
+    master_key_file: Path | None = Field(
+        None, description="File of the master key; keys/master.key in the data folder unless set."
+    )
 
-    smtp_url: str = Field("", description="Where mail goes, smtp://host:port. Empty: mail stays owed.")
+    smtp_url: str = Field("", description="Relay, smtp://host:port. Empty: mail stays queued.")
     smtp_connections: int = Field(10, ge=1, le=50, description="Connections kept open to the relay.")
-    relay_log: Path | None = Field(None, description="Postfix's log; with it mails in doubt are settled by themselves.")
-    mail_from: str = Field("billing@example.com", description="The address mails come from; replies are read there.")
-    bounce_domain: str = Field("", description="Domain of the envelope senders; that of mail_from unless set.")
-    operator_email: str = Field("", description="Who is told when an event is parked. Empty: nobody.")
+    relay_log: Path | None = Field(
+        None, description="Postfix's log; with it, mails in doubt are resolved automatically."
+    )
+    mail_from: str = Field(
+        "billing@example.com", description="Sender of all mails; replies go to support_email if set."
+    )
+    bounce_domain: str = Field("", description="Domain of the envelope senders; the domain of mail_from unless set.")
+    operator_email: str = Field("", description="Receives alerts about parked events. Empty: no alerts.")
 
     vendor_name: str = Field("SMT Constructions", description="The vendor's name, as customers read it.")
-    vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's site, shown in mails.")
+    vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's website, shown in mails.")
     vendor_address: str = Field("", description="Postal address in the footer of mails.")
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
     product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
-    support_email: str = Field("", description="Where customers ask for help; mail_from unless set.")
+    support_email: str = Field("", description="Contact for help with the product; mail_from unless set.")
     plans: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="Plans offered at sign-up, name=P-ID, separated by commas."
     )
-    privacy_email: str = Field("", description="Where people ask about their data; support_email unless set.")
-    inbound_maildir: Path | None = Field(None, description="Maildir of the contact address; read every minute if set.")
+    privacy_email: str = Field("", description="Contact for data-subject requests; support_email unless set.")
+    inbound_maildir: Path | None = Field(
+        None, description="Maildir of the contact address; if set, it is read every minute."
+    )
     product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
-    product_url: str = Field("", description="Address that the same is posted to, instead of a command.")
+    product_url: str = Field("", description="URL that receives the same request, instead of a command.")
     product_token: SecretStr = Field(SecretStr(""), description="Bearer token for product_url.")
     country: str = Field(
-        "", pattern="^([A-Z]{2})?$", description="Two letters, as DE: whose law decides how long invoices are kept."
+        "",
+        pattern="^([A-Z]{2})?$",
+        description="Two letters, such as DE: its law sets how long invoices are kept.",
     )
-    erase_wait_hours: int = Field(72, ge=0, le=240, description="Hours in which a deletion can still be cancelled.")
-    backup_dir: Path | None = Field(None, description="Folder for backups, apart from the data folder.")
+    erase_wait_hours: int = Field(72, ge=0, le=240, description="Hours in which an erasure can still be cancelled.")
+    backup_dir: Path | None = Field(None, description="Folder for backups, outside the data folder.")
     backup_recipient: str = Field("", description="age recipient (age1…) that backups are encrypted for.")
     backup_days: int = Field(30, ge=1, description="Days that copies of the database are kept.")
-    backup_keys_days: int = Field(7, ge=1, description="Days that copies of the keys are kept; the newest always is.")
-    locale: str = Field("en_US", description="How dates and money are written for people.")
+    backup_keys_days: int = Field(
+        7, ge=1, description="Days that copies of the keys are kept; the newest is always kept."
+    )
+    locale: str = Field("en_US", description="Format of dates and amounts.")
 
-    paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="Sandbox or live API.")
-    paypal_client_id: str = Field("", description="REST app id. Empty: nothing is read from PayPal.")
+    paypal_base_url: str = Field("https://api-m.sandbox.paypal.com", description="PayPal's sandbox or live API.")
+    paypal_client_id: str = Field("", description="REST app id. Empty: no look-ups in PayPal's API.")
     paypal_client_secret: SecretStr = Field(SecretStr(""), description="REST app secret.")
     paypal_webhook_id: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Ids of the webhooks whose signatures are accepted, separated by commas."
     )
     paypal_accept_simulator: bool = Field(
-        False, description="Accept PayPal's simulator events. Never beside a live id."
+        False, description="Accept PayPal's simulator events. Never together with a webhook id."
     )
     paypal_trust_anchors: Path | None = Field(
-        None, description="PEM bundle; with it the certificate chain is checked too."
+        None, description="PEM bundle; with it, the certificate chain is checked too."
     )
 
     private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Networks that never leave this machine, as that of its containers, separated by commas."
+        (),
+        description="Networks that never leave this machine, such as its container network, separated by commas.",
     )
     policy_effective: date = Field(date(2025, 5, 1), description="The day the privacy policy's first text took effect.")
 
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
-    reminder_days_yearly: int = Field(30, ge=1, le=90, description="Days before a renewal of a year or more.")
-    reminder_days_monthly: int = Field(3, ge=1, le=28, description="Days before a renewal of a month or more.")
-    public_url: str = Field("", description="Where our pages can be reached from outside, for links in mails.")
-    health_limit_seconds: int = Field(300, ge=1, description="/healthz answers 503 past this age of work undone.")
+    reminder_days_yearly: int = Field(
+        30, ge=1, le=90, description="Days from the reminder to the renewal, for cycles of a year or more."
+    )
+    reminder_days_monthly: int = Field(
+        3, ge=1, le=28, description="Days from the reminder to the renewal, for cycles of a month or more."
+    )
+    public_url: str = Field("", description="Public address of the customer pages, for links in mails.")
+    health_limit_seconds: int = Field(
+        300, ge=1, description="/healthz answers 503 if an event or mail has waited longer than this."
+    )
 
     @field_validator("paypal_webhook_id", "private_networks", mode="before")
     @classmethod
@@ -101,7 +120,7 @@ class Settings(BaseSettings):
     @field_validator("plans", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
-        """`Cloud, monthly` has a comma: what has no `=P-` of its own belongs to the next name."""
+        """Parse name=P-ID pairs. A name may contain commas: a part without `=P-` belongs to the next name."""
         if not isinstance(value, str):
             return value
         pairs = re.findall(r"\s*(.+?)\s*=\s*(P-[A-Z0-9]+)\s*(?:,|$)", value)
@@ -111,38 +130,36 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _reachable(cls, value: str) -> str:
-        """Sessions and links may travel encrypted only, or not leave this machine."""
-        parts = urlsplit(value)
-        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if value and (
-            not parts.hostname or not (local or parts.scheme == "https") or parts.path.strip("/") or parts.query
-        ):
+    def _is_encrypted_or_local(cls, value: str) -> str:
+        """Refuse http, except on this machine: sessions and links must be encrypted."""
+        url = urlsplit(value)
+        local = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+        if value and (not url.hostname or not (local or url.scheme == "https") or url.path.strip("/") or url.query):
             raise ValueError("must be https:// and a host without a path; http:// only for this machine")
-        return value and f"{parts.scheme}://{parts.netloc}"
+        return value and f"{url.scheme}://{url.netloc}"
 
     @field_validator("locale")
     @classmethod
-    def _known(cls, value: str) -> str:
-        from babel import Locale, UnknownLocaleError  # noqa: PLC0415 - heavy, and seldom needed
+    def _is_known_locale(cls, value: str) -> str:
+        from babel import Locale, UnknownLocaleError  # noqa: PLC0415 - slow to import, and few commands need it
 
         try:
             Locale.parse(value.replace("-", "_"))
         except (ValueError, UnknownLocaleError):
-            raise ValueError(f"there is no locale {value}; write it as en_US") from None
+            raise ValueError(f"there is no locale {value}; write it like en_US") from None
         return value
 
     @field_validator("private_networks")
     @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
-            ip_network(network)  # raises ValueError, naming it
+            ip_network(network)  # raises ValueError, which names the network
         return value
 
     @field_validator("database_url")
     @classmethod
-    def _driver(cls, value: str) -> str:
-        """`postgres://` and `postgresql://` mean psycopg 3, the one driver we ship."""
+    def _with_driver(cls, value: str) -> str:
+        """Use psycopg 3, the only driver that is installed, for `postgres://` and `postgresql://`."""
         scheme, mark, rest = value.partition("://")
         if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
             return "postgresql+psycopg://" + rest
@@ -163,7 +180,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL: the one set, else a SQLite file in the data folder."""
+        """The SQLAlchemy URL: `database_url`, or a SQLite file in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir / 'smt-billing.db'}"
 
     @property
@@ -172,7 +189,7 @@ class Settings(BaseSettings):
 
     @property
     def certificates_dir(self) -> Path:
-        """The folder of PayPal's signing certificates that were fetched."""
+        """The folder of PayPal's signing certificates."""
         return self.data_dir / "certificates"
 
     @property
@@ -181,27 +198,29 @@ class Settings(BaseSettings):
 
     @property
     def pages_url(self) -> str:
-        """Where our pages are, without a slash at the end: as set, else on this machine."""
+        """The address of the customer pages without a slash at the end: `public_url`, or one on this machine."""
         return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
 
     @property
     def has_paypal_credentials(self) -> bool:
-        """Whether we hold credentials to read from PayPal's API."""
+        """Whether the credentials for PayPal's API are set."""
         return bool(self.paypal_client_id and self.paypal_client_secret.get_secret_value())
 
     def require(self, *names: str) -> None:
-        """Raise SettingsError naming every one of these settings that is empty."""
-        missing = [variable(name) for name in names if not _filled(getattr(self, name))]
+        """Raise SettingsError if any of these settings is empty. The message names all that are."""
+        missing = [variable(name) for name in names if not _is_set(getattr(self, name))]
         if missing:
-            raise SettingsError(f"set {', '.join(missing)} (or {missing[0]}_FILE) in the environment or in .env")
+            raise SettingsError(
+                f"set {', '.join(missing)} in the environment or in .env (or {missing[0]}_FILE in the environment)"
+            )
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """`SMT_X_FILE=/run/secrets/x` gives `SMT_X`. A named file that is missing fails loudly."""
+    """Reads `SMT_X` from the file that `SMT_X_FILE` names. Raises SettingsError if it cannot be read."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         path = os.environ.get(variable(field_name) + "_FILE", "")
-        # A setting that is itself a file, SMT_MASTER_KEY_FILE, is no secret to be read from one.
+        # SMT_MASTER_KEY_FILE is a setting of that name: its value is a path, not a file to read a setting from.
         if not path or field_name + "_file" in Settings.model_fields:
             return None, field_name, False
         try:
@@ -217,12 +236,12 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting: `data_dir` is `SMT_DATA_DIR`."""
+    """Return the environment variable of a setting: `SMT_DATA_DIR` for `data_dir`."""
     return PREFIX + name.upper()
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings. Raises SettingsError with one line per setting that cannot be read."""
+    """Read the settings. Raises SettingsError; its one line names each invalid setting."""
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
@@ -230,16 +249,16 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(lines)) from None
     if settings.paypal_accept_simulator and settings.paypal_webhook_id:
         raise SettingsError(
-            "SMT_PAYPAL_ACCEPT_SIMULATOR is on beside SMT_PAYPAL_WEBHOOK_ID: anyone can have PayPal's simulator sign "
-            "events for any address, and they would change the books. Unset one of the two."
+            "SMT_PAYPAL_ACCEPT_SIMULATOR and SMT_PAYPAL_WEBHOOK_ID are both set. Anyone can let PayPal's simulator sign "
+            "an event for any address, and such an event would change real subscriptions. Unset one of the two."
         )
     if SIMULATOR in settings.paypal_webhook_id:
         raise SettingsError(
-            f"SMT_PAYPAL_WEBHOOK_ID holds {SIMULATOR}, which is PayPal's simulator and no webhook of yours. To try it out, "
-            "set SMT_PAYPAL_ACCEPT_SIMULATOR=true instead"
+            f"SMT_PAYPAL_WEBHOOK_ID contains {SIMULATOR}, which is the id of PayPal's simulator, not of your webhook. "
+            "To accept events of the simulator, set SMT_PAYPAL_ACCEPT_SIMULATOR=true instead."
         )
     return settings
 
 
-def _filled(value: object) -> bool:
+def _is_set(value: object) -> bool:
     return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)

@@ -1,1 +1,1 @@
-"""The command line's parts; `__main__` puts them together. They wire and print, and decide nothing."""
+"""The command line: commands, options, output and exit codes. It contains no business rules and may import all packages."""

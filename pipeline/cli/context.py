@@ -19,13 +19,13 @@ from pipeline.queries.listing import Decryptor
 from pipeline.settings import Settings, SettingsError, load
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many, the newest.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of rows (newest first).")]
 
 NO_TABLES = "the database has no tables yet; run: smt-billing db upgrade"
 
 
 class CommandContext:
-    """The context of one command. Raises SettingsError and KeyProblem when something cannot be opened."""
+    """Opens what one command needs, when it needs it. Raises SettingsError, MasterKeyError and DatabaseUnavailableError."""
 
     def __init__(self, handlers: Callable[[], Mapping[str, Handler]]) -> None:
         self.handlers = handlers
@@ -41,16 +41,16 @@ class CommandContext:
 
     @cached_property
     def database(self) -> Database:
-        """The database, with the tables of this version. Never created here."""
+        """The database. It must exist and have the tables of this version; a command that reads creates nothing."""
         if not exists(self.settings.database):
             raise SettingsError(NO_TABLES)
         database = self.unchecked_database
-        _need_tables(database)
+        _require_current_tables(database)
         return database
 
     @cached_property
     def unchecked_database(self) -> Database:
-        """The database with tables of any version, or none."""
+        """The database, with tables of any version or without tables. Created if it does not exist."""
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(self.settings.database)
         self.on_close(database.close)
@@ -58,36 +58,38 @@ class CommandContext:
 
     @cached_property
     def master_key(self) -> MasterKey:
-        """The existing master key. Never created here."""
+        """The master key. It must exist."""
         return open_master_key(self.settings.master_key, create=False)
 
     @contextmanager
     def decryptor(self) -> Iterator[Decryptor]:
-        """Read the database, and decrypt what it holds."""
+        """Open a read-only session that can decrypt stored data."""
         with self.database.reading() as session:
             yield Decryptor(session, lambda: self.master_key, self.clock.now())
 
     def on_close(self, close: Callable[[], object]) -> None:
-        """Call this when the command has ended."""
+        """Call `close` when the command ends."""
         self._opened.callback(close)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close everything that was opened."""
         self._opened.close()
 
 
-def context_of(context: typer.Context) -> CommandContext:
-    """The context of this command. Made when it is first needed, as `health` needs none; closed when the program ends."""
-    call = context.find_object(CommandContext)
-    if call is None:
-        root = context.find_root()
-        call = root.obj = root.with_resource(closing(CommandContext(root.obj)))
-    return call
+def context_of(ctx: typer.Context) -> CommandContext:
+    """Return the context of this command. It is created on first use and closed when the program exits."""
+    context = ctx.find_object(CommandContext)
+    if context is None:
+        root = ctx.find_root()
+        context = root.obj = root.with_resource(closing(CommandContext(root.obj)))
+    return context
 
 
-def _need_tables(database: Database) -> None:
+def _require_current_tables(database: Database) -> None:
     found, newest = migrations.current(database), migrations.newest()
     if found is None:
         raise SettingsError(NO_TABLES)
     if found != newest:
-        raise SettingsError(f"the tables are of revision {found}, not {newest}; run: smt-billing db upgrade")
+        raise SettingsError(
+            f"the tables have revision {found}, but this version needs {newest}; run: smt-billing db upgrade"
+        )

@@ -1,4 +1,4 @@
-"""Commands that are imported only when they are called, so that `--help` does not wait for SQLAlchemy and the like."""
+"""Command groups that import a command only when it is called, so `--help` is fast."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from typer.core import TyperCommand, TyperGroup
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """Where a command is, and its help in one sentence.
+    """Where to import a command from, and the first sentence of its help.
 
-    `target` is `module:name`, where the name is that of a function or of a group. The help of a function goes on with its
-    docstring.
+    `target` is `module:name`; the name is a function or a group. A function's docstring continues its help.
     """
 
     target: str
@@ -30,15 +29,15 @@ class LazyCommand:
 
 
 def group(**options: Any) -> typer.Typer:
-    """A group of commands. Without a command it shows its help, whose paragraphs are folded to the terminal's width."""
+    """Return a command group. Called without a command, it shows its help, wrapped to the terminal's width."""
     return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", **options)
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:
-    """The class of a group with these commands, by name, in addition to those that are registered with it."""
+    """Return a group class with these commands, by name, in addition to commands that are registered with it."""
 
     class LazyGroup(TyperGroup):
-        """Lists each command by its help, and imports it when it is called."""
+        """Lists each command with its help, and imports it when it is called."""
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
@@ -56,5 +55,5 @@ def _command(function: Callable[..., Any]) -> TyperCommand:
     app = group()
     app.command()(function)
     command = typer.main.get_command(app)
-    assert isinstance(command, TyperCommand)  # noqa: S101 - one function makes one command
+    assert isinstance(command, TyperCommand)  # noqa: S101 - an app with one function is one command
     return command

@@ -1,4 +1,4 @@
-"""How a command answers: JSON for programs, tables and lines for people. Progress goes to stderr."""
+"""Output of commands on stdout: JSON for programs, tables and lines for people. Progress goes to stderr."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-Advance = Callable[[int], None]  # tells a progress bar how much more was done
-WHOLE = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # columns whose values are never folded
-SHOWN = 50  # rows of a table; --json shows all of them
-WIDE = 240  # columns where there is no terminal: nothing is folded for a program that reads lines
+Advance = Callable[[int], None]  # moves a progress bar forward by this number of items
+UNWRAPPED = frozenset({"id", "state", "status", "received (UTC)", "since (UTC)"})  # columns that are never wrapped
+SHOWN = 50  # rows of a table unless --limit is given; --json shows all rows
+WIDE = 240  # characters per line without a terminal, so that programs get one line per row
 STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
     "received": "yellow", "queued": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
@@ -29,97 +29,97 @@ STATES = {
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on one line of stdout."""
+    """Print a value as one line of JSON on stdout."""
     typer.echo(orjson.dumps(value).decode())
 
 
 def json_lines(value: Any) -> str:
-    """JSON for people to read."""
+    """Return indented JSON."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
 def print_line(text: str = "") -> None:
-    """A line on stdout. What strangers wrote must not move a terminal's cursor."""
+    """Print a line on stdout, without control characters: text from outside must not control the terminal."""
     typer.echo(strip_controls(text))
 
 
 def print_note(text: str) -> None:
-    """A line for people on stderr, beside the answer."""
+    """Print a note for people on stderr."""
     typer.echo(strip_controls(text), err=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table without its empty columns. `numbers` are the headings of columns that are set to the right.
+    """Print a table without its empty columns. The columns in `numbers` are aligned to the right.
 
-    A terminal that is too narrow for the table shows each row on its own, one line for each value.
+    If the terminal is too narrow for the table, print each row as a block with one line per value.
     """
     cells = [[_cell(value) for value in row] for row in rows]
-    used = [place for place in range(len(headings)) if any(row[place] for row in cells)]
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for place in used:
-        _add_column(drawn, headings[place], [row[place] for row in cells], is_number=headings[place] in numbers)
+    used = [column for column in range(len(headings)) if any(row[column] for row in cells)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in used:
+        _add_column(table, headings[column], [row[column] for row in cells], is_number=headings[column] in numbers)
     for row in cells:
-        drawn.add_row(*(row[place] for place in used))
-    shown = console()
-    if Measurement.get(shown, shown.options.update(max_width=WIDE), drawn).minimum <= shown.width:
-        shown.print(drawn)
+        table.add_row(*(row[column] for column in used))
+    screen = console()
+    if Measurement.get(screen, screen.options.update(max_width=WIDE), table).minimum <= screen.width:
+        screen.print(table)
         return
     for number, row in enumerate(cells):
         if number:
             print_line()
-        print_pairs({headings[place]: row[place] for place in used if row[place]})
+        print_pairs({headings[column]: row[column] for column in used if row[column]})
 
 
-def _add_column(drawn: Table, heading: str, cells: Sequence[Text], *, is_number: bool) -> None:
-    """Add a column. Ids, addresses and other single words are never folded, because people copy them."""
-    is_whole = heading in WHOLE or not any(" " in cell.plain for cell in cells)
-    width = max((cell.cell_len for cell in cells), default=0) if is_whole else None
-    drawn.add_column(
-        heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole, min_width=width
+def _add_column(table: Table, heading: str, cells: Sequence[Text], *, is_number: bool) -> None:
+    """Add a column. Ids, addresses and other single words are never wrapped, because people copy them."""
+    is_unwrapped = heading in UNWRAPPED or not any(" " in cell.plain for cell in cells)
+    width = max((cell.cell_len for cell in cells), default=0) if is_unwrapped else None
+    table.add_column(
+        heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_unwrapped, min_width=width
     )
 
 
 def print_pairs(values: Mapping[str, object]) -> None:
-    """What a thing is, a line for each: its name and its value. None is left out."""
-    drawn = Table.grid(padding=(0, 2))
-    drawn.add_column(style="dim", no_wrap=True)
-    drawn.add_column(overflow="fold")
+    """Print one line per value: its name and the value. Values that are None are omitted."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in values.items():
         if value is not None:
-            drawn.add_row(name, _cell(value))
-    console().print(drawn)
+            table.add_row(name, _cell(value))
+    console().print(table)
 
 
 def print_more(total: int, shown: int) -> None:
-    """Say how many rows were left out."""
+    """Print how many rows were omitted, if any."""
     if total > shown:
-        print_line(f"… and {total - shown:,} more; --limit {total} or --json shows them all")
+        print_line(f"… and {total - shown:,} more; --limit {total} or --json shows all")
 
 
 def format_moment(at: datetime | None, locale: str) -> str:
-    """A time for people, to the minute, in UTC."""
+    """Return a time for people, to the minute, in UTC; "" for None."""
     return f"{format_date(at, 'medium', locale)} {format_time(at, 'short', locale=locale)} UTC" if at else ""
 
 
 def format_day(at: datetime | None, locale: str) -> str:
-    """A day for people, in UTC."""
+    """Return a day for people, in UTC; "" for None."""
     return format_date(at, "medium", locale=locale) if at else ""
 
 
 def format_stamp(text: str | None) -> str:
-    """A time of our JSON, to the minute: `2026-03-01 10:00`."""
+    """Return a time from JSON output to the minute, for example `2026-03-01 10:00`; "" for None."""
     return f"{text[:10]} {text[11:16]}" if text else ""
 
 
 def parse_stamp(text: str | None) -> datetime | None:
-    """A time of our JSON."""
+    """Parse a time from JSON output; None for None or ""."""
     return datetime.fromisoformat(text) if text else None
 
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Advance]:
-    """A progress bar on a terminal's stderr; call what it gives with how much was done. Elsewhere nothing is shown."""
-    shown = Console(stderr=True)
+    """Show a progress bar on stderr if that is a terminal. Yields a function to call with the number of items done."""
+    screen = Console(stderr=True)
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -127,25 +127,25 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     ]
-    with Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 def console() -> Console:
-    """stdout, as wide as its terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDE)
+    """Return a console on stdout with the width of its terminal."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def strip_controls(text: str) -> str:
-    """Text without control and direction characters, except line ends and tabs."""
+    """Replace control and direction characters, except line ends and tabs."""
     if text.isprintable():
         return text
-    return "".join("�" if character not in "\n\t" and _steers(character) else character for character in text)
+    return "".join("�" if character not in "\n\t" and _is_control(character) else character for character in text)
 
 
-def _steers(character: str) -> bool:
+def _is_control(character: str) -> bool:
     return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
 
 

@@ -1,4 +1,4 @@
-"""Reads of personal data are recorded before the data is shown: who reads, whose data, and why."""
+"""Records each read of personal data before a command shows the data: the user, the customer and the purpose."""
 
 from typing import Annotated
 
@@ -7,22 +7,22 @@ import typer
 from pipeline.cli.context import CommandContext
 from pipeline.privacy import audit_log
 
-# Why each command reads, unless --purpose says more.
+# The recorded purpose of each command unless --purpose is given.
 PURPOSES = {
-    "events show": "operation: what an event said and did",
-    "mail list": "operation: which mails went out, and to whom",
-    "mail show": "operation: what became of a mail",
-    "subscriptions show": "operation: where a subscription stands",
+    "events show": "operation: inspect an event",
+    "mail list": "operation: list mails and recipients",
+    "mail show": "operation: inspect a mail",
+    "subscriptions show": "operation: inspect a subscription",
 }
 
 Purpose = Annotated[
     str | None,
-    typer.Option("--purpose", help="Why you look, for the record of who read what; else this command's own."),
+    typer.Option("--purpose", help="Why you read this data, for the audit log; default: a purpose for the command."),
 ]
 
 
 def record_read(context: CommandContext, action: str, purpose: str | None, subject: str | None) -> None:
-    """Record who reads what of whom, and why. Raises StoreDown: a read that cannot be recorded is not shown."""
+    """Record a read of personal data. Raises DatabaseUnavailableError, so that an unrecorded read shows nothing."""
     why = purpose or PURPOSES.get(action, "operation")
     with context.database.transaction() as session:
         user = audit_log.this_user()

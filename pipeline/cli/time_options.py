@@ -1,4 +1,4 @@
-"""Times and days as an operator types them."""
+"""Parse times and days in command-line options."""
 
 from datetime import UTC, date, datetime, time
 
@@ -7,7 +7,7 @@ from pipeline.errors import UsageError
 
 
 def parse_time_option(text: str | None, option: str) -> datetime | None:
-    """`2026-03-01` (its midnight in UTC), or a time as PayPal writes it; None for None. Raises UsageError."""
+    """Parse `2026-03-01` (midnight in UTC) or a time as PayPal writes it; None for None. Raises UsageError."""
     if text is None:
         return None
     if moment := parse_time(text):
@@ -15,12 +15,12 @@ def parse_time_option(text: str | None, option: str) -> datetime | None:
     try:
         return datetime.combine(date.fromisoformat(text), time(), UTC)
     except ValueError:
-        raise UsageError(f"{option} {text}: not a time; write 2026-03-01 or 2026-03-01T10:00:00Z") from None
+        raise UsageError(f"{option} {text} is not a time; write 2026-03-01 or 2026-03-01T10:00:00Z") from None
 
 
-def read_day(text: str) -> date:
-    """`2026-03-01`. Raises UsageError."""
+def parse_day(text: str) -> date:
+    """Parse a day such as `2026-03-01`. Raises UsageError."""
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{text} is no day; write it as 2026-06-01") from None
+        raise UsageError(f"{text} is not a day; write it like 2026-06-01") from None

@@ -1,4 +1,4 @@
-"""`smt-billing backup`: copies of everything, and back."""
+"""`smt-billing backup`: create and restore encrypted backups."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +15,17 @@ app = group()
 
 
 @app.command()
-def create(context: typer.Context, json: Json = False) -> None:
-    """Copy database and keys to SMT_BACKUP_DIR, encrypted for SMT_BACKUP_RECIPIENT, while everything runs.
+def create(ctx: typer.Context, json: Json = False) -> None:
+    """Copy the database and the keys to SMT_BACKUP_DIR, encrypted for SMT_BACKUP_RECIPIENT. Roles may keep running.
 
-    Older copies go: those of the database after SMT_BACKUP_DAYS, those of keys after SMT_BACKUP_KEYS_DAYS. JSON: an object
-    with data and keys.
+    Deletes copies of the database that are older than SMT_BACKUP_DAYS, and copies of the keys that are older than
+    SMT_BACKUP_KEYS_DAYS. JSON: an object with data and keys.
     """
-    call = context_of(context)
-    _ = call.master_key  # a backup without a master key would open nothing
-    made = from_settings.backup_store(call.settings).create(call.database, call.settings.master_key, call.clock.now())
+    context = context_of(ctx)
+    _ = context.master_key  # a backup without the master key could not be decrypted
+    made = from_settings.backup_store(context.settings).create(
+        context.database, context.settings.master_key, context.clock.now()
+    )
     if json:
         output.print_json({"data": str(made.data), "keys": str(made.keys)})
     else:
@@ -33,31 +35,33 @@ def create(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def restore(
-    context: typer.Context,
-    identity: Annotated[Path, typer.Option("--identity", help="The file with the age identity.")],
-    data: Annotated[Path | None, typer.Option("--data", help="This copy of the database, not the newest.")] = None,
+    ctx: typer.Context,
+    identity: Annotated[Path, typer.Option("--identity", help="File with the age identity.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Copy of the database to restore; default: the newest.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Bring the newest backup in SMT_BACKUP_DIR back into an empty database, with the newest keys.
+    """Restore the newest backup in SMT_BACKUP_DIR, with the newest keys, into an empty database.
 
-    Who was erased since the copy was made is erased once more, before anything can start on it. The master key is put in
-    its place if there is none. JSON: an object with data, keys and erased_again.
+    Repeats all erasures since that backup before any role can start. Restores the master key if it does not exist.
+    JSON: an object with data, keys and erased_again.
     """
-    call = context_of(context)
-    shelf, master = from_settings.backup_store(call.settings), call.settings.master_key
+    context = context_of(ctx)
+    store, master = from_settings.backup_store(context.settings), context.settings.master_key
     with output.progress("restoring", None):
-        done = shelf.restore(call.unchecked_database, master, identity, call.clock.now(), data=data)
+        done = store.restore(context.unchecked_database, master, identity, context.clock.now(), data=data)
     if json:
         output.print_json({"data": str(done.data), "keys": str(done.keys), "erased_again": done.erased_again})
         return
-    output.print_line(f"restored {done.data.name} with {done.keys.name}; erased once more: {done.erased_again}")
-    output.print_note("bring the tables up to date, then start: smt-billing db upgrade")
+    output.print_line(f"restored {done.data.name} with {done.keys.name}; erasures repeated: {done.erased_again}")
+    output.print_note("now upgrade the tables, then start the roles: smt-billing db upgrade")
 
 
 @app.command()
-def identity(file: Annotated[Path, typer.Argument(help="The file to write; keep it away from this machine.")]) -> None:
-    """Make an age identity: the file opens backups, the recipient that is printed only makes them."""
+def identity(file: Annotated[Path, typer.Argument(help="File to write; keep it on another machine.")]) -> None:
+    """Create an age identity. Its file decrypts backups; the printed recipient only encrypts them."""
     output.print_line(f"SMT_BACKUP_RECIPIENT={new_identity(file)}")
     output.print_note(
-        f"keep {file} somewhere else: without it no backup opens, with it and the backups everything can be read"
+        f"keep {file} on another machine: no backup can be decrypted without it, and it decrypts all of them"
     )

@@ -1,4 +1,4 @@
-"""`smt-billing customers export|verify|requests|answer|erase`: the rights of customers under the privacy policy."""
+"""`smt-billing customers export|verify|requests|answer|erase`: data-subject requests."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,135 +28,146 @@ HEADINGS = ("id", "kind", "state", "received (UTC)", "answer by", "customer", "f
 
 
 def register(app: typer.Typer) -> None:
-    """Put these commands into `smt-billing customers`."""
+    """Add these commands to `smt-billing customers`."""
     for command in (export, requests, answer, verify, erase):
         app.command()(command)
 
 
 def export(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Annotated[str, typer.Argument(help="The customer's id; see: smt-billing customers list.")],
-    to: Annotated[Path, typer.Option("--to", help="The ZIP file to write; it must not exist yet.")],
-    purpose: Annotated[str, typer.Option(help="Why, for the log of who read what.")] = "copy of a person's data",
+    to: Annotated[Path, typer.Option("--to", help="ZIP file to write; it must not exist.")],
+    purpose: Annotated[
+        str, typer.Option(help="Why you read this data, for the audit log.")
+    ] = "request: export of a customer's data",
     json: Json = False,
 ) -> None:
-    """Write everything we hold about a customer into one ZIP: readable, complete, and signed.
+    """Export everything stored about a customer into one signed ZIP file.
 
-    The product's own export is asked for and joined where SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object
-    with file, bytes and customer.
+    Includes the product's export if SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL is set. JSON: an object with file, bytes and
+    customer.
     """
-    call = context_of(context)
-    read_audit.record_read(call, "customers export", purpose, id)
+    context = context_of(ctx)
+    read_audit.record_read(context, "customers export", purpose, id)
     try:
         data = build_export(
-            call.database,
-            call.master_key,
-            call.clock.now(),
+            context.database,
+            context.master_key,
+            context.clock.now(),
             id,
-            issuer=from_settings.export_issuer(call.settings),
-            product=from_settings.product_hook(call.settings),
+            issuer=from_settings.export_issuer(context.settings),
+            product=from_settings.product_hook(context.settings),
         )
     except ProductUnavailableError as error:
-        raise OperatorError(f"nothing was written, as the product's own export is missing: {error}") from error
+        raise OperatorError(f"nothing was written because the product's export is missing: {error}") from error
     _write(to, data)
     if json:
         output.print_json({"file": str(to), "bytes": len(data), "customer": id})
     else:
-        output.print_line(
-            f"wrote {to} ({len(data):,} bytes); begin with index.html in it. Whoever has it can read it all."
-        )
+        output.print_line(f"wrote {to} ({len(data):,} bytes); start with its index.html. The file is not encrypted.")
 
 
 def verify(
-    context: typer.Context, file: Annotated[Path, typer.Argument(help="A ZIP written by customers export.")]
+    ctx: typer.Context, file: Annotated[Path, typer.Argument(help="ZIP file written by customers export.")]
 ) -> None:
-    """Say whether a copy of a person's data is as we handed it out: exit 0 if so, else 1."""
-    call = context_of(context)
-    with call.database.transaction() as session:
-        signer = Signer(Keyring(call.master_key, session, call.clock.now()))
+    """Verify that an export is unchanged. Exit 0 if it is, otherwise 1."""
+    context = context_of(ctx)
+    with context.database.transaction() as session:
+        signer = Signer(Keyring(context.master_key, session, context.clock.now()))
     try:
         members = verify_export(file.read_bytes(), signer)
     except InvalidExportError as error:
         raise OperatorError(f"{file}: {error}") from error
-    output.print_line(f"{file} is as we made it: {len(members)} files")
+    output.print_line(f"{file} is unchanged: {len(members)} files")
 
 
 def requests(
-    context: typer.Context,
-    open_: Annotated[bool, typer.Option("--open", help="Only those that still wait for an answer.")] = False,
-    kind: Annotated[Kind | None, typer.Option(help="Only of this kind.")] = None,
+    ctx: typer.Context,
+    open_: Annotated[bool, typer.Option("--open", help="Only open requests.")] = False,
+    kind: Annotated[Kind | None, typer.Option(help="Only requests of this kind.")] = None,
     json: Json = False,
 ) -> None:
-    """List what people have asked for under the privacy policy, what is due first on top.
+    """List data-subject requests, the earliest deadline first.
 
     JSON: an array of objects with id, kind, state, source, customer, received_at, due_at, done_at and reason.
     """
-    call = context_of(context)
-    with call.database.reading() as session:
+    context = context_of(ctx)
+    with context.database.reading() as session:
         rows = queries.requests(session, only_open=open_, kind=kind)
     if json:
         output.print_json(rows)
     elif not rows:
         output.print_line("no such requests")
     else:
-        output.print_table(HEADINGS, [_row(row, call.settings.locale) for row in rows])
+        output.print_table(HEADINGS, [_row(row, context.settings.locale) for row in rows])
 
 
 def answer(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Annotated[str, typer.Argument(help="The request's id; see: smt-billing customers requests.")],
-    done: Annotated[bool, typer.Option("--done", help="It has been done.")] = False,
-    refuse: Annotated[str, typer.Option("--refuse", help="It is refused, for this reason; name nobody in it.")] = "",
+    done: Annotated[bool, typer.Option("--done", help="You fulfilled the request.")] = False,
+    refuse: Annotated[
+        str, typer.Option("--refuse", help="You refused the request, for this reason. Do not name a person in it.")
+    ] = "",
 ) -> None:
-    """Say what became of a request that you looked after yourself."""
-    call = context_of(context)
+    """Close a request that you handled yourself."""
+    context = context_of(ctx)
     if done == bool(refuse):
-        raise UsageError("say either --done or --refuse REASON")
-    with call.database.transaction() as session:
-        customer_requests.answer_request(session, id, "refused" if refuse else "done", call.clock.now(), refuse or None)
+        raise UsageError("give either --done or --refuse REASON")
+    with context.database.transaction() as session:
+        customer_requests.answer_request(
+            session, id, "refused" if refuse else "done", context.clock.now(), refuse or None
+        )
     output.print_line("refused" if refuse else "done")
 
 
 def erase(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Annotated[str, typer.Argument(help="The customer's id; see: smt-billing customers list.")],
-    now: Annotated[bool, typer.Option("--now", help="Without the waiting period and its mail.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Keep a customer whose waiting period runs.")] = False,
-    receipt: Annotated[bool, typer.Option("--receipt", help="Show the receipt of an erasure that was made.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Erase at once, without the wait and its mail. Cannot be undone.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel an erasure that is still waiting.")] = False,
+    receipt: Annotated[bool, typer.Option("--receipt", help="Show the receipt of a completed erasure.")] = False,
     json: Json = False,
 ) -> None:
-    """Erase a customer: after the waiting period of SMT_ERASE_WAIT_HOURS, or now.
+    """Erase a customer after SMT_ERASE_WAIT_HOURS, or at once with --now.
 
-    A running subscription is cancelled at PayPal, the product is told, every key of theirs is destroyed, and what the law
-    wants kept stays without a name. The scheduler carries it out, and tries again what PayPal or the product refuse.
+    Cancels a running subscription at PayPal, notifies the product, and destroys the customer's encryption keys. Data that
+    the law requires stays without a name. The scheduler does this, and retries while PayPal or the product fails.
 
-    With --now it ends with 1 if it could not be done yet. JSON: an object with request, state, act_at and reason; with
-    --receipt one with id, customer, at, complete_at and receipt.
+    With --now, exit 1 if the erasure is not done yet. JSON: an object with request, state, act_at and reason; with
+    --receipt an array of objects with id, customer, at, complete_at and receipt.
     """
-    call = context_of(context)
+    context = context_of(ctx)
     if now + cancel + receipt > 1:
-        raise UsageError("say one of --now, --cancel and --receipt")
+        raise UsageError("give only one of --now, --cancel and --receipt")
     if receipt:
-        _show_receipts(call, id, json)
+        _show_receipts(context, id, json)
         return
-    row = _cancel(call, id) if cancel else _begin(call, id, now=now)
+    row = _cancel(context, id) if cancel else _begin(context, id, now=now)
     if json:
         output.print_json(
             {"request": row.id, "state": row.state, "act_at": write_optional(row.waiting_ends_at), "reason": row.reason}
         )
     else:
-        output.print_line(_said(row, call.settings.locale, is_told=_is_told(call, row.id)))
+        output.print_line(_summary(row, context.settings.locale, is_confirmed=_is_confirmed(context, row.id)))
     if now and row.reason:
         raise typer.Exit(1)
 
 
 def _begin(context: CommandContext, id: str, *, now: bool) -> PrivacyRequest:
     if now:
-        parts = container_of(context)
+        container = container_of(context)
         row = workflow.erase_now(
-            context.database, context.master_key, context.clock, maintenance.erasure_dependencies(parts), id, "operator"
+            context.database,
+            context.master_key,
+            context.clock,
+            maintenance.erasure_dependencies(container),
+            id,
+            "operator",
         )
-        maintenance.record_erasures(parts)
+        maintenance.record_erasures(container)
         return row
     page, wait = cancel_page(context.settings.pages_url), from_settings.erasure_wait(context.settings)
     with context.database.transaction() as session:
@@ -166,7 +177,7 @@ def _begin(context: CommandContext, id: str, *, now: bool) -> PrivacyRequest:
 
 
 def cancel_page(site: str) -> str:
-    """The address of the page that cancels a deletion; the secret of the mail's link is appended to it."""
+    """Return the URL of the page that cancels an erasure. The mail appends the link's secret to it."""
     return links.url(site, "cancel_erase", "")
 
 
@@ -180,7 +191,7 @@ def _show_receipts(context: CommandContext, id: str, json: bool) -> None:
     with context.database.reading() as session:
         receipts = queries.receipts(session, id)
     if not receipts:
-        raise OperatorError(f"no erasure of {id} has been carried out")
+        raise OperatorError(f"customer {id} has not been erased; see: smt-billing customers requests --kind erase")
     if json:
         output.print_json(receipts)
         return
@@ -188,21 +199,21 @@ def _show_receipts(context: CommandContext, id: str, json: bool) -> None:
         output.print_pairs(each | {"receipt": output.json_lines(each["receipt"])})
 
 
-def _is_told(context: CommandContext, request_id: str) -> bool:
+def _is_confirmed(context: CommandContext, request_id: str) -> bool:
     with context.database.reading() as session:
         return queries.is_confirmed(session, request_id)
 
 
-def _said(row: PrivacyRequest, locale: str, *, is_told: bool) -> str:
+def _summary(row: PrivacyRequest, locale: str, *, is_confirmed: bool) -> str:
     if row.state == "cancelled":
-        return "the deletion is cancelled; the customer stays"
+        return "the erasure is cancelled; the customer's data stays"
     if row.state == "waiting" and row.waiting_ends_at:
         day = output.format_day(row.waiting_ends_at, locale)
-        return f"will be erased on {day}; until then: smt-billing customers erase {row.customer_id} --cancel"
+        return f"will be erased on {day}; to cancel: smt-billing customers erase {row.customer_id} --cancel"
     if row.reason:
-        return f"not erased yet, and tried again every minute: {row.reason}"
-    told = "the confirmation is on its way" if is_told else "no confirmation was sent, as no address was known"
-    return f"erased; {told}. The proof: smt-billing customers erase {row.customer_id} --receipt"
+        return f"not erased yet, retried every minute: {row.reason}"
+    mail = "the customer gets a confirmation" if is_confirmed else "no confirmation is sent, as no address was known"
+    return f"erased; {mail}. Receipt: smt-billing customers erase {row.customer_id} --receipt"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -210,11 +221,11 @@ def _write(path: Path, data: bytes) -> None:
         with files.create_private(path) as file:
             file.write(data)
     except FileExistsError:
-        raise UsageError(f"{path} is there already; name a new file") from None
+        raise UsageError(f"{path} exists; name a new file") from None
 
 
 def _row(row: dict[str, Any], locale: str) -> tuple[object, ...]:
     due = "" if row["done_at"] else output.format_day(output.parse_stamp(row["due_at"]), locale)
-    customer = row["customer"] or "nobody we know"
+    customer = row["customer"] or "unknown"
     kind, received = row["kind"].replace("_", " "), output.format_stamp(row["received_at"])
     return row["id"], kind, row["state"], received, due, customer, row["source"], row["reason"]

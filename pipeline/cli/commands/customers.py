@@ -1,4 +1,4 @@
-"""`smt-billing customers`: who they are, what they agreed to, and their rights under the privacy policy."""
+"""`smt-billing customers`: list, show and correct customers and their consents, and handle data-subject requests."""
 
 import sys
 from typing import Annotated, Any, Literal
@@ -24,35 +24,40 @@ Id = Annotated[str, typer.Argument(help="The customer's id; see: smt-billing cus
 State = Literal["active", "leaving", "erased", "opted-in", "opted-out"]
 Field = Literal["name", "email", "company", "phone"]
 Optional = Literal["service", "marketing", "both"]
-WHY = "Why you look, for the record of who read what."
+WHY = "Why you read this data, for the audit log."
 HEADINGS = ("id", "name", "e-mail", "company", "since (UTC)", "subscriptions", "news", "leaving", "erased")
 
 
 @app.command("list")
 def list_(
-    context: typer.Context,
-    state: Annotated[State | None, typer.Option(help="Only those; leaving: their deletion is under way.")] = None,
+    ctx: typer.Context,
+    state: Annotated[
+        State | None, typer.Option(help="Only customers in this state; leaving means that an erasure is in progress.")
+    ] = None,
     by_email: Annotated[
-        bool, typer.Option("--by-email", help="Only those with the address on the first line of standard input.")
+        bool, typer.Option("--by-email", help="Only customers with the address on the first line of standard input.")
     ] = False,
-    since: Annotated[str | None, typer.Option(help="Only known since then: 2026-03-01, or a time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only customers that are known since this day or time, such as 2026-03-01.")
+    ] = None,
     limit: Limit = None,
-    purpose: Annotated[str, typer.Option(help=WHY)] = "operation: who the customers are",
+    purpose: Annotated[str, typer.Option(help=WHY)] = "operation: list customers",
     json: Json = False,
 ) -> None:
-    """List the customers, the newest first. An address is read from standard input: arguments can be seen by others.
+    """List customers, the newest first. The address for --by-email comes from standard input, because other users of the
+    machine can see arguments.
 
     JSON: one array of objects with id, name, email, company, subscriptions, marketing, service and more.
     """
-    call = context_of(context)
-    email = _given("e-mail address") if by_email else None
-    asked = customers.CustomerQuery(
+    context = context_of(ctx)
+    email = _read_value("e-mail address") if by_email else None
+    query = customers.CustomerQuery(
         email, state, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN
     )
-    read_audit.record_read(call, "customers list", purpose, None)
-    with call.decryptor() as lens:
-        rows = list(customers.customers(lens, asked))
-        total = 0 if json or limit else customers.count(lens, asked)
+    read_audit.record_read(context, "customers list", purpose, None)
+    with context.decryptor() as decryptor:
+        rows = list(customers.customers(decryptor, query))
+        total = 0 if json or limit else customers.count(decryptor, query)
     if json:
         output.print_json(rows)
     elif not rows:
@@ -64,17 +69,17 @@ def list_(
 
 @app.command()
 def show(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Id,
-    purpose: Annotated[str, typer.Option(help=WHY)] = "operation: looking after a customer",
+    purpose: Annotated[str, typer.Option(help=WHY)] = "operation: inspect a customer",
     json: Json = False,
 ) -> None:
-    """Show one customer: who they are and who said so, what they agreed to, and their subscriptions, requests and mails."""
-    call = context_of(context)
-    parts = container_of(call)
-    read_audit.record_read(call, "customers show", purpose, id)
-    with call.decryptor() as lens:
-        found = customers.customer(lens, id, renderer(lambda: parts.templates))
+    """Show one customer: identity and its source, consents, subscriptions, requests and mails."""
+    context = context_of(ctx)
+    container = container_of(context)
+    read_audit.record_read(context, "customers show", purpose, id)
+    with context.decryptor() as decryptor:
+        found = customers.customer(decryptor, id, renderer(lambda: container.templates))
     if found is None:
         raise UsageError(f"there is no customer {id}; see: smt-billing customers list")
     if json:
@@ -82,59 +87,65 @@ def show(
         return
     output.print_pairs(_facts(found))
     output.print_line()
-    output.print_table(("when (UTC)", "what", "", ""), sorted(_story(found)))
+    output.print_table(("when (UTC)", "what", "", ""), sorted(_history(found)))
 
 
 @app.command()
 def correct(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Id,
-    field: Annotated[Field, typer.Argument(help="What is to be corrected.")],
+    field: Annotated[Field, typer.Argument(help="The field to correct.")],
     purpose: Annotated[str, typer.Option(help=WHY)] = "request: the customer asked for a correction",
     json: Json = False,
 ) -> None:
-    """Correct what we hold of a customer. The right value is read from standard input, or asked for.
+    """Correct a customer's data. The new value comes from standard input; on a terminal the command asks for it.
 
-    It outranks what PayPal tells, now and later, and reaches every mail that has not gone out. A new e-mail address is
-    told to the old address and to the new one. An empty company or phone is taken out. JSON: customer, field, changed.
+    The value takes precedence over PayPal's data, now and later, and applies to every mail that is not sent yet. After a
+    change of the e-mail address, the old and the new address get a mail. An empty value deletes company or phone.
+    JSON: an object with customer, field and changed.
     """
-    call = context_of(context)
-    value = _given(f"right {field}")
-    read_audit.record_read(call, "customers correct", purpose, id)
-    with call.database.transaction() as session:
-        now = call.clock.now()
-        keyring = Keyring(call.master_key, session, now)
+    context = context_of(ctx)
+    value = _read_value(f"new {field}")
+    read_audit.record_read(context, "customers correct", purpose, id)
+    with context.database.transaction() as session:
+        now = context.clock.now()
+        keyring = Keyring(context.master_key, session, now)
         changed = operator_actions.correct(session, keyring, id, field, value, now)
     if json:
         output.print_json({"customer": id, "field": field, "changed": changed})
     else:
-        output.print_line(f"the {field} is corrected" if changed else f"that was the {field} already; it is fixed now")
+        output.print_line(
+            f"corrected the {field}"
+            if changed
+            else f"the {field} is already that value; it now takes precedence over PayPal's data"
+        )
 
 
 @app.command("opt-out")
 def opt_out(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Id,
-    kind: Annotated[Optional, typer.Option(help="Which mail they want no more.")] = "both",
+    kind: Annotated[Optional, typer.Option(help="The class of mail to stop.")] = "both",
     json: Json = False,
 ) -> None:
-    """Stop optional mail to a customer from now on. Mail that is queued already is withheld too.
+    """Unsubscribe a customer from optional mail. Queued optional mail is withheld.
 
-    Receipts, reminders and answers to requests still come. Recorded with time and source. JSON: customer, declined.
+    Receipts, reminders and answers to requests are still sent. The choice is recorded with its time and source. JSON: an
+    object with customer and declined.
     """
-    call = context_of(context)
+    context = context_of(ctx)
     kinds: tuple[ConsentKind, ...] = ("marketing", "service") if kind == "both" else (kind,)
-    with call.database.transaction() as session:
-        now = call.clock.now()
-        operator_actions.opt_out(session, Keyring(call.master_key, session, now), id, kinds, now)
+    with context.database.transaction() as session:
+        now = context.clock.now()
+        operator_actions.opt_out(session, Keyring(context.master_key, session, now), id, kinds, now)
     if json:
         output.print_json({"customer": id, "declined": list(kinds)})
     else:
-        output.print_line(f"no more {' or '.join(kinds)} mail for {id}")
+        output.print_line(f"unsubscribed {id} from {' and '.join(kinds)} mail")
 
 
-def _given(what: str) -> str:
-    """A line of standard input; asked for where a person sits there."""
+def _read_value(what: str) -> str:
+    """Read a line of standard input. On a terminal, ask for it."""
     if sys.stdin.isatty():
         return str(typer.prompt(what, default="", show_default=False))
     return sys.stdin.readline().rstrip("\r\n")
@@ -152,11 +163,11 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _facts(found: dict[str, Any]) -> dict[str, object]:
-    """Who they are; beside each word of PayPal's, that it is PayPal's."""
+    """Return the customer's details. Values from PayPal are marked."""
     by = found["told_by"]
     fields = {"name": "name", "e-mail": "email", "company": "company", "phone": "phone"}
     person = {
-        heading: f"{found[field]} (by PayPal)" if by[field] == "paypal" else found[field]
+        heading: f"{found[field]} (from PayPal)" if by[field] == "paypal" else found[field]
         for heading, field in fields.items()
         if found[field]
     }
@@ -166,22 +177,22 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
         "PayPal's custom_id": found["custom_id"],
         "signed up": output.format_stamp(found["signed_up_at"]) or None,
         "18 or older": found["adult_at"]
-        and f"said {output.format_stamp(found['adult_at'])}, text {found['adult_text']}",
-        "news": "asked for" if found["marketing"] else "no",
+        and f"confirmed {output.format_stamp(found['adult_at'])}, text {found['adult_text']}",
+        "newsletter": "subscribed" if found["marketing"] else "no",
         "service mail": "yes" if found["service"] else "declined",
-        "deletion due": output.format_stamp(found["erase_at"]) or None,
+        "erasure due": output.format_stamp(found["erase_at"]) or None,
         "erased": output.format_stamp(found["erased_at"]) or None,
     }
 
 
-def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What happened with the customer, each with its time."""
+def _history(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the customer's consents, requests, messages, mails and subscriptions, each with its time."""
     rows = [(row["at"], _choice(row), row["source"], row["text_version"]) for row in found["consents"]]
     rows += [
-        (row["received_at"], f"asked: {row['kind'].replace('_', ' ')}", row["state"], row["id"])
+        (row["received_at"], f"request: {row['kind'].replace('_', ' ')}", row["state"], row["id"])
         for row in found["requests"]
     ]
-    rows += [(row["received_at"], f"wrote: {row['kind']}", "", row["id"][:12]) for row in found["letters"]]
+    rows += [(row["received_at"], f"inbound: {row['kind']}", "", row["id"][:12]) for row in found["letters"]]
     rows += [
         (row["sent_at"] or row["created_at"], f"mail {row['state']}", row["subject"] or row["kind"], row["id"])
         for row in found["mails"]
@@ -195,7 +206,7 @@ def _story(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _choice(row: dict[str, Any]) -> str:
     if row["kind"] == "marketing_asked":
-        return "asked for marketing, to be confirmed"
+        return "requested marketing, not confirmed yet"
     return f"{'agreed to' if row['given'] else 'declined'} {row['kind']}"
 
 

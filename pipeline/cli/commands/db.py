@@ -1,4 +1,4 @@
-"""`smt-billing db`: the tables and their revisions."""
+"""`smt-billing db`: create and upgrade the database tables."""
 
 import typer
 
@@ -11,15 +11,15 @@ app = group()
 
 
 @app.command()
-def upgrade(context: typer.Context, json: Json = False) -> None:
-    """Upgrade the tables to the revision of this version. Existing data stays; safe to repeat."""
-    database = context_of(context).unchecked_database
+def upgrade(ctx: typer.Context, json: Json = False) -> None:
+    """Create the tables, or upgrade them to this version. Data is kept, and repeating the command changes nothing."""
+    database = context_of(ctx).unchecked_database
     before = migrations.current(database)
     migrations.upgrade(database)
     after = migrations.current(database)
     if json:
         output.print_json({"from": before, "to": after})
     elif before == after:
-        output.print_line(f"the tables are at revision {after} already")
+        output.print_line(f"the tables already have revision {after}")
     else:
         output.print_line(f"upgraded the tables from {before or 'none'} to revision {after}")

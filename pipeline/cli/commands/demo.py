@@ -1,4 +1,4 @@
-"""`smt-billing demo`: a vendor's first months in one process, at high speed, and a page with the mails they caused."""
+"""`smt-billing demo`: play a vendor's first months in one process, print a summary, and show the mails on a web page."""
 
 import shutil
 import sys
@@ -20,48 +20,47 @@ from pipeline.demo.summary import PaymentTotals, Summary, as_json, summarize
 from pipeline.money import Money, format_money
 from pipeline.settings import Settings
 
-PORT = 8025
+PORT = 8025  # of the mailbox page
 
 
 def demo(
-    context: typer.Context,
+    ctx: typer.Context,
     once: Annotated[
-        bool, typer.Option("--once", help="Play, say what came of it, and end; exit 1 unless all went well.")
+        bool, typer.Option("--once", help="Play, print the summary and exit; exit 1 if something failed.")
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw an earlier demo in this data folder away first.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in this data folder first.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=f"Where the page of mails is: {PORT} unless told, 0 for any.")
+        int | None, typer.Option(min=0, max=65535, help=f"Port of the mailbox page; default: {PORT}, 0 for a free one.")
     ] = None,
-    months: Annotated[int | None, typer.Option(min=1, max=60, help="How many months to play; 6 unless told.")] = None,
-    subscribers: Annotated[
-        int | None, typer.Option(min=1, max=5000, help="How many customers; 24 unless told.")
+    months: Annotated[int | None, typer.Option(min=1, max=60, help="Number of months to play; default: 6.")] = None,
+    subscribers: Annotated[int | None, typer.Option(min=1, max=5000, help="Number of customers; default: 24.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random generator; another seed plays other customers.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, other customers and other months.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="What came of it as one JSON object on one line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
-    """Needs no settings. Its data stays in SMT_DATA_DIR (./var) and its time ends now, so every other command works on it
-    afterwards. A folder that holds an earlier demo shows that one again; one that holds other events is refused.
+    """Needs no settings. Its data stays in SMT_DATA_DIR (./var) and ends at the present time, so every other command works
+    on it afterwards. If the folder contains an earlier demo, that demo is shown again. If it contains other events, the
+    command refuses.
     """
-    call = context_of(context)
-    terms = DemoOptions(months, subscribers, seed)
-    locale = call.settings.locale
+    context = context_of(ctx)
+    options = DemoOptions(months, subscribers, seed)
+    locale = context.settings.locale
 
-    def make_parts(settings: Settings, clock: Clock) -> Container:
-        return Container(settings, call.handlers(), clock)
+    def make_container(settings: Settings, clock: Clock) -> Container:
+        return Container(settings, context.handlers(), clock)
 
     def date(at: datetime) -> str:
         return output.format_moment(at, locale).removesuffix(" UTC")
 
     with (
-        open_demo_folder(call.settings, terms, fresh=fresh) as earlier,
+        open_demo_folder(context.settings, options, fresh=fresh) as earlier,
         environment.open_environment(
-            call.settings.data_dir, make_parts, date, port=0 if once else port, usual_port=PORT
+            context.settings.data_dir, make_container, date, port=0 if once else port, usual_port=PORT
         ) as opened,
     ):
         summary = _show_or_play(opened, earlier)
-        _say(summary, opened, json=json, once=once)
+        _report(summary, opened, json=json, once=once)
         if not once:
             run_live(opened)
     if not summary.complete and once:
@@ -70,23 +69,21 @@ def demo(
 
 def _show_or_play(opened: DemoEnvironment, earlier: DemoRun) -> Summary:
     if earlier.is_done:
-        output.print_note(
-            f"showing the demo that was played on {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one"
-        )
+        output.print_note(f"showing the earlier demo of {earlier.ended_at:%Y-%m-%d %H:%M} UTC; --fresh plays a new one")
     else:
         earlier = play(opened, earlier, output.progress)
     return summarize(opened.parts.database, earlier, opened.caught)
 
 
-def _say(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool) -> None:
+def _report(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool) -> None:
     if json:
         output.print_json(as_json(summary))
         return
-    _draw(summary, opened.parts.settings.locale)
+    _print_summary(summary, opened.parts.settings.locale)
     if not once:
-        output.print_line(f"The mails: {opened.url}/mails")
+        output.print_line(f"Mailbox: {opened.url}/mails")
     command, subscription = _own_name(), summary.worth_a_look
-    output.print_line("What they came from:")
+    output.print_line("Try these commands:")
     for words in (
         "subscriptions list",
         *([f"subscriptions show {subscription}"] if subscription else []),
@@ -96,11 +93,11 @@ def _say(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool) -
         *([] if once else [f"simulate refund --url {opened.url}/webhooks/paypal --webhook-id {opened.webhook_id}"]),
     ):
         output.print_line(f"  {command} {words}")
-    output.print_line(f"All of it stays in {opened.parts.settings.data_dir}." + ("" if once else " Ctrl-C ends."))
+    stop = "" if once else " Ctrl-C stops the demo."
+    output.print_line(f"The data stays in {opened.parts.settings.data_dir}.{stop}")
 
 
-def _draw(summary: Summary, locale: str) -> None:
-    """For people."""
+def _print_summary(summary: Summary, locale: str) -> None:
     played, states, sent = summary.played, summary.events, sum(summary.sent.values())
     output.print_line(
         f"{played.months} months, {played.subscribers} subscribers: {played.posted:,} webhooks posted, "
@@ -112,20 +109,22 @@ def _draw(summary: Summary, locale: str) -> None:
     output.print_table(("subscriptions", ""), sorted(summary.subscriptions.items()), numbers=("",))
     output.print_line()
     output.print_table(
-        ("payments in", "", "came", "given back"),
+        ("payments", "number", "received", "refunded"),
         [
             (each.currency, each.payments, _price(each.amount, each, locale), _price(each.refunded, each, locale))
             for each in summary.takings
         ],
-        numbers=("", "came", "given back"),
+        numbers=("number", "received", "refunded"),
     )
     rows = [(kind.replace("_", " "), number) for kind, number in sorted(summary.sent.items())]
-    withheld = [("withheld as old news", number)] if (number := summary.mails.get("withheld", 0)) else []
+    withheld = [("withheld", number)] if (number := summary.mails.get("withheld", 0)) else []
     output.print_line()
     output.print_table(("mails", ""), rows + withheld, numbers=("",))
     output.print_line()
     if not summary.complete:
-        output.print_line("Not all went as it should: see smt-billing parked list, and mail list --state owed.")
+        output.print_line(
+            "The demo is not complete. See: smt-billing parked list, and smt-billing mail list --state queued"
+        )
 
 
 def _price(amount: int, takings: PaymentTotals, locale: str) -> str:
@@ -133,7 +132,7 @@ def _price(amount: int, takings: PaymentTotals, locale: str) -> str:
 
 
 def _own_name() -> str:
-    """How this program was called, so that the commands can be copied."""
+    """Return how this program was called, so that the printed commands can be copied."""
     called = Path(sys.argv[0])
     if called.name != "smt-billing":
         return "python -m pipeline"

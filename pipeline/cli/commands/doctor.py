@@ -1,4 +1,4 @@
-"""`smt-billing doctor`: checks each thing the pipeline needs, and says what to do about each problem."""
+"""`smt-billing doctor`: check everything that the program needs, and say how to fix each problem."""
 
 import typer
 
@@ -9,18 +9,18 @@ from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, context_of
 
 
-def doctor(context: typer.Context, json: Json = False) -> None:
-    """One line for each, with what to do about a problem. Exit 1 if a check fails; warnings are no failure."""
-    found = run_checks(lambda: container_of(context_of(context)))
+def doctor(ctx: typer.Context, json: Json = False) -> None:
+    """Prints one line per check, with advice for each problem. Exit 1 if a check fails; a warning is not a failure."""
+    found = run_checks(lambda: container_of(context_of(ctx)))
     if json:
         output.print_json(
             [{"name": each.name, "state": each.state, "found": each.text, "advice": each.advice} for each in found]
         )
     else:
-        output.print_table(("", "checked", "found"), [(each.state, each.name, _spoken(each)) for each in found])
+        output.print_table(("", "checked", "found"), [(each.state, each.name, _with_advice(each)) for each in found])
     if any(each.state == "fail" for each in found):
         raise typer.Exit(1)
 
 
-def _spoken(found: CheckResult) -> str:
-    return f"{found.text}\n→ {found.advice}" if found.advice else found.text
+def _with_advice(result: CheckResult) -> str:
+    return f"{result.text}\n→ {result.advice}" if result.advice else result.text

@@ -1,4 +1,4 @@
-"""`smt-billing health`: whether a role runs well. Containers call it every half minute, so it imports no database."""
+"""`smt-billing health`: check a role's health. Containers call it every 30 seconds, so it does not import the database."""
 
 from typing import Annotated, Literal
 
@@ -13,8 +13,8 @@ Role = Literal["web", "worker", "mailer", "scheduler"]
 
 
 def health(role: Annotated[Role, typer.Argument(help="The role to check.")]) -> None:
-    """Exit 0 if it does, else 1. For health checks of containers."""
+    """Exit 0 if the role is healthy, otherwise 1. For supervisors and container health checks."""
     problem = role_check.problem(load(), role, SystemClock().now())
-    output.print_line(f"{role}: {problem or 'well'}")
+    output.print_line(f"{role}: {problem or 'healthy'}")
     if problem:
         raise typer.Exit(1)

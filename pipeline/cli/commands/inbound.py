@@ -1,4 +1,4 @@
-"""`smt-billing inbound`: mail from customers, from a Maildir or from Postfix by stdin."""
+"""`smt-billing inbound`: file inbound mail from a Maildir, or one message from Postfix on standard input."""
 
 import sys
 from pathlib import Path
@@ -15,71 +15,72 @@ from pipeline.inbound_mail import intake, parser
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import UnfiledMail, read_maildir
 
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and comes again
+TRY_AGAIN = 75  # exit code EX_TEMPFAIL of sysexits.h: Postfix keeps the message and tries again
 
 
 def inbound(
-    context: typer.Context,
+    ctx: typer.Context,
     maildir: Annotated[
-        str, typer.Argument(help="A Maildir, or - for one mail on stdin. SMT_INBOUND_MAILDIR unless given.")
+        str, typer.Argument(help="A Maildir, or - for one message on standard input; default: SMT_INBOUND_MAILDIR.")
     ] = "",
     json: Json = False,
 ) -> None:
-    """Each opens a request, of which SMT_OPERATOR_EMAIL is told: for the right that it plainly asks for, else of the kind
-    other. A mail alone changes nothing. Mail that no person wrote is filed and never answered.
+    """Each message opens a request: for the right that it clearly asks for, otherwise of the kind other.
+    SMT_OPERATOR_EMAIL gets a mail about it. A message alone changes no data. Automatic messages are filed but not answered.
 
-    From a Maildir each mail is moved from new to cur once it is filed; one that cannot be filed stays, holds up no other,
-    and makes the exit code 1. With - the exit code is 75 when it cannot be filed, so that Postfix tries again. JSON: an
-    array of objects with letter, kind, asks and customer, and with file and failed for what could not be filed.
+    From a Maildir, filed messages move from new to cur. A message that cannot be filed stays in new, delays no other
+    message, and makes the exit code 1. With -, the exit code is then 75, so that Postfix tries again. JSON: an array of
+    objects with letter, kind, asks and customer, or with file and failed for a message that cannot be filed.
     """
-    call = context_of(context)
-    filed, left = ([_from_stdin(call)], []) if maildir == "-" else _from_maildir(call, maildir)
-    _show(filed, left, json=json)
-    if left:
+    context = context_of(ctx)
+    filed, unfiled = ([_from_stdin(context)], []) if maildir == "-" else _from_maildir(context, maildir)
+    _show(filed, unfiled, json=json)
+    if unfiled:
         raise typer.Exit(1)
 
 
-def _show(filed: list[FiledMail], left: list[UnfiledMail], *, json: bool) -> None:
+def _show(filed: list[FiledMail], unfiled: list[UnfiledMail], *, json: bool) -> None:
     if json:
-        output.print_json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in left)])
-    elif not filed and not left:
+        output.print_json([*map(_object, filed), *({"file": each.file, "failed": each.reason} for each in unfiled)])
+    elif not filed and not unfiled:
         output.print_line("no new mail")
     elif filed:
         output.print_table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
-    for each in left:
-        output.print_note(f"{each.file} is not filed and stays in new: {each.reason}")
+    for each in unfiled:
+        output.print_note(f"{each.file} could not be filed and stays in new: {each.reason}")
 
 
 def _from_maildir(context: CommandContext, maildir: str) -> tuple[list[FiledMail], list[UnfiledMail]]:
     folder = Path(maildir) if maildir else context.settings.inbound_maildir
     if folder is None:
-        raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one mail from stdin")
+        raise UsageError("name a Maildir, or set SMT_INBOUND_MAILDIR; - reads one message from standard input")
     if not (folder / "new").is_dir():
-        raise UsageError(f"{folder} is no Maildir: it has no folder new")
-    filed, left = list[FiledMail](), list[UnfiledMail]()
+        raise UsageError(f"{folder} is not a Maildir: it has no folder new")
+    filed, unfiled = list[FiledMail](), list[UnfiledMail]()
     page = account_page_url(context.settings)
     with output.progress("filing mail", None) as advance:
         for each in read_maildir(folder, context.database, context.master_key, context.clock, page):
             advance(1)
             if isinstance(each, UnfiledMail):
-                left.append(each)
+                unfiled.append(each)
             else:
                 filed.append(each)
-    return filed, left
+    return filed, unfiled
 
 
 def _from_stdin(context: CommandContext) -> FiledMail:
     raw = sys.stdin.buffer.read(parser.LARGEST)
     if not raw.strip():
-        raise UsageError("there is no mail on stdin")
+        raise UsageError("there is no message on standard input")
     try:
         return intake.store_mail(
             raw, context.database, context.master_key, context.clock, account_page_url(context.settings)
         )
-    except Exception as error:  # whatever it is: with any other code Postfix would send the mail back
-        output.print_note(
-            f"not filed, try again: {error if isinstance(error, DatabaseUnavailableError) else type(error).__name__}"
+    except Exception as error:  # any error: with another exit code Postfix would return the message to its sender
+        reason = (
+            str(error) if isinstance(error, DatabaseUnavailableError) else f"internal error: {type(error).__name__}"
         )
+        output.print_note(f"the message was not filed, try again: {reason}")
         raise typer.Exit(TRY_AGAIN) from error
 
 
@@ -89,5 +90,5 @@ def _object(filed: FiledMail) -> dict[str, object]:
 
 def _row(filed: FiledMail) -> tuple[object, ...]:
     asked = (filed.asked or "").replace("_", " ")
-    who = "known already" if filed.known else "a customer" if filed.customer_id else "nobody we know"
-    return filed.id[:12], filed.kind, asked, who
+    sender = "filed before" if filed.known else "a customer" if filed.customer_id else "unknown"
+    return filed.id[:12], filed.kind, asked, sender

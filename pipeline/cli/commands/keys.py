@@ -1,4 +1,4 @@
-"""`smt-billing keys`: the master key."""
+"""`smt-billing keys`: replace the master key."""
 
 import typer
 
@@ -13,23 +13,26 @@ app = group()
 
 
 @app.command()
-def rotate(context: typer.Context, json: Json = False) -> None:
-    """Replace the master key, while everything runs, and destroy the old one; after an erasure that completes it.
+def rotate(ctx: typer.Context, json: Json = False) -> None:
+    """Replace the master key and destroy the old one. Roles may keep running. This completes pending erasures.
 
-    Killed anywhere, it is finished by calling it again. With backups set up, the new key is in the newest file of keys
-    before the old one goes; without them, copy it to where yours is kept: the old copy opens nothing any more.
+    If interrupted, run it again to resume. With backups configured, a copy of the new key is in the backup folder before
+    the old key is destroyed. Without backups, copy the new key to where you keep it: the old copy decrypts nothing any more.
 
     JSON: an object with keys, old, new and erasures_completed.
     """
-    call = context_of(context)
-    _ = call.database, call.master_key  # there are tables and a key, or the command says what is missing
-    done = maintenance.rotate_master_key(container_of(call))
+    context = context_of(ctx)
+    _ = context.database, context.master_key  # raises SettingsError or MasterKeyError if one of them does not exist
+    done = maintenance.rotate_master_key(container_of(context))
     if json:
-        told = {"keys": done.keys, "old": done.old_id, "new": done.new_id, "erasures_completed": done.completed}
-        output.print_json(told)
+        output.print_json(
+            {"keys": done.keys, "old": done.old_id, "new": done.new_id, "erasures_completed": done.completed}
+        )
         return
-    output.print_line(f"the master key is replaced: {done.keys} keys wrapped anew, {done.completed} erasures complete")
-    if not has_backup_store(call.settings):
+    output.print_line(
+        f"replaced the master key: {done.keys} data keys wrapped again, {done.completed} erasures complete"
+    )
+    if not has_backup_store(context.settings):
         output.print_note(
-            f"now copy {call.settings.master_key} to where you keep it; the old copy opens nothing any more"
+            f"now copy {context.settings.master_key} to where you keep it; the old copy decrypts nothing any more"
         )

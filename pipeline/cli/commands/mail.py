@@ -1,4 +1,4 @@
-"""`smt-billing mail`: the outbox, and what mails look like."""
+"""`smt-billing mail`: list, show, preview and test mails, and resolve mails in doubt."""
 
 import asyncio
 from pathlib import Path
@@ -26,35 +26,37 @@ app = group()
 
 State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 Id = Annotated[str, typer.Argument(help="The mail's id.")]
-Kind = Annotated[str, typer.Argument(help="A folder of email_templates, as receipt.")]
+Kind = Annotated[str, typer.Argument(help="A folder of email_templates, such as receipt.")]
 HEADINGS = ("id", "kind", "to", "subject", "state", "since (UTC)", "reason")
 
 
 @app.command("list")
 def list_(
-    context: typer.Context,
+    ctx: typer.Context,
     state: Annotated[State | None, typer.Option(help="Only mails in this state.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only of this kind, as receipt.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only owed since then: 2026-03-01, or a time.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only mails of this kind, such as receipt.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only mails queued since this day or time, such as 2026-03-01.")
+    ] = None,
     limit: Limit = None,
     purpose: Purpose = None,
     json: Json = False,
 ) -> None:
-    """List the mails, the newest first, with the address and subject each has or would have now.
+    """List mails, the newest first. A mail that is not frozen shows the address and subject that it would have now.
 
     JSON: one array of objects with id, kind, key, to, subject, state, message_id and more.
     """
-    call = context_of(context)
-    parts = container_of(call)
+    context = context_of(ctx)
+    container = container_of(context)
     if kind:
-        _need_kind(parts.templates, kind)
+        _require_kind(container.templates, kind)
     where = {"state": state, "kind": kind}
-    asked = ListQuery(where, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN)
-    with call.decryptor() as lens:
-        rows = list(mails.mails(lens, asked, mails.renderer(lambda: parts.templates)))
-        total = 0 if json or limit else count(lens.session, Mail, Mail.created_at, asked)
+    query = ListQuery(where, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN)
+    with context.decryptor() as decryptor:
+        rows = list(mails.mails(decryptor, query, mails.renderer(lambda: container.templates)))
+        total = 0 if json or limit else count(decryptor.session, Mail, Mail.created_at, query)
     if rows:
-        read_audit.record_read(call, "mail list", purpose, None)
+        read_audit.record_read(context, "mail list", purpose, None)
     if json:
         output.print_json(rows)
     elif not rows:
@@ -65,38 +67,36 @@ def list_(
 
 
 @app.command()
-def show(context: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
-    """Show one mail: its state and why, to whom, what it says, and what the relay answered."""
-    call = context_of(context)
-    parts = container_of(call)
-    with call.decryptor() as lens:
-        found = mails.mail(lens, id, mails.renderer(lambda: parts.templates))
+def show(ctx: typer.Context, id: Id, purpose: Purpose = None, json: Json = False) -> None:
+    """Show one mail: state, reason, recipient, text, and the relay's answer."""
+    context = context_of(ctx)
+    container = container_of(context)
+    with context.decryptor() as decryptor:
+        found = mails.mail(decryptor, id, mails.renderer(lambda: container.templates))
     if found is None:
         raise UsageError(f"there is no mail {id}; see: smt-billing mail list")
-    read_audit.record_read(call, "mail show", purpose, id)
+    read_audit.record_read(context, "mail show", purpose, id)
     frozen = found.pop("frozen")
     if json:
         output.print_json(found)
         return
     output.print_pairs({name: value for name, value in found.items() if name not in ("facts", "text", "erased")})
     if found["erased"]:
-        output.print_line("\nthe person has been erased: nobody can read what it says any more")
+        output.print_line("\nthe customer was erased: the text cannot be decrypted any more")
     elif found["text"]:
-        heading = (
-            "as it was sent" if found["state"] == "sent" else "as it is frozen" if frozen else "as it would be now"
-        )
+        heading = "sent text" if found["state"] == "sent" else "frozen text" if frozen else "text if it were sent now"
         output.print_line(f"\n{heading}\n\n{found['text']}")
 
 
 @app.command()
 def preview(
-    context: typer.Context,
+    ctx: typer.Context,
     kind: Kind,
-    html: Annotated[bool, typer.Option("--html/--text", help="The HTML part, or subject and text.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    html: Annotated[bool, typer.Option("--html/--text", help="Print the HTML part, or subject and text.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
 ) -> None:
-    """Write a mail of this kind as it would look now, with the facts of its example.json and your settings."""
-    rendered = _example(container_of(context_of(context)).templates, kind)
+    """Print a mail of this kind, rendered with its example.json and your settings."""
+    rendered = _example(container_of(context_of(ctx)).templates, kind)
     text = rendered.html if html else f"{rendered.subject}\n\n{rendered.text}"
     if out is None:
         output.print_line(text.rstrip("\n"))
@@ -107,16 +107,16 @@ def preview(
 
 @app.command("send-test")
 def send_test(
-    context: typer.Context,
+    ctx: typer.Context,
     kind: Kind,
-    address: Annotated[str, typer.Argument(help="Where to send it: an address of your own.")],
+    address: Annotated[str, typer.Argument(help="Recipient: your own address.")],
     json: Json = False,
 ) -> None:
-    """Send the example of this kind through the relay, and say what the relay answered. Exit 1 unless it took it."""
-    call = context_of(context)
-    call.settings.require("smtp_url")
-    sent_by, rendered = sender(call.settings), _example(container_of(call).templates, kind)
-    reply = asyncio.run(send(call.settings.smtp_url, sent_by, rendered, address, call.clock.now()))
+    """Send the example of this kind through the relay, and print its answer. Exit 1 unless the relay accepts the mail."""
+    context = context_of(ctx)
+    context.settings.require("smtp_url")
+    sent_by, rendered = sender(context.settings), _example(container_of(context).templates, kind)
+    reply = asyncio.run(send(context.settings.smtp_url, sent_by, rendered, address, context.clock.now()))
     if json:
         output.print_json({"outcome": reply.outcome, "reply": reply.text})
     else:
@@ -127,22 +127,26 @@ def send_test(
 
 @app.command()
 def settle(
-    context: typer.Context,
+    ctx: typer.Context,
     id: Id,
-    sent: Annotated[bool, typer.Option("--sent", help="The relay's log says that it took the mail.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="It did not: send the very same mail again.")] = False,
+    sent: Annotated[
+        bool, typer.Option("--sent", help="The relay's log says that the relay accepted the mail.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="The relay did not accept the mail: send the same bytes again.")
+    ] = False,
 ) -> None:
-    """Settle a mail in doubt: the connection broke after its text went out, and only the relay's log knows the rest."""
-    call = context_of(context)
+    """Resolve a mail in doubt. Its connection was lost after the text was transmitted; the relay's log shows the result."""
+    context = context_of(ctx)
     if sent == again:
-        raise UsageError("say either --sent or --again")
-    with call.database.transaction() as session:
+        raise UsageError("give either --sent or --again")
+    with context.database.transaction() as session:
         row = session.get(Mail, id)
         if row is None:
             raise UsageError(f"there is no mail {id}; see: smt-billing mail list --state doubt")
-        if not store.resolve_doubt(session, id, call.clock.now(), sent=sent):
-            raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to settle")
-    output.print_line("settled as sent" if sent else "owed again: the mailer sends it within a second or two")
+        if not store.resolve_doubt(session, id, context.clock.now(), sent=sent):
+            raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to resolve")
+    output.print_line("marked as sent" if sent else "queued again: a running mailer sends it within two seconds")
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
@@ -151,10 +155,10 @@ def _row(found: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _example(templates: Templates, kind: str) -> RenderedMail:
-    _need_kind(templates, kind)
+    _require_kind(templates, kind)
     return templates.render(kind, templates.example(kind))
 
 
-def _need_kind(templates: Templates, kind: str) -> None:
+def _require_kind(templates: Templates, kind: str) -> None:
     if kind not in templates.kinds:
-        raise UsageError(f"there is no mail {kind}; there are: {', '.join(templates.kinds)}")
+        raise UsageError(f"there is no mail kind {kind}; the kinds are: {', '.join(templates.kinds)}")

@@ -1,4 +1,4 @@
-"""`smt-billing paypal`: what PayPal signed."""
+"""`smt-billing paypal`: verify PayPal's signatures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,30 +17,31 @@ app = group()
 
 @app.command()
 def verify(
-    context: typer.Context,
-    body: Annotated[Path, typer.Argument(help="The raw body as it came, byte for byte.")],
-    headers: Annotated[Path, typer.Option(help="Its headers: a JSON object, or one `Name: value` on each line.")],
-    webhook_id: Annotated[str, typer.Option(help="The webhook it is to be signed for.")],
+    ctx: typer.Context,
+    body: Annotated[Path, typer.Argument(help="File with the raw body, unchanged to the byte.")],
+    headers: Annotated[Path, typer.Option(help="File with the headers: a JSON object, or one `Name: value` per line.")],
+    webhook_id: Annotated[str, typer.Option(help="Id of the webhook that the delivery is signed for.")],
     cert: Annotated[
         Path | None,
-        typer.Option(help="PayPal's certificate, PEM. Its address is not judged then, and nothing fetched."),
+        typer.Option(help="PEM file of PayPal's certificate. Then its URL is not checked and nothing is downloaded."),
     ] = None,
     anchors: Annotated[
-        Path | None, typer.Option(help="PEM file of roots and intermediates: check the chain too.")
+        Path | None,
+        typer.Option(help="PEM file of roots and intermediates; with it, the certificate chain is checked."),
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="The time at which the certificate must be valid. Now, unless told.")
+        str | None, typer.Option(help="The time at which the certificate must be valid; default: now.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check a delivery as the ingress would, step by step. Exit 0 if it verifies, 1 with the check that failed."""
+    """Verify one webhook step by step, as the receiver does. Exit 0 if the signature is valid, 1 if a check fails."""
     checks = diagnose_delivery(
         _read(body),
         read_headers(_read(headers).decode("utf-8", "replace")),
         webhook_id,
         cert_pem=_read(cert) if cert else None,
         anchors=anchors,
-        at=parse_time_option(at, "--at") or context_of(context).clock.now(),
+        at=parse_time_option(at, "--at") or context_of(ctx).clock.now(),
     )
     failed = next((check.name for check in checks if not check.passed), None)
     if json:
@@ -50,7 +51,7 @@ def verify(
         output.print_table(
             ("", "check", ""), [("ok" if each.passed else "fail", each.name, each.detail) for each in checks]
         )
-        output.print_line("it verifies" if failed is None else f"refused: {failed}")
+        output.print_line("the signature is valid" if failed is None else f"refused: {failed}")
     if failed is not None:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`smt-billing policy`: whether each clause of the privacy policy is true now, its texts, and how they change."""
+"""`smt-billing policy`: verify the privacy policy, show its texts, and plan changes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
-from pipeline.cli.time_options import read_day
+from pipeline.cli.time_options import parse_day
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
 from pipeline.errors import UsageError
@@ -25,32 +25,34 @@ from pipeline.privacy import audit_log
 
 app = group()
 
-Day = Annotated[str, typer.Argument(help="The day of a text, as 2026-06-01; see: smt-billing policy texts.")]
+Day = Annotated[str, typer.Argument(help="The day of a text, such as 2026-06-01; see: smt-billing policy texts.")]
 MARKS = {"holds": "ok", "broken": "fail", "not_applicable": "n/a"}
 
 
 @app.command()
 def check(
-    context: typer.Context,
+    ctx: typer.Context,
     json: Json = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write a dated, signed report to this file.")] = None,
-    clause: Annotated[list[str] | None, typer.Option("--clause", help="Only this clause, as 3.account.")] = None,
+    clause: Annotated[
+        list[str] | None, typer.Option("--clause", help="Verify only this clause, such as 3.account.")
+    ] = None,
 ) -> None:
-    """Say of each clause of the privacy policy whether it is true now, on the live system. Exit 1 if one is broken.
+    """Verify every clause of the privacy policy against the running system. Exit 1 if a clause is broken.
 
     JSON: an array of objects with clause, verdict (holds, broken, not_applicable), figure, evidence and control.
     """
-    parts = container_of(context_of(context))
-    _known(clause or [])
-    parts.require_tables()
-    with open_live_system(parts) as live:
-        results = runner.run_checks(live, clause or ())
-        head, now, vendor = audit_log.chain_head(live.session), live.now, live.vendor.name
-    notes = processing_record.notes(parts.settings)
+    container = container_of(context_of(ctx))
+    _require_known_clauses(clause or [])
+    container.require_tables()
+    with open_live_system(container) as system:
+        results = runner.run_checks(system, clause or ())
+        head, now, vendor = audit_log.chain_head(system.session), system.now, system.vendor.name
+    notes = processing_record.notes(container.settings)
     if not clause:
-        public_pages.save_verdicts(parts.settings.data_dir, runner.public_verdicts(results, now))
+        public_pages.save_verdicts(container.settings.data_dir, runner.public_verdicts(results, now))
     if report:
-        _write_report(parts, report, runner.report(results, notes, vendor, now, head))
+        _write_report(container, report, runner.report(results, notes, vendor, now, head))
     if json:
         output.print_json([each.as_json() for each in results])
     else:
@@ -60,9 +62,9 @@ def check(
 
 
 @app.command("list")
-def list_(context: typer.Context, json: Json = False) -> None:
-    """List the clauses: what each promises, what keeps it true, what checks it, on which evidence."""
-    vendor = policy_owner(context_of(context).settings)
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List the clauses with the text, control, check and evidence of each."""
+    vendor = policy_owner(context_of(ctx).settings)
     rows = [
         {
             "clause": each.id,
@@ -82,92 +84,98 @@ def list_(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def texts(
-    context: typer.Context,
-    day: Annotated[str | None, typer.Argument(help="Show the text of this day, as 2026-06-01.")] = None,
+    ctx: typer.Context,
+    day: Annotated[str | None, typer.Argument(help="Show the text of this day, such as 2026-06-01.")] = None,
     new: Annotated[
-        bool, typer.Option("--new", help="Show the text that this version keeps, to begin a change with.")
+        bool, typer.Option("--new", help="Show the text of this program version, as a start for a change.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List the texts of the policy that were, are, and will be in force; or show one.
+    """List the past, current and future texts of the policy, or show one text.
 
     JSON: an array of objects with day, state, material, proposed_at and effective_at.
     """
-    call = context_of(context)
+    context = context_of(ctx)
     if new:
-        output.print_line(text.write(document(), policy_owner(call.settings)).rstrip("\n"))
+        output.print_line(text.write(document(), policy_owner(context.settings)).rstrip("\n"))
         return
-    with call.database.reading() as session:
+    with context.database.reading() as session:
         if day:
             output.print_line(proposals.find(session, day).text.rstrip("\n"))
             return
-        found = proposals.history(session, call.clock.now())
+        found = proposals.history(session, context.clock.now())
     if json:
         output.print_json(found)
     elif not found:
-        output.print_line("no text is kept yet; the scheduler keeps the first one, or: smt-billing policy propose")
+        output.print_line("no text is stored yet; the scheduler stores the first one, or: smt-billing policy propose")
     else:
         output.print_table(
-            ("day", "state", "material", "proposed (UTC)", "takes effect (UTC)"), [_line(each) for each in found]
+            ("day", "state", "material", "proposed (UTC)", "takes effect (UTC)"), [_text_row(each) for each in found]
         )
 
 
 @app.command()
 def propose(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="The new text; begin with: smt-billing policy texts --new.")],
-    effective: Annotated[str, typer.Option("--effective", help="The day it is to take effect, as 2026-06-01.")],
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="File with the new text; start from: smt-billing policy texts --new.")],
+    effective: Annotated[
+        str, typer.Option("--effective", help="The day when the text takes effect, such as 2026-06-01.")
+    ],
     material: Annotated[
-        bool, typer.Option("--material", help="It changes what people agreed to: they are told by mail.")
+        bool, typer.Option("--material", help="The change affects what customers agreed to: notify them by mail.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would change, and who would be told.")
+        bool, typer.Option("--dry-run", help="Only show the changes and the number of customers to notify.")
     ] = False,
 ) -> None:
-    """Plan a new text of the policy: shows what changes, and for a material change tells every customer by mail.
+    """Plan a new text of the policy. Shows the changes; for a material change, notifies every customer by mail.
 
-    A material change takes effect on its day, but never earlier than 30 days after the relay accepted the last notice:
-    until then the text in force stays the old one.
+    A material change takes effect on its day, but not before 30 days after the relay accepted the last notice. Until then
+    the old text stays in force.
     """
-    parts = container_of(context_of(context))
-    vendor, now, first_day = policy_owner(parts.settings), parts.clock.now(), parts.settings.policy_effective
-    new, day = text.read(_read(file)), read_day(effective)
-    with parts.database.transaction() as session:
+    container = container_of(context_of(ctx))
+    vendor, now, first_day = (
+        policy_owner(container.settings),
+        container.clock.now(),
+        container.settings.policy_effective,
+    )
+    new, day = text.read(_read(file)), parse_day(effective)
+    with container.database.transaction() as session:
         planned = proposals.propose(session, vendor, first_day, new, day, now, material=material)
         if dry_run:
             session.rollback()
     _show_changes(planned.old, new, proposals.unchecked(new, vendor))
     if material:
-        output.print_line(f"customers to be told by mail: {planned.to_tell:,}")
+        output.print_line(f"customers to notify by mail: {planned.to_tell:,}")
     if not dry_run:
-        told = _notify(parts)
-        notices = f", notices owed: {told:,}; see: smt-billing policy notices {planned.id}" if told else ""
+        count = _queue_notices(container)
+        notices = f", notices queued: {count:,}; see: smt-billing policy notices {planned.id}" if count else ""
         output.print_line(f"planned for {planned.id}{notices}")
 
 
 @app.command()
-def withdraw(context: typer.Context, day: Day) -> None:
-    """Give up a text before it takes effect."""
-    call = context_of(context)
-    with call.database.transaction() as session:
-        versions.withdraw(session, day, call.clock.now())
+def withdraw(ctx: typer.Context, day: Day) -> None:
+    """Withdraw a text before it takes effect."""
+    context = context_of(ctx)
+    with context.database.transaction() as session:
+        versions.withdraw(session, day, context.clock.now())
     output.print_line(
-        f"the text of {day} is withdrawn; notices that are still owed go out, so tell people by other means"
+        f"withdrew the text of {day}. Queued notices are still sent, so inform the customers in another way"
     )
 
 
 @app.command()
-def notices(context: typer.Context, day: Day, json: Json = False) -> None:
-    """Show who was told of a text: each customer's notice, when the relay took it, and its answer.
+def notices(ctx: typer.Context, day: Day, json: Json = False) -> None:
+    """List the notices about a text: each customer's mail, the time when the relay accepted it, and its answer.
 
     JSON: an array of objects with customer, mail, state, sent_at and reply.
     """
-    with context_of(context).database.reading() as session:
+    with context_of(ctx).database.reading() as session:
         found = proposals.notices(session, day)
     if json:
         output.print_json(found)
     elif not found:
-        output.print_line("nobody was told of this text")
+        output.print_line("no customer was notified of this text")
     else:
         headings = ("customer", "mail", "state", "sent (UTC)", "reply")
         output.print_table(
@@ -177,9 +185,9 @@ def notices(context: typer.Context, day: Day, json: Json = False) -> None:
 
 
 @app.command("record")
-def record_(context: typer.Context, json: Json = False) -> None:
-    """Print the record of processing activities (GDPR article 30), from the same data that the software runs by."""
-    settings = context_of(context).settings
+def record_(ctx: typer.Context, json: Json = False) -> None:
+    """Print the record of processing activities (GDPR article 30), generated from the program's rules and your settings."""
+    settings = context_of(ctx).settings
     found = processing_record.build_record(settings, policy_owner(settings))
     if json:
         output.print_json(found)
@@ -191,29 +199,29 @@ def record_(context: typer.Context, json: Json = False) -> None:
         output.print_line()
 
 
-def _known(ids: Sequence[str]) -> None:
+def _require_known_clauses(ids: Sequence[str]) -> None:
     known = [clause.id for clause in document().clauses]
     unknown = [id for id in ids if id not in known]
     if unknown:
-        raise UsageError(f"there is no clause {unknown[0]}; there are: {', '.join(known)}")
+        raise UsageError(f"there is no clause {unknown[0]}; the clauses are: {', '.join(known)}")
 
 
 def _show(results: Sequence[ClauseResult], notes: Sequence[str]) -> None:
-    output.print_table(("", "clause", "what we promise", "found"), [_checked(each) for each in results])
+    output.print_table(("", "clause", "what we promise", "found"), [_result_row(each) for each in results])
     count = {verdict: sum(each.verdict == verdict for each in results) for verdict in MARKS}
-    output.print_line(f"\n{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply")
+    output.print_line(f"\n{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} not applicable")
     if notes:
-        output.print_line("\nWhere policy and law pull apart")
+        output.print_line("\nConflicts between policy and law")
     for note in notes:
         output.print_line(f"  {note}")
 
 
-def _checked(each: ClauseResult) -> tuple[str, ...]:
-    return MARKS[each.verdict], each.clause.id, each.text, each.figure
+def _result_row(result: ClauseResult) -> tuple[str, ...]:
+    return MARKS[result.verdict], result.clause.id, result.text, result.figure
 
 
 def _write_report(container: Container, file: Path, text: str) -> None:
-    """The report, its signature beside it, and the key to check it by."""
+    """Write the report, its signature (.sig) and the public key that verifies it (.pem)."""
     with container.database.transaction() as session:
         signer = Signer(Keyring(container.master_key, session, container.clock.now()))
     data = text.encode()
@@ -231,28 +239,28 @@ def _read(file: Path) -> str:
         raise UsageError(f"{file} is not UTF-8 text") from None
 
 
-def _line(told: dict[str, Any]) -> list[object]:
-    effect = output.format_stamp(told["effective_at"]) or "when the notices are out"
+def _text_row(row: dict[str, Any]) -> list[object]:
+    effect = output.format_stamp(row["effective_at"]) or "after the last notice"
     return [
-        told["day"],
-        told["state"],
-        "yes" if told["material"] else "no",
-        output.format_stamp(told["proposed_at"]),
+        row["day"],
+        row["state"],
+        "yes" if row["material"] else "no",
+        output.format_stamp(row["proposed_at"]),
         effect,
     ]
 
 
 def _show_changes(old: str, new: str, unchecked: Sequence[str]) -> None:
-    gone, come = versions.changes(old, new)
-    for mark, lines in (("-", gone), ("+", come)):
+    removed, added = versions.changes(old, new)
+    for mark, lines in (("-", removed), ("+", added)):
         for line in lines:
             output.print_line(f"{mark} {line}")
     for line in unchecked:
-        output.print_note(f"nothing in this version checks: {line}")
+        output.print_note(f"this version has no check for: {line}")
 
 
-def _notify(container: Container) -> int:
-    count = 0
-    while told := queue_policy_notices(container):
-        count += told
-    return count
+def _queue_notices(container: Container) -> int:
+    total = 0
+    while queued := queue_policy_notices(container):
+        total += queued
+    return total

@@ -1,4 +1,4 @@
-"""`smt-billing retention`: what has reached its period, and its end."""
+"""`smt-billing retention`: show and apply retention periods."""
 
 from typing import Annotated
 
@@ -17,21 +17,21 @@ app = group()
 
 @app.command()
 def sweep(
-    context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     json: Json = False,
 ) -> None:
-    """End what has reached its period: people are erased, rows deleted, keys destroyed. The scheduler does it by itself.
+    """Delete data past its retention period: erase customers, delete rows, destroy keys. The scheduler does this hourly.
 
-    JSON: an object, rule -> rows.
+    JSON: an object with the number of rows for each rule.
     """
-    call = context_of(context)
-    _ = call.database
-    counts = maintenance.run_retention(container_of(call), dry=dry_run)
+    context = context_of(ctx)
+    _ = context.database
+    counts = maintenance.run_retention(container_of(context), dry=dry_run)
     if json:
         output.print_json(counts)
     elif not any(counts.values()):
-        output.print_line("nothing has reached its period")
+        output.print_line("no data is past its retention period")
     else:
         output.print_table(
             ("what", "rows"), [(name, count) for name, count in counts.items() if count], numbers=("rows",)
@@ -41,12 +41,12 @@ def sweep(
 
 
 @app.command()
-def rules(context: typer.Context, json: Json = False) -> None:
-    """List what is kept how long, counted from what, and how it ends.
+def rules(ctx: typer.Context, json: Json = False) -> None:
+    """List the retention periods: data, start and length of the period, and what happens at its end.
 
     JSON: an array of objects with name, category, anchor, period and action.
     """
-    hold = retention_period_for(context_of(context).settings.country)
+    hold = retention_period_for(context_of(ctx).settings.country)
     if json:
         names = ("name", "category", "anchor", "period", "action")
         output.print_json([{name: getattr(rule, name) for name in names} for rule in RULES])

@@ -1,4 +1,4 @@
-"""`smt-billing run`, and one command for each role."""
+"""`smt-billing run`, which runs all roles, and one command per role."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -19,107 +19,109 @@ from pipeline.network import egress
 from pipeline.operations import file_permissions
 from pipeline.queries.listing import states
 
-# What `run --until-idle` counts: the states in which events and mails can end.
-ENDS = {"events": ("handled", "ignored", "parked"), "mails": ("sent", "doubt", "failed", "withheld")}
+# The final states of events and mails, which `run --until-idle` counts.
+FINAL_STATES = {"events": ("handled", "ignored", "parked"), "mails": ("sent", "doubt", "failed", "withheld")}
 States = dict[str, dict[str, int]]
 
 
 def run(
-    context: typer.Context,
+    ctx: typer.Context,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Do what is due now, without the web role, and exit.")
+        bool, typer.Option("--until-idle", help="Process everything due, without the web role, then exit.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="With --until-idle: what was done, as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --until-idle: print the result as JSON.")] = False,
 ) -> None:
-    """The tables are upgraded first.
+    """Upgrades the tables first.
 
-    Needs SMT_PAYPAL_WEBHOOK_ID to check signatures. Without SMT_SMTP_URL mails stay queued.
+    Needs SMT_PAYPAL_WEBHOOK_ID to verify signatures. Without SMT_SMTP_URL, mails stay queued.
     """
-    call = context_of(context)
+    context = context_of(ctx)
     if until_idle:
-        _run_until_idle(call, json)
+        _run_until_idle(context, json)
         return
     if json:
-        raise UsageError("--json goes with --until-idle")
-    _need_webhook_id(call)
-    _serve(container_of(call), roles.run_all)
+        raise UsageError("--json needs --until-idle")
+    _require_webhook_id(context)
+    _serve(container_of(context), roles.run_all)
 
 
-def web(context: typer.Context) -> None:
-    """Needs SMT_PAYPAL_WEBHOOK_ID to check signatures."""
-    _need_webhook_id(context_of(context))
-    _serve_alone(context_of(context), "web", roles.run_web)
+def web(ctx: typer.Context) -> None:
+    """Needs SMT_PAYPAL_WEBHOOK_ID to verify signatures."""
+    _require_webhook_id(context_of(ctx))
+    _serve_alone(context_of(ctx), "web", roles.run_web)
 
 
-def worker(context: typer.Context) -> None:
-    """Any number of these may run."""
-    _serve_alone(context_of(context), "worker", roles.run_worker)
+def worker(ctx: typer.Context) -> None:
+    """Several workers may run at the same time."""
+    _serve_alone(context_of(ctx), "worker", roles.run_worker)
 
 
-def mailer(context: typer.Context) -> None:
-    """Any number of these may run."""
-    context_of(context).settings.require("smtp_url")
-    _serve_alone(context_of(context), "mailer", roles.run_mailer)
+def mailer(ctx: typer.Context) -> None:
+    """Several mailers may run at the same time."""
+    context_of(ctx).settings.require("smtp_url")
+    _serve_alone(context_of(ctx), "mailer", roles.run_mailer)
 
 
-def scheduler(context: typer.Context) -> None:
-    """SIGTERM and Ctrl-C end it after the job under way."""
-    _serve_alone(context_of(context), "scheduler", roles.run_scheduler)
+def scheduler(ctx: typer.Context) -> None:
+    """SIGTERM and Ctrl-C finish the current job, then exit."""
+    _serve_alone(context_of(ctx), "scheduler", roles.run_scheduler)
 
 
 def _serve_alone(context: CommandContext, name: str, role: Callable[[Container, StopSignal], None]) -> None:
-    """Run one role as a process of its own. Raises SettingsError where it cannot be one."""
-    parts = container_of(context)
-    parts.require_shared_broker(name)
-    parts.require_tables()
-    _serve(parts, role)
+    """Run one role in this process. Raises SettingsError if the broker serves one process only."""
+    container = container_of(context)
+    container.require_shared_broker(name)
+    container.require_tables()
+    _serve(container, role)
 
 
 def _serve(container: Container, role: Callable[[Container, StopSignal], None]) -> None:
     logging.set_up(logging.INFO)
     file_permissions.require_private(container.settings)
     egress.install_guard(container.settings)
-    _ = container.master_key  # a problem with it is reported once, and not by each role as it dies
+    _ = container.master_key  # reports a problem with the key once, before any role starts
     roles.tune_gc()
     stop = StopSignal()
     stop.install()
     try:
         role(container, stop)
-    except SystemExit as error:  # uvicorn's way to say that it cannot begin; it has logged why
-        where = f"{container.settings.web_host}:{container.settings.web_port}"
-        raise OperatorError(f"cannot listen on {where}; another program may: see SMT_WEB_PORT") from error
+    except SystemExit as error:  # uvicorn exits if it cannot start; it has logged the reason
+        address = f"{container.settings.web_host}:{container.settings.web_port}"
+        raise OperatorError(
+            f"cannot listen on {address}. Another program may use the port: stop it, or change SMT_WEB_PORT"
+        ) from error
     if stop.failed:
         raise typer.Exit(1)
 
 
-def _need_webhook_id(context: CommandContext) -> None:
+def _require_webhook_id(context: CommandContext) -> None:
     if not context.settings.paypal_accept_simulator:
         context.settings.require("paypal_webhook_id")
 
 
 def _run_until_idle(context: CommandContext, json: bool) -> None:
-    parts = container_of(context)
+    container = container_of(context)
     file_permissions.require_private(context.settings)
-    migrations.upgrade(parts.database)
-    before = _states(parts)
-    with output.progress("working", None) as done:
-        work_until_idle(parts, done)
-    after = _states(parts)
-    moved = {
-        part: {state: after[part].get(state, 0) - before[part].get(state, 0) for state in ends}
-        for part, ends in ENDS.items()
+    migrations.upgrade(container.database)
+    before = _states(container)
+    with output.progress("processing", None) as done:
+        work_until_idle(container, done)
+    after = _states(container)
+    added = {
+        table: {state: after[table].get(state, 0) - before[table].get(state, 0) for state in final}
+        for table, final in FINAL_STATES.items()
     }
     waiting = {"events": after["events"].get("received", 0), "mails": after["mails"].get("queued", 0)}
     if json:
-        output.print_json({part: {**moved[part], "waiting": waiting[part]} for part in moved})
+        output.print_json({table: {**added[table], "waiting": waiting[table]} for table in added})
         return
     without_relay = "" if context.settings.smtp_url or not waiting["mails"] else " (no SMT_SMTP_URL)"
-    output.print_line("; ".join(_summary(part, moved[part], waiting[part]) for part in moved) + without_relay)
+    output.print_line("; ".join(_summary(table, added[table], waiting[table]) for table in added) + without_relay)
 
 
-def _summary(part: str, moved: dict[str, int], waiting: int) -> str:
-    counts = [f"{number:,} {state}" for state, number in moved.items() if number > 0]
-    return f"{part}: " + ", ".join([*counts, f"{waiting:,} waiting"])
+def _summary(table: str, added: dict[str, int], waiting: int) -> str:
+    counts = [f"{number:,} {state}" for state, number in added.items() if number > 0]
+    return f"{table}: " + ", ".join([*counts, f"{waiting:,} waiting"])
 
 
 def _states(container: Container) -> States:

@@ -1,4 +1,4 @@
-"""`smt-billing simulate`: posts a pretend customer's events, signed, to a running receiver."""
+"""`smt-billing simulate`: post a simulated customer's signed events to a running receiver."""
 
 import secrets
 from collections.abc import Mapping
@@ -22,49 +22,52 @@ from pipeline.simulator.timeline import Delivery
 
 def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
     ctx: typer.Context,
-    story: Annotated[str, typer.Argument(help="The story's name; `list` names them.")],
+    scenario: Annotated[str, typer.Argument(help="The name of a scenario; `list` lists them.")],
     url: Annotated[
-        str | None, typer.Option(help="Where the ingress listens; that of the settings unless told.")
+        str | None, typer.Option(help="URL of the receiver; default: the web role's URL from the settings.")
     ] = None,
     webhook_id: Annotated[
         str | None,
         typer.Option(
-            help="The webhook to sign for; unless told the first that is set, or PayPal's simulator where that is accepted."
+            help="The webhook id to sign for; default: the first one in the settings, or PayPal's simulator if accepted."
         ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="When the story begins: a day, a time, or now. So that it ends now, unless told.")
+        str | None,
+        typer.Option(help="Start of the scenario: a day, a time, or now; default: such that the scenario ends now."),
     ] = None,
     plan: Annotated[
         str, typer.Option(help="licence, cloud, cloud_japan, cloud_seats, cloud_trial or onboarding.")
     ] = "cloud",
-    customers: Annotated[int, typer.Option(min=1, help="How many live this story.")] = 1,
+    customers: Annotated[int, typer.Option(min=1, help="Number of customers.")] = 1,
     seed: Annotated[
-        str | None, typer.Option(help="The same seed and start tell the same story; random unless told.")
+        str | None, typer.Option(help="The same seed and start give the same events; default: random.")
     ] = None,
-    shuffled: Annotated[bool, typer.Option("--shuffled", help="In disorder, and some events twice.")] = False,
-    at_once: Annotated[int, typer.Option(min=1, max=64, help="Connections to post over at once.")] = 1,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="Post the events out of order, and some of them twice.")
+    ] = False,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="Number of parallel connections.")] = 1,
     json: Json = False,
 ) -> None:
-    """The receiver must share SMT_DATA_DIR: the certificate is put among those it keeps there.
+    """The receiver must use the same SMT_DATA_DIR, because the simulated certificate is stored there.
 
-    Nothing is ever posted next to live credentials. Events older than seven days queue no mail, as in production. Exit 1
-    unless all were answered with 200.
+    Refused if SMT_PAYPAL_BASE_URL is PayPal's live API. Events older than seven days queue no mail, as in production.
+    Exit 1 unless all events are answered with 200.
     """
-    if story == "list":
-        _list_stories(SCENARIOS, json)
+    if scenario == "list":
+        _list_scenarios(SCENARIOS, json)
         return
-    if story not in SCENARIOS:
-        raise UsageError(f"there is no story {story}; there are: {', '.join(SCENARIOS)}")
+    if scenario not in SCENARIOS:
+        raise UsageError(f"there is no scenario {scenario}; the scenarios are: {', '.join(SCENARIOS)}")
     plans = plans_by_name()
     context = context_of(ctx)
     signed_for = webhook_to_sign_for(context.settings, webhook_id)
     if plan not in plans:
-        raise UsageError(f"there is no plan {plan}; there are: {', '.join(plans)}")
+        raise UsageError(f"there is no plan {plan}; the plans are: {', '.join(plans)}")
     now = context.clock.now()
     begin = now if start == "now" else parse_time_option(start, "--start")
-    rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - a story, no secret
-    deliveries = deliveries_of(SCENARIOS[story], plans[plan], customers, rng, begin, now, shuffled=shuffled)
+    rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - simulated data, not a secret
+    deliveries = deliveries_of(SCENARIOS[scenario], plans[plan], customers, rng, begin, now, shuffled=shuffled)
     answers = _post(context, deliveries, url or _own_url(context.settings), signed_for, at_once)
     _report(answers, json)
 
@@ -72,17 +75,17 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
 def _post(
     context: CommandContext, deliveries: list[Delivery], url: str, webhook_id: str, at_once: int
 ) -> dict[int, int]:
-    """Trust the certificate, then post. Return the number of answers by HTTP status."""
+    """Store the certificate, then post the events. Return the number of answers by HTTP status."""
     if not deliveries:
         return {}
     signer = open_signer(context.settings, deliveries[0].at, max(deliveries[-1].at, context.clock.now()))
     trust_certificate(context.settings, context.clock, signer)
     try:
-        courier = WebhookSender(url, signer, webhook_id, tries=1)
+        sender = WebhookSender(url, signer, webhook_id, tries=1)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    with courier, output.progress("posting", len(deliveries)) as done:
-        return dict(courier.deliver(deliveries, at_once=at_once, done=lambda *_: done(1)))
+    with sender, output.progress("posting", len(deliveries)) as done:
+        return dict(sender.deliver(deliveries, at_once=at_once, done=lambda *_: done(1)))
 
 
 def _own_url(settings: Settings) -> str:
@@ -108,12 +111,12 @@ def _report(answers: dict[int, int], json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _list_stories(stories: Mapping[str, Scenario], json: bool) -> None:
-    told = {
-        name: " ".join((story.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
-        for name, story in stories.items()
+def _list_scenarios(scenarios: Mapping[str, Scenario], json: bool) -> None:
+    descriptions = {
+        name: " ".join((scenario.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
+        for name, scenario in scenarios.items()
     }
     if json:
-        output.print_json([{"name": name, "about": about} for name, about in told.items()])
+        output.print_json([{"name": name, "about": about} for name, about in descriptions.items()])
     else:
-        output.print_pairs(told)
+        output.print_pairs(descriptions)

@@ -1,4 +1,4 @@
-"""`smt-billing subscriptions`: who subscribes, their paid-through dates, and how it came about."""
+"""`smt-billing subscriptions`: list subscriptions, and show one with its history."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -26,54 +26,54 @@ HEADINGS = ("id", "status", "plan", "paid through", "next billing", "payments", 
 
 @app.command("list")
 def list_(
-    context: typer.Context,
-    status: Annotated[Status | None, typer.Option(help="Only with this status.")] = None,
+    ctx: typer.Context,
+    status: Annotated[Status | None, typer.Option(help="Only subscriptions with this status.")] = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """List the subscriptions, the newest first. One without status is a placeholder: money came before any word of it.
+    """List subscriptions, the newest first. A placeholder has no status: a payment arrived before the subscription event.
 
     JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer and payments (amounts in
     minor units).
     """
-    call = context_of(context)
-    asked = ListQuery({"status": status}, limit=limit if json else limit or output.SHOWN)
-    with call.database.reading() as session:
-        rows = list(subscriptions.subscriptions(session, asked))
-        total = 0 if json or limit else count(session, Subscription, Subscription.created_at, asked)
+    context = context_of(ctx)
+    query = ListQuery({"status": status}, limit=limit if json else limit or output.SHOWN)
+    with context.database.reading() as session:
+        rows = list(subscriptions.subscriptions(session, query))
+        total = 0 if json or limit else count(session, Subscription, Subscription.created_at, query)
     if json:
         output.print_json(rows)
     elif not rows:
         output.print_line("no such subscriptions")
     else:
         output.print_table(
-            HEADINGS, [_row(found, call.settings.locale) for found in rows], numbers=("payments", "last paid")
+            HEADINGS, [_row(found, context.settings.locale) for found in rows], numbers=("payments", "last paid")
         )
         output.print_more(total, len(rows))
 
 
 @app.command()
 def show(
-    context: typer.Context,
-    id: Annotated[str, typer.Argument(help="PayPal's id, as I-BW452GLLEP1G.")],
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(help="PayPal's id of the subscription, such as I-BW452GLLEP1G.")],
     purpose: Purpose = None,
     json: Json = False,
 ) -> None:
-    """Show one subscription: where it stands, and the story of its moves, payments, refunds and mails."""
-    call = context_of(context)
-    parts = container_of(call)
-    with call.decryptor() as lens:
-        found = subscriptions.subscription(lens, id, renderer(lambda: parts.templates))
+    """Show one subscription: its state, and the history of its status changes, payments, refunds and mails."""
+    context = context_of(ctx)
+    container = container_of(context)
+    with context.decryptor() as decryptor:
+        found = subscriptions.subscription(decryptor, id, renderer(lambda: container.templates))
     if found is None:
         raise UsageError(f"there is no subscription {id}; see: smt-billing subscriptions list")
-    read_audit.record_read(call, "subscriptions show", purpose, id)
+    read_audit.record_read(context, "subscriptions show", purpose, id)
     if json:
         output.print_json(found)
         return
-    locale = call.settings.locale
+    locale = context.settings.locale
     output.print_pairs(_facts(found, locale))
     output.print_line()
-    lines = sorted([*_moves(found), *_money(found, locale), *_mails(found)], key=_by_time)
+    lines = sorted([*_status_changes(found), *_money(found, locale), *_mails(found)], key=_by_time)
     output.print_table(
         ("when", "what", "", ""), [(output.format_moment(output.parse_stamp(at), locale), *rest) for at, *rest in lines]
     )
@@ -95,7 +95,7 @@ def _row(found: dict[str, Any], locale: str) -> list[object]:
 def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
     return {
         "subscription": found["id"],
-        "status": found["status"] or "placeholder: money came before any word of it",
+        "status": found["status"] or "placeholder: a payment arrived before the subscription event",
         "since": output.format_moment(output.parse_stamp(found["status_at"]), locale) or None,
         "plan": found["plan_name"] or found["plan"],
         "paid through": output.format_moment(output.parse_stamp(found["paid_through"]), locale) or None,
@@ -110,7 +110,7 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
 Line = tuple[str, str, str, str]
 
 
-def _moves(found: dict[str, Any]) -> list[Line]:
+def _status_changes(found: dict[str, Any]) -> list[Line]:
     return [
         (change["at"], f"{change['old'] or 'new'} → {change['new']}", change["reason"], change["event"])
         for change in found["changes"]
@@ -118,13 +118,13 @@ def _moves(found: dict[str, Any]) -> list[Line]:
 
 
 def _money(found: dict[str, Any], locale: str) -> list[Line]:
-    """Payments and refunds; one without a time yet comes first."""
-    paid = [
+    """Return payments and refunds. A payment without a time comes first."""
+    payments = [
         (row["occurred_at"] or "", f"payment {row['status']}", _price(row, locale), row["id"])
         for row in found["payments"]
     ]
-    back = [(row["occurred_at"], row["kind"], "-" + _price(row, locale), row["id"]) for row in found["refunds"]]
-    return paid + back
+    refunds = [(row["occurred_at"], row["kind"], "-" + _price(row, locale), row["id"]) for row in found["refunds"]]
+    return payments + refunds
 
 
 def _mails(found: dict[str, Any]) -> list[Line]:
