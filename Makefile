@@ -1,5 +1,5 @@
-# Needs python3 (3.11 to 3.13), python3-venv and make; everything else is fetched, each file checked against its hash.
-# Another interpreter works beside the first one: make test PYTHON=python3.13
+# Needs python3 (3.11 to 3.13), python3-venv and make. Everything else is downloaded and checked against its hash.
+# Another interpreter gets an environment of its own: make test PYTHON=python3.13
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,47 +11,64 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-# Named after the version, so that an upgraded python3 gets a new environment.
+# The file names contain the version, so an upgraded python3 gets a new environment.
 LOCKED := $(VENV)/.locked-$(VERSION)
 READY := $(VENV)/.ready-$(VERSION)
-# -qq: a pip that is set up with more places to look in says for each package which of them lacks it.
+# -qq: with several package sources configured, pip reports for each package which source lacks it.
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --progress-bar off -qq
+# Tests often wait for a server, so one process more than there are cores keeps all cores busy.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores + 1 : 8)))
+# Bytecode is cached even where the environment forbids it: else every process compiles every module again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sure audit bench chaos soak lock
+.PHONY: help setup demo test test-fast check check-style check-types check-security check-imports check-docs audit bench \
+	chaos soak lock
 .DELETE_ON_ERROR:
 
-help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-7s %s\n' "$$name" "$$text"; done
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-9s  %s\n' "$$name" "$$text"; done
 
-setup: $(READY) ## install everything into .venv, only what changed since the last time
+setup: $(READY) ## install everything into .venv, or what has changed since the last time
 
-demo: setup ## play a vendor's first months in one process and show the mails
+demo: setup ## run a demo vendor's first months in one process and show the mails
 	@$(BIN)/smt-billing demo $(ARGS)
 
-test: setup ## run every test; ARGS='-k receipt' runs some
-	@$(PY) -m pytest -q $(ARGS)
+test: setup ## run all tests; ARGS='-k receipt' selects some, ARGS='-n 0' uses one process
+	@$(PYTEST) --durations=10 $(ARGS)
 
-check: setup ## format, lint, types, weaknesses, import arrows, docs
+test-fast: setup ## run the tests that are quick and need no server, in about a minute
+	@$(PYTEST) -m "not services and not slow" $(ARGS)
+
+check: check-style check-types check-security check-imports check-docs ## check format, lint, types, security, imports and docs
+
+check-style: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check-types: setup
 	$(BIN)/mypy
+
+check-security: setup
 	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive pipeline handlers scripts
-	$(PY) -m pytest -q tests/test_imports_point_one_way.py tests/docs/test_docs.py
 
-sure: check test ## check and test: what must be green before a commit
+check-imports: setup
+	$(BIN)/lint-imports
 
-audit: setup ## ask whether weaknesses are known of what is locked; writes audit.json in SMT_DATA_DIR
+check-docs: setup
+	$(PY) -m pytest -q tests/docs
+
+audit: setup ## check the locked dependencies for known vulnerabilities; writes audit.json to SMT_DATA_DIR
 	@$(PY) scripts/dependency_audit.py
 
-bench: setup ## measure; QUICK=1 takes less care and less time
+bench: setup ## run the benchmarks; QUICK=1 takes less time and is less exact
 	@$(PY) -m benchmarks $(if $(QUICK),--quick)
 
-chaos: setup ## kill, cut and fill up what it runs on, by seed, and look for losses; ARGS='--seeds 20'
+chaos: setup ## inject faults into real servers and look for lost or doubled work; ARGS='--seeds 20' runs more
 	@$(PY) tests/chaos/__main__.py $(ARGS)
 
-soak: setup ## live through every misfortune in one process, by seed; SEEDS=100 longer, SEED=7 that one again
+soak: setup ## simulate rare failures in one process; SEEDS=100 runs longer, SEED=7 repeats one seed
 	@$(PY) tests/soak/__main__.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 lock: ## choose the newest versions and write both lock files
@@ -65,10 +82,10 @@ $(READY): $(LOCKED) pyproject.toml
 
 $(LOCKED): requirements.lock requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is missing or older than 3.11: apt-get install python3, or name another one, make PYTHON=python3.13"; exit 1; }
+		echo "$(PYTHON) is missing or older than 3.11. Run apt-get install python3, or choose another one: make PYTHON=python3.13"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "$(PYTHON) cannot make environments: apt-get install python$(VERSION)-venv (or python3-venv)"; exit 1; }
-	@echo "installing into $(VENV), which takes about a minute"
+		echo "$(PYTHON) cannot create environments. Run apt-get install python$(VERSION)-venv (or python3-venv)"; exit 1; }
+	@echo "installing into $(VENV) (about a minute)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@

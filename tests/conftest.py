@@ -1,8 +1,10 @@
-"""What every test may ask for: real servers, a clock that is moved by hand, and settings that are nobody's own.
+"""Fixtures for every test: real servers, a clock that the test moves, and settings without a developer's own values.
 
-A test that needs PostgreSQL, RabbitMQ or Postfix names a fixture of the first part. The server is the one that
-SMT_TEST_DATABASE_URL, SMT_TEST_BROKER_URL, or SMT_TEST_SMTP_URL with SMT_TEST_MAILDIR reach, else a private one; where
-its program is missing the test is skipped, or fails if SMT_TEST_REQUIRE_SERVICES=1.
+A test that needs PostgreSQL, RabbitMQ or Postfix uses a fixture of the first part. The server is the one that
+SMT_TEST_DATABASE_URL, SMT_TEST_BROKER_URL, or SMT_TEST_SMTP_URL with SMT_TEST_MAILDIR name, else a private one. If its
+program is not installed, the test is skipped; with SMT_TEST_REQUIRE_SERVICES=1 it fails.
+
+Every process of a parallel run (pytest-xdist) starts its own PostgreSQL. All tests of a slower server run in one process.
 """
 
 import os
@@ -19,9 +21,14 @@ from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
+from tests.support import compiled_statements  # noqa: F401 - switches on what its docstring says
+from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
-SERVICES = frozenset({"postgres", "rabbitmq", "postfix", "chromium"})
+ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
+SERVICES = frozenset({"postgres", *ONE_PROCESS})
+# Safe for what a test does to a server, killing it included: only the machine must not lose power.
+WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 AnyServer = TypeVar("AnyServer", bound=Server)
 MORNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -35,7 +42,7 @@ def postgres() -> Iterator[str]:
     if url := os.environ.get("SMT_TEST_DATABASE_URL"):
         yield make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
-    for server in private(Postgres):
+    for server in private(lambda: Postgres(settings=WITHOUT_SYNC)):
         yield server.url
 
 
@@ -105,17 +112,17 @@ def mailbox(postfix: Relay) -> Relay:
     return postfix
 
 
-def private(kind: type[AnyServer]) -> Iterator[AnyServer]:
-    """Start a server of this kind, stop it when the run ends; skip or fail where its program is missing."""
+def private(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """Start a server and stop it when the run ends. If its program is missing, skip the test or let it fail."""
     try:
-        with kind() as server:
+        with make() as server:
             yield server
     except Missing as reason:
         do_without(str(reason))
 
 
 def do_without(reason: str) -> None:
-    """Skip the test; or fail it, where every test has to run."""
+    """Skip the test, or let it fail if SMT_TEST_REQUIRE_SERVICES=1."""
     if must_run():
         pytest.fail(f"{reason}, and SMT_TEST_REQUIRE_SERVICES=1 forbids to skip", pytrace=False)
     pytest.skip(reason)
@@ -127,9 +134,10 @@ def must_run() -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where every test has to run, one that needs a server and skips for whatever reason has failed."""
+    """With SMT_TEST_REQUIRE_SERVICES=1, a test that needs a server fails when it is skipped, unless samples are missing."""
     report = yield
-    if report.skipped and must_run() and item.get_closest_marker("services"):
+    needs_server = item.get_closest_marker("services") and NOT_HERE not in str(report.longrepr)
+    if report.skipped and must_run() and needs_server:
         report.outcome, report.longrepr = (
             "failed",
             f"skipped, which SMT_TEST_REQUIRE_SERVICES=1 forbids: {report.longrepr}",
@@ -137,12 +145,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups and pytest the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark who needs a server, so that `-m "not services"` is the quick run."""
+    """Mark the tests that need a server, keep together what shares one, and start the slow tests first."""
     for item in items:
         on_postgres = getattr(getattr(item, "callspec", None), "params", {}).get("database_url") == "postgresql"
         if on_postgres or SERVICES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+        if group := one_process(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def one_process(item: pytest.Item) -> str | None:
+    """The group of tests that must run in one process of a parallel run: those that share an expensive fixture."""
+    needs = getattr(item, "fixturenames", ())
+    if server := next((name for name in ONE_PROCESS if name in needs), None):
+        return server
+    known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    shares = any(fixtures[-1].scope == "module" for fixtures in known.values())
+    return item.nodeid.partition("::")[0] if shares else None
 
 
 # Files, time and settings
@@ -181,9 +203,5 @@ def make_settings(data_dir: Path) -> Callable[..., Settings]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with what PayPal really sends, beside the checkout. Where it is missing, tests that read it skip."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "paypal"
-    if not folder.is_dir():
-        reason = "PayPal's recorded payloads are not at ../shared/paypal"
-        pytest.fail(reason, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return folder
+    """The folder of samples recorded from PayPal. A test that uses it is skipped where it is missing."""
+    return recorded("paypal")

@@ -1,4 +1,4 @@
-"""A teller for one test: events in, rows and mails out, on SQLite, as in production."""
+"""Fixtures that feed events to the handlers and read the resulting rows and mails, on SQLite."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,12 +10,12 @@ from pipeline.clock import MovableClock
 from tests.support.event_feeder import Teller
 from tests.support.pipeline_under_test import River
 
-BEFORE = datetime(2026, 1, 1, tzinfo=UTC)  # all samples; the clock follows what is told
+BEFORE = datetime(2026, 1, 1, tzinfo=UTC)  # earlier than all samples; the clock follows the events
 
 
 @pytest.fixture(scope="session")
-def flowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
-    """One river for all these tests: making its tables and preparing its statements takes longer than most of them."""
+def pipeline_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
+    """Return one pipeline for all handler tests, because creating tables and statements is slower than most tests."""
     folder = tmp_path_factory.mktemp("river")
     river = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(BEFORE))
     yield river
@@ -23,15 +23,15 @@ def flowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
 
 
 @pytest.fixture
-def tellers(flowing: River) -> Callable[..., Teller]:
-    """Makes the test's teller on empty tables, to whom PayPal's API answers what it is given."""
-    flowing.empty()
-    flowing.clock.move_to(BEFORE)
-    return lambda knows=None: Teller(flowing, knows)
+def tellers(pipeline_on_sqlite: River) -> Callable[..., Teller]:
+    """Return a function that creates a `Teller` on empty tables. Its argument is what PayPal's API answers."""
+    pipeline_on_sqlite.empty()
+    pipeline_on_sqlite.clock.move_to(BEFORE)
+    return lambda knows=None: Teller(pipeline_on_sqlite, knows)
 
 
 @pytest.fixture
 def teller(tellers: Callable[..., Any]) -> Teller:
-    """A teller without API credentials."""
+    """Return a `Teller` without API credentials."""
     made: Teller = tellers()
     return made

@@ -1,15 +1,15 @@
-"""It goes on, paid through to PayPal's next date; whoever was welcomed before is not welcomed again."""
+"""BILLING.SUBSCRIPTION.RE-ACTIVATED gives access until PayPal's next date and queues no second set-up mail."""
 
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE
 from tests.support.sample_events import sample
 
 ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
-BACK = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
+REACTIVATED = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
 
 
-def test_it_is_active_again_until_the_next_date(teller: Teller) -> None:
-    teller.hear(sample(ACTIVATED), sample(SUSPENDED), sample(BACK))
+def test_subscription_is_active_until_the_next_date(teller: Teller) -> None:
+    teller.hear(sample(ACTIVATED), sample(SUSPENDED), sample(REACTIVATED))
     row = teller.subscription(ALICE)
     assert (row.status, row.paid_through) == ("ACTIVE", at("2026-04-24T10:00Z"))
     assert row.remind_at == at("2026-04-21T10:00Z")
@@ -17,25 +17,25 @@ def test_it_is_active_again_until_the_next_date(teller: Teller) -> None:
     assert teller.owed() == ["account_setup", "subscription_suspended"]
 
 
-def test_paypal_may_call_it_activated(teller: Teller) -> None:
-    resource = sample(BACK)["resource"]
+def test_activated_event_reactivates_too(teller: Teller) -> None:
+    resource = sample(REACTIVATED)["resource"]
     teller.hear(sample(ACTIVATED), sample(SUSPENDED), sample(ACTIVATED, resource, at="2026-04-05T08:30:19Z"))
     assert teller.subscription(ALICE).status == "ACTIVE"
     assert teller.owed() == ["account_setup", "subscription_suspended"]
 
 
-def test_before_the_suspension_it_ends_the_same(teller: Teller) -> None:
-    teller.hear(sample(BACK), sample(SUSPENDED))
+def test_suspension_that_arrives_later_has_no_effect(teller: Teller) -> None:
+    teller.hear(sample(REACTIVATED), sample(SUSPENDED))
     assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
     assert teller.moves() == [(None, "ACTIVE")]
 
 
-def test_cancelled_stays_cancelled(teller: Teller) -> None:
-    teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(BACK))
+def test_cancelled_subscription_stays_cancelled(teller: Teller) -> None:
+    teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(REACTIVATED))
     assert teller.subscription(ALICE).status == "CANCELLED"
 
 
-def test_told_twice_it_is_once(teller: Teller) -> None:
-    teller.hear(sample(BACK), sample(BACK))
+def test_repeated_event_changes_nothing(teller: Teller) -> None:
+    teller.hear(sample(REACTIVATED), sample(REACTIVATED))
     assert teller.states() == ["handled"]
     assert teller.moves() == [(None, "ACTIVE")]

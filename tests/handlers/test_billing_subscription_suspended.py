@@ -1,21 +1,21 @@
-"""No charges for now: the customer is told, each time anew, and keeps what was paid."""
+"""BILLING.SUBSCRIPTION.SUSPENDED keeps the paid-through date and queues a mail for each suspension."""
 
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE
 from tests.support.sample_events import renamed, sample
 
 ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
-BACK = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
+REACTIVATED = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
 
 
-def test_the_status_moves_and_what_was_paid_stays(teller: Teller) -> None:
+def test_status_changes_and_paid_through_date_stays(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(SUSPENDED))
     row = teller.subscription(ALICE)
     assert (row.status, row.paid_through, row.remind_at) == ("SUSPENDED", at("2026-03-24T10:00Z"), None)
     assert teller.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED")]
 
 
-def test_the_customer_is_told_with_the_balance(teller: Teller) -> None:
+def test_mail_contains_the_balance(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(SUSPENDED))
     mail = teller.mail("subscription_suspended")
     assert mail.state == "queued"
@@ -28,30 +28,30 @@ def test_the_customer_is_told_with_the_balance(teller: Teller) -> None:
     }
 
 
-def test_a_next_date_told_while_a_charge_is_unpaid_buys_no_time(teller: Teller) -> None:
+def test_next_date_does_not_extend_access_while_a_charge_is_unpaid(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(SUSPENDED, {"billing_info.next_billing_time": "2026-05-24T10:00:00Z"}))
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_suspended_by_the_buyer_there_is_no_balance_to_tell(teller: Teller) -> None:
-    quiet = {"billing_info.failed_payments_count": 0, "billing_info.outstanding_balance.value": "0.0"}
-    teller.hear(sample(ACTIVATED), sample(SUSPENDED, quiet))
+def test_mail_has_no_balance_if_the_buyer_suspends(teller: Teller) -> None:
+    without_balance = {"billing_info.failed_payments_count": 0, "billing_info.outstanding_balance.value": "0.0"}
+    teller.hear(sample(ACTIVATED), sample(SUSPENDED, without_balance))
     assert teller.mail("subscription_suspended").facts["balance"] is None
 
 
-def test_a_second_suspension_is_told_again(teller: Teller) -> None:
+def test_second_suspension_is_mailed_again(teller: Teller) -> None:
     later = {"status_update_time": "2026-05-03T10:41:50Z", "update_time": "2026-05-03T10:41:50Z"}
-    teller.hear(sample(SUSPENDED), sample(BACK), sample(SUSPENDED, later, at="2026-05-03T10:41:55Z"))
+    teller.hear(sample(SUSPENDED), sample(REACTIVATED), sample(SUSPENDED, later, at="2026-05-03T10:41:55Z"))
     assert teller.owed().count("subscription_suspended") == 2
 
 
-def test_once_it_goes_on_a_late_suspension_is_no_news(teller: Teller) -> None:
-    teller.hear(sample(BACK), sample(SUSPENDED))
+def test_mail_is_withheld_after_reactivation(teller: Teller) -> None:
+    teller.hear(sample(REACTIVATED), sample(SUSPENDED))
     assert teller.subscription(ALICE).status == "ACTIVE"
     assert teller.mail("subscription_suspended").state == "withheld"
 
 
-def test_told_twice_it_is_once_also_under_another_id(teller: Teller) -> None:
+def test_repeated_event_changes_nothing_even_under_another_id(teller: Teller) -> None:
     teller.hear(sample(SUSPENDED), sample(SUSPENDED), renamed(sample(SUSPENDED)))
     assert teller.moves() == [(None, "SUSPENDED")]
     assert teller.owed() == ["subscription_suspended"]

@@ -1,4 +1,4 @@
-"""Anything changed: what the resource tells now is taken in, a status we missed included."""
+"""BILLING.SUBSCRIPTION.UPDATED stores the current state, including a status whose own event was missed."""
 
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE, BOB
@@ -8,7 +8,7 @@ ACTIVATED, UPDATED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.UPD
 SUSPENDED = {"status": "SUSPENDED", "status_update_time": "2026-02-26T15:02:11Z"}
 
 
-def test_a_new_quantity_changes_what_one_cycle_costs(teller: Teller) -> None:
+def test_new_quantity_changes_the_price_of_a_cycle(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(UPDATED))
     renewal = {"amount": {"total": "87.00", "currency": "EUR"}, "create_time": "2026-03-24T11:02:00Z"}
     teller.hear(
@@ -17,19 +17,19 @@ def test_a_new_quantity_changes_what_one_cycle_costs(teller: Teller) -> None:
     assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
 
 
-def test_a_new_plan_and_a_new_address_are_taken_over(teller: Teller) -> None:
+def test_new_plan_and_address_are_stored(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED))
     teller.hear(sample(UPDATED, {"plan_id": BOB.plan, "subscriber.email_address": "alice.new@example.com"}))
     assert teller.subscription(ALICE).plan_id == BOB.plan
     assert teller.known(ALICE)["email"] == "alice.new@example.com"
 
 
-def test_no_mail_for_it(teller: Teller) -> None:
+def test_update_queues_no_mail(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(UPDATED))
     assert teller.owed() == ["account_setup"]
 
 
-def test_a_status_we_missed_is_made_good_with_its_mail_once(teller: Teller) -> None:
+def test_missed_status_is_stored_and_mailed_once(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(UPDATED, SUSPENDED))
     assert teller.subscription(ALICE).status == "SUSPENDED"
     assert teller.owed() == ["account_setup", "subscription_suspended"]
@@ -37,12 +37,12 @@ def test_a_status_we_missed_is_made_good_with_its_mail_once(teller: Teller) -> N
     assert teller.owed() == ["account_setup", "subscription_suspended"]
 
 
-def test_what_is_older_changes_nothing_back(teller: Teller) -> None:
+def test_older_event_does_not_revert_the_update(teller: Teller) -> None:
     teller.hear(sample(UPDATED), sample(ACTIVATED))
     assert teller.subscription(ALICE).known["quantity"][1] == 3
 
 
-def test_told_twice_it_is_once(teller: Teller) -> None:
+def test_repeated_event_changes_nothing(teller: Teller) -> None:
     teller.hear(sample(UPDATED), sample(UPDATED))
     assert teller.states() == ["handled"]
     assert teller.moves() == [(None, "ACTIVE")]

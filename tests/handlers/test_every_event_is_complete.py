@@ -1,4 +1,4 @@
-"""Adding an event is adding a file, a sample and a test; this finds what was forgotten. See docs/add-an-event.md."""
+"""Each event type has a handler, a sample and a test. See docs/add-an-event.md."""
 
 import ast
 import re
@@ -16,8 +16,8 @@ from tests.support.sample_events import FOLDER, kinds, sample
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "handlers").glob("*.py") if path.stem != "__init__")
-# PayPal's subscription events that a vendor must handle, and its answers to our four reads.
-WANTED = {
+# PayPal's subscription events that a vendor must handle, and its answers to the four kinds of look-up.
+REQUIRED = {
     *(f"BILLING.SUBSCRIPTION.{name}" for name in (
         "CREATED", "ACTIVATED", "UPDATED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED", "PAYMENT.FAILED",
     )),
@@ -30,13 +30,13 @@ each_event = pytest.mark.parametrize("event", sorted(HANDLERS))
 
 
 def event_of(path: Path) -> str:
-    """The EVENT that a file says it handles."""
+    """Return the EVENT that a handler file defines."""
     found = [
         node.value
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EVENT"
     ]
-    assert len(found) == 1, f"{path.name} has to say once which EVENT it handles"
+    assert len(found) == 1, f"{path.name} must define EVENT once"
     return str(ast.literal_eval(found[0]))
 
 
@@ -44,39 +44,39 @@ def file_name(event: str) -> str:
     return event.lower().replace(".", "_").replace("-", "_")
 
 
-def test_all_that_a_vendor_must_handle_is_handled() -> None:
-    assert not WANTED - HANDLERS.keys()
+def test_every_required_event_has_a_handler() -> None:
+    assert not REQUIRED - HANDLERS.keys()
 
 
-def test_the_map_is_the_files() -> None:
+def test_handler_map_contains_every_file() -> None:
     assert sorted(HANDLERS) == sorted(event_of(path) for path in FILES)
 
 
 @each_file
-def test_a_file_is_named_after_its_event(path: Path) -> None:
+def test_file_is_named_after_its_event(path: Path) -> None:
     assert path.stem == file_name(event_of(path))
 
 
 @each_file
-def test_a_file_says_what_happens_and_where_paypal_says_it(path: Path) -> None:
+def test_file_has_a_docstring_and_a_link_to_paypal(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert text, f"{path.name} has no docstring"
     assert "https://developer.paypal.com/" in text or event_of(path).startswith("READ.")
 
 
 @each_file
-def test_a_file_has_a_test_of_its_own(path: Path) -> None:
+def test_file_has_its_own_test(path: Path) -> None:
     assert (ROOT / "tests" / "handlers" / f"test_{path.name}").exists()
 
 
-def test_no_test_and_no_sample_is_left_of_what_is_gone() -> None:
+def test_every_test_and_sample_has_a_handler() -> None:
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "handlers").glob("test_*.py")}
     assert tests - {Path(__file__).stem.removeprefix("test_")} == {path.stem for path in FILES}
     assert set(kinds()) == set(HANDLERS)
 
 
 @each_event
-def test_a_sample_is_what_its_name_says_and_its_handler_can_live_on_it(event: str) -> None:
+def test_sample_has_its_type_and_the_facts_that_handlers_need(event: str) -> None:
     document = sample(event)
     found = parse_webhook(orjson.dumps(document))
     assert (found.type, found.problem) == (event, None)
@@ -86,24 +86,24 @@ def test_a_sample_is_what_its_name_says_and_its_handler_can_live_on_it(event: st
 
 
 @pytest.mark.parametrize("event", [event for event in sorted(HANDLERS) if event.startswith("READ.")])
-def test_a_read_is_in_the_envelope_we_put_answers_in(event: str) -> None:
+def test_look_up_sample_has_the_envelope_of_the_fetcher(event: str) -> None:
     document = sample(event)
     kind = event.removeprefix("READ.").lower()
     assert orjson.loads(event_from_lookup(kind, document["resource"], SystemClock().now())) == document
 
 
-def test_nobody_appears_but_people_of_example_com() -> None:
+def test_samples_contain_only_example_people() -> None:
     text = "".join(path.read_text() for path in FOLDER.iterdir())
     assert {person.email for person in PEOPLE} == set(re.findall(r"[\w.]+@[\w.]+", text))
     assert set(ADDRESS.findall(text)) == {"example.com"}
     names = set(re.findall(r'"(?:given_name|surname|full_name)": "([^"]*)"', text))
-    ours = {(person.given_name, person.surname) for person in PEOPLE}
-    assert names <= {name for pair in ours for name in (*pair, " ".join(pair))}
+    allowed = {(person.given_name, person.surname) for person in PEOPLE}
+    assert names <= {name for pair in allowed for name in (*pair, " ".join(pair))}
 
 
-def test_a_file_that_says_another_event_than_its_name_stops_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_does_not_start_if_a_file_has_another_event_name(monkeypatch: pytest.MonkeyPatch) -> None:
     import handlers.payment_sale_denied as twin
 
     monkeypatch.setattr(twin, "EVENT", "PAYMENT.SALE.COMPLETED")
-    with pytest.raises(ImportError, match="name it after its event"):
-        handlers._find()
+    with pytest.raises(ImportError, match="Rename the file after its event"):
+        handlers._find_handlers()

@@ -1,4 +1,4 @@
-"""Money came: booked once per sale, receipted once per sale, and paid for the time it pays for."""
+"""PAYMENT.SALE.COMPLETED stores the payment, queues one receipt per sale, and extends the paid-through date."""
 
 import pytest
 
@@ -11,12 +11,12 @@ SALE = "3AL51924877811803"
 
 
 def renewal(on: str, total: str = "29.00", id: str = "9AL00000000000001") -> dict[str, object]:
-    """A later charge of Alice's."""
+    """Return the event of a later charge to Alice."""
     money = {"total": total, "currency": "EUR"}
     return sample(COMPLETED, {"id": id, "amount": money, "create_time": on, "update_time": on}, at=on)
 
 
-def test_the_sale_is_booked_with_its_fee(teller: Teller) -> None:
+def test_sale_is_stored_with_its_fee(teller: Teller) -> None:
     teller.hear(sample(COMPLETED))
     row = teller.payments()[SALE]
     assert (row.subscription_id, row.status, row.refunded) == (ALICE.subscription, "completed", 0)
@@ -24,7 +24,7 @@ def test_the_sale_is_booked_with_its_fee(teller: Teller) -> None:
     assert row.occurred_at == at("2026-02-24T09:16:38Z")
 
 
-def test_the_receipt_says_what_was_paid_and_until_when(teller: Teller) -> None:
+def test_receipt_contains_amount_and_paid_through_date(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
     mail = teller.mail("receipt")
     assert (mail.state, mail.due, mail.key) == ("queued", True, f"receipt:{SALE}")
@@ -38,7 +38,7 @@ def test_the_receipt_says_what_was_paid_and_until_when(teller: Teller) -> None:
     }
 
 
-def test_money_before_activated_is_booked_and_its_receipt_waits_for_an_address(teller: Teller) -> None:
+def test_receipt_of_payment_before_activation_waits_for_an_address(teller: Teller) -> None:
     teller.hear(sample(COMPLETED))
     row = teller.subscription(ALICE)
     assert (row.status, row.paid_through) == (None, None)
@@ -49,32 +49,32 @@ def test_money_before_activated_is_booked_and_its_receipt_waits_for_an_address(t
     assert teller.mail("receipt").due
 
 
-def test_money_of_a_known_plan_before_activated_pays_for_a_cycle(teller: Teller) -> None:
+def test_payment_before_activation_pays_a_cycle_of_a_known_plan(teller: Teller) -> None:
     created = sample("BILLING.SUBSCRIPTION.CREATED")
     teller.hear(sample("READ.PLAN"), created, sample(COMPLETED))
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
 
 
-def test_a_renewal_moves_access_and_the_next_billing_on(teller: Teller) -> None:
+def test_renewal_extends_access_and_next_billing_date(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
     row = teller.subscription(ALICE)
     assert row.paid_through == row.next_billing_at == at("2026-04-24T10:00Z")
     assert row.remind_at == at("2026-04-21T10:00Z")
 
 
-def test_one_charge_for_two_cycles_pays_for_both(teller: Teller) -> None:
+def test_one_charge_can_pay_two_cycles(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-04-24T11:13:00Z", "58.00"))
     assert teller.subscription(ALICE).paid_through == at("2026-05-24T10:00Z")
 
 
-def test_a_renewal_without_a_plan_waits_for_the_plan(teller: Teller) -> None:
+def test_renewal_extends_access_once_the_plan_is_known(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
     teller.hear(sample("READ.PLAN"))
     assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
 
 
-def test_held_and_released_it_completes_twice_and_is_receipted_once(teller: Teller) -> None:
+def test_held_payment_gets_one_receipt_when_released(teller: Teller) -> None:
     held = {"payment_hold_status": "HELD"}
     released = {"payment_hold_status": "RELEASED", "update_time": "2026-03-17T09:16:38Z"}
     teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", sample(COMPLETED, held)["resource"]))
@@ -86,20 +86,20 @@ def test_held_and_released_it_completes_twice_and_is_receipted_once(teller: Tell
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_told_twice_it_is_once_also_under_another_id(teller: Teller) -> None:
+def test_repeated_event_changes_nothing_even_under_another_id(teller: Teller) -> None:
     teller.hear(sample(COMPLETED), sample(COMPLETED), renamed(sample(COMPLETED)))
     assert teller.states() == ["handled", "handled"]
     assert list(teller.payments()) == [SALE]
     assert teller.owed() == ["receipt"]
 
 
-def test_a_sale_that_is_no_subscriptions_is_booked_and_nobody_is_written_to(teller: Teller) -> None:
+def test_sale_without_subscription_is_stored_without_mail(teller: Teller) -> None:
     teller.hear(sample(COMPLETED, {"billing_agreement_id": GONE}))
     assert teller.payments()[SALE].subscription_id is None
     assert (teller.subscriptions(), teller.mails()) == ([], {})
 
 
-def test_whose_it_is_is_asked_and_made_good_with_the_receipt(teller: Teller) -> None:
+def test_missing_subscription_is_looked_up_and_receipt_is_queued(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED), sample(COMPLETED, {"billing_agreement_id": GONE}))
     assert ("sale", SALE) in teller.questions()
     teller.hear(sample("READ.SALE", sample(COMPLETED)["resource"]))
@@ -107,7 +107,7 @@ def test_whose_it_is_is_asked_and_made_good_with_the_receipt(teller: Teller) -> 
     assert teller.owed() == ["account_setup", "receipt"]
 
 
-def test_a_sale_knows_its_customer_by_the_vendors_name_for_them(teller: Teller) -> None:
+def test_sale_identifies_customer_by_custom_id(teller: Teller) -> None:
     teller.hear(sample(COMPLETED))
     by_sale = teller.subscription(ALICE).customer_id
     teller.hear(sample(ACTIVATED))
@@ -115,7 +115,7 @@ def test_a_sale_knows_its_customer_by_the_vendors_name_for_them(teller: Teller) 
     assert str(by_sale).startswith("c")
 
 
-def test_without_it_the_customer_is_paypals_payer(teller: Teller) -> None:
+def test_customer_is_the_payer_without_custom_id(teller: Teller) -> None:
     teller.hear(sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}))
     assert str(teller.subscription(CHARLIE).customer_id).startswith("p")
 
@@ -124,15 +124,13 @@ def test_without_it_the_customer_is_paypals_payer(teller: Teller) -> None:
     ("4800", "JPY", 4800), ("1290", "HUF", 1290), ("300", "TWD", 300),
     ("5", "USD", 500), (".5", "USD", 50), ("5.0", "EUR", 500),
 ])  # fmt: skip
-def test_amounts_are_read_as_paypal_writes_them(teller: Teller, total: str, currency: str, minor: int) -> None:
+def test_amount_is_read_in_minor_units(teller: Teller, total: str, currency: str, minor: int) -> None:
     teller.hear(sample(COMPLETED, {"amount": {"total": total, "currency": currency}}))
     assert teller.payments()[SALE].amount == minor
 
 
 @pytest.mark.parametrize("total", ["29,00", "alice@example.com", "12.345", "-29.00"])
-def test_an_amount_that_cannot_be_read_parks_and_tells_which_field_but_nothing_in_it(
-    teller: Teller, total: str
-) -> None:
+def test_invalid_amount_parks_without_quoting_its_value(teller: Teller, total: str) -> None:
     teller.hear(sample(COMPLETED, {"amount.total": total}))
     assert (teller.states(), teller.payments(), teller.subscriptions()) == (["parked"], {}, [])
     (reason,) = teller.reasons()

@@ -1,4 +1,4 @@
-"""Money was given back, in part or in full: booked once, receipted once, whatever of it PayPal leaves out."""
+"""PAYMENT.SALE.REFUNDED stores a refund once and queues one receipt, even if PayPal omits fields."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,18 @@ REST = {
     "id": "5AL88213640927999", "amount.total": "20.00", "total_refunded_amount.total": "29.00",
     "create_time": "2026-02-28T09:00:00Z", "update_time": "2026-02-28T09:00:00Z",
 }  # fmt: skip
-SILENT = {"sale_id": GONE, "links": GONE}
+WITHOUT_SALE = {"sale_id": GONE, "links": GONE}
 NO_SALE = f"needs refund {REFUND} from PayPal, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)"
 
 
 @pytest.fixture
 def paid(teller: Teller) -> Teller:
-    """Alice has subscribed and paid 29.00 EUR."""
+    """Return a `Teller` after Alice has subscribed and paid 29.00 EUR."""
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
     return teller
 
 
-def test_a_part_given_back_leaves_the_period_paid(paid: Teller) -> None:
+def test_partial_refund_keeps_the_period(paid: Teller) -> None:
     paid.hear(sample(REFUNDED))
     payment, refund = paid.payments()[SALE], paid.refunds()[REFUND]
     assert (payment.status, payment.refunded) == ("partially_refunded", 900)
@@ -35,13 +35,13 @@ def test_a_part_given_back_leaves_the_period_paid(paid: Teller) -> None:
     assert paid.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_all_given_back_takes_the_period_back(paid: Teller) -> None:
+def test_full_refund_takes_back_the_period(paid: Teller) -> None:
     paid.hear(sample(REFUNDED, FULL))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
     assert paid.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
 
 
-def test_the_same_date_told_again_later_does_not_bring_it_back(paid: Teller) -> None:
+def test_same_date_in_a_later_event_does_not_restore_the_period(paid: Teller) -> None:
     paid.hear(sample(REFUNDED, FULL))
     paid.hear(
         sample("BILLING.SUBSCRIPTION.UPDATED", {"update_time": "2026-03-05T09:00:00Z"}, at="2026-03-05T09:00:00Z")
@@ -49,21 +49,21 @@ def test_the_same_date_told_again_later_does_not_bring_it_back(paid: Teller) -> 
     assert paid.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
 
 
-def test_two_parts_make_a_whole(paid: Teller) -> None:
+def test_two_partial_refunds_make_a_full_refund(paid: Teller) -> None:
     paid.hear(sample(REFUNDED), sample(REFUNDED, REST))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
-    said = {
+    in_full = {
         mail.facts["refund"]: mail.facts["in_full"] for mail in paid.mails().values() if mail.kind == "refund_receipt"
     }
-    assert said == {REFUND: False, REST["id"]: True}
+    assert in_full == {REFUND: False, REST["id"]: True}
 
 
-def test_what_paypals_running_sum_says_more_was_given_back_too(paid: Teller) -> None:
-    paid.hear(sample(REFUNDED, REST))  # and the first part's own event is lost
+def test_larger_total_from_paypal_counts(paid: Teller) -> None:
+    paid.hear(sample(REFUNDED, REST))  # the event of the first part is lost
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
 
 
-def test_the_customer_gets_a_receipt_for_it(paid: Teller) -> None:
+def test_customer_gets_a_refund_receipt(paid: Teller) -> None:
     paid.hear(sample(REFUNDED))
     mail = paid.mail("refund_receipt")
     assert mail.state == "queued"
@@ -82,14 +82,14 @@ def test_the_customer_gets_a_receipt_for_it(paid: Teller) -> None:
 @pytest.mark.parametrize("changes", [
     {"amount.total": "-9.00"}, {"sale_id": GONE}, {"links": GONE}, {"create_time": "2026-02-27T08:20:28-08:00"},
 ])  # fmt: skip
-def test_however_paypal_writes_it_the_same_is_booked(paid: Teller, changes: dict[str, object]) -> None:
+def test_all_formats_of_paypal_give_the_same_refund(paid: Teller, changes: dict[str, object]) -> None:
     paid.hear(sample(REFUNDED, changes))
     refund = paid.refunds()[REFUND]
     assert (refund.payment_id, refund.amount) == (SALE, 900)
     assert refund.occurred_at == at("2026-02-27T16:20:28Z")
 
 
-def test_before_its_sale_it_waits_for_it(teller: Teller) -> None:
+def test_refund_before_its_sale_gets_its_receipt_later(teller: Teller) -> None:
     teller.hear(sample(REFUNDED))
     assert teller.payments()[SALE].status is None
     assert teller.mails() == {}
@@ -98,15 +98,15 @@ def test_before_its_sale_it_waits_for_it(teller: Teller) -> None:
     assert teller.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_without_its_sale_and_without_credentials_it_is_parked(paid: Teller) -> None:
-    paid.hear(sample(REFUNDED, SILENT))
+def test_refund_without_sale_is_parked_without_credentials(paid: Teller) -> None:
+    paid.hear(sample(REFUNDED, WITHOUT_SALE))
     assert paid.reasons() == [NO_SALE]
     assert paid.refunds() == {}
 
 
-def test_without_its_sale_paypal_is_asked_and_then_it_is_booked(tellers: Callable[..., Teller]) -> None:
+def test_refund_without_sale_is_looked_up_and_stored(tellers: Callable[..., Teller]) -> None:
     teller = tellers({("refund", REFUND): sample(REFUNDED)["resource"]})
-    teller.hear(sample(ACTIVATED), sample(COMPLETED), sample(REFUNDED, SILENT))
+    teller.hear(sample(ACTIVATED), sample(COMPLETED), sample(REFUNDED, WITHOUT_SALE))
     assert teller.reasons() == [f"waits for refund {REFUND} from PayPal"]
     teller.ask()
     assert set(teller.states()) == {"handled"}
@@ -114,9 +114,9 @@ def test_without_its_sale_paypal_is_asked_and_then_it_is_booked(tellers: Callabl
     assert teller.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_what_paypal_does_not_know_either_is_parked(tellers: Callable[..., Teller]) -> None:
+def test_refund_that_paypal_does_not_know_is_parked(tellers: Callable[..., Teller]) -> None:
     teller = tellers({})
-    teller.hear(sample(REFUNDED, SILENT))
+    teller.hear(sample(REFUNDED, WITHOUT_SALE))
     teller.ask()
     teller.river.clock.move_to(at("2026-03-01T00:00Z"))
     teller.work()
@@ -124,7 +124,7 @@ def test_what_paypal_does_not_know_either_is_parked(tellers: Callable[..., Telle
 
 
 @pytest.mark.parametrize("state", ["pending", "failed"])
-def test_money_that_is_not_on_its_way_is_neither_counted_nor_told(paid: Teller, state: str) -> None:
+def test_pending_or_failed_refund_is_neither_counted_nor_mailed(paid: Teller, state: str) -> None:
     paid.hear(sample(REFUNDED, FULL | {"state": state}))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("completed", 0)
     assert paid.owed() == ["account_setup", "receipt"]
@@ -134,7 +134,7 @@ def test_money_that_is_not_on_its_way_is_neither_counted_nor_told(paid: Teller, 
     assert paid.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_told_twice_it_is_once_also_under_another_id(paid: Teller) -> None:
+def test_repeated_event_changes_nothing_even_under_another_id(paid: Teller) -> None:
     paid.hear(sample(REFUNDED), sample(REFUNDED), renamed(sample(REFUNDED)))
     assert paid.payments()[SALE].refunded == 900
     assert paid.owed() == ["account_setup", "receipt", "refund_receipt"]

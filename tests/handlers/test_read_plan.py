@@ -1,11 +1,11 @@
-"""PayPal's answer about a plan: how often, how much, and what its name is."""
+"""READ.PLAN stores a plan's name, interval and price."""
 
 from tests.support.event_feeder import Teller, at
 from tests.support.example_people import ALICE
 from tests.support.sample_events import GONE, sample
 
 
-def test_the_plan_is_known(teller: Teller) -> None:
+def test_plan_is_stored(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"))
     row = teller.plans()[ALICE.plan]
     assert (row.name, row.interval_unit, row.interval_count) == ("SMT-CRM managed cloud, monthly", "MONTH", 1)
@@ -13,7 +13,7 @@ def test_the_plan_is_known(teller: Teller) -> None:
     assert teller.mails() == {}
 
 
-def test_those_who_waited_for_it_are_reckoned_anew(teller: Teller) -> None:
+def test_waiting_subscriptions_are_recomputed(teller: Teller) -> None:
     created, paid = sample("BILLING.SUBSCRIPTION.CREATED"), sample("PAYMENT.SALE.COMPLETED")
     teller.hear(created, paid)
     assert teller.subscription(ALICE).paid_through is None
@@ -21,7 +21,7 @@ def test_those_who_waited_for_it_are_reckoned_anew(teller: Teller) -> None:
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
 
 
-def test_told_anew_with_another_interval_everybody_on_it_is_reckoned_anew(teller: Teller) -> None:
+def test_new_interval_recomputes_every_subscription_on_the_plan(teller: Teller) -> None:
     teller.hear(sample("BILLING.SUBSCRIPTION.CREATED"), sample("PAYMENT.SALE.COMPLETED"), sample("READ.PLAN"))
     cycle = sample("READ.PLAN")["resource"]["billing_cycles"][0] | {
         "frequency": {"interval_unit": "YEAR", "interval_count": 1}
@@ -30,18 +30,18 @@ def test_told_anew_with_another_interval_everybody_on_it_is_reckoned_anew(teller
     assert teller.subscription(ALICE).paid_through == at("2027-02-24T09:16:38Z")
 
 
-def test_a_plan_with_tiers_has_no_one_price(teller: Teller) -> None:
+def test_tiered_plan_has_no_price(teller: Teller) -> None:
     cycle = sample("READ.PLAN")["resource"]["billing_cycles"][0] | {"pricing_scheme": {"pricing_model": "TIERED"}}
     teller.hear(sample("READ.PLAN", {"billing_cycles": [cycle]}))
     row = teller.plans()[ALICE.plan]
     assert (row.interval_unit, row.amount, row.currency) == ("MONTH", None, None)
 
 
-def test_a_plan_without_an_id_is_parked(teller: Teller) -> None:
+def test_plan_without_id_is_parked(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN", {"id": GONE}))
     assert teller.reasons() == ["READ.PLAN has no plan"]
 
 
-def test_told_twice_it_is_once(teller: Teller) -> None:
+def test_repeated_event_changes_nothing(teller: Teller) -> None:
     teller.hear(sample("READ.PLAN"), sample("READ.PLAN"))
     assert (teller.states(), list(teller.plans())) == (["handled"], [ALICE.plan])

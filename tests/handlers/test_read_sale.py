@@ -1,4 +1,4 @@
-"""PayPal's answer about a sale: without an event's name, state and hold together say how it is."""
+"""READ.SALE stores a sale; its state and hold together decide its status."""
 
 import pytest
 
@@ -18,23 +18,23 @@ READ, SALE = "READ.SALE", "6BB30571942218835"
     ({"state": "partially_refunded"}, "completed"),
     ({"state": "refunded"}, "completed"),
 ])  # fmt: skip
-def test_state_and_hold_say_how_it_is(teller: Teller, changes: dict[str, str], status: str) -> None:
+def test_state_and_hold_decide_the_status(teller: Teller, changes: dict[str, str], status: str) -> None:
     teller.hear(sample(READ, changes))
     row = teller.payments()[SALE]
     assert (row.subscription_id, row.status, row.amount) == (BOB.subscription, status, 49900)
 
 
-def test_a_completed_one_is_receipted_once(teller: Teller) -> None:
+def test_completed_sale_gets_one_receipt(teller: Teller) -> None:
     teller.hear(sample(READ), sample("PAYMENT.SALE.COMPLETED", sample(READ)["resource"]))
     assert teller.owed() == ["receipt"]
 
 
-def test_a_state_we_do_not_know_is_parked(teller: Teller) -> None:
+def test_unknown_state_is_parked(teller: Teller) -> None:
     teller.hear(sample(READ, {"state": "frozen"}))
-    assert teller.reasons() == ["PayPal calls this sale frozen, which we do not know"]
+    assert teller.reasons() == ["unknown state of a sale: frozen"]
     assert teller.payments() == {}
 
 
-def test_told_twice_it_is_once(teller: Teller) -> None:
+def test_repeated_event_changes_nothing(teller: Teller) -> None:
     teller.hear(sample(READ), sample(READ))
     assert (teller.states(), list(teller.payments())) == (["handled"], [SALE])

@@ -1,4 +1,4 @@
-"""PayPal's answer about a subscription: taken in like its own news."""
+"""READ.SUBSCRIPTION is processed like a webhook that reports the same state."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,15 +10,15 @@ from tests.support.sample_events import sample
 ACTIVATED, READ = "BILLING.SUBSCRIPTION.ACTIVATED", "READ.SUBSCRIPTION"
 
 
-def test_it_stands_for_the_news_we_never_got(teller: Teller) -> None:
+def test_answer_replaces_missed_events(teller: Teller) -> None:
     teller.hear(sample(READ))
     row = teller.subscription(BOB)
     assert (row.status, row.paid_through) == ("ACTIVE", at("2027-02-20T10:00Z"))
-    assert row.remind_at == at("2027-01-21T10:00Z")  # the plan inside it tells that it is yearly
+    assert row.remind_at == at("2027-01-21T10:00Z")  # the plan in the resource is yearly
     assert teller.owed() == ["account_setup"]
 
 
-def test_a_placeholder_asks_and_learns_whose_it_is(tellers: Callable[..., Teller]) -> None:
+def test_placeholder_is_completed_by_a_look_up(tellers: Callable[..., Teller]) -> None:
     teller = tellers({("subscription", BOB.subscription): sample(READ)["resource"]})
     teller.hear(sample("PAYMENT.SALE.COMPLETED", sample("READ.SALE")["resource"], at="2026-02-20T13:07:50Z"))
     assert not teller.mail("receipt").due
@@ -29,30 +29,30 @@ def test_a_placeholder_asks_and_learns_whose_it_is(tellers: Callable[..., Teller
     assert teller.questions() == []
 
 
-def test_a_free_trial_told_as_due_today_is_asked_about_again(tellers: Callable[..., Teller]) -> None:
-    lagging = sample(
+def test_free_trial_due_today_is_looked_up_again(tellers: Callable[..., Teller]) -> None:
+    due_today = sample(
         ACTIVATED, {"billing_info.next_billing_time": "2026-02-24T10:00:00Z", "billing_info.last_payment": None}
     )
     teller = tellers({("subscription", ALICE.subscription): sample(ACTIVATED)["resource"]})
-    teller.hear(lagging)
+    teller.hear(due_today)
     assert ("subscription", ALICE.subscription) in teller.questions()
     teller.ask(after=timedelta(minutes=11))
     assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_a_failure_that_was_paid_since_leaves_the_next_date_paid(teller: Teller) -> None:
+def test_failure_paid_later_keeps_the_next_date(teller: Teller) -> None:
     failed = {"time": "2026-02-20T13:06:00Z", "amount": {"currency_code": "USD", "value": "499.0"}}
     teller.hear(sample(READ, {"billing_info.last_failed_payment": failed}))
     assert teller.subscription(BOB).paid_through == at("2027-02-20T10:00Z")
 
 
-def test_it_says_nothing_new_of_what_is_known_better(teller: Teller) -> None:
+def test_older_answer_changes_nothing(teller: Teller) -> None:
     old = sample(ACTIVATED)["resource"]
     teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(READ, old))
     assert teller.subscription(ALICE).status == "CANCELLED"
 
 
-def test_told_twice_it_is_once(teller: Teller) -> None:
+def test_repeated_event_changes_nothing(teller: Teller) -> None:
     teller.hear(sample(READ), sample(READ))
     assert teller.states() == ["handled"]
     assert teller.moves() == [(None, "ACTIVE")]

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.clock import MovableClock
 from pipeline.crypto.master_key import MasterKey, open_master_key
-from pipeline.db.models import Base, Mail
+from pipeline.db.models import Mail
 from pipeline.inbox import store as inbox
 from pipeline.inbox.store import StoreResult
 from pipeline.outbox import store as outbox
@@ -29,7 +29,7 @@ from tests.soak.invariants import Promises, sender
 from tests.soak.single_process import Harbour, Process
 from tests.soak.unknown_events import KINDS_OF_STRANGE, KindOfStrange, body_of, wanted_state
 from tests.support.event_histories import EARLY, Json, Shore
-from tests.support.pipeline_under_test import delivery
+from tests.support.pipeline_under_test import create_tables, delivery
 
 LIVES = 3
 AUDITS = 6  # every so many steps the books are compared with calm: that takes as long as all the rest of a step
@@ -98,8 +98,7 @@ class Lives(RuleBasedStateMachine):
         self.clock, self.world = MovableClock(EARLY), PaypalState()
         self.paypal = PayPal(self.world, self.clock)
         self.harbour = Harbour(Path(self._folder.name), self.clock, master_key(), self.paypal)
-        with self.harbour.watcher.transaction() as session:
-            Base.metadata.create_all(session.connection())
+        create_tables(self.harbour.watcher)
         self.process = Process(self.harbour)
         self.promises = Promises(self.harbour, calm_shore())
         self.to_tell: list[Delivery] = []

@@ -60,7 +60,9 @@ class Browser:
             "Accept": "text/html",
         }
         none_kept = httpx.Limits(max_keepalive_connections=0)  # so that nothing has to be closed
-        self.client = httpx.Client(base_url=base, trust_env=False, timeout=30, headers=headers, limits=none_kept)
+        self.client = httpx.Client(
+            base_url=base, verify=False, trust_env=False, timeout=30, headers=headers, limits=none_kept
+        )
         self.cookie = ""
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:

@@ -5,8 +5,9 @@ river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
 assert river.states() == {"WH-1": "handled"}
 """
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -48,8 +49,7 @@ class River:
     def __init__(self, url: str, folder: Path, clock: MovableClock) -> None:
         self.url, self.folder, self.clock = url, folder, clock
         self.database = Database(url)
-        with self.database.transaction() as session:
-            Base.metadata.create_all(session.connection())
+        create_tables(self.database)
         self.master = open_master_key(folder / "keys" / "master.key")
 
     @property
@@ -109,9 +109,35 @@ class River:
                 setattr(kept, name, value)
 
     def empty(self) -> None:
+        """Delete all rows; on PostgreSQL in one round trip."""
+        deletes = [f'DELETE FROM "{table.name}"' for table in reversed(Base.metadata.sorted_tables)]
         with self.database.transaction() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                session.execute(table.delete())
+            for statement in deletes if self.database.is_sqlite else ["; ".join(deletes)]:
+                session.connection().exec_driver_sql(statement)
+
+
+def create_tables(database: Database) -> None:
+    """Create the tables, unless they are there. SQLite gets a copy of an empty database, which is ten times as fast."""
+    with database.transaction() as session:
+        is_empty = not inspect(session.connection()).has_table(Event.__tablename__)
+        if is_empty and not database.is_sqlite:
+            Base.metadata.create_all(session.connection())
+    if is_empty and database.is_sqlite:
+        with closing(sqlite3.connect(":memory:")) as source, closing(database.engine.raw_connection()) as target:
+            source.deserialize(_empty_sqlite())
+            source.backup(target.driver_connection)
+
+
+@cache
+def _empty_sqlite() -> bytes:
+    """An SQLite database file in which every table exists and is empty."""
+    database = Database("sqlite:///:memory:")
+    with database.transaction() as session:
+        Base.metadata.create_all(session.connection())
+    with closing(database.engine.raw_connection()) as connection:
+        content: bytes = connection.driver_connection.serialize()
+    database.close()
+    return content
 
 
 def happened(id: str = "WH-1", kind: str = HAPPENED, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A copy of everything we hold about one customer: gathered, written as a page and as data, signed, and offered by a link.
+"""Data export: a signed ZIP with all data of one customer, as a page and as JSON, offered by a link in a mail.
 
 May import customers, outbox, rendering and below.
 """

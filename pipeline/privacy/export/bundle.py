@@ -1,15 +1,16 @@
-"""Everything we hold about one person, as one ZIP that is made to be read and checked.
+"""Build and verify the export of one customer: a signed ZIP file.
 
-    index.html         for people: no script, nothing loaded from elsewhere
-    data.json          for programs; its shape is export.schema.json, and is numbered
-    mails/, letters/   every mail we sent them and they sent us, as it went (RFC 5322)
-    product/           what the product itself exports, where it is asked
-    SHA256SUMS         of all of these
-    manifest.json      the same, with the schema's number and the day; manifest.sig is our Ed25519 signature of it
-    public-key.pem     whom to check that signature with
+    index.html         readable page without scripts and external resources
+    data.json          the same data for programs; export.schema.json describes it, with a version number
+    mails/, letters/   every sent mail and every inbound message as transmitted (RFC 5322)
+    product/           the product's own export, if a product is configured
+    SHA256SUMS         checksums of all files above
+    manifest.json      the same checksums, with schema version and time
+    manifest.sig       Ed25519 signature of manifest.json
+    public-key.pem     public key of that signature
 
-`openssl pkeyutl -verify -pubin -inkey public-key.pem -rawin -in manifest.json -sigfile manifest.sig` checks it, and
-`sha256sum -c SHA256SUMS` the rest.
+`openssl pkeyutl -verify -pubin -inkey public-key.pem -rawin -in manifest.json -sigfile manifest.sig` verifies the
+manifest, and `sha256sum -c SHA256SUMS` the files.
 """
 
 import hashlib
@@ -32,11 +33,11 @@ from pipeline.privacy.export.gather import gather
 from pipeline.privacy.export.page import ExportIssuer
 
 SCHEMA = "smt-billing/person/1"
-PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # what a bundle holds beside its files
+PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # files that are added to the exported files
 
 
 class InvalidExportError(Exception):
-    """A bundle is not as we made it. The message says what is wrong with it."""
+    """The export was changed, or was not made by this installation. The message says what is wrong."""
 
 
 def build_export(
@@ -48,9 +49,12 @@ def build_export(
     issuer: ExportIssuer,
     product: ProductHook,
 ) -> bytes:
-    """The ZIP. The product is asked outside any transaction. Raises NoSuchCustomer, ProductDown and StoreDown."""
-    files = _product_files(product, _person(database, master_key, now, customer_id))
-    with database.transaction() as session:  # a transaction: the signing key is made at its first use
+    """Return the ZIP. The product is called outside any transaction.
+
+    Raises CustomerNotFoundError, ProductUnavailableError and DatabaseUnavailableError.
+    """
+    files = _product_files(product, _product_request(database, master_key, now, customer_id))
+    with database.transaction() as session:  # not read-only: the signing key is created at its first use
         keyring = Keyring(master_key, session, now)
         found = gather(session, keyring, customer_id)
         signer = Signer(keyring)
@@ -61,29 +65,29 @@ def build_export(
 
 
 def verify_export(data: bytes, signer: Signer) -> Mapping[str, str]:
-    """The files of a bundle and their checksums, if we made it and nothing was changed. Raises NotOurs."""
+    """Return the checksums of the files, by name, if the export is unchanged. Raises InvalidExportError."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             manifest, signature = opened.read("manifest.json"), opened.read("manifest.sig")
             if not is_signed(signer.public, manifest, signature):
-                raise InvalidExportError("its manifest is not signed by this installation")
+                raise InvalidExportError("the manifest is not signed by this installation")
             files: dict[str, str] = orjson.loads(manifest)["files"]
-            there = opened.namelist()
-            wrong = [name for name, digest in files.items() if name in there and _sha256(opened.read(name)) != digest]
+            present = opened.namelist()
+            wrong = [name for name, digest in files.items() if name in present and _sha256(opened.read(name)) != digest]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise InvalidExportError(f"it is no bundle of ours: {error}") from error
-    _judge("changed since it was made", wrong)
-    _judge("missing from it", [name for name in files if name not in there])
-    _judge("put in by somebody else", [name for name in there if name not in (*files, *PROOF) or there.count(name) > 1])
+        raise InvalidExportError(f"this is not a valid export: {error}") from error
+    _require_none("changed", wrong)
+    _require_none("missing", [name for name in files if name not in present])
+    _require_none("added", [name for name in present if name not in (*files, *PROOF) or present.count(name) > 1])
     return files
 
 
-def _judge(what: str, names: Sequence[str]) -> None:
+def _require_none(problem: str, names: Sequence[str]) -> None:
     if names:
-        raise InvalidExportError(f"{what}: {', '.join(sorted(set(names)))}")
+        raise InvalidExportError(f"files {problem}: {', '.join(sorted(set(names)))}")
 
 
-def _person(database: Database, master_key: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
+def _product_request(database: Database, master_key: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
     with database.reading() as session:
         found = accounts.personal_data(session, Keyring(master_key, session, now), customer_id)
     return {"customer": found.get("custom", ""), "email": found.get("email", "")}

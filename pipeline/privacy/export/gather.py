@@ -1,4 +1,4 @@
-"""What we hold about one person, from every table that holds any of it, opened and in plain JSON."""
+"""Collect all data of one customer from all tables, decrypted, as JSON and files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,50 +31,50 @@ from pipeline.db.models import (
 
 Json = dict[str, Any]
 
-# Sealed columns that hold JSON; the other sealed ones are whole mails and bodies.
-SEALED_JSON = {
+# Encrypted columns that contain JSON; the others contain whole mails and bodies.
+ENCRYPTED_JSON = {
     "customer.personal_data", "subscription.personal_data", "event.personal_data",
     "mail.facts", "privacy_request.details", "link.details",
 }  # fmt: skip
-# The machine's own, and say nothing about a person: hashes of what stands beside them, and who holds a lock.
-LEFT_OUT = {"email_hash", "sha256", "claimed_by", "body_sha256", "content_sha256"}
+# Technical columns without information about the customer: hashes of exported values, and claims.
+OMITTED = {"email_hash", "sha256", "claimed_by", "body_sha256", "content_sha256"}
 
 
 @dataclass(slots=True)
 class Gathered:
-    """`data` for data.json, `files` beside it."""
+    """The collected data: `data` becomes data.json; `files` maps names to contents."""
 
     data: Json
     files: dict[str, bytes] = field(default_factory=dict)
 
 
 def gather(session: Session, keyring: Keyring, customer_id: str) -> Gathered:
-    """Everything of this person. Raises NoSuchCustomer."""
+    """Return all data of this customer. Raises CustomerNotFoundError."""
     return _Gatherer(session, keyring, accounts.require_customer(session, customer_id, lock=False)).all()
 
 
 class _Gatherer:
     def __init__(self, session: Session, keyring: Keyring, customer: Customer) -> None:
         self._session, self._customer = session, customer
-        self._labels = accounts.key_ids_of(session, customer.id)
-        self._seals = keyring.load(self._labels, create=False)
+        self._key_ids = accounts.key_ids_of(session, customer.id)
+        self._data_keys = keyring.load(self._key_ids, create=False)
         self._files: dict[str, bytes] = {}
 
     def all(self) -> Gathered:
         subscriptions = accounts.subscriptions_of(self._session, self._customer.id)
-        by_customer, by_label = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._labels)
+        by_customer, by_key_id = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._key_ids)
         data = {
             "customer": self._json(self._customer, self._customer.id),
             "consents": self._rows(Consent, Consent.customer_id == self._customer.id, by=Consent.at),
             "subscriptions": [self._subscription(row) for row in subscriptions],
-            "events": self._rows(Event, Event.key_id.in_(self._labels), by=Event.received_at),
-            "mails": self._rows(Mail, by_customer | by_label, by=Mail.created_at),
-            "letters": self._rows(InboundMail, InboundMail.key_id.in_(self._labels), by=InboundMail.received_at),
+            "events": self._rows(Event, Event.key_id.in_(self._key_ids), by=Event.received_at),
+            "mails": self._rows(Mail, by_customer | by_key_id, by=Mail.created_at),
+            "letters": self._rows(InboundMail, InboundMail.key_id.in_(self._key_ids), by=InboundMail.received_at),
             "requests": self._rows(
                 PrivacyRequest, PrivacyRequest.customer_id == self._customer.id, by=PrivacyRequest.received_at
             ),
             "links": self._rows(Link, Link.customer_id == self._customer.id, by=Link.created_at),
-            "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._labels), by=ReadAudit.at),
+            "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._key_ids), by=ReadAudit.at),
         }
         return Gathered(data, self._files)
 
@@ -102,34 +102,34 @@ class _Gatherer:
         rows: Iterable[Any] = self._session.execute(select(table).where(where).order_by(by)).scalars()
         return [self._json(row, getattr(row, "key_id", None) or self._customer.id) for row in rows]
 
-    def _json(self, row: Base, label: str) -> Json:
-        seal, table = self._seals.get(label), row.__tablename__
+    def _json(self, row: Base, key_id: str) -> Json:
+        data_key, table = self._data_keys.get(key_id), row.__tablename__
         columns: Sequence[str] = [column.key for column in inspect(type(row)).columns]
-        return {name: self._value(row, table, name, seal) for name in columns if name not in LEFT_OUT}
+        return {name: self._value(row, table, name, data_key) for name in columns if name not in OMITTED}
 
-    def _value(self, row: Base, table: str, name: str, seal: DataKey | None) -> Any:
+    def _value(self, row: Base, table: str, name: str, data_key: DataKey | None) -> Any:
         value = getattr(row, name)
         if isinstance(value, datetime):
             return format_time(value)
         if not isinstance(value, bytes):
             return value
-        opened = seal.decrypt(f"{table}.{name}", value) if seal else b""
-        return self._opened(row, f"{table}.{name}", opened)
+        plain = data_key.decrypt(f"{table}.{name}", value) if data_key else b""
+        return self._decoded(row, f"{table}.{name}", plain)
 
-    def _opened(self, row: Base, column: str, opened: bytes) -> Any:
-        if column.startswith("mail."):  # who makes an export for somebody is not to sign in as them
-            opened = links.without_secrets(opened)
-        if not opened or column in SEALED_JSON:
-            return orjson.loads(opened) if opened else None
+    def _decoded(self, row: Base, column: str, plain: bytes) -> Any:
+        if column.startswith("mail."):  # an operator who makes the export must not be able to sign in as the customer
+            plain = links.without_secrets(plain)
+        if not plain or column in ENCRYPTED_JSON:
+            return orjson.loads(plain) if plain else None
         if column in ("mail.frozen", "inbound_mail.content"):
             name = f"{'mails' if column == 'mail.frozen' else 'letters'}/{row.id}.eml"  # type: ignore[attr-defined]
-            self._files[name] = opened
+            self._files[name] = plain
             return name
-        return _json_or_text(opened)
+        return _json_or_text(plain)
 
 
-def _json_or_text(opened: bytes) -> Any:
+def _json_or_text(plain: bytes) -> Any:
     try:
-        return orjson.loads(opened)
+        return orjson.loads(plain)
     except ValueError:
-        return opened.decode("utf-8", "replace")
+        return plain.decode("utf-8", "replace")

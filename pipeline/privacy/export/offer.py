@@ -1,4 +1,4 @@
-"""A person asks for a copy of what we hold about them: a link that is good for a week goes to the address we know."""
+"""Offer a data export: send the customer a link that is valid for a week."""
 
 from datetime import datetime, timedelta
 
@@ -11,15 +11,15 @@ from pipeline.db.models import PrivacyRequest
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 
-DAYS = 7
+DAYS = 7  # validity of the link
 
 
 def offer_export(
     session: Session, keyring: Keyring, customer_id: str, now: datetime, pages: str
 ) -> PrivacyRequest | None:
-    """Note the request and owe the mail with the link; None if too many were asked for in this hour.
+    """Store the request and queue the mail with the link. Return None if the hourly limit is reached.
 
-    The copy itself is made when it is fetched, so it is never out of date and lies nowhere. Raises NoSuchCustomer.
+    The export is built when the link is used, so it is up to date and is never stored. Raises CustomerNotFoundError.
     """
     accounts.require_customer(session, customer_id)
     if not rate_limit.allow(session, keyring, "export", customer_id, now=now):

@@ -1,4 +1,4 @@
-"""The readable page of an export: plain HTML that needs nothing but itself."""
+"""Render the page of an export: one HTML file without scripts and external resources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pipeline.db import lww_map
 from pipeline.money import Money, format_money
 
-# Fields of a person as people call them, in the order in which they are shown.
+# Personal fields -> names on the page, in this order.
 NAMES = {
     "name": "Name",
     "given_name": "First name",
@@ -21,14 +21,14 @@ NAMES = {
     "email": "E-mail",
     "company": "Company",
     "phone": "Phone",
-    "payer": "PayPal's number for you",
-    "custom": "Our number for you",
+    "payer": "PayPal payer ID",
+    "custom": "Our customer ID",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ExportIssuer:
-    """Whose export it is, and how its dates and money are written."""
+    """The vendor that issues the export, and the locale of its dates and amounts."""
 
     name: str
     contact: str
@@ -36,7 +36,7 @@ class ExportIssuer:
 
 
 def write(document: Mapping[str, Any], files: Sequence[str], issuer: ExportIssuer) -> str:
-    """The page that shows `document`, data.json's content, and leads to these files."""
+    """Return the page that shows `document` (the content of data.json) and links to these files."""
 
     def day(text: str | None) -> str:
         return format_date(datetime.fromisoformat(text), "long", issuer.locale) if text else ""
@@ -55,20 +55,20 @@ def write(document: Mapping[str, Any], files: Sequence[str], issuer: ExportIssue
         files=files,
         issuer=issuer,
         language=issuer.locale.replace("_", "-"),
-        told=_told(document),
+        fields=_fields(document),
         day=day,
         moment=moment,
         price=price,
     )
 
 
-def _told(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(what, the value, who told it): what is known of the person, the newest value of each."""
-    sources = [("you", document["customer"]["personal_data"])]
-    sources += [(f"PayPal, for {row['id']}", row["personal_data"]) for row in document["subscriptions"]]
+def _fields(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value, source) of each known personal field."""
+    sources = [("You", document["customer"]["personal_data"])]
+    sources += [(f"PayPal, subscription {row['id']}", row["personal_data"]) for row in document["subscriptions"]]
     return [
-        (NAMES.get(field, field.replace("_", " ").capitalize()), str(lww_map.value(known, field)), who)
-        for who, known in sources
+        (NAMES.get(field, field.replace("_", " ").capitalize()), str(lww_map.value(known, field)), source)
+        for source, known in sources
         for field in sorted(known or {}, key=_place)
     ]
 

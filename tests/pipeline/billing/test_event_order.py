@@ -1,7 +1,7 @@
-"""Any order, any repetition: the same rows result for subscription, payments, refunds, plan and access.
+"""Any order and repetition of the same events produces the same rows for subscription, payments, refunds and plan.
 
-Events of one life are told in order, one by one; and told again shuffled, some of them twice under another id, in
-batches of any size.
+Each test processes the events of a simulated subscription in order, one by one. Then it processes them shuffled, some
+of them repeated under another id, in batches of any size.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.event_histories import Shore, life, odd, shuffled
 
-# What PayPal did with money is told however late other news came first.
-NEVER_OVERTAKEN = {"receipt", "refund_receipt"}
+# Receipts are never superseded.
+NEVER_SUPERSEDED = {"receipt", "refund_receipt"}
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +30,22 @@ seeds = st.integers(0, 2**32)
 
 @examples
 @given(seed=seeds, order=seeds)
-def test_any_order_ends_in_the_same_rows_and_owes_the_same_mails(shore: Shore, seed: int, order: int) -> None:
+def test_any_order_gives_the_same_rows_and_mails(shore: Shore, seed: int, order: int) -> None:
     events = life(seed)
     expected, found = shore.tell([[event] for event in events]), shore.tell(shuffled(events, Random(order)))
     assert not expected.unhandled
     assert not found.unhandled
     assert found.rows == expected.rows
     assert found.mails.keys() == expected.mails.keys()
-    assert {state for state, _, _ in expected.mails.values()} <= {"queued"}  # in order nothing is overtaken
+    assert {state for state, _, _ in expected.mails.values()} <= {"queued"}  # in order, nothing is superseded
     for key, (state, reason, is_due) in found.mails.items():
         assert is_due is (state == "queued"), key
-        assert state == "queued" or (str(reason).startswith("overtaken") and key.split(":")[0] not in NEVER_OVERTAKEN)
+        assert state == "queued" or (str(reason).startswith("superseded") and key.split(":")[0] not in NEVER_SUPERSEDED)
 
 
 @examples
 @given(seed=seeds, order=seeds)
-def test_any_order_ends_in_the_same_rows_whatever_is_missing_or_told_anew(shore: Shore, seed: int, order: int) -> None:
+def test_any_order_of_incomplete_events_gives_the_same_rows(shore: Shore, seed: int, order: int) -> None:
     events = odd(seed)
     expected, found = shore.tell([events]), shore.tell(shuffled(events, Random(order)))
     assert found.unhandled == expected.unhandled

@@ -1,4 +1,4 @@
-"""One row per sale, one per refund, and the sums always reckoned from all of them, in any order."""
+"""Payments and refunds: sums and statuses are computed from all events, in any order."""
 
 from itertools import permutations
 
@@ -18,9 +18,9 @@ SECOND = {
 }  # fmt: skip
 
 
-def refund(id: str, total: str, running: str | None = None, currency: str = "EUR") -> dict[str, object]:
+def refund(id: str, total: str, total_so_far: str | None = None, currency: str = "EUR") -> dict[str, object]:
     money = {"total": total, "currency": currency}
-    sum_so_far = GONE if running is None else {"total": running, "currency": currency}
+    sum_so_far = GONE if total_so_far is None else {"total": total_so_far, "currency": currency}
     return sample(REFUNDED, {"id": id, "amount": money, "total_refunded_amount": sum_so_far})
 
 
@@ -29,21 +29,21 @@ def refund(id: str, total: str, running: str | None = None, currency: str = "EUR
     ([("R1", "9.00")], 900, "partially_refunded"),
     ([("R1", "9.00"), ("R2", "20.00")], 2900, "refunded"),
     ([("R1", "-9.00", "-9.00"), ("R2", "-20.00", "-29.00")], 2900, "refunded"),
-    ([("R2", "1.00", "10.00")], 1000, "partially_refunded"),  # an earlier one of 9.00 was lost
+    ([("R2", "1.00", "10.00")], 1000, "partially_refunded"),  # the event of an earlier refund of 9.00 is lost
     ([("R1", "9.00", "9.00"), ("R2", "1.00", "10.00")], 1000, "partially_refunded"),
     ([("R1", "9.00", None, "USD")], 0, "completed"),  # no sum over two currencies
     ([("R1", "40.00")], 4000, "refunded"),
 ])  # fmt: skip
-def test_the_sum_is_that_of_all_refunds_or_paypals_own_if_it_is_more(
+def test_refunded_amount_is_the_sum_or_paypals_larger_total(
     brook: River, refunds: list[tuple[str, ...]], refunded: int, status: str
 ) -> None:
     teller = Teller(brook)
-    teller.hear(sample(COMPLETED), *[refund(*told) for told in refunds])
+    teller.hear(sample(COMPLETED), *[refund(*fields) for fields in refunds])
     row = teller.payments()[SALE]
     assert (row.refunded, row.status) == (refunded, status)
 
 
-def test_a_sale_and_its_refunds_come_to_the_same_in_every_order(brook: River) -> None:
+def test_sale_and_refunds_give_the_same_rows_in_every_order(brook: River) -> None:
     released = {"payment_hold_status": "RELEASED", "update_time": "2026-02-28T12:00:00Z"}
     pending = sample(PENDING, sample(COMPLETED)["resource"])
     for order in permutations([pending, sample(COMPLETED, released), sample(REFUNDED), sample(REFUNDED, SECOND)]):
@@ -58,10 +58,10 @@ def test_a_sale_and_its_refunds_come_to_the_same_in_every_order(brook: River) ->
 
 
 @pytest.mark.parametrize("first", [REFUNDED, "READ.REFUND"])
-def test_a_refund_told_by_two_events_is_what_the_newer_says(brook: River, first: str) -> None:
+def test_newer_event_decides_a_refund(brook: River, first: str) -> None:
     resource = sample(REFUNDED)["resource"]
     events = {
-        REFUNDED: sample(REFUNDED, {"create_time": GONE}),  # only the envelope says when
+        REFUNDED: sample(REFUNDED, {"create_time": GONE}),  # only the envelope has a time
         "READ.REFUND": sample("READ.REFUND", resource | {"update_time": "2026-02-27T17:00:00Z"}),
     }
     teller = Teller(brook)
@@ -69,14 +69,14 @@ def test_a_refund_told_by_two_events_is_what_the_newer_says(brook: River, first:
     assert teller.refunds()[REFUND].occurred_at == at("2026-02-27T16:20:28Z")
 
 
-def test_what_is_decided_outranks_what_is_pending_whatever_the_times_say(brook: River) -> None:
+def test_final_status_supersedes_later_pending(brook: River) -> None:
     teller = Teller(brook)
     later = sample(COMPLETED)["resource"] | {"update_time": "2026-02-28T12:00:00Z"}
     teller.hear(sample(COMPLETED), sample(PENDING, later))
     assert teller.payments()[SALE].status == "completed"
 
 
-def test_of_denied_and_completed_in_the_same_second_completed_counts_in_either_order(brook: River) -> None:
+def test_completed_wins_over_denied_at_the_same_time(brook: River) -> None:
     resource = sample(COMPLETED)["resource"]
     for order in permutations([sample(COMPLETED), sample(DENIED, resource | {"state": "denied"})]):
         brook.empty()
@@ -85,9 +85,9 @@ def test_of_denied_and_completed_in_the_same_second_completed_counts_in_either_o
         assert teller.payments()[SALE].status == "completed"
 
 
-def test_whose_sale_it_is_may_be_told_by_any_of_its_events(brook: River) -> None:
-    silent = {"billing_agreement_id": GONE, "custom": GONE}
-    for order in permutations([sample(PENDING, sample(COMPLETED)["resource"]), sample(COMPLETED, silent)]):
+def test_any_event_can_supply_the_subscription(brook: River) -> None:
+    without_names = {"billing_agreement_id": GONE, "custom": GONE}
+    for order in permutations([sample(PENDING, sample(COMPLETED)["resource"]), sample(COMPLETED, without_names)]):
         brook.empty()
         teller = Teller(brook)
         teller.hear(*order)
@@ -96,21 +96,21 @@ def test_whose_sale_it_is_may_be_told_by_any_of_its_events(brook: River) -> None
         assert teller.owed() == ["receipt"]
 
 
-def test_a_refund_of_one_customers_sale_is_nothing_to_another(brook: River) -> None:
+def test_refund_does_not_affect_another_customer(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample("READ.SUBSCRIPTION"), sample("READ.SALE"), sample(COMPLETED), sample(REFUNDED))
     assert teller.payments()["6BB30571942218835"].refunded == 0
     assert teller.subscription(BOB).paid_through == at("2027-02-20T10:00Z")
 
 
-def test_a_negative_sale_is_parked(brook: River) -> None:
+def test_negative_sale_is_parked(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(COMPLETED, {"amount.total": "-29.00"}))
     assert teller.reasons() == ["PAYMENT.SALE.COMPLETED has a negative amount"]
     assert teller.payments() == {}
 
 
-def test_a_sale_whose_state_is_denied_pays_for_nothing(brook: River) -> None:
+def test_denied_sale_pays_for_nothing(brook: River) -> None:
     teller = Teller(brook)
     denied = sample(COMPLETED)["resource"] | {"state": "denied"}
     teller.hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.CREATED"), sample(DENIED, denied))

@@ -1,4 +1,4 @@
-"""A subscription's row is a function of what was told, and its status never goes where the table does not lead."""
+"""A subscription's row depends on the facts only, and its status follows the table of transitions."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, permutations
@@ -21,51 +21,51 @@ ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.S
 CANCELLED, UPDATED = "BILLING.SUBSCRIPTION.CANCELLED", "BILLING.SUBSCRIPTION.UPDATED"
 COMPLETED = "PAYMENT.SALE.COMPLETED"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-standings = st.tuples(
+timed_statuses = st.tuples(
     st.sampled_from(sorted(STATUS_TIE_BREAK)), st.integers(0, 3).map(lambda hours: NOON + timedelta(hours=hours))
 )
 thorough = settings(max_examples=500, deadline=None, derandomize=True)
 
 
-# -- which news counts
+# -- which status wins
 
 
 @thorough
-@given(standings, standings)
-def test_of_two_standings_exactly_one_outranks_the_other(
+@given(timed_statuses, timed_statuses)
+def test_exactly_one_of_two_statuses_supersedes_the_other(
     one: tuple[str, datetime], other: tuple[str, datetime]
 ) -> None:
     assert supersedes(one, other) + supersedes(other, one) == (one != other)
 
 
 @thorough
-@given(standings, standings, standings)
-def test_outranking_is_transitive(
+@given(timed_statuses, timed_statuses, timed_statuses)
+def test_supersedes_is_transitive(
     one: tuple[str, datetime], two: tuple[str, datetime], three: tuple[str, datetime]
 ) -> None:
     assert not (supersedes(one, two) and supersedes(two, three)) or supersedes(one, three)
 
 
 @thorough
-@given(standings, standings)
-def test_every_move_that_outranking_allows_is_in_the_table(
+@given(timed_statuses, timed_statuses)
+def test_every_superseding_change_is_an_allowed_transition(
     new: tuple[str, datetime], old: tuple[str, datetime]
 ) -> None:
     if supersedes(new, old) and new[0] != old[0]:
         assert new[0] in TRANSITIONS[old[0]]
 
 
-def test_the_table_names_every_status_and_no_other() -> None:
+def test_transitions_contain_exactly_the_known_statuses() -> None:
     assert TRANSITIONS.keys() - {None} == STATUS_TIE_BREAK.keys() == STATUS_PHASE.keys() == TRANSITIONS[None]
 
 
-def test_at_equal_times_the_graver_news_counts() -> None:
-    graver = ["CANCELLED", "EXPIRED", "SUSPENDED", "ACTIVE", "APPROVED", "APPROVAL_PENDING"]
-    for grave, light in pairwise(graver):
-        assert supersedes((grave, NOON), (light, NOON))
+def test_priority_decides_at_equal_times() -> None:
+    by_priority = ["CANCELLED", "EXPIRED", "SUSPENDED", "ACTIVE", "APPROVED", "APPROVAL_PENDING"]
+    for higher, lower in pairwise(by_priority):
+        assert supersedes((higher, NOON), (lower, NOON))
 
 
-def test_what_has_ended_never_lives_again() -> None:
+def test_ended_subscription_never_becomes_active() -> None:
     late = NOON + timedelta(days=365)
     for end in ("CANCELLED", "EXPIRED"):
         assert not any(supersedes((status, late), (end, NOON)) for status in ("ACTIVE", "SUSPENDED", "APPROVED", end))
@@ -75,7 +75,7 @@ def test_what_has_ended_never_lives_again() -> None:
 
 
 def agreement(day: int, kind: str, state: str, **details: str) -> dict[str, object]:
-    """News of Bob's old billing agreement; its time is the event's."""
+    """Return an event of Bob's old billing agreement. It has no time other than the envelope's."""
     definition = {"type": "REGULAR", "frequency": "Month", "frequency_interval": "1", "amount": {"value": "10.00"}}
     resource = {
         "id": BOB.subscription,
@@ -88,12 +88,12 @@ def agreement(day: int, kind: str, state: str, **details: str) -> dict[str, obje
     return {**envelope, "resource": resource}
 
 
-def test_old_agreements_live_the_same_life(brook: River) -> None:
+def test_old_agreement_is_processed_like_a_subscription(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(
         agreement(1, ACTIVATED, "Active", next_billing_date="2026-04-01T10:00:00Z"),
         agreement(20, SUSPENDED, "Suspended"),
-        agreement(21, UPDATED, "Suspended"),  # no news, so no second mail
+        agreement(21, UPDATED, "Suspended"),  # no status change, so no second mail
         agreement(25, CANCELLED, "Cancelled"),
     )
     row = teller.subscription(BOB)
@@ -103,7 +103,7 @@ def test_old_agreements_live_the_same_life(brook: River) -> None:
     assert teller.owed() == ["account_setup", "subscription_cancelled", "subscription_suspended"]
 
 
-def test_every_order_of_a_short_life_ends_the_same(brook: River) -> None:
+def test_every_order_gives_the_same_row(brook: River) -> None:
     found = set()
     for order in permutations([ACTIVATED, SUSPENDED, "BILLING.SUBSCRIPTION.RE-ACTIVATED", COMPLETED]):
         brook.empty()
@@ -116,7 +116,7 @@ def test_every_order_of_a_short_life_ends_the_same(brook: River) -> None:
     assert found == {("ACTIVE", at("2026-04-05T08:30:12Z"), end, end, ALICE.plan)}
 
 
-def test_a_customer_is_who_the_vendor_names_else_paypals_payer_and_never_an_address(brook: River) -> None:
+def test_custom_id_or_payer_id_identifies_the_customer(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(
         sample(ACTIVATED),
@@ -128,10 +128,10 @@ def test_a_customer_is_who_the_vendor_names_else_paypals_payer_and_never_an_addr
     assert {row.id for row in brook.rows(Customer)} == {alice, charlie}
 
 
-def test_the_address_is_found_by_its_hash_whatever_its_case(brook: River) -> None:
+def test_address_hash_ignores_case(brook: River) -> None:
     teller = Teller(brook)
-    shouting = {"id": BOB.subscription, "subscriber.email_address": "ALICE@EXAMPLE.COM"}
-    teller.hear(sample(ACTIVATED), sample(ACTIVATED, shouting))
+    upper_case = {"id": BOB.subscription, "subscriber.email_address": "ALICE@EXAMPLE.COM"}
+    teller.hear(sample(ACTIVATED), sample(ACTIVATED, upper_case))
     alice, bob = teller.subscription(ALICE), teller.subscription(BOB)
     assert alice.email_hash == bob.email_hash
     assert alice.email_hash is not None
@@ -139,27 +139,27 @@ def test_the_address_is_found_by_its_hash_whatever_its_case(brook: River) -> Non
     assert b"alice" not in alice.personal_data.lower() + alice.email_hash
 
 
-def test_it_can_be_told_by_whom_and_why_it_moved(brook: River) -> None:
+def test_status_history_contains_event_and_reason(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(ACTIVATED), sample(SUSPENDED))
-    told = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(StatusHistoryEntry)]
-    assert told == [
+    history = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(StatusHistoryEntry)]
+    assert history == [
         (ALICE.subscription, kind, sample(kind)["id"], at(sample(kind)["resource"]["status_update_time"]))
         for kind in (ACTIVATED, SUSPENDED)
     ]
 
 
-def test_a_subscription_without_a_quantity_costs_its_plan_once(brook: River) -> None:
+def test_quantity_is_one_if_missing(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
     reminder = renewal_reminder(teller.subscription(ALICE), teller.plans()[ALICE.plan], 3, has_address=True)
     assert reminder.facts["amount"] == {"amount": 2900, "currency": "EUR"}
 
 
-@pytest.mark.parametrize(("terms", "days"), [
+@pytest.mark.parametrize(("cycle", "days"), [
     (BillingCycle("YEAR", 1), 30), (BillingCycle("MONTH", 12), 30), (BillingCycle("MONTH", 1), 3), (BillingCycle("MONTH", 6), 3),
     (BillingCycle("DAY", 30), 3), (BillingCycle("DAY", 365), 30), (BillingCycle("WEEK", 52), 30),
     (BillingCycle("WEEK", 1), None), (BillingCycle("DAY", 7), None), (None, 3),
 ])  # fmt: skip
-def test_reminders_are_as_early_as_the_period_is_long(terms: BillingCycle | None, days: int | None) -> None:
-    assert ReminderPolicy(yearly=30, monthly=3).days_before_renewal(terms) == days
+def test_longer_cycle_gets_an_earlier_reminder(cycle: BillingCycle | None, days: int | None) -> None:
+    assert ReminderPolicy(yearly=30, monthly=3).days_before_renewal(cycle) == days

@@ -1,4 +1,4 @@
-"""The rows a batch may touch: locked in one order, so that workers side by side come to the same rows and no harm."""
+"""The unit of work locks its rows in one order, so concurrent workers produce the same rows without deadlock."""
 
 import copy
 import threading
@@ -19,7 +19,7 @@ from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Event, Payment, PaypalLookup, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import RefundRow
-from pipeline.inbox import event as words
+from pipeline.inbox.event import Event as InboxEvent
 from pipeline.inbox.event import RetryLater
 from tests.support.event_feeder import Teller, at, facts_of
 from tests.support.event_histories import Shore, life, odd
@@ -37,7 +37,7 @@ ROUNDS = 20
 # -- one worker
 
 
-def test_what_a_batch_names_is_there_and_blank_where_nothing_was_known(brook: River) -> None:
+def test_unknown_payment_becomes_an_empty_placeholder(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(REFUNDED))
     (payment,) = brook.rows(Payment)
@@ -45,7 +45,7 @@ def test_what_a_batch_names_is_there_and_blank_where_nothing_was_known(brook: Ri
     assert brook.rows(Subscription) == []
 
 
-def test_a_batch_that_fails_leaves_no_blank_rows(brook: River) -> None:
+def test_failed_batch_leaves_no_placeholders(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(COMPLETED, {"amount": "29.00"}))
     assert [brook.rows(table) for table in (Payment, Subscription, Plan, StatusHistoryEntry, PaypalLookup)] == [
@@ -57,7 +57,7 @@ def test_a_batch_that_fails_leaves_no_blank_rows(brook: River) -> None:
     ]
 
 
-def test_one_bad_event_of_a_batch_takes_no_other_along(brook: River) -> None:
+def test_failing_event_does_not_affect_the_rest_of_its_batch(brook: River) -> None:
     teller = Teller(brook)
     teller.tell(sample(ACTIVATED), sample(COMPLETED, {"amount": "29.00"}), sample(COMPLETED))
     teller.work()
@@ -65,7 +65,7 @@ def test_one_bad_event_of_a_batch_takes_no_other_along(brook: River) -> None:
     assert teller.subscription(ALICE).status == "ACTIVE"
 
 
-def test_a_plan_is_asked_for_until_it_is_known_and_not_again(brook: River) -> None:
+def test_plan_is_looked_up_only_while_it_is_unknown(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(CREATED), sample(ACTIVATED))
     assert teller.questions() == [("plan", ALICE.plan)]
@@ -75,7 +75,7 @@ def test_a_plan_is_asked_for_until_it_is_known_and_not_again(brook: River) -> No
     assert teller.questions() == []
 
 
-def test_a_changed_address_is_sealed_anew_and_found_by_its_new_hash(brook: River) -> None:
+def test_changed_address_is_encrypted_again_and_gets_a_new_hash(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(ACTIVATED))
     before = teller.subscription(ALICE)
@@ -85,12 +85,12 @@ def test_a_changed_address_is_sealed_anew_and_found_by_its_new_hash(brook: River
     assert before.email_hash != after.email_hash
 
 
-def test_an_erased_customer_who_subscribes_again_is_a_customer_again_with_the_mails_of_a_new_one(brook: River) -> None:
-    """Also where the same batch brings news of the old subscription, and though the mails were opted out of before."""
+def test_erased_customer_who_subscribes_again_is_a_new_customer(brook: River) -> None:
+    """It holds even if the batch contains an event of the old subscription, and if the customer had opted out."""
     teller = Teller(brook)
     teller.hear(sample(ACTIVATED))
     [customer] = brook.rows(Customer)
-    brook.set(customer, erased_at=at("2026-04-01T00:00Z"), service=False)
+    brook.set(customer, erased_at=at("2026-04-01T00:00Z"), wants_service_mail=False)
     again = dict.fromkeys(("start_time", "create_time", "update_time", "status_update_time"), "2026-05-01T09:00:00Z")
     old = sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z")
     teller.tell(old, sample(ACTIVATED, {"id": "I-AGAIN0000001", **again}, at="2026-05-01T09:00:00Z"))
@@ -99,7 +99,7 @@ def test_an_erased_customer_who_subscribes_again_is_a_customer_again_with_the_ma
     assert (customer.erased_at, customer.wants_service_mail) == (None, True)
 
 
-def test_news_of_an_old_subscription_does_not_bring_an_erased_customer_back(brook: River) -> None:
+def test_event_of_old_subscription_does_not_restore_erased_customer(brook: River) -> None:
     teller = Teller(brook)
     teller.hear(sample(ACTIVATED))
     [customer] = brook.rows(Customer)
@@ -108,7 +108,7 @@ def test_news_of_an_old_subscription_does_not_bring_an_erased_customer_back(broo
     assert [row.erased_at for row in brook.rows(Customer)] == [at("2026-04-01T00:00Z")]
 
 
-SPOILT: list[Any] = [
+UNEXPECTED_VALUES: list[Any] = [
     "2018-19-12T22:20:32Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2199-12-31T23:59:59Z", "\x00", "", "-1",
     "1e9", -1, 0, 1, 10**9 - 1, 999_999_999_999, 0.5, True, None, [], {}, [{}], "JPY", "REGULAR", "CANCELLED", "denied",
     {"value": "0.01", "currency_code": "EUR"}, {"total": "9999999999999.99", "currency": "EUR"},
@@ -125,15 +125,15 @@ def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shore]:
 
 @given(kind=st.sampled_from(kinds()), data=st.data())
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_stands_in_any_place_no_handler_fails_on_it(shore: Shore, kind: str, data: st.DataObject) -> None:
-    """Each event is handled, or parked by its handler's own word; and the next one of that life finds good books."""
-    spoiled = copy.deepcopy(sample(kind))
+def test_handlers_do_not_fail_on_unexpected_values(shore: Shore, kind: str, data: st.DataObject) -> None:
+    """The event is handled or parked without an internal error, and later events of the subscription are handled."""
+    malformed = copy.deepcopy(sample(kind))
     for _ in range(data.draw(st.integers(1, 3))):
-        holder, key = data.draw(st.sampled_from(list(_places(spoiled["resource"]))))
-        holder[key] = copy.deepcopy(data.draw(st.sampled_from(SPOILT)))
+        holder, key = data.draw(st.sampled_from(list(_all_items(malformed["resource"]))))
+        holder[key] = copy.deepcopy(data.draw(st.sampled_from(UNEXPECTED_VALUES)))
     shore.clear()
     worker = shore.worker()
-    for event in (sample("READ.PLAN"), sample(ACTIVATED), renamed(spoiled), sample(COMPLETED), sample(REFUNDED)):
+    for event in (sample("READ.PLAN"), sample(ACTIVATED), renamed(malformed), sample(COMPLETED), sample(REFUNDED)):
         worker.handle(shore.store([event]))
     failed = [row.reason for row in shore.river.rows(Event) if row.attempts or " at pipeline" in (row.reason or "")]
     assert not failed
@@ -142,18 +142,18 @@ def test_whatever_stands_in_any_place_no_handler_fails_on_it(shore: Shore, kind:
 # -- several workers
 
 
-def test_workers_side_by_side_come_to_the_same_rows(kept_database: str, data_dir: Path) -> None:
-    """Lives that share plans and customers, all told to two workers at once, each in its own order."""
+def test_concurrent_workers_produce_the_same_rows(kept_database: str, data_dir: Path) -> None:
+    """Two workers process subscriptions with shared plans and customers, each in its own order."""
     shore = Shore(data_dir, kept_database)
-    shore.river.empty()  # of whatever the test before left
+    shore.river.empty()  # an earlier test may have left rows
     try:
         for number in range(ROUNDS):
             events = [*life(7 * number), *odd(7 * number + 1), *life(7 * number + 2)]
             expected = shore.tell([events])
             shore.clear()
             ids = shore.store(events)
-            assert not _side_by_side(shore, [_batches(ids, Random(number)), _batches(ids, Random(-number))])
-            shore.worker().handle(ids)  # what each had left to the other
+            assert not _run_concurrently(shore, [_batches(ids, Random(number)), _batches(ids, Random(-number))])
+            shore.worker().handle(ids)  # events that both workers skipped as locked
             assert shore.outcome().rows == expected.rows, f"round {number}"
             assert shore.outcome().unhandled == expected.unhandled, f"round {number}"
     finally:
@@ -161,21 +161,21 @@ def test_workers_side_by_side_come_to_the_same_rows(kept_database: str, data_dir
         shore.river.database.close()
 
 
-def test_who_takes_a_plan_and_who_tells_it_at_once_see_each_other(stream: River) -> None:
-    """Neither may miss the other: a subscription that is put on a plan while the plan is being told knows its terms."""
+def test_concurrent_plan_and_subscription_events_see_each_other(stream: River) -> None:
+    """A subscription that is put target a plan while the plan's event is processed gets the plan's billing cycle."""
     for number in range(ROUNDS):
         stream.empty()
         teller = Teller(stream)
         events = [sample("READ.PLAN"), sample(CREATED), sample(COMPLETED)]
         teller.tell(*events)
         ids = [[event["id"]] for event in (events if number % 2 else reversed(events))]
-        assert not _side_by_side(teller, [[ids[0]], [ids[1]], [ids[2]]])
+        assert not _run_concurrently(teller, [[ids[0]], [ids[1]], [ids[2]]])
         assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z"), f"round {number}"
 
 
-def test_two_pieces_of_news_of_one_refund_at_once_are_both_kept(stream: River) -> None:
+def test_concurrent_events_of_one_refund_are_both_stored(stream: River) -> None:
     resource = sample("READ.REFUND")["resource"]
-    told = [
+    events = [
         sample("READ.REFUND"),
         sample(REVERSED),
         sample("READ.REFUND", resource | {"update_time": "2026-03-01T07:00:00Z"}),
@@ -183,16 +183,16 @@ def test_two_pieces_of_news_of_one_refund_at_once_are_both_kept(stream: River) -
     for number in range(ROUNDS):
         stream.empty()
         teller = Teller(stream)
-        teller.hear(sample("READ.SALE"), told[0])
-        teller.tell(*told[1:])
-        assert not _side_by_side(teller, [[[event["id"]]] for event in told[1:]])
+        teller.hear(sample("READ.SALE"), events[0])
+        teller.tell(*events[1:])
+        assert not _run_concurrently(teller, [[[event["id"]]] for event in events[1:]])
         (refund,) = teller.refunds().values()
         assert (refund.kind, sorted(refund.known)[-2:]) == ("reversal", ["reversal", "state"]), f"round {number}"
         assert refund.known["state"][0] == "2026-03-01T07:00:00.000000+00:00", f"round {number}"
 
 
-def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(stream: River) -> None:
-    """Its payment is not locked, so it must not be changed."""
+def test_refund_stored_by_another_worker_is_retried(stream: River) -> None:
+    """The refund's payment is not locked, so it must not be changed."""
     teller = Teller(stream)
     teller.hear(sample(ACTIVATED), sample(COMPLETED))
     batch = [_event(sample(UPDATED)), _event(sample(REFUNDED, {"sale_id": GONE, "links": []}))]
@@ -209,42 +209,42 @@ def test_a_refund_that_another_worker_stored_during_the_locking_is_tried_again(s
             until(lambda: _waiting_for_locks(stream) == 1, 30, "the batch waits for the subscription")
             row = {"kind": "refund", "amount": 900, "currency": "EUR", "occurred_at": stream.now}
             other.add(Refund(id=refund, payment_id=sample(COMPLETED)["resource"]["id"], known={}, **row))
-        with pytest.raises(RetryLater, match="booked a moment ago"):
+        with pytest.raises(RetryLater, match="another worker has just stored its refund"):
             found.result(30)
     with stream.database.transaction() as session:
         again = UnitOfWork(session, stream.keyring(session), stream.now, ReminderPolicy(), batch)
         assert again.refund(refund) is not None
 
 
-def test_an_address_that_is_set_while_a_mail_is_queued_releases_it(
+def test_address_entered_while_a_mail_is_queued_releases_it(
     stream: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a lock the mail would begin to wait just after its address came, and wait for ever."""
+    """Without the lock, the mail would start to wait just after the address was entered, and would wait forever."""
     teller = Teller(stream)
     teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
-    customer, told_addresses = str(teller.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
-    setting: list[threading.Thread] = []
+    customer, original = str(teller.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
+    threads: list[threading.Thread] = []
 
     def correct(field: accounts.Field, value: str) -> None:
         with stream.database.transaction() as session:
             accounts.correct_field(session, stream.keyring(session), customer, field, value, stream.now)
 
     def look(uow: UnitOfWork, customers: set[str]) -> set[str]:
-        found = told_addresses(uow, customers)
-        setting.append(threading.Thread(target=correct, args=("email", ALICE.email)))
-        setting[0].start()
-        setting[0].join(0.5)  # long enough where nothing holds it back
+        found = original(uow, customers)
+        threads.append(threading.Thread(target=correct, args=("email", ALICE.email)))
+        threads[0].start()
+        threads[0].join(0.5)  # long enough if no lock blocks it
         return found
 
-    correct("name", "Alice")  # makes the customer's key, which takes a lock of its own
+    correct("name", "Alice")  # creates the customer's key now, because that takes a lock too
     monkeypatch.setattr(UnitOfWork, "_customers_with_address", look)
     teller.hear(sample(COMPLETED))
-    setting[0].join(30)
+    threads[0].join(30)
     assert teller.mail("receipt").due
 
 
-def _event(document: dict[str, Any]) -> words.Event:
-    return words.Event(document["id"], document["event_type"], "webhook", None, NOON, facts_of(document))
+def _event(document: dict[str, Any]) -> InboxEvent:
+    return InboxEvent(document["id"], document["event_type"], "webhook", None, NOON, facts_of(document))
 
 
 def _waiting_for_locks(river: River) -> int:
@@ -253,39 +253,39 @@ def _waiting_for_locks(river: River) -> int:
         return int(session.execute(text(waiting)).scalar_one())
 
 
-def _side_by_side(on: Shore | Teller, orders: Sequence[Sequence[Sequence[str]]]) -> list[Exception]:
-    """Each of these handles its batches with a worker and a thread of its own. What went wrong."""
-    begin, wrong = threading.Barrier(len(orders)), []
+def _run_concurrently(target: Shore | Teller, orders: Sequence[Sequence[Sequence[str]]]) -> list[Exception]:
+    """Handle each list of batches with a separate worker and thread. Return the exceptions."""
+    start, errors = threading.Barrier(len(orders)), []
 
     def work(batches: Sequence[Sequence[str]]) -> None:
-        worker = on.worker()
-        begin.wait()
+        worker = target.worker()
+        start.wait()
         try:
             for batch in batches:
                 worker.handle(batch)
-        except Exception as error:  # noqa: BLE001 - a thread's failure has to reach the test
-            wrong.append(error)
+        except Exception as error:  # noqa: BLE001 - report any failure of the thread to the test
+            errors.append(error)
 
     threads = [threading.Thread(target=work, args=(batches,)) for batches in orders]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return wrong
+    return errors
 
 
 def _batches(ids: Sequence[str], order: Random) -> list[list[str]]:
-    pile, batches = list(ids), []
-    order.shuffle(pile)
-    while pile:
+    remaining, batches = list(ids), []
+    order.shuffle(remaining)
+    while remaining:
         size = order.randint(1, 8)
-        batches.append(pile[:size])
-        pile = pile[size:]
+        batches.append(remaining[:size])
+        remaining = remaining[size:]
     return batches
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _all_items(value: Any) -> Iterator[tuple[Any, Any]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in list(items):
         yield value, key
-        yield from _places(item)
+        yield from _all_items(item)

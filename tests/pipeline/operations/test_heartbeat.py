@@ -37,7 +37,7 @@ def test_a_sign_that_cannot_be_left_ends_no_role_and_is_told(data_dir: Path) -> 
     (data_dir / "run").write_text("in the way")
     with capture_logs() as logs:
         heartbeat.write(data_dir, "web")
-    assert [(line["event"], line["role"]) for line in logs] == [("no_sign_of_life", "web")]
+    assert [(line["event"], line["role"]) for line in logs] == [("heartbeat_failed", "web")]
     (data_dir / "run").unlink()
     heartbeat.write(data_dir, "web")
     assert heartbeat.is_alive(data_dir, "web", SystemClock().now())

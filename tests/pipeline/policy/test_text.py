@@ -1,11 +1,11 @@
 import re
 from datetime import date
-from pathlib import Path
 
 import pytest
 
 from pipeline.policy import text
 from pipeline.policy.clauses import PolicyOwner, document
+from tests.support.recorded_samples import recorded
 
 # The vendor whose policy it was written for.
 VENDOR = PolicyOwner("SMT Constructions", "SMT-CRM", "https://smtconstructions.com", "info@smtconstructions.com")
@@ -15,9 +15,7 @@ BEGAN = date(2025, 5, 1)
 @pytest.fixture(scope="session")
 def published() -> list[str]:
     """The policy as it was published, line by line."""
-    file = Path(__file__).resolve().parents[4] / "shared" / "privacy-policy.txt"
-    if not file.is_file():
-        pytest.skip("the published policy is not at ../shared/privacy-policy.txt")
+    file = recorded("privacy-policy.txt")
     lines = (re.sub(r"^\s*•\s*", "", line).strip() for line in file.read_text("utf-8").splitlines())
     return [line for line in lines if line and line not in ("Back to SMT-CRM", "Legal")]
 

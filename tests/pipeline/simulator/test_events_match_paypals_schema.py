@@ -1,12 +1,10 @@
 """The simulator's events are compared with samples of what PayPal really sends, where those are at hand."""
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,8 +14,8 @@ from pipeline.clock import parse_time
 from pipeline.inbox.parsing import parse_webhook
 from pipeline.simulator import plans, scenarios, shapes
 from pipeline.simulator.people import HOSTILE, PEOPLE, SILENT, crowd
+from tests.support.recorded_samples import recorded
 
-SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "paypal"
 START = datetime(2025, 2, 11, 16, 20, 31, tzinfo=UTC)
 
 TYPES = (
@@ -49,11 +47,7 @@ LEFT_OUT_OF = {
 
 
 def sample(path: str) -> dict[str, Any]:
-    if not (SAMPLES / path).exists():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"PayPal's samples are missing: {SAMPLES / path}")
-        pytest.skip(f"PayPal's samples are not here: {SAMPLES / path}")
-    found: dict[str, Any] = json.loads((SAMPLES / path).read_text("utf-8"))
+    found: dict[str, Any] = json.loads(recorded(f"paypal/{path}").read_text("utf-8"))
     return found
 
 

@@ -10,7 +10,7 @@ from tests.support.pipeline_under_test import River, make_parts
 
 
 @pytest.fixture
-def parts(brook: River) -> Container:
+def container(brook: River) -> Container:
     return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
 
 

@@ -13,10 +13,8 @@ from zlib import crc32
 import httpx
 import orjson
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import CHECKS, load_all_checks
 from starlette.routing import Route
 
 from pipeline.app import site
@@ -64,7 +62,7 @@ def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
 
 
 @pytest.fixture(scope="module")
-def parts(river: River) -> Iterator[Container]:
+def container(river: River) -> Iterator[Container]:
     """Sign-up is open, at a pretend PayPal."""
     paypal = FakePaypalApi(clock=river.clock)
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
@@ -139,8 +137,12 @@ def test_where_there_is_nothing_each_is_told_so_as_they_read(
     assert ("<nav" in answer.text) == (kind[:9] == "text/html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_whatever_is_asked_the_answer_is_one_that_is_described(door: httpx.Client, path: str, method: str) -> None:
+    import schemathesis  # here, because it takes longer to import than the rest of the suite
+    from schemathesis.checks import CHECKS, load_all_checks
+
     load_all_checks()
     checks = CHECKS.get_by_names(list(TRUTHS))
     operation = schemathesis.openapi.from_dict(of_this_shop())[path][method.upper()]

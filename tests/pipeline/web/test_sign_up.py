@@ -36,7 +36,7 @@ def paypal(brook: River) -> FakePaypalApi:
 
 
 @pytest.fixture
-def parts(brook: River, paypal: FakePaypalApi) -> Iterator[Container]:
+def container(brook: River, paypal: FakePaypalApi) -> Iterator[Container]:
     with paypal.serve() as url:
         yield make_parts(
             brook.url,

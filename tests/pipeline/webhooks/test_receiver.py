@@ -31,19 +31,21 @@ BODY = orjson.dumps(happened())
 
 
 @pytest.fixture
-def parts(river: River) -> Iterator[Container]:
+def container(river: River) -> Iterator[Container]:
     parts = make_parts(river.url, river.folder, river.clock)
     yield parts
     parts.database.close()
 
 
 def post(base: str, body: bytes = BODY, headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.post(base + PATH, content=body, headers=headers or sign(body), timeout=60, trust_env=False)
+    return httpx.post(
+        base + PATH, content=body, headers=headers or sign(body), timeout=60, verify=False, trust_env=False
+    )
 
 
 async def post_all(base: str, bodies: list[bytes]) -> list[int]:
     limits = httpx.Limits(max_connections=len(bodies))
-    async with httpx.AsyncClient(base_url=base, limits=limits, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=base, limits=limits, timeout=60, verify=False, trust_env=False) as client:
         sent = [client.post(PATH, content=body, headers=sign(body)) for body in bodies]
         return [answer.status_code for answer in await asyncio.gather(*sent)]
 

@@ -1,0 +1,18 @@
+"""What was recorded from outside: PayPal's events, signed deliveries and API answers, and the published privacy policy.
+
+They lie beside the checkout and are not public, so a clone does not have them.
+"""
+
+from pathlib import Path
+
+import pytest
+
+NOT_HERE = "the samples recorded from PayPal are not at ../shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def recorded(path: str) -> Path:
+    """Return this file or folder of ../shared. Without the samples, skip the test; the summary has one line for all."""
+    if not (SHARED / "paypal").is_dir():
+        pytest.skip(NOT_HERE)
+    return SHARED / path
