@@ -162,9 +162,7 @@ def refused(on: str, known: str, amount: int = 2900) -> PaidCharge:
     # An outstanding amount that was not collected does not shorten the period that was paid.
     ([FIRST, refused("2026-02-03T11:13Z", "2026-02-09T10:00Z")], "2026-03-01T10:00Z"),
 ])  # fmt: skip
-def test_refusal_takes_back_the_period_that_paypal_counted(
-    payments: list[PaidCharge], until: str
-) -> None:
+def test_refusal_takes_back_the_period_that_paypal_counted(payments: list[PaidCharge], until: str) -> None:
     assert paid_through(FEBRUARY, MONTHLY, payments) == at(until)
 
 
@@ -231,7 +229,9 @@ def test_refused_payment_never_extends_the_date(
 
 @thorough
 @given(moments, cycles, st.integers(1, 12))
-def test_added_cycles_can_be_subtracted_to_within_three_days(moment: datetime, cycle: BillingCycle, number: int) -> None:
+def test_added_cycles_can_be_subtracted_to_within_three_days(
+    moment: datetime, cycle: BillingCycle, number: int
+) -> None:
     later = add_cycles(moment, cycle, number)
     assert later > moment
     assert abs(add_cycles(later, cycle, -number) - moment) <= timedelta(days=3)  # the days that a month lacks
@@ -264,4 +264,8 @@ def test_charge_for_two_months_ends_at_paypals_date(brook: River) -> None:
     subscription.renew()
     teller.tell(*[delivery.event for delivery in subscription.deliveries])
     teller.work()
-    assert [row.paid_through for row in brook.rows(Subscription)] == [subscription.next_billing] == [at("2026-04-15T10:00Z")]
+    assert (
+        [row.paid_through for row in brook.rows(Subscription)]
+        == [subscription.next_billing]
+        == [at("2026-04-15T10:00Z")]
+    )

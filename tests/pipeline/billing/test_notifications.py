@@ -1,4 +1,4 @@
-"""Each mail is queued once, and superseded if it is superseded or too old."""
+"""Each mail is queued once, and withheld if it is superseded or too old."""
 
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def test_key_consists_of_ids_and_paypals_times(brook: River, kind: str) -> None:
 def test_mail_is_queued_for_seven_days_and_then_withheld(brook: River, kind: str) -> None:
     resource = sample(kind)["resource"]
     earlier = at(resource["billing_info"]["last_failed_payment"]["time"] if kind == FAILED else _moment(resource))
-    for seconds, state in ((0, "queued"), (1, "superseded")):
+    for seconds, state in ((0, "queued"), (1, "withheld")):
         brook.empty()
         brook.clock.move_to(earlier + timedelta(days=7, seconds=seconds))
         teller = Teller(brook)
@@ -55,15 +55,13 @@ def test_mail_is_queued_for_seven_days_and_then_withheld(brook: River, kind: str
 def test_superseded_mail_is_withheld_with_its_reason(brook: River, earlier: list[str], late: str, mail: str) -> None:
     teller = Teller(brook)
     teller.hear(*[sample(kind) for kind in earlier], sample(late))
-    superseded = teller.mail(mail)
-    assert (superseded.state, superseded.due) == ("superseded", False)
-    assert str(superseded.reason).startswith("superseded: the subscription is ")
+    found = teller.mail(mail)
+    assert (found.state, found.due) == ("withheld", False)
+    assert str(found.reason).startswith("superseded: the subscription is ")
 
 
 @pytest.mark.parametrize("event_type", [REACTIVATED, ACTIVATED])
-def test_failure_is_mailed_after_reactivation_without_payment(
-    brook: River, event_type: str
-) -> None:
+def test_failure_is_mailed_after_reactivation_without_payment(brook: River, event_type: str) -> None:
     teller = Teller(brook)
     after = "2026-03-25T08:00:00Z"  # the charge failed the day before
     teller.hear(sample(event_type, {"status_update_time": after, "update_time": after}, at=after), sample(FAILED))
@@ -76,7 +74,7 @@ def test_only_the_later_of_two_suspensions_is_mailed(brook: River) -> None:
     teller = Teller(brook)
     later = {"status_update_time": "2026-04-05T10:41:50Z", "update_time": "2026-04-05T10:41:50Z"}
     teller.hear(sample(SUSPENDED, later), sample(SUSPENDED))
-    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["superseded", "queued"]
+    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["withheld", "queued"]
 
 
 def test_receipt_of_late_released_payment_is_queued(brook: River) -> None:
@@ -115,7 +113,9 @@ def test_mail_facts_contain_no_personal_data(brook: River) -> None:
     for kind in KEYS:
         teller.hear(sample(kind))
     texts = repr([mail.facts for mail in teller.mails().values()])
-    assert not [word for word in ("Alice", "Andersson", "example.com", ALICE.payer_id, ALICE.custom_id) if word in texts]
+    assert not [
+        word for word in ("Alice", "Andersson", "example.com", ALICE.payer_id, ALICE.custom_id) if word in texts
+    ]
 
 
 def test_receipt_has_no_paid_through_date_before_its_payment(brook: River) -> None:

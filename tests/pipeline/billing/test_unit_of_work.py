@@ -162,7 +162,7 @@ def test_concurrent_workers_produce_the_same_rows(kept_database: str, data_dir: 
 
 
 def test_concurrent_plan_and_subscription_events_see_each_other(stream: River) -> None:
-    """A subscription that is put target a plan while the plan's event is processed gets the plan's billing cycle."""
+    """A subscription that is put on a plan while the plan's event is processed gets the plan's billing cycle."""
     for number in range(ROUNDS):
         stream.empty()
         teller = Teller(stream)
@@ -216,9 +216,7 @@ def test_refund_stored_by_another_worker_is_retried(stream: River) -> None:
         assert again.refund(refund) is not None
 
 
-def test_address_entered_while_a_mail_is_queued_releases_it(
-    stream: River, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_address_entered_while_a_mail_is_queued_releases_it(stream: River, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the lock, the mail would start to wait just after the address was entered, and would wait forever."""
     teller = Teller(stream)
     teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
