@@ -1,4 +1,4 @@
-"""Customers as people: what they told outranks PayPal, all that is theirs is found, and what they declined is not sent."""
+"""Accounts: entered data overrides PayPal's data, key ids are complete, and consent decides which mail is sent."""
 
 from datetime import timedelta
 from typing import Any
@@ -27,8 +27,8 @@ def sign_up(river: River, person: SignUpData = ADA, *, custom: str | None = None
         )  # fmt: skip
 
 
-def tell(river: River, *events: dict[str, Any]) -> None:
-    """PayPal's events, taken in and handled."""
+def receive(river: River, *events: dict[str, Any]) -> None:
+    """Store and handle events from PayPal."""
     stored = river.store(*[delivery(event) for event in events])
     river.worker(HANDLERS).handle([each.event_id for each in stored])
 
@@ -38,7 +38,7 @@ def person(river: River, id: str) -> dict[str, str]:
         return accounts.personal_data(session, river.keyring(session), id)
 
 
-def labels(river: River, id: str) -> list[str]:
+def key_ids(river: River, id: str) -> list[str]:
     with river.database.reading() as session:
         return accounts.key_ids_of(session, id)
 
@@ -54,16 +54,16 @@ def correct(river: River, id: str, field: accounts.Field, value: str) -> str | N
 
 
 def owner(river: River, of: str = ALICE.subscription) -> str:
-    """The customer of a subscription that PayPal told of."""
+    """Return the customer of a subscription that PayPal reported."""
     [id] = [row.customer_id for row in river.rows(Subscription) if row.id == of]
     assert id
     return id
 
 
-# Who they are
+# Identity
 
 
-def test_what_sign_up_takes_is_sealed_and_found_again(river: River) -> None:
+def test_sign_up_encrypts_data_and_customer_is_found(river: River) -> None:
     id = sign_up(river)
     known = person(river, id)
     assert known.pop("custom")
@@ -77,36 +77,36 @@ def test_what_sign_up_takes_is_sealed_and_found_again(river: River) -> None:
     }  # fmt: skip
 
 
-def test_a_tick_at_sign_up_is_noted_and_is_no_consent_yet(river: River) -> None:
+def test_ticked_box_is_stored_but_is_no_consent(river: River) -> None:
     sign_up(river, news=True)
     assert not river.rows(Customer)[0].wants_marketing
     assert {(each.kind, each.given) for each in river.rows(Consent)} == {("adult", True), ("marketing_asked", True)}
 
 
-def test_the_same_sign_up_makes_one_account(river: River) -> None:
+def test_same_custom_id_creates_one_account(river: River) -> None:
     assert sign_up(river, custom="ours-17") == sign_up(river, custom="ours-17")
     assert sign_up(river, custom="ours-18") != sign_up(river, custom="ours-17")
     assert len(river.rows(Customer)) == 2
 
 
-def test_who_signed_up_is_who_paypal_names_by_our_custom_id(river: River) -> None:
+def test_custom_id_links_sign_up_to_subscription(river: River) -> None:
     id = sign_up(river, custom=ALICE.custom_id)
-    tell(river, sample(ACTIVATED))
+    receive(river, sample(ACTIVATED))
     assert owner(river) == id
     known = person(river, id)
     assert (known["name"], known["email"], known["payer"]) == (ADA.name, ADA.email, ALICE.payer_id)
-    assert find(river, ALICE.email) == find(river, ADA.email) == [id], "both addresses are theirs"
+    assert find(river, ALICE.email) == find(river, ADA.email) == [id], "both addresses belong to the customer"
 
 
-def test_who_never_signed_up_is_known_by_paypals_word(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_customer_without_sign_up_has_paypal_data(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     known = person(river, owner(river))
     assert (known["name"], known["email"]) == ("Alice Andersson", ALICE.email)
     assert find(river, ALICE.email) == [owner(river)]
-    assert find(river, "nobody@example.com") == []
+    assert find(river, "unknown@example.com") == []
 
 
-def test_nobody_is_known_by_an_id_that_is_not_there(river: River) -> None:
+def test_unknown_id_has_no_personal_data(river: River) -> None:
     assert person(river, "c1") == {}
     with pytest.raises(CustomerNotFoundError):
         correct(river, "c1", "name", "Ada")
@@ -116,51 +116,53 @@ def test_nobody_is_known_by_an_id_that_is_not_there(river: River) -> None:
     ("field", "value"),
     [("email", "not an address"), ("email", ""), ("name", " "), ("name", "x" * 101), ("phone", "call me")],
 )
-def test_what_cannot_be_kept_is_refused_without_being_repeated(brook: River, field: accounts.Field, value: str) -> None:
+def test_error_about_invalid_field_does_not_quote_value(brook: River, field: accounts.Field, value: str) -> None:
     with pytest.raises(InvalidFieldError) as refused:
         correct(brook, sign_up(brook), field, value)
     assert refused.value.field == field
     assert not value.strip() or value not in str(refused.value)
 
 
-# Corrected
+# Corrections
 
 
-def test_a_correction_outranks_what_paypal_tells_later(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_correction_overrides_later_paypal_data(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     id = owner(river)
     assert correct(river, id, "email", "new@example.com") == ALICE.email
     river.clock.advance(timedelta(days=1))
     later = {"subscriber.email_address": "old@example.com", "update_time": "2027-01-01T00:00:00Z"}
-    tell(river, sample(ACTIVATED, later))
+    receive(river, sample(ACTIVATED, later))
     assert person(river, id)["email"] == "new@example.com"
     assert find(river, "new@example.com") == [id]
-    assert find(river, ALICE.email) == find(river, "old@example.com") == [], "it may be somebody else's"
+    assert find(river, ALICE.email) == find(river, "old@example.com") == [], "the address may belong to another person"
 
 
-def test_what_is_confirmed_as_right_stays_when_paypal_changes_its_mind(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_confirmed_value_overrides_later_paypal_data(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     assert correct(river, owner(river), "email", ALICE.email) == ALICE.email
-    tell(river, sample(ACTIVATED, {"subscriber.email_address": "b@example.com", "update_time": "2027-01-01T00:00:00Z"}))
+    receive(
+        river, sample(ACTIVATED, {"subscriber.email_address": "b@example.com", "update_time": "2027-01-01T00:00:00Z"})
+    )
     assert person(river, owner(river))["email"] == ALICE.email
-    assert "email_changed" not in {row.kind for row in river.rows(Mail)}, "it did not change"
+    assert "email_changed" not in {row.kind for row in river.rows(Mail)}, "the address did not change"
 
 
-def test_a_new_address_is_told_to_the_old_one_and_the_new_one(river: River) -> None:
+def test_address_change_sends_mail_to_both_addresses(river: River) -> None:
     id = sign_up(river)
     assert correct(river, id, "email", "new@example.com") == ADA.email
-    told = [row for row in river.rows(Mail) if row.kind == "email_changed"]
+    changed = [row for row in river.rows(Mail) if row.kind == "email_changed"]
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key(id)
-        facts = [seal.decrypt_json("mail.facts", row.facts) for row in told]
+        data_key = river.keyring(session).system_key(id)
+        facts = [data_key.decrypt_json("mail.facts", row.facts) for row in changed]
     assert {(each[outbox.ADDRESS_OVERRIDE], each["is_old"]) for each in facts} == {
         (ADA.email, True),
         ("new@example.com", False),
     }
-    assert all(row.customer_id == row.key_id == id for row in told)
+    assert all(row.customer_id == row.key_id == id for row in changed)
 
 
-def test_a_name_or_a_number_is_corrected_without_a_mail(river: River) -> None:
+def test_corrected_name_or_phone_sends_no_mail(river: River) -> None:
     id = sign_up(river)
     assert correct(river, id, "name", "Ada Lovelace") == ADA.name
     assert correct(river, id, "phone", "") == ADA.phone
@@ -168,72 +170,72 @@ def test_a_name_or_a_number_is_corrected_without_a_mail(river: River) -> None:
     assert river.rows(Mail) == []
 
 
-def test_mail_that_waited_for_an_address_goes_once_it_is_corrected(river: River) -> None:
-    tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
+def test_mail_without_address_is_due_after_correction(river: River) -> None:
+    receive(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
     assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", None)]
     correct(river, owner(river), "email", "new@example.com")
     assert {row.due_at for row in river.rows(Mail)} == {river.now}
 
 
-def test_mail_does_not_wait_for_an_address_that_the_customer_told(river: River) -> None:
+def test_mail_is_due_when_customer_entered_an_address(river: River) -> None:
     sign_up(river, custom=ALICE.custom_id)
-    tell(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
+    receive(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
     assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", river.now)]
 
 
-# What is theirs
+# Key ids
 
 
-def test_a_person_owns_their_subscription_and_its_sales(river: River) -> None:
-    tell(river, sample(ACTIVATED), sample(COMPLETED))
+def test_customer_owns_subscription_and_its_sales(river: River) -> None:
+    receive(river, sample(ACTIVATED), sample(COMPLETED))
     sale = sample(COMPLETED)["resource"]["id"]
-    assert labels(river, owner(river)) == [owner(river), ALICE.subscription, sale]
+    assert key_ids(river, owner(river)) == [owner(river), ALICE.subscription, sale]
 
 
-def test_a_refund_that_names_no_sale_is_theirs_too(river: River) -> None:
-    tell(river, sample(ACTIVATED), sample(COMPLETED))
+def test_customer_owns_refund_event_without_sale(river: River) -> None:
+    receive(river, sample(ACTIVATED), sample(COMPLETED))
     sale, refund = sample(COMPLETED)["resource"]["id"], "9RF51924877811803"
-    tell(river, sample("PAYMENT.SALE.REFUNDED", {"id": refund, "sale_id": sale}))
-    unnamed = sample("PAYMENT.SALE.REVERSED", {"id": refund})
-    river.store(delivery(unnamed))
-    assert unnamed["id"] in labels(river, owner(river))
+    receive(river, sample("PAYMENT.SALE.REFUNDED", {"id": refund, "sale_id": sale}))
+    without_sale = sample("PAYMENT.SALE.REVERSED", {"id": refund})
+    river.store(delivery(without_sale))
+    assert without_sale["id"] in key_ids(river, owner(river))
 
 
-def test_events_of_no_subscription_belong_to_who_they_name(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_event_without_subscription_belongs_to_named_customer(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     order = {"payer": {"payer_id": ALICE.payer_id}, "purchase_units": [{"custom_id": "ORDER-1001"}]}
     river.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
     river.store(delivery(happened("WH-OTHER", "CHECKOUT.ORDER.APPROVED", resource={"payer": {"payer_id": "OTHER77"}})))
-    assert "WH-ORDER" in labels(river, owner(river)), "by the PayPal account that pays for the subscription"
-    assert "WH-OTHER" not in labels(river, owner(river))
+    assert "WH-ORDER" in key_ids(river, owner(river)), "found by the PayPal account that pays for the subscription"
+    assert "WH-OTHER" not in key_ids(river, owner(river))
 
 
-def test_an_order_of_another_customer_is_not_theirs_though_one_account_paid(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_order_belongs_to_its_custom_id_not_its_payer(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     other = sign_up(river, custom="ours-18")
     order = {"payer": {"payer_id": ALICE.payer_id}, "purchase_units": [{"custom_id": "ours-18"}]}
     river.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
-    assert "WH-ORDER" in labels(river, other)
-    assert "WH-ORDER" not in labels(river, owner(river))
+    assert "WH-ORDER" in key_ids(river, other)
+    assert "WH-ORDER" not in key_ids(river, owner(river))
 
 
-def test_who_has_no_custom_id_owns_by_their_paypal_account(river: River) -> None:
+def test_customer_without_custom_id_owns_events_by_payer(river: River) -> None:
     activated = renamed(sample(ACTIVATED, {
         "id": CHARLIE.subscription, "custom_id": GONE, "subscriber.payer_id": CHARLIE.payer_id,
     }))  # fmt: skip
-    tell(river, activated)
+    receive(river, activated)
     river.store(delivery(happened("WH-ORDER", resource={"payer": {"payer_id": CHARLIE.payer_id}})))
     id = owner(river, CHARLIE.subscription)
     assert id.startswith("p")
-    assert labels(river, id) == [id, CHARLIE.subscription, "WH-ORDER"]
+    assert key_ids(river, id) == [id, CHARLIE.subscription, "WH-ORDER"]
     assert {row.customer_id for row in river.rows(Event)} == {None, id}
 
 
-# What they want
+# Consent
 
 
 @pytest.mark.parametrize("kind", ["marketing", "service"])
-def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accounts.ConsentKind) -> None:
+def test_consent_takes_effect_immediately_and_is_stored(river: River, kind: accounts.ConsentKind) -> None:
     id = sign_up(river)
     with river.database.transaction() as session:
         accounts.record_consent(
@@ -253,31 +255,31 @@ def test_a_choice_counts_at_once_and_is_kept_as_proof(river: River, kind: accoun
 
 @pytest.mark.parametrize("kind", ["receipt", "privacy_request_received"])
 @pytest.mark.parametrize("wants", [True, False])
-def test_what_is_owed_by_contract_or_law_cannot_be_declined(kind: str, wants: bool) -> None:
+def test_required_mail_cannot_be_declined(kind: str, wants: bool) -> None:
     assert mail_kinds.suppression_reason(kind, marketing=wants, service=wants) is None
     assert not mail_kinds.is_optional(kind)
 
 
-def test_marketing_goes_only_to_who_asked_for_it() -> None:
+def test_marketing_mail_needs_consent() -> None:
     assert mail_kinds.suppression_reason("product_news", marketing=True, service=False) is None
     assert "not opted in" in str(mail_kinds.suppression_reason("product_news", marketing=False, service=True))
 
 
-def test_every_mail_serves_a_purpose_of_the_register() -> None:
+def test_every_mail_has_a_registered_purpose() -> None:
     assert {use.purpose for use in mail_kinds.MAILS.values()} <= mail_kinds.PURPOSES.keys()
 
 
-# At the door
+# Incoming events
 
 
-def test_the_hash_of_sign_up_is_the_hash_of_the_door(river: River) -> None:
+def test_sign_up_and_event_compute_the_same_customer_id(river: River) -> None:
     id = sign_up(river, custom="ours-17")
     river.store(delivery(happened("WH-1", resource={"custom_id": "ours-17"})))
     assert river.event("WH-1").customer_id == id
 
 
-def test_who_signs_up_with_anothers_address_does_not_come_before_them(river: River) -> None:
-    tell(river, sample(ACTIVATED))
+def test_subscriber_is_found_before_accounts_with_same_address(river: River) -> None:
+    receive(river, sample(ACTIVATED))
     alice = owner(river)
     river.clock.advance(timedelta(days=1))
     others = [sign_up(river, SignUpData("Mallory Example", ALICE.email)) for _ in range(3)]

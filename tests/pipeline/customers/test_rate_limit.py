@@ -1,4 +1,4 @@
-"""Hourly rate limits: each is counted apart, each is used, and nobody's address is kept."""
+"""Hourly rate limits: each limit is used, is counted separately, and stores no address."""
 
 import ast
 import re
@@ -16,13 +16,13 @@ from tests.support.pipeline_under_test import River
 PRODUCT = Path(rate_limit.__file__).parents[1]
 
 
-def knock(river: River, limit: Limit = "send_link", who: str = "ada@example.com") -> bool:
+def attempt(river: River, limit: Limit = "send_link", subject: str = "ada@example.com") -> bool:
     with river.database.transaction() as session:
-        return rate_limit.allow(session, river.keyring(session), limit, who, now=river.now)
+        return rate_limit.allow(session, river.keyring(session), limit, subject, now=river.now)
 
 
 def named_limits() -> set[str]:
-    """Every text in the modules that use rate limits, but the table's own."""
+    """Return all string constants in modules that use rate limits, except the table itself."""
     found = set()
     for path in PRODUCT.rglob("*.py"):
         source = path.read_text("utf-8")
@@ -31,38 +31,38 @@ def named_limits() -> set[str]:
     return found
 
 
-def test_every_limit_of_the_table_is_used() -> None:
-    # That every limit which is used stands in the table is the type checker's: `Limit` names them.
+def test_every_limit_is_used() -> None:
+    # The type checker verifies the reverse: every limit in use is listed in `Limit`.
     assert set(PER_HOUR) <= named_limits()
 
 
-def test_a_limit_that_the_policy_states_has_the_figure_that_it_states() -> None:
+def test_limits_match_the_policy() -> None:
     stated = {name: figure for name, figure in PARAMETERS.items() if name in PER_HOUR}
     assert stated == {name: figure for name, figure in PER_HOUR.items() if name in stated}
 
 
-def test_so_many_an_hour_and_then_no_more_until_the_next(river: River) -> None:
-    assert [knock(river) for _ in range(5)] == [True, True, True, False, False]
+def test_attempts_above_limit_are_refused_until_next_hour(river: River) -> None:
+    assert [attempt(river) for _ in range(5)] == [True, True, True, False, False]
     river.clock.advance(timedelta(hours=1))
-    assert knock(river)
+    assert attempt(river)
 
 
-def test_each_thing_and_each_person_is_counted_apart(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_and_subjects_are_counted_separately(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("send_link", "sign_up"):
         monkeypatch.setitem(PER_HOUR, limit, 1)
-    assert [knock(river), knock(river, "sign_up"), knock(river, who="bob")] == [True] * 3
-    assert not knock(river)
+    assert [attempt(river), attempt(river, "sign_up"), attempt(river, subject="bob")] == [True] * 3
+    assert not attempt(river)
 
 
-def test_who_knocked_is_not_kept(river: River) -> None:
-    knock(river)
+def test_counter_does_not_store_the_subject(river: River) -> None:
+    attempt(river)
     [row] = river.rows(RateLimitCounter)
     assert not re.search("ada@|example", repr(vars(row)))
     assert row.expires_at == river.now + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
-    ("address", "shared"),
+    ("address", "network"),
     [
         ("192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
@@ -70,5 +70,5 @@ def test_who_knocked_is_not_kept(river: River) -> None:
         ("unix", "unix"),
     ],
 )
-def test_an_ipv6_line_has_many_addresses(address: str, shared: str) -> None:
-    assert rate_limit.client_network(address) == shared
+def test_ipv6_address_counts_as_its_network(address: str, network: str) -> None:
+    assert rate_limit.client_network(address) == network

@@ -1,4 +1,4 @@
-"""A Maildir: what is new in it is filed and moved, and a message that fails holds up no other."""
+"""Maildir: new messages are stored and moved, and a message that fails does not stop the others."""
 
 import errno
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pipeline.inbound_mail import intake
 from pipeline.inbound_mail import maildir as inbound
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import UnfiledMail
-from tests.pipeline.inbound_mail.test_intake import ASKED, PAGE, owed, took
+from tests.pipeline.inbound_mail.test_intake import PAGE, SUPPORT_MAILS, mail_kinds, receive
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.pipeline_under_test import River
 
@@ -32,7 +32,7 @@ def read(river: River, maildir: Path) -> list[FiledMail | UnfiledMail]:
     return list(inbound.read_maildir(maildir, river.database, river.master, river.clock, PAGE))
 
 
-def test_what_is_new_in_a_maildir_is_filed_and_moved(river: River, maildir: Path) -> None:
+def test_new_messages_are_stored_and_moved(river: River, maildir: Path) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     assert len(read(river, maildir)) == 3
@@ -40,65 +40,65 @@ def test_what_is_new_in_a_maildir_is_filed_and_moved(river: River, maildir: Path
     assert read(river, maildir) == []
 
 
-def test_a_death_between_filing_and_moving_files_nothing_twice(river: River, maildir: Path) -> None:
+def test_message_is_stored_once_when_killed_before_move(river: River, maildir: Path) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
-    took(river, mail("a question"))  # filed, and then the process died
+    receive(river, mail("a question"))  # stored; then the process is killed before the move
     [filed] = read(river, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known
-    assert owed(river) == ASKED
+    assert mail_kinds(river) == SUPPORT_MAILS
     assert list((maildir / "new").iterdir()) == []
 
 
-def test_a_link_in_a_maildir_leads_nowhere_and_holds_up_no_letter(river: River, maildir: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("a file of ours")
+def test_symbolic_link_is_not_followed_and_stops_no_message(river: River, maildir: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a private file")
     (maildir / "new" / "1.host").symlink_to(tmp_path / "secret")
     (maildir / "new" / "2.host").write_bytes(mail("a question"))
-    left, filed = read(river, maildir)
-    assert isinstance(left, UnfiledMail)
+    unfiled, filed = read(river, maildir)
+    assert isinstance(unfiled, UnfiledMail)
     assert isinstance(filed, FiledMail)
-    assert left.file == "1.host"
+    assert unfiled.file == "1.host"
     assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("error", "reason"),
     [
-        (DatabaseUnavailableError("a statement that took too long"), "DatabaseUnavailableError"),
+        (DatabaseUnavailableError("a statement that receive too long"), "DatabaseUnavailableError"),
         (DataError("insert", {"content": "about Ada"}, Exception("about Ada")), "DataError"),
         (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
 )
-def test_a_letter_at_fault_holds_up_no_other_and_is_tried_again(
-    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, reason: str
+def test_failed_message_stops_no_other_and_is_retried(
+    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "file_mail", failing_for(b"question 1", fault))
+        patch.setattr(intake, "file_mail", failing_for(b"question 1", error))
         done = read(river, maildir)
     assert [each for each in done if isinstance(each, UnfiledMail)] == [UnfiledMail("1.host", reason)]
     assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
     [later] = read(river, maildir)
     assert isinstance(later, FiledMail)
-    assert owed(river) == sorted(ASKED * 3, reverse=True)
+    assert mail_kinds(river) == sorted(SUPPORT_MAILS * 3, reverse=True)
     assert list((maildir / "new").iterdir()) == []
 
 
-def test_a_letter_that_cannot_be_moved_stays_and_is_answered_once(river: River, maildir: Path) -> None:
+def test_message_that_cannot_be_moved_is_answered_once(river: River, maildir: Path) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
     (maildir / "cur").rmdir()
     (maildir / "cur").write_text("no folder")
-    [left] = read(river, maildir)
-    assert isinstance(left, UnfiledMail)
+    [unfiled] = read(river, maildir)
+    assert isinstance(unfiled, UnfiledMail)
     (maildir / "cur").unlink()
     [filed] = read(river, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known
-    assert owed(river) == ASKED
+    assert mail_kinds(river) == SUPPORT_MAILS
 
 
-def test_a_letter_that_another_reader_moved_meanwhile_is_no_fault(
+def test_message_moved_by_another_reader_is_skipped(
     river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = maildir / "new" / "1.host"
@@ -107,23 +107,23 @@ def test_a_letter_that_another_reader_moved_meanwhile_is_no_fault(
     assert [isinstance(each, FiledMail) for each in read(river, maildir)] == [True]
 
 
-def test_while_the_database_is_away_no_letter_is_tried_after_the_first(maildir: Path, brook: River) -> None:
+def test_reading_stops_when_database_is_unavailable(maildir: Path, brook: River) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
-    away, told = Database("postgresql://127.0.0.1:1/nowhere"), list[FiledMail | UnfiledMail]()
+    unavailable, results = Database("postgresql://127.0.0.1:1/nowhere"), list[FiledMail | UnfiledMail]()
     with pytest.raises(DatabaseUnavailableError):
-        told.extend(inbound.read_maildir(maildir, away, brook.master, brook.clock, PAGE))
-    away.close()
-    assert told == []
+        results.extend(inbound.read_maildir(maildir, unavailable, brook.master, brook.clock, PAGE))
+    unavailable.close()
+    assert results == []
 
 
-def failing_for(words: bytes, fault: Exception) -> Callable[..., FiledMail]:
-    """Filing that fails for the letter with these words in it."""
-    really = intake.file_mail
+def failing_for(words: bytes, error: Exception) -> Callable[..., FiledMail]:
+    """Return a `file_mail` that fails for messages with these words."""
+    original = intake.file_mail
 
-    def file(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
+    def fail_or_store(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
         if words in raw:
-            raise fault
-        return really(session, keyring, raw, now, page)
+            raise error
+        return original(session, keyring, raw, now, page)
 
-    return file
+    return fail_or_store

@@ -1,4 +1,4 @@
-"""Mail from outside is read with care: never an exception, never an answer to a machine, and a wish is recognised."""
+"""Parser: never raises, recognizes automatic mail, and recognizes privacy requests."""
 
 from email.header import Header
 
@@ -19,9 +19,14 @@ def mail(
     return f"{head}\r\n{text}\r\n".encode()
 
 
-def test_a_plain_question_is_from_its_sender_and_asks_for_nothing() -> None:
-    read = parser.parse_mail(mail("How do I add a second user?"))
-    assert (read.sender, read.subject, read.automatic, read.asks) == ("ada@example.com", "A question", False, None)
+def test_question_has_sender_and_asks_for_no_right() -> None:
+    parsed = parser.parse_mail(mail("How do I add a second user?"))
+    assert (parsed.sender, parsed.subject, parsed.automatic, parsed.asks) == (
+        "ada@example.com",
+        "A question",
+        False,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,12 +47,12 @@ def test_a_plain_question_is_from_its_sender_and_asks_for_nothing() -> None:
         ("I deleted an invoice, can I undo that?", None),
     ],
 )
-def test_a_wish_is_recognised_in_the_text_and_in_the_subject(text: str, kind: str | None) -> None:
+def test_privacy_request_is_found_in_text_and_subject(text: str, kind: str | None) -> None:
     assert parser.parse_mail(mail(text)).asks == kind
     assert parser.parse_mail(mail("Hello", subject=Header(text, "utf-8").encode())).asks == kind
 
 
-def test_what_is_quoted_of_our_own_mail_asks_for_nothing() -> None:
+def test_quoted_text_is_ignored() -> None:
     assert parser.parse_mail(mail("Thanks!\r\n> you can have us delete your account\r\n")).asks is None
     html = "<p>Thanks!</p><blockquote>delete my account</blockquote>"
     assert parser.parse_mail(mail(html, Content_Type="text/html; charset=utf-8")).asks is None
@@ -65,20 +70,20 @@ def test_what_is_quoted_of_our_own_mail_asks_for_nothing() -> None:
         {"sender": "Mail Delivery <MAILER-DAEMON@example.com>"},
         {"sender": "no-reply@example.com"},
         {"sender": "ada@example.com, bob@example.com"},
-        {"sender": "nobody"},
+        {"sender": "no address"},
     ],
 )
-def test_what_no_person_wrote_is_automatic_whatever_it_asks(more: dict[str, str]) -> None:
-    read = parser.parse_mail(mail("please delete my account", **more))
-    assert read.automatic
-    assert read.asks is None
+def test_automatic_mail_asks_for_no_right(more: dict[str, str]) -> None:
+    parsed = parser.parse_mail(mail("please delete my account", **more))
+    assert parsed.automatic
+    assert parsed.asks is None
 
 
-def test_auto_submitted_no_is_a_person() -> None:
+def test_auto_submitted_no_is_not_automatic() -> None:
     assert not parser.parse_mail(mail(Auto_Submitted="no")).automatic
 
 
-def test_the_first_text_of_a_mail_in_parts_is_read() -> None:
+def test_first_text_part_of_multipart_mail_is_parsed() -> None:
     parts = (
         "--x\r\nContent-Type: multipart/alternative; boundary=y\r\n\r\n"
         "--y\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
@@ -88,7 +93,7 @@ def test_the_first_text_of_a_mail_in_parts_is_read() -> None:
     assert parser.parse_mail(mail(parts, Content_Type="multipart/mixed; boundary=x")).asks == "erase"
 
 
-def test_a_maze_of_parts_and_a_huge_mail_are_bounded() -> None:
+def test_deeply_nested_and_huge_mail_is_bounded() -> None:
     deep = "".join(f"--b{n}\r\nContent-Type: multipart/mixed; boundary=b{n + 1}\r\n\r\n" for n in range(3000))
     assert parser.parse_mail(mail(deep, Content_Type="multipart/mixed; boundary=b0")).asks is None
     assert parser.parse_mail(mail("<" * 3_000_000, Content_Type="text/html")).asks is None
@@ -96,28 +101,28 @@ def test_a_maze_of_parts_and_a_huge_mail_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "no-such-charset", "idna", "\x00", "punycode", "rot13", "zlib"])
-def test_a_strange_charset_is_read_as_far_as_it_goes(charset: str) -> None:
+def test_unknown_charset_does_not_raise(charset: str) -> None:
     assert (
         parser.parse_mail(mail("delete my account", Content_Type=f"text/plain; charset={charset}")).sender
         == "ada@example.com"
     )
 
 
-def test_what_python_cannot_parse_is_automatic() -> None:
+def test_unparsable_mail_is_automatic() -> None:
     assert parser.parse_mail(mail(sender="(" * 1000)).automatic
 
 
 @given(st.binary(max_size=600))
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_no_bytes_ever_raise(raw: bytes) -> None:
+def test_parser_never_raises(raw: bytes) -> None:
     parser.parse_mail(raw)
     parser.identity(raw)
     parser.parse_mail(b'From: ada@example.com\r\nContent-Type: multipart/mixed; boundary="b"\r\nSubject: =?' + raw)
     parser.parse_mail(b"From: " + raw + b"\r\n\r\n" + raw)
 
 
-def test_a_name_cannot_smuggle_an_address_or_a_line_into_the_subject() -> None:
-    read = parser.parse_mail(mail(subject="=?utf-8?q?Hi=0D=0ABcc:_eve@example.com_https://evil.example?="))
-    assert "\n" not in read.subject
-    assert "@" not in read.subject
-    assert "https://" not in read.subject
+def test_subject_contains_no_line_break_address_or_url() -> None:
+    parsed = parser.parse_mail(mail(subject="=?utf-8?q?Hi=0D=0ABcc:_eve@example.com_https://evil.example?="))
+    assert "\n" not in parsed.subject
+    assert "@" not in parsed.subject
+    assert "https://" not in parsed.subject
