@@ -1,1 +1,4 @@
-"""TODO: what pipeline/crypto is."""
+"""Encryption: data keys, master key, key rotation, and signatures.
+
+May import db and nothing above it.
+"""

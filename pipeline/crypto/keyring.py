@@ -1,8 +1,8 @@
-"""Data keys: each key id has one, stored in the database, wrapped by the master key (envelope encryption).
+"""Data keys: one per key id, stored in the database and encrypted ("wrapped") with the master key.
 
-A key id is a subscription's id, else a sale's, else an event's; a person has several. Destroying a key makes everything
-that it encrypted unreadable, wherever copies of it are. AES-256-GCM (NIST SP 800-38D); the associated data is the key
-id and the column, so a value that was moved to another row or column does not decrypt.
+A key id is the id of a customer, subscription, sale, event or message; a person has several. Destroying a key makes all
+values that it encrypted unreadable, including every copy. The cipher is AES-256-GCM (NIST SP 800-38D). The associated
+data is the key id and the column, so a value that was moved to another row or column cannot be decrypted.
 """
 
 import hmac
@@ -26,85 +26,88 @@ from pipeline.errors import OperatorError
 
 KEY = EncryptionKey.__table__
 WRAPPED = select(KEY.c.key_id, KEY.c.wrapped_key).where(in_list(KEY.c.key_id, texts("key_ids")))
-INDEX = "smt:index"  # the label of the key that makes e-mail addresses findable and ids pseudonymous
-TOKENS = "smt:tokens"  # the label of the key that signs envelope senders and message ids
+INDEX = "smt:index"  # key id of the key for keyed hashes: e-mail look-up and pseudonymous ids
+TOKENS = "smt:tokens"  # key id of the key that signs envelope senders and message ids
 
 
 class DecryptionError(OperatorError):
-    """A sealed value does not open: changed, moved, or its key is not this one."""
+    """A value cannot be decrypted: it was changed or moved, or another key encrypted it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """The key of one label. `seal` and `open` take the name of the column the value lives in."""
+    """The key of one key id. `column` is the name of the column that stores the value, as `table.column`."""
 
-    label: str
+    key_id: str
     secret: bytes = field(repr=False)
     cipher: AESGCM = field(repr=False)
 
     def encrypt(self, column: str, plain: bytes) -> bytes:
         nonce = os.urandom(NONCE)
-        return nonce + self.cipher.encrypt(nonce, plain, associated_data(self.label, column))
+        return nonce + self.cipher.encrypt(nonce, plain, associated_data(self.key_id, column))
 
-    def decrypt(self, column: str, sealed: bytes) -> bytes:
+    def decrypt(self, column: str, encrypted: bytes) -> bytes:
         try:
-            return self.cipher.decrypt(sealed[:NONCE], sealed[NONCE:], associated_data(self.label, column))
-        except (InvalidTag, ValueError) as error:  # ValueError: too short for anything we sealed
-            raise DecryptionError(f"{column} of {self.label} does not open with its key") from error
+            return self.cipher.decrypt(encrypted[:NONCE], encrypted[NONCE:], associated_data(self.key_id, column))
+        except (InvalidTag, ValueError) as error:  # ValueError: too short for an encrypted value
+            raise DecryptionError(f"{column} of {self.key_id} cannot be decrypted with its key") from error
 
     def encrypt_json(self, column: str, value: Any) -> bytes:
         return self.encrypt(column, orjson.dumps(value))
 
-    def decrypt_json(self, column: str, sealed: bytes | None) -> Any:
-        """The value that `encrypt_json` sealed; None for None."""
-        return None if sealed is None else orjson.loads(self.decrypt(column, sealed))
+    def decrypt_json(self, column: str, encrypted: bytes | None) -> Any:
+        """Return the value that was passed to `encrypt_json`, or None for None."""
+        return None if encrypted is None else orjson.loads(self.decrypt(column, encrypted))
 
 
 class Keyring:
-    """The keys of labels as one transaction sees them."""
+    """The data keys as one transaction sees them. Keys are loaded or created when they are needed."""
 
     def __init__(self, master_key: MasterKey, session: Session, now: datetime) -> None:
         master_key.refresh()
         self._master, self._session, self.now = master_key, session, now
-        self._seals: dict[str, DataKey | None] = {}
+        self._keys: dict[str, DataKey | None] = {}
 
     @property
     def master_id(self) -> str:
-        """Which master key is the present one."""
+        """The id of the current master key."""
         return self._master.id
 
-    def load(self, labels: Iterable[str], *, create: bool = True) -> Mapping[str, DataKey | None]:
-        """The seals of these labels, in one query; made where there was none. None: erased, nothing may be sealed."""
-        missing = sorted(set(labels) - self._seals.keys())
+    def load(self, key_ids: Iterable[str], *, create: bool = True) -> Mapping[str, DataKey | None]:
+        """Load the data keys of these key ids in one query, and create missing ones. None: the key was destroyed."""
+        missing = sorted(set(key_ids) - self._keys.keys())
         if missing:
             self._load_rows(missing)
-            absent = [label for label in missing if label not in self._seals]
+            absent = [key_id for key_id in missing if key_id not in self._keys]
             if absent and create:
-                self._make(absent)
-        return self._seals
+                self._create(absent)
+        return self._keys
 
-    def get(self, label: str) -> DataKey | None:
-        """One label's seal; see `fetch`."""
-        return self._seals[label] if label in self._seals else self.load([label])[label]
+    def get(self, key_id: str) -> DataKey | None:
+        """Return the data key of one key id, as `load` does."""
+        return self._keys[key_id] if key_id in self._keys else self.load([key_id])[key_id]
 
-    def system_key(self, label: str) -> DataKey:
-        """The seal of one of the machine's own labels, which are never erased."""
-        seal = self.get(label)
-        if seal is None:
-            raise MasterKeyError(f"the key {label} has been erased; restore it from a backup")
-        return seal
+    def system_key(self, key_id: str) -> DataKey:
+        """Return a data key that may never be erased, for example `INDEX`. Raises MasterKeyError if it was erased."""
+        key = self.get(key_id)
+        if key is None:
+            raise MasterKeyError(f"the key {key_id} has been erased; restore it from a backup")
+        return key
 
-    def digest(self, label: str, text: str) -> bytes:
-        """HMAC-SHA-256 under one of the machine's own keys: findable by us, meaningless to others."""
-        return hmac.digest(self.system_key(label).secret, text.encode(), "sha256")
+    def digest(self, key_id: str, text: str) -> bytes:
+        """Return the HMAC-SHA-256 of a text under a system key. Without the key it reveals nothing about the text."""
+        return hmac.digest(self.system_key(key_id).secret, text.encode(), "sha256")
 
     def email_hash(self, email: str) -> bytes:
-        """What an address is found by, however it is written: a keyed hash, meaningless without our key."""
+        """Return the keyed hash by which an address is found. Case and surrounding spaces do not matter."""
         return self.digest(INDEX, f"email:{email.strip().lower()}")
 
-    def destroy(self, labels: Iterable[str]) -> int:
-        """Destroy the keys of these labels; a tombstone for each, so that none is made again. How many were alive."""
-        names = sorted(set(labels))
+    def destroy(self, key_ids: Iterable[str]) -> int:
+        """Destroy the keys of these key ids. Return how many existed.
+
+        A tombstone is stored for each key id, so that no new key is created for it.
+        """
+        names = sorted(set(key_ids))
         blanks = [
             {"key_id": name, "wrapped_key": None, "created_at": self.now, "erased_at": self.now} for name in names
         ]
@@ -116,56 +119,56 @@ class Keyring:
             .returning(EncryptionKey.key_id)
             .execution_options(synchronize_session=False)
         )
-        self._seals.update(dict.fromkeys(names))
+        self._keys.update(dict.fromkeys(names))
         return len(result.all())
 
-    def recreate(self, label: str) -> None:
-        """A new key in the place of a tombstone, for somebody who came back; what the old one had sealed stays closed."""
+    def recreate(self, key_id: str) -> None:
+        """Replace a tombstone by a new key, for a customer who came back. Values of the old key stay unreadable."""
         lock_shared(self._session, EncryptionKey)
         self._master.refresh()
         secret = os.urandom(32)
         self._session.execute(
             update(EncryptionKey)
-            .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key.is_(None))
-            .values(wrapped_key=self._master.wrap(label, secret), created_at=self.now, erased_at=None)
+            .where(EncryptionKey.key_id == key_id, EncryptionKey.wrapped_key.is_(None))
+            .values(wrapped_key=self._master.wrap(key_id, secret), created_at=self.now, erased_at=None)
             .execution_options(synchronize_session=False)
         )
-        self._seals.pop(label, None)
+        self._keys.pop(key_id, None)
 
-    def is_erased(self, label: str) -> bool:
-        """Whether this label's key was destroyed; one that never was is not."""
-        return label in self.load([label], create=False) and self._seals[label] is None
+    def is_erased(self, key_id: str) -> bool:
+        """Return whether the key was destroyed. A key that never existed is not."""
+        return key_id in self.load([key_id], create=False) and self._keys[key_id] is None
 
-    def _load_rows(self, labels: list[str]) -> None:
-        for label, wrapped in self._session.connection().execute(WRAPPED, {"key_ids": labels}).all():
-            self._seals[label] = None if wrapped is None else self._unwrapped(label, wrapped)
+    def _load_rows(self, key_ids: list[str]) -> None:
+        for key_id, wrapped in self._session.connection().execute(WRAPPED, {"key_ids": key_ids}).all():
+            self._keys[key_id] = None if wrapped is None else self._unwrap(key_id, wrapped)
 
-    def _unwrapped(self, label: str, wrapped: bytes) -> DataKey | None:
+    def _unwrap(self, key_id: str, wrapped: bytes) -> DataKey | None:
         try:
-            return self._seal(label, self._master.unwrap(label, wrapped))
-        except MasterKeyError:  # the master key was replaced between our look at the row and now?
-            again = self._session.execute(
-                select(EncryptionKey.wrapped_key).where(EncryptionKey.key_id == label)
+            return self._data_key(key_id, self._master.unwrap(key_id, wrapped))
+        except MasterKeyError:  # was the master key replaced after the row was read?
+            reread = self._session.execute(
+                select(EncryptionKey.wrapped_key).where(EncryptionKey.key_id == key_id)
             ).scalar_one_or_none()
-            if again == wrapped:
+            if reread == wrapped:
                 raise
-        return None if again is None else self._seal(label, self._master.unwrap(label, again))
+        return None if reread is None else self._data_key(key_id, self._master.unwrap(key_id, reread))
 
-    def _make(self, labels: list[str]) -> None:
-        # Who replaces the master key waits for us from here on, so that ours is not wrapped by the old one.
+    def _create(self, key_ids: list[str]) -> None:
+        # From here on a rotation of the master key waits for this transaction. So the new keys are not wrapped with the old one.
         lock_shared(self._session, EncryptionKey)
         self._master.refresh()
-        secrets = {label: os.urandom(32) for label in labels}
+        secrets = {key_id: os.urandom(32) for key_id in key_ids}
         rows = [
-            {"key_id": label, "wrapped_key": self._master.wrap(label, secret), "created_at": self.now}
-            for label, secret in secrets.items()
+            {"key_id": key_id, "wrapped_key": self._master.wrap(key_id, secret), "created_at": self.now}
+            for key_id, secret in secrets.items()
         ]
-        made = set(insert_new(self._session, EncryptionKey, rows, returning=EncryptionKey.key_id))
-        self._seals.update({label: self._seal(label, secrets[label]) for label in made})
-        lost = [label for label in labels if label not in made]
-        if lost:  # another process made them first: theirs count
-            self._load_rows(lost)
+        created = set(insert_new(self._session, EncryptionKey, rows, returning=EncryptionKey.key_id))
+        self._keys.update({key_id: self._data_key(key_id, secrets[key_id]) for key_id in created})
+        others = [key_id for key_id in key_ids if key_id not in created]
+        if others:  # another process created them first, so its keys are used
+            self._load_rows(others)
 
     @staticmethod
-    def _seal(label: str, secret: bytes) -> DataKey:
-        return DataKey(label, secret, AESGCM(secret))
+    def _data_key(key_id: str, secret: bytes) -> DataKey:
+        return DataKey(key_id, secret, AESGCM(secret))

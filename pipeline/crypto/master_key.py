@@ -1,6 +1,6 @@
 """The master key: a file outside the database that encrypts ("wraps") the data keys.
 
-AES-256-GCM (NIST SP 800-38D). See `rotation` for its replacement.
+The cipher is AES-256-GCM (NIST SP 800-38D). `rotation` replaces the master key.
 """
 
 import base64
@@ -16,66 +16,64 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pipeline import files
 from pipeline.errors import UsageError
 
-NONCE = 12  # bytes; random, and no key encrypts anywhere near 2**32 values
+NONCE = 12  # bytes; random, because no key encrypts close to 2**32 values
 
 
 class MasterKeyError(UsageError):
-    """The master key is missing, unreadable, readable by others, or not the one this database was written with."""
+    """The master key is missing, unreadable, readable by other accounts, or not the one of this database."""
 
 
 class MasterKey:
-    """Wraps and unwraps the keys of labels.
+    """Wraps and unwraps data keys.
 
-    Where it lives in a file, it notices when that file is replaced: the present key wraps, and as long as its predecessor
-    is still beside it, what that one had wrapped opens too. See `rotation`.
+    If the key is stored in a file, a replacement of that file is noticed. The current key wraps. Both the current key and
+    its predecessor unwrap, while the predecessor's file exists. See `rotation`.
     """
 
     def __init__(self, secret: bytes, path: Path | None = None) -> None:
         self._path = path
-        self._ciphers: tuple[_Cipher, ...] = (_Cipher(secret),)  # the present one first
+        self._ciphers: tuple[_Cipher, ...] = (_Cipher(secret),)  # the current one first
         self._seen = _stamps(path)
 
     @property
     def id(self) -> str:
-        """Tells the present key from all others, and nothing of it."""
+        """An id of the current key that reveals nothing about the key."""
         return self._ciphers[0].id
 
-    def wrap(self, label: str, secret: bytes) -> bytes:
-        return self._ciphers[0].wrap(label, secret)
+    def wrap(self, key_id: str, secret: bytes) -> bytes:
+        return self._ciphers[0].wrap(key_id, secret)
 
-    def unwrap(self, label: str, wrapped: bytes) -> bytes:
-        """Raises KeyProblem where neither the present key nor its predecessor had wrapped it."""
-        secret = self._unwrap(label, wrapped)
-        if secret is None:  # wrapped by a key that came meanwhile?
+    def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
+        """Unwrap a data key. Raises MasterKeyError if neither the current key nor its predecessor wrapped it."""
+        secret = self._unwrap(key_id, wrapped)
+        if secret is None:  # perhaps wrapped with a newer master key
             self._reload()
-            secret = self._unwrap(label, wrapped)
+            secret = self._unwrap(key_id, wrapped)
         if secret is None:
-            raise MasterKeyError(
-                "the master key is not the one this database was written with; restore the right key file"
-            )
+            raise MasterKeyError("the master key does not belong to this database; restore the right key file")
         return secret
 
-    def rewrap(self, label: str, wrapped: bytes) -> bytes | None:
-        """The same key wrapped by the present master key; None if it is already. Raises KeyProblem."""
-        if self._ciphers[0].unwrap(label, wrapped) is not None:
+    def rewrap(self, key_id: str, wrapped: bytes) -> bytes | None:
+        """Return the data key wrapped with the current master key, or None if it already is. Raises MasterKeyError."""
+        if self._ciphers[0].unwrap(key_id, wrapped) is not None:
             return None
-        return self.wrap(label, self.unwrap(label, wrapped))
+        return self.wrap(key_id, self.unwrap(key_id, wrapped))
 
     def refresh(self) -> None:
-        """Notice that the file was replaced, or that the predecessor is gone. Costs two looks at the folder."""
+        """Reload the key if its file was replaced or its predecessor's file was removed. Costs two `stat` calls."""
         if _stamps(self._path) != self._seen:
             self._reload()
 
-    def _unwrap(self, label: str, wrapped: bytes) -> bytes | None:
-        opened = (cipher.unwrap(label, wrapped) for cipher in self._ciphers)
-        return next((secret for secret in opened if secret is not None), None)
+    def _unwrap(self, key_id: str, wrapped: bytes) -> bytes | None:
+        secrets = (cipher.unwrap(key_id, wrapped) for cipher in self._ciphers)
+        return next((secret for secret in secrets if secret is not None), None)
 
     def _reload(self) -> None:
         if self._path is None:
             return
         seen = _stamps(self._path)
         found = [secret for path in (self._path, previous_key_path(self._path)) if (secret := _try_read(path))]
-        if found:  # a file that was taken away does not stop who has read it already
+        if found:  # if the files were removed, the loaded keys stay in use
             self._ciphers, self._seen = tuple(_Cipher(secret) for secret in found), seen
 
 
@@ -86,45 +84,48 @@ class _Cipher:
         self.id = hashlib.sha256(b"smt master key id" + secret).hexdigest()[:16]
         self._cipher = AESGCM(secret)
 
-    def wrap(self, label: str, secret: bytes) -> bytes:
+    def wrap(self, key_id: str, secret: bytes) -> bytes:
         nonce = os.urandom(NONCE)
-        return nonce + self._cipher.encrypt(nonce, secret, associated_data(label, "key"))
+        return nonce + self._cipher.encrypt(nonce, secret, associated_data(key_id, "key"))
 
-    def unwrap(self, label: str, wrapped: bytes) -> bytes | None:
-        """None if this is not the key that had wrapped it."""
+    def unwrap(self, key_id: str, wrapped: bytes) -> bytes | None:
+        """Unwrap a data key. Return None if another master key wrapped it."""
         try:
-            return self._cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], associated_data(label, "key"))
+            return self._cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], associated_data(key_id, "key"))
         except (InvalidTag, ValueError):
             return None
 
 
 def previous_key_path(path: Path) -> Path:
-    """Where the master key that is being replaced waits for its end."""
+    """Return the path of the previous master key, which exists during a rotation."""
     return path.with_name(f"{path.name}.previous")
 
 
 def open_master_key(path: Path, *, create: bool = True) -> MasterKey:
-    """Read the master key, made on first use: a file of mode 0600 with 32 random bytes in base64. Raises KeyProblem."""
+    """Read the master key; with `create`, create it if it is missing. Raises MasterKeyError.
+
+    The file has mode 0600 and contains 32 random bytes in base64.
+    """
     try:
         if create and not path.exists():
             _write_new(path)
         return MasterKey(_read(path), path)
     except OSError as error:
         raise MasterKeyError(
-            f"cannot {'make or ' if create else ''}read the master key {path}: {error.strerror}"
+            f"cannot {'create or ' if create else ''}read the master key {path}: {error.strerror}"
         ) from error
 
 
 def new_secret() -> bytes:
-    """The text of a key file."""
+    """Return the content of a new key file."""
     return base64.b64encode(os.urandom(32)) + b"\n"
 
 
 def _read(path: Path) -> bytes:
-    """The 32 bytes of a key file. Raises KeyProblem, OSError."""
+    """Return the 32 bytes of a key file. Raises MasterKeyError and OSError."""
     text, mode = path.read_bytes(), path.stat().st_mode
     if stat.S_IMODE(mode) & 0o077:
-        raise MasterKeyError(f"the master key can be read by others; run: chmod 600 {path}")
+        raise MasterKeyError(f"the master key is readable by other accounts; run: chmod 600 {path}")
     try:
         secret = base64.b64decode(text.strip(), validate=True)
     except ValueError as error:
@@ -142,7 +143,7 @@ def _try_read(path: Path) -> bytes | None:
 
 
 def _stamps(path: Path | None) -> list[tuple[int, int] | None]:
-    """What changes when one of the two files does."""
+    """Return inode and modification time of both key files, to detect a change."""
     return [] if path is None else [_stamp(path), _stamp(previous_key_path(path))]
 
 
@@ -155,7 +156,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _write_new(path: Path) -> None:
-    """Write a new key, one only when two processes start at once."""
+    """Write a new key file. If two processes start at the same time, only one writes it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -167,6 +168,6 @@ def _write_new(path: Path) -> None:
         os.close(folder)
 
 
-def associated_data(label: str, column: str) -> bytes:
-    """Return what a value is bound to, so that it does not open under another key id or in another column."""
-    return f"{label}\0{column}".encode()
+def associated_data(key_id: str, column: str) -> bytes:
+    """Return the associated data of a value, so that it cannot be decrypted under another key id or column."""
+    return f"{key_id}\0{column}".encode()

@@ -1,12 +1,12 @@
-"""The master key is replaced while everything runs, and its predecessor destroyed.
+"""Rotate the master key while all roles run, and destroy the previous key.
 
-    1. the present key gets a second name, `….previous`; a new key takes its place, in one rename
-    2. whoever was about to wrap with the old one is waited for; from then on everybody wraps with the new one
-    3. every key of a label is wrapped anew, in batches
-    4. the predecessor is overwritten and removed; what it had wrapped, in old pages and copies, opens no more
+    1. link the current key file as `….previous`, and rename a new key file to its place
+    2. wait for transactions that wrap with the old key; all later ones wrap with the new key
+    3. wrap every data key again, in batches
+    4. overwrite and remove the previous key; keys that it wrapped in old pages and copies can no longer be unwrapped
 
-A rotation that was killed anywhere is taken up again by the next. Roles notice by looking at the files, see `MasterKey`.
-An erasure is complete when the master key that had wrapped the destroyed keys is gone (NIST SP 800-88 rev. 2, section
+If a rotation is interrupted, the next one resumes it. Roles detect the new key by the files, see `MasterKey`.
+An erasure is complete when the master key that wrapped the destroyed keys is destroyed (NIST SP 800-88 rev. 2, section
 on cryptographic erase: every copy of the key).
 """
 
@@ -27,13 +27,13 @@ from pipeline.db.engine import Database, lock_after_writers
 from pipeline.db.models import EncryptionKey, Erasure, PrivacyRequest
 from pipeline.files import sync_folder
 
-BATCH = 500  # keys wrapped anew in one transaction
-GRACE_SECONDS = 2.0  # for who has read a wrapped key a moment ago and is about to open it
+BATCH = 500  # data keys wrapped again per transaction
+GRACE_SECONDS = 2.0  # time for other processes to unwrap keys that they have just read
 
 
 @dataclass(frozen=True, slots=True)
 class RotationResult:
-    """What a rotation came to: keys wrapped anew, ids of both master keys, erasures that it completed."""
+    """Result of a rotation: number of keys wrapped again, ids of both master keys, number of completed erasures."""
 
     keys: int
     old_id: str
@@ -49,12 +49,12 @@ def rotate(
     save: Callable[[MasterKey], object] = lambda _: None,
     grace_seconds: float = GRACE_SECONDS,
 ) -> RotationResult:
-    """Replace the master key at this path, or finish what an earlier call began.
+    """Replace the master key at this path, or resume an interrupted rotation.
 
-    `save` is called when everything is wrapped anew, before the old key goes: for the copies that a restore needs.
-    Raises KeyProblem: then the old key is still there, and nothing is lost. Raises StoreDown.
+    `save` is called after all keys are wrapped again and before the old key is destroyed, to copy what a restore needs.
+    Raises MasterKeyError; the old key then still exists and nothing is lost. Raises DatabaseUnavailableError.
     """
-    with _alone(path):
+    with _exclusive(path):
         old_id = _begin(path)
         with database.transaction() as session:
             lock_after_writers(session, EncryptionKey)
@@ -71,7 +71,7 @@ def rotate(
 
 
 def complete_erasures(session: Session, path: Path, master_key: MasterKey, now: datetime) -> int:
-    """Note as complete the erasures whose keys were wrapped by a master key that is gone. How many."""
+    """Mark erasures as complete if the master key that wrapped their keys is destroyed. Return how many."""
     if previous_key_path(path).exists():
         return 0
     result = session.execute(
@@ -89,36 +89,34 @@ def complete_erasures(session: Session, path: Path, master_key: MasterKey, now: 
 
 
 def is_pending(session: Session) -> bool:
-    """Whether an erasure waits for the master key to be replaced."""
+    """Return whether an erasure waits for a rotation of the master key."""
     waiting = select(Erasure.id).where(Erasure.completed_at.is_(None), Erasure.id.not_in(_unfinished_erasures()))
     return session.execute(waiting.limit(1)).first() is not None
 
 
 def _unfinished_erasures() -> Select[str]:
-    """Erasures whose confirmation is still to be sent: its key lives on until then, so they have their end before them."""
+    """Select erasures whose confirmation is not sent yet. The key of the confirmation exists until then."""
     return select(PrivacyRequest.id).where(PrivacyRequest.state == "running")
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Iterator[None]:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise MasterKeyError(
-            "the master key is being replaced by another process right now; wait until it is done"
-        ) from None
+        raise MasterKeyError("another process is replacing the master key; wait until it has finished") from None
     finally:
         os.close(folder)
 
 
 def _begin(path: Path) -> str:
-    """Put a new key in the place of the present one, unless a rotation had got that far. The id of the old one."""
+    """Replace the current key file by a new one, unless an interrupted rotation did that. Return the id of the old key."""
     old = previous_key_path(path)
     try:
         if not old.exists():
-            open_master_key(path, create=False)  # raises for a file that is no key
+            open_master_key(path, create=False)  # raises if the file is not a key
             os.link(path, old)
             sync_folder(path.parent)
         if old.samefile(path):
@@ -126,14 +124,14 @@ def _begin(path: Path) -> str:
             sync_folder(path.parent)
     except OSError as error:
         raise MasterKeyError(
-            f"cannot replace the master key {path}: {error.strerror}. A key that is mounted into a container cannot be "
-            "replaced from inside: keep it in a folder that smt-billing may write to, and name it in SMT_MASTER_KEY_FILE"
+            f"cannot replace the master key {path}: {error.strerror}. A key file that is mounted into a container cannot be "
+            "replaced from inside: store it in a folder that smt-billing can write to, and set SMT_MASTER_KEY_FILE"
         ) from error
     return open_master_key(old, create=False).id
 
 
 def _wrap_all(database: Database, master_key: MasterKey) -> int:
-    """Wrap every key anew. What was made meanwhile is wrapped by the new key already. Raises KeyProblem."""
+    """Wrap every key again. Keys that are created during the rotation use the new master key. Raises MasterKeyError."""
     count, after = 0, ""
     while True:
         with database.transaction() as session:
@@ -145,24 +143,24 @@ def _wrap_all(database: Database, master_key: MasterKey) -> int:
 
 
 def _wrap_some(session: Session, master_key: MasterKey, after: str) -> tuple[str, int]:
-    """One batch in the order of labels. The last label, "" if there was none, and how many were changed."""
-    chosen = select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(
+    """Wrap one batch in the order of key ids. Return the last key id ("" if none) and the number of changed keys."""
+    batch = select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(
         EncryptionKey.key_id > after, EncryptionKey.wrapped_key.is_not(None)
     )
-    rows = session.execute(chosen.order_by(EncryptionKey.key_id).limit(BATCH)).all()
-    anew = [(label, old, new) for label, old in rows if old and (new := master_key.rewrap(label, old))]
-    for label, old, new in anew:
-        # Only if it is still the same: a key that was destroyed meanwhile stays destroyed.
+    rows = session.execute(batch.order_by(EncryptionKey.key_id).limit(BATCH)).all()
+    changed = [(key_id, old, new) for key_id, old in rows if old and (new := master_key.rewrap(key_id, old))]
+    for key_id, old, new in changed:
+        # Only if the value is unchanged: a key that was destroyed since then stays destroyed.
         session.execute(
             update(EncryptionKey)
-            .where(EncryptionKey.key_id == label, EncryptionKey.wrapped_key == old)
+            .where(EncryptionKey.key_id == key_id, EncryptionKey.wrapped_key == old)
             .values(wrapped_key=new)
         )
-    return (rows[-1][0] if rows else ""), len(anew)
+    return (rows[-1][0] if rows else ""), len(changed)
 
 
 def _destroy(path: Path) -> None:
-    """Overwrite, then remove: on a plain file system the bytes themselves are gone."""
+    """Overwrite the file, then remove it. On a file system that writes in place, this destroys the bytes."""
     with path.open("r+b") as file:
         file.write(os.urandom(path.stat().st_size))
         file.flush()
@@ -172,7 +170,7 @@ def _destroy(path: Path) -> None:
 
 
 def _write(path: Path, text: bytes) -> Path:
-    """Under a name of its own, so that who was killed here leaves nothing that the next does not write over."""
+    """Write a file under a fixed name, so that a later rotation overwrites the rest of an interrupted one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)

@@ -1,6 +1,6 @@
-"""Signatures of ours on what we hand out: exports and reports (Ed25519, RFC 8032).
+"""Signatures on exports and reports (Ed25519, RFC 8032).
 
-The secret is the key of a label of the machine's own, so it is wrapped by the master key like all others.
+The private key is a data key, so it is wrapped with the master key like all others.
 """
 
 from cryptography.exceptions import InvalidSignature
@@ -9,17 +9,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipeline.crypto.keyring import Keyring
 
-SIGNING = "smt:signing"  # the label of the signing key
+SIGNING = "smt:signing"  # key id of the signing key
 
 
 class Signer:
-    """Signs with this installation's key."""
+    """Signs with the key of this installation."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._secret = Ed25519PrivateKey.from_private_bytes(keyring.system_key(SIGNING).secret)
 
     def sign(self, data: bytes) -> bytes:
-        """64 octets."""
+        """Return the signature, 64 bytes."""
         return self._secret.sign(data)
 
     @property
@@ -28,12 +28,12 @@ class Signer:
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, as `openssl pkeyutl -verify -pubin -inkey FILE` takes it."""
+        """The public key in the format of `openssl pkeyutl -verify -pubin -inkey FILE`."""
         return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def is_signed(public: Ed25519PublicKey, data: bytes, signature: bytes) -> bool:
-    """Whether the signature is this key's, for just these bytes."""
+    """Return whether this key signed exactly these bytes."""
     try:
         public.verify(signature, data)
     except InvalidSignature:

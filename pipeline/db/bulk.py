@@ -1,6 +1,6 @@
 """Read, insert and update many rows with one statement whose text does not depend on the number of rows.
 
-So SQLAlchemy compiles it once, and PostgreSQL plans it once. `Rows` holds the rows of one table during a transaction.
+So SQLAlchemy compiles it once, and PostgreSQL plans it once. `RowSet` holds the rows of one table in a transaction.
 """
 
 from collections import defaultdict
@@ -66,24 +66,24 @@ class RowSet(dict[str, Row]):
         self._read: dict[str, tuple[Any, ...]] = {}
 
     def read(self, where: ColumnElement[bool]) -> None:
-        """Read the rows that match, again if they are held already."""
-        self._take(select(*self._columns).where(where))
+        """Load the rows that match. Rows that are loaded already are replaced."""
+        self._load(select(*self._columns).where(where))
 
     def lock(self, ids: Iterable[str], blank: Values, *, share: bool = False) -> None:
-        """Read and lock these rows. Insert `blank` for each id without a row, so that there is something to lock."""
+        """Load and lock these rows. Insert `blank` for each id without a row, because only existing rows can be locked."""
         wanted, id = sorted(set(ids)), table_of(self._class).c.id
         if wanted:
             rows = [{"id": each, **blank} for each in wanted]
             insert_new(self._session, self._class, rows, returning=cast(Any, self._class).id)
             statement = select(*self._columns).where(in_list(id, wanted)).order_by(id)
-            self._take(statement.with_for_update(read=share))
+            self._load(statement.with_for_update(read=share))
 
     def add(self, row: Row) -> None:
         """Add a new row."""
         self[row.id] = row
 
     def write(self) -> None:
-        """Insert the new rows, then update the changed ones, each in the order of ids."""
+        """Insert the new rows, then update the changed ones, both in the order of their ids."""
         now = {id: self._values(self[id]) for id in sorted(self)}
         insert(self._session, self._class, [self._named(now[id]) for id in now if id not in self._read])
         changed = [id for id, values in now.items() if id in self._read and values != self._read[id]]
@@ -93,14 +93,14 @@ class RowSet(dict[str, Row]):
     def _named(self, values: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self._names, values, strict=True))
 
-    def _take(self, statement: Executable) -> None:
+    def _load(self, statement: Executable) -> None:
         for values in self._session.connection().execute(statement).all():
             row = self._row(*values)
             self[row.id], self._read[row.id] = row, tuple(values)
 
 
 class _Texts(UserDefinedType[list[str]]):
-    """A list of texts as one text: a PostgreSQL array literal (faster than psycopg's), or JSON on SQLite.
+    """Sends a list of texts as one text: a PostgreSQL array literal (faster than psycopg's), or JSON on SQLite.
 
     https://www.postgresql.org/docs/15/arrays.html#ARRAYS-IO
     """
@@ -121,36 +121,36 @@ def _as_array(texts: list[str]) -> str:
 
 
 def texts(name: str) -> BindParameter[Any]:
-    """Return a parameter for a list of texts, to be given by this name when the statement is executed."""
+    """Return a parameter for a list of texts. The list is passed under this name when the statement is executed."""
     return bindparam(name, type_=_Texts())
 
 
 class in_list(FunctionElement[bool]):  # noqa: N801 - reads as an operator
-    """Whether a column is one of these texts. Unlike IN, the statement is the same for any number of them.
+    """A condition: the column is one of these texts. Unlike with IN, the statement is the same for any number of texts.
 
-    A statement that is built once and executed often takes the texts by name, see `texts`.
+    A statement that is built once and executed often passes the texts by name, see `texts`.
     """
 
     type = Boolean()
     inherit_cache = True
 
     def __init__(self, column: Any, these: "Iterable[str] | BindParameter[Any]") -> None:
-        given = isinstance(these, BindParameter)
-        super().__init__(column, these if given else bindparam("texts", list(these), type_=_Texts(), unique=True))
+        is_named = isinstance(these, BindParameter)
+        super().__init__(column, these if is_named else bindparam("texts", list(these), type_=_Texts(), unique=True))
 
     def self_group(self, against: Any = None) -> "in_list":
-        """Stand as it is: SQLAlchemy would write `... = 1`, for which SQLite uses no index."""
+        """Return it unchanged. SQLAlchemy would write `... = 1`, and SQLite would then use no index."""
         return self
 
 
 @compiles(in_list)
-def _among_array(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
+def _in_array(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
     tested, these = element.clauses
     return compiler.process(tested == func.any(sql_cast(these, ARRAY(Text))), **options)
 
 
 @compiles(in_list, "sqlite")
-def _among_json(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
+def _in_json(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
     tested, these = element.clauses
     values = func.json_each(these).table_valued("value")
     return compiler.process(tested.in_(select(values.c.value)), **options)
@@ -159,22 +159,22 @@ def _among_json(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
 def insert_new(
     session: Session, table: type[DeclarativeBase], rows: Sequence[Values], *, returning: InstrumentedAttribute[str]
 ) -> list[str]:
-    """Insert the rows that violate no unique constraint, skip the others. Return that column of the inserted rows."""
+    """Insert the rows that violate no unique constraint, skip the others. Return column `returning` of the inserted rows."""
     if not rows:
         return []
     if _is_sqlite(session):
         return _insert_new_on_sqlite(session, table_of(table), rows, returning.key)
     statement = _insert_from_json(table_of(table), tuple(rows[0]), returning.key)
-    return list(_send(session, statement, table_of(table), rows).scalars())
+    return list(_send_as_json(session, statement, table_of(table), rows).scalars())
 
 
 def _insert_new_on_sqlite(session: Session, table: Table, rows: Sequence[Values], returning: str) -> list[str]:
-    """Insert without RETURNING, whose statement SQLAlchemy would build again for each number of rows."""
+    """Insert without RETURNING, because SQLAlchemy would compile that statement again for each number of rows."""
     connection = session.connection()
     count = connection.execute(_insert_or_skip(table), rows).rowcount
     if count in (0, len(rows)):
         return [row[returning] for row in rows[:count]]
-    # SQLite has one writer at a time, so the rows it inserted have the last numbers.
+    # SQLite has one writer at a time, so the inserted rows have the highest row ids.
     last = literal_column("rowid") > func.last_insert_rowid() - bindparam("count")
     return list(connection.execute(select(table.c[returning]).where(last), {"count": count}).scalars())
 
@@ -185,7 +185,7 @@ def _insert_or_skip(table: Table) -> Executable:
 
 
 def insert(session: Session, table: type[DeclarativeBase], rows: Sequence[Values]) -> None:
-    """Insert rows, all of which are new."""
+    """Insert new rows. None of them may exist."""
     if rows:
         session.connection().execute(table_of(table).insert(), rows)
 
@@ -197,23 +197,25 @@ def bulk_update_partial(
     *,
     only: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
-    """Update the named columns of each row by its `id`, if its columns in `only` hold one of these texts.
+    """Update the columns that each row names, by its `id`. Return how many rows were updated.
 
-    Rows that name the same columns go in one statement. Return how many rows were updated.
+    `only` restricts the update: column -> the values that the stored row must have. Rows that name the same columns are
+    sent in one statement.
     """
-    alike: dict[Names, list[Values]] = defaultdict(list)
+    groups: dict[Names, list[Values]] = defaultdict(list)
     for row in rows:
-        alike[tuple(row)].append(row)
+        groups[tuple(row)].append(row)
     limits = {f"only_{name}": list(allowed) for name, allowed in (only or {}).items()}
-    return sum(_change(session, table_of(table), some, tuple(only or ()), limits) for some in alike.values())
+    return sum(_update_alike(session, table_of(table), group, tuple(only or ()), limits) for group in groups.values())
 
 
-def _change(session: Session, table: Table, rows: list[Values], only: Names, limits: Values) -> int:
+def _update_alike(session: Session, table: Table, rows: list[Values], only: Names, limits: Values) -> int:
+    """Update rows that all name the same columns."""
     names = tuple(rows[0])
     if not _is_sqlite(session):
-        return _send(session, _update_from_json(table, names, only), table, rows, limits).rowcount
-    told = [{**{f"new_{name}": value for name, value in row.items()}, **limits} for row in rows]
-    return session.connection().execute(_update_each(table, names, only), told).rowcount
+        return _send_as_json(session, _update_from_json(table, names, only), table, rows, limits).rowcount
+    parameters = [{**{f"new_{name}": value for name, value in row.items()}, **limits} for row in rows]
+    return session.connection().execute(_update_each(table, names, only), parameters).rowcount
 
 
 @lru_cache
@@ -237,13 +239,13 @@ def table_of(table: type[DeclarativeBase]) -> Table:
     return cast(Table, table.__table__)
 
 
-# On PostgreSQL, `insert_new` and `change` send all rows as one JSON parameter. Per row, an INSERT with many VALUES costs
-# 1.6 to 2.1 times as much processor time, and executemany with UPDATE 1.3 to 2.4 times. `insert` gains nothing from it.
+# On PostgreSQL, `insert_new` and `bulk_update_partial` send all rows as one JSON parameter. Per row, an INSERT with many
+# VALUES costs 1.6 to 2.1 times as much processor time, and executemany with UPDATE 1.3 to 2.4 times. `insert` gains nothing.
 # Binary values are joined in a second parameter and cut by position: hexadecimal in JSON costs three times as much.
 # JSON columns are sent as texts, because \u0000 is allowed in a JSON text and not in a parsed JSON string.
 
 
-def _send(
+def _send_as_json(
     session: Session, statement: Executable, table: Table, rows: Sequence[Values], more: Values | None = None
 ) -> CursorResult[Any]:
     binary, documents = _kinds(table, tuple(rows[0]))
@@ -258,12 +260,16 @@ def _send(
             }
             for row in rows
         ]
-    told = {"rows": orjson.dumps(rows).decode(), **({"joined": b"".join(joined)} if binary else {}), **(more or {})}
-    return session.connection().execute(statement, told)
+    parameters = {
+        "rows": orjson.dumps(rows).decode(),
+        **({"joined": b"".join(joined)} if binary else {}),
+        **(more or {}),
+    }
+    return session.connection().execute(statement, parameters)
 
 
 class _Places:
-    """Joins binary values and returns the place of each: [start, length]."""
+    """Joins binary values and returns the position of each: [start, length], where start counts from 1."""
 
     def __init__(self, joined: list[bytes]) -> None:
         self._joined, self._next = joined, 1
@@ -296,7 +302,7 @@ def _update_from_json(table: Table, names: Names, only: Names) -> Executable:
 
 
 def _sent(table: Table, names: Names) -> dict[str, ColumnElement[Any]]:
-    """Return the columns of what `_send` sends."""
+    """Return the columns of what `_send_as_json` sends."""
     binary, documents = _kinds(table, names)
     types = {name: table.c[name].type for name in names}
     types |= dict.fromkeys(binary, ARRAY(Integer)) | dict.fromkeys(documents, Text())

@@ -1,8 +1,7 @@
-"""The newest known value of each field, whatever the order of arrival.
+"""Last-writer-wins map: keeps the newest value of each field, so the result does not depend on arrival order.
 
-A row that several events tell keeps `known`: field -> [time, value]. Merging takes for each field the value with the
-later time, at equal times the larger one. That is the same for every order and every repetition (a last-writer-wins
-map), so what is computed from `known` is too.
+A row that several events update stores the map in `known`: field -> [time, value]. `merge` keeps for each field the
+value with the later time, or the larger value at equal times. Any order and repetition of merges gives the same map.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ LwwMap = dict[str, Any]
 
 
 def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> LwwMap:
-    """A copy of `known` with these values as of `at`. None says nothing. Values are JSON: text, numbers, lists."""
+    """Return a copy of `known` with these JSON values as of `at` merged in. A value of None is ignored."""
     merged = dict(known)
     stamp = _stamp(at)
     for field, value in values.items():
@@ -25,12 +24,12 @@ def merge(known: Mapping[str, Any], at: datetime, values: Mapping[str, Any]) -> 
 
 
 def value(known: Mapping[str, Any], field: str) -> Any:
-    """The newest known value of a field, None if none is known."""
+    """Return the newest value of a field, or None if there is none."""
     return known[field][1] if field in known else None
 
 
 def updated_at(known: Mapping[str, Any], field: str) -> datetime | None:
-    """Since when that value is known, by PayPal's time."""
+    """Return the time of the newest value of a field, by PayPal's clock, or None if there is none."""
     return datetime.fromisoformat(known[field][0]) if field in known else None
 
 
@@ -39,5 +38,5 @@ def _supersedes(stamp: str, value: Any, known_stamp: str, known: Any) -> bool:
 
 
 def _stamp(at: datetime) -> str:
-    """Sorts as text: always with microseconds, always UTC."""
+    """Return the time as text that sorts by time: always UTC with microseconds."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")

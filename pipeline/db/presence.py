@@ -1,6 +1,6 @@
 """Presence: a named lock that shows that a process is alive. It ends with the process or its connection, not by a timer.
 
-SQLite: a file lock in the folder `run` beside the database. PostgreSQL: an advisory lock on a connection of its own.
+SQLite: a file lock in the folder `run` next to the database. PostgreSQL: an advisory lock on a separate connection.
 """
 
 import contextlib
@@ -16,24 +16,26 @@ from pipeline.db.engine import Database, translated_errors
 
 
 class Presence:
-    """Held from creation until `leave()`, the end of the process, or the loss of its connection."""
+    """A lock that is held until `release()`, the end of the process, or the loss of its connection."""
 
     def still_held(self) -> bool:
+        """Return whether the lock is still held. On PostgreSQL this queries the server."""
         raise NotImplementedError
 
     def release(self) -> None:
+        """Release the lock. It cannot be taken again."""
         raise NotImplementedError
 
 
 def hold(database: Database, name: str) -> Presence:
-    """Take the presence of this name. Raises StoreDown."""
+    """Acquire the presence of this name. Raises DatabaseUnavailableError."""
     if database.is_sqlite:
         return _FilePresence(_lock_file(database, name))
     return _LockPresence(database.engine, name)
 
 
 def is_held(database: Database, name: str) -> bool:
-    """Return whether the holder of this presence is still alive. Raises StoreDown."""
+    """Return whether the holder of this presence is still alive. Raises DatabaseUnavailableError."""
     if database.is_sqlite:
         return _FilePresence.is_held(_lock_file(database, name))
     with translated_errors(), database.engine.connect() as connection:
@@ -52,7 +54,7 @@ def _number(name: str) -> int:
 
 
 class _FilePresence(Presence):
-    """A file lock: the kernel drops it with the process."""
+    """A file lock. The kernel releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -62,7 +64,7 @@ class _FilePresence(Presence):
     def still_held(self) -> bool:
         return True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -74,7 +76,7 @@ class _FilePresence(Presence):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)  # its holder died, and no other process takes its name
+            path.unlink(missing_ok=True)  # the holder is dead, and names are never reused
             return False
         except BlockingIOError:
             return True
@@ -83,7 +85,7 @@ class _FilePresence(Presence):
 
 
 class _LockPresence(Presence):
-    """A PostgreSQL advisory lock on a connection of its own: the server drops it with the connection."""
+    """A PostgreSQL advisory lock on a separate connection. The server releases it when the connection ends."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._lost = False
@@ -96,10 +98,10 @@ class _LockPresence(Presence):
             try:
                 self._connection.execute(text("SELECT 1"))
             except SQLAlchemyError:
-                self._lost = True  # for good: SQLAlchemy would reconnect without the lock
+                self._lost = True  # permanently: SQLAlchemy would reconnect without the lock
         return not self._lost
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._lost = True
         with contextlib.suppress(SQLAlchemyError):
             self._connection.invalidate()

@@ -1,1 +1,4 @@
-"""Operation of a running system: health, heartbeats, file permissions and backups."""
+"""Operation of a running system: health, heartbeats, file permissions and backups.
+
+May import privacy, outbox, inbox and the packages below them.
+"""

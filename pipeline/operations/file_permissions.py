@@ -1,6 +1,7 @@
-"""Files that hold keys or personal data are for us alone: who else may read them is told, with the command that mends it.
+"""Check that files with keys or personal data are readable only by the account that runs this program.
 
-The master key is no secret for a container engine to mount: it could be read by all there, and never be replaced.
+The error message contains the command that fixes the permissions. The master key must not be mounted as a container
+secret: there every account could read it, and it could not be replaced.
 """
 
 import stat
@@ -11,28 +12,28 @@ from pipeline.crypto.master_key import previous_key_path
 from pipeline.db.engine import file_of
 from pipeline.settings import Settings, SettingsError
 
-OTHERS = 0o077
+OTHERS = 0o077  # permission bits of group and others
 
 
 def require_private(settings: Settings) -> None:
-    """Raises SettingsError if the data folder, the key, or the database's files can be read by others."""
+    """Raise SettingsError if other accounts can access the data folder, the master key, or the database's files."""
     for path in _guarded(settings):
         if is_readable_by_others(path):
-            raise SettingsError(f"{path} can be read by others; run: chmod {_mode(path)} {path}")
+            raise SettingsError(f"{path} is accessible to other accounts; run: chmod {_mode(path)} {path}")
 
 
 def is_readable_by_others(path: Path) -> bool:
-    """Whether anybody but its owner may do anything with it. False for what is not there."""
+    """Return whether group or others have any permission. False for a missing file."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    link = stat.S_ISLNK(found.st_mode)  # a link's own mode says nothing
+    link = stat.S_ISLNK(found.st_mode)  # the mode of a link has no meaning
     return not link and bool(stat.S_IMODE(found.st_mode) & OTHERS)
 
 
 def private_files(settings: Settings) -> Iterator[Path]:
-    """Everything of ours: the data folder and what is in it, the key, and a database that lies elsewhere."""
+    """Yield the data folder with all its contents, the master key, and the database if it is stored elsewhere."""
     yield from _guarded(settings)
     if settings.data_dir.is_dir():
         yield from settings.data_dir.rglob("*")

@@ -1,4 +1,4 @@
-"""Is work being done? The age of the oldest unhandled event and unsent mail."""
+"""Health of the queues: the ages of the oldest unhandled event and the oldest unsent mail."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from pipeline.outbox import store as outbox
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Ages in seconds, 0 when nothing waits."""
+    """Ages of the oldest waiting event and mail in seconds (0 if none waits), and the limit for both."""
 
     oldest_event_seconds: float
     oldest_mail_seconds: float
@@ -22,7 +22,7 @@ class Health:
 
 
 def check_health(database: Database, now: datetime, limit_seconds: int) -> Health:
-    """Look into the tables. Raises StoreDown."""
+    """Query the ages. Raises DatabaseUnavailableError."""
     with database.reading() as session:
         event, mail = inbox.oldest_unhandled(session), outbox.oldest_unsent(session, now)
     return Health(_age(event, now), _age(mail, now), limit_seconds)

@@ -1,4 +1,4 @@
-"""Each role's sign of life. Needs nothing but files, so that asking for it every half minute costs little."""
+"""Heartbeats of the roles, stored as files so that a check every 30 seconds costs little."""
 
 import os
 from datetime import datetime
@@ -8,13 +8,13 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-ALIVE_SECONDS = 30  # a role that has not shown itself for this long is not well
+ALIVE_SECONDS = 30  # a role without a heartbeat for this long is unhealthy
 
 
 def write(data_dir: Path, role: str) -> None:
-    """Leave a sign of life: a file that holds the process's number, and whose time of change is now.
+    """Write a heartbeat: a file with the process id and the current modification time.
 
-    A disk that is full ends no role, and does not silence it for longer than it is full: the next try may succeed.
+    A failure, for example a full disk, is logged and does not stop the role. The next call tries again.
     """
     file = data_dir / "run" / role
     try:
@@ -22,11 +22,11 @@ def write(data_dir: Path, role: str) -> None:
         file.touch(mode=0o600)
         file.write_text(str(os.getpid()), "ascii")
     except OSError as error:
-        log.warning("no_sign_of_life", role=role, file=str(file), reason=error.strerror)
+        log.warning("heartbeat_failed", role=role, file=str(file), reason=error.strerror)
 
 
 def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
-    """Whether that role has shown life lately. Files carry the machine's own time."""
+    """Return whether the role has a recent heartbeat. `now` must be the machine's time, like the files' times."""
     try:
         return now.timestamp() - (data_dir / "run" / role).stat().st_mtime <= ALIVE_SECONDS
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
 
 
 def live_roles(data_dir: Path, now: datetime) -> dict[str, int]:
-    """The roles that have shown life lately, and the number of each one's process."""
+    """Return the roles with a recent heartbeat, and the process id of each."""
     files = sorted((data_dir / "run").glob("[a-z]*"))
     texts = {file.name: file.read_text("ascii") for file in files if is_alive(data_dir, file.name, now)}
     return {role: int(text) for role, text in texts.items() if text.isdigit()}

@@ -1,4 +1,4 @@
-"""Whether a role runs well, checked from outside its process: the web role over HTTP, the others by their heartbeat."""
+"""Check a role's health from outside its process: the web role over HTTP, the others by their heartbeat."""
 
 import http.client
 from datetime import datetime
@@ -7,21 +7,21 @@ from ipaddress import ip_address
 from pipeline.operations.heartbeat import ALIVE_SECONDS, is_alive
 from pipeline.settings import Settings
 
-ANSWER_SECONDS = 3.0  # a web role that takes longer to answer /healthz is not well
+ANSWER_SECONDS = 3.0  # a web role that takes longer to answer /healthz is unhealthy
 # Addresses that mean "all addresses of this machine". Nothing can connect to them, so loopback is used instead.
-EVERYWHERE = {str(ip_address(0)): "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+WILDCARD_ADDRESSES = {str(ip_address(0)): "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def problem(settings: Settings, role: str, now: datetime) -> str:
-    """What is wrong with a role that should run on this machine; "" if nothing is."""
+    """Return what is wrong with a role that should run on this machine, or "" if nothing is."""
     if role == "web":
         return _web_problem(local_host(settings), settings.web_port)
-    return "" if is_alive(settings.data_dir, role, now) else f"no sign of life for {ALIVE_SECONDS} seconds"
+    return "" if is_alive(settings.data_dir, role, now) else f"no heartbeat for {ALIVE_SECONDS} seconds"
 
 
 def local_host(settings: Settings) -> str:
-    """The address at which this machine reaches its own web role."""
-    return EVERYWHERE.get(settings.web_host, settings.web_host)
+    """Return the address at which this machine reaches its own web role."""
+    return WILDCARD_ADDRESSES.get(settings.web_host, settings.web_host)
 
 
 def _web_problem(host: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""The tables' history (Alembic). `upgrade` and `downgrade` run it on SQLite and on PostgreSQL."""
+"""Run the Alembic migrations of the tables, on SQLite and on PostgreSQL."""
 
 from pathlib import Path
 
@@ -11,23 +11,23 @@ from pipeline.db.engine import Database
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Bring the tables to a revision, the newest unless told otherwise; what is there already stays."""
+    """Upgrade the tables to a revision, by default the newest. Existing rows are kept."""
     command.upgrade(_config(database), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
-    """Take the tables back to a revision; `base` leaves none."""
+    """Downgrade the tables to a revision; `base` removes all tables."""
     command.downgrade(_config(database), revision)
 
 
 def current(database: Database) -> str | None:
-    """The revision the tables are at, None if there are none. Raises StoreDown."""
+    """Return the revision of the tables, or None if there are none. Raises DatabaseUnavailableError."""
     with database.reading() as session:
         return MigrationContext.configure(session.connection()).get_current_revision()
 
 
 def newest() -> str:
-    """The revision this program was written for."""
+    """Return the revision that this version of the program requires."""
     return str(ScriptDirectory(str(_folder())).get_current_head())
 
 

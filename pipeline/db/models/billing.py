@@ -10,7 +10,7 @@ from pipeline.db.models.base import Base, partial_index
 
 
 class Plan(Base):
-    """A billing plan as PayPal reports it; an old billing agreement has a plan of its own, with the agreement's id."""
+    """A billing plan as PayPal reports it. Each old billing agreement has its own plan, with the agreement's id."""
 
     __tablename__ = "plan"
 
@@ -44,7 +44,7 @@ class Subscription(Base):
     __table_args__ = (partial_index("ix_subscription_remind_at", "remind_at", "remind_at IS NOT NULL"),)
 
 
-CAME = ("completed", "partially_refunded", "refunded", "reversed")  # statuses of a payment whose money came
+CAME = ("completed", "partially_refunded", "refunded", "reversed")  # statuses of a payment that was received
 
 
 class Payment(Base):
@@ -79,7 +79,7 @@ class Refund(Base):
 
 
 class StatusHistoryEntry(Base):
-    """One change of a subscription's status, in the order in which we learned of it."""
+    """One change of a subscription's status, in the order of arrival."""
 
     __tablename__ = "status_history"
 

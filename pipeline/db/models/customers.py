@@ -9,9 +9,9 @@ from pipeline.db.models.base import Base
 
 
 class Customer(Base):
-    """A customer with the data they gave us, which outranks what PayPal reports.
+    """A customer with the data that they entered. It takes precedence over PayPal's data.
 
-    The id is a keyed hash of `custom_id`, or else of PayPal's payer id, and also the key id of the customer's data.
+    The id is a keyed hash of `custom_id`, otherwise of PayPal's payer id. It is also the key id of the customer's data.
     Customers are never merged by e-mail address.
     """
 
@@ -19,7 +19,7 @@ class Customer(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     created_at: Mapped[datetime]
-    # encrypted last-writer-wins map: name, email, company, phone, custom (the custom_id that PayPal is given)
+    # encrypted last-writer-wins map: name, email, company, phone, custom (the custom_id sent to PayPal)
     personal_data: Mapped[bytes | None]
     email_hash: Mapped[bytes | None] = mapped_column(index=True)
     signed_up_at: Mapped[datetime | None]
@@ -32,7 +32,7 @@ class Customer(Base):
 
 
 class Consent(Base):
-    """A choice of a customer with its time, source and wording, kept as proof."""
+    """A choice of a customer with its time, source and wording, stored as proof."""
 
     __tablename__ = "consent"
 
@@ -47,7 +47,7 @@ class Consent(Base):
 
 
 class Link(Base):
-    """A secret given to a customer, in a mail (single use) or in a cookie (one session); only its hash is stored."""
+    """A secret sent to a customer in a mail (single use) or in a cookie (one session). Only its hash is stored."""
 
     __tablename__ = "link"
 

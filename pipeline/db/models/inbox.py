@@ -22,7 +22,7 @@ class Event(Base):
     key_id: Mapped[str] = mapped_column(String(100), index=True)
     customer_id: Mapped[str | None] = mapped_column(String(40))  # only if the event names no subscription
     facts: Mapped[dict[str, Any]]
-    personal_data: Mapped[bytes | None]  # encrypted JSON object: what the event says about the person
+    personal_data: Mapped[bytes | None]  # encrypted JSON object: personal data of the event
     body: Mapped[bytes | None]  # encrypted: the whole body without card and bank fields
     body_sha256: Mapped[str] = mapped_column(String(64))  # of the raw bytes
     content_sha256: Mapped[str] = mapped_column(String(64))  # of the parsed content, so formatting does not matter

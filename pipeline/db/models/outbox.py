@@ -9,7 +9,7 @@ from pipeline.db.models.base import Base, partial_index
 
 
 class Mail(Base):
-    """A mail to send; its id is the token in the Message-ID and in the envelope sender."""
+    """A mail to send. Its id is the token in the Message-ID and in the envelope sender."""
 
     __tablename__ = "mail"
 
@@ -18,7 +18,9 @@ class Mail(Base):
     kind: Mapped[str] = mapped_column(String(40))
     key_id: Mapped[str] = mapped_column(String(100), index=True)
     subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)
-    customer_id: Mapped[str | None] = mapped_column(String(40), index=True)  # neither of the two: to the operator
+    customer_id: Mapped[str | None] = mapped_column(
+        String(40), index=True
+    )  # without subscription and customer: to the operator
     state: Mapped[str] = mapped_column(String(10))  # queued, sending, sent, doubt, failed, withheld
     reason: Mapped[str | None] = mapped_column(Text)
     facts: Mapped[bytes | None]  # encrypted

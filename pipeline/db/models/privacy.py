@@ -1,4 +1,4 @@
-"""The tables of privacy: requests, inbound mail, logs of access, erasures, retention, and policy texts."""
+"""The tables of privacy: requests, inbound mail, access log, audit log, erasures, retention, and policy texts."""
 
 from datetime import datetime
 from typing import Any
@@ -32,11 +32,11 @@ class PrivacyRequest(Base):
 
 
 class InboundMail(Base):
-    """A mail that somebody sent to us, filed with the customer it is from."""
+    """A received mail, filed with the customer who sent it."""
 
     __tablename__ = "inbound_mail"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # a hash of the mail, so that it is filed once
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # hash of the mail, so that it is filed only once
     customer_id: Mapped[str | None] = mapped_column(String(40), index=True)
     key_id: Mapped[str] = mapped_column(String(100), index=True)
     kind: Mapped[str] = mapped_column(String(20))  # support, privacy, automatic
@@ -46,7 +46,7 @@ class InboundMail(Base):
 
 
 class AccessLogEntry(Base):
-    """One request to our pages; its key belongs to the day and is destroyed with the day's entries."""
+    """One request to the web pages. All entries of a day share a key, which is destroyed with them."""
 
     __tablename__ = "access_log"
 
@@ -59,7 +59,7 @@ class AccessLogEntry(Base):
 
 
 class ReadAudit(Base):
-    """One look of an operator at personal data, with its purpose; each row holds the hash of the row before it."""
+    """One access of an operator to personal data, with its purpose. Each row contains the hash of the row before it."""
 
     __tablename__ = "read_audit"
 
@@ -84,7 +84,7 @@ class RetentionRun(Base):
 
 
 class Erasure(Base):
-    """The proof of one erasure, without personal data; it is repeated after a restore."""
+    """The proof of one erasure, without personal data. A restore repeats the erasure."""
 
     __tablename__ = "erasure"
 
@@ -92,9 +92,9 @@ class Erasure(Base):
     customer_id: Mapped[str] = mapped_column(String(40), index=True)
     key_ids: Mapped[list[str]]  # the destroyed keys
     at: Mapped[datetime] = mapped_column(index=True)
-    receipt: Mapped[dict[str, Any]]  # destroyed keys, deleted rows, and what stays on which legal basis
+    receipt: Mapped[dict[str, Any]]  # destroyed keys, deleted rows, and the legal basis of each kept row
     master_key_id: Mapped[str] = mapped_column(String(16))  # the master key that had wrapped the destroyed keys
-    completed_at: Mapped[datetime | None]  # when that master key had been replaced and destroyed
+    completed_at: Mapped[datetime | None]  # when that master key was replaced and destroyed
 
 
 class Policy(Base):

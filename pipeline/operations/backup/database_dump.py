@@ -1,4 +1,4 @@
-"""The database itself, out and in: SQLite by its online backup, PostgreSQL by pg_dump and pg_restore. Keys stay out."""
+"""Dump and load the database without its keys: SQLite with its online backup, PostgreSQL with pg_dump and pg_restore."""
 
 import contextlib
 import os
@@ -16,16 +16,16 @@ from pipeline.db.engine import Database
 from pipeline.errors import UsageError
 from pipeline.files import replace_atomically
 
-# What a restore puts in itself, last: until then no role starts on the database.
-WITHOUT = ("encryption_key", "alembic_version")
+# Tables that the restore fills itself, at the end. Until then no role starts on the database.
+EXCLUDED_TABLES = ("encryption_key", "alembic_version")
 
 
 class BackupError(UsageError):
-    """A backup cannot be made or restored. The message says why and what to do."""
+    """A backup cannot be created or restored. The message says why and what to do."""
 
 
 def dump(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
-    """Write the database without its keys to a new file, encrypted. Raises BackupProblem."""
+    """Write the database without its keys to a new encrypted file. Raises BackupError."""
     if database.is_sqlite:
         _dump_sqlite(database, path, recipients)
     else:
@@ -33,9 +33,9 @@ def dump(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Reci
 
 
 def load(database: Database, path: Path, identities: Sequence[pyrage.x25519.Identity]) -> Database:
-    """Put a dump into an empty database, without opening it to anybody. Raises BackupProblem.
+    """Load a dump into an empty database that no role can use yet. Return the loaded database. Raises BackupError.
 
-    For SQLite a file beside it, which `open_to_all` renames. Gives the database to be filled with what is missing.
+    The caller adds the missing rows to it. On SQLite it is a separate file, which `activate` renames.
     """
     if not database.is_sqlite:
         _load_postgresql(database, path, identities)
@@ -47,8 +47,8 @@ def load(database: Database, path: Path, identities: Sequence[pyrage.x25519.Iden
     return Database(f"sqlite:///{draft}")
 
 
-def open_to_all(database: Database, filled: Database) -> None:
-    """What `load` gave and is filled now becomes the database."""
+def activate(database: Database, filled: Database) -> None:
+    """Replace the database by the one that `load` returned, after the missing rows were added."""
     if not database.is_sqlite:
         return
     filled.truncate_wal()
@@ -66,7 +66,7 @@ def _draft(database: Database) -> Path:
 
 
 def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
-    # Beside the database, not beside the backups: it is not encrypted yet.
+    # Next to the database and not next to the backups, because this copy is not encrypted yet.
     folder = Path(database.url.database or ".").parent
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as scratch:
         copy = Path(scratch) / "copy.db"
@@ -82,18 +82,21 @@ def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25
 
 
 def _dump_postgresql(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
-    words = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges"]
-    words += [f"--exclude-table-data={table}" for table in WITHOUT]
-    with replace_atomically(path) as writer, _running([*words, *_to(database.url)], database.url) as reader:
+    command = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges"]
+    command += [f"--exclude-table-data={table}" for table in EXCLUDED_TABLES]
+    with (
+        replace_atomically(path) as writer,
+        _running([*command, *_connection_option(database.url)], database.url) as reader,
+    ):
         pyrage.encrypt_io(reader, writer, recipients)
 
 
 def _load_postgresql(database: Database, path: Path, identities: Sequence[pyrage.x25519.Identity]) -> None:
-    words = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
+    command = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
     with (
         path.open("rb") as reader,
-        _running([*words, *_to(database.url)], database.url, feed=True) as writer,
-        contextlib.suppress(BrokenPipeError),  # it ended early, and says why itself
+        _running([*command, *_connection_option(database.url)], database.url, feed=True) as writer,
+        contextlib.suppress(BrokenPipeError),  # pg_restore ended early; its exit code and message are reported
     ):
         _decrypt(path, reader, writer, identities)
         writer.close()
@@ -103,38 +106,40 @@ def _decrypt(path: Path, reader: IO[bytes], writer: IO[bytes], identities: Seque
     try:
         pyrage.decrypt_io(reader, writer, identities)
     except (pyrage.DecryptError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:  # the system's own: the disk is full, the reader has ended
+        if isinstance(error, OSError) and error.errno:  # a system error: the disk is full, or the reader has ended
             raise
-        raise BackupError(f"{path.name} does not open with this identity, or is damaged") from error
+        raise BackupError(f"{path.name} cannot be decrypted with this identity, or is damaged") from error
 
 
 @contextlib.contextmanager
-def _running(words: Sequence[str], url: URL, *, feed: bool = False) -> Iterator[IO[bytes]]:
-    """One of PostgreSQL's programs: what it says, or with `feed` where it is told. Raises BackupProblem if it fails.
+def _running(command: Sequence[str], url: URL, *, feed: bool = False) -> Iterator[IO[bytes]]:
+    """Run one of PostgreSQL's programs: yield its output, or its input with `feed`. Raises BackupError if it fails.
 
-    The password goes by its environment: other users of the machine can read a command line.
+    The password is passed in the environment, because other users of the machine can read command lines.
     """
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
     pipe, none = subprocess.PIPE, subprocess.DEVNULL
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(  # noqa: S603 - words of ours
-                words, stdin=pipe if feed else none, stdout=none if feed else pipe, stderr=said, env=environment
+            process = subprocess.Popen(  # noqa: S603 - the command is built in this module
+                command, stdin=pipe if feed else none, stdout=none if feed else pipe, stderr=errors, env=environment
             )
         except FileNotFoundError:
-            raise BackupError(f"{words[0]} is not installed; on Debian: apt-get install postgresql-client") from None
+            raise BackupError(
+                f"{command[0]} is not installed; on Debian, run: apt-get install postgresql-client"
+            ) from None
         with process:
             try:
                 yield process.stdin if feed else process.stdout  # type: ignore[misc]
             except BaseException:
-                process.kill()  # before it commits the half that it has
+                process.kill()  # before it commits incomplete data
                 raise
         if process.returncode:
-            said.seek(0)
-            lines = said.read().decode("utf-8", "replace").strip().splitlines()
-            raise BackupError(f"{words[0]} failed: {lines[0][:200] if lines else process.returncode}")
+            errors.seek(0)
+            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise BackupError(f"{command[0]} failed: {lines[0][:200] if lines else process.returncode}")
 
 
-def _to(url: URL) -> list[str]:
+def _connection_option(url: URL) -> list[str]:
     plain = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
     return [f"--dbname={plain}"]

@@ -1,11 +1,11 @@
-"""Copies of everything a restore needs, encrypted with age for whoever keeps the identity; keys apart, and for fewer days.
+"""Create and restore backups, encrypted with age. Keys are in separate files, which are kept for fewer days.
 
-    20260301T100000Z.sqlite-0002.age   the database without its keys: nothing personal in it can be opened
-    20260301T100000Z.keys.age          the keys of labels and the master key that wraps them; only the newest few are kept
-    erasures.json                      who was erased, by pseudonyms: played again by a restore, before it opens
+    20260301T100000Z.sqlite-0002.age   the database without its keys; its personal data cannot be decrypted
+    20260301T100000Z.keys.age          data keys and the master key that wraps them; only the newest files are kept
+    erasures.json                      pseudonyms of erased customers; a restore repeats these erasures before roles can start
 
-With the age identity kept elsewhere, the machine that writes backups cannot read them. A rotation of the master key
-leaves one file of keys, the newest: what was erased before it opens from no backup.
+Store the age identity on another machine: then the machine that writes backups cannot read them. A rotation of the
+master key keeps only the newest file of keys, so data that was erased before it cannot be restored from any backup.
 """
 
 import base64
@@ -27,14 +27,14 @@ from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_ke
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
-from pipeline.operations.backup.database_dump import BackupError, dump, load, open_to_all
+from pipeline.operations.backup.database_dump import BackupError, activate, dump, load
 from pipeline.privacy.erasure.shredding import replay_erasures, replay_record
 
 __all__ = ["BackupError", "BackupFiles", "BackupStore", "RestoreResult", "new_identity"]
 
 KEYS = ".keys.age"
 ERASURES = "erasures.json"
-AT_ONCE = 1000  # keys of one statement
+BATCH = 1000  # keys per INSERT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class BackupFiles:
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What came back, and how many people were erased once more because the copy was older than their erasure."""
+    """The restored files, and the number of customers erased again because the backup was older than their erasure."""
 
     data: Path
     keys: Path
@@ -56,28 +56,31 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class BackupStore:
-    """Where backups lie, for whom they are encrypted, how long they are kept."""
+    """A folder of backups, its age recipient, and the retention periods."""
 
     folder: Path
     recipient: str
     keys_kept: timedelta = timedelta(days=7)
     data_kept: timedelta = timedelta(days=30)
 
-    # -- making
+    # -- create
 
     def create(self, database: Database, master: Path, now: datetime) -> BackupFiles:
-        """Copy everything. Raises BackupProblem, StoreDown."""
+        """Create a backup and delete expired ones. Raises BackupError and DatabaseUnavailableError."""
         self._prepare()
         kind = "sqlite" if database.is_sqlite else "postgresql"
         data = self.folder / f"{_stamp(now)}.{kind}-{migrations.current(database)}.age"
         dump(database, data, self._recipients())
-        made = BackupFiles(data, self.save_keys(database, master, now))
-        self._expire(KEYS, now - self.keys_kept, made.keys)
-        self._expire(".age", now - self.data_kept, made.data)
-        return made
+        created = BackupFiles(data, self.save_keys(database, master, now))
+        self._expire(KEYS, now - self.keys_kept, created.keys)
+        self._expire(".age", now - self.data_kept, created.data)
+        return created
 
     def save_keys(self, database: Database, master: Path, now: datetime, *, only: bool = False) -> Path:
-        """Copy keys, master key and erasures; with `only`, older copies of keys go. Raises BackupProblem, StoreDown."""
+        """Save data keys, master key and erasures. With `only`, delete all older files of keys.
+
+        Raises BackupError and DatabaseUnavailableError.
+        """
         self._prepare()
         self.save_erasures(database)
         with database.reading() as session:
@@ -95,25 +98,27 @@ class BackupStore:
         return path
 
     def save_erasures(self, database: Database) -> None:
-        """Note beside the backups whom a restore has to erase once more. What was noted stays."""
+        """Add the erasures to `erasures.json`, so that a restore repeats them. Existing entries are kept."""
         if not self.folder.is_dir():
             return
         with database.reading() as session:
-            there = [replay_record(row) for row in session.execute(select(Erasure)).scalars()]
+            current = [replay_record(row) for row in session.execute(select(Erasure)).scalars()]
         known = {row["id"]: row for row in self.erasures()}
-        if any(row["id"] not in known or row["labels"] != known[row["id"]]["labels"] for row in there):
-            rows = sorted((known | {row["id"]: row for row in there}).values(), key=lambda row: (row["at"], row["id"]))
+        if any(row["id"] not in known or row["labels"] != known[row["id"]]["labels"] for row in current):
+            rows = sorted(
+                (known | {row["id"]: row for row in current}).values(), key=lambda row: (row["at"], row["id"])
+            )
             with files.replace_atomically(self.folder / ERASURES) as file:
                 file.write(b"[\n" + b",\n".join(orjson.dumps(row) for row in rows) + b"\n]\n")
 
     def erasures(self) -> list[dict[str, Any]]:
-        """What is noted of erasures. Raises BackupProblem."""
+        """Return the entries of `erasures.json`. Raises BackupError if it cannot be read."""
         path = self.folder / ERASURES
         try:
             found: list[dict[str, Any]] = orjson.loads(path.read_bytes()) if path.exists() else []
         except ValueError:
             raise BackupError(
-                f"{path} cannot be read, and without it a restore brings erased people back: take it from another copy"
+                f"{path} cannot be read. A restore without it brings erased customers back; copy it from another backup"
             ) from None
         return found
 
@@ -130,51 +135,52 @@ class BackupStore:
             if path != newest and is_keys == (ending == KEYS) and path.name < _stamp(before):
                 path.unlink()
 
-    # -- restoring
+    # -- restore
 
     def restore(
         self, database: Database, master: Path, identity: Path, now: datetime, *, data: Path | None = None
     ) -> RestoreResult:
-        """Bring back the newest copy, or the one named, into an empty database, with the newest keys.
+        """Restore the newest backup, or `data`, into an empty database, with the newest keys.
 
-        Whoever was erased since the copy was made is erased once more before it opens. Raises BackupProblem, StoreDown.
+        Customers who were erased after the backup are erased again before any role can use the database.
+        Raises BackupError and DatabaseUnavailableError.
         """
-        opener = _identities(identity)
+        identities = _identities(identity)
         kind = "sqlite" if database.is_sqlite else "postgresql"
         data, keys = data or _newest(self.folder, f"*.{kind}-*.age"), _newest(self.folder, f"*{KEYS}")
-        revision, kept, erasures = _revision(data, kind), _opened(keys, opener), self.erasures()
-        _need_empty(database)
-        ring = _restore_master(master, kept)
-        with contextlib.closing(load(database, data, opener)) as filled:
+        revision, kept, erasures = _revision(data, kind), _decrypt_keys(keys, identities), self.erasures()
+        _require_empty(database)
+        master_key = _restore_master(master, kept)
+        with contextlib.closing(load(database, data, identities)) as filled:
             with filled.transaction() as session:
-                for start in range(0, len(kept["keys"]), AT_ONCE):
-                    session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + AT_ONCE]])
-                again = replay_erasures(session, Keyring(ring, session, now), erasures)
-                if not database.is_sqlite:  # a dump of SQLite holds it, and opens when it gets its name
+                for start in range(0, len(kept["keys"]), BATCH):
+                    session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + BATCH]])
+                again = replay_erasures(session, Keyring(master_key, session, now), erasures)
+                if not database.is_sqlite:  # a dump of SQLite contains it; that file is renamed at the end
                     session.execute(text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
-            open_to_all(database, filled)
+            activate(database, filled)
         return RestoreResult(data, keys, again)
 
 
 def read_recipient(text: str) -> pyrage.x25519.Recipient:
-    """Who can open the backups. Raises BackupProblem."""
+    """Parse an age recipient. Raises BackupError."""
     try:
         return pyrage.x25519.Recipient.from_str(text.strip())
     except pyrage.RecipientError:
         raise BackupError(
-            "SMT_BACKUP_RECIPIENT is no age recipient (age1…); make one: smt-billing backup identity FILE"
+            "SMT_BACKUP_RECIPIENT is not an age recipient (age1…); to create one, run: smt-billing backup identity FILE"
         ) from None
 
 
 def new_identity(path: Path) -> str:
-    """Write a new age identity to a file that is not there yet; the recipient to encrypt for. Raises BackupProblem."""
+    """Write a new age identity to a new file. Return its recipient. Raises BackupError if the file exists."""
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
     try:
         with files.create_private(path) as file:
             file.write(f"# public key: {recipient}\n{identity}\n".encode())
     except FileExistsError:
-        raise BackupError(f"{path} is there already; name a new file") from None
+        raise BackupError(f"{path} already exists; choose a new file name") from None
     return recipient
 
 
@@ -185,61 +191,61 @@ def _identities(path: Path) -> Sequence[pyrage.x25519.Identity]:
     except pyrage.IdentityError:
         found = []
     if not found:
-        raise BackupError(f"{path} holds no age identity: a line that begins with AGE-SECRET-KEY-1 was expected")
+        raise BackupError(f"{path} contains no age identity: expected a line that starts with AGE-SECRET-KEY-1")
     return found
 
 
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
-        raise BackupError(f"there is no {pattern.lstrip('*.')} in {folder}: is SMT_BACKUP_DIR the right folder?")
+        raise BackupError(f"no file {pattern} in {folder}; check SMT_BACKUP_DIR")
     return found[-1]
 
 
 def _revision(data: Path, kind: str) -> str:
-    """The revision of its tables, told by its name."""
+    """Return the revision of the tables, which is part of the file name."""
     middle = data.name.split(".")[1] if data.name.count(".") == 2 else ""
     if not middle.startswith(f"{kind}-"):
-        raise BackupError(f"{data.name} is no backup of a {kind} database; SMT_DATABASE_URL says which kind is wanted")
+        raise BackupError(f"{data.name} is not a backup of a {kind} database; check SMT_DATABASE_URL")
     revision = middle.removeprefix(f"{kind}-")
     if revision > migrations.newest():
-        raise BackupError(f"{data.name} was made by a newer version; install that one to restore it")
+        raise BackupError(
+            f"{data.name} was created by a newer version of this program; install that version to restore it"
+        )
     return revision
 
 
-def _opened(keys: Path, opener: Sequence[pyrage.x25519.Identity]) -> dict[str, Any]:
+def _decrypt_keys(keys: Path, identities: Sequence[pyrage.x25519.Identity]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = orjson.loads(pyrage.decrypt(keys.read_bytes(), opener))
+        found: dict[str, Any] = orjson.loads(pyrage.decrypt(keys.read_bytes(), identities))
     except (pyrage.DecryptError, ValueError) as error:
-        raise BackupError(f"{keys.name} does not open with this identity, or is damaged") from error
+        raise BackupError(f"{keys.name} cannot be decrypted with this identity, or is damaged") from error
     return found
 
 
-def _need_empty(database: Database) -> None:
+def _require_empty(database: Database) -> None:
     with database.reading() as session:
         tables = inspect(session.connection()).get_table_names()
     if tables:
         raise BackupError(
-            "the database is not empty, and a restore replaces nothing: move it away, or name another one"
+            "the database is not empty, and a restore does not overwrite data; move it away or set another SMT_DATABASE_URL"
         )
 
 
 def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
-    """The master key that wraps the restored keys; the one that is there stays."""
+    """Write the master key of the backup, unless a master key exists. Raises BackupError if that is a different one."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.replace_atomically(path) as file:
             file.write(f"{kept['master']}\n".encode("ascii"))
-    ring = open_master_key(path, create=False)
+    master_key = open_master_key(path, create=False)
     row = next((row for row in kept["keys"] if row["wrapped"]), None)
     try:
         if row:
-            ring.unwrap(row["label"], base64.b64decode(row["wrapped"]))
+            master_key.unwrap(row["label"], base64.b64decode(row["wrapped"]))
     except MasterKeyError:
-        raise BackupError(
-            f"{path} is another master key than that of the backup: move it away and restore again"
-        ) from None
-    return ring
+        raise BackupError(f"{path} is not the master key of the backup; move it away and restore again") from None
+    return master_key
 
 
 def _key_record(row: EncryptionKey) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_a_role_that_does_not_run_is_not_well(smt: Smt, settings: dict[str, str]
     for role in ("web", "worker", "mailer", "scheduler"):
         assert smt("health", role).code == 1
     assert "no answer from http://127.0.0.1:" in smt("health", "web").out
-    assert "no sign of life" in smt("health", "worker").out
+    assert "no heartbeat" in smt("health", "worker").out
 
 
 def test_a_role_that_dies_takes_the_process_with_it(settings: dict[str, str], tmp_path: Path, data_dir: Path) -> None:
