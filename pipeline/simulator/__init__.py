@@ -1,14 +1,15 @@
-"""A simulated PayPal with simulated customers, who reach the pipeline through its real webhook endpoint.
+"""Simulated PayPal for the demo, the command line and tests: signed webhooks, REST API and simulated customers.
 
-    people, plans        who subscribes, and to what
-    life, sale           one subscription at PayPal: each verb changes it and delivers what PayPal would send
-    stories              named scenarios made of those verbs; `vendor_months` plays a vendor's first months
-    random_subscription          any sequence of those verbs that PayPal allows
-    timeline             a delivery: an event, its time, and what PayPal's API shows from then on; disorder
-    world                what PayPal knows at the moment
-    shapes, ids          PayPal's JSON and PayPal's ids
-    server/              the REST API, the posting of webhooks, and their signatures
+    people, plans        the simulated customers and the plans they subscribe to
+    subscription, sale   one subscription at PayPal; each method changes it and adds the webhooks that PayPal would send
+    scenarios            named scenarios; `vendor_months` simulates a vendor's first months
+    simulation           one scenario for several customers, for `smt-billing simulate`
+    random_subscription  a random sequence of changes that PayPal allows
+    timeline             deliveries (event, arrival time, resulting API objects), and disorder
+    world                the current state of PayPal's objects
+    shapes, ids          PayPal's JSON formats and ids
+    server/              REST API, delivery of webhooks, and their signatures
 
-Only the demo, the command line and tests import this. Everything is a function of a seed: the same seed, the same bytes.
-Shapes follow PayPal's webhooks (https://developer.paypal.com/api/rest/webhooks/event-names/) as they are really sent.
+Everything depends only on a seed: the same seed produces the same bytes. Formats follow the webhooks that PayPal really
+sends (https://developer.paypal.com/api/rest/webhooks/event-names/).
 """

@@ -1,4 +1,4 @@
-"""Ids that look like PayPal's. Drawn from a seeded generator: the same seed gives the same ids."""
+"""Random ids in PayPal's formats. The same seed gives the same ids."""
 
 from random import Random
 
@@ -7,21 +7,21 @@ _LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 
 
 def event(rng: Random) -> str:
-    """An event: `WH-2HB96170UN4612531-6PJ1555491044161R`."""
+    """Return an event id: `WH-2HB96170UN4612531-6PJ1555491044161R`."""
     return f"WH-{_mixed(rng, 17)}-{_mixed(rng, 17)}"
 
 
 def payment(rng: Random) -> str:
-    """A sale or a refund: 17 characters, `7D51924877811803R`."""
+    """Return the id of a sale or refund, 17 characters: `7D51924877811803R`."""
     return _mixed(rng, 17)
 
 
 def subscription(rng: Random) -> str:
-    """A subscription: `I-BW452GLLEP1G`."""
+    """Return a subscription id: `I-BW452GLLEP1G`."""
     return "I-" + "".join(rng.choice(_LETTERS + _DIGITS) for _ in range(12))
 
 
 def _mixed(rng: Random, length: int) -> str:
-    """Mostly digits, a digit first and a letter last, as in every id PayPal has been seen to send."""
+    """Return mostly digits, with a digit first and a letter last, as in all observed ids of PayPal."""
     middle = "".join(rng.choice(_DIGITS if rng.random() < 0.75 else _LETTERS) for _ in range(length - 2))
     return rng.choice(_DIGITS) + middle + rng.choice(_LETTERS)

@@ -1,4 +1,4 @@
-"""Pretend customers. Every address is under example.com, which belongs to nobody (RFC 2606)."""
+"""Simulated customers. Every address is under example.com, a domain reserved for examples (RFC 2606)."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCustomer:
-    """A PayPal account that subscribes. `email` and `city` may be "": PayPal does not always tell them."""
+    """The PayPal account of a subscriber. `email` and `city` may be "", because PayPal does not always send them."""
 
     given_name: str
     surname: str
@@ -20,13 +20,13 @@ class SimulatedCustomer:
 
     @property
     def payer_id(self) -> str:
-        """PayPal's id of the account: 13 characters, the same for the same address or name."""
+        """PayPal's id of the account: 13 characters, computed from address and name."""
         alphabet = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
         return "".join(alphabet[byte % 32] for byte in self._digest()[:13])
 
     @property
     def custom_id(self) -> str:
-        """What the vendor calls the customer, given to PayPal when the subscription is made."""
+        """The vendor's customer id, sent to PayPal when the subscription is created."""
         return "customer-" + self._digest().hex()[-10:]
 
     def _digest(self) -> bytes:
@@ -62,16 +62,16 @@ PEOPLE = (
     ),
 )
 
-# PayPal knows an account without telling its address: nobody can be mailed.
+# PayPal sends no e-mail address for this account, so no mail can be sent.
 SILENT = SimulatedCustomer("Sam", "Quiet", "", "US")
-# Names are typed by strangers. This one tries to become mail headers and markup.
+# Customers choose their names. This one tries to inject mail headers and markup.
 HOSTILE = SimulatedCustomer(
     "Eve\r\nBcc: everyone@example.com", '<b>"Mallory"</b> =?utf-8?q?=0AX:_1?=', "eve@example.com", "US"
 )
 
 
 def crowd(count: int, rng: Random) -> list[SimulatedCustomer]:
-    """So many people, each with an address and an account of their own."""
+    """Return `count` customers with distinct addresses and accounts, in random order."""
     order = rng.sample(PEOPLE, len(PEOPLE))
     return [_numbered(order[number % len(order)], number // len(order)) for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""What the pretend vendor sells: SMT-CRM as a licence by the year and as a cloud by the month."""
+"""Plans of the simulated vendor: SMT-CRM as a yearly licence and as a monthly cloud service."""
 
 import calendar
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ PRODUCT_ID = "PROD-4SM73190TC266804R"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A PayPal plan: `price` for one unit and one cycle of `count` x `unit`; `cycles` 0 means without an end.
+    """A PayPal plan: `price` is for one seat and one cycle of `count` times `unit`; `cycles` 0 means no end.
 
-    `trial_days` is one free cycle before the first payment. `quantity` is how many units a subscriber takes. After
-    `failure_threshold` unpaid cycles PayPal suspends.
+    `trial_days` is the length of one free cycle before the first payment. `quantity` is the number of seats of a new
+    subscription. PayPal suspends the subscription after `failure_threshold` unpaid cycles.
     """
 
     id: str
@@ -32,9 +32,9 @@ class Plan:
     since: datetime = datetime(2024, 3, 4, 9, 15, tzinfo=UTC)
 
     def due(self, anchor: datetime, cycle: int) -> datetime:
-        """When the charge number `cycle` is due (0 is the first), for a subscription that began at `anchor`.
+        """Return when charge number `cycle` (0 is the first) is due for a subscription that began at `anchor`.
 
-        PayPal snaps these times to 10:00 UTC. Each is counted from the anchor, so a 31st comes back after February.
+        PayPal charges at 10:00 UTC. Each date is computed from the anchor, so the 31st is used again after February.
         """
         months = anchor.month - 1 + cycle * self.count * (12 if self.unit == "YEAR" else 1)
         year, month = anchor.year + months // 12, months % 12 + 1
@@ -42,7 +42,7 @@ class Plan:
         return datetime(year, month, day, 10, tzinfo=UTC)
 
     def first_due(self, start: datetime) -> datetime:
-        """The time the first charge is counted from: the end of the trial, or the start."""
+        """Return the due time of the first charge: the end of the trial, or the start."""
         return start + timedelta(days=self.trial_days)
 
 

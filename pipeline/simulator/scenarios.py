@@ -1,8 +1,8 @@
-"""Named stories of customers. Each is a pure function of a person, a plan, a start and a seeded generator.
+"""Named scenarios of customers. Each is a pure function of a person, a plan, a start time and a seeded generator.
 
-A story is told to its end; whoever plays it up to a moment leaves out what comes later (`vendor_months` does). The
-plan's interval decides the pace: `first_year` is twelve renewals of a monthly plan and one of a yearly. Every story can
-be told of every plan; `trial` and `expires` take a plan of their own where the given one has no trial or no end.
+A scenario always returns all its deliveries; `vendor_months` omits those after its end. The plan's interval sets the
+pace: `first_year` has twelve renewals of a monthly plan and one of a yearly plan. Every scenario works with every plan;
+`trial` and `expires` use another plan if the given one has no trial or no end.
 """
 
 from datetime import datetime, timedelta
@@ -11,13 +11,13 @@ from typing import Protocol
 
 from pipeline.simulator.people import SimulatedCustomer, crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, Plan
-from pipeline.simulator.sale import Sale, Way
-from pipeline.simulator.subscription import Return, SimulatedSubscription
+from pipeline.simulator.sale import PaymentMode, Sale
+from pipeline.simulator.subscription import ReactivationType, SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 
 
 class Scenario(Protocol):
-    """A customer's story; after its end the customer goes on paying up to `until`."""
+    """A scenario for one customer. With `until`, the customer continues to pay until then."""
 
     def __call__(
         self, person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
@@ -28,8 +28,8 @@ MONTH = timedelta(days=30)
 YEAR = timedelta(days=366)
 
 MONTHLY = (CLOUD, CLOUD_JAPAN, CLOUD_SEATS)
-# Which plans a story is told of in a vendor's months; the others need renewals within them.
-OFFERED: dict[str, tuple[Plan, ...]] = {
+# Plans for each scenario in `vendor_months`. All other scenarios use MONTHLY, because they need renewals.
+PLANS_BY_SCENARIO: dict[str, tuple[Plan, ...]] = {
     "first_year": (LICENCE, CLOUD, CLOUD_JAPAN),
     "refund": (LICENCE, CLOUD),
     "held_payment_released": (LICENCE, CLOUD),
@@ -40,51 +40,51 @@ OFFERED: dict[str, tuple[Plan, ...]] = {
 
 
 def vendor_months(seed: int, months: int, until: datetime, subscribers: int) -> list[Delivery]:
-    """A vendor's first months, ending at `until`: all stories mixed, some repeated and late deliveries, sorted by time.
+    """Return the deliveries of a vendor's first months: all scenarios mixed, some late or repeated, sorted by time.
 
-    Nothing comes after `until`. Other arguments give other ids, so two runs into one database never meet under one id.
+    No delivery is after `until`. Different arguments give different ids, so two runs in one database do not collide.
     """
-    rng = Random(f"{seed}|{months}|{until.isoformat()}|{subscribers}")  # noqa: S311 - a story, no secret
+    rng = Random(f"{seed}|{months}|{until.isoformat()}|{subscribers}")  # noqa: S311 - simulation data, not a secret
     opening = until - months * MONTH
     names = list(SCENARIOS)
     deliveries: list[Delivery] = []
     for number, person in enumerate(crowd(subscribers, rng)):
-        # The first of each story begin early, so that there is time to tell it; the others arrive as customers do.
-        story = names[number % len(names)]
+        # The first customer of each scenario starts early, so that it can finish; the others start at any time.
+        scenario = names[number % len(names)]
         share = rng.uniform(0.0, 0.25) if number < len(names) else rng.uniform(0.0, 0.85)
         start = opening + (until - opening) * share
-        plan = rng.choice(OFFERED.get(story, MONTHLY))
-        deliveries += SCENARIOS[story](person, plan, start, rng, until=until)
-    told = [delivery for delivery in by_time(deliveries) if delivery.at <= until]
-    return disorder(told, rng, duplicates=0.05, delayed=0.1, until=until)
+        plan = rng.choice(PLANS_BY_SCENARIO.get(scenario, MONTHLY))
+        deliveries += SCENARIOS[scenario](person, plan, start, rng, until=until)
+    arrived = [delivery for delivery in by_time(deliveries) if delivery.at <= until]
+    return disorder(arrived, rng, duplicates=0.05, delayed=0.1, until=until)
 
 
 def first_year(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """A customer who just pays."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    _renew_until(life, start + YEAR + timedelta(days=1))
-    return _told(life, until)
+    """All payments of the first year succeed."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    _renew_until(subscription, start + YEAR + timedelta(days=1))
+    return _deliveries_until(subscription, until)
 
 
 def card_fails_then_recovers(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """A charge and its two retries fail; the next cycle's charge collects both in one sale.
+    """A charge and its two retries fail; the next cycle's charge collects both amounts in one sale.
 
-    A plan that tolerates no unpaid cycle would be suspended: there the first retry succeeds.
+    For a plan that is suspended after one unpaid cycle, the first retry succeeds instead.
     """
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
     if plan.failure_threshold > 1:
-        life.fail_payment()
+        subscription.fail_payment()
     else:
-        life.fail_payment(attempts=1)
-        life.pay_balance(life.now + timedelta(days=5))
-    _renew(life, 2)
-    return _told(life, until)
+        subscription.fail_payment(attempts=1)
+        subscription.pay_balance(subscription.now + timedelta(days=5))
+    _renew(subscription, 2)
+    return _deliveries_until(subscription, until)
 
 
 def suspended_for_non_payment(
@@ -94,22 +94,22 @@ def suspended_for_non_payment(
     rng: Random,
     *,
     until: datetime | None = None,
-    kind: Return = "RE-ACTIVATED",
+    kind: ReactivationType = "RE-ACTIVATED",
 ) -> list[Delivery]:
-    """Cycle after cycle stays unpaid until PayPal suspends; the customer pays the balance and comes back.
+    """All charges fail until PayPal suspends the subscription. The customer pays the balance and reactivates it.
 
-    `kind` is the event PayPal calls that by; for a subscription it is not documented which.
+    `kind` is the event type of the reactivation. PayPal's documentation does not say which one it sends.
     """
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    while life.next_billing is not None:
-        life.fail_payment()
-    if life.status == "SUSPENDED":
-        life.pay_balance(life.moment_within(8))
-    if life.status == "SUSPENDED":
-        life.reactivate(life.now + timedelta(minutes=2), kind)
-    _renew(life, 2)
-    return _told(life, until)
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    while subscription.next_billing is not None:
+        subscription.fail_payment()
+    if subscription.status == "SUSPENDED":
+        subscription.pay_balance(subscription.moment_within(8))
+    if subscription.status == "SUSPENDED":
+        subscription.reactivate(subscription.now + timedelta(minutes=2), kind)
+    _renew(subscription, 2)
+    return _deliveries_until(subscription, until)
 
 
 def refund(
@@ -119,40 +119,40 @@ def refund(
     rng: Random,
     *,
     until: datetime | None = None,
-    tell_sale: bool = True,
+    name_sale: bool = True,
     negative: bool = False,
 ) -> list[Delivery]:
-    """A part of the first sale is given back, then the rest. For the options see `Life.refund`."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    sale = _first_sale(life)
-    life.refund(sale, life.moment_within(12), sale.rest // 3, tell_sale=tell_sale, negative=negative)
-    life.refund(sale, life.moment_within(6), tell_sale=tell_sale, negative=negative)
-    _renew(life, 2)
-    return _told(life, until)
+    """A part of the first sale is refunded, then the rest. For the options see `SimulatedSubscription.refund`."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    sale = _first_sale(subscription)
+    subscription.refund(sale, subscription.moment_within(12), sale.rest // 3, name_sale=name_sale, negative=negative)
+    subscription.refund(sale, subscription.moment_within(6), name_sale=name_sale, negative=negative)
+    _renew(subscription, 2)
+    return _deliveries_until(subscription, until)
 
 
 def cancel(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """A customer who leaves in the middle of a period that is paid."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    _renew_until(life, start + 2.5 * MONTH)
-    if life.status == "ACTIVE":
-        life.cancel(life.moment_within(25), "Don't need it anymore, merci à vous")
-    return _told(life, until)
+    """The customer cancels in the middle of a paid period."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    _renew_until(subscription, start + 2.5 * MONTH)
+    if subscription.status == "ACTIVE":
+        subscription.cancel(subscription.moment_within(25), "Don't need it anymore, merci à vous")
+    return _deliveries_until(subscription, until)
 
 
 def held_payment_released(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """The first sale is PENDING and held, COMPLETED all the same, and COMPLETED again three weeks later, released."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start("held")
-    life.release(_first_sale(life, "held"), life.now + timedelta(days=21))
-    _renew(life, 3)
-    return _told(life, until)
+    """The first sale is PENDING (held), then COMPLETED, and COMPLETED again when it is released three weeks later."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start("held")
+    subscription.release(_first_sale(subscription, "held"), subscription.now + timedelta(days=21))
+    _renew(subscription, 3)
+    return _deliveries_until(subscription, until)
 
 
 def trial(
@@ -164,57 +164,57 @@ def trial(
     until: datetime | None = None,
     lagging: bool = False,
 ) -> list[Delivery]:
-    """Active without a payment, paying when the trial ends. `lagging` as for `Life.begin`."""
-    life = SimulatedSubscription(person, plan if plan.trial_days else CLOUD_TRIAL, start, rng)
-    life.start(lagging=lagging)
-    _renew(life, 4)
-    return _told(life, until)
+    """A trial without payment; payments begin when it ends. For `lagging` see `SimulatedSubscription.start`."""
+    subscription = SimulatedSubscription(person, plan if plan.trial_days else CLOUD_TRIAL, start, rng)
+    subscription.start(lagging=lagging)
+    _renew(subscription, 4)
+    return _deliveries_until(subscription, until)
 
 
 def expires(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """A plan with an end: all cycles are paid, then EXPIRED."""
-    life = SimulatedSubscription(person, plan if plan.cycles else ONBOARDING, start, rng)
-    life.start()
-    while life.next_billing is not None:
-        life.renew()
-    return _told(life, until)
+    """A plan with a fixed number of cycles: all are paid, then the subscription is EXPIRED."""
+    subscription = SimulatedSubscription(person, plan if plan.cycles else ONBOARDING, start, rng)
+    subscription.start()
+    while subscription.next_billing is not None:
+        subscription.renew()
+    return _deliveries_until(subscription, until)
 
 
 def seats_grow(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """More units from the second renewal on."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    _renew(life, 1)
-    life.revise(life.moment_within(20), life.quantity + rng.randint(1, 7))
-    _renew(life, 3)
-    return _told(life, until)
+    """The quantity increases from the second renewal on."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    _renew(subscription, 1)
+    subscription.revise(subscription.moment_within(20), subscription.quantity + rng.randint(1, 7))
+    _renew(subscription, 3)
+    return _deliveries_until(subscription, until)
 
 
 def echeck_bounces(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """A renewal by eCheck stays pending, is refused six days later, and is collected with the next cycle."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    pending = life.renew("echeck")
-    life.bounce(pending, life.now + timedelta(days=6))
-    _renew(life, 2)
-    return _told(life, until)
+    """A renewal by eCheck is pending, is denied six days later, and is collected with the next cycle."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    pending = subscription.renew("echeck")
+    subscription.bounce(pending, subscription.now + timedelta(days=6))
+    _renew(subscription, 2)
+    return _deliveries_until(subscription, until)
 
 
 def charged_back(
     person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
 ) -> list[Delivery]:
-    """PayPal takes a sale back without saying which; the vendor ends the subscription."""
-    life = SimulatedSubscription(person, plan, start, rng)
-    life.start()
-    life.reverse(_first_sale(life), life.moment_within(25))
-    life.cancel(life.moment_within(2), "Chargeback")
-    return _told(life, until)
+    """PayPal reverses a sale in an event that does not name the sale; the vendor cancels the subscription."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    subscription.reverse(_first_sale(subscription), subscription.moment_within(25))
+    subscription.cancel(subscription.moment_within(2), "Chargeback")
+    return _deliveries_until(subscription, until)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -232,35 +232,40 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def ending_by(now: datetime, story: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random) -> list[Delivery]:
-    """A whole story that has just ended. Months are not of one length, so where it has to begin is found by telling it."""
+def scenario_ending_at(
+    now: datetime, scenario: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random
+) -> list[Delivery]:
+    """Return the deliveries of a complete scenario that ends just before `now`.
+
+    Months differ in length, so the start time is found by trying.
+    """
     state, begin = rng.getstate(), now
     while True:
         rng.setstate(state)
-        told = story(person, plan, begin, rng)
-        if told[-1].at < now:
-            return told
-        begin -= told[-1].at - now + timedelta(hours=1)
+        deliveries = scenario(person, plan, begin, rng)
+        if deliveries[-1].at < now:
+            return deliveries
+        begin -= deliveries[-1].at - now + timedelta(hours=1)
 
 
-def _told(life: SimulatedSubscription, until: datetime | None) -> list[Delivery]:
+def _deliveries_until(subscription: SimulatedSubscription, until: datetime | None) -> list[Delivery]:
     if until is not None:
-        _renew_until(life, until)
-    return by_time(life.deliveries)
+        _renew_until(subscription, until)
+    return by_time(subscription.deliveries)
 
 
-def _first_sale(life: SimulatedSubscription, way: Way = "instant") -> Sale:
-    """The first sale, which after a trial is the first renewal."""
-    return next(iter(life.sales.values()), None) or life.renew(way)
+def _first_sale(subscription: SimulatedSubscription, mode: PaymentMode = "instant") -> Sale:
+    """Return the first sale; after a trial, that is the first renewal."""
+    return next(iter(subscription.sales.values()), None) or subscription.renew(mode)
 
 
-def _renew(life: SimulatedSubscription, times: int) -> None:
-    """So many renewals, as far as the plan goes."""
+def _renew(subscription: SimulatedSubscription, times: int) -> None:
+    """Renew up to `times` times, while the plan has further cycles."""
     for _ in range(times):
-        if life.next_billing is not None:
-            life.renew()
+        if subscription.next_billing is not None:
+            subscription.renew()
 
 
-def _renew_until(life: SimulatedSubscription, end: datetime) -> None:
-    while life.next_billing is not None and life.next_billing < end:
-        life.renew()
+def _renew_until(subscription: SimulatedSubscription, end: datetime) -> None:
+    while subscription.next_billing is not None and subscription.next_billing < end:
+        subscription.renew()

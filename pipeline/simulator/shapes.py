@@ -1,7 +1,7 @@
-"""PayPal's JSON, as it is really sent: subscriptions and plans in the shape of v2, sales and refunds in that of v1.
+"""PayPal's JSON formats as it really sends them: v2 for subscriptions and plans, v1 for sales and refunds.
 
-Amounts of v2 are written as PayPal writes them, `29.0`, those of v1 as `29.00`. Fields that real deliveries lack are
-lacking here too: see each function.
+Amounts have PayPal's form: `29.0` in v2, `29.00` in v1. Fields that real webhooks omit are omitted here too; each
+function describes them.
 """
 
 from datetime import UTC, datetime
@@ -35,11 +35,11 @@ ResourceType = Literal["subscription", "sale", "refund"]
 
 
 def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, resource: Json, amount: Money) -> Json:
-    """The envelope of an event. Sales and refunds carry no `resource_version`, like PayPal's."""
+    """Return an event with its resource. As at PayPal, events of sales and refunds have no `resource_version`."""
     summary = _SUMMARIES[kind].format(
         sign=_SIGNS.get(amount.currency, amount.currency), value=v2(amount)["value"], currency=amount.currency
     )
-    own = f"{API}/v1/notifications/webhooks-events/{event_id}"
+    url = f"{API}/v1/notifications/webhooks-events/{event_id}"
     return {
         "id": event_id,
         "event_version": "1.0",
@@ -49,19 +49,19 @@ def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, reso
         "event_type": kind,
         "summary": summary,
         "resource": resource,
-        "links": [_link(own, "self"), _link(own + "/resend", "resend", "POST")],
+        "links": [_link(url, "self"), _link(url + "/resend", "resend", "POST")],
     }
 
 
 def subscriber(person: SimulatedCustomer) -> Json:
-    """What PayPal tells of the buyer; without an e-mail or a shipping address where it knows none."""
+    """Return the subscriber's data; e-mail and shipping address are omitted if unknown."""
     name = {"given_name": person.given_name, "surname": person.surname}
-    told: Json = {"name": name}
+    found: Json = {"name": name}
     if person.email:
-        told["email_address"] = person.email
-    told["payer_id"] = person.payer_id
+        found["email_address"] = person.email
+    found["payer_id"] = person.payer_id
     if person.city:
-        told["shipping_address"] = {
+        found["shipping_address"] = {
             "name": {"full_name": person.company or f"{person.given_name} {person.surname}"},
             "address": {
                 "address_line_1": person.street,
@@ -72,32 +72,32 @@ def subscriber(person: SimulatedCustomer) -> Json:
                 "country_code": person.country,
             },
         }
-    return told
+    return found
 
 
 def cycle_executions(plan: Plan, regular: int, *, begun: bool) -> list[Json]:
-    """How many cycles are done. `total_cycles` 0 means without an end, and `cycles_remaining` is 0 then."""
+    """Return the completed cycles. `total_cycles` 0 means no end; `cycles_remaining` is then 0, too."""
     trial = [_cycle("TRIAL", 1, 1 if begun else 0, 1)] if plan.trial_days else []
     return [*trial, _cycle("REGULAR", len(trial) + 1, regular, plan.cycles)]
 
 
 def subscription_links(subscription: str, status: str) -> list[Json]:
-    """The links of a status; an ended subscription has only its own."""
-    own = f"{API}/v1/billing/subscriptions/{subscription}"
-    edit, itself = _link(own, "edit", "PATCH"), _link(own, "self")
+    """Return the links for a status; an ended subscription has only the link to itself."""
+    url = f"{API}/v1/billing/subscriptions/{subscription}"
+    edit, itself = _link(url, "edit", "PATCH"), _link(url, "self")
     if status == "APPROVAL_PENDING":
         page = f"https://www.sandbox.paypal.com/webapps/billing/subscriptions?ba_token=BA-2{subscription[2:]}0X56"
         return [_link(page, "approve"), edit, itself]
     if status in ("CANCELLED", "EXPIRED"):
         return [{**itself, "encType": "application/json"}]
     switch = "activate" if status == "SUSPENDED" else "suspend"
-    ends = [_link(f"{own}/{verb}", verb, "POST") for verb in ("cancel", switch, "capture")]
+    ends = [_link(f"{url}/{verb}", verb, "POST") for verb in ("cancel", switch, "capture")]
     return [ends[0], edit, itself, *ends[1:]]
 
 
 def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: datetime) -> Json:
-    """A completed sale of a subscription; it has no parent payment."""
-    own = f"{API}/v1/payments/sale/{sale_id}"
+    """Return a completed sale of a subscription; it has no parent payment."""
+    url = f"{API}/v1/payments/sale/{sale_id}"
     return {
         "id": sale_id,
         "state": "completed",
@@ -111,12 +111,12 @@ def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: d
         "custom": custom,
         "create_time": seconds(created),
         "update_time": seconds(created),
-        "links": [_link(own, "self"), _link(own + "/refund", "refund", "POST")],
+        "links": [_link(url, "self"), _link(url + "/refund", "refund", "POST")],
     }
 
 
 def refund(refund_id: str, sale_id: str, amount: Money, total: Money, created: datetime) -> Json:
-    """A refund. `total` is the running sum of the sale. PayPal keeps its fee (user agreement since 2019)."""
+    """Return a refund. `total` is the sum of the sale's refunds. PayPal keeps its fee (user agreement since 2019)."""
     return {
         "id": refund_id,
         "state": "completed",
@@ -138,7 +138,7 @@ def refund(refund_id: str, sale_id: str, amount: Money, total: Money, created: d
 
 
 def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
-    """Money PayPal took back: negative, and silent about its sale."""
+    """Return a reversal: its amount is negative, and it does not name its sale."""
     return {
         "id": refund_id,
         "state": "completed",
@@ -149,14 +149,14 @@ def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
 
 
 def without_sale(resource: Json) -> Json:
-    """A refund made in PayPal's dashboard: neither `sale_id` nor a link says which sale."""
+    """Return the refund as if made in PayPal's dashboard: without `sale_id` and without the link to the sale."""
     links = [link for link in resource["links"] if link["rel"] != "sale"]
     return {**{key: value for key, value in resource.items() if key != "sale_id"}, "links": links}
 
 
 def plan(of: Plan) -> Json:
-    """A plan, as the API shows it."""
-    own = f"{API}/v1/billing/plans/{of.id}"
+    """Return a plan as the API shows it."""
+    url = f"{API}/v1/billing/plans/{of.id}"
     free = [_billing_cycle("DAY", of.trial_days, "TRIAL", 1, 1, Money(0, of.price.currency), of.since)]
     trial = free if of.trial_days else []
     regular = _billing_cycle(of.unit, of.count, "REGULAR", len(trial) + 1, of.cycles, of.price, of.since)
@@ -177,35 +177,35 @@ def plan(of: Plan) -> Json:
         "quantity_supported": of.quantity > 1,
         "create_time": seconds(of.since),
         "update_time": seconds(of.since),
-        "links": [_link(own, "self"), _link(own, "edit", "PATCH"), _link(own + "/deactivate", "deactivate", "POST")],
+        "links": [_link(url, "self"), _link(url, "edit", "PATCH"), _link(url + "/deactivate", "deactivate", "POST")],
     }
 
 
 def fee(amount: Money) -> Money:
-    """What PayPal keeps: 3.49 % and a fixed part, rounded half up."""
+    """Return PayPal's fee: 3.49 % and a fixed part, rounded half up."""
     fixed = 49 if digits(amount.currency) else 40
     return Money((amount.amount * 349 + 5000) // 10000 + fixed, amount.currency)
 
 
 def v1(amount: Money) -> Json:
-    """`{"total": "29.00", "currency": "EUR"}`."""
+    """Return an amount in v1 format: `{"total": "29.00", "currency": "EUR"}`."""
     return {"total": format_amount(amount), "currency": amount.currency}
 
 
 def v2(amount: Money) -> Json:
-    """`29.0`, `1.15`; no decimals for a currency that has none."""
+    """Return an amount in v2 format: `29.0`, `1.15`; without decimals for a currency that has none."""
     places = digits(amount.currency)
     text = str(Decimal(amount.amount).scaleb(-places).normalize().__format__("f"))
     return {"currency_code": amount.currency, "value": text if not places or "." in text else text + ".0"}
 
 
 def seconds(moment: datetime) -> str:
-    """The times of a resource: `2026-03-01T10:00:00Z`."""
+    """Return a time as in a resource: `2026-03-01T10:00:00Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def millis(moment: datetime) -> str:
-    """The time of an envelope: `2026-03-01T10:00:00.123Z`."""
+    """Return a time as in an event's `create_time`: `2026-03-01T10:00:00.123Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""A story told of several pretend customers, as `smt-billing simulate` posts it."""
+"""Deliveries of one scenario for several simulated customers, for `smt-billing simulate`."""
 
 from datetime import datetime, timedelta
 from random import Random
@@ -6,34 +6,41 @@ from random import Random
 from pipeline.simulator import plans
 from pipeline.simulator.people import SimulatedCustomer, crowd
 from pipeline.simulator.plans import Plan
-from pipeline.simulator.scenarios import Scenario, ending_by
+from pipeline.simulator.scenarios import Scenario, scenario_ending_at
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 
-DISORDER = timedelta(days=2)  # how far an event is moved at most when events are shuffled
+DISORDER = timedelta(days=2)  # maximum delay of an event when events are shuffled
 
 
 def plans_by_name() -> dict[str, Plan]:
-    """All plans by their names in lower case, in alphabetical order."""
+    """Return all plans by their names in lower case, in alphabetical order."""
     found = {name.lower(): value for name, value in vars(plans).items() if isinstance(value, Plan)}
     return dict(sorted(found.items()))
 
 
 def deliveries_of(
-    story: Scenario, plan: Plan, customers: int, rng: Random, begin: datetime | None, now: datetime, *, shuffled: bool
+    scenario: Scenario,
+    plan: Plan,
+    customers: int,
+    rng: Random,
+    begin: datetime | None,
+    now: datetime,
+    *,
+    shuffled: bool,
 ) -> list[Delivery]:
-    """The deliveries of all customers, ordered by time, or shuffled with some sent twice.
+    """Return the deliveries for all customers, ordered by time; if `shuffled`, disordered and some repeated.
 
-    Without `begin` each story ends now. A story that begins in the past is told up to now.
+    Without `begin`, each scenario ends now. With a `begin` in the past, deliveries after `now` are omitted.
     """
-    told = [each for person in crowd(customers, rng) for each in _tell(story, person, plan, rng, begin, now)]
-    ordered = by_time(told)
+    deliveries = [each for person in crowd(customers, rng) for each in _run(scenario, person, plan, rng, begin, now)]
+    ordered = by_time(deliveries)
     return disorder(ordered, rng, duplicates=0.2, delayed=0.4, shuffle=DISORDER) if shuffled else ordered
 
 
-def _tell(
-    story: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random, begin: datetime | None, now: datetime
+def _run(
+    scenario: Scenario, person: SimulatedCustomer, plan: Plan, rng: Random, begin: datetime | None, now: datetime
 ) -> list[Delivery]:
     if begin is None:
-        return ending_by(now, story, person, plan, rng)
-    told = story(person, plan, begin, rng)
-    return told if begin >= now else [each for each in told if each.at <= now]
+        return scenario_ending_at(now, scenario, person, plan, rng)
+    deliveries = scenario(person, plan, begin, rng)
+    return deliveries if begin >= now else [each for each in deliveries if each.at <= now]

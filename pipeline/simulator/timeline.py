@@ -1,4 +1,4 @@
-"""What PayPal delivers, and when; and the disorder it comes in."""
+"""Deliveries: events with their arrival times and resulting API objects. `disorder` delays, shuffles and repeats them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ Kind = Literal["subscription", "plan", "sale", "refund"]
 
 @dataclass(frozen=True, slots=True)
 class ApiObject:
-    """An object as PayPal's API shows it after something happened. The higher `version` of an object is the newer."""
+    """An object as PayPal's API returns it after a change. A higher `version` is newer."""
 
     kind: Kind
     version: int
@@ -23,10 +23,10 @@ class ApiObject:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event on its way. `at` is when it reaches us, in UTC.
+    """One delivery of an event. `at` is its arrival time in UTC.
 
-    `kept` is what PayPal's API shows from then on. `copy` is 0 for the first delivery of an event and counts repeats;
-    `delayed` says that disorder held this one back.
+    `kept` contains the objects that PayPal's API returns from then on. `copy` is 0 for the first delivery of an event and
+    counts its repeats. `delayed` is true if `disorder` delayed this one.
     """
 
     at: datetime
@@ -37,15 +37,17 @@ class Delivery:
 
     @property
     def id(self) -> str:
+        """The event's id."""
         return str(self.event["id"])
 
     @property
     def type(self) -> str:
+        """The event's type, for example `PAYMENT.SALE.COMPLETED`."""
         return str(self.event["event_type"])
 
     @property
     def body(self) -> bytes:
-        """The bytes PayPal posts: compact JSON, raw UTF-8, keys in the order of the shape."""
+        """The bytes that PayPal posts: compact JSON in UTF-8, with PayPal's order of keys."""
         return orjson.dumps(self.event)
 
 
@@ -58,10 +60,10 @@ def disorder(
     shuffle: timedelta = timedelta(minutes=10),
     until: datetime | None = None,
 ) -> list[Delivery]:
-    """The deliveries as a network would bring them, sorted by the time they come.
+    """Return the deliveries with delays and repeats, as a network causes them, sorted by arrival time.
 
-    A share `delayed` of them is held back by up to `shuffle`, and a share `duplicates` comes once more within
-    `shuffle`: the same event, a new transmission. Nothing comes after `until`.
+    The share `delayed` arrives up to `shuffle` later. The share `duplicates` arrives a second time within `shuffle`: the
+    same event in a new transmission. No delivery arrives after `until`.
     """
     result = []
     for delivery in deliveries:
@@ -75,7 +77,7 @@ def disorder(
 
 
 def by_time(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """In the order they come. Those of the same moment keep the order they were given in."""
+    """Sort by arrival time. Deliveries with the same time keep their order."""
     return sorted(deliveries, key=lambda delivery: delivery.at)
 
 

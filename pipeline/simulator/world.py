@@ -1,4 +1,4 @@
-"""What PayPal knows by now: each object as its API shows it, fed by the deliveries of the stories."""
+"""The current state of the simulated PayPal: each object as the API returns it, updated by deliveries."""
 
 import copy
 from collections.abc import Iterable
@@ -9,32 +9,33 @@ from pipeline.simulator.timeline import ApiObject, Delivery, Json, Kind
 
 
 class PaypalState:
-    """Subscriptions, sales and refunds so far, and all plans. May be read by one thread while another applies."""
+    """All subscriptions, sales, refunds and plans. One thread may read while another calls `apply`."""
 
     def __init__(self, plans: Iterable[Plan] = PLANS.values()) -> None:
         self._objects: dict[tuple[Kind, str], ApiObject] = {}
         for plan in plans:
-            self._keep(ApiObject("plan", 0, shapes.plan(plan)))
+            self._store(ApiObject("plan", 0, shapes.plan(plan)))
 
     def apply(self, delivery: Delivery) -> None:
-        """Let happen what this delivery tells of. Late and repeated deliveries change nothing back.
+        """Update the objects of this delivery. Late and repeated deliveries never restore an older version.
 
-        PayPal knows before it tells: apply a delivery before it is posted, or without posting it (one that got lost).
+        Call it before the webhook is posted, because PayPal's API is up to date before the webhook arrives. For a lost
+        webhook, call it without posting.
         """
-        for kept in delivery.kept:
-            self._keep(kept)
+        for api_object in delivery.kept:
+            self._store(api_object)
 
     def show(self, kind: Kind, name: str) -> Json | None:
-        """The object as it is now, a copy; None if PayPal knows none by that id."""
-        kept = self._objects.get((kind, name))
-        return copy.deepcopy(kept.resource) if kept else None
+        """Return a copy of the object's current state; None if the id is unknown."""
+        found = self._objects.get((kind, name))
+        return copy.deepcopy(found.resource) if found else None
 
     def ids(self, kind: Kind) -> list[str]:
-        """The ids of all objects of a kind."""
+        """Return the ids of all objects of a kind."""
         return [name for of, name in list(self._objects) if of == kind]
 
-    def _keep(self, kept: ApiObject) -> None:
-        key = (kept.kind, str(kept.resource["id"]))
-        known = self._objects.get(key)
-        if known is None or known.version < kept.version:
-            self._objects[key] = kept
+    def _store(self, new: ApiObject) -> None:
+        key = (new.kind, str(new.resource["id"]))
+        current = self._objects.get(key)
+        if current is None or current.version < new.version:
+            self._objects[key] = new

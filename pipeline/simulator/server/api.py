@@ -1,7 +1,7 @@
-"""A pretend PayPal REST API: tokens, and the reads and writes a subscription vendor needs. It knows what its world knows.
+"""Simulated PayPal REST API: tokens, look-ups, and creation, approval and cancellation of subscriptions.
 
-It answers as PayPal answers (Subscriptions v1, Payments v1; errors with `name`, `message` and `debug_id`), asks for a
-token as PayPal does, and misbehaves on request. Paths it does not know are 404 and remembered in `unknown`.
+It answers as PayPal does (Subscriptions v1, Payments v1; errors with `name`, `message` and `debug_id`), requires a token
+and can be set to fail. Unknown paths are answered 404 and recorded in `unknown`.
 """
 
 import base64
@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.simulator.server.loopback import serve
-from pipeline.simulator.server.subscriptions import APPROVE, ApiError, ApiSubscriptions, Tell
+from pipeline.simulator.server.subscriptions import APPROVE, ApiError, ApiSubscriptions, EventCallback
 from pipeline.simulator.timeline import Json, Kind
 from pipeline.simulator.world import PaypalState
 
@@ -38,13 +38,13 @@ READS: dict[Kind, str] = {
     "refund": "/v1/payments/refund/{id}",
 }
 SUBSCRIPTIONS = "/v1/billing/subscriptions"
-EXPIRES_IN = 32_400  # seconds; what PayPal gives today
+EXPIRES_IN = 32_400  # lifetime of a token in seconds, as at PayPal
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @dataclass(slots=True)
-class _Misbehaviour:
-    """A misbehaviour that is still owed so many times, to requests whose path begins with `path`."""
+class _PendingFailure:
+    """A failure for the next `times` requests whose path begins with `path`."""
 
     how: Misbehaviour
     times: int
@@ -54,9 +54,9 @@ class _Misbehaviour:
 class FakePaypalApi:
     """The API as an ASGI application, `app`.
 
-    `asked` lists every request as `GET /v1/…`, `unknown` those it has no answer to. Tokens age by `clock`. A stall ends
-    when the client hangs up, after `stall_seconds` at the latest. What is done over the API is told to `tell`, each event
-    after its answer, and stands in `subscribing.events`.
+    `asked` lists all requests as `GET /v1/…`, `unknown` those with an unknown path. Tokens expire by `clock`. A stalled
+    request ends when the client disconnects, at the latest after `stall_seconds`. Events that API calls cause are in
+    `subscribing.events`; each is passed to `on_event` after the answer.
     """
 
     def __init__(
@@ -64,66 +64,66 @@ class FakePaypalApi:
         world: PaypalState | None = None,
         *,
         client_id: str = "simulator",
-        client_secret: str = "simulator-secret",  # noqa: S107 - opens nothing but this pretence
+        client_secret: str = "simulator-secret",  # noqa: S107 - valid only for this simulation
         clock: Clock | None = None,
         stall_seconds: float = 60.0,
-        tell: Tell | None = None,
+        on_event: EventCallback | None = None,
     ) -> None:
         self.world = world or PaypalState()
         self.asked: list[str] = []
         self.unknown: list[str] = []
         self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")
         self._clock, self._stall_seconds = clock or SystemClock(), stall_seconds
-        self.subscribing = ApiSubscriptions(self.world, self._clock, tell)
+        self.subscribing = ApiSubscriptions(self.world, self._clock, on_event)
         self._tokens: dict[str, datetime] = {}
-        self._moods: list[_Misbehaviour] = []
+        self._failures: list[_PendingFailure] = []
         self._count = itertools.count(1)
         self.app = Starlette(routes=self._routes())
 
     def serve(self) -> AbstractContextManager[str]:
-        """The base URL of this PayPal on a free loopback port, as long as the block lasts."""
+        """Serve this API on a free loopback port during the block. Yields the base URL."""
         return serve(self.app)
 
     def misbehave(self, how: Misbehaviour, times: int = 1, path: str = "") -> None:
-        """Answer the next requests wrongly. Reads only, unless `path` names the beginning of other paths.
+        """Let the next `times` requests fail. Token requests never fail unless `path` is the beginning of their path.
 
-        stall: no answer; 500 and 429: PayPal's errors; garbage: 200 with a page that is not JSON; expire_token: all
-        tokens given out so far are refused from now on.
+        `stall`: no answer. `500`, `429`: PayPal's errors. `garbage`: 200 with a page that is not JSON. `expire_token`: all
+        tokens issued so far become invalid.
         """
         if how == "expire_token":
             self._tokens.clear()
         else:
-            self._moods.append(_Misbehaviour(how, times, path))
+            self._failures.append(_PendingFailure(how, times, path))
 
     def _routes(self) -> list[Route]:
-        reads = [Route(path, self._watched(self._reader(kind)), methods=["GET"]) for kind, path in READS.items()]
-        token = Route(TOKEN_PATH, self._watched(self._give_token), methods=["POST"])
-        own = SUBSCRIPTIONS + "/{id}/cancel"
+        reads = [Route(path, self._recorded(self._reader(kind)), methods=["GET"]) for kind, path in READS.items()]
+        token = Route(TOKEN_PATH, self._recorded(self._issue_token), methods=["POST"])
+        cancel = SUBSCRIPTIONS + "/{id}/cancel"
         writes = [
-            Route(SUBSCRIPTIONS, self._watched(self._create), methods=["POST"]),
-            Route(own, self._watched(self._cancel), methods=["POST"]),
-            Route(APPROVE, self._watched(self._approve), methods=["GET", "POST"]),
+            Route(SUBSCRIPTIONS, self._recorded(self._create), methods=["POST"]),
+            Route(cancel, self._recorded(self._cancel), methods=["POST"]),
+            Route(APPROVE, self._recorded(self._approve), methods=["GET", "POST"]),
         ]
-        return [token, *reads, *writes, Route("/{rest:path}", self._watched(self._no_such_path), methods=_METHODS)]
+        return [token, *reads, *writes, Route("/{rest:path}", self._recorded(self._no_such_path), methods=_METHODS)]
 
-    def _watched(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint, with the request noted and a misbehaviour in its place when one is owed."""
+    def _recorded(self, endpoint: Endpoint) -> Endpoint:
+        """Wrap the endpoint: record the request, and answer with a pending failure if there is one."""
 
-        async def watched(request: Request) -> Response:
+        async def recorded(request: Request) -> Response:
             self.asked.append(f"{request.method} {request.url.path}")
-            mood = self._mood(request.url.path)
-            return await (self._misbehaving(mood, request) if mood else endpoint(request))
+            failure = self._next_failure(request.url.path)
+            return await (self._fail(failure, request) if failure else endpoint(request))
 
-        return watched
+        return recorded
 
-    def _mood(self, path: str) -> Misbehaviour | None:
-        for mood in self._moods:
-            if mood.times > 0 and path.startswith(mood.path) and (mood.path or path != TOKEN_PATH):
-                mood.times -= 1
-                return mood.how
+    def _next_failure(self, path: str) -> Misbehaviour | None:
+        for failure in self._failures:
+            if failure.times > 0 and path.startswith(failure.path) and (failure.path or path != TOKEN_PATH):
+                failure.times -= 1
+                return failure.how
         return None
 
-    async def _misbehaving(self, how: Misbehaviour, request: Request) -> Response:
+    async def _fail(self, how: Misbehaviour, request: Request) -> Response:
         if how == "stall":
             with anyio.move_on_after(self._stall_seconds):
                 while (await request.receive())["type"] != "http.disconnect":
@@ -134,7 +134,7 @@ class FakePaypalApi:
             return Response("<html><body>Just a moment…</body></html>", media_type="application/json")
         return self._error(500, "INTERNAL_SERVER_ERROR", "An internal server error has occurred.")
 
-    async def _give_token(self, request: Request) -> Response:
+    async def _issue_token(self, request: Request) -> Response:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._basic.encode()):
             refusal = {"error": "invalid_client", "error_description": "Client Authentication failed"}
             return self._json(refusal, 401)
@@ -172,10 +172,10 @@ class FakePaypalApi:
             return refusal
         base, key = str(request.base_url).rstrip("/"), request.headers.get("paypal-request-id", "")
         try:
-            status, made = self.subscribing.create(await _document(request), key, base)
-        except ApiError as no:
-            return self._refused(no)
-        return self._json(made, status)
+            status, answer = self.subscribing.create(await _document(request), key, base)
+        except ApiError as error:
+            return self._api_error(error)
+        return self._json(answer, status)
 
     async def _cancel(self, request: Request) -> Response:
         refusal = self._refuse_token(request)
@@ -183,22 +183,23 @@ class FakePaypalApi:
             return refusal
         try:
             self.subscribing.cancel(request.path_params["id"], await _document(request))
-        except ApiError as no:
-            return self._refused(no)
-        return Response(status_code=204, background=BackgroundTask(self.subscribing.tell))
+        except ApiError as error:
+            return self._api_error(error)
+        return Response(status_code=204, background=BackgroundTask(self.subscribing.send_events))
 
     async def _approve(self, request: Request) -> Response:
         id = request.query_params.get("ba_token", "")
         if request.method == "GET":
             page = self.subscribing.page(id)
-            return HTMLResponse(page) if page else HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
-        onward = self.subscribing.approve(id)
-        if onward is None:
-            return HTMLResponse("<h1>Nothing waits to be approved</h1>", 404)
-        return RedirectResponse(onward, 303, background=BackgroundTask(self.subscribing.tell))
+            return HTMLResponse(page) if page else HTMLResponse("<h1>No subscription is waiting for approval</h1>", 404)
+        target = self.subscribing.approve(id)
+        if target is None:
+            return HTMLResponse("<h1>No subscription is waiting for approval</h1>", 404)
+        return RedirectResponse(target, 303, background=BackgroundTask(self.subscribing.send_events))
 
-    def _refused(self, no: ApiError) -> Response:
-        return self._error(no.status, no.name, str(no), [{"issue": no.issue, "description": no.description}])
+    def _api_error(self, error: ApiError) -> Response:
+        details = [{"issue": error.issue, "description": error.description}]
+        return self._error(error.status, error.name, str(error), details)
 
     def _refuse_token(self, request: Request) -> Response | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -214,7 +215,7 @@ class FakePaypalApi:
         return None
 
     def _on_request(self, found: Json, request: Request) -> Json:
-        """Leave out, or add, what PayPal shows only to who asks for it."""
+        """Add or omit the fields that PayPal returns only on request (query parameter `fields`)."""
         fields = request.query_params.get("fields", "").split(",")
         if "last_failed_payment" not in fields:
             found.get("billing_info", {}).pop("last_failed_payment", None)
@@ -240,7 +241,7 @@ class FakePaypalApi:
 
 
 async def _document(request: Request) -> Json:
-    """The JSON object that was posted; an empty one for anything else."""
+    """Return the JSON object in the request's body; an empty one for anything else."""
     try:
         found = orjson.loads(await request.body())
     except orjson.JSONDecodeError:

@@ -1,7 +1,7 @@
-"""The courier: posts deliveries to the ingress over HTTP, signed, and tries again as PayPal does.
+"""Webhook sender: posts signed deliveries to the webhook endpoint, and retries as PayPal does.
 
-PayPal sends an event again, up to 25 times, until it is answered 2xx; each try is a new transmission with its own id
-and signature (https://developer.paypal.com/api/rest/webhooks/rest/).
+PayPal posts an event up to 25 times until the answer is 2xx. Each attempt is a new transmission with its own id and
+signature (https://developer.paypal.com/api/rest/webhooks/rest/).
 """
 
 import http.client
@@ -15,18 +15,18 @@ from urllib.parse import urlsplit
 from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.timeline import Delivery
 
-TRIES = 25  # PayPal's own number
-NO_ANSWER = 0  # counted like a status: the connection was refused, lost, or too slow
+TRIES = 25  # attempts per event, as at PayPal
+NO_ANSWER = 0  # used as a status: the connection was refused, was lost or timed out
 
 
 def _no_pause(attempt: int) -> None:
-    """PayPal waits minutes between tries; a simulation does not."""
+    """Do not wait; PayPal waits minutes between attempts."""
 
 
 class WebhookSender:
-    """Delivers to one URL, for one webhook id. Connections are kept, one in each thread; `close` ends them.
+    """Delivers to one URL for one webhook id. It keeps one connection per thread; `close` closes them.
 
-    `timeout` is in seconds. `pause` is called before every further try with the number of tries so far.
+    `timeout` is in seconds. `pause` is called before each retry with the number of attempts so far.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class WebhookSender:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"the simulator delivers to http:// addresses, not to {url}")
+            raise ValueError(f"the simulator delivers only to http:// URLs, not to {url}")
         self._host, self._port, self._path = parts.hostname, parts.port or 80, parts.path or "/"
         self._signer, self._webhook_id = signer, webhook_id
         self._tries, self._timeout, self._pause = tries, timeout, pause
@@ -55,9 +55,10 @@ class WebhookSender:
         at_once: int = 1,
         done: Callable[[Delivery, int], None] | None = None,
     ) -> Counter[int]:
-        """Send all; how many ended with which status. With `at_once` 1 they arrive in the order given.
+        """Send all deliveries, `at_once` in parallel. Return the number of deliveries per final status.
 
-        `done` is called with each delivery and its last status, in the thread that sent it.
+        With `at_once` 1 they arrive in the given order. `done` is called with each delivery and its final status, in the
+        thread that sent it.
         """
 
         def one(delivery: Delivery) -> int:
@@ -68,11 +69,11 @@ class WebhookSender:
 
         if at_once == 1:
             return Counter(map(one, deliveries))
-        with ThreadPoolExecutor(at_once, thread_name_prefix="courier") as pool:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="webhook-sender") as pool:
             return Counter(pool.map(one, deliveries))
 
     def send(self, delivery: Delivery) -> int:
-        """One event, again until it is answered 2xx or the tries are used up: the last status, or NO_ANSWER."""
+        """Post one event until the answer is 2xx or no attempt is left. Return the last status, or NO_ANSWER."""
         body, status = delivery.body, NO_ANSWER
         for attempt in range(self._tries):
             if attempt:
@@ -83,7 +84,7 @@ class WebhookSender:
         return status
 
     def post(self, body: bytes, headers: dict[str, str]) -> int:
-        """One request as it stands: its status, or NO_ANSWER."""
+        """Post one request without retries. Return its status, or NO_ANSWER."""
         connection = self._connection()
         try:
             connection.request("POST", self._path, body, headers)
@@ -95,6 +96,7 @@ class WebhookSender:
         return answer.status
 
     def close(self) -> None:
+        """Close all connections."""
         while self._open:
             self._open.pop().close()
 

@@ -1,7 +1,8 @@
-"""Signs webhooks as PayPal does, with a certificate authority of our own.
+"""Sign webhooks as PayPal does, with keys and certificates of a local certificate authority.
 
 The message is `transmission id|time|webhook id|CRC-32 of the body in decimal`, signed with RSA, PKCS#1 v1.5 and SHA-256
-(https://developer.paypal.com/api/rest/webhooks/rest/). The leaf looks like PayPal's: organisation, name, SAN and uses.
+(https://developer.paypal.com/api/rest/webhooks/rest/). The leaf certificate resembles PayPal's: organisation, common
+name, SAN and key usage.
 """
 
 import base64
@@ -26,21 +27,21 @@ HOST = "messageverificationcerts.sandbox.paypal.com"
 CERTS = "https://api.sandbox.paypal.com/v1/notifications/certs/"
 FILE = "signer.pem"
 
-# Certificates outlive the range asked for, so that tomorrow's run finds yesterday's keys still good.
+# Certificates are valid longer than requested on both sides, so that later runs can use the same keys.
 SLACK = timedelta(days=90)
 _UUID_EPOCH = datetime(1582, 10, 15, tzinfo=UTC)  # RFC 9562 section 5.1
 _BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n", re.DOTALL)
 
 
 class Signer:
-    """Keys and certificates of the pretend PayPal, valid at least from `since` to `until`.
+    """Keys and certificates of the simulated PayPal, valid at least from `since` to `until`.
 
-    They are made once and kept in `folder` (mode 0600), so that another process signs and verifies with the same; with
-    None they live in memory. A folder whose certificates do not cover the range gets new ones, and a new `cert_url`.
+    They are created once and stored in `folder` (mode 0600), so that other processes use the same ones. Without a folder
+    they are kept in memory. If the stored certificates do not cover the range, new ones with a new `cert_url` are made.
     """
 
     def __init__(self, folder: Path | None = None, *, since: datetime, until: datetime) -> None:
-        keys = _make(since, until) if folder is None else _keep(folder, since, until)
+        keys = _create(since, until) if folder is None else _load_or_create(folder, since, until)
         self._key = keys.leaf_key
         self.leaf_pem = _certificate_pem(keys.leaf)
         self.root_pem = _certificate_pem(keys.root)
@@ -48,7 +49,7 @@ class Signer:
         self.cert_url = f"{CERTS}CERT-{digest[:8]}-{digest[8:16]}-{digest[16:24]}"
 
     def sign(self, body: bytes, webhook_id: str, at: datetime) -> dict[str, str]:
-        """The headers of one transmission of `body` at `at`. Every call is a new transmission with an id of its own."""
+        """Return the headers of one transmission of `body` at `at`. Each call makes a new transmission id."""
         transmission, time = _transmission_id(at), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         message = f"{transmission}|{time}|{webhook_id}|{zlib.crc32(body)}".encode("ascii")
         signature = self._key.sign(message, padding.PKCS1v15(), hashes.SHA256())
@@ -76,22 +77,22 @@ class _Keys:
         return self.leaf.not_valid_before_utc <= since and until <= self.leaf.not_valid_after_utc
 
 
-def _keep(folder: Path, since: datetime, until: datetime) -> _Keys:
-    """The keys in the folder; new ones if there are none that cover the range. One process at a time makes them."""
+def _load_or_create(folder: Path, since: datetime, until: datetime) -> _Keys:
+    """Return the keys in the folder, or new ones if they do not cover the range. A lock serialises their creation."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "signer.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / FILE).exists():
-            kept = _load((folder / FILE).read_bytes())
-            if kept.covers(since, until):
-                return kept
-        made = _make(since, until)
-        files.write_atomically(folder / FILE, _dump(made))
-        return made
+            stored = _load((folder / FILE).read_bytes())
+            if stored.covers(since, until):
+                return stored
+        created = _create(since, until)
+        files.write_atomically(folder / FILE, _dump(created))
+        return created
 
 
-def _make(since: datetime, until: datetime) -> _Keys:
-    """A root that signs one leaf; the root's key is thrown away at once."""
+def _create(since: datetime, until: datetime) -> _Keys:
+    """Create a root certificate and one leaf certificate. The root's key is discarded."""
     root_key, leaf_key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
     validity = since - SLACK, until + SLACK
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "smt-billing simulator")])
@@ -161,7 +162,7 @@ def _certificate_pem(certificate: x509.Certificate) -> bytes:
 
 
 def _transmission_id(at: datetime) -> str:
-    """Like PayPal's: a UUID of version 1 with the time of the transmission; the rest is random, so none comes twice."""
+    """Return a UUID of version 1 like PayPal's: the time of the transmission, and random bits that make it unique."""
     ticks = (at - _UUID_EPOCH) // timedelta(microseconds=1) * 10
     rest = int.from_bytes(os.urandom(8), "big")
     high, low = (ticks >> 48) & 0xFFF | 0x1000, ticks & 0xFFFFFFFF

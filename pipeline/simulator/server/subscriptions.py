@@ -1,6 +1,6 @@
-"""What can be done over the pretend API: a subscription begun, approved on a page, and cancelled.
+"""Write operations of the simulated API: create a subscription, approve it on a page, cancel it.
 
-Each tells its events afterwards, as PayPal does: to whoever asked to be told, and in `events`.
+Each operation adds its events to `events`; `send_events` passes them to a callback after the answer, as PayPal does.
 """
 
 import html
@@ -19,12 +19,12 @@ from pipeline.simulator.timeline import ApiObject, Delivery, Json
 from pipeline.simulator.world import PaypalState
 
 APPROVE = "/webapps/billing/subscriptions"
-LATEST = 10**9  # a version after all that a story still has to tell: an end is final
-Tell = Callable[[Delivery], object]
+FINAL_VERSION = 10**9  # higher than every version of a scenario, because a cancellation is final
+EventCallback = Callable[[Delivery], object]
 
 
-class ApiError(Exception):  # noqa: N818 - PayPal's answer, not a fault
-    """PayPal says no: HTTP's status, its word for the error, and the issue."""
+class ApiError(Exception):
+    """An error answer of PayPal: HTTP status, error name, issue and description."""
 
     def __init__(self, status: int, name: str, issue: str, description: str) -> None:
         super().__init__(description)
@@ -33,7 +33,7 @@ class ApiError(Exception):  # noqa: N818 - PayPal's answer, not a fault
 
 @dataclass(frozen=True, slots=True)
 class Subscriber(SimulatedCustomer):
-    """Somebody who came by our own sign-up: `custom` is what we call them."""
+    """A customer of the sign-up page; `custom` is the `custom_id` that the vendor sent to PayPal."""
 
     custom: str = ""
 
@@ -44,27 +44,27 @@ class Subscriber(SimulatedCustomer):
 
 @dataclass(slots=True)
 class _Pending:
-    life: SimulatedSubscription
+    subscription: SimulatedSubscription
     return_url: str
     cancel_url: str
 
 
 class ApiSubscriptions:
-    """The subscriptions of one world that were made over the API."""
+    """The subscriptions that were created through the API."""
 
-    def __init__(self, world: PaypalState, clock: Clock, tell: Tell | None = None, seed: int = 7) -> None:
+    def __init__(self, world: PaypalState, clock: Clock, on_event: EventCallback | None = None, seed: int = 7) -> None:
         self.events: list[Delivery] = []
-        self._world, self._clock, self._tell = world, clock, tell
-        self._rng = Random(seed)  # noqa: S311 - ids, no secrets
-        self._asked: dict[str, str] = {}  # request id -> subscription
+        self._world, self._clock, self._on_event = world, clock, on_event
+        self._rng = Random(seed)  # noqa: S311 - ids, not secrets
+        self._ids_by_request: dict[str, str] = {}  # request id -> subscription
         self._pending: dict[str, _Pending] = {}
-        self._told = 0
+        self._sent = 0
 
     def create(self, body: Json, request_id: str, base: str) -> tuple[int, Json]:
-        """Status and answer; 200 instead of 201 for a request id that was used before. Raises Refusal."""
-        known = self._asked.get(request_id)
-        if known:
-            return 200, self._shown(known, base)
+        """Create a subscription. Return status and answer: 201, or 200 for a repeated request id. Raises ApiError."""
+        existing_id = self._ids_by_request.get(request_id)
+        if existing_id:
+            return 200, self._shown(existing_id, base)
         plan, context = PLANS.get(str(body.get("plan_id"))), _object(body, "application_context")
         if plan is None:
             raise ApiError(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
@@ -72,36 +72,37 @@ class ApiSubscriptions:
         if not isinstance(custom, str) or len(custom) > 127 or not {"return_url", "cancel_url"} <= context.keys():
             raise ApiError(400, "INVALID_REQUEST", "INVALID_PARAMETER_SYNTAX", "The value of a field is invalid.")
         email = str(_object(body, "subscriber").get("email_address", ""))
-        who = Subscriber("Sandbox", "Buyer", email or "sandbox.buyer@example.com", "US", custom=custom)
-        life = SimulatedSubscription(who, plan, self._clock.now(), self._rng)
-        self._pending[life.id] = _Pending(life, context["return_url"], context["cancel_url"])
-        self._asked[request_id or life.id] = life.id
-        self._world.apply(Delivery(self._clock.now(), {}, (ApiObject("subscription", 0, life.snapshot()),)))
-        return 201, self._shown(life.id, base)
+        subscriber = Subscriber("Sandbox", "Buyer", email or "sandbox.buyer@example.com", "US", custom=custom)
+        subscription = SimulatedSubscription(subscriber, plan, self._clock.now(), self._rng)
+        self._pending[subscription.id] = _Pending(subscription, context["return_url"], context["cancel_url"])
+        self._ids_by_request[request_id or subscription.id] = subscription.id
+        self._world.apply(Delivery(self._clock.now(), {}, (ApiObject("subscription", 0, subscription.snapshot()),)))
+        return 201, self._shown(subscription.id, base)
 
     def page(self, id: str) -> str | None:
-        """The page on which the buyer approves; None if nothing waits for it."""
-        waiting = self._pending.get(id)
-        if waiting is None:
+        """Return the page on which the buyer approves; None if the id is not pending."""
+        pending = self._pending.get(id)
+        if pending is None:
             return None
+        name = html.escape(pending.subscription.plan.name)
         return (
-            f"<!doctype html><html lang='en'><title>Pretend PayPal</title><h1>{html.escape(waiting.life.plan.name)}</h1>"
+            f"<!doctype html><html lang='en'><title>Simulated PayPal</title><h1>{name}</h1>"
             f"<form method='post'><button>Agree and Subscribe</button></form>"
-            f"<p><a href='{html.escape(waiting.cancel_url, quote=True)}'>Cancel and return</a></p>"
+            f"<p><a href='{html.escape(pending.cancel_url, quote=True)}'>Cancel and return</a></p>"
         )
 
     def approve(self, id: str) -> str | None:
-        """The buyer agrees: CREATED, ACTIVATED and the first sale are told. Where the browser is sent on to."""
-        waiting = self._pending.pop(id, None)
-        if waiting is None:
+        """Approve the subscription: add CREATED, ACTIVATED and the first sale. Return the URL to redirect to."""
+        pending = self._pending.pop(id, None)
+        if pending is None:
             return None
-        waiting.life.start()
-        self._happen(waiting.life.deliveries)
-        mark = "&" if "?" in waiting.return_url else "?"
-        return f"{waiting.return_url}{mark}subscription_id={id}&ba_token={id}"
+        pending.subscription.start()
+        self._apply(pending.subscription.deliveries)
+        separator = "&" if "?" in pending.return_url else "?"
+        return f"{pending.return_url}{separator}subscription_id={id}&ba_token={id}"
 
     def cancel(self, id: str, body: Json) -> None:
-        """Final at once; CANCELLED is told. Raises Refusal."""
+        """Cancel the subscription and add CANCELLED. Raises ApiError."""
         found, now = self._world.show("subscription", id), self._clock.now()
         if found is None:
             raise ApiError(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "Requested resource ID was not found.")
@@ -109,20 +110,22 @@ class ApiSubscriptions:
         if not isinstance(reason, str) or not 1 <= len(reason) <= 128:
             raise ApiError(400, "INVALID_REQUEST", "INVALID_STRING_MAX_LENGTH", "The value of a field is too long.")
         if found["status"] not in ("ACTIVE", "SUSPENDED"):
-            wrong = "Invalid subscription status for cancel action; subscription status should be active or suspended."
-            raise ApiError(422, "UNPROCESSABLE_ENTITY", "SUBSCRIPTION_STATUS_INVALID", wrong)
-        self._happen([_cancelled(found, reason, now, self._rng)])
+            description = (
+                "Invalid subscription status for cancel action; subscription status should be active or suspended."
+            )
+            raise ApiError(422, "UNPROCESSABLE_ENTITY", "SUBSCRIPTION_STATUS_INVALID", description)
+        self._apply([_cancelled(found, reason, now, self._rng)])
 
-    def _happen(self, deliveries: list[Delivery]) -> None:
+    def _apply(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             self._world.apply(delivery)
             self.events.append(delivery)
 
-    def tell(self) -> None:
-        """Deliver what has not been delivered yet; for after the answer, as PayPal does."""
-        while self._tell and self._told < len(self.events):
-            self._told += 1
-            self._tell(self.events[self._told - 1])
+    def send_events(self) -> None:
+        """Pass the new events to the callback. Called after the answer is sent, as PayPal does."""
+        while self._on_event and self._sent < len(self.events):
+            self._sent += 1
+            self._on_event(self.events[self._sent - 1])
 
     def _shown(self, id: str, base: str) -> Json:
         found = self._world.show("subscription", id) or {}
@@ -137,7 +140,7 @@ def _object(body: Json, name: str) -> Json:
 
 
 def _cancelled(found: Json, reason: str, now: datetime, rng: Random) -> Delivery:
-    """The end as it is told: without a next billing time, and with the one link that is left."""
+    """Return the delivery of a cancellation: without a next billing time, and with only the link to itself."""
     at, billing = shapes.seconds(now), dict(found.get("billing_info", {}))
     billing.pop("next_billing_time", None)
     resource = {
@@ -152,4 +155,4 @@ def _cancelled(found: Json, reason: str, now: datetime, rng: Random) -> Delivery
     event = shapes.envelope(
         ids.event(rng), "BILLING.SUBSCRIPTION.CANCELLED", now, "subscription", resource, Money(0, "USD")
     )
-    return Delivery(now, event, (ApiObject("subscription", LATEST, resource),))
+    return Delivery(now, event, (ApiObject("subscription", FINAL_VERSION, resource),))

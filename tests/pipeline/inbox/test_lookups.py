@@ -207,7 +207,7 @@ def test_an_event_waits_for_its_answer_and_is_handled_after_it(
     river: River, world: PaypalState, paypal: PaypalApi
 ) -> None:
     """A refund from PayPal's dashboard does not say of which sale it is: PayPal is asked."""
-    told = scenarios.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), tell_sale=False)
+    told = scenarios.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), name_sale=False)
     for each in told:
         world.apply(each)
     [first, *_] = [each for each in told if each.type == "PAYMENT.SALE.REFUNDED"]

@@ -26,7 +26,7 @@ def told() -> list[Delivery]:
 
 @pytest.fixture
 def pretence(clock: MovableClock, told: list[Delivery]) -> FakePaypalApi:
-    return FakePaypalApi(clock=clock, tell=told.append)
+    return FakePaypalApi(clock=clock, on_event=told.append)
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, v
 
 
 def test_a_sale_and_its_refunds_can_be_read(paypal: FakePaypalApi, vendor: Vendor) -> None:
-    deliveries = scenarios.refund(PEOPLE[0], CLOUD, START, Random(1), tell_sale=False)
+    deliveries = scenarios.refund(PEOPLE[0], CLOUD, START, Random(1), name_sale=False)
     refunded = [each for each in deliveries if each.type.endswith("REFUNDED")]
     sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
     states = []

@@ -16,7 +16,7 @@ from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, PLANS, Plan
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.sale import InvalidTransitionError
-from pipeline.simulator.subscription import Return, SimulatedSubscription
+from pipeline.simulator.subscription import ReactivationType, SimulatedSubscription
 from pipeline.simulator.timeline import ApiObject, Delivery, Kind, by_time, disorder
 from pipeline.simulator.world import PaypalState
 
@@ -72,7 +72,7 @@ def test_a_plan_that_forgives_nothing_recovers_at_the_first_retry() -> None:
 
 
 @pytest.mark.parametrize("kind", ["RE-ACTIVATED", "ACTIVATED"])
-def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: Return) -> None:
+def test_unpaid_cycles_suspend_and_a_paid_balance_brings_back(kind: ReactivationType) -> None:
     deliveries = scenarios.suspended_for_non_payment(ADA, CLOUD, START, Random(1), kind=kind)
     assert types(deliveries)[9:] == ["SUSPENDED", "SALE COMPLETED", kind, "SALE COMPLETED", "SALE COMPLETED"]
     suspended = of_type(deliveries, ".SUSPENDED")[0]["billing_info"]
@@ -102,7 +102,7 @@ def test_a_refund_comes_in_two_parts_with_a_running_sum() -> None:
 
 
 def test_a_refund_from_the_dashboard_does_not_say_of_which_sale() -> None:
-    deliveries = scenarios.refund(ADA, LICENCE, START, Random(1), tell_sale=False, negative=True)
+    deliveries = scenarios.refund(ADA, LICENCE, START, Random(1), name_sale=False, negative=True)
     sale = of_type(deliveries, "COMPLETED")[0]["id"]
     for each in of_type(deliveries, "REFUNDED"):
         assert sale not in str(each)
@@ -358,10 +358,10 @@ def test_the_world_keeps_a_copy() -> None:
 
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_a_story_that_has_just_ended_is_told_whole_on_any_day(name: str) -> None:
-    plan = scenarios.OFFERED.get(name, scenarios.MONTHLY)[0]
+    plan = scenarios.PLANS_BY_SCENARIO.get(name, scenarios.MONTHLY)[0]
     whole = types(scenarios.SCENARIOS[name](ADA, plan, START, Random(1)))
     for day in range(0, 365, 7):
         now = UNTIL + timedelta(days=day)
-        told = scenarios.ending_by(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
+        told = scenarios.scenario_ending_at(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
         assert types(told) == whole
         assert timedelta(0) < now - told[-1].at < timedelta(days=5)
