@@ -1,1 +1,4 @@
-"""The composition root: everything is made from the settings here, and run as roles or jobs."""
+"""Composition root: builds all parts from the settings, and runs the roles, the scheduled jobs and `doctor`.
+
+It may import every package except `cli` and `demo`.
+"""

@@ -1,4 +1,4 @@
-"""The parts of the pipeline, opened from the settings when a command first needs them."""
+"""The container: builds the objects of the pipeline from the settings, each on first use."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -25,7 +25,7 @@ from pipeline.worker.worker import Worker
 
 
 class Container:
-    """One process's parts. Each is made at its first use, so a command asks only for the settings it needs."""
+    """Objects of one process. Each is created on first use, so a command requires only the settings that it needs."""
 
     def __init__(self, settings: Settings, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
         self.settings, self.handlers = settings, handlers
@@ -38,11 +38,11 @@ class Container:
 
     @cached_property
     def master_key(self) -> MasterKey:
-        """Made at its first use; but where the database holds keys already, a new one would open none of them."""
+        """The master key, created if the database has no data keys yet. A new one could not decrypt existing data."""
         path = self.settings.master_key
         if not path.exists() and self.database.holds_keys():
             raise MasterKeyError(
-                f"the master key {path} is missing, and this database was written with one: restore it"
+                f"the master key {path} is missing, but the database contains encrypted data: restore it from a copy"
             )
         return open_master_key(path)
 
@@ -82,20 +82,20 @@ class Container:
         return GroupCommitter(self.database, self.master_key, self.clock, self.event_publisher.publish_later)
 
     def web(self) -> Web:
-        """Raises SettingsError without any webhook id to check signatures by."""
+        """Return the web application. Raises SettingsError if no webhook id is set: it is needed to verify signatures."""
         if not self.settings.paypal_accept_simulator:
             self.settings.require("paypal_webhook_id")
-        door = WebhookReceiver(
+        receiver = WebhookReceiver(
             self.certificates,
             self.group_committer,
             self.settings.paypal_webhook_id,
             accept_simulator=self.settings.paypal_accept_simulator,
         )
-        return Web(door, self.database, self.clock, self.settings.health_limit_seconds)
+        return Web(receiver, self.database, self.clock, self.settings.health_limit_seconds)
 
     @property
-    def _mailer_listens(self) -> bool:
-        """Whether a mailer may hear what is announced: in one process without a relay there is none."""
+    def _has_mailer(self) -> bool:
+        """Whether a mailer may consume mail ids. A single process without a relay has no mailer."""
         return bool(self.settings.smtp_url) or not self.broker.exclusive
 
     def worker(self) -> Worker:
@@ -106,11 +106,11 @@ class Container:
             self.handlers,
             reminders=self.reminder_policy,
             may_read=self.settings.has_paypal_credentials,
-            on_mail=self.mail_publisher.publish_later if self._mailer_listens else lambda ids: None,
+            on_mail=self.mail_publisher.publish_later if self._has_mailer else lambda ids: None,
         )
 
     def mailer(self) -> Mailer:
-        """Raises SettingsError without a relay."""
+        """Return a mailer. Raises SettingsError if no relay is set."""
         self.settings.require("smtp_url")
         relay = Relay(self.settings.smtp_url, connections=self.settings.smtp_connections)
         return Mailer(
@@ -118,14 +118,14 @@ class Container:
         )
 
     def require_tables(self) -> None:
-        """Raises SettingsError if the tables are not those this program was written for."""
+        """Raise SettingsError if the tables do not have the revision of this version."""
         if not exists(self.settings.database) or migrations.current(self.database) != migrations.newest():
-            raise SettingsError("the database has no tables of this version yet; run: smt-billing db upgrade")
+            raise SettingsError("the database does not have the tables of this version; run: smt-billing db upgrade")
 
     def require_shared_broker(self, role: str) -> None:
-        """Raises SettingsError for a broker that lives in one process, when the role is to be a process of its own."""
+        """Raise SettingsError if the broker serves one process only, so the role cannot run as a separate process."""
         if self.broker.exclusive:
             raise SettingsError(
-                f"{role} needs a broker that several processes share: SMT_BROKER_URL is {self.settings.broker_url}, "
-                "which lives inside one process. Use amqp://…, or run everything in one process: smt-billing run"
+                f"{role} needs a broker that several processes share, but SMT_BROKER_URL is {self.settings.broker_url}, "
+                "which serves one process. Set it to amqp://…, or run all roles in one process: smt-billing run"
             )

@@ -1,4 +1,4 @@
-"""Objects made from the settings alone, without opening anything: each function is pure."""
+"""Pure functions that create objects from the settings, without opening files or connections."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from pipeline.settings import Settings, SettingsError
 
 
 def branding(settings: Settings) -> Branding:
-    """Return the vendor as mails and pages show it."""
+    """Return the vendor's name, colour and links for mails and pages."""
     return Branding(
         name=settings.vendor_name,
         url=settings.vendor_url,
@@ -67,7 +67,7 @@ def product_hook(settings: Settings) -> ProductHook:
     if settings.product_command and settings.product_url:
         raise SettingsError("set SMT_PRODUCT_COMMAND or SMT_PRODUCT_URL, not both")
     if settings.product_url and not is_safe_url(settings.product_url):
-        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it is sent personal data")
+        raise SettingsError("SMT_PRODUCT_URL must be https://, or http:// on this machine: it receives personal data")
     return ProductHook(settings.product_command, settings.product_url, settings.product_token.get_secret_value())
 
 
@@ -77,13 +77,13 @@ def erasure_wait(settings: Settings) -> timedelta:
 
 
 def backup_store(settings: Settings) -> BackupStore:
-    """Return the place of the backups. Raises SettingsError if none are set up."""
+    """Return the store of the backups. Raises SettingsError if backups are not configured."""
     settings.require("backup_dir", "backup_recipient")
-    assert settings.backup_dir is not None  # noqa: S101 - `need` has raised otherwise
+    assert settings.backup_dir is not None  # noqa: S101 - `require` raises otherwise
     kept = (timedelta(days=settings.backup_keys_days), timedelta(days=settings.backup_days))
     return BackupStore(settings.backup_dir, settings.backup_recipient, *kept)
 
 
 def has_backup_store(settings: Settings) -> bool:
-    """Return whether backups are set up."""
+    """Return whether backups are configured."""
     return bool(settings.backup_dir and settings.backup_recipient)

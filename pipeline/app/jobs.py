@@ -1,4 +1,4 @@
-"""What the scheduler does beside the river's own jobs: mails in doubt, people's requests and letters, what is to go."""
+"""Scheduled jobs in addition to the core jobs: requests, erasures, retention, policy notices, doubts, inbound mail."""
 
 import asyncio
 from datetime import timedelta
@@ -12,7 +12,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import read_maildir
 from pipeline.mailer.relay_log import RelayLog
-from pipeline.mailer.relay_log import resolve_doubts as settle
+from pipeline.mailer.relay_log import resolve_doubts as resolve_doubts_from_log
 from pipeline.mailer.smtp_relay import Relay, RelayUnreachableError
 from pipeline.policy import versions
 from pipeline.privacy import requests
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 def build_scheduler(container: Container) -> Scheduler:
-    """The scheduler with its own jobs and those that these settings call for."""
+    """Return the scheduler with the core jobs and the jobs that the settings require."""
     core = core_jobs(
         container.database,
         container.master_key,
@@ -36,26 +36,28 @@ def build_scheduler(container: Container) -> Scheduler:
 
 
 def build_jobs(container: Container) -> list[Job]:
-    """The jobs that these settings call for."""
+    """Return the jobs that the settings require, without the core jobs."""
     jobs = [
-        Job("remind the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
-        Job("erase who asked for it", timedelta(minutes=1), lambda: maintenance.erase_due(container)),
+        Job("alert the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
+        Job("run due erasures", timedelta(minutes=1), lambda: maintenance.erase_due(container)),
         Job(
-            "keep the retention periods", timedelta(hours=1), lambda: sum(maintenance.run_retention(container).values())
+            "apply the retention periods",
+            timedelta(hours=1),
+            lambda: sum(maintenance.run_retention(container).values()),
         ),
         Job("complete erasures", timedelta(days=1), lambda: maintenance.complete_erasures(container)),
-        Job("keep the policy's first text", timedelta(days=1), lambda: store_first_policy(container)),
-        Job("tell customers of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
+        Job("store the policy's first text", timedelta(days=1), lambda: store_first_policy(container)),
+        Job("queue notices of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
     ]
     if container.settings.relay_log and container.settings.smtp_url:
-        jobs.append(Job("settle mails in doubt", timedelta(seconds=5), lambda: resolve_doubts(container)))
+        jobs.append(Job("resolve mails in doubt", timedelta(seconds=5), lambda: resolve_doubts(container)))
     if container.settings.inbound_maildir:
-        jobs.append(Job("file mail that people wrote", timedelta(minutes=1), lambda: file_inbound_mail(container)))
+        jobs.append(Job("file inbound mail", timedelta(minutes=1), lambda: file_inbound_mail(container)))
     return jobs
 
 
 def alert_due_requests(container: Container) -> int:
-    """Tell the operator of requests that have waited 7, 14, 21 or 25 days."""
+    """Queue alerts to the operator about requests that are open for 7, 14, 21 or 25 days."""
 
     with container.database.transaction() as session:
         now = container.clock.now()
@@ -63,7 +65,7 @@ def alert_due_requests(container: Container) -> int:
 
 
 def store_first_policy(container: Container) -> int:
-    """Keep the policy's first text, so that a newer version of the program does not change it behind people's backs."""
+    """Store the policy's first text, so that a new version of the program does not change it without notice."""
 
     with container.database.transaction() as session:
         first = versions.store_first_text(
@@ -73,7 +75,7 @@ def store_first_policy(container: Container) -> int:
 
 
 def queue_policy_notices(container: Container) -> int:
-    """Owe the notices of a material change that are not owed yet, some hundred at a time."""
+    """Queue missing notices of a material policy change, a few hundred at a time. Return the number queued."""
 
     with container.database.transaction() as session:
         now = container.clock.now()
@@ -84,7 +86,7 @@ def queue_policy_notices(container: Container) -> int:
 
 
 def file_inbound_mail(container: Container) -> int:
-    """File what has arrived in the contact address's Maildir."""
+    """File new messages from the contact address's Maildir. Return the number filed."""
 
     folder = container.settings.inbound_maildir
     if folder is None:
@@ -97,15 +99,17 @@ def file_inbound_mail(container: Container) -> int:
 
 
 def resolve_doubts(container: Container) -> int:
-    """Look for evidence of mails in doubt in the relay's log."""
+    """Resolve mails in doubt with the relay's log. Return the number resolved."""
     if container.settings.relay_log is None:
         return 0
     relay_log = RelayLog(container.settings.relay_log, container.clock)
     domain = container.settings.envelope_domain
     try:
-        return settle(container.database, container.clock, relay_log, lambda: asyncio.run(_probe(container)), domain)
+        return resolve_doubts_from_log(
+            container.database, container.clock, relay_log, lambda: asyncio.run(_probe(container)), domain
+        )
     except RelayUnreachableError as error:
-        log.warning("relay_unreachable", reason=str(error))
+        log.warning("relay_check_failed", reason=str(error))
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Logging, set up once: JSON lines on stderr for machines, readable lines on a terminal. stdout is for answers."""
+"""Logging to stderr: JSON lines, or readable lines on a terminal. stdout is for the output of commands."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ __all__ = ["INFO", "WARNING", "set_up"]
 
 
 def set_up(level: int) -> None:
-    """Show what is at least of this level: `WARNING` for a command that is done soon, `INFO` for a role."""
+    """Configure logging from this level on: `WARNING` for short commands, `INFO` for roles."""
     before: list[Any] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *before, *_writers()],
@@ -29,7 +29,7 @@ def _writers() -> list[Any]:
 
 
 def _libraries(before: list[Any]) -> None:
-    """What libraries say by themselves goes the same way; their news of the ordinary is left out."""
+    """Send warnings and errors of libraries to the same output."""
     handler = logging.StreamHandler(cast(TextIO, _Stderr()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -41,7 +41,7 @@ def _libraries(before: list[Any]) -> None:
 
 
 class _Stderr:
-    """Whatever stderr is when a line is written."""
+    """Writes to the current `sys.stderr`, which tests replace."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)

@@ -1,4 +1,4 @@
-"""Erasure, retention, rotation and backups as these settings have them: for commands, and for the scheduler's jobs."""
+"""Erasure, retention, key rotation and their backups, configured by the settings. Commands and scheduled jobs call them."""
 
 import structlog
 
@@ -16,14 +16,14 @@ log = structlog.get_logger(__name__)
 
 
 def erasure_dependencies(container: Container) -> ErasureDependencies:
-    """Whom an erasure tells."""
+    """Return what an erasure needs: PayPal's API, the product hook, and the country whose law applies."""
 
     paypal = container.paypal if container.settings.has_paypal_credentials else None
     return ErasureDependencies(paypal, product_hook(container.settings), container.settings.country)
 
 
 def erase_due(container: Container) -> int:
-    """Carry on with the erasures that are due, and note them beside the backups."""
+    """Run due erasures, and record them in the backup folder. Return the number of finished erasures."""
 
     done = workflow.run_due_erasures(
         container.database, container.master_key, container.clock, erasure_dependencies(container)
@@ -33,26 +33,28 @@ def erase_due(container: Container) -> int:
 
 
 def record_erasures(container: Container) -> None:
-    """Note beside the backups, if there are any, whom a restore has to erase once more."""
+    """If backups are configured, list erased customers in the backup folder: a restore must repeat their erasure."""
     if has_backup_store(container.settings):
         backup_store(container.settings).save_erasures(container.database)
 
 
 def run_retention(container: Container, *, dry: bool = False) -> dict[str, int]:
-    """End what has reached its period; rule -> rows."""
+    """Delete data past its retention period. Return the number of rows for each rule. `dry` changes nothing."""
 
-    told = erasure_dependencies(container)
+    dependencies = erasure_dependencies(container)
 
-    def end(id: str) -> bool:
+    def erase(id: str) -> bool:
         try:
-            workflow.carry_out(container.database, container.master_key, container.clock, told, id, basis="retention")
+            workflow.carry_out(
+                container.database, container.master_key, container.clock, dependencies, id, basis="retention"
+            )
         except workflow.ErasureBlockedError as blocked:
-            log.warning("erasure_waits", reason=blocked.reason)
+            log.warning("erasure_blocked", reason=blocked.reason)
             return False
         return True
 
     counts = retention.apply_retention(
-        container.database, container.clock.now(), container.settings.country, dry, erase=end
+        container.database, container.clock.now(), container.settings.country, dry, erase=erase
     )
     if not dry:
         record_erasures(container)
@@ -60,24 +62,27 @@ def run_retention(container: Container, *, dry: bool = False) -> dict[str, int]:
 
 
 def complete_erasures(container: Container) -> int:
-    """Replace the master key if an erasure waits for it. Only where backups are set up: else yours would be of no use."""
+    """Complete erasures: replace the master key if an erasure needs it. Return the number of completed erasures.
+
+    Without backups it replaces no key, because the operator's copy of the key would silently become useless.
+    """
 
     with container.database.transaction() as session:
         done = rotation.complete_erasures(
             session, container.settings.master_key, container.master_key, container.clock.now()
         )
-        owed = rotation.is_pending(session)
-    if not owed or not has_backup_store(container.settings):
+        is_pending = rotation.is_pending(session)
+    if not is_pending or not has_backup_store(container.settings):
         return done
     try:
         return done + rotate_master_key(container).completed
     except (MasterKeyError, BackupError, OSError) as error:
-        log.warning("erasure_incomplete", reason=str(error))
+        log.warning("key_rotation_failed", reason=str(error))
         return done
 
 
 def rotate_master_key(container: Container) -> RotationResult:
-    """Replace the master key, with a copy for the backups before the old one goes."""
+    """Replace the master key. If backups are configured, back up the new key before the old one is destroyed."""
 
     def save(_: MasterKey) -> None:
         if has_backup_store(container.settings):

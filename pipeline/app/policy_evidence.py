@@ -1,4 +1,4 @@
-"""The running system as the checks of the policy see it: pages asked for, mails written, connections read."""
+"""Collects evidence for the policy checks from the running system: pages, example mails and open connections."""
 
 import asyncio
 import json
@@ -21,12 +21,15 @@ from pipeline.policy.evidence.live_system import FetchedPage, LiveSystem, Probes
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import SettingsError
 
-EXAMPLE_PAGES = "https://billing.example.com"  # where the links of the examples lead
+EXAMPLE_PAGES = "https://billing.example.com"  # base URL of the links in the example mails
 
 
 @contextmanager
 def open_live_system(container: Container) -> Iterator[LiveSystem]:
-    """A look at the system as it is now, in one reading session. Raises StoreDown, KeyProblem."""
+    """Open the running system for the checks, in one read-only session.
+
+    Raises DatabaseUnavailableError and MasterKeyError.
+    """
     now = container.clock.now()
     with container.database.reading() as session:
         yield LiveSystem(
@@ -45,17 +48,17 @@ def open_live_system(container: Container) -> Iterator[LiveSystem]:
 
 
 def fetch_public_pages(container: Container) -> list[FetchedPage]:
-    """Every page that needs no secret, asked for within this process; none where the web role is not set up."""
+    """Return all pages that need no secret, requested inside this process. Empty if the web role is not configured."""
     try:
         web = container.web()
     except SettingsError:
         return []
     with serve_pages(container) as (routes, _):
-        return asyncio.run(_ask_all(web.app(routes)))
+        return asyncio.run(_fetch_all(web.app(routes)))
 
 
 def render_example_mails(container: Container) -> dict[str, RenderedMail]:
-    """Every kind of mail with its example, whose links lead to our own pages as they are set."""
+    """Return all mail kinds, rendered with their examples and with links to the configured pages."""
     return {kind: container.templates.render(kind, _example(container, kind)) for kind in container.templates.kinds}
 
 
@@ -66,30 +69,30 @@ def _example(container: Container, kind: str) -> dict[str, Any]:
 
 
 def role_connections(container: Container) -> dict[str, list[Connection]]:
-    """Whom each role that runs here is connected to; a process of another container or user cannot be seen."""
+    """Return the open connections of each running role. Processes of other containers or users are not visible."""
     found = {}
     for role, pid in heartbeat.live_roles(container.settings.data_dir, container.clock.now()).items():
         try:
-            if _is_ours(pid):
+            if _is_this_program(pid):
                 found[role] = open_connections(pid)
         except OSError:
             continue
     return found
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether the number still is a process of this program: it may have ended, or count in another container."""
+def _is_this_program(pid: int) -> bool:
+    """Return whether the process is this program. It may have ended, or the id may belong to another container."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return any(word.rpartition(b"/")[2] == b"smt-billing" or word == b"pipeline" for word in words)
 
 
-async def _ask_all(app: Starlette) -> list[FetchedPage]:
+async def _fetch_all(app: Starlette) -> list[FetchedPage]:
     routes = [route for route in app.routes if isinstance(route, Route) and "GET" in (route.methods or ())]
-    return [await _ask(app, route.path) for route in routes if "{" not in route.path]
+    return [await _fetch(app, route.path) for route in routes if "{" not in route.path]
 
 
-async def _ask(app: Starlette, path: str) -> FetchedPage:
-    """One GET without a network (ASGI specification 3, HTTP connection scope)."""
+async def _fetch(app: Starlette, path: str) -> FetchedPage:
+    """Send one GET request to the application without a network (ASGI specification 3, HTTP connection scope)."""
     sent: list[dict[str, Any]] = []
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "https",

@@ -1,4 +1,4 @@
-"""The roles: web, worker, mailer and scheduler. Each is a loop; they run in one process together, or in one each."""
+"""The roles: web, worker, mailer and scheduler. Each is a loop; all run in one process, or each in its own."""
 
 import asyncio
 import contextlib
@@ -24,21 +24,21 @@ from pipeline.worker.worker import consume_until_stopped
 
 log = structlog.get_logger(__name__)
 
-# How long a thread that writes mails may keep the one waiting that speaks to the relay; Python's own 5 ms leave the relay
-# idle for as long, time and again.
+# How long a thread that renders mails may block the thread that talks to the relay. With Python's default of 5 ms the
+# relay is often idle.
 SWITCH_SECONDS = 0.0005
-HEARTBEAT_SECONDS = 5.0  # between two signs of life; far below `alive.ALIVE_SECONDS`
-LOOKUP_POLL_SECONDS = 2.0  # how often owed questions to PayPal are looked for
+HEARTBEAT_SECONDS = 5.0  # between two heartbeats; far below `heartbeat.ALIVE_SECONDS`
+LOOKUP_POLL_SECONDS = 2.0  # between two searches for due look-ups
 
 
 def tune_gc() -> None:
-    """Collect garbage seldom: roles make many objects and few reference cycles, and to look for them cost a fifth."""
+    """Collect garbage rarely. Roles create many objects but few reference cycles; the search took 20% of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def run_web(container: Container, stop: StopSignal) -> None:
-    """Serve HTTP until it is time to stop."""
+    """Serve HTTP until `stop` is set."""
     with container.event_publisher, container.group_committer, site.serve_pages(container) as (routes, lost):
         server = web_server(container.settings, container.web().app(routes, lost))
         watcher = call_at_stop(stop, server.end)
@@ -51,53 +51,59 @@ def run_web(container: Container, stop: StopSignal) -> None:
 
 
 def run_worker(container: Container, stop: StopSignal) -> None:
-    """Handle events until told to stop; beside it a thread sweeps, and one asks PayPal what is owed an answer.
+    """Process events until `stop` is set. Additional threads recover events from the inbox and run look-ups.
 
-    Two threads handle: one works while the other waits for the database. SQLite has one writer at a time, so one is enough.
+    On PostgreSQL two threads process events: one computes while the other waits for the database. SQLite allows one writer
+    at a time, so it gets one thread.
     """
-    reader = (
-        [supervised_thread("reader", partial(_fetch_lookups, container, stop), stop)]
+    lookups = (
+        [supervised_thread("look-ups", partial(_fetch_lookups, container, stop), stop)]
         if container.settings.has_paypal_credentials
         else []
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(container.mail_publisher)
         count = 1 if container.database.is_sqlite else 2
-        inlets = [stack.enter_context(container.broker.consumer("events")) for _ in range(count)]
-        sweep = InboxRecovery(
-            container.worker(), container.database, container.clock, lambda: min(each.idle_seconds() for each in inlets)
+        consumers = [stack.enter_context(container.broker.consumer("events")) for _ in range(count)]
+        recovery = InboxRecovery(
+            container.worker(),
+            container.database,
+            container.clock,
+            lambda: min(consumer.idle_seconds() for consumer in consumers),
         )
-        threads = [supervised_thread("sweep", partial(sweep.run, stop.wait), stop)]
-        for other in inlets[1:]:
+        threads = [supervised_thread("inbox recovery", partial(recovery.run, stop.wait), stop)]
+        for consumer in consumers[1:]:
             threads += [
                 supervised_thread(
-                    "second worker", partial(consume_until_stopped, container.worker(), other, stop.wait), stop
+                    "worker 2", partial(consume_until_stopped, container.worker(), consumer, stop.wait), stop
                 )
             ]
-        consume_until_stopped(container.worker(), inlets[0], _stop_with_heartbeat(container, "worker", stop))
-        for thread in (*threads, *reader):
+        consume_until_stopped(container.worker(), consumers[0], _stop_with_heartbeat(container, "worker", stop))
+        for thread in (*threads, *lookups):
             thread.join()
 
 
 def run_mailer(container: Container, stop: StopSignal) -> None:
-    """Send mails until told to stop; a thread beside it listens for new ones."""
+    """Send mails until `stop` is set. A second thread receives the broker's messages about new mails."""
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_mailer(container, stop))
 
 
 def run_scheduler(container: Container, stop: StopSignal) -> None:
-    """Run the due jobs until told to stop."""
-    due, wait = jobs.build_scheduler(container), _stop_with_heartbeat(container, "scheduler", stop)
+    """Run the due jobs until `stop` is set."""
+    scheduler, wait = jobs.build_scheduler(container), _stop_with_heartbeat(container, "scheduler", stop)
     while not wait(0.5):
-        due.run_due()
+        scheduler.run_due()
 
 
 def run_all(container: Container, stop: StopSignal) -> None:
-    """All roles in this process. Without a relay mails stay owed."""
+    """Upgrade the tables, then run all roles in this process. Without a relay there is no mailer; mails stay queued."""
     migrations.upgrade(container.database)
-    roles = [run_worker, run_scheduler, *([run_mailer] if container.settings.smtp_url else [])]
-    threads = [supervised_thread(role.__name__, partial(role, container, stop), stop) for role in roles]
+    roles = {"worker": run_worker, "scheduler": run_scheduler}
+    if container.settings.smtp_url:
+        roles["mailer"] = run_mailer
+    threads = [supervised_thread(name, partial(role, container, stop), stop) for name, role in roles.items()]
     try:
         run_web(container, stop)
     finally:
@@ -114,44 +120,47 @@ async def _serve(container: Container, server: WebServer) -> None:
 
 @contextlib.asynccontextmanager
 async def _heartbeat_task(container: Container, role: str) -> AsyncIterator[None]:
-    """Signs of life as long as the block lasts, also while what it waits for hangs."""
-    showing = asyncio.create_task(_show_life(container, role))
+    """Write heartbeats while the block runs, also while it waits for something that hangs."""
+    task = asyncio.create_task(_write_heartbeats(container, role))
     try:
         yield
     finally:
-        showing.cancel()
+        task.cancel()
 
 
-async def _show_life(container: Container, role: str) -> None:
+async def _write_heartbeats(container: Container, role: str) -> None:
     while True:
         heartbeat.write(container.settings.data_dir, role)
         await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 async def _mailer(container: Container, stop: StopSignal) -> None:
-    post, bell, ended = container.mailer(), asyncio.Event(), asyncio.Event()
+    mailer, new_mail, stopping = container.mailer(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    listener = start_thread("bell", lambda: _listen(container, stop, lambda: loop.call_soon_threadsafe(bell.set)))
-    watcher = call_at_stop(stop, lambda: loop.call_soon_threadsafe(ended.set))
+    receiver = start_thread(
+        "mail messages",
+        lambda: _receive_messages(container, stop, lambda: loop.call_soon_threadsafe(new_mail.set)),
+    )
+    watcher = call_at_stop(stop, lambda: loop.call_soon_threadsafe(stopping.set))
     try:
-        async with _heartbeat_task(container, "mailer"):  # who is killed while a relay hangs leaves doubts
-            await post.run(ended, bell)
+        async with _heartbeat_task(container, "mailer"):  # a supervisor that kills a waiting mailer would cause doubts
+            await mailer.run(stopping, new_mail)
     finally:
-        await post.close()
+        await mailer.close()
         stop.set()
-        for thread in (listener, watcher):
+        for thread in (receiver, watcher):
             await asyncio.to_thread(thread.join)
 
 
-def _listen(container: Container, stop: StopSignal, ring: Callable[[], object]) -> None:
-    """Ring when mails are announced. The ids themselves are not needed: what is due stands in the outbox."""
-    with container.broker.consumer("mails") as inlet:
+def _receive_messages(container: Container, stop: StopSignal, on_mail: Callable[[], object]) -> None:
+    """Call `on_mail` when the broker delivers mail ids. The ids are not used: the outbox shows which mails are due."""
+    with container.broker.consumer("mails") as consumer:
         while not stop.wait(0):
             try:
-                batch = inlet.receive(1000, 1.0)
+                batch = consumer.receive(1000, 1.0)
                 if batch is not None:
                     batch.ack()
-                    ring()
+                    on_mail()
             except BrokerUnavailableError as error:
                 log.warning("broker_down", reason=str(error))
                 stop.wait(1.0)
@@ -167,18 +176,18 @@ def _fetch_lookups(container: Container, stop: StopSignal) -> None:
                 if ids:
                     publisher.publish("events", ids)
             except (DatabaseUnavailableError, BrokerUnavailableError) as error:
-                log.warning("reader_waits", reason=str(error))
+                log.warning("lookups_deferred", reason=str(error))
 
 
 def _stop_with_heartbeat(container: Container, role: str, stop: StopSignal) -> Callable[[float], bool]:
-    """`stop.wait` that leaves a sign of life, at most once a second."""
-    shown = [0.0]
+    """Return `stop.wait`, extended to write a heartbeat at most once a second."""
+    written = [0.0]
 
     def wait(seconds: float) -> bool:
         now = container.clock.now().timestamp()
-        if abs(now - shown[0]) >= 1:
+        if abs(now - written[0]) >= 1:
             heartbeat.write(container.settings.data_dir, role)
-            shown[0] = now
+            written[0] = now
         return stop.wait(seconds)
 
     return wait

@@ -1,4 +1,4 @@
-"""Do all the work that is due now, in this thread, and return when nothing is left: for `run --until-idle` and the demo."""
+"""Process everything due in this thread, then return. `run --until-idle` and the demo use it."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,45 +11,48 @@ from pipeline.inbox import store as inbox
 from pipeline.scheduler.scheduler import Scheduler
 from pipeline.worker.worker import Worker, consume_once
 
-DRAIN_SECONDS = 0.2  # how long to wait for a message of the broker
+DRAIN_SECONDS = 0.2  # how long to wait for a broker message
 
 
 def run_until_idle(container: Container, on_round: Callable[[int], None] = lambda _: None) -> None:
-    """Work in rounds until nothing is due. `on_round` is called with the amount of work of each. Raises StoreDown."""
+    """Work in rounds until nothing is due. Calls `on_round` with the number of items of each round.
+
+    Raises DatabaseUnavailableError.
+    """
     migrations.upgrade(container.database)
     asyncio.run(_until_idle(container, on_round))
 
 
 async def _until_idle(container: Container, on_round: Callable[[int], None]) -> None:
-    events, scheduler = container.worker(), jobs.build_scheduler(container)
-    post = container.mailer() if container.settings.smtp_url else None
+    worker, scheduler = container.worker(), jobs.build_scheduler(container)
+    mailer = container.mailer() if container.settings.smtp_url else None
     try:
-        while done := _round(container, events, scheduler) + (await post.send_due() if post else 0):
+        while done := _round(container, worker, scheduler) + (await mailer.send_due() if mailer else 0):
             on_round(done)
     finally:
-        if post is not None:
-            await post.close()
+        if mailer is not None:
+            await mailer.close()
 
 
-def _round(container: Container, events: Worker, scheduler: Scheduler) -> int:
-    drained = 0 if container.broker.exclusive else _drain(container, events)
-    return drained + work_once(container, events, scheduler)
+def _round(container: Container, worker: Worker, scheduler: Scheduler) -> int:
+    drained = 0 if container.broker.exclusive else _drain(container, worker)
+    return drained + work_once(container, worker, scheduler)
 
 
-def work_once(container: Container, events: Worker, scheduler: Scheduler) -> int:
-    """Handle due events, ask PayPal the due questions, run all jobs. Return how much there was to do; mail is left out."""
+def work_once(container: Container, worker: Worker, scheduler: Scheduler) -> int:
+    """Process due events, run due look-ups and all jobs, but send no mail. Return the number of items processed."""
     with container.database.transaction() as session:
         ids = inbox.lease_due(session, container.clock.now())
-    events.handle(ids)
-    asked = (
+    worker.handle(ids)
+    looked_up = (
         lookup_fetcher.fetch_due(container.database, container.master_key, container.clock, container.paypal)
         if container.settings.has_paypal_credentials
         else []
     )
-    return len(ids) + len(asked) + scheduler.run_all()
+    return len(ids) + len(looked_up) + scheduler.run_all()
 
 
-def _drain(container: Container, events: Worker) -> int:
-    """Handle the events whose ids wait in the broker."""
-    with container.broker.consumer("events") as inlet:
-        return consume_once(events, inlet, DRAIN_SECONDS)
+def _drain(container: Container, worker: Worker) -> int:
+    """Process the events whose ids are in the broker's queue."""
+    with container.broker.consumer("events") as consumer:
+        return consume_once(worker, consumer, DRAIN_SECONDS)

@@ -1,4 +1,4 @@
-"""Shut a process down in order: SIGTERM finishes the work in progress, and a role that dies ends the process."""
+"""Orderly shutdown: SIGTERM finishes in-flight work, and a role that fails ends the process."""
 
 import signal
 import threading
@@ -10,17 +10,17 @@ log = structlog.get_logger(__name__)
 
 
 class StopSignal:
-    """Set by SIGTERM and SIGINT: finish the work in progress, then end."""
+    """Set by SIGTERM and SIGINT: the roles finish in-flight work, then end."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self.failed = False  # whether a role died; the exit status then tells the supervisor
+        self.failed = False  # whether a role failed; the process then exits with 1
 
     def set(self) -> None:
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most this long. Return whether it is time to stop."""
+        """Wait for the signal, at most this long. Return whether it is set."""
         return self._event.wait(seconds)
 
     def install(self) -> None:
@@ -37,13 +37,13 @@ def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
 
 
 def supervised_thread(name: str, work: Callable[[], object], stop: StopSignal) -> threading.Thread:
-    """Start a thread whose death ends the whole process: the supervisor restarts it, and nothing runs in half."""
+    """Start a thread that ends the whole process if it fails. The supervisor then restarts all roles of the process."""
 
     def run() -> None:
         try:
             work()
         except Exception:
-            log.exception("role_died", role=name)
+            log.exception("role_failed", role=name)
             stop.failed = True
             stop.set()
 
@@ -51,7 +51,7 @@ def supervised_thread(name: str, work: Callable[[], object], stop: StopSignal) -
 
 
 def call_at_stop(stop: StopSignal, callback: Callable[[], object]) -> threading.Thread:
-    """Start a thread that calls back once it is time to stop."""
+    """Start a thread that calls `callback` when `stop` is set."""
 
     def run() -> None:
         while not stop.wait(3600):

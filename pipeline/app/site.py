@@ -1,4 +1,4 @@
-"""The pages for customers: wired from the parts, with the threads that work behind them."""
+"""Builds the customer pages from the container, and runs their background threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,18 +24,18 @@ from pipeline.web.views.unsubscribe import UnsubscribeViews
 
 @contextmanager
 def serve_pages(container: Container) -> Iterator[tuple[list[BaseRoute], Lost]]:
-    """The routes of all pages and what answers beside them, with their threads running as long as the block lasts."""
-    settings, given = container.settings, (container.database, container.master_key, container.clock)
-    with AccessLog(*given) as visits, SignInLinkSender(*given, settings.pages_url) as doorman:
-        site = Site(from_settings.branding(settings), settings.locale, settings.pages_url, visits)
-        yield _routes(container, site, doorman), site.not_found
+    """Yield the routes of all pages and the handler for unknown paths. The background threads run inside the block."""
+    settings, storage = container.settings, (container.database, container.master_key, container.clock)
+    with AccessLog(*storage) as access_log, SignInLinkSender(*storage, settings.pages_url) as link_sender:
+        site = Site(from_settings.branding(settings), settings.locale, settings.pages_url, access_log)
+        yield _routes(container, site, link_sender), site.not_found
 
 
-def _routes(container: Container, site: Site, doorman: SignInLinkSender) -> list[BaseRoute]:
+def _routes(container: Container, site: Site, link_sender: SignInLinkSender) -> list[BaseRoute]:
     records = Transactions(container.database, container.master_key, container.clock)
     groups = (
         SignUpViews(site, _sign_up(container), approval_origins(container.settings.paypal_base_url)),
-        AccountViews(site, records, doorman, erase_wait=from_settings.erasure_wait(container.settings)),
+        AccountViews(site, records, link_sender, erase_wait=from_settings.erasure_wait(container.settings)),
         LinkViews(site, records, lambda customer_id: _export(container, customer_id)),
         UnsubscribeViews(site, records),
         PolicyViews(site, records, _texts(container)),
@@ -44,7 +44,7 @@ def _routes(container: Container, site: Site, doorman: SignInLinkSender) -> list
 
 
 def _sign_up(container: Container) -> SignUp | None:
-    """Where people sign up; None without PayPal's credentials, or without a plan to sign up for."""
+    """Return the sign-up, or None without PayPal credentials or plans."""
     settings = container.settings
     if not settings.has_paypal_credentials or not settings.plans:
         return None
@@ -66,9 +66,9 @@ def _export(container: Container, customer_id: str) -> bytes:
 
 def _texts(container: Container) -> PolicyTexts:
     settings = container.settings
-    whose = from_settings.policy_owner(settings)
+    owner = from_settings.policy_owner(settings)
     return PolicyTexts(
-        in_force=lambda session, now: public_pages.page(session, now, whose, settings.policy_effective),
+        in_force=lambda session, now: public_pages.page(session, now, owner, settings.policy_effective),
         of_day=public_pages.page_of,
-        evidence=lambda: public_pages.evidence(settings.data_dir, whose)[0],
+        evidence=lambda: public_pages.evidence(settings.data_dir, owner)[0],
     )

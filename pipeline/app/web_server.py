@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class WebServer(uvicorn.Server):
-    """Logs the address it listens on, also when the system chose the port."""
+    """Uvicorn server that logs the address on which it listens, also if the system chose the port."""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -21,10 +21,10 @@ class WebServer(uvicorn.Server):
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
                 host = f"[{host}]" if ":" in host else host
-                log.info("listening", url=f"http://{host}:{port}/webhooks/paypal")
+                log.info("server_started", url=f"http://{host}:{port}/webhooks/paypal")
 
     def end(self) -> None:
-        """Answer the requests in progress, then end."""
+        """Answer in-flight requests, then end."""
         self.should_exit = True
 
 

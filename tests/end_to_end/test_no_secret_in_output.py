@@ -25,7 +25,7 @@ SECRETS = {
     "paypal": "kanari-paypal-4Rt",
 }
 # What each role says again and again where it cannot do its work; the web role needs nobody, and says so once.
-ROLES = {"run": b"broker_down", "worker": b"broker_down", "mailer": b"broker_down", "web": b"listening"}
+ROLES = {"run": b"broker_down", "worker": b"broker_down", "mailer": b"broker_down", "web": b"server_started"}
 COMMANDS = (
     "doctor", "doctor --json", "db upgrade", "events list", "paypal verify", "run --until-idle",
     "mail send-test receipt ada@example.com",

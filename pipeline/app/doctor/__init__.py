@@ -1,1 +1,1 @@
-"""The checks of `smt-billing doctor`: `examine` runs them all, each other module holds the checks of one area."""
+"""The checks of `smt-billing doctor`. `examine` runs all of them; each other module contains the checks of one area."""

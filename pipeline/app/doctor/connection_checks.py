@@ -1,4 +1,4 @@
-"""Check the servers that the pipeline talks to: the broker, the mail relay, and PayPal's API."""
+"""Check the servers that the program connects to: the broker, the mail relay, and PayPal's API."""
 
 import asyncio
 
@@ -18,10 +18,13 @@ def check_broker(container: Container) -> CheckResult:
     try:
         return CheckResult("broker", "ok", container.broker.check())
     except SettingsError as error:
-        return CheckResult("broker", "fail", str(error), "see SMT_BROKER_URL in docs/operate.md")
+        return CheckResult("broker", "fail", str(error), "see SMT_BROKER_URL in docs/operations.md")
     except BrokerUnavailableError as error:
         return CheckResult(
-            "broker", "fail", str(error), "check SMT_BROKER_URL and that the server runs; no event is lost meanwhile"
+            "broker",
+            "fail",
+            str(error),
+            "check SMT_BROKER_URL and that the server runs; until then no event is lost, but events are delayed",
         )
 
 
@@ -29,7 +32,10 @@ def check_relay(container: Container) -> CheckResult:
     """Check that the relay answers."""
     if not container.settings.smtp_url:
         return CheckResult(
-            "relay", "warn", "SMT_SMTP_URL is not set", "mail stays owed until it is: smtp://127.0.0.1:25, say"
+            "relay",
+            "warn",
+            "SMT_SMTP_URL is not set",
+            "mail stays queued until you set it, such as smtp://127.0.0.1:25",
         )
     try:
         return CheckResult("relay", "ok", asyncio.run(_probe(container)))
@@ -37,7 +43,7 @@ def check_relay(container: Container) -> CheckResult:
         return CheckResult("relay", "fail", str(error))
     except RelayUnreachableError as error:
         return CheckResult(
-            "relay", "fail", str(error), "check SMT_SMTP_URL and that the relay runs; mail stays owed meanwhile"
+            "relay", "fail", str(error), "check SMT_SMTP_URL and that the relay runs; until then mail stays queued"
         )
 
 
@@ -52,12 +58,14 @@ async def _probe(container: Container) -> str:
 def check_paypal(container: Container) -> CheckResult:
     """Check that PayPal's API accepts the credentials."""
     if not container.settings.has_paypal_credentials:
-        advice = "events that lack a fact park; set SMT_PAYPAL_CLIENT_ID and SMT_PAYPAL_CLIENT_SECRET"
-        return CheckResult("PayPal", "warn", "no API credentials: nothing is read", advice)
+        advice = (
+            "set SMT_PAYPAL_CLIENT_ID and SMT_PAYPAL_CLIENT_SECRET; until then an event that needs a look-up is parked"
+        )
+        return CheckResult("PayPal", "warn", "no API credentials, so no look-ups in PayPal's API", advice)
     try:
         container.paypal.check_credentials()
     except SettingsError as error:
         return CheckResult("PayPal", "fail", str(error))
     except (PaypalRejectedError, PaypalUnavailableError) as error:
         return CheckResult("PayPal", "fail", str(error), "check the credentials and SMT_PAYPAL_BASE_URL")
-    return CheckResult("PayPal", "ok", f"{container.settings.paypal_base_url} takes the credentials")
+    return CheckResult("PayPal", "ok", f"{container.settings.paypal_base_url} accepts the credentials")

@@ -1,4 +1,4 @@
-"""Check the database: whether it answers, its tables, its keys, its clock, and what in it waits for a person."""
+"""Check the database: its tables, keys and clock, and events and mails that need a manual decision."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,15 +14,15 @@ from pipeline.db.engine import DatabaseUnavailableError, exists
 from pipeline.db.models import EncryptionKey, Event, Mail
 from pipeline.queries import listing
 
-DRIFT = timedelta(seconds=5)  # between this machine's clock and the database's; beyond it news looks old or early
-BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock that stands before this program was written is wrong
+DRIFT = timedelta(seconds=5)  # largest difference between the clocks of this machine and the database
+BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # this program is newer, so an earlier time is wrong
 
 
 def check_database(container: Container) -> Iterator[CheckResult]:
-    """The database, and what can be seen in it."""
+    """Check the database and its content. Stops at the first problem that makes the other checks impossible."""
     if not exists(container.settings.database):
         yield CheckResult(
-            "database", "fail", f"{container.settings.database}: not made yet", "run: smt-billing db upgrade"
+            "database", "fail", f"{container.settings.database} does not exist", "run: smt-billing db upgrade"
         )
         return
     try:
@@ -33,61 +33,67 @@ def check_database(container: Container) -> Iterator[CheckResult]:
             yield CheckResult(
                 "database",
                 "fail",
-                f"{where}: revision {revision or 'none'}, not {newest}",
+                f"{where}: the tables have revision {revision or 'none'}, but this version needs {newest}",
                 "run: smt-billing db upgrade",
             )
             return
         yield CheckResult("database", "ok", f"{where}, revision {revision}")
         with database.reading() as session:
-            for check in (_keys_open, _clock, _events, _mails):
+            for check in (_check_encrypted_data, _check_clock, _check_events, _check_mails):
                 yield check(container, session)
     except DatabaseUnavailableError as error:
         yield CheckResult("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
 
 
-def _keys_open(container: Container, session: Session) -> CheckResult:
+def _check_encrypted_data(container: Container, session: Session) -> CheckResult:
     row = session.execute(
         select(EncryptionKey.key_id, EncryptionKey.wrapped_key).where(EncryptionKey.wrapped_key.is_not(None)).limit(1)
     ).one_or_none()
     if row is None:
-        return CheckResult("sealed data", "ok", "nothing is sealed yet")
+        return CheckResult("encrypted data", "ok", "there is no encrypted data yet")
     try:
         open_master_key(container.settings.master_key, create=False).unwrap(row.key_id, row.wrapped_key)
     except MasterKeyError as error:
         return CheckResult(
-            "sealed data", "fail", str(error), "SMT_MASTER_KEY_FILE must name the key this database began with"
+            "encrypted data", "fail", str(error), "set SMT_MASTER_KEY_FILE to the master key of this database"
         )
-    return CheckResult("sealed data", "ok", "opens with the master key")
+    return CheckResult("encrypted data", "ok", "can be decrypted with the master key")
 
 
-def _clock(container: Container, session: Session) -> CheckResult:
+def _check_clock(container: Container, session: Session) -> CheckResult:
     now = container.clock.now()
     if now < BUILT:
         return CheckResult(
-            "clock", "fail", f"it is {now:%Y-%m-%d} here", "set the machine's clock, and keep it right with NTP"
+            "clock",
+            "fail",
+            f"this machine's date is {now:%Y-%m-%d}",
+            "set the clock, and synchronize it with NTP",
         )
     if session.get_bind().dialect.name == "postgresql":
         drift = now - session.execute(text("SELECT clock_timestamp()")).scalar_one()
-        beside = "the database's clock"
+        reference = "the database's clock"
     else:
         newest: datetime | None = session.execute(select(func.max(Event.received_at))).scalar_one()
-        drift, beside = min(timedelta(0), now - newest) if newest else timedelta(0), "the newest event's"
+        drift, reference = min(timedelta(0), now - newest) if newest else timedelta(0), "the newest event's time"
     seconds = drift.total_seconds()
     if abs(drift) > DRIFT:
         return CheckResult(
-            "clock", "warn", f"{seconds:+.0f} s beside {beside}", "keep both machines' clocks right with NTP"
+            "clock",
+            "warn",
+            f"this machine's clock differs from {reference} by {seconds:+.0f} s",
+            "synchronize the clocks of both machines with NTP",
         )
     return CheckResult("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _events(_: Container, session: Session) -> CheckResult:
+def _check_events(_: Container, session: Session) -> CheckResult:
     parked = listing.states(session, Event).get("parked", 0)
     if parked:
         return CheckResult("events", "warn", f"{parked:,} parked", "see: smt-billing parked list")
     return CheckResult("events", "ok", "none parked")
 
 
-def _mails(_: Container, session: Session) -> CheckResult:
+def _check_mails(_: Container, session: Session) -> CheckResult:
     found = listing.states(session, Mail)
     if doubt := found.get("doubt", 0):
         return CheckResult(

@@ -1,4 +1,4 @@
-"""Run all checks of `smt-billing doctor`. Each check looks at one thing and never raises for what it finds there."""
+"""Runs all checks of `smt-billing doctor`. A check reports problems as results; it does not raise them."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,11 @@ LAST_CHECKS = (
 
 
 def run_checks(open_container: Callable[[], Container]) -> list[CheckResult]:
-    """Check everything. A check whose precondition failed is left out: nothing is checked with unreadable settings."""
+    """Run all checks. A check whose precondition failed is omitted; with invalid settings only that is reported."""
     try:
-        parts = open_container()
-        settings = check_settings(parts)
+        container = open_container()
+        settings = check_settings(container)
     except SettingsError as error:
-        return [CheckResult("settings", "fail", str(error), "set what is named, in the environment or in .env")]
-    first = (settings, check_data_folder(parts), check_master_key(parts))
-    return [*first, *check_database(parts), *(check(parts) for check in LAST_CHECKS)]
+        return [CheckResult("settings", "fail", str(error), "fix the settings listed, in the environment or in .env")]
+    first = (settings, check_data_folder(container), check_master_key(container))
+    return [*first, *check_database(container), *(check(container) for check in LAST_CHECKS)]

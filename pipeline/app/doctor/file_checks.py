@@ -12,7 +12,7 @@ from pipeline.paypal.certificate_rules import TrustAnchors, parse_certificate, r
 from pipeline.paypal.errors import SignatureError
 from pipeline.settings import DEMO_FILE, SettingsError
 
-EXPIRES_SOON = timedelta(days=14)
+EXPIRES_SOON = timedelta(days=14)  # a certificate that ends earlier is mentioned
 
 
 def check_data_folder(container: Container) -> CheckResult:
@@ -22,83 +22,88 @@ def check_data_folder(container: Container) -> CheckResult:
         found = folder.stat()
     except OSError as error:
         return CheckResult(
-            "data folder", "fail", f"{folder}: {error.strerror}", "run: smt-billing db upgrade, which makes it"
+            "data folder", "fail", f"{folder}: {error.strerror}", "run: smt-billing db upgrade, which creates it"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        return CheckResult("data folder", "fail", f"{folder} cannot be written", f"give it to user {os.geteuid()}")
+        return CheckResult("data folder", "fail", f"{folder} is not writable", f"run: chown {os.geteuid()} {folder}")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         return CheckResult(
-            "data folder", "fail", f"{folder} is open to others ({mode:04o})", f"run: chmod 700 {folder}"
+            "data folder", "fail", f"other users can access {folder} (mode {mode:04o})", f"run: chmod 700 {folder}"
         )
     if (folder / DEMO_FILE).exists():
-        advice = "for real customers choose another SMT_DATA_DIR"
-        return CheckResult("data folder", "warn", f"{folder}, {mode:04o}, holds a demo's pretend customers", advice)
+        advice = "set SMT_DATA_DIR to another folder for real customers"
+        return CheckResult(
+            "data folder", "warn", f"{folder}, {mode:04o}, contains a demo's simulated customers", advice
+        )
     return CheckResult("data folder", "ok", f"{folder}, {mode:04o}")
 
 
 def check_master_key(container: Container) -> CheckResult:
-    """Check that the master key exists, can be read, and can be replaced."""
+    """Check that the master key exists, is readable, and can be replaced."""
     path = container.settings.master_key
-    if not path.exists() and _is_needed(container):
-        advice = "restore it from your copy or the newest backup; a new one opens nothing of this database"
-        return CheckResult("master key", "fail", f"{path} is missing, and this database was written with one", advice)
+    if not path.exists() and _has_encrypted_data(container):
+        advice = "restore it from your copy or the newest backup; a new key cannot decrypt this database"
+        return CheckResult("master key", "fail", f"{path} is missing, but the database contains encrypted data", advice)
     if not path.exists():
         return CheckResult(
-            "master key", "warn", f"{path} does not exist", "it is made at the first start; then keep a copy elsewhere"
+            "master key",
+            "warn",
+            f"{path} does not exist",
+            "the first start creates it; then keep a copy on another machine",
         )
     try:
         key = open_master_key(path, create=False)
     except MasterKeyError as error:
-        return CheckResult("master key", "fail", str(error), "without it nothing personal can be read")
+        return CheckResult("master key", "fail", str(error), "without it, personal data cannot be decrypted")
     if not os.access(path.parent, os.W_OK):
-        advice = "keep it in a folder of this user's, so that an erasure can replace it; a mounted secret can never be replaced"
-        return CheckResult(
-            "master key", "warn", f"{path.parent} cannot be written to: no erasure becomes complete", advice
-        )
+        advice = "keep it in a folder that this user can write to: a key rotation replaces it, which a mounted secret prevents"
+        return CheckResult("master key", "warn", f"{path.parent} is not writable, so no erasure is complete", advice)
     return CheckResult("master key", "ok", f"{path}, {stat.S_IMODE(path.stat().st_mode):04o}, id {key.id}")
 
 
-def _is_needed(container: Container) -> bool:
-    """Whether anything was sealed with a master key already."""
+def _has_encrypted_data(container: Container) -> bool:
+    """Return whether the database contains data keys."""
     try:
         return exists(container.settings.database) and container.database.holds_keys()
-    except DatabaseUnavailableError:  # which the look at the database tells
+    except DatabaseUnavailableError:  # the check of the database reports it
         return False
 
 
 def check_certificates(container: Container) -> CheckResult:
-    """Those that were kept. One that is bad is fetched again by itself; to know of it is enough."""
+    """Check the stored certificates of PayPal. An invalid one is only a warning, because it is downloaded again."""
     folder, now = container.settings.certificates_dir, container.clock.now()
-    kept = sorted(folder.glob("*.pem")) if folder.is_dir() else []
+    stored = sorted(folder.glob("*.pem")) if folder.is_dir() else []
     ends: list[datetime] = []
-    for path in kept:
+    for path in stored:
         try:
             leaf = parse_certificate(path.read_bytes())
             require_valid_at(leaf, now)
         except (OSError, SignatureError) as error:
             return CheckResult(
-                "certificates", "warn", f"{path}: {error}", "it is ignored and fetched again when PayPal uses it"
+                "certificates", "warn", f"{path}: {error}", "no action: it is downloaded again when PayPal uses it"
             )
         ends.append(leaf.not_after)
     if not ends:
-        return CheckResult("certificates", "ok", "none kept yet; fetched with PayPal's first webhook")
+        return CheckResult("certificates", "ok", "none stored yet; PayPal's first webhook names one to download")
     if min(ends) - now < EXPIRES_SOON:
         return CheckResult(
-            "certificates", "ok", f"{len(ends)} kept, one until {min(ends):%Y-%m-%d}; PayPal sends a new one in time"
+            "certificates",
+            "ok",
+            f"{len(ends)} stored, one valid until {min(ends):%Y-%m-%d}; PayPal will switch to a new one",
         )
-    return CheckResult("certificates", "ok", f"{len(ends)} kept, valid until {min(ends):%Y-%m-%d}")
+    return CheckResult("certificates", "ok", f"{len(ends)} stored, valid until {min(ends):%Y-%m-%d}")
 
 
 def check_trust_anchors(container: Container) -> CheckResult:
-    """Check that the trust anchors can be read, if any are set."""
+    """Check that the trust anchors are readable, if they are set."""
     path = container.settings.paypal_trust_anchors
     if path is None:
-        return CheckResult("trust anchors", "ok", "not set: PayPal's host and name vouch for its certificate")
+        return CheckResult("trust anchors", "ok", "not set: the certificate's URL and name are checked, not its chain")
     try:
         anchors = TrustAnchors.load(path)
     except SettingsError as error:
         return CheckResult(
-            "trust anchors", "fail", str(error), "no webhook is accepted before SMT_PAYPAL_TRUST_ANCHORS is mended"
+            "trust anchors", "fail", str(error), "fix SMT_PAYPAL_TRUST_ANCHORS; until then no webhook is accepted"
         )
     return CheckResult("trust anchors", "ok", f"{path}, {len(anchors.intermediates)} intermediates")

@@ -1,4 +1,4 @@
-"""Check the program itself: its Python and its mail templates."""
+"""Check the program itself: the Python version and the mail templates."""
 
 import sys
 from email.errors import MessageError
@@ -10,27 +10,27 @@ from pipeline.app.doctor.result import CheckResult
 from pipeline.rendering.templates import RenderError
 from pipeline.settings import SettingsError
 
-# CVE-2024-6923: the first release of each line whose `email` refuses line ends in headers.
+# CVE-2024-6923: the first release of each Python version whose `email` package refuses line ends in headers.
 FIXED = "3.11.10, 3.12.5 or 3.13.0"
 
 
 def check_interpreter(_: Container) -> CheckResult:
-    """Check that this Python is free of CVE-2024-6923."""
+    """Check that this Python is not affected by CVE-2024-6923."""
     version = ".".join(map(str, sys.version_info[:3]))
     if injection_probe():
         return CheckResult(
             "interpreter",
             "warn",
             f"Python {version} lets an encoded word add a mail header (CVE-2024-6923)",
-            f"our mails are written without its email package and proved; upgrade to {FIXED} or later all the same",
+            f"upgrade to {FIXED} or later; this program's mails are not affected, because it writes them differently",
         )
     return CheckResult("interpreter", "ok", f"Python {version} passes the header-injection probe")
 
 
 def injection_probe() -> bool:
-    """Return whether this interpreter's `email` package lets an encoded word add a header (CVE-2024-6923).
+    """Return whether this Python's `email` package lets an encoded word add a header (CVE-2024-6923).
 
-    Our mails are not written with it; other programs on this interpreter may use it.
+    This program does not write mails with that package, but other programs on the machine may do so.
     """
     message = EmailMessage()
     try:
@@ -41,15 +41,15 @@ def injection_probe() -> bool:
 
 
 def check_templates(container: Container) -> CheckResult:
-    """Check that each mail renders its example."""
+    """Check that every mail kind renders with its example."""
     try:
         templates = container.templates
         for kind in templates.kinds:
             templates.render(kind, templates.example(kind))
     except (RenderError, SettingsError) as error:
         return CheckResult(
-            "templates", "fail", str(error), "mend the template, then see: smt-billing mail preview KIND"
+            "templates", "fail", str(error), "fix the template, then check it: smt-billing mail preview KIND"
         )
     if not templates.kinds:
-        return CheckResult("templates", "fail", "no mails found in email_templates", "install the package whole")
-    return CheckResult("templates", "ok", f"{len(templates.kinds)} mails, each renders its example")
+        return CheckResult("templates", "fail", "email_templates contains no mails", "install the complete package")
+    return CheckResult("templates", "ok", f"{len(templates.kinds)} mail kinds, all render their examples")

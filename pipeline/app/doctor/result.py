@@ -1,4 +1,4 @@
-"""The result of one check."""
+"""The result of one check of `smt-billing doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found about one thing. `advice` says what to do; it is empty if nothing is to be done."""
+    """The result of one check. `advice` says what to do; it is "" if no action is needed."""
 
     name: str
     state: Literal["ok", "warn", "fail"]

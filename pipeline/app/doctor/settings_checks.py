@@ -1,6 +1,6 @@
-"""Check the settings: whether they are set, whether what they name exists, and whether they fit together.
+"""Check the settings: required ones are set, files and commands that they name exist, and they do not conflict.
 
-A setting that is used only now and then would otherwise be found wrong too late.
+Without these checks, a wrong setting that is rarely used would be noticed too late.
 """
 
 import os
@@ -20,59 +20,63 @@ from pipeline.privacy.retention.legal_holds import HOLDS
 from pipeline.settings import Settings, SettingsError, variable
 
 ADDRESSES = ("operator_email", "support_email", "privacy_email")
-TESTS = "SMT_TEST_"  # begins the variables that only the project's own tests read
+TESTS = "SMT_TEST_"  # prefix of the variables that only this project's tests read
 
 
 def check_settings(container: Container) -> CheckResult:
-    """Check that the settings needed in operation are set. Raises SettingsError for a sender address that is not valid."""
+    """Check that the settings needed in production are set. Raises SettingsError for an invalid sender address."""
     settings = container.settings
     sender(settings)
-    wanted = {
+    required = {
         "SMT_PAYPAL_WEBHOOK_ID": bool(settings.paypal_webhook_id or settings.paypal_accept_simulator),
         "SMT_SMTP_URL": bool(settings.smtp_url),
         "SMT_OPERATOR_EMAIL": bool(settings.operator_email),
     }
-    missing = [name for name, is_set in wanted.items() if not is_set]
+    missing = [name for name, is_set in required.items() if not is_set]
     if settings.paypal_accept_simulator:
         return CheckResult(
             "settings",
             "warn",
             "events of PayPal's simulator are accepted",
-            "unset SMT_PAYPAL_ACCEPT_SIMULATOR when done",
+            "unset SMT_PAYPAL_ACCEPT_SIMULATOR after the test",
         )
     if missing:
         return CheckResult(
-            "settings", "warn", f"not set: {', '.join(missing)}", "see docs/operate.md for what each is for"
+            "settings", "warn", f"not set: {', '.join(missing)}", "docs/operations.md explains each setting"
         )
-    return CheckResult("settings", "ok", "read")
+    return CheckResult("settings", "ok", "all required settings are set")
 
 
 def check_other_settings(container: Container) -> CheckResult:
-    """Files, folders and addresses that settings name and that are used now and then only."""
+    """Check the files, folders, addresses and commands that settings name, and unknown SMT_ variables."""
     settings = container.settings
-    if wrong := list(_wrong(settings, container.clock)):
-        return CheckResult("other settings", "fail", "; ".join(wrong), "mend what is named")
-    if strange := _unknown(os.environ):
-        return CheckResult("other settings", "warn", f"no settings of this program: {', '.join(strange)}", "misspelt?")
+    if problems := list(_problems(settings, container.clock)):
+        return CheckResult("other settings", "fail", "; ".join(problems), "fix the settings listed")
+    if unknown := _unknown(os.environ):
+        return CheckResult(
+            "other settings", "warn", f"unknown settings: {', '.join(unknown)}", "correct the spelling, or unset them"
+        )
     if settings.country and settings.country not in HOLDS:
-        advice = f"invoices are kept 2 years, as the policy says; known are {', '.join(HOLDS)}"
-        return CheckResult("other settings", "warn", f"SMT_COUNTRY: no period is known for {settings.country}", advice)
-    return CheckResult("other settings", "ok", "what they name is there")
+        advice = f"invoices are kept for 2 years, as in the policy; known countries: {', '.join(HOLDS)}"
+        return CheckResult(
+            "other settings", "warn", f"SMT_COUNTRY: the retention period for {settings.country} is unknown", advice
+        )
+    return CheckResult("other settings", "ok", "the files, folders and commands that they name exist")
 
 
-def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
-    """A sentence for each setting that names nothing, or does not go with another."""
+def _problems(settings: Settings, clock: Clock) -> Iterator[str]:
+    """Yield a sentence for each invalid setting and each conflict between settings."""
     for name in ADDRESSES:
         if (address := getattr(settings, name)) and not valid_address(address):
-            yield f"{variable(name)} is no address that mail can be sent to: {address}"
+            yield f"{variable(name)} is not a valid e-mail address: {address}"
     if settings.bounce_domain and not valid_address(f"b@{settings.bounce_domain}"):
-        yield f"{variable('bounce_domain')} is no domain: {settings.bounce_domain}"
+        yield f"{variable('bounce_domain')} is not a domain: {settings.bounce_domain}"
     if (log := settings.relay_log) and not RelayLog(log, clock).can_be_read():
-        yield f"{variable('relay_log')}: neither {log} nor a file it was rotated to can be read"
+        yield f"{variable('relay_log')}: {log} and its rotated files are not readable"
     if (maildir := settings.inbound_maildir) and not (maildir / "new").is_dir():
-        yield f"{variable('inbound_maildir')}: {maildir} is no Maildir"
+        yield f"{variable('inbound_maildir')}: {maildir} is not a Maildir"
     if bool(settings.paypal_client_id) != bool(settings.paypal_client_secret.get_secret_value()):
-        yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} go together, and one is not set"
+        yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} must be set together; one is missing"
     yield from _product(settings)
     yield from _backup(settings)
     try:
@@ -82,7 +86,7 @@ def _wrong(settings: Settings, clock: Clock) -> Iterator[str]:
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:
-    """Names that look like settings of ours and are none: misspelt, perhaps."""
+    """Return the names of SMT_ variables that are not settings, sorted."""
     known = {variable(name) for name in Settings.model_fields}
     named = (name for name in environment if name.startswith("SMT_") and not name.startswith(TESTS))
     return sorted(name for name in named if name.removesuffix("_FILE") not in known)
@@ -94,7 +98,7 @@ def _product(settings: Settings) -> Iterator[str]:
     except SettingsError as error:
         yield str(error)
     if settings.product_command and not shutil.which(shlex.split(settings.product_command)[0]):
-        yield f"{variable('product_command')}: there is no such command"
+        yield f"{variable('product_command')}: the command does not exist"
 
 
 def _backup(settings: Settings) -> Iterator[str]:
@@ -106,8 +110,8 @@ def _backup(settings: Settings) -> Iterator[str]:
     if (folder := settings.backup_dir) is None:
         return
     if not settings.backup_recipient:
-        yield f"{variable('backup_dir')} is set without {variable('backup_recipient')}: there are no backups"
+        yield f"{variable('backup_dir')} is set without {variable('backup_recipient')}, so no backups are made"
     if folder.resolve().is_relative_to(settings.data_dir.resolve()):
-        yield f"{variable('backup_dir')} lies in the data folder: what takes the one takes the other"
+        yield f"{variable('backup_dir')} is inside the data folder, so a loss of that folder destroys the backups too"
     if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-        yield f"{variable('backup_dir')}: {folder} cannot be written"
+        yield f"{variable('backup_dir')}: {folder} is not writable"
