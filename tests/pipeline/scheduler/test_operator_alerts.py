@@ -1,4 +1,4 @@
-"""Mails to the operator about parked events."""
+"""The operator gets mails about parked events, at most one an hour."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -22,15 +22,15 @@ def park(river: River, *names: str) -> None:
         inbox.mark_events(session, names, "parked", river.now, f"nobody knows {names[0]}")
 
 
-def words(river: River) -> list[dict[str, Any]]:
-    """What the mails to the operator say, oldest first."""
+def alert_facts(river: River) -> list[dict[str, Any]]:
+    """Return the facts of the mails to the operator, oldest first."""
     rows = sorted((row for row in river.rows(Mail) if row.key_id == OPERATOR), key=lambda row: row.created_at)
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key(OPERATOR)
-        return [seal.decrypt_json("mail.facts", row.facts) for row in rows]
+        key = river.keyring(session).system_key(OPERATOR)
+        return [key.decrypt_json("mail.facts", row.facts) for row in rows]
 
 
-def test_the_operator_is_told_of_parked_events_at_most_once_an_hour(river: River) -> None:
+def test_operator_is_alerted_at_most_once_an_hour(river: River) -> None:
     jobs = scheduler(river, operator="operator@example.com")
     assert jobs.tell_operator() == 0
     park(river, "WH-1")
@@ -45,15 +45,15 @@ def test_the_operator_is_told_of_parked_events_at_most_once_an_hour(river: River
     park(river, "WH-4")
     assert jobs.tell_operator() == 3
     river.clock.advance(DAY)
-    assert jobs.tell_operator() == 0, "they were told of that"
-    first, second = words(river)
+    assert jobs.tell_operator() == 0, "the second mail counted all of them"
+    first, second = alert_facts(river)
     assert first == {"count": 1, "events": [{"id": "WH-1", "type": "TEST.HAPPENED", "reason": "nobody knows WH-1"}]}
     assert second["count"] == 3
     assert {event["id"] for event in second["events"]} == {"WH-2", "WH-3", "WH-4"}
 
 
-def test_an_event_whose_word_is_committed_after_the_look_is_told_of_all_the_same(river: River) -> None:
-    """Its time is that of its transaction's beginning, or of another machine's clock."""
+def test_event_committed_after_its_time_is_still_reported(river: River) -> None:
+    """`done_at` may be earlier than the commit: it is the start of the transaction, on another machine's clock."""
     jobs = scheduler(river, operator="operator@example.com")
     park(river, "WH-1")
     jobs.tell_operator()
@@ -62,12 +62,12 @@ def test_an_event_whose_word_is_committed_after_the_look_is_told_of_all_the_same
     river.set(late, done_at=river.now - timedelta(seconds=1))
     river.clock.advance(HOUR)
     assert jobs.tell_operator() == 1
-    assert [event["id"] for event in words(river)[1]["events"]] == ["WH-2"]
+    assert [event["id"] for event in alert_facts(river)[1]["events"]] == ["WH-2"]
     river.clock.advance(HOUR)
     assert jobs.tell_operator() == 0
 
 
-def test_an_event_that_is_parked_when_it_is_stored_is_told_too(river: River) -> None:
+def test_event_parked_on_arrival_is_reported(river: River) -> None:
     jobs = scheduler(river, operator="operator@example.com")
     park(river, "WH-1")
     jobs.tell_operator()
@@ -75,38 +75,38 @@ def test_an_event_that_is_parked_when_it_is_stored_is_told_too(river: River) -> 
     [unreadable] = river.store(delivery(b"<html>no event</html>"))
     assert river.event(unreadable.event_id).done_at == river.now
     assert jobs.tell_operator() == 1
-    assert [event["id"] for event in words(river)[1]["events"]] == [unreadable.event_id]
+    assert [event["id"] for event in alert_facts(river)[1]["events"]] == [unreadable.event_id]
 
 
-def test_where_no_operator_is_named_nobody_is_told(river: River) -> None:
+def test_no_alert_is_queued_without_an_operator(river: River) -> None:
     park(river, "WH-1")
     assert scheduler(river).tell_operator() == 0
     assert river.count(Mail) == 0
 
 
-def test_of_many_parked_events_the_newest_are_named_and_all_counted(river: River) -> None:
+def test_alert_lists_the_newest_events_and_counts_all(river: River) -> None:
     for number in range(30):
         park(river, f"WH-{number:02}")
         river.clock.advance(MINUTE)
     scheduler(river, operator="operator@example.com").tell_operator()
-    [word] = words(river)
-    assert word["count"] == 30
-    assert [event["id"] for event in word["events"]] == [f"WH-{number:02}" for number in range(29, 9, -1)]
+    [facts] = alert_facts(river)
+    assert facts["count"] == 30
+    assert [event["id"] for event in facts["events"]] == [f"WH-{number:02}" for number in range(29, 9, -1)]
     vendor = Branding("SMT", "https://smt.example.com", "", "#1d4e89", "SMT-CRM", "help@example.com")
-    rendered = Templates(default_folder(), vendor, "en_US").render("event_parked", word | {"customer_name": ""})
+    rendered = Templates(default_folder(), vendor, "en_US").render("event_parked", facts | {"customer_name": ""})
     assert "WH-29" in rendered.text
     assert "30" in rendered.subject + rendered.text
 
 
-def test_two_schedulers_tell_the_operator_once(river: River) -> None:
+def test_two_schedulers_queue_one_alert(river: River) -> None:
     park(river, "WH-1")
-    met = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=30)
 
-    def tell(_: int) -> None:
+    def alert(_: int) -> None:
         jobs = scheduler(river, operator="operator@example.com")
-        met.wait()
+        barrier.wait()
         jobs.tell_operator()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(tell, range(2)))
-    assert len(words(river)) == 1
+        list(pool.map(alert, range(2)))
+    assert len(alert_facts(river)) == 1

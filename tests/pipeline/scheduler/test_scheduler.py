@@ -1,4 +1,4 @@
-"""The engine: each job at its own interval, and one that fails stops no other."""
+"""The scheduler runs each job at its own interval; a failing job does not stop the others."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from tests.support.pipeline_under_test import River
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
-def test_each_job_runs_at_its_own_pace(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_runs_at_its_own_interval(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: Counter[str] = Counter()
 
     def count(name: str) -> int:
@@ -29,18 +29,18 @@ def test_each_job_runs_at_its_own_pace(brook: River, monkeypatch: pytest.MonkeyP
         jobs.run_due()
         brook.clock.advance(timedelta(seconds=1))
     assert ran == {
-        "free claims of dead mailers": 61,
-        "owe renewal reminders": 3,
-        "tell the operator of parked events": 3,
+        "release claims of stopped mailers": 61,
+        "queue renewal reminders": 3,
+        "alert the operator to parked events": 3,
     }
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailableError("gone"), ValueError("ada@example.com")])
-def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: Exception) -> None:
+def test_failing_job_stops_no_other_and_runs_again(brook: River, error: Exception) -> None:
     jobs, ran = Scheduler(brook.clock, jobs_of(brook)), list[str]()
     first, *others = jobs.jobs
 
-    def note(name: str) -> int:
+    def record(name: str) -> int:
         ran.append(name)
         return 0
 
@@ -50,7 +50,7 @@ def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: E
 
     object.__setattr__(first, "run", fail)
     for job in others:
-        object.__setattr__(job, "run", partial(note, job.name))
+        object.__setattr__(job, "run", partial(record, job.name))
     with capture_logs() as logs:
         jobs.run_due()
         brook.clock.advance(first.every)
@@ -60,16 +60,16 @@ def test_a_job_that_fails_stops_no_other_and_is_due_again(brook: River, error: E
     assert "ada@" not in str(logs)
 
 
-def test_a_clock_that_was_ahead_and_is_right_again_silences_no_job(brook: River) -> None:
+def test_corrected_clock_delays_no_job(brook: River) -> None:
     jobs, ran = Scheduler(brook.clock, jobs_of(brook)), list[datetime]()
 
-    def note() -> int:
+    def record() -> int:
         ran.append(brook.now)
         return 0
 
-    object.__setattr__(jobs.jobs[0], "run", note)
-    begin = brook.now
+    object.__setattr__(jobs.jobs[0], "run", record)
+    start = brook.now
     for step in (DAY, -DAY, timedelta(0)):
         brook.clock.advance(step)
         jobs.run_due()
-    assert ran == [begin + DAY, begin]
+    assert ran == [start + DAY, start]

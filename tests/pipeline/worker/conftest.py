@@ -1,4 +1,4 @@
-"""RabbitMQ for the worker, and a check that no thread outlives its test."""
+"""RabbitMQ for the worker tests, and a check that no thread outlives its test."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def broker(broker_url: str, queue_prefix: str) -> Broker:
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
+def _check_that_threads_end() -> Iterator[None]:
     before = threading.active_count()
     yield
     until(lambda: threading.active_count() <= before, 10, "the threads of a test end with it")

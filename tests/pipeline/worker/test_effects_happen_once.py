@@ -1,4 +1,4 @@
-"""Lost acknowledgements, two workers, killed workers: each effect happens once."""
+"""Each effect happens once in spite of lost acknowledgements, concurrent workers and killed workers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,22 +21,20 @@ from tests.support.worker_fixtures import HANDLERS, effects, leave_a_row, run_un
 
 
 @pytest.mark.parametrize("kind", ["memory", "rabbitmq"])
-def test_an_acknowledgement_that_is_lost_after_the_commit_brings_no_second_effect(
-    river: River, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_lost_acknowledgement_causes_no_second_effect(river: River, kind: str, request: pytest.FixtureRequest) -> None:
     broker = Broker("memory://") if kind == "memory" else request.getfixturevalue("broker")
     names, worker = store(river, *["TEST.GOOD"] * 3), river.worker(HANDLERS)
     put(broker, names)
     for _ in range(2):
-        with broker.consumer("events") as inlet:
-            batch = inlet.receive(10, 30)
+        with broker.consumer("events") as consumer:
+            batch = consumer.receive(10, 30)
             assert batch
             assert batch.ids == names
-            worker.handle(batch.ids)  # and then the process dies
+            worker.handle(batch.ids)  # the process dies before the acknowledgement
     assert effects(river) == names
 
 
-def test_two_workers_on_one_queue_handle_every_event_once(stream: River, broker: Broker) -> None:
+def test_two_workers_handle_every_event_once(stream: River, broker: Broker) -> None:
     names = [f"WH-{number:03}" for number in range(300)]
     stream.store(*[delivery(happened(name, kind="TEST.GOOD")) for name in names])
     for start in range(0, 300, 30):
@@ -49,28 +47,26 @@ def test_two_workers_on_one_queue_handle_every_event_once(stream: River, broker:
         return handled.is_set()
 
     def run(database: Database) -> int:
-        took: list[str] = []
+        handled_ids: list[str] = []
 
-        def note(event: Event, uow: UnitOfWork) -> None:
+        def record(event: Event, uow: UnitOfWork) -> None:
             leave_a_row(event, uow)
-            took.append(event.id)
+            handled_ids.append(event.id)
 
         worker = Worker(
-            database, stream.master, stream.clock, {"TEST.GOOD": note}, reminders=ReminderPolicy(), may_read=False
+            database, stream.master, stream.clock, {"TEST.GOOD": record}, reminders=ReminderPolicy(), may_read=False
         )
         run_until(worker, broker, done)
         database.close()
-        return len(took)
+        return len(handled_ids)
 
     with ThreadPoolExecutor(2) as pool:
-        shares = list(pool.map(run, [Database(stream.url), Database(stream.url)]))
+        counts = list(pool.map(run, [Database(stream.url), Database(stream.url)]))
     assert effects(stream) == names
-    assert sum(shares) >= 300
+    assert sum(counts) >= 300
 
 
-def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
-    stream: River, empty_broker_url: str, tmp_path: Path
-) -> None:
+def test_killed_worker_neither_loses_nor_repeats_an_event(stream: River, empty_broker_url: str, tmp_path: Path) -> None:
     names = [f"WH-{number:03}" for number in range(400)]
     stream.store(*[delivery(happened(name, kind=run_role.COUNTED), source="import") for name in names])
     put(Broker(empty_broker_url), names)
@@ -82,10 +78,10 @@ def test_a_worker_killed_in_the_midst_loses_nothing_and_does_nothing_twice(
 
     for at_least in (1, 150):
         worker = start()
-        until(lambda least=at_least: stream.count(StatusHistoryEntry) >= least, 60, "some are handled")  # type: ignore[misc]
+        until(lambda least=at_least: stream.count(StatusHistoryEntry) >= least, 60, "some events are handled")  # type: ignore[misc]
         worker.end(kill=True)
-        assert stream.count(StatusHistoryEntry) < 400, "it was killed too late to prove anything"
+        assert stream.count(StatusHistoryEntry) < 400, "the worker had handled every event before it was killed"
     worker = start()
-    until(lambda: set(stream.states().values()) == {"handled"}, 60, "all are handled")
+    until(lambda: set(stream.states().values()) == {"handled"}, 60, "all events are handled")
     assert worker.end() == 0
     assert effects(stream) == names

@@ -1,4 +1,4 @@
-"""A bad event affects no neighbour; it is tried again after fixed delays, then parked."""
+"""A failing event does not affect the others of its batch; it is retried after fixed delays, then parked."""
 
 import os
 from datetime import timedelta
@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
-from pipeline.db.models import Customer, EncryptionKey
-from pipeline.db.models import PaypalLookup as Question
+from pipeline.db.models import Customer, EncryptionKey, PaypalLookup
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event
 from pipeline.worker.failed_events import RETRY_DELAYS
@@ -17,19 +16,19 @@ from tests.support.pipeline_under_test import River
 from tests.support.worker_fixtures import HANDLERS, effects, leave_a_row, store
 
 
-@pytest.mark.parametrize("bad", ["TEST.FAULT", "TEST.PARK", "TEST.LATER", "TEST.READ"])
+@pytest.mark.parametrize("failing", ["TEST.FAULT", "TEST.PARK", "TEST.LATER", "TEST.READ"])
 @pytest.mark.parametrize("place", [0, 4, 9])
-def test_one_bad_event_never_takes_its_neighbours_with_it(river: River, bad: str, place: int) -> None:
+def test_failing_event_does_not_affect_its_batch(river: River, failing: str, place: int) -> None:
     kinds = ["TEST.GOOD"] * 10
-    kinds[place] = bad
+    kinds[place] = failing
     names = store(river, *kinds)
     river.worker(HANDLERS, may_read=True).handle(names)
     good = [name for name, kind in zip(names, kinds, strict=True) if kind == "TEST.GOOD"]
     assert [name for name, state in river.states().items() if state == "handled"] == good
-    assert effects(river) == good, "of the bad one nothing is left"
+    assert effects(river) == good, "the failed event has no effect"
 
 
-def test_bad_events_of_every_kind_in_one_batch_end_each_in_its_own_way(river: River) -> None:
+def test_each_kind_of_failure_has_its_own_result(river: River) -> None:
     names = store(river, "TEST.FAULT", "TEST.GOOD", "TEST.PARK", "TEST.LATER", "TEST.NOBODY", "TEST.READ", "TEST.GOOD")
     river.worker(HANDLERS, may_read=True).handle(names)
     assert list(river.states().values()) == [
@@ -41,7 +40,7 @@ def test_bad_events_of_every_kind_in_one_batch_end_each_in_its_own_way(river: Ri
     assert reasons[5] == "waits for sale SALE1 from PayPal"
 
 
-def test_a_row_that_cannot_be_opened_harms_nobody_else(river: River) -> None:
+def test_undecryptable_event_does_not_affect_its_batch(river: River) -> None:
     names = store(river, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == names[1]),
@@ -52,8 +51,8 @@ def test_a_row_that_cannot_be_opened_harms_nobody_else(river: River) -> None:
     assert river.event(names[1]).state == "received"
 
 
-def test_the_wrong_master_key_is_no_events_fault(river: River) -> None:
-    """The worker ends, its supervisor sees it, and nothing is parked."""
+def test_wrong_master_key_parks_no_event(river: River) -> None:
+    """The worker stops with an error that its supervisor sees, and nothing is parked."""
     names = store(river, "TEST.GOOD", "TEST.GOOD")
     river.master = MasterKey(os.urandom(32))
     with pytest.raises(MasterKeyError, match="restore the right key file"):
@@ -62,20 +61,20 @@ def test_the_wrong_master_key_is_no_events_fault(river: River) -> None:
     assert river.event(names[0]).attempts == 0
 
 
-def test_an_effect_that_the_database_refuses_harms_nobody_else(river: River) -> None:
-    def twice(event: Event, uow: UnitOfWork) -> None:
+def test_database_error_of_one_event_does_not_affect_its_batch(river: River) -> None:
+    def insert_twice(event: Event, uow: UnitOfWork) -> None:
         uow._session.add_all([Customer(id=event.id, created_at=uow.now), Customer(id=event.id, created_at=uow.now)])
 
     names = store(river, "TEST.GOOD", "TEST.TWICE", "TEST.GOOD")
-    river.worker({**HANDLERS, "TEST.TWICE": twice}).handle(names)
+    river.worker({**HANDLERS, "TEST.TWICE": insert_twice}).handle(names)
     assert effects(river) == [names[0], names[2]]
     assert "IntegrityError" in (river.event(names[1]).reason or "")
 
 
-# Again, later
+# Retries
 
 
-def test_a_handler_that_fails_is_tried_again_after_the_delays_and_then_parked(river: River) -> None:
+def test_failing_handler_is_retried_after_delays_then_parked(river: River) -> None:
     [name] = store(river, "TEST.FAULT")
     worker, waited = river.worker(HANDLERS), list[timedelta]()
     worker.handle([name])
@@ -99,14 +98,14 @@ def test_a_handler_that_fails_is_tried_again_after_the_delays_and_then_parked(ri
     assert row.reason.startswith("its handler failed 6 times: ValueError at tests.support.worker_fixtures:")
 
 
-def test_a_handler_that_was_mended_meanwhile_handles_it(river: River) -> None:
+def test_event_is_handled_after_its_handler_is_fixed(river: River) -> None:
     [name] = store(river, "TEST.FAULT")
     river.worker(HANDLERS).handle([name])
     river.worker({"TEST.FAULT": leave_a_row}).handle([name])
     assert (river.event(name).state, river.event(name).reason) == ("handled", None)
 
 
-def test_what_a_handler_quotes_of_a_person_is_in_no_reason_and_no_log(river: River) -> None:
+def test_personal_data_in_an_error_is_neither_logged_nor_stored(river: River) -> None:
     [name] = store(river, "TEST.FAULT")
     with capture_logs() as logs:
         river.worker(HANDLERS).handle([name])
@@ -116,7 +115,7 @@ def test_what_a_handler_quotes_of_a_person_is_in_no_reason_and_no_log(river: Riv
     assert "ada" not in str(river.event(name).reason)
 
 
-def test_an_event_that_is_too_early_is_tried_again_as_often_as_it_takes(river: River) -> None:
+def test_retry_later_has_no_limit(river: River) -> None:
     [name] = store(river, "TEST.LATER")
     for _ in range(20):
         river.worker(HANDLERS).handle([name])
@@ -125,22 +124,22 @@ def test_an_event_that_is_too_early_is_tried_again_as_often_as_it_takes(river: R
         river.clock.advance(timedelta(minutes=7))
 
 
-def test_a_fact_that_lacks_parks_the_event_where_nobody_can_be_asked(river: River) -> None:
+def test_missing_fact_parks_the_event_without_credentials(river: River) -> None:
     [name] = store(river, "TEST.READ")
     river.worker(HANDLERS, may_read=False).handle([name])
     row = river.event(name)
     assert row.state == "parked"
     assert row.reason
     assert row.reason.startswith("needs sale SALE1 from PayPal, and no API credentials are set (SMT_PAYPAL_CLIENT_ID")
-    assert river.count(Question) == 0
+    assert river.count(PaypalLookup) == 0
 
 
-def test_a_fact_that_lacks_is_asked_for_once_however_many_lack_it(river: River) -> None:
+def test_missing_fact_of_several_events_is_looked_up_once(river: River) -> None:
     names = store(river, "TEST.READ", "TEST.READ")
     worker = river.worker(HANDLERS, may_read=True)
     worker.handle(names)
     river.clock.advance(timedelta(minutes=1))
     worker.handle(names)
-    [question] = river.rows(Question)
-    assert (question.kind, question.id) == ("sale", "SALE1")
+    [look_up] = river.rows(PaypalLookup)
+    assert (look_up.kind, look_up.id) == ("sale", "SALE1")
     assert river.event(names[0]).attempts == 0

@@ -1,4 +1,4 @@
-"""The database or the broker goes away: nothing is half done, and the batch comes again."""
+"""If the database or the broker goes down, the transaction is rolled back and the batch is delivered again."""
 
 import pytest
 from sqlalchemy import text
@@ -16,19 +16,17 @@ from tests.support.worker_fixtures import HANDLERS, effects, leave_a_row, run_un
 
 
 @pytest.mark.parametrize("noticed", ["by the handler", "later"])
-def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_comes_again(
-    stream: River, broker: Broker, noticed: str
-) -> None:
-    cuts = [1]
+def test_batch_is_delivered_again_after_a_lost_database_connection(stream: River, broker: Broker, noticed: str) -> None:
+    disconnections = [1]
 
-    def cut(event: Event, uow: UnitOfWork) -> None:
+    def disconnect(event: Event, uow: UnitOfWork) -> None:
         leave_a_row(event, uow)
-        if cuts:
-            cuts.pop()
+        if disconnections:
+            disconnections.pop()
             uow._session.flush()
-            own = uow._session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            backend_pid = uow._session.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with stream.database.transaction() as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend_pid})
             if noticed == "by the handler":
                 uow._session.execute(text("SELECT 1"))
 
@@ -36,14 +34,16 @@ def test_a_connection_lost_in_the_middle_leaves_nothing_half_done_and_the_batch_
     put(broker, names)
     with capture_logs() as logs:
         run_until(
-            stream.worker({**HANDLERS, "TEST.CUT": cut}), broker, lambda: set(stream.states().values()) == {"handled"}
+            stream.worker({**HANDLERS, "TEST.CUT": disconnect}),
+            broker,
+            lambda: set(stream.states().values()) == {"handled"},
         )
     assert [line["event"] for line in logs] == ["store_down"]
     assert effects(stream) == names
-    assert {row.attempts for row in stream.rows(Row)} == {0}, "it is no fault of any event"
+    assert {row.attempts for row in stream.rows(Row)} == {0}, "an outage is not a failed attempt"
 
 
-def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> None:
+def test_database_outage_rolls_back_the_batch(river: River) -> None:
     def fail(event: Event, uow: UnitOfWork) -> None:
         raise DatabaseUnavailableError("gone")
 
@@ -52,15 +52,15 @@ def test_a_store_that_is_down_raises_with_nothing_half_done(river: River) -> Non
         river.worker({**HANDLERS, "TEST.DOWN": fail}).handle(names)
     assert effects(river) == []
     assert set(river.states().values()) == {"received"}
-    assert river.event(names[1]).attempts == 0, "it is no fault of the event"
+    assert river.event(names[1]).attempts == 0, "an outage is not a failed attempt"
 
 
-def test_a_broker_that_goes_away_is_waited_for(brook: River) -> None:
-    class Away:
-        def take(self, limit: int, seconds: float) -> None:
+def test_worker_waits_while_the_broker_is_down(brook: River) -> None:
+    class BrokerDown:
+        def receive(self, limit: int, seconds: float) -> None:
             raise BrokerUnavailableError("gone")
 
-    looks = iter([False, False, False, True, True])
+    answers = iter([False, False, False, True, True])
     with capture_logs() as logs:
-        consume_until_stopped(brook.worker({}), Away(), lambda seconds: next(looks))  # type: ignore[arg-type]
+        consume_until_stopped(brook.worker({}), BrokerDown(), lambda seconds: next(answers))  # type: ignore[arg-type]
     assert [line["event"] for line in logs] == ["broker_down"] * 2

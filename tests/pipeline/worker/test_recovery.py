@@ -1,4 +1,4 @@
-"""What no message brings: handled straight from the table, in time, once, and by one."""
+"""Inbox recovery handles events that no message delivered: in time, once, and by one worker."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -20,71 +20,71 @@ from tests.support.pipeline_under_test import HAPPENED, River, delivery, happene
 LATER = timedelta(minutes=7)
 
 
-def nothing(event: Event, uow: UnitOfWork) -> None:
-    """A handler that is content."""
+def do_nothing(event: Event, uow: UnitOfWork) -> None:
+    """A handler without effects."""
 
 
-def later(event: Event, uow: UnitOfWork) -> None:
+def retry_later(event: Event, uow: UnitOfWork) -> None:
     raise RetryLater(LATER, "too early")
 
 
-def sweep_of(river: River, handlers: Mapping[str, Handler] | None = None, quiet: float = 0.0) -> InboxRecovery:
-    return InboxRecovery(river.worker(handlers or {HAPPENED: nothing}), river.database, river.clock, lambda: quiet)
+def recovery_of(river: River, handlers: Mapping[str, Handler] | None = None, quiet: float = 0.0) -> InboxRecovery:
+    return InboxRecovery(river.worker(handlers or {HAPPENED: do_nothing}), river.database, river.clock, lambda: quiet)
 
 
 def webhooks(river: River, count: int) -> None:
     river.store(*[delivery(happened(f"WH-{number}"), f"T-{number}") for number in range(count)])
 
 
-def test_what_came_without_a_message_is_handled_at_once(river: River) -> None:
+def test_imported_event_is_handled_at_once(river: River) -> None:
     river.store(delivery(happened(), source="import"))
-    assert sweep_of(river).once() == 1
+    assert recovery_of(river).once() == 1
     assert river.states() == {"WH-1": "handled"}
-    assert sweep_of(river).once() == 0
+    assert recovery_of(river).once() == 0
 
 
-def test_what_was_to_be_tried_later_is_tried_then_however_quiet_the_broker(river: River) -> None:
+def test_postponed_event_is_retried_on_time_while_broker_is_quiet(river: River) -> None:
     webhooks(river, 1)
-    sweep = sweep_of(river, {HAPPENED: later}, QUIET_SECONDS)
+    recovery = recovery_of(river, {HAPPENED: retry_later}, QUIET_SECONDS)
     river.clock.advance(QUIET_BROKER_GRACE)
-    assert sweep.once() == 1
+    assert recovery.once() == 1
     for advance in (timedelta(0), LATER - PUBLISH_GRACE, PUBLISH_GRACE - timedelta(seconds=1)):
         river.clock.advance(advance)
-        assert sweep.once() == 0
+        assert recovery.once() == 0
     river.clock.advance(timedelta(seconds=1))
-    assert sweep_of(river).once() == 1
+    assert recovery_of(river).once() == 1
     assert river.states() == {"WH-0": "handled"}
 
 
-def test_an_event_is_left_to_its_message_while_the_broker_brings_some(river: River) -> None:
+def test_recovery_leaves_new_events_to_a_working_broker(river: River) -> None:
     webhooks(river, 3)
-    sweep = sweep_of(river, quiet=QUIET_SECONDS - 0.1)
+    recovery = recovery_of(river, quiet=QUIET_SECONDS - 0.1)
     river.clock.advance(PUBLISH_GRACE - timedelta(seconds=1))
-    assert sweep.once() == 0
+    assert recovery.once() == 0
     river.clock.advance(timedelta(seconds=1))
-    assert sweep.once() == 3
+    assert recovery.once() == 3
 
 
-def test_while_the_broker_is_quiet_an_event_nobody_has_tried_is_not_left_waiting(river: River) -> None:
+def test_recovery_takes_new_events_while_the_broker_is_quiet(river: River) -> None:
     webhooks(river, 3)
-    sweep = sweep_of(river, quiet=QUIET_SECONDS)
+    recovery = recovery_of(river, quiet=QUIET_SECONDS)
     river.clock.advance(QUIET_BROKER_GRACE - timedelta(seconds=1))
-    assert sweep.once() == 0, "its message may be on its way"
+    assert recovery.once() == 0, "its message may still arrive"
     river.clock.advance(timedelta(seconds=1))
-    assert sweep.once() == 3
+    assert recovery.once() == 3
     assert set(river.states().values()) == {"handled"}
 
 
-def test_what_another_handles_is_left_to_it(stream: River) -> None:
+def test_recovery_skips_events_that_another_worker_has_locked(stream: River) -> None:
     stream.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(4)])
     with stream.database.transaction() as session:
         assert len(inbox.lock_received(session, ["WH-0", "WH-1"])) == 2
-        assert sweep_of(stream).once() == 2
-        assert sweep_of(stream).once() == 0
-    assert sweep_of(stream).once() == 2
+        assert recovery_of(stream).once() == 2
+        assert recovery_of(stream).once() == 0
+    assert recovery_of(stream).once() == 2
 
 
-def test_a_sweep_goes_on_where_there_is_more_and_waits_where_there_is_not(river: River) -> None:
+def test_recovery_waits_only_after_an_incomplete_batch(river: River) -> None:
     river.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(BATCH + 1)])
     waited: list[float] = []
 
@@ -92,29 +92,29 @@ def test_a_sweep_goes_on_where_there_is_more_and_waits_where_there_is_not(river:
         waited.append(seconds)
         return len(waited) > 3
 
-    sweep_of(river).run(stop)
+    recovery_of(river).run(stop)
     assert [seconds > 0 for seconds in waited] == [True, False, True, True]
     assert set(river.states().values()) == {"handled"}
 
 
-def test_a_sweep_outlives_a_store_that_is_down(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, looks = sweep_of(river), [False, False, True]
+def test_recovery_survives_a_database_outage(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery, answers = recovery_of(river), [False, False, True]
 
-    def away() -> int:
+    def fail() -> int:
         raise DatabaseUnavailableError("gone")
 
-    monkeypatch.setattr(sweep, "once", away)
+    monkeypatch.setattr(recovery, "once", fail)
     with capture_logs() as logs:
-        sweep.run(lambda _: looks.pop(0))
+        recovery.run(lambda _: answers.pop(0))
     assert [line["event"] for line in logs] == ["store_down"] * 2
 
 
-def test_an_inlet_tells_how_long_it_has_heard_nothing() -> None:
+def test_consumer_reports_seconds_since_the_last_message() -> None:
     broker = Broker("memory://")
-    with broker.consumer("events") as inlet:
-        assert inlet.receive(10, 0.05) is None
-        quiet = inlet.idle_seconds()
+    with broker.consumer("events") as consumer:
+        assert consumer.receive(10, 0.05) is None
+        quiet = consumer.idle_seconds()
         assert quiet >= 0.05
         put(broker, ["WH-1"])
-        assert inlet.receive(10, 1.0) is not None
-        assert inlet.idle_seconds() < quiet
+        assert consumer.receive(10, 1.0) is not None
+        assert consumer.idle_seconds() < quiet
