@@ -1,4 +1,4 @@
-"""The stage of the demo: a pretend PayPal, the real parts on SQLite and memory://, the catcher, and one web server."""
+"""The environment of the demo: simulated PayPal, the real pipeline on SQLite and memory://, mail catcher, web server."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from pipeline.db import migrations
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catch_mail
 from pipeline.demo.mailbox_pages import MailboxPages
-from pipeline.errors import UsageError as Wrong
+from pipeline.errors import UsageError
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import FakePaypalApi
@@ -23,11 +23,11 @@ from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.world import PaypalState
 
 WEBHOOK_ID = "DEMO-WEBHOOK"
-NOTE = "The demo's catcher: nothing of this has left this machine."
+NOTE = "Mails of the demo. None of them has left this machine."
 
 
 class DemoClock:
-    """Stands where the play puts it; from `release` on it is the machine's clock."""
+    """A clock that the playback sets. After `release` it shows the system time."""
 
     def __init__(self) -> None:
         self._moment: datetime | None = None
@@ -44,7 +44,7 @@ class DemoClock:
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """Everything that stands while the demo lasts. `url` is the web server's, `caught` the folder of mails."""
+    """The running parts of a demo. `url` is the web server's URL, `caught` the folder of caught mails."""
 
     parts: Container
     clock: DemoClock
@@ -64,15 +64,15 @@ def open_environment(
     port: int | None,
     usual_port: int,
 ) -> Iterator[DemoEnvironment]:
-    """Start everything, and stop it at the end of the block. Raises Wrong when the port that was asked for is taken.
+    """Start all parts, and stop them at the end of the block. Raises UsageError if the requested port is in use.
 
-    `make_parts` makes the container, which closes with the block. `show_date` writes a time for people.
+    `make_parts` creates the container. `show_date` formats a time for people.
     """
     clock, folder = DemoClock(), data_dir / CAUGHT
     with ExitStack() as stack:
-        paypal, listens_on = FakePaypalApi(PaypalState(), clock=clock), _free(port, usual_port)
+        paypal, listen_port = FakePaypalApi(PaypalState(), clock=clock), _find_port(port, usual_port)
         relay_url = stack.enter_context(catch_mail(folder))
-        settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listens_on}")
+        settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listen_port}")
         parts = make_parts(settings, clock)
         migrations.upgrade(parts.database)
         stack.callback(parts.database.close)
@@ -82,12 +82,12 @@ def open_environment(
         caught = MailboxPages(folder, show_date, NOTE)
         routes, lost = stack.enter_context(site.serve_pages(parts))
         app = parts.web().app([*routes, *caught.routes()], lost)
-        url = stack.enter_context(serve(app, listens_on))
+        url = stack.enter_context(serve(app, listen_port))
         yield DemoEnvironment(parts, clock, paypal.world, inlet, url, folder)
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
-    """The operator's settings for looks; ours for everything that must stay inside the demo."""
+    """Return the operator's settings, with database, broker, relay and PayPal replaced by those of the demo."""
     return load(
         database_url="",
         broker_url="memory://",
@@ -96,20 +96,20 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         plans={plan.name: plan.id for plan in (LICENCE, CLOUD)},
         paypal_base_url=paypal_url,
         paypal_client_id="simulator",
-        paypal_client_secret="simulator-secret",  # noqa: S106 - opens nothing but the pretence
+        paypal_client_secret="simulator-secret",  # noqa: S106 - valid only at the simulated PayPal
         paypal_webhook_id=(WEBHOOK_ID,),
         paypal_accept_simulator=False,
         paypal_trust_anchors=None,
     )
 
 
-def _free(port: int | None, usual: int) -> int:
-    """The port to listen on: the one asked for, else the usual one, else any."""
-    wanted = usual if port is None else port
+def _find_port(port: int | None, usual: int) -> int:
+    """Return the port to listen on: the requested one, otherwise `usual`, otherwise any free port."""
+    requested = usual if port is None else port
     try:
-        with socket.create_server(("127.0.0.1", wanted)) as listener:
+        with socket.create_server(("127.0.0.1", requested)) as listener:
             return int(listener.getsockname()[1])
     except OSError as error:
         if port is None:
-            return _free(0, usual)
-        raise Wrong(f"port {port} is taken: {error.strerror}; --port 0 takes any") from error
+            return _find_port(0, usual)
+        raise UsageError(f"cannot listen on port {port}: {error.strerror}; use --port 0 for any free port") from error

@@ -1,4 +1,4 @@
-"""A relay that keeps every mail it is given in a folder, on a free loopback port, in a thread of its own."""
+"""SMTP server for the demo that stores every mail in a folder, in a background thread on a free loopback port."""
 
 import asyncio
 import os
@@ -14,21 +14,21 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from pipeline import files
 
-NAME = "catcher.localhost"  # given, because otherwise a name server would be asked for ours
-# `<receipt.abc@example.com>` becomes receipt.abc.eml; letters that mean something to a file system never get in.
+NAME = "catcher.localhost"  # set explicitly, because the default would require a DNS look-up
+# `<receipt.abc@example.com>` becomes receipt.abc.eml. Characters with a meaning for file systems are excluded.
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([a-z0-9_]{1,60}\.[A-Za-z0-9]{1,60})@", re.MULTILINE | re.IGNORECASE)
 
 
 @contextmanager
 def catch_mail(folder: Path) -> Iterator[str]:
-    """The relay's URL, as long as the block lasts."""
+    """Run the server for the duration of the block and yield its URL."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run, args=(loop,), name="catcher", daemon=True)
     thread.start()
-    opening = loop.create_server(lambda: _protocol(Catcher(folder), loop), sock=listener)
-    server = asyncio.run_coroutine_threadsafe(opening, loop).result()
+    starting = loop.create_server(lambda: _protocol(Catcher(folder), loop), sock=listener)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result()
     try:
         yield f"smtp://127.0.0.1:{listener.getsockname()[1]}"
     finally:
@@ -38,21 +38,21 @@ def catch_mail(folder: Path) -> Iterator[str]:
 
 
 class Catcher:
-    """What aiosmtpd hands each mail to."""
+    """Handler that aiosmtpd calls for each mail."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Keep the mail as a delivering server does: with the envelope's addresses in front (RFC 5321 section 4.4)."""
+        """Store the mail with the envelope's addresses as headers, as final delivery does (RFC 5321 section 4.4)."""
         sender, recipients = envelope.mail_from or "", ", ".join(envelope.rcpt_tos)
         content = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()
         head = f"Return-Path: <{sender}>\r\nDelivered-To: {recipients}\r\n".encode()
         try:
             _write(self._folder, _name(content), head + content)
         except OSError as error:
-            return f"452 cannot be kept: {error.strerror}"
-        return "250 kept"
+            return f"452 cannot store the mail: {error.strerror}"
+        return "250 stored"
 
 
 def _protocol(catcher: Catcher, loop: asyncio.AbstractEventLoop) -> SMTP:
@@ -74,7 +74,7 @@ def _name(content: bytes) -> str:
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:
-    """A second mail under one id gets a name of its own: it must be seen, not hidden."""
+    """Write the file. A second mail with the same Message-ID gets a number, so that both stay visible."""
     path, number = folder / f"{name}.eml", 1
     while True:
         try:

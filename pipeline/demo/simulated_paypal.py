@@ -1,4 +1,4 @@
-"""The signing keys of the simulated PayPal, and the web role's trust in them."""
+"""Signing keys of the simulated PayPal, and their registration as trusted certificates."""
 
 import asyncio
 from datetime import datetime
@@ -13,22 +13,22 @@ LIVE = "https://api-m.paypal.com"
 
 
 def open_signer(settings: Settings, since: datetime, until: datetime) -> Signer:
-    """Open the simulated PayPal's keys. They stay in the data folder, so that every command signs with the same keys."""
+    """Return the simulated PayPal's signer. Its keys are stored in the data folder, so every command uses the same keys."""
     return Signer(settings.data_dir / "simulator", since=since, until=until)
 
 
 def trust_certificate(settings: Settings, clock: Clock, signer: Signer) -> None:
-    """Put the simulated PayPal's certificate among those that a web role with this data folder trusts."""
+    """Store the simulated PayPal's certificate, so that a web role with this data folder trusts it."""
     folder = settings.certificates_dir
-    kept = CertificateStore(folder=folder, anchors=None, clock=clock, fetch=lambda _: signer.leaf_pem)
-    asyncio.run(kept.get(signer.cert_url))
+    store = CertificateStore(folder=folder, anchors=None, clock=clock, fetch=lambda _: signer.leaf_pem)
+    asyncio.run(store.get(signer.cert_url))
 
 
-def webhook_to_sign_for(settings: Settings, given: str | None) -> str:
-    """The webhook id that simulated events are signed for. Raises UsageError next to PayPal's live API."""
+def webhook_to_sign_for(settings: Settings, requested: str | None) -> str:
+    """Return the webhook id to sign simulated events for. Raises UsageError if PayPal's live API is configured."""
     if settings.paypal_base_url.rstrip("/") == LIVE:
-        raise UsageError("SMT_PAYPAL_BASE_URL is PayPal's live API: pretend customers must not get into live books")
-    if given or settings.paypal_accept_simulator:
-        return given or SIMULATOR
+        raise UsageError("SMT_PAYPAL_BASE_URL is PayPal's live API; simulated events must not enter live data")
+    if requested or settings.paypal_accept_simulator:
+        return requested or SIMULATOR
     settings.require("paypal_webhook_id")
     return settings.paypal_webhook_id[0]

@@ -1,4 +1,4 @@
-"""What came of a demo, looked up in the tables."""
+"""Summary of a demo: counts of events, subscriptions, payments and mails from the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipeline.demo.data_folder import DemoRun
 
 @dataclass(frozen=True, slots=True)
 class PaymentTotals:
-    """The payments in one currency that came: how many, their sum and what was given back of it, in minor units."""
+    """Received payments in one currency: their number, sum and refunded amount. Amounts are in minor units."""
 
     currency: str
     payments: int
@@ -25,7 +25,10 @@ class PaymentTotals:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Events by state (of webhooks; `waiting` of all), subscriptions by status, mails by kind and by state."""
+    """Counts of a demo: webhook events by state, subscriptions and payments by status, mails by kind and by state.
+
+    `waiting` counts unhandled events of all sources, `caught` the mails that arrived.
+    """
 
     played: DemoRun
     events: Mapping[str, int]
@@ -44,14 +47,14 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Every delivery was answered 200, everything accepted was handled, every mail owed was sent and arrived."""
+        """Whether every delivery was answered 200, every event was handled, and every mail was sent and arrived."""
         unsent = sum(number for state, number in self.mails.items() if state not in ("sent", "withheld"))
-        undone = self.waiting + self.events.get("parked", 0) + unsent
-        return self.played.answered == self.played.posted and undone == 0 and self.caught >= sum(self.sent.values())
+        unfinished = self.waiting + self.events.get("parked", 0) + unsent
+        return self.played.answered == self.played.posted and unfinished == 0 and self.caught >= sum(self.sent.values())
 
 
 def summarize(database: Database, played: DemoRun, caught: Path) -> Summary:
-    """Look into the tables, and count the mails that arrived."""
+    """Read the counts from the database, and count the caught mails."""
     with database.reading() as session:
         return Summary(
             played=played,
@@ -68,7 +71,7 @@ def summarize(database: Database, played: DemoRun, caught: Path) -> Summary:
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
-    """The one object that `--json` prints."""
+    """Return the object that `--json` prints."""
     return {
         "events_posted": summary.played.posted,
         "events_accepted": summary.accepted,
@@ -92,9 +95,9 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _count(session: Session, what: Any, *where: Any) -> dict[str, int]:
-    found = session.execute(select(what, func.count()).where(*where).group_by(what).order_by(what))
-    return dict(found.all())
+def _count(session: Session, column: Any, *where: Any) -> dict[str, int]:
+    rows = session.execute(select(column, func.count()).where(*where).group_by(column).order_by(column))
+    return dict(rows.all())
 
 
 def _takings(session: Session) -> tuple[PaymentTotals, ...]:
@@ -104,13 +107,15 @@ def _takings(session: Session) -> tuple[PaymentTotals, ...]:
         .group_by(Payment.currency)
         .order_by(Payment.currency)
     )
-    found: list[Any] = list(session.execute(sums))
-    return tuple(PaymentTotals(row[0] or "", row[1], int(row[2]), int(row[3])) for row in found)
+    rows: list[Any] = list(session.execute(sums))
+    return tuple(PaymentTotals(row[0] or "", row[1], int(row[2]), int(row[3])) for row in rows)
 
 
 def _most_eventful(session: Session) -> str | None:
-    """The subscription with the most kinds of mail: the one whose story is worth reading."""
+    """Return the subscription with the most kinds of mail: the most interesting one to show."""
     kinds = func.count(Mail.kind.distinct()).desc()
     sent = func.sum(case((Mail.state == "sent", 1), else_=0)).desc()
-    by_story = select(Mail.subscription_id).where(Mail.subscription_id.is_not(None)).group_by(Mail.subscription_id)
-    return session.execute(by_story.order_by(kinds, sent, Mail.subscription_id).limit(1)).scalar_one_or_none()
+    by_subscription = (
+        select(Mail.subscription_id).where(Mail.subscription_id.is_not(None)).group_by(Mail.subscription_id)
+    )
+    return session.execute(by_subscription.order_by(kinds, sent, Mail.subscription_id).limit(1)).scalar_one_or_none()
