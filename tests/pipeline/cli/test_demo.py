@@ -63,7 +63,7 @@ def test_a_demo_that_was_broken_off_begins_anew(smt: Smt, data_dir: Path) -> Non
 def test_somebodys_books_are_never_mixed_with_a_demo(smt: Smt, books: Told) -> None:
     for words in ((), ("--fresh",)):
         answer = smt("demo", "--once", *words)
-        assert (answer.code, "no demo's" in answer.err) == (2, True)
+        assert (answer.code, "not from a demo" in answer.err) == (2, True)
     assert len(smt("events", "list", "--json").json) == len(books.life.deliveries)
 
 

@@ -84,7 +84,7 @@ def test_the_vendors_settings_show_in_a_preview(smt: Smt, monkeypatch: pytest.Mo
 
 def test_a_test_mail_goes_through_the_relay(smt: Smt, caught: Path) -> None:
     answer = smt("mail", "send-test", "renewal_reminder", "me@example.com", "--json")
-    assert (answer.code, answer.json) == (0, {"outcome": "sent", "reply": "250 kept"})
+    assert (answer.code, answer.json) == (0, {"outcome": "sent", "reply": "250 stored"})
     [path] = files_of(caught)
     message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert message["Subject"].startswith("[Test] ")
