@@ -1,4 +1,4 @@
-"""Brokers to test: in this process, on RabbitMQ, and on RabbitMQ at the end of a wire."""
+"""Brokers to test: in this process, RabbitMQ, and RabbitMQ behind a proxy."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.support.broker_fixtures import Wire, demolish
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """Runs the test twice: on the queue inside this process, and on a real RabbitMQ."""
+    """Run the test twice: with queues inside this process, and with a real RabbitMQ."""
     if request.param == "memory":
         return Broker("memory://")
     rabbit: Broker = request.getfixturevalue("rabbit")
@@ -19,7 +19,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 @pytest.fixture
 def rabbit(broker_url: str, queue_prefix: str) -> Iterator[Broker]:
-    """A RabbitMQ; all that was declared with this test's prefix is deleted afterwards."""
+    """Return a RabbitMQ broker. What is declared with this test's prefix is deleted afterwards."""
     broker = Broker(broker_url, queue_prefix)
     yield broker
     demolish(broker)
@@ -33,5 +33,5 @@ def wire(broker_url: str) -> Iterator[Wire]:
 
 @pytest.fixture
 def wired(wire: Wire, rabbit: Broker, broker_url: str, queue_prefix: str) -> Broker:
-    """The same RabbitMQ, behind a wire that the test can cut."""
+    """Return the same RabbitMQ behind a proxy whose connections the test can cut."""
     return Broker(wire.carry(broker_url), queue_prefix)

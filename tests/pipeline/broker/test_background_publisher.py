@@ -1,4 +1,4 @@
-"""Ids that are published in the background: in batches, and whatever happens to the broker."""
+"""The background publisher publishes ids in batches and survives errors of the broker."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -11,52 +11,52 @@ from tests.support.broker_fixtures import LONG
 from tests.support.subprocesses import until
 
 
-def test_an_announcer_publishes_in_groups_and_what_waits_at_its_end() -> None:
+def test_waiting_ids_are_published_in_one_message_before_the_end() -> None:
     broker = Broker("memory://")
-    announcer = BackgroundPublisher(broker, "events")
+    background_publisher = BackgroundPublisher(broker, "events")
     for number in range(30):
-        announcer.publish_later([f"WH-{number}"])
-    announcer.publish_later([])
-    announcer.start()
-    announcer.stop()
-    with broker.consumer("events") as inlet:
-        batch = inlet.receive(100, LONG)
+        background_publisher.publish_later([f"WH-{number}"])
+    background_publisher.publish_later([])
+    background_publisher.start()
+    background_publisher.stop()
+    with broker.consumer("events") as consumer:
+        batch = consumer.receive(100, LONG)
         assert batch
         assert batch.ids == [f"WH-{number}" for number in range(30)]
         assert len(batch._messages) == 1
 
 
-def test_a_broker_that_is_away_is_waited_for_once_and_not_for_all_that_was_announced() -> None:
-    announcer = BackgroundPublisher(Broker("memory://"), "events")
-    asked: list[int] = []
+def test_outage_is_waited_for_only_once() -> None:
+    background_publisher = BackgroundPublisher(Broker("memory://"), "events")
+    calls: list[int] = []
 
-    def away(*_: object) -> None:
-        asked.append(1)
+    def fail(*_: object) -> None:
+        calls.append(1)
         for _each in range(3 * MAX_BATCH):
-            announcer.publish_later(["WH-MORE"])  # they come while it is waited for
+            background_publisher.publish_later(["WH-MORE"])  # these arrive while the first call waits
         raise BrokerUnavailableError("it does not answer")
 
-    announcer._publisher = SimpleNamespace(publish=away)  # type: ignore[assignment]
-    announcer.publish_later(["WH-1"])
-    announcer._do(announcer._next()[0])
-    assert (asked, announcer._waiting.qsize()) == ([1], 0)
+    background_publisher._publisher = SimpleNamespace(publish=fail)  # type: ignore[assignment]
+    background_publisher.publish_later(["WH-1"])
+    background_publisher._process(background_publisher._next()[0])
+    assert (calls, background_publisher._waiting.qsize()) == ([1], 0)
 
 
-def test_an_announcer_outlives_whatever_is_raised_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publisher_survives_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
     broker, publish = Broker("memory://"), Publisher.publish
-    told: list[Sequence[str]] = []
+    published: list[Sequence[str]] = []
 
     def failing_once(publisher: Publisher, queue: Queue, ids: Sequence[str]) -> None:
-        told.append(ids)
-        if len(told) == 1:
-            raise ValueError("nonsense from the wire")
+        published.append(ids)
+        if len(published) == 1:
+            raise ValueError("invalid data from the broker")
         publish(publisher, queue, ids)
 
     monkeypatch.setattr(Publisher, "publish", failing_once)
-    with BackgroundPublisher(broker, "events") as announcer, broker.consumer("events") as inlet:
-        announcer.publish_later(["WH-1"])
-        until(lambda: bool(told), 10, "it has met the error")
-        announcer.publish_later(["WH-2"])
-        batch = inlet.receive(100, LONG)
+    with BackgroundPublisher(broker, "events") as background_publisher, broker.consumer("events") as consumer:
+        background_publisher.publish_later(["WH-1"])
+        until(lambda: bool(published), 10, "the first publish has failed")
+        background_publisher.publish_later(["WH-2"])
+        batch = consumer.receive(100, LONG)
     assert batch
     assert batch.ids == ["WH-2"]

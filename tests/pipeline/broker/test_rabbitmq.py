@@ -1,4 +1,4 @@
-"""The URL of RabbitMQ: what is refused, what is never repeated, and TLS with the certificate checked."""
+"""RabbitMQ's URL: invalid URLs are refused, passwords are never shown, and TLS checks the certificate."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from pipeline.settings import SettingsError
 from tests.support.broker_fixtures import HUNDRED, Wire, put, take_until
 
 
-def test_check_names_the_product_and_its_address(rabbit: Broker, broker_url: str) -> None:
+def test_check_returns_product_and_address(rabbit: Broker, broker_url: str) -> None:
     assert rabbit.check().startswith("RabbitMQ ")
     assert rabbit.check().endswith(f" at 127.0.0.1:{urlsplit(broker_url).port}")
 
@@ -24,15 +24,15 @@ SECRET = "hunter/2"
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "127.0.0.1:{port}", "127.0.0.1:{port}/nowhere"])
-def test_no_password_is_ever_in_the_message(broker_url: str, place: str) -> None:
+def test_password_is_in_no_message(broker_url: str, place: str) -> None:
     url = f"amqp://guest:hunter%2F2@{place.format(port=urlsplit(broker_url).port)}"
-    with pytest.raises(BrokerUnavailableError) as told:
+    with pytest.raises(BrokerUnavailableError) as raised:
         Broker(url).check()
-    for text in (str(told.value), repr(told.value), repr(Broker(url)), repr(vars(told.value))):
+    for text in (str(raised.value), repr(raised.value), repr(Broker(url)), repr(vars(raised.value))):
         assert "hunter" not in text
 
 
-def test_a_wrong_password_is_told_as_such(broker_url: str) -> None:
+def test_wrong_password_is_reported(broker_url: str) -> None:
     url = broker_url.replace("guest:guest@", "guest:wrong@")
     with pytest.raises(BrokerUnavailableError, match="Check user, password"):
         Broker(url).check()
@@ -52,22 +52,22 @@ def test_a_wrong_password_is_told_as_such(broker_url: str) -> None:
         "",
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(SettingsError, match="SMT_BROKER_URL") as told:
+def test_invalid_url_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="SMT_BROKER_URL") as raised:
         Broker(url)
-    assert "hunter" not in str(told.value)
-    assert told.value.__suppress_context__ or told.value.__context__ is None
+    assert "hunter" not in str(raised.value)
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's certificate made out to localhost, and the file that vouches for it."""
+    """Return the TLS context of a server for `localhost`, and the CA file that clients trust."""
     key, name = (
         ec.generate_private_key(ec.SECP256R1()),
         x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")]),
     )
     start = datetime(2020, 1, 1, tzinfo=UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -80,7 +80,7 @@ def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
         .sign(key, hashes.SHA256())
     )
     path, encoding = tmp_path / "broker.pem", serialization.Encoding.PEM
-    path.write_bytes(made.public_bytes(encoding))
+    path.write_bytes(certificate.public_bytes(encoding))
     secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (tmp_path / "broker.key").write_bytes(secret)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -89,25 +89,26 @@ def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @pytest.mark.parametrize(
-    ("host", "trusted", "works"), [("localhost", True, True), ("localhost", False, False), ("127.0.0.1", True, False)]
+    ("host", "trusted", "accepted"),
+    [("localhost", True, True), ("localhost", False, False), ("127.0.0.1", True, False)],
 )
-def test_tls_is_for_who_the_certificate_is_made_out_to(
+def test_tls_checks_issuer_and_host_name(
     rabbit: Broker,
     broker_url: str,
     queue_prefix: str,
     certificate: tuple[ssl.SSLContext, Path],
     host: str,
     trusted: bool,
-    works: bool,
+    accepted: bool,
 ) -> None:
     context, path = certificate
     with Wire(broker_url, tls=context) as wire:
         query = f"?cacertfile={path}" if trusted else ""
         broker = Broker(f"amqps://guest:guest@{host}:{wire.port}/{query}", queue_prefix)
-        if not works:
+        if not accepted:
             with pytest.raises(BrokerUnavailableError, match="certificate"):
                 broker.check()
             return
         put(broker, HUNDRED)
-        with broker.consumer("events") as inlet:
-            assert take_until(inlet, 100) == HUNDRED
+        with broker.consumer("events") as consumer:
+            assert take_until(consumer, 100) == HUNDRED

@@ -1,4 +1,4 @@
-"""Which received events are due and when, and who may take them."""
+"""Received events become due at their time, and only one worker takes each."""
 
 from datetime import timedelta
 
@@ -17,17 +17,17 @@ def due(river: River, limit: int = 100) -> list[str]:
         return inbox.lease_due(session, river.now, limit)
 
 
-def test_a_webhooks_id_is_left_to_its_publisher_for_a_while(river: River) -> None:
+def test_webhook_is_due_after_the_publish_grace(river: River) -> None:
     river.store(FIRST)
     assert due(river) == []
     river.clock.advance(PUBLISH_GRACE)
     assert due(river) == ["WH-1"]
-    assert due(river) == [], "the one who took it has a while, too"
+    assert due(river) == [], "the lease lasts as long as the first wait"
     river.clock.advance(PUBLISH_GRACE)
     assert due(river) == ["WH-1"]
 
 
-def test_what_waited_longest_is_due_first_and_no_more_than_asked_for(river: River) -> None:
+def test_longest_due_events_come_first_up_to_the_limit(river: River) -> None:
     for number in (3, 1, 2):
         river.store(delivery(happened(f"WH-{number}"), source="import"))
         river.clock.advance(SOON)
@@ -36,7 +36,7 @@ def test_what_waited_longest_is_due_first_and_no_more_than_asked_for(river: Rive
 
 
 @pytest.mark.parametrize("state", ["handled", "ignored", "parked"])
-def test_what_is_done_is_never_due(river: River, state: inbox.State) -> None:
+def test_finished_event_is_never_due(river: River, state: inbox.State) -> None:
     river.store(FIRST)
     with river.database.transaction() as session:
         inbox.mark_events(session, ["WH-1"], state, river.now, "because")
@@ -48,22 +48,22 @@ def test_what_is_done_is_never_due(river: River, state: inbox.State) -> None:
         assert inbox.lock_received(session, ["WH-1"]) == []
 
 
-def test_two_sweeps_at_once_share_what_is_due(stream: River) -> None:
+def test_two_recoveries_share_the_due_events(stream: River) -> None:
     stream.store(*[delivery(happened(f"WH-{number}"), source="import") for number in range(10)])
     with stream.database.transaction() as one, stream.database.transaction() as two:
-        mine, theirs = inbox.lease_due(one, stream.now, 5), inbox.lease_due(two, stream.now, 100)
-    assert len(mine) == len(theirs) == 5
-    assert not set(mine) & set(theirs)
+        first_ids, second_ids = inbox.lease_due(one, stream.now, 5), inbox.lease_due(two, stream.now, 100)
+    assert len(first_ids) == len(second_ids) == 5
+    assert not set(first_ids) & set(second_ids)
 
 
-def test_what_another_worker_holds_is_left_to_it(stream: River) -> None:
+def test_event_locked_by_another_worker_is_skipped(stream: River) -> None:
     stream.store(FIRST, delivery(happened("WH-2"), "T-2"))
     with stream.database.transaction() as one, stream.database.transaction() as two:
         assert [row.id for row in inbox.lock_received(one, ["WH-2"])] == ["WH-2"]
         assert [row.id for row in inbox.lock_received(two, ["WH-2", "WH-1"])] == ["WH-1"]
 
 
-def test_a_postponed_event_comes_back_at_its_time_and_counts_only_failures(river: River) -> None:
+def test_postponed_event_is_due_on_time_and_counts_only_failures(river: River) -> None:
     river.store(delivery(happened("WH-1"), source="import"))
     for failed in (True, False, True):
         with river.database.transaction() as session:
@@ -74,7 +74,7 @@ def test_a_postponed_event_comes_back_at_its_time_and_counts_only_failures(river
     assert due(river) == ["WH-1"]
 
 
-def test_what_was_done_meanwhile_is_not_postponed(river: River) -> None:
+def test_handled_event_is_not_postponed(river: River) -> None:
     river.store(FIRST)
     with river.database.transaction() as session:
         inbox.mark_events(session, ["WH-1"], "handled", river.now)
@@ -83,7 +83,7 @@ def test_what_was_done_meanwhile_is_not_postponed(river: River) -> None:
     assert river.event("WH-1").attempts == 0
 
 
-def test_an_answer_wakes_those_who_waited_for_it_and_nobody_else(river: River) -> None:
+def test_answer_releases_only_events_that_wait_for_it(river: River) -> None:
     river.store(*[delivery(happened(f"WH-{number}")) for number in range(4)])
     tomorrow = river.now + timedelta(days=1)
     with river.database.transaction() as session:
@@ -94,7 +94,7 @@ def test_an_answer_wakes_those_who_waited_for_it_and_nobody_else(river: River) -
     assert due(river) == ["WH-0"]
 
 
-def test_a_person_may_have_parked_and_ignored_events_tried_again(river: River) -> None:
+def test_operator_can_retry_parked_and_ignored_events(river: River) -> None:
     river.store(*[delivery(happened(f"WH-{number}")) for number in range(4)])
     with river.database.transaction() as session:
         inbox.postpone(session, "WH-0", river.now, "failed", failed=True)
@@ -109,20 +109,20 @@ def test_a_person_may_have_parked_and_ignored_events_tried_again(river: River) -
     assert river.event("WH-2").state == "handled"
 
 
-def test_the_oldest_unhandled_event_is_known(river: River) -> None:
+def test_oldest_unhandled_event_is_found(river: River) -> None:
     def oldest() -> object:
         with river.database.reading() as session:
             return inbox.oldest_unhandled(session)
 
     assert oldest() is None
-    began = river.now
+    start = river.now
     river.store(FIRST)
     river.clock.advance(SOON)
     river.store(delivery(happened("WH-2"), "T-2"))
-    assert oldest() == began
+    assert oldest() == start
     with river.database.transaction() as session:
         inbox.mark_events(session, ["WH-1"], "handled", river.now)
-    assert oldest() == began + SOON
+    assert oldest() == start + SOON
     with river.database.transaction() as session:
         inbox.mark_events(session, ["WH-2"], "parked", river.now, "because")
     assert oldest() is None

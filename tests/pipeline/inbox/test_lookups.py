@@ -1,4 +1,4 @@
-"""Questions to PayPal: asked outside any transaction, answered through the inbox, and never for ever."""
+"""Look-ups run outside any transaction, their answers enter the inbox, and they are not repeated forever."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,8 +9,7 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.billing.unit_of_work import UnitOfWork
-from pipeline.db.models import Payment, Refund, Subscription
-from pipeline.db.models import PaypalLookup as Question
+from pipeline.db.models import Payment, PaypalLookup, Refund, Subscription
 from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
@@ -29,29 +28,29 @@ from tests.support.pipeline_under_test import River, delivery, happened
 ADA = PEOPLE[0]
 
 
-class Oracle:
-    """PayPal, as far as it is told what to say."""
+class FakeReader:
+    """PayPal's API client, with a fixed answer or error."""
 
     def __init__(self, answer: dict[str, Any] | Exception) -> None:
         self.answer = answer
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def get(self, kind: str, id: str) -> dict[str, Any]:
-        self.asked.append(f"{kind} {id}")
+        self.requests.append(f"{kind} {id}")
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
 
-def wanting(event: Event, uow: UnitOfWork) -> None:
+def needs_sale(event: Event, uow: UnitOfWork) -> None:
     raise NeedsLookup("sale", "SALE1")
 
 
-def ask(river: River, paypal: lookup_fetcher.PaypalReader) -> list[str]:
+def fetch(river: River, paypal: lookup_fetcher.PaypalReader) -> list[str]:
     return lookup_fetcher.fetch_due(river.database, river.master, river.clock, paypal)
 
 
-def owe(river: River, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
+def enqueue(river: River, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
     with river.database.transaction() as session:
         lookups.enqueue(session, [lookups.LookupRequest(kind, id, river.now + after)])
 
@@ -61,21 +60,21 @@ def due(river: River) -> list[str]:
         return inbox.lease_due(session, river.now, 100)
 
 
-def tell(river: River, told: Delivery) -> StoreResult:
-    [stored] = river.store(delivery(told.body))
+def store_event(river: River, event: Delivery) -> StoreResult:
+    [stored] = river.store(delivery(event.body))
     return stored
 
 
-# Asking
+# Fetching
 
 
-def test_a_question_is_asked_when_it_is_due_and_its_answer_comes_in_by_the_inbox(river: River) -> None:
-    oracle = Oracle({"id": "SALE1", "state": "completed", "update_time": "2026-03-01T11:00:00Z"})
-    owe(river, after=timedelta(minutes=5))
-    owe(river)  # it stays as it was
-    assert ask(river, oracle) == []
+def test_due_look_up_is_made_and_its_answer_is_stored(river: River) -> None:
+    reader = FakeReader({"id": "SALE1", "state": "completed", "update_time": "2026-03-01T11:00:00Z"})
+    enqueue(river, after=timedelta(minutes=5))
+    enqueue(river)  # the pending look-up is not changed
+    assert fetch(river, reader) == []
     river.clock.advance(timedelta(minutes=5))
-    [event_id] = ask(river, oracle)
+    [event_id] = fetch(river, reader)
     row = river.event(event_id)
     assert (row.type, row.source, row.state, row.signature_verdict) == (
         "READ.SALE",
@@ -84,48 +83,48 @@ def test_a_question_is_asked_when_it_is_due_and_its_answer_comes_in_by_the_inbox
         "read from PayPal's API",
     )
     assert row.facts["sale"] == "SALE1"
-    assert oracle.asked == ["sale SALE1"]
-    assert river.count(Question) == 0
-    assert ask(river, oracle) == []
+    assert reader.requests == ["sale SALE1"]
+    assert river.count(PaypalLookup) == 0
+    assert fetch(river, reader) == []
 
 
-def test_the_same_answer_twice_is_one_event_and_another_answer_another(river: River) -> None:
-    oracle = Oracle({"id": "SALE1", "state": "pending", "update_time": "2026-03-01T11:00:00Z"})
-    told = []
+def test_same_answer_twice_is_one_event(river: River) -> None:
+    reader = FakeReader({"id": "SALE1", "state": "pending", "update_time": "2026-03-01T11:00:00Z"})
+    ids = []
     for state in ("pending", "pending", "completed"):
-        oracle.answer = {"id": "SALE1", "state": state, "update_time": "2026-03-01T11:00:00Z"}
-        owe(river)
-        told += ask(river, oracle)
-    assert len(told) == 2
-    assert set(river.states()) == set(told)
+        reader.answer = {"id": "SALE1", "state": state, "update_time": "2026-03-01T11:00:00Z"}
+        enqueue(river)
+        ids += fetch(river, reader)
+    assert len(ids) == 2
+    assert set(river.states()) == set(ids)
 
 
-def test_a_question_that_somebody_is_asking_is_not_asked_by_another(river: River) -> None:
-    class Slow(Oracle):
+def test_look_up_in_progress_is_not_made_by_another_worker(river: River) -> None:
+    class SlowReader(FakeReader):
         def get(self, kind: str, id: str) -> dict[str, Any]:
-            if not self.asked:
-                self.asked.append("slowly")
-                assert ask(river, self) == []
+            if not self.requests:
+                self.requests.append("slowly")
+                assert fetch(river, self) == []
             return super().get(kind, id)
 
-    oracle = Slow({"id": "SALE1"})
-    owe(river)
-    ask(river, oracle)
-    assert oracle.asked == ["slowly", "sale SALE1"]
+    reader = SlowReader({"id": "SALE1"})
+    enqueue(river)
+    fetch(river, reader)
+    assert reader.requests == ["slowly", "sale SALE1"]
 
 
-def test_a_question_whose_asker_died_is_asked_again(river: River) -> None:
-    class Deadly(Oracle):
+def test_look_up_of_a_killed_worker_is_made_again(river: River) -> None:
+    class DyingReader(FakeReader):
         def get(self, kind: str, id: str) -> dict[str, Any]:
             raise KeyboardInterrupt
 
-    owe(river)
+    enqueue(river)
     with pytest.raises(KeyboardInterrupt):
-        ask(river, Deadly({}))
-    oracle = Oracle({"id": "SALE1"})
-    assert ask(river, oracle) == []
+        fetch(river, DyingReader({}))
+    reader = FakeReader({"id": "SALE1"})
+    assert fetch(river, reader) == []
     river.clock.advance(lookup_fetcher.LEASE)
-    assert len(ask(river, oracle)) == 1
+    assert len(fetch(river, reader)) == 1
 
 
 @pytest.fixture
@@ -134,32 +133,30 @@ def world() -> PaypalState:
 
 
 @pytest.fixture
-def pretence(world: PaypalState) -> FakePaypalApi:
+def fake_api(world: PaypalState) -> FakePaypalApi:
     return FakePaypalApi(world)
 
 
 @pytest.fixture
-def paypal(pretence: FakePaypalApi) -> Iterator[PaypalApi]:
-    with pretence.serve() as base:
+def paypal(fake_api: FakePaypalApi) -> Iterator[PaypalApi]:
+    with fake_api.serve() as base:
         api = PaypalApi(base, "simulator", "simulator-secret")
         yield api
         api.close()
 
 
-def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
-    brook: River, pretence: FakePaypalApi, paypal: PaypalApi
-) -> None:
-    pretence.misbehave("500", times=7)
-    owe(brook, "plan", CLOUD.id)
+def test_failed_look_up_is_retried_after_the_delays(brook: River, fake_api: FakePaypalApi, paypal: PaypalApi) -> None:
+    fake_api.misbehave("500", times=7)
+    enqueue(brook, "plan", CLOUD.id)
     waited = []
     for _ in range(7):
-        assert ask(brook, paypal) == []
-        [question] = brook.rows(Question)
-        assert question.due_at
-        assert question.reason
-        assert "500" in question.reason
-        waited.append(question.due_at - brook.now)
-        brook.clock.move_to(question.due_at)
+        assert fetch(brook, paypal) == []
+        [look_up] = brook.rows(PaypalLookup)
+        assert look_up.due_at
+        assert look_up.reason
+        assert "500" in look_up.reason
+        waited.append(look_up.due_at - brook.now)
+        brook.clock.move_to(look_up.due_at)
     assert waited == [
         timedelta(minutes=1),
         timedelta(minutes=5),
@@ -167,55 +164,53 @@ def test_a_paypal_that_is_away_is_asked_again_after_the_delays(
         timedelta(hours=3),
         *[timedelta(days=1)] * 3,
     ]
-    assert len(ask(brook, paypal)) == 1
+    assert len(fetch(brook, paypal)) == 1
 
 
-def test_what_paypal_does_not_know_is_not_asked_again(brook: River, paypal: PaypalApi, pretence: FakePaypalApi) -> None:
-    owe(brook, "sale", "NOSUCHSALE0000000")
-    assert ask(brook, paypal) == []
+def test_unknown_object_is_not_looked_up_again(brook: River, paypal: PaypalApi, fake_api: FakePaypalApi) -> None:
+    enqueue(brook, "sale", "NOSUCHSALE0000000")
+    assert fetch(brook, paypal) == []
     with brook.database.reading() as session:
         assert lookups.is_known_missing(session, "sale", "NOSUCHSALE0000000")
-    asked = len(pretence.asked)
+    requests = len(fake_api.asked)
     brook.clock.advance(timedelta(days=30))
-    assert ask(brook, paypal) == []
-    assert len(pretence.asked) == asked
+    assert fetch(brook, paypal) == []
+    assert len(fake_api.asked) == requests
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_credentials_that_are_refused_say_nothing_of_what_was_asked_for(river: River, status: int) -> None:
-    """An operator who puts them right must not find every question given up."""
-    owe(river)
-    ask(river, Oracle(PaypalRejectedError(status, "NOT_AUTHORIZED", "abc")))
-    [question] = river.rows(Question)
-    assert question.due_at == river.now + timedelta(minutes=1)
-    assert question.reason
-    assert "NOT_AUTHORIZED" in question.reason
+def test_refused_credentials_do_not_end_the_look_up(river: River, status: int) -> None:
+    """Look-ups continue after the operator has corrected the credentials."""
+    enqueue(river)
+    fetch(river, FakeReader(PaypalRejectedError(status, "NOT_AUTHORIZED", "abc")))
+    [look_up] = river.rows(PaypalLookup)
+    assert look_up.due_at == river.now + timedelta(minutes=1)
+    assert look_up.reason
+    assert "NOT_AUTHORIZED" in look_up.reason
     river.clock.advance(timedelta(minutes=1))
-    assert len(ask(river, Oracle({"id": "SALE1"}))) == 1
+    assert len(fetch(river, FakeReader({"id": "SALE1"}))) == 1
 
 
-def test_what_paypal_refuses_for_another_reason_is_not_asked_again(river: River) -> None:
-    owe(river)
-    ask(river, Oracle(PaypalRejectedError(422, "UNPROCESSABLE_ENTITY", "abc")))
-    assert river.rows(Question)[0].due_at is None
+def test_refused_look_up_is_not_made_again(river: River) -> None:
+    enqueue(river)
+    fetch(river, FakeReader(PaypalRejectedError(422, "UNPROCESSABLE_ENTITY", "abc")))
+    assert river.rows(PaypalLookup)[0].due_at is None
 
 
-# The event that asked
+# Events that wait for a look-up
 
 
-def test_an_event_waits_for_its_answer_and_is_handled_after_it(
-    river: River, world: PaypalState, paypal: PaypalApi
-) -> None:
-    """A refund from PayPal's dashboard does not say of which sale it is: PayPal is asked."""
-    told = scenarios.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), name_sale=False)
-    for each in told:
+def test_event_is_handled_after_its_look_up_is_answered(river: River, world: PaypalState, paypal: PaypalApi) -> None:
+    """A refund made in PayPal's dashboard does not name its sale, so it needs a look-up."""
+    events = scenarios.refund(ADA, CLOUD, river.now - timedelta(days=90), Random(1), name_sale=False)
+    for each in events:
         world.apply(each)
-    [first, *_] = [each for each in told if each.type == "PAYMENT.SALE.REFUNDED"]
+    [first, *_] = [each for each in events if each.type == "PAYMENT.SALE.REFUNDED"]
     worker = river.worker(HANDLERS, may_read=True)
-    assert tell(river, first).outcome == "stored"
+    assert store_event(river, first).outcome == "stored"
     worker.handle([first.id])
     assert river.event(first.id).reason == f"waits for refund {first.event['resource']['id']} from PayPal"
-    [answer] = ask(river, paypal)
+    [answer] = fetch(river, paypal)
     worker.handle([answer])
     assert due(river) == []
     river.clock.advance(timedelta(seconds=1))
@@ -226,33 +221,31 @@ def test_an_event_waits_for_its_answer_and_is_handled_after_it(
     assert refund.payment_id == first.event["resource"].get("sale_id") or refund.payment_id in world.ids("sale")
 
 
-def test_who_an_unknown_subscription_belongs_to_is_found_out(
-    river: River, world: PaypalState, paypal: PaypalApi
-) -> None:
-    """Its first events never came; money does, and a receipt is owed to somebody."""
-    told = scenarios.first_year(ADA, CLOUD, river.now - timedelta(days=2), Random(1))
-    [sale] = [each for each in told if each.type == "PAYMENT.SALE.COMPLETED"][:1]
-    for each in told[:3]:
+def test_unknown_subscription_is_looked_up(river: River, world: PaypalState, paypal: PaypalApi) -> None:
+    """The first events of the subscription are lost; then a payment arrives and its receipt needs an address."""
+    events = scenarios.first_year(ADA, CLOUD, river.now - timedelta(days=2), Random(1))
+    [sale] = [each for each in events if each.type == "PAYMENT.SALE.COMPLETED"][:1]
+    for each in events[:3]:
         world.apply(each)
     worker = river.worker(HANDLERS, may_read=True)
-    tell(river, sale)
+    store_event(river, sale)
     worker.handle([sale.id])
     [mail] = river.mails().values()
     assert (mail.state, mail.due_at) == ("queued", None)
     river.clock.advance(timedelta(minutes=5))
     for _ in range(3):
-        worker.handle([*ask(river, paypal), *due(river)])
+        worker.handle([*fetch(river, paypal), *due(river)])
     assert river.rows(Subscription)[0].status == "ACTIVE"
     assert river.rows(Payment)[0].status == "completed"
     assert [row.due_at for row in river.mails().values()] == [river.now] * 2
 
 
-def test_what_paypal_does_not_know_parks_the_event_and_a_person_may_have_it_asked_again(river: River) -> None:
-    unknowing, knowing = Oracle(PaypalRejectedError(404, "", "")), Oracle({"id": "SALE1", "state": "completed"})
-    worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": lambda event, books: None}, may_read=True)
+def test_unknown_object_parks_the_event_until_the_operator_retries_it(river: River) -> None:
+    missing, found = FakeReader(PaypalRejectedError(404, "", "")), FakeReader({"id": "SALE1", "state": "completed"})
+    worker = river.worker({"TEST.HAPPENED": needs_sale, "READ.SALE": lambda event, uow: None}, may_read=True)
     river.store(delivery(happened()))
     worker.handle(["WH-1"])
-    ask(river, unknowing)
+    fetch(river, missing)
     river.clock.advance(timedelta(minutes=1))
     worker.handle(due(river))
     row = river.event("WH-1")
@@ -261,45 +254,45 @@ def test_what_paypal_does_not_know_parks_the_event_and_a_person_may_have_it_aske
         assert inbox.retry(session, ["WH-1"], river.now) == ["WH-1"]
     worker.handle(due(river))
     assert river.event("WH-1").state == "received"
-    assert len(ask(river, knowing)) == 1
+    assert len(fetch(river, found)) == 1
 
 
-def test_an_answer_that_does_not_help_is_not_asked_for_for_ever(river: River) -> None:
-    """Without an end PayPal would be asked every two seconds."""
-    oracle = Oracle({"id": "SALE1", "state": "completed"})
+def test_insufficient_answer_parks_the_event(river: River) -> None:
+    """Without this limit, the look-up would be repeated every two seconds."""
+    reader = FakeReader({"id": "SALE1", "state": "completed"})
 
-    def useless(event: Event, uow: UnitOfWork) -> None:
-        raise ParkEvent("this tells nothing")
+    def park(event: Event, uow: UnitOfWork) -> None:
+        raise ParkEvent("no useful content")
 
-    worker = river.worker({"TEST.HAPPENED": wanting, "READ.SALE": useless}, may_read=True)
+    worker = river.worker({"TEST.HAPPENED": needs_sale, "READ.SALE": park}, may_read=True)
     river.store(delivery(happened()))
-    began, row = river.now, river.event("WH-1")
+    start, row = river.now, river.event("WH-1")
     for _ in range(100):
-        worker.handle([*due(river), *ask(river, oracle)])
+        worker.handle([*due(river), *fetch(river, reader)])
         row = river.event("WH-1")
         if row.state == "parked":
             break
-        river.clock.move_to(min(at for at in (row.due_at, *(each.due_at for each in river.rows(Question))) if at))
+        river.clock.move_to(min(at for at in (row.due_at, *(each.due_at for each in river.rows(PaypalLookup))) if at))
     assert row.state == "parked"
-    assert river.now - began < timedelta(days=1)
+    assert river.now - start < timedelta(days=1)
     assert row.reason
-    assert "does not tell what is missing" in row.reason
-    assert len(oracle.asked) <= len(RETRY_DELAYS) + 1
+    assert "the answer does not contain what is missing" in row.reason
+    assert len(reader.requests) <= len(RETRY_DELAYS) + 1
 
 
-def test_an_event_that_looks_again_before_its_answer_has_been_handled_is_not_given_up(river: River) -> None:
-    known: list[str] = []
+def test_event_retried_before_its_answer_is_handled_is_not_parked(river: River) -> None:
+    answered: list[str] = []
 
     def handle(event: Event, uow: UnitOfWork) -> None:
-        if not known:
+        if not answered:
             raise NeedsLookup("sale", "SALE1")
 
     worker = river.worker(
-        {"TEST.HAPPENED": handle, "READ.SALE": lambda event, books: known.append("SALE1")}, may_read=True
+        {"TEST.HAPPENED": handle, "READ.SALE": lambda event, uow: answered.append("SALE1")}, may_read=True
     )
     river.store(delivery(happened()))
     worker.handle(["WH-1"])
-    [answer] = ask(river, Oracle({"id": "SALE1"}))
+    [answer] = fetch(river, FakeReader({"id": "SALE1"}))
     river.clock.advance(timedelta(seconds=1))
     worker.handle(["WH-1"])
     assert (river.event("WH-1").state, river.event("WH-1").due_at) == ("received", river.now + RETRY_DELAYS[0])
