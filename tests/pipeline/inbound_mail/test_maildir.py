@@ -64,7 +64,7 @@ def test_symbolic_link_is_not_followed_and_stops_no_message(river: River, maildi
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (DatabaseUnavailableError("a statement that receive too long"), "DatabaseUnavailableError"),
+        (DatabaseUnavailableError("a statement that took too long"), "DatabaseUnavailableError"),
         (DataError("insert", {"content": "about Ada"}, Exception("about Ada")), "DataError"),
         (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],

@@ -23,7 +23,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
 from pipeline.operations.backup import store
 from pipeline.operations.backup.store import BackupError, BackupStore
-from tests.pipeline.privacy.erased_customer import assert_nobody, erase_whole, meet_alice
+from tests.pipeline.privacy.erased_customer import assert_erased, create_alice, erase_completely
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River
 from tests.support.servers import plain
@@ -36,7 +36,7 @@ def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[Riv
     migrations.upgrade(database)
     database.close()
     river = River(database_url, data_dir, clock)
-    meet_alice(river)
+    create_alice(river)
     yield river
     river.database.close()
 
@@ -150,11 +150,11 @@ def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
     made = create(full, shelf)
     old_keys = made.keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
-    erase_whole(full, id)
+    erase_completely(full, id)
     shelf.save_erasures(full.database)
     made.keys.write_bytes(old_keys)  # the worst case: only keys of before the erasure are left
     assert restore(empty, shelf, identity).erased_again == 1
-    assert_nobody(empty)
+    assert_erased(empty)
     assert empty.count(Payment) == 1
     [erasure] = empty.rows(Erasure)
     assert (erasure.customer_id, erasure.completed_at) == (id, None)
@@ -166,7 +166,7 @@ def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
 ) -> None:
     old_keys = create(full, shelf).keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
-    erase_whole(full, id)
+    erase_completely(full, id)
     full.clock.advance(timedelta(hours=1))
     shelf.save_erasures(full.database)
     create(full, shelf).keys.write_bytes(old_keys)  # the newer ones are lost
@@ -181,7 +181,7 @@ def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
 def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: BackupStore) -> None:
     create(full, shelf)
     [id] = [row.id for row in full.rows(Customer)]
-    erase_whole(full, id)
+    erase_completely(full, id)
     shelf.save_erasures(full.database)
     with full.database.transaction() as session:
         session.execute(text("DELETE FROM erasure"))

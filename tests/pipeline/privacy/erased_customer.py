@@ -1,4 +1,4 @@
-"""A customer with everything that can be held of one, and the steps of erasing her."""
+"""A customer with data in every table, the steps of an erasure, and a check that nothing personal is left."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ BOUGHT = ("BILLING.SUBSCRIPTION.ACTIVATED", SOLD)
 
 
 class PayPal:
-    """What PayPal was asked to end; refuses as often as it is told to."""
+    """Simulated PayPal: records cancellations; refuses the first `refusals` calls."""
 
     def __init__(self, refusals: int = 0) -> None:
         self.cancelled: list[str] = []
@@ -39,47 +39,49 @@ class PayPal:
     def cancel_subscription(self, id: str, reason: str) -> None:
         if self.refusals:
             self.refusals -= 1
-            raise ConnectionError("away")
+            raise ConnectionError("unreachable")
         self.cancelled.append(id)
 
 
-class Told(ProductHook):
-    """A product in memory: what it was told; refuses as often as `refusals` has words."""
-
-    there = True
+class RecordingProduct(ProductHook):
+    """A product in memory: records calls; fails once for each message in `refusals`."""
 
     def __init__(self, refusals: Sequence[str] = ()) -> None:
         super().__init__()
-        object.__setattr__(self, "said", [])
-        object.__setattr__(self, "left", list(refusals))
+        object.__setattr__(self, "calls", [])
+        object.__setattr__(self, "refusals", list(refusals))
 
-    def tell(self, action: str, customer: Any) -> bytes:
-        if self.left:  # type: ignore[attr-defined]
-            raise ProductUnavailableError(self.left.pop())  # type: ignore[attr-defined]
-        self.said.append({"action": action, **customer})  # type: ignore[attr-defined]
+    @property
+    def is_configured(self) -> bool:
+        return True
+
+    def call(self, action: str, customer: Any) -> bytes:
+        if self.refusals:  # type: ignore[attr-defined]
+            raise ProductUnavailableError(self.refusals.pop())  # type: ignore[attr-defined]
+        self.calls.append({"action": action, **customer})  # type: ignore[attr-defined]
         return b""
 
 
-def tell(river: River, *events: dict[str, Any]) -> None:
+def receive(river: River, *events: dict[str, Any]) -> None:
     ids = [item.event_id for item in river.store(*[delivery(event) for event in events])]
     river.worker(HANDLERS).handle(ids)
 
 
-def meet_alice(river: River) -> str:
-    """Alice has bought, been refunded, been written to and written; her customer id."""
-    tell(river, *[sample(kind) for kind in BOUGHT], sample(REFUNDED))
+def create_alice(river: River) -> str:
+    """Create Alice with a subscription, a refund, mails and an inbound message; return her customer id."""
+    receive(river, *[sample(kind) for kind in BOUGHT], sample(REFUNDED))
     [row] = river.rows(Customer)
     with river.database.transaction() as session:
-        ring = river.keyring(session)
-        accounts.correct_field(session, ring, row.id, "name", "Alice Newname", river.now)
-        letter = ring.system_key(row.id).encrypt("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
+        keyring = river.keyring(session)
+        accounts.correct_field(session, keyring, row.id, "name", "Alice Newname", river.now)
+        message = keyring.system_key(row.id).encrypt("inbound_mail.content", b"From: alice@example.com\r\n\r\nHello")
         session.add(
             InboundMail(
-                id="L1", customer_id=row.id, label=row.id, kind="support", content=letter, received_at=river.now
+                id="L1", customer_id=row.id, key_id=row.id, kind="support", content=message, received_at=river.now
             )
         )
-        links.issue(session, ring, row.id, "account", river.now, details={"email": ALICE.email})
-        requests.open_request(session, ring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
+        links.issue(session, keyring, row.id, "account", river.now, details={"email": ALICE.email})
+        requests.open_request(session, keyring, "correct", row.id, "page", river.now, details={"name": "Alice Newname"})
     return row.id
 
 
@@ -88,38 +90,39 @@ def schedule(river: River, id: str, **more: Any) -> PrivacyRequest:
         return workflow.schedule_erasure(session, river.keyring(session), id, river.now, "page", page=PAGE, **more)
 
 
-def run(river: River, outside: ErasureDependencies) -> int:
-    return workflow.run_due_erasures(river.database, river.master, river.clock, outside)
+def run(river: River, dependencies: ErasureDependencies) -> int:
+    return workflow.run_due_erasures(river.database, river.master, river.clock, dependencies)
 
 
-def erase_whole(river: River, id: str, outside: ErasureDependencies | None = None) -> PrivacyRequest:
-    """Wait, erase, send the confirmation, finish."""
-    outside = outside or ErasureDependencies(PayPal())
-    asked = schedule(river, id)
+def erase_completely(river: River, id: str, dependencies: ErasureDependencies | None = None) -> PrivacyRequest:
+    """Run a whole erasure: wait, erase, send the confirmation, finish."""
+    dependencies = dependencies or ErasureDependencies(PayPal())
+    request = schedule(river, id)
     river.clock.advance(workflow.WAIT)
-    assert run(river, outside) == 1
-    confirm(river, asked)
-    assert run(river, outside) == 1
+    assert run(river, dependencies) == 1
+    confirm(river, request)
+    assert run(river, dependencies) == 1
     with river.database.reading() as session:
-        return session.get_one(PrivacyRequest, asked.id)
+        return session.get_one(PrivacyRequest, request.id)
 
 
-def confirm(river: River, asked: PrivacyRequest) -> None:
-    """The relay takes the confirmation."""
-    mail = river.mails()[f"account_deleted:{asked.id}"]
-    river.set(mail, state="sent", sent_at=river.now, due_at=None, reply=f"250 2.1.5 <{ALICE.email}> ok")
+def confirm(river: River, request: PrivacyRequest) -> None:
+    """Mark the confirmation as sent, with a reply of the relay."""
+    mail = river.mails()[f"account_deleted:{request.id}"]
+    river.set(mail, state="sent", sent_at=river.now, due_at=None, relay_reply=f"250 2.1.5 <{ALICE.email}> ok")
 
 
 def reasons(river: River) -> str:
     return " ".join(row.reason or "" for row in river.rows(PrivacyRequest))
 
 
-def assert_nobody(river: River) -> None:
+def assert_erased(river: River) -> None:
+    """Assert that no personal data and no key of a customer is left."""
     assert [row.id for row in river.rows(Event) if row.personal_data or row.body] == []
     assert [row.id for row in river.rows(Subscription) if row.personal_data or row.email_hash] == []
     assert [row.id for row in river.rows(Customer) if row.personal_data or row.email_hash or not row.erased_at] == []
     alive = [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key and not row.key_id.startswith("smt:")]
     with river.database.transaction() as session:
-        held = set(session.execute(select(Event.key_id).where(Event.body.is_not(None))).scalars())
-        assert not held & set(alive)
+        with_body = set(session.execute(select(Event.key_id).where(Event.body.is_not(None))).scalars())
+        assert not with_body & set(alive)
         assert Keyring(river.master, session, river.now).is_erased(ALICE.subscription)

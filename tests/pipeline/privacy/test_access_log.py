@@ -1,4 +1,4 @@
-"""The access log: whole, sealed with the day's key, and never in anybody's way."""
+"""The access log: complete, encrypted with the day's key, and never blocks a page."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +22,7 @@ def writing(river: River) -> Iterator[AccessLog]:
     log.stop()
 
 
-def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
+def test_entry_is_stored_with_encrypted_address_and_browser(river: River) -> None:
     with writing(river) as log:
         log.record("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
     [row] = river.rows(AccessLogEntry)
@@ -34,7 +34,7 @@ def test_a_visit_is_kept_with_address_and_browser_sealed(river: River) -> None:
     assert opened == {"address": "192.0.2.7", "browser": "Sample/1.0"}
 
 
-def test_each_day_has_a_key_of_its_own(river: River) -> None:
+def test_each_day_has_its_own_key(river: River) -> None:
     with writing(river) as log:
         for _ in range(3):
             log.record("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
@@ -43,21 +43,21 @@ def test_each_day_has_a_key_of_its_own(river: River) -> None:
     assert len(river.rows(EncryptionKey)) == 3
 
 
-def test_many_visits_are_all_written(river: River) -> None:
+def test_all_entries_are_written(river: River) -> None:
     with writing(river) as log:
         for number in range(3 * access_log.GROUP + 7):
             log.record(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")
     assert len({row.action for row in river.rows(AccessLogEntry)}) == 3 * access_log.GROUP + 7
 
 
-@pytest.mark.parametrize("fault", [DatabaseUnavailableError("gone"), RuntimeError("a fault")])
-def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+@pytest.mark.parametrize("error", [DatabaseUnavailableError("unreachable"), RuntimeError("unexpected")])
+def test_log_continues_after_failed_write(brook: River, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(access_log, "GROUP", 1)
-    log, faults, transaction = AccessLog(brook.database, brook.master, brook.clock), [fault], brook.database.transaction
+    log, errors, transaction = AccessLog(brook.database, brook.master, brook.clock), [error], brook.database.transaction
 
     def failing_once() -> AbstractContextManager[Session]:
-        if faults:
-            raise faults.pop()
+        if errors:
+            raise errors.pop()
         return transaction()
 
     monkeypatch.setattr(brook.database, "transaction", failing_once)
@@ -68,7 +68,7 @@ def test_a_database_that_is_away_stops_nobody(brook: River, monkeypatch: pytest.
     assert [row.action for row in brook.rows(AccessLogEntry)] == ["GET /1", "GET /2"]
 
 
-def test_when_too_many_wait_the_newest_are_dropped_and_nobody_waits(brook: River) -> None:
+def test_newest_entries_are_dropped_when_queue_is_full(brook: River) -> None:
     log = AccessLog(brook.database, brook.master, brook.clock)
     for number in range(access_log.WAITING + 5):
         log.record(f"GET /{number}", 200, "192.0.2.7", "Sample/1.0")

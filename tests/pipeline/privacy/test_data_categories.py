@@ -1,4 +1,4 @@
-"""Every column of every table says what kind of data it holds."""
+"""Data categories: every column of every table has exactly one."""
 
 from typing import get_args
 
@@ -10,21 +10,21 @@ from pipeline.privacy import data_categories
 TABLES = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
 
 
-def test_every_column_has_one_category_and_every_category_named_is_of_a_column() -> None:
+def test_every_column_has_one_category() -> None:
     for name, table in TABLES.items():
         columns = sorted(column.name for column in inspect(table).columns)
         named = [column for columns in data_categories.CATEGORIES.get(name, {}).values() for column in columns.split()]
-        assert sorted(named) == columns, f"the categories of {name} are not its columns"
+        assert sorted(named) == columns, f"categories and columns of {name} differ"
     assert set(data_categories.CATEGORIES) == set(TABLES)
 
 
-def test_every_kind_of_data_is_held_somewhere() -> None:
+def test_every_category_has_a_column() -> None:
     for category in get_args(data_categories.Category):
         assert data_categories.columns_holding(category)
 
 
-def test_what_is_sealed_is_never_called_the_machines_own() -> None:
-    """Bytes are sealed, wrapped or hashed: of a person, but for keys and the access log."""
+def test_binary_columns_have_personal_or_security_category() -> None:
+    """Binary columns hold encrypted values, wrapped keys or hashes, never technical data."""
     for name, table in TABLES.items():
         kinds = data_categories.categories_of(table)
         for column in inspect(table).columns:

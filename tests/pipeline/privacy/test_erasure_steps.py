@@ -1,4 +1,4 @@
-"""An erasure is carried out step by step: PayPal and the product first, then the data, then the confirmation."""
+"""The steps of an erasure: PayPal and the product first, then the data, then the confirmation."""
 
 import pytest
 
@@ -13,68 +13,68 @@ from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.pipeline.privacy.erased_customer import (
     PayPal,
-    Told,
+    RecordingProduct,
     confirm,
-    erase_whole,
-    meet_alice,
+    create_alice,
+    erase_completely,
     reasons,
+    receive,
     run,
     schedule,
-    tell,
 )
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import River
 from tests.support.sample_events import sample
 
 
-def test_the_running_subscription_is_cancelled_and_the_product_told_first(river: River) -> None:
-    paypal, product = PayPal(), Told()
-    erase_whole(river, meet_alice(river), ErasureDependencies(paypal, product))
+def test_erasure_cancels_subscription_and_notifies_product(river: River) -> None:
+    paypal, product = PayPal(), RecordingProduct()
+    erase_completely(river, create_alice(river), ErasureDependencies(paypal, product))
     assert paypal.cancelled == [ALICE.subscription]
-    assert product.said == [  # type: ignore[attr-defined]
+    assert product.calls == [  # type: ignore[attr-defined]
         {"action": "erase", "customer": ALICE.custom_id, "email": ALICE.email}
     ]
 
 
-def test_a_refusal_of_paypal_or_of_the_product_is_tried_again_and_nothing_is_erased_before(river: River) -> None:
-    id = meet_alice(river)
-    asked = schedule(river, id)
+def test_nothing_is_erased_before_paypal_and_product_succeed(river: River) -> None:
+    id = create_alice(river)
+    request = schedule(river, id)
     river.clock.advance(workflow.WAIT)
-    outside = ErasureDependencies(PayPal(refusals=1), Told(["answered 500"]))
-    assert [run(river, outside), run(river, outside)] == [0, 0]
+    dependencies = ErasureDependencies(PayPal(refusals=1), RecordingProduct(["answered 500"]))
+    assert [run(river, dependencies), run(river, dependencies)] == [0, 0]
     assert river.count(Erasure) == 0
     assert "answered 500" in str(river.rows(PrivacyRequest)[-1].reason) or "answered 500" in reasons(river)
     with river.database.transaction() as session:
         assert accounts.personal_data(session, river.keyring(session), id)["email"] == ALICE.email
-    assert run(river, outside) == 1
-    confirm(river, asked)
-    run(river, outside)
+    assert run(river, dependencies) == 1
+    confirm(river, request)
+    run(river, dependencies)
     assert river.count(Erasure) == 1
 
 
-def test_the_operator_is_told_when_it_takes_long(river: River) -> None:
-    asked = schedule(river, meet_alice(river))
+def test_operator_is_alerted_after_repeated_failures(river: River) -> None:
+    request = schedule(river, create_alice(river))
     river.clock.advance(workflow.WAIT)
     run(river, ErasureDependencies(PayPal(refusals=9)))
-    assert f"erasure_waits:{asked.id}" not in river.mails()
-    river.clock.advance(workflow.TELL_AFTER)
+    assert f"erasure_waits:{request.id}" not in river.mails()
+    river.clock.advance(workflow.ALERT_AFTER)
     run(river, ErasureDependencies(PayPal(refusals=9)))
     run(river, ErasureDependencies(PayPal(refusals=9)))
-    assert len([key for key in river.mails() if key == f"erasure_waits:{asked.id}"]) == 1
+    assert len([key for key in river.mails() if key == f"erasure_waits:{request.id}"]) == 1
 
 
-def test_without_credentials_the_operator_is_told_at_once_and_paypals_word_lets_it_go_on(river: River) -> None:
-    asked = schedule(river, meet_alice(river))
+def test_operator_is_alerted_at_once_without_credentials(river: River) -> None:
+    request = schedule(river, create_alice(river))
     river.clock.advance(workflow.WAIT)
     assert run(river, ErasureDependencies()) == 0
-    assert f"erasure_waits:{asked.id}" in river.mails()
+    assert f"erasure_waits:{request.id}" in river.mails()
     assert ALICE.subscription in reasons(river)
-    tell(river, sample("BILLING.SUBSCRIPTION.CANCELLED"))
+    receive(river, sample("BILLING.SUBSCRIPTION.CANCELLED"))
     assert run(river, ErasureDependencies()) == 1
 
 
-def test_killed_between_two_steps_it_goes_on_where_it_was(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    id, paypal = meet_alice(river), PayPal()
+def test_killed_erasure_continues(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+    id, paypal = create_alice(river), PayPal()
     schedule(river, id)
     river.clock.advance(workflow.WAIT)
     with monkeypatch.context() as patch:
@@ -90,17 +90,17 @@ def die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_with_it(river: River) -> None:
-    asked = schedule(river, meet_alice(river))
+def test_confirmation_key_is_destroyed_after_sending(river: River) -> None:
+    request = schedule(river, create_alice(river))
     river.clock.advance(workflow.WAIT)
     run(river, ErasureDependencies(PayPal(), country="DE"))
-    mail = river.mails()[f"account_deleted:{asked.id}"]
+    mail = river.mails()[f"account_deleted:{request.id}"]
     with river.database.transaction() as session:
         facts = river.keyring(session).system_key(mail.key_id).decrypt_json("mail.facts", mail.facts)
         assert ALICE.email in facts.values()
         assert facts["kept_until"] == "2034-12-31T23:59:59Z"
-    assert run(river, ErasureDependencies(PayPal())) == 0  # it is still on its way
-    confirm(river, asked)
+    assert run(river, ErasureDependencies(PayPal())) == 0  # the confirmation is still queued
+    confirm(river, request)
     assert run(river, ErasureDependencies(PayPal())) == 1
     mail = river.mails()[mail.idempotency_key]
     assert (mail.state, mail.facts, mail.recipient, mail.frozen, mail.relay_reply) == ("sent", None, None, None, None)
@@ -108,25 +108,25 @@ def test_the_confirmation_goes_to_the_address_with_a_key_of_its_own_that_dies_wi
     assert mail.key_id in river.rows(Erasure)[0].key_ids
 
 
-def test_it_is_not_complete_while_the_key_of_the_confirmation_lives(river: River) -> None:
-    asked = schedule(river, meet_alice(river))
+def test_erasure_is_incomplete_until_confirmation_key_is_destroyed(river: River) -> None:
+    request = schedule(river, create_alice(river))
     river.clock.advance(workflow.WAIT)
     run(river, ErasureDependencies(PayPal()))
     path = river.folder / "keys" / "master.key"
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 0
     with river.database.reading() as session:
         assert not rotation.is_pending(session)
-    confirm(river, asked)
+    confirm(river, request)
     run(river, ErasureDependencies(PayPal()))
     assert river.rows(Erasure)[0].completed_at is None
     assert rotation.rotate(river.database, path, river.now, grace_seconds=0).completed == 1
 
 
-def test_an_address_is_not_kept_for_a_confirmation_that_cannot_be_sent(river: River) -> None:
-    asked = schedule(river, meet_alice(river))
+def test_unsent_confirmation_is_dropped_after_timeout(river: River) -> None:
+    request = schedule(river, create_alice(river))
     river.clock.advance(workflow.WAIT)
     run(river, ErasureDependencies(PayPal()))
     river.clock.advance(workflow.GIVE_UP_MAIL)
     assert run(river, ErasureDependencies(PayPal())) == 1
-    mail = river.mails()[f"account_deleted:{asked.id}"]
+    mail = river.mails()[f"account_deleted:{request.id}"]
     assert (mail.state, mail.facts, mail.due_at) == ("withheld", None, None)

@@ -1,4 +1,4 @@
-"""Requests under the policy's section 6: deadlines, alarms, and what becomes of them."""
+"""Privacy requests: deadlines, encryption of details, alerts to the operator, and answers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,21 +17,21 @@ ADA = "c0123456789abcdef0123456789abcd"
 @pytest.mark.parametrize(
     ("received", "due"),
     [
-        ("2026-01-31T10:00", "2026-02-28T10:00"),  # the law's month ends before thirty days do
+        ("2026-01-31T10:00", "2026-02-28T10:00"),  # the legal month ends before 30 days
         ("2028-01-31T10:00", "2028-02-29T10:00"),
         ("2026-02-10T10:00", "2026-03-10T10:00"),
-        ("2026-03-01T10:00", "2026-03-31T10:00"),  # the policy's thirty days end before the month does
+        ("2026-03-01T10:00", "2026-03-31T10:00"),  # the 30 days of the policy end before the month
         ("2026-12-31T23:59", "2027-01-30T23:59"),
     ],
 )
-def test_the_answer_is_due_after_thirty_days_or_a_month_whichever_is_earlier(received: str, due: str) -> None:
+def test_deadline_is_earlier_of_thirty_days_and_a_month(received: str, due: str) -> None:
     assert requests.deadline(datetime.fromisoformat(received).replace(tzinfo=UTC)) == datetime.fromisoformat(
         due
     ).replace(tzinfo=UTC)
 
 
 @given(st.datetimes(timezones=st.just(UTC)).filter(lambda moment: 1900 < moment.year < 2200))
-def test_no_deadline_is_later_than_thirty_days(received: datetime) -> None:
+def test_deadline_is_at_most_thirty_days(received: datetime) -> None:
     assert timedelta(days=27) < requests.deadline(received) - received <= timedelta(days=30)
 
 
@@ -49,7 +49,7 @@ def all_mails(river: River) -> list[str]:
         )
 
 
-def test_the_same_wish_of_the_same_customer_is_one_request_while_it_is_open(river: River) -> None:
+def test_same_request_is_stored_once_while_open(river: River) -> None:
     first = open_one(river)
     assert open_one(river) == first
     assert open_one(river, "erase") != first
@@ -58,7 +58,7 @@ def test_the_same_wish_of_the_same_customer_is_one_request_while_it_is_open(rive
     assert open_one(river) != first
 
 
-def test_what_a_person_wrote_is_sealed(river: River) -> None:
+def test_details_are_encrypted(river: River) -> None:
     open_one(river)
     open_one(river, customer=None)
     with river.database.reading() as session:
@@ -70,22 +70,22 @@ def test_what_a_person_wrote_is_sealed(river: River) -> None:
             }
 
 
-def test_the_operator_is_told_on_days_7_14_21_and_25_and_once_each(river: River) -> None:
+def test_operator_is_alerted_once_on_days_7_14_21_and_25(river: River) -> None:
     id = open_one(river)
-    told: dict[int, list[str]] = {}
+    mails_by_day: dict[int, list[str]] = {}
     for day in range(30):
         for _ in range(2):
             with river.database.transaction() as session:
                 requests.queue_due_alerts(session, river.keyring(session), river.now)
-        told[day] = all_mails(river)
+        mails_by_day[day] = all_mails(river)
         river.clock.advance(timedelta(days=1))
-    new = {day: set(told[day]) - set(told.get(day - 1, [])) for day in told}
+    new = {day: set(mails_by_day[day]) - set(mails_by_day.get(day - 1, [])) for day in mails_by_day}
     assert {day: keys for day, keys in new.items() if keys} == {
         day: {f"request_due:{id}:{day}"} for day in (7, 14, 21, 25)
     }
 
 
-def test_a_scheduler_that_slept_tells_the_last_alarm_only(river: River) -> None:
+def test_only_latest_alert_is_sent_after_a_pause(river: River) -> None:
     id = open_one(river)
     river.clock.advance(timedelta(days=22))
     with river.database.transaction() as session:
@@ -93,7 +93,7 @@ def test_a_scheduler_that_slept_tells_the_last_alarm_only(river: River) -> None:
     assert all_mails(river) == [f"request_due:{id}:21"]
 
 
-def test_what_is_answered_alarms_nobody(river: River) -> None:
+def test_closed_request_causes_no_alert(river: River) -> None:
     id = open_one(river)
     with river.database.transaction() as session:
         requests.close_request(session, id, "refused", river.now, "not the person")
@@ -102,7 +102,7 @@ def test_what_is_answered_alarms_nobody(river: River) -> None:
         assert requests.queue_due_alerts(session, river.keyring(session), river.now) == 0
 
 
-def test_an_answer_to_what_is_not_open_says_so(river: River) -> None:
+def test_closing_a_request_that_is_not_open_fails(river: River) -> None:
     id = open_one(river)
     with river.database.transaction() as session:
         requests.close_request(session, id, "done", river.now)

@@ -1,4 +1,4 @@
-"""After a sweep nothing is older than its period, and nothing younger was touched; over years, for any mixture of people."""
+"""Retention runs delete everything past its period and nothing else."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,8 +45,8 @@ class PayPal:
         pass
 
 
-def sweep(river: River, country: str = "", *, dry: bool = False) -> dict[str, int]:
-    def end(id: str) -> bool:
+def run_retention(river: River, country: str = "", *, dry: bool = False) -> dict[str, int]:
+    def erase(id: str) -> bool:
         workflow.carry_out(
             river.database,
             river.master,
@@ -57,10 +57,10 @@ def sweep(river: River, country: str = "", *, dry: bool = False) -> dict[str, in
         )
         return True
 
-    return retention.apply_retention(river.database, river.now, country, dry, erase=end)
+    return retention.apply_retention(river.database, river.now, country, dry, erase=erase)
 
 
-def put(river: River, *rows: Base) -> None:
+def insert(river: River, *rows: Base) -> None:
     with river.database.transaction() as session:
         session.add_all(rows)
 
@@ -100,31 +100,31 @@ def names(rows: list[Any]) -> set[str]:
         st.tuples(days, days, st.sampled_from(["ACTIVE", "CANCELLED", "EXPIRED", "SUSPENDED"])), max_size=6
     ),
     moments=st.lists(days, max_size=8),
-    sweeps=st.lists(days, min_size=1, max_size=4),
+    runs=st.lists(days, min_size=1, max_size=4),
     country=st.sampled_from(["", "DE", "US"]),
 )
-def test_nothing_is_older_than_its_period_and_nothing_younger_is_touched(
-    brook: River, people: list[tuple[int, int, str]], moments: list[int], sweeps: list[int], country: str
+def test_only_data_past_its_period_is_deleted(
+    brook: River, people: list[tuple[int, int, str]], moments: list[int], runs: list[int], country: str
 ) -> None:
     brook.empty()
     ends = {}
     for number, (begin, length, status) in enumerate(people):
-        came, end = START + begin * DAY, START + (begin + length) * DAY
-        customer(brook, f"c{number}", came)
-        subscription(brook, f"I-{number}", f"c{number}", came, status, end)
+        created, end = START + begin * DAY, START + (begin + length) * DAY
+        customer(brook, f"c{number}", created)
+        subscription(brook, f"I-{number}", f"c{number}", created, status, end)
         ends[f"c{number}"] = (status, end)
     at = {str(place + 1): START + moment * DAY for place, moment in enumerate(moments)}
-    put(brook, *[row for id, when in at.items() for row in aging(id, when)])
-    for moment in sorted(sweeps):
+    insert(brook, *[row for id, when in at.items() for row in rows_created_at(id, when)])
+    for moment in sorted(runs):
         brook.clock.move_to(START + moment * DAY + timedelta(hours=3))
-        sweep(brook, country)
+        run_retention(brook, country)
         assert_kept(brook, ends, at)
         with brook.database.reading() as session:
             assert not any(retention.due_counts(session, brook.now, country).values())
 
 
-def aging(id: str, at: datetime) -> list[Base]:
-    """One row of each kind that is deleted at an age."""
+def rows_created_at(id: str, at: datetime) -> list[Base]:
+    """Return one row of each kind that is deleted after a period."""
     zero = "0" * 64
     return [
         Redelivery(transmission_id=id, event_id="E", body_sha256=zero, received_at=at),
@@ -154,12 +154,16 @@ AGES: list[tuple[type[Base], timedelta]] = [
 def assert_kept(river: River, ends: dict[str, tuple[str, datetime]], at: dict[str, datetime]) -> None:
     now = river.now
     for table, period in AGES:
-        swept = {START - DAY, *[row.at for row in river.rows(RetentionRun)]}
+        run_times = {START - DAY, *[row.at for row in river.rows(RetentionRun)]}
         key = inspect(table).primary_key[0].name
-        there = {str(getattr(row, key)) for row in river.rows(table)}
-        assert there >= {id for id, when in at.items() if when >= now - period}, f"{table.__tablename__} lost"
-        assert there <= {id for id, when in at.items() if when >= now - period}, f"{table.__tablename__} stayed"
-        assert swept
+        present = {str(getattr(row, key)) for row in river.rows(table)}
+        assert present >= {id for id, when in at.items() if when >= now - period}, (
+            f"{table.__tablename__}: rows were deleted too early"
+        )
+        assert present <= {id for id, when in at.items() if when >= now - period}, (
+            f"{table.__tablename__}: rows were not deleted"
+        )
+        assert run_times
     oldest = (now - timedelta(days=90)).date()
     assert names(river.rows(AccessLogEntry)) == {id for id, when in at.items() if when.date() > oldest}
     for row in river.rows(Customer):
@@ -168,122 +172,122 @@ def assert_kept(river: River, ends: dict[str, tuple[str, datetime]], at: dict[st
         assert (row.erased_at is not None) == due, f"{row.id} {status} ended {end}"
 
 
-def test_who_is_still_active_is_never_erased(river: River) -> None:
+def test_active_customer_is_never_erased(river: River) -> None:
     customer(river, "c1", START)
     subscription(river, "I-1", "c1", START, "ACTIVE", START)
     subscription(river, "I-2", "c1", START, "CANCELLED", START)
     river.clock.move_to(START + 30 * YEAR)
-    assert sweep(river)["accounts"] == 0
+    assert run_retention(river)["accounts"] == 0
 
 
-def test_a_customer_is_erased_two_years_after_the_end_of_what_was_paid(river: River) -> None:
+def test_customer_is_erased_two_years_after_paid_through_date(river: River) -> None:
     customer(river, "c1", START)
     subscription(river, "I-1", "c1", START, "CANCELLED", START + 10 * DAY)
     [row] = river.rows(Subscription)
     river.set(row, paid_through=START + YEAR)
     river.clock.move_to(START + 3 * YEAR - DAY)
-    assert sweep(river)["accounts"] == 0
+    assert run_retention(river)["accounts"] == 0
     river.clock.move_to(START + 3 * YEAR + DAY)
-    assert sweep(river)["accounts"] == 1
+    assert run_retention(river)["accounts"] == 1
     assert river.rows(Customer)[0].erased_at == river.now
     assert [erasure.receipt["basis"] for erasure in river.rows(Erasure)] == ["retention"]
 
 
-def test_who_signed_up_and_never_bought_is_erased_two_years_later(river: River) -> None:
+def test_customer_without_subscription_is_erased_after_two_years(river: River) -> None:
     customer(river, "c1", START)
     river.clock.move_to(START + 2 * YEAR - DAY)
-    assert sweep(river)["accounts"] == 0
+    assert run_retention(river)["accounts"] == 0
     river.clock.move_to(START + 2 * YEAR + DAY)
-    assert sweep(river)["accounts"] == 1
+    assert run_retention(river)["accounts"] == 1
 
 
-def test_a_subscription_of_nobody_known_is_erased_like_a_customer(river: River) -> None:
+def test_subscription_without_customer_is_erased_after_two_years(river: River) -> None:
     subscription(river, "I-1", None, START, "CANCELLED", START)
     river.clock.move_to(START + 2 * YEAR + DAY)
-    assert sweep(river, "DE")["subscriptions of nobody known"] == 1
+    assert run_retention(river, "DE")["subscriptions without customer"] == 1
     [row] = river.rows(Subscription)
     assert (row.personal_data, [key.wrapped_key for key in river.rows(EncryptionKey) if key.key_id == "I-1"]) == (
         None,
         [None],
     )
-    assert sweep(river, "DE")["subscriptions of nobody known"] == 0
+    assert run_retention(river, "DE")["subscriptions without customer"] == 0
 
 
 @pytest.mark.parametrize(("country", "years"), [("", 2), ("DE", 9), ("US", 8), ("CH", 11)])
-def test_the_books_of_the_erased_go_when_the_hold_of_the_country_ends(brook: River, country: str, years: int) -> None:
-    """A hold is counted from the end of the calendar year: what was paid on 1 January is kept nearly a year longer."""
+def test_billing_records_are_deleted_after_legal_period(brook: River, country: str, years: int) -> None:
+    """The legal period counts from the end of the year: a payment of 1 January is kept almost a year longer."""
     customer(brook, "c1", START)
     subscription(brook, "I-1", "c1", START, "CANCELLED", START)
     brook.clock.move_to(START + 2 * YEAR + DAY)
-    sweep(brook, country)
+    run_retention(brook, country)
     brook.clock.move_to(START.replace(year=START.year + years) - DAY)
-    sweep(brook, country)
+    run_retention(brook, country)
     assert brook.count(Payment) == (1 if country else 0)
     brook.clock.move_to(START.replace(year=START.year + years) + 2 * DAY)
-    sweep(brook, country)
+    run_retention(brook, country)
     assert (brook.count(Payment), brook.count(Subscription)) == (0, 0)
     assert [row.wrapped_key for row in brook.rows(EncryptionKey) if row.key_id == "I-1"] == [
         None
-    ]  # and nobody comes back
+    ]  # the tombstone stays
 
 
-def test_a_hold_and_what_it_keeps_are_the_same_thing_told_twice() -> None:
+def test_keeps_since_is_inverse_of_kept_until() -> None:
     for country in ("", "DE", "US", "FR", "XX"):
         for days_after in range(0, 4000, 37):
             now, paid = START + days_after * DAY, START + 100 * DAY
             assert (paid >= keeps_since(now, country)) == (now <= kept_until(paid, country)), (country, now)
 
 
-def test_proof_of_consent_outlives_the_person_by_its_own_period(brook: River) -> None:
+def test_consent_is_kept_three_years_after_erasure(brook: River) -> None:
     customer(brook, "c1", START)
     at = START + 2 * YEAR - DAY
-    given = {"kind": "marketing", "given": True, "source": "sign-up", "text_version": "1"}
-    put(brook, Consent(customer_id="c1", at=at, **given), Consent(customer_id="c1", at=START, **given))
+    consent = {"kind": "marketing", "given": True, "source": "sign-up", "text_version": "1"}
+    insert(brook, Consent(customer_id="c1", at=at, **consent), Consent(customer_id="c1", at=START, **consent))
     brook.clock.move_to(START + 2 * YEAR + DAY)
-    sweep(brook)
+    run_retention(brook)
     assert brook.count(Consent) == 2
     brook.clock.move_to(START + 3 * YEAR + DAY)
-    sweep(brook)
+    run_retention(brook)
     assert brook.count(Consent) == 1
     brook.clock.move_to(at + 3 * YEAR + DAY)
-    sweep(brook)
+    run_retention(brook)
     assert (brook.count(Consent), brook.count(Customer)) == (0, 0)
 
 
-def test_a_day_of_the_access_log_goes_with_its_key(river: River) -> None:
+def test_access_log_day_is_deleted_with_its_key(river: River) -> None:
     with river.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
-            label = f"smt:visits:{day:%Y-%m-%d}"
-            visitor = Keyring(river.master, session, day).system_key(label).encrypt("access_log.visitor", b"192.0.2.1")
-            session.add(AccessLogEntry(id=number, at=day, key_id=label, action="GET /", status=200, visitor=visitor))
+            key_id = f"smt:visits:{day:%Y-%m-%d}"
+            visitor = Keyring(river.master, session, day).system_key(key_id).encrypt("access_log.visitor", b"192.0.2.1")
+            session.add(AccessLogEntry(id=number, at=day, key_id=key_id, action="GET /", status=200, visitor=visitor))
     river.clock.move_to(START + timedelta(days=90, hours=1))
-    assert sweep(river)["access log"] == 1
+    assert run_retention(river)["access log"] == 1
     assert [row.key_id for row in river.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
 
 
-def test_a_dry_sweep_tells_the_same_and_changes_nothing(river: River) -> None:
+def test_dry_run_returns_same_counts_and_changes_nothing(river: River) -> None:
     customer(river, "c1", START)
-    put(river, *aging("1", START))
+    insert(river, *rows_created_at("1", START))
     river.clock.move_to(START + 4 * YEAR)
-    told = sweep(river, dry=True)
+    counts = run_retention(river, dry=True)
     assert (river.count(RetentionRun), river.rows(Customer)[0].erased_at) == (0, None)
-    assert sweep(river) == told
-    assert sum(told.values()) >= 8
+    assert run_retention(river) == counts
+    assert sum(counts.values()) >= 8
 
 
-def test_a_sweep_is_on_record_once_a_day_and_whenever_it_did_something(river: River) -> None:
-    sweep(river)
+def test_run_is_recorded_daily_and_after_each_deletion(river: River) -> None:
+    run_retention(river)
     river.clock.advance(timedelta(hours=1))
-    sweep(river)
+    run_retention(river)
     assert [row.counts for row in river.rows(RetentionRun)] == [{}]
-    put(river, RateLimitCounter(id="k", count=1, expires_at=START))
-    sweep(river)
+    insert(river, RateLimitCounter(id="k", count=1, expires_at=START))
+    run_retention(river)
     river.clock.advance(DAY)
-    sweep(river)
-    assert [row.counts for row in river.rows(RetentionRun)] == [{}, {"knocks": 1}, {}]
+    run_retention(river)
+    assert [row.counts for row in river.rows(RetentionRun)] == [{}, {"rate limit counters": 1}, {}]
 
 
-def test_who_cannot_be_erased_yet_stays_due(river: River) -> None:
+def test_customer_who_cannot_be_erased_stays_due(river: River) -> None:
     customer(river, "c1", START)
     river.clock.move_to(START + 3 * YEAR)
     assert retention.apply_retention(river.database, river.now, "")["accounts"] == 0
@@ -291,36 +295,36 @@ def test_who_cannot_be_erased_yet_stays_due(river: River) -> None:
         assert retention.due_counts(session, river.now, "")["accounts"] == 1
 
 
-def test_what_was_stored_while_its_key_went_is_emptied(river: River) -> None:
-    put(river, *aging("1", START))
+def test_event_with_destroyed_key_is_emptied(river: River) -> None:
+    insert(river, *rows_created_at("1", START))
     [row] = river.rows(Event)
     river.set(row, state="handled")
     [key] = river.rows(EncryptionKey)
     river.set(key, wrapped_key=None, erased_at=START)
     river.clock.move_to(START + timedelta(hours=1))
-    sweep(river)
+    run_retention(river)
     assert river.rows(Event)[0].body is None
 
 
-def test_the_log_of_reads_is_cut_and_still_holds_together(river: River) -> None:
+def test_pruned_audit_log_is_still_valid(river: River) -> None:
     from pipeline.privacy import audit_log
 
     with river.database.transaction() as session:
         for number in range(5):
             audit_log.record_read(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
     river.clock.move_to(START + YEAR + 2.5 * DAY)
-    assert sweep(river)["log of reads"] == 3
+    assert run_retention(river)["audit log"] == 3
     with river.database.transaction() as session:
         assert audit_log.verify_chain(session) is None
         assert audit_log.count(session) == 2
-    assert sweep(river)["log of reads"] == 0
+    assert run_retention(river)["audit log"] == 0
     assert river.count(ReadAudit) == 3
 
 
-def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> None:
+def test_every_category_has_a_retention_rule() -> None:
     from pipeline.privacy import data_categories
 
-    swept = {rule.category for rule in RULES}
+    covered = {rule.category for rule in RULES}
     for category in (
         "contact",
         "payment",
@@ -331,5 +335,5 @@ def test_every_table_with_personal_data_is_swept_or_goes_with_the_person() -> No
         "accountability",
         "security",
     ):
-        assert category in swept
+        assert category in covered
         assert data_categories.columns_holding(category)
