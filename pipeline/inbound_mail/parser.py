@@ -114,7 +114,7 @@ def _requested_right(text: str) -> Kind | None:
 
 
 def _text(message: Parsed) -> str:
-    """Return the first text part without quoted lines, because a quoted mail of ours may contain the phrases."""
+    """Return the first text part without quoted lines, because a quoted mail may contain the phrases."""
     for part in islice(message.walk(), PARTS):
         if part.get_content_type() in ("text/plain", "text/html"):
             return "\n".join(line for line in _decoded(part).splitlines() if not line.lstrip().startswith(">"))
