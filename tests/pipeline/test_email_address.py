@@ -42,12 +42,12 @@ from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
         ("", ""),
     ],
 )
-def test_outside_text_is_cleaned(outside: str, clean: str) -> None:
+def test_external_name_is_cleaned(outside: str, clean: str) -> None:
     assert clean_name(outside) == clean
 
 
 @given(HOSTILE_TEXT)
-def test_a_clean_name_is_one_short_line_and_leads_nowhere(outside: str) -> None:
+def test_clean_name_is_one_short_line_without_links(outside: str) -> None:
     name = clean_name(outside)
     assert clean_name(name) == name
     assert len(name) <= 100
@@ -69,7 +69,7 @@ def test_a_clean_name_is_one_short_line_and_leads_nowhere(outside: str) -> None:
         "A@EXAMPLE.COM",
     ],
 )
-def test_addresses_that_can_be_written_to(address: str) -> None:
+def test_valid_addresses_are_accepted(address: str) -> None:
     assert valid_address(address)
 
 
@@ -111,14 +111,14 @@ def test_addresses_that_can_be_written_to(address: str) -> None:
         f"{'ö' * 33}@example.com",
     ],
 )
-def test_addresses_that_cannot_be_written_to(address: str) -> None:
+def test_invalid_addresses_are_refused(address: str) -> None:
     assert not valid_address(address)
     with pytest.raises(InvalidEnvelopeError):
         ascii_address(address)
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_judged_and_what_passes_is_one_plain_address(text: str) -> None:
+def test_accepted_text_is_one_plain_address(text: str) -> None:
     if valid_address(text):
         written = ascii_address(text)
         assert valid_address(written)
@@ -127,6 +127,6 @@ def test_any_text_is_judged_and_what_passes_is_one_plain_address(text: str) -> N
         assert written.rpartition("@")[2].isascii()
 
 
-def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
+def test_only_non_ascii_local_part_needs_smtputf8() -> None:
     assert needs_smtputf8("jörg@example.com")
     assert not needs_smtputf8("ada@bücher.example")

@@ -38,7 +38,7 @@ from tests.support.subprocesses import free_port
 # Sent
 
 
-async def test_a_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make) -> None:
+async def test_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House()
@@ -62,7 +62,7 @@ async def test_a_mail_is_sent_exactly_once(river: River, serve: Serve, make: Mak
     assert await mailer.send_due() == 0
 
 
-async def test_what_lies_in_the_table_of_a_sent_mail_is_sealed(river: River, serve: Serve, make: Make) -> None:
+async def test_sent_mail_is_stored_encrypted(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House()
@@ -76,7 +76,7 @@ async def test_what_lies_in_the_table_of_a_sent_mail_is_sealed(river: River, ser
         assert river.keyring(session).system_key("I-ADA").decrypt("mail.frozen", row.frozen) == house.received[0][1]
 
 
-async def test_every_kind_of_mail_that_customers_get_can_be_sent(brook: River, serve: Serve) -> None:
+async def test_every_customer_mail_kind_can_be_sent(brook: River, serve: Serve) -> None:
     river = brook
     meet(river)
     kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not mail_kinds.is_optional(kind)]
@@ -91,7 +91,7 @@ async def test_every_kind_of_mail_that_customers_get_can_be_sent(brook: River, s
     assert len({data for _, data in house.received}) == len(kinds)
 
 
-async def test_more_than_one_claims_worth_is_sent_claim_by_claim(river: River, serve: Serve, make: Make) -> None:
+async def test_many_mails_are_sent_in_several_claims(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, CLAIM + 3)
     house = House()
@@ -120,7 +120,7 @@ async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, 
     other.close()
 
 
-async def test_the_bell_wakes_a_mailer_and_stopping_ends_it(river: River, serve: Serve, make: Make) -> None:
+async def test_wakeup_starts_sending_and_stop_ends_it(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     house, stop, bell = House(), asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(make(await serve(house)).run(stop, bell))
@@ -134,7 +134,7 @@ async def test_the_bell_wakes_a_mailer_and_stopping_ends_it(river: River, serve:
     assert states(river) == ["sent"]
 
 
-async def test_a_mail_to_the_operator_goes_to_the_operator(river: River, serve: Serve, make: Make) -> None:
+async def test_operator_mail_goes_to_the_operator(river: River, serve: Serve, make: Make) -> None:
     river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
     house = House()
     await make(await serve(house)).send_due()
@@ -144,7 +144,7 @@ async def test_a_mail_to_the_operator_goes_to_the_operator(river: River, serve: 
 # Tried again
 
 
-async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_then_failed(
+async def test_deferred_mail_is_retried_and_finally_fails(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river)
@@ -167,7 +167,7 @@ async def test_a_mail_that_is_not_taken_now_is_tried_again_after_the_delays_and_
     assert house.received == []
 
 
-async def test_a_mail_that_is_refused_is_failed_and_visible(river: River, serve: Serve, make: Make) -> None:
+async def test_refused_mail_fails_with_reason(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House(RCPT=[f"550 5.1.1 <{ADA}> unknown here"])
@@ -185,7 +185,7 @@ async def test_a_mail_that_is_refused_is_failed_and_visible(river: River, serve:
 
 
 @pytest.mark.parametrize("script", [{"MAIL": ["drop"]}, {"RCPT": ["451 4.3.0 later"]}, {"DATA": ["drop"]}])
-async def test_before_the_text_began_the_mail_is_thrown_away_and_written_anew(
+async def test_mail_is_rendered_again_if_text_was_not_transmitted(
     river: River, serve: Serve, make: Make, script: dict[str, list[str]]
 ) -> None:
     """An address that was corrected meanwhile is used."""
@@ -204,7 +204,7 @@ async def test_before_the_text_began_the_mail_is_thrown_away_and_written_anew(
     assert only(river).message_id == row.message_id
 
 
-async def test_after_the_text_began_the_mail_stays_the_same_to_the_last_byte(
+async def test_retry_after_text_sends_the_same_bytes(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river)
@@ -221,7 +221,7 @@ async def test_after_the_text_began_the_mail_stays_the_same_to_the_last_byte(
     assert {recipient for recipient, _ in house.received} == {ADA}
 
 
-async def test_a_relay_that_is_away_keeps_mails_owed(river: River, make: Make) -> None:
+async def test_unreachable_relay_keeps_mails_queued(river: River, make: Make) -> None:
     meet(river)
     owe(river, 3)
     assert await make(f"smtp://127.0.0.1:{free_port()}").send_due() == 3
@@ -233,7 +233,7 @@ async def test_a_relay_that_is_away_keeps_mails_owed(river: River, make: Make) -
 
 
 @pytest.mark.parametrize("how", ["drop", "close", "354 what"])
-async def test_a_connection_lost_after_the_text_is_doubt_and_never_sent_again_by_itself(
+async def test_mail_in_doubt_is_never_sent_again_automatically(
     river: River, serve: Serve, make: Make, how: str
 ) -> None:
     meet(river)
@@ -252,7 +252,7 @@ async def test_a_connection_lost_after_the_text_is_doubt_and_never_sent_again_by
     assert len(house.received) == 1
 
 
-async def test_a_doubt_that_a_person_settled_as_not_sent_goes_out_with_the_same_bytes(
+async def test_doubt_resolved_as_not_sent_sends_the_same_bytes(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river)
@@ -271,7 +271,7 @@ async def test_a_doubt_that_a_person_settled_as_not_sent_goes_out_with_the_same_
 # Postfix
 
 
-async def test_postfix_delivers_each_mail_once_as_it_was_frozen(river: River, make: Make, mailbox: Mailbox) -> None:
+async def test_postfix_delivers_each_frozen_mail_once(river: River, make: Make, mailbox: Mailbox) -> None:
     meet(river)
     owe(river, 10)
     await make(mailbox.smtp_url).send_due()
@@ -291,7 +291,7 @@ async def test_postfix_delivers_each_mail_once_as_it_was_frozen(river: River, ma
             assert re.fullmatch(r"250 2\.0\.0 Ok: queued as \w+", row.relay_reply)
 
 
-async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make, mailbox: Mailbox) -> None:
+async def test_postfix_refusal_and_deferral_are_recorded(river: River, make: Make, mailbox: Mailbox) -> None:
     for name in ("refused", "later"):
         meet(river, f"I-{name}", email=f"{name}@example.com")
         river.owe(NewMail("receipt", f"receipt:{name}", f"I-{name}", receipt().facts))
@@ -303,5 +303,5 @@ async def test_postfix_refuses_and_defers_and_it_shows(river: River, make: Make,
     assert "@example.com" not in str([row.relay_reply for row in mails.values()])
 
 
-def test_no_thread_of_a_mailer_outlives_it() -> None:
+def test_no_mailer_thread_is_left() -> None:
     assert [thread.name for thread in threading.enumerate() if "mailer" in thread.name] == []

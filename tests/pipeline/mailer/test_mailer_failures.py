@@ -28,7 +28,7 @@ from tests.support.subprocesses import Leashed, until
 # When the database is away
 
 
-async def test_what_could_not_be_settled_is_settled_before_anything_else(
+async def test_unrecorded_result_is_recorded_before_next_claim(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meet(river)
@@ -67,7 +67,7 @@ def gone(*_: object) -> None:
     raise DatabaseUnavailableError("gone")
 
 
-async def test_a_claim_of_unknown_outcome_is_given_back(
+async def test_claim_with_unknown_commit_is_released(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit was done, and the word of it was lost."""
@@ -85,7 +85,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back(
     assert len(house.received) == 2
 
 
-async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails_under_another_name(
+async def test_claim_with_unknown_commit_is_released_after_second_failure(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that restarts cuts all connections, and may go away once more."""
@@ -105,7 +105,7 @@ async def test_a_claim_of_unknown_outcome_is_given_back_also_when_the_next_fails
     assert states(river) == ["sent"]
 
 
-async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_outcome(
+async def test_mail_being_sent_is_not_released_with_failed_claim(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meet(river)
@@ -138,7 +138,7 @@ async def test_what_is_on_the_wire_is_not_given_back_with_a_claim_of_unknown_out
     assert len(house.received) == 3
 
 
-async def test_a_mailer_stops_in_peace_while_the_database_is_away(
+async def test_mailer_stops_while_database_is_unavailable(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meet(river)
@@ -157,7 +157,7 @@ async def test_a_mailer_stops_in_peace_while_the_database_is_away(
     assert states(river) == ["sending"], "the relay's log will tell"
 
 
-async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serve, make: Make) -> None:
+async def test_slow_mail_does_not_delay_others(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, CLAIM + 3)
     house, stop = House(DOT=["hang"]), asyncio.Event()
@@ -170,7 +170,7 @@ async def test_a_mail_that_is_slow_keeps_no_other_back(river: River, serve: Serv
     assert states(river) == ["sent"] * (CLAIM + 3)
 
 
-async def test_a_mailer_whose_connection_was_cut_goes_on_under_another_name(stream: River, serve: Serve) -> None:
+async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: Serve) -> None:
     meet(stream)
     owe(stream)
     house = House(DOT=["hang"])
@@ -205,7 +205,7 @@ async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, 
     return mailer
 
 
-async def test_a_mailer_killed_while_sending_leaves_a_doubt(
+async def test_killed_mailer_leaves_mail_in_doubt(
     river: River, serve: Serve, make: Make, tmp_path: Path
 ) -> None:
     house = House(DOT=["hang"])
@@ -222,7 +222,7 @@ async def test_a_mailer_killed_while_sending_leaves_a_doubt(
     assert len(house.received) == 1
 
 
-async def test_a_mailer_that_was_stopped_is_not_dead(river: River, serve: Serve, tmp_path: Path) -> None:
+async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_path: Path) -> None:
     """A timer would take its claim away, and the mail would go out twice when it goes on."""
     house = House(DOT=["hang"])
     mailer = await mailer_that_hangs(river, house, await serve(house), tmp_path)
@@ -238,7 +238,7 @@ async def test_a_mailer_that_was_stopped_is_not_dead(river: River, serve: Serve,
     assert len(house.received) == 1
 
 
-async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claimed_waits(
+async def test_mailer_writes_heartbeat_while_relay_hangs(
     river: River, serve: Serve, tmp_path: Path
 ) -> None:
     owe(river, 2 * CLAIM + 1)
@@ -252,7 +252,7 @@ async def test_a_mailer_shows_life_while_the_relay_hangs_and_all_that_was_claime
     assert await asyncio.to_thread(mailer.end) == 0
 
 
-async def test_an_error_of_the_database_is_no_fault_of_the_mail_that_met_it(
+async def test_database_error_does_not_fail_the_mail(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meet(river)
@@ -271,7 +271,7 @@ def failing_read(*_: object) -> None:
     raise OperationalError("SELECT", {}, OSError("disk I/O error"))
 
 
-async def test_told_to_stop_while_the_relay_hangs_it_gives_back_what_it_has_not_begun(
+async def test_stopped_mailer_returns_unstarted_mails(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river)

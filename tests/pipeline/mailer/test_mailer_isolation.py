@@ -16,7 +16,7 @@ from tests.support.outbox_fixtures import ADA, TEMPLATES, Make, meet, only, owe,
 from tests.support.pipeline_under_test import River
 
 
-async def test_a_mail_that_cannot_be_written_does_not_stop_the_others(river: River, serve: Serve, make: Make) -> None:
+async def test_unrenderable_mail_does_not_stop_others(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     meet(river, "I-BEA", email="bea@@example..com")
     meet(river, "I-CYD")
@@ -43,7 +43,7 @@ async def test_a_mail_that_cannot_be_written_does_not_stop_the_others(river: Riv
     assert len(house.received) == 1
 
 
-async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, serve: Serve, make: Make) -> None:
+async def test_damaged_key_fails_only_its_mail(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     meet(river, "I-BEA")
     river.owe(receipt(1), receipt(2, "I-BEA"))
@@ -60,7 +60,7 @@ async def test_a_key_that_is_broken_fails_its_mail_and_no_other(river: River, se
     }
 
 
-async def test_a_template_that_fails_in_a_way_of_its_own_fails_its_mail_and_quotes_nobody(
+async def test_template_error_fails_mail_without_personal_data(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meet(river)
@@ -73,11 +73,11 @@ async def test_a_template_that_fails_in_a_way_of_its_own_fails_its_mail_and_quot
     monkeypatch.setattr(TEMPLATES, "render", fail)
     with capture_logs() as logs:
         await mailer.send_due()
-    assert (only(river).state, only(river).reason) == ("failed", "a fault of ours: RuntimeError")
+    assert (only(river).state, only(river).reason) == ("failed", "internal error: RuntimeError")
     assert ADA not in str(logs)
 
 
-async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve, make: Make) -> None:
+async def test_wrong_master_key_fails_no_mail(river: River, serve: Serve, make: Make) -> None:
     """The mailer ends, its supervisor sees it, and nothing is failed."""
     meet(river)
     owe(river, 2)
@@ -91,7 +91,7 @@ async def test_the_wrong_master_key_is_no_mails_fault(river: River, serve: Serve
     assert await make(url).send_due() == 2
 
 
-async def test_a_relay_that_fails_in_a_way_of_its_own_leaves_one_doubt_and_harms_no_other(
+async def test_unexpected_relay_error_affects_only_one_mail(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river)
@@ -112,7 +112,7 @@ async def test_a_relay_that_fails_in_a_way_of_its_own_leaves_one_doubt_and_harms
     assert ADA not in str(logs) + str([row.reason for row in river.rows(Mail)])
 
 
-async def test_without_an_address_a_mail_waits_and_goes_out_when_there_is_one(
+async def test_mail_waits_until_an_address_is_known(
     river: River, serve: Serve, make: Make
 ) -> None:
     meet(river, email=None)
@@ -130,7 +130,7 @@ async def test_without_an_address_a_mail_waits_and_goes_out_when_there_is_one(
     assert states(river) == ["sent"]
 
 
-async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, serve: Serve) -> None:
+async def test_operator_mail_waits_without_operator_address(river: River, serve: Serve) -> None:
     river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
     nobody = Sender("SMT", "billing@example.com", "help@example.com", "example.com", "en_US")
     relay = Relay(await serve(House()), connections=1)
@@ -140,7 +140,7 @@ async def test_a_mail_to_the_operator_waits_where_none_is_named(river: River, se
     assert (only(river).state, only(river).due_at) == ("queued", None)
 
 
-async def test_nothing_goes_to_who_was_erased_after_it_was_owed(river: River, serve: Serve, make: Make) -> None:
+async def test_queued_mail_of_erased_customer_is_withheld(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     river.set(
@@ -148,5 +148,5 @@ async def test_nothing_goes_to_who_was_erased_after_it_was_owed(river: River, se
     )
     house = House()
     await make(await serve(house)).send_due()
-    assert (only(river).state, only(river).reason) == ("withheld", "the person has been erased")
+    assert (only(river).state, only(river).reason) == ("withheld", "the customer's data has been erased")
     assert house.received == []

@@ -90,7 +90,7 @@ def header(data: bytes, name: str) -> str | None:
 # To whom
 
 
-async def test_what_the_customer_told_outranks_what_paypal_tells(river: River, send: Send) -> None:
+async def test_customer_data_takes_precedence_over_paypal_data(river: River, send: Send) -> None:
     meet(river, told=TOLD)
     change(river, "name", "Ada Lovelace")
     river.owe(receipt())
@@ -100,7 +100,7 @@ async def test_what_the_customer_told_outranks_what_paypal_tells(river: River, s
     assert "Hello Ada Lovelace," in data.decode()
 
 
-async def test_what_paypal_tells_counts_where_the_customer_told_nothing(river: River, send: Send) -> None:
+async def test_paypal_address_is_used_without_customer_address(river: River, send: Send) -> None:
     meet(river)
     change(river, "company", "Example Works")
     river.owe(receipt())
@@ -109,7 +109,7 @@ async def test_what_paypal_tells_counts_where_the_customer_told_nothing(river: R
 
 
 @pytest.mark.parametrize("told", [None, TOLD])
-async def test_a_customer_is_written_to_without_a_subscription_of_their_own(
+async def test_customer_without_subscription_receives_mail(
     river: River, send: Send, told: str | None
 ) -> None:
     meet(river, told=told)
@@ -118,7 +118,7 @@ async def test_a_customer_is_written_to_without_a_subscription_of_their_own(
     assert recipient == (told or PAYPALS)
 
 
-async def test_an_address_that_the_mail_names_comes_first(river: River, send: Send) -> None:
+async def test_address_of_the_mail_takes_precedence(river: River, send: Send) -> None:
     meet(river, told=TOLD)
     facts = TEMPLATES.example("receipt")
     river.owe(
@@ -136,7 +136,7 @@ async def test_an_address_that_the_mail_names_comes_first(river: River, send: Se
     assert b"stranger" not in b"".join(row.facts or b"" for row in river.rows(Mail))
 
 
-async def test_a_correction_reaches_a_mail_that_waits_for_another_try(river: River, send: Send) -> None:
+async def test_corrected_address_applies_to_next_attempt(river: River, send: Send) -> None:
     meet(river)
     river.owe(receipt())
     await send(House(DOT=["451 4.3.0 try later"]))
@@ -148,7 +148,7 @@ async def test_a_correction_reaches_a_mail_that_waits_for_another_try(river: Riv
     assert PAYPALS not in data.decode()
 
 
-async def test_a_correction_that_came_while_the_old_address_was_tried_reaches_the_next_try(
+async def test_address_corrected_during_attempt_applies_to_next_attempt(
     river: River, send: Send
 ) -> None:
     meet(river)
@@ -162,7 +162,7 @@ async def test_a_correction_that_came_while_the_old_address_was_tried_reaches_th
     assert recipient == TOLD
 
 
-async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Send) -> None:
+async def test_customer_mail_waits_for_an_address(river: River, send: Send) -> None:
     meet(river, email=None)
     river.owe(NewMail("receipt", "receipt:1", None, TEMPLATES.example("receipt"), customer_id="c1"))
     assert await send() == []
@@ -175,7 +175,7 @@ async def test_a_mail_to_a_customer_waits_for_an_address(river: River, send: Sen
 # Whether they want it
 
 
-async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, send: Send) -> None:
+async def test_product_news_contains_unsubscribe_link(river: River, send: Send) -> None:
     meet(river, wants_marketing=True)
     news(river)
     [(_, data)] = await send()
@@ -189,14 +189,14 @@ async def test_news_goes_to_who_opted_in_and_says_how_to_stop_it(river: River, s
         assert tokens.read_unsubscribe_token(river.keyring(session), token) == only(river).id
 
 
-async def test_news_is_withheld_from_who_did_not_opt_in(river: River, send: Send) -> None:
+async def test_product_news_is_withheld_without_opt_in(river: River, send: Send) -> None:
     meet(river)
     news(river)
     assert await send() == []
-    assert (only(river).state, only(river).reason) == ("withheld", "the customer has not opted in to news")
+    assert (only(river).state, only(river).reason) == ("withheld", "the customer has not opted in to product news")
 
 
-async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: River, send: Send) -> None:
+async def test_opt_out_withholds_frozen_mail(river: River, send: Send) -> None:
     meet(river, wants_marketing=True)
     news(river)
     await send(House(DOT=["451 4.3.0 try later"]))
@@ -210,7 +210,7 @@ async def test_a_choice_made_after_the_mail_was_owed_and_frozen_counts(river: Ri
     assert only(river).state == "withheld"
 
 
-async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_service_mail_is_sent_until_opt_out(river: River, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mail_kinds.MAILS, "renewal_reminder", mail_kinds.MailKind("service", "notices"))
     meet(river)
     facts = TEMPLATES.example("renewal_reminder")
@@ -223,10 +223,10 @@ async def test_service_mail_goes_until_they_opt_out(river: River, send: Send, mo
         )
     river.owe(NewMail("renewal_reminder", "two", "I-ADA", facts))
     assert await send() == []
-    assert river.mails()["two"].reason == "the customer has opted out of mail they can do without"
+    assert river.mails()["two"].reason == "the customer has opted out of service mail"
 
 
-async def test_what_the_contract_owes_goes_whatever_they_chose_and_offers_no_way_out(river: River, send: Send) -> None:
+async def test_transactional_mail_is_sent_despite_opt_out(river: River, send: Send) -> None:
     meet(river, wants_marketing=False, wants_service_mail=False)
     river.owe(receipt())
     [(_, data)] = await send()
@@ -234,7 +234,7 @@ async def test_what_the_contract_owes_goes_whatever_they_chose_and_offers_no_way
 
 
 @pytest.mark.parametrize("pages", ["", "http://127.0.0.1:8000"])
-async def test_mail_that_can_be_declined_is_not_sent_without_a_page_to_decline_it_on(
+async def test_optional_mail_requires_unsubscribe_page(
     river: River, send: Send, pages: str
 ) -> None:
     meet(river, wants_marketing=True)
@@ -243,7 +243,7 @@ async def test_mail_that_can_be_declined_is_not_sent_without_a_page_to_decline_i
     assert "SMT_PUBLIC_URL" in str(only(river).reason)
 
 
-async def test_a_reminder_does_not_wait_for_an_address_that_the_customer_told(river: River) -> None:
+async def test_reminder_uses_address_that_customer_entered(river: River) -> None:
     meet(river, email=None, told=TOLD)
     [row] = river.rows(Subscription)
     renews = river.now + timedelta(days=3)

@@ -58,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", [old, iso])
-def test_a_log_that_reaches_from_before_until_after_is_whole(path: Path, clock: MovableClock, form: Write) -> None:
+def test_log_is_complete_within_its_time_range(path: Path, clock: MovableClock, form: Write) -> None:
     now, log = clock.now(), RelayLog(path, clock)
     path.write_text(spoken(form(now - MINUTE)) + taken(form(now - 30 * SECOND), ALICE) + spoken(form(now)))
     assert log.is_complete(now - MINUTE + SLACK, now)
@@ -68,7 +68,7 @@ def test_a_log_that_reaches_from_before_until_after_is_whole(path: Path, clock: 
 
 
 @pytest.mark.parametrize("form", [old, iso])
-def test_only_the_line_of_the_queue_manager_says_that_a_mail_was_taken(
+def test_only_queue_manager_line_proves_acceptance(
     path: Path, clock: MovableClock, form: Write
 ) -> None:
     stamp = form(clock.now())
@@ -78,7 +78,7 @@ def test_only_the_line_of_the_queue_manager_says_that_a_mail_was_taken(
     assert RelayLog(path, clock).queued_senders([ALICE, BOB]) == {ALICE}
 
 
-def test_a_line_of_last_december_is_of_last_year(path: Path, clock: MovableClock) -> None:
+def test_december_line_belongs_to_last_year(path: Path, clock: MovableClock) -> None:
     midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - as the machine's log has it
     clock.move_to(midnight + MINUTE)
     path.write_text(spoken(old(midnight - MINUTE)) + spoken(old(midnight + MINUTE)))
@@ -87,19 +87,19 @@ def test_a_line_of_last_december_is_of_last_year(path: Path, clock: MovableClock
 
 
 @pytest.mark.parametrize("line", ["Feb 29 10:00:00 relay", "Xyz 99 99:99:99 relay", "2026-13-45T99:00 relay", "", "\0"])
-def test_a_line_whose_time_cannot_be_read_makes_no_log_whole(path: Path, clock: MovableClock, line: str) -> None:
+def test_line_with_invalid_time_makes_log_incomplete(path: Path, clock: MovableClock, line: str) -> None:
     path.write_text(f"{line}\n{spoken(old(clock.now()))}")
     assert not RelayLog(path, clock).is_complete(clock.now() - MINUTE, clock.now())
 
 
-def test_the_29th_of_february_is_read_in_a_leap_year_and_the_year_after(path: Path, clock: MovableClock) -> None:
+def test_leap_day_is_parsed_in_the_following_year(path: Path, clock: MovableClock) -> None:
     leap = datetime(2028, 2, 29, 12).astimezone()  # noqa: DTZ001
     clock.move_to(leap + timedelta(days=320))
     path.write_text(spoken(old(leap)) + spoken(old(clock.now())))
     assert RelayLog(path, clock).is_complete(leap + SLACK, clock.now())
 
 
-def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, clock: MovableClock) -> None:
+def test_log_includes_rotated_but_not_compressed_files(path: Path, clock: MovableClock) -> None:
     now, log = clock.now(), RelayLog(path, clock)
     path.with_name("mail.log.1").write_text(spoken(iso(now - MINUTE)) + taken(iso(now - MINUTE), ALICE))
     path.with_name("mail.log.2.gz").write_text(taken(iso(now - 2 * MINUTE), BOB))
@@ -110,7 +110,7 @@ def test_rotated_files_belong_to_the_log_and_packed_ones_do_not(path: Path, cloc
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.touch, Path.mkdir], ids=["absent", "empty", "unreadable"])
-def test_where_there_is_nothing_to_read_there_is_no_proof(
+def test_unreadable_log_is_incomplete(
     path: Path, clock: MovableClock, make: Callable[[Path], object]
 ) -> None:
     make(path)
@@ -142,7 +142,7 @@ def states(river: River) -> dict[str, str]:
     return {key: row.state for key, row in river.mails().items()}
 
 
-def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: River, path: Path) -> None:
+def test_accepted_mail_is_sent_and_other_mail_is_queued(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     one = doubt(river, "one")
     doubt(river, "two")
@@ -153,7 +153,7 @@ def test_what_the_relay_took_is_sent_and_what_it_did_not_is_owed_again(river: Ri
     assert settle(river, path) == 0
 
 
-def test_a_doubt_that_has_just_arisen_is_left_alone_however_old_its_claim(river: River, path: Path) -> None:
+def test_new_doubt_is_not_resolved_before_grace_time(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     river.owe(outbox.NewMail("receipt", "one", None, {}))
     with river.database.transaction() as session:
@@ -166,7 +166,7 @@ def test_a_doubt_that_has_just_arisen_is_left_alone_however_old_its_claim(river:
     assert settle(river, path) == 1
 
 
-def test_a_relay_that_has_just_come_back_is_given_time_to_find_what_it_had_queued(river: River, path: Path) -> None:
+def test_doubt_waits_after_relay_restart(river: River, path: Path) -> None:
     path.write_text(spoken(iso(river.now - MINUTE)))
     doubt(river, "one")
     path.write_text(path.read_text() + started(iso(river.now)))
@@ -177,7 +177,7 @@ def test_a_relay_that_has_just_come_back_is_given_time_to_find_what_it_had_queue
 
 @pytest.mark.parametrize("form", [old, iso])
 @pytest.mark.parametrize("seconds", [-1, 0, 1])
-def test_a_log_that_may_begin_after_the_try_settles_nothing(
+def test_log_that_may_begin_after_attempt_resolves_nothing(
     river: River, path: Path, form: Write, seconds: int
 ) -> None:
     """Its first line bears the second in which it was written, not when in that second."""
@@ -188,20 +188,20 @@ def test_a_log_that_may_begin_after_the_try_settles_nothing(
 
 
 @pytest.mark.parametrize("form", [old, iso])
-def test_a_log_that_begins_two_seconds_before_the_try_settles_it(river: River, path: Path, form: Write) -> None:
+def test_log_that_begins_two_seconds_before_attempt_resolves_it(river: River, path: Path, form: Write) -> None:
     path.write_text(started(form(river.now - SLACK)))
     doubt(river, "one")
     assert settle(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
-def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, path: Path) -> None:
+def test_log_compressed_during_reading_resolves_nothing(river: River, path: Path) -> None:
     rotated = path.with_name("mail.log.1")
     rotated.write_text(started(iso(river.now - MINUTE)))
     rotated.write_text(rotated.read_text() + taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
 
     class Packed(RelayLog):
-        def taken(self, senders: Iterable[str]) -> set[str]:
+        def queued_senders(self, senders: Iterable[str]) -> set[str]:
             rotated.rename(path.with_name("mail.log.1.gz"))
             return super().queued_senders(senders)
 
@@ -212,7 +212,7 @@ def test_a_log_that_is_packed_while_it_is_read_settles_nothing(river: River, pat
     assert states(river) == {"one": "doubt"}
 
 
-def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path) -> None:
+def test_log_without_probe_line_resolves_nothing(river: River, path: Path) -> None:
     path.write_text(spoken(iso(river.now - MINUTE)))
     doubt(river, "one")
     log = RelayLog(path, river.clock)
@@ -220,7 +220,7 @@ def test_a_relay_that_writes_elsewhere_settles_nothing(river: River, path: Path)
     assert states(river) == {"one": "doubt"}
 
 
-def test_nothing_is_asked_of_the_relay_without_a_doubt(river: River, path: Path) -> None:
+def test_relay_is_not_probed_without_doubts(river: River, path: Path) -> None:
     def probe() -> None:
         pytest.fail("nobody had to ask")
 
@@ -233,7 +233,7 @@ def begun(stamp: str, id: str, session: int = 78) -> str:
     return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
 
 
-def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_session_has_ended(
+def test_mail_in_open_session_stays_in_doubt(
     river: River, path: Path
 ) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
@@ -251,7 +251,7 @@ def test_a_mail_that_the_relay_is_still_busy_with_stays_in_doubt_until_its_sessi
 
 
 @pytest.mark.parametrize("after", ["another mail", "a start"])
-def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path: Path, after: str) -> None:
+def test_next_mail_or_restart_closes_session(river: River, path: Path, after: str) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     id = doubt(river, "one")
     told = {"another mail": begun(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
@@ -261,7 +261,7 @@ def test_a_session_that_went_on_or_died_is_not_busy_any_more(river: River, path:
     assert states(river) == {"one": "queued"}
 
 
-def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_before(river: River, path: Path) -> None:
+def test_session_without_message_id_may_hold_mail_in_doubt(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     nameless = begun(iso(river.now), "").splitlines(keepends=True)[0]
     doubt(river, "before")
@@ -272,7 +272,7 @@ def test_a_mail_without_a_name_yet_may_be_the_one_in_doubt_unless_it_began_befor
     assert states(river) == {"before": "doubt", "after": "queued"}
 
 
-def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(river: River, path: Path) -> None:
+def test_late_message_id_line_does_not_reopen_session(river: River, path: Path) -> None:
     """Lines of several processes may come in another order than what they tell of."""
     path.write_text(started(iso(river.now - MINUTE)))
     client, name = begun(iso(river.now), doubt(river, "one")).splitlines(keepends=True)
@@ -285,7 +285,7 @@ def test_a_name_that_is_logged_after_its_session_has_ended_is_busy_with_nothing(
     assert states(river) == {"one": "queued"}
 
 
-def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(river: River, path: Path) -> None:
+def test_silent_session_is_ignored_after_filter_time(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     id = doubt(river, "one")
     path.write_text(path.read_text() + begun(iso(river.now), id))
@@ -294,7 +294,7 @@ def test_a_session_of_which_nothing_more_is_heard_is_not_waited_for_for_ever(riv
     assert states(river) == {"one": "queued"}
 
 
-def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: River, path: Path) -> None:
+def test_unresolvable_doubt_does_not_block_others(river: River, path: Path) -> None:
     doubt(river, "before the log")
     river.clock.advance(MINUTE)
     path.write_text(started(iso(river.now)))
@@ -304,7 +304,7 @@ def test_a_doubt_that_the_log_does_not_reach_back_to_holds_no_other_back(river: 
     assert states(river) == {"before the log": "doubt", "after": "queued"}
 
 
-def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left(river: River, path: Path) -> None:
+def test_one_line_in_incomplete_log_proves_acceptance(river: River, path: Path) -> None:
     path.write_text(taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
     assert settle(river, path) == 1
     assert states(river) == {"one": "sent"}
@@ -318,7 +318,7 @@ def test_one_line_proves_that_a_mail_was_taken_however_little_of_the_log_is_left
         "systemd-journald[1]: Suppressed 123 messages from postfix.service",
     ],
 )
-def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River, path: Path, said: str) -> None:
+def test_log_with_dropped_lines_resolves_nothing(river: River, path: Path, said: str) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
     doubt(river, "one")
     path.write_text(path.read_text() + f"{iso(river.now)} relay {said}\n")
@@ -326,7 +326,7 @@ def test_a_log_that_has_dropped_lines_since_the_try_settles_nothing(river: River
     assert states(river) == {"one": "doubt"}
 
 
-def test_what_was_found_out_of_one_try_settles_no_later_one(river: River) -> None:
+def test_result_of_one_attempt_does_not_resolve_a_later_one(river: River) -> None:
     id, tried_at = doubt(river, "one"), river.mails()["one"].claimed_at
     with river.database.transaction() as session:
         assert outbox.resolve_doubt(session, id, river.now, sent=False)
@@ -360,7 +360,7 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     ("fault", "sign", "end"),
     [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "queued")],
 )
-async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
+async def test_real_postfix_log_resolves_doubt(
     relay: Postfix, brook: River, fault: Kind, sign: str, end: str
 ) -> None:
     brook.clock.move_to(SystemClock().now())
@@ -382,7 +382,7 @@ async def test_the_log_of_a_real_postfix_tells_which_mail_it_took(
     assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
 
 
-async def test_a_mail_that_a_filter_of_the_relay_is_slow_with_is_not_sent_again(
+async def test_mail_in_slow_filter_is_not_sent_again(
     mailbox: Relay, brook: River, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     must_be_ours(mailbox)
@@ -417,7 +417,7 @@ async def settled(river: River, relay: Postfix) -> int:
     return await asyncio.to_thread(resolve_doubts, river.database, clock, log, probe, DOMAIN)
 
 
-async def test_a_relay_that_is_down_settles_nothing(
+async def test_unreachable_relay_resolves_nothing(
     brook: River, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))

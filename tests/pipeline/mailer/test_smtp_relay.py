@@ -12,7 +12,7 @@ from tests.support.misbehaving_relay import ADA, MAIL, SENDER, House, MakeRelay,
 from tests.support.servers import Relay as PrivateRelay
 
 
-async def test_a_mail_arrives_octet_for_octet(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_mail_arrives_unchanged(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     reply = await send(relay_to(await serve(house)))
     assert reply == DeliveryResult("sent", "250 2.0.0 queued as 4Xyz", True)
@@ -20,7 +20,7 @@ async def test_a_mail_arrives_octet_for_octet(serve: Serve, relay_to: MakeRelay)
     assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
 
 
-async def test_delivery_reports_are_asked_for_with_our_id_and_without_the_text(
+async def test_delivery_report_is_requested_with_envelope_id(
     serve: Serve, relay_to: MakeRelay
 ) -> None:
     house = House()
@@ -29,7 +29,7 @@ async def test_delivery_reports_are_asked_for_with_our_id_and_without_the_text(
     assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in house.said
 
 
-async def test_a_relay_that_offers_nothing_is_asked_for_nothing(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_relay_without_extensions_gets_plain_commands(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     house.offers = False
     assert (await send(relay_to(await serve(house)))).outcome == "sent"
@@ -57,7 +57,7 @@ async def test_a_relay_that_offers_nothing_is_asked_for_nothing(serve: Serve, re
     ],
 )
 @pytest.mark.parametrize("in_groups", [False, True])
-async def test_an_answer_says_whether_to_try_again(
+async def test_reply_code_determines_outcome(
     serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str, in_groups: bool
 ) -> None:
     house = House(**{verb: [answer]})
@@ -70,7 +70,7 @@ async def test_an_answer_says_whether_to_try_again(
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "hang", "banana", "421 4.3.2 too busy"])
 @pytest.mark.parametrize("in_groups", [False, True])
-async def test_before_the_text_every_trouble_means_later(
+async def test_failure_before_text_means_later(
     serve: Serve, relay_to: MakeRelay, verb: str, how: str, in_groups: bool
 ) -> None:
     house = House(**{verb: [how]})
@@ -82,7 +82,7 @@ async def test_before_the_text_every_trouble_means_later(
 
 
 @pytest.mark.parametrize("how", ["drop", "close", "hang", "banana"])
-async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
+async def test_missing_reply_after_text_means_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
     house = House(DOT=[how])
     relay = relay_to(await serve(house), final=0.2)
     reply = await send(relay)
@@ -94,7 +94,7 @@ async def test_after_the_text_silence_is_doubt(serve: Serve, relay_to: MakeRelay
     assert house.connections == 2  # and the answer that may still come belongs to no other mail
 
 
-async def test_a_relay_that_takes_commands_in_groups_is_told_all_but_the_text_at_once(relay_to: MakeRelay) -> None:
+async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 relay\r\n")
         await reader.readline()
@@ -114,7 +114,7 @@ async def test_a_relay_that_takes_commands_in_groups_is_told_all_but_the_text_at
     assert reply == DeliveryResult("sent", "250 2.0.0 queued", True)
 
 
-async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
+async def test_refused_mail_text_is_never_sent(
     serve: Serve, relay_to: MakeRelay
 ) -> None:
     house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
@@ -125,7 +125,7 @@ async def test_a_relay_that_wants_the_text_of_a_mail_it_has_refused_gets_none(
     assert (house.connections, len(house.received)) == (2, 1)
 
 
-async def test_what_a_relay_says_unasked_is_no_answer_to_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_unsolicited_reply_is_not_assigned_to_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
@@ -136,7 +136,7 @@ async def test_what_a_relay_says_unasked_is_no_answer_to_the_next_mail(serve: Se
     assert house.connections == 2
 
 
-async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_final_reply_has_longer_timeout(serve: Serve, relay_to: MakeRelay) -> None:
     house = House(DOT=["hang"])
     sending = asyncio.create_task(send(relay_to(await serve(house), timeout=1)))
     await house.hanging.wait()
@@ -146,13 +146,13 @@ async def test_the_answer_after_the_text_may_take_longer_than_all_others(serve: 
     assert (await sending).outcome == "sent"
 
 
-async def test_a_relay_that_is_not_there_means_later(relay_to: MakeRelay) -> None:
+async def test_unreachable_relay_means_later(relay_to: MakeRelay) -> None:
     server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
     reply = await send(relay_to(f"smtp://127.0.0.1:{port}"))
     assert (reply.outcome, reply.data_began) == ("later", False)
-    assert reply.text.startswith("no connection: ")
+    assert reply.text.startswith("cannot connect to the relay: ")
 
 
 async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
@@ -167,7 +167,7 @@ async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRela
     assert house.connections <= 3
 
 
-async def test_a_connection_is_renewed_after_its_share_of_mails(
+async def test_connection_is_replaced_after_maximum_uses(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_relay, "MOST_USES", 2)
@@ -180,7 +180,7 @@ async def test_a_connection_is_renewed_after_its_share_of_mails(
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
-async def test_a_kept_connection_that_turns_out_dead_is_replaced_unseen(
+async def test_dead_idle_connection_is_replaced(
     serve: Serve, relay_to: MakeRelay, verb: str, how: str
 ) -> None:
     house = House()
@@ -192,7 +192,7 @@ async def test_a_kept_connection_that_turns_out_dead_is_replaced_unseen(
     assert len(house.received) == 2
 
 
-async def test_it_is_replaced_once_and_not_for_ever(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_dead_connection_is_replaced_only_once(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
@@ -201,7 +201,7 @@ async def test_it_is_replaced_once_and_not_for_ever(serve: Serve, relay_to: Make
     assert house.connections == 2
 
 
-async def test_a_kept_connection_lost_after_the_text_is_doubt_and_not_sent_again(
+async def test_idle_connection_lost_after_text_means_doubt(
     serve: Serve, relay_to: MakeRelay
 ) -> None:
     house = House()
@@ -212,7 +212,7 @@ async def test_a_kept_connection_lost_after_the_text_is_doubt_and_not_sent_again
     assert len(house.received) == 2
 
 
-async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_connection_closed_by_relay_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
@@ -224,7 +224,7 @@ async def test_a_connection_that_the_relay_closed_meanwhile_is_not_used(serve: S
 
 
 @pytest.mark.parametrize(("answer", "connections"), [([], 1), (["drop"], 2), (["421 4.4.2 bye"], 2), (["hang"], 2)])
-async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
+async def test_long_idle_connection_is_tested_first(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
 ) -> None:
     monkeypatch.setattr(smtp_connection, "IDLE_SECONDS", -1.0)
@@ -237,14 +237,14 @@ async def test_a_connection_idle_for_long_is_asked_whether_it_lives(
     assert house.connections == connections
 
 
-async def test_after_a_refusal_the_connection_serves_the_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_connection_is_reused_after_refusal(serve: Serve, relay_to: MakeRelay) -> None:
     house = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
     relay = relay_to(await serve(house))
     assert [(await send(relay)).outcome for _ in range(4)] == ["failed", "later", "failed", "sent"]
     assert house.connections == 1
 
 
-async def test_a_cancelled_mail_takes_its_connection_with_it_and_frees_its_place(
+async def test_cancelled_mail_closes_connection_and_frees_slot(
     serve: Serve, relay_to: MakeRelay
 ) -> None:
     house = House(DOT=["hang"])
@@ -259,19 +259,19 @@ async def test_a_cancelled_mail_takes_its_connection_with_it_and_frees_its_place
     assert house.wires[0].transport is None
 
 
-async def test_the_answer_is_kept_without_anybodys_address(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_reply_is_stored_without_addresses(serve: Serve, relay_to: MakeRelay) -> None:
     answer = "550 5.1.1 <Ada@example.com>: no mailbox ada here, ask postmaster@example.com\x07"
     reply = await send(relay_to(await serve(House(RCPT=[answer]))))
     assert reply.text == "550 5.1.1 <address>: no mailbox address here, ask address"
 
 
-async def test_a_very_long_answer_is_cut(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_long_reply_is_truncated(serve: Serve, relay_to: MakeRelay) -> None:
     reply = await send(relay_to(await serve(House(RCPT=["550 " + "x" * 5000]))))
     assert reply.outcome == "failed"
     assert len(reply.text) <= 400
 
 
-async def test_an_international_local_part_needs_a_relay_that_takes_it(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_international_local_part_requires_smtputf8(serve: Serve, relay_to: MakeRelay) -> None:
     plain, able = House(), House()
     refused = await send(relay_to(await serve(plain)), "jörg@bücher.example")
     assert refused.outcome == "failed"
@@ -283,7 +283,7 @@ async def test_an_international_local_part_needs_a_relay_that_takes_it(serve: Se
     assert any(line.endswith("SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=token+2B1") for line in able.said)
 
 
-async def test_an_international_domain_needs_nothing_special(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_international_domain_requires_no_extension(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     assert (await send(relay_to(await serve(house)), "ada@bücher.example")).outcome == "sent"
     assert house.received[0][0] == "ada@xn--bcher-kva.example"
@@ -301,7 +301,7 @@ async def test_an_international_domain_needs_nothing_special(serve: Serve, relay
         (SENDER, ADA, b"Subject: x\r\n\r\nend\r.\r\n"),
     ],
 )
-async def test_what_must_not_be_said_to_a_relay_fails_before_a_connection(
+async def test_invalid_mail_fails_without_connection(
     serve: Serve, relay_to: MakeRelay, sender: str, recipient: str, data: bytes
 ) -> None:
     house = House()
@@ -311,14 +311,14 @@ async def test_what_must_not_be_said_to_a_relay_fails_before_a_connection(
     assert house.connections == 0
 
 
-async def test_a_delivery_report_may_be_sent_from_nobody(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_empty_envelope_sender_is_allowed(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     reply = await relay_to(await serve(house)).send("", ADA, MAIL, envelope_id="x")
     assert reply.outcome == "sent"
     assert any(line.startswith("MAIL FROM:<> ") for line in house.said)
 
 
-async def test_a_closed_relay_says_goodbye_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_closed_relay_quits_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
@@ -328,17 +328,17 @@ async def test_a_closed_relay_says_goodbye_and_sends_no_more(serve: Serve, relay
     assert house.connections == 1
 
 
-async def test_closing_waits_for_no_relay_that_hangs(
+async def test_close_does_not_wait_for_hanging_relay(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp_connection, "GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr(smtp_connection, "QUIT_SECONDS", 0.1)
     house = House(QUIT=["hang"])
     relay = relay_to(await serve(house))
     await send(relay)
     await asyncio.wait_for(relay.close(), timeout=5)
 
 
-async def test_postfix_takes_refuses_and_delivers(mailbox: PrivateRelay, relay_to: MakeRelay) -> None:
+async def test_postfix_accepts_refuses_and_delivers(mailbox: PrivateRelay, relay_to: MakeRelay) -> None:
     relay = relay_to(mailbox.smtp_url)
     people = [ADA, "refused@example.com", "later@example.com", "jörg@bücher.example", "eve@bücher.example"]
     replies = [await send(relay, person) for person in people]
@@ -353,7 +353,7 @@ async def test_postfix_takes_refuses_and_delivers(mailbox: PrivateRelay, relay_t
 # probe
 
 
-async def test_a_probe_tells_the_greeting_and_what_is_offered(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_probe_returns_greeting_and_extensions(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     told = await relay_to(await serve(house)).probe()
     assert told.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
@@ -361,6 +361,6 @@ async def test_a_probe_tells_the_greeting_and_what_is_offered(serve: Serve, rela
 
 
 @pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])
-async def test_a_probe_that_fails_says_where_and_why(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
+async def test_failed_probe_names_address_and_reason(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
     with pytest.raises(RelayUnreachableError, match=r"127\.0\.0\.1:\d+: .+"):
         await relay_to(await serve(House(**{verb: [how]}))).probe()

@@ -38,7 +38,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
     return folder / "cert.pem", context
 
 
-async def test_a_relay_that_cannot_prove_its_name_gets_no_mail(
+async def test_relay_with_untrusted_certificate_gets_no_mail(
     serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext]
 ) -> None:
     house = House()
@@ -51,14 +51,14 @@ async def test_a_relay_that_cannot_prove_its_name_gets_no_mail(
     assert house.received == []
 
 
-async def test_a_relay_without_starttls_gets_no_mail_if_tls_was_asked_for(serve: Serve, relay_to: MakeRelay) -> None:
+async def test_relay_without_starttls_gets_no_mail(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     reply = await send(relay_to((await serve(house)).replace("smtp://", "smtp+starttls://")))
     assert reply.outcome == "later"
     assert house.received == []
 
 
-async def test_a_trusted_relay_gets_the_password_and_the_mail_over_tls(
+async def test_trusted_relay_gets_password_and_mail_over_tls(
     serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))

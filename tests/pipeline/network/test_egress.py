@@ -19,7 +19,7 @@ SERVERS = {
 }
 
 
-def test_every_way_out_is_known_with_its_port_and_whether_it_is_encrypted(make_settings: Make) -> None:
+def test_outbound_routes_have_port_and_encryption(make_settings: Make) -> None:
     found = {hop.name: hop for hop in egress.outbound_routes(make_settings(**SERVERS))}
     assert found["database"] == OutboundRoute("database", "db.example.com", 5432, encrypted=True)
     assert found["broker"] == OutboundRoute("broker", "queue.example.com", 5671, encrypted=True)
@@ -31,7 +31,7 @@ def test_every_way_out_is_known_with_its_port_and_whether_it_is_encrypted(make_s
     assert egress.allowed_hosts(make_settings()) == egress.PAYPAL
 
 
-def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
+def test_database_socket_stays_private(make_settings: Make) -> None:
     [hop] = [
         hop
         for hop in egress.outbound_routes(make_settings(database_url="postgresql:///smt?host=/run/postgresql"))
@@ -43,12 +43,12 @@ def test_a_database_on_a_socket_leaves_no_machine(make_settings: Make) -> None:
 @pytest.mark.parametrize(
     ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)]
 )
-def test_only_this_machine_is_here(host: str, here: bool) -> None:
+def test_only_local_addresses_stay_private(host: str, here: bool) -> None:
     hop = OutboundRoute("relay", host, 25, encrypted=False)
     assert egress.stays_private(hop, []) is here
 
 
-def test_the_containers_own_network_is_here_too() -> None:
+def test_container_network_stays_private() -> None:
     hop = OutboundRoute("relay", "postfix", 2525, encrypted=False)
     inside, outside = (lambda _: frozenset({ip_address("10.1.2.3")}), lambda _: frozenset({ip_address("10.9.9.9")}))
     assert egress.stays_private(hop, ["10.1.2.0/24"], inside)
@@ -56,7 +56,7 @@ def test_the_containers_own_network_is_here_too() -> None:
     assert not egress.stays_private(hop, ["10.1.2.0/24"], lambda _: frozenset())
 
 
-def test_an_api_that_is_not_paypals_is_refused() -> None:
+def test_api_of_other_host_is_refused() -> None:
     for url in ("https://api-m.paypal.com", "https://api-m.sandbox.paypal.com/", "http://127.0.0.1:8001"):
         egress.require_paypal_api(url)
     for url in ("https://api.example.com", "https://api-m.paypal.com.example.com", "https://paypal.com"):
@@ -88,7 +88,7 @@ attempt("the relay", lambda: socket.getaddrinfo("relay.example.com", 465))
 """
 
 
-def test_a_guarded_process_looks_up_no_other_host_whichever_library_tries(tmp_path: Path) -> None:
+def test_guarded_process_resolves_no_other_host(tmp_path: Path) -> None:
     run = [sys.executable, "-c", GUARDED]
     done = subprocess.run(
         run, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False

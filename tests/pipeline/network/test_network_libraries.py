@@ -48,7 +48,7 @@ def package_of(path: Path) -> str:
     return rest[0] if top == "pipeline" else top
 
 
-def test_only_the_listed_packages_can_open_a_connection() -> None:
+def test_only_listed_packages_can_open_connections() -> None:
     assert uses() == {(library, package) for library, packages in ALLOWED.items() for package in packages}
 
 
@@ -60,5 +60,5 @@ def test_only_the_listed_packages_can_open_a_connection() -> None:
         ("async def go():\n    await asyncio.open_connection('x', 1)", "asyncio.open_connection"),
     ],
 )
-def test_each_way_to_open_a_connection_is_seen(source: str, library: str) -> None:
+def test_network_library_is_detected(source: str, library: str) -> None:
     assert network_libraries(source) == {library}

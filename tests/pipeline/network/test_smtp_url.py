@@ -18,12 +18,12 @@ from pipeline.network.smtp_url import SmtpConfigError, parse_smtp_url
         ("smtp+starttls://mail.example.com", "mail.example.com", 587, False, True),
     ],
 )
-def test_urls_that_can_be_used(url: str, host: str, port: int, tls: bool, starttls: bool) -> None:
+def test_valid_url_is_parsed(url: str, host: str, port: int, tls: bool, starttls: bool) -> None:
     route = parse_smtp_url(url)
     assert (route.host, route.port, route.use_tls, route.start_tls) == (host, port, tls, starttls)
 
 
-def test_a_user_and_a_password_may_hold_any_character() -> None:
+def test_user_and_password_are_percent_decoded() -> None:
     route = parse_smtp_url("smtps://bill%40example.com:p%2Fw%3Aord@mail.example.com")
     assert (route.username, route.password) == ("bill@example.com", "p/w:ord")
 
@@ -47,7 +47,7 @@ def test_a_user_and_a_password_may_hold_any_character() -> None:
         "smtps://mail.example.com/secret",
     ],
 )
-def test_urls_that_cannot_be_used_are_refused_by_the_settings_name(url: str) -> None:
+def test_error_for_invalid_url_names_the_setting(url: str) -> None:
     with pytest.raises(SmtpConfigError, match="SMT_SMTP_URL") as caught:
         Relay(url, connections=1)
     assert "secret" not in str(caught.value)

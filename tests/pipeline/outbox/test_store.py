@@ -39,7 +39,7 @@ def only(river: River) -> Mail:
 # Owed once
 
 
-def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
+def test_queued_mail_stores_encrypted_facts(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     row = only(river)
     assert (row.id, row.idempotency_key, row.kind, row.state) == (mail_id, "receipt:SALE1", "receipt", "queued")
@@ -51,7 +51,7 @@ def test_a_mail_is_owed_with_its_facts_sealed(river: River) -> None:
         assert river.keyring(session).system_key("I-ADA").decrypt_json("mail.facts", row.facts) == RECEIPT.facts
 
 
-def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> None:
+def test_first_mail_with_a_key_is_queued(river: River) -> None:
     other = NewMail("receipt", "receipt:SALE1", "I-ADA", {"payment": "another"})
     assert len(river.owe(RECEIPT, other)) == 1
     assert river.owe(other) == []
@@ -60,7 +60,7 @@ def test_the_same_key_is_owed_once_and_the_first_word_counts(river: River) -> No
     assert facts["payment"] == "SALE1"
 
 
-def test_the_same_key_at_once_is_owed_once(river: River) -> None:
+def test_parallel_enqueue_queues_one_mail(river: River) -> None:
     met = threading.Barrier(4, timeout=30)
 
     def owe(_: int) -> list[str]:
@@ -72,7 +72,7 @@ def test_the_same_key_at_once_is_owed_once(river: River) -> None:
     assert river.count(Mail) == 1
 
 
-def test_a_mail_that_was_owed_in_a_transaction_that_failed_is_not(river: River) -> None:
+def test_failed_transaction_queues_no_mail(river: River) -> None:
     def fail(session: Session) -> None:
         outbox.enqueue(session, river.keyring(session), [RECEIPT], river.now)
         raise ValueError("no such luck")
@@ -82,7 +82,7 @@ def test_a_mail_that_was_owed_in_a_transaction_that_failed_is_not(river: River) 
     assert river.count(Mail) == 0
 
 
-def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
+def test_mail_id_is_an_unforgeable_token(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     assert len(mail_id) == 26
     assert mail_id.isalnum()
@@ -93,20 +93,20 @@ def test_its_id_is_a_token_that_only_we_can_make(river: River) -> None:
         assert tokens.mail_token(keyring, "receipt:SALE2") != mail_id
 
 
-def test_what_is_withheld_says_why_and_is_never_due(river: River) -> None:
+def test_withheld_mail_has_reason_and_is_never_due(river: River) -> None:
     assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, withheld="overtaken")) == []
     assert (only(river).state, only(river).reason, only(river).due_at) == ("withheld", "overtaken", None)
     river.clock.advance(timedelta(days=365))
     assert claim(river) == []
 
 
-def test_without_an_address_it_waits(river: River) -> None:
+def test_mail_without_address_is_not_due(river: River) -> None:
     assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, has_address=False)) == []
     assert (only(river).state, only(river).due_at) == ("queued", None)
     assert claim(river) == []
 
 
-def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
+def test_no_mail_is_queued_for_erased_customer(river: River) -> None:
     river.owe(RECEIPT)
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
@@ -118,7 +118,7 @@ def test_nothing_is_owed_to_who_was_erased(river: River) -> None:
     assert set(river.mails()) == {"receipt:SALE1", "receipt:SALE3"}
 
 
-def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
+def test_operator_mail_has_no_subscription(river: River) -> None:
     river.owe(NewMail("event_parked", "event_parked:1", None, {"count": 1}))
     assert (only(river).key_id, only(river).subscription_id) == (OPERATOR, None)
 
@@ -126,7 +126,7 @@ def test_mails_to_the_operator_are_about_nobody(river: River) -> None:
 # Claimed by one
 
 
-def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(river: River) -> None:
+def test_claim_takes_oldest_due_mails_up_to_limit(river: River) -> None:
     for number in (2, 1, 3):
         river.owe(NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}))
         river.clock.advance(MINUTE)
@@ -138,7 +138,7 @@ def test_a_claim_takes_what_is_due_longest_first_and_no_more_than_asked_for(rive
     assert row.claimed_at == river.now
 
 
-def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
+def test_parallel_claims_never_take_the_same_mail(river: River) -> None:
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
     met = threading.Barrier(4, timeout=30)
 
@@ -152,7 +152,7 @@ def test_two_claims_at_once_never_take_the_same_mail(river: River) -> None:
     assert len(set(taken)) == 40
 
 
-def test_what_another_is_claiming_is_left_to_it(stream: River) -> None:
+def test_claim_skips_mails_locked_by_another_claim(stream: River) -> None:
     stream.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(6)])
     with stream.database.transaction() as one, stream.database.transaction() as two:
         mine, theirs = outbox.claim(one, "one", stream.now, 4), outbox.claim(two, "two", stream.now, 4)
@@ -162,7 +162,7 @@ def test_what_another_is_claiming_is_left_to_it(stream: River) -> None:
 # Settled
 
 
-def test_only_its_holder_settles_a_mail(river: River) -> None:
+def test_only_holder_records_result(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
     sent = {"state": "sent", "sent_at": river.now}
@@ -174,7 +174,7 @@ def test_only_its_holder_settles_a_mail(river: River) -> None:
     assert only(river).state == "sent"
 
 
-def test_a_holder_that_was_taken_for_dead_knows_better(river: River) -> None:
+def test_holder_may_record_result_of_doubtful_mail(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
     assert inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died")) == 1
@@ -184,7 +184,7 @@ def test_a_holder_that_was_taken_for_dead_knows_better(river: River) -> None:
     assert (only(river).state, only(river).reason) == ("sent", None)
 
 
-def test_what_is_in_doubt_is_never_sent_again_by_itself(river: River) -> None:
+def test_mail_in_doubt_is_never_claimed_again(river: River) -> None:
     river.owe(RECEIPT)
     claim(river)
     inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
@@ -193,7 +193,7 @@ def test_what_is_in_doubt_is_never_sent_again_by_itself(river: River) -> None:
     assert river.owe(RECEIPT) == []
 
 
-def test_who_is_sending_is_known(river: River) -> None:
+def test_claim_holders_lists_current_holders(river: River) -> None:
     def holders() -> list[str]:
         with river.database.reading() as session:
             return sorted(outbox.claim_holders(session))
@@ -207,7 +207,7 @@ def test_who_is_sending_is_known(river: River) -> None:
     assert holders() == ["two"]
 
 
-def test_what_was_taken_and_never_sent_is_owed_again(river: River) -> None:
+def test_released_claim_is_queued_again(river: River) -> None:
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
     taken = claim(river, "one", 1)
     claim(river, "two", 1)
@@ -216,7 +216,7 @@ def test_what_was_taken_and_never_sent_is_owed_again(river: River) -> None:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
+def test_operator_resolves_doubt(river: River, sent: bool) -> None:
     [mail_id] = river.owe(RECEIPT)
 
     def settle() -> bool:
@@ -235,7 +235,7 @@ def test_a_person_settles_a_doubt(river: River, sent: bool) -> None:
     )
 
 
-def test_the_delays_are_literal(clock: Any) -> None:
+def test_retry_delays_are_as_documented(clock: Any) -> None:
     now: datetime = clock.now()
     waits = [outbox.next_try(attempts, now) for attempts in range(1, 9)]
     assert [wait and wait - now for wait in waits] == [
@@ -250,7 +250,7 @@ def test_the_delays_are_literal(clock: Any) -> None:
     ]
 
 
-def test_the_oldest_mail_that_could_go_out_is_known(river: River) -> None:
+def test_oldest_unsent_ignores_mail_without_address(river: River) -> None:
     def oldest() -> datetime | None:
         with river.database.reading() as session:
             return outbox.oldest_unsent(session, river.now)
@@ -270,7 +270,7 @@ def test_the_oldest_mail_that_could_go_out_is_known(river: River) -> None:
 # Unsubscribe links
 
 
-def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(river: River) -> None:
+def test_unsubscribe_token_is_unforgeable(river: River) -> None:
     [mail] = river.owe(RECEIPT)
     with river.database.transaction() as session:
         keyring = river.keyring(session)
@@ -281,7 +281,7 @@ def test_the_token_of_an_unsubscribe_link_names_its_mail_and_cannot_be_made_up(r
             assert tokens.read_unsubscribe_token(keyring, forged) is None
 
 
-def test_a_mail_without_a_class_cannot_be_owed(river: River) -> None:
+def test_unknown_mail_kind_cannot_be_queued(river: River) -> None:
     with pytest.raises(UnknownMailKindError, match="surprise"):
         river.owe(NewMail("surprise", "surprise:1", None, {}))
     assert river.rows(Mail) == []

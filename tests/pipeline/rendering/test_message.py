@@ -60,7 +60,7 @@ def bodies(mail: Message) -> list[str]:
     return [part.get_payload(decode=True).decode().replace("\r\n", "\n") for part in parts]  # type: ignore[union-attr]
 
 
-def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
+def test_message_has_expected_headers_in_order() -> None:
     mail = read(build_message(RENDERED, envelope=ENVELOPE))
     assert mail.keys() == NAMES
     assert mail["From"] == "SMT Constructions <billing@example.com>"
@@ -73,7 +73,7 @@ def test_a_receipt_has_the_headers_that_were_promised_in_their_order() -> None:
     assert mail.get_boundary() == "=_abcdefghijklmnopqrstuvwxyz"
 
 
-def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii() -> None:
+def test_text_part_precedes_html_part_in_ascii() -> None:
     mail = read(build_message(RenderedMail("Grüße", "Grüße = 5 €\n", '<p class="x">Grüße 😀</p>\n'), envelope=ENVELOPE))
     parts = mail.get_payload()
     assert isinstance(parts, list)
@@ -89,30 +89,30 @@ def test_the_text_comes_first_in_quoted_printable_and_then_html_in_plain_ascii()
 
 
 @pytest.mark.parametrize("odd", ["x" * 999, "<p>\nFrom here\n</p>", "a\0b"])
-def test_html_that_would_be_changed_on_the_way_is_quoted_too(odd: str) -> None:
+def test_html_that_a_relay_could_change_is_quoted_printable(odd: str) -> None:
     mail = read(build_message(RenderedMail("x", "y", odd), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][1:] == ["quoted-printable"] * 2
     assert bodies(mail)[1] == odd
 
 
-def test_html_goes_as_it_is_up_to_the_longest_line_there_may_be() -> None:
+def test_html_with_lines_of_maximum_length_is_sent_as_7bit() -> None:
     longest = f"{'x' * 998}\n\n.\n{'y' * 998}"
     mail = read(build_message(RenderedMail("x", "y", longest), envelope=ENVELOPE))
     assert [part["Content-Transfer-Encoding"] for part in mail.walk()][2] == "7bit"
     assert bodies(mail)[1] == longest
 
 
-def test_the_same_mail_has_the_same_bytes() -> None:
+def test_same_input_produces_same_bytes() -> None:
     assert build_message(RENDERED, envelope=ENVELOPE) == build_message(replace(RENDERED), envelope=replace(ENVELOPE))
 
 
-def test_a_time_in_another_zone_is_written_in_utc() -> None:
+def test_date_is_converted_to_utc() -> None:
     there = timezone(timedelta(hours=2))
     data = build_message(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=there)))
     assert read(data)["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
 
 
-def test_no_reply_to_is_left_out() -> None:
+def test_empty_reply_to_is_omitted() -> None:
     assert "Reply-To" not in read(build_message(RENDERED, envelope=replace(ENVELOPE, reply_to="")))
 
 
@@ -122,7 +122,7 @@ def named(text: str) -> bytes:
 
 
 @given(name=HOSTILE_TEXT, sender=HOSTILE_TEXT, subject=HOSTILE_TEXT, text=HOSTILE_TEXT, html=HOSTILE_TEXT)
-def test_whatever_texts_hold_another_program_reads_what_was_intended(
+def test_standard_library_parses_hostile_texts_as_intended(
     name: str, sender: str, subject: str, text: str, html: str
 ) -> None:
     envelope = replace(ENVELOPE, recipient_name=name, sender_name=sender)
@@ -144,14 +144,14 @@ def test_whatever_texts_hold_another_program_reads_what_was_intended(
 
 
 @given(st.text(min_size=1, max_size=400))
-def test_header_lines_stay_short_enough_for_every_relay(subject: str) -> None:
+def test_header_lines_have_at_most_78_octets(subject: str) -> None:
     head = build_message(replace(RENDERED, subject=subject), envelope=ENVELOPE).partition(b"\r\n\r\n")[0]
     lines = head.split(b"\r\n")
     assert max(len(line) for line in lines) <= 78
     assert all(line.strip() for line in lines)
 
 
-def test_an_encoded_word_in_a_name_adds_no_header() -> None:
+def test_encoded_word_in_name_adds_no_header() -> None:
     envelope = replace(ENVELOPE, recipient_name=f"Zoe {INJECTION}", sender_name=INJECTION)
     data = build_message(replace(RENDERED, subject=f"Receipt for {INJECTION}"), envelope=envelope)
     mail = read(data)
@@ -161,24 +161,24 @@ def test_an_encoded_word_in_a_name_adds_no_header() -> None:
     assert decoded(mail, "To") == "Zoe <ada@example.com>"
 
 
-def test_a_name_of_five_thousand_characters_is_cut_and_lines_stay_short() -> None:
+def test_long_name_is_truncated() -> None:
     data = build_message(replace(RENDERED, subject="s" * 5000), envelope=replace(ENVELOPE, recipient_name="n" * 5000))
     assert max(len(line) for line in data.split(b"\r\n")) <= 78
     assert decoded(read(data), "To") == "n" * 99 + "… <ada@example.com>"
 
 
-def test_commas_and_quotes_in_a_name_stay_in_the_name() -> None:
+def test_name_keeps_commas_and_quotes() -> None:
     data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_name='Muster, Max "Maxl" \\o/'))
     assert read(data)["To"] == '"Muster, Max \\"Maxl\\" \\\\o/" <ada@example.com>'
 
 
-def test_an_international_domain_is_written_as_a_labels() -> None:
+def test_international_domain_is_encoded_as_a_labels() -> None:
     data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_address="ada@bücher.example"))
     assert read(data)["To"] == "Ada Example <ada@xn--bcher-kva.example>"
     assert data.isascii()
 
 
-def test_an_international_local_part_is_written_as_it_is() -> None:
+def test_international_local_part_is_kept() -> None:
     data = build_message(RENDERED, envelope=replace(ENVELOPE, recipient_address="jörg@bücher.example"))
     assert "To: Ada Example <jörg@xn--bcher-kva.example>\r\n".encode() in data
 
@@ -199,20 +199,20 @@ def test_an_international_local_part_is_written_as_it_is() -> None:
         ("date", datetime(2026, 3, 1)),  # noqa: DTZ001
     ],
 )
-def test_a_field_that_no_mail_can_carry_is_refused_by_name_without_its_value(field: str, value: object) -> None:
+def test_invalid_envelope_field_is_refused_without_its_value(field: str, value: object) -> None:
     with pytest.raises(InvalidEnvelopeError, match=field) as caught:
         build_message(RENDERED, envelope=replace(ENVELOPE, **{field: value}))  # type: ignore[arg-type]
     assert not isinstance(value, str) or not value or value not in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", ["\r\nBcc: evil@example.org", " and more", "\n", "\0", "x" * 999])
-def test_a_fault_in_our_own_writing_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faulty_header_encoding_stops_the_mail(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faulty = lambda name, value: encode_header(name, value) + fault  # noqa: E731
     monkeypatch.setattr("pipeline.rendering.message.encode_header", faulty)
     with pytest.raises(MessageMismatchError):
         build_message(RENDERED, envelope=ENVELOPE)
 
 
-def test_a_subject_may_look_like_the_boundary_of_the_parts() -> None:
+def test_subject_may_resemble_a_boundary() -> None:
     subject = 'Your plan boundary="x" is paid'
     assert read(build_message(replace(RENDERED, subject=subject), envelope=ENVELOPE))["Subject"] == subject

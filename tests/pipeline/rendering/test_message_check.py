@@ -15,7 +15,7 @@ GOOD = (
 )
 
 
-def test_prove_accepts_what_was_intended() -> None:
+def test_intended_message_is_accepted() -> None:
     verify_message(GOOD, EXPECTED)
 
 
@@ -37,7 +37,7 @@ def test_prove_accepts_what_was_intended() -> None:
         (b"Subject: ", b"Subject: \xff"),
     ],
 )
-def test_prove_refuses_anything_else_and_quotes_nobody(good: bytes, forged: bytes) -> None:
+def test_changed_message_is_refused_without_personal_data(good: bytes, forged: bytes) -> None:
     data = GOOD.replace(good, forged, 1)
     assert data != GOOD
     with pytest.raises(MessageMismatchError) as caught:
@@ -45,6 +45,6 @@ def test_prove_refuses_anything_else_and_quotes_nobody(good: bytes, forged: byte
     assert "@" not in str(caught.value)
 
 
-def test_a_line_of_998_octets_is_the_longest_that_may_leave() -> None:
+def test_line_of_998_octets_is_accepted() -> None:
     line = b"--=_x\r\n" + b"y" * 998 + b"\r\n"
     verify_message(GOOD.replace(b"--=_x\r\n", line, 1), EXPECTED)

@@ -51,7 +51,7 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-def test_a_receipt_says_what_was_paid_when_and_for_what() -> None:
+def test_receipt_contains_amount_date_and_product() -> None:
     mail = SHIPPED.render("receipt", RECEIPT)
     assert mail.subject == "Receipt: $19.99 USD for SMT-CRM"
     for fact in ("Ada Example", "$19.99 USD", "March 1, 2026", "80021663DE681814L", "I-BW452GLLEP1G"):
@@ -59,29 +59,29 @@ def test_a_receipt_says_what_was_paid_when_and_for_what() -> None:
         assert fact in mail.html
 
 
-def test_the_first_line_a_reader_sees_is_the_news() -> None:
+def test_text_starts_with_the_main_fact() -> None:
     mail = SHIPPED.render("receipt", RECEIPT)
     assert mail.text.startswith("We received your payment of $19.99 USD\n")
 
 
-def test_every_folder_with_a_subject_is_a_mail_and_the_base_is_none() -> None:
+def test_kinds_are_all_registered_mails() -> None:
     assert set(SHIPPED.kinds) == set(MAILS)
     assert list(SHIPPED.kinds) == sorted(SHIPPED.kinds)
 
 
-def test_a_missing_fact_is_named_with_its_mail() -> None:
+def test_error_names_missing_fact_and_mail() -> None:
     facts = {name: value for name, value in RECEIPT.items() if name != "paid_at"}
     with pytest.raises(RenderError, match=r"mail receipt: a fact is missing: 'paid_at' is undefined"):
         SHIPPED.render("receipt", facts)
 
 
-def test_an_unknown_mail_is_refused_with_those_there_are() -> None:
+def test_error_for_unknown_mail_lists_known_mails() -> None:
     with pytest.raises(RenderError, match=r"there is no mail 'newsletter'; there are: .*account_setup, "):
         SHIPPED.render("newsletter", {})
 
 
 @pytest.mark.parametrize("kind", ["../receipt", "_base", "receipt/body.txt", ""])
-def test_a_mail_is_a_folder_and_no_path(kind: str) -> None:
+def test_path_is_not_a_mail_kind(kind: str) -> None:
     with pytest.raises(RenderError):
         SHIPPED.render(kind, RECEIPT)
 
@@ -99,14 +99,14 @@ def test_a_mail_is_a_folder_and_no_path(kind: str) -> None:
         ("paid_at", 5),
     ],
 )
-def test_a_fact_of_the_wrong_kind_is_refused_without_quoting_it(fact: str, value: object) -> None:
+def test_fact_of_wrong_type_is_refused_without_its_value(fact: str, value: object) -> None:
     with pytest.raises(RenderError, match="mail receipt: ") as caught:
         SHIPPED.render("receipt", {**RECEIPT, fact: value})
     assert "ada" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_outside_text_cannot_become_markup_a_link_or_another_line() -> None:
+def test_external_text_cannot_inject_markup_links_or_lines() -> None:
     name = 'Ada <b>"Bold"</b>\r\nYou owe 1,000,000\u202e www.evil.example'
     mail = SHIPPED.render("receipt", {**RECEIPT, "customer_name": name, "plan": "<script>x</script>\nSubject: y"})
     assert "<b>" not in mail.html
@@ -119,7 +119,7 @@ def test_outside_text_cannot_become_markup_a_link_or_another_line() -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
-def test_whatever_a_name_or_a_plan_holds_the_subject_is_one_line_of_at_most_150(name: str, plan: str) -> None:
+def test_subject_is_one_line_of_at_most_150_characters(name: str, plan: str) -> None:
     mail = SHIPPED.render("receipt", {**RECEIPT, "customer_name": name, "plan": plan})
     assert 0 < len(mail.subject) <= 150
     assert mail.subject.splitlines() == [mail.subject]
@@ -129,17 +129,17 @@ def test_whatever_a_name_or_a_plan_holds_the_subject_is_one_line_of_at_most_150(
     assert mail.html.count("<h1") == 1
 
 
-def test_a_long_subject_is_cut_with_an_ellipsis(write: Write) -> None:
+def test_long_subject_is_truncated_with_ellipsis(write: Write) -> None:
     mail = write(subject="{{ long }}\n\n").render("note", {"long": "x" * 200})
     assert mail.subject == "x" * 149 + "…"
 
 
-def test_control_characters_are_taken_out_of_nested_facts_too(write: Write) -> None:
+def test_control_characters_are_removed_from_nested_facts(write: Write) -> None:
     templates = write(text="{% for event in events %}{{ event.reason }}{% endfor %}")
     assert templates.render("note", {"events": [{"reason": "a\x00b\nc\x1b[31m"}]}).text == "ab c[31m\n"
 
 
-def test_money_and_dates_follow_the_locale(write: Write) -> None:
+def test_money_and_dates_use_the_locale(write: Write) -> None:
     text = "{{ sum | money }} / {{ at | date }} / {{ at | datetime }}"
     facts = {"sum": {"amount": 123450, "currency": "EUR"}, "at": "2026-03-01T14:05:00Z"}
     assert (
@@ -149,7 +149,7 @@ def test_money_and_dates_follow_the_locale(write: Write) -> None:
     assert german == "1.234,50\xa0€ / 1. März 2026 / 1. März 2026, 14:05 UTC\n"
 
 
-def test_what_is_null_is_written_as_nothing_and_what_is_undefined_is_an_error(write: Write) -> None:
+def test_null_is_empty_and_undefined_is_an_error(write: Write) -> None:
     text = "[{{ a | money }}{{ a | date }}{{ a | datetime }}{{ a | words }}]"
     assert write(text=text).render("note", {"a": None}).text == "[]\n"
     for name in ("money", "date", "datetime", "words"):
@@ -160,23 +160,23 @@ def test_what_is_null_is_written_as_nothing_and_what_is_undefined_is_an_error(wr
 @pytest.mark.parametrize(
     ("locale", "declared"), [("en_US", 'lang="en-US" dir="ltr"'), ("de-DE", 'lang="de-DE" dir="ltr"')]
 )
-def test_the_language_is_declared(locale: str, declared: str) -> None:
+def test_html_declares_its_language(locale: str, declared: str) -> None:
     assert declared in Templates(default_folder(), VENDOR, locale).render("receipt", RECEIPT).html
 
 
-def test_a_language_from_right_to_left_turns_the_page() -> None:
+def test_right_to_left_locale_aligns_text_right() -> None:
     html = Templates(default_folder(), VENDOR, "ar_EG").render("receipt", RECEIPT).html
     assert 'dir="rtl"' in html
     assert "text-align: right" in html
     assert "text-align: left" not in html
 
 
-def test_an_unknown_locale_is_refused() -> None:
+def test_unknown_locale_is_refused() -> None:
     with pytest.raises(RenderError, match="SMT_LOCALE"):
         Templates(default_folder(), VENDOR, "xx_NOWHERE")
 
 
-def test_a_loop_over_rows_stays_in_its_table_when_styles_are_inlined(write: Write) -> None:
+def test_inlining_keeps_row_loop_inside_its_table(write: Write) -> None:
     base = "<style>td { color: {{ vendor.colour }} } @media print { td { color: #111 } }</style>"
     html = "<table><tbody>{% for n in ns %}<tr><td>{{ n }}</td></tr>{% endfor %}</tbody></table>"
     rendered = write(html=html, base=base).render("note", {"ns": ["a", "b"]}).html
@@ -184,7 +184,7 @@ def test_a_loop_over_rows_stays_in_its_table_when_styles_are_inlined(write: Writ
     assert rendered == f"<table><tbody>{cell % 'a'}{cell % 'b'}</tbody></table>"
 
 
-def test_media_rules_stay_in_the_style_sheet() -> None:
+def test_inlining_keeps_media_rules() -> None:
     html = SHIPPED.render("receipt", RECEIPT).html
     assert "@media (prefers-color-scheme: dark)" in html
     assert "@media (max-width: 480px)" in html
@@ -192,26 +192,26 @@ def test_media_rules_stay_in_the_style_sheet() -> None:
 
 
 @pytest.mark.parametrize("html", ["<p {% if a %}class=x{% endif %}>", "<title>{% if a %}x{% endif %}</title>"])
-def test_a_tag_that_inlining_would_lose_is_refused(write: Write, html: str) -> None:
-    with pytest.raises(RenderError, match=r"mail note: its template is wrong: .*allows no comment"):
+def test_tag_that_inlining_would_lose_is_refused(write: Write, html: str) -> None:
+    with pytest.raises(RenderError, match=r"mail note: the template is faulty: .*allows no comment"):
         write(html=html).render("note", {"a": 1})
 
 
-def test_a_template_that_does_not_parse_or_is_not_there_is_refused_with_its_mail(write: Write) -> None:
-    with pytest.raises(RenderError, match="mail note: its template is wrong"):
+def test_error_for_faulty_template_names_the_mail(write: Write) -> None:
+    with pytest.raises(RenderError, match="mail note: the template is faulty"):
         write(text="{% if %}").render("note", {})
-    with pytest.raises(RenderError, match="mail note: its template is wrong"):
+    with pytest.raises(RenderError, match="mail note: the template is faulty"):
         write(text='{% extends "_base/other.txt" %}').render("note", {})
 
 
-def test_templates_are_read_once(write: Write, tmp_path: Path) -> None:
+def test_templates_are_loaded_once(write: Write, tmp_path: Path) -> None:
     templates = write(text="before")
     templates.render("note", {})
     (tmp_path / "note" / "body.txt").write_text("after", "utf-8")
     assert templates.render("note", {}).text == "before\n"
 
 
-def test_braces_in_the_vendors_name_are_text(write: Write) -> None:
+def test_braces_in_vendor_name_are_plain_text(write: Write) -> None:
     write(text="{{ vendor.name }}", html="<p>{{ vendor.name }}</p>")
     folder = write(text="{{ vendor.name }}", html="<p>{{ vendor.name }}</p>")._folder
     templates = Templates(folder, replace(VENDOR, name="{{ 7 * 7 }} & {% Co"), "en_US")
@@ -223,18 +223,18 @@ def test_braces_in_the_vendors_name_are_text(write: Write) -> None:
     ("colour", "accent", "on_colour"),
     [("#1d4e89", "#1d4e89", "#fcfcfd"), ("#ffe000", "#24303c", "#24303c"), ("#ffffff", "#24303c", "#24303c")],
 )
-def test_text_can_be_read_whatever_the_vendors_colour_is(colour: str, accent: str, on_colour: str) -> None:
+def test_text_colours_have_sufficient_contrast(colour: str, accent: str, on_colour: str) -> None:
     vendor = replace(VENDOR, colour=colour)
     assert (vendor.accent, vendor.on_colour) == (accent, on_colour)
 
 
-def test_an_example_can_be_read_and_a_missing_one_is_named(write: Write) -> None:
+def test_error_names_missing_example(write: Write) -> None:
     assert SHIPPED.example("receipt")["payment"] == "80021663DE681814L"
     with pytest.raises(RenderError, match=r"mail note: its example\.json cannot be read"):
         write().example("note")
 
 
-def test_facts_are_not_changed_by_rendering() -> None:
+def test_rendering_does_not_change_facts() -> None:
     facts: dict[str, Any] = {**RECEIPT, "customer_name": "www.evil.example"}
     mail = SHIPPED.render("receipt", facts)
     assert isinstance(mail, RenderedMail)

@@ -82,30 +82,30 @@ def play(paypal: FakePaypalApi, deliveries: list[Delivery]) -> Json:
     return found
 
 
-def test_a_token_is_given_to_whoever_knows_the_secret(vendor: Vendor) -> None:
+def test_correct_secret_gets_token(vendor: Vendor) -> None:
     answer = vendor.token()
     assert answer.status_code == 200
     assert answer.json()["token_type"] == "Bearer"
     assert answer.json()["expires_in"] == EXPIRES_IN
 
 
-def test_a_wrong_secret_gets_no_token(vendor: Vendor) -> None:
+def test_wrong_secret_gets_no_token(vendor: Vendor) -> None:
     answer = vendor.token(("simulator", "guess"))
     assert answer.status_code == 401
     assert answer.json()["error"] == "invalid_client"
 
 
-def test_another_grant_gets_no_token(vendor: Vendor) -> None:
+def test_unsupported_grant_gets_no_token(vendor: Vendor) -> None:
     assert vendor.token(grant="password").json()["error"] == "unsupported_grant_type"
 
 
-def test_nothing_is_read_without_a_token(vendor: Vendor) -> None:
+def test_request_without_token_is_refused(vendor: Vendor) -> None:
     del vendor.session.headers["Authorization"]
     answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
     assert (answer.status_code, answer.json()["name"]) == (401, "AUTHENTICATION_FAILURE")
 
 
-def test_a_token_is_refused_once_it_has_expired(vendor: Vendor, clock: MovableClock) -> None:
+def test_expired_token_is_refused(vendor: Vendor, clock: MovableClock) -> None:
     clock.advance(timedelta(seconds=EXPIRES_IN - 1))
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
     clock.advance(timedelta(seconds=1))
@@ -116,13 +116,13 @@ def test_a_token_is_refused_once_it_has_expired(vendor: Vendor, clock: MovableCl
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_plan_can_be_read(plan: Plan, vendor: Vendor) -> None:
+def test_every_plan_is_returned(plan: Plan, vendor: Vendor) -> None:
     shown = vendor.get(f"/v1/billing/plans/{plan.id}").json()
     assert shown["name"] == plan.name
     assert shown["billing_cycles"][-1]["frequency"] == {"interval_unit": plan.unit, "interval_count": plan.count}
 
 
-def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
+def test_renewed_subscription_shows_next_billing_time(
     paypal: FakePaypalApi, vendor: Vendor
 ) -> None:
     sale = play(paypal, scenarios.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
@@ -133,7 +133,7 @@ def test_a_renewed_subscription_shows_the_next_billing_time_no_event_told(
     assert shown["subscriber"]["name"]["given_name"] == PEOPLE[2].given_name
 
 
-def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, vendor: Vendor) -> None:
+def test_fields_parameter_adds_optional_data(paypal: FakePaypalApi, vendor: Vendor) -> None:
     failed = play(paypal, scenarios.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
     path = f"/v1/billing/subscriptions/{failed['id']}"
     plain = vendor.get(path).json()
@@ -144,7 +144,7 @@ def test_fields_bring_what_paypal_shows_on_request_only(paypal: FakePaypalApi, v
     assert full["plan"]["id"] == CLOUD.id
 
 
-def test_a_sale_and_its_refunds_can_be_read(paypal: FakePaypalApi, vendor: Vendor) -> None:
+def test_sale_and_refunds_are_returned(paypal: FakePaypalApi, vendor: Vendor) -> None:
     deliveries = scenarios.refund(PEOPLE[0], CLOUD, START, Random(1), name_sale=False)
     refunded = [each for each in deliveries if each.type.endswith("REFUNDED")]
     sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
@@ -157,7 +157,7 @@ def test_a_sale_and_its_refunds_can_be_read(paypal: FakePaypalApi, vendor: Vendo
 
 
 @pytest.mark.parametrize("path", ["billing/subscriptions", "billing/plans", "payments/sale", "payments/refund"])
-def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_unknown_id_is_not_found(path: str, vendor: Vendor, paypal: FakePaypalApi) -> None:
     answer = vendor.get(f"/v1/{path}/I-NOBODY000000")
     assert answer.status_code == 404
     assert answer.json()["name"] == "RESOURCE_NOT_FOUND"
@@ -165,7 +165,7 @@ def test_what_paypal_does_not_know_is_not_found(path: str, vendor: Vendor, paypa
     assert paypal.unknown == []
 
 
-def test_unknown_paths_are_remembered(vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_unknown_paths_are_recorded(vendor: Vendor, paypal: FakePaypalApi) -> None:
     assert vendor.get("/v2/checkout/orders/1").status_code == 404
     url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
     assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
@@ -176,7 +176,7 @@ def test_unknown_paths_are_remembered(vendor: Vendor, paypal: FakePaypalApi) -> 
 @pytest.mark.parametrize(
     ("how", "status", "name"), [("500", 500, "INTERNAL_SERVER_ERROR"), ("429", 429, "RATE_LIMIT_REACHED")]
 )
-def test_errors_come_as_often_as_asked_for(
+def test_error_repeats_as_often_as_requested(
     how: str, status: int, name: str, vendor: Vendor, paypal: FakePaypalApi
 ) -> None:
     paypal.misbehave("500" if how == "500" else "429", times=2)
@@ -188,14 +188,14 @@ def test_errors_come_as_often_as_asked_for(
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_a_path_may_be_named_to_misbehave(vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_failure_can_be_limited_to_a_path(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("500", path=TOKEN_PATH)
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
     assert vendor.token().status_code == 500
     assert vendor.token().status_code == 200
 
 
-def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_garbage_has_status_200_without_json(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("garbage")
     answer = vendor.get(f"/v1/billing/plans/{CLOUD.id}")
     assert answer.status_code == 200
@@ -203,21 +203,21 @@ def test_garbage_is_200_and_no_json(vendor: Vendor, paypal: FakePaypalApi) -> No
         answer.json()
 
 
-def test_a_stall_answers_nothing_until_the_client_gives_up(vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_stalled_request_gets_no_answer(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("stall")
     with pytest.raises(requests.ReadTimeout):
         vendor.get(f"/v1/billing/plans/{CLOUD.id}", timeout=0.2)
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_tokens_can_be_made_to_expire_at_once(vendor: Vendor, paypal: FakePaypalApi) -> None:
+def test_tokens_can_be_invalidated(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("expire_token")
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 401
     vendor.sign_in()
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
-def test_it_can_be_served_by_itself(paypal: FakePaypalApi) -> None:
+def test_api_can_serve_itself(paypal: FakePaypalApi) -> None:
     with paypal.serve() as base_url:
         vendor = Vendor(base_url)
         vendor.sign_in()

@@ -68,13 +68,13 @@ def courier(ingress: Ingress, signer: Signer) -> Iterator[WebhookSender]:
         yield courier
 
 
-def test_a_story_arrives_whole_and_in_order_over_one_connection(ingress: Ingress, courier: WebhookSender) -> None:
+def test_scenario_arrives_in_order_over_one_connection(ingress: Ingress, courier: WebhookSender) -> None:
     assert courier.deliver(STORY) == Counter({200: len(STORY)})
     assert ingress.bodies == [each.body for each in STORY]
     assert len(ingress.ports) == 1
 
 
-def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: WebhookSender) -> None:
+def test_parallel_deliveries_use_one_connection_each(ingress: Ingress, courier: WebhookSender) -> None:
     done: list[str] = []
     assert courier.deliver(STORY * 8, at_once=3, done=lambda delivery, status: done.append(delivery.id)) == {
         200: len(STORY) * 8
@@ -84,20 +84,20 @@ def test_several_at_once_use_a_connection_each(ingress: Ingress, courier: Webhoo
     assert len(ingress.ports) <= 3
 
 
-def test_what_is_not_answered_2xx_is_sent_again_as_a_new_transmission(ingress: Ingress, courier: WebhookSender) -> None:
+def test_failed_delivery_is_retried_as_new_transmission(ingress: Ingress, courier: WebhookSender) -> None:
     ingress.first = [503, 500, 403]
     assert courier.send(STORY[0]) == 200
     assert ingress.bodies == [STORY[0].body]
     assert len(set(ingress.transmissions)) == 4
 
 
-def test_it_gives_up_after_paypals_number_of_tries(ingress: Ingress, courier: WebhookSender) -> None:
+def test_sender_stops_after_maximum_attempts(ingress: Ingress, courier: WebhookSender) -> None:
     ingress.first = [503] * 100
     assert courier.deliver(STORY[:1]) == {503: 1}
     assert len(ingress.transmissions) == TRIES
 
 
-def test_nobody_there_is_no_answer(signer: Signer) -> None:
+def test_refused_connection_counts_as_no_answer(signer: Signer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     waited: list[int] = []
@@ -106,7 +106,7 @@ def test_nobody_there_is_no_answer(signer: Signer) -> None:
     assert waited == [1, 2, 1, 2]
 
 
-def test_an_ingress_that_comes_back_gets_everything(ingress: Ingress, signer: Signer) -> None:
+def test_restarted_endpoint_gets_all_events(ingress: Ingress, signer: Signer) -> None:
     """The connection kept from before is dead; the next try opens a new one."""
     app = Starlette(routes=[Route("/", ingress.receive, methods=["POST"])])
     with serve(app) as base_url:
@@ -119,6 +119,6 @@ def test_an_ingress_that_comes_back_gets_everything(ingress: Ingress, signer: Si
     courier.close()
 
 
-def test_only_plain_http_is_delivered_to(signer: Signer) -> None:
+def test_https_url_is_refused(signer: Signer) -> None:
     with pytest.raises(ValueError, match="http://"):
         WebhookSender("https://billing.example.com/webhooks/paypal", signer, WEBHOOK)

@@ -77,12 +77,12 @@ def told() -> dict[str, list[dict[str, Any]]]:
     return events
 
 
-def test_the_stories_tell_every_type_a_vendor_handles(told: dict[str, list[dict[str, Any]]]) -> None:
+def test_scenarios_contain_every_handled_event_type(told: dict[str, list[dict[str, Any]]]) -> None:
     assert sorted(told) == sorted(TYPES)
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_an_event_has_the_keys_of_paypals(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
+def test_event_has_the_keys_of_the_recorded_event(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
     wanted = {path for path in paths(sample(f"events/{kind}.json")) if not left_out(kind, path)}
     ours = {path for event in told[kind] for path in paths(event)}
     # A reason stands in pending sales by eCheck, a hold in held ones; together they have all keys.
@@ -90,7 +90,7 @@ def test_an_event_has_the_keys_of_paypals(kind: str, told: dict[str, list[dict[s
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_an_envelope_says_what_paypals_says(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
+def test_event_has_the_envelope_of_the_recorded_event(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
     theirs = sample(f"events/{kind}.json")
     for ours in told[kind]:
         assert ours.get("resource_version") == theirs.get("resource_version")
@@ -101,7 +101,7 @@ def test_an_envelope_says_what_paypals_says(kind: str, told: dict[str, list[dict
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind.startswith("BILLING")])
-def test_a_subscription_has_status_links_and_notes_like_paypals(
+def test_subscription_has_status_and_links_of_recorded_event(
     kind: str, told: dict[str, list[dict[str, Any]]]
 ) -> None:
     theirs = sample(f"events/{kind}.json")["resource"]
@@ -128,16 +128,16 @@ def test_a_subscription_has_status_links_and_notes_like_paypals(
         ("PAYMENT.SALE.REVERSED", "sale_id"),
     ],
 )
-def test_what_real_events_lack_is_lacking(kind: str, absent: str, told: dict[str, list[dict[str, Any]]]) -> None:
+def test_fields_absent_from_real_events_are_absent(kind: str, absent: str, told: dict[str, list[dict[str, Any]]]) -> None:
     assert [event["id"] for event in told[kind] if absent in set(paths(event["resource"]))] == []
 
 
 @pytest.mark.parametrize("plan", plans.PLANS.values(), ids=lambda plan: plan.name)
-def test_a_plan_has_the_keys_of_paypals(plan: plans.Plan) -> None:
+def test_plan_has_the_keys_of_the_recorded_plan(plan: plans.Plan) -> None:
     assert set(paths(sample("api/plan.get.json"))) - set(paths(shapes.plan(plan))) == set()
 
 
-def test_a_body_is_compact_raw_utf8() -> None:
+def test_body_is_compact_unescaped_utf8() -> None:
     sale = next(
         each for each in scenarios.first_year(PEOPLE[2], plans.CLOUD, START, Random(1)) if each.type.startswith("PAYMENT")
     )
@@ -157,7 +157,7 @@ def test_a_body_is_compact_raw_utf8() -> None:
     ],
     ids=["euro", "yen", "seats", "year"],
 )
-def test_money_is_written_as_paypal_writes_it(
+def test_amounts_have_paypals_format(
     plan: plans.Plan, in_sale: dict[str, str], in_subscription: dict[str, str]
 ) -> None:
     by_type = {each.type: each.event["resource"] for each in scenarios.first_year(PEOPLE[0], plan, START, Random(1))}
@@ -166,34 +166,34 @@ def test_money_is_written_as_paypal_writes_it(
     assert by_type["BILLING.SUBSCRIPTION.ACTIVATED"]["billing_info"]["last_payment"]["amount"] == in_subscription
 
 
-def test_what_paypal_does_not_know_of_a_person_is_not_told() -> None:
+def test_unknown_customer_data_is_omitted() -> None:
     told = shapes.subscriber(SILENT)
     assert "email_address" not in told
     assert "shipping_address" not in told
     assert told["payer_id"] == SILENT.payer_id
 
 
-def test_a_hostile_name_travels_unchanged() -> None:
+def test_hostile_name_is_sent_unchanged() -> None:
     activated = scenarios.first_year(HOSTILE, plans.CLOUD, START, Random(1))
     names = [each.event["resource"]["subscriber"]["name"] for each in activated if each.type.endswith(".ACTIVATED")]
     assert names[0]["given_name"] == "Eve\r\nBcc: everyone@example.com"
 
 
-def test_every_address_belongs_to_nobody() -> None:
+def test_customers_have_unique_addresses_under_example_com() -> None:
     for person in crowd(60, Random(5)):
         assert person.email.rpartition("@")[2].endswith("example.com")
     assert len({person.email for person in crowd(60, Random(5))}) == 60
     assert len({person.payer_id for person in crowd(60, Random(5))}) == 60
 
 
-def test_times_can_all_be_read(told: dict[str, list[dict[str, Any]]]) -> None:
+def test_all_times_can_be_parsed(told: dict[str, list[dict[str, Any]]]) -> None:
     for events in told.values():
         for event in events:
             text = json.dumps(event)
             assert all(parse_time(found) for found in re.findall(r'_time": "([^"]*)"', text))
 
 
-def test_the_door_reads_every_event_and_drops_nothing_of_it() -> None:
+def test_webhook_parser_keeps_every_simulated_event_complete() -> None:
     for delivery in scenarios.vendor_months(11, 12, datetime(2026, 3, 1, tzinfo=UTC), 40):
         found = parse_webhook(delivery.body)
         assert (found.id, found.type, found.problem) == (delivery.id, delivery.type, None)

@@ -46,18 +46,18 @@ def check_like_paypal_says(headers: dict[str, str], body: bytes, webhook_id: str
     key.verify(signature, "|".join(parts).encode(), padding.PKCS1v15(), hashes.SHA256())
 
 
-def test_a_signature_verifies_by_paypals_recipe(signer: Signer) -> None:
+def test_signature_is_valid_by_paypals_documentation(signer: Signer) -> None:
     check_like_paypal_says(signer.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, signer.leaf_pem)
 
 
 @pytest.mark.parametrize(("body", "webhook"), [(BODY + b" ", WEBHOOK), (BODY, "WEBHOOK_ID")])
-def test_a_signature_fits_no_other_body_and_no_other_webhook(signer: Signer, body: bytes, webhook: str) -> None:
+def test_signature_is_invalid_for_other_body_or_webhook(signer: Signer, body: bytes, webhook: str) -> None:
     headers = signer.sign(BODY, WEBHOOK, AT)
     with pytest.raises(InvalidSignature):
         check_like_paypal_says(headers, body, webhook, signer.leaf_pem)
 
 
-def test_our_own_check_accepts_it(signer: Signer, tmp_path: Path) -> None:
+def test_receiver_accepts_signature(signer: Signer, tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(signer.root_pem)
     key = require_paypal_certificate(parse_certificate(signer.leaf_pem), at=AT, anchors=TrustAnchors.load(tmp_path / "root.pem"))
     headers = signer.sign(BODY, WEBHOOK, AT)
@@ -67,7 +67,7 @@ def test_our_own_check_accepts_it(signer: Signer, tmp_path: Path) -> None:
         verify(Transmission.read(headers.items()), BODY.replace(b"29", b"92"), [WEBHOOK], key)
 
 
-def test_the_headers_are_those_paypal_sends(signer: Signer) -> None:
+def test_headers_are_those_of_paypal(signer: Signer) -> None:
     headers = signer.sign(BODY, WEBHOOK, AT)
     assert headers["PAYPAL-TRANSMISSION-TIME"] == "2025-11-03T14:05:09Z"
     assert headers["PAYPAL-AUTH-ALGO"] == "SHA256withRSA"
@@ -78,7 +78,7 @@ def test_the_headers_are_those_paypal_sends(signer: Signer) -> None:
     assert len(base64.b64decode(headers["PAYPAL-TRANSMISSION-SIG"])) == 256
 
 
-def test_every_transmission_has_its_own_id_with_its_time_in_it(signer: Signer) -> None:
+def test_transmission_id_is_unique_and_contains_its_time(signer: Signer) -> None:
     ids = [uuid.UUID(signer.sign(BODY, WEBHOOK, AT)["PAYPAL-TRANSMISSION-ID"]) for _ in range(20)]
     assert len(set(ids)) == 20
     assert {each.version for each in ids} == {1}
@@ -87,7 +87,7 @@ def test_every_transmission_has_its_own_id_with_its_time_in_it(signer: Signer) -
     assert {epoch + timedelta(microseconds=each.time // 10) for each in ids} == {AT}
 
 
-def test_the_leaf_looks_like_paypals(signer: Signer) -> None:
+def test_leaf_certificate_resembles_paypals(signer: Signer) -> None:
     leaf = x509.load_pem_x509_certificate(signer.leaf_pem)
     assert [name.value for name in leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)] == ["PayPal, Inc."]
     assert [name.value for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [HOST]
@@ -100,33 +100,33 @@ def test_the_leaf_looks_like_paypals(signer: Signer) -> None:
 
 
 @pytest.mark.parametrize("at", [SINCE, AT, UNTIL])
-def test_the_chain_verifies_from_the_first_simulated_day_to_the_last(signer: Signer, at: datetime) -> None:
+def test_certificate_chain_is_valid_for_the_whole_range(signer: Signer, at: datetime) -> None:
     store = Store([x509.load_pem_x509_certificate(signer.root_pem)])
     verifier = PolicyBuilder().store(store).time(at).build_server_verifier(x509.DNSName(HOST))
     assert len(verifier.verify(x509.load_pem_x509_certificate(signer.leaf_pem), [])) == 2
 
 
-def test_the_certificates_address_is_derived_from_the_certificate(signer: Signer) -> None:
+def test_certificate_url_is_derived_from_the_certificate(signer: Signer) -> None:
     pattern = r"https://api\.sandbox\.paypal\.com/v1/notifications/certs/CERT(-[0-9a-f]{8}){3}"
     assert re.fullmatch(pattern, signer.cert_url)
     digest = x509.load_pem_x509_certificate(signer.leaf_pem).fingerprint(hashes.SHA256()).hex()
     assert signer.cert_url.rpartition("CERT-")[2].replace("-", "") == digest[:24]
 
 
-def test_another_process_finds_the_same_keys_in_the_folder(tmp_path: Path) -> None:
+def test_second_process_uses_the_same_keys(tmp_path: Path) -> None:
     first = Signer(tmp_path / "simulator", since=SINCE, until=UNTIL)
     second = Signer(tmp_path / "simulator", since=SINCE + timedelta(days=1), until=UNTIL + timedelta(days=1))
     assert (second.cert_url, second.leaf_pem, second.root_pem) == (first.cert_url, first.leaf_pem, first.root_pem)
     check_like_paypal_says(second.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, first.leaf_pem)
 
 
-def test_nobody_else_may_read_the_keys(tmp_path: Path) -> None:
+def test_key_files_are_private(tmp_path: Path) -> None:
     Signer(tmp_path / "simulator", since=SINCE, until=UNTIL)
     assert stat.S_IMODE((tmp_path / "simulator" / FILE).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "simulator").stat().st_mode) == 0o700
 
 
-def test_certificates_that_do_not_cover_the_range_are_replaced(tmp_path: Path) -> None:
+def test_certificates_not_covering_the_range_are_replaced(tmp_path: Path) -> None:
     early = Signer(tmp_path, since=SINCE, until=UNTIL)
     later = Signer(tmp_path, since=SINCE, until=UNTIL + timedelta(days=365))
     assert later.cert_url != early.cert_url
