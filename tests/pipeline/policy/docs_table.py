@@ -1,4 +1,4 @@
-"""The table of docs/privacy.md: clause, control, check, evidence, mutant. Written by `python -m` this module."""
+"""Generate the table of clauses in docs/privacy.md. Run it with `python -m tests.pipeline.policy.docs_table`."""
 
 import re
 from pathlib import Path
@@ -12,26 +12,26 @@ BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
 
 
 def table() -> str:
-    """The table as it ought to be."""
-    count = f"{len(list(document().clauses))} clauses, {len(MUTANTS)} mutants; the tests fail if one survives.\n\n"
+    """Return the table that the docs should contain."""
+    count = f"{len(list(document().clauses))} clauses, {len(MUTANTS)} mutants; a test fails if a check does not detect its mutant.\n\n"
     head = (
         count
-        + "| clause | it says | control | check | evidence | mutant: the check is red when … |\n|---|---|---|---|---|---|\n"
+        + "| clause | text | control | check | evidence | mutant: the check fails when … |\n|---|---|---|---|---|---|\n"
     )
     return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
 
 
 def written() -> str:
-    """The table as it is."""
+    """Return the table that the docs contain."""
     return DOCS.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
 
 
 def _row(clause: Clause) -> str:
-    says = re.sub(r"\{(\w+)\}", lambda found: str(PARAMETERS.get(found[1], f"*{found[1]}*")), clause.text)
+    text = re.sub(r"\{(\w+)\}", lambda found: str(PARAMETERS.get(found[1], f"*{found[1]}*")), clause.text)
     mutant = (MUTANTS[clause.id].__doc__ or "").strip().rstrip(".")
     cells = [
         clause.id,
-        says,
+        text,
         f"`{clause.control}`",
         f"`{clause.check}`",
         clause.evidence,

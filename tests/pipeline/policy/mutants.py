@@ -1,6 +1,7 @@
-"""For every clause of the policy a mutant: its control switched off, or what would follow if it were.
+"""One mutant per clause of the policy: a function that disables the clause's control, or simulates the result of that.
 
-A mutant changes the healthy world; the check of its clause must then say `broken`. The first line of each says what is off.
+After a mutant has changed the healthy system, the check of its clause must return `broken`. Its docstring describes the
+change and appears in docs/privacy.md.
 """
 
 import os
@@ -20,343 +21,355 @@ from pipeline.policy import public_pages, versions
 from pipeline.policy.evidence.connections import Connection
 from pipeline.privacy import audit_log, requests
 from pipeline.rendering.message import RenderedMail
-from tests.pipeline.policy.healthy_system import World, answer, customer, letter, mail, page, write
+from tests.pipeline.policy.healthy_system import (
+    HealthySystem,
+    close_request,
+    customer,
+    file_message,
+    mail,
+    page,
+    receive_message,
+)
 from tests.support.pipeline_under_test import delivery
 
 Patch = pytest.MonkeyPatch
-Mutant = Callable[[World, Patch], None]
+Mutant = Callable[[HealthySystem, Patch], None]
 MUTANTS: dict[str, Mutant] = {}
 PIXEL = '<p>hello</p><img src="https://tracker.example.net/pixel.gif" width="1" height="1">'
-CARD = "4111111111111111"  # a card number that is issued to nobody
+CARD = "4111111111111111"  # a test card number that is never issued
 
 
 def of(clause: str) -> Callable[[Mutant], Mutant]:
-    """Registers the mutant of a clause."""
+    """Return a decorator that registers the mutant of a clause."""
 
-    def register_it(mutant: Mutant) -> Mutant:
+    def register(mutant: Mutant) -> Mutant:
         MUTANTS[clause] = mutant
         return mutant
 
-    return register_it
+    return register
 
 
 @of("1.account")
-def sign_up_takes_more(world: World, _: Patch) -> None:
-    """Sign-up keeps a field that it must not ask for."""
-    known = lww_map.merge({}, world.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
-    world.river.set(customer(world, world.ada), personal_data=world.sealed(world.ada, "customer.personal_data", known))
+def sign_up_stores_extra_field(system: HealthySystem, _: Patch) -> None:
+    """Sign-up stores a field that it must not ask for."""
+    known = lww_map.merge({}, system.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
+    system.river.set(
+        customer(system, system.ada), personal_data=system.encrypt(system.ada, "customer.personal_data", known)
+    )
 
 
 @of("1.payment")
-def cards_are_let_in(world: World, patch: Patch) -> None:
-    """Nothing is dropped from bodies before they are stored."""
-    with patch.context() as off:
-        off.setattr(redaction, "redact_document", lambda document: document)
-        world.river.store(delivery({"id": "WH-2", "event_type": "TEST.HAPPENED", "resource": {"deep": [{"n": CARD}]}}))
+def card_numbers_are_stored(system: HealthySystem, patch: Patch) -> None:
+    """Card numbers are not removed from event bodies before they are stored."""
+    with patch.context() as context:
+        context.setattr(redaction, "redact_document", lambda document: document)
+        system.river.store(delivery({"id": "WH-2", "event_type": "TEST.HAPPENED", "resource": {"deep": [{"n": CARD}]}}))
 
 
 @of("1.communications")
-def a_letter_is_filed_elsewhere(world: World, _: Patch) -> None:
-    """A letter is sealed with a key that is not its writer's, so no erasure would reach it."""
-    letter(world, "L-9", world.ada, "support", label="letter:somebody")
+def message_is_encrypted_with_another_key(system: HealthySystem, _: Patch) -> None:
+    """A message is encrypted with another key than its sender's, so an erasure does not include it."""
+    file_message(system, "L-9", system.ada, "support", key_id="letter:other")
 
 
 @of("1.visits")
-def visits_tell_more(world: World, _: Patch) -> None:
-    """The access log keeps where a visitor came from."""
-    [row] = world.river.rows(AccessLogEntry)
-    who = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
-    world.river.set(row, visitor=world.sealed(row.key_id, "access_log.visitor", who))
+def access_log_stores_referer(system: HealthySystem, _: Patch) -> None:
+    """The access log stores the referring page of a visitor."""
+    [row] = system.river.rows(AccessLogEntry)
+    visitor = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
+    system.river.set(row, visitor=system.encrypt(row.key_id, "access_log.visitor", visitor))
 
 
 @of("1.pages")
-def a_page_is_open_to_scripts(world: World, _: Patch) -> None:
-    """The header that shuts out other origins is gone, and a script of theirs is in."""
+def page_allows_third_party_scripts(system: HealthySystem, _: Patch) -> None:
+    """A page allows other origins and loads a script from one."""
     html = '<script src="https://tracker.example.net/t.js"></script>'
-    world.pages.append(page("/signup", html, content_security_policy="default-src *"))
+    system.pages.append(page("/signup", html, content_security_policy="default-src *"))
 
 
 @of("1.self_hosted")
-def a_mail_calls_home(world: World, _: Patch) -> None:
-    """A mail leads to a server that counts."""
-    world.mails["receipt"] = RenderedMail("A receipt", "…", '<a href="https://count.example.net/?id=1">Receipt</a>')
+def mail_links_to_tracker(system: HealthySystem, _: Patch) -> None:
+    """A mail links to a tracking server."""
+    system.mails["receipt"] = RenderedMail("A receipt", "…", '<a href="https://count.example.net/?id=1">Receipt</a>')
 
 
 @of("1.cloud_place")
-def the_database_is_elsewhere(world: World, patch: Patch) -> None:
-    """The broker stands on somebody's public address."""
-    world.given["broker_url"] = "amqps://queue.example.com"
+def broker_has_public_address(system: HealthySystem, patch: Patch) -> None:
+    """The broker is on a public address."""
+    system.overrides["broker_url"] = "amqps://queue.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("8.8.8.8")}))
 
 
 @of("1.cloud_at_rest")
-def nothing_is_sealed(world: World, _: Patch) -> None:
-    """A person's data is written as it is."""
+def personal_data_is_plain_text(system: HealthySystem, _: Patch) -> None:
+    """Personal data is stored in plain text."""
     plain = b'{"email": ["2026-03-01T12:00:00Z", "ada@example.com"]}'
-    [row] = world.river.rows(Subscription)
-    world.river.set(row, personal_data=plain)
+    [row] = system.river.rows(Subscription)
+    system.river.set(row, personal_data=plain)
 
 
 @of("1.cloud_in_transit")
-def the_broker_is_reached_in_the_clear(world: World, patch: Patch) -> None:
-    """A way that leaves the machine has no TLS."""
-    world.given["broker_url"] = "amqp://queue.example.com"
+def broker_connection_is_not_encrypted(system: HealthySystem, patch: Patch) -> None:
+    """A connection to another machine has no TLS."""
+    system.overrides["broker_url"] = "amqp://queue.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("10.0.0.7")}))
 
 
 @of("1.cloud_access")
-def a_read_has_no_purpose(world: World, _: Patch) -> None:
-    """Reads are written down without saying why."""
-    world.change(
+def read_has_no_purpose(system: HealthySystem, _: Patch) -> None:
+    """The audit log has an entry without a purpose."""
+    system.transact(
         lambda session, _: audit_log.record_read(
-            session, world.now, actor="x", action="mail show", purpose="", subject=None
+            session, system.now, actor="x", action="mail show", purpose="", subject=None
         )
     )
 
 
 @of("1.cloud_sharing")
-def a_process_talks_to_a_stranger(world: World, _: Patch) -> None:
-    """One of our processes holds a connection to somebody the settings do not name."""
-    world.connections = {"worker": [Connection(ip_address("192.0.2.99"), 8443)]}
+def process_connects_to_unknown_host(system: HealthySystem, _: Patch) -> None:
+    """A process is connected to a host that the settings do not name."""
+    system.connections = {"worker": [Connection(ip_address("192.0.2.99"), 8443)]}
 
 
 @of("2.deliver")
-def a_mail_serves_no_purpose(world: World, patch: Patch) -> None:
-    """Mail of a kind that the register does not know was owed."""
+def mail_has_no_purpose(system: HealthySystem, patch: Patch) -> None:
+    """A mail is stored whose kind is not in the register of purposes."""
     patch.delitem(mail_kinds.MAILS, "receipt")
 
 
 @of("2.payments")
-def a_receipt_is_not_owed(world: World, _: Patch) -> None:
-    """A payment came, and no receipt was owed for it."""
-    world.add(
+def payment_has_no_receipt(system: HealthySystem, _: Patch) -> None:
+    """A payment was received, and no receipt was queued for it."""
+    system.add(
         Payment(
             id="SALE-2", known={}, subscription_id="I-1", status="completed", amount=900, currency="EUR", refunded=0,
-            occurred_at=world.now - timedelta(days=2),
+            occurred_at=system.now - timedelta(days=2),
         )
     )  # fmt: skip
 
 
 @of("2.transactional")
-def a_mail_has_no_class(world: World, _: Patch) -> None:
-    """A mail can be written that has no class."""
-    world.mails["surprise"] = RenderedMail("Surprise", "…", "<p>…</p>")
+def mail_has_no_class(system: HealthySystem, _: Patch) -> None:
+    """A kind of mail has no class."""
+    system.mails["surprise"] = RenderedMail("Surprise", "…", "<p>…</p>")
 
 
 @of("2.support")
-def a_question_is_not_answered(world: World, _: Patch) -> None:
-    """A message to support is left lying."""
-    write(world, "How do I add a second user?", "bob@example.com")
-    world.clock.advance(timedelta(days=31))
+def support_request_is_not_answered(system: HealthySystem, _: Patch) -> None:
+    """A support request is not answered."""
+    receive_message(system, "How do I add a second user?", "bob@example.com")
+    system.clock.advance(timedelta(days=31))
 
 
 @of("2.law")
-def an_erasure_says_nothing(world: World, _: Patch) -> None:
-    """An erasure keeps rows without saying on which basis."""
-    [row] = world.river.rows(Erasure)
-    world.river.set(row, receipt={"rows": {}})
+def erasure_has_no_legal_basis(system: HealthySystem, _: Patch) -> None:
+    """An erasure receipt states no legal basis for the kept rows."""
+    [row] = system.river.rows(Erasure)
+    system.river.set(row, receipt={"rows": {}})
 
 
 @of("2.no_advertising")
-def news_go_to_all(world: World, _: Patch) -> None:
-    """Marketing mail is sent to somebody who has not opted in."""
-    mail(world, "product_news", "product_news:1:bob", world.bob, "bob@example.com")
+def news_are_sent_without_opt_in(system: HealthySystem, _: Patch) -> None:
+    """Marketing mail is sent to a customer who has not opted in."""
+    mail(system, "product_news", "product_news:1:bob", system.bob, "bob@example.com")
 
 
 @of("3.account")
-def nobody_sweeps(world: World, _: Patch) -> None:
-    """The retention sweep is off, and three years go by after the last subscription ended."""
-    [row] = world.river.rows(Subscription)
-    world.river.set(row, status="CANCELLED")
-    world.clock.advance(timedelta(days=3 * 366))
+def retention_does_not_run(system: HealthySystem, _: Patch) -> None:
+    """Retention does not run for three years after the last subscription ended."""
+    [row] = system.river.rows(Subscription)
+    system.river.set(row, status="CANCELLED")
+    system.clock.advance(timedelta(days=3 * 366))
 
 
 @of("3.deletion")
-def a_deletion_waits_for_ever(world: World, _: Patch) -> None:
-    """A deletion that was asked for is not carried out."""
-    world.change(
+def deletion_is_not_carried_out(system: HealthySystem, _: Patch) -> None:
+    """A requested deletion is not carried out."""
+    system.transact(
         lambda s, k: requests.open_request(
-            s, k, "erase", world.ada, "page", world.now, act_at=world.now + timedelta(days=3)
+            s, k, "erase", system.ada, "page", system.now, act_at=system.now + timedelta(days=3)
         )
     )
-    world.clock.advance(timedelta(days=8))
+    system.clock.advance(timedelta(days=8))
 
 
 @of("3.logs")
-def the_access_log_is_kept(world: World, _: Patch) -> None:
-    """Visits are not swept."""
-    world.clock.advance(timedelta(days=94))
+def access_log_is_not_deleted(system: HealthySystem, _: Patch) -> None:
+    """Old entries of the access log are not deleted."""
+    system.clock.advance(timedelta(days=94))
 
 
 @of("4.session")
-def a_page_counts_visitors(world: World, _: Patch) -> None:
-    """A page sets a cookie that lasts."""
-    world.pages.append(page("/signup", "<p>…</p>", cookie="visitor=1; Max-Age=31536000; Path=/"))
+def page_sets_persistent_cookie(system: HealthySystem, _: Patch) -> None:
+    """A page sets a persistent cookie."""
+    system.pages.append(page("/signup", "<p>…</p>", cookie="visitor=1; Max-Age=31536000; Path=/"))
 
 
 @of("4.none_else")
-def a_mail_holds_a_pixel(world: World, _: Patch) -> None:
-    """A mail holds a picture from elsewhere."""
-    world.mails["receipt"] = RenderedMail("A receipt", "…", PIXEL)
+def mail_contains_tracking_pixel(system: HealthySystem, _: Patch) -> None:
+    """A mail contains a picture from another host."""
+    system.mails["receipt"] = RenderedMail("A receipt", "…", PIXEL)
 
 
 @of("5.only")
-def a_third_party_may_be_contacted(world: World, patch: Patch) -> None:
-    """The settings allow us to contact a host of a third party."""
-    world.given["broker_url"] = "amqps://queue.example.com"
+def third_party_is_allowed(system: HealthySystem, patch: Patch) -> None:
+    """The settings allow a host of a third party."""
+    system.overrides["broker_url"] = "amqps://queue.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("8.8.8.8")}))
 
 
 @of("5.paypal")
-def the_api_is_not_paypals(world: World, _: Patch) -> None:
-    """Payments go through somebody else."""
-    world.given["paypal_base_url"] = "https://api.payments.example.com"
+def api_is_not_paypal(system: HealthySystem, _: Patch) -> None:
+    """The payment API does not belong to PayPal."""
+    system.overrides["paypal_base_url"] = "https://api.payments.example.com"
 
 
 @of("5.postfix")
-def mail_goes_through_a_provider(world: World, patch: Patch) -> None:
-    """The relay is somebody's on the internet."""
-    world.given["smtp_url"] = "smtps://smtp.provider.example.com"
+def relay_has_public_address(system: HealthySystem, patch: Patch) -> None:
+    """The relay is on a public address."""
+    system.overrides["smtp_url"] = "smtps://smtp.provider.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("8.8.8.8")}))
 
 
 @of("6.access")
-def a_copy_is_late(world: World, _: Patch) -> None:
-    """A request for a copy is left lying."""
-    _leave_lying(world, "access")
+def copy_is_late(system: HealthySystem, _: Patch) -> None:
+    """A request for a copy is not answered."""
+    _leave_open(system, "access")
 
 
 @of("6.correct")
-def a_correction_is_ignored(world: World, _: Patch) -> None:
-    """Mail goes on to the address that was corrected."""
-    world.clock.advance(timedelta(hours=1))
-    mail(world, "renewal_reminder", "renewal:I-1", world.ada, "ada.old@example.com")
+def correction_is_ignored(system: HealthySystem, _: Patch) -> None:
+    """Mail is sent to the old address after a correction."""
+    system.clock.advance(timedelta(hours=1))
+    mail(system, "renewal_reminder", "renewal:I-1", system.ada, "ada.old@example.com")
 
 
 @of("6.delete")
-def a_key_survives(world: World, _: Patch) -> None:
-    """An erasure destroys no key: what was sealed can still be opened."""
-    [row] = world.river.rows(Erasure)
-    world.river.set(row, key_ids=[*row.key_ids, world.ada])
+def erased_key_still_exists(system: HealthySystem, _: Patch) -> None:
+    """An erasure does not destroy a key, so data can still be decrypted."""
+    [row] = system.river.rows(Erasure)
+    system.river.set(row, key_ids=[*row.key_ids, system.ada])
 
 
 @of("6.export")
-def an_export_is_late(world: World, _: Patch) -> None:
-    """The copy of a customer of the managed cloud is not handed out."""
-    _leave_lying(world, "access")
+def export_is_late(system: HealthySystem, _: Patch) -> None:
+    """A managed cloud customer does not receive the requested copy."""
+    _leave_open(system, "access")
 
 
 @of("6.opt_out")
-def an_opt_out_is_ignored(world: World, _: Patch) -> None:
-    """News go out after an opt-out."""
-    world.add(
+def opt_out_is_ignored(system: HealthySystem, _: Patch) -> None:
+    """Marketing mail is sent after an opt-out."""
+    system.add(
         Consent(
-            customer_id=world.ada, at=world.now, kind="marketing", given=False, source="one-click", text_version="1"
+            customer_id=system.ada, at=system.now, kind="marketing", given=False, source="one-click", text_version="1"
         )
     )
-    world.clock.advance(timedelta(hours=1))
-    mail(world, "product_news", "product_news:2:ada", world.ada, "ada@example.com")
+    system.clock.advance(timedelta(hours=1))
+    mail(system, "product_news", "product_news:2:ada", system.ada, "ada@example.com")
 
 
 @of("6.how")
-def a_request_by_mail_is_lost(world: World, _: Patch) -> None:
-    """A message that asks for a right becomes no request."""
-    letter(world, "L-7", world.ada, "privacy")
+def message_opens_no_request(system: HealthySystem, _: Patch) -> None:
+    """A message about a privacy right opens no request."""
+    file_message(system, "L-7", system.ada, "privacy")
 
 
 @of("6.answer")
-def an_answer_is_late(world: World, _: Patch) -> None:
-    """A request is answered after forty days."""
-    row = world.change(lambda s, k: requests.open_request(s, k, "other", world.bob, "mail", world.now))
-    world.clock.advance(timedelta(days=40))
-    answer(world, row)
+def answer_is_late(system: HealthySystem, _: Patch) -> None:
+    """A request is answered after 40 days."""
+    row = system.transact(lambda s, k: requests.open_request(s, k, "other", system.bob, "mail", system.now))
+    system.clock.advance(timedelta(days=40))
+    close_request(system, row)
 
 
 @of("7.tls")
-def pages_are_public_in_the_clear(world: World, patch: Patch) -> None:
-    """A setting that is not judged any more lets our pages be public over http."""
-    unjudged = world.settings.model_copy(update={"public_url": "http://billing.example.com"})
-    patch.setattr(World, "settings", unjudged)
+def public_pages_use_http(system: HealthySystem, patch: Patch) -> None:
+    """The settings allow public pages over HTTP."""
+    unvalidated = system.settings.model_copy(update={"public_url": "http://billing.example.com"})
+    patch.setattr(HealthySystem, "settings", unvalidated)
 
 
 @of("7.updates")
-def nobody_audits(world: World, _: Patch) -> None:
-    """The last audit of dependencies is two months old."""
-    world.clock.advance(timedelta(days=60))
+def dependency_audit_is_old(system: HealthySystem, _: Patch) -> None:
+    """The last dependency audit is two months old."""
+    system.clock.advance(timedelta(days=60))
 
 
 @of("7.permissions")
-def others_can_read(world: World, _: Patch) -> None:
+def database_is_readable_by_group(system: HealthySystem, _: Patch) -> None:
     """The database is readable by the group."""
-    (world.river.folder / "smt-billing.db").chmod(0o640)
+    (system.river.folder / "smt-billing.db").chmod(0o640)
 
 
 @of("7.logging")
-def a_read_is_taken_off_the_record(world: World, _: Patch) -> None:
-    """Somebody changes what the record says of a read."""
-    world.change(lambda session, _: session.execute(update(ReadAudit).values(subject="somebody else")))
+def audit_log_is_changed(system: HealthySystem, _: Patch) -> None:
+    """An entry of the audit log is changed."""
+    system.transact(lambda session, _: session.execute(update(ReadAudit).values(subject="another customer")))
 
 
 @of("8.adults")
-def nobody_asks_for_the_age(world: World, _: Patch) -> None:
-    """Sign-up lets people in who have not said that they are old enough."""
-    world.change(lambda session, _: session.execute(delete(Consent).where(Consent.kind == "adult")))
-    world.river.set(customer(world, world.ada), adult_confirmed_at=None)
+def age_is_not_confirmed(system: HealthySystem, _: Patch) -> None:
+    """Sign-up accepts customers without a statement of age."""
+    system.transact(lambda session, _: session.execute(delete(Consent).where(Consent.kind == "adult")))
+    system.river.set(customer(system, system.ada), adult_confirmed_at=None)
 
 
 @of("8.children")
-def a_report_leads_nowhere(world: World, _: Patch) -> None:
-    """A child's data was reported, and the case closed without an erasure."""
-    answer(world, world.change(lambda s, k: requests.open_request(s, k, "child", world.bob, "mail", world.now)))
+def child_report_leads_to_no_erasure(system: HealthySystem, _: Patch) -> None:
+    """A report of a child's data is closed without an erasure."""
+    close_request(
+        system, system.transact(lambda s, k: requests.open_request(s, k, "child", system.bob, "mail", system.now))
+    )
 
 
 @of("9.text")
-def the_text_promises_more(world: World, _: Patch) -> None:
-    """The text in force says what no check stands behind."""
-    _publish(world, "# Privacy Policy\n\nWe delete access logs every hour.\n", material=False)
+def text_has_unchecked_sentence(system: HealthySystem, _: Patch) -> None:
+    """The text in force contains a sentence without a check."""
+    _publish(system, "# Privacy Policy\n\nWe delete access logs every hour.\n", material=False)
 
 
 @of("9.notice")
-def nobody_is_told(world: World, _: Patch) -> None:
-    """A material change reaches its day, and its notices have not gone out."""
-    _publish(world, "# Privacy Policy\n\nAnother text.\n", material=True)
+def notices_are_not_sent(system: HealthySystem, _: Patch) -> None:
+    """A material change reaches its day without any notice sent."""
+    _publish(system, "# Privacy Policy\n\nAnother text.\n", material=True)
 
 
 @of("9.date")
-def the_page_shows_another_date(world: World, patch: Patch) -> None:
-    """The page shows a date that is not that of the text in force."""
+def page_shows_wrong_date(system: HealthySystem, patch: Patch) -> None:
+    """The page shows another date than the effective date of the text in force."""
     patch.setattr(public_pages, "_day", lambda *_: datetime(2020, 1, 1, tzinfo=UTC).date())
-    vendor = world.look(lambda live: live.vendor)
-    world.change(
-        lambda session, _: versions.store_first_text(session, vendor, world.settings.policy_effective, world.now)
+    vendor = system.inspect(lambda live: live.vendor)
+    system.transact(
+        lambda session, _: versions.store_first_text(session, vendor, system.settings.policy_effective, system.now)
     )
 
 
 @of("10.contact")
-def nobody_reads_the_mail(world: World, _: Patch) -> None:
-    """A message lies in the Maildir of the address for two hours, and is not filed."""
-    world.given["inbound_maildir"] = world.river.folder / "Maildir"
-    unread = world.river.folder / "Maildir" / "new" / "1.host"
+def message_is_not_filed(system: HealthySystem, _: Patch) -> None:
+    """A message stays in the Maildir for two hours without being filed."""
+    system.overrides["inbound_maildir"] = system.river.folder / "Maildir"
+    unread = system.river.folder / "Maildir" / "new" / "1.host"
     unread.parent.mkdir(parents=True)
     unread.touch()
-    at = world.now.timestamp() - 7200
+    at = system.now.timestamp() - 7200
     os.utime(unread, (at, at))
 
 
-def _leave_lying(world: World, kind: requests.Kind) -> None:
-    world.change(lambda s, k: requests.open_request(s, k, kind, world.ada, "page", world.now))
-    world.clock.advance(timedelta(days=31))
+def _leave_open(system: HealthySystem, kind: requests.Kind) -> None:
+    system.transact(lambda s, k: requests.open_request(s, k, kind, system.ada, "page", system.now))
+    system.clock.advance(timedelta(days=31))
 
 
-def _publish(world: World, words: str, *, material: bool) -> None:
-    yesterday = world.now - timedelta(days=1)
-    world.add(
+def _publish(system: HealthySystem, text: str, *, material: bool) -> None:
+    yesterday = system.now - timedelta(days=1)
+    system.add(
         Policy(
-            id=f"{yesterday:%Y-%m-%d}", text=words, material=material, proposed_at=world.now - timedelta(days=40),
+            id=f"{yesterday:%Y-%m-%d}", text=text, material=material, proposed_at=system.now - timedelta(days=40),
             effective_at=yesterday, withdrawn_at=None,
         )
     )  # fmt: skip
     if material:
-        world.change(
+        system.transact(
             lambda session, _: session.execute(update(Customer).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
         )

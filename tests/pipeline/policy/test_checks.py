@@ -1,4 +1,4 @@
-"""What else turns a check red beside its clause's mutant, and what does not: limits that hold back mail are no fault."""
+"""Further cases in which a check fails or passes, in addition to the mutants. Rate limits of mail do not fail a check."""
 
 import os
 from collections.abc import Callable
@@ -16,101 +16,101 @@ from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.live_system import Finding
 from pipeline.policy.runner import run_checks
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
-from tests.pipeline.policy.healthy_system import World, letter, mail, peopled, write
+from tests.pipeline.policy.healthy_system import HealthySystem, file_message, mail, make_healthy_system, receive_message
 from tests.support.pipeline_under_test import River
 
-Told = Callable[[str], Finding]
+Check = Callable[[str], Finding]
 
 
 @pytest.fixture
-def world(brook: River) -> World:
-    return peopled(brook, brook.clock)
+def system(brook: River) -> HealthySystem:
+    return make_healthy_system(brook, brook.clock)
 
 
 @pytest.fixture
-def told(world: World) -> Told:
-    """What the check of a clause finds now."""
+def check(system: HealthySystem) -> Check:
+    """Return a function that runs the check of a clause."""
 
-    def look(clause: str) -> Finding:
-        [found] = world.look(lambda live: run_checks(live, [clause]))
+    def run(clause: str) -> Finding:
+        [found] = system.inspect(lambda live: run_checks(live, [clause]))
         return Finding(found.verdict, found.figure)
 
-    return look
+    return run
 
 
 # -- 2.no_advertising
 
 
-def test_a_tick_at_sign_up_is_no_consent(world: World, told: Told) -> None:
-    def tick(source: str) -> None:
-        world.change(
+def test_choice_at_sign_up_is_not_a_consent(system: HealthySystem, check: Check) -> None:
+    def opt_in(source: str) -> None:
+        system.transact(
             lambda session, _: accounts.record_consent(
-                session, world.bob, "marketing", given=True, source=source, text_version="1", now=world.now
+                session, system.bob, "marketing", given=True, source=source, text_version="1", now=system.now
             )
         )
 
-    tick("sign-up")
-    assert told("2.no_advertising") == Finding("broken", "1 customer opted in who never confirmed it")
-    world.clock.advance(timedelta(seconds=1))
-    tick("link by mail")
-    assert told("2.no_advertising").verdict == "holds"
-    mail(world, "product_news", "product_news:2:bob", world.bob, "bob@example.com")
-    assert told("2.no_advertising").verdict == "holds"
+    opt_in("sign-up")
+    assert check("2.no_advertising") == Finding("broken", "1 customer opted in without a confirmation")
+    system.clock.advance(timedelta(seconds=1))
+    opt_in("link by mail")
+    assert check("2.no_advertising").verdict == "holds"
+    mail(system, "product_news", "product_news:2:bob", system.bob, "bob@example.com")
+    assert check("2.no_advertising").verdict == "holds"
 
 
 # -- 2.support, 6.how and 10.contact
 
 
-def test_messages_that_came_as_messages_do_are_requests(world: World, told: Told) -> None:
+def test_received_messages_open_requests(system: HealthySystem, check: Check) -> None:
     for sender in ("bob@example.com", "stranger@example.com"):
         for text in ("please delete my account", "delete my account, I said", "send me my data", "a question"):
-            write(world, text, sender)
-            world.clock.advance(timedelta(minutes=1))
-    assert told("6.how") == Finding("holds", "11 letters, each a request")
-    assert told("2.support").verdict == "holds"
+            receive_message(system, text, sender)
+            system.clock.advance(timedelta(minutes=1))
+    assert check("6.how") == Finding("holds", "11 messages, each a request")
+    assert check("2.support").verdict == "holds"
 
 
-def test_beyond_the_limits_of_senders_and_strangers_nothing_is_missed(world: World, told: Told) -> None:
+def test_rate_limited_messages_still_open_requests(system: HealthySystem, check: Check) -> None:
     for number in range(PER_HOUR["answer_strangers"] + 3):
-        write(world, "please delete my account", f"victim{number}@example.com")
+        receive_message(system, "please delete my account", f"victim{number}@example.com")
     for number in range(ANSWERED_A_DAY + 2):
-        write(world, f"question {number}", "bob@example.com")
-    assert told("6.how").verdict == "holds"
+        receive_message(system, f"question {number}", "bob@example.com")
+    assert check("6.how").verdict == "holds"
 
 
-def test_a_message_of_a_machine_needs_no_request_and_any_other_does(world: World, told: Told) -> None:
-    letter(world, "L-8", None, "automatic")
-    assert told("6.how").verdict == "holds"
-    letter(world, "L-9", None, "support")
-    assert told("6.how") == Finding("broken", "1 letter without a request")
+def test_only_automatic_message_needs_no_request(system: HealthySystem, check: Check) -> None:
+    file_message(system, "L-8", None, "automatic")
+    assert check("6.how").verdict == "holds"
+    file_message(system, "L-9", None, "support")
+    assert check("6.how") == Finding("broken", "1 message without a request")
 
 
-def test_a_question_that_is_not_answered_in_time_is_late(world: World, told: Told) -> None:
-    write(world, "a question", "bob@example.com")
-    assert told("2.support") == Finding("holds", "2 support requests, 0 late")
-    world.clock.advance(timedelta(days=31))
-    assert told("2.support").figure.startswith("1 support request late; ")
+def test_unanswered_question_becomes_late(system: HealthySystem, check: Check) -> None:
+    receive_message(system, "a question", "bob@example.com")
+    assert check("2.support") == Finding("holds", "2 support requests, 0 late")
+    system.clock.advance(timedelta(days=31))
+    assert check("2.support").figure.startswith("1 support request late; ")
 
 
-def test_a_letter_whose_request_was_old_enough_to_go_is_not_missed(world: World, told: Told) -> None:
-    world.change(lambda session, _: session.execute(delete(PrivacyRequest)))
-    assert told("6.how").verdict == "broken"
-    world.clock.advance(REQUESTS_KEPT)
-    assert told("6.how").verdict != "broken"
+def test_old_message_needs_no_request(system: HealthySystem, check: Check) -> None:
+    system.transact(lambda session, _: session.execute(delete(PrivacyRequest)))
+    assert check("6.how").verdict == "broken"
+    system.clock.advance(REQUESTS_KEPT)
+    assert check("6.how").verdict != "broken"
 
 
-def test_a_letter_that_lies_unread_is_seen_after_an_hour(world: World, told: Told, tmp_path: Path) -> None:
-    world.given["inbound_maildir"] = tmp_path
-    assert told("10.contact").verdict == "broken"  # there is no folder `new`
+def test_unfiled_message_is_reported_after_one_hour(system: HealthySystem, check: Check, tmp_path: Path) -> None:
+    system.overrides["inbound_maildir"] = tmp_path
+    assert check("10.contact").verdict == "broken"  # the folder `new` does not exist
     (tmp_path / "new").mkdir()
-    assert told("10.contact").verdict == "holds"
+    assert check("10.contact").verdict == "holds"
     path = tmp_path / "new" / "1.host"
     path.write_bytes(b"")
-    at = world.now.timestamp()
+    at = system.now.timestamp()
     os.utime(path, (at, at))
-    assert told("10.contact").verdict == "holds"
+    assert check("10.contact").verdict == "holds"
     os.utime(path, (at - 3601, at - 3601))
-    assert told("10.contact").figure.startswith(f"{tmp_path}: 1 letter not filed for an hour; ")
+    assert check("10.contact").figure.startswith(f"{tmp_path}: 1 message not filed for an hour; ")
 
 
 # -- 3.logs
@@ -121,29 +121,29 @@ def test_a_letter_that_lies_unread_is_seen_after_an_hour(world: World, told: Tol
     [
         (90, "holds", "journald keeps 90 days"),
         (91, "broken", "set MaxRetentionSec=90day"),
-        (None, "broken", "without an end in time"),
+        (None, "broken", "without a time limit"),
     ],
 )
-def test_journald_may_keep_logs_as_long_as_the_policy_says(
-    world: World, told: Told, days: int | None, verdict: str, words: str
+def test_journald_may_keep_logs_for_the_policy_period(
+    system: HealthySystem, check: Check, days: int | None, verdict: str, words: str
 ) -> None:
-    world.journal = lambda: None if days is None else timedelta(days=days)
-    found = told("3.logs")
+    system.journal = lambda: None if days is None else timedelta(days=days)
+    found = check("3.logs")
     assert (found.verdict, words in found.figure) == (verdict, True)
 
 
-def test_where_journald_does_not_run_it_is_said(world: World, told: Told) -> None:
-    world.journal = None
-    assert told("3.logs").figure.endswith("journald does not run here")
-    world.change(lambda session, _: session.execute(delete(AccessLogEntry)))
-    assert told("3.logs") == Finding(
+def test_missing_journald_is_stated(system: HealthySystem, check: Check) -> None:
+    system.journal = None
+    assert check("3.logs").figure.endswith("journald does not run here")
+    system.transact(lambda session, _: session.execute(delete(AccessLogEntry)))
+    assert check("3.logs") == Finding(
         "not_applicable", "no access log and no log file here, and journald does not run here"
     )
 
 
-def test_settings_of_journald_that_cannot_be_read_do_not_hold(world: World, told: Told) -> None:
+def test_unreadable_journald_settings_break_the_clause(system: HealthySystem, check: Check) -> None:
     def fail() -> None:
         raise journald.JournaldSettingsError("systemd-analyze is not installed")
 
-    world.journal = fail
-    assert told("3.logs").verdict == "broken"
+    system.journal = fail
+    assert check("3.logs").verdict == "broken"

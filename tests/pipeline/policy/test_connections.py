@@ -1,4 +1,4 @@
-"""Which hosts a process is connected to, as the kernel tells, and which of them the settings do not allow."""
+"""Connections of a process are read from the kernel, and connections that the settings do not allow are found."""
 
 import os
 import socket
@@ -21,27 +21,27 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def test_connections_made_are_told_from_those_taken(listener: socket.socket) -> None:
-    made = Connection(ip_address("127.0.0.1"), listener.getsockname()[1])
-    with socket.create_connection(listener.getsockname()) as ours, listener.accept()[0]:
-        taken = Connection(ip_address("127.0.0.1"), ours.getsockname()[1])
+def test_only_outgoing_connections_are_listed(listener: socket.socket) -> None:
+    outgoing = Connection(ip_address("127.0.0.1"), listener.getsockname()[1])
+    with socket.create_connection(listener.getsockname()) as client, listener.accept()[0]:
+        accepted = Connection(ip_address("127.0.0.1"), client.getsockname()[1])
         found = connections.open_connections(os.getpid())
-        assert made in found
-        assert taken not in found
-    assert made not in connections.open_connections(os.getpid())
+        assert outgoing in found
+        assert accepted not in found
+    assert outgoing not in connections.open_connections(os.getpid())
 
 
-def test_a_connection_to_nobody_we_know_is_a_stranger(make_settings: Make) -> None:
+def test_connection_to_unlisted_host_is_unexpected(make_settings: Make) -> None:
     settings = make_settings(smtp_url="smtp://127.0.0.1:2525", broker_url="amqps://queue.example.com")
-    theirs = ip_address("192.0.2.7")
-    known = [Connection(ip_address("127.0.0.1"), 2525), Connection(theirs, 5671)]
+    broker = ip_address("192.0.2.7")
+    allowed = [Connection(ip_address("127.0.0.1"), 2525), Connection(broker, 5671)]
     other = [
         Connection(ip_address("127.0.0.1"), 2526),
-        Connection(theirs, 80),
+        Connection(broker, 80),
         Connection(ip_address("192.0.2.8"), 5671),
     ]
-    resolver = lambda host: frozenset({theirs} if host == "queue.example.com" else ())  # noqa: E731
-    assert connections.unexpected_connections([*known, *other], settings, resolver) == other
+    resolver = lambda host: frozenset({broker} if host == "queue.example.com" else ())  # noqa: E731
+    assert connections.unexpected_connections([*allowed, *other], settings, resolver) == other
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_a_connection_to_nobody_we_know_is_a_stranger(make_settings: Make) -> No
         ("0000000000000000FFFF00000100007F", "127.0.0.1"),
     ],
 )
-@pytest.mark.skipif(sys.byteorder != "little", reason="the table is written in the machine's own order")
-def test_the_kernels_addresses_are_read(text: str, address: str) -> None:
+@pytest.mark.skipif(sys.byteorder != "little", reason="the example addresses are little-endian")
+def test_kernel_address_is_parsed(text: str, address: str) -> None:
     assert connections._read_address(text) == ip_address(address)

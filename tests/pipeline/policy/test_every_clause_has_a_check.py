@@ -1,4 +1,4 @@
-"""Every clause has a control, a check and a mutant; every check a clause; and each mutant is seen by its clause's check."""
+"""Every clause has a control, a check and a mutant, every check has a clause, and each check detects its mutant."""
 
 import importlib
 import inspect
@@ -11,22 +11,22 @@ from pipeline.policy import checks
 from pipeline.policy.clauses import Clause, document
 from pipeline.policy.evidence.live_system import LiveSystem
 from pipeline.policy.runner import check_of, run_checks
-from tests.pipeline.policy.healthy_system import World, peopled
+from tests.pipeline.policy.healthy_system import HealthySystem, make_healthy_system
 from tests.pipeline.policy.mutants import MUTANTS
 from tests.support.pipeline_under_test import River
 
 CLAUSES = list(document().clauses)
-# What has no part in the healthy world: no role runs in it, and no text has changed.
-ABSENT = {"1.cloud_sharing", "9.notice"}
+# Clauses that do not apply to the healthy system: no role runs in it, and its text never changed.
+NOT_APPLICABLE = {"1.cloud_sharing", "9.notice"}
 
 
 @pytest.fixture
-def world(brook: River, clock: MovableClock) -> World:
-    return peopled(brook, clock)
+def system(brook: River, clock: MovableClock) -> HealthySystem:
+    return make_healthy_system(brook, clock)
 
 
 def all_checks() -> set[str]:
-    """Every public function of checks/ that takes what is live."""
+    """Return every public function of checks/."""
     found = set()
     for module in pkgutil.iter_modules(checks.__path__):
         loaded = importlib.import_module(f"{checks.__name__}.{module.name}")
@@ -37,21 +37,21 @@ def all_checks() -> set[str]:
     return found
 
 
-def test_every_clause_has_a_check_and_every_check_a_clause() -> None:
+def test_clauses_and_checks_match() -> None:
     assert sorted(clause.check for clause in CLAUSES) == sorted(all_checks())
 
 
-def test_every_clause_has_a_mutant_and_every_mutant_a_clause() -> None:
+def test_clauses_and_mutants_match() -> None:
     assert sorted(MUTANTS) == sorted(clause.id for clause in CLAUSES)
 
 
 @pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
-def test_a_control_exists(clause: Clause) -> None:
+def test_control_exists(clause: Clause) -> None:
     module, _, name = clause.control.partition(":")
     assert hasattr(importlib.import_module(module), name), clause.control
 
 
-def test_no_sentence_is_without_a_clause_but_two_that_promise_nothing() -> None:
+def test_only_two_sentences_have_no_clause() -> None:
     lines = [line for section in document().sections for line in section.lines if not line.heading]
     rests = [line.text.removeprefix(" ".join(clause.text for clause in line.clauses)).strip() for line in lines]
     assert [rest for rest in rests if rest] == [
@@ -61,27 +61,25 @@ def test_no_sentence_is_without_a_clause_but_two_that_promise_nothing() -> None:
     assert all(line.plain for line, rest in zip(lines, rests, strict=True) if rest)
 
 
-def test_all_of_the_policy_holds_in_a_healthy_world(river: River, clock: MovableClock) -> None:
-    world = peopled(river, clock)
-    results = world.look(run_checks)
+def test_every_clause_holds_in_healthy_system(river: River, clock: MovableClock) -> None:
+    system = make_healthy_system(river, clock)
+    results = system.inspect(run_checks)
     assert {each.clause.id: each.figure for each in results if each.verdict == "broken"} == {}
-    assert {each.clause.id for each in results if each.verdict == "not_applicable"} == ABSENT
+    assert {each.clause.id for each in results if each.verdict == "not_applicable"} == NOT_APPLICABLE
 
 
 @pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
-def test_a_mutant_turns_the_check_of_its_clause_red(
-    clause: Clause, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    MUTANTS[clause.id](world, monkeypatch)
-    found = world.look(check_of(clause))
-    assert found.verdict == "broken", f"survives: {MUTANTS[clause.id].__doc__} {found.figure}"
+def test_mutant_makes_check_fail(clause: Clause, system: HealthySystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[clause.id](system, monkeypatch)
+    found = system.inspect(check_of(clause))
+    assert found.verdict == "broken", f"the check does not detect: {MUTANTS[clause.id].__doc__} {found.figure}"
 
 
-def test_a_check_that_cannot_look_does_not_hold(world: World) -> None:
-    def fall(live: LiveSystem) -> None:
+def test_failing_check_counts_as_broken(system: HealthySystem) -> None:
+    def fail(live: LiveSystem) -> None:
         raise LookupError("ada@example.com")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.policy.checks.collected_data.account", fall)
-        [found] = world.look(lambda live: run_checks(live, ["1.account"]))
+        patch.setattr("pipeline.policy.checks.collected_data.account", fail)
+        [found] = system.inspect(lambda live: run_checks(live, ["1.account"]))
     assert (found.verdict, found.figure) == ("broken", "could not be checked: LookupError")

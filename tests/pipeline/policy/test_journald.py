@@ -1,4 +1,4 @@
-"""How long journald keeps entries is read from its settings as systemd reads them: the last file that says so counts."""
+"""journald's retention period is read from its settings with systemd's own precedence of files."""
 
 import shutil
 from datetime import timedelta
@@ -20,12 +20,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def say(root: Path, *lines: str, file: str = "50-ours.conf") -> None:
-    text = "\n".join(("# ours", "[Journal]", *lines, ""))
+def configure(root: Path, *lines: str, file: str = "50-ours.conf") -> None:
+    text = "\n".join(("# test settings", "[Journal]", *lines, ""))
     (root / "etc" / "systemd" / "journald.conf.d" / file).write_text(text)
 
 
-def test_by_default_there_is_no_end(root: Path) -> None:
+def test_default_settings_have_no_time_limit(root: Path) -> None:
     assert journald.retention_period(root) is None
 
 
@@ -33,7 +33,7 @@ def test_by_default_there_is_no_end(root: Path) -> None:
     ("lines", "kept"),
     [
         (["MaxRetentionSec=90day"], timedelta(days=90)),
-        (["MaxRetentionSec=2w"], timedelta(days=30, hours=10, minutes=30)),  # a file of a month is closed then only
+        (["MaxRetentionSec=2w"], timedelta(days=30, hours=10, minutes=30)),  # a file is closed after one month
         (["MaxRetentionSec=2w 1d", "MaxFileSec=1day"], timedelta(days=15)),
         (["MaxRetentionSec=90day", "MaxFileSec=0"], None),
         (["MaxRetentionSec=0"], None),
@@ -42,19 +42,19 @@ def test_by_default_there_is_no_end(root: Path) -> None:
         (["Storage=none"], timedelta(0)),
     ],
 )
-def test_the_longer_of_both_spans_counts(root: Path, lines: list[str], kept: timedelta | None) -> None:
-    say(root, *lines)
+def test_longer_of_both_periods_applies(root: Path, lines: list[str], kept: timedelta | None) -> None:
+    configure(root, *lines)
     assert journald.retention_period(root) == kept
 
 
-def test_of_two_files_the_later_name_counts(root: Path) -> None:
-    say(root, "MaxRetentionSec=1year", file="10-theirs.conf")
-    say(root, "MaxRetentionSec=60day", file="90-ours.conf")
+def test_later_file_name_takes_precedence(root: Path) -> None:
+    configure(root, "MaxRetentionSec=1year", file="10-theirs.conf")
+    configure(root, "MaxRetentionSec=60day", file="90-ours.conf")
     assert journald.retention_period(root) == timedelta(days=60)
 
 
-def test_what_cannot_be_read_is_no_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say(root, "MaxRetentionSec=soon")
+def test_unreadable_settings_raise_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(root, "MaxRetentionSec=soon")
     with pytest.raises(journald.JournaldSettingsError):
         journald.retention_period(root)
     monkeypatch.setenv("PATH", str(root))
@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_no_answer(root: Path, monkeypatch: pytest.Monkey
         journald.retention_period(root)
 
 
-def test_journald_runs_where_it_takes_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journald_runs_if_its_socket_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journald, "SOCKET", tmp_path / "socket")
     assert not journald.is_running()
     (tmp_path / "socket").touch()

@@ -1,3 +1,5 @@
+"""Versions of the policy text: planned texts, notices, and the date on which a text takes effect."""
+
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -17,7 +19,7 @@ JUNE = date(2026, 6, 1)
 
 
 @pytest.fixture(autouse=True)
-def _first(river: River) -> None:
+def _first_text(river: River) -> None:
     for name in ("ada", "bob"):
         sign_up(river, name)
     with river.database.transaction() as session:
@@ -45,11 +47,11 @@ def notify(river: River) -> int:
         )
 
 
-def accept(river: River, *, but: int = 0) -> None:
-    """The relay takes the notices that are owed now, all but so many."""
-    owed = [row for row in river.rows(Mail) if row.state == "queued"]
+def accept(river: River, *, except_first: int = 0) -> None:
+    """Mark the queued notices as sent, except the first ones."""
+    queued = [row for row in river.rows(Mail) if row.state == "queued"]
     with river.database.transaction() as session:
-        ids = [row.id for row in owed[but:]]
+        ids = [row.id for row in queued[except_first:]]
         session.execute(update(Mail).where(Mail.id.in_(ids)).values(state="sent", sent_at=river.now, due_at=None))
 
 
@@ -63,19 +65,19 @@ def move_to(river: River, day: date) -> None:
     river.clock.move_to(datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
 
 
-def test_the_first_text_is_kept_once(river: River) -> None:
+def test_first_text_is_stored_once(river: River) -> None:
     with river.database.transaction() as session:
         assert versions.store_first_text(session, VENDOR, date(2026, 1, 1), river.now) is None
     assert in_force(river) == "2025-05-01"
 
 
-def test_a_material_text_cannot_be_planned_for_less_than_thirty_days(river: River) -> None:
+def test_material_text_needs_thirty_days_notice(river: River) -> None:
     with pytest.raises(versions.PolicyRejectedError, match="2026-04-02 is the earliest"):
         propose(river, date(2026, 4, 1) - timedelta(days=1))
     propose(river, date(2026, 4, 2))
 
 
-def test_every_customer_is_told_once_and_the_old_text_stays_until_the_day(river: River) -> None:
+def test_every_customer_is_notified_once_before_text_takes_effect(river: River) -> None:
     propose(river)
     assert [notify(river), notify(river)] == [2, 0]
     accept(river)
@@ -85,10 +87,10 @@ def test_every_customer_is_told_once_and_the_old_text_stays_until_the_day(river:
     assert in_force(river) == "2026-06-01"
 
 
-def test_thirty_days_are_counted_from_the_last_notice_that_the_relay_accepted(river: River) -> None:
+def test_thirty_days_start_with_last_accepted_notice(river: River) -> None:
     propose(river)
     notify(river)
-    accept(river, but=1)
+    accept(river, except_first=1)
     move_to(river, date(2026, 5, 20))
     accept(river)
     move_to(river, date(2026, 6, 18))
@@ -99,7 +101,7 @@ def test_thirty_days_are_counted_from_the_last_notice_that_the_relay_accepted(ri
         assert public_pages.page(session, river.now, VENDOR)[2] == date(2026, 6, 19)
 
 
-def test_a_text_of_which_nobody_was_told_never_takes_effect(river: River) -> None:
+def test_text_without_notices_never_takes_effect(river: River) -> None:
     propose(river)
     move_to(river, date(2027, 6, 1))
     assert in_force(river) == "2025-05-01"
@@ -107,7 +109,7 @@ def test_a_text_of_which_nobody_was_told_never_takes_effect(river: River) -> Non
     assert in_force(river) == "2025-05-01"
 
 
-def test_who_came_later_or_was_erased_or_has_no_address_holds_nothing_up(river: River) -> None:
+def test_new_erased_and_unreachable_customers_delay_nothing(river: River) -> None:
     propose(river)
     river.clock.advance(timedelta(hours=1))
     sign_up(river, "late")
@@ -115,7 +117,7 @@ def test_who_came_later_or_was_erased_or_has_no_address_holds_nothing_up(river: 
         session.add(Customer(id="gone", created_at=datetime(2026, 1, 1, tzinfo=UTC), erased_at=river.now))
         session.add(Customer(id="nowhere", created_at=datetime(2026, 1, 1, tzinfo=UTC)))
     assert notify(river) == 3
-    accept(river, but=0)
+    accept(river, except_first=0)
     with river.database.transaction() as session:
         session.execute(
             update(Mail).where(Mail.customer_id == "nowhere").values(state="queued", sent_at=None, due_at=None)
@@ -124,19 +126,19 @@ def test_who_came_later_or_was_erased_or_has_no_address_holds_nothing_up(river: 
     assert in_force(river) == "2026-06-01"
 
 
-def test_a_change_that_is_not_material_needs_no_notice(river: River) -> None:
+def test_immaterial_change_needs_no_notice(river: River) -> None:
     propose(river, date(2026, 3, 10), material=False)
     assert notify(river) == 0
     move_to(river, date(2026, 3, 10))
     assert in_force(river) == "2026-03-10"
 
 
-def test_the_same_words_a_past_day_and_a_taken_day_are_refused(river: River) -> None:
+def test_same_text_past_day_and_used_day_are_rejected(river: River) -> None:
     with river.database.reading() as session:
         row = versions.in_force(session, river.now)
         assert row is not None
         same = row.text
-    with pytest.raises(versions.PolicyRejectedError, match="word for word"):
+    with pytest.raises(versions.PolicyRejectedError, match="identical to the text in force"):
         propose(river, text=same)
     with pytest.raises(versions.PolicyRejectedError, match="earliest day"):
         propose(river, date(2026, 3, 2), material=False)
@@ -145,7 +147,7 @@ def test_the_same_words_a_past_day_and_a_taken_day_are_refused(river: River) -> 
         propose(river, text=NEW + "\nMore.\n")
 
 
-def test_a_text_that_was_withdrawn_never_takes_effect(river: River) -> None:
+def test_withdrawn_text_never_takes_effect(river: River) -> None:
     propose(river, date(2026, 3, 10), material=False)
     with river.database.transaction() as session:
         versions.withdraw(session, "2026-03-10", river.now)
@@ -155,7 +157,7 @@ def test_a_text_that_was_withdrawn_never_takes_effect(river: River) -> None:
         versions.withdraw(session, "2025-05-01", river.now)
 
 
-def test_old_texts_stay_readable_by_their_day(river: River) -> None:
+def test_earlier_texts_are_available_by_day(river: River) -> None:
     propose(river, date(2026, 3, 10), material=False)
     move_to(river, JUNE)
     with river.database.reading() as session:
@@ -168,7 +170,7 @@ def test_old_texts_stay_readable_by_their_day(river: River) -> None:
         assert public_pages.page_of(session, "2024-01-01") is None
 
 
-def test_the_evidence_names_each_customers_notice(river: River) -> None:
+def test_notices_list_each_customer(river: River) -> None:
     propose(river)
     notify(river)
     accept(river)
@@ -180,12 +182,12 @@ def test_the_evidence_names_each_customers_notice(river: River) -> None:
     assert {(each.state, each.sent_at) for each in found} == {("sent", river.now)}
 
 
-def test_a_notice_quotes_what_goes_and_what_comes() -> None:
+def test_changes_are_removed_and_added_sentences() -> None:
     old, new = "# T\n\nKept 90 days.\n\nSame.\n", "# T\n\nKept 60 days.\n\nSame.\n"
     assert versions.changes(old, new) == (["Kept 90 days."], ["Kept 60 days."])
 
 
-def test_before_a_first_text_is_kept_the_programs_own_is_shown(brook: River, clock: MovableClock) -> None:
+def test_page_shows_text_of_program_if_none_is_stored(brook: River, clock: MovableClock) -> None:
     with brook.database.transaction() as session:
         session.execute(Policy.__table__.delete())  # type: ignore[attr-defined]
     with brook.database.reading() as session:
