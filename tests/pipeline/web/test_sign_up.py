@@ -1,4 +1,4 @@
-"""Signing up, as a page and as an API: what is asked for, what is refused, and one account however often it is sent."""
+"""Sign-up by page and by API: fields, validation, rate limit, and one account for repeated requests."""
 
 import re
 from collections.abc import Iterator
@@ -57,11 +57,11 @@ def browser(container: Container) -> Iterator[Browser]:
     container.paypal.close()
 
 
-def send(browser: Browser, **said: str | None) -> httpx.Response:
-    """Open the form, fill it in, send it; None leaves a field out."""
+def send(browser: Browser, **fields: str | None) -> httpx.Response:
+    """Open the form, fill it in and send it. A field with the value None is left out."""
     found = TOKEN.search(browser.get("/signup").text)
     assert found
-    form = {"token": found[1], **FILLED, **said}
+    form = {"token": found[1], **FILLED, **fields}
     return browser.post("/signup", {name: value for name, value in form.items() if value is not None})
 
 
@@ -71,12 +71,12 @@ def people(river: River) -> list[dict[str, str]]:
         return [accounts.personal_data(session, river.keyring(session), id) for id in ids]
 
 
-def nothing_kept(river: River) -> bool:
+def is_nothing_stored(river: River) -> bool:
     tables: tuple[type[Base], ...] = (Customer, Consent, Link, RateLimitCounter)
     return all(river.count(table) == 0 for table in tables)
 
 
-def test_a_sign_up_makes_an_account_and_leads_to_paypal(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
+def test_sign_up_creates_account_and_redirects_to_paypal(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
     answer = send(browser)
     assert answer.status_code == 303
     assert "/webapps/billing/subscriptions?ba_token=I-" in answer.headers["location"]
@@ -88,32 +88,32 @@ def test_a_sign_up_makes_an_account_and_leads_to_paypal(brook: River, browser: B
     assert (paypal.world.show("subscription", id) or {})["custom_id"] == person["custom"]
 
 
-def test_no_more_is_asked_for_than_the_policy_says(browser: Browser) -> None:
+def test_form_has_only_the_fields_of_the_policy(browser: Browser) -> None:
     page = browser.get("/signup").text
     assert set(re.findall(r'<(?:input|select)[^>]* name="([^"]+)"', page)) == {
         "name", "email", "company", "phone", "plan", "adult", "news", "token",
     }  # fmt: skip
 
 
-def test_that_they_are_18_is_kept_as_a_word_with_its_time_and_version(brook: River, browser: Browser) -> None:
+def test_age_statement_is_stored_with_time_and_version(brook: River, browser: Browser) -> None:
     send(browser)
     [customer] = brook.rows(Customer)
     assert (customer.adult_confirmed_at, customer.adult_text_version) == (brook.now, sign_up.TEXTS)
-    noted = {each.kind: (each.given, each.at, each.text_version) for each in brook.rows(Consent)}
-    assert noted["adult"] == (True, brook.now, sign_up.TEXTS)
+    recorded = {each.kind: (each.given, each.at, each.text_version) for each in brook.rows(Consent)}
+    assert recorded["adult"] == (True, brook.now, sign_up.TEXTS)
     assert sign_up.ADULT in browser.get("/signup").text
 
 
-def test_who_is_not_18_is_turned_away_kindly_and_nothing_is_kept(brook: River, browser: Browser) -> None:
+def test_minor_is_refused_and_nothing_is_stored(brook: River, browser: Browser) -> None:
     answer = send(browser, adult=None)
     assert answer.status_code == 422
-    assert "please let an adult do it" in answer.text
-    assert nothing_kept(brook)
+    assert "please ask an adult to sign up" in answer.text
+    assert is_nothing_stored(brook)
     assert ADA.email not in repr([vars(row) for row in brook.rows(EncryptionKey)])
 
 
 @pytest.mark.parametrize(("ticked", "mails"), [("yes", 1), (None, 0)])
-def test_who_ticked_the_news_is_asked_once_more_by_mail(
+def test_newsletter_request_sends_a_confirmation_mail(
     brook: River, browser: Browser, ticked: str | None, mails: int
 ) -> None:
     send(browser, news=ticked)
@@ -121,22 +121,22 @@ def test_who_ticked_the_news_is_asked_once_more_by_mail(
     assert not brook.rows(Customer)[0].wants_marketing
 
 
-def test_news_is_for_who_ticked_it_and_confirmed_it(brook: River, browser: Browser) -> None:
+def test_newsletter_requires_confirmation(brook: River, browser: Browser) -> None:
     send(browser, news="yes")
-    [asked] = facts(brook, "news_confirmation")
-    link = path_of(asked["page"])
+    [confirmation] = facts(brook, "news_confirmation")
+    link = path_of(confirmation["page"])
     assert link.rpartition("/")[2] not in repr([vars(row) for row in brook.rows(Link)])
     for _ in range(2):
         assert browser.get(link).status_code == 200
-    assert not brook.rows(Customer)[0].wants_marketing  # to look is no consent
+    assert not brook.rows(Customer)[0].wants_marketing  # opening the page is not consent
     assert browser.post(link).status_code == 200
     assert brook.rows(Customer)[0].wants_marketing
-    noted = [(row.kind, row.given, row.source) for row in brook.rows(Consent) if row.kind.startswith("marketing")]
-    assert sorted(noted) == [("marketing", True, "link by mail"), ("marketing_asked", True, "sign-up")]
+    recorded = [(row.kind, row.given, row.source) for row in brook.rows(Consent) if row.kind.startswith("marketing")]
+    assert sorted(recorded) == [("marketing", True, "link by mail"), ("marketing_asked", True, "sign-up")]
     assert (browser.get(link).status_code, browser.post(link).status_code) == (410, 410)
 
 
-def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Browser) -> None:
+def test_newsletter_link_expires_after_a_week(brook: River, browser: Browser) -> None:
     send(browser, news="yes")
     link = path_of(facts(brook, "news_confirmation")[0]["page"])
     brook.clock.advance(timedelta(days=newsletter.DAYS) - timedelta(seconds=1))
@@ -146,14 +146,14 @@ def test_a_link_that_confirms_news_serves_for_a_week(brook: River, browser: Brow
     assert not brook.rows(Customer)[0].wants_marketing
 
 
-def test_an_address_that_others_sign_up_with_is_asked_a_few_times_an_hour(brook: River, browser: Browser) -> None:
+def test_confirmation_mails_to_one_address_are_limited_per_hour(brook: River, browser: Browser) -> None:
     for number in range(PER_HOUR["confirm_news"] + 2):
         send(browser, news="yes", name=f"Ada {number}")
     assert len(people(brook)) == PER_HOUR["confirm_news"] + 2
     assert len(facts(brook, "news_confirmation")) == PER_HOUR["confirm_news"]
 
 
-def test_a_link_to_the_old_address_confirms_no_news_once_the_address_is_another(brook: River, browser: Browser) -> None:
+def test_newsletter_link_expires_when_address_changes(brook: River, browser: Browser) -> None:
     send(browser, news="yes")
     link = path_of(facts(brook, "news_confirmation")[0]["page"])
     with brook.database.transaction() as session:
@@ -161,11 +161,11 @@ def test_a_link_to_the_old_address_confirms_no_news_once_the_address_is_another(
     assert browser.post(link).status_code == 410
 
 
-def test_neither_box_is_ticked_before_somebody_ticks_it(browser: Browser) -> None:
+def test_checkboxes_are_not_preselected(browser: Browser) -> None:
     assert "checked" not in browser.get("/signup").text
 
 
-def test_the_same_form_sent_twice_is_one_account_and_one_subscription(
+def test_repeated_form_creates_one_account_and_subscription(
     brook: River, browser: Browser, paypal: FakePaypalApi
 ) -> None:
     answers = [send(browser, token="the same") for _ in range(3)]
@@ -173,13 +173,11 @@ def test_the_same_form_sent_twice_is_one_account_and_one_subscription(
     assert len({answer.headers["location"] for answer in answers}) == 1
     assert len(people(brook)) == 1
     assert len(paypal.world.ids("subscription")) == 1
-    send(browser, token="the same", name="Ada King")  # somebody went back and mended it: it is another form
+    send(browser, token="the same", name="Ada King")  # a corrected form is a different form
     assert len(people(brook)) == 2
 
 
-def test_a_form_that_paypal_left_half_done_goes_on_where_it_was(
-    brook: River, browser: Browser, paypal: FakePaypalApi
-) -> None:
+def test_form_continues_after_paypal_failure(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
     paypal.misbehave("500", times=1, path="/v1/billing/subscriptions")
     answer = send(browser, token="the same")
     assert answer.status_code == 503
@@ -191,10 +189,10 @@ def test_a_form_that_paypal_left_half_done_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("fields", "words"),
     [
         ({"name": ""}, "Please enter your name"),
-        ({"email": "nobody"}, "Please enter an e-mail address"),
+        ({"email": "unknown"}, "Please enter an e-mail address"),
         ({"email": "ada@example.com\r\nBcc: eve@example.com"}, "Please enter an e-mail address"),
         ({"name": "A" * 101}, "Please enter at most 100 characters"),
         ({"phone": "call me"}, "Please enter a phone number"),
@@ -202,28 +200,28 @@ def test_a_form_that_paypal_left_half_done_goes_on_where_it_was(
         ({"plan": CLOUD.id}, "Please choose one of the plans"),
     ],
 )
-def test_what_cannot_be_taken_is_told_at_its_field_and_nothing_is_kept(
-    brook: River, browser: Browser, said: dict[str, str], words: str
+def test_invalid_field_is_explained_and_nothing_is_stored(
+    brook: River, browser: Browser, fields: dict[str, str], words: str
 ) -> None:
-    answer = send(browser, **said)
+    answer = send(browser, **fields)
     assert answer.status_code == 422
     assert words in answer.text
-    [name] = said
+    [name] = fields
     assert f'aria-describedby="{name}-problem"' in answer.text
-    assert nothing_kept(brook)
+    assert is_nothing_stored(brook)
 
 
-def test_what_somebody_filled_in_is_shown_to_them_and_does_nothing_there(browser: Browser) -> None:
-    answer = send(browser, email="nobody", name='"><script>alert(1)</script>')
+def test_entered_values_are_escaped(browser: Browser) -> None:
+    answer = send(browser, email="unknown", name='"><script>alert(1)</script>')
     assert "<script" not in answer.text
     assert "&#34;&gt;&lt;script&gt;" in answer.text
 
 
-def test_a_field_nobody_asked_for_is_refused_by_name(brook: River, browser: Browser) -> None:
+def test_unknown_field_is_refused_by_name(brook: River, browser: Browser) -> None:
     answer = send(browser, birthday="1990-01-01")
     assert answer.status_code == 400
     assert "Unknown: birthday" in answer.text
-    assert nothing_kept(brook)
+    assert is_nothing_stored(brook)
 
 
 @pytest.mark.parametrize(
@@ -236,33 +234,31 @@ def test_a_field_nobody_asked_for_is_refused_by_name(brook: River, browser: Brow
         (b"name=a", {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
-def test_a_body_that_is_no_form_of_ours_is_refused(
-    browser: Browser, content: bytes, headers: dict[str, str], status: int
-) -> None:
+def test_invalid_form_body_is_refused(browser: Browser, content: bytes, headers: dict[str, str], status: int) -> None:
     answer = browser.client.post("/signup", content=content, headers=headers)
     assert answer.status_code == status
     assert "<h1>" in answer.text
 
 
-def test_one_line_signs_up_twenty_times_an_hour(browser: Browser, brook: River) -> None:
+def test_network_is_limited_to_twenty_sign_ups_an_hour(browser: Browser, brook: River) -> None:
     statuses = [send(browser, token=str(number)).status_code for number in range(PER_HOUR["sign_up"] + 1)]
     assert statuses == [303] * PER_HOUR["sign_up"] + [429]
     assert brook.count(Customer) == PER_HOUR["sign_up"]
 
 
 @pytest.mark.parametrize("missing", [{"plans": {}}, {"paypal_client_id": ""}])
-def test_without_paypal_or_plans_sign_up_is_not_open(brook: River, missing: dict[str, Any]) -> None:
+def test_sign_up_is_closed_without_paypal_or_plans(brook: River, missing: dict[str, Any]) -> None:
     settings = {"plans": {"Cloud": CLOUD.id}, "paypal_client_id": "app", "paypal_client_secret": "s"} | missing
-    parts = make_parts(brook.url, brook.folder, brook.clock, public_url=PAGES, **settings)
-    with open_pages(parts) as base:
+    container = make_parts(brook.url, brook.folder, brook.clock, public_url=PAGES, **settings)
+    with open_pages(container) as base:
         browser = Browser(base)
         for answer in (browser.get("/signup"), browser.post("/signup", FILLED)):
             assert answer.status_code == 503
-            assert "Sign-up is not open" in answer.text
+            assert "Sign-up is not available yet" in answer.text
         assert browser.client.post("/api/signup", json=FILLED).status_code == 503
 
 
-def test_pages_that_paypal_leads_back_to_need_nothing_of_what_it_appends(browser: Browser) -> None:
+def test_return_pages_ignore_paypals_parameters(browser: Browser) -> None:
     assert "Thank you" in browser.get("/signup/done?subscription_id=I-1&ba_token=BA-1&token=x").text
     assert "nothing is charged" in browser.get("/signup/cancelled?token=x").text
 
@@ -270,14 +266,14 @@ def test_pages_that_paypal_leads_back_to_need_nothing_of_what_it_appends(browser
 # The API
 
 
-def test_the_api_does_the_same(brook: River, browser: Browser) -> None:
+def test_api_creates_account_and_subscription(brook: River, browser: Browser) -> None:
     answer = browser.client.post("/api/signup", json=FILLED | {"adult": True, "news": True})
     assert answer.status_code == 201
     assert "/webapps/billing/subscriptions" in answer.json()["approve"]
     assert len(facts(brook, "news_confirmation")) == 1
 
 
-def test_an_idempotency_key_makes_one_account_of_requests_sent_again(brook: River, browser: Browser) -> None:
+def test_idempotency_key_creates_one_account(brook: River, browser: Browser) -> None:
     headers = {"Idempotency-Key": "order-1"}
     answers = [browser.client.post("/api/signup", json=FILLED, headers=headers) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
@@ -287,15 +283,13 @@ def test_an_idempotency_key_makes_one_account_of_requests_sent_again(brook: Rive
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({**FILLED, "adult": False, "name": ""}, 422, "Some of it"),
+        ({**FILLED, "adult": False, "name": ""}, 422, "Some fields are invalid"),
         ({**FILLED, "birthday": "1990-01-01"}, 400, "Unknown: birthday"),
         ([], 400, "not a JSON object"),
-        ({**FILLED, "plan": "Gone"}, 503, "PayPal does not answer"),
+        ({**FILLED, "plan": "Gone"}, 503, "PayPal is not responding"),
     ],
 )
-def test_the_api_tells_what_is_wrong_as_problem_details(
-    browser: Browser, body: object, status: int, words: str
-) -> None:
+def test_api_reports_errors_as_problem_details(browser: Browser, body: object, status: int, words: str) -> None:
     answer = browser.client.post("/api/signup", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert words in answer.json()["detail"]
@@ -304,7 +298,7 @@ def test_the_api_tells_what_is_wrong_as_problem_details(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"name": NaN}', b"[" * 9000])
-def test_a_body_that_is_not_json_is_told_so(browser: Browser, content: bytes) -> None:
+def test_invalid_json_is_refused(browser: Browser, content: bytes) -> None:
     answer = browser.client.post("/api/signup", content=content, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["detail"]) == (400, "The body is not JSON.")
 
@@ -317,5 +311,5 @@ def test_a_body_that_is_not_json_is_told_so(browser: Browser, content: bytes) ->
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
     ],
 )
-def test_the_form_may_lead_to_where_paypal_approves_and_nowhere_else(api: str, page: str) -> None:
+def test_form_may_redirect_to_paypals_approval_page_only(api: str, page: str) -> None:
     assert approval_origins(api) == (page,)
