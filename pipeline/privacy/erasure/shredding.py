@@ -35,7 +35,7 @@ from pipeline.db.models import (
 )
 from pipeline.privacy.retention.legal_holds import kept_until, retention_period_for
 
-ERASED = "the person has been erased"
+ERASED = "the customer's data has been erased"  # reason of the cleared mails
 MAX_VALUES = 1000  # values in one IN condition; SQLite limits the number of parameters
 
 
