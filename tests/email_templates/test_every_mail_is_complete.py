@@ -1,6 +1,6 @@
-"""Every folder in email_templates/ is a whole mail: four files, text and HTML that say the same, for every reader.
+"""Every folder in email_templates/ is a complete, accessible mail: four files, and text and HTML with the same content.
 
-To add a mail, add a folder; this test finds it. If some of its facts may be null, name them in OPTIONAL.
+To add a mail, add a folder; this test finds it. If some of its facts may be null, list them in OPTIONAL.
 """
 
 import re
@@ -49,7 +49,7 @@ VENDOR = Branding(
 )
 TEMPLATES = Templates(FOLDER, VENDOR, "en_US")
 LINKS = {VENDOR.url, f"mailto:{VENDOR.support_email}", "https://www.paypal.com/myaccount/autopay/"}
-OUR_PAGES = "https://billing.example.com/"  # where example.json leads to
+OUR_PAGES = "https://billing.example.com/"  # used by the links in example.json
 FACT = re.compile(
     r"[$€£]?\d[\d.,]*\d(?:\s[A-Z]{3})?\b"  # amounts and years
     r"|(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}, \d{4}"
@@ -57,12 +57,12 @@ FACT = re.compile(
     r"|\b[A-Z]+(?:\.[A-Z]+)+\b"  # PayPal's event types
 )
 VOID = {"meta", "br", "wbr", "img", "link", "hr", "input"}
-INLINE = {"text", "wbr", "a", "bdi", "code"}  # stand in the line; all others begin a new one
+INLINE = {"text", "wbr", "a", "bdi", "code"}  # inline elements; all others start a new line
 
 
 @dataclass
 class Element:
-    """One element of a mail's HTML, with the elements and the text in it."""
+    """One element of a mail's HTML, with its children and its text."""
 
     tag: str
     attributes: dict[str, str]
@@ -83,7 +83,7 @@ class Element:
 
 
 class Reader(HTMLParser):
-    """Reads HTML into elements; the text of <style> and <title> is not what a reader sees."""
+    """Parses HTML into a tree of elements. It ignores the text of <style> and <title>, which is not visible."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -169,15 +169,15 @@ def test_mail_contains_every_amount_date_and_id(kind: str, facts: dict[str, Any]
     render = TEMPLATES._plain
     for name, value in facts.items():
         if isinstance(value, dict):
-            told = render.filters["period" if name == "period" else "money"](value)
+            written = render.filters["period" if name == "period" else "money"](value)
         elif isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", value):
-            told = render.filters["date"](value)
+            written = render.filters["date"](value)
         elif isinstance(value, str) and name != "reason":
-            told = value
+            written = value
         else:
             continue
-        assert told in mail.text, name
-        assert told in mail.html, name
+        assert written in mail.text, name
+        assert written in mail.html, name
 
 
 def test_mail_contains_only_known_links(page: Element) -> None:
@@ -267,7 +267,7 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
     facts |= {fact: "" for fact in ("plan", "customer_name") if fact in facts and name == "all"}
     mail = TEMPLATES.render(kind, facts)
     (body,) = Reader(mail.html).top.all("body")
-    assert facts.get("plan", "none is told") or VENDOR.product in mail.text
+    assert facts.get("plan", "no plan fact") or VENDOR.product in mail.text
     for text in (mail.subject, body.words(), *(line.strip() for line in mail.text.splitlines() if ":  " not in line)):
         assert "None" not in text
         assert not re.search(r" {2}|\(\)|\b(on|of|until)\s*[.,;]|\bfor\s+[.,;]", text), text
@@ -275,7 +275,7 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "change", "said"),
+    ("kind", "change", "expected"),
     [
         ("subscription_cancelled", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
         ("subscription_suspended", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
@@ -287,10 +287,10 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
         ("request_due", {"days": 0}, "A request needs your answer"),
     ],
 )
-def test_mail_describes_special_case(kind: str, change: dict[str, Any], said: str) -> None:
+def test_mail_describes_special_case(kind: str, change: dict[str, Any], expected: str) -> None:
     mail = TEMPLATES.render(kind, {**TEMPLATES.example(kind), **change})
-    assert said in mail.text
-    assert said in mail.html
+    assert expected in mail.text
+    assert expected in mail.html
 
 
 def test_missing_vendor_address_leaves_no_gap(kind: str, facts: dict[str, Any]) -> None:

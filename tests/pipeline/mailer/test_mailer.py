@@ -1,4 +1,4 @@
-"""Each mail once: over real sockets to a relay that misbehaves on demand, and to a Postfix that delivers into a Maildir."""
+"""The mailer sends each mail once: over real sockets to a misbehaving relay, and to a Postfix with a Maildir."""
 
 import asyncio
 import hashlib
@@ -35,7 +35,7 @@ from tests.support.pipeline_under_test import River
 from tests.support.servers import Relay as Mailbox
 from tests.support.subprocesses import free_port
 
-# Sent
+# Sending
 
 
 async def test_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make) -> None:
@@ -122,11 +122,11 @@ async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, 
 
 async def test_wakeup_starts_sending_and_stop_ends_it(river: River, serve: Serve, make: Make) -> None:
     meet(river)
-    house, stop, bell = House(), asyncio.Event(), asyncio.Event()
-    running = asyncio.create_task(make(await serve(house)).run(stop, bell))
+    house, stop, wakeup = House(), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(make(await serve(house)).run(stop, wakeup))
     await asyncio.sleep(0.05)
     owe(river)
-    bell.set()
+    wakeup.set()
     while not house.received:
         await asyncio.sleep(0.01)
     stop.set()
@@ -141,12 +141,10 @@ async def test_operator_mail_goes_to_the_operator(river: River, serve: Serve, ma
     assert [recipient for recipient, _ in house.received] == [OPERATOR]
 
 
-# Tried again
+# Retries
 
 
-async def test_deferred_mail_is_retried_and_finally_fails(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_deferred_mail_is_retried_and_finally_fails(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House(RCPT=["450 4.2.1 greylisted"] * 99)
@@ -159,7 +157,7 @@ async def test_deferred_mail_is_retried_and_finally_fails(
         assert (row.state, row.relay_reply, row.reason) == ("queued", "450 4.2.1 greylisted", "450 4.2.1 greylisted")
         assert row.due_at
         waited.append(row.due_at - river.now)
-        assert await mailer.send_due() == 0, "not before its time"
+        assert await mailer.send_due() == 0, "the mail must not be due before its retry time"
         river.clock.move_to(row.due_at)
     assert tuple(waited) == DELAYS
     assert (row.state, row.due_at, row.attempts) == ("failed", None, len(DELAYS) + 1)
@@ -188,7 +186,7 @@ async def test_refused_mail_fails_with_reason(river: River, serve: Serve, make: 
 async def test_mail_is_rendered_again_if_text_was_not_transmitted(
     river: River, serve: Serve, make: Make, script: dict[str, list[str]]
 ) -> None:
-    """An address that was corrected meanwhile is used."""
+    """The new rendering uses an address that was corrected after the first attempt."""
     meet(river, email="adda@example.com")
     owe(river)
     house = House(**{verb: list(says) for verb, says in script.items()})
@@ -204,16 +202,14 @@ async def test_mail_is_rendered_again_if_text_was_not_transmitted(
     assert only(river).message_id == row.message_id
 
 
-async def test_retry_after_text_sends_the_same_bytes(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_retry_after_text_sends_the_same_bytes(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House(DOT=["451 4.3.0 queue file write error"] * 3)
     url = await serve(house)
     for _ in range(4):
         await make(url).send_due()  # another mailer each time, as after a restart
-        meet(river, email="somebody.else@example.com", name="Somebody")
+        meet(river, email="another@example.com", name="Another")
         river.clock.move_to(only(river).due_at or river.now)
     assert states(river) == ["sent"]
     assert len(house.received) == 4
@@ -229,7 +225,7 @@ async def test_unreachable_relay_keeps_mails_queued(river: River, make: Make) ->
     assert {row.due_at for row in river.rows(Mail)} == {river.now + DELAYS[0]}
 
 
-# Doubt
+# Mails in doubt
 
 
 @pytest.mark.parametrize("how", ["drop", "close", "354 what"])
@@ -252,9 +248,7 @@ async def test_mail_in_doubt_is_never_sent_again_automatically(
     assert len(house.received) == 1
 
 
-async def test_doubt_resolved_as_not_sent_sends_the_same_bytes(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_doubt_resolved_as_not_sent_sends_the_same_bytes(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
     house = House(DOT=["drop"])
@@ -281,11 +275,11 @@ async def test_postfix_delivers_each_frozen_mail_once(river: River, make: Make, 
     assert {header(data, "Message-ID") for data in delivered} == set(rows)
     assert len(delivered) == 10
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key("I-ADA")
+        data_key = river.keyring(session).system_key("I-ADA")
         for data in delivered:
             row = rows[header(data, "Message-ID")]
-            frozen = seal.decrypt("mail.frozen", row.frozen or b"").replace(b"\r\n", b"\n")
-            assert data.endswith(frozen), "Postfix adds lines above, and changes nothing"
+            frozen = data_key.decrypt("mail.frozen", row.frozen or b"").replace(b"\r\n", b"\n")
+            assert data.endswith(frozen), "Postfix adds headers above and changes nothing else"
             assert header(data, "Return-Path") == f"<b+{row.id}@bounces.example.com>"
             assert row.relay_reply
             assert re.fullmatch(r"250 2\.0\.0 Ok: queued as \w+", row.relay_reply)

@@ -1,4 +1,4 @@
-"""The database goes away, the relay hangs, the mailer dies: no mail is lost, and none is sent twice."""
+"""Failures of the database, the relay and the mailer: no mail is lost, and none is sent twice."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from tests.support.outbox_fixtures import SENDER, TEMPLATES, Make, meet, only, o
 from tests.support.pipeline_under_test import River
 from tests.support.subprocesses import Leashed, until
 
-# When the database is away
+# The database is unavailable
 
 
 async def test_unrecorded_result_is_recorded_before_next_claim(
@@ -36,10 +36,10 @@ async def test_unrecorded_result_is_recorded_before_next_claim(
     house = House()
     mailer = make(await serve(house))
 
-    def away(*_: object) -> None:
-        raise DatabaseUnavailableError("gone")
+    def fail_to_connect(*_: object) -> None:
+        raise DatabaseUnavailableError("connection refused")
 
-    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", away)
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", fail_to_connect)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
@@ -51,32 +51,32 @@ async def test_unrecorded_result_is_recorded_before_next_claim(
     assert len(house.received) == 1
 
 
-def lose_the_word_of(transaction: Callable[[], Any]) -> Callable[[], Any]:
-    """Transactions that are committed, and then fail."""
+def fail_after_commit(transaction: Callable[[], Any]) -> Callable[[], Any]:
+    """Wrap `transaction` so that it raises an error after its commit."""
 
     @contextlib.contextmanager
-    def lost() -> Iterator[Any]:
+    def failing() -> Iterator[Any]:
         with transaction() as session:
             yield session
         raise DatabaseUnavailableError("the connection was lost")
 
-    return lost
+    return failing
 
 
-def gone(*_: object) -> None:
-    raise DatabaseUnavailableError("gone")
+def fail(*_: object) -> None:
+    raise DatabaseUnavailableError("connection refused")
 
 
 async def test_claim_with_unknown_commit_is_released(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit was done, and the word of it was lost."""
+    """The claim was committed, but the mailer got an error instead of the confirmation."""
     meet(river)
     owe(river, 2)
     house = House()
     mailer = make(await serve(house))
     with monkeypatch.context() as broken:
-        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        broken.setattr(river.database, "transaction", fail_after_commit(river.database.transaction))
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert states(river) == ["sending", "sending"]
@@ -88,17 +88,17 @@ async def test_claim_with_unknown_commit_is_released(
 async def test_claim_with_unknown_commit_is_released_after_second_failure(
     river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that restarts cuts all connections, and may go away once more."""
+    """A restarting database closes all connections and may be unavailable a second time."""
     meet(river)
     owe(river)
     mailer = make(await serve(House()))
     with monkeypatch.context() as broken:
-        broken.setattr(river.database, "transaction", lose_the_word_of(river.database.transaction))
+        broken.setattr(river.database, "transaction", fail_after_commit(river.database.transaction))
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     with monkeypatch.context() as broken:
         broken.setattr("pipeline.mailer.liveness.ClaimLiveness.check", lambda _: False)
-        broken.setattr("pipeline.mailer.mailer.outbox.release_claims", gone)
+        broken.setattr("pipeline.mailer.mailer.outbox.release_claims", fail)
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert await mailer.send_due() == 1
@@ -110,22 +110,22 @@ async def test_mail_being_sent_is_not_released_with_failed_claim(
 ) -> None:
     meet(river)
     owe(river)
-    house, stop, bell = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    house, stop, wakeup = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
     mailer = make(await serve(house))
-    running = asyncio.create_task(mailer.run(stop, bell))
+    running = asyncio.create_task(mailer.run(stop, wakeup))
     await house.hanging.wait()
     claim, failed = outbox.claim, asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def lose(session: Any, *words: Any) -> Any:
-        claim(session, *words)
+    def claim_and_fail(session: Any, *arguments: Any) -> Any:
+        claim(session, *arguments)
         session.commit()
         loop.call_soon_threadsafe(failed.set)
         raise DatabaseUnavailableError("the connection was lost")
 
-    monkeypatch.setattr("pipeline.mailer.mailer.outbox.claim", lose)
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.claim", claim_and_fail)
     owe(river, 3)
-    bell.set()
+    wakeup.set()
     await failed.wait()
     monkeypatch.undo()
     monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.02)
@@ -145,16 +145,16 @@ async def test_mailer_stops_while_database_is_unavailable(
     owe(river)
     house, stop = House(), asyncio.Event()
 
-    def away(*_: object) -> None:
-        raise DatabaseUnavailableError("gone")
+    def fail_to_connect(*_: object) -> None:
+        raise DatabaseUnavailableError("connection refused")
 
-    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", away)
+    monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", fail_to_connect)
     running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
     while not house.received:
         await asyncio.sleep(0.01)
     stop.set()
     await running
-    assert states(river) == ["sending"], "the relay's log will tell"
+    assert states(river) == ["sending"], "the relay's log resolves this mail later"
 
 
 async def test_slow_mail_does_not_delay_others(river: River, serve: Serve, make: Make) -> None:
@@ -182,10 +182,10 @@ async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: 
         session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
     while not await asyncio.to_thread(scheduler(stream).free_claims):
         await asyncio.sleep(0.01)
-    assert states(stream) == ["doubt"], "nobody can know that it lives"
+    assert states(stream) == ["doubt"], "without its lock the mailer counts as dead"
     house.opened.set()
     await sending
-    assert states(stream) == ["sent"], "it knew better"
+    assert states(stream) == ["sent"], "the holder records the real outcome"
     first = only(stream).claimed_by
     stream.owe(receipt(2))
     await mailer.send_due()
@@ -193,11 +193,11 @@ async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: 
     await mailer.close()
 
 
-# Death
+# The mailer dies
 
 
-async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> Leashed:
-    """A mailer of its own process that has handed over a mail's text and waits for the answer."""
+async def start_hanging_mailer(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> Leashed:
+    """Start a mailer process that has transmitted a mail's text and waits for the answer."""
     meet(river)
     owe(river)
     mailer = run_role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
@@ -205,13 +205,11 @@ async def mailer_that_hangs(river: River, house: House, url: str, folder: Path, 
     return mailer
 
 
-async def test_killed_mailer_leaves_mail_in_doubt(
-    river: River, serve: Serve, make: Make, tmp_path: Path
-) -> None:
+async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, make: Make, tmp_path: Path) -> None:
     house = House(DOT=["hang"])
     url = await serve(house)
-    mailer = await mailer_that_hangs(river, house, url, tmp_path)
-    assert scheduler(river).free_claims() == 0, "it lives"
+    mailer = await start_hanging_mailer(river, house, url, tmp_path)
+    assert scheduler(river).free_claims() == 0, "the mailer is alive"
     assert states(river) == ["sending"]
     mailer.end(kill=True)
     while not await asyncio.to_thread(scheduler(river).free_claims):
@@ -223,9 +221,9 @@ async def test_killed_mailer_leaves_mail_in_doubt(
 
 
 async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_path: Path) -> None:
-    """A timer would take its claim away, and the mail would go out twice when it goes on."""
+    """With a timer, its claim would end, and the mail would be sent twice after it continues."""
     house = House(DOT=["hang"])
-    mailer = await mailer_that_hangs(river, house, await serve(house), tmp_path)
+    mailer = await start_hanging_mailer(river, house, await serve(house), tmp_path)
     os.killpg(mailer.pid, signal.SIGSTOP)
     river.clock.advance(timedelta(days=365))
     assert scheduler(river).free_claims() == 0
@@ -238,16 +236,14 @@ async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_
     assert len(house.received) == 1
 
 
-async def test_mailer_writes_heartbeat_while_relay_hangs(
-    river: River, serve: Serve, tmp_path: Path
-) -> None:
+async def test_mailer_writes_heartbeat_while_relay_hangs(river: River, serve: Serve, tmp_path: Path) -> None:
     owe(river, 2 * CLAIM + 1)
-    house, shown = House(DOT=["hang"]), river.folder / "run" / "mailer"
-    mailer = await mailer_that_hangs(river, house, await serve(house), tmp_path, ("smtp_connections", "1"))
+    house, heartbeat = House(DOT=["hang"]), river.folder / "run" / "mailer"
+    mailer = await start_hanging_mailer(river, house, await serve(house), tmp_path, ("smtp_connections", "1"))
     while states(river).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
-    os.utime(shown, (0, 0))
-    await asyncio.to_thread(until, lambda: shown.stat().st_mtime > 0, 20, "a sign of life while all waits")
+    os.utime(heartbeat, (0, 0))
+    await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
     house.opened.set()
     assert await asyncio.to_thread(mailer.end) == 0
 
@@ -259,7 +255,7 @@ async def test_database_error_does_not_fail_the_mail(
     owe(river, 2)
     mailer = make(await serve(House()))
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.mailer.mailer.RecipientResolver.resolve", failing_read)
+        broken.setattr("pipeline.mailer.mailer.RecipientResolver.resolve", raise_disk_error)
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
     assert states(river) == ["queued", "queued"]
@@ -267,13 +263,11 @@ async def test_database_error_does_not_fail_the_mail(
     assert states(river) == ["sent", "sent"]
 
 
-def failing_read(*_: object) -> None:
+def raise_disk_error(*_: object) -> None:
     raise OperationalError("SELECT", {}, OSError("disk I/O error"))
 
 
-async def test_stopped_mailer_returns_unstarted_mails(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_stopped_mailer_returns_unstarted_mails(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, 3 * CLAIM)
     house, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
@@ -285,5 +279,5 @@ async def test_stopped_mailer_returns_unstarted_mails(
     house.opened.set()
     await asyncio.wait_for(running, 10)
     assert set(states(river)) == {"queued"}
-    assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two had a connection
+    assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two mails had a connection
     assert {row.due_at for row in river.rows(Mail) if row.attempts == 0} == {river.now}

@@ -1,4 +1,4 @@
-"""A mail that cannot go out, for whatever reason, stops no other."""
+"""A mail that cannot be sent does not stop other mails."""
 
 import os
 from typing import Any
@@ -78,7 +78,7 @@ async def test_template_error_fails_mail_without_personal_data(
 
 
 async def test_wrong_master_key_fails_no_mail(river: River, serve: Serve, make: Make) -> None:
-    """The mailer ends, its supervisor sees it, and nothing is failed."""
+    """The mailer ends with an error, and the mails stay queued."""
     meet(river)
     owe(river, 2)
     house, right = House(), river.master
@@ -91,19 +91,17 @@ async def test_wrong_master_key_fails_no_mail(river: River, serve: Serve, make: 
     assert await make(url).send_due() == 2
 
 
-async def test_unexpected_relay_error_affects_only_one_mail(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_unexpected_relay_error_affects_only_one_mail(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, 3)
     house = House()
     mailer = make(await serve(house))
-    send, turns = mailer._relay.send, iter([True, False, False])
+    send, failures = mailer._relay.send, iter([True, False, False])
 
-    async def fail(*words: Any, **more: Any) -> Any:
-        if next(turns):
+    async def fail(*arguments: Any, **options: Any) -> Any:
+        if next(failures):
             raise RuntimeError(ADA)
-        return await send(*words, **more)
+        return await send(*arguments, **options)
 
     mailer._relay.send = fail  # type: ignore[method-assign]
     with capture_logs() as logs:
@@ -112,9 +110,7 @@ async def test_unexpected_relay_error_affects_only_one_mail(
     assert ADA not in str(logs) + str([row.reason for row in river.rows(Mail)])
 
 
-async def test_mail_waits_until_an_address_is_known(
-    river: River, serve: Serve, make: Make
-) -> None:
+async def test_mail_waits_until_an_address_is_known(river: River, serve: Serve, make: Make) -> None:
     meet(river, email=None)
     owe(river)
     house = House()
@@ -132,9 +128,9 @@ async def test_mail_waits_until_an_address_is_known(
 
 async def test_operator_mail_waits_without_operator_address(river: River, serve: Serve) -> None:
     river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
-    nobody = Sender("SMT", "billing@example.com", "help@example.com", "example.com", "en_US")
+    sender = Sender("SMT", "billing@example.com", "help@example.com", "example.com", "en_US")
     relay = Relay(await serve(House()), connections=1)
-    mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, nobody)
+    mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, sender)
     await mailer.send_due()
     await mailer.close()
     assert (only(river).state, only(river).due_at) == ("queued", None)

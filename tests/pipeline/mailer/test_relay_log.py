@@ -1,6 +1,6 @@
-"""What the relay's log proves of a mail in doubt, and what it does not: by logs made by hand, and by a real Postfix.
+"""Resolving mails in doubt from the relay's log: with handwritten logs, and with a real Postfix.
 
-Between us and that Postfix stands a proxy that loses its answer, or our last word.
+A proxy in front of Postfix drops its answer, or the end of the mail.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.clock import MovableClock, SystemClock
 from pipeline.mailer.relay_log import MAX_FILTER_TIME, SLACK, RelayLog, envelope_sender_of, resolve_doubts
-from pipeline.mailer.smtp_relay import Relay as Way
+from pipeline.mailer.smtp_relay import Relay as RelayClient
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Kind, Proxy
@@ -29,7 +29,7 @@ Write = Callable[[datetime], str]
 
 
 def old(moment: datetime) -> str:
-    """The old form of syslog, and of Postfix's own files: local time, no year."""
+    """The traditional time format of syslog and of Postfix's own log files: local time without a year."""
     return moment.astimezone().strftime("%b %e %H:%M:%S")
 
 
@@ -37,11 +37,11 @@ def iso(moment: datetime) -> str:
     return moment.astimezone().isoformat(timespec="microseconds")
 
 
-def taken(stamp: str, sender: str) -> str:
+def accepted(stamp: str, sender: str) -> str:
     return f"{stamp} relay postfix/qmgr[77]: 4bTz5k0Nzqz9rxQ: from=<{sender}>, size=1234, nrcpt=1 (queue active)\n"
 
 
-def spoken(stamp: str) -> str:
+def connected(stamp: str) -> str:
     return f"{stamp} relay postfix/smtpd[78]: connect from localhost[127.0.0.1]\n"
 
 
@@ -49,7 +49,7 @@ def started(stamp: str) -> str:
     return f"{stamp} relay postfix/master[70]: daemon started -- version 3.7.11, configuration /etc/postfix\n"
 
 
-# The log, by hand
+# Handwritten logs
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("form", [old, iso])
 def test_log_is_complete_within_its_time_range(path: Path, clock: MovableClock, form: Write) -> None:
     now, log = clock.now(), RelayLog(path, clock)
-    path.write_text(spoken(form(now - MINUTE)) + taken(form(now - 30 * SECOND), ALICE) + spoken(form(now)))
+    path.write_text(connected(form(now - MINUTE)) + accepted(form(now - 30 * SECOND), ALICE) + connected(form(now)))
     assert log.is_complete(now - MINUTE + SLACK, now)
     assert not log.is_complete(now - MINUTE + SLACK - SECOND, now)
     assert not log.is_complete(now - 2 * MINUTE, now)
@@ -68,60 +68,56 @@ def test_log_is_complete_within_its_time_range(path: Path, clock: MovableClock, 
 
 
 @pytest.mark.parametrize("form", [old, iso])
-def test_only_queue_manager_line_proves_acceptance(
-    path: Path, clock: MovableClock, form: Write
-) -> None:
+def test_only_queue_manager_line_proves_acceptance(path: Path, clock: MovableClock, form: Write) -> None:
     stamp = form(clock.now())
-    given_up = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<receipt.bob@{DOMAIN}>\n"
+    discarded = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<receipt.bob@{DOMAIN}>\n"
     noise = f"{stamp} relay postfix/smtpd[78]: NOQUEUE: reject: MAIL from localhost[127.0.0.1]: from=<{BOB}>\n"
-    path.write_text(given_up + noise + taken(stamp, ALICE) + taken(stamp, "b+carol@elsewhere.example"))
+    path.write_text(discarded + noise + accepted(stamp, ALICE) + accepted(stamp, "b+carol@elsewhere.example"))
     assert RelayLog(path, clock).queued_senders([ALICE, BOB]) == {ALICE}
 
 
 def test_december_line_belongs_to_last_year(path: Path, clock: MovableClock) -> None:
-    midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - as the machine's log has it
+    midnight = datetime(2027, 1, 1).astimezone()  # noqa: DTZ001 - local time, as in the log
     clock.move_to(midnight + MINUTE)
-    path.write_text(spoken(old(midnight - MINUTE)) + spoken(old(midnight + MINUTE)))
+    path.write_text(connected(old(midnight - MINUTE)) + connected(old(midnight + MINUTE)))
     assert RelayLog(path, clock).is_complete(midnight - MINUTE + SLACK, midnight + MINUTE)
     assert not RelayLog(path, clock).is_complete(midnight - 3 * MINUTE, midnight + MINUTE)
 
 
 @pytest.mark.parametrize("line", ["Feb 29 10:00:00 relay", "Xyz 99 99:99:99 relay", "2026-13-45T99:00 relay", "", "\0"])
 def test_line_with_invalid_time_makes_log_incomplete(path: Path, clock: MovableClock, line: str) -> None:
-    path.write_text(f"{line}\n{spoken(old(clock.now()))}")
+    path.write_text(f"{line}\n{connected(old(clock.now()))}")
     assert not RelayLog(path, clock).is_complete(clock.now() - MINUTE, clock.now())
 
 
 def test_leap_day_is_parsed_in_the_following_year(path: Path, clock: MovableClock) -> None:
     leap = datetime(2028, 2, 29, 12).astimezone()  # noqa: DTZ001
     clock.move_to(leap + timedelta(days=320))
-    path.write_text(spoken(old(leap)) + spoken(old(clock.now())))
+    path.write_text(connected(old(leap)) + connected(old(clock.now())))
     assert RelayLog(path, clock).is_complete(leap + SLACK, clock.now())
 
 
 def test_log_includes_rotated_but_not_compressed_files(path: Path, clock: MovableClock) -> None:
     now, log = clock.now(), RelayLog(path, clock)
-    path.with_name("mail.log.1").write_text(spoken(iso(now - MINUTE)) + taken(iso(now - MINUTE), ALICE))
-    path.with_name("mail.log.2.gz").write_text(taken(iso(now - 2 * MINUTE), BOB))
-    path.write_text(spoken(iso(now)))
+    path.with_name("mail.log.1").write_text(connected(iso(now - MINUTE)) + accepted(iso(now - MINUTE), ALICE))
+    path.with_name("mail.log.2.gz").write_text(accepted(iso(now - 2 * MINUTE), BOB))
+    path.write_text(connected(iso(now)))
     assert log.is_complete(now - MINUTE + SLACK, now)
     assert not log.is_complete(now - 2 * MINUTE, now)
     assert log.queued_senders([ALICE, BOB]) == {ALICE}
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.touch, Path.mkdir], ids=["absent", "empty", "unreadable"])
-def test_unreadable_log_is_incomplete(
-    path: Path, clock: MovableClock, make: Callable[[Path], object]
-) -> None:
+def test_unreadable_log_is_incomplete(path: Path, clock: MovableClock, make: Callable[[Path], object]) -> None:
     make(path)
     assert not RelayLog(path, clock).is_complete(clock.now(), clock.now())
 
 
-# Doubts, with a log by hand
+# Mails in doubt and handwritten logs
 
 
-def doubt(river: River, name: str) -> str:
-    """A mail that came in doubt so long ago that it may be settled; its id."""
+def add_doubt(river: River, name: str) -> str:
+    """Create a mail that has been in doubt long enough to be resolved. Return its id."""
     (id,) = river.owe(outbox.NewMail("receipt", name, None, {}))
     with river.database.transaction() as session:
         outbox.claim(session, f"mailer of {name}", river.now, 1)
@@ -130,10 +126,10 @@ def doubt(river: River, name: str) -> str:
     return id
 
 
-def settle(river: River, path: Path) -> int:
+def resolve(river: River, path: Path) -> int:
     def probe() -> None:
         with path.open("a") as log:
-            log.write(spoken(iso(river.now)))
+            log.write(connected(iso(river.now)))
 
     return resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN)
 
@@ -144,13 +140,13 @@ def states(river: River) -> dict[str, str]:
 
 def test_accepted_mail_is_sent_and_other_mail_is_queued(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    one = doubt(river, "one")
-    doubt(river, "two")
-    path.write_text(path.read_text() + taken(iso(river.now), envelope_sender_of(one, DOMAIN)))
-    assert settle(river, path) == 2
+    one = add_doubt(river, "one")
+    add_doubt(river, "two")
+    path.write_text(path.read_text() + accepted(iso(river.now), envelope_sender_of(one, DOMAIN)))
+    assert resolve(river, path) == 2
     assert states(river) == {"one": "sent", "two": "queued"}
     assert river.mails()["two"].due_at == river.now
-    assert settle(river, path) == 0
+    assert resolve(river, path) == 0
 
 
 def test_new_doubt_is_not_resolved_before_grace_time(river: River, path: Path) -> None:
@@ -161,60 +157,61 @@ def test_new_doubt_is_not_resolved_before_grace_time(river: River, path: Path) -
     river.clock.advance(MINUTE)
     with river.database.transaction() as session:
         outbox.mark_in_doubt(session, "mailer", "it died", river.now + outbox.DOUBT_GRACE)
-    assert settle(river, path) == 0
+    assert resolve(river, path) == 0
     river.clock.advance(outbox.DOUBT_GRACE)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
 
 
 def test_doubt_waits_after_relay_restart(river: River, path: Path) -> None:
-    path.write_text(spoken(iso(river.now - MINUTE)))
-    doubt(river, "one")
+    path.write_text(connected(iso(river.now - MINUTE)))
+    add_doubt(river, "one")
     path.write_text(path.read_text() + started(iso(river.now)))
-    assert settle(river, path) == 0
+    assert resolve(river, path) == 0
     river.clock.advance(outbox.DOUBT_GRACE)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
 
 
 @pytest.mark.parametrize("form", [old, iso])
 @pytest.mark.parametrize("seconds", [-1, 0, 1])
-def test_log_that_may_begin_after_attempt_resolves_nothing(
-    river: River, path: Path, form: Write, seconds: int
-) -> None:
-    """Its first line bears the second in which it was written, not when in that second."""
+def test_log_that_may_begin_after_attempt_resolves_nothing(river: River, path: Path, form: Write, seconds: int) -> None:
+    """The log's times are whole seconds, so its first line may be from before or after the attempt."""
     path.write_text(started(form(river.now + seconds * SECOND)))
-    doubt(river, "one")
-    assert settle(river, path) == 0
+    add_doubt(river, "one")
+    assert resolve(river, path) == 0
     assert states(river) == {"one": "doubt"}
 
 
 @pytest.mark.parametrize("form", [old, iso])
 def test_log_that_begins_two_seconds_before_attempt_resolves_it(river: River, path: Path, form: Write) -> None:
     path.write_text(started(form(river.now - SLACK)))
-    doubt(river, "one")
-    assert settle(river, path) == 1
+    add_doubt(river, "one")
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
 def test_log_compressed_during_reading_resolves_nothing(river: River, path: Path) -> None:
     rotated = path.with_name("mail.log.1")
     rotated.write_text(started(iso(river.now - MINUTE)))
-    rotated.write_text(rotated.read_text() + taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
+    rotated.write_text(
+        rotated.read_text() + accepted(iso(river.now), envelope_sender_of(add_doubt(river, "one"), DOMAIN))
+    )
 
-    class Packed(RelayLog):
+    class CompressedDuringReading(RelayLog):
         def queued_senders(self, senders: Iterable[str]) -> set[str]:
             rotated.rename(path.with_name("mail.log.1.gz"))
             return super().queued_senders(senders)
 
-    log = Packed(path, river.clock)
+    log = CompressedDuringReading(path, river.clock)
     assert (
-        resolve_doubts(river.database, river.clock, log, lambda: path.write_text(spoken(iso(river.now))), DOMAIN) == 0
+        resolve_doubts(river.database, river.clock, log, lambda: path.write_text(connected(iso(river.now))), DOMAIN)
+        == 0
     )
     assert states(river) == {"one": "doubt"}
 
 
 def test_log_without_probe_line_resolves_nothing(river: River, path: Path) -> None:
-    path.write_text(spoken(iso(river.now - MINUTE)))
-    doubt(river, "one")
+    path.write_text(connected(iso(river.now - MINUTE)))
+    add_doubt(river, "one")
     log = RelayLog(path, river.clock)
     assert resolve_doubts(river.database, river.clock, log, lambda: None, DOMAIN) == 0
     assert states(river) == {"one": "doubt"}
@@ -222,112 +219,110 @@ def test_log_without_probe_line_resolves_nothing(river: River, path: Path) -> No
 
 def test_relay_is_not_probed_without_doubts(river: River, path: Path) -> None:
     def probe() -> None:
-        pytest.fail("nobody had to ask")
+        pytest.fail("the relay was probed without a mail in doubt")
 
     assert resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
 
 
-def begun(stamp: str, id: str, session: int = 78) -> str:
-    """A session that takes this mail's text."""
+def receiving(stamp: str, id: str, session: int = 78) -> str:
+    """Log lines of a session that receives this mail."""
     client = f"{stamp} relay postfix/smtpd[{session}]: 4bTz5k0N{session}: client=localhost[127.0.0.1]\n"
     return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
 
 
-def test_mail_in_open_session_stays_in_doubt(
-    river: River, path: Path
-) -> None:
+def test_mail_in_open_session_stays_in_doubt(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    id = doubt(river, "one")
-    path.write_text(path.read_text() + begun(iso(river.now), id))
-    assert settle(river, path) == 0
+    id = add_doubt(river, "one")
+    path.write_text(path.read_text() + receiving(iso(river.now), id))
+    assert resolve(river, path) == 0
     river.clock.advance(MINUTE)
     path.write_text(
         path.read_text() + f"{iso(river.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
     )
-    assert settle(river, path) == 0  # the queue manager may be about to tell
+    assert resolve(river, path) == 0  # the queue manager may log the mail soon
     river.clock.advance(outbox.DOUBT_GRACE)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
 @pytest.mark.parametrize("after", ["another mail", "a start"])
 def test_next_mail_or_restart_closes_session(river: River, path: Path, after: str) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    id = doubt(river, "one")
-    told = {"another mail": begun(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
-    path.write_text(path.read_text() + begun(iso(river.now), id) + told)
+    id = add_doubt(river, "one")
+    later_line = {"another mail": receiving(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
+    path.write_text(path.read_text() + receiving(iso(river.now), id) + later_line)
     river.clock.advance(outbox.DOUBT_GRACE)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
 def test_session_without_message_id_may_hold_mail_in_doubt(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    nameless = begun(iso(river.now), "").splitlines(keepends=True)[0]
-    doubt(river, "before")
-    path.write_text(path.read_text() + nameless)
+    without_id = receiving(iso(river.now), "").splitlines(keepends=True)[0]
+    add_doubt(river, "before")
+    path.write_text(path.read_text() + without_id)
     river.clock.advance(MINUTE)
-    doubt(river, "after")
-    assert settle(river, path) == 1
+    add_doubt(river, "after")
+    assert resolve(river, path) == 1
     assert states(river) == {"before": "doubt", "after": "queued"}
 
 
 def test_late_message_id_line_does_not_reopen_session(river: River, path: Path) -> None:
-    """Lines of several processes may come in another order than what they tell of."""
+    """Lines of several processes may be logged in another order than they happened."""
     path.write_text(started(iso(river.now - MINUTE)))
-    client, name = begun(iso(river.now), doubt(river, "one")).splitlines(keepends=True)
+    client, message_id = receiving(iso(river.now), add_doubt(river, "one")).splitlines(keepends=True)
     lost = (
         f"{iso(river.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
     )
-    path.write_text(path.read_text() + client + lost + name)
+    path.write_text(path.read_text() + client + lost + message_id)
     river.clock.advance(outbox.DOUBT_GRACE)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
 def test_silent_session_is_ignored_after_filter_time(river: River, path: Path) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    id = doubt(river, "one")
-    path.write_text(path.read_text() + begun(iso(river.now), id))
+    id = add_doubt(river, "one")
+    path.write_text(path.read_text() + receiving(iso(river.now), id))
     river.clock.advance(MAX_FILTER_TIME)
-    assert settle(river, path) == 1
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "queued"}
 
 
 def test_unresolvable_doubt_does_not_block_others(river: River, path: Path) -> None:
-    doubt(river, "before the log")
+    add_doubt(river, "before the log")
     river.clock.advance(MINUTE)
     path.write_text(started(iso(river.now)))
     river.clock.advance(MINUTE)
-    doubt(river, "after")
-    assert settle(river, path) == 1
+    add_doubt(river, "after")
+    assert resolve(river, path) == 1
     assert states(river) == {"before the log": "doubt", "after": "queued"}
 
 
 def test_one_line_in_incomplete_log_proves_acceptance(river: River, path: Path) -> None:
-    path.write_text(taken(iso(river.now), envelope_sender_of(doubt(river, "one"), DOMAIN)))
-    assert settle(river, path) == 1
+    path.write_text(accepted(iso(river.now), envelope_sender_of(add_doubt(river, "one"), DOMAIN)))
+    assert resolve(river, path) == 1
     assert states(river) == {"one": "sent"}
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "rsyslogd: imuxsock[pid: 78]: lost 5123 messages due to rate-limiting",
         "rsyslogd: imuxsock begins to drop messages; 12 dropped: discarded 12 messages",
         "systemd-journald[1]: Suppressed 123 messages from postfix.service",
     ],
 )
-def test_log_with_dropped_lines_resolves_nothing(river: River, path: Path, said: str) -> None:
+def test_log_with_dropped_lines_resolves_nothing(river: River, path: Path, message: str) -> None:
     path.write_text(started(iso(river.now - MINUTE)))
-    doubt(river, "one")
-    path.write_text(path.read_text() + f"{iso(river.now)} relay {said}\n")
-    assert settle(river, path) == 0
+    add_doubt(river, "one")
+    path.write_text(path.read_text() + f"{iso(river.now)} relay {message}\n")
+    assert resolve(river, path) == 0
     assert states(river) == {"one": "doubt"}
 
 
 def test_result_of_one_attempt_does_not_resolve_a_later_one(river: River) -> None:
-    id, tried_at = doubt(river, "one"), river.mails()["one"].claimed_at
+    id, tried_at = add_doubt(river, "one"), river.mails()["one"].claimed_at
     with river.database.transaction() as session:
         assert outbox.resolve_doubt(session, id, river.now, sent=False)
     with river.database.transaction() as session:
@@ -338,20 +333,20 @@ def test_result_of_one_attempt_does_not_resolve_a_later_one(river: River) -> Non
     assert states(river) == {"one": "doubt"}
 
 
-# Doubts, with a real Postfix
+# Mails in doubt and a real Postfix
 
 
 @pytest.fixture
 def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
-    """A Postfix on this machine, which may have been started just now."""
+    """A Postfix on this machine whose log is complete from now on."""
     must_be_ours(mailbox)
     assert isinstance(mailbox, Postfix)
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
-    log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # nobody may have spoken for long
+    log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # its log may be empty
     until(
         lambda: log.is_complete(clock.now(), clock.now() - timedelta(days=1)),
         10,
-        "its log begins before what is tried now",
+        "the relay's log begins before the attempt",
     )
     return mailbox
 
@@ -360,9 +355,7 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     ("fault", "sign", "end"),
     [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "queued")],
 )
-async def test_real_postfix_log_resolves_doubt(
-    relay: Postfix, brook: River, fault: Kind, sign: str, end: str
-) -> None:
+async def test_real_postfix_log_resolves_doubt(relay: Postfix, brook: River, fault: Kind, sign: str, end: str) -> None:
     brook.clock.move_to(SystemClock().now())
     (id,) = brook.owe(outbox.NewMail("receipt", fault, None, {}))
     with brook.database.transaction() as session:
@@ -370,14 +363,14 @@ async def test_real_postfix_log_resolves_doubt(
     with Proxy(relay.port) as proxy:
         proxy.fault = Fault(fault)
         before = len(relay.log)
-        way = Way(f"smtp://127.0.0.1:{proxy.port}", connections=1)
-        reply = await way.send(envelope_sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
-        await way.close()
+        client = RelayClient(f"smtp://127.0.0.1:{proxy.port}", connections=1)
+        reply = await client.send(envelope_sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
+        await client.close()
     assert reply.outcome == "doubt"
     with brook.database.transaction() as session:
         outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
-    until(lambda: sign in relay.log[before:], 10, "Postfix notes how it ended")
-    assert await settled(brook, relay) == 1
+    until(lambda: sign in relay.log[before:], 10, "Postfix logs the result")
+    assert await resolve_by_postfix_log(brook, relay) == 1
     assert states(brook) == {fault: end}
     assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
 
@@ -388,31 +381,31 @@ async def test_mail_in_slow_filter_is_not_sent_again(
     must_be_ours(mailbox)
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     with Postfix(settings={"smtpd_end_of_data_restrictions": "sleep 6"}) as relay:
-        await asyncio.sleep(SLACK.total_seconds() + 1)  # so that its log begins before the try, surely
+        await asyncio.sleep(SLACK.total_seconds() + 1)  # so that the log begins before the attempt
         brook.clock.move_to(SystemClock().now())
         (id,) = brook.owe(outbox.NewMail("receipt", "one", None, {}))
         with brook.database.transaction() as session:
             outbox.claim(session, "mailer", brook.now, 1)
-        way = Way(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
+        client = RelayClient(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
         text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
-        reply = await way.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
+        reply = await client.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
         assert reply.outcome == "doubt"
         with brook.database.transaction() as session:
             outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
-        until(lambda: ": client=" in relay.log, 10, "Postfix takes it")
-        assert await settled(brook, relay) == 0
-        until(lambda: "(queue active)" in relay.log, 20, "Postfix has queued it")
-        assert await settled(brook, relay) == 1
+        until(lambda: ": client=" in relay.log, 10, "Postfix receives the mail")
+        assert await resolve_by_postfix_log(brook, relay) == 0
+        until(lambda: "(queue active)" in relay.log, 20, "Postfix queues the mail")
+        assert await resolve_by_postfix_log(brook, relay) == 1
         assert states(brook) == {"one": "sent"}
-        await way.close()
+        await client.close()
 
 
-async def settled(river: River, relay: Postfix) -> int:
-    """As the scheduler does it, from a thread of its own."""
+async def resolve_by_postfix_log(river: River, relay: Postfix) -> int:
+    """Resolve doubts in a separate thread, as the scheduler does."""
     log, clock = RelayLog(relay.folder / "mail.log", SystemClock()), SystemClock()
 
     def probe() -> None:
-        asyncio.run(Way(relay.smtp_url, connections=1).probe())
+        asyncio.run(RelayClient(relay.smtp_url, connections=1).probe())
 
     return await asyncio.to_thread(resolve_doubts, river.database, clock, log, probe, DOMAIN)
 
@@ -421,12 +414,12 @@ async def test_unreachable_relay_resolves_nothing(
     brook: River, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
-    doubt(brook, "one")
+    add_doubt(brook, "one")
     path = tmp_path / "mail.log"
-    path.write_text(spoken(iso(brook.now - MINUTE)) + spoken(iso(brook.now)))
+    path.write_text(connected(iso(brook.now - MINUTE)) + connected(iso(brook.now)))
 
     def probe() -> None:
-        raise RelayUnreachableError("nobody there")
+        raise RelayUnreachableError("connection refused")
 
     with pytest.raises(RelayUnreachableError):
         resolve_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)

@@ -1,4 +1,4 @@
-"""The dialogue with a relay, over real sockets, with relays that behave as badly as relays do."""
+"""The SMTP client over real sockets, with relays that misbehave."""
 
 import asyncio
 import re
@@ -20,9 +20,7 @@ async def test_mail_arrives_unchanged(serve: Serve, relay_to: MakeRelay) -> None
     assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
 
 
-async def test_delivery_report_is_requested_with_envelope_id(
-    serve: Serve, relay_to: MakeRelay
-) -> None:
+async def test_delivery_report_is_requested_with_envelope_id(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     await send(relay_to(await serve(house)))
     assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in house.said
@@ -64,7 +62,7 @@ async def test_reply_code_determines_outcome(
     house.in_groups = in_groups
     relay = relay_to(await serve(house))
     assert await send(relay) == DeliveryResult(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
-    assert (await send(relay)).outcome == "sent", "what is left of the first is no answer to the second"
+    assert (await send(relay)).outcome == "sent", "a leftover reply must not be assigned to the second mail"
 
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
@@ -87,11 +85,11 @@ async def test_missing_reply_after_text_means_doubt(serve: Serve, relay_to: Make
     relay = relay_to(await serve(house), final=0.2)
     reply = await send(relay)
     assert (reply.outcome, reply.data_began) == ("doubt", True)
-    assert len(house.received) == 1  # it had the mail: sending again would be twice
+    assert len(house.received) == 1  # the relay has the mail: sending it again would deliver it twice
     house.opened.set()
     relay._final_timeout = 5.0
     assert (await send(relay)).outcome == "sent"
-    assert house.connections == 2  # and the answer that may still come belongs to no other mail
+    assert house.connections == 2  # so the late reply cannot be assigned to another mail
 
 
 async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
@@ -99,7 +97,7 @@ async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
         writer.write(b"220 relay\r\n")
         await reader.readline()
         writer.write(b"250-relay\r\n250 PIPELINING\r\n")
-        await reader.readuntil(b"DATA\r\n")  # not a word before all of them have come
+        await reader.readuntil(b"DATA\r\n")  # reply only after all commands have arrived
         for piece in (b"25", b"0 2.1.0 Ok\r", b"\n250-2.1.5\r\n250 Ok\r\n354 go on\r\n"):
             writer.write(piece)
             await asyncio.sleep(0.01)
@@ -114,9 +112,7 @@ async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
     assert reply == DeliveryResult("sent", "250 2.0.0 queued", True)
 
 
-async def test_refused_mail_text_is_never_sent(
-    serve: Serve, relay_to: MakeRelay
-) -> None:
+async def test_refused_mail_text_is_never_sent(serve: Serve, relay_to: MakeRelay) -> None:
     house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
     house.in_groups = True
     relay = relay_to(await serve(house))
@@ -129,7 +125,7 @@ async def test_unsolicited_reply_is_not_assigned_to_next_mail(serve: Serve, rela
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
-    await house.wires[0].push("250 2.0.0 queued, says somebody")
+    await house.wires[0].push("250 2.0.0 queued, unsolicited")
     await asyncio.sleep(0.05)
     house.script["DOT"] = ["554 5.6.0 content refused"]
     assert (await send(relay)).outcome == "failed"
@@ -158,10 +154,10 @@ async def test_unreachable_relay_means_later(relay_to: MakeRelay) -> None:
 async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house), connections=3)
-    people = [f"person{number}@example.com" for number in range(40)]
-    replies = await asyncio.gather(*(send(relay, person) for person in people))
+    recipients = [f"person{number}@example.com" for number in range(40)]
+    replies = await asyncio.gather(*(send(relay, recipient) for recipient in recipients))
     assert {reply.outcome for reply in replies} == {"sent"}
-    assert sorted(recipient for recipient, _ in house.received) == sorted(people)
+    assert sorted(recipient for recipient, _ in house.received) == sorted(recipients)
     assert 1 < house.connections <= 3
     await send(relay)
     assert house.connections <= 3
@@ -180,9 +176,7 @@ async def test_connection_is_replaced_after_maximum_uses(
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
-async def test_dead_idle_connection_is_replaced(
-    serve: Serve, relay_to: MakeRelay, verb: str, how: str
-) -> None:
+async def test_dead_idle_connection_is_replaced(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
     house = House()
     relay = relay_to(await serve(house))
     assert (await send(relay)).outcome == "sent"
@@ -201,9 +195,7 @@ async def test_dead_connection_is_replaced_only_once(serve: Serve, relay_to: Mak
     assert house.connections == 2
 
 
-async def test_idle_connection_lost_after_text_means_doubt(
-    serve: Serve, relay_to: MakeRelay
-) -> None:
+async def test_idle_connection_lost_after_text_means_doubt(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
     relay = relay_to(await serve(house))
     await send(relay)
@@ -244,9 +236,7 @@ async def test_connection_is_reused_after_refusal(serve: Serve, relay_to: MakeRe
     assert house.connections == 1
 
 
-async def test_cancelled_mail_closes_connection_and_frees_slot(
-    serve: Serve, relay_to: MakeRelay
-) -> None:
+async def test_cancelled_mail_closes_connection_and_frees_slot(serve: Serve, relay_to: MakeRelay) -> None:
     house = House(DOT=["hang"])
     relay = relay_to(await serve(house))
     sending = asyncio.create_task(send(relay))
@@ -277,8 +267,8 @@ async def test_international_local_part_requires_smtputf8(serve: Serve, relay_to
     assert refused.outcome == "failed"
     assert "SMTPUTF8" in refused.text
     assert plain.received == []
-    taken = await send(relay_to(await serve(able, enable_SMTPUTF8=True)), "jörg@bücher.example")
-    assert taken.outcome == "sent"
+    accepted = await send(relay_to(await serve(able, enable_SMTPUTF8=True)), "jörg@bücher.example")
+    assert accepted.outcome == "sent"
     assert able.received[0][0] == "jörg@xn--bcher-kva.example"
     assert any(line.endswith("SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=token+2B1") for line in able.said)
 
@@ -340,8 +330,8 @@ async def test_close_does_not_wait_for_hanging_relay(
 
 async def test_postfix_accepts_refuses_and_delivers(mailbox: PrivateRelay, relay_to: MakeRelay) -> None:
     relay = relay_to(mailbox.smtp_url)
-    people = [ADA, "refused@example.com", "later@example.com", "jörg@bücher.example", "eve@bücher.example"]
-    replies = [await send(relay, person) for person in people]
+    recipients = [ADA, "refused@example.com", "later@example.com", "jörg@bücher.example", "eve@bücher.example"]
+    replies = [await send(relay, recipient) for recipient in recipients]
     assert [reply.outcome for reply in replies] == ["sent", "failed", "later", "sent", "sent"]
     assert re.match(r"250 2\.0\.0 Ok: queued as \w+", replies[0].text)
     assert "refused@" not in replies[1].text
@@ -350,13 +340,13 @@ async def test_postfix_accepts_refuses_and_delivers(mailbox: PrivateRelay, relay
     assert "Postfix" in await relay.probe()
 
 
-# probe
+# Probe
 
 
 async def test_probe_returns_greeting_and_extensions(serve: Serve, relay_to: MakeRelay) -> None:
     house = House()
-    told = await relay_to(await serve(house)).probe()
-    assert told.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
+    result = await relay_to(await serve(house)).probe()
+    assert result.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
     assert house.said[-1] == "QUIT"
 
 

@@ -1,4 +1,4 @@
-"""TLS and passwords on the way to a relay: nothing is sent to one that cannot prove its name."""
+"""TLS and login at the relay: nothing is sent to a relay whose certificate is not valid."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from tests.support.misbehaving_relay import House, MakeRelay, Serve, send
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of 127.0.0.1 nobody trusts yet, and a server's side of TLS with it."""
+    """A self-signed certificate for 127.0.0.1, and a TLS server context that uses it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     built = (

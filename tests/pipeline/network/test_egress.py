@@ -1,3 +1,5 @@
+"""Outbound connections: the allow-list of hosts, and the guard that enforces it."""
+
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,40 +22,43 @@ SERVERS = {
 
 
 def test_outbound_routes_have_port_and_encryption(make_settings: Make) -> None:
-    found = {hop.name: hop for hop in egress.outbound_routes(make_settings(**SERVERS))}
+    found = {route.name: route for route in egress.outbound_routes(make_settings(**SERVERS))}
     assert found["database"] == OutboundRoute("database", "db.example.com", 5432, encrypted=True)
     assert found["broker"] == OutboundRoute("broker", "queue.example.com", 5671, encrypted=True)
     assert found["relay"] == OutboundRoute("relay", "relay.example.com", 587, encrypted=True)
     plain = {"database_url": "postgresql://db.example.com/smt", "broker_url": "amqp://queue.example.com"}
     assert not any(
-        hop.encrypted for hop in egress.outbound_routes(make_settings(**plain)) if hop.host.endswith("example.com")
+        route.encrypted
+        for route in egress.outbound_routes(make_settings(**plain))
+        if route.host.endswith("example.com")
     )
     assert egress.allowed_hosts(make_settings()) == egress.PAYPAL
 
 
 def test_database_socket_stays_private(make_settings: Make) -> None:
-    [hop] = [
-        hop
-        for hop in egress.outbound_routes(make_settings(database_url="postgresql:///smt?host=/run/postgresql"))
-        if not hop.host
+    [route] = [
+        route
+        for route in egress.outbound_routes(make_settings(database_url="postgresql:///smt?host=/run/postgresql"))
+        if not route.host
     ]
-    assert egress.stays_private(hop, [])
+    assert egress.stays_private(route, [])
 
 
 @pytest.mark.parametrize(
-    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)]
+    ("host", "is_private"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", True), ("10.0.0.5", False)],
 )
-def test_only_local_addresses_stay_private(host: str, here: bool) -> None:
-    hop = OutboundRoute("relay", host, 25, encrypted=False)
-    assert egress.stays_private(hop, []) is here
+def test_only_local_addresses_stay_private(host: str, is_private: bool) -> None:
+    route = OutboundRoute("relay", host, 25, encrypted=False)
+    assert egress.stays_private(route, []) is is_private
 
 
 def test_container_network_stays_private() -> None:
-    hop = OutboundRoute("relay", "postfix", 2525, encrypted=False)
+    route = OutboundRoute("relay", "postfix", 2525, encrypted=False)
     inside, outside = (lambda _: frozenset({ip_address("10.1.2.3")}), lambda _: frozenset({ip_address("10.9.9.9")}))
-    assert egress.stays_private(hop, ["10.1.2.0/24"], inside)
-    assert not egress.stays_private(hop, ["10.1.2.0/24"], outside)
-    assert not egress.stays_private(hop, ["10.1.2.0/24"], lambda _: frozenset())
+    assert egress.stays_private(route, ["10.1.2.0/24"], inside)
+    assert not egress.stays_private(route, ["10.1.2.0/24"], outside)
+    assert not egress.stays_private(route, ["10.1.2.0/24"], lambda _: frozenset())
 
 
 def test_api_of_other_host_is_refused() -> None:
@@ -76,14 +81,14 @@ def attempt(name, call):
     except egress.EgressForbiddenError:
         print(f"{name}: refused")
     except Exception as error:
-        print(f"{name}:", "refused" if "EgressForbiddenError" in repr(error) or "may be contacted" in str(error) else "let out")
+        print(f"{name}:", "refused" if "EgressForbiddenError" in repr(error) or "may be contacted" in str(error) else "allowed")
     else:
-        print(f"{name}: let out")
+        print(f"{name}: allowed")
 
 attempt("a library", lambda: urllib.request.urlopen("http://tracker.example.com/x"))
 attempt("an address", lambda: socket.create_connection(("192.0.2.1", 80), 0.1))
 attempt("asyncio", lambda: asyncio.run(asyncio.open_connection("tracker.example.com", 80)))
-attempt("here", lambda: socket.create_server(("127.0.0.1", 0)))
+attempt("local server", lambda: socket.create_server(("127.0.0.1", 0)))
 attempt("the relay", lambda: socket.getaddrinfo("relay.example.com", 465))
 """
 
@@ -93,7 +98,7 @@ def test_guarded_process_resolves_no_other_host(tmp_path: Path) -> None:
     done = subprocess.run(
         run, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
     )
-    said = dict(line.split(": ") for line in done.stdout.splitlines() if ": " in line and "egress" not in line)
-    assert said == {
-        "a library": "refused", "an address": "refused", "asyncio": "refused", "here": "let out", "the relay": "let out",
+    results = dict(line.split(": ") for line in done.stdout.splitlines() if ": " in line and "egress" not in line)
+    assert results == {
+        "a library": "refused", "an address": "refused", "asyncio": "refused", "local server": "allowed", "the relay": "allowed",
     }, done.stderr  # fmt: skip

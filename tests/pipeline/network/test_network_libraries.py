@@ -1,6 +1,6 @@
-"""Only the packages listed here may open a network connection; every other module is given one.
+"""Only the packages listed here may open network connections; every other module gets a connection as an argument.
 
-The audit hook of `egress.guard` enforces the allowed hosts at run time. This test keeps the code that can connect small.
+`egress.install_guard` enforces the allowed hosts at run time. This test keeps the code that can connect small.
 """
 
 import ast
@@ -25,7 +25,7 @@ ALLOWED = {
 
 
 def network_libraries(source: str) -> set[str]:
-    """Return the libraries that can open a connection and that this source names."""
+    """Return the libraries in ALLOWED that this source uses."""
     return {name for node in ast.walk(ast.parse(source)) for name in names_in(node) if name in ALLOWED}
 
 

@@ -1,4 +1,4 @@
-"""Which addresses of relays can be used."""
+"""Parsing of the relay URL: which URLs are valid, and which are refused."""
 
 import pytest
 

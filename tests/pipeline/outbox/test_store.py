@@ -1,4 +1,4 @@
-"""A mail is owed once, claimed by one, and settled by who claimed it."""
+"""The outbox: a mail is queued once, claimed by one holder, and its result is recorded by that holder."""
 
 import threading
 from collections.abc import Callable
@@ -20,14 +20,15 @@ MINUTE = timedelta(minutes=1)
 RECEIPT = NewMail("receipt", "receipt:SALE1", "I-ADA", {"payment": "SALE1", "plan": "for Ada"})
 
 
-def inside(river: River, do: Callable[[Session], Any]) -> Any:
+def in_transaction(river: River, action: Callable[[Session], Any]) -> Any:
     with river.database.transaction() as session:
-        return do(session)
+        return action(session)
 
 
 def claim(river: River, holder: str = "one", limit: int = 50) -> list[str]:
     return [
-        row.idempotency_key for row in inside(river, lambda session: outbox.claim(session, holder, river.now, limit))
+        row.idempotency_key
+        for row in in_transaction(river, lambda session: outbox.claim(session, holder, river.now, limit))
     ]
 
 
@@ -36,7 +37,7 @@ def only(river: River) -> Mail:
     return row
 
 
-# Owed once
+# Queueing
 
 
 def test_queued_mail_stores_encrypted_facts(river: River) -> None:
@@ -61,24 +62,24 @@ def test_first_mail_with_a_key_is_queued(river: River) -> None:
 
 
 def test_parallel_enqueue_queues_one_mail(river: River) -> None:
-    met = threading.Barrier(4, timeout=30)
+    barrier = threading.Barrier(4, timeout=30)
 
-    def owe(_: int) -> list[str]:
-        met.wait()
+    def enqueue(_: int) -> list[str]:
+        barrier.wait()
         return river.owe(RECEIPT)
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(len(made) for made in pool.map(owe, range(4))) == 1
+        assert sum(len(ids) for ids in pool.map(enqueue, range(4))) == 1
     assert river.count(Mail) == 1
 
 
 def test_failed_transaction_queues_no_mail(river: River) -> None:
     def fail(session: Session) -> None:
         outbox.enqueue(session, river.keyring(session), [RECEIPT], river.now)
-        raise ValueError("no such luck")
+        raise ValueError("the handler failed")
 
-    with pytest.raises(ValueError, match="no such luck"):
-        inside(river, fail)
+    with pytest.raises(ValueError, match="the handler failed"):
+        in_transaction(river, fail)
     assert river.count(Mail) == 0
 
 
@@ -94,8 +95,8 @@ def test_mail_id_is_an_unforgeable_token(river: River) -> None:
 
 
 def test_withheld_mail_has_reason_and_is_never_due(river: River) -> None:
-    assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, withheld="overtaken")) == []
-    assert (only(river).state, only(river).reason, only(river).due_at) == ("withheld", "overtaken", None)
+    assert river.owe(NewMail("receipt", "receipt:SALE1", "I-ADA", {}, withheld="superseded")) == []
+    assert (only(river).state, only(river).reason, only(river).due_at) == ("withheld", "superseded", None)
     river.clock.advance(timedelta(days=365))
     assert claim(river) == []
 
@@ -111,10 +112,10 @@ def test_no_mail_is_queued_for_erased_customer(river: River) -> None:
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
     )
-    [made] = river.owe(
+    [mail_id] = river.owe(
         NewMail("receipt", "receipt:SALE2", "I-ADA", {}), NewMail("receipt", "receipt:SALE3", "I-BEA", {})
     )
-    assert made == river.mails()["receipt:SALE3"].id
+    assert mail_id == river.mails()["receipt:SALE3"].id
     assert set(river.mails()) == {"receipt:SALE1", "receipt:SALE3"}
 
 
@@ -123,7 +124,7 @@ def test_operator_mail_has_no_subscription(river: River) -> None:
     assert (only(river).key_id, only(river).subscription_id) == (OPERATOR, None)
 
 
-# Claimed by one
+# Claims
 
 
 def test_claim_takes_oldest_due_mails_up_to_limit(river: River) -> None:
@@ -140,54 +141,56 @@ def test_claim_takes_oldest_due_mails_up_to_limit(river: River) -> None:
 
 def test_parallel_claims_never_take_the_same_mail(river: River) -> None:
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(40)])
-    met = threading.Barrier(4, timeout=30)
+    barrier = threading.Barrier(4, timeout=30)
 
     def take(number: int) -> list[str]:
-        met.wait()
+        barrier.wait()
         return [key for _ in range(5) for key in claim(river, f"mailer-{number}", 5)]
 
     with ThreadPoolExecutor(4) as pool:
-        taken = [key for keys in pool.map(take, range(4)) for key in keys]
-    assert sorted(taken) == sorted(river.mails())
-    assert len(set(taken)) == 40
+        claimed = [key for keys in pool.map(take, range(4)) for key in keys]
+    assert sorted(claimed) == sorted(river.mails())
+    assert len(set(claimed)) == 40
 
 
 def test_claim_skips_mails_locked_by_another_claim(stream: River) -> None:
     stream.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(6)])
     with stream.database.transaction() as one, stream.database.transaction() as two:
-        mine, theirs = outbox.claim(one, "one", stream.now, 4), outbox.claim(two, "two", stream.now, 4)
-        assert (len(mine), len(theirs)) == (4, 2)
+        first, second = outbox.claim(one, "one", stream.now, 4), outbox.claim(two, "two", stream.now, 4)
+        assert (len(first), len(second)) == (4, 2)
 
 
-# Settled
+# Results
 
 
 def test_only_holder_records_result(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
     sent = {"state": "sent", "sent_at": river.now}
-    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "two", sent)]))
+    assert not in_transaction(river, lambda session: outbox.record_results(session, [(mail_id, "two", sent)]))
     assert only(river).state == "sending"
-    assert inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
+    assert in_transaction(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
     assert only(river).state == "sent"
-    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", {"state": "failed"})]))
+    assert not in_transaction(
+        river, lambda session: outbox.record_results(session, [(mail_id, "one", {"state": "failed"})])
+    )
     assert only(river).state == "sent"
 
 
 def test_holder_may_record_result_of_doubtful_mail(river: River) -> None:
     [mail_id] = river.owe(RECEIPT)
     claim(river, "one")
-    assert inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died")) == 1
+    assert in_transaction(river, lambda session: outbox.mark_in_doubt(session, "one", "it died")) == 1
     assert (only(river).state, only(river).reason) == ("doubt", "it died")
     sent = {"state": "sent", "sent_at": river.now, "reason": None}
-    assert inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
+    assert in_transaction(river, lambda session: outbox.record_results(session, [(mail_id, "one", sent)]))
     assert (only(river).state, only(river).reason) == ("sent", None)
 
 
 def test_mail_in_doubt_is_never_claimed_again(river: River) -> None:
     river.owe(RECEIPT)
     claim(river)
-    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
+    in_transaction(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
     river.clock.advance(timedelta(days=365))
     assert claim(river, "two") == []
     assert river.owe(RECEIPT) == []
@@ -203,35 +206,35 @@ def test_claim_holders_lists_current_holders(river: River) -> None:
     claim(river, "one", 2)
     claim(river, "two", 1)
     assert holders() == ["one", "two"]
-    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
+    in_transaction(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
     assert holders() == ["two"]
 
 
 def test_released_claim_is_queued_again(river: River) -> None:
     river.owe(*[NewMail("receipt", f"receipt:SALE{number}", "I-ADA", {}) for number in range(2)])
-    taken = claim(river, "one", 1)
+    claimed = claim(river, "one", 1)
     claim(river, "two", 1)
-    inside(river, lambda session: outbox.release_claims(session, "one"))
-    assert claim(river, "three") == taken
+    in_transaction(river, lambda session: outbox.release_claims(session, "one"))
+    assert claim(river, "three") == claimed
 
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_operator_resolves_doubt(river: River, sent: bool) -> None:
     [mail_id] = river.owe(RECEIPT)
 
-    def settle() -> bool:
-        return bool(inside(river, lambda session: outbox.resolve_doubt(session, mail_id, river.now, sent=sent)))
+    def resolve() -> bool:
+        return bool(in_transaction(river, lambda session: outbox.resolve_doubt(session, mail_id, river.now, sent=sent)))
 
-    assert not settle(), "it is not in doubt"
+    assert not resolve(), "a queued mail is not in doubt"
     claim(river)
-    assert not settle(), "it is being sent"
-    inside(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
-    assert settle()
+    assert not resolve(), "a mail that is being sent is not in doubt"
+    in_transaction(river, lambda session: outbox.mark_in_doubt(session, "one", "it died"))
+    assert resolve()
     assert claim(river, "two") == ([] if sent else ["receipt:SALE1"])
     assert only(river).state == ("sent" if sent else "sending")
-    late = {"state": "failed"}
-    assert not inside(river, lambda session: outbox.record_results(session, [(mail_id, "one", late)])), (
-        "its old holder is late"
+    late_result = {"state": "failed"}
+    assert not in_transaction(river, lambda session: outbox.record_results(session, [(mail_id, "one", late_result)])), (
+        "the former holder must not record a result"
     )
 
 
@@ -258,7 +261,7 @@ def test_oldest_unsent_ignores_mail_without_address(river: River) -> None:
     assert oldest() is None
     began = river.now
     river.owe(NewMail("receipt", "receipt:SALE0", "I-ADA", {}, has_address=False))
-    assert oldest() is None, "nobody can send it"
+    assert oldest() is None, "a mail without an address cannot be sent"
     river.owe(RECEIPT)
     river.clock.advance(MINUTE)
     river.owe(NewMail("receipt", "receipt:SALE2", "I-ADA", {}))

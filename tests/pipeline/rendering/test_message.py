@@ -1,4 +1,4 @@
-"""A mail's bytes: what is intended arrives, and nothing else does, whatever a name holds."""
+"""The bytes of a mail: other programs read exactly the intended content, even with hostile names."""
 
 import re
 from dataclasses import replace
@@ -46,7 +46,7 @@ NAMES = [
 
 
 def read(data: bytes) -> Message:
-    """As another program would: the standard library's parser, no code of ours."""
+    """Parse the mail with the standard library, independent of this project's code."""
     return message_from_bytes(data)
 
 
@@ -107,8 +107,8 @@ def test_same_input_produces_same_bytes() -> None:
 
 
 def test_date_is_converted_to_utc() -> None:
-    there = timezone(timedelta(hours=2))
-    data = build_message(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=there)))
+    zone = timezone(timedelta(hours=2))
+    data = build_message(RENDERED, envelope=replace(ENVELOPE, date=datetime(2026, 3, 1, 12, 0, 0, 999, tzinfo=zone)))
     assert read(data)["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
 
 
@@ -116,8 +116,8 @@ def test_empty_reply_to_is_omitted() -> None:
     assert "Reply-To" not in read(build_message(RENDERED, envelope=replace(ENVELOPE, reply_to="")))
 
 
-def named(text: str) -> bytes:
-    """With what is not ASCII as HTML names it."""
+def with_references(text: str) -> bytes:
+    """Replace characters that are not ASCII by HTML character references."""
     return text.encode("ascii", "xmlcharrefreplace")
 
 
@@ -135,7 +135,7 @@ def test_standard_library_parses_hostile_texts_as_intended(
     assert data.isascii()
     assert decoded(mail, "Subject").strip() == strip_controls(subject).strip()
     unified = [part.replace("\r\n", "\n").replace("\r", "\n") for part in (text, html)]
-    assert [named(part) for part in bodies(mail)] == [named(part) for part in unified]
+    assert [with_references(part) for part in bodies(mail)] == [with_references(part) for part in unified]
     for header, shown, address in (("To", name, "ada@example.com"), ("From", sender, "billing@example.com")):
         written = decoded(mail, header)
         if mail[header].startswith('"'):
@@ -157,7 +157,7 @@ def test_encoded_word_in_name_adds_no_header() -> None:
     mail = read(data)
     assert mail.keys() == NAMES
     assert b"\nBcc" not in data
-    assert decoded(mail, "Subject") == f"Receipt for {INJECTION}"  # as text, not as what it encodes
+    assert decoded(mail, "Subject") == f"Receipt for {INJECTION}"  # the text itself, not decoded
     assert decoded(mail, "To") == "Zoe <ada@example.com>"
 
 
@@ -189,7 +189,7 @@ def test_international_local_part_is_kept() -> None:
         ("token", "a b"),
         ("token", ""),
         ("token", 'x"\r\nBcc: a'),
-        ("sender_address", "nobody"),
+        ("sender_address", "no at sign"),
         ("recipient_address", "ada@example.com\r\nBcc: evil@example.org"),
         ("recipient_address", "ada@example.com, evil@example.org"),
         ("reply_to", "help@"),

@@ -1,4 +1,4 @@
-"""A finished mail says what was intended and nothing else, or it does not leave."""
+"""The check of a finished mail accepts only the intended content."""
 
 import pytest
 
@@ -22,16 +22,16 @@ def test_intended_message_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("good", "forged"),
     [
-        (b"To:", b"Bcc: evil@example.org\r\nTo:"),  # one header more
+        (b"To:", b"Bcc: evil@example.org\r\nTo:"),  # an additional header
         (b"Subject:", b"Comment:"),
-        (b"=C3=9F", b"=73=73"),  # another meaning
-        (b"=C3=9F", b"=FF=FF"),  # no UTF-8
+        (b"=C3=9F", b"=73=73"),  # another value
+        (b"=C3=9F", b"=FF=FF"),  # invalid UTF-8
         (b"ada@", b"eve@"),
         (b"\r\nTo:", b"\nTo:"),
         (b"\r\nTo:", b"\rTo:"),
         (b"--=_x\r\n\r\n", b"--=_x\r\n\0\r\n"),
         (b"--=_x\r\n\r\n--=_x\r\n", b"--=_x\r\n" + b"y" * 999 + b"\r\n--=_x\r\n"),
-        (b"\r\n--=_x--", b"\r\n--=_x\r\n\r\n--=_x--"),  # one part more
+        (b"\r\n--=_x--", b"\r\n--=_x\r\n\r\n--=_x--"),  # an additional part
         (b"Subject:", b" folded\r\nSubject:"),
         (b"Subject:", b"no colon\r\nSubject:"),
         (b"Subject: ", b"Subject: \xff"),

@@ -1,4 +1,4 @@
-"""Templates and facts become texts: strictly, escaped where it is HTML, and with styles inlined once."""
+"""Rendering of templates: missing facts are errors, HTML is escaped, and styles are inlined."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +38,7 @@ Write = Callable[..., Templates]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Makes a folder with one mail, `note`, whose three parts are given."""
+    """Returns a function that creates a template folder with one mail, `note`."""
 
     def make(subject: str = "S", text: str = "T", html: str = "H", base: str = "", locale: str = "en_US") -> Templates:
         for folder in ("note", "_base"):
@@ -107,7 +107,7 @@ def test_fact_of_wrong_type_is_refused_without_its_value(fact: str, value: objec
 
 
 def test_external_text_cannot_inject_markup_links_or_lines() -> None:
-    name = 'Ada <b>"Bold"</b>\r\nYou owe 1,000,000\u202e www.evil.example'
+    name = 'Ada <b>"Bold"</b>\r\nYou must pay 1,000,000\u202e www.evil.example'
     mail = SHIPPED.render("receipt", {**RECEIPT, "customer_name": name, "plan": "<script>x</script>\nSubject: y"})
     assert "<b>" not in mail.html
     assert "<script>" not in mail.html
@@ -115,7 +115,7 @@ def test_external_text_cannot_inject_markup_links_or_lines() -> None:
     assert f"Hello {clean_name(name)},\n" in mail.text
     assert "www.evil.example" not in mail.text + mail.html
     assert "\n" not in mail.subject
-    assert "<script>" in mail.text  # plain text is not HTML and is not escaped
+    assert "<script>" in mail.text  # plain text is not escaped
 
 
 @given(st.text(max_size=300), st.text(max_size=300))

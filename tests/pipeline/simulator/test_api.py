@@ -1,4 +1,4 @@
-"""The pretend PayPal, asked over HTTP."""
+"""The simulated PayPal API, called over HTTP."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,19 +17,19 @@ from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.timeline import Delivery, Json
 
 START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
-WHO = ("simulator", "simulator-secret")
+CREDENTIALS = ("simulator", "simulator-secret")
 
 
 class Vendor:
-    """Somebody who asks: one session, one token."""
+    """An API client with one session and one token."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url, self.session = base_url, requests.Session()
         self.session.trust_env = False
 
-    def token(self, who: tuple[str, str] = WHO, grant: str = "client_credentials") -> requests.Response:
+    def token(self, credentials: tuple[str, str] = CREDENTIALS, grant: str = "client_credentials") -> requests.Response:
         body = {"grant_type": grant}
-        return self.session.post(self.base_url + TOKEN_PATH, data=body, auth=who, timeout=10)
+        return self.session.post(self.base_url + TOKEN_PATH, data=body, auth=credentials, timeout=10)
 
     def sign_in(self) -> None:
         self.session.headers["Authorization"] = "Bearer " + self.token().json()["access_token"]
@@ -38,8 +38,8 @@ class Vendor:
         return self.session.get(self.base_url + path, timeout=timeout)
 
 
-class Stage:
-    """One server for all tests; the pretend PayPal on it changes."""
+class SharedServer:
+    """One server for all tests; each test installs its own simulated PayPal in it."""
 
     base_url: str
     app: ASGIApp
@@ -59,23 +59,23 @@ def paypal(clock: MovableClock) -> FakePaypalApi:
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    with serve(stage) as stage.base_url:
-        yield stage
+def shared_server() -> Iterator[SharedServer]:
+    shared_server = SharedServer()
+    with serve(shared_server) as shared_server.base_url:
+        yield shared_server
 
 
 @pytest.fixture
-def vendor(paypal: FakePaypalApi, stage: Stage) -> Iterator[Vendor]:
-    stage.app = paypal.app
-    vendor = Vendor(stage.base_url)
+def vendor(paypal: FakePaypalApi, shared_server: SharedServer) -> Iterator[Vendor]:
+    shared_server.app = paypal.app
+    vendor = Vendor(shared_server.base_url)
     vendor.sign_in()
     yield vendor
     vendor.session.close()
 
 
-def play(paypal: FakePaypalApi, deliveries: list[Delivery]) -> Json:
-    """Let all of it happen; the last sale or refund event's resource."""
+def apply_all(paypal: FakePaypalApi, deliveries: list[Delivery]) -> Json:
+    """Apply all deliveries. Return the resource of the last event."""
     for delivery in deliveries:
         paypal.world.apply(delivery)
     found: Json = deliveries[-1].event["resource"]
@@ -122,10 +122,8 @@ def test_every_plan_is_returned(plan: Plan, vendor: Vendor) -> None:
     assert shown["billing_cycles"][-1]["frequency"] == {"interval_unit": plan.unit, "interval_count": plan.count}
 
 
-def test_renewed_subscription_shows_next_billing_time(
-    paypal: FakePaypalApi, vendor: Vendor
-) -> None:
-    sale = play(paypal, scenarios.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
+def test_renewed_subscription_shows_next_billing_time(paypal: FakePaypalApi, vendor: Vendor) -> None:
+    sale = apply_all(paypal, scenarios.first_year(PEOPLE[2], CLOUD, START, Random(1))[:4])
     shown = vendor.get(f"/v1/billing/subscriptions/{sale['billing_agreement_id']}").json()
     assert shown["billing_info"]["next_billing_time"] == "2025-03-14T10:00:00Z"
     assert shown["billing_info"]["last_payment"]["time"] == sale["create_time"]
@@ -134,7 +132,7 @@ def test_renewed_subscription_shows_next_billing_time(
 
 
 def test_fields_parameter_adds_optional_data(paypal: FakePaypalApi, vendor: Vendor) -> None:
-    failed = play(paypal, scenarios.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
+    failed = apply_all(paypal, scenarios.card_fails_then_recovers(PEOPLE[0], CLOUD, START, Random(1))[:4])
     path = f"/v1/billing/subscriptions/{failed['id']}"
     plain = vendor.get(path).json()
     assert "last_failed_payment" not in plain["billing_info"]
@@ -150,7 +148,7 @@ def test_sale_and_refunds_are_returned(paypal: FakePaypalApi, vendor: Vendor) ->
     sale = next(each.event["resource"]["id"] for each in deliveries if each.type.endswith("COMPLETED"))
     states = []
     for each in refunded:
-        play(paypal, deliveries[: deliveries.index(each) + 1])
+        apply_all(paypal, deliveries[: deliveries.index(each) + 1])
         assert vendor.get(f"/v1/payments/refund/{each.event['resource']['id']}").json()["sale_id"] == sale
         states.append(vendor.get(f"/v1/payments/sale/{sale}").json()["state"])
     assert states == ["partially_refunded", "refunded"]

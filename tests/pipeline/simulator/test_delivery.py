@@ -1,4 +1,4 @@
-"""The courier, against an ingress that checks signatures and fails on request."""
+"""The webhook sender, against an endpoint that checks signatures and fails on request."""
 
 import socket
 from collections import Counter
@@ -24,11 +24,11 @@ from pipeline.simulator.server.signing import Signer
 
 START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
 WEBHOOK = "7AB11223CD445566E"
-STORY = scenarios.first_year(PEOPLE[1], CLOUD, START, Random(1))
+DELIVERIES = scenarios.first_year(PEOPLE[1], CLOUD, START, Random(1))
 
 
-class Ingress:
-    """Answers 200 to what is signed, after the answers it was told to give first."""
+class Endpoint:
+    """A webhook endpoint that accepts valid signatures. `first` contains the statuses of its first answers."""
 
     def __init__(self, key: RSAPublicKey) -> None:
         self.key = key
@@ -55,68 +55,68 @@ def signer() -> Signer:
 
 
 @pytest.fixture
-def ingress(signer: Signer) -> Ingress:
+def endpoint(signer: Signer) -> Endpoint:
     key = x509.load_pem_x509_certificate(signer.leaf_pem).public_key()
     assert isinstance(key, RSAPublicKey)
-    return Ingress(key)
+    return Endpoint(key)
 
 
 @pytest.fixture
-def courier(ingress: Ingress, signer: Signer) -> Iterator[WebhookSender]:
-    app = Starlette(routes=[Route("/webhooks/paypal", ingress.receive, methods=["POST"])])
-    with serve(app) as base_url, WebhookSender(base_url + "/webhooks/paypal", signer, WEBHOOK) as courier:
-        yield courier
+def sender(endpoint: Endpoint, signer: Signer) -> Iterator[WebhookSender]:
+    app = Starlette(routes=[Route("/webhooks/paypal", endpoint.receive, methods=["POST"])])
+    with serve(app) as base_url, WebhookSender(base_url + "/webhooks/paypal", signer, WEBHOOK) as sender:
+        yield sender
 
 
-def test_scenario_arrives_in_order_over_one_connection(ingress: Ingress, courier: WebhookSender) -> None:
-    assert courier.deliver(STORY) == Counter({200: len(STORY)})
-    assert ingress.bodies == [each.body for each in STORY]
-    assert len(ingress.ports) == 1
+def test_scenario_arrives_in_order_over_one_connection(endpoint: Endpoint, sender: WebhookSender) -> None:
+    assert sender.deliver(DELIVERIES) == Counter({200: len(DELIVERIES)})
+    assert endpoint.bodies == [each.body for each in DELIVERIES]
+    assert len(endpoint.ports) == 1
 
 
-def test_parallel_deliveries_use_one_connection_each(ingress: Ingress, courier: WebhookSender) -> None:
+def test_parallel_deliveries_use_one_connection_each(endpoint: Endpoint, sender: WebhookSender) -> None:
     done: list[str] = []
-    assert courier.deliver(STORY * 8, at_once=3, done=lambda delivery, status: done.append(delivery.id)) == {
-        200: len(STORY) * 8
+    assert sender.deliver(DELIVERIES * 8, at_once=3, done=lambda delivery, status: done.append(delivery.id)) == {
+        200: len(DELIVERIES) * 8
     }
-    assert Counter(ingress.bodies) == Counter(each.body for each in STORY * 8)
-    assert Counter(done) == Counter(each.id for each in STORY * 8)
-    assert len(ingress.ports) <= 3
+    assert Counter(endpoint.bodies) == Counter(each.body for each in DELIVERIES * 8)
+    assert Counter(done) == Counter(each.id for each in DELIVERIES * 8)
+    assert len(endpoint.ports) <= 3
 
 
-def test_failed_delivery_is_retried_as_new_transmission(ingress: Ingress, courier: WebhookSender) -> None:
-    ingress.first = [503, 500, 403]
-    assert courier.send(STORY[0]) == 200
-    assert ingress.bodies == [STORY[0].body]
-    assert len(set(ingress.transmissions)) == 4
+def test_failed_delivery_is_retried_as_new_transmission(endpoint: Endpoint, sender: WebhookSender) -> None:
+    endpoint.first = [503, 500, 403]
+    assert sender.send(DELIVERIES[0]) == 200
+    assert endpoint.bodies == [DELIVERIES[0].body]
+    assert len(set(endpoint.transmissions)) == 4
 
 
-def test_sender_stops_after_maximum_attempts(ingress: Ingress, courier: WebhookSender) -> None:
-    ingress.first = [503] * 100
-    assert courier.deliver(STORY[:1]) == {503: 1}
-    assert len(ingress.transmissions) == TRIES
+def test_sender_stops_after_maximum_attempts(endpoint: Endpoint, sender: WebhookSender) -> None:
+    endpoint.first = [503] * 100
+    assert sender.deliver(DELIVERIES[:1]) == {503: 1}
+    assert len(endpoint.transmissions) == TRIES
 
 
 def test_refused_connection_counts_as_no_answer(signer: Signer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     waited: list[int] = []
-    with WebhookSender(f"http://127.0.0.1:{port}/", signer, WEBHOOK, tries=3, pause=waited.append) as courier:
-        assert courier.deliver(STORY[:2]) == {NO_ANSWER: 2}
+    with WebhookSender(f"http://127.0.0.1:{port}/", signer, WEBHOOK, tries=3, pause=waited.append) as sender:
+        assert sender.deliver(DELIVERIES[:2]) == {NO_ANSWER: 2}
     assert waited == [1, 2, 1, 2]
 
 
-def test_restarted_endpoint_gets_all_events(ingress: Ingress, signer: Signer) -> None:
-    """The connection kept from before is dead; the next try opens a new one."""
-    app = Starlette(routes=[Route("/", ingress.receive, methods=["POST"])])
+def test_restarted_endpoint_gets_all_events(endpoint: Endpoint, signer: Signer) -> None:
+    """The old connection is closed; the next attempt opens a new one."""
+    app = Starlette(routes=[Route("/", endpoint.receive, methods=["POST"])])
     with serve(app) as base_url:
-        courier = WebhookSender(base_url, signer, WEBHOOK, tries=1)
-        assert courier.send(STORY[0]) == 200
-    assert courier.send(STORY[1]) == NO_ANSWER
+        sender = WebhookSender(base_url, signer, WEBHOOK, tries=1)
+        assert sender.send(DELIVERIES[0]) == 200
+    assert sender.send(DELIVERIES[1]) == NO_ANSWER
     port = int(base_url.rpartition(":")[2])
     with serve(app, port):
-        assert courier.send(STORY[1]) == 200
-    courier.close()
+        assert sender.send(DELIVERIES[1]) == 200
+    sender.close()
 
 
 def test_https_url_is_refused(signer: Signer) -> None:

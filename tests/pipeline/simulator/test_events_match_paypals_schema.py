@@ -1,4 +1,4 @@
-"""The simulator's events are compared with samples of what PayPal really sends, where those are at hand."""
+"""The simulator's events have the format of recorded PayPal events. Skipped where the recordings are not available."""
 
 import json
 import re
@@ -33,16 +33,16 @@ TYPES = (
     "PAYMENT.SALE.REFUNDED",
     "PAYMENT.SALE.REVERSED",
 )
-# What the samples have and ours have not, and why.
-LEFT_OUT = (
+# Keys of the recorded events that the simulator omits, with the reason.
+OMITTED = (
     r"status|transmissions(\[\].*|\..*)?",  # added when an event is read through the API
-    r"(resource\.)?links\[\]\.encType",  # the same
+    r"(resource\.)?links\[\]\.encType",  # added by the API, too
     r"resource\.shipping_amount(\..*)?",  # software is not shipped
-    r"resource\.parent_payment",  # a subscription's sale belongs to no payment
+    r"resource\.parent_payment",  # a subscription's sale has no parent payment
     r"resource\.amount\.details\.(tax|shipping)",  # our prices have neither
 )
-LEFT_OUT_OF = {
-    "BILLING.SUBSCRIPTION.CREATED": r"resource\.subscriber(\..*)?",  # real ones come without
+OMITTED_BY_TYPE = {
+    "BILLING.SUBSCRIPTION.CREATED": r"resource\.subscriber(\..*)?",  # current events do not have it
 }
 
 
@@ -52,7 +52,7 @@ def sample(path: str) -> dict[str, Any]:
 
 
 def paths(value: Any, at: str = "") -> Iterator[str]:
-    """The paths of all keys: `resource.links[].href`."""
+    """Yield the paths of all keys, for example `resource.links[].href`."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield f"{at}.{key}".lstrip(".")
@@ -62,55 +62,55 @@ def paths(value: Any, at: str = "") -> Iterator[str]:
             yield from paths(item, at + "[]")
 
 
-def left_out(kind: str, path: str) -> bool:
-    return any(re.fullmatch(pattern, path) for pattern in (*LEFT_OUT, LEFT_OUT_OF.get(kind, "")))
+def is_omitted(kind: str, path: str) -> bool:
+    return any(re.fullmatch(pattern, path) for pattern in (*OMITTED, OMITTED_BY_TYPE.get(kind, "")))
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, list[dict[str, Any]]]:
-    """Every event of every story, by type."""
+def simulated() -> dict[str, list[dict[str, Any]]]:
+    """All events of all scenarios, by type."""
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for story in scenarios.SCENARIOS.values():
+    for scenario in scenarios.SCENARIOS.values():
         for plan in plans.PLANS.values():
-            for delivery in story(PEOPLE[1], plan, START, Random(3)):
+            for delivery in scenario(PEOPLE[1], plan, START, Random(3)):
                 events[delivery.type].append(json.loads(delivery.body))
     return events
 
 
-def test_scenarios_contain_every_handled_event_type(told: dict[str, list[dict[str, Any]]]) -> None:
-    assert sorted(told) == sorted(TYPES)
+def test_scenarios_contain_every_handled_event_type(simulated: dict[str, list[dict[str, Any]]]) -> None:
+    assert sorted(simulated) == sorted(TYPES)
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_event_has_the_keys_of_the_recorded_event(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
-    wanted = {path for path in paths(sample(f"events/{kind}.json")) if not left_out(kind, path)}
-    ours = {path for event in told[kind] for path in paths(event)}
-    # A reason stands in pending sales by eCheck, a hold in held ones; together they have all keys.
-    assert wanted - ours == set()
+def test_event_has_the_keys_of_the_recorded_event(kind: str, simulated: dict[str, list[dict[str, Any]]]) -> None:
+    wanted = {path for path in paths(sample(f"events/{kind}.json")) if not is_omitted(kind, path)}
+    found = {path for event in simulated[kind] for path in paths(event)}
+    # Only pending eCheck sales have a reason code and only held sales have a hold; together they have all keys.
+    assert wanted - found == set()
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_event_has_the_envelope_of_the_recorded_event(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
-    theirs = sample(f"events/{kind}.json")
-    for ours in told[kind]:
-        assert ours.get("resource_version") == theirs.get("resource_version")
-        assert ours["event_version"] == "1.0"
-        assert re.fullmatch(r"WH-[A-Z0-9]{17}-[A-Z0-9]{17}", ours["id"])
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", ours["create_time"])
-        assert [link["rel"] for link in ours["links"]] == ["self", "resend"]
+def test_event_has_the_envelope_of_the_recorded_event(kind: str, simulated: dict[str, list[dict[str, Any]]]) -> None:
+    recorded_event = sample(f"events/{kind}.json")
+    for event in simulated[kind]:
+        assert event.get("resource_version") == recorded_event.get("resource_version")
+        assert event["event_version"] == "1.0"
+        assert re.fullmatch(r"WH-[A-Z0-9]{17}-[A-Z0-9]{17}", event["id"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["create_time"])
+        assert [link["rel"] for link in event["links"]] == ["self", "resend"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind.startswith("BILLING")])
 def test_subscription_has_status_and_links_of_recorded_event(
-    kind: str, told: dict[str, list[dict[str, Any]]]
+    kind: str, simulated: dict[str, list[dict[str, Any]]]
 ) -> None:
-    theirs = sample(f"events/{kind}.json")["resource"]
-    for event in told[kind]:
-        ours = event["resource"]
-        assert ours["status"] == theirs["status"]
-        assert isinstance(ours["quantity"], str)
-        assert [link["rel"] for link in ours["links"]] == [link["rel"] for link in theirs["links"]]
-        following = ours.get("billing_info", {}).get("next_billing_time")
+    recorded_event = sample(f"events/{kind}.json")["resource"]
+    for event in simulated[kind]:
+        resource = event["resource"]
+        assert resource["status"] == recorded_event["status"]
+        assert isinstance(resource["quantity"], str)
+        assert [link["rel"] for link in resource["links"]] == [link["rel"] for link in recorded_event["links"]]
+        following = resource.get("billing_info", {}).get("next_billing_time")
         assert following is None or following.endswith("T10:00:00Z")
 
 
@@ -128,8 +128,10 @@ def test_subscription_has_status_and_links_of_recorded_event(
         ("PAYMENT.SALE.REVERSED", "sale_id"),
     ],
 )
-def test_fields_absent_from_real_events_are_absent(kind: str, absent: str, told: dict[str, list[dict[str, Any]]]) -> None:
-    assert [event["id"] for event in told[kind] if absent in set(paths(event["resource"]))] == []
+def test_fields_absent_from_real_events_are_absent(
+    kind: str, absent: str, simulated: dict[str, list[dict[str, Any]]]
+) -> None:
+    assert [event["id"] for event in simulated[kind] if absent in set(paths(event["resource"]))] == []
 
 
 @pytest.mark.parametrize("plan", plans.PLANS.values(), ids=lambda plan: plan.name)
@@ -139,7 +141,9 @@ def test_plan_has_the_keys_of_the_recorded_plan(plan: plans.Plan) -> None:
 
 def test_body_is_compact_unescaped_utf8() -> None:
     sale = next(
-        each for each in scenarios.first_year(PEOPLE[2], plans.CLOUD, START, Random(1)) if each.type.startswith("PAYMENT")
+        each
+        for each in scenarios.first_year(PEOPLE[2], plans.CLOUD, START, Random(1))
+        if each.type.startswith("PAYMENT")
     )
     assert "Payment completed for € 29.0 EUR".encode() in sale.body
     assert b'": ' not in sale.body
@@ -167,10 +171,10 @@ def test_amounts_have_paypals_format(
 
 
 def test_unknown_customer_data_is_omitted() -> None:
-    told = shapes.subscriber(SILENT)
-    assert "email_address" not in told
-    assert "shipping_address" not in told
-    assert told["payer_id"] == SILENT.payer_id
+    subscriber = shapes.subscriber(SILENT)
+    assert "email_address" not in subscriber
+    assert "shipping_address" not in subscriber
+    assert subscriber["payer_id"] == SILENT.payer_id
 
 
 def test_hostile_name_is_sent_unchanged() -> None:
@@ -186,8 +190,8 @@ def test_customers_have_unique_addresses_under_example_com() -> None:
     assert len({person.payer_id for person in crowd(60, Random(5))}) == 60
 
 
-def test_all_times_can_be_parsed(told: dict[str, list[dict[str, Any]]]) -> None:
-    for events in told.values():
+def test_all_times_can_be_parsed(simulated: dict[str, list[dict[str, Any]]]) -> None:
+    for events in simulated.values():
         for event in events:
             text = json.dumps(event)
             assert all(parse_time(found) for found in re.findall(r'_time": "([^"]*)"', text))

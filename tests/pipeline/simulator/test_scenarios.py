@@ -1,4 +1,4 @@
-"""What the stories tell, in which order, and what no life may break."""
+"""The scenarios' events and their order, disorder, and the rules that every simulated subscription obeys."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -36,9 +36,9 @@ def of_type(deliveries: list[Delivery], ending: str) -> list[dict[str, Any]]:
 
 
 def test_first_year_has_twelve_renewals_of_monthly_plan() -> None:
-    told = types(scenarios.first_year(ADA, CLOUD, START, Random(1)))
-    assert told[0] == "CREATED"
-    assert Counter(told) == {"CREATED": 1, "ACTIVATED": 1, "SALE COMPLETED": 13}
+    delivered = types(scenarios.first_year(ADA, CLOUD, START, Random(1)))
+    assert delivered[0] == "CREATED"
+    assert Counter(delivered) == {"CREATED": 1, "ACTIVATED": 1, "SALE COMPLETED": 13}
 
 
 def test_first_year_has_one_renewal_of_yearly_plan() -> None:
@@ -85,13 +85,13 @@ def test_unpaid_cycles_suspend_and_paid_balance_reactivates(kind: ReactivationTy
 
 
 def test_cycles_due_during_suspension_are_not_charged() -> None:
-    life = SimulatedSubscription(ADA, CLOUD, START, Random(1))
-    life.start()
-    life.suspend(life.moment_within(3))
-    assert life.next_billing is None
-    life.reactivate(START + timedelta(days=100))
-    assert life.next_billing == datetime(2025, 5, 14, 10, tzinfo=UTC)
-    assert life.renew().amount == CLOUD.price
+    subscription = SimulatedSubscription(ADA, CLOUD, START, Random(1))
+    subscription.start()
+    subscription.suspend(subscription.moment_within(3))
+    assert subscription.next_billing is None
+    subscription.reactivate(START + timedelta(days=100))
+    assert subscription.next_billing == datetime(2025, 5, 14, 10, tzinfo=UTC)
+    assert subscription.renew().amount == CLOUD.price
 
 
 def test_partial_refunds_have_running_total() -> None:
@@ -110,8 +110,8 @@ def test_dashboard_refund_does_not_name_its_sale() -> None:
 
 
 def test_cancelled_subscription_is_not_charged() -> None:
-    told = types(scenarios.cancel(ADA, CLOUD, START, Random(1), until=UNTIL))
-    assert told[-1] == "CANCELLED"
+    delivered = types(scenarios.cancel(ADA, CLOUD, START, Random(1), until=UNTIL))
+    assert delivered[-1] == "CANCELLED"
 
 
 def test_held_payment_completes_twice_with_one_id() -> None:
@@ -172,41 +172,48 @@ def test_chargeback_is_negative_and_does_not_name_its_sale() -> None:
 
 
 def test_invalid_status_change_is_refused() -> None:
-    life = SimulatedSubscription(ADA, CLOUD, START, Random(1))
-    life.start()
-    life.cancel(life.moment_within(3))
-    for verb in (life.renew, life.fail_payment, lambda: life.suspend(life.now), lambda: life.cancel(life.now)):
+    subscription = SimulatedSubscription(ADA, CLOUD, START, Random(1))
+    subscription.start()
+    subscription.cancel(subscription.moment_within(3))
+    for change in (
+        subscription.renew,
+        subscription.fail_payment,
+        lambda: subscription.suspend(subscription.now),
+        lambda: subscription.cancel(subscription.now),
+    ):
         with pytest.raises(InvalidTransitionError):
-            verb()
-    sale = next(iter(life.sales.values()))
+            change()
+    sale = next(iter(subscription.sales.values()))
     with pytest.raises(InvalidTransitionError):
-        life.refund(sale, life.now, sale.rest + 1)
+        subscription.refund(sale, subscription.now, sale.rest + 1)
 
 
-@pytest.mark.parametrize("story", scenarios.SCENARIOS.values(), ids=scenarios.SCENARIOS)
+@pytest.mark.parametrize("scenario", scenarios.SCENARIOS.values(), ids=scenarios.SCENARIOS)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_every_scenario_is_deterministic_for_every_plan(story: scenarios.Scenario, plan: Plan) -> None:
-    deliveries = story(ADA, plan, START, Random(4), until=UNTIL)
+def test_every_scenario_is_deterministic_for_every_plan(scenario: scenarios.Scenario, plan: Plan) -> None:
+    deliveries = scenario(ADA, plan, START, Random(4), until=UNTIL)
     assert deliveries == by_time(deliveries)
-    assert [each.body for each in deliveries] == [each.body for each in story(ADA, plan, START, Random(4), until=UNTIL)]
+    assert [each.body for each in deliveries] == [
+        each.body for each in scenario(ADA, plan, START, Random(4), until=UNTIL)
+    ]
     assert {each.id for each in deliveries}.isdisjoint(
-        each.id for each in story(ADA, plan, START, Random(5), until=UNTIL)
+        each.id for each in scenario(ADA, plan, START, Random(5), until=UNTIL)
     )
 
 
 def test_customer_continues_to_pay_after_the_scenario() -> None:
-    told = scenarios.refund(ADA, CLOUD, START, Random(1), until=UNTIL)
-    assert len(of_type(told, "COMPLETED")) == 9
-    assert told[-1].at > UNTIL - timedelta(days=31)
+    delivered = scenarios.refund(ADA, CLOUD, START, Random(1), until=UNTIL)
+    assert len(of_type(delivered, "COMPLETED")) == 9
+    assert delivered[-1].at > UNTIL - timedelta(days=31)
 
 
-# A vendor's months ---------------------------------------------------------------------------------------------------
+# vendor_months -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("months", "subscribers", "least"), [(6, 24, 150), (12, 40, 350), (1, 3, 6)])
-def test_vendor_months_end_at_given_time(months: int, subscribers: int, least: int) -> None:
+@pytest.mark.parametrize(("months", "subscribers", "minimum"), [(6, 24, 150), (12, 40, 350), (1, 3, 6)])
+def test_vendor_months_end_at_given_time(months: int, subscribers: int, minimum: int) -> None:
     deliveries = scenarios.vendor_months(7, months, UNTIL, subscribers)
-    assert len(deliveries) >= least
+    assert len(deliveries) >= minimum
     assert deliveries == by_time(deliveries)
     assert all(UNTIL - months * scenarios.MONTH <= each.at <= UNTIL for each in deliveries)
     assert all(moment <= UNTIL for each in deliveries if (moment := parse_time(each.event["create_time"])))
@@ -214,8 +221,8 @@ def test_vendor_months_end_at_given_time(months: int, subscribers: int, least: i
 
 
 def test_vendor_months_contain_every_event_type() -> None:
-    told = set(types(scenarios.vendor_months(7, 6, UNTIL, 24)))
-    assert told == {
+    delivered = set(types(scenarios.vendor_months(7, 6, UNTIL, 24)))
+    assert delivered == {
         *("CREATED", "ACTIVATED", "UPDATED", "PAYMENT.FAILED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED"),
         *("SALE COMPLETED", "SALE PENDING", "SALE DENIED", "SALE REFUNDED", "SALE REVERSED"),
     }
@@ -241,11 +248,11 @@ def test_some_deliveries_are_repeated_or_late() -> None:
 
 
 def test_every_active_subscription_is_charged_until_the_end() -> None:
-    world = PaypalState()
+    state = PaypalState()
     for delivery in scenarios.vendor_months(7, 6, UNTIL, 24):
-        world.apply(delivery)
-    for name in world.ids("subscription"):
-        shown = world.show("subscription", name)
+        state.apply(delivery)
+    for name in state.ids("subscription"):
+        shown = state.show("subscription", name)
         assert shown is not None
         following = parse_time(shown.get("billing_info", {}).get("next_billing_time"))
         assert following is None or following > UNTIL - timedelta(hours=4)
@@ -255,37 +262,39 @@ def test_every_active_subscription_is_charged_until_the_end() -> None:
 
 
 def test_disorder_loses_no_delivery() -> None:
-    told = scenarios.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
+    delivered = scenarios.first_year(ADA, CLOUD, START, Random(1), until=START + timedelta(days=900))
     window = timedelta(days=40)
-    mixed = disorder(told, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
-    assert {each.id for each in mixed if each.copy == 0} == {each.id for each in told}
-    copies = [each.id for each in mixed if each.copy == 1]
+    disordered = disorder(delivered, Random(2), duplicates=0.3, delayed=0.5, shuffle=window)
+    assert {each.id for each in disordered if each.copy == 0} == {each.id for each in delivered}
+    copies = [each.id for each in disordered if each.copy == 1]
     assert copies
-    assert len(copies) + len(told) == len(mixed)
-    original = {each.id: each for each in told}
-    for each in mixed:
+    assert len(copies) + len(delivered) == len(disordered)
+    original = {each.id: each for each in delivered}
+    for each in disordered:
         assert each.body == original[each.id].body
         assert original[each.id].at <= each.at <= original[each.id].at + 2 * window
         assert each.delayed == (each.at > original[each.id].at) or each.copy
-    firsts = [each for each in mixed if each.copy == 0]
-    assert [each.id for each in firsts] != [each.id for each in told]
+    firsts = [each for each in disordered if each.copy == 0]
+    assert [each.id for each in firsts] != [each.id for each in delivered]
 
 
 def test_disorder_delays_nothing_past_the_end() -> None:
-    told = scenarios.first_year(ADA, CLOUD, START, Random(1))
-    mixed = disorder(told, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=told[-1].at)
-    assert len(mixed) == 2 * len(told)
-    assert max(each.at for each in mixed) == told[-1].at
+    delivered = scenarios.first_year(ADA, CLOUD, START, Random(1))
+    disordered = disorder(
+        delivered, Random(2), duplicates=1.0, delayed=1.0, shuffle=timedelta(days=90), until=delivered[-1].at
+    )
+    assert len(disordered) == 2 * len(delivered)
+    assert max(each.at for each in disordered) == delivered[-1].at
 
 
 def test_zero_disorder_changes_nothing() -> None:
-    told = scenarios.first_year(ADA, CLOUD, START, Random(1))
-    assert disorder(told, Random(2), duplicates=0.0, delayed=0.0) == told
+    delivered = scenarios.first_year(ADA, CLOUD, START, Random(1))
+    assert disorder(delivered, Random(2), duplicates=0.0, delayed=0.0) == delivered
 
 
-# Random lives --------------------------------------------------------------------------------------------------------
+# Random subscriptions ------------------------------------------------------------------------------------------------
 
-MOVES = {
+ALLOWED_CHANGES = {
     "APPROVAL_PENDING": {"ACTIVE"},
     "ACTIVE": {"ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"},
     "SUSPENDED": {"SUSPENDED", "ACTIVE", "CANCELLED"},
@@ -305,9 +314,9 @@ def test_random_subscription_has_only_valid_status_changes(seed: int) -> None:
     assert deliveries == by_time(deliveries)
     assert len({each.id for each in deliveries}) == len(deliveries)
     assert types(deliveries)[0] == "CREATED"
-    happened = sorted(deliveries, key=lambda each: each.kept[0].version)
-    statuses = [each.kept[0].resource["status"] for each in happened]
-    assert all(later in MOVES[earlier] for earlier, later in pairwise(statuses))
+    by_version = sorted(deliveries, key=lambda each: each.kept[0].version)
+    statuses = [each.kept[0].resource["status"] for each in by_version]
+    assert all(later in ALLOWED_CHANGES[earlier] for earlier, later in pairwise(statuses))
     completed = Counter(sale["id"] for sale in of_type(deliveries, "SALE.COMPLETED"))
     assert max(completed.values(), default=0) <= 2
 
@@ -317,27 +326,27 @@ def test_random_subscription_has_only_valid_status_changes(seed: int) -> None:
 def test_random_subscription_never_refunds_more_than_paid(seed: int) -> None:
     deliveries = random_subscription(Random(seed), steps=20)
     paid = {sale["id"]: minor(sale) for sale in of_type(deliveries, "SALE.COMPLETED")}
-    world = PaypalState()
+    state = PaypalState()
     for delivery in deliveries:
-        world.apply(delivery)
-    given_back: Counter[str] = Counter()
-    for name in world.ids("refund"):
-        refund = world.show("refund", name)
+        state.apply(delivery)
+    refunded: Counter[str] = Counter()
+    for name in state.ids("refund"):
+        refund = state.show("refund", name)
         assert refund is not None
-        given_back[refund["sale_id"]] += minor(refund)
-    assert all(amount <= paid[sale] for sale, amount in given_back.items())
+        refunded[refund["sale_id"]] += minor(refund)
+    assert all(amount <= paid[sale] for sale, amount in refunded.items())
 
 
 @settings(max_examples=100, deadline=None)
 @given(seed=SEEDS, order=st.randoms(use_true_random=False))
 def test_paypal_state_does_not_depend_on_delivery_order(seed: int, order: Random) -> None:
     deliveries = random_subscription(Random(seed))
-    mixed = deliveries * 2
-    order.shuffle(mixed)
+    disordered = deliveries * 2
+    order.shuffle(disordered)
     expected, found = PaypalState(), PaypalState()
     for delivery in sorted(deliveries, key=lambda each: each.kept[0].version):
         expected.apply(delivery)
-    for delivery in mixed:
+    for delivery in disordered:
         found.apply(delivery)
     kinds: tuple[Kind, ...] = ("subscription", "sale", "refund")
     for kind in kinds:
@@ -347,13 +356,13 @@ def test_paypal_state_does_not_depend_on_delivery_order(seed: int, order: Random
 
 
 def test_paypal_state_returns_copies() -> None:
-    world = PaypalState()
-    world.apply(Delivery(START, {"id": "WH-1"}, (ApiObject("sale", 1, {"id": "S1", "state": "completed"}),)))
-    shown = world.show("sale", "S1")
+    state = PaypalState()
+    state.apply(Delivery(START, {"id": "WH-1"}, (ApiObject("sale", 1, {"id": "S1", "state": "completed"}),)))
+    shown = state.show("sale", "S1")
     assert shown is not None
     shown["state"] = "denied"
-    assert world.show("sale", "S1") == {"id": "S1", "state": "completed"}
-    assert world.show("sale", "S2") is None
+    assert state.show("sale", "S1") == {"id": "S1", "state": "completed"}
+    assert state.show("sale", "S2") is None
 
 
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
@@ -362,6 +371,6 @@ def test_scenario_ending_now_is_complete_on_any_day(name: str) -> None:
     whole = types(scenarios.SCENARIOS[name](ADA, plan, START, Random(1)))
     for day in range(0, 365, 7):
         now = UNTIL + timedelta(days=day)
-        told = scenarios.scenario_ending_at(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
-        assert types(told) == whole
-        assert timedelta(0) < now - told[-1].at < timedelta(days=5)
+        delivered = scenarios.scenario_ending_at(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
+        assert types(delivered) == whole
+        assert timedelta(0) < now - delivered[-1].at < timedelta(days=5)

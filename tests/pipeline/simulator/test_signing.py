@@ -1,4 +1,4 @@
-"""The simulator's signatures are checked with plain cryptography, and with our own check."""
+"""The simulator's signatures, checked with plain cryptography and with the receiver's own verification."""
 
 import base64
 import re
@@ -37,8 +37,8 @@ def signer() -> Signer:
     return Signer(since=SINCE, until=UNTIL)
 
 
-def check_like_paypal_says(headers: dict[str, str], body: bytes, webhook_id: str, leaf_pem: bytes) -> None:
-    """PayPal's recipe, written out."""
+def verify_as_documented(headers: dict[str, str], body: bytes, webhook_id: str, leaf_pem: bytes) -> None:
+    """Verify a signature as PayPal documents it."""
     key = x509.load_pem_x509_certificate(leaf_pem).public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     parts = headers["PAYPAL-TRANSMISSION-ID"], headers["PAYPAL-TRANSMISSION-TIME"], webhook_id, str(zlib.crc32(body))
@@ -47,19 +47,21 @@ def check_like_paypal_says(headers: dict[str, str], body: bytes, webhook_id: str
 
 
 def test_signature_is_valid_by_paypals_documentation(signer: Signer) -> None:
-    check_like_paypal_says(signer.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, signer.leaf_pem)
+    verify_as_documented(signer.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, signer.leaf_pem)
 
 
 @pytest.mark.parametrize(("body", "webhook"), [(BODY + b" ", WEBHOOK), (BODY, "WEBHOOK_ID")])
 def test_signature_is_invalid_for_other_body_or_webhook(signer: Signer, body: bytes, webhook: str) -> None:
     headers = signer.sign(BODY, WEBHOOK, AT)
     with pytest.raises(InvalidSignature):
-        check_like_paypal_says(headers, body, webhook, signer.leaf_pem)
+        verify_as_documented(headers, body, webhook, signer.leaf_pem)
 
 
 def test_receiver_accepts_signature(signer: Signer, tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(signer.root_pem)
-    key = require_paypal_certificate(parse_certificate(signer.leaf_pem), at=AT, anchors=TrustAnchors.load(tmp_path / "root.pem"))
+    key = require_paypal_certificate(
+        parse_certificate(signer.leaf_pem), at=AT, anchors=TrustAnchors.load(tmp_path / "root.pem")
+    )
     headers = signer.sign(BODY, WEBHOOK, AT)
     require_certificate_url(headers["PAYPAL-CERT-URL"])
     assert verify(Transmission.read(headers.items()), BODY, ["ANOTHER", WEBHOOK], key) == WEBHOOK
@@ -117,7 +119,7 @@ def test_second_process_uses_the_same_keys(tmp_path: Path) -> None:
     first = Signer(tmp_path / "simulator", since=SINCE, until=UNTIL)
     second = Signer(tmp_path / "simulator", since=SINCE + timedelta(days=1), until=UNTIL + timedelta(days=1))
     assert (second.cert_url, second.leaf_pem, second.root_pem) == (first.cert_url, first.leaf_pem, first.root_pem)
-    check_like_paypal_says(second.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, first.leaf_pem)
+    verify_as_documented(second.sign(BODY, WEBHOOK, AT), BODY, WEBHOOK, first.leaf_pem)
 
 
 def test_key_files_are_private(tmp_path: Path) -> None:
