@@ -1,4 +1,4 @@
-"""What is sealed opens only where it belongs, the master key is guarded, and no personal data lies about in the clear."""
+"""Values are decrypted only with the right key, row and column, and the file of the master key is private."""
 
 import base64
 import os
@@ -27,77 +27,77 @@ def path(data_dir: Path) -> Path:
     return data_dir / "keys" / "master.key"
 
 
-# Sealing
+# Encryption
 
 
-def test_what_is_sealed_opens_again(river: River) -> None:
+def test_encrypted_value_is_decrypted(river: River) -> None:
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key("I-ADA")
-        sealed = seal.encrypt_json("event.personal_data", {"email": "ada@example.com", "none": None})
+        key = river.keyring(session).system_key("I-ADA")
+        encrypted = key.encrypt_json("event.personal_data", {"email": "ada@example.com", "none": None})
     with river.database.transaction() as session:
         again = river.keyring(session).system_key("I-ADA")
-        assert again.decrypt_json("event.personal_data", sealed) == {"email": "ada@example.com", "none": None}
+        assert again.decrypt_json("event.personal_data", encrypted) == {"email": "ada@example.com", "none": None}
         assert again.decrypt_json("event.personal_data", None) is None
-    assert b"ada" not in sealed
+    assert b"ada" not in encrypted
 
 
-def test_the_same_text_never_looks_the_same_twice(brook: River) -> None:
+def test_equal_values_have_different_ciphertexts(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).system_key("I-ADA")
-        assert seal.encrypt("event.body", b"ada") != seal.encrypt("event.body", b"ada")
+        key = brook.keyring(session).system_key("I-ADA")
+        assert key.encrypt("event.body", b"ada") != key.encrypt("event.body", b"ada")
 
 
-def test_what_was_moved_to_another_column_does_not_open(brook: River) -> None:
+def test_value_cannot_be_decrypted_in_another_column(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).system_key("I-ADA")
-        sealed = seal.encrypt("event.body", b"ada")
+        key = brook.keyring(session).system_key("I-ADA")
+        encrypted = key.encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError, match=r"event\.personal_data of I-ADA"):
-            seal.decrypt("event.personal_data", sealed)
+            key.decrypt("event.personal_data", encrypted)
 
 
-def test_what_was_moved_to_another_person_does_not_open(brook: River) -> None:
+def test_value_cannot_be_decrypted_under_another_key_id(brook: River) -> None:
     with brook.database.transaction() as session:
         ring = brook.keyring(session)
-        sealed = ring.system_key("I-ADA").encrypt("event.body", b"ada")
+        encrypted = ring.system_key("I-ADA").encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError):
-            ring.system_key("I-BEA").decrypt("event.body", sealed)
+            ring.system_key("I-BEA").decrypt("event.body", encrypted)
 
 
-def test_a_key_that_was_moved_to_another_person_does_not_open_either(river: River) -> None:
-    """Else swapping two rows of the key table would show one customer's mails as the other's."""
+def test_wrapped_key_cannot_be_unwrapped_under_another_key_id(river: River) -> None:
+    """Otherwise, swapping two rows of the key table would show one customer's mails as another's."""
     river.store(delivery(happened(kind="X", resource={})))
     with river.database.transaction() as session:
         ring = river.keyring(session)
         ring.load(["I-ADA", "I-BEA"])
-    ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == label) for label in ("I-ADA", "I-BEA"))
+    ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == key_id) for key_id in ("I-ADA", "I-BEA"))
     river.set(ada, wrapped_key=bea.wrapped_key)
     with river.database.transaction() as session, pytest.raises(MasterKeyError):
         river.keyring(session).get("I-ADA")
 
 
 @pytest.mark.parametrize("place", [0, 12, -1])
-def test_what_was_changed_by_one_bit_does_not_open(brook: River, place: int) -> None:
+def test_value_with_one_changed_bit_cannot_be_decrypted(brook: River, place: int) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).system_key("I-ADA")
-        sealed = bytearray(seal.encrypt("event.body", b"ada"))
-        sealed[place] ^= 1
+        key = brook.keyring(session).system_key("I-ADA")
+        encrypted = bytearray(key.encrypt("event.body", b"ada"))
+        encrypted[place] ^= 1
         with pytest.raises(DecryptionError):
-            seal.decrypt("event.body", bytes(sealed))
+            key.decrypt("event.body", bytes(encrypted))
 
 
-@pytest.mark.parametrize("sealed", [b"", b"short", bytes(12), bytes(27)])
-def test_what_is_no_sealed_value_at_all_does_not_open(brook: River, sealed: bytes) -> None:
+@pytest.mark.parametrize("encrypted", [b"", b"short", bytes(12), bytes(27)])
+def test_invalid_value_cannot_be_decrypted(brook: River, encrypted: bytes) -> None:
     with brook.database.transaction() as session, pytest.raises(DecryptionError):
-        brook.keyring(session).system_key("I-ADA").decrypt("event.body", sealed)
+        brook.keyring(session).system_key("I-ADA").decrypt("event.body", encrypted)
 
 
-def test_a_seal_does_not_show_its_secret(brook: River) -> None:
+def test_repr_of_data_key_hides_secret(brook: River) -> None:
     with brook.database.transaction() as session:
-        seal = brook.keyring(session).system_key("I-ADA")
-    assert repr(seal) == "Seal(label='I-ADA')"
+        key = brook.keyring(session).system_key("I-ADA")
+    assert repr(key) == "DataKey(key_id='I-ADA')"
 
 
-def test_a_digest_is_the_same_for_the_same_text_and_another_for_another_key(river: River) -> None:
+def test_digest_depends_on_text_and_key(river: River) -> None:
     with river.database.transaction() as session:
         ring = river.keyring(session)
         one = ring.digest(INDEX, "email:ada@example.com")
@@ -107,14 +107,14 @@ def test_a_digest_is_the_same_for_the_same_text_and_another_for_another_key(rive
         assert river.keyring(session).digest(INDEX, "email:ada@example.com") == one
 
 
-def test_the_wrong_master_key_says_so(river: River) -> None:
+def test_wrong_master_key_is_reported(river: River) -> None:
     with river.database.transaction() as session:
         river.keyring(session).system_key("I-ADA")
     with river.database.transaction() as session, pytest.raises(MasterKeyError, match="restore the right key file"):
         Keyring(MasterKey(os.urandom(32)), session, NOON).get("I-ADA")
 
 
-def test_an_erased_label_seals_nothing_and_stays_erased(river: River) -> None:
+def test_destroyed_key_stays_destroyed(river: River) -> None:
     river.store(delivery(happened(person="ada")))
     river.set(river.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
     with river.database.transaction() as session:
@@ -124,7 +124,7 @@ def test_an_erased_label_seals_nothing_and_stays_erased(river: River) -> None:
     assert river.rows(EncryptionKey)[0].wrapped_key is None
 
 
-def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(river: River) -> None:
+def test_event_of_destroyed_key_keeps_only_facts(river: River) -> None:
     resource = {
         "id": "I-ADA",
         "status": "ACTIVE",
@@ -143,31 +143,31 @@ def test_an_event_of_an_erased_label_keeps_its_facts_and_nothing_of_the_person(r
         assert inbox.open_event(received, keyring).person == {}
 
 
-def test_many_transactions_that_make_one_key_at_once_agree(river: River) -> None:
-    met = threading.Barrier(4, timeout=30)
+def test_concurrent_transactions_create_the_same_key(river: River) -> None:
+    start = threading.Barrier(4, timeout=30)
 
-    def make(number: int) -> bytes:
-        met.wait()
+    def create(number: int) -> bytes:
+        start.wait()
         with river.database.transaction() as session:
             return river.keyring(session).system_key("I-ADA").encrypt("event.body", str(number).encode())
 
     with ThreadPoolExecutor(4) as pool:
-        sealed = list(pool.map(make, range(4)))
+        encrypted = list(pool.map(create, range(4)))
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key("I-ADA")
-        assert [seal.decrypt("event.body", each) for each in sealed] == [b"0", b"1", b"2", b"3"]
+        key = river.keyring(session).system_key("I-ADA")
+        assert [key.decrypt("event.body", each) for each in encrypted] == [b"0", b"1", b"2", b"3"]
     assert river.count(EncryptionKey) == 1
 
 
 # The master key's file
 
 
-def test_the_master_key_is_made_once_and_for_us_alone(path: Path) -> None:
-    was = os.umask(0)
+def test_master_key_is_created_once_and_is_private(path: Path) -> None:
+    old_umask = os.umask(0)
     try:
         first = open_master_key(path)
     finally:
-        os.umask(was)
+        os.umask(old_umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert len(base64.b64decode(path.read_bytes())) == 32
@@ -175,14 +175,14 @@ def test_the_master_key_is_made_once_and_for_us_alone(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["master.key"]
 
 
-def test_a_master_key_is_not_made_where_none_is_wanted(path: Path) -> None:
+def test_missing_master_key_is_not_created_unless_requested(path: Path) -> None:
     with pytest.raises(MasterKeyError, match=r"cannot read the master key .*No such file"):
         open_master_key(path, create=False)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o660, 0o444])
-def test_a_master_key_that_others_may_read_is_refused(path: Path, mode: int) -> None:
+def test_master_key_readable_by_others_is_rejected(path: Path, mode: int) -> None:
     open_master_key(path)
     path.chmod(mode)
     with pytest.raises(MasterKeyError, match="chmod 600"):
@@ -192,7 +192,7 @@ def test_a_master_key_that_others_may_read_is_refused(path: Path, mode: int) -> 
 @pytest.mark.parametrize(
     "text", [b"", b"short", b"\xff" * 40, base64.b64encode(bytes(31)), base64.b64encode(bytes(33))]
 )
-def test_a_file_that_is_no_master_key_is_refused(path: Path, text: bytes) -> None:
+def test_invalid_master_key_file_is_rejected(path: Path, text: bytes) -> None:
     path.parent.mkdir(mode=0o700)
     path.write_bytes(text)
     path.chmod(0o600)
@@ -200,9 +200,9 @@ def test_a_file_that_is_no_master_key_is_refused(path: Path, text: bytes) -> Non
         open_master_key(path)
 
 
-def test_a_folder_that_takes_no_file_is_said(data_dir: Path) -> None:
-    (data_dir / "keys").write_text("no folder")
-    with pytest.raises(MasterKeyError, match="cannot make or read the master key"):
+def test_unusable_key_folder_is_reported(data_dir: Path) -> None:
+    (data_dir / "keys").write_text("not a folder")
+    with pytest.raises(MasterKeyError, match="cannot create or read the master key"):
         open_master_key(data_dir / "keys" / "master.key")
 
 
@@ -215,8 +215,8 @@ open_master_key(Path(sys.argv[1]))
 """
 
 
-def test_what_a_start_that_was_killed_left_behind_is_in_nobodys_way(path: Path) -> None:
-    """Also where every start has the same process id, as in a container."""
+def test_killed_start_does_not_block_the_next(path: Path) -> None:
+    """Also if every start has the same process id, as in a container."""
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == 9
     assert not path.exists()
@@ -224,16 +224,16 @@ def test_what_a_start_that_was_killed_left_behind_is_in_nobodys_way(path: Path) 
     assert open_master_key(path).id
 
 
-def test_the_key_is_on_the_disk_before_anything_is_wrapped_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name too: a database full of keys that nothing opens would be the end of it."""
+def test_master_key_is_synced_to_disk_when_created(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory entry too. Without the master key, all data keys in the database would be lost."""
     synced: list[Path] = []
-    really = os.fsync
+    real_fsync = os.fsync
 
-    def note(descriptor: int) -> None:
+    def record(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        really(descriptor)
+        real_fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record)
     open_master_key(path)
     assert synced[-1] == path.parent
     assert [each.parent for each in synced[:-1]] == [path.parent]
@@ -249,7 +249,7 @@ print(open_master_key(Path(sys.argv[1])).id)
 """
 
 
-def test_processes_and_threads_that_make_it_at_once_agree(path: Path) -> None:
+def test_concurrent_processes_create_the_same_master_key(path: Path) -> None:
     command = [sys.executable, "-c", OPEN, str(path)]
     started = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
@@ -257,16 +257,16 @@ def test_processes_and_threads_that_make_it_at_once_agree(path: Path) -> None:
     for process in started:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    said = [process.communicate("go\n", timeout=30)[0] for process in started]
-    assert set(said) == {open_master_key(path).id + "\n"}
+    ids = [process.communicate("go\n", timeout=30)[0] for process in started]
+    assert set(ids) == {open_master_key(path).id + "\n"}
 
 
-def test_threads_that_make_it_at_once_agree(path: Path) -> None:
-    met = threading.Barrier(8, timeout=30)
+def test_concurrent_threads_create_the_same_master_key(path: Path) -> None:
+    start = threading.Barrier(8, timeout=30)
 
-    def make(_: int) -> str:
-        met.wait()
+    def create(_: int) -> str:
+        start.wait()
         return open_master_key(path).id
 
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(make, range(8)))) == 1
+        assert len(set(pool.map(create, range(8)))) == 1

@@ -1,4 +1,4 @@
-"""The master key is replaced while everything runs: nothing is lost, nobody stops, and the old one opens nothing more."""
+"""The master key is rotated while all roles run: no data is lost, no role stops, and the old key is useless afterwards."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from pipeline.db.models import EncryptionKey, Erasure
 from tests.support.pipeline_under_test import River
 
 ROOT = Path(__file__).parents[3]
-LABELS = [f"I-{number:04}" for number in range(1200)]  # more than two batches
+KEY_IDS = [f"I-{number:04}" for number in range(1200)]  # more than two batches
 
 
 @pytest.fixture
@@ -25,18 +25,19 @@ def path(river: River) -> Path:
     return river.folder / "keys" / "master.key"
 
 
-def seal_all(river: River, labels: list[str]) -> dict[str, bytes]:
+def encrypt_all(river: River, key_ids: list[str]) -> dict[str, bytes]:
     with river.database.transaction() as session:
-        seals = river.keyring(session).load(labels)
-        return {label: seal.encrypt("event.body", b"Ada Example") for label in labels if (seal := seals[label])}
+        keys = river.keyring(session).load(key_ids)
+        return {key_id: key.encrypt("event.body", b"Ada Example") for key_id in key_ids if (key := keys[key_id])}
 
 
-def assert_all_open(river: River, sealed: dict[str, bytes], master_key: MasterKey) -> None:
+def assert_all_decrypt(river: River, encrypted: dict[str, bytes], master_key: MasterKey) -> None:
     with river.database.transaction() as session:
         ring = Keyring(master_key, session, river.now)
-        ring.load(sealed)
+        ring.load(encrypted)
         assert all(
-            ring.system_key(label).decrypt("event.body", value) == b"Ada Example" for label, value in sealed.items()
+            ring.system_key(key_id).decrypt("event.body", value) == b"Ada Example"
+            for key_id, value in encrypted.items()
         )
 
 
@@ -44,8 +45,8 @@ def rotate(river: River, path: Path) -> rotation.RotationResult:
     return rotation.rotate(river.database, path, river.now, grace_seconds=0)
 
 
-def test_every_key_is_wrapped_anew_and_opens_what_it_had_sealed(river: River, path: Path) -> None:
-    sealed, old = seal_all(river, LABELS), path.read_bytes()
+def test_every_key_is_wrapped_again_and_still_decrypts(river: River, path: Path) -> None:
+    encrypted, old = encrypt_all(river, KEY_IDS), path.read_bytes()
     before = {row.key_id: row.wrapped_key for row in river.rows(EncryptionKey)}
     done = rotate(river, path)
     assert done.keys == len(before)
@@ -53,11 +54,11 @@ def test_every_key_is_wrapped_anew_and_opens_what_it_had_sealed(river: River, pa
     assert done.new_id == open_master_key(path).id != done.old_id
     assert not previous_key_path(path).exists()
     assert [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key == before[row.key_id]] == []
-    assert_all_open(river, sealed, open_master_key(path))
+    assert_all_decrypt(river, encrypted, open_master_key(path))
 
 
-def test_the_old_master_key_opens_none_of_the_keys_afterwards(river: River, path: Path) -> None:
-    seal_all(river, LABELS[:5])
+def test_old_master_key_unwraps_no_key_afterwards(river: River, path: Path) -> None:
+    encrypt_all(river, KEY_IDS[:5])
     old = MasterKey(open_secret(path))
     rotate(river, path)
     for row in river.rows(EncryptionKey):
@@ -65,65 +66,65 @@ def test_the_old_master_key_opens_none_of_the_keys_afterwards(river: River, path
             old.unwrap(row.key_id, row.wrapped_key or b"")
 
 
-def test_who_has_the_old_key_in_memory_notices_and_goes_on(river: River, path: Path) -> None:
-    sealed = seal_all(river, LABELS[:5])
+def test_running_process_switches_to_the_new_master_key(river: River, path: Path) -> None:
+    encrypted = encrypt_all(river, KEY_IDS[:5])
     running = river.master
     rotate(river, path)
     rotate(river, path)
-    assert_all_open(river, sealed, running)
+    assert_all_decrypt(river, encrypted, running)
     assert running.id == open_master_key(path).id
 
 
-def test_a_key_that_is_made_while_the_master_key_goes_is_not_left_to_the_old_one(
+def test_key_created_during_rotation_uses_the_new_master_key(
     river: River, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker has looked at the file, and not yet wrapped its key, when the file is replaced."""
-    seal_all(river, LABELS[:5])
-    made, go, done = threading.Event(), threading.Event(), []
+    """The file is replaced after the worker has read it and before the worker has committed its wrapped key."""
+    encrypt_all(river, KEY_IDS[:5])
+    wrapped_one, proceed, done = threading.Event(), threading.Event(), []
     running = open_master_key(path)
     wrap = running.wrap
 
-    def slow(label: str, secret: bytes) -> bytes:
-        wrapped = wrap(label, secret)
-        made.set()
-        go.wait(20)
+    def slow(key_id: str, secret: bytes) -> bytes:
+        wrapped = wrap(key_id, secret)
+        wrapped_one.set()
+        proceed.wait(20)
         return wrapped
 
-    def make() -> None:
+    def create_key() -> None:
         with river.database.transaction() as session:
             Keyring(running, session, river.now).load(["I-LATE"])
 
     monkeypatch.setattr(running, "wrap", slow)
-    worker = threading.Thread(target=make)
+    worker = threading.Thread(target=create_key)
     worker.start()
-    assert made.wait(20)
+    assert wrapped_one.wait(20)
     rotator = threading.Thread(target=lambda: done.append(rotate(river, path)))
     rotator.start()
     rotator.join(0.5)
     assert not done
-    go.set()
+    proceed.set()
     worker.join()
     rotator.join()
-    assert_all_open(river, seal_all(river, ["I-LATE"]), open_master_key(path))
+    assert_all_decrypt(river, encrypt_all(river, ["I-LATE"]), open_master_key(path))
 
 
-def test_workers_make_keys_and_read_them_all_the_while(river: River, path: Path) -> None:
-    sealed: dict[str, bytes] = {}
+def test_workers_create_and_read_keys_during_rotations(river: River, path: Path) -> None:
+    encrypted: dict[str, bytes] = {}
     failed: list[BaseException] = []
     stop = threading.Event()
 
     def work(name: str) -> None:
         running, number = open_master_key(path), 0
         while not stop.is_set():
-            label, number = f"I-{name}-{number}", number + 1
+            key_id, number = f"I-{name}-{number}", number + 1
             try:
                 with river.database.transaction() as session:
                     ring = Keyring(running, session, river.now)
-                    sealed[label] = ring.system_key(label).encrypt("event.body", b"Ada Example")
+                    encrypted[key_id] = ring.system_key(key_id).encrypt("event.body", b"Ada Example")
                 with river.database.transaction() as session:
-                    Keyring(running, session, river.now).system_key(label).decrypt("event.body", sealed[label])
+                    Keyring(running, session, river.now).system_key(key_id).decrypt("event.body", encrypted[key_id])
             except DatabaseUnavailableError:
-                sealed.pop(label, None)
+                encrypted.pop(key_id, None)
             except (MasterKeyError, DecryptionError) as error:
                 failed.append(error)
                 return
@@ -137,8 +138,8 @@ def test_workers_make_keys_and_read_them_all_the_while(river: River, path: Path)
     for worker in workers:
         worker.join()
     assert failed == []
-    assert sealed
-    assert_all_open(river, sealed, open_master_key(path))
+    assert encrypted
+    assert_all_decrypt(river, encrypted, open_master_key(path))
 
 
 KILLED = """
@@ -162,18 +163,16 @@ setattr(rotation, name, dying)
 rotation.BATCH = 20
 rotation.rotate(Database(url), path, datetime(2026, 3, 1, tzinfo=UTC), grace_seconds=0)
 """
-# Killed before or between each of its steps: at the nth call of this function of it.
-PLACES = [
+# The rotation is killed before and between all its steps: at the nth call of each function.
+KILL_POINTS = [
     ("_begin", 0), ("sync_folder", 0), ("_write", 0), ("sync_folder", 1), ("lock_after_writers", 0), ("_wrap_all", 0),
     ("_wrap_some", 1), ("_wrap_some", 3), ("_destroy", 0), ("sync_folder", 2), ("complete_erasures", 0),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "times"), PLACES)
-def test_a_rotation_that_was_killed_anywhere_is_finished_by_the_next(
-    river: River, path: Path, name: str, times: int
-) -> None:
-    sealed = seal_all(river, LABELS[:100])
+@pytest.mark.parametrize(("name", "times"), KILL_POINTS)
+def test_killed_rotation_is_finished_by_the_next(river: River, path: Path, name: str, times: int) -> None:
+    encrypted = encrypt_all(river, KEY_IDS[:100])
     first = open_master_key(path).id
     with river.database.transaction() as session:
         session.add(erasure("E-1", first, river))
@@ -184,17 +183,17 @@ def test_a_rotation_that_was_killed_anywhere_is_finished_by_the_next(
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    assert_all_open(river, sealed, open_master_key(path))  # half-way, too, everything can be read
-    assert_all_open(river, sealed, river.master)
+    assert_all_decrypt(river, encrypted, open_master_key(path))  # everything can also be decrypted half-way
+    assert_all_decrypt(river, encrypted, river.master)
     rotate(river, path)
     assert open_master_key(path).id != first
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
-    assert_all_open(river, sealed, open_master_key(path))
+    assert_all_decrypt(river, encrypted, open_master_key(path))
     assert river.rows(Erasure)[0].completed_at == river.now
 
 
-def test_an_erasure_is_complete_when_its_master_key_is_gone_and_not_before(river: River, path: Path) -> None:
-    seal_all(river, LABELS[:5])
+def test_erasure_is_complete_after_its_master_key_is_destroyed(river: River, path: Path) -> None:
+    encrypt_all(river, KEY_IDS[:5])
     with river.database.transaction() as session:
         session.add(erasure("E-1", river.master.id, river))
         session.flush()
@@ -208,27 +207,27 @@ def test_an_erasure_is_complete_when_its_master_key_is_gone_and_not_before(river
     assert (first.completed_at, second.completed_at) == (river.now, None)
 
 
-def test_the_old_key_is_overwritten_before_its_name_goes(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_key_is_overwritten_before_it_is_removed(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     path = brook.folder / "keys" / "master.key"
     old, seen = path.read_bytes(), []
     unlink = Path.unlink
 
-    def look(self: Path, missing_ok: bool = False) -> None:
+    def record(self: Path, missing_ok: bool = False) -> None:
         if self == previous_key_path(path):
             seen.append(self.read_bytes())
         unlink(self, missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", look)
+    monkeypatch.setattr(Path, "unlink", record)
     rotate(brook, path)
     assert len(seen) == 1
     assert len(seen[0]) == len(old)
     assert seen[0] != old
 
 
-def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: River) -> None:
+def test_unreadable_data_key_keeps_the_old_master_key(brook: River) -> None:
     path = brook.folder / "keys" / "master.key"
-    sealed = seal_all(brook, LABELS[:5])
-    (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == LABELS[2]]
+    encrypted = encrypt_all(brook, KEY_IDS[:5])
+    (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == KEY_IDS[2]]
     right = broken.wrapped_key
     brook.set(broken, wrapped_key=os.urandom(60))
     with pytest.raises(MasterKeyError):
@@ -236,12 +235,12 @@ def test_a_key_that_opens_with_neither_keeps_the_old_master_key_alive(brook: Riv
     assert previous_key_path(path).exists()
     brook.set(broken, wrapped_key=right)
     rotate(brook, path)
-    assert_all_open(brook, sealed, open_master_key(path))
+    assert_all_decrypt(brook, encrypted, open_master_key(path))
 
 
-def test_what_a_restore_needs_is_saved_before_the_old_key_goes(brook: River) -> None:
+def test_keys_are_saved_before_the_old_key_is_destroyed(brook: River) -> None:
     path = brook.folder / "keys" / "master.key"
-    seal_all(brook, LABELS[:5])
+    encrypt_all(brook, KEY_IDS[:5])
 
     def save(master_key: MasterKey) -> None:
         assert previous_key_path(path).exists()
@@ -254,7 +253,7 @@ def test_what_a_restore_needs_is_saved_before_the_old_key_goes(brook: River) -> 
     assert previous_key_path(path).exists()
 
 
-def test_two_rotations_at_once_are_one_too_many(brook: River) -> None:
+def test_second_concurrent_rotation_is_rejected(brook: River) -> None:
     path = brook.folder / "keys" / "master.key"
 
     def again(_: MasterKey) -> None:
@@ -264,7 +263,7 @@ def test_two_rotations_at_once_are_one_too_many(brook: River) -> None:
     rotation.rotate(brook.database, path, brook.now, save=again, grace_seconds=0)
 
 
-def test_a_key_that_cannot_be_replaced_says_what_to_do(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_explains_how_to_make_key_file_replaceable(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     path = brook.folder / "keys" / "master.key"
 
     def read_only(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Rows as plain objects: what was changed in them is written, whatever it holds, and nothing else is."""
+"""Bulk statements and row sets: exactly the changed values are written, for any content."""
 
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,11 @@ ODD = 'a\\"b{},\x00\n\u2028é'
 @pytest.mark.parametrize(
     ("table", "row"), [(Plan, PlanRow), (Subscription, SubscriptionRow), (Payment, PaymentRow), (Refund, RefundRow)]
 )
-def test_a_plain_row_has_the_columns_of_its_table(table: type[Base], row: type[Any]) -> None:
+def test_plain_row_has_columns_of_its_table(table: type[Base], row: type[Any]) -> None:
     assert {field.name for field in fields(row)} == set(table_of(table).c.keys())
 
 
-def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: River) -> None:
+def test_missing_row_is_locked_as_placeholder_and_filled(river: River) -> None:
     with river.database.transaction() as session:
         rows = RowSet(session, Subscription, SubscriptionRow)
         rows.lock(["I-2", "I-1", "I-2"], BLANK)
@@ -39,7 +39,7 @@ def test_a_row_that_was_not_there_is_a_placeholder_that_can_be_filled(river: Riv
     assert (two.known, two.personal_data, two.created_at) == ({}, None, NOON)
 
 
-def test_what_was_written_can_be_changed_and_written_again(river: River) -> None:
+def test_written_row_can_be_changed_again(river: River) -> None:
     with river.database.transaction() as session:
         rows = RowSet(session, Subscription, SubscriptionRow)
         rows.lock(["I-1", "I-2"], BLANK)
@@ -50,7 +50,7 @@ def test_what_was_written_can_be_changed_and_written_again(river: River) -> None
     assert [row.status for row in river.rows(Subscription)] == [None, None]
 
 
-def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> None:
+def test_row_is_inserted_and_found_by_any_text(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
         rows = RowSet(session, Payment, PaymentRow)
@@ -63,7 +63,7 @@ def test_a_new_row_goes_in_and_an_old_one_is_found_by_any_text(river: River) -> 
         assert list(again) == [odd]
 
 
-def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -> None:
+def test_update_sets_named_columns_of_allowed_rows(river: River) -> None:
     odd = ODD.replace("\x00", "")
     with river.database.transaction() as session:
         rows = RowSet(session, Subscription, SubscriptionRow)
@@ -71,14 +71,14 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
         for id in rows:
             rows[id].status = "SUSPENDED" if id == "I-3" else "ACTIVE"
         rows.write()
-        told: list[dict[str, object]] = [
+        changes: list[dict[str, object]] = [
             {"id": odd, "status": odd, "known": {"x": [ODD]}, "personal_data": b"\x00\xff\\", "paid_through": NOON},
             {"id": "I-1", "status": None, "known": {}, "personal_data": None, "paid_through": None},
             {"id": "I-2", "paid_through": NOON},
             {"id": "I-3", "paid_through": NOON},
             {"id": "I-4", "paid_through": NOON},
         ]
-        assert bulk_update_partial(session, Subscription, told, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
+        assert bulk_update_partial(session, Subscription, changes, only={"status": ["ACTIVE", "EXPIRED"]}) == 3
         assert bulk_update_partial(session, Subscription, []) == 0
     found = {row.id: (row.status, row.known, row.personal_data, row.paid_through) for row in river.rows(Subscription)}
     assert found == {
@@ -89,7 +89,7 @@ def test_a_change_sets_what_each_row_names_and_only_where_it_may(river: River) -
     }
 
 
-def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
+def test_new_rows_with_and_without_bytes_are_inserted_together(river: River) -> None:
     with river.database.transaction() as session:
         rows = RowSet(session, Subscription, SubscriptionRow)
         rows.add(SubscriptionRow(id="I-1", known={"x": ODD}, created_at=NOON, personal_data=b"\x00\xff\\"))
@@ -99,7 +99,7 @@ def test_new_rows_with_octets_and_without_go_in_together(river: River) -> None:
     assert found == {"I-1": ({"x": ODD}, b"\x00\xff\\"), "I-2": ({}, None)}
 
 
-def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) -> None:
+def test_insert_new_skips_existing_rows_and_returns_inserted_ids(river: River) -> None:
     with river.database.transaction() as session:
         session.add(Customer(id="bea", created_at=NOON))
     later = NOON + timedelta(days=1)
@@ -111,7 +111,7 @@ def test_insert_new_leaves_what_is_there_and_names_what_it_put_in(river: River) 
     assert {row.id: row.created_at for row in river.rows(Customer)} == {"ada": later, "bea": NOON, "cyd": later}
 
 
-def test_insert_new_takes_more_rows_than_one_statement_may_have_parameters(river: River) -> None:
+def test_insert_new_accepts_more_rows_than_statement_parameters(river: River) -> None:
     rows = [{"id": f"c{number:05}", "created_at": NOON} for number in range(20_000)]
     with river.database.transaction() as session:
         assert len(insert_new(session, Customer, rows, returning=Customer.id)) == len(rows)

@@ -1,4 +1,4 @@
-"""Transactions, what becomes of the driver's errors, how SQLite is set up."""
+"""Transactions, translation of database errors, and the configuration of SQLite and PostgreSQL."""
 
 import ast
 import os
@@ -37,57 +37,57 @@ def names(river: River) -> list[str]:
 # Transactions
 
 
-def test_what_a_transaction_did_is_there_afterwards(river: River) -> None:
+def test_transaction_is_committed(river: River) -> None:
     with river.database.transaction() as session:
         session.add(customer("ada"))
     assert names(river) == ["ada"]
 
 
-def test_a_transaction_that_fails_leaves_nothing(river: River) -> None:
+def test_failed_transaction_is_rolled_back(river: River) -> None:
     def fail() -> None:
         with river.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
-            raise ValueError("no such luck")
+            raise ValueError("failed on purpose")
 
-    with pytest.raises(ValueError, match="no such luck"):
+    with pytest.raises(ValueError, match="failed on purpose"):
         fail()
     assert names(river) == []
-    with river.database.transaction() as session:  # and holds nobody back
+    with river.database.transaction() as session:  # and blocks no later transaction
         session.add(customer("bea"))
     assert names(river) == ["bea"]
 
 
-def test_reading_changes_nothing(river: River) -> None:
+def test_reading_session_changes_nothing(river: River) -> None:
     with river.database.reading() as session:
         session.add(customer("ada"))
         session.flush()
     assert names(river) == []
 
 
-def test_reading_neither_waits_for_a_writer_nor_holds_one_back(river: River) -> None:
+def test_reading_and_writing_do_not_block_each_other(river: River) -> None:
     with river.database.transaction() as session:
         session.add(customer("ada"))
         session.flush()
         assert names(river) == []
-    with river.database.reading() as looking:
-        assert len(looking.execute(select(Customer.id)).all()) == 1
+    with river.database.reading() as reader:
+        assert len(reader.execute(select(Customer.id)).all()) == 1
         with river.database.transaction() as session:
             session.add(customer("bea"))
-        assert len(looking.execute(select(Customer.id)).all()) in (1, 2)  # a snapshot, or what is committed
+        assert len(reader.execute(select(Customer.id)).all()) in (1, 2)  # a snapshot, or the committed rows
     assert names(river) == ["ada", "bea"]
 
 
-def test_times_come_back_in_utc_whatever_zone_they_went_in(river: River) -> None:
-    there = timezone(timedelta(hours=-7))
+def test_times_are_returned_in_utc(river: River) -> None:
+    pacific = timezone(timedelta(hours=-7))
     with river.database.transaction() as session:
-        session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, 5, 0, 0, 123456, tzinfo=there)))
+        session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, 5, 0, 0, 123456, tzinfo=pacific)))
     assert river.rows(Customer)[0].created_at == NOON.replace(microsecond=123456)
     assert river.rows(Customer)[0].created_at.tzinfo is UTC
 
 
-def test_only_the_database_module_commits() -> None:
-    """`transaction()` is the one place where anything becomes durable."""
+def test_only_database_module_commits() -> None:
+    """`transaction()` is the only code that commits."""
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for package in ("pipeline", "handlers")
@@ -99,13 +99,13 @@ def test_only_the_database_module_commits() -> None:
     assert [line.partition(":")[0] for line in found] == ["pipeline/db/engine.py"]
 
 
-# What becomes of errors
+# Translation of errors
 
 
-def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
+def test_unreachable_server_raises_unavailable(tmp_path: Path) -> None:
     database = Database(f"postgresql+psycopg://ada:hush@127.0.0.1:{free_port()}/billing")
-    for way in (database.transaction, database.reading):
-        with pytest.raises(DatabaseUnavailableError, match="refused") as error, way() as session:
+    for open_session in (database.transaction, database.reading):
+        with pytest.raises(DatabaseUnavailableError, match="refused") as error, open_session() as session:
             session.execute(text("SELECT 1"))
         assert "hush" not in str(error.value)
     with pytest.raises(DatabaseUnavailableError):
@@ -114,47 +114,45 @@ def test_a_database_that_is_away_is_down(tmp_path: Path) -> None:
         presence.is_held(database, "mailer-1")
 
 
-def test_a_file_that_is_no_database_is_down(tmp_path: Path) -> None:
-    (tmp_path / "billing.db").write_bytes(
-        b"not a database, but quite long enough to be looked at as if it were one" * 99
-    )
+def test_damaged_file_raises_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "billing.db").write_bytes(b"not a database, but long enough to be opened as if it were one" * 99)
     with pytest.raises(DatabaseUnavailableError), Database(f"sqlite:///{tmp_path}/billing.db").transaction() as session:
         session.execute(text("SELECT 1"))
 
 
-def test_a_table_that_another_process_keeps_locked_is_down(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_database_raises_unavailable(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.db.engine.BUSY_MILLISECONDS", 50)
-    hasty = Database(brook.url)
+    impatient = Database(brook.url)
     with brook.database.transaction() as slow:
         slow.connection()
-        with pytest.raises(DatabaseUnavailableError, match="locked"), hasty.transaction() as session:
+        with pytest.raises(DatabaseUnavailableError, match="locked"), impatient.transaction() as session:
             session.connection()
-    hasty.close()
+    impatient.close()
 
 
-def test_what_the_transaction_held_is_not_in_the_message(river: River) -> None:
-    """The driver's first line is kept, the parameters of the statement never."""
+def test_error_message_contains_no_parameters(river: River) -> None:
+    """The message contains the driver's first line and no parameters of the statement."""
     with river.database.transaction() as session:
         session.add(customer("ada@example.com"))
 
-    def twice() -> None:
+    def insert_again() -> None:
         with river.database.transaction() as session:
             session.execute(insert(Customer), {"id": "ada@example.com", "created_at": NOON})
 
-    with pytest.raises(IntegrityError) as fault:
-        twice()
-    told = [line for line in str(fault.value).splitlines() if not line.startswith("DETAIL")]  # PostgreSQL's own
-    assert "ada@example.com" not in "".join(told)
+    with pytest.raises(IntegrityError) as error:
+        insert_again()
+    lines = [line for line in str(error.value).splitlines() if not line.startswith("DETAIL")]  # added by PostgreSQL
+    assert "ada@example.com" not in "".join(lines)
 
 
-def test_a_transaction_whose_connection_is_cut_is_down_and_the_next_one_works(stream: River) -> None:
+def test_lost_connection_raises_unavailable_and_next_transaction_works(stream: River) -> None:
     def cut() -> None:
         with stream.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
-            own = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            backend = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with stream.database.transaction() as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
             session.execute(select(Customer))
 
     with pytest.raises(DatabaseUnavailableError) as error:
@@ -165,7 +163,7 @@ def test_a_transaction_whose_connection_is_cut_is_down_and_the_next_one_works(st
     assert names(stream) == ["bea"]
 
 
-def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: River) -> None:
+def test_deadlock_raises_unavailable_in_one_transaction(stream: River) -> None:
     for name in ("ada", "bea"):
         stream.set(customer(name))
     locked, outcomes = threading.Barrier(2, timeout=30), []
@@ -178,27 +176,25 @@ def test_two_transactions_that_wait_for_each_other_end_with_one_down(stream: Riv
                 session.execute(select(Customer).where(Customer.id == second).with_for_update())
             outcomes.append("done")
         except DatabaseUnavailableError as error:
-            outcomes.append("down" if "deadlock" in str(error) else str(error))
+            outcomes.append("unavailable" if "deadlock" in str(error) else str(error))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lock, ("ada", "bea"), ("bea", "ada")))
-    assert sorted(outcomes) == ["done", "down"]
+    assert sorted(outcomes) == ["done", "unavailable"]
 
 
-def hold_all(database: Database, opened: ExitStack) -> None:
+def hold_all_connections(database: Database, opened: ExitStack) -> None:
     for _ in range(100):
         opened.enter_context(database.reading()).execute(text("SELECT 1"))
 
 
-def test_more_at_once_than_there_are_connections_wait_or_are_told_so(
-    stream: River, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exhausted_connection_pool_raises_unavailable(stream: River, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream.database.engine.pool, "_timeout", 0.05)
     with pytest.raises(DatabaseUnavailableError, match="connections"), ExitStack() as opened:
-        hold_all(stream.database, opened)
+        hold_all_connections(stream.database, opened)
 
 
-def test_a_way_to_postgresql_that_goes_silent_is_noticed_by_both_ends(postgres_url: str) -> None:
+def test_postgresql_connection_has_timeouts_on_both_ends(postgres_url: str) -> None:
     database = Database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D60000")
     with database.reading() as session:
         names = ("tcp_keepalives_idle", "tcp_user_timeout", "idle_in_transaction_session_timeout")
@@ -209,15 +205,17 @@ def test_a_way_to_postgresql_that_goes_silent_is_noticed_by_both_ends(postgres_u
     database.close()
 
 
-def test_a_plan_of_postgresql_is_made_for_the_day_the_table_is_full(stream: River) -> None:
-    looked = text("EXPLAIN SELECT * FROM customer WHERE id = ANY (ARRAY['ada', 'bob'])")
+def test_postgresql_plans_use_indexes_for_small_tables(stream: River) -> None:
+    explain = text("EXPLAIN SELECT * FROM customer WHERE id = ANY (ARRAY['ada', 'bob'])")
     with stream.database.transaction() as session:
-        assert "Seq Scan" not in "\n".join(session.execute(looked).scalars())
-    with stream.database.reading() as session:  # a report may read all there is
+        assert "Seq Scan" not in "\n".join(session.execute(explain).scalars())
+    with stream.database.reading() as session:  # a report may scan whole tables
         assert session.execute(text("SHOW enable_seqscan")).scalar_one() == "on"
 
 
-def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path) -> None:
+def test_database_works_again_after_postgresql_restart(
+    tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path
+) -> None:
     with Postgres() as server:
         river = River(server.url, data_dir, clock)
         held = presence.hold(river.database, "mailer-1")
@@ -236,7 +234,7 @@ def test_postgresql_may_restart(tmp_path: Path, clock: MovableClock, postgres: s
 # SQLite
 
 
-def test_sqlite_is_durable_and_has_its_own_rules_for_readers(brook: River) -> None:
+def test_sqlite_has_required_pragmas(brook: River) -> None:
     with brook.database.reading() as session:
         found = {
             name: session.execute(text(f"PRAGMA {name}")).scalar_one()
@@ -245,10 +243,10 @@ def test_sqlite_is_durable_and_has_its_own_rules_for_readers(brook: River) -> No
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
 
 
-def test_sqlite_takes_the_writers_place_when_a_transaction_begins(brook: River) -> None:
+def test_sqlite_takes_write_lock_when_transaction_begins(brook: River) -> None:
     other = sqlite3.connect(brook.url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
     with brook.database.transaction() as session:
-        session.connection()  # nothing written yet
+        session.connection()  # nothing is written yet
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     with brook.database.reading() as session:
@@ -257,8 +255,8 @@ def test_sqlite_takes_the_writers_place_when_a_transaction_begins(brook: River) 
     other.close()
 
 
-def test_nobody_else_may_read_the_files_of_sqlite(tmp_path: Path, clock: MovableClock) -> None:
-    was = os.umask(0)
+def test_sqlite_files_are_private(tmp_path: Path, clock: MovableClock) -> None:
+    old_umask = os.umask(0)
     try:
         river = River(f"sqlite:///{tmp_path}/var/deep/billing.db", tmp_path / "var", clock)
         with river.database.transaction() as session:
@@ -271,13 +269,13 @@ def test_nobody_else_may_read_the_files_of_sqlite(tmp_path: Path, clock: Movable
             }
         held.release()
     finally:
-        os.umask(was)
+        os.umask(old_umask)
     assert {name.rpartition("billing.db")[2] for name in modes if "billing.db" in name} == {"", "-wal", "-shm"}
     assert {name: mode for name, mode in modes.items() if mode} == {}
     river.database.close()
 
 
-def test_many_threads_write_at_once_and_nothing_is_lost(river: River) -> None:
+def test_concurrent_threads_lose_no_write(river: River) -> None:
     def write(number: int) -> None:
         with river.database.transaction() as session:
             session.add(customer(f"c{number:03}"))
@@ -301,7 +299,7 @@ for number in range(50):
 """
 
 
-def test_many_processes_write_at_once_and_nothing_is_lost(brook: River) -> None:
+def test_concurrent_processes_lose_no_write(brook: River) -> None:
     with (
         running(ADD, brook.url, "a") as one,
         running(ADD, brook.url, "b") as two,
@@ -315,7 +313,7 @@ def test_many_processes_write_at_once_and_nothing_is_lost(brook: River) -> None:
     assert len(names(brook)) == 150
 
 
-def test_a_process_killed_in_a_transaction_leaves_nothing_of_it(river: River) -> None:
+def test_killed_process_leaves_nothing_of_its_transaction(river: River) -> None:
     with running(HOLD_A_TRANSACTION, river.url) as holder:
         holder.kill()
         holder.wait()
@@ -337,7 +335,7 @@ with Database(sys.argv[1]).transaction() as session:
 """
 
 
-def test_the_tables_of_a_river_are_those_of_the_models(river: River) -> None:
+def test_test_database_has_tables_of_models(river: River) -> None:
     with river.database.reading() as session:
         for table in Base.metadata.sorted_tables:
             assert session.execute(select(table)).all() == []

@@ -1,4 +1,4 @@
-"""What runs for every event, mail or sweep finds its rows by an index, so that it costs the same beside many rows."""
+"""Frequent queries use indexes, so that their cost does not grow with the tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,23 +18,23 @@ from tests.support.event_feeder import Teller
 from tests.support.pipeline_under_test import River
 from tests.support.sample_events import sample
 
-TOLD = (
+EVENT_TYPES = (
     "READ.PLAN", "BILLING.SUBSCRIPTION.CREATED", "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED",
     "PAYMENT.SALE.REFUNDED", "BILLING.SUBSCRIPTION.UPDATED", "BILLING.SUBSCRIPTION.CANCELLED",
 )  # fmt: skip
 TABLES = [table.name for table in Base.metadata.sorted_tables]
 
 
-def test_storing_and_handling_events_reads_no_table_from_end_to_end(river: River) -> None:
+def test_storing_and_handling_events_scans_no_table(river: River) -> None:
     with _plans(river) as plans:
         teller = Teller(river)
-        for kind in TOLD:
+        for kind in EVENT_TYPES:
             teller.hear(sample(kind))
     assert len(plans) > 15
     assert _scans(plans) == []
 
 
-def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River) -> None:
+def test_claiming_and_settling_mails_scans_no_table(river: River) -> None:
     Teller(river).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
     with _plans(river) as plans, river.database.transaction() as session:
         (mail,) = outbox.claim(session, "mailer-1", river.clock.now(), 10)
@@ -44,12 +44,12 @@ def test_claiming_and_settling_mails_reads_no_table_from_end_to_end(river: River
     assert _scans(plans) == []
 
 
-def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> None:
+def test_recovery_and_reminders_scan_no_table(river: River) -> None:
     Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
     reminders = RenewalReminders(river.database, river.master, river.clock, ReminderPolicy(), may_read=True)
-    sweep = InboxRecovery(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
+    recovery = InboxRecovery(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
     with _plans(river) as plans:
-        sweep.once()
+        recovery.once()
         release_stale_claims(river.database, river.clock)
         reminders.queue_due()
         with river.database.transaction() as session:
@@ -58,7 +58,7 @@ def test_sweeps_and_reminders_read_no_table_from_end_to_end(river: River) -> Non
     assert _scans(plans) == []
 
 
-def test_a_query_without_an_index_is_noticed(river: River) -> None:
+def test_query_without_index_is_detected(river: River) -> None:
     with _plans(river) as plans, river.database.transaction() as session:
         session.connection().exec_driver_sql("SELECT id FROM subscription WHERE status = 'ACTIVE'")
     assert len(_scans(plans)) == 1
@@ -66,20 +66,20 @@ def test_a_query_without_an_index_is_noticed(river: River) -> None:
 
 @contextmanager
 def _plans(river: River) -> Iterator[dict[str, str]]:
-    """Statement -> how the database goes about it; told as if reading a whole table cost more than anything."""
+    """Collect statement -> query plan. On PostgreSQL, sequential scans are disabled where an index can be used."""
     engine, sqlite = river.database.engine, river.database.is_sqlite
     found: dict[str, str] = {}
 
     def explain(_connection: Any, cursor: Any, statement: str, values: Any, *_: object) -> None:
         if statement.split(maxsplit=1)[0] not in ("SELECT", "INSERT", "UPDATE", "DELETE"):
             return
-        looking = cursor.connection.cursor()
+        explainer = cursor.connection.cursor()
         if not sqlite:
-            looking.execute("SET LOCAL enable_seqscan = off")
-        looking.execute(
+            explainer.execute("SET LOCAL enable_seqscan = off")
+        explainer.execute(
             f"EXPLAIN {'QUERY PLAN ' if sqlite else ''}{statement}", values[0] if isinstance(values, list) else values
         )
-        found[statement] = "\n".join(str(line[-1]) for line in looking.fetchall())
+        found[statement] = "\n".join(str(line[-1]) for line in explainer.fetchall())
 
     listen(engine, "before_cursor_execute", explain)
     try:
@@ -89,6 +89,6 @@ def _plans(river: River) -> Iterator[dict[str, str]]:
 
 
 def _scans(plans: dict[str, str]) -> list[str]:
-    """The statements that read one of our tables from end to end, with their plans."""
+    """Return the statements that scan a whole table, with their plans."""
     signs = [sign.format(table) for table in TABLES for sign in ("Seq Scan on {} ", 'Seq Scan on "{}" ', "SCAN {}\n")]
     return [f"{statement}\n{plan}" for statement, plan in plans.items() if any(sign in f"{plan}\n" for sign in signs)]

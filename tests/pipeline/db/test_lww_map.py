@@ -1,4 +1,4 @@
-"""The newest known value of each field, whatever the order in which it became known, and however often."""
+"""The last-writer-wins map gives the same result for any order and repetition of updates."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import permutations
@@ -14,55 +14,55 @@ times = st.integers(0, 4).map(lambda seconds: NOON + timedelta(seconds=seconds /
 values = st.one_of(
     st.none(), st.integers(0, 3), st.sampled_from(["", "a", "b"]), st.lists(st.integers(0, 2), max_size=2)
 )
-news = st.lists(st.tuples(times, st.dictionaries(st.sampled_from("xyz"), values, max_size=3)), max_size=5)
+updates = st.lists(st.tuples(times, st.dictionaries(st.sampled_from("xyz"), values, max_size=3)), max_size=5)
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
 
-def told(all_news: Any) -> dict[str, Any]:
+def merge_all(updates: Any) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    for at, fields in all_news:
+    for at, fields in updates:
         known = merge(known, at, fields)
     return known
 
 
 @quick
-@given(news, st.randoms(use_true_random=False))
-def test_any_order_and_any_repetition_know_the_same(all_news: list[Any], order: Any) -> None:
-    again = all_news + [item for item in all_news if order.random() < 0.5]
+@given(updates, st.randoms(use_true_random=False))
+def test_result_does_not_depend_on_order_or_repetition(changes: list[Any], order: Any) -> None:
+    again = changes + [item for item in changes if order.random() < 0.5]
     order.shuffle(again)
-    assert told(again) == told(all_news)
+    assert merge_all(again) == merge_all(changes)
 
 
 @quick
-@given(news)
-def test_nothing_newer_is_ever_lost(all_news: list[Any]) -> None:
-    known = told(all_news)
-    for at, fields in all_news:
+@given(updates)
+def test_newer_value_is_never_lost(changes: list[Any]) -> None:
+    known = merge_all(changes)
+    for at, fields in changes:
         for field, item in fields.items():
             assert item is None or (since := updated_at(known, field)) is None or since >= at
 
 
-def test_the_later_value_counts_and_nothing_says_nothing() -> None:
-    known = told(
+def test_later_value_wins_and_none_is_ignored() -> None:
+    known = merge_all(
         [(NOON, {"x": 1}), (NOON + timedelta(seconds=1), {"x": 2}), (NOON + timedelta(seconds=2), {"x": None})]
     )
     assert (value(known, "x"), updated_at(known, "x")) == (2, NOON + timedelta(seconds=1))
     assert (value(known, "y"), updated_at(known, "y")) == (None, None)
 
 
-def test_at_one_time_the_larger_counts() -> None:
+def test_larger_value_wins_at_equal_times() -> None:
     for order in permutations([(NOON, {"x": "2026-03-01"}), (NOON, {"x": "2026-04-01"}), (NOON, {"x": "2026-02-01"})]):
-        assert value(told(order), "x") == "2026-04-01"
+        assert value(merge_all(order), "x") == "2026-04-01"
 
 
 def test_times_compare_across_zones_and_fractions() -> None:
     earlier, later = NOON, (NOON + timedelta(microseconds=1)).astimezone(timezone(timedelta(hours=-8)))
     for order in permutations([(earlier, {"x": "old"}), (later, {"x": "new"})]):
-        assert value(told(order), "x") == "new"
-        assert updated_at(told(order), "x") == later
+        assert value(merge_all(order), "x") == "new"
+        assert updated_at(merge_all(order), "x") == later
 
 
-def test_what_was_known_stays_untouched() -> None:
-    before = told([(NOON, {"x": 1})])
+def test_merge_does_not_change_its_input() -> None:
+    before = merge_all([(NOON, {"x": 1})])
     merge(before, NOON + timedelta(seconds=1), {"x": 2})
     assert value(before, "x") == 1

@@ -1,4 +1,4 @@
-"""The tables' history: up, down and up again on both databases, and at its end the tables that the models describe."""
+"""Migrations upgrade and downgrade both databases, and create the tables that the models describe."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def tables(database: Database) -> set[str]:
     return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
 
 
-def test_up_and_down_and_up_again(database: Database) -> None:
+def test_tables_are_upgraded_downgraded_and_upgraded_again(database: Database) -> None:
     assert migrations.current(database) is None
     migrations.upgrade(database)
     assert migrations.current(database) == migrations.newest()
@@ -42,7 +42,7 @@ def test_up_and_down_and_up_again(database: Database) -> None:
     assert tables(database) == TABLES
 
 
-def test_an_upgrade_leaves_what_is_there(database: Database) -> None:
+def test_upgrade_keeps_existing_rows(database: Database) -> None:
     migrations.upgrade(database)
     with database.transaction() as session:
         session.execute(text("INSERT INTO customer (id, created_at) VALUES ('ada', '2026-03-01 12:00:00')"))
@@ -51,7 +51,7 @@ def test_an_upgrade_leaves_what_is_there(database: Database) -> None:
         assert session.execute(text("SELECT id FROM customer")).scalars().all() == ["ada"]
 
 
-def test_the_migrations_make_what_the_models_describe(database: Database) -> None:
+def test_migrations_match_models(database: Database) -> None:
     migrations.upgrade(database)
     with database.reading() as session:
         context = MigrationContext.configure(
@@ -60,7 +60,7 @@ def test_the_migrations_make_what_the_models_describe(database: Database) -> Non
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_migrations_make_the_same_indexes_as_the_models(database: Database) -> None:
+def test_migrations_create_indexes_of_models(database: Database) -> None:
     """Alembic compares the names of partial indexes, not their conditions."""
     migrations.upgrade(database)
     migrated = index_definitions(database)
@@ -80,16 +80,16 @@ def index_definitions(database: Database) -> dict[str, str]:
         return {str(name): str(definition) for name, definition in session.execute(text(query))}
 
 
-def test_a_step_that_fails_leaves_the_tables_as_they_were(database: Database) -> None:
+def test_failed_migration_changes_no_table(database: Database) -> None:
     with database.transaction() as session:
-        session.execute(text("CREATE TABLE subscription (id INTEGER)"))  # in the way of the last table of the step
+        session.execute(text("CREATE TABLE subscription (id INTEGER)"))  # conflicts with a table of the migration
     with pytest.raises(Exception, match="subscription"):
         migrations.upgrade(database)
     assert tables(database) == {"subscription"}
     assert migrations.current(database) is None
 
 
-def test_a_database_that_is_away_is_down() -> None:
+def test_unreachable_server_raises_unavailable() -> None:
     database = Database(f"postgresql+psycopg://127.0.0.1:{free_port()}/billing")
     with pytest.raises(DatabaseUnavailableError):
         migrations.current(database)
@@ -108,8 +108,8 @@ migrations.upgrade(database)
 """
 
 
-def test_processes_that_start_at_once_do_not_trip_over_each_other(database_url: str, database: Database) -> None:
-    """Each role of a fresh installation may be the first."""
+def test_concurrent_upgrades_all_succeed(database_url: str, database: Database) -> None:
+    """In a new installation, any role can be the first to upgrade."""
     command = [sys.executable, "-c", UPGRADE, database_url]
     started = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)

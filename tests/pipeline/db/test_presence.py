@@ -1,4 +1,4 @@
-"""Signs of life that end with their process, and never by a timer."""
+"""A presence ends with its process or its connection, and never by a timer."""
 
 import signal
 from datetime import timedelta
@@ -10,7 +10,7 @@ from pipeline.db import presence
 from tests.support.pipeline_under_test import River
 from tests.support.subprocesses import running, until
 
-BE_PRESENT = """
+HOLD_PRESENCE = """
 import sys, time
 from pipeline.db.engine import Database
 from pipeline.db.presence import hold
@@ -20,12 +20,12 @@ time.sleep(600)
 """
 
 
-def test_a_presence_ends_with_its_process_and_never_before(river: River) -> None:
+def test_presence_ends_with_its_process_and_not_before(river: River) -> None:
     assert not presence.is_held(river.database, "mailer-1")
-    with running(BE_PRESENT, river.url, "mailer-1") as holder:
+    with running(HOLD_PRESENCE, river.url, "mailer-1") as holder:
         assert presence.is_held(river.database, "mailer-1")
         assert not presence.is_held(river.database, "mailer-2")
-        holder.send_signal(signal.SIGSTOP)  # as good as dead by any timer, but it may wake up
+        holder.send_signal(signal.SIGSTOP)  # a timer would consider it dead, but it may continue
         river.clock.advance(timedelta(days=365))
         assert presence.is_held(river.database, "mailer-1")
         holder.kill()
@@ -33,34 +33,34 @@ def test_a_presence_ends_with_its_process_and_never_before(river: River) -> None
         until(lambda: not presence.is_held(river.database, "mailer-1"), 20, "the presence ends with its process")
 
 
-def test_a_presence_ends_when_it_is_left(river: River) -> None:
+def test_presence_ends_when_it_is_released(river: River) -> None:
     held = presence.hold(river.database, "mailer-1")
     assert held.still_held()
     assert presence.is_held(river.database, "mailer-1")
-    assert presence.is_held(river.database, "mailer-1"), "looking must not end it"
+    assert presence.is_held(river.database, "mailer-1"), "a query must not end it"
     held.release()
-    until(lambda: not presence.is_held(river.database, "mailer-1"), 20, "the presence is left")
+    until(lambda: not presence.is_held(river.database, "mailer-1"), 20, "the presence is released")
 
 
-def test_a_presence_that_lost_its_connection_knows_it(stream: River) -> None:
+def test_presence_detects_lost_connection(stream: River) -> None:
     held = presence.hold(stream.database, "mailer-1")
     with stream.database.transaction() as session:
         find = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
         assert session.execute(find).scalars().all() == [True]
-    until(lambda: not presence.is_held(stream.database, "mailer-1"), 20, "the server has let go")
+    until(lambda: not presence.is_held(stream.database, "mailer-1"), 20, "the server has released the lock")
     assert not held.still_held()
     held.release()
 
 
-def test_presences_and_looks_at_them_leave_no_connections_behind(stream: River) -> None:
+def test_presences_leak_no_connections(stream: River) -> None:
     for number in range(30):  # the pool has fifteen
         held = presence.hold(stream.database, f"mailer-{number}")
         assert presence.is_held(stream.database, f"mailer-{number}")
         held.release()
 
 
-def test_the_sign_of_a_dead_process_is_cleared_away(brook: River, data_dir: Path) -> None:
-    with running(BE_PRESENT, brook.url, "mailer-1") as holder:
+def test_lock_file_of_dead_process_is_removed(brook: River, data_dir: Path) -> None:
+    with running(HOLD_PRESENCE, brook.url, "mailer-1") as holder:
         holder.kill()
         holder.wait()
     assert not presence.is_held(brook.database, "mailer-1")

@@ -1,4 +1,4 @@
-"""A backup brings everything back but the erased; it opens for the identity alone, and its keys end sooner."""
+"""A backup restores everything except erased customers; only its age identity decrypts it, and its keys expire sooner."""
 
 import os
 import stat
@@ -31,7 +31,7 @@ from tests.support.servers import plain
 
 @pytest.fixture
 def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
-    """A river on each database, its tables made by migrations as an operator's are, where Alice is known."""
+    """A database with the customer Alice, once per database kind, with tables created by migrations."""
     database = Database(database_url)
     migrations.upgrade(database)
     database.close()
@@ -49,29 +49,31 @@ def identity(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, identity: Path) -> BackupStore:
+def backups(tmp_path: Path, identity: Path) -> BackupStore:
     recipient = identity.read_text().splitlines()[0].removeprefix("# public key: ")
     return BackupStore(tmp_path / "backups", recipient)
 
 
 @pytest.fixture
 def empty(full: River, tmp_path: Path) -> Iterator[River]:
-    """Another machine: an empty database of the same kind, no master key."""
+    """Another machine: an empty database of the same kind, without a master key."""
     folder = tmp_path / "other"
     folder.mkdir(mode=0o700)
     if full.database.is_sqlite:
-        yield blank(f"sqlite:///{folder / 'smt-billing.db'}", folder, full.clock)
+        yield empty_river(f"sqlite:///{folder / 'smt-billing.db'}", folder, full.clock)
         return
     name = f"{make_url(full.url).database}_other"
     with psycopg.connect(plain(full.url), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        made = blank(make_url(full.url).set(database=name).render_as_string(hide_password=False), folder, full.clock)
+        made = empty_river(
+            make_url(full.url).set(database=name).render_as_string(hide_password=False), folder, full.clock
+        )
         yield made
         made.database.close()
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def blank(url: str, folder: Path, clock: MovableClock) -> River:
+def empty_river(url: str, folder: Path, clock: MovableClock) -> River:
     river = River.__new__(River)
     river.url, river.folder, river.clock, river.database = url, folder, clock, Database(url)
     return river
@@ -81,12 +83,12 @@ def key_of(river: River) -> Path:
     return river.folder / "keys" / "master.key"
 
 
-def create(river: River, shelf: BackupStore) -> store.BackupFiles:
-    return shelf.create(river.database, key_of(river), river.now)
+def create(river: River, backups: BackupStore) -> store.BackupFiles:
+    return backups.create(river.database, key_of(river), river.now)
 
 
-def restore(river: River, shelf: BackupStore, identity: Path, data: Path | None = None) -> store.RestoreResult:
-    done = shelf.restore(river.database, key_of(river), identity, river.now, data=data)
+def restore(river: River, backups: BackupStore, identity: Path, data: Path | None = None) -> store.RestoreResult:
+    done = backups.restore(river.database, key_of(river), identity, river.now, data=data)
     river.master = open_master_key(key_of(river), create=False)
     return done
 
@@ -102,12 +104,10 @@ def columns(row: Base) -> dict[str, Any]:
     return {column.name: getattr(row, column.name) for column in row.__table__.columns}
 
 
-def test_what_was_backed_up_comes_back_on_another_machine(
-    full: River, empty: River, shelf: BackupStore, identity: Path
-) -> None:
+def test_backup_is_restored_on_another_machine(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
     before = everything(full)
-    create(full, shelf)
-    assert restore(empty, shelf, identity).erased_again == 0
+    create(full, backups)
+    assert restore(empty, backups, identity).erased_again == 0
     assert everything(empty) == before
     assert migrations.current(empty.database) == migrations.newest()
     assert key_of(empty).read_bytes() == key_of(full).read_bytes()
@@ -117,24 +117,22 @@ def test_what_was_backed_up_comes_back_on_another_machine(
         assert accounts.personal_data(session, empty.keyring(session), id)["name"] == "Alice Newname"
 
 
-def test_nothing_can_be_read_without_the_identity_and_nobody_else_may_read_the_files(
-    full: River, shelf: BackupStore, tmp_path: Path
-) -> None:
-    made = create(full, shelf)
-    for path in shelf.folder.iterdir():
+def test_backup_files_are_encrypted_and_private(full: River, backups: BackupStore, tmp_path: Path) -> None:
+    made = create(full, backups)
+    for path in backups.folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert ALICE.email.encode() not in path.read_bytes()
         assert ALICE.subscription.encode() not in path.read_bytes()
-    assert stat.S_IMODE(shelf.folder.stat().st_mode) == 0o700
-    stranger = tmp_path / "stranger.txt"
-    store.new_identity(stranger)
+    assert stat.S_IMODE(backups.folder.stat().st_mode) == 0o700
+    other = tmp_path / "other.txt"
+    store.new_identity(other)
     for path in (made.data, made.keys):
         with pytest.raises(pyrage.DecryptError):
-            pyrage.decrypt(path.read_bytes(), store._identities(stranger))
+            pyrage.decrypt(path.read_bytes(), store._identities(other))
 
 
-def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: BackupStore, identity: Path) -> None:
-    made = create(full, shelf)
+def test_keys_are_in_a_separate_file(full: River, backups: BackupStore, identity: Path) -> None:
+    made = create(full, backups)
     dump = pyrage.decrypt(made.data.read_bytes(), store._identities(identity))
     kept = pyrage.decrypt(made.keys.read_bytes(), store._identities(identity))
     rows = [row for row in full.rows(EncryptionKey) if row.wrapped_key]
@@ -144,16 +142,14 @@ def test_the_keys_are_in_a_file_of_their_own(full: River, shelf: BackupStore, id
     assert not list(full.folder.glob(".backup-*"))
 
 
-def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
-    full: River, empty: River, shelf: BackupStore, identity: Path
-) -> None:
-    made = create(full, shelf)
+def test_restore_repeats_later_erasures(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
+    made = create(full, backups)
     old_keys = made.keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
-    shelf.save_erasures(full.database)
-    made.keys.write_bytes(old_keys)  # the worst case: only keys of before the erasure are left
-    assert restore(empty, shelf, identity).erased_again == 1
+    backups.save_erasures(full.database)
+    made.keys.write_bytes(old_keys)  # the worst case: only keys from before the erasure are left
+    assert restore(empty, backups, identity).erased_again == 1
     assert_erased(empty)
     assert empty.count(Payment) == 1
     [erasure] = empty.rows(Erasure)
@@ -161,16 +157,16 @@ def test_who_was_erased_after_the_copy_is_erased_again_before_it_opens(
     assert [row.erased_at is None for row in empty.rows(Customer)] == [False]
 
 
-def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
-    full: River, empty: River, shelf: BackupStore, identity: Path
+def test_old_keys_of_erased_customer_are_not_restored(
+    full: River, empty: River, backups: BackupStore, identity: Path
 ) -> None:
-    old_keys = create(full, shelf).keys.read_bytes()
+    old_keys = create(full, backups).keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
     full.clock.advance(timedelta(hours=1))
-    shelf.save_erasures(full.database)
-    create(full, shelf).keys.write_bytes(old_keys)  # the newer ones are lost
-    restore(empty, shelf, identity)
+    backups.save_erasures(full.database)
+    create(full, backups).keys.write_bytes(old_keys)  # the newer ones are lost
+    restore(empty, backups, identity)
     [erasure] = empty.rows(Erasure)
     alive = {row.key_id for row in empty.rows(EncryptionKey) if row.wrapped_key}
     assert alive.isdisjoint(erasure.key_ids)
@@ -178,116 +174,116 @@ def test_keys_older_than_an_erasure_that_the_copy_knows_of_do_not_come_back(
         assert empty.keyring(session).get(id) is None
 
 
-def test_an_erasure_that_was_noted_stays_noted(full: River, shelf: BackupStore) -> None:
-    create(full, shelf)
+def test_saved_erasure_is_never_removed(full: River, backups: BackupStore) -> None:
+    create(full, backups)
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
-    shelf.save_erasures(full.database)
+    backups.save_erasures(full.database)
     with full.database.transaction() as session:
         session.execute(text("DELETE FROM erasure"))
-    shelf.save_erasures(full.database)
-    assert [row["customer_id"] for row in shelf.erasures()] == [id]
-    assert ALICE.email.encode() not in (shelf.folder / "erasures.json").read_bytes()
+    backups.save_erasures(full.database)
+    assert [row["customer_id"] for row in backups.erasures()] == [id]
+    assert ALICE.email.encode() not in (backups.folder / "erasures.json").read_bytes()
 
 
-def test_older_keys_and_older_copies_go_and_the_newest_stay(full: River, shelf: BackupStore) -> None:
-    first = create(full, shelf)
+def test_expired_backups_and_keys_are_deleted(full: River, backups: BackupStore) -> None:
+    first = create(full, backups)
     full.clock.advance(timedelta(days=8))
-    second = create(full, shelf)
+    second = create(full, backups)
     assert (first.data.exists(), first.keys.exists()) == (True, False)
     full.clock.advance(timedelta(days=23))
-    third = create(full, shelf)
+    third = create(full, backups)
     assert not first.data.exists()
     assert second.data.exists()
     assert third.data.exists()
-    assert [path.name for path in shelf.folder.glob("*.keys.age")] == [third.keys.name]
+    assert [path.name for path in backups.folder.glob("*.keys.age")] == [third.keys.name]
 
 
-def test_a_rotation_leaves_one_file_of_keys_that_opens_the_older_copies_too(
-    full: River, empty: River, shelf: BackupStore, identity: Path
+def test_newest_keys_decrypt_older_backups_after_rotation(
+    full: River, empty: River, backups: BackupStore, identity: Path
 ) -> None:
-    made = create(full, shelf)
+    made = create(full, backups)
     full.clock.advance(timedelta(hours=1))
 
     def save(_: MasterKey) -> None:
-        shelf.save_keys(full.database, key_of(full), full.now, only=True)
+        backups.save_keys(full.database, key_of(full), full.now, only=True)
 
     rotation.rotate(full.database, key_of(full), full.now, save=save, grace_seconds=0)
     assert not made.keys.exists()
-    restore(empty, shelf, identity, made.data)
+    restore(empty, backups, identity, made.data)
     with empty.database.transaction() as session:
         assert accounts.find_by_email(session, Keyring(empty.master, session, empty.now), ALICE.email)
 
 
-def test_a_restore_replaces_nothing(full: River, shelf: BackupStore, identity: Path) -> None:
-    create(full, shelf)
+def test_restore_into_used_database_is_rejected(full: River, backups: BackupStore, identity: Path) -> None:
+    create(full, backups)
     before = everything(full)
     with pytest.raises(BackupError, match="not empty"):
-        restore(full, shelf, identity)
+        restore(full, backups, identity)
     assert everything(full) == before
 
 
-def test_a_damaged_copy_opens_nothing(full: River, empty: River, shelf: BackupStore, identity: Path) -> None:
-    made = create(full, shelf)
+def test_damaged_backup_is_rejected(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
+    made = create(full, backups)
     whole = made.data.read_bytes()
     for broken in (whole[:-1], whole[: len(whole) // 2], whole[:-40] + b"x" + whole[-39:]):
         made.data.write_bytes(broken)
         with pytest.raises(BackupError, match="damaged"):
-            restore(empty, shelf, identity)
+            restore(empty, backups, identity)
         with empty.database.reading() as session, pytest.raises(Exception, match=r"(no such table|does not exist)"):
             session.execute(text("SELECT 1 FROM event"))
     made.data.write_bytes(whole)
-    restore(empty, shelf, identity)
+    restore(empty, backups, identity)
     assert empty.count(Event) == full.count(Event)
 
 
-def test_until_it_is_whole_no_role_starts_on_it(
-    full: River, empty: River, shelf: BackupStore, identity: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_role_can_use_an_incomplete_restore(
+    full: River, empty: River, backups: BackupStore, identity: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create(full, shelf)
-    monkeypatch.setattr(store, "replay_erasures", die)
+    create(full, backups)
+    monkeypatch.setattr(store, "replay_erasures", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        restore(empty, shelf, identity)
+        restore(empty, backups, identity)
     assert migrations.current(empty.database) is None
 
 
-def die(*_: object, **__: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_another_master_key_is_not_overwritten(full: River, empty: River, shelf: BackupStore, identity: Path) -> None:
-    create(full, shelf)
-    open_master_key(key_of(empty))
-    with pytest.raises(BackupError, match="another master key"):
-        restore(empty, shelf, identity)
-
-
-def test_what_is_missing_or_wrong_is_said_with_what_to_do(
-    full: River, empty: River, shelf: BackupStore, identity: Path, tmp_path: Path
+def test_different_master_key_is_not_overwritten(
+    full: River, empty: River, backups: BackupStore, identity: Path
 ) -> None:
+    create(full, backups)
+    open_master_key(key_of(empty))
+    with pytest.raises(BackupError, match="not the master key of the backup"):
+        restore(empty, backups, identity)
+
+
+def test_errors_say_what_to_do(full: River, empty: River, backups: BackupStore, identity: Path, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="SMT_BACKUP_DIR"):
-        restore(empty, shelf, identity)
+        restore(empty, backups, identity)
     with pytest.raises(BackupError, match="smt-billing backup identity"):
         BackupStore(tmp_path / "b", "age1wrong").create(full.database, key_of(full), full.now)
-    with pytest.raises(BackupError, match="there already"):
+    with pytest.raises(BackupError, match="already exists"):
         store.new_identity(identity)
-    create(full, shelf)
+    create(full, backups)
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("# nothing\n")
     with pytest.raises(BackupError, match="AGE-SECRET-KEY-1"):
-        restore(empty, shelf, wrong)
-    (shelf.folder / "erasures.json").write_bytes(b"[")
-    with pytest.raises(BackupError, match="brings erased people back"):
-        restore(empty, shelf, identity)
+        restore(empty, backups, wrong)
+    (backups.folder / "erasures.json").write_bytes(b"[")
+    with pytest.raises(BackupError, match="brings erased customers back"):
+        restore(empty, backups, identity)
 
 
-def test_without_postgresqls_programs_it_says_what_to_install(
-    full: River, shelf: BackupStore, monkeypatch: pytest.MonkeyPatch
+def test_missing_pg_dump_names_package_to_install(
+    full: River, backups: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if full.database.is_sqlite:
-        create(full, shelf)
+        create(full, backups)
         return
     monkeypatch.setitem(os.environ, "PATH", "/nowhere")
     with pytest.raises(BackupError, match="postgresql-client"):
-        create(full, shelf)
-    assert [path.name for path in shelf.folder.iterdir()] == []
+        create(full, backups)
+    assert [path.name for path in backups.folder.iterdir()] == []

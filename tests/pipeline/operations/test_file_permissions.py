@@ -1,3 +1,5 @@
+"""Files with keys or personal data must be private; new files are created that way."""
+
 import os
 import subprocess
 import sys
@@ -29,11 +31,11 @@ def settings(make_settings: Make, data_dir: Path) -> Settings:
     return made
 
 
-def test_private_files_stop_nobody(settings: Settings) -> None:
+def test_private_files_are_accepted(settings: Settings) -> None:
     file_permissions.require_private(settings)
 
 
-def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, data_dir: Path) -> None:
+def test_readable_file_is_rejected_with_chmod_command(settings: Settings, data_dir: Path) -> None:
     database = data_dir / "smt-billing.db"
     for path, mode, command in (
         (data_dir, 0o750, f"chmod 700 {data_dir}"),
@@ -48,21 +50,21 @@ def test_a_start_is_refused_with_the_command_that_mends_it(settings: Settings, d
     file_permissions.require_private(settings)
 
 
-def test_what_is_not_there_yet_is_let_be(make_settings: Make, tmp_path: Path) -> None:
+def test_missing_files_are_accepted(make_settings: Make, tmp_path: Path) -> None:
     file_permissions.require_private(make_settings(master_key_file=tmp_path / "keys" / "master.key"))
 
 
-def test_what_a_command_makes_is_private_whatever_the_shells_habit(data_dir: Path, tmp_path: Path) -> None:
+def test_commands_create_private_files_for_any_umask(data_dir: Path, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "pipeline"]
     env = {"SMT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
     text = tmp_path / "mail.html"
     for words in (["db", "upgrade"], ["mail", "preview", "receipt", "--out", str(text)]):
         subprocess.run([*program, *words], env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    made = [text, *data_dir.rglob("*")]
-    assert len(made) > 1
-    assert [path for path in made if file_permissions.is_readable_by_others(path)] == []
+    created = [text, *data_dir.rglob("*")]
+    assert len(created) > 1
+    assert [path for path in created if file_permissions.is_readable_by_others(path)] == []
 
 
-def test_everything_of_ours_is_walked(settings: Settings, data_dir: Path) -> None:
+def test_private_files_include_data_folder_and_key(settings: Settings, data_dir: Path) -> None:
     (data_dir / "log").write_text("x")
     assert {data_dir / "log", settings.master_key} <= set(file_permissions.private_files(settings))

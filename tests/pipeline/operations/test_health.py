@@ -1,4 +1,4 @@
-"""Is work being done?"""
+"""Health: the ages of the oldest waiting event and mail."""
 
 from datetime import timedelta
 
@@ -11,28 +11,28 @@ from pipeline.outbox.store import NewMail
 from tests.support.pipeline_under_test import River, delivery, happened
 
 
-def look(river: River) -> Health:
+def check(river: River) -> Health:
     return health.check_health(river.database, river.now, 300)
 
 
-def test_nothing_waits_in_an_empty_river(river: River) -> None:
-    assert look(river) == Health(0, 0, 300)
-    assert look(river).is_well
+def test_empty_database_is_healthy(river: River) -> None:
+    assert check(river) == Health(0, 0, 300)
+    assert check(river).is_well
 
 
-def test_the_oldest_of_each_counts(river: River) -> None:
+def test_oldest_event_and_mail_count(river: River) -> None:
     river.store(delivery(happened("WH-1"), "T-1"))
     river.clock.advance(timedelta(seconds=100))
     river.store(delivery(happened("WH-2"), "T-2"))
     river.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     river.clock.advance(timedelta(seconds=200))
-    assert look(river) == Health(300, 200, 300)
-    assert look(river).is_well
+    assert check(river) == Health(300, 200, 300)
+    assert check(river).is_well
     river.clock.advance(timedelta(seconds=1))
-    assert not look(river).is_well
+    assert not check(river).is_well
 
 
-def test_what_is_done_or_waits_for_a_person_does_not_count(river: River) -> None:
+def test_finished_and_parked_items_do_not_count(river: River) -> None:
     river.store(*[delivery(happened(f"WH-{number}"), f"T-{number}") for number in range(3)])
     river.owe(
         NewMail("receipt", "receipt:1", "I-ADA", {}, has_address=False),
@@ -46,20 +46,20 @@ def test_what_is_done_or_waits_for_a_person_does_not_count(river: River) -> None
         outbox.claim(session, "one", river.now, 10)
         outbox.mark_in_doubt(session, "one", "it died")
     river.clock.advance(timedelta(days=365))
-    assert look(river) == Health(0, 0, 300)
+    assert check(river) == Health(0, 0, 300)
 
 
-def test_a_mail_that_waits_for_its_next_try_does_not_count_until_then(river: River) -> None:
+def test_mail_counts_only_when_its_retry_is_due(river: River) -> None:
     river.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     [row] = river.rows(Mail)
     river.set(row, due_at=river.now + timedelta(hours=4))
     river.clock.advance(timedelta(hours=1))
-    assert look(river).is_well
+    assert check(river).is_well
     river.clock.advance(timedelta(hours=3))
-    assert not look(river).is_well
+    assert not check(river).is_well
 
 
-def test_a_clock_that_was_set_back_makes_no_age_negative(river: River) -> None:
+def test_age_is_never_negative(river: River) -> None:
     river.store(delivery(happened(), "T-1"))
     river.clock.advance(-timedelta(days=1))
-    assert look(river).oldest_event_seconds == 0
+    assert check(river).oldest_event_seconds == 0

@@ -1,4 +1,4 @@
-"""Is each role alive?"""
+"""Heartbeats show which roles are alive."""
 
 import os
 import stat
@@ -12,29 +12,29 @@ from pipeline.operations import heartbeat
 from pipeline.operations.heartbeat import ALIVE_SECONDS
 
 
-def test_a_role_shows_that_it_is_alive_and_others_see_it(data_dir: Path) -> None:
+def test_heartbeat_shows_that_role_is_alive(data_dir: Path) -> None:
     now = SystemClock().now()
     assert not heartbeat.is_alive(data_dir, "worker", now)
     heartbeat.write(data_dir, "worker")
     assert heartbeat.is_alive(data_dir, "worker", now)
     assert not heartbeat.is_alive(data_dir, "mailer", now)
     assert stat.S_IMODE((data_dir / "run").stat().st_mode) == 0o700
-    shown = datetime.fromtimestamp((data_dir / "run" / "worker").stat().st_mtime, now.tzinfo)
+    written_at = datetime.fromtimestamp((data_dir / "run" / "worker").stat().st_mtime, now.tzinfo)
     assert heartbeat.is_alive(
-        data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS - 1)
-    )  # its time has nanoseconds
-    assert not heartbeat.is_alive(data_dir, "worker", shown + timedelta(seconds=ALIVE_SECONDS + 1))
+        data_dir, "worker", written_at + timedelta(seconds=ALIVE_SECONDS - 1)
+    )  # file times have nanoseconds
+    assert not heartbeat.is_alive(data_dir, "worker", written_at + timedelta(seconds=ALIVE_SECONDS + 1))
 
 
-def test_a_sign_of_life_is_renewed(data_dir: Path) -> None:
+def test_heartbeat_is_renewed(data_dir: Path) -> None:
     heartbeat.write(data_dir, "worker")
     os.utime(data_dir / "run" / "worker", (0, 0))
     heartbeat.write(data_dir, "worker")
     assert heartbeat.is_alive(data_dir, "worker", SystemClock().now())
 
 
-def test_a_sign_that_cannot_be_left_ends_no_role_and_is_told(data_dir: Path) -> None:
-    (data_dir / "run").write_text("in the way")
+def test_failed_heartbeat_is_logged_and_retried(data_dir: Path) -> None:
+    (data_dir / "run").write_text("not a folder")
     with capture_logs() as logs:
         heartbeat.write(data_dir, "web")
     assert [(line["event"], line["role"]) for line in logs] == [("heartbeat_failed", "web")]

@@ -13,7 +13,8 @@ BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
 
 def table() -> str:
     """Return the table that the docs should contain."""
-    count = f"{len(list(document().clauses))} clauses, {len(MUTANTS)} mutants; a test fails if a check does not detect its mutant.\n\n"
+    clauses = len(list(document().clauses))
+    count = f"{clauses} clauses, {len(MUTANTS)} mutants; a test fails if a check does not detect its mutant.\n\n"
     head = (
         count
         + "| clause | text | control | check | evidence | mutant: the check fails when … |\n|---|---|---|---|---|---|\n"
