@@ -73,5 +73,5 @@ def _x(ratio: float) -> float:
 
 def _words(rows: Sequence[Row]) -> str:
     return "; ".join(
-        f"{row['name']}: {row['ratio']:.2g} times {row['beside']}, target {row['target']:.2g}" for row in rows
+        f"{row['name']}: {row['ratio']:.2g} times {row['peer_name']}, target {row['target']:.2g}" for row in rows
     )

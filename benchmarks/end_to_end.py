@@ -1,4 +1,4 @@
-"""The whole river: from the first webhook posted to the last mail accepted by Postfix. Two events, two mails each."""
+"""The end to end: from the first webhook posted to the last mail accepted by Postfix. Two events, two mails each."""
 
 import time
 
@@ -21,7 +21,7 @@ def measure(bench: Bench) -> list[Row]:
     mine, small = bench.load("newcomers", bench.care.river), bench.load("newcomers", bench.care.river_by_peer)
     taken = bench.rounds({"river": lambda: ours(bench, mine), "river, peer": lambda: peer(bench, small)})
     one, other = (Figure.of(paces) for paces in taken.values())
-    return [Row("webhook in -> mail accepted by Postfix, whole river", PEER, "mails/s", one, other, 5)]
+    return [Row("webhook in -> mail accepted by Postfix, end to end", PEER, "mails/s", one, other, 5)]
 
 
 def ours(bench: Bench, load: Load) -> float:

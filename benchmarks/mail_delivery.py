@@ -40,7 +40,7 @@ def into_postfix(bench: Bench) -> list[Row]:
     name = "mail rendered, built and accepted by Postfix, 1 process"
     return [
         Row(name, PEER, "mails/s", one, django, 2.3),
-        Row("the same beside smtp-source", "smtp-source, 10 connections kept", "mails/s", one, most, 0.65),
+        Row("the same compared with smtp-source", "smtp-source, 10 connections kept", "mails/s", one, most, 0.65),
     ]
 
 

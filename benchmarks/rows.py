@@ -53,7 +53,7 @@ class Row:
     """`target` is what the ratio has to reach, `stretch` what it would like to. Higher is better for every ratio."""
 
     name: str
-    beside: str  # what the peer is
+    peer_name: str  # what the peer is
     unit: str
     ours: Figure
     peer: Figure
@@ -79,7 +79,7 @@ class Row:
             "ratio": self.ratio,
             "target": self.target,
             "met": self.met,
-            "beside": self.beside,
+            "peer_name": self.peer_name,
             "unit": self.unit,
             "ratio_met": self.ratio >= self.target,
             "ours_range": [self.ours.low, self.ours.high],

@@ -31,7 +31,7 @@ LARGE = 100_000  # subscriptions
 CUSTOMERS = 1_000  # that are no copies
 NEW = 100  # customers that come in each repeat
 REMINDED = 20  # in each repeat
-STEPS = ("webhook stored", "sweep of overdue events", "event handled", "reminder owed")
+STEPS = ("webhook stored", "recovery of overdue events", "event handled", "reminder queued")
 
 # How a copy's ids are made. `fresh` is the same for the same id and number, so copies belong together as originals do.
 SUBSCRIPTION = "'I-' || fresh({0}, n)"
@@ -104,11 +104,11 @@ def _compare(bench: Bench, where: str, grown: list[Grown]) -> list[Row]:
         for each in grown:
             _repeat(each, bodies, repeat)
     few, many = grown[0], grown[-1]
-    beside = f"the same beside {few.size:,} subscriptions"
+    peer_name = f"the same with {few.size:,} subscriptions"
     return [
         Row(
-            f"{step} beside {many.size:,} subscriptions, {where}",
-            beside,
+            f"{step} with {many.size:,} subscriptions, {where}",
+            peer_name,
             "µs each",
             Figure.of(many.costs[step][1:]),
             Figure.of(few.costs[step][1:]),
@@ -131,12 +131,12 @@ def _repeat(grown: Grown, bodies: list[bytes], repeat: int) -> None:
             )
 
     _time(grown, "webhook stored", len(bodies), lambda: ids.extend(grown.home.store(bodies, group=32)))
-    _time(grown, "sweep of overdue events", len(bodies), lambda: expect(sweep(), len(bodies), "swept"))
+    _time(grown, "recovery of overdue events", len(bodies), lambda: expect(sweep(), len(bodies), "swept"))
     _time(grown, "event handled", len(bodies), lambda: parts.worker().handle(ids))
     with parts.database.transaction() as session:
         due = grown.names[repeat * REMINDED : (repeat + 1) * REMINDED]
         session.execute(update(Subscription).where(Subscription.id.in_(due)).values(remind_at=clock.now()))
-    _time(grown, "reminder owed", REMINDED, lambda: expect(reminders.queue_due(), REMINDED, "reminded"))
+    _time(grown, "reminder queued", REMINDED, lambda: expect(reminders.queue_due(), REMINDED, "reminded"))
 
 
 def _time(grown: Grown, step: str, count: int, work: Callable[[], object]) -> None:

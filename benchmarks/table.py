@@ -71,8 +71,8 @@ def show(found: Found) -> None:
     """Print the table. Figures are medians with the lowest and highest round."""
     table = Table(title=f"{'quick, ' if found.quick else ''}{found.rounds} rounds in turns: median [lowest-highest]")
     table.add_column("row", overflow="fold")
-    for name in ("ours", "beside", "ratio", "target"):
-        table.add_column(name, justify="right", no_wrap=name != "beside")
+    for name in ("ours", "peer_name", "ratio", "target"):
+        table.add_column(name, justify="right", no_wrap=name != "peer_name")
     table.add_column("met")
     for row in found.rows:
         for cells in _cells(row):
@@ -93,7 +93,7 @@ def _cells(row: Row) -> list[tuple[str, ...]]:
     first = (
         f"{row.name}, {row.unit}",
         _figure(row.ours),
-        f"{_figure(row.peer)} {row.beside}",
+        f"{_figure(row.peer)} {row.peer_name}",
         f"{row.ratio:.2f}",
         target,
         _yes(row.ratio >= row.target),

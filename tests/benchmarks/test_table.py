@@ -90,5 +90,5 @@ def test_the_docs_say_by_how_much_a_target_is_missed_and_where_the_reason_stands
     name = "webhook answered after durable"
     row = Row(name, "a peer", "webhooks/s", Figure.of([300]), Figure.of([100]), 12, limit=late)
     page = report.table(found(row).as_json())
-    assert "| **3** | >= 12 | no, 75 % short: [why](#the-door) |" in page
-    assert "|  | <= 10 | no, 2.5 times that: [why](#the-door) |" in page
+    assert "| **3** | >= 12 | no, 75 % short: [why](#webhook-ingest) |" in page
+    assert "|  | <= 10 | no, 2.5 times that: [why](#webhook-ingest) |" in page
