@@ -23,7 +23,7 @@ def erasure_dependencies(container: Container) -> ErasureDependencies:
 
 
 def erase_due(container: Container) -> int:
-    """Run due erasures, and record them in the backup folder. Return the number of finished erasures."""
+    """Run due erasures, and record them in the backup folder. Return the number of steps done."""
 
     done = workflow.run_due_erasures(
         container.database, container.master_key, container.clock, erasure_dependencies(container)

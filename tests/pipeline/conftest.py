@@ -1,4 +1,4 @@
-"""A river on each database, relays that misbehave, and mailers that send to them."""
+"""Fixtures: the pipeline under test on each database, misbehaving relays, and mailers that send to them."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -21,8 +21,8 @@ ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.services)
 
 @pytest.fixture(scope="session")
 def kept_database(postgres: str) -> Iterator[str]:
-    """A PostgreSQL database that the rivers of many tests use one after the other: making one is slow."""
-    name = f"river_{uuid.uuid4().hex[:12]}"
+    """A PostgreSQL database that many tests use one after the other, because creating one is slow."""
+    name = f"pipeline_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(plain(postgres), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
@@ -31,35 +31,35 @@ def kept_database(postgres: str) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", ON_POSTGRESQL])
 def river(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
-    """Runs the test twice, on each database; empty tables, a new master key."""
-    yield from flowing(request, request.param, data_dir, clock)
+    """The pipeline with empty tables and a new master key. The test runs on both databases."""
+    yield from pipelines(request, request.param, data_dir, clock)
 
 
 @pytest.fixture
 def brook(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
-    """A river on SQLite, for what does not depend on the database."""
-    yield from flowing(request, "sqlite", data_dir, clock)
+    """The pipeline on SQLite, for behaviour that does not depend on the database."""
+    yield from pipelines(request, "sqlite", data_dir, clock)
 
 
 @pytest.fixture
 def stream(request: pytest.FixtureRequest, kept_database: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
-    """A river on PostgreSQL."""
-    yield from flowing(request, "postgresql", data_dir, clock)
+    """The pipeline on PostgreSQL."""
+    yield from pipelines(request, "postgresql", data_dir, clock)
 
 
-def flowing(request: pytest.FixtureRequest, kind: str, folder: Path, clock: MovableClock) -> Iterator[River]:
+def pipelines(request: pytest.FixtureRequest, kind: str, folder: Path, clock: MovableClock) -> Iterator[River]:
     on_sqlite = kind == "sqlite"
     url = f"sqlite:///{folder / 'smt-billing.db'}" if on_sqlite else request.getfixturevalue("kept_database")
-    made = River(url, folder, clock)
+    pipeline = River(url, folder, clock)
     if not on_sqlite:
-        made.empty()
-    yield made
-    made.database.close()
+        pipeline.empty()
+    yield pipeline
+    pipeline.database.close()
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Opens a house; gives the URL to reach it."""
+    """Start a misbehaving relay. Return its URL."""
     async with open_houses() as serve:
         yield serve
 
@@ -79,6 +79,6 @@ async def relay_to() -> AsyncIterator[MakeRelay]:
 
 @pytest.fixture
 async def make(river: River) -> AsyncIterator[Make]:
-    """Mailers, on the river's database unless another is given."""
+    """Create mailers on the fixture's database, or on another one."""
     async with mailers(river) as make:
         yield make

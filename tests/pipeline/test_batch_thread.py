@@ -1,4 +1,4 @@
-"""What is left to a thread is done in order, many at once, and none of it is forgotten at the end."""
+"""A batch thread processes queued items in order, in batches, and processes all of them before it ends."""
 
 from pipeline.batch_thread import BatchThread
 
@@ -10,32 +10,32 @@ class Counting(BatchThread[int]):
         super().__init__("counting", most=most, room=room)
         self.batches: list[list[int]] = []
 
-    def leave(self, item: int) -> bool:
+    def submit(self, item: int) -> bool:
         return self._submit(item)
 
-    def _do(self, batch: list[int]) -> None:
+    def _process(self, batch: list[int]) -> None:
         self.batches.append(batch)
 
 
-def test_all_that_waits_is_done_at_once_and_no_more_than_is_allowed() -> None:
+def test_batches_have_limited_size() -> None:
     counting = Counting(most=3)
     for number in range(7):
-        assert counting.leave(number)
+        assert counting.submit(number)
     counting.start()
     counting.stop()
     assert counting.batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_it_ends_with_nothing_done_if_nothing_was_left_to_it() -> None:
+def test_thread_without_items_processes_nothing() -> None:
     counting = Counting(most=3)
     counting.start()
     counting.stop()
     assert counting.batches == []
 
 
-def test_it_says_so_where_no_more_may_wait_and_does_the_others() -> None:
+def test_full_queue_refuses_items() -> None:
     counting = Counting(most=1, room=2)
-    assert [counting.leave(number) for number in range(4)] == [True, True, False, False]
+    assert [counting.submit(number) for number in range(4)] == [True, True, False, False]
     counting.start()
     counting.stop()
     assert counting.batches == [[0], [1]]

@@ -1,4 +1,4 @@
-"""Addresses that mail can be sent to, and names that lead nowhere."""
+"""Validation of e-mail addresses, and cleaning of display names."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and are for us alone."""
+"""Files are written completely or not at all, and are private."""
 
 import stat
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from pipeline import files
 
 
-def test_a_file_takes_the_place_of_the_one_before_and_is_for_us_alone(tmp_path: Path) -> None:
+def test_write_atomically_replaces_file_and_makes_it_private(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
     path.chmod(0o644)
@@ -17,19 +17,19 @@ def test_a_file_takes_the_place_of_the_one_before_and_is_for_us_alone(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_fails_half_way_leaves_the_file_before_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_keeps_old_file_only(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="full"), files.replace_atomically(path) as file:
-        file.write(_cut_off())
+        file.write(_fail())
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"old", [path])
 
 
-def _cut_off() -> bytes:
+def _fail() -> bytes:
     raise OSError("the disk is full")
 
 
-def test_nobody_sees_a_file_that_is_being_written(tmp_path: Path) -> None:
+def test_unfinished_file_is_not_visible(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with files.replace_atomically(path) as file:
         file.write(b"half")
@@ -38,7 +38,7 @@ def test_nobody_sees_a_file_that_is_being_written(tmp_path: Path) -> None:
     assert path.read_bytes() == b"half"
 
 
-def test_two_that_write_the_same_file_leave_one_whole(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with files.replace_atomically(path) as one, files.replace_atomically(path) as other:
         one.write(b"one")
@@ -46,7 +46,7 @@ def test_two_that_write_the_same_file_leave_one_whole(tmp_path: Path) -> None:
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"one", [path])
 
 
-def test_a_new_file_is_for_us_alone_and_takes_no_others_place(tmp_path: Path) -> None:
+def test_create_private_refuses_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "new"
     with files.create_private(path) as file:
         file.write(b"mine")

@@ -1,4 +1,4 @@
-"""The command line, which starts the roles, and a mail catcher that they send to."""
+"""Fixtures: calls of the command line, which starts the roles, and a mail catcher."""
 
 from tests.support.command_line import caught, smt
 

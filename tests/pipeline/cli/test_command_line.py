@@ -1,4 +1,4 @@
-"""The command line as a whole: help, start-up, exit codes, and the river from a fresh folder with one setting."""
+"""The command line as a whole: help, start-up time, exit codes, and the pipeline in a new folder with one setting."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from pipeline.cli.lazy_group import LazyCommand, group, lazy_group
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.paypal.errors import PaypalUnavailableError
 
-from .conftest import Smt, Told
+from .conftest import SavedEvents, Smt
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {
@@ -26,20 +26,20 @@ HEAVY = {
 
 
 def every_command() -> Iterator[tuple[str, ...]]:
-    """The words of each command, groups included; each is loaded."""
+    """Yield the words of each command and group, after importing it."""
     yield ()
     for name, command in COMMANDS.items():
-        yield from below(command.load(name), name)
+        yield from subcommands(command.load(name), name)
 
 
-def below(command: object, *words: str) -> Iterator[tuple[str, ...]]:
+def subcommands(command: object, *words: str) -> Iterator[tuple[str, ...]]:
     yield words
     for name, each in (command.commands if isinstance(command, TyperGroup) else {}).items():
-        yield from below(each, *words, name)
+        yield from subcommands(each, *words, name)
 
 
 def smt_billing(*arguments: str | Path, **settings: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The program as a process of its own."""
+    """Run the program as a separate process."""
     environment = {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return subprocess.run(
@@ -50,7 +50,7 @@ def smt_billing(*arguments: str | Path, **settings: str | Path) -> "subprocess.C
 
 
 @pytest.mark.parametrize("words", list(every_command()), ids=lambda words: " ".join(words) or "smt-billing")
-def test_every_command_explains_itself(smt: Smt, words: tuple[str, ...], data_dir: Path) -> None:
+def test_every_command_has_help(smt: Smt, words: tuple[str, ...], data_dir: Path) -> None:
     answer = smt(*words, "--help")
     assert (answer.code, answer.err) == (0, "")
     assert f"smt-billing {' '.join(words)}".rstrip() in answer.out
@@ -58,17 +58,17 @@ def test_every_command_explains_itself(smt: Smt, words: tuple[str, ...], data_di
     assert list(data_dir.iterdir()) == []
 
 
-def test_the_commands_are_those_that_were_promised() -> None:
-    promised = """demo run web worker mailer scheduler doctor simulate health
+def test_documented_commands_exist() -> None:
+    documented = """demo run web worker mailer scheduler doctor simulate health
         db upgrade, events list, events show, events replay, events import, parked list, parked retry,
         mail list, mail show, mail preview, mail send-test, subscriptions list, subscriptions show, paypal verify"""
-    singles, pairs = promised.split("\n", 1)
+    singles, pairs = documented.split("\n", 1)
     names = {tuple(name.split()) for name in pairs.split(",")} | {(name,) for name in singles.split()}
     assert names <= set(every_command())
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_waits_for_nothing_heavy(option: str) -> None:
+def test_help_imports_no_slow_module(option: str) -> None:
     program = (
         "import sys\nfrom pipeline.__main__ import main\n"
         f"try:\n    main(['{option}'])\nexcept SystemExit as ended:\n    assert not ended.code\n"
@@ -80,7 +80,7 @@ def test_help_waits_for_nothing_heavy(option: str) -> None:
     assert not (HEAVY | {"pipeline.cli.context", "handlers"}) & loaded
 
 
-def test_health_checks_do_not_import_the_database(data_dir: Path) -> None:
+def test_health_does_not_import_database(data_dir: Path) -> None:
     program = (
         "import sys\nfrom pipeline.__main__ import main\n"
         "try:\n    main(['health', 'worker'])\nexcept SystemExit as ended:\n    assert ended.code == 1\n"
@@ -94,14 +94,14 @@ def test_health_checks_do_not_import_the_database(data_dir: Path) -> None:
     assert not {"sqlalchemy", "kombu", "cryptography"} & set(found.stdout.partition("LOADED")[2].split())
 
 
-def test_the_help_lists_each_command_with_its_line_of_the_table(smt: Smt) -> None:
-    said = " ".join(smt("--help").out.replace("│", " ").split())
+def test_help_lists_every_command(smt: Smt) -> None:
+    help_text = " ".join(smt("--help").out.replace("│", " ").split())
     for name, command in COMMANDS.items():
-        assert f"{name} {command.help}" in said
+        assert f"{name} {command.help}" in help_text
         assert command.help in " ".join(smt(name, "--help").out.split())
 
 
-def test_a_group_in_a_lazy_group_is_loaded_when_it_is_called(
+def test_nested_lazy_group_is_imported_when_called(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "inner_of_test.py").write_text(
@@ -121,28 +121,28 @@ def test_a_group_in_a_lazy_group_is_loaded_when_it_is_called(
     assert "leaf called" in capsys.readouterr().out
 
 
-def test_the_river_runs_in_a_fresh_folder_with_one_setting(data_dir: Path, told: Told) -> None:
+def test_pipeline_runs_in_new_folder_with_one_setting(data_dir: Path, saved_events: SavedEvents) -> None:
     def call(*words: str | Path) -> str:
         done = smt_billing(*words, data_dir=data_dir)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
     assert "from none to revision" in call("db", "upgrade")
-    assert f"{len(told.life.deliveries)} stored" in call("events", "import", told.folder)
-    assert f"{len(told.life.deliveries)} handled" in call("run", "--until-idle")
+    assert f"{len(saved_events.subscription.deliveries)} stored" in call("events", "import", saved_events.folder)
+    assert f"{len(saved_events.subscription.deliveries)} handled" in call("run", "--until-idle")
     assert {row["state"] for row in orjson.loads(call("mail", "list", "--json"))} == {"queued"}
     assert [path.name for path in data_dir.iterdir() if path.stat().st_mode & 0o077] == []
 
 
-def test_the_lists_of_empty_tables_are_empty(smt: Smt, data_dir: Path) -> None:
+def test_lists_of_empty_tables_are_empty(smt: Smt, data_dir: Path) -> None:
     smt("db", "upgrade")
     for name in ("events", "mail", "subscriptions", "parked"):
         assert smt(name, "list", "--json").json == []
         assert smt(name, "list").code == 0
-    assert not (data_dir / "keys").exists()  # who only looks makes no master key
+    assert not (data_dir / "keys").exists(), "a reading command created a master key"
 
 
-def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
+def test_upgrade_prints_both_revisions(smt: Smt) -> None:
     first, second = smt("db", "upgrade", "--json").json, smt("db", "upgrade", "--json").json
     assert first["from"] is None
     assert first["to"] == second["from"] == second["to"]
@@ -150,7 +150,7 @@ def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "settings", "said"),
+    ("words", "settings", "message"),
     [
         (("events", "list"), {}, "run: smt-billing db upgrade"),
         (("run",), {}, "SMT_PAYPAL_WEBHOOK_ID"),
@@ -161,7 +161,7 @@ def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
         (("mailer",), {"SMT_SMTP_URL": "smtp://127.0.0.1"}, "needs a broker that several processes share"),
         (("web",), {"SMT_PAYPAL_WEBHOOK_ID": "X"}, "needs a broker that several processes share"),
         (("db", "upgrade"), {"SMT_WEB_PORT": "many"}, "SMT_WEB_PORT"),
-        (("db", "upgrade"), {"SMT_LOCALE": "xx"}, "there is no locale xx; write it as en_US"),
+        (("db", "upgrade"), {"SMT_LOCALE": "xx"}, "there is no locale xx; write it like en_US"),
         (("customers", "requests", "--kind", "foo"), {}, "foo"),
         (("db", "upgrade"), {"SMT_DATABASE_URL": "mysql://x"}, "SMT_DATABASE_URL"),
         (("run", "--json"), {}, "--until-idle"),
@@ -169,14 +169,14 @@ def test_upgrading_says_from_where_to_where(smt: Smt) -> None:
         (("frobnicate",), {}, "frobnicate"),
     ],
 )
-def test_what_is_asked_wrongly_ends_with_2_and_says_what_to_do(
-    smt: Smt, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], settings: dict[str, str], said: str
+def test_usage_error_exits_2_with_advice(
+    smt: Smt, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], settings: dict[str, str], message: str
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     answer = smt(*words)
     assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err
+    assert message in answer.err
     assert "Traceback" not in answer.err
 
 
@@ -192,21 +192,21 @@ def test_what_is_asked_wrongly_ends_with_2_and_says_what_to_do(
         ("doctor",),
     ],
 )
-def test_who_only_looks_makes_nothing(smt: Smt, data_dir: Path, words: tuple[str, ...]) -> None:
+def test_reading_commands_create_nothing(smt: Smt, data_dir: Path, words: tuple[str, ...]) -> None:
     answer = smt(*words)
     assert answer.code in (1, 2)
     assert "run: smt-billing db upgrade" in answer.out + answer.err
-    assert not list(data_dir.glob("*")), "something was made"
+    assert not list(data_dir.glob("*")), "the command created files"
 
 
-def test_nothing_is_worked_on_in_a_folder_that_others_can_read(smt: Smt, books: Told, data_dir: Path) -> None:
+def test_run_refuses_folder_readable_by_others(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     data_dir.chmod(0o755)
     answer = smt("run", "--until-idle")
     assert answer.code == 2
     assert f"chmod 700 {data_dir}" in answer.err
 
 
-def test_a_lost_or_foreign_master_key_is_named(smt: Smt, books: Told, data_dir: Path) -> None:
+def test_missing_or_readable_master_key_is_reported(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     key = data_dir / "keys" / "master.key"
     key.chmod(0o644)
     assert "chmod 600" in smt("mail", "list").err
@@ -214,17 +214,17 @@ def test_a_lost_or_foreign_master_key_is_named(smt: Smt, books: Told, data_dir: 
     answer = smt("mail", "list")
     assert (answer.code, "master key" in answer.err) == (2, True)
     assert not key.exists()
-    assert smt("events", "list").code == 0  # nothing of it is sealed
+    assert smt("events", "list").code == 0  # the list contains no encrypted data
 
 
-def test_a_database_that_is_away_is_found_wrong(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+def test_unreachable_database_exits_1(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://user@127.0.0.1:1/none?connect_timeout=2")
     answer = smt("events", "list")
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("smt-billing: the database")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_keeps_traceback_in_command(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
@@ -233,8 +233,8 @@ def test_a_fault_of_ours_keeps_its_traceback(smt: Smt, monkeypatch: pytest.Monke
         smt("db", "upgrade")
 
 
-def test_errors_of_the_outside_world_are_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error in (DatabaseUnavailableError("the database gave up: x"), PaypalUnavailableError("PayPal is away")):
+def test_external_errors_are_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (DatabaseUnavailableError("the database gave up: x"), PaypalUnavailableError("PayPal is unavailable")):
 
         def fail(_: object, error: Exception = error) -> None:
             raise error
@@ -244,17 +244,17 @@ def test_errors_of_the_outside_world_are_one_line(smt: Smt, monkeypatch: pytest.
         assert (answer.code, answer.err) == (1, f"smt-billing: {error}\n")
 
 
-def test_nothing_due_is_nothing_done(smt: Smt) -> None:
-    """Also on a folder that does not exist yet: the tables are made."""
+def test_run_until_idle_does_nothing_without_work(smt: Smt) -> None:
+    """The folder does not exist: the command creates it and the tables."""
     assert smt("run", "--until-idle", "--json").json == {
         "events": {"handled": 0, "ignored": 0, "parked": 0, "waiting": 0},
         "mails": {"sent": 0, "doubt": 0, "failed": 0, "withheld": 0, "waiting": 0},
     }
 
 
-def test_without_a_relay_the_summary_says_why_mail_stays_owed(smt: Smt, books: Told) -> None:
+def test_summary_explains_queued_mail_without_relay(smt: Smt, imported: SavedEvents) -> None:
     assert "3 waiting (no SMT_SMTP_URL)" in smt("run", "--until-idle").out
 
 
-def test_the_version_is_told(smt: Smt) -> None:
+def test_version_is_printed(smt: Smt) -> None:
     assert smt("--version").out.startswith("smt-billing ")

@@ -1,4 +1,4 @@
-"""`demo`: played once, it leaves a folder on which every other command works; it never touches somebody's books."""
+"""`demo`: every other command works on the folder of a demo, and a demo never changes a folder with other events."""
 
 import fcntl
 from pathlib import Path
@@ -8,45 +8,45 @@ import pytest
 from pipeline.demo import data_folder
 from pipeline.queries import listing
 
-from .conftest import Smt, Told, files_of
+from .conftest import SavedEvents, Smt, files_of
 
 SMALL = ("--months", "2", "--subscribers", "6")
 
 
-def test_a_demo_is_played_to_its_end_and_every_command_works_on_it(
-    smt: Smt, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "CHUNK", 4)  # so that the lists come in several chunks
+def test_commands_work_on_completed_demo(smt: Smt, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "CHUNK", 4)  # so that lists are read in several chunks
     answer = smt("demo", "--once", "--json", *SMALL)
     assert answer.code == 0, answer
-    told = answer.json
-    assert told["complete"]
-    assert told["events_accepted"] == told["events_handled"] == told["events_posted"] - told["duplicates"] > 20
-    assert (told["events_parked"], told["subscriptions"]) == (0, 6)
-    assert sum(told["mails_sent"].values()) == told["mails_sent_total"] == len(files_of(data_dir / "caught"))
-    assert {"account_setup", "receipt", "renewal_reminder"} <= told["mails_sent"].keys()
+    summary = answer.json
+    assert summary["complete"]
+    assert (
+        summary["events_accepted"] == summary["events_handled"] == summary["events_posted"] - summary["duplicates"] > 20
+    )
+    assert (summary["events_parked"], summary["subscriptions"]) == (0, 6)
+    assert sum(summary["mails_sent"].values()) == summary["mails_sent_total"] == len(files_of(data_dir / "caught"))
+    assert {"account_setup", "receipt", "renewal_reminder"} <= summary["mails_sent"].keys()
 
     events = smt("events", "list", "--source", "webhook", "--json").json
-    assert len(events) == told["events_accepted"]
+    assert len(events) == summary["events_accepted"]
     received = [event["received_at"] for event in events]
     assert received == sorted(received, reverse=True)
-    assert received[0][:7] != received[-1][:7]  # months of its own time went by
+    assert received[0][:7] != received[-1][:7]  # the events are spread over months
     subscriptions = smt("subscriptions", "list", "--json").json
-    assert len(subscriptions) == told["subscriptions"]
-    assert sum(len(row["payments"]) for row in subscriptions) == told["payments"]
+    assert len(subscriptions) == summary["subscriptions"]
+    assert sum(len(row["payments"]) for row in subscriptions) == summary["payments"]
     sent = smt("mail", "list", "--state", "sent", "--json").json
-    assert len(sent) == told["mails_sent_total"]
+    assert len(sent) == summary["mails_sent_total"]
     assert smt("doctor").code == 0
     assert smt("run", "--until-idle").code == 0
 
     again = smt("demo", "--once", "--json")
-    assert (again.code, again.json) == (0, told)
+    assert (again.code, again.json) == (0, summary)
     assert "--fresh" in again.err
     other = smt("demo", "--once", "--months", "3")
     assert (other.code, "--fresh" in other.err) == (2, True)
 
 
-def test_a_demo_that_was_broken_off_begins_anew(smt: Smt, data_dir: Path) -> None:
+def test_interrupted_demo_is_played_again(smt: Smt, data_dir: Path) -> None:
     half = data_folder.DemoRun(data_dir, 2, 6, 1)
     half.note()
     (data_dir / "caught").mkdir()
@@ -60,20 +60,20 @@ def test_a_demo_that_was_broken_off_begins_anew(smt: Smt, data_dir: Path) -> Non
     assert "subscriptions show I-" in people.out
 
 
-def test_somebodys_books_are_never_mixed_with_a_demo(smt: Smt, books: Told) -> None:
+def test_demo_refuses_folder_with_other_events(smt: Smt, imported: SavedEvents) -> None:
     for words in ((), ("--fresh",)):
         answer = smt("demo", "--once", *words)
         assert (answer.code, "not from a demo" in answer.err) == (2, True)
-    assert len(smt("events", "list", "--json").json) == len(books.life.deliveries)
+    assert len(smt("events", "list", "--json").json) == len(imported.subscription.deliveries)
 
 
-def test_no_other_database_is_meant(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_refuses_other_database(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://127.0.0.1/production")
     answer = smt("demo", "--once")
     assert (answer.code, "SMT_DATABASE_URL" in answer.err) == (2, True)
 
 
-def test_two_demos_do_not_share_a_folder(smt: Smt, data_dir: Path) -> None:
+def test_second_demo_in_folder_is_refused(smt: Smt, data_dir: Path) -> None:
     with (data_dir / data_folder.LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         answer = smt("demo", "--once")

@@ -1,4 +1,4 @@
-"""`doctor`: each thing on a line, and what to do about it."""
+"""`doctor`: one line per check, with advice for each problem."""
 
 import os
 from datetime import UTC, datetime
@@ -14,29 +14,29 @@ from pipeline.app.doctor import program_checks
 from pipeline.cli.context import CommandContext
 from pipeline.clock import MovableClock
 
-from .conftest import Answer, Smt, Told
+from .conftest import Answer, SavedEvents, Smt
 
 
 def by_name(answer: Answer) -> dict[str, Any]:
     return {found["name"]: found for found in answer.json}
 
 
-def test_a_healthy_folder_passes_with_warnings_for_what_is_not_set(smt: Smt, books: Told) -> None:
+def test_doctor_warns_of_missing_settings_in_healthy_folder(smt: Smt, imported: SavedEvents) -> None:
     answer = smt("doctor", "--json")
     assert answer.code == 0
     found = by_name(answer)
     assert {name for name, each in found.items() if each["state"] == "warn"} <= {
         "settings", "relay", "PayPal", "interpreter",
     }  # fmt: skip
-    assert {"data folder", "master key", "database", "sealed data", "clock", "broker", "certificates", "templates"} <= {
+    assert {"data folder", "master key", "database", "encrypted data", "clock", "broker", "certificates", "templates"} <= {
         name for name, each in found.items() if each["state"] == "ok"
     }
     assert "SMT_SMTP_URL" in found["settings"]["found"]
     assert "ok" in smt("doctor").out
 
 
-def test_a_relay_that_answers_is_well_and_one_that_does_not_fails(
-    smt: Smt, books: Told, caught: Path, monkeypatch: pytest.MonkeyPatch
+def test_doctor_checks_whether_relay_answers(
+    smt: Smt, imported: SavedEvents, caught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert by_name(smt("doctor", "--json"))["relay"]["state"] == "ok"
     monkeypatch.setenv("SMT_SMTP_URL", "smtp://127.0.0.1:1")
@@ -44,55 +44,57 @@ def test_a_relay_that_answers_is_well_and_one_that_does_not_fails(
     assert (answer.code, by_name(answer)["relay"]["state"]) == (1, "fail")
 
 
-def test_a_folder_without_tables_fails_and_says_what_to_run(smt: Smt) -> None:
+def test_folder_without_tables_fails_with_advice(smt: Smt) -> None:
     answer = smt("doctor", "--json")
     database = by_name(answer)["database"]
     assert (answer.code, database["state"], database["advice"]) == (1, "fail", "run: smt-billing db upgrade")
 
 
-def test_open_permissions_fail(smt: Smt, books: Told, data_dir: Path) -> None:
+def test_permissions_for_others_fail(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     data_dir.chmod(0o755)
     (data_dir / "keys" / "master.key").chmod(0o640)
     found = by_name(smt("doctor", "--json"))
     assert found["data folder"]["advice"] == f"run: chmod 700 {data_dir}"
-    assert (found["master key"]["state"], found["sealed data"]["state"]) == ("fail", "fail")
+    assert (found["master key"]["state"], found["encrypted data"]["state"]) == ("fail", "fail")
 
 
-def test_a_master_key_that_no_erasure_can_replace_is_warned_of(
-    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_master_key_in_readonly_folder_is_warning(
+    smt: Smt, imported: SavedEvents, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != data_dir / "keys" and really(path, mode))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != data_dir / "keys" and access(path, mode))
     found = by_name(smt("doctor", "--json"))
     assert (found["master key"]["state"], "no erasure" in found["master key"]["found"]) == ("warn", True)
 
 
-def test_another_master_key_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wrong_master_key_fails(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     other = tmp_path / "other.key"
     other.write_text("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n")
     other.chmod(0o600)
     monkeypatch.setenv("SMT_MASTER_KEY_FILE", str(other))
-    assert by_name(smt("doctor", "--json"))["sealed data"]["state"] == "fail"
+    assert by_name(smt("doctor", "--json"))["encrypted data"]["state"] == "fail"
 
 
-def test_settings_that_cannot_be_read_are_the_one_line(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_only_result(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMT_WEB_PORT", "many")
     answer = smt("doctor", "--json")
     assert (answer.code, [found["name"] for found in answer.json]) == (1, ["settings"])
 
 
-def test_a_clock_before_this_program_was_written_fails(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_older_than_program_fails(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CommandContext, "clock", MovableClock(datetime(1970, 1, 1, tzinfo=UTC)))
     assert by_name(smt("doctor", "--json"))["clock"]["state"] == "fail"
 
 
-def test_a_clock_behind_the_newest_event_is_a_warning(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_behind_newest_event_is_warning(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CommandContext, "clock", MovableClock(datetime(2026, 1, 2, tzinfo=UTC)))
     assert by_name(smt("doctor", "--json"))["clock"]["state"] == "warn"
 
 
-def test_an_interpreter_that_fails_the_probe_is_a_warning_that_names_better_ones(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+def test_vulnerable_python_is_warning_with_fixed_versions(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program_checks, "injection_probe", lambda: True)
     found = by_name(smt("doctor", "--json"))["interpreter"]
@@ -101,23 +103,23 @@ def test_an_interpreter_that_fails_the_probe_is_a_warning_that_names_better_ones
     assert by_name(smt("doctor", "--json"))["interpreter"]["state"] == "ok"
 
 
-def test_the_probe_tells_what_this_interpreter_does() -> None:
+def test_probe_matches_behaviour_of_this_python() -> None:
     mail = EmailMessage()
     try:
         mail["Comments"] = "=?utf-8?q?x=0D=0AX-Injected=3A_yes?="
         injects = "X-Injected" in message_from_bytes(mail.as_bytes(policy=SMTP))
-    except Exception:  # noqa: BLE001 - newer interpreters refuse it with one of several errors
+    except Exception:  # noqa: BLE001 - newer Python versions raise one of several errors
         injects = False
     assert program_checks.injection_probe() is injects
 
 
-def test_trust_anchors_that_cannot_be_read_fail(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_trust_anchors_fail(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMT_PAYPAL_TRUST_ANCHORS", "/nowhere.pem")
     answer = smt("doctor", "--json")
     assert (answer.code, by_name(answer)["trust anchors"]["state"]) == (1, "fail")
 
 
-def test_what_waits_for_a_person_is_a_warning(smt: Smt, books: Told, tmp_path: Path) -> None:
+def test_parked_event_is_warning(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"id": "WH-P", "event_type": "PAYMENT.SALE.COMPLETED", "resource": {"id": "1A"}}')
     smt("events", "import", tmp_path / "x.json")
     smt("run", "--until-idle")
@@ -132,19 +134,19 @@ def test_what_waits_for_a_person_is_a_warning(smt: Smt, books: Told, tmp_path: P
         ("SMT_BACKUP_RECIPIENT", "foo", "fail"),
         ("SMT_PRODUCT_URL", "http://crm.example.com", "fail"),
         ("SMT_PAYPAL_BASE_URL", "https://paypal.example.com", "fail"),
-        ("SMT_OPERATOR_EMAIL", "nobody", "fail"),
+        ("SMT_OPERATOR_EMAIL", "operator", "fail"),
         ("SMT_SUPPORT_EMAIL", "a@b@c", "fail"),
         ("SMT_BOUNCE_DOMAIN", "a@b", "fail"),
         ("SMT_PRODUCT_COMMAND", "/nowhere/command --all", "fail"),
         ("SMT_PAYPAL_CLIENT_SECRET", "without its id", "fail"),
         ("SMT_BACKUP_DIR", "/nowhere", "fail"),
-        ("SMT_PAYPAL_WEBHOOKID", "misspelt", "warn"),
+        ("SMT_PAYPAL_WEBHOOKID", "an unknown setting", "warn"),
         ("SMT_COUNTRY", "XX", "warn"),
         ("SMT_COUNTRY", "DE", "ok"),
     ],
 )
-def test_what_a_setting_names_is_looked_at(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, name: str, value: str, state: str
+def test_doctor_checks_what_settings_name(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, name: str, value: str, state: str
 ) -> None:
     monkeypatch.setenv(name, value)
     found = by_name(smt("doctor", "--json"))["other settings"]
@@ -152,23 +154,23 @@ def test_what_a_setting_names_is_looked_at(
     assert state == "ok" or (name if name != "SMT_PAYPAL_BASE_URL" else "paypal.example.com") in found["found"]
 
 
-def test_a_relays_log_of_which_only_rotated_files_are_there_is_read(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_rotated_relay_log_is_accepted(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "mail.log-20260301").write_text("a line\n")
     monkeypatch.setenv("SMT_RELAY_LOG", str(tmp_path / "mail.log"))
     assert by_name(smt("doctor", "--json"))["other settings"]["state"] == "ok"
 
 
-def test_backups_in_the_data_folder_are_no_backups(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+def test_backup_folder_inside_data_folder_fails(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, data_dir: Path
 ) -> None:
     monkeypatch.setenv("SMT_BACKUP_DIR", str(data_dir / "backups"))
-    assert "lies in the data folder" in by_name(smt("doctor", "--json"))["other settings"]["found"]
+    assert "is inside the data folder" in by_name(smt("doctor", "--json"))["other settings"]["found"]
 
 
-def test_a_master_key_that_is_missing_beside_sealed_data_is_to_be_restored_and_starts_no_role(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+def test_missing_master_key_must_be_restored_before_start(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, data_dir: Path
 ) -> None:
     (data_dir / "keys" / "master.key").rename(data_dir / "kept.key")
     found = by_name(smt("doctor", "--json"))["master key"]

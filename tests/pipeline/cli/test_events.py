@@ -1,4 +1,4 @@
-"""`events` and `parked`: bringing events in, looking at them, having them handled again."""
+"""`events` and `parked`: import, list, show, replay and dismiss events."""
 
 from pathlib import Path
 
@@ -9,82 +9,82 @@ from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, StatusHistoryEntry
 from pipeline.inbox import file_import
 
-from .conftest import Smt, Told
+from .conftest import SavedEvents, Smt
 
 ROW = ["id", "type", "state", "source", "received_at", "reason"]
 
 
-def test_the_list_is_one_array_of_rows_with_the_promised_keys(smt: Smt, books: Told) -> None:
+def test_event_list_has_documented_keys(smt: Smt, imported: SavedEvents) -> None:
     rows = smt("events", "list", "--json").json
-    assert [list(row) for row in rows] == [ROW] * len(books.life.deliveries)
-    assert {row["id"] for row in rows} == {delivery.id for delivery in books.life.deliveries}
+    assert [list(row) for row in rows] == [ROW] * len(imported.subscription.deliveries)
+    assert {row["id"] for row in rows} == {delivery.id for delivery in imported.subscription.deliveries}
     assert {(row["state"], row["source"], row["reason"]) for row in rows} == {("handled", "import", None)}
     assert all(row["received_at"].endswith("Z") for row in rows)
 
 
-def test_the_list_can_be_narrowed(smt: Smt, books: Told) -> None:
+def test_event_list_can_be_filtered(smt: Smt, imported: SavedEvents) -> None:
     def ids(*options: str) -> list[str]:
         return [row["id"] for row in smt("events", "list", "--json", *options).json]
 
-    refunds = [delivery.id for delivery in books.life.deliveries if delivery.type == "PAYMENT.SALE.REFUNDED"]
+    refunds = [delivery.id for delivery in imported.subscription.deliveries if delivery.type == "PAYMENT.SALE.REFUNDED"]
     assert ids("--type", "PAYMENT.SALE.REFUNDED") == refunds
     assert ids("--state", "parked") == ids("--source", "webhook") == ids("--since", "2099-01-01") == []
     assert len(ids("--limit", "2")) == 2
-    assert len(ids("--since", "2020-01-01T00:00:00Z")) == len(books.life.deliveries)
+    assert len(ids("--since", "2020-01-01T00:00:00Z")) == len(imported.subscription.deliveries)
 
 
-def test_the_table_says_how_many_more_there_are(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_prints_number_of_omitted_rows(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.cli.output.SHOWN", 3)
-    said = smt("events", "list").out
-    assert said.count("WH-") == 3
-    assert f"{len(books.life.deliveries) - 3} more" in said
+    output = smt("events", "list").out
+    assert output.count("WH-") == 3
+    assert f"{len(imported.subscription.deliveries) - 3} more" in output
 
 
-def test_one_event_is_shown_with_its_facts_its_body_and_the_moves_it_made(smt: Smt, books: Told) -> None:
-    activated = next(each for each in books.life.deliveries if each.type == "BILLING.SUBSCRIPTION.ACTIVATED")
+def test_show_prints_event_with_facts_body_and_changes(smt: Smt, imported: SavedEvents) -> None:
+    activated = next(each for each in imported.subscription.deliveries if each.type == "BILLING.SUBSCRIPTION.ACTIVATED")
     found = smt("events", "show", activated.id, "--json").json
-    assert found["facts"]["subscription"] == books.life.id
+    assert found["facts"]["subscription"] == imported.subscription.id
     assert found["body"] == activated.event
-    assert found["person"]["email"] == books.life.person.email
+    assert found["person"]["email"] == imported.subscription.person.email
     assert [(change["old"], change["new"]) for change in found["changes"]] == [("APPROVAL_PENDING", "ACTIVE")]
     assert "imported" in found["verdict"]
-    for_people = smt("events", "show", activated.id).out
-    assert books.life.person.email in for_people
-    assert "APPROVAL_PENDING" in for_people
+    text = smt("events", "show", activated.id).out
+    assert imported.subscription.person.email in text
+    assert "APPROVAL_PENDING" in text
 
 
 @pytest.mark.parametrize("tombstone", [True, False])
-def test_the_body_of_an_erased_person_is_said_to_be_erased(
-    smt: Smt, books: Told, data_dir: Path, tombstone: bool
+def test_body_of_erased_customer_is_shown_as_erased(
+    smt: Smt, imported: SavedEvents, data_dir: Path, tombstone: bool
 ) -> None:
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.transaction() as session:
-        key = session.get(EncryptionKey, books.life.id)
+        key = session.get(EncryptionKey, imported.subscription.id)
         assert key is not None
         key.wrapped_key = None
         if not tombstone:
             session.delete(key)
     database.close()
-    found = smt("events", "show", books.life.deliveries[0].id, "--json").json
+    found = smt("events", "show", imported.subscription.deliveries[0].id, "--json").json
     assert (found["erased"], found["body"], found["person"]) == (True, None, None)
-    assert "erased" in smt("events", "show", books.life.deliveries[0].id).out
+    assert "erased" in smt("events", "show", imported.subscription.deliveries[0].id).out
     assert {row["to"] for row in smt("mail", "list", "--json").json} == {None}
-    assert smt("mail", "list").code == smt("subscriptions", "show", books.life.id).code == 0
+    assert smt("mail", "list").code == smt("subscriptions", "show", imported.subscription.id).code == 0
 
 
-def test_importing_twice_changes_nothing_and_a_second_body_is_parked(smt: Smt, books: Told, tmp_path: Path) -> None:
-    again = smt("events", "import", books.folder, "--json").json
-    assert (again["stored"], again["duplicates"], again["conflicts"]) == (0, len(books.life.deliveries), 0)
+def test_second_import_changes_nothing_and_conflict_is_parked(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    again = smt("events", "import", imported.folder, "--json").json
+    assert (again["stored"], again["duplicates"], again["conflicts"]) == (0, len(imported.subscription.deliveries), 0)
     other = tmp_path / "other.json"
-    other.write_bytes(orjson.dumps({**books.life.deliveries[0].event, "summary": "Another body."}))
+    other.write_bytes(orjson.dumps({**imported.subscription.deliveries[0].event, "summary": "Another body."}))
     assert smt("events", "import", other, "--json").json["conflicts"] == 1
     [parked] = smt("parked", "list", "--json").json
     assert list(parked) == ROW
     assert parked["reason"].startswith("conflict")
 
 
-def test_a_list_and_the_apis_answer_are_read_like_single_events(smt: Smt, told: Told, tmp_path: Path) -> None:
-    events = [delivery.event for delivery in told.life.deliveries]
+def test_import_accepts_arrays_and_api_answers(smt: Smt, saved_events: SavedEvents, tmp_path: Path) -> None:
+    events = [delivery.event for delivery in saved_events.subscription.deliveries]
     (tmp_path / "list.json").write_bytes(orjson.dumps(events[:2]))
     (tmp_path / "answer.json").write_bytes(orjson.dumps({"events": events[2:], "count": len(events) - 2, "links": []}))
     smt("db", "upgrade")
@@ -92,15 +92,15 @@ def test_a_list_and_the_apis_answer_are_read_like_single_events(smt: Smt, told: 
     assert (answer.code, answer.json["stored"]) == (0, len(events))
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_goes_in(smt: Smt, told: Told, tmp_path: Path) -> None:
+def test_import_names_unreadable_files_and_imports_others(smt: Smt, saved_events: SavedEvents, tmp_path: Path) -> None:
     bad, nameless, empty = tmp_path / "bad.json", tmp_path / "nameless.json", tmp_path / "empty.json"
     bad.write_text("{not json")
     nameless.write_text('[{"event_type": "X.Y", "resource": {}}, 7]')
     empty.write_bytes(b"")
     smt("db", "upgrade")
-    answer = smt("events", "import", bad, nameless, empty, told.folder, "--json")
+    answer = smt("events", "import", bad, nameless, empty, saved_events.folder, "--json")
     assert answer.code == 1
-    assert answer.json["stored"] == len(told.life.deliveries)
+    assert answer.json["stored"] == len(saved_events.subscription.deliveries)
     refused = {Path(each["file"].partition(",")[0]).name: each["reason"] for each in answer.json["refused"]}
     assert "not JSON" in refused["bad.json"]
     assert "not JSON" in refused["empty.json"]
@@ -111,21 +111,25 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_in(smt: Smt, told: Told,
     assert "bad.json: not JSON" in smt("events", "import", bad).err
 
 
-def test_a_file_that_is_not_there_is_asked_wrongly_and_nothing_is_imported(smt: Smt, told: Told) -> None:
+def test_missing_file_is_usage_error_and_imports_nothing(smt: Smt, saved_events: SavedEvents) -> None:
     smt("db", "upgrade")
-    answer = smt("events", "import", told.folder, told.folder / "none.json")
+    answer = smt("events", "import", saved_events.folder, saved_events.folder / "none.json")
     assert (answer.code, answer.out) == (2, "")
     assert "none.json: no such file" in answer.err
     assert smt("events", "list", "--json").json == []
 
 
-def test_many_events_go_in_by_groups(smt: Smt, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_events_are_imported_in_groups(
+    smt: Smt, saved_events: SavedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(file_import, "GROUP", 2)
     smt("db", "upgrade")
-    assert smt("events", "import", told.folder, "--json").json["stored"] == len(told.life.deliveries)
+    assert smt("events", "import", saved_events.folder, "--json").json["stored"] == len(
+        saved_events.subscription.deliveries
+    )
 
 
-def test_an_ignored_event_is_handled_again_on_demand(smt: Smt, books: Told, tmp_path: Path) -> None:
+def test_ignored_event_can_be_replayed(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"id": "WH-IGNORED", "event_type": "CUSTOMER.DISPUTE.CREATED", "resource": {}}')
     smt("events", "import", tmp_path / "x.json")
     smt("run", "--until-idle")
@@ -136,8 +140,8 @@ def test_an_ignored_event_is_handled_again_on_demand(smt: Smt, books: Told, tmp_
     assert [row["id"] for row in smt("events", "list", "--state", "received", "--json").json] == ["WH-IGNORED"]
 
 
-def test_what_cannot_be_replayed_says_why(smt: Smt, books: Told, data_dir: Path) -> None:
-    handled = books.life.deliveries[0].id
+def test_refused_replay_has_reason(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
+    handled = imported.subscription.deliveries[0].id
     answer = smt("events", "replay", handled, "WH-NONE", "--json")
     assert answer.code == 1
     assert [row["replayed"] for row in answer.json] == [False, False]
@@ -149,11 +153,17 @@ def test_what_cannot_be_replayed_says_why(smt: Smt, books: Told, data_dir: Path)
     database.close()
 
 
-def test_parked_events_are_retried_all_at_once_but_not_conflicts(smt: Smt, books: Told, tmp_path: Path) -> None:
-    reversed_of_unknown = {**books.life.deliveries[-1].event, "id": "WH-PARKED", "event_type": "PAYMENT.SALE.REVERSED"}
+def test_retry_all_excludes_conflicts(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    reversed_of_unknown = {
+        **imported.subscription.deliveries[-1].event,
+        "id": "WH-PARKED",
+        "event_type": "PAYMENT.SALE.REVERSED",
+    }
     reversed_of_unknown["resource"] = {"id": "4WB05631VX123456L", "state": "completed"}
     (tmp_path / "parks.json").write_bytes(orjson.dumps(reversed_of_unknown))
-    (tmp_path / "conflict.json").write_bytes(orjson.dumps({**books.life.deliveries[0].event, "summary": "Other."}))
+    (tmp_path / "conflict.json").write_bytes(
+        orjson.dumps({**imported.subscription.deliveries[0].event, "summary": "Other."})
+    )
     smt("events", "import", tmp_path / "parks.json", tmp_path / "conflict.json")
     smt("run", "--until-idle")
     parked = {row["id"]: row["reason"] for row in smt("parked", "list", "--json").json}
@@ -167,8 +177,10 @@ def test_parked_events_are_retried_all_at_once_but_not_conflicts(smt: Smt, books
     assert smt("parked", "retry").code == 2
 
 
-def test_a_parked_event_that_was_looked_at_is_put_away_with_its_reason(smt: Smt, books: Told, tmp_path: Path) -> None:
-    (tmp_path / "conflict.json").write_bytes(orjson.dumps({**books.life.deliveries[0].event, "summary": "Other."}))
+def test_dismissed_event_keeps_reason(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    (tmp_path / "conflict.json").write_bytes(
+        orjson.dumps({**imported.subscription.deliveries[0].event, "summary": "Other."})
+    )
     smt("events", "import", tmp_path / "conflict.json")
     [parked] = smt("parked", "list", "--json").json
     answer = smt("parked", "ignore", parked["id"], "WH-NONE", "--json")
@@ -183,7 +195,7 @@ def test_a_parked_event_that_was_looked_at_is_put_away_with_its_reason(smt: Smt,
     assert smt("parked", "retry", parked["id"]).code == 1
 
 
-def test_an_unknown_event_and_a_time_that_is_none_are_asked_wrongly(smt: Smt, books: Told) -> None:
+def test_unknown_event_and_invalid_time_are_usage_errors(smt: Smt, imported: SavedEvents) -> None:
     assert smt("events", "show", "WH-NONE").code == 2
     answer = smt("events", "list", "--since", "yesterday")
     assert answer.code == 2

@@ -1,9 +1,9 @@
-"""How the program ends for an error: one line and exit code 1 or 2 for the operator, a traceback for an internal error."""
+"""Exit codes: an operator error is one line with exit code 1 or 2; an internal error keeps its traceback."""
 
 import pytest
 
 from pipeline.broker import BrokerUnavailableError
-from pipeline.cli.exit_codes import ending
+from pipeline.cli.exit_codes import exit_on_error
 from pipeline.crypto.keyring import DecryptionError
 from pipeline.crypto.master_key import MasterKeyError
 from pipeline.customers.accounts import CustomerNotFoundError, InvalidFieldError
@@ -49,25 +49,23 @@ ERRORS = [
 ]
 
 
-def end_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
-    with pytest.raises(SystemExit) as ended, ending("smt-billing"):
+def exit_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as ended, exit_on_error("smt-billing"):
         raise error
     return ended.value.code, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
-def test_an_error_that_the_operator_can_fix_is_one_line(
-    error: OperatorError, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert end_of(error, capsys) == (code, f"smt-billing: {error}\n")
+def test_operator_error_is_one_line(error: OperatorError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_of(error, capsys) == (code, f"smt-billing: {error}\n")
 
 
-def test_an_error_of_a_named_file_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_error_names_file(capsys: pytest.CaptureFixture[str]) -> None:
     error = FileNotFoundError(2, "No such file or directory", "/nowhere.pem")
-    assert end_of(error, capsys) == (1, "smt-billing: /nowhere.pem: No such file or directory\n")
+    assert exit_of(error, capsys) == (1, "smt-billing: /nowhere.pem: No such file or directory\n")
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("a bug"), KeyError("x")])
-def test_an_internal_error_keeps_its_traceback(error: Exception) -> None:
-    with pytest.raises(type(error)), ending("smt-billing"):
+def test_internal_error_keeps_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), exit_on_error("smt-billing"):
         raise error

@@ -1,4 +1,4 @@
-"""`smt-billing inbound` with mail that a real Postfix has delivered, and with one mail from stdin."""
+"""`smt-billing inbound` with messages that a real Postfix delivered, and with a message from standard input."""
 
 import io
 import smtplib
@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.pipeline.cli.conftest import Smt, Told
+from tests.pipeline.cli.conftest import SavedEvents, Smt
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.servers import Relay
 
 
 class Piped(io.TextIOWrapper):
-    """stdin with these bytes in it."""
+    """Standard input that contains these bytes."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(io.BytesIO(raw))
 
 
-def test_mail_that_postfix_delivered_is_filed_and_moved(smt: Smt, books: Told, mailbox: Relay) -> None:
+def test_message_delivered_by_postfix_is_filed_and_moved(smt: Smt, imported: SavedEvents, mailbox: Relay) -> None:
     relay = urlsplit(mailbox.smtp_url)
     with smtplib.SMTP(str(relay.hostname), relay.port or 25) as client:
         client.sendmail("ada@example.com", ["info@example.com"], mail("How do I add a second user?"))
@@ -36,7 +36,7 @@ def test_mail_that_postfix_delivered_is_filed_and_moved(smt: Smt, books: Told, m
     assert kinds == ["support_received"]
 
 
-def test_one_mail_from_stdin_is_filed(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_from_stdin_is_filed(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Piped(mail("please delete my account")))
     answer = smt("inbound", "-", "--json")
     assert (answer.code, answer.json[0]["asks"]) == (0, "erase")
@@ -48,7 +48,7 @@ def test_one_mail_from_stdin_is_filed(smt: Smt, books: Told, monkeypatch: pytest
     assert (again.code, request["id"] in again.err) == (2, True)
 
 
-def test_while_the_database_is_away_postfix_is_told_to_come_again(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_database_makes_postfix_try_again(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMT_DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
     monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
     answer = smt("inbound", "-")
@@ -56,12 +56,12 @@ def test_while_the_database_is_away_postfix_is_told_to_come_again(smt: Smt, monk
     assert "try again" in answer.err
 
 
-def test_a_letter_that_cannot_be_filed_is_told_and_makes_the_exit_code_1(smt: Smt, books: Told, tmp_path: Path) -> None:
+def test_unfiled_message_is_reported_with_exit_code_1(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     for name in ("new", "cur", "tmp"):
         (tmp_path / name).mkdir()
     (tmp_path / "new" / "1.host").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "new" / "2.host").write_bytes(mail("a question"))
-    (tmp_path / "elsewhere").write_bytes(mail("nothing of ours"))
+    (tmp_path / "elsewhere").write_bytes(mail("a file outside the Maildir"))
     answer = smt("inbound", tmp_path, "--json")
     assert answer.code == 1
     assert [row.get("kind") for row in answer.json] == ["support", None]
@@ -71,7 +71,9 @@ def test_a_letter_that_cannot_be_filed_is_told_and_makes_the_exit_code_1(smt: Sm
     assert (again.code, "1.host" in again.err) == (1, True)
 
 
-def test_a_mail_that_cannot_be_filed_is_never_sent_back(smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_makes_postfix_try_again(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(*_: object) -> None:
         raise ValueError("about Ada")
 
@@ -81,34 +83,34 @@ def test_a_mail_that_cannot_be_filed_is_never_sent_back(smt: Smt, books: Told, m
     assert (answer.code, "Ada" in answer.err) == (75, False)
 
 
-def test_what_is_no_maildir_and_no_mail_is_asked_for_again(
-    smt: Smt, books: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_maildir_or_message_is_usage_error(
+    smt: Smt, imported: SavedEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"\n"))
-    for words, said in (
+    for words, message in (
         (("inbound",), "SMT_INBOUND_MAILDIR"),
-        (("inbound", tmp_path), "no Maildir"),
-        (("inbound", "-"), "no mail"),
+        (("inbound", tmp_path), "is not a Maildir"),
+        (("inbound", "-"), "there is no message"),
     ):
         answer = smt(*words)
-        assert (answer.code, said in answer.err) == (2, True), words
+        assert (answer.code, message in answer.err) == (2, True), words
 
 
-def test_a_copy_of_a_customers_data_is_written_once_and_can_be_verified(smt: Smt, books: Told, tmp_path: Path) -> None:
+def test_export_is_written_once_and_can_be_verified(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     customer = smt("subscriptions", "list", "--json").json[0]["customer"]
     file = tmp_path / "copy.zip"
     answer = smt("customers", "export", customer, "--to", file, "--json")
     assert (answer.code, answer.json["file"]) == (0, str(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with zipfile.ZipFile(file) as opened:
-        assert books.life.person.email.encode() in opened.read("data.json")
+        assert imported.subscription.person.email.encode() in opened.read("data.json")
     assert smt("customers", "verify", file).code == 0
     assert smt("customers", "export", customer, "--to", file).code == 2
     file.write_bytes(b"changed")
     assert smt("customers", "verify", file).code == 1
 
 
-def test_nobody_has_no_copy(smt: Smt, books: Told, tmp_path: Path) -> None:
-    answer = smt("customers", "export", "c-nobody", "--to", tmp_path / "copy.zip")
+def test_export_of_unknown_customer_writes_nothing(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    answer = smt("customers", "export", "c-unknown", "--to", tmp_path / "copy.zip")
     assert (answer.code, "smt-billing customers list" in answer.err) == (2, True)
     assert not (tmp_path / "copy.zip").exists()

@@ -1,4 +1,4 @@
-"""How tables look on terminals of several widths."""
+"""Layout of tables on terminals of different widths."""
 
 from io import StringIO
 
@@ -21,20 +21,20 @@ def drawn(monkeypatch: pytest.MonkeyPatch, width: int, rows: list[list[str | Non
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
-def test_a_terminal_that_is_wide_enough_shows_a_row_on_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_terminal_shows_one_line_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = drawn(monkeypatch, 120, ROWS)
     assert lines[0].split() == ["id", "e-mail", "what", "since", "(UTC)"]
     assert len(lines) == 2 + len(ROWS)
 
 
 @pytest.mark.parametrize("width", [60, 80, 94, 95, 120])
-def test_what_is_copied_is_never_broken(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_single_words_are_never_wrapped(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     text = "\n".join(drawn(monkeypatch, width, ROWS))
     for whole in ("c0123456789abcdef0123456789abcd", "ada.example@example.com", "2026-03-01 10:00"):
         assert whole in text
 
 
-def test_a_narrow_terminal_shows_each_row_on_its_own_without_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_terminal_shows_rows_as_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(monkeypatch, 60, ROWS[1:]) == [
         "id      cfedcba9876543210fedcba98765432",
         "e-mail  bob.example@example.com",
@@ -42,6 +42,6 @@ def test_a_narrow_terminal_shows_each_row_on_its_own_without_what_it_lacks(monke
     ]
 
 
-def test_a_long_word_in_prose_does_not_take_a_table_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_word_in_text_keeps_table(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = drawn(monkeypatch, 60, [["c1", None, "visits of a-very-long-name.smtconstructions.example.com", None]])
     assert lines[0].split() == ["id", "what"]

@@ -1,4 +1,4 @@
-"""`paypal verify`, on a delivery that the pretend PayPal signed."""
+"""`paypal verify`, with a delivery that the simulated PayPal signed."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ WEBHOOK = "1JE4291016473214C"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A delivery in files, and the words that verify it."""
+    """The files of a delivery, and the command that verifies it."""
 
     body: Path
     headers: Path
@@ -44,35 +44,35 @@ def saved(signer: Signer, tmp_path: Path) -> Saved:
     return files
 
 
-def test_what_paypal_signed_verifies_with_a_line_for_each_check(smt: Smt, saved: Saved, data_dir: Path) -> None:
+def test_verify_accepts_signed_delivery_and_lists_checks(smt: Smt, saved: Saved, data_dir: Path) -> None:
     answer = smt(*saved.words(), "--anchors", saved.anchors, "--json")
     assert (answer.code, answer.json["verified"], answer.json["failed"]) == (0, True, None)
     names = [check["name"] for check in answer.json["checks"]]
     assert names[-1] == "signature"
     assert "certificate chain" in names
-    assert "it verifies" in smt(*saved.words()).out
+    assert "the signature is valid" in smt(*saved.words()).out
     assert list(data_dir.iterdir()) == []
 
 
-def test_headers_may_be_lines(smt: Smt, saved: Saved) -> None:
+def test_verify_accepts_headers_as_lines(smt: Smt, saved: Saved) -> None:
     headers = orjson.loads(saved.headers.read_bytes())
     saved.headers.write_text("".join(f"{name.lower()}: {value}\n" for name, value in headers.items()))
     assert smt(*saved.words()).code == 0
 
 
-def test_a_changed_body_names_the_check_that_failed(smt: Smt, saved: Saved) -> None:
+def test_verify_names_failed_check_of_changed_body(smt: Smt, saved: Saved) -> None:
     saved.body.write_bytes(saved.body.read_bytes() + b" ")
     answer = smt(*saved.words(), "--json")
     assert (answer.code, answer.json["verified"], answer.json["failed"]) == (1, False, "signature")
     assert "refused: signature" in smt(*saved.words()).out
 
 
-def test_the_time_decides_whether_the_certificate_is_valid(smt: Smt, saved: Saved) -> None:
+def test_certificate_validity_depends_on_time(smt: Smt, saved: Saved) -> None:
     assert smt(*saved.words(), "--at", "2001-01-01", "--json").json["failed"] == "certificate validity"
     assert smt(*saved.words(), "--at", "soon").code == 2
 
 
-def test_without_the_certificate_its_address_is_judged_before_anything_is_fetched(smt: Smt, saved: Saved) -> None:
+def test_certificate_url_is_checked_before_download(smt: Smt, saved: Saved) -> None:
     headers = orjson.loads(saved.headers.read_bytes())
     headers["PAYPAL-CERT-URL"] = "https://api.paypal.com.evil.example.com/v1/notifications/certs/CERT-1"
     saved.headers.write_bytes(orjson.dumps(headers))
@@ -80,7 +80,7 @@ def test_without_the_certificate_its_address_is_judged_before_anything_is_fetche
     assert smt(*words, "--json").json["failed"] == "certificate address"
 
 
-def test_files_that_are_not_there_are_asked_wrongly(smt: Smt, saved: Saved) -> None:
+def test_missing_files_are_usage_errors(smt: Smt, saved: Saved) -> None:
     saved.body.unlink()
     answer = smt(*saved.words())
     assert (answer.code, "body.json" in answer.err) == (2, True)

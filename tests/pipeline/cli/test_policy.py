@@ -1,4 +1,4 @@
-"""`policy`: the check and its report, texts, changes and their notices, the record of processing."""
+"""`policy`: the check and its report, texts, changes and their notices, and the record of processing."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.policy.clauses import document
 
-from .conftest import NOW, Smt, Told
+from .conftest import NOW, SavedEvents, Smt
 
 KEYS = {"clause", "verdict", "figure", "evidence", "control"}
 
@@ -21,25 +21,25 @@ def day(days: int) -> str:
 
 
 @pytest.fixture
-def new_text(smt: Smt, books: Told, tmp_path: Path) -> Path:
+def new_text(smt: Smt, imported: SavedEvents, tmp_path: Path) -> Path:
     file = tmp_path / "new.txt"
     file.write_text(smt("policy", "texts", "--new").out.replace("90 days", "60 days"))
     return file
 
 
-def test_every_clause_is_checked_and_holds_or_says_why_it_does_not_apply(smt: Smt, books: Told) -> None:
+def test_every_clause_is_checked_and_none_is_broken(smt: Smt, imported: SavedEvents) -> None:
     answer = smt("policy", "check", "--json")
     assert [row["clause"] for row in answer.json] == [clause.id for clause in document().clauses]
     assert all(row.keys() == KEYS for row in answer.json)
     assert [row for row in answer.json if row["verdict"] == "broken"] == []
     assert answer.code == 0
-    told = smt("policy", "check")
-    assert "0 broken" in told.out
-    assert "Where policy and law pull apart" in told.out
-    assert books.life.person.email not in told.out
+    output = smt("policy", "check").out
+    assert "0 broken" in output
+    assert "Conflicts between policy and law" in output
+    assert imported.subscription.person.email not in output
 
 
-def test_a_broken_clause_is_exit_1_and_says_what_to_do(smt: Smt, books: Told, data_dir: Path) -> None:
+def test_broken_clause_exits_1_with_advice(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     (data_dir / "smt-billing.db").chmod(0o644)
     answer = smt("policy", "check", "--clause", "7.permissions", "--json")
     assert answer.code == 1
@@ -49,9 +49,7 @@ def test_a_broken_clause_is_exit_1_and_says_what_to_do(smt: Smt, books: Told, da
     assert smt("policy", "check", "--clause", "99.none").code == 2
 
 
-def test_the_report_is_dated_and_its_signature_can_be_verified_by_openssl(
-    smt: Smt, books: Told, tmp_path: Path
-) -> None:
+def test_openssl_verifies_report_signature(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     file = tmp_path / "report.md"
     assert smt("policy", "check", "--report", file).code == 0
     text = file.read_text("utf-8")
@@ -63,9 +61,7 @@ def test_the_report_is_dated_and_its_signature_can_be_verified_by_openssl(
     assert subprocess.run([*verify, "-sigfile", f"{file}.sig"], check=False, capture_output=True).returncode != 0
 
 
-def test_the_last_verdicts_are_kept_for_the_public_page_without_what_was_looked_at(
-    smt: Smt, books: Told, data_dir: Path
-) -> None:
+def test_last_verdicts_are_public_without_evidence(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     from pipeline.policy.clauses import PolicyOwner
     from pipeline.policy.public_pages import evidence
 
@@ -79,16 +75,16 @@ def test_the_last_verdicts_are_kept_for_the_public_page_without_what_was_looked_
     assert "pipeline" not in page
 
 
-def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_text: Path, books: Told) -> None:
+def test_material_change_is_planned_and_notices_are_queued(smt: Smt, new_text: Path, imported: SavedEvents) -> None:
     dry = smt("policy", "propose", new_text, "--effective", day(60), "--material", "--dry-run")
-    assert "customers to be told by mail: 1" in dry.out
+    assert "customers to notify by mail: 1" in dry.out
     assert [row["day"] for row in smt("policy", "texts", "--json").json] == ["2025-05-01"]
     done = smt("policy", "propose", new_text, "--effective", day(60), "--material")
     assert done.code == 0, done.err
     assert "- Server access logs are retained for 90 days." in done.out
     assert "+ Server access logs are retained for 60 days." in done.out
-    assert "nothing in this version checks: Server access logs are retained for 60 days." in done.err
-    assert f"planned for {day(60)}, notices owed: 1" in done.out
+    assert "this version has no check for: Server access logs are retained for 60 days." in done.err
+    assert f"planned for {day(60)}, notices queued: 1" in done.out
     [notice] = smt("policy", "notices", day(60), "--json").json
     assert notice["state"] == "queued"
     states = {row["day"]: row["state"] for row in smt("policy", "texts", "--json").json}
@@ -97,17 +93,17 @@ def test_a_material_change_is_planned_and_its_notices_are_owed(smt: Smt, new_tex
     assert "90 days" in smt("policy", "texts", "2025-05-01").out
 
 
-def test_the_notice_reaches_the_customer(smt: Smt, new_text: Path, books: Told, caught: Path) -> None:
+def test_notice_is_sent_to_customer(smt: Smt, new_text: Path, imported: SavedEvents, caught: Path) -> None:
     smt("policy", "propose", new_text, "--effective", day(60), "--material")
     smt("run", "--until-idle")
     [mail] = list(caught.glob("policy_changed*"))
-    assert books.life.person.email in mail.read_text("utf-8", "replace")
+    assert imported.subscription.person.email in mail.read_text("utf-8", "replace")
     [notice] = smt("policy", "notices", day(60), "--json").json
     assert notice["state"] == "sent"
     assert notice["reply"].startswith("250")
 
 
-def test_too_early_a_day_is_refused_with_the_one_that_is_possible(smt: Smt, new_text: Path) -> None:
+def test_too_early_day_is_refused_with_earliest_day(smt: Smt, new_text: Path) -> None:
     answer = smt("policy", "propose", new_text, "--effective", day(10), "--material")
     assert answer.code == 2
     assert "30 days' notice" in answer.err
@@ -115,25 +111,23 @@ def test_too_early_a_day_is_refused_with_the_one_that_is_possible(smt: Smt, new_
     assert smt("policy", "propose", new_text, "--effective", "soon").code == 2
 
 
-def test_a_text_can_be_withdrawn_before_its_day(smt: Smt, new_text: Path) -> None:
+def test_text_can_be_withdrawn_before_its_day(smt: Smt, new_text: Path) -> None:
     smt("policy", "propose", new_text, "--effective", day(20))
     assert smt("policy", "withdraw", day(20)).code == 0
     assert smt("policy", "withdraw", day(20)).code == 2
     assert {row["state"] for row in smt("policy", "texts", "--json").json} == {"in force", "withdrawn"}
 
 
-def test_the_record_of_processing_names_purposes_categories_recipients_periods_and_measures(
-    smt: Smt, books: Told
-) -> None:
+def test_processing_record_has_all_sections(smt: Smt, imported: SavedEvents) -> None:
     found = smt("policy", "record", "--json").json
     assert found["controller"]["name"] == "SMT Constructions"
     assert {"contact", "payment", "usage"} <= found["categories"].keys()
     assert found["recipients"][0]["recipient"] == "PayPal"
     assert any(row["period"] == "90 days" for row in found["periods"])
     assert all(row["basis"] for row in found["purposes"])
-    told = smt("policy", "record").out
-    assert "Purposes" in told
-    assert "90 days" in told
+    record = smt("policy", "record").out
+    assert "Purposes" in record
+    assert "90 days" in record
 
 
 READS = (
@@ -144,8 +138,8 @@ READS = (
 
 
 @pytest.mark.parametrize(("action", "words"), READS, ids=[action for action, _ in READS])
-def test_a_read_of_personal_data_is_written_down_with_who_and_why(
-    smt: Smt, books: Told, action: str, words: tuple[str, str], data_dir: Path
+def test_read_is_recorded_with_user_and_purpose(
+    smt: Smt, imported: SavedEvents, action: str, words: tuple[str, str], data_dir: Path
 ) -> None:
     from pipeline.db.engine import Database
     from pipeline.db.models import ReadAudit
@@ -166,9 +160,7 @@ def test_a_read_of_personal_data_is_written_down_with_who_and_why(
     database.close()
 
 
-def test_a_read_that_cannot_be_written_down_is_not_shown(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unrecorded_read_shows_nothing(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.db.engine import DatabaseUnavailableError
     from pipeline.privacy import audit_log
 
@@ -179,7 +171,7 @@ def test_a_read_that_cannot_be_written_down_is_not_shown(
     monkeypatch.setattr(audit_log, "record_read", fail)
     answer = smt("subscriptions", "show", id)
     assert answer.code == 1
-    assert books.life.person.email not in answer.out
+    assert imported.subscription.person.email not in answer.out
     assert answer.out == ""
 
 
@@ -189,8 +181,8 @@ PAGES = {
 }
 
 
-def test_our_own_pages_are_asked_for_and_one_that_is_open_is_found(
-    smt: Smt, books: Told, monkeypatch: pytest.MonkeyPatch
+def test_policy_check_requests_pages_and_finds_open_one(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.web.site import Site
 
@@ -212,8 +204,8 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
 """
 
 
-def test_a_running_process_that_is_connected_to_a_stranger_is_found(
-    smt: Smt, books: Told, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_policy_check_finds_connection_to_unknown_host(
+    smt: Smt, imported: SavedEvents, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = ("policy", "check", "--clause", "1.cloud_sharing", "--json")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -235,8 +227,8 @@ def test_a_running_process_that_is_connected_to_a_stranger_is_found(
 
 
 @pytest.mark.slow
-def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, data_dir: Path) -> None:
-    before = os.umask(0o077)  # as a process of its own has it
+def test_policy_holds_on_demo_data_after_three_years(smt: Smt, data_dir: Path) -> None:
+    before = os.umask(0o077)  # a separate smt-billing process sets it too
     try:
         answer = smt("demo", "--once", "--json", "--months", "36", "--subscribers", "5")
     finally:
@@ -246,5 +238,5 @@ def test_all_of_the_policy_holds_on_a_demos_data_after_three_years(smt: Smt, dat
     assert {id: row["figure"] for id, row in found.items() if row["verdict"] == "broken"} == {}
     assert found["3.account"]["figure"].startswith("0 of 5 accounts overdue, last retention run 20")
     assert not found["6.delete"]["figure"].startswith("0 "), (
-        "nobody's two years ended in the demo: choose more subscribers"
+        "no customer's two-year period ended in the demo: use more subscribers"
     )
