@@ -48,7 +48,7 @@ def evidence(data_dir: Path, vendor: PolicyOwner) -> tuple[str, list[dict[str, s
     table = f'<table class="evidence">\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
     intro = "<p>The results of the last check of the running system, for each clause.</p>\n"
     none = "<p>The policy has not been checked yet.</p>"
-    return f"<h1>Policy check results</h1>\n{intro + table if found else none}\n", found
+    return f"<h1>Policy check</h1>\n{intro + table if found else none}\n", found
 
 
 def save_verdicts(data_dir: Path, rows: list[dict[str, str]]) -> None:
