@@ -46,7 +46,7 @@ def main(role: str) -> None:
         parts.certificates.add(url, Path(pem).read_bytes())
     stop = StopSignal()
     stop.install()
-    getattr(roles, role)(parts, stop)
+    getattr(roles, f"run_{role}")(parts, stop)
 
 
 if __name__ == "__main__":
