@@ -148,7 +148,7 @@ def _shorten_by_refunds(
 
 
 def _shorten_without_cycle(confirmed: ConfirmedUntil, last: Sequence[PaidCharge]) -> datetime:
-    """Return PayPal's date, or the time of the earliest last payment that was refunded or refused after PayPal's report.
+    """Return PayPal's date, or the earliest of the last payments that were refunded or refused after PayPal's report.
 
     Without a billing cycle, the period that a payment paid for is unknown.
     """
@@ -172,5 +172,5 @@ def _pays_for_period(
 
 
 def _early_window(until: datetime, cycle: BillingCycle | None) -> timedelta:
-    """Return how early the charge due at `until` may come: at most a quarter of a cycle."""
+    """Return how early the charge due at `until` may come: a day, but at most a quarter of a cycle."""
     return EARLY_CHARGE_WINDOW if cycle is None else min(EARLY_CHARGE_WINDOW, (add_cycles(until, cycle, 1) - until) / 4)

@@ -55,7 +55,7 @@ class Broker:
         return Consumer(self._backend, self._topology, queue)
 
     def check(self) -> str:
-        """Connect, declare the queues and describe the broker in one connection. Raises BrokerUnavailableError."""
+        """Connect, declare the queues and describe the broker in one line. Raises BrokerUnavailableError."""
         connection = BrokerConnection(self._backend, self._topology, "check")
         with connection.open_channel() as channel:
             found = self._backend.describe(channel)

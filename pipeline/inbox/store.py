@@ -317,7 +317,7 @@ def _store_known(session: Session, keyring: Keyring, delivery: NewEvent, now: da
 
 
 def _store_conflict(session: Session, keyring: Keyring, delivery: NewEvent, event_id: str, now: datetime) -> bool:
-    """Store a different body under a known id as a parked event of its own. Return False if it is already stored."""
+    """Store a different body under a known id as a separate, parked event. Return False if it is already stored."""
     reason = f"conflict: a different body under the known id {delivery.parsed.id}"
     row = _row(delivery, keyring, now) | {"id": event_id, "state": "parked", "reason": reason, "due_at": None}
     return bool(insert_new(session, Event, [row | {"done_at": now}], returning=Event.id))

@@ -19,7 +19,7 @@ DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 def park(river: River, *names: str) -> None:
     river.store(*[delivery(happened(name), f"T-{name}") for name in names])
     with river.database.transaction() as session:
-        inbox.mark_events(session, names, "parked", river.now, f"nobody knows {names[0]}")
+        inbox.mark_events(session, names, "parked", river.now, f"no rule for {names[0]}")
 
 
 def alert_facts(river: River) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def test_operator_is_alerted_at_most_once_an_hour(river: River) -> None:
     river.clock.advance(DAY)
     assert jobs.tell_operator() == 0, "the second mail counted all of them"
     first, second = alert_facts(river)
-    assert first == {"count": 1, "events": [{"id": "WH-1", "type": "TEST.HAPPENED", "reason": "nobody knows WH-1"}]}
+    assert first == {"count": 1, "events": [{"id": "WH-1", "type": "TEST.HAPPENED", "reason": "no rule for WH-1"}]}
     assert second["count"] == 3
     assert {event["id"] for event in second["events"]} == {"WH-2", "WH-3", "WH-4"}
 

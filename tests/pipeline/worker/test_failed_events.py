@@ -29,7 +29,9 @@ def test_failing_event_does_not_affect_its_batch(river: River, failing: str, pla
 
 
 def test_each_kind_of_failure_has_its_own_result(river: River) -> None:
-    names = store(river, "TEST.FAULT", "TEST.GOOD", "TEST.PARK", "TEST.LATER", "TEST.NOBODY", "TEST.READ", "TEST.GOOD")
+    names = store(
+        river, "TEST.FAULT", "TEST.GOOD", "TEST.PARK", "TEST.LATER", "TEST.UNHANDLED", "TEST.READ", "TEST.GOOD"
+    )
     river.worker(HANDLERS, may_read=True).handle(names)
     assert list(river.states().values()) == [
         "received", "handled", "parked", "received", "ignored", "received", "handled",

@@ -58,7 +58,7 @@ def test_process_handles_a_second_batch_while_the_first_waits(stream: River, emp
 
 
 def test_handled_and_unknown_ids_are_skipped(river: River) -> None:
-    worker, names = river.worker(HANDLERS), store(river, "TEST.GOOD", "TEST.GOOD", "TEST.NOBODY")
+    worker, names = river.worker(HANDLERS), store(river, "TEST.GOOD", "TEST.GOOD", "TEST.UNHANDLED")
     worker.handle([names[0], names[0], "WH-unknown"])
     worker.handle([*names, "WH-unknown"])
     worker.handle(names)
@@ -66,7 +66,7 @@ def test_handled_and_unknown_ids_are_skipped(river: River) -> None:
 
 
 def test_event_without_handler_is_ignored_with_a_reason(river: River) -> None:
-    river.worker(HANDLERS).handle(store(river, "TEST.NOBODY"))
+    river.worker(HANDLERS).handle(store(river, "TEST.UNHANDLED"))
     assert (river.event("WH-000").state, river.event("WH-000").reason) == (
         "ignored",
         "no handler for this type of event",
