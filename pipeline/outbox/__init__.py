@@ -1,1 +1,1 @@
-"""The queue of mails, a database table: mails are added in the transaction that causes them, claimed, and settled."""
+"""Mail queue in the table `mail`: queue mails in the transaction that causes them, claim them, and record their results."""

@@ -61,12 +61,12 @@ def _retried(subscription: SimulatedSubscription) -> None:
 
 def _echeck(subscription: SimulatedSubscription) -> None:
     sale = subscription.renew("echeck")
-    settle = (
+    finish = (
         subscription.bounce
         if subscription.status == "ACTIVE" and subscription.rng.random() < 0.5
         else subscription.clear
     )
-    settle(sale, subscription.now + timedelta(days=6))
+    finish(sale, subscription.now + timedelta(days=6))
 
 
 def _revised(subscription: SimulatedSubscription) -> None:

@@ -1,1 +1,1 @@
-"""The simulated PayPal as a server: its REST API, and the webhooks it posts and signs."""
+"""The simulated PayPal over HTTP: its REST API, and the delivery of signed webhooks."""

@@ -41,11 +41,11 @@ from tests.support.subprocesses import free_port
 async def test_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     assert await mailer.send_due() == 1
     assert await mailer.send_due() == 0
-    [(recipient, data)] = house.received
+    [(recipient, data)] = fake_relay.received
     row = only(river)
     assert recipient == ADA
     assert (row.state, row.sent_at, row.relay_reply, row.due_at) == (
@@ -57,7 +57,7 @@ async def test_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make)
     assert header(data, "Message-ID") == row.message_id == f"<receipt.{row.id}@bounces.example.com>"
     assert header(data, "To") == f"Ada Whitfield <{ADA}>"
     assert header(data, "Auto-Submitted") == "auto-generated"
-    assert f"MAIL FROM:<b+{row.id}@bounces.example.com>" in " ".join(house.said)
+    assert f"MAIL FROM:<b+{row.id}@bounces.example.com>" in " ".join(fake_relay.said)
     river.clock.advance(timedelta(days=365))
     assert await mailer.send_due() == 0
 
@@ -65,15 +65,17 @@ async def test_mail_is_sent_exactly_once(river: River, serve: Serve, make: Make)
 async def test_sent_mail_is_stored_encrypted(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House()
-    await make(await serve(house)).send_due()
+    fake_relay = House()
+    await make(await serve(fake_relay)).send_due()
     row = only(river)
     assert row.frozen
     assert row.recipient
     assert b"Ada" not in row.frozen
     assert b"ada" not in row.recipient
     with river.database.transaction() as session:
-        assert river.keyring(session).system_key("I-ADA").decrypt("mail.frozen", row.frozen) == house.received[0][1]
+        assert (
+            river.keyring(session).system_key("I-ADA").decrypt("mail.frozen", row.frozen) == fake_relay.received[0][1]
+        )
 
 
 async def test_every_customer_mail_kind_can_be_sent(brook: River, serve: Serve) -> None:
@@ -82,29 +84,29 @@ async def test_every_customer_mail_kind_can_be_sent(brook: River, serve: Serve) 
     kinds = [kind for kind in TEMPLATES.kinds if kind != "event_parked" and not mail_kinds.is_optional(kind)]
     assert len(kinds) >= 7
     river.owe(*[NewMail(kind, f"{kind}:1", "I-ADA", TEMPLATES.example(kind)) for kind in kinds])
-    house = House()
-    relay = Relay(await serve(house), connections=2)
+    fake_relay = House()
+    relay = Relay(await serve(fake_relay), connections=2)
     mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, SENDER)
     await mailer.send_due()
     await mailer.close()
     assert {row.kind: row.state for row in river.rows(Mail)} == dict.fromkeys(kinds, "sent")
-    assert len({data for _, data in house.received}) == len(kinds)
+    assert len({data for _, data in fake_relay.received}) == len(kinds)
 
 
 async def test_many_mails_are_sent_in_several_claims(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, CLAIM + 3)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     assert [await mailer.send_due() for _ in range(3)] == [CLAIM, 3, 0]
-    assert len({header(data, "Message-ID") for _, data in house.received}) == CLAIM + 3
+    assert len({header(data, "Message-ID") for _, data in fake_relay.received}) == CLAIM + 3
 
 
 async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, 120)
-    house, other = House(), Database(river.url)
-    url = await serve(house)
+    fake_relay, other = House(), Database(river.url)
+    url = await serve(fake_relay)
     mailers = [make(url), make(url, other)]
 
     async def drain(mailer: Mailer) -> int:
@@ -114,7 +116,7 @@ async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, 
         return total
 
     assert sum(await asyncio.gather(*map(drain, mailers))) == 120
-    assert len(house.received) == len({header(data, "Message-ID") for _, data in house.received}) == 120
+    assert len(fake_relay.received) == len({header(data, "Message-ID") for _, data in fake_relay.received}) == 120
     assert states(river) == ["sent"] * 120
     await mailers.pop().close()
     other.close()
@@ -122,12 +124,12 @@ async def test_two_mailers_never_send_the_same_mail(river: River, serve: Serve, 
 
 async def test_wakeup_starts_sending_and_stop_ends_it(river: River, serve: Serve, make: Make) -> None:
     meet(river)
-    house, stop, wakeup = House(), asyncio.Event(), asyncio.Event()
-    running = asyncio.create_task(make(await serve(house)).run(stop, wakeup))
+    fake_relay, stop, wakeup = House(), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(make(await serve(fake_relay)).run(stop, wakeup))
     await asyncio.sleep(0.05)
     owe(river)
     wakeup.set()
-    while not house.received:
+    while not fake_relay.received:
         await asyncio.sleep(0.01)
     stop.set()
     await running
@@ -136,9 +138,9 @@ async def test_wakeup_starts_sending_and_stop_ends_it(river: River, serve: Serve
 
 async def test_operator_mail_goes_to_the_operator(river: River, serve: Serve, make: Make) -> None:
     river.owe(NewMail("event_parked", "event_parked:1", None, TEMPLATES.example("event_parked")))
-    house = House()
-    await make(await serve(house)).send_due()
-    assert [recipient for recipient, _ in house.received] == [OPERATOR]
+    fake_relay = House()
+    await make(await serve(fake_relay)).send_due()
+    assert [recipient for recipient, _ in fake_relay.received] == [OPERATOR]
 
 
 # Retries
@@ -147,8 +149,8 @@ async def test_operator_mail_goes_to_the_operator(river: River, serve: Serve, ma
 async def test_deferred_mail_is_retried_and_finally_fails(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House(RCPT=["450 4.2.1 greylisted"] * 99)
-    mailer, waited = make(await serve(house)), list[timedelta]()
+    fake_relay = House(RCPT=["450 4.2.1 greylisted"] * 99)
+    mailer, waited = make(await serve(fake_relay)), list[timedelta]()
     row = river.rows(Mail)[0]
     while await mailer.send_due():
         row = only(river)
@@ -162,15 +164,15 @@ async def test_deferred_mail_is_retried_and_finally_fails(river: River, serve: S
     assert tuple(waited) == DELAYS
     assert (row.state, row.due_at, row.attempts) == ("failed", None, len(DELAYS) + 1)
     assert row.reason == "450 4.2.1 greylisted"
-    assert house.received == []
+    assert fake_relay.received == []
 
 
 async def test_refused_mail_fails_with_reason(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House(RCPT=[f"550 5.1.1 <{ADA}> unknown here"])
+    fake_relay = House(RCPT=[f"550 5.1.1 <{ADA}> unknown here"])
     with capture_logs() as logs:
-        await make(await serve(house)).send_due()
+        await make(await serve(fake_relay)).send_due()
     row = only(river)
     assert (row.state, row.due_at) == ("failed", None)
     assert row.reason == row.relay_reply
@@ -179,7 +181,7 @@ async def test_refused_mail_fails_with_reason(river: River, serve: Serve, make: 
     assert ADA not in row.relay_reply
     assert ADA not in str(logs)
     river.clock.advance(timedelta(days=365))
-    assert await make(await serve(house)).send_due() == 0
+    assert await make(await serve(fake_relay)).send_due() == 0
 
 
 @pytest.mark.parametrize("script", [{"MAIL": ["drop"]}, {"RCPT": ["451 4.3.0 later"]}, {"DATA": ["drop"]}])
@@ -189,15 +191,15 @@ async def test_mail_is_rendered_again_if_text_was_not_transmitted(
     """The new rendering uses an address that was corrected after the first attempt."""
     meet(river, email="adda@example.com")
     owe(river)
-    house = House(**{verb: list(says) for verb, says in script.items()})
-    mailer = make(await serve(house))
+    fake_relay = House(**{verb: list(says) for verb, says in script.items()})
+    mailer = make(await serve(fake_relay))
     await mailer.send_due()
     row = only(river)
     assert (row.state, row.frozen, row.recipient) == ("queued", None, None)
     meet(river)
     river.clock.move_to(row.due_at or river.now)
     await mailer.send_due()
-    assert [recipient for recipient, _ in house.received] == [ADA]
+    assert [recipient for recipient, _ in fake_relay.received] == [ADA]
     assert states(river) == ["sent"]
     assert only(river).message_id == row.message_id
 
@@ -205,16 +207,16 @@ async def test_mail_is_rendered_again_if_text_was_not_transmitted(
 async def test_retry_after_text_sends_the_same_bytes(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House(DOT=["451 4.3.0 queue file write error"] * 3)
-    url = await serve(house)
+    fake_relay = House(DOT=["451 4.3.0 queue file write error"] * 3)
+    url = await serve(fake_relay)
     for _ in range(4):
         await make(url).send_due()  # another mailer each time, as after a restart
         meet(river, email="another@example.com", name="Another")
         river.clock.move_to(only(river).due_at or river.now)
     assert states(river) == ["sent"]
-    assert len(house.received) == 4
-    assert len({hashlib.sha256(data).hexdigest() for _, data in house.received}) == 1
-    assert {recipient for recipient, _ in house.received} == {ADA}
+    assert len(fake_relay.received) == 4
+    assert len({hashlib.sha256(data).hexdigest() for _, data in fake_relay.received}) == 1
+    assert {recipient for recipient, _ in fake_relay.received} == {ADA}
 
 
 async def test_unreachable_relay_keeps_mails_queued(river: River, make: Make) -> None:
@@ -234,8 +236,8 @@ async def test_mail_in_doubt_is_never_sent_again_automatically(
 ) -> None:
     meet(river)
     owe(river)
-    house = House(DOT=[how])
-    mailer = make(await serve(house))
+    fake_relay = House(DOT=[how])
+    mailer = make(await serve(fake_relay))
     await mailer.send_due()
     row = only(river)
     assert row.state == "doubt"
@@ -245,19 +247,19 @@ async def test_mail_in_doubt_is_never_sent_again_automatically(
     river.clock.advance(timedelta(days=365))
     assert await mailer.send_due() == 0
     assert scheduler(river).free_claims() == 0
-    assert len(house.received) == 1
+    assert len(fake_relay.received) == 1
 
 
 async def test_doubt_resolved_as_not_sent_sends_the_same_bytes(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river)
-    house = House(DOT=["drop"])
-    mailer = make(await serve(house))
+    fake_relay = House(DOT=["drop"])
+    mailer = make(await serve(fake_relay))
     await mailer.send_due()
     with river.database.transaction() as session:
         assert outbox.resolve_doubt(session, only(river).id, river.now, sent=False)
     await mailer.send_due()
-    (_, first), (_, second) = house.received
+    (_, first), (_, second) = fake_relay.received
     assert first == second
     assert states(river) == ["sent"]
 

@@ -33,8 +33,8 @@ async def test_unrecorded_result_is_recorded_before_next_claim(
 ) -> None:
     meet(river)
     owe(river)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
 
     def fail_to_connect(*_: object) -> None:
         raise DatabaseUnavailableError("connection refused")
@@ -48,7 +48,7 @@ async def test_unrecorded_result_is_recorded_before_next_claim(
     monkeypatch.undo()
     assert await mailer.send_due() == 0
     assert states(river) == ["sent"]
-    assert len(house.received) == 1
+    assert len(fake_relay.received) == 1
 
 
 def fail_after_commit(transaction: Callable[[], Any]) -> Callable[[], Any]:
@@ -73,8 +73,8 @@ async def test_claim_with_unknown_commit_is_released(
     """The claim was committed, but the mailer got an error instead of the confirmation."""
     meet(river)
     owe(river, 2)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     with monkeypatch.context() as broken:
         broken.setattr(river.database, "transaction", fail_after_commit(river.database.transaction))
         with pytest.raises(DatabaseUnavailableError):
@@ -82,7 +82,7 @@ async def test_claim_with_unknown_commit_is_released(
     assert states(river) == ["sending", "sending"]
     assert await mailer.send_due() == 2
     assert states(river) == ["sent", "sent"]
-    assert len(house.received) == 2
+    assert len(fake_relay.received) == 2
 
 
 async def test_claim_with_unknown_commit_is_released_after_second_failure(
@@ -110,10 +110,10 @@ async def test_mail_being_sent_is_not_released_with_failed_claim(
 ) -> None:
     meet(river)
     owe(river)
-    house, stop, wakeup = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
-    mailer = make(await serve(house))
+    fake_relay, stop, wakeup = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    mailer = make(await serve(fake_relay))
     running = asyncio.create_task(mailer.run(stop, wakeup))
-    await house.hanging.wait()
+    await fake_relay.hanging.wait()
     claim, failed = outbox.claim, asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -130,12 +130,12 @@ async def test_mail_being_sent_is_not_released_with_failed_claim(
     monkeypatch.undo()
     monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.02)
     await asyncio.sleep(0.5)
-    house.opened.set()
+    fake_relay.opened.set()
     while states(river) != ["sent"] * 3:
         await asyncio.sleep(0.01)
     stop.set()
     await running
-    assert len(house.received) == 3
+    assert len(fake_relay.received) == 3
 
 
 async def test_mailer_stops_while_database_is_unavailable(
@@ -143,14 +143,14 @@ async def test_mailer_stops_while_database_is_unavailable(
 ) -> None:
     meet(river)
     owe(river)
-    house, stop = House(), asyncio.Event()
+    fake_relay, stop = House(), asyncio.Event()
 
     def fail_to_connect(*_: object) -> None:
         raise DatabaseUnavailableError("connection refused")
 
     monkeypatch.setattr("pipeline.mailer.mailer.outbox.record_results", fail_to_connect)
-    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
-    while not house.received:
+    running = asyncio.create_task(make(await serve(fake_relay)).run(stop, asyncio.Event()))
+    while not fake_relay.received:
         await asyncio.sleep(0.01)
     stop.set()
     await running
@@ -160,11 +160,11 @@ async def test_mailer_stops_while_database_is_unavailable(
 async def test_slow_mail_does_not_delay_others(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, CLAIM + 3)
-    house, stop = House(DOT=["hang"]), asyncio.Event()
-    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
+    fake_relay, stop = House(DOT=["hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(fake_relay)).run(stop, asyncio.Event()))
     while states(river) != ["sending"] + ["sent"] * (CLAIM + 2):
         await asyncio.sleep(0.02)
-    house.opened.set()
+    fake_relay.opened.set()
     stop.set()
     await running
     assert states(river) == ["sent"] * (CLAIM + 3)
@@ -173,17 +173,17 @@ async def test_slow_mail_does_not_delay_others(river: River, serve: Serve, make:
 async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: Serve) -> None:
     meet(stream)
     owe(stream)
-    house = House(DOT=["hang"])
-    relay = Relay(await serve(house), connections=2)
+    fake_relay = House(DOT=["hang"])
+    relay = Relay(await serve(fake_relay), connections=2)
     mailer = Mailer(stream.database, stream.master, stream.clock, TEMPLATES, relay, SENDER)
     sending = asyncio.create_task(mailer.send_due())
-    await house.hanging.wait()
+    await fake_relay.hanging.wait()
     with stream.database.transaction() as session:
         session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
     while not await asyncio.to_thread(scheduler(stream).free_claims):
         await asyncio.sleep(0.01)
     assert states(stream) == ["doubt"], "without its lock the mailer counts as dead"
-    house.opened.set()
+    fake_relay.opened.set()
     await sending
     assert states(stream) == ["sent"], "the holder records the real outcome"
     first = only(stream).claimed_by
@@ -196,19 +196,21 @@ async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: 
 # The mailer dies
 
 
-async def start_hanging_mailer(river: River, house: House, url: str, folder: Path, *more: tuple[str, str]) -> Leashed:
+async def start_hanging_mailer(
+    river: River, fake_relay: House, url: str, folder: Path, *more: tuple[str, str]
+) -> Leashed:
     """Start a mailer process that has transmitted a mail's text and waits for the answer."""
     meet(river)
     owe(river)
     mailer = run_role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
-    await asyncio.wait_for(house.hanging.wait(), 60)
+    await asyncio.wait_for(fake_relay.hanging.wait(), 60)
     return mailer
 
 
 async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, make: Make, tmp_path: Path) -> None:
-    house = House(DOT=["hang"])
-    url = await serve(house)
-    mailer = await start_hanging_mailer(river, house, url, tmp_path)
+    fake_relay = House(DOT=["hang"])
+    url = await serve(fake_relay)
+    mailer = await start_hanging_mailer(river, fake_relay, url, tmp_path)
     assert scheduler(river).free_claims() == 0, "the mailer is alive"
     assert states(river) == ["sending"]
     mailer.end(kill=True)
@@ -217,34 +219,34 @@ async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, ma
     row = only(river)
     assert (row.state, row.reason) == ("doubt", "its mailer died while sending it")
     assert await make(url).send_due() == 0
-    assert len(house.received) == 1
+    assert len(fake_relay.received) == 1
 
 
 async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_path: Path) -> None:
     """With a timer, its claim would end, and the mail would be sent twice after it continues."""
-    house = House(DOT=["hang"])
-    mailer = await start_hanging_mailer(river, house, await serve(house), tmp_path)
+    fake_relay = House(DOT=["hang"])
+    mailer = await start_hanging_mailer(river, fake_relay, await serve(fake_relay), tmp_path)
     os.killpg(mailer.pid, signal.SIGSTOP)
     river.clock.advance(timedelta(days=365))
     assert scheduler(river).free_claims() == 0
     assert states(river) == ["sending"]
     os.killpg(mailer.pid, signal.SIGCONT)
-    house.opened.set()
+    fake_relay.opened.set()
     while states(river) != ["sent"]:
         await asyncio.sleep(0.01)
     assert await asyncio.to_thread(mailer.end) == 0
-    assert len(house.received) == 1
+    assert len(fake_relay.received) == 1
 
 
 async def test_mailer_writes_heartbeat_while_relay_hangs(river: River, serve: Serve, tmp_path: Path) -> None:
     owe(river, 2 * CLAIM + 1)
-    house, heartbeat = House(DOT=["hang"]), river.folder / "run" / "mailer"
-    mailer = await start_hanging_mailer(river, house, await serve(house), tmp_path, ("smtp_connections", "1"))
+    fake_relay, heartbeat = House(DOT=["hang"]), river.folder / "run" / "mailer"
+    mailer = await start_hanging_mailer(river, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1"))
     while states(river).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
     os.utime(heartbeat, (0, 0))
     await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
-    house.opened.set()
+    fake_relay.opened.set()
     assert await asyncio.to_thread(mailer.end) == 0
 
 
@@ -270,13 +272,13 @@ def raise_disk_error(*_: object) -> None:
 async def test_stopped_mailer_returns_unstarted_mails(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, 3 * CLAIM)
-    house, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
-    running = asyncio.create_task(make(await serve(house)).run(stop, asyncio.Event()))
-    await house.hanging.wait()
+    fake_relay, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
+    running = asyncio.create_task(make(await serve(fake_relay)).run(stop, asyncio.Event()))
+    await fake_relay.hanging.wait()
     await asyncio.to_thread(until, lambda: "sending" in states(river), 10, "mails are claimed")
     stop.set()
     await asyncio.sleep(0.5)
-    house.opened.set()
+    fake_relay.opened.set()
     await asyncio.wait_for(running, 10)
     assert set(states(river)) == {"queued"}
     assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two mails had a connection

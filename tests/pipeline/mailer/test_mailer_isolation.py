@@ -32,15 +32,15 @@ async def test_unrenderable_mail_does_not_stop_others(river: River, serve: Serve
     river.set(mails["bad:2"], kind="no_such_mail")
     river.set(mails["receipt:SALE4"], facts=b"broken beyond repair, and long enough")
     river.set(mails["receipt:SALE5"], frozen=b"broken beyond repair, and long enough", recipient=b"the same, as well")
-    house = House()
+    fake_relay = House()
     with capture_logs() as logs:
-        await make(await serve(house)).send_due()
+        await make(await serve(fake_relay)).send_due()
     found = {key: (row.state, row.reason) for key, row in river.mails().items()}
     assert found.pop("receipt:SALE6") == ("sent", None)
     assert {state for state, _ in found.values()} == {"failed"}
     assert all(reason for _, reason in found.values())
     assert "bea@" not in str(found) + str(logs)
-    assert len(house.received) == 1
+    assert len(fake_relay.received) == 1
 
 
 async def test_damaged_key_fails_only_its_mail(river: River, serve: Serve, make: Make) -> None:
@@ -51,8 +51,8 @@ async def test_damaged_key_fails_only_its_mail(river: River, serve: Serve, make:
         next(row for row in river.rows(EncryptionKey) if row.key_id == "I-BEA"),
         wrapped_key=b"a broken row of a good table",
     )
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     await mailer.send_due()
     assert {key: row.state for key, row in river.mails().items()} == {
         "receipt:SALE1": "sent",
@@ -81,8 +81,8 @@ async def test_wrong_master_key_fails_no_mail(river: River, serve: Serve, make: 
     """The mailer ends with an error, and the mails stay queued."""
     meet(river)
     owe(river, 2)
-    house, right = House(), river.master
-    url = await serve(house)
+    fake_relay, right = House(), river.master
+    url = await serve(fake_relay)
     river.master = MasterKey(os.urandom(32))
     with pytest.raises(MasterKeyError, match="restore the right key file"):
         await make(url).send_due()
@@ -94,8 +94,8 @@ async def test_wrong_master_key_fails_no_mail(river: River, serve: Serve, make: 
 async def test_unexpected_relay_error_affects_only_one_mail(river: River, serve: Serve, make: Make) -> None:
     meet(river)
     owe(river, 3)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     send, failures = mailer._relay.send, iter([True, False, False])
 
     async def fail(*arguments: Any, **options: Any) -> Any:
@@ -113,13 +113,13 @@ async def test_unexpected_relay_error_affects_only_one_mail(river: River, serve:
 async def test_mail_waits_until_an_address_is_known(river: River, serve: Serve, make: Make) -> None:
     meet(river, email=None)
     owe(river)
-    house = House()
-    mailer = make(await serve(house))
+    fake_relay = House()
+    mailer = make(await serve(fake_relay))
     await mailer.send_due()
     row = only(river)
     assert (row.state, row.due_at, row.frozen) == ("queued", None, None)
     assert await mailer.send_due() == 0
-    assert house.received == []
+    assert fake_relay.received == []
     meet(river)
     river.set(row, due_at=river.now)
     await mailer.send_due()
@@ -142,7 +142,7 @@ async def test_queued_mail_of_erased_customer_is_withheld(river: River, serve: S
     river.set(
         next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=river.now
     )
-    house = House()
-    await make(await serve(house)).send_due()
+    fake_relay = House()
+    await make(await serve(fake_relay)).send_due()
     assert (only(river).state, only(river).reason) == ("withheld", "the customer's data has been erased")
-    assert house.received == []
+    assert fake_relay.received == []

@@ -34,15 +34,15 @@ async def send(river: River) -> AsyncIterator[Send]:
     """Returns a function that sends the due mails to a scripted relay and returns what the relay received."""
     servers = []
 
-    async def sending(house: House | None = None, sender: Sender = WITH_PAGES) -> Sent:
-        house, loop = house or House(), asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Wire(house, loop=loop), "127.0.0.1", 0)
+    async def sending(fake_relay: House | None = None, sender: Sender = WITH_PAGES) -> Sent:
+        fake_relay, loop = fake_relay or House(), asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Wire(fake_relay, loop=loop), "127.0.0.1", 0)
         servers.append(server)
         relay = Relay(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections=1)
         mailer = Mailer(river.database, river.master, river.clock, TEMPLATES, relay, sender)
         await mailer.send_due()
         await mailer.close()
-        return house.received
+        return fake_relay.received
 
     yield sending
     for server in servers:

@@ -13,26 +13,26 @@ from tests.support.servers import Relay as PrivateRelay
 
 
 async def test_mail_arrives_unchanged(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    reply = await send(relay_to(await serve(house)))
+    fake_relay = House()
+    reply = await send(relay_to(await serve(fake_relay)))
     assert reply == DeliveryResult("sent", "250 2.0.0 queued as 4Xyz", True)
-    assert house.received == [(ADA, MAIL)]
-    assert house.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
+    assert fake_relay.received == [(ADA, MAIL)]
+    assert fake_relay.said[:2] == ["CONNECT", "EHLO [127.0.0.1]"]
 
 
 async def test_delivery_report_is_requested_with_envelope_id(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    await send(relay_to(await serve(house)))
-    assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in house.said
-    assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in house.said
+    fake_relay = House()
+    await send(relay_to(await serve(fake_relay)))
+    assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in fake_relay.said
+    assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in fake_relay.said
 
 
 async def test_relay_without_extensions_gets_plain_commands(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    house.offers = False
-    assert (await send(relay_to(await serve(house)))).outcome == "sent"
-    assert f"MAIL FROM:<{SENDER}>" in house.said
-    assert f"RCPT TO:<{ADA}>" in house.said
+    fake_relay = House()
+    fake_relay.offers = False
+    assert (await send(relay_to(await serve(fake_relay)))).outcome == "sent"
+    assert f"MAIL FROM:<{SENDER}>" in fake_relay.said
+    assert f"RCPT TO:<{ADA}>" in fake_relay.said
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ async def test_relay_without_extensions_gets_plain_commands(serve: Serve, relay_
 async def test_reply_code_determines_outcome(
     serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str, in_groups: bool
 ) -> None:
-    house = House(**{verb: [answer]})
-    house.in_groups = in_groups
-    relay = relay_to(await serve(house))
+    fake_relay = House(**{verb: [answer]})
+    fake_relay.in_groups = in_groups
+    relay = relay_to(await serve(fake_relay))
     assert await send(relay) == DeliveryResult(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
     assert (await send(relay)).outcome == "sent", "a leftover reply must not be assigned to the second mail"
 
@@ -71,25 +71,25 @@ async def test_reply_code_determines_outcome(
 async def test_failure_before_text_means_later(
     serve: Serve, relay_to: MakeRelay, verb: str, how: str, in_groups: bool
 ) -> None:
-    house = House(**{verb: [how]})
-    house.in_groups = in_groups
-    reply = await send(relay_to(await serve(house), timeout=0.5 if how == "hang" else 5))
+    fake_relay = House(**{verb: [how]})
+    fake_relay.in_groups = in_groups
+    reply = await send(relay_to(await serve(fake_relay), timeout=0.5 if how == "hang" else 5))
     assert (reply.outcome, reply.data_began) == ("later", False)
-    assert house.connections == 1
-    assert house.received == []
+    assert fake_relay.connections == 1
+    assert fake_relay.received == []
 
 
 @pytest.mark.parametrize("how", ["drop", "close", "hang", "banana"])
 async def test_missing_reply_after_text_means_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
-    house = House(DOT=[how])
-    relay = relay_to(await serve(house), final=0.2)
+    fake_relay = House(DOT=[how])
+    relay = relay_to(await serve(fake_relay), final=0.2)
     reply = await send(relay)
     assert (reply.outcome, reply.data_began) == ("doubt", True)
-    assert len(house.received) == 1  # the relay has the mail: sending it again would deliver it twice
-    house.opened.set()
+    assert len(fake_relay.received) == 1  # the relay has the mail: sending it again would deliver it twice
+    fake_relay.opened.set()
     relay._final_timeout = 5.0
     assert (await send(relay)).outcome == "sent"
-    assert house.connections == 2  # so the late reply cannot be assigned to another mail
+    assert fake_relay.connections == 2  # so the late reply cannot be assigned to another mail
 
 
 async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
@@ -113,32 +113,32 @@ async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
 
 
 async def test_refused_mail_text_is_never_sent(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
-    house.in_groups = True
-    relay = relay_to(await serve(house))
+    fake_relay = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
+    fake_relay.in_groups = True
+    relay = relay_to(await serve(fake_relay))
     assert await send(relay) == DeliveryResult("failed", "550 5.1.1 unknown", False)
     assert (await send(relay)).outcome == "sent"
-    assert (house.connections, len(house.received)) == (2, 1)
+    assert (fake_relay.connections, len(fake_relay.received)) == (2, 1)
 
 
 async def test_unsolicited_reply_is_not_assigned_to_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
-    await house.wires[0].push("250 2.0.0 queued, unsolicited")
+    await fake_relay.wires[0].push("250 2.0.0 queued, unsolicited")
     await asyncio.sleep(0.05)
-    house.script["DOT"] = ["554 5.6.0 content refused"]
+    fake_relay.script["DOT"] = ["554 5.6.0 content refused"]
     assert (await send(relay)).outcome == "failed"
-    assert house.connections == 2
+    assert fake_relay.connections == 2
 
 
 async def test_final_reply_has_longer_timeout(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House(DOT=["hang"])
-    sending = asyncio.create_task(send(relay_to(await serve(house), timeout=1)))
-    await house.hanging.wait()
+    fake_relay = House(DOT=["hang"])
+    sending = asyncio.create_task(send(relay_to(await serve(fake_relay), timeout=1)))
+    await fake_relay.hanging.wait()
     await asyncio.sleep(1.2)
     assert not sending.done()
-    house.opened.set()
+    fake_relay.opened.set()
     assert (await sending).outcome == "sent"
 
 
@@ -152,67 +152,67 @@ async def test_unreachable_relay_means_later(relay_to: MakeRelay) -> None:
 
 
 async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house), connections=3)
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay), connections=3)
     recipients = [f"person{number}@example.com" for number in range(40)]
     replies = await asyncio.gather(*(send(relay, recipient) for recipient in recipients))
     assert {reply.outcome for reply in replies} == {"sent"}
-    assert sorted(recipient for recipient, _ in house.received) == sorted(recipients)
-    assert 1 < house.connections <= 3
+    assert sorted(recipient for recipient, _ in fake_relay.received) == sorted(recipients)
+    assert 1 < fake_relay.connections <= 3
     await send(relay)
-    assert house.connections <= 3
+    assert fake_relay.connections <= 3
 
 
 async def test_connection_is_replaced_after_maximum_uses(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_relay, "MOST_USES", 2)
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     assert [(await send(relay)).outcome for _ in range(5)] == ["sent"] * 5
-    assert house.connections == 3
-    assert house.said.count("QUIT") == 2
+    assert fake_relay.connections == 3
+    assert fake_relay.said.count("QUIT") == 2
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
 async def test_dead_idle_connection_is_replaced(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     assert (await send(relay)).outcome == "sent"
-    house.script[verb] = [how]
+    fake_relay.script[verb] = [how]
     assert (await send(relay)).outcome == "sent"
-    assert house.connections == 2
-    assert len(house.received) == 2
+    assert fake_relay.connections == 2
+    assert len(fake_relay.received) == 2
 
 
 async def test_dead_connection_is_replaced_only_once(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
-    house.script["MAIL"] = ["drop", "drop", "drop"]
+    fake_relay.script["MAIL"] = ["drop", "drop", "drop"]
     assert (await send(relay)).outcome == "later"
-    assert house.connections == 2
+    assert fake_relay.connections == 2
 
 
 async def test_idle_connection_lost_after_text_means_doubt(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
-    house.script["DOT"] = ["drop"]
+    fake_relay.script["DOT"] = ["drop"]
     assert (await send(relay)).outcome == "doubt"
-    assert len(house.received) == 2
+    assert len(fake_relay.received) == 2
 
 
 async def test_connection_closed_by_relay_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
-    house.wires[0].transport.close()
+    fake_relay.wires[0].transport.close()
     while relay._idle[0].alive:
         await asyncio.sleep(0.01)
     assert (await send(relay)).outcome == "sent"
-    assert house.connections == 2
+    assert fake_relay.connections == 2
 
 
 @pytest.mark.parametrize(("answer", "connections"), [([], 1), (["drop"], 2), (["421 4.4.2 bye"], 2), (["hang"], 2)])
@@ -220,33 +220,33 @@ async def test_long_idle_connection_is_tested_first(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
 ) -> None:
     monkeypatch.setattr(smtp_connection, "IDLE_SECONDS", -1.0)
-    house = House(RSET=answer)
-    relay = relay_to(await serve(house), timeout=1 if answer == ["hang"] else 5)
+    fake_relay = House(RSET=answer)
+    relay = relay_to(await serve(fake_relay), timeout=1 if answer == ["hang"] else 5)
     assert (await send(relay)).outcome == "sent"
-    assert "RSET" not in house.said
+    assert "RSET" not in fake_relay.said
     assert (await send(relay)).outcome == "sent"
-    assert house.said.count("RSET") == 1
-    assert house.connections == connections
+    assert fake_relay.said.count("RSET") == 1
+    assert fake_relay.connections == connections
 
 
 async def test_connection_is_reused_after_refusal(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
-    relay = relay_to(await serve(house))
+    fake_relay = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
+    relay = relay_to(await serve(fake_relay))
     assert [(await send(relay)).outcome for _ in range(4)] == ["failed", "later", "failed", "sent"]
-    assert house.connections == 1
+    assert fake_relay.connections == 1
 
 
 async def test_cancelled_mail_closes_connection_and_frees_slot(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House(DOT=["hang"])
-    relay = relay_to(await serve(house))
+    fake_relay = House(DOT=["hang"])
+    relay = relay_to(await serve(fake_relay))
     sending = asyncio.create_task(send(relay))
-    await house.hanging.wait()
+    await fake_relay.hanging.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert (await send(relay, "eve@example.com")).outcome == "sent"
-    assert house.connections == 2
-    assert house.wires[0].transport is None
+    assert fake_relay.connections == 2
+    assert fake_relay.wires[0].transport is None
 
 
 async def test_reply_is_stored_without_addresses(serve: Serve, relay_to: MakeRelay) -> None:
@@ -274,9 +274,9 @@ async def test_international_local_part_requires_smtputf8(serve: Serve, relay_to
 
 
 async def test_international_domain_requires_no_extension(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    assert (await send(relay_to(await serve(house)), "ada@bücher.example")).outcome == "sent"
-    assert house.received[0][0] == "ada@xn--bcher-kva.example"
+    fake_relay = House()
+    assert (await send(relay_to(await serve(fake_relay)), "ada@bücher.example")).outcome == "sent"
+    assert fake_relay.received[0][0] == "ada@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ async def test_international_domain_requires_no_extension(serve: Serve, relay_to
         (SENDER, "ada", MAIL),
         (SENDER, "ada@example.com> NOTIFY=NEVER", MAIL),
         (SENDER, "ada@example.com\r\nDATA", MAIL),
-        ("nobody", ADA, MAIL),
+        ("no at sign", ADA, MAIL),
         ("jörg@example.com", ADA, MAIL),
         (SENDER, ADA, b"Subject: x\r\n\r\nend\n.\nMAIL FROM:<evil@example.org>\r\n"),
         (SENDER, ADA, b"Subject: x\r\n\r\nend\r.\r\n"),
@@ -294,36 +294,36 @@ async def test_international_domain_requires_no_extension(serve: Serve, relay_to
 async def test_invalid_mail_fails_without_connection(
     serve: Serve, relay_to: MakeRelay, sender: str, recipient: str, data: bytes
 ) -> None:
-    house = House()
-    reply = await relay_to(await serve(house)).send(sender, recipient, data, envelope_id="x")
+    fake_relay = House()
+    reply = await relay_to(await serve(fake_relay)).send(sender, recipient, data, envelope_id="x")
     assert (reply.outcome, reply.data_began) == ("failed", False)
     assert "ada" not in reply.text
-    assert house.connections == 0
+    assert fake_relay.connections == 0
 
 
 async def test_empty_envelope_sender_is_allowed(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    reply = await relay_to(await serve(house)).send("", ADA, MAIL, envelope_id="x")
+    fake_relay = House()
+    reply = await relay_to(await serve(fake_relay)).send("", ADA, MAIL, envelope_id="x")
     assert reply.outcome == "sent"
-    assert any(line.startswith("MAIL FROM:<> ") for line in house.said)
+    assert any(line.startswith("MAIL FROM:<> ") for line in fake_relay.said)
 
 
 async def test_closed_relay_quits_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    relay = relay_to(await serve(house))
+    fake_relay = House()
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
     await relay.close()
-    assert house.said[-1] == "QUIT"
+    assert fake_relay.said[-1] == "QUIT"
     assert (await send(relay)).outcome == "later"
-    assert house.connections == 1
+    assert fake_relay.connections == 1
 
 
 async def test_close_does_not_wait_for_hanging_relay(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_connection, "QUIT_SECONDS", 0.1)
-    house = House(QUIT=["hang"])
-    relay = relay_to(await serve(house))
+    fake_relay = House(QUIT=["hang"])
+    relay = relay_to(await serve(fake_relay))
     await send(relay)
     await asyncio.wait_for(relay.close(), timeout=5)
 
@@ -344,10 +344,10 @@ async def test_postfix_accepts_refuses_and_delivers(mailbox: PrivateRelay, relay
 
 
 async def test_probe_returns_greeting_and_extensions(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    result = await relay_to(await serve(house)).probe()
+    fake_relay = House()
+    result = await relay_to(await serve(fake_relay)).probe()
     assert result.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
-    assert house.said[-1] == "QUIT"
+    assert fake_relay.said[-1] == "QUIT"
 
 
 @pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])

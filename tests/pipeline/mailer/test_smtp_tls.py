@@ -41,21 +41,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 async def test_relay_with_untrusted_certificate_gets_no_mail(
     serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext]
 ) -> None:
-    house = House()
-    starttls = (await serve(house, tls_context=certificate[1])).replace("smtp://", "smtp+starttls://")
-    implicit = (await serve(house, over=certificate[1])).replace("smtp://", "smtps://")
+    fake_relay = House()
+    starttls = (await serve(fake_relay, tls_context=certificate[1])).replace("smtp://", "smtp+starttls://")
+    implicit = (await serve(fake_relay, over=certificate[1])).replace("smtp://", "smtps://")
     for url in (starttls, implicit):
         reply = await send(relay_to(url))
         assert (reply.outcome, reply.data_began) == ("later", False)
         assert "certificate" in reply.text.lower()
-    assert house.received == []
+    assert fake_relay.received == []
 
 
 async def test_relay_without_starttls_gets_no_mail(serve: Serve, relay_to: MakeRelay) -> None:
-    house = House()
-    reply = await send(relay_to((await serve(house)).replace("smtp://", "smtp+starttls://")))
+    fake_relay = House()
+    reply = await send(relay_to((await serve(fake_relay)).replace("smtp://", "smtp+starttls://")))
     assert reply.outcome == "later"
-    assert house.received == []
+    assert fake_relay.received == []
 
 
 async def test_trusted_relay_gets_password_and_mail_over_tls(
@@ -66,13 +66,13 @@ async def test_trusted_relay_gets_password_and_mail_over_tls(
     def check(server: object, session: object, envelope: object, mechanism: str, data: Any) -> AuthResult:
         return AuthResult(success=(data.login, data.password) == (b"billing", b"s:p@ss"), handled=False)
 
-    house = House()
-    url = await serve(house, tls_context=certificate[1], auth_required=True, authenticator=check)
+    fake_relay = House()
+    url = await serve(fake_relay, tls_context=certificate[1], auth_required=True, authenticator=check)
     relay = relay_to(url.replace("smtp://", "smtp+starttls://billing:s%3Ap%40ss@"))
     assert (await send(relay)).outcome == "sent"
     assert "with TLS" in await relay.probe()
     wrong = await send(relay_to(url.replace("smtp://", "smtp+starttls://billing:wrong@")))
     assert wrong.outcome == "later"
     assert "535" in wrong.text
-    implicit = (await serve(house, over=certificate[1])).replace("smtp://", "smtps://")
+    implicit = (await serve(fake_relay, over=certificate[1])).replace("smtp://", "smtps://")
     assert (await send(relay_to(implicit))).outcome == "sent"
