@@ -1,4 +1,4 @@
-"""The pages of caught mails: what they show, and that nothing in a mail can do anything."""
+"""Pages of the caught mails: list, filters, mail view, and protection against active content."""
 
 import asyncio
 import re
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Web:
-    """Asks the pages, without a network."""
+    """Client that calls the application without a network."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -80,12 +80,12 @@ def listed(web: Web, query: str = "") -> list[str]:
     return re.findall(r'href="(/mails/[a-z_]+\.[^"]+)"', web.get(f"/mails{query}").text)
 
 
-def test_no_mail_yet_is_said(web: Web) -> None:
+def test_empty_list_says_so(web: Web) -> None:
     page = web.get("/")
-    assert (page.status_code, "No mail has been caught yet" in page.text) == (200, True)
+    assert (page.status_code, "No mails yet" in page.text) == (200, True)
 
 
-def test_mails_are_listed_the_newest_first_and_new_ones_show_up(web: Web, folder: Path) -> None:
+def test_new_mails_appear_first(web: Web, folder: Path) -> None:
     old = put(folder, "old", date="Sun, 01 Feb 2026 10:00:00 +0000")
     assert listed(web) == [old]
     new, dateless = put(folder, "new"), put(folder, "dateless", date="some day")
@@ -93,17 +93,17 @@ def test_mails_are_listed_the_newest_first_and_new_ones_show_up(web: Web, folder
     assert "2026-03-01 10:00" in web.get("/mails").text
 
 
-def test_the_list_is_narrowed_by_kind_and_by_words(web: Web, folder: Path) -> None:
+def test_list_is_filtered_by_kind_and_text(web: Web, folder: Path) -> None:
     one = put(folder, "one", name="Zoë", to="zoe@example.com")
     two = put(folder, "two", kind="payment_failed", subject="It failed")
     assert listed(web, "?kind=payment_failed") == [two]
     assert listed(web, "?q=ZOË") == listed(web, "?q=zoe@") == [one]
     assert listed(web, "?q=failed") == [two]
-    assert listed(web, "?q=nobody") == []
+    assert listed(web, "?q=unknown") == []
     assert "1 of 2 mails" in web.get("/mails?q=failed").text
 
 
-def test_many_mails_come_by_pages(web: Web, folder: Path) -> None:
+def test_long_list_is_paginated(web: Web, folder: Path) -> None:
     for number in range(120):
         put(folder, f"n{number}")
     pages = [listed(web, f"?page={page}") for page in (1, 2, 3)]
@@ -113,7 +113,7 @@ def test_many_mails_come_by_pages(web: Web, folder: Path) -> None:
     assert listed(web, "?page=-1") == listed(web, "?page=x") == pages[0]
 
 
-def test_one_mail_shows_its_text_its_headers_and_a_frame(web: Web, folder: Path) -> None:
+def test_mail_page_shows_text_headers_and_frame(web: Web, folder: Path) -> None:
     mail = put(folder)
     page = web.get(mail).text
     assert f'<iframe sandbox="" src="{mail}/html"' in page
@@ -122,7 +122,7 @@ def test_one_mail_shows_its_text_its_headers_and_a_frame(web: Web, folder: Path)
     assert web.get(f"{mail}/source").content == (folder / "receipt.a1.eml").read_bytes()
 
 
-def test_what_a_stranger_wrote_is_text_and_never_markup(web: Web, folder: Path) -> None:
+def test_mail_content_is_escaped(web: Web, folder: Path) -> None:
     mail = put(folder, name='"><script>alert(1)</script>', subject="<b>bold</b>")
     for address in ("/mails", mail, '/mails?q="><script>alert(1)</script>&kind="><script>'):
         page = web.get(address).text
@@ -130,7 +130,7 @@ def test_what_a_stranger_wrote_is_text_and_never_markup(web: Web, folder: Path) 
         assert "<b>bold" not in page
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(web: Web, folder: Path) -> None:
+def test_pages_load_no_third_party_content_and_no_scripts(web: Web, folder: Path) -> None:
     mail = put(folder)
     for address in ("/mails", mail):
         answer = web.get(address)
@@ -147,14 +147,14 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(web: Web, folder: Pat
 @pytest.mark.parametrize(
     "name", ["..%2Fsecret", "receipt.none", "receipt", "receipt.a1.eml", "%00", "x%2F..%2Freceipt.a1"]
 )
-def test_only_mails_of_the_folder_are_shown(web: Web, folder: Path, name: str) -> None:
+def test_only_mails_of_the_folder_are_served(web: Web, folder: Path, name: str) -> None:
     put(folder)
     (folder / "secret.eml").write_text("Subject: secret")
     for part in ("", "/html", "/source"):
         assert web.get(f"/mails/{name}{part}").status_code == 404
 
 
-def test_a_name_in_several_encoded_words_has_no_gaps(web: Web, folder: Path) -> None:
+def test_encoded_words_are_joined_without_spaces(web: Web, folder: Path) -> None:
     words = "=?utf-8?q?=D9=85=D8=AD?= =?utf-8?q?=D9=85=D8=AF?="
     put(folder, name=words, subject="=?utf-8?q?Caf?=\r\n =?utf-8?q?=C3=A9?=")
     page = web.get("/mails").text
@@ -162,7 +162,7 @@ def test_a_name_in_several_encoded_words_has_no_gaps(web: Web, folder: Path) -> 
     assert "Café" in page
 
 
-def test_a_mail_that_cannot_be_decoded_is_shown_as_it_stands(web: Web, folder: Path) -> None:
+def test_undecodable_mail_is_shown_unchanged(web: Web, folder: Path) -> None:
     mail = put(folder, subject="=?utf-8?q?=FF=FE?= and =?klingon?q?x?=", name="")
     assert web.get("/mails").status_code == web.get(mail).status_code == 200
     (folder / "receipt.bare.eml").write_bytes(b"no headers at all\xff")

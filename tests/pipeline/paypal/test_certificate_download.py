@@ -1,3 +1,5 @@
+"""Download of a certificate from a TLS server on loopback."""
+
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,12 +20,12 @@ PATH = "/v1/notifications/certs/CERT-360caa42"
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What a server on localhost shows, and what a client trusts who trusts it. TLS goes by the machine's own clock."""
+    """TLS contexts of a server on localhost and of a client that trusts it. TLS uses the system clock."""
     start = SystemClock().now() - YEAR / 2
     authority = issue("Example TLS Root", key=ec.generate_private_key(ec.SECP256R1()), authority=True, start=start)
-    shown = issue("localhost", key=ec.generate_private_key(ec.SECP256R1()), by=authority, start=start)
-    path = tmp_path_factory.mktemp("tls") / "shown.pem"
-    path.write_bytes(shown.pem + shown.key_pem)
+    certificate = issue("localhost", key=ec.generate_private_key(ec.SECP256R1()), by=authority, start=start)
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(certificate.pem + certificate.key_pem)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
     return server, ssl.create_default_context(cadata=authority.pem.decode())
@@ -34,7 +36,7 @@ Serve = Callable[[Answer], AbstractContextManager[tuple[Loopback, Callable[[], b
 
 @pytest.fixture
 def serve(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Serve:
-    """A server that gives one answer, and the fetch of a certificate from it."""
+    """Return a context manager that serves one answer and yields the server and a function that downloads from it."""
 
     @contextmanager
     def serving(answer: Answer) -> Iterator[tuple[Loopback, Callable[[], bytes]]]:
@@ -44,14 +46,14 @@ def serve(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Serve:
     return serving
 
 
-def test_a_certificate_is_downloaded_over_tls(serve: Serve) -> None:
+def test_certificate_is_downloaded_over_tls(serve: Serve) -> None:
     with serve(Answer(body=paypal().pem)) as (server, fetch):
         assert fetch() == paypal().pem
     assert [(each.verb, each.path) for each in server.asked] == [("GET", PATH)]
     assert not {"authorization", "cookie"} & set(server.asked[0].headers)
 
 
-def test_proxies_and_passwords_in_the_environment_are_ignored(
+def test_environment_proxies_and_passwords_are_ignored(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".netrc").write_text("machine localhost login someone password secret")
@@ -67,7 +69,7 @@ def test_proxies_and_passwords_in_the_environment_are_ignored(
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(status: int, serve: Serve) -> None:
+def test_redirect_is_not_followed(status: int, serve: Serve) -> None:
     answer = Answer(status, paypal().pem, {"Location": "/elsewhere"})
     with serve(answer) as (server, fetch), pytest.raises(PaypalUnavailableError, match=str(status)):
         fetch()
@@ -89,15 +91,13 @@ def test_a_redirect_is_not_followed(status: int, serve: Serve) -> None:
         Answer(body=paypal().pem, late=True),
     ],
 )
-def test_what_is_no_certificate_too_long_or_too_slow_is_asked_for_again_later(
-    answer: Answer, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_answer_is_retried_later(answer: Answer, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "FETCH_SECONDS", 0.3)
     with serve(answer) as (_, fetch), pytest.raises(PaypalUnavailableError, match="try again"):
         fetch()
 
 
-def test_a_server_that_cannot_prove_its_name_is_not_believed(serve: Serve) -> None:
+def test_server_with_untrusted_certificate_is_refused(serve: Serve) -> None:
     with serve(Answer(body=paypal().pem)) as (server, fetch):
         with pytest.raises(PaypalUnavailableError, match="SSLCertVerificationError"):
             fetch_certificate(f"https://localhost:{server.port}{PATH}")
@@ -105,7 +105,7 @@ def test_a_server_that_cannot_prove_its_name_is_not_believed(serve: Serve) -> No
     assert len(server.asked) == 1
 
 
-def test_a_server_that_is_away_or_speaks_no_tls_is_tried_again_later(
+def test_unreachable_or_plain_http_server_is_retried_later(
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     with loopback(lambda _: Answer(body=paypal().pem)) as server:

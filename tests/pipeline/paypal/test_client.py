@@ -1,4 +1,4 @@
-"""The client against a real server on loopback that plays PayPal's API."""
+"""PayPal API client against an HTTP server on loopback."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ from tests.support.loopback_http import Answer, Asked, Loopback, loopback
 ID, SECRET = "example-client", "example:secret/+ü"
 TOKEN = "/v1/oauth2/token"
 SALE = "/v1/payments/sale/80021663DE681814L"
-HELD = {"id": "80021663DE681814L", "billing_agreement_id": "I-BW452GLLEP1G", "Mixed-Case": {"dict": 1}}
+SALE_BODY = {"id": "80021663DE681814L", "billing_agreement_id": "I-BW452GLLEP1G", "Mixed-Case": {"dict": 1}}
 
 
 def as_json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
@@ -34,12 +34,12 @@ def error(status: int, name: str, debug_id: str = "90957fca61718") -> Answer:
 
 
 class Api:
-    """PayPal's API: hands out the tokens 1, 2, ..., takes those not in `refused`, and answers `held` to every read."""
+    """PayPal's API: issues tokens 1, 2, …, refuses those in `refused`, and answers look-ups with `answer`."""
 
     def __init__(self) -> None:
         self.tokens, self.refused, self.expires_in = 0, set[str](), 32400
         self.token: Callable[[], Answer] | None = None
-        self.held: Callable[[], Answer] = lambda: as_json(HELD)
+        self.answer: Callable[[], Answer] = lambda: as_json(SALE_BODY)
 
     def __call__(self, asked: Asked) -> Answer:
         if asked.path == TOKEN:
@@ -48,7 +48,7 @@ class Api:
             return self.token() if self.token else as_json(found)
         if asked.headers.get("authorization", "").removeprefix("Bearer A21AA-") in self.refused:
             return as_json({"error": "invalid_token", "error_description": "A21AA-1"}, 401)
-        return self.held()
+        return self.answer()
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def paypal(server: Loopback) -> Iterator[PaypalApi]:
         yield client
 
 
-def read_sale(paypal: PaypalApi) -> dict[str, Any]:
+def look_up_sale(paypal: PaypalApi) -> dict[str, Any]:
     return paypal.get("sale", "80021663DE681814L")
 
 
-# Reads
+# Look-ups
 
 
 @pytest.mark.parametrize(
@@ -86,90 +86,88 @@ def read_sale(paypal: PaypalApi) -> dict[str, Any]:
         ("refund", "4CF18861HF410323U", "/v1/payments/refund/4CF18861HF410323U"),
     ],
 )
-def test_each_kind_is_read_from_its_own_address(
-    kind: LookupKind, id: str, path: str, paypal: PaypalApi, server: Loopback
-) -> None:
-    assert paypal.get(kind, id) == HELD
-    token, read = server.asked
+def test_each_kind_has_its_own_path(kind: LookupKind, id: str, path: str, paypal: PaypalApi, server: Loopback) -> None:
+    assert paypal.get(kind, id) == SALE_BODY
+    token, lookup = server.asked
     basic = base64.b64encode(f"{ID}:{SECRET}".encode()).decode()
     assert (token.verb, token.path, token.body) == ("POST", TOKEN, b"grant_type=client_credentials")
     assert token.headers["authorization"] == f"Basic {basic}"
     assert token.headers["content-type"] == "application/x-www-form-urlencoded"
-    assert (read.verb, read.path, read.body) == ("GET", path, b"")
-    assert read.headers["authorization"] == "Bearer A21AA-1"
+    assert (lookup.verb, lookup.path, lookup.body) == ("GET", path, b"")
+    assert lookup.headers["authorization"] == "Bearer A21AA-1"
 
 
 @pytest.mark.parametrize(
     "id", ["", "../../oauth2/token", "I-1/cancel", "I-1?x", "I-1#", "I 1", "I-1\n", "é", "%2e", "A" * 65]
 )
-def test_what_can_be_no_id_is_not_asked_for(id: str, paypal: PaypalApi, server: Loopback) -> None:
+def test_invalid_id_is_not_requested(id: str, paypal: PaypalApi, server: Loopback) -> None:
     with pytest.raises(PaypalNotFoundError):
         paypal.get("subscription", id)
     assert server.asked == []
 
 
-def test_one_connection_and_one_token_serve_call_after_call(paypal: PaypalApi, server: Loopback) -> None:
+def test_calls_share_one_connection_and_one_token(paypal: PaypalApi, server: Loopback) -> None:
     for _ in range(5):
-        assert read_sale(paypal) == HELD
+        assert look_up_sale(paypal) == SALE_BODY
     assert (server.connections, server.count(TOKEN), server.count(SALE)) == (1, 1, 5)
 
 
-def test_an_empty_answer_is_an_empty_object(paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: Answer(204)
-    assert read_sale(paypal) == {}
+def test_empty_answer_returns_empty_object(paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: Answer(204)
+    assert look_up_sale(paypal) == {}
 
 
 # The token
 
 
-def test_first_calls_in_parallel_fetch_one_token(paypal: PaypalApi, server: Loopback) -> None:
+def test_parallel_first_calls_fetch_one_token(paypal: PaypalApi, server: Loopback) -> None:
     start = threading.Barrier(8)
 
-    def read(_: int) -> dict[str, Any]:
+    def look_up(_: int) -> dict[str, Any]:
         start.wait()
-        return read_sale(paypal)
+        return look_up_sale(paypal)
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(read, range(8))) == [HELD] * 8
+        assert list(threads.map(look_up, range(8))) == [SALE_BODY] * 8
     assert (server.count(TOKEN), server.count(SALE)) == (1, 8)
 
 
-def test_a_refused_token_is_replaced_once_and_the_call_succeeds(paypal: PaypalApi, server: Loopback, api: Api) -> None:
-    read_sale(paypal)
+def test_refused_token_is_replaced_once(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    look_up_sale(paypal)
     api.refused = {"1"}
-    assert read_sale(paypal) == HELD
-    assert read_sale(paypal) == HELD
+    assert look_up_sale(paypal) == SALE_BODY
+    assert look_up_sale(paypal) == SALE_BODY
     assert (server.count(TOKEN), server.count(SALE)) == (2, 4)
 
 
-def test_calls_in_parallel_replace_a_refused_token_once(paypal: PaypalApi, server: Loopback, api: Api) -> None:
-    read_sale(paypal)
+def test_parallel_calls_replace_refused_token_once(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    look_up_sale(paypal)
     start, together = threading.Barrier(6), threading.Barrier(6)
     api.refused = {"1"}
 
-    def read(_: int) -> dict[str, Any]:
+    def look_up(_: int) -> dict[str, Any]:
         start.wait()
-        return read_sale(paypal)
+        return look_up_sale(paypal)
 
-    def hold() -> Answer:
+    def answer_together() -> Answer:
         together.wait()
-        return as_json(HELD)
+        return as_json(SALE_BODY)
 
-    api.held = hold
+    api.answer = answer_together
     with ThreadPoolExecutor(6) as threads:
-        assert list(threads.map(read, range(6))) == [HELD] * 6
+        assert list(threads.map(look_up, range(6))) == [SALE_BODY] * 6
     assert server.count(TOKEN) == 2
 
 
-def test_a_second_refusal_is_the_answer(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+def test_second_refusal_raises_rejected(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     api.refused = {"1", "2"}
     with pytest.raises(PaypalRejectedError, match="SMT_PAYPAL_CLIENT_SECRET") as rejected:
-        read_sale(paypal)
+        look_up_sale(paypal)
     assert (rejected.value.status, rejected.value.name) == (401, "invalid_token")
     assert (server.count(TOKEN), server.count(SALE)) == (2, 2)
 
 
-def test_a_token_is_not_used_in_its_last_minute(server: Loopback) -> None:
+def test_token_is_replaced_in_its_last_minute(server: Loopback) -> None:
     elapsed = 1000.0
     client = PaypalClient(f"http://127.0.0.1:{server.port}", ID, SECRET, elapsed=lambda: elapsed)
     sale = SalesGetRequest("80021663DE681814L")
@@ -184,7 +182,7 @@ def test_a_token_is_not_used_in_its_last_minute(server: Loopback) -> None:
     assert server.asked[-1].headers["authorization"] == "Bearer A21AA-2"
 
 
-def test_the_credentials_can_be_checked(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+def test_credentials_can_be_checked(paypal: PaypalApi, server: Loopback, api: Api) -> None:
     paypal.check_credentials()
     api.token = lambda: as_json({"error": "invalid_client", "error_description": "no"}, 401, {"Paypal-Debug-Id": "f1"})
     with pytest.raises(PaypalRejectedError, match=r"401 invalid_client \(debug id f1\)"):
@@ -196,82 +194,82 @@ def test_the_credentials_can_be_checked(paypal: PaypalApi, server: Loopback, api
     "found",
     [{}, {"access_token": "", "expires_in": 1}, {"access_token": "a\nb", "expires_in": 1}, {"access_token": "a"}],
 )
-def test_an_answer_without_a_usable_token_is_no_token(found: dict[str, Any], paypal: PaypalApi, api: Api) -> None:
+def test_answer_without_usable_token_raises_unavailable(found: dict[str, Any], paypal: PaypalApi, api: Api) -> None:
     api.token = lambda: as_json(found)
     with pytest.raises(PaypalUnavailableError, match="no access token"):
-        read_sale(paypal)
+        look_up_sale(paypal)
 
 
-# What goes wrong
+# Errors
 
 
-def test_nothing_under_that_id_is_its_own_error(paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: error(404, "RESOURCE_NOT_FOUND")
+def test_unknown_id_raises_not_found(paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: error(404, "RESOURCE_NOT_FOUND")
     with pytest.raises(PaypalNotFoundError, match="90957fca61718"):
-        read_sale(paypal)
+        look_up_sale(paypal)
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 422])
-def test_a_refusal_carries_paypals_word_and_debug_id(status: int, paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: error(status, "UNPROCESSABLE_ENTITY")
+def test_rejection_has_paypals_error_name_and_debug_id(status: int, paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: error(status, "UNPROCESSABLE_ENTITY")
     with pytest.raises(PaypalRejectedError, match=r"UNPROCESSABLE_ENTITY.*90957fca61718") as rejected:
-        read_sale(paypal)
+        look_up_sale(paypal)
     assert (rejected.value.status, rejected.value.name) == (status, "UNPROCESSABLE_ENTITY")
     assert rejected.value.debug_id == "90957fca61718"
 
 
-def test_the_debug_id_is_taken_from_the_header_too(paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: Answer(422, b"<html>", {"Paypal-Debug-Id": "f8d2c1"})
+def test_debug_id_is_read_from_the_header(paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: Answer(422, b"<html>", {"Paypal-Debug-Id": "f8d2c1"})
     with pytest.raises(PaypalRejectedError, match="debug id f8d2c1") as rejected:
-        read_sale(paypal)
+        look_up_sale(paypal)
     assert (rejected.value.name, rejected.value.debug_id) == ("", "f8d2c1")
 
 
 @pytest.mark.parametrize("status", [300, 304, 408, 429, 500, 502, 503])
-def test_what_may_pass_is_tried_again_later(status: int, paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: as_json({"name": "RATE_LIMIT_REACHED", "debug_id": "d1"}, status)
+def test_temporary_status_raises_unavailable(status: int, paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: as_json({"name": "RATE_LIMIT_REACHED", "debug_id": "d1"}, status)
     with pytest.raises(PaypalUnavailableError, match=rf"{status} .*try again"):
-        read_sale(paypal)
+        look_up_sale(paypal)
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>", b"[]", b'"text"', b"null", b"{", b'{"a": NaN}', b"\xff\xfe\xfd", b'{"a":' * 99999]
 )
-def test_an_answer_that_is_no_json_object_is_tried_again_later(body: bytes, paypal: PaypalApi, api: Api) -> None:
-    api.held = lambda: Answer(200, body, {"Content-Type": "application/json"})
+def test_answer_that_is_not_a_json_object_raises_unavailable(body: bytes, paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: Answer(200, body, {"Content-Type": "application/json"})
     with pytest.raises(PaypalUnavailableError, match="not a JSON object"):
-        read_sale(paypal)
+        look_up_sale(paypal)
 
 
-def test_an_answer_that_does_not_come_ends_in_a_time_out(server: Loopback, api: Api) -> None:
+def test_missing_answer_times_out(server: Loopback, api: Api) -> None:
     client = PaypalApi(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
-    api.held = lambda: Answer(200, b"{}", late=True)
+    api.answer = lambda: Answer(200, b"{}", late=True)
     with pytest.raises(PaypalUnavailableError, match="ReadTimeout"):
-        read_sale(client)
+        look_up_sale(client)
     client.close()
 
 
-def test_a_server_that_is_away_is_tried_again_later(server: Loopback) -> None:
-    with loopback(Api()) as gone:
-        url = f"http://127.0.0.1:{gone.port}"
+def test_unreachable_server_raises_unavailable(server: Loopback) -> None:
+    with loopback(Api()) as stopped:
+        url = f"http://127.0.0.1:{stopped.port}"
     client = PaypalApi(url, ID, SECRET)
     with pytest.raises(PaypalUnavailableError, match=r"POST /v1/oauth2/token: ConnectionError"):
-        read_sale(client)
+        look_up_sale(client)
     client.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(status: int, paypal: PaypalApi, server: Loopback, api: Api) -> None:
-    api.held = lambda: Answer(status, b"", {"Location": f"http://127.0.0.1:{server.port}/elsewhere"})
+def test_redirect_is_not_followed(status: int, paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    api.answer = lambda: Answer(status, b"", {"Location": f"http://127.0.0.1:{server.port}/elsewhere"})
     with pytest.raises(PaypalUnavailableError, match=str(status)):
-        read_sale(paypal)
+        look_up_sale(paypal)
     assert server.count("/elsewhere") == 0
 
 
 # Secrets
 
 
-def test_proxies_and_passwords_in_the_environment_are_ignored(
+def test_environment_proxies_and_passwords_are_ignored(
     paypal: PaypalApi, server: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / ".netrc"
@@ -283,14 +281,14 @@ def test_proxies_and_passwords_in_the_environment_are_ignored(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    assert read_sale(paypal) == HELD
+    assert look_up_sale(paypal) == SALE_BODY
     assert [each.headers["authorization"].split()[0] for each in server.asked] == ["Basic", "Bearer"]
 
 
-def test_cookies_are_not_kept(paypal: PaypalApi, server: Loopback, api: Api) -> None:
-    api.held = lambda: as_json(HELD, headers={"Set-Cookie": "who=me; Path=/"})
-    read_sale(paypal)
-    read_sale(paypal)
+def test_cookies_are_not_stored(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    api.answer = lambda: as_json(SALE_BODY, headers={"Set-Cookie": "name=value; Path=/"})
+    look_up_sale(paypal)
+    look_up_sale(paypal)
     assert "cookie" not in server.asked[-1].headers
 
 
@@ -306,7 +304,7 @@ def test_cookies_are_not_kept(paypal: PaypalApi, server: Loopback, api: Api) -> 
         Answer(late=True),
     ],
 )
-def test_no_secret_and_no_token_is_in_an_error_a_log_line_or_on_the_screen(
+def test_errors_and_logs_contain_no_secret_or_token(
     fault: Answer,
     server: Loopback,
     api: Api,
@@ -315,17 +313,17 @@ def test_no_secret_and_no_token_is_in_an_error_a_log_line_or_on_the_screen(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     client = PaypalApi(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
-    api.held = lambda: fault
+    api.answer = lambda: fault
     with pytest.raises((PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError)) as raised:
-        read_sale(client)
+        look_up_sale(client)
     client.close()
-    shown = [caplog.text, *capfd.readouterr(), repr(client), repr(vars(client)), *told(raised.value)]
+    shown = [caplog.text, *capfd.readouterr(), repr(client), repr(vars(client)), *texts_of(raised.value)]
     basic = base64.b64encode(f"{ID}:{SECRET}".encode()).decode()
     assert [secret for secret in (SECRET, basic, "A21AA-", "jane@example.com") if secret in "\n".join(shown)] == []
 
 
-def told(error: BaseException | None) -> Iterator[str]:
-    """All that an error and its causes tell, also to a logger that prints their attributes."""
+def texts_of(error: BaseException | None) -> Iterator[str]:
+    """Yield all texts of an error and its causes, including attributes that a logger may print."""
     while error:
         yield f"{error} {error!r} {vars(error)} {error.args}"
         request = getattr(error, "request", None)
@@ -346,11 +344,11 @@ def told(error: BaseException | None) -> Iterator[str]:
         "ftp://127.0.0.1",
     ],
 )
-def test_an_address_that_would_carry_the_secret_in_the_clear_or_elsewhere_stops_the_start(url: str) -> None:
+def test_unsafe_base_url_raises_settings_error(url: str) -> None:
     with pytest.raises(SettingsError, match="SMT_PAYPAL_BASE_URL"):
         PaypalApi(url, ID, SECRET)
 
 
 @pytest.mark.parametrize("url", ["https://api-m.paypal.com", "https://api-m.sandbox.paypal.com/", "http://[::1]:8001"])
-def test_paypals_addresses_and_a_simulator_on_this_machine_are_accepted(url: str) -> None:
+def test_paypals_urls_and_local_simulator_are_accepted(url: str) -> None:
     PaypalApi(url, ID, SECRET).close()

@@ -1,4 +1,4 @@
-"""PayPal's resources, old and new, come to one shape."""
+"""Parsing of PayPal's resources, old and new formats, into facts and personal data."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def facts(kind: str, changes: dict[str, Any] | None = None, at: str = "") -> dic
 
 
 def agreement(kind: str, **changes: Any) -> dict[str, Any]:
-    """An event of an old billing agreement, in the form it has had since 2015."""
+    """Return an event of an old billing agreement, in the format of 2015."""
     amount = {"value": "10.00"}
     definitions = [
         {"type": "TRIAL", "frequency": "Day", "frequency_interval": "7", "amount": {"value": "0.00"}, "cycles": "1"},
@@ -48,7 +48,7 @@ def agreement(kind: str, **changes: Any) -> dict[str, Any]:
 # -- subscriptions
 
 
-def test_a_subscription_becomes_its_facts() -> None:
+def test_subscription_is_parsed() -> None:
     assert {name: value for name, value in facts(ACTIVATED).items() if not name.endswith("_ref")} == {
         "subscription": ALICE.subscription,
         "status": "ACTIVE",
@@ -64,7 +64,7 @@ def test_a_subscription_becomes_its_facts() -> None:
     }
 
 
-def test_an_old_agreement_becomes_the_same_facts() -> None:
+def test_billing_agreement_gives_the_same_facts() -> None:
     found = parse_webhook(orjson.dumps(agreement("BILLING.SUBSCRIPTION.UPDATED")))
     assert found.facts == {
         "subscription": BOB.subscription,
@@ -88,21 +88,21 @@ def test_an_old_agreement_becomes_the_same_facts() -> None:
     ("Suspend", "SUSPENDED"), ("Cancelled", "CANCELLED"), ("Canceled", "CANCELLED"), ("Cancel", "CANCELLED"),
     ("Expired", "EXPIRED"), ("Completed", "EXPIRED"),
 ])  # fmt: skip
-def test_old_words_for_a_status_are_understood(state: str, status: str) -> None:
+def test_old_status_names_are_mapped(state: str, status: str) -> None:
     event = agreement("BILLING.SUBSCRIPTION.UPDATED", state=state)
     assert parse_webhook(orjson.dumps(event)).facts["status"] == status
 
 
-def test_without_a_status_the_events_name_says_it() -> None:
+def test_status_is_taken_from_event_type_if_missing() -> None:
     assert facts(SUSPENDED, {"status": GONE})["status"] == "SUSPENDED"
     assert "status" not in facts("BILLING.SUBSCRIPTION.UPDATED", {"status": "SOMETHING_NEW"})
 
 
-def test_a_resource_newer_than_the_events_name_is_believed() -> None:
+def test_resource_status_takes_precedence_over_event_type() -> None:
     assert facts(SUSPENDED, {"status": "CANCELLED"})["status"] == "CANCELLED"
 
 
-def test_what_failed_is_read_in_both_spellings_of_the_retry() -> None:
+def test_retry_time_is_read_from_both_field_names() -> None:
     last = "billing_info.last_failed_payment"
     found = facts(FAILED)
     assert (found["failed_at"], found["failed_amount"]) == ("2026-03-24T11:13:07Z", [2900, "EUR"])
@@ -112,27 +112,27 @@ def test_what_failed_is_read_in_both_spellings_of_the_retry() -> None:
     assert "retry_at" not in facts(FAILED, {f"{last}.next_payment_retry_time": None})
 
 
-@pytest.mark.parametrize(("gone", "status_at", "at"), [
+@pytest.mark.parametrize(("missing", "status_at", "at"), [
     ((), "2026-02-24T09:16:40Z", "2026-02-24T09:16:41Z"),
     (("status_update_time",), "2026-02-24T09:16:41Z", "2026-02-24T09:16:41Z"),
     (("update_time",), "2026-02-24T09:16:40Z", "2026-02-24T09:16:40Z"),
     (("update_time", "status_update_time"), "2026-02-24T09:16:45.640000Z", "2026-02-24T09:16:45.640000Z"),
 ])  # fmt: skip
-def test_the_best_time_there_is_is_taken(gone: tuple[str, ...], status_at: str, at: str) -> None:
-    found = facts(ACTIVATED, dict.fromkeys(gone, GONE))
+def test_most_specific_time_is_used(missing: tuple[str, ...], status_at: str, at: str) -> None:
+    found = facts(ACTIVATED, dict.fromkeys(missing, GONE))
     assert (found["status_at"], found["at"]) == (status_at, at)
 
 
 @pytest.mark.parametrize(
     "time", ["2018-19-12T22:20:32.000Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "soon", 7]
 )
-def test_a_time_nobody_can_reckon_with_is_named_and_left_out(time: object) -> None:
+def test_unusable_time_is_listed_as_unread(time: object) -> None:
     found = facts(ACTIVATED, {"billing_info.next_billing_time": time})
     assert "next_billing_at" not in found
     assert found["unread"] == ["billing_info.next_billing_time"]
 
 
-def test_control_characters_do_not_get_in() -> None:
+def test_control_characters_are_removed() -> None:
     event = sample(ACTIVATED, {"subscriber.name.given_name": "Alice\r\nBcc: x\x00"})
     assert parse_webhook(orjson.dumps(event)).person["given_name"] == "Alice  Bcc: x"
     assert facts(PLAN, {"name": "\x00"}).get("name") is None
@@ -146,7 +146,7 @@ def cycles(**regular: Any) -> dict[str, Any]:
     return {"billing_cycles": [{**trial, "tenure_type": "TRIAL"}, {**cycle, **regular}]}
 
 
-def test_a_plans_terms_are_those_of_its_regular_cycle() -> None:
+def test_plan_terms_come_from_the_regular_cycle() -> None:
     found = facts(PLAN, cycles(frequency={"interval_unit": "YEAR", "interval_count": 1}))
     assert found["terms"] == {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
     assert (found["plan"], found["name"]) == (ALICE.plan, "SMT-CRM managed cloud, monthly")
@@ -156,18 +156,18 @@ def test_a_plans_terms_are_those_of_its_regular_cycle() -> None:
     {}, None, {"interval_unit": "FORTNIGHT", "interval_count": 1},
     {"interval_unit": "DAY", "interval_count": 999_999_999},
 ])  # fmt: skip
-def test_an_interval_paypal_has_not_is_no_terms(frequency: Any) -> None:
+def test_unsupported_interval_gives_no_terms(frequency: Any) -> None:
     assert "terms" not in facts(PLAN, cycles(frequency=frequency))
 
 
-def test_a_plan_inside_a_subscription_is_its_terms() -> None:
+def test_terms_come_from_the_embedded_plan() -> None:
     assert facts("READ.SUBSCRIPTION")["terms"] == {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
 
 
 # -- sales and refunds
 
 
-def test_a_sale_becomes_its_facts() -> None:
+def test_sale_is_parsed() -> None:
     assert facts(COMPLETED) == {
         "sale": "3AL51924877811803",
         "subscription": ALICE.subscription,
@@ -189,17 +189,17 @@ def test_a_sale_becomes_its_facts() -> None:
     ({"links": [{"rel": "self", "href": "/v1/payments/sale/9T0916710M1105906"}], "sale_id": GONE}, None),
     ({"links": "none", "sale_id": GONE}, None),
 ])  # fmt: skip
-def test_a_refunds_sale_stands_beside_it_or_in_a_link(changes: dict[str, Any], sale: str | None) -> None:
+def test_refunds_sale_is_read_from_field_or_link(changes: dict[str, Any], sale: str | None) -> None:
     assert facts(REFUNDED, changes).get("sale") == sale
 
 
 @pytest.mark.parametrize("total", ["9.00", "-9.00", "9", "9.0"])
-def test_a_refund_is_positive_however_it_is_written(total: str) -> None:
+def test_refund_amount_is_positive(total: str) -> None:
     found = facts(REFUNDED, {"amount.total": total, "total_refunded_amount.total": total})
     assert (found["amount"], found["refunded_total"]) == ([900, "EUR"], [900, "EUR"])
 
 
-def test_a_refunds_own_zone_is_brought_to_utc() -> None:
+def test_refund_time_is_converted_to_utc() -> None:
     assert facts(REFUNDED, {"create_time": "2026-02-27T08:20:28-08:00"})["created_at"] == "2026-02-27T16:20:28Z"
 
 
@@ -208,16 +208,16 @@ def test_a_refunds_own_zone_is_brought_to_utc() -> None:
     {"total": "29.005", "currency": "EUR"}, {"total": "4800.50", "currency": "JPY"}, {"total": True, "currency": "EUR"},
     "29.00 EUR", 29,
 ])  # fmt: skip
-def test_an_amount_that_cannot_be_read_is_named_and_left_out(amount: Any) -> None:
+def test_unreadable_amount_is_listed_as_unread(amount: Any) -> None:
     found = facts(COMPLETED, {"amount": amount})
     assert "amount" not in found
     assert found["unread"] == ["amount"]
 
 
-# -- what PayPal really sent
+# -- recorded events
 
 
-def test_every_event_paypal_sent_us_the_like_of_has_what_its_handler_needs(shared: Path) -> None:
+def test_recorded_events_contain_the_facts_handlers_need(shared: Path) -> None:
     needed = {
         "BILLING.SUBSCRIPTION.": {"subscription", "status", "status_at", "at"},
         "PAYMENT.SALE.REFUNDED": {"refund", "sale", "amount", "created_at", "at"},
@@ -226,5 +226,5 @@ def test_every_event_paypal_sent_us_the_like_of_has_what_its_handler_needs(share
     }
     for path in [*shared.glob("events/*.json"), *shared.glob("legacy-v1/*.json")]:
         found = parse_webhook(path.read_bytes())
-        wanted = next((wanted for prefix, wanted in needed.items() if found.type.startswith(prefix)), set())
-        assert wanted <= found.facts.keys(), path.name
+        required = next((keys for prefix, keys in needed.items() if found.type.startswith(prefix)), set())
+        assert required <= found.facts.keys(), path.name

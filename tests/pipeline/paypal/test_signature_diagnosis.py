@@ -1,4 +1,4 @@
-"""Real deliveries that PayPal's own SDKs have published, and made-up ones with one thing wrong."""
+"""Diagnosis of deliveries: recorded ones that PayPal's SDKs published, and generated ones with one fault each."""
 
 import json
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ ALL = [
 ]
 
 
-def nothing_goes_out(url: str) -> bytes:
+def must_not_fetch(url: str) -> bytes:
     raise AssertionError(url)
 
 
@@ -63,15 +63,15 @@ def run(
     )
 
 
-def test_the_published_deliveries_are_there() -> None:
+def test_recorded_deliveries_exist() -> None:
     assert len(list(recorded("paypal/signed").glob("*/case.json"))) >= 8
 
 
 @pytest.mark.parametrize("anchored", [False, True], ids=["leaf", "chain"])
 @pytest.mark.parametrize("case", PUBLISHED)
-def test_a_published_delivery_is_judged_as_its_publisher_says(case: str, anchored: bool, tmp_path: Path) -> None:
+def test_recorded_delivery_has_the_published_result(case: str, anchored: bool, tmp_path: Path) -> None:
     folder = recorded(f"paypal/signed/{case}")
-    told = json.loads((folder / "case.json").read_text())
+    recorded_case = json.loads((folder / "case.json").read_text())
     headers = read_headers((folder / "headers.json").read_text())
     at = parse_time({name.lower(): value for name, value in headers.items()}["paypal-transmission-time"])
     assert at
@@ -81,20 +81,20 @@ def test_a_published_delivery_is_judged_as_its_publisher_says(case: str, anchore
     checks = diagnose_delivery(
         (folder / "body.raw").read_bytes(),
         headers,
-        told["webhook_id"],
+        recorded_case["webhook_id"],
         cert_pem=pem,
         anchors=anchors if anchored else None,
         at=at,
-        fetch=nothing_goes_out,
+        fetch=must_not_fetch,
     )
-    failed = {"verifies": "", "must-fail": "signature", "unverifiable": "algorithm"}[told["expect"]]
+    failed = {"verifies": "", "must-fail": "signature", "unverifiable": "algorithm"}[recorded_case["expect"]]
     assert "".join(check.name for check in checks if not check.passed) == failed
     assert checks[-1].name == (failed or "signature")
     assert ("certificate chain" in names(checks)) is (anchored and failed != "algorithm")
 
 
 @pytest.mark.parametrize("case", [name for name in PUBLISHED if name.startswith("sandbox-")])
-def test_a_published_certificate_is_refused_today(case: str) -> None:
+def test_recorded_certificate_has_expired(case: str) -> None:
     folder = recorded(f"paypal/signed/{case}")
     checks = diagnose_delivery(
         (folder / "body.raw").read_bytes(),
@@ -108,7 +108,7 @@ def test_a_published_certificate_is_refused_today(case: str) -> None:
     assert not checks[-1].passed
 
 
-def test_a_good_delivery_passes_every_check_in_order(tmp_path: Path) -> None:
+def test_valid_delivery_passes_all_checks_in_order(tmp_path: Path) -> None:
     anchors = tmp_path / "anchors.pem"
     anchors.write_bytes(root().pem + intermediate().pem)
     checks = run(anchors=anchors)
@@ -117,18 +117,18 @@ def test_a_good_delivery_passes_every_check_in_order(tmp_path: Path) -> None:
     assert checks[-1].detail.endswith(WEBHOOK_ID)
 
 
-def test_with_a_certificate_at_hand_its_address_is_not_judged_and_nothing_goes_out() -> None:
+def test_given_certificate_skips_url_check_and_download() -> None:
     headers = deliver() | {"Paypal-Cert-Url": "https://evil.example.com/"}
     checks = diagnose_delivery(
-        BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=nothing_goes_out
+        BODY, headers, WEBHOOK_ID, cert_pem=paypal().pem, anchors=None, at=NOW, fetch=must_not_fetch
     )
     assert checks[-1] == DiagnosisStep("signature", True, f"signed by PayPal for webhook {WEBHOOK_ID}")
     assert "certificate address" not in names(checks)
 
 
-def test_the_checks_end_at_the_first_that_fails(tmp_path: Path) -> None:
+def test_checks_stop_at_first_failure(tmp_path: Path) -> None:
     (tmp_path / "anchors.pem").write_bytes(root("Another Root").pem)
-    wrong = {
+    faults = {
         "headers": run({}),
         "algorithm": run(deliver() | {"Paypal-Auth-Algo": "SHA1withRSA"}),
         "certificate address": run(deliver() | {"Paypal-Cert-Url": "https://evil.example.com/"}),
@@ -139,26 +139,26 @@ def test_the_checks_end_at_the_first_that_fails(tmp_path: Path) -> None:
         "certificate chain": run(anchors=tmp_path / "anchors.pem"),
         "signature": run(body=b"{}"),
     }
-    for name, checks in wrong.items():
+    for name, checks in faults.items():
         assert (checks[-1].name, [check.passed for check in checks].count(False), checks[-1].passed) == (name, 1, False)
 
 
-def test_a_certificate_that_cannot_be_fetched_is_a_failed_check() -> None:
+def test_failed_download_is_a_failed_check() -> None:
     def fetch(url: str) -> bytes:
         assert url == URL
-        raise PaypalUnavailableError("PayPal is away")
+        raise PaypalUnavailableError("PayPal is down")
 
     checks = diagnose_delivery(BODY, deliver(), WEBHOOK_ID, cert_pem=None, anchors=None, at=NOW, fetch=fetch)
-    assert checks[-1] == DiagnosisStep("certificate", False, "PayPal is away")
+    assert checks[-1] == DiagnosisStep("certificate", False, "PayPal is down")
 
 
-def test_the_usual_reasons_are_named() -> None:
+def test_common_causes_are_explained() -> None:
     assert "simulator" in run(deliver(webhook_id="WEBHOOK_ID"))[-1].detail
     assert "newline" in run(body=BODY + b"\n")[-1].detail
     assert "webhook id" in run(webhook_id="OTHER")[-1].detail
 
 
-def test_headers_are_read_from_json_or_from_lines() -> None:
+def test_headers_are_parsed_from_json_or_lines() -> None:
     lines = "HTTP/1.1\n" + "\r\n".join(f"{name}: {value}" for name, value in deliver().items())
     assert read_headers(json.dumps(deliver())) == read_headers(lines) == deliver()
     with pytest.raises(MalformedDeliveryError):

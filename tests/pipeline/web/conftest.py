@@ -1,4 +1,4 @@
-"""Pages for customers over real HTTP, on SQLite, and somebody to look at them."""
+"""Fixtures for the customer pages: the application over real HTTP on SQLite, a browser and a customer."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Slow, endless and many: what holds up a server that waits. The web role as it runs, over real sockets."""
+"""Connection limits of the running web role, over real sockets: slow, endless and many requests."""
 
 import asyncio
 import resource
@@ -29,21 +29,21 @@ HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.fixture
 def port(brook: River) -> Iterator[int]:
-    """Where the web role listens."""
-    parts = make_parts(brook.url, brook.folder, brook.clock, web_port=free_port())
-    with running({"web": parts}):
-        yield parts.settings.web_port
+    """The port of a running web role."""
+    container = make_parts(brook.url, brook.folder, brook.clock, web_port=free_port())
+    with running({"web": container}):
+        yield container.settings.web_port
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time limit that a test can wait for, and a busy machine can keep."""
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit that is short enough for a test and long enough for a busy machine."""
     monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 1.0)
 
 
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[int]:
-    """An application behind the limits, and its port."""
+    """Serve an application with connection limits and yield its port."""
     config = uvicorn.Config(
         limit_connections(app), port=free_port(), http=LimitedProtocol, ws="none", lifespan="off", log_config=None
     )
@@ -56,25 +56,25 @@ async def serving(app: ASGIApp) -> AsyncIterator[int]:
     await task
 
 
-def knock(port: int, words: bytes = b"") -> socket.socket:
+def connect(port: int, data: bytes = b"") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    connection.sendall(words)
+    connection.sendall(data)
     return connection
 
 
-def rest(connection: socket.socket) -> bytes:
-    """What comes until the other side closes, however it does."""
-    said = b""
+def receive_all(connection: socket.socket) -> bytes:
+    """Return everything that arrives until the server closes or resets the connection."""
+    received = b""
     try:
         while more := connection.recv(65536):
-            said += more
+            received += more
     except ConnectionError:
         pass
-    return said
+    return received
 
 
 def status(connection: socket.socket) -> int:
-    """What one whole answer says, which may come in pieces."""
+    """Read one complete response and return its status."""
     answer = HTTPResponse(connection)
     answer.begin()
     answer.read()
@@ -82,7 +82,7 @@ def status(connection: socket.socket) -> int:
 
 
 def is_open(connection: socket.socket) -> bool:
-    """Whether the other side has not closed it."""
+    """Return whether the server has not closed the connection."""
     connection.setblocking(False)
     try:
         return bool(connection.recv(1, socket.MSG_PEEK))
@@ -92,8 +92,8 @@ def is_open(connection: socket.socket) -> bool:
         return False
 
 
-def sent(connection: socket.socket, piece: bytes, most: int) -> int:
-    """Send this again and again until the other side has had enough; how many bytes went out."""
+def send_until_closed(connection: socket.socket, piece: bytes, most: int) -> int:
+    """Send `piece` repeatedly until the server closes the connection. Return the number of bytes sent."""
     for number in range(most // len(piece)):
         try:
             connection.sendall(piece)
@@ -108,21 +108,21 @@ def post(port: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "data",
     ["", "P", HEAD, HEAD + "X-Slow: a", HEAD + "Content-Length: 9\r\n\r\nhalf", "\r\n\r\n", HEAD + "X: y\r\n" * 9],
-    ids=["nothing", "a letter", "a line", "half a header", "half a body", "empty lines", "no end of headers"],
+    ids=["nothing", "one character", "one line", "partial header", "partial body", "empty lines", "endless headers"],
 )
-def test_who_does_not_finish_a_request_is_let_go(
-    port: int, impatient: None, monkeypatch: pytest.MonkeyPatch, words: str
+def test_unfinished_request_is_closed_after_the_timeout(
+    port: int, short_timeout: None, monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
-    with knock(port, words.encode()) as connection:
-        assert rest(connection) == b""
+    with connect(port, data.encode()) as connection:
+        assert receive_all(connection) == b""
     monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 60.0)
     assert post(port) == 200
 
 
-def test_a_drop_now_and_then_buys_no_time(port: int, impatient: None) -> None:
-    with knock(port, HEAD.encode()) as connection:
+def test_slow_data_does_not_extend_the_timeout(port: int, short_timeout: None) -> None:
+    with connect(port, HEAD.encode()) as connection:
         connection.settimeout(0.1)
         for _ in range(200):
             try:
@@ -133,18 +133,18 @@ def test_a_drop_now_and_then_buys_no_time(port: int, impatient: None) -> None:
                 continue
             except ConnectionError:
                 return
-    raise AssertionError("twenty seconds of drops, and the connection is still open")
+    raise AssertionError("the connection is still open after 20 seconds of slow data")
 
 
-def test_a_second_request_on_the_same_connection_is_given_no_more_time(port: int, impatient: None) -> None:
-    with knock(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+def test_second_request_has_the_same_timeout(port: int, short_timeout: None) -> None:
+    with connect(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         assert status(connection) == 200
         connection.sendall(HEAD.encode())
-        assert rest(connection) == b""
+        assert receive_all(connection) == b""
 
 
-def test_each_answer_gives_the_next_request_its_full_time(port: int, impatient: None) -> None:
-    with knock(port) as connection:
+def test_timeout_restarts_after_each_response(port: int, short_timeout: None) -> None:
+    with connect(port) as connection:
         for pause in (0.6, 0.6, 0):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(connection) == 200
@@ -152,68 +152,71 @@ def test_each_answer_gives_the_next_request_its_full_time(port: int, impatient: 
 
 
 @pytest.mark.parametrize("before", [0, 2], ids=["first", "third"])
-def test_headers_without_end_are_431(port: int, before: int) -> None:
-    with knock(port) as connection:
+def test_endless_headers_get_431(port: int, before: int) -> None:
+    with connect(port) as connection:
         for _ in range(before):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(connection) == 200
         connection.sendall(HEAD.encode() + b"X-Long: " + b"x" * LARGEST_HEAD)
-        assert rest(connection).startswith(b"HTTP/1.1 431 ")
+        assert receive_all(connection).startswith(b"HTTP/1.1 431 ")
     assert post(port) == 200
 
 
-def test_many_headers_are_431(port: int) -> None:
-    with knock(port, HEAD.encode() + b"X: y\r\n" * (LARGEST_HEAD // 6 + 1)) as connection:
-        assert rest(connection).startswith(b"HTTP/1.1 431 ")
+def test_many_headers_get_431(port: int) -> None:
+    with connect(port, HEAD.encode() + b"X: y\r\n" * (LARGEST_HEAD // 6 + 1)) as connection:
+        assert receive_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
-def test_a_head_that_is_too_large_is_431_also_in_one_piece_with_its_end(port: int, before: bytes) -> None:
+def test_complete_oversized_headers_get_431(port: int, before: bytes) -> None:
     large = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * LARGEST_HEAD + b"\r\n\r\n"
-    with knock(port, before + large) as connection:
-        said = rest(connection)
-    assert b"HTTP/1.1 431 " in said
-    assert said.count(b"HTTP/1.1 200 ") <= bool(before)
+    with connect(port, before + large) as connection:
+        received = receive_all(connection)
+    assert b"HTTP/1.1 431 " in received
+    assert received.count(b"HTTP/1.1 200 ") <= bool(before)
     assert post(port) == 200
 
 
-def test_a_head_below_the_limit_may_come_in_one_piece_with_a_large_body(port: int) -> None:
-    words = HEAD.encode() + b"X-Long: " + b"x" * (LARGEST_HEAD - 500) + b"\r\nContent-Length: 100000\r\n\r\n"
-    with knock(port, words + b"x" * 100_000) as connection:
+def test_large_headers_may_arrive_together_with_a_large_body(port: int) -> None:
+    data = HEAD.encode() + b"X-Long: " + b"x" * (LARGEST_HEAD - 500) + b"\r\nContent-Length: 100000\r\n\r\n"
+    with connect(port, data + b"x" * 100_000) as connection:
         assert status(connection) == 400
 
 
-def test_a_body_goes_on_for_so_long_only(port: int) -> None:
-    """The door has answered 413 long before; what is sent all the same is not taken in for ever."""
-    with knock(port, HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n") as connection:
-        assert sent(connection, b"400\r\n" + b"x" * 1024 + b"\r\n", 50 * LARGEST_REQUEST) < 50 * LARGEST_REQUEST
+def test_endless_body_is_cut_off(port: int) -> None:
+    """The server has answered 413 before that. It must not read the rest of the body without limit."""
+    with connect(port, HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n") as connection:
+        assert (
+            send_until_closed(connection, b"400\r\n" + b"x" * 1024 + b"\r\n", 50 * LARGEST_REQUEST)
+            < 50 * LARGEST_REQUEST
+        )
     assert post(port) == 200
 
 
-def test_hundreds_of_slow_connections_keep_no_webhook_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhooks_get_through_despite_hundreds_of_slow_connections(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_limits, "MOST_CONNECTIONS", 100)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1000
     slow = [HEAD, HEAD + "X-Slow: a", HEAD + "Content-Length: 900\r\n\r\nhalf", ""]
     with ExitStack() as stack:
-        opened = [stack.enter_context(knock(port, slow[number % 4].encode())) for number in range(300)]
+        opened = [stack.enter_context(connect(port, slow[number % 4].encode())) for number in range(300)]
         assert [post(port) for _ in range(20)] == [200] * 20
-        until(lambda: sum(is_open(each) for each in opened) <= 100, 10, "two hundred of the slow ones made room")
+        until(lambda: sum(is_open(each) for each in opened) <= 100, 10, "200 slow connections are closed")
 
 
-@pytest.mark.parametrize("words", ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", HEAD + "Content-Length: 2\r\n\r\n{}"])
-async def test_a_request_that_is_being_answered_makes_no_room(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
-    """While it takes its time, others come and fill all places."""
+@pytest.mark.parametrize("data", ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", HEAD + "Content-Length: 2\r\n\r\n{}"])
+async def test_request_in_progress_is_not_closed_for_others(monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    """Other connections reach the limit while this request is being answered."""
     monkeypatch.setattr(connection_limits, "MOST_CONNECTIONS", 2)
     answer = asyncio.Event()
 
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    async def slow_app(scope: Scope, receive: Receive, send: Send) -> None:
         await Request(scope, receive).body()
         await answer.wait()
         await Response("done")(scope, receive, send)
 
-    async with serving(slow) as port:
+    async with serving(slow_app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(words.encode())
+        writer.write(data.encode())
         await asyncio.sleep(0.2)
         others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         assert await asyncio.wait_for(others[0][0].read(), 10) == b""

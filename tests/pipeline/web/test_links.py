@@ -1,4 +1,4 @@
-"""The link to a copy of one's data: the copy is made once, and the link serves until there is one."""
+"""Export link: the export is built once, and the link stays usable until that succeeds."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,62 +17,60 @@ from tests.support.pipeline_under_test import River
 
 @pytest.fixture
 def link(brook: River) -> str:
-    """The path of a link to a copy."""
+    """The path of an export link."""
     ada = sign_up(brook)
     with brook.database.transaction() as session:
         return links.url("", "export", links.issue(session, brook.keyring(session), ada, "export", brook.now))
 
 
 @contextmanager
-def open_copies(container: Container, export: Callable[[], bytes]) -> Iterator[str]:
-    """The pages, with another way of making copies."""
+def open_pages_with_export(container: Container, export: Callable[[], bytes]) -> Iterator[str]:
+    """Serve the pages with another export function."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "_export", lambda *_: export())
         with open_pages(container) as base:
             yield base
 
 
-def test_a_copy_is_made_once_for_who_comes_first(container: Container, link: str) -> None:
-    made, begun, others_came = list[bytes](), threading.Event(), threading.Event()
+def test_concurrent_requests_build_one_export(container: Container, link: str) -> None:
+    built, started, others_done = list[bytes](), threading.Event(), threading.Event()
 
     def export() -> bytes:
-        made.append(b"PK")
-        begun.set()
-        assert others_came.wait(10)
+        built.append(b"PK")
+        started.set()
+        assert others_done.wait(10)
         return b"PK"
 
-    with open_copies(container, export) as base, ThreadPoolExecutor() as pool:
+    with open_pages_with_export(container, export) as base, ThreadPoolExecutor() as pool:
         first = pool.submit(Browser(base).post, link)
-        assert begun.wait(10)
+        assert started.wait(10)
         assert (Browser(base).get(link).status_code, Browser(base).post(link).status_code) == (410, 410)
-        others_came.set()
+        others_done.set()
         assert first.result().content == b"PK"
-    assert made == [b"PK"]
+    assert built == [b"PK"]
 
 
-def test_to_look_at_the_link_makes_no_copy(container: Container, link: str) -> None:
-    made: list[bytes] = []
+def test_opening_the_link_builds_no_export(container: Container, link: str) -> None:
+    built: list[bytes] = []
 
     def export() -> bytes:
-        made.append(b"PK")
+        built.append(b"PK")
         return b"PK"
 
-    with open_copies(container, export) as base:
+    with open_pages_with_export(container, export) as base:
         for _ in range(3):
             assert Browser(base).get(link).status_code == 200
             assert Browser(base).client.head(link).status_code == 200
-    assert made == []
+    assert built == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"), [(ProductUnavailableError("away"), 503), (RuntimeError("a fault of ours"), 500)]
+    ("fault", "status"), [(ProductUnavailableError("away"), 503), (RuntimeError("internal error"), 500)]
 )
-def test_a_copy_that_could_not_be_made_can_be_asked_for_again(
-    container: Container, link: str, fault: Exception, status: int
-) -> None:
+def test_link_stays_usable_when_export_fails(container: Container, link: str, fault: Exception, status: int) -> None:
     def export() -> bytes:
         raise fault
 
-    with open_copies(container, export) as base:
+    with open_pages_with_export(container, export) as base:
         assert [Browser(base).post(link).status_code for _ in range(2)] == [status] * 2
         assert Browser(base).get(link).status_code == 200

@@ -1,4 +1,4 @@
-"""The description of what may be asked is true, and nothing that fits it or not brings the door or a page to a fault."""
+"""openapi.json matches the application, and no valid or invalid request causes an internal error."""
 
 import copy
 import json
@@ -29,15 +29,15 @@ from tests.conftest import MORNING
 from tests.support.pipeline_under_test import River, happened, make_parts, open_door, sign
 
 PATH = "/webhooks/paypal"
-TOLD: dict[str, Any] = json.loads((Path(webhook.__file__).parents[1] / "openapi.json").read_text("utf-8"))
-OPERATIONS = [(path, method) for path, offered in TOLD["paths"].items() for method in offered]
-WEBHOOK = TOLD["paths"]["/webhooks/paypal"]["post"]
+DESCRIPTION: dict[str, Any] = json.loads((Path(webhook.__file__).parents[1] / "openapi.json").read_text("utf-8"))
+OPERATIONS = [(path, method) for path, offered in DESCRIPTION["paths"].items() for method in offered]
+WEBHOOK = DESCRIPTION["paths"]["/webhooks/paypal"]["post"]
 FORMS = [
     path
-    for path, offered in TOLD["paths"].items()
+    for path, offered in DESCRIPTION["paths"].items()
     if "application/x-www-form-urlencoded" in offered.get("post", {}).get("requestBody", {}).get("content", {})
 ]
-TRUTHS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+CHECKED = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
 
 quick = settings(
     max_examples=40,
@@ -55,19 +55,19 @@ junk = st.recursive(
 
 @pytest.fixture(scope="module")
 def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
-    folder = tmp_path_factory.mktemp("door")
-    made = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
-    yield made
-    made.database.close()
+    folder = tmp_path_factory.mktemp("web")
+    instance = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
+    yield instance
+    instance.database.close()
 
 
 @pytest.fixture(scope="module")
 def container(river: River) -> Iterator[Container]:
-    """Sign-up is open, at a pretend PayPal."""
+    """A container with sign-up configured at the simulated PayPal."""
     paypal = FakePaypalApi(clock=river.clock)
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
+    saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
     with paypal.serve() as paypal_url:
-        made = make_parts(
+        instance = make_parts(
             river.url,
             river.folder,
             river.clock,
@@ -76,23 +76,23 @@ def container(river: River) -> Iterator[Container]:
             paypal_client_secret="simulator-secret",
             plans={CLOUD.name: CLOUD.id},
         )
-        os.environ.update(kept)
-        yield made
-        made.paypal.close()
+        os.environ.update(saved)
+        yield instance
+        instance.paypal.close()
 
 
 @pytest.fixture(scope="module")
-def door(container: Container) -> Iterator[httpx.Client]:
-    """One door for all examples: what one of them breaks, the next would see."""
+def client(container: Container) -> Iterator[httpx.Client]:
+    """One application for all examples, so that damage by one example is visible to the next."""
     with (
         site.serve_pages(container) as (routes, lost),
         open_door(container, routes, lost) as base,
-        httpx.Client(base_url=base, trust_env=False, timeout=30) as client,
+        httpx.Client(base_url=base, trust_env=False, timeout=30) as http,
     ):
-        yield client
+        yield http
 
 
-def test_what_is_described_is_what_is_offered(container: Container) -> None:
+def test_description_lists_all_routes(container: Container) -> None:
     with site.serve_pages(container) as (routes, _):
         offered = {
             (route.path, method.lower())
@@ -103,17 +103,19 @@ def test_what_is_described_is_what_is_offered(container: Container) -> None:
     assert offered == set(OPERATIONS)
 
 
-def test_the_headers_described_are_those_that_are_read() -> None:
-    asked = [TOLD["components"]["parameters"][ref["$ref"].rpartition("/")[2]] for ref in WEBHOOK["parameters"]]
-    assert {each["name"].lower() for each in asked} == set(HEADERS)
+def test_description_lists_the_headers_that_are_read() -> None:
+    described = [
+        DESCRIPTION["components"]["parameters"][ref["$ref"].rpartition("/")[2]] for ref in WEBHOOK["parameters"]
+    ]
+    assert {each["name"].lower() for each in described} == set(HEADERS)
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_the_fields_described_are_those_that_a_form_takes(door: httpx.Client, path: str) -> None:
-    [(kind, body)] = TOLD["paths"][path]["post"]["requestBody"]["content"].items()
+def test_description_lists_the_fields_of_each_form(client: httpx.Client, path: str) -> None:
+    [(kind, body)] = DESCRIPTION["paths"][path]["post"]["requestBody"]["content"].items()
     assert kind == "application/x-www-form-urlencoded"
-    answer = door.post(re.sub(r"\{\w+\}", "x", path), data={"surprise": "1"})
-    found = re.search(r"What we take is: (.*)\.", answer.text)
+    answer = client.post(re.sub(r"\{\w+\}", "x", path), data={"surprise": "1"})
+    found = re.search(r"Allowed fields: (.*)\.", answer.text)
     assert answer.status_code == 400
     assert found
     assert set(found[1].split(", ")) - {""} == set(body["schema"]["properties"])
@@ -128,87 +130,93 @@ def test_the_fields_described_are_those_that_a_form_takes(door: httpx.Client, pa
         ("application/json", "application/problem+json"),
     ],
 )
-def test_where_there_is_nothing_each_is_told_so_as_they_read(
-    door: httpx.Client, path: str, accept: str, kind: str
+def test_unknown_path_is_answered_in_the_accepted_format(
+    client: httpx.Client, path: str, accept: str, kind: str
 ) -> None:
-    answer = door.get(path, headers={"Accept": accept})
+    answer = client.get(path, headers={"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (404, kind)
-    assert "here is nothing at this address" in answer.text
+    assert ("Page not found" if kind.startswith("text/html") else "There is no page at this address") in answer.text
     assert ("<nav" in answer.text) == (kind[:9] == "text/html")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_whatever_is_asked_the_answer_is_one_that_is_described(door: httpx.Client, path: str, method: str) -> None:
+def test_every_response_matches_the_description(client: httpx.Client, path: str, method: str) -> None:
     import schemathesis  # here, because it takes longer to import than the rest of the suite
     from schemathesis.checks import CHECKS, load_all_checks
 
     load_all_checks()
-    checks = CHECKS.get_by_names(list(TRUTHS))
-    operation = schemathesis.openapi.from_dict(of_this_shop())[path][method.upper()]
+    checks = CHECKS.get_by_names(list(CHECKED))
+    operation = schemathesis.openapi.from_dict(description_with_plan())[path][method.upper()]
 
     @quick
     @given(case=operation.as_strategy())
-    def ask(case: Any) -> None:
-        answer = case.call(base_url=str(door.base_url), allow_redirects=False)
+    def call(case: Any) -> None:
+        answer = case.call(base_url=str(client.base_url), allow_redirects=False)
         case.validate_response(answer, checks=checks)
-        assert_no_fault(answer.status_code, answer.text)
+        assert_no_internal_error(answer.status_code, answer.text)
 
-    ask()
-
-
-def of_this_shop() -> dict[str, Any]:
-    """The description with a plan that can be had, so that a sign-up may come to its end."""
-    told = copy.deepcopy(TOLD)
-    told["components"]["schemas"]["SignUp"]["properties"]["plan"] = {"enum": [CLOUD.name]}
-    return told
+    call()
 
 
-def assert_no_fault(status: int, text: str) -> None:
-    """503 is said of a certificate that cannot be had; never of a fault of ours."""
-    assert status < 500 or (status == 503 and "please send it again" in text), text
+def description_with_plan() -> dict[str, Any]:
+    """Return the description with an existing plan, so that generated sign-ups can succeed."""
+    adapted = copy.deepcopy(DESCRIPTION)
+    adapted["components"]["schemas"]["SignUp"]["properties"]["plan"] = {"enum": [CLOUD.name]}
+    return adapted
 
 
-# What PayPal would have signed
+def assert_no_internal_error(status: int, text: str) -> None:
+    """503 is correct for a certificate that cannot be downloaded, but not for an internal error."""
+    assert status < 500 or (status == 503 and "Please send it again" in text), text
 
 
-def written(value: Any) -> bytes:
+# Signed webhooks
+
+
+def to_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def post(door: httpx.Client, body: bytes) -> httpx.Response:
-    return door.post(PATH, content=body, headers=sign(body))
+def post(client: httpx.Client, body: bytes) -> httpx.Response:
+    return client.post(PATH, content=body, headers=sign(body))
 
 
 @quick
-@given(body=st.binary(max_size=200) | junk.map(written))
-def test_any_body_that_is_signed_is_kept(door: httpx.Client, body: bytes) -> None:
-    assert post(door, body).status_code == 200
+@given(body=st.binary(max_size=200) | junk.map(to_json))
+def test_any_signed_body_is_stored(client: httpx.Client, body: bytes) -> None:
+    assert post(client, body).status_code == 200
 
 
 @quick
 @given(resource=junk, kind=st.sampled_from(["PAYMENT.SALE.COMPLETED", "BILLING.SUBSCRIPTION.ACTIVATED", "X"]))
-def test_any_resource_of_an_event_is_kept(door: httpx.Client, resource: Any, kind: str) -> None:
-    body = written(happened(f"WH-{crc32(written(resource))}", kind, resource=resource))
-    assert post(door, body).status_code == 200
+def test_any_resource_is_stored(client: httpx.Client, resource: Any, kind: str) -> None:
+    body = to_json(happened(f"WH-{crc32(to_json(resource))}", kind, resource=resource))
+    assert post(client, body).status_code == 200
 
 
 @pytest.mark.parametrize("depth", [10, 64, 65, 500, 1000, 5000, 130_000])
-@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
-def test_json_however_deep_is_kept(door: httpx.Client, river: River, depth: int, begin: bytes, end: bytes) -> None:
-    depth = min(depth, (webhook.LARGEST_BODY - 200) // len(begin + end))
-    name = f"WH-DEEP-{depth}-{begin[0]}"
-    body = b'{"id":"%s","event_type":"TEST.HAPPENED","resource":%s1%s}' % (name.encode(), begin * depth, end * depth)
-    assert post(door, body).status_code == 200
-    assert post(door, body).json()["outcome"] == "duplicate"
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+def test_deeply_nested_json_is_stored(
+    client: httpx.Client, river: River, depth: int, opening: bytes, closing: bytes
+) -> None:
+    depth = min(depth, (webhook.LARGEST_BODY - 200) // len(opening + closing))
+    name = f"WH-DEEP-{depth}-{opening[0]}"
+    body = b'{"id":"%s","event_type":"TEST.HAPPENED","resource":%s1%s}' % (
+        name.encode(),
+        opening * depth,
+        closing * depth,
+    )
+    assert post(client, body).status_code == 200
+    assert post(client, body).json()["outcome"] == "duplicate"
     assert river.count(Event) > 0
 
 
-def test_a_great_many_keys_and_a_huge_number_are_kept(door: httpx.Client) -> None:
+def test_many_keys_and_a_huge_number_are_stored(client: httpx.Client) -> None:
     many = orjson.dumps(happened("WH-MANY", resource={f"k{number}": number for number in range(15_000)}))
     assert len(many) < webhook.LARGEST_BODY
-    assert post(door, many).status_code == 200
-    assert post(door, b'{"id":"WH-HUGE","event_type":"X","resource":{"n":%s}}' % (b"9" * 200_000)).status_code == 200
+    assert post(client, many).status_code == 200
+    assert post(client, b'{"id":"WH-HUGE","event_type":"X","resource":{"n":%s}}' % (b"9" * 200_000)).status_code == 200
 
 
 @quick
@@ -216,18 +224,18 @@ def test_a_great_many_keys_and_a_huge_number_are_kept(door: httpx.Client) -> Non
     headers=st.lists(st.tuples(st.sampled_from(HEADERS), st.binary(max_size=60)), max_size=8),
     body=st.binary(max_size=60),
 )
-def test_whatever_bytes_its_headers_hold_they_make_no_fault(
-    door: httpx.Client, headers: list[tuple[str, bytes]], body: bytes
+def test_arbitrary_header_bytes_cause_no_internal_error(
+    client: httpx.Client, headers: list[tuple[str, bytes]], body: bytes
 ) -> None:
-    """As bytes on the wire, whatever an HTTP client would refuse to send."""
-    url = door.base_url
+    """Sent as raw bytes, because an HTTP client would refuse such headers."""
+    url = client.base_url
     head = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in headers)
-    said = raw(
+    response = raw(
         url.port or 0,
         b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s" % (PATH.encode(), len(body), head, body),
     )
-    assert said.startswith((b"HTTP/1.1 40", b"HTTP/1.1 2")) or said == b"", said
-    assert b" 500 " not in said[:20]
+    assert response.startswith((b"HTTP/1.1 40", b"HTTP/1.1 2")) or response == b"", response
+    assert b" 500 " not in response[:20]
 
 
 def raw(port: int, request: bytes) -> bytes:

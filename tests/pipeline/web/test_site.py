@@ -1,4 +1,4 @@
-"""What every page for customers has: headers, the access log, and an answer whatever fails."""
+"""Properties of all customer pages: security headers, access log and error pages."""
 
 import pytest
 
@@ -14,7 +14,7 @@ PAGES = ["/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy.
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/signup", "/account/open/x", "/unsubscribe/x", "/pages/style.css"])
-def test_a_browser_is_told_to_load_and_to_tell_nothing_elsewhere(browser: Browser, path: str) -> None:
+def test_headers_forbid_third_party_content_and_referrers(browser: Browser, path: str) -> None:
     headers = browser.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'self'"
@@ -28,16 +28,16 @@ def test_a_browser_is_told_to_load_and_to_tell_nothing_elsewhere(browser: Browse
 
 
 @pytest.mark.parametrize("path", ["/account", "/signup", "/account/open/x", "/unsubscribe/x"])
-def test_what_may_be_personal_is_kept_by_nobody(browser: Browser, path: str) -> None:
+def test_personal_pages_are_not_cached(browser: Browser, path: str) -> None:
     assert browser.get(path).headers["cache-control"] == "no-store"
 
 
-def test_on_this_machine_without_tls_no_browser_is_told_to_insist_on_it(brook: River) -> None:
+def test_hsts_is_not_sent_without_tls(brook: River) -> None:
     with open_pages(make_parts(brook.url, brook.folder, brook.clock)) as base:
         assert "strict-transport-security" not in Browser(base).get("/account").headers
 
 
-def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: River, container: Container) -> None:
+def test_access_log_contains_routes_but_no_secrets(brook: River, container: Container) -> None:
     customer_id = sign_up(brook)
     with brook.database.transaction() as session:
         secret = links.issue(session, brook.keyring(session), customer_id, "account", brook.now)
@@ -66,11 +66,11 @@ def test_every_request_is_logged_with_its_route_and_never_with_a_secret(brook: R
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        (DatabaseUnavailableError("the database gave up"), 503, "Please try again in a minute"),
-        (RuntimeError(f"about {ADA.email}"), 500, "Something failed on our side"),
+        (DatabaseUnavailableError("the database is down"), 503, "Please try again in a minute"),
+        (RuntimeError(f"about {ADA.email}"), 500, "Something went wrong on our side"),
     ],
 )
-def test_whatever_fails_is_a_page_that_names_nobody(
+def test_error_page_contains_no_personal_data(
     brook: River,
     browser: Browser,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ def test_whatever_fails_is_a_page_that_names_nobody(
     assert ADA.email not in answer.text + "".join(capsys.readouterr())
 
 
-def test_the_policy_is_shown_as_page_and_as_text_with_its_day(browser: Browser) -> None:
+def test_policy_is_shown_as_page_and_as_text(browser: Browser) -> None:
     page, text = browser.get("/privacy"), browser.get("/privacy.txt")
     assert "Effective Date: May 1, 2025" in page.text
     assert text.headers["content-type"].startswith("text/plain")
@@ -100,13 +100,13 @@ def test_the_policy_is_shown_as_page_and_as_text_with_its_day(browser: Browser) 
 
 
 @pytest.mark.parametrize("day", ["2020-01-01", "x", "%00", "..%2f..%2fetc", "2020-01-01'"])
-def test_a_day_without_a_policy_is_told_so(browser: Browser, day: str) -> None:
+def test_day_without_policy_is_404(browser: Browser, day: str) -> None:
     answer = browser.get(f"/privacy/{day}")
     assert answer.status_code == 404
-    assert "privacy policy" in answer.text or "nothing at this address" in answer.text
+    assert "privacy policy" in answer.text or "Page not found" in answer.text
 
 
-def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
+def test_page_has_structure_for_screen_readers(browser: Browser) -> None:
     page = browser.get("/account").text
     assert '<html lang="en">' in page
     assert '<main id="main">' in page
@@ -118,11 +118,9 @@ def test_a_page_is_a_whole_one_for_screen_readers(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("path", "status"), [("/account/nowhere", 404), ("/unsubscribe/a/b", 404), ("/x", 404), ("/account/delete", 405)]
 )
-def test_where_there_is_nothing_a_page_says_so_and_the_visit_is_noted(
-    brook: River, container: Container, path: str, status: int
-) -> None:
+def test_unknown_path_gets_a_page_and_is_logged(brook: River, container: Container, path: str, status: int) -> None:
     with open_pages(container) as base:
         answer = Browser(base).get(path)
-    assert (answer.status_code, "nothing at this address" in answer.text) == (status, True)
+    assert (answer.status_code, "Page not found" in answer.text) == (status, True)
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)
     assert [(row.action, row.status) for row in brook.rows(AccessLogEntry)] == [("GET nowhere", status)]

@@ -1,4 +1,4 @@
-"""Unsubscribing as mail programs do it (RFC 8058) and as people do, without signing in."""
+"""Unsubscribe without sign-in: one click in a mail program (RFC 8058), and the button of the page."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from tests.support.pipeline_under_test import River
 
 
 def link(river: River, kind: str = "product_news") -> str:
-    """The unsubscribe link of a mail to somebody who has opted in."""
+    """Return the unsubscribe link of a mail to a customer who has opted in."""
     id = sign_up(river)
     river.set(river.rows(Customer)[0], wants_marketing=True)
     with river.database.transaction() as session:
@@ -22,45 +22,45 @@ def link(river: River, kind: str = "product_news") -> str:
         return f"/unsubscribe/{tokens.unsubscribe_token(keyring, mail)}"
 
 
-def declined(river: River) -> list[tuple[str, bool, str]]:
+def opt_outs(river: River) -> list[tuple[str, bool, str]]:
     return [(each.kind, each.given, each.source) for each in river.rows(Consent) if each.source != "sign-up"]
 
 
-def test_one_click_is_enough_without_cookie_origin_or_redirect(brook: River, browser: Browser) -> None:
+def test_one_click_works_without_cookie_origin_or_redirect(brook: River, browser: Browser) -> None:
     path = link(brook)
     del browser.client.headers["sec-fetch-site"]
     answer = browser.post(path, {"List-Unsubscribe": "One-Click"}, {"Origin": "https://mail.example.com"})
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers
     assert not brook.rows(Customer)[0].wants_marketing
-    assert declined(brook) == [("marketing", False, "one-click")]
+    assert opt_outs(brook) == [("marketing", False, "one-click")]
 
 
-def test_scanners_that_fetch_the_link_change_nothing_and_the_button_does(brook: River, browser: Browser) -> None:
+def test_opening_the_link_changes_nothing_but_the_button_does(brook: River, browser: Browser) -> None:
     path = link(brook)
     for _ in range(3):
         assert browser.get(path).status_code == 200
         browser.client.head(path)
     assert brook.rows(Customer)[0].wants_marketing
     assert "You are unsubscribed" in browser.post(path).text
-    assert declined(brook) == [("marketing", False, "page")]
-    assert browser.post(path).status_code == 200  # once more does no harm
+    assert opt_outs(brook) == [("marketing", False, "page")]
+    assert browser.post(path).status_code == 200  # repeating it changes nothing
     assert not brook.rows(Customer)[0].wants_marketing
 
 
-def other_end(path: str) -> str:
+def with_another_last_character(path: str) -> str:
     return path[:-1] + ("x" if path[-1] != "x" else "y")
 
 
-@pytest.mark.parametrize("change", [other_end, lambda path: path + "a", lambda _: "/unsubscribe/x"])
-def test_a_link_nobody_was_sent_declines_nothing(brook: River, browser: Browser, change: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("change", [with_another_last_character, lambda path: path + "a", lambda _: "/unsubscribe/x"])
+def test_forged_link_changes_nothing(brook: River, browser: Browser, change: Callable[[str], str]) -> None:
     path = change(link(brook))
     assert browser.get(path).status_code == 410
     assert browser.post(path, {"List-Unsubscribe": "One-Click"}).status_code == 410
     assert brook.rows(Customer)[0].wants_marketing
 
 
-def test_a_mail_that_is_owed_cannot_be_declined(brook: River, browser: Browser) -> None:
+def test_transactional_mail_cannot_be_declined(brook: River, browser: Browser) -> None:
     path = link(brook, "account_link")
     assert browser.post(path, {"List-Unsubscribe": "One-Click"}).status_code == 410
-    assert declined(brook) == []
+    assert opt_outs(brook) == []

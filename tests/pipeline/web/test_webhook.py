@@ -1,4 +1,4 @@
-"""What is answered at the door, over real sockets: RFC 9457 problem bodies, and 200 only for what is kept."""
+"""Responses of the webhook endpoint over real sockets: RFC 9457 problem bodies, and 200 only for stored events."""
 
 import json
 import re
@@ -45,47 +45,47 @@ def container(brook: River) -> Container:
 
 
 @pytest.fixture
-def door(container: Container) -> Iterator[httpx.Client]:
-    with open_door(container) as base, httpx.Client(base_url=base, verify=False, trust_env=False, timeout=30) as client:
-        yield client
+def client(container: Container) -> Iterator[httpx.Client]:
+    with open_door(container) as base, httpx.Client(base_url=base, verify=False, trust_env=False, timeout=30) as http:
+        yield http
 
 
-def post(door: httpx.Client, body: bytes = BODY, headers: Mapping[str, str] | None = None) -> httpx.Response:
-    return door.post(PATH, content=body, headers=sign(body) if headers is None else headers)
+def post(client: httpx.Client, body: bytes = BODY, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    return client.post(PATH, content=body, headers=sign(body) if headers is None else headers)
 
 
 def assert_problem(answer: httpx.Response, status: int, words: str = "") -> None:
-    """RFC 9457 section 3: media type, and title and status that agree with the answer."""
+    """Check media type, title and status of a problem response (RFC 9457 section 3)."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert set(told) == {"type", "title", "status", "detail"}
-    assert told["status"] == status
-    assert told["type"] == "about:blank"
-    assert told["title"] == httpx.codes.get_reason_phrase(status)
-    assert re.search(words, told["detail"]), told["detail"]
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    assert problem["type"] == "about:blank"
+    assert problem["title"] == httpx.codes.get_reason_phrase(status)
+    assert re.search(words, problem["detail"]), problem["detail"]
 
 
 # 200
 
 
-def test_a_signed_event_is_answered_200_and_kept(door: httpx.Client, brook: River) -> None:
-    answer = post(door)
+def test_signed_event_is_stored_and_gets_200(client: httpx.Client, brook: River) -> None:
+    answer = post(client)
     assert (answer.status_code, answer.json()) == (200, {"id": "WH-1", "outcome": "stored"})
     assert brook.states() == {"WH-1": "received"}
     assert brook.event("WH-1").signature_verdict == f"signed for webhook {WEBHOOK_ID}"
 
 
-def test_a_duplicate_is_answered_200_and_changes_nothing(door: httpx.Client, brook: River) -> None:
-    post(door)
-    assert post(door).json() == {"id": "WH-1", "outcome": "duplicate"}
+def test_duplicate_gets_200_and_changes_nothing(client: httpx.Client, brook: River) -> None:
+    post(client)
+    assert post(client).json() == {"id": "WH-1", "outcome": "duplicate"}
     assert brook.states() == {"WH-1": "received"}
 
 
-def test_another_body_under_a_known_id_is_answered_200_and_parked(door: httpx.Client, brook: River) -> None:
-    post(door)
+def test_different_body_with_known_id_gets_200_and_is_parked(client: httpx.Client, brook: River) -> None:
+    post(client)
     other = orjson.dumps(happened(resource={"id": "other"}))
-    assert post(door, other).json()["outcome"] == "stored"
+    assert post(client, other).json()["outcome"] == "stored"
     assert sorted(brook.states().values()) == ["parked", "received"]
 
 
@@ -96,7 +96,7 @@ def test_another_body_under_a_known_id_is_answered_200_and_parked(door: httpx.Cl
         (b"", "parked"),
         (b"[]", "parked"),
         (orjson.dumps({"event_type": HAPPENED}), "parked"),
-        (orjson.dumps(happened(kind="NOBODY.KNOWS.THIS")), "received"),
+        (orjson.dumps(happened(kind="UNKNOWN.EVENT.TYPE")), "received"),
         (orjson.dumps(happened(create_time="2026-99-99T99:99:99Z")), "received"),
         (orjson.dumps(happened(kind="PAYMENT.SALE.COMPLETED", resource="not an object")), "received"),
         (
@@ -106,30 +106,28 @@ def test_another_body_under_a_known_id_is_answered_200_and_parked(door: httpx.Cl
     ],
     ids=["no JSON", "nothing", "a list", "no id", "unknown type", "no such time", "no resource", "unreadable time"],
 )
-def test_what_cannot_be_understood_is_answered_200_and_kept(
-    door: httpx.Client, brook: River, body: bytes, state: str
-) -> None:
-    assert post(door, body).status_code == 200
+def test_unreadable_event_is_stored_and_gets_200(client: httpx.Client, brook: River, body: bytes, state: str) -> None:
+    assert post(client, body).status_code == 200
     assert list(brook.states().values()) == [state]
     [row] = brook.rows(Event)
     assert (row.reason is not None) == (state == "parked")
 
 
-def test_a_body_of_256_kib_is_taken(door: httpx.Client, brook: River) -> None:
+def test_body_of_256_kib_is_accepted(client: httpx.Client, brook: River) -> None:
     body = orjson.dumps(happened(padding=""))
     body = body.replace(b'"padding":""', b'"padding":"%s"' % (b"x" * (LARGEST_BODY - len(body))))
     assert len(body) == LARGEST_BODY
-    assert post(door, body).status_code == 200
+    assert post(client, body).status_code == 200
 
 
-def test_a_body_in_pieces_is_taken(door: httpx.Client) -> None:
-    answer = door.post(PATH, content=(bytes([byte]) for byte in BODY), headers=sign(BODY))
+def test_chunked_body_is_accepted(client: httpx.Client) -> None:
+    answer = client.post(PATH, content=(bytes([byte]) for byte in BODY), headers=sign(BODY))
     assert answer.request.headers["transfer-encoding"] == "chunked"
     assert answer.status_code == 200
 
 
-def test_any_of_several_webhook_ids_will_do(brook: River) -> None:
-    parts = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id="1JE4291016473214C,OTHER")
+def test_any_configured_webhook_id_is_accepted(brook: River) -> None:
+    container = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id="1JE4291016473214C,OTHER")
     with open_door(container) as base:
         for number, webhook_id in enumerate(("1JE4291016473214C", "OTHER")):
             body = orjson.dumps(happened(f"WH-{number}"))
@@ -142,11 +140,11 @@ def test_any_of_several_webhook_ids_will_do(brook: River) -> None:
 
 
 @pytest.mark.parametrize("name", ["ID", "TIME", "SIG", "CERT-URL", "AUTH-ALGO"])
-def test_without_one_of_paypals_headers_it_is_400(door: httpx.Client, brook: River, name: str) -> None:
+def test_missing_header_gets_400(client: httpx.Client, brook: River, name: str) -> None:
     names = {"CERT-URL": "PAYPAL-CERT-URL", "AUTH-ALGO": "PAYPAL-AUTH-ALGO"}
-    gone = names.get(name, f"PAYPAL-TRANSMISSION-{name}")
-    headers = {key: value for key, value in sign(BODY).items() if key != gone}
-    assert_problem(post(door, headers=headers), 400, f"{gone.lower()} is missing")
+    missing = names.get(name, f"PAYPAL-TRANSMISSION-{name}")
+    headers = {key: value for key, value in sign(BODY).items() if key != missing}
+    assert_problem(post(client, headers=headers), 400, f"{missing.lower()} is missing")
     assert brook.states() == {}
 
 
@@ -161,13 +159,13 @@ def test_without_one_of_paypals_headers_it_is_400(door: httpx.Client, brook: Riv
         ("PAYPAL-CERT-URL", "https://api.paypal.com/" + "x" * 500),
     ],
 )
-def test_a_malformed_header_is_400(door: httpx.Client, name: str, value: str) -> None:
-    assert_problem(post(door, headers=sign(BODY) | {name: value}), 400, name.lower())
+def test_malformed_header_gets_400(client: httpx.Client, name: str, value: str) -> None:
+    assert_problem(post(client, headers=sign(BODY) | {name: value}), 400, name.lower())
 
 
-def test_a_header_that_comes_twice_is_400(door: httpx.Client) -> None:
-    twice = [*sign(BODY).items(), ("Paypal-Transmission-Id", "another")]
-    assert_problem(door.post(PATH, content=BODY, headers=twice), 400, "duplicate header")
+def test_duplicate_header_gets_400(client: httpx.Client) -> None:
+    duplicated = [*sign(BODY).items(), ("Paypal-Transmission-Id", "another")]
+    assert_problem(client.post(PATH, content=BODY, headers=duplicated), 400, "duplicate header")
 
 
 # 403
@@ -190,28 +188,28 @@ def change(name: str, value: str) -> Callable[[Headers], Headers]:
         (change("PAYPAL-AUTH-ALGO", "none"), "SHA256withRSA"),
     ],
 )
-def test_what_does_not_prove_to_be_paypals_is_403(
-    door: httpx.Client, brook: River, alter: Callable[[Headers], Headers], words: str
+def test_delivery_not_from_paypal_gets_403(
+    client: httpx.Client, brook: River, alter: Callable[[Headers], Headers], words: str
 ) -> None:
-    assert_problem(post(door, headers=alter(sign(BODY))), 403, words)
+    assert_problem(post(client, headers=alter(sign(BODY))), 403, words)
     assert brook.states() == {}
 
 
-def test_a_body_changed_by_one_byte_is_403(door: httpx.Client) -> None:
-    assert_problem(post(door, BODY + b" ", headers=sign(BODY)), 403, "signature")
+def test_changed_body_gets_403(client: httpx.Client) -> None:
+    assert_problem(post(client, BODY + b" ", headers=sign(BODY)), 403, "signature")
 
 
-def test_what_was_signed_for_another_listener_is_403(door: httpx.Client) -> None:
-    assert_problem(post(door, headers=sign(BODY, "1JE4291016473214C")), 403, "webhook id is not ours")
+def test_delivery_for_another_webhook_gets_403(client: httpx.Client) -> None:
+    assert_problem(post(client, headers=sign(BODY, "1JE4291016473214C")), 403, "webhook id is not ours")
 
 
-def test_what_another_key_signed_is_403(door: httpx.Client, brook: River) -> None:
-    stranger = Signer(since=brook.now, until=brook.now)
-    forged = stranger.sign(BODY, WEBHOOK_ID, brook.now) | {"PAYPAL-CERT-URL": signer().cert_url}
-    assert_problem(post(door, headers=forged), 403, "signature")
+def test_signature_of_another_key_gets_403(client: httpx.Client, brook: River) -> None:
+    other_signer = Signer(since=brook.now, until=brook.now)
+    forged = other_signer.sign(BODY, WEBHOOK_ID, brook.now) | {"PAYPAL-CERT-URL": signer().cert_url}
+    assert_problem(post(client, headers=forged), 403, "signature")
 
 
-def test_a_certificate_that_is_not_paypals_or_not_valid_now_is_403(brook: River) -> None:
+def test_foreign_or_expired_certificate_gets_403(brook: River) -> None:
     url = "https://api.paypal.com/v1/notifications/certs/CERT-1"
     old = Signer(since=brook.now - timedelta(days=900), until=brook.now - timedelta(days=800))
     headers = old.sign(BODY, WEBHOOK_ID, brook.now) | {"PAYPAL-CERT-URL": url}
@@ -221,19 +219,19 @@ def test_a_certificate_that_is_not_paypals_or_not_valid_now_is_403(brook: River)
     assert brook.states() == {}
 
 
-def test_a_transmission_that_signed_another_body_is_403(door: httpx.Client, brook: River) -> None:
-    """The signature covers no more of the body than its CRC-32, so another body can be made that it fits."""
+def test_transmission_with_a_different_body_gets_403(client: httpx.Client, brook: River) -> None:
+    """The signature covers only the CRC-32 of the body, so another body with the same CRC can be constructed."""
     headers = sign(BODY)
-    assert post(door, headers=headers).status_code == 200
-    forged = with_the_same_crc(orjson.dumps(happened("WH-2")) + b" " * 4, BODY)
-    assert_problem(post(door, forged, headers=headers), 403, "has already signed a different body")
+    assert post(client, headers=headers).status_code == 200
+    forged = with_same_crc(orjson.dumps(happened("WH-2")) + b" " * 4, BODY)
+    assert_problem(post(client, forged, headers=headers), 403, "has already signed a different body")
     assert brook.states() == {"WH-1": "received"}
 
 
 @pytest.mark.parametrize("accept", [True, False])
-def test_paypals_simulator_is_let_in_only_behind_its_switch(brook: River, accept: bool) -> None:
+def test_paypals_simulator_is_accepted_only_if_enabled(brook: River, accept: bool) -> None:
     ours = () if accept else WEBHOOK_ID
-    parts = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id=ours, paypal_accept_simulator=accept)
+    container = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id=ours, paypal_accept_simulator=accept)
     with open_door(container) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY, "WEBHOOK_ID"))
     if accept:
@@ -243,85 +241,85 @@ def test_paypals_simulator_is_let_in_only_behind_its_switch(brook: River, accept
         assert_problem(answer, 403, "signature")
 
 
-def test_an_algorithm_we_refuse_is_refused_before_its_certificate_is_fetched(brook: River) -> None:
-    asked: list[str] = []
+def test_algorithm_is_checked_before_certificate_is_fetched(brook: River) -> None:
+    fetched: list[str] = []
 
     def fetch(url: str) -> bytes:
-        asked.append(url)
+        fetched.append(url)
         return nothing_comes(url)
 
     elsewhere = {"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-2"}
     with open_door(make_parts(brook.url, brook.folder, brook.clock, fetch=fetch)) as base:
         headers = sign(BODY) | elsewhere | {"PAYPAL-AUTH-ALGO": "SHA1withRSA"}
         assert_problem(httpx.post(base + PATH, content=BODY, headers=headers), 403, "SHA256withRSA")
-    assert asked == []
+    assert fetched == []
 
 
 # 404, 405, 408, 413
 
 
-def test_where_nothing_is_it_is_404(door: httpx.Client) -> None:
-    assert_problem(door.get("/"), 404, "nothing at this address")
-    assert_problem(door.post("/webhooks/paypal/more", content=BODY), 404)
+def test_unknown_path_gets_404(client: httpx.Client) -> None:
+    assert_problem(client.get("/"), 404, "no page at this address")
+    assert_problem(client.post("/webhooks/paypal/more", content=BODY), 404)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
-def test_another_method_is_405_and_told_the_right_one(door: httpx.Client, method: str) -> None:
-    answer = door.request(method, PATH)
-    assert_problem(answer, 405, f"{method} is not possible here; allowed: POST")
+def test_other_method_gets_405_with_allowed_method(client: httpx.Client, method: str) -> None:
+    answer = client.request(method, PATH)
+    assert_problem(answer, 405, f"{method} is not allowed here; use POST")
     assert answer.headers["allow"] == "POST"
 
 
-def test_a_method_that_has_no_body_to_answer_with_is_405_too(door: httpx.Client) -> None:
-    assert door.head(PATH).status_code == 405
+def test_head_request_gets_405(client: httpx.Client) -> None:
+    assert client.head(PATH).status_code == 405
 
 
-def test_a_body_beyond_256_kib_is_413_as_declared(door: httpx.Client, brook: River) -> None:
+def test_body_over_256_kib_gets_413(client: httpx.Client, brook: River) -> None:
     body = b"x" * (LARGEST_BODY + 1)
-    assert_problem(post(door, body, headers=sign(body)), 413, "256 KiB")
+    assert_problem(post(client, body, headers=sign(body)), 413, "256 KiB")
     assert brook.states() == {}
-    assert post(door).status_code == 200
+    assert post(client).status_code == 200
 
 
-def test_a_body_beyond_256_kib_is_413_in_pieces(door: httpx.Client, brook: River) -> None:
-    answer = door.post(PATH, content=(b"x" * 65536 for _ in range(5)), headers=sign(b""))
+def test_chunked_body_over_256_kib_gets_413(client: httpx.Client, brook: River) -> None:
+    answer = client.post(PATH, content=(b"x" * 65536 for _ in range(5)), headers=sign(b""))
     assert_problem(answer, 413, "256 KiB")
     assert brook.states() == {}
 
 
-def test_a_declared_size_beyond_it_is_answered_without_waiting_for_the_body(door: httpx.Client) -> None:
+def test_declared_size_over_limit_is_refused_without_the_body(client: httpx.Client) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
-    assert raw(door, head.encode()).startswith(b"HTTP/1.1 413")
+    assert raw(client, head.encode()).startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_that_does_not_come_is_408(door: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_body_gets_408(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf"
-    with monkeypatch.context() as hasty:
-        hasty.setattr("pipeline.web.views.webhook.SLOWEST_SECONDS", 0.05)
-        assert raw(door, head.encode()).startswith(b"HTTP/1.1 408")
-    assert post(door).status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.web.views.webhook.SLOWEST_SECONDS", 0.05)
+        assert raw(client, head.encode()).startswith(b"HTTP/1.1 408")
+    assert post(client).status_code == 200
 
 
 # 503
 
 
-def test_a_certificate_that_cannot_be_fetched_is_503(door: httpx.Client, brook: River) -> None:
+def test_unavailable_certificate_gets_503(client: httpx.Client, brook: River) -> None:
     elsewhere = {"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-2"}
-    answer = post(door, headers=sign(BODY) | elsewhere)
+    answer = post(client, headers=sign(BODY) | elsewhere)
     assert_problem(answer, 503, "send it again")
     assert answer.headers["retry-after"] == "30"
     assert brook.states() == {}
 
 
-def test_a_store_that_is_away_is_503(brook: River) -> None:
-    parts = make_parts(f"postgresql://127.0.0.1:{free_port()}/billing", brook.folder, brook.clock)
+def test_unavailable_database_gets_503(brook: River) -> None:
+    container = make_parts(f"postgresql://127.0.0.1:{free_port()}/billing", brook.folder, brook.clock)
     with open_door(container) as base:
         assert_problem(httpx.post(base + PATH, content=BODY, headers=sign(BODY)), 503, "send it again")
         assert_problem(httpx.get(base + "/healthz"), 503)
         assert_problem(httpx.get(base + "/metrics"), 503)
 
 
-def test_a_fault_of_ours_is_503_and_tells_nothing(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_gets_503_without_details(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
@@ -334,14 +332,14 @@ def test_a_fault_of_ours_is_503_and_tells_nothing(container: Container, monkeypa
     assert 'smt_webhooks_total{status="503"} 1.0' in counted
 
 
-# What PayPal really sent
+# Recorded deliveries from PayPal
 
 
-def test_every_recorded_delivery_is_answered_as_its_case_says(brook: River, shared: Path) -> None:
-    """Each in its own time: the certificates are long expired."""
+def test_recorded_deliveries_get_the_expected_status(brook: River, shared: Path) -> None:
+    """Each delivery is verified at its own time, because the certificates have expired since."""
     cases = sorted((shared / "signed").glob("*/case.json"))
     assert len(cases) >= 8
-    answers = {path.parent.name: answered(brook, path.parent) for path in cases}
+    answers = {path.parent.name: status_of_recorded(brook, path.parent) for path in cases}
     expected = {path.parent.name: json.loads(path.read_text())["expect"] for path in cases}
     statuses = {"verifies": {200}, "must-fail": {403}, "unverifiable": {403, 503}}
     wrong = {name: answers[name] for name in answers if answers[name] not in statuses[expected[name]]}
@@ -349,21 +347,21 @@ def test_every_recorded_delivery_is_answered_as_its_case_says(brook: River, shar
     assert sorted(set(expected.values())) == sorted(statuses)
 
 
-def answered(river: River, folder: Path) -> int:
+def status_of_recorded(river: River, folder: Path) -> int:
     case, headers = json.loads((folder / "case.json").read_text()), json.loads((folder / "headers.json").read_text())
-    told = {name.lower(): value for name, value in headers.items()}
-    clock = MovableClock(datetime.fromisoformat(told["paypal-transmission-time"]))
+    recorded = {name.lower(): value for name, value in headers.items()}
+    clock = MovableClock(datetime.fromisoformat(recorded["paypal-transmission-time"]))
     pem = (folder / "cert.pem").read_bytes() if (folder / "cert.pem").exists() else None
-    parts = make_parts(
+    container = make_parts(
         river.url,
         river.folder,
         clock,
         fetch=lambda url: pem or nothing_comes(url),
         paypal_webhook_id=case["webhook_id"],
     )
-    if "/certs/" not in told["paypal-cert-url"]:  # one source wrote its own address over PayPal's
-        told["paypal-cert-url"] = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1"
-    sent = {name: value for name, value in told.items() if name.startswith("paypal-")}
+    if "/certs/" not in recorded["paypal-cert-url"]:  # one source replaced PayPal's URL with its own
+        recorded["paypal-cert-url"] = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1"
+    sent = {name: value for name, value in recorded.items() if name.startswith("paypal-")}
     with open_door(container) as base:
         answer = httpx.post(base + PATH, content=(folder / "body.raw").read_bytes(), headers=sent)
     if answer.status_code == 200:
@@ -375,8 +373,8 @@ def answered(river: River, folder: Path) -> int:
 # Health and metrics
 
 
-def test_a_river_that_runs_is_well(door: httpx.Client) -> None:
-    answer = door.get("/healthz")
+def test_health_is_ok_without_backlog(client: httpx.Client) -> None:
+    answer = client.get("/healthz")
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "well",
@@ -386,54 +384,54 @@ def test_a_river_that_runs_is_well(door: httpx.Client) -> None:
     }
 
 
-def test_an_event_that_nobody_handles_is_not_well(door: httpx.Client, brook: River) -> None:
+def test_health_fails_when_event_waits_too_long(client: httpx.Client, brook: River) -> None:
     brook.store(delivery(happened(), "T-1"))
     brook.clock.advance(timedelta(seconds=300))
-    assert door.get("/healthz").status_code == 200
+    assert client.get("/healthz").status_code == 200
     brook.clock.advance(timedelta(seconds=1))
-    answer = door.get("/healthz")
+    answer = client.get("/healthz")
     assert answer.status_code == 503
     assert answer.json()["status"] == "behind"
     assert answer.json()["oldest_unhandled_event_seconds"] == 301
 
 
-def test_a_mail_that_nobody_sends_is_not_well(door: httpx.Client, brook: River) -> None:
+def test_health_fails_when_mail_waits_too_long(client: httpx.Client, brook: River) -> None:
     brook.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
     brook.clock.advance(timedelta(seconds=400))
-    answer = door.get("/healthz")
+    answer = client.get("/healthz")
     assert answer.status_code == 503
     assert answer.json()["oldest_unsent_mail_seconds"] == 400
 
 
-def test_metrics_tell_prometheus_what_was_answered_and_what_waits(door: httpx.Client, brook: River) -> None:
-    post(door)
-    post(door, headers={})
+def test_metrics_count_responses_and_waiting_times(client: httpx.Client, brook: River) -> None:
+    post(client)
+    post(client, headers={})
     brook.clock.advance(timedelta(seconds=7))
-    answer = door.get("/metrics")
+    answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    told = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
-    assert told['smt_webhooks_total{status="200"}'] == "1.0"
-    assert told['smt_webhooks_total{status="400"}'] == "1.0"
-    assert told["smt_oldest_event_seconds"] == "7.0"
-    assert told["smt_oldest_mail_seconds"] == "0.0"
+    metrics = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert metrics['smt_webhooks_total{status="200"}'] == "1.0"
+    assert metrics['smt_webhooks_total{status="400"}'] == "1.0"
+    assert metrics["smt_oldest_event_seconds"] == "7.0"
+    assert metrics["smt_oldest_mail_seconds"] == "0.0"
 
 
-def raw(door: httpx.Client, request: bytes) -> bytes:
-    """What is answered to these bytes, as it comes over the wire."""
-    where = urlsplit(str(door.base_url))
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=30) as wire:
-        wire.sendall(request)
-        return wire.recv(65536)
+def raw(client: httpx.Client, request: bytes) -> bytes:
+    """Send raw bytes and return the first part of the response."""
+    url = urlsplit(str(client.base_url))
+    with socket.create_connection((url.hostname or "", url.port or 0), timeout=30) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
 
 
-def with_the_same_crc(body: bytes, model: bytes) -> bytes:
-    """Alter the last four bytes of `body`, so that its CRC-32 is that of `model`."""
-    head, wanted = body[:-4], zlib.crc32(model)
+def with_same_crc(body: bytes, model: bytes) -> bytes:
+    """Change the last four bytes of `body`, so that its CRC-32 equals that of `model`."""
+    head, target = body[:-4], zlib.crc32(model)
     start = zlib.crc32(head)
-    # CRC-32 is affine over GF(2): solve the 32 unknown bits by what each of them changes.
+    # CRC-32 is affine over GF(2), so the 32 unknown bits follow from the change that each of them causes.
     base = zlib.crc32(bytes(4), start)
     columns = [zlib.crc32((1 << bit).to_bytes(4, "little"), start) ^ base for bit in range(32)]
-    left, chosen = wanted ^ base, 0
+    left, chosen = target ^ base, 0
     basis: dict[int, tuple[int, int]] = {}
     for bit, column in enumerate(columns):
         mask = 1 << bit
@@ -447,5 +445,5 @@ def with_the_same_crc(body: bytes, model: bytes) -> bytes:
         column, mask = basis[left.bit_length()]
         left, chosen = left ^ column, chosen ^ mask
     forged = head + chosen.to_bytes(4, "little")
-    assert zlib.crc32(forged) == wanted
+    assert zlib.crc32(forged) == target
     return forged
