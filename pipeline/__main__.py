@@ -19,8 +19,8 @@ HELP = (
     "Receives PayPal's subscription webhooks, records subscriptions, payments and refunds, and sends billing e-mails."
 )
 EPILOG = (
-    "Settings are environment variables SMT_… or lines of a .env file. SMT_…_FILE in the environment names a file to read "
-    "a setting from. "
+    "Settings are environment variables SMT_… or lines of a .env file. To read a setting from a file, set SMT_…_FILE to "
+    "its path in the environment. "
     "Exit codes: 0 done, 1 found a problem, 2 usage error."
 )
 

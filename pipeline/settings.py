@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's website, shown in mails.")
     vendor_address: str = Field("", description="Postal address in the footer of mails.")
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
-    product_name: str = Field("SMT-CRM", description="What the customer subscribes to.")
+    product_name: str = Field("SMT-CRM", description="The product that customers subscribe to.")
     support_email: str = Field("", description="Contact for help with the product; mail_from unless set.")
     plans: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="Plans offered at sign-up, name=P-ID, separated by commas."

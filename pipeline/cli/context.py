@@ -1,6 +1,6 @@
-"""What every command works with: settings, clock, database and master key, each opened at its first use.
+"""The context of a command: settings, clock, database and master key, each opened on first use.
 
-The rest of the pipeline is in `pipeline.cli.container`, so that a list does not wait for the libraries of web and mail.
+Commands that need the whole pipeline use `pipeline.cli.container`.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -77,4 +77,4 @@ def test_second_demo_in_folder_is_refused(smt: Smt, data_dir: Path) -> None:
     with (data_dir / data_folder.LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         answer = smt("demo", "--once")
-    assert (answer.code, "is running" in answer.err) == (2, True)
+    assert (answer.code, "is already running" in answer.err) == (2, True)

@@ -28,9 +28,16 @@ def test_doctor_warns_of_missing_settings_in_healthy_folder(smt: Smt, imported: 
     assert {name for name, each in found.items() if each["state"] == "warn"} <= {
         "settings", "relay", "PayPal", "interpreter",
     }  # fmt: skip
-    assert {"data folder", "master key", "database", "encrypted data", "clock", "broker", "certificates", "templates"} <= {
-        name for name, each in found.items() if each["state"] == "ok"
-    }
+    assert {
+        "data folder",
+        "master key",
+        "database",
+        "encrypted data",
+        "clock",
+        "broker",
+        "certificates",
+        "templates",
+    } <= {name for name, each in found.items() if each["state"] == "ok"}
     assert "SMT_SMTP_URL" in found["settings"]["found"]
     assert "ok" in smt("doctor").out
 

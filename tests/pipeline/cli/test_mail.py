@@ -99,7 +99,7 @@ def test_send_test_reports_problems(smt: Smt, monkeypatch: pytest.MonkeyPatch) -
     assert (without.code, "SMT_SMTP_URL" in without.err) == (2, True)
     monkeypatch.setenv("SMT_SMTP_URL", "smtp://127.0.0.1:1")
     closed = smt("mail", "send-test", "receipt", "me@example.com")
-    assert (closed.code, closed.out.startswith("later: no connection")) == (1, True)
+    assert (closed.code, closed.out.startswith("later: cannot connect to the relay")) == (1, True)
     assert smt("mail", "send-test", "receipt", "no-address").code == 2
     monkeypatch.setenv("SMT_SMTP_URL", "gopher://127.0.0.1")
     assert smt("mail", "send-test", "receipt", "me@example.com").code == 2
