@@ -1,6 +1,6 @@
 """The context of a command: settings, clock, database and master key, each opened on first use.
 
-Commands that need the whole pipeline use `pipeline.cli.container`.
+The whole pipeline is in `pipeline.cli.container`, so that a list does not import the libraries of web and mail.
 """
 
 from collections.abc import Callable, Iterator, Mapping
