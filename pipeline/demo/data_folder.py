@@ -46,7 +46,8 @@ class DemoOptions:
 class DemoRun:
     """A demo in a folder. `ended_at` is None until it is complete.
 
-    `posted` counts deliveries, `answered` those that were answered 200, and `duplicates` those of them that were known.
+    `posted` counts deliveries, `answered` those that were answered 200, and `duplicates` those of them
+    that were already stored.
     """
 
     folder: Path

@@ -73,17 +73,17 @@ def open_environment(
         paypal, listen_port = FakePaypalApi(PaypalState(), clock=clock), _find_port(port, usual_port)
         relay_url = stack.enter_context(catch_mail(folder))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listen_port}")
-        parts = make_parts(settings, clock)
-        migrations.upgrade(parts.database)
-        stack.callback(parts.database.close)
-        inlet = stack.enter_context(parts.broker.consumer("events"))
-        for thread in (parts.event_publisher, parts.group_committer):
+        container = make_parts(settings, clock)
+        migrations.upgrade(container.database)
+        stack.callback(container.database.close)
+        inlet = stack.enter_context(container.broker.consumer("events"))
+        for thread in (container.event_publisher, container.group_committer):
             stack.enter_context(thread)
         caught = MailboxPages(folder, show_date, NOTE)
-        routes, lost = stack.enter_context(site.serve_pages(parts))
-        app = parts.web().app([*routes, *caught.routes()], lost)
+        routes, lost = stack.enter_context(site.serve_pages(container))
+        app = container.web().app([*routes, *caught.routes()], lost)
         url = stack.enter_context(serve(app, listen_port))
-        yield DemoEnvironment(parts, clock, paypal.world, inlet, url, folder)
+        yield DemoEnvironment(container, clock, paypal.world, inlet, url, folder)
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
