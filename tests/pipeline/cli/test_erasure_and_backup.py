@@ -1,6 +1,7 @@
 """`customers erase`, `retention`, `keys rotate` and `backup`."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def only_customer(smt: Smt) -> str:
 @pytest.fixture
 def former_customer(smt: Smt, imported: SavedEvents, data_dir: Path) -> str:
     """The id of a customer whose subscription is cancelled."""
-    with sqlite3.connect(data_dir / "smt-billing.db") as connection:
+    with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("UPDATE subscription SET status = 'CANCELLED'")
     return only_customer(smt)
 
@@ -85,7 +86,7 @@ def test_immediate_erasure_has_receipt(smt: Smt, former_customer: str) -> None:
 
 
 def test_erasure_without_address_sends_no_confirmation(smt: Smt, former_customer: str, data_dir: Path) -> None:
-    with sqlite3.connect(data_dir / "smt-billing.db") as connection:
+    with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("UPDATE subscription SET personal_data = NULL, email_hash = NULL")
     assert "no address was known" in smt("customers", "erase", former_customer, "--now").out
 
@@ -124,7 +125,7 @@ def test_rotation_without_master_key_creates_none(smt: Smt, imported: SavedEvent
 
 def test_retention_deletes_what_dry_run_shows(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     assert "no data is past its retention period" in smt("retention", "sweep").out
-    with sqlite3.connect(data_dir / "smt-billing.db") as connection:
+    with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("INSERT INTO rate_limit_counter VALUES ('k', 1, '2020-01-01 00:00:00')")
     assert smt("retention", "sweep", "--dry-run", "--json").json["rate limit counters"] == 1
     assert smt("retention", "sweep", "--json").json["rate limit counters"] == 1
@@ -173,7 +174,7 @@ def test_invalid_recipient_is_one_line(
 
 def mark_confirmed(data_dir: Path) -> None:
     """Mark the erasure's confirmation as sent. An erasure cannot be complete before that."""
-    with sqlite3.connect(data_dir / "smt-billing.db") as connection:
+    with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("UPDATE privacy_request SET state = 'done' WHERE state = 'running'")
 
 

@@ -60,7 +60,9 @@ def empty(full: River, tmp_path: Path) -> Iterator[River]:
     folder = tmp_path / "other"
     folder.mkdir(mode=0o700)
     if full.database.is_sqlite:
-        yield empty_river(f"sqlite:///{folder / 'smt-billing.db'}", folder, full.clock)
+        made = empty_river(f"sqlite:///{folder / 'smt-billing.db'}", folder, full.clock)
+        yield made
+        made.database.close()
         return
     name = f"{make_url(full.url).database}_other"
     with psycopg.connect(plain(full.url), autocommit=True) as connection:
