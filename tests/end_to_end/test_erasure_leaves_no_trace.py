@@ -1,7 +1,8 @@
-"""After an erasure and a rotation an attacker who holds everything there is opens nothing of the person.
+"""After an erasure and a key rotation, an attacker with every file cannot decrypt any data of the erased person.
 
-Everything: the database's files with their leftovers, the log of changes, queue and logs, backups made since with the
-identity that opens them, every sealed value and every wrapped key that ever stood in the tables, and the master key of now.
+The attacker has the database files with their deleted rows, the write-ahead log, the queue, the logs, and later backups
+with the identity that decrypts them. The attacker also has every encrypted value and every wrapped key that was ever in
+the tables, and the current master key.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ from tests.support.subprocesses import free_port, until
 
 SECOND = "second.canary@canary.example.com"
 TABLES: list[type[Base]] = [mapper.class_ for mapper in Base.registry.mappers]
-BOOKS = (Payment, Refund)
+LEDGER = (Payment, Refund)  # An erasure keeps these tables.
 
 
 class PayPal:
@@ -57,50 +58,50 @@ class PayPal:
 
 @dataclass
 class Attacker:
-    """What was ever seen of keys and sealed values. `sealed` is (label, column, bytes)."""
+    """All wrapped keys and encrypted values that were seen so far. `encrypted` holds (key id, column, bytes)."""
 
     wrapped: set[tuple[str, bytes]] = field(default_factory=set)
-    sealed: set[tuple[str, str, bytes]] = field(default_factory=set)
+    encrypted: set[tuple[str, str, bytes]] = field(default_factory=set)
 
     def look(self, river: River) -> None:
-        """See all there is in the tables now, as a copy of yesterday's files would tell."""
+        """Collect everything that is in the tables now. An old copy of the database files would contain it too."""
         self.wrapped |= {(row.key_id, row.wrapped_key) for row in river.rows(EncryptionKey) if row.wrapped_key}
         for table in TABLES:
             columns = [column.name for column in inspect(table).columns if isinstance(column.type, LargeBinary)]
             for row in river.rows(table) if columns else []:
-                for label in labels_of(row):
-                    self.sealed |= {
-                        (label, f"{table.__tablename__}.{name}", value)
+                for key_id in key_ids_of(row):
+                    self.encrypted |= {
+                        (key_id, f"{table.__tablename__}.{name}", value)
                         for name in columns
                         if (value := getattr(row, name)) and name not in ("wrapped_key", "email_hash")
                     }
 
-    def opens(self, master_key: MasterKey) -> set[str]:
-        """The columns of which some value opens with some key that this master key unwraps."""
-        seals: dict[str, set[bytes]] = {}
-        for label, wrapped in self.wrapped:
+    def decryptable_columns(self, master_key: MasterKey) -> set[str]:
+        """Return the columns with a value that a data key under this master key decrypts."""
+        data_keys: dict[str, set[bytes]] = {}
+        for key_id, wrapped in self.wrapped:
             try:
-                seals.setdefault(label, set()).add(master_key.unwrap(label, wrapped))
+                data_keys.setdefault(key_id, set()).add(master_key.unwrap(key_id, wrapped))
             except MasterKeyError:
                 continue
         return {
             column
-            for label, column, value in self.sealed
-            for secret in set().union(*seals.values())
-            if does_open(label, secret, column, value)
+            for key_id, column, value in self.encrypted
+            for secret in set().union(*data_keys.values())
+            if can_decrypt(key_id, secret, column, value)
         }
 
 
-def labels_of(row: Base) -> set[str]:
+def key_ids_of(row: Base) -> set[str]:
     named = {getattr(row, name, None) for name in ("key_id", "id", "customer_id")}
     return {str(name) for name in named if name}
 
 
-def does_open(label: str, secret: bytes, column: str, value: bytes) -> bool:
+def can_decrypt(key_id: str, secret: bytes, column: str, value: bytes) -> bool:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        DataKey(label, secret, AESGCM(secret)).decrypt(column, value)
+        DataKey(key_id, secret, AESGCM(secret)).decrypt(column, value)
     except DecryptionError:
         return False
     return True
@@ -108,21 +109,21 @@ def does_open(label: str, secret: bytes, column: str, value: bytes) -> bool:
 
 @dataclass
 class Scene:
-    """One installation, its relay, and everywhere that its files are."""
+    """One installation, its relay, and the places of its files."""
 
-    parts: Container
+    container: Container
     river: River
     post: Post
     identity: Path
-    files: Callable[[], dict[str, list[bytes]]]  # where a canary lies
-    leftovers: Callable[[], bytes]  # the database's own files
+    files: Callable[[], dict[str, list[bytes]]]  # Finds the files that contain a canary.
+    leftovers: Callable[[], bytes]  # Returns the content of the database files.
 
     def run(self) -> None:
-        run_until_idle(self.parts)
+        run_until_idle(self.container)
 
 
-def settle_in(scene: Scene) -> str:
-    """The canary has bought, signed up, written, asked and been written to; their id."""
+def create_customer(scene: Scene) -> str:
+    """Create a customer with data in every table, and return their id."""
     river = scene.river
     river.store(*[delivery(body) for body in bodies(river.clock)])
     river.clock.advance(timedelta(minutes=1))
@@ -132,11 +133,11 @@ def settle_in(scene: Scene) -> str:
         ring = river.keyring(session)
         accounts.correct_field(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
         accounts.correct_field(session, ring, id, "email", SECOND, river.now)
-        letter = ring.system_key(id).encrypt(
+        inbound = ring.system_key(id).encrypt(
             "inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello"
         )
         session.add(
-            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=letter, received_at=river.now)
+            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=inbound, received_at=river.now)
         )
         links.issue(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
         requests.open_request(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
@@ -148,59 +149,60 @@ def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyReques
     river = scene.river
     attacker.look(river)
     with river.database.transaction() as session:
-        asked = workflow.schedule_erasure(
+        request = workflow.schedule_erasure(
             session, river.keyring(session), id, river.now, "page", page="https://b.example.com/"
         )
     scene.run()
     river.clock.advance(workflow.WAIT)
-    maintenance.erase_due(scene.parts)
-    attacker.look(river)  # the confirmation is owed
+    maintenance.erase_due(scene.container)
+    attacker.look(river)  # The confirmation mail is queued now.
     for _ in range(2):
         scene.run()
         attacker.look(river)
-        maintenance.erase_due(scene.parts)
-    maintenance.complete_erasures(scene.parts)
-    return asked
+        maintenance.erase_due(scene.container)
+    maintenance.complete_erasures(scene.container)
+    return request
 
 
-def play(scene: Scene) -> Attacker:
-    """The whole story; who looked on all the while."""
+def run_attack(scene: Scene) -> Attacker:
+    """Create, erase and attack one customer. Return the attacker, who collected data at every step."""
     river, attacker = scene.river, Attacker()
     old = MasterKey(secret_of(scene))
-    id = settle_in(scene)
-    books = [columns(row) for table in BOOKS for row in river.rows(table)]
-    asked = erase_and_rotate(scene, id, attacker)
+    id = create_customer(scene)
+    ledger = [columns(row) for table in LEDGER for row in river.rows(table)]
+    request = erase_and_rotate(scene, id, attacker)
 
-    # It was done, and told once.
+    # The erasure is complete, and the customer gets one confirmation.
     [erasure] = river.rows(Erasure)
-    assert (erasure.id, erasure.completed_at) == (asked.id, river.now)
+    assert (erasure.id, erasure.completed_at) == (request.id, river.now)
     until(lambda: bool(confirmations(scene.post)), 30, "the confirmation is delivered")
     confirmed = confirmations(scene.post)
     assert len(confirmed) == 1
     assert b"To: second.canary@canary.example.com" in confirmed[0]
     assert {row.state for row in river.rows(Mail) if row.kind == "account_deleted"} == {"sent"}
-    assert [columns(row) for table in BOOKS for row in river.rows(table)] == books
-    assert books
+    assert [columns(row) for table in LEDGER for row in river.rows(table)] == ledger
+    assert ledger
 
-    # Nothing is found, also not in what was backed up since, for those who hold the identity.
-    made = from_settings.backup_store(scene.parts.settings).create(
-        river.database, scene.parts.settings.master_key, river.now
+    # No file contains a canary. Neither does a later backup, decrypted with its identity.
+    made = from_settings.backup_store(scene.container.settings).create(
+        river.database, scene.container.settings.master_key, river.now
     )
     assert scene.files() == {}
     for path in (made.data, made.keys):
         assert found_in(pyrage.decrypt(path.read_bytes(), store._identities(scene.identity))) == []
 
-    # Nothing opens: of the person's, with any key that the present master key unwraps.
+    # No key under the current master key decrypts a value of the erased person.
     attacker.look(river)
-    attacker.sealed = {each for each in attacker.sealed if each[0] in erasure.key_ids}
-    present = MasterKey(secret_of(scene))
-    assert attacker.opens(present) == set()
-    opened = attacker.opens(old)  # the attack itself works: with the master key that is gone it opens everything
-    assert opened >= {
+    attacker.encrypted = {each for each in attacker.encrypted if each[0] in erasure.key_ids}
+    current = MasterKey(secret_of(scene))
+    assert attacker.decryptable_columns(current) == set()
+    # The attack itself works: the old master key decrypts everything.
+    decrypted = attacker.decryptable_columns(old)
+    assert decrypted >= {
         "event.body", "event.personal_data", "mail.facts", "mail.frozen", "mail.recipient", "subscription.personal_data",
         "customer.personal_data", "inbound_mail.content", "link.details", "privacy_request.details",
     }  # fmt: skip
-    assert [label for label, _, _ in attacker.sealed if label == workflow.confirmation_label(asked.id)]
+    assert [key_id for key_id, _, _ in attacker.encrypted if key_id == workflow.confirmation_label(request.id)]
     return attacker
 
 
@@ -215,7 +217,7 @@ def columns(row: Base) -> dict[str, object]:
 def secret_of(scene: Scene) -> bytes:
     import base64
 
-    return base64.b64decode(scene.parts.settings.master_key.read_bytes())
+    return base64.b64decode(scene.container.settings.master_key.read_bytes())
 
 
 @contextmanager
@@ -226,19 +228,19 @@ def scene(url: str, folder: Path, clock: MovableClock, post: Post, files: Callab
     database = Database(url)
     migrations.upgrade(database)
     database.close()
-    parts = make_parts(
+    container = make_parts(
         url, folder, clock, HANDLERS, smtp_url=post.url, web_port=free_port(), country="DE",
         backup_dir=folder / "backups", backup_recipient=recipient,
     )  # fmt: skip
     river = River(url, folder, clock)
     try:
-        yield Scene(parts, river, post, identity, files, leftovers)
+        yield Scene(container, river, post, identity, files, leftovers)
     finally:
         river.database.close()
-        parts.database.close()
+        container.database.close()
 
 
-def test_an_erased_person_is_nowhere_on_sqlite(
+def test_erased_person_leaves_no_trace_on_sqlite(
     data_dir: Path, clock: MovableClock, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{data_dir / 'smt-billing.db'}"
@@ -248,26 +250,26 @@ def test_an_erased_person_is_nowhere_on_sqlite(
 
     with (
         catcher(free_port()) as post,
-        logged(capfd, caplog) as said,
+        logged(capfd, caplog) as output,
         scene(url, data_dir, clock, post, lambda: search(data_dir), leftovers) as stage,
     ):
-        attacker = play(stage)
-        # SQLite overwrites what it deletes, and the write-ahead file is emptied. What it moved when it put a full page
-        # in order may stay in the gap of that page; it is sealed with a key that is gone.
+        attacker = run_attack(stage)
+        # SQLite overwrites deleted values, and the write-ahead log is truncated. When SQLite defragments a full page, a
+        # copy of a value can stay in the unused part of the page. That copy is encrypted with a destroyed key.
         raw = stage.leftovers()
-        left = [column for _, column, value in attacker.sealed if value in raw]
-        assert len(left) * 10 < len(attacker.sealed), left
-    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+        left = [column for _, column, value in attacker.encrypted if value in raw]
+        assert len(left) * 10 < len(attacker.encrypted), left
+    assert [line for line in output["log"].splitlines() if found_in(line.encode())] == []
 
 
-def test_an_erased_person_is_nowhere_on_postgresql_with_postfix(
+def test_erased_person_leaves_no_trace_on_postgresql_and_postfix(
     mailbox: Relay,
     data_dir: Path,
     clock: MovableClock,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with Postgres() as server, logged(capfd, caplog) as said:
+    with Postgres() as server, logged(capfd, caplog) as output:
 
         def leftovers() -> bytes:
             with psycopg.connect(plain(server.url), autocommit=True) as connection:
@@ -279,13 +281,12 @@ def test_an_erased_person_is_nowhere_on_postgresql_with_postfix(
             return search(data_dir) | search(server.folder)
 
         with scene(server.url, data_dir, clock, postman(mailbox), files, leftovers) as stage:
-            attacker = Attacker()
-            attacker = play(stage)
-            # PostgreSQL keeps what was deleted until it is overwritten: sealed, under keys that are gone.
+            attacker = run_attack(stage)
+            # PostgreSQL keeps deleted values until their space is reused. They are encrypted with destroyed keys.
             raw = stage.leftovers()
-            assert [value for _, _, value in attacker.sealed if value in raw]
-        until(lambda: mailbox_queue(mailbox) == [], 30, "nothing waits in the relay")
-    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+            assert [value for _, _, value in attacker.encrypted if value in raw]
+        until(lambda: mailbox_queue(mailbox) == [], 30, "the relay's queue is empty")
+    assert [line for line in output["log"].splitlines() if found_in(line.encode())] == []
 
 
 def mailbox_queue(mailbox: Relay) -> list[object]:

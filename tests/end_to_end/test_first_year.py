@@ -1,4 +1,4 @@
-"""A customer's first year as PayPal tells it, from the first byte posted to the last mail in the mailbox."""
+"""A customer's first year, from the first posted webhook to the last delivered mail."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -42,8 +42,8 @@ START = datetime(2026, 1, 14, 8, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A year in seconds: whoever looks every second or two looks more often."""
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the poll intervals, because the test plays a year within seconds."""
     monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.05)
     monkeypatch.setattr("pipeline.app.roles.LOOKUP_POLL_SECONDS", 0.05)
 
@@ -59,7 +59,7 @@ def paypal(world: PaypalState) -> Iterator[str]:
         yield base
 
 
-def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Container:
+def container_for(url: str, folder: Path, clock: MovableClock, paypal: str, post: Post, **more: Any) -> Container:
     return make_parts(
         url, folder, clock, HANDLERS,
         paypal_base_url=paypal, paypal_client_id="simulator", paypal_client_secret="simulator-secret",
@@ -67,19 +67,19 @@ def parts_of(url: str, folder: Path, clock: MovableClock, paypal: str, post: Pos
     )  # fmt: skip
 
 
-def test_a_year_in_one_process_without_any_server(
+def test_one_process_handles_a_year_without_servers(
     data_dir: Path, clock: MovableClock, world: PaypalState, paypal: str
 ) -> None:
     url = f"sqlite:///{data_dir / 'smt-billing.db'}"
     with catcher(free_port()) as post:
-        parts = parts_of(url, data_dir, clock, paypal, post, web_port=free_port())
-        year(parts, {"everything": parts}, clock, world, CLOUD, reminder=3)
+        container = container_for(url, data_dir, clock, paypal, post, web_port=free_port())
+        play_year(container, {"everything": container}, clock, world, CLOUD, reminder=3)
         river = River(url, data_dir, clock)
         with closing(river.database):
-            assert_the_year_is_right(river, world, post, CLOUD, renewals=12)
+            assert_year_is_correct(river, world, post, CLOUD, renewals=12)
 
 
-def test_a_year_at_scale(
+def test_separate_roles_handle_a_year_with_servers(
     postgres_url: str,
     empty_broker_url: str,
     mailbox: Relay,
@@ -94,45 +94,45 @@ def test_a_year_at_scale(
     database.close()
     port = free_port()
     roles = {
-        role: parts_of(postgres_url, data_dir, clock, paypal, post, broker_url=empty_broker_url, web_port=port)
+        role: container_for(postgres_url, data_dir, clock, paypal, post, broker_url=empty_broker_url, web_port=port)
         for role in ("web", "worker", "mailer", "scheduler")
     }
-    year(roles["web"], roles, clock, world, LICENCE, reminder=30)
+    play_year(roles["web"], roles, clock, world, LICENCE, reminder=30)
     river = River(postgres_url, data_dir, clock)
     with closing(river.database):
-        assert_the_year_is_right(river, world, post, LICENCE, renewals=1)
+        assert_year_is_correct(river, world, post, LICENCE, renewals=1)
 
 
-def year(
+def play_year(
     container: Container, roles: Roles, clock: MovableClock, world: PaypalState, plan: Plan, *, reminder: int
 ) -> None:
-    """Play it: each event when it comes, and a look at the day when a reminder is due."""
-    told = scenarios.first_year(ADA, plan, START, Random(1))
+    """Post each event at its time, and stop at the day on which a reminder is due."""
+    deliveries = scenarios.first_year(ADA, plan, START, Random(1))
     clock.move_to(START)
     with (
         running(roles),
         WebhookSender(
             f"http://127.0.0.1:{container.settings.web_port}/webhooks/paypal", signer(), WEBHOOK_ID, tries=1
-        ) as courier,
+        ) as sender,
     ):
-        for number, each in enumerate(told):
+        for number, each in enumerate(deliveries):
             if number > 2:
                 remind(container, clock, each.at, reminder)
             clock.move_to(each.at)
             world.apply(each)
-            assert courier.send(each) == 200
-            assert courier.send(each) == 200  # once more: another transmission of the same event
+            assert sender.send(each) == 200
+            assert sender.send(each) == 200  # A second transmission of the same event.
             wait_until_idle(container.database, clock)
 
 
 def remind(container: Container, clock: MovableClock, charge: datetime, days: int) -> None:
-    """The hour in which a reminder is due. The scheduler asks PayPal, and looks again a minute later."""
+    """Move to the hour in which a reminder is due. The scheduler asks PayPal and checks again one minute later."""
     clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
     wait_until_idle(container.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
 
 
-def assert_the_year_is_right(river: River, world: PaypalState, post: Post, plan: Plan, renewals: int) -> None:
-    """The rows say what PayPal's API says, and each mail is in the mailbox once."""
+def assert_year_is_correct(river: River, world: PaypalState, post: Post, plan: Plan, renewals: int) -> None:
+    """Check that the rows agree with PayPal's API and that each mail is in the mailbox once."""
     assert work_left(river.database, river.now) == {}
     assert {row.state for row in river.rows(Event)} == {"handled"}
     [row], [name] = river.rows(Subscription), world.ids("subscription")
@@ -151,7 +151,7 @@ def assert_the_year_is_right(river: River, world: PaypalState, post: Post, plan:
     expected = {"account_setup": 1, "receipt": renewals + 1, "renewal_reminder": renewals}
     assert count_by([each.kind for each in mails]) == expected
     delivered = letters(post, len(mails))
-    assert sorted(str(letter["Message-ID"]) for letter in delivered) == sorted(str(each.message_id) for each in mails)
-    assert {str(letter["To"]) for letter in delivered} == {f"Ada Whitfield <{ADA.email}>"}
-    told = "\n".join(text_of(letter) for letter in delivered)
-    assert {sale: told.count(sale) for sale in payments} == dict.fromkeys(payments, 1)
+    assert sorted(str(mail["Message-ID"]) for mail in delivered) == sorted(str(each.message_id) for each in mails)
+    assert {str(mail["To"]) for mail in delivered} == {f"Ada Whitfield <{ADA.email}>"}
+    text = "\n".join(text_of(mail) for mail in delivered)
+    assert {sale: text.count(sale) for sale in payments} == dict.fromkeys(payments, 1)

@@ -1,7 +1,7 @@
-"""Canaries: words that only a customer's personal data hold go all the way, and are then looked for everywhere.
+"""Personal data is only in the mailbox, and never in plain text in a file, in the queue or in the logs.
 
-They may be in the mailbox, and nowhere else: not in the database's files, nor in its log of changes, on the broker, in
-a log line, or in any file of ours.
+The tests use canaries: words that occur only in a customer's personal data. They post them, and then search the
+database files, the write-ahead log, the messages of the broker, the log lines and all files of the installation.
 """
 
 import base64
@@ -25,7 +25,7 @@ from pipeline.clock import MovableClock
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail
-from pipeline.inbox.event import Event as Told
+from pipeline.inbox.event import Event as ReceivedEvent
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.subscription import SimulatedSubscription
@@ -54,56 +54,56 @@ NEEDLES = [
 IN_BASE64 = [base64.b64encode(CANARY.email.encode()[shift:]).rstrip(b"=")[:-2] for shift in range(3)]
 
 
-def quote(event: Told, uow: UnitOfWork) -> None:
+def fail_with_personal_data(event: ReceivedEvent, uow: UnitOfWork) -> None:
     raise ValueError(f"no such customer: {CANARY.email}")
 
 
 def bodies(clock: MovableClock) -> list[bytes]:
-    """What PayPal may send of a person, in all the forms we know and some we do not."""
-    told: list[bytes] = []
+    """Return events that hold personal data, in all known forms and in some unknown ones."""
+    events: list[bytes] = []
     for number, person in enumerate((CANARY, REFUSED)):
-        life = SimulatedSubscription(person, CLOUD, clock.now() - timedelta(hours=3), Random(number))
-        life.start()
-        life.refund(next(iter(life.sales.values())), life.now + timedelta(minutes=1))
-        life.suspend(life.now + timedelta(minutes=5), "bye from the bird")
-        life.cancel(life.now + timedelta(minutes=10), "bye from the bird")
-        told += [each.body.replace(person.custom_id.encode(), CUSTOM.encode()) for each in life.deliveries]
+        simulated = SimulatedSubscription(person, CLOUD, clock.now() - timedelta(hours=3), Random(number))
+        simulated.start()
+        simulated.refund(next(iter(simulated.sales.values())), simulated.now + timedelta(minutes=1))
+        simulated.suspend(simulated.now + timedelta(minutes=5), "bye from the bird")
+        simulated.cancel(simulated.now + timedelta(minutes=10), "bye from the bird")
+        events += [each.body.replace(person.custom_id.encode(), CUSTOM.encode()) for each in simulated.deliveries]
     payer = {
         "payer_info": {"email": CANARY.email, "first_name": "Canarina", "last_name": "Vogelsang", "payer_id": "X1"}
     }
     agreement = {"id": "I-OLD1", "state": "Active", "payer": payer, "description": "for Canarina", "plan": {}}
-    told.append(orjson.dumps(happened("WH-OLD", "BILLING.SUBSCRIPTION.CREATED", resource=agreement)))
-    told.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarina"}})))
-    told.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarino"}})))
-    told.append(orjson.dumps(happened("WH-2", "TEST.FAULT", summary=f"{CANARY.email} did it", resource=payer)))
-    told.append(b'{"id": "WH-3", "canary": "' + CANARY.email.encode() + b'"')
-    told.append(CANARY.email.encode())
-    told.append(orjson.dumps({"event_type": CANARY.email, "id": ["Canarina"]}))
-    return told
+    events.append(orjson.dumps(happened("WH-OLD", "BILLING.SUBSCRIPTION.CREATED", resource=agreement)))
+    events.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarina"}})))
+    events.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarino"}})))
+    events.append(orjson.dumps(happened("WH-2", "TEST.FAULT", summary=f"{CANARY.email} did it", resource=payer)))
+    events.append(b'{"id": "WH-3", "canary": "' + CANARY.email.encode() + b'"')
+    events.append(CANARY.email.encode())
+    events.append(orjson.dumps({"event_type": CANARY.email, "id": ["Canarina"]}))
+    return events
 
 
 def play(container: Container, roles: Roles, look: Callable[[], None]) -> None:
-    """Post everything, twice, and wait until nothing is due; then look around while everything is running."""
+    """Post each event twice and wait until all work is done. Then call `look` while the roles still run."""
     clock = container.clock
     assert isinstance(clock, MovableClock)
-    door = f"http://127.0.0.1:{container.settings.web_port}/webhooks/paypal"
+    endpoint = f"http://127.0.0.1:{container.settings.web_port}/webhooks/paypal"
     with running(roles):
         for body in bodies(clock) * 2:
-            answer = httpx.post(door, content=body, headers=sign(body), trust_env=False, timeout=30)
+            answer = httpx.post(endpoint, content=body, headers=sign(body), trust_env=False, timeout=30)
             assert answer.status_code == 200
             assert not found_in(answer.content)
-            refused = httpx.post(door, content=body + b" ", headers=sign(body), trust_env=False, timeout=30)
+            refused = httpx.post(endpoint, content=body + b" ", headers=sign(body), trust_env=False, timeout=30)
             assert (refused.status_code, found_in(refused.content)) == (403, [])
-        httpx.get(door.replace("/webhooks/paypal", "/metrics"), trust_env=False)
+        httpx.get(endpoint.replace("/webhooks/paypal", "/metrics"), trust_env=False)
         until(
             lambda: set(work_left(container.database, clock.now())) <= {"events", "questions"},
             60,
-            "all but the fault is handled",
+            "all events except the failing one are handled",
         )
-        clock.advance(timedelta(minutes=2))  # the fault is tried again, the operator is told of what is parked
-        until(lambda: any(row.kind == "event_parked" for row in mails(container)), 60, "the operator is told")
+        clock.advance(timedelta(minutes=2))  # The worker retries the failed event, and the operator gets an alert.
+        until(lambda: any(row.kind == "event_parked" for row in mails(container)), 60, "the operator gets an alert")
         until(
-            lambda: {row.state for row in mails(container)} <= {"sent", "withheld", "failed"}, 60, "all mails are out"
+            lambda: {row.state for row in mails(container)} <= {"sent", "withheld", "failed"}, 60, "no mail is queued"
         )
         look()
 
@@ -118,7 +118,7 @@ def found_in(haystack: bytes) -> list[bytes]:
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file below it. Some come and go while a server runs on them."""
+    """Yield the path and content of every file below the folder. A running server may delete some of them."""
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
             if path.is_file():
@@ -126,67 +126,67 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def search(folder: Path) -> dict[str, list[bytes]]:
-    """The files below it that hold a canary, and which."""
+    """Return each file below the folder that contains a canary, with the canaries found."""
     found = {path: found_in(content) for path, content in contents(folder)}
     assert len(found) > 3
     return {name: needles for name, needles in found.items() if needles}
 
 
-def assert_it_was_there(river: River, post: Post) -> None:
-    """Else the search would prove nothing."""
+def assert_canaries_arrived(river: River, post: Post) -> None:
+    """Check that the canaries were processed. Otherwise an empty search result would prove nothing."""
     states = {row.state for row in river.rows(Event)}
     assert states == {"handled", "ignored", "parked", "received"}
     mails = [row.state for row in river.rows(Mail)]
     assert set(mails) >= {"sent", "failed"}
-    until(lambda: len(post.mails()) >= mails.count("sent"), 30, "what was sent is delivered")
+    until(lambda: len(post.mails()) >= mails.count("sent"), 30, "every sent mail is delivered")
     delivered = b"".join(post.mails())
     assert {b"anarin", b"ogelsang", b"canary.example"} <= set(found_in(delivered))
     failed = [row for row in river.rows(Mail) if row.state == "failed"]
     assert all(row.relay_reply and "5.1.1" in row.relay_reply for row in failed)
     with river.database.transaction() as session:
-        seal = river.keyring(session).system_key("WH-2")
-        assert CANARY.email.encode() in seal.decrypt("event.body", river.event("WH-2").body or b"")
+        key = river.keyring(session).system_key("WH-2")
+        assert CANARY.email.encode() in key.decrypt("event.body", river.event("WH-2").body or b"")
 
 
 @contextmanager
 def logged(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[dict[str, str]]:
-    said: dict[str, str] = {}
-    # What the catcher logs is no word of ours: it is the relay.
+    output: dict[str, str] = {}
+    # The mail catcher stands for the relay, so its log is not part of the product.
     with caplog.at_level(logging.INFO), caplog.at_level(logging.WARNING, logger="mail.log"):
-        yield said
+        yield output
     out, err = capfd.readouterr()
-    said["log"] = out + err + caplog.text
+    output["log"] = out + err + caplog.text
 
 
 def settings_of(post: Post, port: int) -> dict[str, Any]:
     return {"smtp_url": post.url, "web_port": port, "operator_email": "operator@example.com"}
 
 
-EVERY_HANDLER = {**HANDLERS, "TEST.FAULT": quote}
+EVERY_HANDLER = {**HANDLERS, "TEST.FAULT": fail_with_personal_data}
 
 
-def test_nothing_of_a_customer_lies_about_in_one_process(
+def test_one_process_leaves_no_personal_data_on_disk(
     data_dir: Path, clock: MovableClock, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{data_dir / 'smt-billing.db'}"
-    with catcher(free_port()) as post, logged(capfd, caplog) as said:
-        parts = make_parts(url, data_dir, clock, EVERY_HANDLER, **settings_of(post, free_port()))
+    with catcher(free_port()) as post, logged(capfd, caplog) as output:
+        container = make_parts(url, data_dir, clock, EVERY_HANDLER, **settings_of(post, free_port()))
 
         def look() -> None:
             assert (data_dir / "smt-billing.db-wal").stat().st_size > 0
             assert search(data_dir) == {}
 
-        play(parts, {"everything": parts}, look)
+        play(container, {"everything": container}, look)
         river = River(url, data_dir, clock)
-        assert_it_was_there(river, post)
+        assert_canaries_arrived(river, post)
         river.database.close()
     assert search(data_dir) == {}
-    assert "handler_failed" in said["log"]
-    assert "refused" in said["log"]
-    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+    assert "handler_failed" in output["log"]
+    assert "refused" in output["log"]
+    assert [line for line in output["log"].splitlines() if found_in(line.encode())] == []
 
 
-def test_nothing_of_a_customer_lies_about_at_scale(
+def test_separate_roles_leave_no_personal_data_on_disk(
     empty_broker_url: str,
     mailbox: Relay,
     data_dir: Path,
@@ -195,12 +195,12 @@ def test_nothing_of_a_customer_lies_about_at_scale(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     post, port = postman(mailbox), free_port()
-    with Postgres() as server, Wire(empty_broker_url) as wire, logged(capfd, caplog) as said:
+    with Postgres() as server, Wire(empty_broker_url) as wire, logged(capfd, caplog) as output:
         database = Database(server.url)
         migrations.upgrade(database)
-        given = settings_of(post, port) | {"broker_url": wire.carry(empty_broker_url)}
+        settings = settings_of(post, port) | {"broker_url": wire.carry(empty_broker_url)}
         roles = {
-            role: make_parts(server.url, data_dir, clock, EVERY_HANDLER, **given)
+            role: make_parts(server.url, data_dir, clock, EVERY_HANDLER, **settings)
             for role in ("web", "worker", "mailer", "scheduler")
         }
 
@@ -211,18 +211,18 @@ def test_nothing_of_a_customer_lies_about_at_scale(
 
         play(roles["web"], roles, look)
         river = River(server.url, data_dir, clock)
-        assert_it_was_there(river, post)
+        assert_canaries_arrived(river, post)
         river.database.close()
         database.close()
         assert search(server.folder) == {}
         assert b"WH-2" in wire.heard
         assert found_in(wire.heard) == []
     assert search(data_dir.parent) == {}
-    assert [line for line in said["log"].splitlines() if found_in(line.encode())] == []
+    assert [line for line in output["log"].splitlines() if found_in(line.encode())] == []
 
 
 def dump(connection: psycopg.Connection) -> bytes:
-    """Every row of every table, as text: in the files long values may lie compressed."""
+    """Return every row of every table as text. In the database files, long values can be compressed."""
     names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     assert len(names) > 10
     whole = b""

@@ -1,6 +1,6 @@
-"""The pages in a real browser: what they load, what they keep, how they fit, and a customer's life on them.
+"""The pages in a real browser: requests, cookies, layout, and a customer's sign-up, export and erasure.
 
-Sign-up, export and erasure are done as a person does them: fill in, approve at PayPal, read the mail, follow its link.
+The tests act like a person: fill in a form, approve at PayPal, read the mail, follow its link.
 """
 
 import asyncio
@@ -41,28 +41,28 @@ from tests.support.subprocesses import free_port, until
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """Everything a customer meets: the pages, PayPal, and their mailbox."""
+    """The pages, the simulated PayPal and the customer's mailbox."""
 
     river: River
-    parts: Container
+    container: Container
     paypal: FakePaypalApi
     mailbox: Relay
     base: str
 
     def work(self) -> None:
-        """Post what PayPal has to tell, handle it, and send what is owed."""
+        """Post PayPal's pending events, handle them, and send the queued mails."""
         for event in self.paypal.subscribing.events:
             httpx.post(f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.river.now))
-        worker, river = self.parts.worker(), self.river
-        for _ in range(3):  # what is asked of PayPal comes back through the inbox
-            lookup_fetcher.fetch_due(river.database, river.master, river.clock, self.parts.paypal)
+        worker, river = self.container.worker(), self.river
+        for _ in range(3):  # Answers to look-ups enter the inbox and must be handled too.
+            lookup_fetcher.fetch_due(river.database, river.master, river.clock, self.container.paypal)
             with river.database.transaction() as session:
                 ids = inbox.lease_due(session, river.now + inbox.PUBLISH_GRACE, 100)
             worker.handle(ids)
         asyncio.run(self._send())
 
     async def _send(self) -> None:
-        post = self.parts.mailer()
+        post = self.container.mailer()
         try:
             while await post.send_due():
                 pass
@@ -70,13 +70,13 @@ class Shop:
             await post.close()
 
     def link(self, of: str) -> str:
-        """The newest link to our pages in the mails that were delivered, that begins so."""
+        """Return the newest link in the delivered mails whose path starts with `of`."""
 
         def found() -> list[str]:
             mails = map(text_of, self.mailbox.mails())
             return [link for mail in mails for link in re.findall(rf"{re.escape(self.base + of)}[\w-]+", mail)]
 
-        until(lambda: bool(found()), 30, f"a mail leads to {of}")
+        until(lambda: bool(found()), 30, f"a mail contains a link to {of}")
         return found()[-1]
 
 
@@ -97,7 +97,7 @@ def brook(data_dir: Path, clock: MovableClock) -> Iterator[River]:
 def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
     base, paypal = f"http://127.0.0.1:{free_port()}", FakePaypalApi(clock=brook.clock)
     with ExitStack() as stack:
-        parts = make_parts(
+        container = make_parts(
             brook.url,
             brook.folder,
             brook.clock,
@@ -109,13 +109,13 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
             paypal_client_secret="simulator-secret",
             plans={CLOUD.name: CLOUD.id, LICENCE.name: LICENCE.id},
         )
-        for thread in (parts.event_publisher, parts.group_committer):
+        for thread in (container.event_publisher, container.group_committer):
             thread.start()
             stack.callback(thread.stop)
-        routes, lost = stack.enter_context(site.serve_pages(parts))
-        stack.enter_context(serve(parts.web().app(routes, lost), int(base.rpartition(":")[2])))
-        stack.callback(parts.paypal.close)
-        yield Shop(brook, parts, paypal, mailbox, base)
+        routes, lost = stack.enter_context(site.serve_pages(container))
+        stack.enter_context(serve(container.web().app(routes, lost), int(base.rpartition(":")[2])))
+        stack.callback(container.paypal.close)
+        yield Shop(brook, container, paypal, mailbox, base)
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def chromium(tmp_path: Path) -> Iterator[Chromium]:
         do_without(str(reason))
 
 
-def looks_well(page: Page, base: str) -> None:
-    """In light and in dark, on a telephone and on a desk: no foreign origin, no complaint, nothing out of the window."""
+def assert_page_is_clean(page: Page, base: str) -> None:
+    """Check for foreign origins, console errors and horizontal overflow, on a phone and a desktop, light and dark."""
     for width in (390, 1000):
         for dark in (False, True):
             page.look(width=width, dark=dark)
@@ -145,26 +145,26 @@ def everything(river: River) -> str:
     return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
 
 
-def made(river: River, purpose: links.Purpose, customer_id: str) -> str:
+def issue_link(river: River, purpose: links.Purpose, customer_id: str) -> str:
     with river.database.transaction() as session:
         return links.issue(session, river.keyring(session), customer_id, purpose, river.now)
 
 
-def test_every_page_loads_from_us_alone_keeps_one_cookie_and_fits(shop: Shop, chromium: Chromium) -> None:
+def test_every_page_is_self_contained_and_sets_one_cookie(shop: Shop, chromium: Chromium) -> None:
     ada = sign_up(shop.river)
-    secrets: dict[links.Purpose, str] = {purpose: made(shop.river, purpose, ada) for purpose in links.PATHS}
+    secrets: dict[links.Purpose, str] = {purpose: issue_link(shop.river, purpose, ada) for purpose in links.PATHS}
     paths = ["/signup", "/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy/evidence"]
     paths += [links.url("", purpose, secret) for purpose, secret in secrets.items()]
     before = everything(shop.river)
     for path in paths:
-        looks_well(chromium.open(shop.base + path), shop.base)
-    assert everything(shop.river) == before  # to look changes nothing
+        assert_page_is_clean(chromium.open(shop.base + path), shop.base)
+    assert everything(shop.river) == before  # Opening a page changes nothing.
     assert chromium.cookies() == []
     page = chromium.open(shop.base + links.url("", "account", secrets["account"]))
     page.press("main button")
     assert page.url == f"{shop.base}/account"
     assert ADA.name in str(page.run("document.querySelector('#name').value"))
-    looks_well(page, shop.base)
+    assert_page_is_clean(page, shop.base)
     [cookie] = chromium.cookies()
     assert cookie["name"] == COOKIE
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
@@ -172,7 +172,7 @@ def test_every_page_loads_from_us_alone_keeps_one_cookie_and_fits(shop: Shop, ch
     assert chromium.cookies() == []
 
 
-def test_links_on_every_page_lead_to_a_page(shop: Shop, chromium: Chromium) -> None:
+def test_every_link_leads_to_a_page(shop: Shop, chromium: Chromium) -> None:
     seen, waiting = set[str](), {"/signup", "/account", "/privacy"}
     while waiting:
         path = waiting.pop()
@@ -184,13 +184,13 @@ def test_links_on_every_page_lead_to_a_page(shop: Shop, chromium: Chromium) -> N
     assert {"/privacy/evidence", "/privacy.txt"} <= seen
 
 
-def test_somebody_signs_up_approves_at_paypal_and_gets_their_mails(shop: Shop, chromium: Chromium) -> None:
+def test_customer_signs_up_and_gets_mails(shop: Shop, chromium: Chromium) -> None:
     page = chromium.open(f"{shop.base}/signup", width=390)
     for name in ("name", "email", "company", "phone"):
         page.fill(f"#{name}", getattr(ADA, name))
     page.tick("#adult")
     page.press("main button")
-    assert page.url.startswith(shop.parts.settings.paypal_base_url)
+    assert page.url.startswith(shop.container.settings.paypal_base_url)
     page.press("button")  # Agree and Subscribe
     assert page.url.startswith(f"{shop.base}/signup/done")
     assert "Thank you" in page.text
@@ -207,7 +207,7 @@ def test_somebody_signs_up_approves_at_paypal_and_gets_their_mails(shop: Shop, c
     page.go(f"{shop.base}/account")
     page.fill("#email", ADA.email)
     page.press("main button")
-    assert "Look into your mailbox" in page.text
+    assert "Check your e-mail" in page.text
     wait_for(lambda: any(mail.kind == "account_link" for mail in shop.river.rows(Mail)))
     shop.work()
     page.go(shop.link("/account/open/"))
@@ -216,9 +216,9 @@ def test_somebody_signs_up_approves_at_paypal_and_gets_their_mails(shop: Shop, c
     assert subscription.id in page.text
 
 
-def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Shop, chromium: Chromium) -> None:
+def test_customer_exports_and_deletes_data(shop: Shop, chromium: Chromium) -> None:
     ada = sign_up(shop.river)
-    page = chromium.open(f"{shop.base}/account/open/{made(shop.river, 'account', ada)}")
+    page = chromium.open(f"{shop.base}/account/open/{issue_link(shop.river, 'account', ada)}")
     page.press("main button")
     page.press('form[action="/account/export"] button')
     assert "a link to your data" in page.text
@@ -240,14 +240,16 @@ def test_a_copy_and_then_the_deletion_of_everything_as_a_person_does_it(shop: Sh
     page.press('form[action="/account/delete"] button')
     shop.river.clock.advance(workflow.WAIT + timedelta(minutes=1))
     workflow.run_due_erasures(
-        shop.river.database, shop.river.master, shop.river.clock, workflow.ErasureDependencies(shop.parts.paypal)
+        shop.river.database, shop.river.master, shop.river.clock, workflow.ErasureDependencies(shop.container.paypal)
     )
     shop.work()
     until(
-        lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()), 30, "the last mail comes"
+        lambda: any("We have deleted your" in text_of(mail) for mail in shop.mailbox.mails()),
+        30,
+        "the confirmation is delivered",
     )
     with shop.river.database.transaction() as session:
         assert accounts.personal_data(session, shop.river.keyring(session), ada) == {}
     page.go(f"{shop.base}/account")
-    assert "we send a link to the address we know" in page.text
+    assert "we e-mail a sign-in link to the address of your account" in page.text
     assert ADA.name not in page.text

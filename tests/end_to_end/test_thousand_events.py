@@ -1,6 +1,6 @@
-"""A busy day: 1,000 signed events over HTTP, repeated and in disorder, through RabbitMQ, PostgreSQL and Postfix.
+"""A busy day: 1,000 signed events over HTTP, repeated and out of order, through RabbitMQ, PostgreSQL and Postfix.
 
-Each role is a process of its own, as docker-compose.yml has them. The truth is the pretend PayPal's own record of it.
+Each role is a separate process, as in docker-compose.yml. The expected result is the record of the simulated PayPal.
 """
 
 from collections import Counter
@@ -32,14 +32,14 @@ from tests.support.running_roles import letters, postman, text_of, wait_until_id
 from tests.support.servers import Relay
 from tests.support.subprocesses import Leashed, answers, free_port
 
-EVENTS = 1_000  # deliveries, of which every tenth or so is a repetition
-# It takes about 20 seconds; but what the killed worker was just asking PayPal is asked again after its lease.
+EVENTS = 1_000  # Deliveries. About one in ten is a repetition.
+# Seconds. The test takes about 20, but a look-up of the killed worker is repeated only after its lease.
 DEADLINE = 90.0 + LEASE.total_seconds()
 
 
 @contextmanager
-def company(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, Leashed]]:
-    """One web, two workers, two mailers and a scheduler, each a process with a folder for its output."""
+def running_processes(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, Leashed]]:
+    """Run one web, two workers, two mailers and a scheduler. Each is a process with a folder for its output."""
     names = ("web", "worker", "worker 2", "mailer", "mailer 2", "scheduler")
     started: dict[str, Leashed] = {}
     try:
@@ -56,30 +56,32 @@ PLANS = (CLOUD, LICENCE, CLOUD_JAPAN, CLOUD_SEATS)
 
 
 def busy_day(now: datetime) -> tuple[list[SimulatedSubscription], list[Delivery]]:
-    """New subscriptions of a day; some are refunded, some cancelled. As many deliveries as asked for, in disorder."""
+    """Return a day's subscriptions and EVENTS deliveries out of order. Some are refunded, some are cancelled."""
     rng = Random(2026)
-    lives = []
+    subscriptions = []
     for number, person in enumerate(crowd(280, rng)):
-        life = SimulatedSubscription(
+        subscription = SimulatedSubscription(
             person, PLANS[number % 4], now - timedelta(hours=12) + timedelta(seconds=number), rng
         )
-        life.start("held" if number % 10 == 3 else "instant")
-        sale = next(iter(life.sales.values()))
+        subscription.start("held" if number % 10 == 3 else "instant")
+        sale = next(iter(subscription.sales.values()))
         if number % 10 == 5:
-            life.refund(sale, life.now + timedelta(minutes=20), sale.rest // 3)
+            subscription.refund(sale, subscription.now + timedelta(minutes=20), sale.rest // 3)
         if number % 20 == 5:
-            life.refund(sale, life.now + timedelta(minutes=40))
+            subscription.refund(sale, subscription.now + timedelta(minutes=40))
         if number % 10 == 7:
-            life.cancel(life.now + timedelta(minutes=30))
-        lives.append(life)
-    told = [each for life in lives for each in life.deliveries]
-    rng.shuffle(told)
-    again = rng.sample(told, EVENTS - len(told))
-    return lives, by_time(disorder(told + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2)))
+            subscription.cancel(subscription.now + timedelta(minutes=30))
+        subscriptions.append(subscription)
+    deliveries = [each for subscription in subscriptions for each in subscription.deliveries]
+    rng.shuffle(deliveries)
+    again = rng.sample(deliveries, EVENTS - len(deliveries))
+    return subscriptions, by_time(
+        disorder(deliveries + again, rng, duplicates=0, delayed=1, shuffle=timedelta(hours=2))
+    )
 
 
 @pytest.mark.timeout(400)
-def test_a_thousand_events_end_as_the_right_rows_and_mails(
+def test_thousand_events_produce_correct_rows_and_mails(
     postgres_url: str, empty_broker_url: str, mailbox: Relay, data_dir: Path, tmp_path: Path
 ) -> None:
     now, port = SystemClock().now(), free_port()
@@ -87,7 +89,7 @@ def test_a_thousand_events_end_as_the_right_rows_and_mails(
     (tmp_path / "leaf.pem").write_bytes(by.leaf_pem)
     database = Database(postgres_url)
     migrations.upgrade(database)
-    lives, deliveries = busy_day(now)
+    subscriptions, deliveries = busy_day(now)
     assert len(deliveries) == EVENTS
     settings: dict[str, str | int | Path] = {
         "data_dir": data_dir, "database_url": postgres_url, "broker_url": empty_broker_url,
@@ -95,27 +97,29 @@ def test_a_thousand_events_end_as_the_right_rows_and_mails(
         "test_certificate": f"{by.cert_url} {tmp_path / 'leaf.pem'}",
         "paypal_client_id": "simulator", "paypal_client_secret": "simulator-secret",
     }  # fmt: skip
-    pretence = FakePaypalApi()  # it is asked for the plans
-    with pretence.serve() as paypal, company(tmp_path, paypal_base_url=paypal, **settings) as processes:
+    api = FakePaypalApi()  # The worker asks it for the plans.
+    with api.serve() as paypal, running_processes(tmp_path, paypal_base_url=paypal, **settings) as processes:
         processes["web"].wait_until(lambda: answers(port))
-        with WebhookSender(f"http://127.0.0.1:{port}/webhooks/paypal", by, WEBHOOK_ID) as courier:
+        with WebhookSender(f"http://127.0.0.1:{port}/webhooks/paypal", by, WEBHOOK_ID) as sender:
             half = len(deliveries) // 2
-            assert courier.deliver(deliveries[:half], at_once=8) == {200: half}
+            assert sender.deliver(deliveries[:half], at_once=8) == {200: half}
             processes["worker"].end(kill=True)
             processes["worker"] = run_role.start("worker", tmp_path / "worker", paypal_base_url=paypal, **settings)
-            assert courier.deliver(deliveries[half:], at_once=8) == {200: EVENTS - half}
+            assert sender.deliver(deliveries[half:], at_once=8) == {200: EVENTS - half}
         wait_until_idle(database, SystemClock(), DEADLINE)
         assert [process.end() for process in processes.values()] == [0] * 6
     river = River(postgres_url, data_dir, MovableClock(now))
-    assert_the_rows_are_right(river, lives, deliveries)
-    assert_the_mails_are_right(river, lives, mailbox)
+    assert_rows_are_correct(river, subscriptions, deliveries)
+    assert_mails_are_correct(river, subscriptions, mailbox)
     with Broker(empty_broker_url).consumer("events") as inlet:
-        assert inlet.receive(10, 0.2) is None, "nothing is left on the queue"
+        assert inlet.receive(10, 0.2) is None, "the queue is not empty"
     river.database.close()
     database.close()
 
 
-def assert_the_rows_are_right(river: River, lives: list[SimulatedSubscription], deliveries: list[Delivery]) -> None:
+def assert_rows_are_correct(
+    river: River, subscriptions: list[SimulatedSubscription], deliveries: list[Delivery]
+) -> None:
     world = PaypalState()
     for each in deliveries:
         world.apply(each)
@@ -124,11 +128,13 @@ def assert_the_rows_are_right(river: River, lives: list[SimulatedSubscription], 
     assert Counter(plans.values()) == {("read", "READ.PLAN", "handled"): len(PLANS)}
     assert events == {each.id: ("webhook", each.type, "handled") for each in deliveries}
     assert len(events) + river.count(Redelivery) == EVENTS
-    assert {row.id: row.status for row in river.rows(Subscription)} == {life.id: life.status for life in lives}
-    assert river.count(Customer) == len({life.person.custom_id for life in lives})
+    assert {row.id: row.status for row in river.rows(Subscription)} == {
+        subscription.id: subscription.status for subscription in subscriptions
+    }
+    assert river.count(Customer) == len({subscription.person.custom_id for subscription in subscriptions})
     shown = {name: world.show("sale", name) for name in world.ids("sale")}
     states = {name: str(sale["state"]) for name, sale in shown.items() if sale}
-    sales = {sale.resource["id"]: sale for life in lives for sale in life.sales.values()}
+    sales = {sale.resource["id"]: sale for subscription in subscriptions for sale in subscription.sales.values()}
     assert {row.id: (row.status, row.amount, row.currency, row.refunded) for row in river.rows(Payment)} == {
         name: (states[name], sale.amount.amount, sale.amount.currency, sale.refunded) for name, sale in sales.items()
     }
@@ -137,29 +143,32 @@ def assert_the_rows_are_right(river: River, lives: list[SimulatedSubscription], 
     }
 
 
-def assert_the_mails_are_right(river: River, lives: list[SimulatedSubscription], mailbox: Relay) -> None:
-    """Who had left before the news of their beginning was handled is not welcomed any more; all others are."""
+def assert_mails_are_correct(river: River, subscriptions: list[SimulatedSubscription], mailbox: Relay) -> None:
+    """Check kinds, states and recipients. A setup mail is withheld if the cancellation was handled first."""
     mails = river.rows(Mail)
-    left = {life.id for life in lives if life.status == "CANCELLED"}
+    cancelled = {subscription.id for subscription in subscriptions if subscription.status == "CANCELLED"}
     counted = Counter(row.kind for row in mails)
-    refunds = sum(1 for life in lives for each in life.deliveries if each.type == "PAYMENT.SALE.REFUNDED")
+    refunds = sum(
+        1 for subscription in subscriptions for each in subscription.deliveries if each.type == "PAYMENT.SALE.REFUNDED"
+    )
     assert counted == {
-        "account_setup": len(lives), "receipt": len(lives), "refund_receipt": refunds, "subscription_cancelled": len(left),
+        "account_setup": len(subscriptions), "receipt": len(subscriptions),
+        "refund_receipt": refunds, "subscription_cancelled": len(cancelled),
     }  # fmt: skip
     unsent = [row for row in mails if row.state != "sent"]
     assert {(row.kind, row.state) for row in unsent} <= {("account_setup", "withheld")}
-    assert {row.subscription_id for row in unsent} <= left
+    assert {row.subscription_id for row in unsent} <= cancelled
 
     sent = {str(row.message_id): row for row in mails if row.state == "sent"}
     delivered = letters(postman(mailbox), len(sent))
-    assert Counter(str(letter["Message-ID"]) for letter in delivered) == Counter(list(sent))
-    people = {life.id: life.person.email for life in lives}
-    for letter in delivered:
-        row = sent[str(letter["Message-ID"])]
-        assert parseaddr(str(letter["To"]))[1] == people[str(row.subscription_id)]
-        assert str(row.subscription_id) in text_of(letter)
+    assert Counter(str(mail["Message-ID"]) for mail in delivered) == Counter(list(sent))
+    people = {subscription.id: subscription.person.email for subscription in subscriptions}
+    for mail in delivered:
+        row = sent[str(mail["Message-ID"])]
+        assert parseaddr(str(mail["To"]))[1] == people[str(row.subscription_id)]
+        assert str(row.subscription_id) in text_of(mail)
 
 
 @pytest.fixture(autouse=True)
-def _postfix_is_asked_for_first(postfix: Relay) -> None:
-    """It starts while nothing else does."""
+def _start_postfix_first(postfix: Relay) -> None:
+    """Start Postfix while no other server starts."""
