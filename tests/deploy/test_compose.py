@@ -1,8 +1,7 @@
-"""What docker-compose.yml says is what runs: the file is read and judged, then each service's own command is started
-with its own environment, and its own health check has to pass.
+"""Check docker-compose.yml: its rules for rights, networks and secrets, and that each role starts and becomes healthy.
 
-No container engine is needed: the hosts, secrets and volumes that an engine would provide are mapped to real servers on
-loopback and to folders of the test.
+The tests need no container engine. They start each service's command with its environment and run its health check.
+Host names are mapped to real servers on loopback, and secrets and volumes to folders of the test.
 """
 
 import re
@@ -33,50 +32,50 @@ EVERY = [pytest.param(service, id=name) for name, service in SERVICES.items()]
 OF_APP = [pytest.param(SERVICES[name], id=name) for name in APP]
 
 
-# What the file says
+# Content of the file
 
 
-def test_there_is_one_service_for_each_role_and_for_each_server() -> None:
+def test_each_role_and_server_has_one_service() -> None:
     assert sorted(SERVICES) == sorted([*APP, "postgres", "rabbitmq", "postfix"])
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_is_started_and_watched_by_its_own_commands(role: str) -> None:
+def test_role_uses_its_own_command_and_health_check(role: str) -> None:
     assert SERVICES[role]["command"] == ["smt-billing", role]
     assert SERVICES[role]["healthcheck"]["test"] == ["CMD", "smt-billing", "health", role]
 
 
-def test_everything_that_stays_up_is_watched_and_brought_back() -> None:
+def test_every_long_running_service_has_health_check_and_restart() -> None:
     assert [
         name for name in SERVICES if name != "migrate" and "test" not in SERVICES[name].get("healthcheck", {})
     ] == []
     assert {service["restart"] for name, service in SERVICES.items() if name != "migrate"} == {"unless-stopped"}
 
 
-def test_nothing_starts_before_what_it_cannot_do_without() -> None:
+def test_services_wait_for_their_dependencies() -> None:
     waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     waits = {name: {other: wait["condition"] for other, wait in each.items()} for name, each in waits.items()}
     assert waits["migrate"] == {"postgres": "service_healthy"}
     assert all(waits[role]["migrate"] == "service_completed_successfully" for role in ROLES)
-    assert "rabbitmq" not in waits["web"], "events are taken while the broker is away"
+    assert "rabbitmq" not in waits["web"], "the web role must accept events while the broker is down"
     assert waits["mailer"]["postfix"] == "service_healthy"
 
 
 @pytest.mark.parametrize("service", EVERY)
-def test_no_service_has_rights_it_does_not_need(service: dict[str, Any]) -> None:
+def test_no_service_has_unneeded_rights(service: dict[str, Any]) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "pid", "network_mode", "devices"} & service.keys()
 
 
-def test_nothing_runs_as_root_but_postfix_which_becomes_its_own_users() -> None:
+def test_only_postfix_starts_as_root() -> None:
     users = {name: str(service.get("user", "root")).partition(":")[0] for name, service in SERVICES.items()}
     assert [name for name, user in users.items() if user in ("root", "0")] == ["postfix"]
     assert {users[name] for name in APP} == {"10001"}
 
 
 @pytest.mark.parametrize("service", OF_APP)
-def test_a_role_writes_to_its_volume_and_to_memory_only_and_the_scheduler_to_the_backups(
+def test_role_writes_only_to_its_volumes_and_memory(
     service: dict[str, Any],
 ) -> None:
     assert service["read_only"] is True
@@ -89,7 +88,7 @@ def test_a_role_writes_to_its_volume_and_to_memory_only_and_the_scheduler_to_the
 
 
 @pytest.mark.parametrize("service", EVERY)
-def test_every_volume_is_a_named_one(service: dict[str, Any]) -> None:
+def test_every_volume_is_named(service: dict[str, Any]) -> None:
     names = {volume.partition(":")[0] for volume in service.get("volumes", [])}
     assert names <= FILE["volumes"].keys()
 
@@ -99,13 +98,13 @@ def test_every_image_has_a_tag(service: dict[str, Any]) -> None:
     assert re.fullmatch(r"[a-z-]+:\d[\d.]*", service["image"])
 
 
-def test_only_web_is_reached_from_outside_and_only_from_this_machine() -> None:
+def test_only_web_publishes_a_port_and_only_on_loopback() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
         "web": ["127.0.0.1:8000:8000"]
     }
 
 
-def test_only_what_talks_to_the_world_has_a_way_out() -> None:
+def test_only_some_services_reach_the_internet() -> None:
     assert FILE["networks"]["inside"]["internal"] is True
     assert {name for name, service in SERVICES.items() if "outside" in service["networks"]} == {
         "web",
@@ -116,8 +115,8 @@ def test_only_what_talks_to_the_world_has_a_way_out() -> None:
     assert all("inside" in service["networks"] for service in SERVICES.values())
 
 
-def test_mail_goes_to_the_relay_by_a_name_that_leads_through_the_private_network_only() -> None:
-    """A service's own name is found on each of its networks, and mail would go in the clear over any of them."""
+def test_relay_host_name_exists_only_on_private_network() -> None:
+    """A service's name resolves on each of its networks, and mail to the relay is not encrypted."""
     urls = {
         service["environment"]["SMT_SMTP_URL"]
         for service in SERVICES.values()
@@ -131,9 +130,10 @@ def test_mail_goes_to_the_relay_by_a_name_that_leads_through_the_private_network
 
 @pytest.mark.parametrize("service", EVERY)
 def test_every_secret_is_a_file(service: dict[str, Any], secrets: Path) -> None:
-    given = {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
-    assert {Path(value).name for value in service.get("environment", {}).values() if "/run/secrets/" in value} <= given
-    for name in given:
+    mounted = {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
+    used = {Path(value).name for value in service.get("environment", {}).values() if "/run/secrets/" in value}
+    assert used <= mounted
+    for name in mounted:
         assert FILE["secrets"][name]["file"] == f"deploy/secrets/{name}"
         assert (secrets / name).exists()
     for name, value in service.get("environment", {}).items():
@@ -142,18 +142,18 @@ def test_every_secret_is_a_file(service: dict[str, Any], secrets: Path) -> None:
 
 
 @pytest.mark.parametrize("service", OF_APP)
-def test_every_setting_is_one_that_exists(service: dict[str, Any]) -> None:
+def test_every_setting_exists(service: dict[str, Any]) -> None:
     known = {variable(name) for name in Settings.model_fields}
-    given = [*service["environment"], *(name for name in example_settings() if name.startswith("SMT_"))]
-    assert [name for name in given if name not in known and name.removesuffix("_FILE") not in known] == []
+    names = [*service["environment"], *(name for name in example_settings() if name.startswith("SMT_"))]
+    assert [name for name in names if name not in known and name.removesuffix("_FILE") not in known] == []
 
 
-def test_the_example_sets_nothing_secret() -> None:
+def test_example_settings_contain_no_secret() -> None:
     assert [name for name in example_settings() if re.search("PASS|SECRET|KEY|TOKEN|URL_FILE", name)] == []
     assert {name for service in SERVICES.values() for name in service.get("env_file", [])} == {"deploy/settings.env"}
 
 
-def test_secrets_are_made_once(secrets: Path) -> None:
+def test_secrets_script_keeps_existing_secrets(secrets: Path) -> None:
     before = {path.name: path.read_bytes() for path in secrets.iterdir()}
     subprocess.run(["sh", DEPLOY / "secrets.sh", secrets], check=True)
     assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
@@ -161,13 +161,13 @@ def test_secrets_are_made_once(secrets: Path) -> None:
     assert secrets.stat().st_mode & 0o077 == 0
 
 
-def test_the_servers_get_the_passwords_that_the_program_uses(secrets: Path) -> None:
+def test_servers_and_program_use_same_passwords(secrets: Path) -> None:
     database, broker = (urlsplit((secrets / name).read_text()) for name in ("database_url", "broker_url"))
     assert (database.username, database.password) == ("smt", (secrets / "postgres_password").read_text())
     assert (secrets / "rabbitmq_user").read_text() == f"default_user = smt\ndefault_pass = {broker.password}\n"
 
 
-def test_the_image_is_built_from_the_lock_and_does_not_run_as_root() -> None:
+def test_image_installs_locked_packages_and_runs_without_root() -> None:
     lines = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", "").splitlines()
     assert all(re.search(r"^FROM python:3\.\d+-slim-\w+\b", line) for line in lines if line.startswith("FROM"))
     installs = re.findall(r"pip (?:install|wheel) [^&\n]*", "\n".join(lines))
@@ -176,32 +176,32 @@ def test_the_image_is_built_from_the_lock_and_does_not_run_as_root() -> None:
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
 
 
-def test_the_image_has_the_postgresql_client_of_the_server_that_it_backs_up() -> None:
+def test_image_has_postgresql_client_of_server_version() -> None:
     server = SERVICES["postgres"]["image"].partition(":")[2]
     *_, last = (ROOT / "Dockerfile").read_text("utf-8").split("\nFROM ")
     assert f" postgresql-client-{server} " in last
-    assert "/var/backups/smt-billing" in last, "a volume takes its owner from the folder in the image"
+    assert "/var/backups/smt-billing" in last, "the folder must exist in the image: the volume takes its owner from it"
 
 
-def test_the_master_key_lies_where_an_erasure_can_replace_it(secrets: Path) -> None:
-    """A secret is mounted read-only, so it would outlive every erasure."""
+def test_master_key_is_in_writable_folder(secrets: Path) -> None:
+    """An erasure replaces the master key. A secret is mounted read-only, so it could not be replaced."""
     assert [name for name in secrets.iterdir() if "master" in name.name] == []
     for name in APP:
         assert "SMT_MASTER_KEY_FILE" not in SERVICES[name]["environment"]
     assert SERVICES["scheduler"]["environment"]["SMT_BACKUP_DIR"] == "/var/backups/smt-billing"
 
 
-# What runs
+# Running services
 
 
 @pytest.mark.slow
-def test_every_role_becomes_healthy_and_ends_when_asked(engine: "Engine") -> None:
+def test_every_role_becomes_healthy_and_stops_cleanly(engine: "Engine") -> None:
     engine.run(SERVICES["migrate"])
-    for role in ("web", "worker"):  # one is asked by HTTP, the others leave a sign of life
-        assert engine.healthcheck(SERVICES[role]) != 0, f"{role} is called healthy before it is started"
+    for role in ("web", "worker"):  # The web role is checked by HTTP, the others by a heartbeat file.
+        assert engine.healthcheck(SERVICES[role]) != 0, f"{role} is reported healthy before it is started"
     with engine.started(*ROLES) as running:
         for role in ROLES:
-            running[role].wait_until(lambda role=role: engine.shows_life(role))  # type: ignore[misc]
+            running[role].wait_until(lambda role=role: engine.seems_ready(role))  # type: ignore[misc]
             running[role].wait_until(lambda role=role: engine.healthcheck(SERVICES[role]) == 0)  # type: ignore[misc]
         assert answers(engine.web_port)
         key = engine.folder / "keys" / "master.key"
@@ -215,7 +215,7 @@ def test_every_role_becomes_healthy_and_ends_when_asked(engine: "Engine") -> Non
 
 
 class Engine:
-    """Does for a service what a container engine would: environment, secrets, volumes, host names."""
+    """Replacement for a container engine: sets environment, secrets, volumes and host names for a service."""
 
     def __init__(self, folders: dict[str, Path], secrets: Path, servers: dict[str, str]) -> None:
         self.folders, self.secrets, self.servers = folders | {"/run/secrets": secrets}, secrets, servers
@@ -227,18 +227,18 @@ class Engine:
             path.chmod(0o600)
 
     def on_loopback(self, url: str) -> str:
-        """The server of ours that stands for the service which this URL names."""
+        """Return the URL of the test server that replaces the service in this URL."""
         host = urlsplit(url).hostname
-        assert host in self.servers, f"{host} is no service of the file"
+        assert host in self.servers, f"docker-compose.yml has no service {host}"
         return self.servers[host]
 
     def environment(self, service: dict[str, Any]) -> dict[str, str]:
-        given = example_settings() | service["environment"]
-        return surroundings({name: self.mapped(value) for name, value in given.items()}) | self.place
+        values = example_settings() | service["environment"]
+        return surroundings({name: self.mapped(value) for name, value in values.items()}) | self.web_address
 
     @property
-    def place(self) -> dict[str, str]:
-        """Where web listens: everywhere in its container, here on a port of its own."""
+    def web_address(self) -> dict[str, str]:
+        """Settings that make the web role listen on a free loopback port instead of all interfaces."""
         return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port)}
 
     def mapped(self, value: str) -> str:
@@ -256,8 +256,8 @@ class Engine:
             self.words(words), env=self.environment(service), cwd=self.folder, check=False, capture_output=True
         ).returncode
 
-    def shows_life(self, role: str) -> bool:
-        """Whether a health check can succeed now: each one starts a program, so none is worth trying before."""
+    def seems_ready(self, role: str) -> bool:
+        """Return whether a health check can succeed now. A health check starts a program, so this check is cheaper."""
         return answers(self.web_port) if role == "web" else (self.folder / "run" / role).exists()
 
     def words(self, command: list[str]) -> list[str]:
@@ -266,7 +266,7 @@ class Engine:
 
     @contextmanager
     def started(self, *names: str) -> Iterator[dict[str, Leashed]]:
-        """These services, running. What is left of them at the end is killed, and on failure their output is shown."""
+        """Run these services and kill them at the end. On failure, print the end of their output."""
         running: dict[str, Leashed] = {}
         try:
             for name in names:
@@ -302,6 +302,6 @@ def engine(data_dir: Path, secrets: Path, postgres_url: str, empty_broker_url: s
 
 
 def example_settings() -> dict[str, str]:
-    """What deploy/settings.env.example sets, read as a container engine does."""
+    """Return the settings in deploy/settings.env.example, parsed like a container engine does."""
     lines = (DEPLOY / "settings.env.example").read_text("utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""What `make audit` says and writes, for every answer that its database may give or not."""
+"""Output and result file of `make audit`, for each possible answer of the vulnerability database."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = Path(__file__).parents[2] / "scripts" / "dependency_audit.py"
 GOOD = {"name": "kombu", "version": "5.5.4", "vulns": []}
-WEAK = {"name": "jinja2", "version": "3.0", "vulns": [{"id": "PYSEC-2021-66", "fix_versions": ["3.1"]}]}
+VULNERABLE = {"name": "jinja2", "version": "3.0", "vulns": [{"id": "PYSEC-2021-66", "fix_versions": ["3.1"]}]}
 SKIPPED = {"name": "starlette", "skip_reason": "Dependency not found on PyPI"}
 
 
@@ -26,22 +26,22 @@ def audit() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "words"),
+    ("report", "code", "words"),
     [
         ({"dependencies": [GOOD]}, 0, "no weakness is known of 1 packages"),
-        ({"dependencies": [GOOD, WEAK]}, 1, "jinja2 3.0 (PYSEC-2021-66); update with `make lock`"),
+        ({"dependencies": [GOOD, VULNERABLE]}, 1, "jinja2 3.0 (PYSEC-2021-66); update with `make lock`"),
         ({"dependencies": [GOOD, SKIPPED]}, 2, "does not know starlette"),
         ({"dependencies": [SKIPPED, SKIPPED]}, 2, "was not reached; nothing was checked"),
         ({"dependencies": []}, 2, "names no package"),
         (None, 2, "was not reached; nothing was checked. pip-audit said: no way out"),
     ],
-    ids=["all well", "one weak", "one unknown", "all unknown", "none", "no answer"],
+    ids=["no vulnerability", "one vulnerable", "one unknown", "all unknown", "no package", "no answer"],
 )
-def test_only_what_was_checked_is_called_well(
+def test_audit_passes_only_if_every_package_was_checked(
     audit: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    said: Any, code: int, words: str,
+    report: Any, code: int, words: str,
 ) -> None:  # fmt: skip
-    answer = subprocess.CompletedProcess([], 0, json.dumps(said) if said else "", "ERROR\nno way out\n")
+    answer = subprocess.CompletedProcess([], 0, json.dumps(report) if report else "", "ERROR\nno way out\n")
     monkeypatch.setattr(audit.subprocess, "run", lambda *_, **__: answer)
     path = tmp_path / "var" / "audit.json"
     assert audit.main(path) == code
@@ -52,12 +52,12 @@ def test_only_what_was_checked_is_called_well(
     assert [each["id"] for each in written["found"]] == (["PYSEC-2021-66"] if code == 1 else [])
 
 
-def test_a_database_that_does_not_answer_in_time_is_told(
+def test_audit_reports_database_timeout(
     audit: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stall(*_: Any, **__: Any) -> None:
+    def time_out(*_: Any, **__: Any) -> None:
         raise subprocess.TimeoutExpired("pip-audit", 300)
 
-    monkeypatch.setattr(audit.subprocess, "run", stall)
+    monkeypatch.setattr(audit.subprocess, "run", time_out)
     assert audit.main(tmp_path / "audit.json") == 2
     assert "did not answer within 300 seconds" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The lock files: exact versions with hashes, no address to fetch them from, and what is installed is what they say."""
+"""The lock files have exact versions with hashes and no index URL, and the installed packages match them."""
 
 import re
 import tomllib
@@ -17,44 +17,46 @@ _PINNED = re.compile(r"[a-z0-9-]+==[0-9][\w.!+]*( ; [^\\]+)? \\\n(    --hash=sha
 
 
 @pytest.mark.parametrize("path", [RUNTIME, DEV], ids=lambda path: path.name)
-def test_every_line_pins_a_version_and_its_hashes_and_nothing_else(path: Path) -> None:
+def test_every_line_has_only_version_and_hashes(path: Path) -> None:
     comment, _, pins = path.read_text("utf-8").partition("\n")
     assert comment.startswith("# ")
     assert _PINNED.sub("", pins) == ""
-    assert "/" not in path.read_text("utf-8"), "an address or a folder: the lock must do with any index"
+    assert "/" not in path.read_text("utf-8"), (
+        "the lock file contains a URL or path, but it must work with any package index"
+    )
 
 
-def test_the_developers_lock_is_the_other_one_and_more() -> None:
+def test_developer_lock_extends_runtime_lock() -> None:
     runtime, dev = pins(RUNTIME), pins(DEV)
     assert {name: pin for name, pin in dev.items() if name in runtime} == runtime
     assert dev.keys() > runtime.keys()
 
 
 @pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "requirements"),
     [(RUNTIME, PROJECT["dependencies"]), (DEV, [*PROJECT["optional-dependencies"]["dev"], *PROJECT["dependencies"]])],
     ids=["runtime", "dev"],
 )
-def test_what_we_ask_for_is_locked_at_a_version_we_accept(path: Path, asked: list[str]) -> None:
+def test_locked_version_satisfies_requirement(path: Path, requirements: list[str]) -> None:
     locked = pins(path)
-    for requirement in map(Requirement, asked):
+    for requirement in map(Requirement, requirements):
         assert version(locked[canonicalize_name(requirement.name)]) in requirement.specifier
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_installed_packages_match_lock() -> None:
     needed = {name: pin for name, pin in pins(DEV).items() if not pin.marker or pin.marker.evaluate()}
     differs = [name for name, pin in needed.items() if installed(name) != version(pin)]
-    assert differs == [], "run make setup"
+    assert differs == [], "installed versions differ from the lock: run `make setup`"
 
 
-def test_the_sdk_is_the_one_paypal_published() -> None:
-    """No package exists under the name that PayPal's own pages give, so whoever takes it would own what we install."""
+def test_sdk_is_published_by_paypal() -> None:
+    """PayPal's pages name a package that does not exist, so an attacker could register that name."""
     assert "paypal-checkout-serversdk==1.0.3" in PROJECT["dependencies"]
     assert [name for name in pins(DEV) if "paypal" in name] == ["paypal-checkout-serversdk", "paypalhttp"]
 
 
 def pins(path: Path) -> dict[str, Requirement]:
-    """Package -> its line."""
+    """Return the requirement of each package in the lock file, by package name."""
     lines = re.findall(r"^([a-z0-9-]+==.*) \\$", path.read_text("utf-8"), re.MULTILINE)
     return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
 

@@ -1,7 +1,7 @@
-"""The relay of docker-compose.yml, started from its own files with the rights it has there.
+"""The Postfix relay of docker-compose.yml, started from its deployed files with the same rights.
 
-Its own script completes its own configuration; only folders, port and addresses are the test's. It runs as the first
-process of a process namespace, with the capabilities that the compose file leaves it, as it does in a container.
+The deployed start script completes the deployed configuration. The tests change only folders, port and addresses. As in
+a container, the script is the first process of a process namespace and has only the capabilities of the compose file.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ from tests.support.subprocesses import Leashed, answers, free_port, until
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deploy" / "postfix"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-PRIVATE, STRANGER = "127.0.0.2", "127.0.0.3"
+PRIVATE, UNKNOWN_CLIENT = "127.0.0.2", "127.0.0.3"
 
 
 def test_mail_goes_to_the_next_hop_over_tls(tls_hop: Postfix) -> None:
@@ -40,27 +40,33 @@ def test_mail_goes_to_the_next_hop_over_tls(tls_hop: Postfix) -> None:
     assert b"(using TLSv1.3" in mail
 
 
-def test_mail_waits_rather_than_go_out_in_clear(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
-    port, log = relay_before_a_hop_without_tls
+def test_mail_is_kept_when_next_hop_offers_no_tls(relay_without_tls_hop: tuple[int, Path]) -> None:
+    port, log = relay_without_tls_hop
     send(port, "alice@example.com")
-    until(lambda: "status=deferred (TLS is required, but was not offered" in log.read_text(), 20, "the mail is kept")
+    until(
+        lambda: "status=deferred (TLS is required, but was not offered" in log.read_text(), 20, "the mail is deferred"
+    )
 
 
-def test_the_program_finds_in_its_log_what_it_has_taken(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
-    port, output = relay_before_a_hop_without_tls
+def test_program_finds_accepted_mail_in_relay_log(relay_without_tls_hop: tuple[int, Path]) -> None:
+    port, output = relay_without_tls_hop
     log = RelayLog(output.parent / "log" / "mail.log", SystemClock())
     assert log.queued_senders(["b+taken@example.com"]) == set()
     send(port, "alice@example.com", sender="b+taken@example.com")
-    until(lambda: log.queued_senders(["b+taken@example.com", "b+never@example.com"]) != set(), 20, "the log tells")
+    until(
+        lambda: log.queued_senders(["b+taken@example.com", "b+never@example.com"]) != set(),
+        20,
+        "the log shows the mail",
+    )
     assert log.queued_senders(["b+taken@example.com", "b+never@example.com"]) == {"b+taken@example.com"}
 
 
-def test_a_stranger_is_refused(relay_before_a_hop_without_tls: tuple[int, Path]) -> None:
+def test_unknown_client_is_refused(relay_without_tls_hop: tuple[int, Path]) -> None:
     with pytest.raises(smtplib.SMTPRecipientsRefused, match="Access denied"):
-        send(relay_before_a_hop_without_tls[0], "alice@example.com", since=STRANGER)
+        send(relay_without_tls_hop[0], "alice@example.com", source=UNKNOWN_CLIENT)
 
 
-def test_the_relay_takes_mail_from_the_private_network_and_nowhere_else() -> None:
+def test_relay_accepts_mail_only_from_private_network() -> None:
     networks = re.search(r"^mynetworks = (.*)$", (FILES / "main.cf").read_text(), re.MULTILINE)
     private = COMPOSE["networks"]["inside"]["ipam"]["config"][0]["subnet"]
     assert networks
@@ -70,12 +76,12 @@ def test_the_relay_takes_mail_from_the_private_network_and_nowhere_else() -> Non
 
 @contextmanager
 def relay(next_hop: int, anchors: Path | None) -> Iterator[tuple[int, Path]]:
-    """The relay's port and log. It sends to this port of localhost, whose certificate `anchors` vouch for."""
+    """Run the relay; return its port and log. It sends to `next_hop` on localhost and trusts the CAs in `anchors`."""
     with tempfile.TemporaryDirectory(prefix="smt-test-") as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o711)
         running = Leashed(
-            as_in_the_container(["sh", str(FILES / "start.sh")]),
+            with_container_rights(["sh", str(FILES / "start.sh")]),
             folder,
             environment={
                 "RELAY_FROM": str(files_for(folder, port, anchors)),
@@ -93,7 +99,7 @@ def relay(next_hop: int, anchors: Path | None) -> Iterator[tuple[int, Path]]:
 
 
 def files_for(folder: Path, port: int, anchors: Path | None) -> Path:
-    """The relay's own files for another folder and port."""
+    """Copy the deployed files, changed for this folder and port. Return the folder with the copies."""
     for name in ("files", "queue", "state", "log"):
         (folder / name).mkdir()
     shutil.chown(folder / "state", "postfix")
@@ -104,8 +110,8 @@ def files_for(folder: Path, port: int, anchors: Path | None) -> Path:
 
 
 def changed(main: str, folder: Path, anchors: Path | None) -> str:
-    """main.cf with the folders and addresses of the test. Everything else is what is deployed."""
-    ours = {
+    """Return main.cf with the test's folders and addresses. The rest stays as deployed."""
+    overrides = {
         "queue_directory": f"{folder}/queue",
         "data_directory": f"{folder}/state",
         "inet_interfaces": "127.0.0.1",
@@ -113,11 +119,11 @@ def changed(main: str, folder: Path, anchors: Path | None) -> str:
         "smtp_tls_CAfile": str(anchors or ""),
         "smtp_host_lookup": "native",
     }
-    kept = [line for line in main.splitlines() if line.partition(" =")[0] not in ours]
-    return "\n".join([*kept, *(f"{name} = {value}" for name, value in ours.items())]) + "\n"
+    kept = [line for line in main.splitlines() if line.partition(" =")[0] not in overrides]
+    return "\n".join([*kept, *(f"{name} = {value}" for name, value in overrides.items())]) + "\n"
 
 
-def as_in_the_container(command: list[str]) -> list[str]:
+def with_container_rights(command: list[str]) -> list[str]:
     rights = ",".join(["-all", *(f"+{name.lower()}" for name in COMPOSE["services"]["postfix"]["cap_add"])])
     return [
         *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -126,22 +132,22 @@ def as_in_the_container(command: list[str]) -> list[str]:
     ]
 
 
-def send(port: int, recipient: str, since: str = PRIVATE, sender: str = "b+1@example.com") -> None:
-    with smtplib.SMTP("127.0.0.1", port, timeout=20, source_address=(since, 0)) as smtp:
+def send(port: int, recipient: str, source: str = PRIVATE, sender: str = "b+1@example.com") -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=20, source_address=(source, 0)) as smtp:
         smtp.sendmail(sender, [recipient], b"Subject: hello\r\n\r\nhello\r\n")
 
 
 @pytest.fixture(scope="module")
-def relay_before_a_hop_without_tls(postfix: Relay) -> Iterator[tuple[int, Path]]:
-    must_be_ours(postfix)
+def relay_without_tls_hop(postfix: Relay) -> Iterator[tuple[int, Path]]:
+    require_private_postfix(postfix)
     with relay(int(postfix.smtp_url.rpartition(":")[2]), None) as running:
         yield running
 
 
 @pytest.fixture
 def tls_hop(postfix: Relay) -> Iterator[Postfix]:
-    """A Postfix that offers TLS with a certificate for localhost, which lies in its folder."""
-    must_be_ours(postfix)
+    """Postfix that offers TLS. Its certificate for localhost is in its folder."""
+    require_private_postfix(postfix)
     server = Postfix()
     certificate, key = server.folder / "certificate.pem", server.folder / "key.pem"
     write_certificate(certificate, key)
@@ -155,9 +161,9 @@ def tls_hop(postfix: Relay) -> Iterator[Postfix]:
         yield server
 
 
-def must_be_ours(postfix: Relay) -> None:
+def require_private_postfix(postfix: Relay) -> None:
     if not isinstance(postfix, Postfix):
-        pytest.skip("needs a Postfix that is started here, not one that is reached")
+        pytest.skip("needs a private Postfix, not the one that SMT_TEST_SMTP_URL names")
 
 
 def write_certificate(certificate: Path, key: Path) -> None:

@@ -1,4 +1,4 @@
-"""The systemd units in `deploy/systemd`: closed as far as can be, and true to the commands and settings they name."""
+"""The systemd units in `deploy/systemd` are sandboxed, and use existing commands, settings and secrets."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.conftest import do_without
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
-WORST = 20  # tenths: systemd calls 0 to 2 safe
+MAX_EXPOSURE = 20  # Tenths. systemd rates an exposure of 0.0 to 2.0 as safe.
 SECRETS = {"SMT_DATABASE_URL_FILE", "SMT_BROKER_URL_FILE", "SMT_PAYPAL_CLIENT_SECRET_FILE"}
 
 every_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
@@ -26,25 +26,25 @@ def lines_of(unit: Path, key: str) -> list[str]:
 
 
 def score(unit: Path) -> subprocess.CompletedProcess[str]:
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={WORST}", "--no-pager", str(unit)]
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", "--no-pager", str(unit)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_there_is_a_unit_for_each_role_and_one_for_all() -> None:
+def test_each_role_has_a_unit() -> None:
     names = {unit.stem for unit in UNITS}
     roles = {f"smt-billing-{role}" for role in ("web", "worker", "mailer", "scheduler")}
     assert names == {"smt-billing", *roles}
 
 
 @every_unit
-def test_systemd_calls_it_safe(unit: Path) -> None:
+def test_systemd_rates_unit_as_safe(unit: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         do_without("systemd-analyze is not installed: apt-get install systemd")
-    judged = score(unit)
-    assert judged.returncode == 0, judged.stdout[-500:] + judged.stderr
+    result = score(unit)
+    assert result.returncode == 0, result.stdout[-500:] + result.stderr
 
 
-def test_the_judge_calls_an_open_unit_unsafe(tmp_path: Path) -> None:
+def test_systemd_rates_unprotected_unit_as_unsafe(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         do_without("systemd-analyze is not installed: apt-get install systemd")
     unit = tmp_path / "open.service"
@@ -53,7 +53,7 @@ def test_the_judge_calls_an_open_unit_unsafe(tmp_path: Path) -> None:
 
 
 @every_unit
-def test_it_starts_a_command_that_there_is(unit: Path) -> None:
+def test_unit_starts_existing_command(unit: Path) -> None:
     [start] = lines_of(unit, "ExecStart")
     program, *words = start.split()
     assert Path(program).name == "smt-billing"
@@ -61,25 +61,25 @@ def test_it_starts_a_command_that_there_is(unit: Path) -> None:
 
 
 @every_unit
-def test_its_variables_are_settings_and_its_secrets_are_shown_to_it_as_files(unit: Path) -> None:
-    given = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
+def test_unit_uses_known_settings_and_secret_files(unit: Path) -> None:
+    variables = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
     known = {variable(name) for name in Settings.model_fields}
-    assert {name for name in given if name.removesuffix("_FILE") not in known} == set()
-    shown = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
-    files = {name: path for name, path in given.items() if name.endswith("_FILE")}
+    assert {name for name in variables if name.removesuffix("_FILE") not in known} == set()
+    credentials = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
+    files = {name: path for name, path in variables.items() if name.endswith("_FILE")}
     assert files.keys() <= SECRETS
-    assert set(files.values()) == {f"%d/{name}" for name in shown}
+    assert set(files.values()) == {f"%d/{name}" for name in credentials}
 
 
 @every_unit
-def test_the_master_key_lies_where_an_erasure_can_replace_it(unit: Path) -> None:
-    """What systemd shows as a credential can be read only, and would outlive every erasure."""
-    given = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
-    assert "SMT_MASTER_KEY_FILE" not in given
-    assert given["SMT_DATA_DIR"] == f"/var/lib/{lines_of(unit, 'StateDirectory')[0]}"
+def test_master_key_is_in_writable_folder(unit: Path) -> None:
+    """An erasure replaces the master key. A systemd credential is read-only, so it could not be replaced."""
+    variables = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
+    assert "SMT_MASTER_KEY_FILE" not in variables
+    assert variables["SMT_DATA_DIR"] == f"/var/lib/{lines_of(unit, 'StateDirectory')[0]}"
 
 
-def test_the_secrets_are_those_that_are_made_for_compose() -> None:
+def test_secrets_script_creates_every_credential() -> None:
     made = (ROOT / "deploy" / "secrets.sh").read_text("utf-8")
     for unit in UNITS:
         for line in lines_of(unit, "LoadCredential"):
@@ -87,15 +87,15 @@ def test_the_secrets_are_those_that_are_made_for_compose() -> None:
 
 
 @pytest.mark.parametrize("role", ["web", "worker", "mailer", "scheduler"])
-def test_a_role_is_shown_the_same_secrets_as_its_container(role: str) -> None:
-    """Those that ask PayPal's API have its secret, the mailer has not."""
+def test_role_gets_same_secrets_as_its_container(role: str) -> None:
+    """Each role that calls PayPal's API gets the client secret; the mailer does not."""
     unit = ROOT / "deploy" / "systemd" / f"smt-billing-{role}.service"
-    shown = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
+    credentials = {line.split(":", 1)[0] for line in lines_of(unit, "LoadCredential")}
     container = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"][role]
-    assert shown == set(container["secrets"])
-    assert ("paypal_client_secret" in shown) == (role != "mailer")
+    assert credentials == set(container["secrets"])
+    assert ("paypal_client_secret" in credentials) == (role != "mailer")
 
 
 @every_unit
-def test_it_stands_in_the_docs(unit: Path) -> None:
+def test_docs_mention_unit(unit: Path) -> None:
     assert f"`{unit.stem}`" in (ROOT / "docs" / "operations.md").read_text("utf-8")

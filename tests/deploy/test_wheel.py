@@ -1,4 +1,4 @@
-"""What is installed elsewhere is whole: each handler, template, page and migration, and nothing of ours beside them."""
+"""The wheel contains every handler, template, page and migration, and no other file."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the wheel is made of, because building leaves things behind."""
+    """Copy of the files that the wheel is built from. Building leaves files behind, so it uses a copy."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -30,15 +30,15 @@ def wheel(checkout: Path) -> Path:
     return next((checkout / "wheel").glob("*.whl"))
 
 
-def test_the_wheel_holds_every_file_of_the_three_packages_and_no_other(checkout: Path, wheel: Path) -> None:
+def test_wheel_contains_exactly_the_package_files(checkout: Path, wheel: Path) -> None:
     files = {
         str(path.relative_to(checkout)) for name in PACKAGES for path in (checkout / name).rglob("*") if path.is_file()
     }
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert sorted(held) == sorted(files)
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert sorted(packed) == sorted(files)
 
 
-def test_an_installed_program_finds_its_templates_and_handlers(wheel: Path, tmp_path: Path) -> None:
+def test_installed_program_finds_templates_and_handlers(wheel: Path, tmp_path: Path) -> None:
     pip("install", "--target", tmp_path, wheel)
     code = f"""if True:
         import sys

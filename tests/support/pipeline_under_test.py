@@ -125,6 +125,7 @@ def create_tables(database: Database) -> None:
     if is_empty and database.is_sqlite:
         with closing(sqlite3.connect(":memory:")) as source, closing(database.engine.raw_connection()) as target:
             source.deserialize(_empty_sqlite())
+            assert isinstance(target.driver_connection, sqlite3.Connection)
             source.backup(target.driver_connection)
 
 
@@ -135,7 +136,8 @@ def _empty_sqlite() -> bytes:
     with database.transaction() as session:
         Base.metadata.create_all(session.connection())
     with closing(database.engine.raw_connection()) as connection:
-        content: bytes = connection.driver_connection.serialize()
+        assert isinstance(connection.driver_connection, sqlite3.Connection)
+        content = connection.driver_connection.serialize()
     database.close()
     return content
 
