@@ -44,7 +44,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "worker": event_handling.measure,
     "mail": mail_delivery.into_postfix,
     "sink": mail_delivery.into_sink,
-    "river": end_to_end.measure,
+    "pipeline": end_to_end.measure,
     "receipt": receipt.measure,
     "memory": memory.measure,
     "growth": scaling.measure,

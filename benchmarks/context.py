@@ -24,7 +24,7 @@ class Care:
     handled_by_peer: int
     mailed: int
     mailed_by_peer: int
-    river: int
+    pipeline: int
     river_by_peer: int
     built: int
     grown: tuple[int, ...]  # subscriptions
@@ -39,7 +39,7 @@ FULL = Care(
     handled_by_peer=4_000,
     mailed=4_000,
     mailed_by_peer=1_500,
-    river=4_000,
+    pipeline=4_000,
     river_by_peer=1_500,
     built=3_000,
     grown=(10_000, 100_000),
@@ -53,7 +53,7 @@ QUICK = Care(
     handled_by_peer=600,
     mailed=1_000,
     mailed_by_peer=300,
-    river=800,
+    pipeline=800,
     river_by_peer=200,
     built=400,
     grown=(2_000, 20_000),

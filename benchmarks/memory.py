@@ -12,7 +12,7 @@ from benchmarks.peer import QUEUE, Peer
 from benchmarks.rows import Figure, Row
 from benchmarks.servers import Sink
 from benchmarks.subject import Home
-from tests.support.subprocesses import Leashed
+from tests.support.subprocesses import ManagedProcess
 
 PEER = "uvicorn + Celery prefork 2, all their processes"
 LOOK_SECONDS = 0.2
@@ -54,7 +54,7 @@ def peer(bench: Bench, load: Load) -> tuple[float, float]:
     return found
 
 
-def _watch(processes: list[Leashed], work: Callable[[], object]) -> tuple[float, float]:
+def _watch(processes: list[ManagedProcess], work: Callable[[], object]) -> tuple[float, float]:
     time.sleep(3)
     idle, most, ended = _mebibytes(processes), 0.0, threading.Event()
 
@@ -73,7 +73,7 @@ def _watch(processes: list[Leashed], work: Callable[[], object]) -> tuple[float,
     return idle, most
 
 
-def _mebibytes(processes: list[Leashed]) -> float:
+def _mebibytes(processes: list[ManagedProcess]) -> float:
     pids = {pid for process in processes for pid in (process.pid, *_below(process.pid))}
     return sum(map(_pss, pids)) / 1024
 

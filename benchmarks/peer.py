@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.load import WEBHOOK_ID
 from benchmarks.servers import output_of
 from pipeline.simulator.server.signing import Signer
-from tests.support.subprocesses import Leashed, answers, free_port, surroundings
+from tests.support.subprocesses import ManagedProcess, answers, free_port, surroundings
 
 ROOT = Path(__file__).parents[1]
 LOCK = Path(__file__).parent / "peers" / "requirements.lock"
@@ -71,7 +71,7 @@ class Peer:
         return found
 
     @contextmanager
-    def web(self) -> Iterator[Leashed]:
+    def web(self) -> Iterator[ManagedProcess]:
         """uvicorn with uvloop and httptools, one process, as for us; it listens inside `with`."""
         words: list[str | int] = ["--host", "127.0.0.1", "--port", self.port, "--loop", "uvloop", "--http", "httptools"]
         words += ["--timeout-keep-alive", 300]  # the load's connections rest until all is handled
@@ -80,15 +80,15 @@ class Peer:
             yield process
 
     @contextmanager
-    def worker(self) -> Iterator[Leashed]:
+    def worker(self) -> Iterator[ManagedProcess]:
         """Celery with two processes that fork, its default kind."""
         words: list[str | int] = ["worker", "--concurrency", 2, "--loglevel", "WARNING"]
         with self._running("celery", "-A", "benchmarks.peers.tasks", *words) as process:
             yield process
 
     @contextmanager
-    def _running(self, program: str, *words: str | int) -> Iterator[Leashed]:
-        process = Leashed([self._bins / program, *words], self.folder, None, self._variables)
+    def _running(self, program: str, *words: str | int) -> Iterator[ManagedProcess]:
+        process = ManagedProcess([self._bins / program, *words], self.folder, None, self._variables)
         try:
             yield process
         finally:

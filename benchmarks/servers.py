@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks import machine
 from tests.support.servers import Postfix, Postgres, RabbitMQ, plain
-from tests.support.subprocesses import Leashed, account, answers, free_port
+from tests.support.subprocesses import ManagedProcess, account, answers, free_port
 
 RELAY = Path(__file__).parents[1] / "deploy" / "postfix" / "main.cf"
 # Nothing is delivered: what is measured is how fast mail is accepted.
@@ -124,7 +124,7 @@ class Sink:
         self.port = free_port()
         self.url = f"smtp://127.0.0.1:{self.port}"
         command = [machine.find("smtp-sink") or "smtp-sink", "-c", f"127.0.0.1:{self.port}", "200"]
-        self._process = Leashed(command, folder, account("nobody"))
+        self._process = ManagedProcess(command, folder, account("nobody"))
         self._process.wait_until(lambda: answers(self.port))
 
     def stop(self) -> int:

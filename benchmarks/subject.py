@@ -23,7 +23,7 @@ from pipeline.settings import load, variable
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.signing import Signer
-from tests.support.subprocesses import Leashed, answers, free_port
+from tests.support.subprocesses import ManagedProcess, answers, free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,7 +92,7 @@ class Home:
         self.parts.database.close()
 
     @contextmanager
-    def role(self, *names: str) -> Iterator[list[Leashed]]:
+    def role(self, *names: str) -> Iterator[list[ManagedProcess]]:
         """These roles as processes of their own, each as `smt-billing NAME` runs it; the web listens inside `with`."""
         processes = [self._start(name, number) for number, name in enumerate(names)]
         try:
@@ -104,11 +104,11 @@ class Home:
             for process in processes:
                 process.end()
 
-    def _start(self, name: str, number: int) -> Leashed:
+    def _start(self, name: str, number: int) -> ManagedProcess:
         folder = self.folder / f"{name}-{number}"
         folder.mkdir()
         command = [sys.executable, "-m", "benchmarks.web_only" if name == "door" else "pipeline", name]
-        return Leashed(command, folder, None, {**self._variables, "PYTHONPATH": str(ROOT)})
+        return ManagedProcess(command, folder, None, {**self._variables, "PYTHONPATH": str(ROOT)})
 
 
 async def _get(certificates: CertificateStore, url: str) -> None:

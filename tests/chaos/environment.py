@@ -34,7 +34,7 @@ from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.world import PaypalState
 from tests.chaos.proxy import Proxy
 from tests.support.servers import Postfix, Postgres, RabbitMQ, Server, plain
-from tests.support.subprocesses import STOP_SECONDS, Leashed, free_port, until
+from tests.support.subprocesses import STOP_SECONDS, ManagedProcess, free_port, until
 
 Column = Literal["right", "embedded"]
 
@@ -143,9 +143,9 @@ class Actor:
     def output(self) -> str:
         return self._process.log.read_text("utf-8", "replace")
 
-    def _start(self) -> Leashed:
+    def _start(self) -> ManagedProcess:
         command = [sys.executable, "-m", "pipeline", self.name.partition("-")[0]]
-        return Leashed(command, self.folder, environment=self._environment)
+        return ManagedProcess(command, self.folder, environment=self._environment)
 
     def _watch(self) -> None:
         while True:

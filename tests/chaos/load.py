@@ -19,7 +19,7 @@ from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import PaypalState
 from pipeline.worker.worker import Worker
-from tests.support.pipeline_under_test import River, delivery
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
 REPEATED = 0.15  # the share of events that come once more
 # How far an event may stray from its place, in shares of the whole load: lives overlap, and each comes out of order.
@@ -85,34 +85,34 @@ def make(seed: int, events: int, now: datetime) -> Load:
 
 def calmly(load: Load, folder: Path, now: datetime) -> Expected:
     """Every event once, in PayPal's order, in a river of its own where nothing goes wrong."""
-    river = River("sqlite:///:memory:", folder, MovableClock(now))
-    worker = river.worker(HANDLERS, may_read=True)
+    pipeline = PipelineUnderTest("sqlite:///:memory:", folder, MovableClock(now))
+    worker = pipeline.worker(HANDLERS, may_read=True)
     once = sorted({told.id: told for told in load.deliveries}.values(), key=lambda told: told.at)
     for start in range(0, len(once), 50):
         group = once[start : start + 50]
-        river.store(*(delivery(told.event) for told in group))
+        pipeline.store(*(delivery(told.event) for told in group))
         worker.handle([told.id for told in group])
-    first = _answered(river, worker, load.world)
-    with river.database.transaction() as session:
-        lookups.enqueue(session, [lookups.LookupRequest("subscription", id, river.now) for id in first[0]])
-    river.clock.advance(timedelta(hours=2))
-    last = _answered(river, worker, load.world)
-    waiting = {id for id, state in river.states().items() if state != "handled"}
+    first = _answered(pipeline, worker, load.world)
+    with pipeline.database.transaction() as session:
+        lookups.enqueue(session, [lookups.LookupRequest("subscription", id, pipeline.now) for id in first[0]])
+    pipeline.clock.advance(timedelta(hours=2))
+    last = _answered(pipeline, worker, load.world)
+    waiting = {id for id, state in pipeline.states().items() if state != "handled"}
     assert not waiting, f"even calmly these come to nothing: {waiting}"
-    river.database.close()
+    pipeline.database.close()
     return Expected((first[0], last[0]), (first[1], last[1]))
 
 
-def _answered(river: River, worker: Worker, world: PaypalState) -> Books:
+def _answered(pipeline: PipelineUnderTest, worker: Worker, world: PaypalState) -> Books:
     """What the books say when the questions to PayPal that are due are answered, and what waited for them is handled."""
     for _ in range(10):
-        lookup_fetcher.fetch_due(river.database, river.master, river.clock, _Asked(world), 1000)
-        river.clock.advance(timedelta(seconds=2))
-        with river.database.transaction() as session:
-            due = inbox.lease_due(session, river.now, 1000)
+        lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, _Asked(world), 1000)
+        pipeline.clock.advance(timedelta(seconds=2))
+        with pipeline.database.transaction() as session:
+            due = inbox.lease_due(session, pipeline.now, 1000)
         worker.handle(due)
-    return {row.id: row.paid_through for row in river.rows(Subscription)}, {
-        row.idempotency_key for row in river.rows(Mail)
+    return {row.id: row.paid_through for row in pipeline.rows(Subscription)}, {
+        row.idempotency_key for row in pipeline.rows(Mail)
     }
 
 

@@ -15,7 +15,7 @@ from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay as Way
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Proxy
-from tests.support.pipeline_under_test import River, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
 from tests.support.servers import Relay, plain
 
 PARKED = {"count": 1, "events": [{"id": "WH-1", "type": "TEST", "reason": "no reason"}]}
@@ -39,9 +39,14 @@ def end_presences(database_url: str) -> None:
         connection.execute((held + here).encode())
 
 
-def mailer_of(river: River, relay: Relay) -> Mailer:
+def mailer_of(pipeline: PipelineUnderTest, relay: Relay) -> Mailer:
     parts = make_parts(
-        river.url, river.folder, river.clock, HANDLERS, smtp_url=relay.smtp_url, operator_email="op@example.com"
+        pipeline.url,
+        pipeline.folder,
+        pipeline.clock,
+        HANDLERS,
+        smtp_url=relay.smtp_url,
+        operator_email="op@example.com",
     )
     return parts.mailer()
 
@@ -50,30 +55,30 @@ async def test_a_mailer_that_is_taken_for_dead_sends_nothing_more(
     postgres_url: str, data_dir: Path, clock: MovableClock, mailbox: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "CHECK_SECONDS", -1.0)
-    river = River(postgres_url, data_dir, clock)
-    mailer = mailer_of(river, mailbox)
+    pipeline = PipelineUnderTest(postgres_url, data_dir, clock)
+    mailer = mailer_of(pipeline, mailbox)
     mailer._relay, Late.database_url = Late(mailbox.smtp_url, connections=1), postgres_url
-    river.owe(outbox.NewMail("event_parked", "one", None, PARKED))
+    pipeline.owe(outbox.NewMail("event_parked", "one", None, PARKED))
     assert await mailer.send_due() == 1
-    assert river.mails()["one"].state == "queued"
-    assert "lost its claim" in (river.mails()["one"].reason or "")
+    assert pipeline.mails()["one"].state == "queued"
+    assert "lost its claim" in (pipeline.mails()["one"].reason or "")
     mailer._relay = Way(mailbox.smtp_url, connections=1)
     clock.advance(outbox.DELAYS[0])
     assert await mailer.send_due() == 1
     await mailer.close()
     mailer._database.close()
-    assert river.mails()["one"].state == "sent"
+    assert pipeline.mails()["one"].state == "sent"
     assert len(mailbox.wait_for(1)) == 1
-    river.database.close()
+    pipeline.database.close()
 
 
 async def test_a_presence_that_cannot_be_had_again_at_once_is_had_later(
     postgres_url: str, data_dir: Path, clock: MovableClock, mailbox: Relay
 ) -> None:
-    river = River(postgres_url, data_dir, clock)
-    port = river.database.url.port or 5432
+    pipeline = PipelineUnderTest(postgres_url, data_dir, clock)
+    port = pipeline.database.url.port or 5432
     with Proxy(port) as proxy:
-        mailer = mailer_of(river, mailbox)
+        mailer = mailer_of(pipeline, mailbox)
         mailer._database = Database(postgres_url.replace(f":{port}/", f":{proxy.port}/"))
         assert await mailer.send_due() == 0
         proxy.fault = Fault("cut")
@@ -84,4 +89,4 @@ async def test_a_presence_that_cannot_be_had_again_at_once_is_had_later(
         assert await mailer.send_due() == 0
         await mailer.close()
         mailer._database.close()
-    river.database.close()
+    pipeline.database.close()

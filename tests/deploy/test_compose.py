@@ -18,7 +18,7 @@ import yaml
 
 from pipeline.settings import Settings, variable
 from tests.support.servers import Postfix, Relay
-from tests.support.subprocesses import Leashed, answers, free_port, surroundings
+from tests.support.subprocesses import ManagedProcess, answers, free_port, surroundings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -265,14 +265,14 @@ class Engine:
         return [str(PROGRAM), *command[1:]]
 
     @contextmanager
-    def started(self, *names: str) -> Iterator[dict[str, Leashed]]:
+    def started(self, *names: str) -> Iterator[dict[str, ManagedProcess]]:
         """Run these services and kill them at the end. On failure, print the end of their output."""
-        running: dict[str, Leashed] = {}
+        running: dict[str, ManagedProcess] = {}
         try:
             for name in names:
                 words, environment = self.words(SERVICES[name]["command"]), self.environment(SERVICES[name])
                 (self.folder / name).mkdir()
-                running[name] = Leashed(words, self.folder / name, environment=environment)
+                running[name] = ManagedProcess(words, self.folder / name, environment=environment)
             yield running
         except BaseException:
             for name, process in running.items():

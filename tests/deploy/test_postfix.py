@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from pipeline.clock import SystemClock
 from pipeline.mailer.relay_log import RelayLog
 from tests.support.servers import Postfix, Relay
-from tests.support.subprocesses import Leashed, answers, free_port, until
+from tests.support.subprocesses import ManagedProcess, answers, free_port, until
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deploy" / "postfix"
@@ -80,7 +80,7 @@ def relay(next_hop: int, anchors: Path | None) -> Iterator[tuple[int, Path]]:
     with tempfile.TemporaryDirectory(prefix="smt-test-") as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o711)
-        running = Leashed(
+        running = ManagedProcess(
             with_container_rights(["sh", str(FILES / "start.sh")]),
             folder,
             environment={

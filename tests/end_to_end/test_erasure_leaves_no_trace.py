@@ -41,7 +41,7 @@ from pipeline.operations.backup import store
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
 from tests.end_to_end.test_no_personal_data_on_disk import bodies, contents, found_in, logged, search
-from tests.support.pipeline_under_test import River, delivery, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, make_parts
 from tests.support.running_roles import Post, catcher, postman
 from tests.support.servers import Postgres, Relay, plain
 from tests.support.subprocesses import free_port, until
@@ -63,12 +63,12 @@ class Attacker:
     wrapped: set[tuple[str, bytes]] = field(default_factory=set)
     encrypted: set[tuple[str, str, bytes]] = field(default_factory=set)
 
-    def look(self, river: River) -> None:
+    def look(self, pipeline: PipelineUnderTest) -> None:
         """Collect everything that is in the tables now. An old copy of the database files would contain it too."""
-        self.wrapped |= {(row.key_id, row.wrapped_key) for row in river.rows(EncryptionKey) if row.wrapped_key}
+        self.wrapped |= {(row.key_id, row.wrapped_key) for row in pipeline.rows(EncryptionKey) if row.wrapped_key}
         for table in TABLES:
             columns = [column.name for column in inspect(table).columns if isinstance(column.type, LargeBinary)]
-            for row in river.rows(table) if columns else []:
+            for row in pipeline.rows(table) if columns else []:
                 for key_id in key_ids_of(row):
                     self.encrypted |= {
                         (key_id, f"{table.__tablename__}.{name}", value)
@@ -112,7 +112,7 @@ class Scene:
     """One installation, its relay, and the places of its files."""
 
     container: Container
-    river: River
+    pipeline: PipelineUnderTest
     post: Post
     identity: Path
     files: Callable[[], dict[str, list[bytes]]]  # Finds the files that contain a canary.
@@ -124,41 +124,41 @@ class Scene:
 
 def create_customer(scene: Scene) -> str:
     """Create a customer with data in every table, and return their id."""
-    river = scene.river
-    river.store(*[delivery(body) for body in bodies(river.clock)])
-    river.clock.advance(timedelta(minutes=1))
+    pipeline = scene.pipeline
+    pipeline.store(*[delivery(body) for body in bodies(pipeline.clock)])
+    pipeline.clock.advance(timedelta(minutes=1))
     scene.run()
-    [id] = [row.id for row in river.rows(Customer) if row.id.startswith("c")]
-    with river.database.transaction() as session:
-        ring = river.keyring(session)
-        accounts.correct_field(session, ring, id, "name", "Canarina Vogelsang-Neu", river.now)
-        accounts.correct_field(session, ring, id, "email", SECOND, river.now)
+    [id] = [row.id for row in pipeline.rows(Customer) if row.id.startswith("c")]
+    with pipeline.database.transaction() as session:
+        ring = pipeline.keyring(session)
+        accounts.correct_field(session, ring, id, "name", "Canarina Vogelsang-Neu", pipeline.now)
+        accounts.correct_field(session, ring, id, "email", SECOND, pipeline.now)
         inbound = ring.system_key(id).encrypt(
             "inbound_mail.content", b"From: canarina.v@canary.example.com\r\n\r\nHello"
         )
         session.add(
-            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=inbound, received_at=river.now)
+            InboundMail(id="L1", customer_id=id, key_id=id, kind="support", content=inbound, received_at=pipeline.now)
         )
-        links.issue(session, ring, id, "confirm_email", river.now, details={"email": SECOND})
-        requests.open_request(session, ring, "correct", id, "page", river.now, details={"name": "Canarina"})
+        links.issue(session, ring, id, "confirm_email", pipeline.now, details={"email": SECOND})
+        requests.open_request(session, ring, "correct", id, "page", pipeline.now, details={"name": "Canarina"})
     scene.run()
     return id
 
 
 def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyRequest:
-    river = scene.river
-    attacker.look(river)
-    with river.database.transaction() as session:
+    pipeline = scene.pipeline
+    attacker.look(pipeline)
+    with pipeline.database.transaction() as session:
         request = workflow.schedule_erasure(
-            session, river.keyring(session), id, river.now, "page", page="https://b.example.com/"
+            session, pipeline.keyring(session), id, pipeline.now, "page", page="https://b.example.com/"
         )
     scene.run()
-    river.clock.advance(workflow.WAIT)
+    pipeline.clock.advance(workflow.WAIT)
     maintenance.erase_due(scene.container)
-    attacker.look(river)  # The confirmation mail is queued now.
+    attacker.look(pipeline)  # The confirmation mail is queued now.
     for _ in range(2):
         scene.run()
-        attacker.look(river)
+        attacker.look(pipeline)
         maintenance.erase_due(scene.container)
     maintenance.complete_erasures(scene.container)
     return request
@@ -166,33 +166,33 @@ def erase_and_rotate(scene: Scene, id: str, attacker: Attacker) -> PrivacyReques
 
 def run_attack(scene: Scene) -> Attacker:
     """Create, erase and attack one customer. Return the attacker, who collected data at every step."""
-    river, attacker = scene.river, Attacker()
+    pipeline, attacker = scene.pipeline, Attacker()
     old = MasterKey(secret_of(scene))
     id = create_customer(scene)
-    ledger = [columns(row) for table in LEDGER for row in river.rows(table)]
+    ledger = [columns(row) for table in LEDGER for row in pipeline.rows(table)]
     request = erase_and_rotate(scene, id, attacker)
 
     # The erasure is complete, and the customer gets one confirmation.
-    [erasure] = river.rows(Erasure)
-    assert (erasure.id, erasure.completed_at) == (request.id, river.now)
+    [erasure] = pipeline.rows(Erasure)
+    assert (erasure.id, erasure.completed_at) == (request.id, pipeline.now)
     until(lambda: bool(confirmations(scene.post)), 30, "the confirmation is delivered")
     confirmed = confirmations(scene.post)
     assert len(confirmed) == 1
     assert b"To: second.canary@canary.example.com" in confirmed[0]
-    assert {row.state for row in river.rows(Mail) if row.kind == "account_deleted"} == {"sent"}
-    assert [columns(row) for table in LEDGER for row in river.rows(table)] == ledger
+    assert {row.state for row in pipeline.rows(Mail) if row.kind == "account_deleted"} == {"sent"}
+    assert [columns(row) for table in LEDGER for row in pipeline.rows(table)] == ledger
     assert ledger
 
     # No file contains a canary. Neither does a later backup, decrypted with its identity.
     made = from_settings.backup_store(scene.container.settings).create(
-        river.database, scene.container.settings.master_key, river.now
+        pipeline.database, scene.container.settings.master_key, pipeline.now
     )
     assert scene.files() == {}
     for path in (made.data, made.keys):
         assert found_in(pyrage.decrypt(path.read_bytes(), store._identities(scene.identity))) == []
 
     # No key under the current master key decrypts a value of the erased person.
-    attacker.look(river)
+    attacker.look(pipeline)
     attacker.encrypted = {each for each in attacker.encrypted if each[0] in erasure.key_ids}
     current = MasterKey(secret_of(scene))
     assert attacker.decryptable_columns(current) == set()
@@ -232,11 +232,11 @@ def scene(url: str, folder: Path, clock: MovableClock, post: Post, files: Callab
         url, folder, clock, HANDLERS, smtp_url=post.url, web_port=free_port(), country="DE",
         backup_dir=folder / "backups", backup_recipient=recipient,
     )  # fmt: skip
-    river = River(url, folder, clock)
+    pipeline = PipelineUnderTest(url, folder, clock)
     try:
-        yield Scene(container, river, post, identity, files, leftovers)
+        yield Scene(container, pipeline, post, identity, files, leftovers)
     finally:
-        river.database.close()
+        pipeline.database.close()
         container.database.close()
 
 

@@ -21,7 +21,7 @@ from pipeline.simulator.plans import CLOUD, LICENCE, Plan
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.world import PaypalState
-from tests.support.pipeline_under_test import WEBHOOK_ID, River, make_parts, signer
+from tests.support.pipeline_under_test import WEBHOOK_ID, PipelineUnderTest, make_parts, signer
 from tests.support.running_roles import (
     Post,
     Roles,
@@ -74,9 +74,9 @@ def test_one_process_handles_a_year_without_servers(
     with catcher(free_port()) as post:
         container = container_for(url, data_dir, clock, paypal, post, web_port=free_port())
         play_year(container, {"everything": container}, clock, world, CLOUD, reminder=3)
-        river = River(url, data_dir, clock)
-        with closing(river.database):
-            assert_year_is_correct(river, world, post, CLOUD, renewals=12)
+        pipeline = PipelineUnderTest(url, data_dir, clock)
+        with closing(pipeline.database):
+            assert_year_is_correct(pipeline, world, post, CLOUD, renewals=12)
 
 
 def test_separate_roles_handle_a_year_with_servers(
@@ -98,9 +98,9 @@ def test_separate_roles_handle_a_year_with_servers(
         for role in ("web", "worker", "mailer", "scheduler")
     }
     play_year(roles["web"], roles, clock, world, LICENCE, reminder=30)
-    river = River(postgres_url, data_dir, clock)
-    with closing(river.database):
-        assert_year_is_correct(river, world, post, LICENCE, renewals=1)
+    pipeline = PipelineUnderTest(postgres_url, data_dir, clock)
+    with closing(pipeline.database):
+        assert_year_is_correct(pipeline, world, post, LICENCE, renewals=1)
 
 
 def play_year(
@@ -131,22 +131,24 @@ def remind(container: Container, clock: MovableClock, charge: datetime, days: in
     wait_until_idle(container.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
 
 
-def assert_year_is_correct(river: River, world: PaypalState, post: Post, plan: Plan, renewals: int) -> None:
+def assert_year_is_correct(
+    pipeline: PipelineUnderTest, world: PaypalState, post: Post, plan: Plan, renewals: int
+) -> None:
     """Check that the rows agree with PayPal's API and that each mail is in the mailbox once."""
-    assert work_left(river.database, river.now) == {}
-    assert {row.state for row in river.rows(Event)} == {"handled"}
-    [row], [name] = river.rows(Subscription), world.ids("subscription")
+    assert work_left(pipeline.database, pipeline.now) == {}
+    assert {row.state for row in pipeline.rows(Event)} == {"handled"}
+    [row], [name] = pipeline.rows(Subscription), world.ids("subscription")
     known = world.show("subscription", name)
     assert known
     assert (row.id, row.status, row.plan_id) == (name, known["status"], plan.id)
     assert row.paid_through == parse_time(known["billing_info"]["next_billing_time"])
-    payments = {each.id: each for each in river.rows(Payment)}
+    payments = {each.id: each for each in pipeline.rows(Payment)}
     assert set(payments) == set(world.ids("sale"))
     assert len(payments) == renewals + 1
     price = (plan.price.amount, plan.price.currency, "completed")
     assert {(each.amount, each.currency, each.status) for each in payments.values()} == {price}
 
-    mails = river.rows(Mail)
+    mails = pipeline.rows(Mail)
     assert {each.state for each in mails} == {"sent"}
     expected = {"account_setup": 1, "receipt": renewals + 1, "renewal_reminder": renewals}
     assert count_by([each.kind for each in mails]) == expected

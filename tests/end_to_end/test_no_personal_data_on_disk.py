@@ -30,7 +30,7 @@ from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.broker_fixtures import Wire
-from tests.support.pipeline_under_test import River, happened, make_parts, sign
+from tests.support.pipeline_under_test import PipelineUnderTest, happened, make_parts, sign
 from tests.support.running_roles import Post, Roles, catcher, postman, running, work_left
 from tests.support.servers import Postgres, Relay, plain
 from tests.support.subprocesses import free_port, until
@@ -132,20 +132,20 @@ def search(folder: Path) -> dict[str, list[bytes]]:
     return {name: needles for name, needles in found.items() if needles}
 
 
-def assert_canaries_arrived(river: River, post: Post) -> None:
+def assert_canaries_arrived(pipeline: PipelineUnderTest, post: Post) -> None:
     """Check that the canaries were processed. Otherwise an empty search result would prove nothing."""
-    states = {row.state for row in river.rows(Event)}
+    states = {row.state for row in pipeline.rows(Event)}
     assert states == {"handled", "ignored", "parked", "received"}
-    mails = [row.state for row in river.rows(Mail)]
+    mails = [row.state for row in pipeline.rows(Mail)]
     assert set(mails) >= {"sent", "failed"}
     until(lambda: len(post.mails()) >= mails.count("sent"), 30, "every sent mail is delivered")
     delivered = b"".join(post.mails())
     assert {b"anarin", b"ogelsang", b"canary.example"} <= set(found_in(delivered))
-    failed = [row for row in river.rows(Mail) if row.state == "failed"]
+    failed = [row for row in pipeline.rows(Mail) if row.state == "failed"]
     assert all(row.relay_reply and "5.1.1" in row.relay_reply for row in failed)
-    with river.database.transaction() as session:
-        key = river.keyring(session).system_key("WH-2")
-        assert CANARY.email.encode() in key.decrypt("event.body", river.event("WH-2").body or b"")
+    with pipeline.database.transaction() as session:
+        key = pipeline.keyring(session).system_key("WH-2")
+        assert CANARY.email.encode() in key.decrypt("event.body", pipeline.event("WH-2").body or b"")
 
 
 @contextmanager
@@ -177,9 +177,9 @@ def test_one_process_leaves_no_personal_data_on_disk(
             assert search(data_dir) == {}
 
         play(container, {"everything": container}, look)
-        river = River(url, data_dir, clock)
-        assert_canaries_arrived(river, post)
-        river.database.close()
+        pipeline = PipelineUnderTest(url, data_dir, clock)
+        assert_canaries_arrived(pipeline, post)
+        pipeline.database.close()
     assert search(data_dir) == {}
     assert "handler_failed" in output["log"]
     assert "refused" in output["log"]
@@ -210,9 +210,9 @@ def test_separate_roles_leave_no_personal_data_on_disk(
                 assert found_in(dump(connection)) == []
 
         play(roles["web"], roles, look)
-        river = River(server.url, data_dir, clock)
-        assert_canaries_arrived(river, post)
-        river.database.close()
+        pipeline = PipelineUnderTest(server.url, data_dir, clock)
+        assert_canaries_arrived(pipeline, post)
+        pipeline.database.close()
         database.close()
         assert search(server.folder) == {}
         assert b"WH-2" in wire.heard

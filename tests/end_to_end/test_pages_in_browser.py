@@ -34,7 +34,7 @@ from pipeline.web.session import COOKIE
 from tests.conftest import do_without
 from tests.support.chromium import Chromium, Page
 from tests.support.page_client import ADA, sign_up, wait_for
-from tests.support.pipeline_under_test import River, make_parts, sign
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts, sign
 from tests.support.servers import Missing, Relay
 from tests.support.subprocesses import free_port, until
 
@@ -43,7 +43,7 @@ from tests.support.subprocesses import free_port, until
 class Shop:
     """The pages, the simulated PayPal and the customer's mailbox."""
 
-    river: River
+    pipeline: PipelineUnderTest
     container: Container
     paypal: FakePaypalApi
     mailbox: Relay
@@ -52,12 +52,14 @@ class Shop:
     def work(self) -> None:
         """Post PayPal's pending events, handle them, and send the queued mails."""
         for event in self.paypal.subscribing.events:
-            httpx.post(f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.river.now))
-        worker, river = self.container.worker(), self.river
+            httpx.post(
+                f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.pipeline.now)
+            )
+        worker, pipeline = self.container.worker(), self.pipeline
         for _ in range(3):  # Answers to look-ups enter the inbox and must be handled too.
-            lookup_fetcher.fetch_due(river.database, river.master, river.clock, self.container.paypal)
-            with river.database.transaction() as session:
-                ids = inbox.lease_due(session, river.now + inbox.PUBLISH_GRACE, 100)
+            lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, self.container.paypal)
+            with pipeline.database.transaction() as session:
+                ids = inbox.lease_due(session, pipeline.now + inbox.PUBLISH_GRACE, 100)
             worker.handle(ids)
         asyncio.run(self._send())
 
@@ -87,20 +89,20 @@ def text_of(mail: bytes) -> str:
 
 
 @pytest.fixture
-def brook(data_dir: Path, clock: MovableClock) -> Iterator[River]:
-    river = River(f"sqlite:///{data_dir / 'smt-billing.db'}", data_dir, clock)
-    yield river
-    river.database.close()
+def sqlite_pipeline(data_dir: Path, clock: MovableClock) -> Iterator[PipelineUnderTest]:
+    pipeline = PipelineUnderTest(f"sqlite:///{data_dir / 'smt-billing.db'}", data_dir, clock)
+    yield pipeline
+    pipeline.database.close()
 
 
 @pytest.fixture
-def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
-    base, paypal = f"http://127.0.0.1:{free_port()}", FakePaypalApi(clock=brook.clock)
+def shop(sqlite_pipeline: PipelineUnderTest, mailbox: Relay) -> Iterator[Shop]:
+    base, paypal = f"http://127.0.0.1:{free_port()}", FakePaypalApi(clock=sqlite_pipeline.clock)
     with ExitStack() as stack:
         container = make_parts(
-            brook.url,
-            brook.folder,
-            brook.clock,
+            sqlite_pipeline.url,
+            sqlite_pipeline.folder,
+            sqlite_pipeline.clock,
             HANDLERS,
             public_url=base,
             smtp_url=mailbox.smtp_url,
@@ -115,7 +117,7 @@ def shop(brook: River, mailbox: Relay) -> Iterator[Shop]:
         routes, lost = stack.enter_context(site.serve_pages(container))
         stack.enter_context(serve(container.web().app(routes, lost), int(base.rpartition(":")[2])))
         stack.callback(container.paypal.close)
-        yield Shop(brook, container, paypal, mailbox, base)
+        yield Shop(sqlite_pipeline, container, paypal, mailbox, base)
 
 
 @pytest.fixture
@@ -140,25 +142,27 @@ def assert_page_is_clean(page: Page, base: str) -> None:
     assert page.run("[...document.querySelectorAll('input:not([type=hidden]),select')].every(e => e.labels.length)")
 
 
-def everything(river: River) -> str:
+def everything(pipeline: PipelineUnderTest) -> str:
     tables: tuple[type[Base], ...] = (Customer, Link, Mail, PrivacyRequest)
-    return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
+    return repr(
+        [{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in pipeline.rows(table)]
+    )
 
 
-def issue_link(river: River, purpose: links.Purpose, customer_id: str) -> str:
-    with river.database.transaction() as session:
-        return links.issue(session, river.keyring(session), customer_id, purpose, river.now)
+def issue_link(pipeline: PipelineUnderTest, purpose: links.Purpose, customer_id: str) -> str:
+    with pipeline.database.transaction() as session:
+        return links.issue(session, pipeline.keyring(session), customer_id, purpose, pipeline.now)
 
 
 def test_every_page_is_self_contained_and_sets_one_cookie(shop: Shop, chromium: Chromium) -> None:
-    ada = sign_up(shop.river)
-    secrets: dict[links.Purpose, str] = {purpose: issue_link(shop.river, purpose, ada) for purpose in links.PATHS}
+    ada = sign_up(shop.pipeline)
+    secrets: dict[links.Purpose, str] = {purpose: issue_link(shop.pipeline, purpose, ada) for purpose in links.PATHS}
     paths = ["/signup", "/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy/evidence"]
     paths += [links.url("", purpose, secret) for purpose, secret in secrets.items()]
-    before = everything(shop.river)
+    before = everything(shop.pipeline)
     for path in paths:
         assert_page_is_clean(chromium.open(shop.base + path), shop.base)
-    assert everything(shop.river) == before  # Opening a page changes nothing.
+    assert everything(shop.pipeline) == before  # Opening a page changes nothing.
     assert chromium.cookies() == []
     page = chromium.open(shop.base + links.url("", "account", secrets["account"]))
     page.press("main button")
@@ -198,8 +202,8 @@ def test_customer_signs_up_and_gets_mails(shop: Shop, chromium: Chromium) -> Non
     assert chromium.cookies() == []
 
     shop.work()
-    [subscription] = shop.river.rows(Subscription)
-    [customer] = shop.river.rows(Customer)
+    [subscription] = shop.pipeline.rows(Subscription)
+    [customer] = shop.pipeline.rows(Customer)
     assert (subscription.status, subscription.customer_id) == ("ACTIVE", customer.id)
     shop.mailbox.wait_for(1)
     assert all(f"To: {ADA.name} <{ADA.email}>".encode() in mail for mail in shop.mailbox.mails())
@@ -208,7 +212,7 @@ def test_customer_signs_up_and_gets_mails(shop: Shop, chromium: Chromium) -> Non
     page.fill("#email", ADA.email)
     page.press("main button")
     assert "Check your e-mail" in page.text
-    wait_for(lambda: any(mail.kind == "account_link" for mail in shop.river.rows(Mail)))
+    wait_for(lambda: any(mail.kind == "account_link" for mail in shop.pipeline.rows(Mail)))
     shop.work()
     page.go(shop.link("/account/open/"))
     page.press("main button")
@@ -217,8 +221,8 @@ def test_customer_signs_up_and_gets_mails(shop: Shop, chromium: Chromium) -> Non
 
 
 def test_customer_exports_and_deletes_data(shop: Shop, chromium: Chromium) -> None:
-    ada = sign_up(shop.river)
-    page = chromium.open(f"{shop.base}/account/open/{issue_link(shop.river, 'account', ada)}")
+    ada = sign_up(shop.pipeline)
+    page = chromium.open(f"{shop.base}/account/open/{issue_link(shop.pipeline, 'account', ada)}")
     page.press("main button")
     page.press('form[action="/account/export"] button')
     assert "a link to your data" in page.text
@@ -236,11 +240,14 @@ def test_customer_exports_and_deletes_data(shop: Shop, chromium: Chromium) -> No
     assert "Your account stays" in keep.text
 
     page.go(f"{shop.base}/account")
-    shop.river.clock.advance(timedelta(minutes=1))
+    shop.pipeline.clock.advance(timedelta(minutes=1))
     page.press('form[action="/account/delete"] button')
-    shop.river.clock.advance(workflow.WAIT + timedelta(minutes=1))
+    shop.pipeline.clock.advance(workflow.WAIT + timedelta(minutes=1))
     workflow.run_due_erasures(
-        shop.river.database, shop.river.master, shop.river.clock, workflow.ErasureDependencies(shop.container.paypal)
+        shop.pipeline.database,
+        shop.pipeline.master,
+        shop.pipeline.clock,
+        workflow.ErasureDependencies(shop.container.paypal),
     )
     shop.work()
     until(
@@ -248,8 +255,8 @@ def test_customer_exports_and_deletes_data(shop: Shop, chromium: Chromium) -> No
         30,
         "the confirmation is delivered",
     )
-    with shop.river.database.transaction() as session:
-        assert accounts.personal_data(session, shop.river.keyring(session), ada) == {}
+    with shop.pipeline.database.transaction() as session:
+        assert accounts.personal_data(session, shop.pipeline.keyring(session), ada) == {}
     page.go(f"{shop.base}/account")
     assert "we e-mail a sign-in link to the address of your account" in page.text
     assert ADA.name not in page.text

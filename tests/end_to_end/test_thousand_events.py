@@ -27,10 +27,10 @@ from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time, disorder
 from pipeline.simulator.world import PaypalState
 from tests.support import run_role
-from tests.support.pipeline_under_test import WEBHOOK_ID, River, signer
+from tests.support.pipeline_under_test import WEBHOOK_ID, PipelineUnderTest, signer
 from tests.support.running_roles import letters, postman, text_of, wait_until_idle
 from tests.support.servers import Relay
-from tests.support.subprocesses import Leashed, answers, free_port
+from tests.support.subprocesses import ManagedProcess, answers, free_port
 
 EVENTS = 1_000  # Deliveries. About one in ten is a repetition.
 # Seconds. The test takes about 20, but a look-up of the killed worker is repeated only after its lease.
@@ -38,10 +38,10 @@ DEADLINE = 90.0 + LEASE.total_seconds()
 
 
 @contextmanager
-def running_processes(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, Leashed]]:
+def running_processes(folder: Path, **settings: str | int | Path) -> Iterator[dict[str, ManagedProcess]]:
     """Run one web, two workers, two mailers and a scheduler. Each is a process with a folder for its output."""
     names = ("web", "worker", "worker 2", "mailer", "mailer 2", "scheduler")
-    started: dict[str, Leashed] = {}
+    started: dict[str, ManagedProcess] = {}
     try:
         for name in names:
             (folder / name).mkdir()
@@ -108,44 +108,46 @@ def test_thousand_events_produce_correct_rows_and_mails(
             assert sender.deliver(deliveries[half:], at_once=8) == {200: EVENTS - half}
         wait_until_idle(database, SystemClock(), DEADLINE)
         assert [process.end() for process in processes.values()] == [0] * 6
-    river = River(postgres_url, data_dir, MovableClock(now))
-    assert_rows_are_correct(river, subscriptions, deliveries)
-    assert_mails_are_correct(river, subscriptions, mailbox)
+    pipeline = PipelineUnderTest(postgres_url, data_dir, MovableClock(now))
+    assert_rows_are_correct(pipeline, subscriptions, deliveries)
+    assert_mails_are_correct(pipeline, subscriptions, mailbox)
     with Broker(empty_broker_url).consumer("events") as inlet:
         assert inlet.receive(10, 0.2) is None, "the queue is not empty"
-    river.database.close()
+    pipeline.database.close()
     database.close()
 
 
 def assert_rows_are_correct(
-    river: River, subscriptions: list[SimulatedSubscription], deliveries: list[Delivery]
+    pipeline: PipelineUnderTest, subscriptions: list[SimulatedSubscription], deliveries: list[Delivery]
 ) -> None:
     world = PaypalState()
     for each in deliveries:
         world.apply(each)
-    events = {row.id: (row.source, row.type, row.state) for row in river.rows(Event)}
+    events = {row.id: (row.source, row.type, row.state) for row in pipeline.rows(Event)}
     plans = {name: events.pop(name) for name in list(events) if name.startswith("READ.")}
     assert Counter(plans.values()) == {("read", "READ.PLAN", "handled"): len(PLANS)}
     assert events == {each.id: ("webhook", each.type, "handled") for each in deliveries}
-    assert len(events) + river.count(Redelivery) == EVENTS
-    assert {row.id: row.status for row in river.rows(Subscription)} == {
+    assert len(events) + pipeline.count(Redelivery) == EVENTS
+    assert {row.id: row.status for row in pipeline.rows(Subscription)} == {
         subscription.id: subscription.status for subscription in subscriptions
     }
-    assert river.count(Customer) == len({subscription.person.custom_id for subscription in subscriptions})
+    assert pipeline.count(Customer) == len({subscription.person.custom_id for subscription in subscriptions})
     shown = {name: world.show("sale", name) for name in world.ids("sale")}
     states = {name: str(sale["state"]) for name, sale in shown.items() if sale}
     sales = {sale.resource["id"]: sale for subscription in subscriptions for sale in subscription.sales.values()}
-    assert {row.id: (row.status, row.amount, row.currency, row.refunded) for row in river.rows(Payment)} == {
+    assert {row.id: (row.status, row.amount, row.currency, row.refunded) for row in pipeline.rows(Payment)} == {
         name: (states[name], sale.amount.amount, sale.amount.currency, sale.refunded) for name, sale in sales.items()
     }
-    assert {row.id: row.payment_id for row in river.rows(Refund)} == {
+    assert {row.id: row.payment_id for row in pipeline.rows(Refund)} == {
         name: str((world.show("refund", name) or {})["sale_id"]) for name in world.ids("refund")
     }
 
 
-def assert_mails_are_correct(river: River, subscriptions: list[SimulatedSubscription], mailbox: Relay) -> None:
+def assert_mails_are_correct(
+    pipeline: PipelineUnderTest, subscriptions: list[SimulatedSubscription], mailbox: Relay
+) -> None:
     """Check kinds, states and recipients. A setup mail is withheld if the cancellation was handled first."""
-    mails = river.rows(Mail)
+    mails = pipeline.rows(Mail)
     cancelled = {subscription.id for subscription in subscriptions if subscription.status == "CANCELLED"}
     counted = Counter(row.kind for row in mails)
     refunds = sum(

@@ -1,6 +1,6 @@
 """BILLING.SUBSCRIPTION.RE-ACTIVATED gives access until PayPal's next date and queues no second set-up mail."""
 
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE
 from tests.support.sample_events import sample
 
@@ -8,34 +8,34 @@ ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.S
 REACTIVATED = "BILLING.SUBSCRIPTION.RE-ACTIVATED"
 
 
-def test_subscription_is_active_until_the_next_date(teller: Teller) -> None:
-    teller.hear(sample(ACTIVATED), sample(SUSPENDED), sample(REACTIVATED))
-    row = teller.subscription(ALICE)
+def test_subscription_is_active_until_the_next_date(feeder: EventFeeder) -> None:
+    feeder.hear(sample(ACTIVATED), sample(SUSPENDED), sample(REACTIVATED))
+    row = feeder.subscription(ALICE)
     assert (row.status, row.paid_through) == ("ACTIVE", at("2026-04-24T10:00Z"))
     assert row.remind_at == at("2026-04-21T10:00Z")
-    assert teller.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED"), ("SUSPENDED", "ACTIVE")]
-    assert teller.owed() == ["account_setup", "subscription_suspended"]
+    assert feeder.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED"), ("SUSPENDED", "ACTIVE")]
+    assert feeder.owed() == ["account_setup", "subscription_suspended"]
 
 
-def test_activated_event_reactivates_too(teller: Teller) -> None:
+def test_activated_event_reactivates_too(feeder: EventFeeder) -> None:
     resource = sample(REACTIVATED)["resource"]
-    teller.hear(sample(ACTIVATED), sample(SUSPENDED), sample(ACTIVATED, resource, at="2026-04-05T08:30:19Z"))
-    assert teller.subscription(ALICE).status == "ACTIVE"
-    assert teller.owed() == ["account_setup", "subscription_suspended"]
+    feeder.hear(sample(ACTIVATED), sample(SUSPENDED), sample(ACTIVATED, resource, at="2026-04-05T08:30:19Z"))
+    assert feeder.subscription(ALICE).status == "ACTIVE"
+    assert feeder.owed() == ["account_setup", "subscription_suspended"]
 
 
-def test_suspension_that_arrives_later_has_no_effect(teller: Teller) -> None:
-    teller.hear(sample(REACTIVATED), sample(SUSPENDED))
-    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
-    assert teller.moves() == [(None, "ACTIVE")]
+def test_suspension_that_arrives_later_has_no_effect(feeder: EventFeeder) -> None:
+    feeder.hear(sample(REACTIVATED), sample(SUSPENDED))
+    assert feeder.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+    assert feeder.moves() == [(None, "ACTIVE")]
 
 
-def test_cancelled_subscription_stays_cancelled(teller: Teller) -> None:
-    teller.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(REACTIVATED))
-    assert teller.subscription(ALICE).status == "CANCELLED"
+def test_cancelled_subscription_stays_cancelled(feeder: EventFeeder) -> None:
+    feeder.hear(sample("BILLING.SUBSCRIPTION.CANCELLED"), sample(REACTIVATED))
+    assert feeder.subscription(ALICE).status == "CANCELLED"
 
 
-def test_repeated_event_changes_nothing(teller: Teller) -> None:
-    teller.hear(sample(REACTIVATED), sample(REACTIVATED))
-    assert teller.states() == ["handled"]
-    assert teller.moves() == [(None, "ACTIVE")]
+def test_repeated_event_changes_nothing(feeder: EventFeeder) -> None:
+    feeder.hear(sample(REACTIVATED), sample(REACTIVATED))
+    assert feeder.states() == ["handled"]
+    assert feeder.moves() == [(None, "ACTIVE")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE, CHARLIE
 from tests.support.sample_events import GONE, renamed, sample
 
@@ -16,17 +16,17 @@ def renewal(on: str, total: str = "29.00", id: str = "9AL00000000000001") -> dic
     return sample(COMPLETED, {"id": id, "amount": money, "create_time": on, "update_time": on}, at=on)
 
 
-def test_sale_is_stored_with_its_fee(teller: Teller) -> None:
-    teller.hear(sample(COMPLETED))
-    row = teller.payments()[SALE]
+def test_sale_is_stored_with_its_fee(feeder: EventFeeder) -> None:
+    feeder.hear(sample(COMPLETED))
+    row = feeder.payments()[SALE]
     assert (row.subscription_id, row.status, row.refunded) == (ALICE.subscription, "completed", 0)
     assert (row.amount, row.currency, row.fee) == (2900, "EUR", 150)
     assert row.occurred_at == at("2026-02-24T09:16:38Z")
 
 
-def test_receipt_contains_amount_and_paid_through_date(teller: Teller) -> None:
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
-    mail = teller.mail("receipt")
+def test_receipt_contains_amount_and_paid_through_date(feeder: EventFeeder) -> None:
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
+    mail = feeder.mail("receipt")
     assert (mail.state, mail.due, mail.key) == ("queued", True, f"receipt:{SALE}")
     assert mail.facts == {
         "subscription": ALICE.subscription,
@@ -38,101 +38,101 @@ def test_receipt_contains_amount_and_paid_through_date(teller: Teller) -> None:
     }
 
 
-def test_receipt_of_payment_before_activation_waits_for_an_address(teller: Teller) -> None:
-    teller.hear(sample(COMPLETED))
-    row = teller.subscription(ALICE)
+def test_receipt_of_payment_before_activation_waits_for_an_address(feeder: EventFeeder) -> None:
+    feeder.hear(sample(COMPLETED))
+    row = feeder.subscription(ALICE)
     assert (row.status, row.paid_through) == (None, None)
-    assert teller.questions() == [("subscription", ALICE.subscription)]
-    assert not teller.mail("receipt").due
-    teller.hear(sample(ACTIVATED))
-    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
-    assert teller.mail("receipt").due
+    assert feeder.questions() == [("subscription", ALICE.subscription)]
+    assert not feeder.mail("receipt").due
+    feeder.hear(sample(ACTIVATED))
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    assert feeder.mail("receipt").due
 
 
-def test_payment_before_activation_pays_a_cycle_of_a_known_plan(teller: Teller) -> None:
+def test_payment_before_activation_pays_a_cycle_of_a_known_plan(feeder: EventFeeder) -> None:
     created = sample("BILLING.SUBSCRIPTION.CREATED")
-    teller.hear(sample("READ.PLAN"), created, sample(COMPLETED))
-    assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
+    feeder.hear(sample("READ.PLAN"), created, sample(COMPLETED))
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z")
 
 
-def test_renewal_extends_access_and_next_billing_date(teller: Teller) -> None:
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
-    row = teller.subscription(ALICE)
+def test_renewal_extends_access_and_next_billing_date(feeder: EventFeeder) -> None:
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
+    row = feeder.subscription(ALICE)
     assert row.paid_through == row.next_billing_at == at("2026-04-24T10:00Z")
     assert row.remind_at == at("2026-04-21T10:00Z")
 
 
-def test_one_charge_can_pay_two_cycles(teller: Teller) -> None:
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-04-24T11:13:00Z", "58.00"))
-    assert teller.subscription(ALICE).paid_through == at("2026-05-24T10:00Z")
+def test_one_charge_can_pay_two_cycles(feeder: EventFeeder) -> None:
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-04-24T11:13:00Z", "58.00"))
+    assert feeder.subscription(ALICE).paid_through == at("2026-05-24T10:00Z")
 
 
-def test_renewal_extends_access_once_the_plan_is_known(teller: Teller) -> None:
-    teller.hear(sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
-    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
-    teller.hear(sample("READ.PLAN"))
-    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+def test_renewal_extends_access_once_the_plan_is_known(feeder: EventFeeder) -> None:
+    feeder.hear(sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z"))
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    feeder.hear(sample("READ.PLAN"))
+    assert feeder.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
 
 
-def test_held_payment_gets_one_receipt_when_released(teller: Teller) -> None:
+def test_held_payment_gets_one_receipt_when_released(feeder: EventFeeder) -> None:
     held = {"payment_hold_status": "HELD"}
     released = {"payment_hold_status": "RELEASED", "update_time": "2026-03-17T09:16:38Z"}
-    teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", sample(COMPLETED, held)["resource"]))
-    assert teller.payments()[SALE].status == "pending"
-    assert teller.owed() == ["account_setup"]
-    teller.hear(sample(COMPLETED, held), sample(COMPLETED, released, at="2026-03-17T09:16:40Z"))
-    assert teller.payments()[SALE].status == "completed"
-    assert teller.owed() == ["account_setup", "receipt"]
-    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    feeder.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", sample(COMPLETED, held)["resource"]))
+    assert feeder.payments()[SALE].status == "pending"
+    assert feeder.owed() == ["account_setup"]
+    feeder.hear(sample(COMPLETED, held), sample(COMPLETED, released, at="2026-03-17T09:16:40Z"))
+    assert feeder.payments()[SALE].status == "completed"
+    assert feeder.owed() == ["account_setup", "receipt"]
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_repeated_event_changes_nothing_even_under_another_id(teller: Teller) -> None:
-    teller.hear(sample(COMPLETED), sample(COMPLETED), renamed(sample(COMPLETED)))
-    assert teller.states() == ["handled", "handled"]
-    assert list(teller.payments()) == [SALE]
-    assert teller.owed() == ["receipt"]
+def test_repeated_event_changes_nothing_even_under_another_id(feeder: EventFeeder) -> None:
+    feeder.hear(sample(COMPLETED), sample(COMPLETED), renamed(sample(COMPLETED)))
+    assert feeder.states() == ["handled", "handled"]
+    assert list(feeder.payments()) == [SALE]
+    assert feeder.owed() == ["receipt"]
 
 
-def test_sale_without_subscription_is_stored_without_mail(teller: Teller) -> None:
-    teller.hear(sample(COMPLETED, {"billing_agreement_id": GONE}))
-    assert teller.payments()[SALE].subscription_id is None
-    assert (teller.subscriptions(), teller.mails()) == ([], {})
+def test_sale_without_subscription_is_stored_without_mail(feeder: EventFeeder) -> None:
+    feeder.hear(sample(COMPLETED, {"billing_agreement_id": GONE}))
+    assert feeder.payments()[SALE].subscription_id is None
+    assert (feeder.subscriptions(), feeder.mails()) == ([], {})
 
 
-def test_missing_subscription_is_looked_up_and_receipt_is_queued(teller: Teller) -> None:
-    teller.hear(sample(ACTIVATED), sample(COMPLETED, {"billing_agreement_id": GONE}))
-    assert ("sale", SALE) in teller.questions()
-    teller.hear(sample("READ.SALE", sample(COMPLETED)["resource"]))
-    assert teller.payments()[SALE].subscription_id == ALICE.subscription
-    assert teller.owed() == ["account_setup", "receipt"]
+def test_missing_subscription_is_looked_up_and_receipt_is_queued(feeder: EventFeeder) -> None:
+    feeder.hear(sample(ACTIVATED), sample(COMPLETED, {"billing_agreement_id": GONE}))
+    assert ("sale", SALE) in feeder.questions()
+    feeder.hear(sample("READ.SALE", sample(COMPLETED)["resource"]))
+    assert feeder.payments()[SALE].subscription_id == ALICE.subscription
+    assert feeder.owed() == ["account_setup", "receipt"]
 
 
-def test_sale_identifies_customer_by_custom_id(teller: Teller) -> None:
-    teller.hear(sample(COMPLETED))
-    by_sale = teller.subscription(ALICE).customer_id
-    teller.hear(sample(ACTIVATED))
-    assert by_sale == teller.subscription(ALICE).customer_id
+def test_sale_identifies_customer_by_custom_id(feeder: EventFeeder) -> None:
+    feeder.hear(sample(COMPLETED))
+    by_sale = feeder.subscription(ALICE).customer_id
+    feeder.hear(sample(ACTIVATED))
+    assert by_sale == feeder.subscription(ALICE).customer_id
     assert str(by_sale).startswith("c")
 
 
-def test_customer_is_the_payer_without_custom_id(teller: Teller) -> None:
-    teller.hear(sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}))
-    assert str(teller.subscription(CHARLIE).customer_id).startswith("p")
+def test_customer_is_the_payer_without_custom_id(feeder: EventFeeder) -> None:
+    feeder.hear(sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}))
+    assert str(feeder.subscription(CHARLIE).customer_id).startswith("p")
 
 
 @pytest.mark.parametrize(("total", "currency", "minor"), [
     ("4800", "JPY", 4800), ("1290", "HUF", 1290), ("300", "TWD", 300),
     ("5", "USD", 500), (".5", "USD", 50), ("5.0", "EUR", 500),
 ])  # fmt: skip
-def test_amount_is_read_in_minor_units(teller: Teller, total: str, currency: str, minor: int) -> None:
-    teller.hear(sample(COMPLETED, {"amount": {"total": total, "currency": currency}}))
-    assert teller.payments()[SALE].amount == minor
+def test_amount_is_read_in_minor_units(feeder: EventFeeder, total: str, currency: str, minor: int) -> None:
+    feeder.hear(sample(COMPLETED, {"amount": {"total": total, "currency": currency}}))
+    assert feeder.payments()[SALE].amount == minor
 
 
 @pytest.mark.parametrize("total", ["29,00", "alice@example.com", "12.345", "-29.00"])
-def test_invalid_amount_parks_without_quoting_its_value(teller: Teller, total: str) -> None:
-    teller.hear(sample(COMPLETED, {"amount.total": total}))
-    assert (teller.states(), teller.payments(), teller.subscriptions()) == (["parked"], {}, [])
-    (reason,) = teller.reasons()
+def test_invalid_amount_parks_without_quoting_its_value(feeder: EventFeeder, total: str) -> None:
+    feeder.hear(sample(COMPLETED, {"amount.total": total}))
+    assert (feeder.states(), feeder.payments(), feeder.subscriptions()) == (["parked"], {}, [])
+    (reason,) = feeder.reasons()
     assert "amount" in reason
     assert total not in reason

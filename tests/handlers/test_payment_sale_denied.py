@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE, CHARLIE
 from tests.support.sample_events import renamed, sample
 
@@ -14,16 +14,16 @@ DENIED, PENDING, COMPLETED = "PAYMENT.SALE.DENIED", "PAYMENT.SALE.PENDING", "PAY
 SALE = "8CH77410296635520"
 
 
-def test_payment_stays_denied_if_pending_arrives_later(teller: Teller) -> None:
+def test_payment_stays_denied_if_pending_arrives_later(feeder: EventFeeder) -> None:
     pending = sample(DENIED)["resource"] | {"state": "pending", "update_time": "2026-02-21T10:32:11Z"}
-    teller.hear(sample(DENIED), sample(PENDING, pending))
-    assert teller.payments()[SALE].status == "denied"
-    assert teller.subscription(CHARLIE).paid_through is None
+    feeder.hear(sample(DENIED), sample(PENDING, pending))
+    assert feeder.payments()[SALE].status == "denied"
+    assert feeder.subscription(CHARLIE).paid_through is None
 
 
-def test_customer_gets_a_mail(teller: Teller) -> None:
-    teller.hear(sample(DENIED))
-    mail = teller.mail("payment_failed")
+def test_customer_gets_a_mail(feeder: EventFeeder) -> None:
+    feeder.hear(sample(DENIED))
+    mail = feeder.mail("payment_failed")
     assert mail.state == "queued"
     assert mail.facts == {
         "subscription": CHARLIE.subscription,
@@ -60,52 +60,52 @@ CLEARED, REFUSED = (renewal(COMPLETED, "2026-03-25T09:00:00Z"), renewal(DENIED, 
     [(CLEARED,), (paypal_counts_payment(),), (CLEARED, paypal_counts_payment())],
     ids=["completed", "PayPal", "both"],
 )
-def test_denial_takes_back_the_counted_period(teller: Teller, events: tuple[dict[str, Any], ...]) -> None:
+def test_denial_takes_back_the_counted_period(feeder: EventFeeder, events: tuple[dict[str, Any], ...]) -> None:
     """It does not matter whether this program, PayPal or both had counted the payment."""
-    teller.hear(*STARTED, renewal(PENDING), *events)
-    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
-    teller.hear(REFUSED)
-    assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+    feeder.hear(*STARTED, renewal(PENDING), *events)
+    assert feeder.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+    feeder.hear(REFUSED)
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_result_is_the_same_in_every_order(teller: Teller) -> None:
+def test_result_is_the_same_in_every_order(feeder: EventFeeder) -> None:
     for order in permutations([*STARTED[1:], CLEARED, paypal_counts_payment(), REFUSED]):
-        teller.river.empty()
-        teller = Teller(teller.river)
-        teller.tell(STARTED[0], *order)
-        teller.work(batch=2)
-        assert teller.payments()["9AL00000000000001"].status == "denied"
-        assert teller.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
+        feeder.pipeline.empty()
+        feeder = EventFeeder(feeder.pipeline)
+        feeder.tell(STARTED[0], *order)
+        feeder.work(batch=2)
+        assert feeder.payments()["9AL00000000000001"].status == "denied"
+        assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_denied_first_payment_gives_no_access(teller: Teller) -> None:
+def test_denied_first_payment_gives_no_access(feeder: EventFeeder) -> None:
     first = sample(COMPLETED)["resource"] | {"state": "denied", "update_time": "2026-03-02T09:00:00Z"}
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(PENDING, sample(COMPLETED)["resource"]))
-    assert teller.subscription(ALICE).paid_through == at(
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(PENDING, sample(COMPLETED)["resource"]))
+    assert feeder.subscription(ALICE).paid_through == at(
         "2026-03-24T10:00Z"
     )  # PayPal's date, until the payment is final
-    teller.hear(sample(DENIED, first, at="2026-03-02T09:00:01Z"))
-    assert teller.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
+    feeder.hear(sample(DENIED, first, at="2026-03-02T09:00:01Z"))
+    assert feeder.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
 
 
-def test_later_collection_pays_the_period_again(teller: Teller) -> None:
+def test_later_collection_pays_the_period_again(feeder: EventFeeder) -> None:
     collected = renewal(COMPLETED, "2026-04-02T09:00:00Z", id="9AL00000000000002", create_time="2026-04-02T09:00:00Z")
-    teller.hear(*STARTED, paypal_counts_payment(), REFUSED, collected)
-    assert teller.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+    feeder.hear(*STARTED, paypal_counts_payment(), REFUSED, collected)
+    assert feeder.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
 
 
-def test_mail_is_withheld_after_another_payment(teller: Teller) -> None:
+def test_mail_is_withheld_after_another_payment(feeder: EventFeeder) -> None:
     other = {"id": "9CH00000000000001", "create_time": "2026-02-27T15:00:00Z", "update_time": "2026-02-27T15:00:00Z"}
-    teller.hear(sample(COMPLETED, sample(DENIED)["resource"] | other), sample(DENIED))
-    assert teller.mail("payment_failed").state == "withheld"
+    feeder.hear(sample(COMPLETED, sample(DENIED)["resource"] | other), sample(DENIED))
+    assert feeder.mail("payment_failed").state == "withheld"
 
 
-def test_denied_sale_without_subscription_queues_no_mail(teller: Teller) -> None:
-    teller.hear(sample(DENIED, {"billing_agreement_id": None}))
-    assert teller.payments()[SALE].status == "denied"
-    assert teller.mails() == {}
+def test_denied_sale_without_subscription_queues_no_mail(feeder: EventFeeder) -> None:
+    feeder.hear(sample(DENIED, {"billing_agreement_id": None}))
+    assert feeder.payments()[SALE].status == "denied"
+    assert feeder.mails() == {}
 
 
-def test_repeated_event_queues_one_mail_even_under_another_id(teller: Teller) -> None:
-    teller.hear(sample(DENIED), sample(DENIED), renamed(sample(DENIED)))
-    assert teller.owed() == ["payment_failed"]
+def test_repeated_event_queues_one_mail_even_under_another_id(feeder: EventFeeder) -> None:
+    feeder.hear(sample(DENIED), sample(DENIED), renamed(sample(DENIED)))
+    assert feeder.owed() == ["payment_failed"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE
 from tests.support.sample_events import GONE, renamed, sample
 
@@ -20,13 +20,13 @@ NO_SALE = f"needs refund {REFUND} from PayPal, and no API credentials are set (S
 
 
 @pytest.fixture
-def paid(teller: Teller) -> Teller:
-    """Return a `Teller` after Alice has subscribed and paid 29.00 EUR."""
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
-    return teller
+def paid(feeder: EventFeeder) -> EventFeeder:
+    """Return a `EventFeeder` after Alice has subscribed and paid 29.00 EUR."""
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED))
+    return feeder
 
 
-def test_partial_refund_keeps_the_period(paid: Teller) -> None:
+def test_partial_refund_keeps_the_period(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED))
     payment, refund = paid.payments()[SALE], paid.refunds()[REFUND]
     assert (payment.status, payment.refunded) == ("partially_refunded", 900)
@@ -35,13 +35,13 @@ def test_partial_refund_keeps_the_period(paid: Teller) -> None:
     assert paid.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
-def test_full_refund_takes_back_the_period(paid: Teller) -> None:
+def test_full_refund_takes_back_the_period(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED, FULL))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
     assert paid.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
 
 
-def test_same_date_in_a_later_event_does_not_restore_the_period(paid: Teller) -> None:
+def test_same_date_in_a_later_event_does_not_restore_the_period(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED, FULL))
     paid.hear(
         sample("BILLING.SUBSCRIPTION.UPDATED", {"update_time": "2026-03-05T09:00:00Z"}, at="2026-03-05T09:00:00Z")
@@ -49,7 +49,7 @@ def test_same_date_in_a_later_event_does_not_restore_the_period(paid: Teller) ->
     assert paid.subscription(ALICE).paid_through == at("2026-02-24T10:00Z")
 
 
-def test_two_partial_refunds_make_a_full_refund(paid: Teller) -> None:
+def test_two_partial_refunds_make_a_full_refund(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED), sample(REFUNDED, REST))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
     in_full = {
@@ -58,12 +58,12 @@ def test_two_partial_refunds_make_a_full_refund(paid: Teller) -> None:
     assert in_full == {REFUND: False, REST["id"]: True}
 
 
-def test_larger_total_from_paypal_counts(paid: Teller) -> None:
+def test_larger_total_from_paypal_counts(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED, REST))  # the event of the first part is lost
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("refunded", 2900)
 
 
-def test_customer_gets_a_refund_receipt(paid: Teller) -> None:
+def test_customer_gets_a_refund_receipt(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED))
     mail = paid.mail("refund_receipt")
     assert mail.state == "queued"
@@ -82,49 +82,49 @@ def test_customer_gets_a_refund_receipt(paid: Teller) -> None:
 @pytest.mark.parametrize("changes", [
     {"amount.total": "-9.00"}, {"sale_id": GONE}, {"links": GONE}, {"create_time": "2026-02-27T08:20:28-08:00"},
 ])  # fmt: skip
-def test_all_formats_of_paypal_give_the_same_refund(paid: Teller, changes: dict[str, object]) -> None:
+def test_all_formats_of_paypal_give_the_same_refund(paid: EventFeeder, changes: dict[str, object]) -> None:
     paid.hear(sample(REFUNDED, changes))
     refund = paid.refunds()[REFUND]
     assert (refund.payment_id, refund.amount) == (SALE, 900)
     assert refund.occurred_at == at("2026-02-27T16:20:28Z")
 
 
-def test_refund_before_its_sale_gets_its_receipt_later(teller: Teller) -> None:
-    teller.hear(sample(REFUNDED))
-    assert teller.payments()[SALE].status is None
-    assert teller.mails() == {}
-    teller.hear(sample(COMPLETED), sample(ACTIVATED))
-    assert (teller.payments()[SALE].status, teller.payments()[SALE].refunded) == ("partially_refunded", 900)
-    assert teller.owed() == ["account_setup", "receipt", "refund_receipt"]
+def test_refund_before_its_sale_gets_its_receipt_later(feeder: EventFeeder) -> None:
+    feeder.hear(sample(REFUNDED))
+    assert feeder.payments()[SALE].status is None
+    assert feeder.mails() == {}
+    feeder.hear(sample(COMPLETED), sample(ACTIVATED))
+    assert (feeder.payments()[SALE].status, feeder.payments()[SALE].refunded) == ("partially_refunded", 900)
+    assert feeder.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_refund_without_sale_is_parked_without_credentials(paid: Teller) -> None:
+def test_refund_without_sale_is_parked_without_credentials(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED, WITHOUT_SALE))
     assert paid.reasons() == [NO_SALE]
     assert paid.refunds() == {}
 
 
-def test_refund_without_sale_is_looked_up_and_stored(tellers: Callable[..., Teller]) -> None:
-    teller = tellers({("refund", REFUND): sample(REFUNDED)["resource"]})
-    teller.hear(sample(ACTIVATED), sample(COMPLETED), sample(REFUNDED, WITHOUT_SALE))
-    assert teller.reasons() == [f"waits for refund {REFUND} from PayPal"]
-    teller.ask()
-    assert set(teller.states()) == {"handled"}
-    assert teller.payments()[SALE].refunded == 900
-    assert teller.owed() == ["account_setup", "receipt", "refund_receipt"]
+def test_refund_without_sale_is_looked_up_and_stored(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({("refund", REFUND): sample(REFUNDED)["resource"]})
+    feeder.hear(sample(ACTIVATED), sample(COMPLETED), sample(REFUNDED, WITHOUT_SALE))
+    assert feeder.reasons() == [f"waits for refund {REFUND} from PayPal"]
+    feeder.ask()
+    assert set(feeder.states()) == {"handled"}
+    assert feeder.payments()[SALE].refunded == 900
+    assert feeder.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_refund_that_paypal_does_not_know_is_parked(tellers: Callable[..., Teller]) -> None:
-    teller = tellers({})
-    teller.hear(sample(REFUNDED, WITHOUT_SALE))
-    teller.ask()
-    teller.river.clock.move_to(at("2026-03-01T00:00Z"))
-    teller.work()
-    assert teller.reasons() == [f"needs refund {REFUND} from PayPal, which does not know it"]
+def test_refund_that_paypal_does_not_know_is_parked(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({})
+    feeder.hear(sample(REFUNDED, WITHOUT_SALE))
+    feeder.ask()
+    feeder.pipeline.clock.move_to(at("2026-03-01T00:00Z"))
+    feeder.work()
+    assert feeder.reasons() == [f"needs refund {REFUND} from PayPal, which does not know it"]
 
 
 @pytest.mark.parametrize("state", ["pending", "failed"])
-def test_pending_or_failed_refund_is_neither_counted_nor_mailed(paid: Teller, state: str) -> None:
+def test_pending_or_failed_refund_is_neither_counted_nor_mailed(paid: EventFeeder, state: str) -> None:
     paid.hear(sample(REFUNDED, FULL | {"state": state}))
     assert (paid.payments()[SALE].status, paid.payments()[SALE].refunded) == ("completed", 0)
     assert paid.owed() == ["account_setup", "receipt"]
@@ -134,7 +134,7 @@ def test_pending_or_failed_refund_is_neither_counted_nor_mailed(paid: Teller, st
     assert paid.owed() == ["account_setup", "receipt", "refund_receipt"]
 
 
-def test_repeated_event_changes_nothing_even_under_another_id(paid: Teller) -> None:
+def test_repeated_event_changes_nothing_even_under_another_id(paid: EventFeeder) -> None:
     paid.hear(sample(REFUNDED), sample(REFUNDED), renamed(sample(REFUNDED)))
     assert paid.payments()[SALE].refunded == 900
     assert paid.owed() == ["account_setup", "receipt", "refund_receipt"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.event_feeder import Teller
+from tests.support.event_feeder import EventFeeder
 from tests.support.example_people import BOB
 from tests.support.sample_events import sample
 
@@ -18,23 +18,23 @@ READ, SALE = "READ.SALE", "6BB30571942218835"
     ({"state": "partially_refunded"}, "completed"),
     ({"state": "refunded"}, "completed"),
 ])  # fmt: skip
-def test_state_and_hold_decide_the_status(teller: Teller, changes: dict[str, str], status: str) -> None:
-    teller.hear(sample(READ, changes))
-    row = teller.payments()[SALE]
+def test_state_and_hold_decide_the_status(feeder: EventFeeder, changes: dict[str, str], status: str) -> None:
+    feeder.hear(sample(READ, changes))
+    row = feeder.payments()[SALE]
     assert (row.subscription_id, row.status, row.amount) == (BOB.subscription, status, 49900)
 
 
-def test_completed_sale_gets_one_receipt(teller: Teller) -> None:
-    teller.hear(sample(READ), sample("PAYMENT.SALE.COMPLETED", sample(READ)["resource"]))
-    assert teller.owed() == ["receipt"]
+def test_completed_sale_gets_one_receipt(feeder: EventFeeder) -> None:
+    feeder.hear(sample(READ), sample("PAYMENT.SALE.COMPLETED", sample(READ)["resource"]))
+    assert feeder.owed() == ["receipt"]
 
 
-def test_unknown_state_is_parked(teller: Teller) -> None:
-    teller.hear(sample(READ, {"state": "frozen"}))
-    assert teller.reasons() == ["unknown state of a sale: frozen"]
-    assert teller.payments() == {}
+def test_unknown_state_is_parked(feeder: EventFeeder) -> None:
+    feeder.hear(sample(READ, {"state": "frozen"}))
+    assert feeder.reasons() == ["unknown state of a sale: frozen"]
+    assert feeder.payments() == {}
 
 
-def test_repeated_event_changes_nothing(teller: Teller) -> None:
-    teller.hear(sample(READ), sample(READ))
-    assert (teller.states(), list(teller.payments())) == (["handled"], [SALE])
+def test_repeated_event_changes_nothing(feeder: EventFeeder) -> None:
+    feeder.hear(sample(READ), sample(READ))
+    assert (feeder.states(), list(feeder.payments())) == (["handled"], [SALE])

@@ -13,7 +13,7 @@ from pipeline.clock import MovableClock
 from pipeline.mailer.smtp_relay import Relay
 from tests.support.misbehaving_relay import MakeRelay, Serve, open_houses
 from tests.support.outbox_fixtures import Make, mailers
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.servers import plain
 
 ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.services)
@@ -30,27 +30,31 @@ def kept_database(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", ON_POSTGRESQL])
-def river(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+def pipeline(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[PipelineUnderTest]:
     """The pipeline with empty tables and a new master key. The test runs on both databases."""
     yield from pipelines(request, request.param, data_dir, clock)
 
 
 @pytest.fixture
-def brook(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+def sqlite_pipeline(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[PipelineUnderTest]:
     """The pipeline on SQLite, for behaviour that does not depend on the database."""
     yield from pipelines(request, "sqlite", data_dir, clock)
 
 
 @pytest.fixture
-def stream(request: pytest.FixtureRequest, kept_database: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+def postgresql_pipeline(
+    request: pytest.FixtureRequest, kept_database: str, data_dir: Path, clock: MovableClock
+) -> Iterator[PipelineUnderTest]:
     """The pipeline on PostgreSQL."""
     yield from pipelines(request, "postgresql", data_dir, clock)
 
 
-def pipelines(request: pytest.FixtureRequest, kind: str, folder: Path, clock: MovableClock) -> Iterator[River]:
+def pipelines(
+    request: pytest.FixtureRequest, kind: str, folder: Path, clock: MovableClock
+) -> Iterator[PipelineUnderTest]:
     on_sqlite = kind == "sqlite"
     url = f"sqlite:///{folder / 'smt-billing.db'}" if on_sqlite else request.getfixturevalue("kept_database")
-    pipeline = River(url, folder, clock)
+    pipeline = PipelineUnderTest(url, folder, clock)
     if not on_sqlite:
         pipeline.empty()
     yield pipeline
@@ -78,7 +82,7 @@ async def relay_to() -> AsyncIterator[MakeRelay]:
 
 
 @pytest.fixture
-async def make(river: River) -> AsyncIterator[Make]:
+async def make(pipeline: PipelineUnderTest) -> AsyncIterator[Make]:
     """Create mailers on the fixture's database, or on another one."""
-    async with mailers(river) as make:
+    async with mailers(pipeline) as make:
         yield make

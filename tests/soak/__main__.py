@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from tests.soak.state_machine import Lives  # noqa: E402
+from tests.soak.state_machine import ScenarioMachine  # noqa: E402
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
@@ -45,7 +45,7 @@ def live(number: int, lives: int, steps: int, *, shrink: bool) -> Exception | No
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(seed(number)(Lives), settings=asked)
+        run_state_machine_as_test(seed(number)(ScenarioMachine), settings=asked)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is told with its seed
         return error
     return None

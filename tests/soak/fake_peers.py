@@ -16,7 +16,7 @@ from pipeline.inbox.parsing import event_from_lookup
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind
 from pipeline.simulator.world import PaypalState
-from tests.support.misbehaving_relay import House, Wire
+from tests.support.misbehaving_relay import MisbehavingRelay, Wire
 
 # What becomes of a mail whose text is complete. `swallowed`, `late` and `lost` end the connection without an answer:
 # the mail was taken, will be in some seconds, or never. `orphaned`: it was taken, and we die before we hear of it.
@@ -32,7 +32,7 @@ EARLIER = {
 }
 
 
-class Postfix(House):
+class Postfix(MisbehavingRelay):
     """A relay that does as Postfix does with what it has taken: it writes it into its log."""
 
     def __init__(self, log: Path, clock: Clock, orphan: Callable[[], None]) -> None:

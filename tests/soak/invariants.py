@@ -19,9 +19,9 @@ from pipeline.outbox.store import DELAYS
 from pipeline.simulator.world import PaypalState
 from tests.chaos import load
 from tests.soak.fake_peers import only_ids
-from tests.soak.single_process import Harbour
+from tests.soak.single_process import SimulatedHost
 from tests.soak.unknown_events import is_beside
-from tests.support.event_histories import NOT_COMPARED, Json, Outcome, Shore
+from tests.support.event_histories import NOT_COMPARED, Json, OrderedReplay, Outcome
 from tests.support.outbox_fixtures import SENDER
 
 # When we learned of it, for which date we asked before a reminder, and hashes with keys of one database.
@@ -32,10 +32,10 @@ _ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 Rows = dict[str, dict[str, Any]]
 
 
-class Promises:
+class Invariants:
     """Watches one harbour. Remembers which subscriptions were seen at their end, and when each event was handled."""
 
-    def __init__(self, harbour: Harbour, shore: Shore) -> None:
+    def __init__(self, harbour: SimulatedHost, shore: OrderedReplay) -> None:
         self._harbour, self._shore = harbour, shore
         self._ended: set[str] = set()
         self._done: dict[str, datetime | None] = {}

@@ -34,7 +34,7 @@ from tests.support.outbox_fixtures import SENDER, TEMPLATES
 SETTLE_EVERY = timedelta(seconds=5)
 
 
-class Harbour:
+class SimulatedHost:
     """What outlives a process: the database's file, the relay, the broker, PayPal, and the event loop they share."""
 
     def __init__(self, folder: Path, clock: MovableClock, master_key: MasterKey, paypal: PayPal) -> None:
@@ -80,7 +80,7 @@ class Harbour:
 class Process:
     """One life of all roles. Each verb is one round of a role's loop, with what that loop does about errors."""
 
-    def __init__(self, harbour: Harbour) -> None:
+    def __init__(self, harbour: SimulatedHost) -> None:
         self._harbour = harbour
         clock, master, broker = harbour.clock, harbour.master, harbour.broker
         self.database = harbour.database()

@@ -25,10 +25,10 @@ from pipeline.simulator.timeline import Delivery
 from pipeline.simulator.world import PaypalState
 from tests.soak.database_faults import AT_STATEMENTS, KINDS, Crash, Kind
 from tests.soak.fake_peers import EARLIER, FATES, Fate, PayPal
-from tests.soak.invariants import Promises, sender
-from tests.soak.single_process import Harbour, Process
+from tests.soak.invariants import Invariants, sender
+from tests.soak.single_process import Process, SimulatedHost
 from tests.soak.unknown_events import KINDS_OF_STRANGE, KindOfStrange, body_of, wanted_state
-from tests.support.event_histories import EARLY, Json, Shore
+from tests.support.event_histories import EARLY, Json, OrderedReplay
 from tests.support.pipeline_under_test import create_tables, delivery
 
 LIVES = 3
@@ -77,9 +77,9 @@ turns = st.builds(
 
 
 @cache
-def calm_shore() -> Shore:
+def calm_shore() -> OrderedReplay:
     """Where the same is told in calm. One for all: making one is slow, and it forgets between two tellings."""
-    return Shore(Path(tempfile.mkdtemp(prefix="smt-shore-")))
+    return OrderedReplay(Path(tempfile.mkdtemp(prefix="smt-shore-")))
 
 
 @cache
@@ -87,7 +87,7 @@ def master_key() -> MasterKey:
     return open_master_key(Path(tempfile.mkdtemp(prefix="smt-key-")) / "keys" / "master.key")
 
 
-class Lives(RuleBasedStateMachine):
+class ScenarioMachine(RuleBasedStateMachine):
     """Lives of subscriptions, told to a river that everything happens to."""
 
     rested = 0  # how many came to rest, so that a test can tell that it looked at all
@@ -97,10 +97,10 @@ class Lives(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory(prefix="smt-lives-")
         self.clock, self.world = MovableClock(EARLY), PaypalState()
         self.paypal = PayPal(self.world, self.clock)
-        self.harbour = Harbour(Path(self._folder.name), self.clock, master_key(), self.paypal)
+        self.harbour = SimulatedHost(Path(self._folder.name), self.clock, master_key(), self.paypal)
         create_tables(self.harbour.watcher)
         self.process = Process(self.harbour)
-        self.promises = Promises(self.harbour, calm_shore())
+        self.promises = Invariants(self.harbour, calm_shore())
         self.to_tell: list[Delivery] = []
         self.told: dict[str, Json] = {}
         self.strange: dict[str, str] = {}  # id -> the state it has to end in
@@ -227,7 +227,7 @@ class Lives(RuleBasedStateMachine):
         self._until_idle(self.promises.next_due)
         self.promises.hold(self.accepted)
         self.promises.hold_at_rest(self.told | self.paypal.told, self.world, self.strange)
-        Lives.rested += 1
+        ScenarioMachine.rested += 1
 
     def teardown(self) -> None:
         try:

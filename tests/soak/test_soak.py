@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from pipeline.simulator.timeline import Delivery
 from tests.soak.database_faults import KINDS, Kind
 from tests.soak.fake_peers import FATES, Fate
-from tests.soak.state_machine import PAUSES, Lives, Role, Trouble
+from tests.soak.state_machine import PAUSES, Role, ScenarioMachine, Trouble
 from tests.support.sample_events import renamed
 
 SHORT = settings(
@@ -27,15 +27,15 @@ AFTERWARDS = ("tick", "wait and lose the log", "wait", "nothing")
 
 
 def test_whatever_happens_to_it_a_river_keeps_its_promises() -> None:
-    before = Lives.rested
-    run_state_machine_as_test(Lives, settings=SHORT)
-    assert Lives.rested - before >= SHORT.max_examples
+    before = ScenarioMachine.rested
+    run_state_machine_as_test(ScenarioMachine, settings=SHORT)
+    assert ScenarioMachine.rested - before >= SHORT.max_examples
 
 
 @contextmanager
-def life() -> Iterator[Lives]:
+def life() -> Iterator[ScenarioMachine]:
     """A life by hand: its promises are looked at when it is at rest, at the end."""
-    made = Lives()
+    made = ScenarioMachine()
     made.first_life(seed=3)
     made.life(seed=1)
     made.life(seed=2)

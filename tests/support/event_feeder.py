@@ -24,7 +24,7 @@ from pipeline.paypal.errors import PaypalNotFoundError
 from pipeline.paypal.requests import LookupKind
 from pipeline.worker.worker import Worker
 from tests.support.example_people import Person
-from tests.support.pipeline_under_test import River, delivery
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
 ON_THE_WAY = timedelta(seconds=3)  # from PayPal's writing an event to its reaching us
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -42,16 +42,18 @@ class Told:
     facts: dict[str, Any]
 
 
-class Teller:
+class EventFeeder:
     """Tells, works, and shows. With `knows` PayPal's API can be read; else there are no credentials."""
 
-    def __init__(self, river: River, knows: dict[tuple[LookupKind, str], dict[str, Any]] | None = None) -> None:
-        self.river, self.knows, self._may_read = river, knows or {}, knows is not None
+    def __init__(
+        self, pipeline: PipelineUnderTest, knows: dict[tuple[LookupKind, str], dict[str, Any]] | None = None
+    ) -> None:
+        self.pipeline, self.knows, self._may_read = pipeline, knows or {}, knows is not None
         self._worker = self.worker()
         self._published: list[str] = []
 
     def worker(self) -> Worker:
-        return self.river.worker(HANDLERS, may_read=self._may_read)
+        return self.pipeline.worker(HANDLERS, may_read=self._may_read)
 
     # -- in
 
@@ -59,8 +61,8 @@ class Teller:
         """Let these reach us, each some seconds after PayPal wrote it, or `at` that time. Time never goes back."""
         for event in events:
             written = parse_time(at) or (parse_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
-            self.river.clock.move_to(max(self.river.now, written))
-            self._published += [item.event_id for item in self.river.store(delivery(event)) if item.publish]
+            self.pipeline.clock.move_to(max(self.pipeline.now, written))
+            self._published += [item.event_id for item in self.pipeline.store(delivery(event)) if item.publish]
 
     def work(self, batch: int = 100) -> None:
         """Handle what was published, so many in one transaction, and then what is due."""
@@ -78,11 +80,11 @@ class Teller:
 
     def ask(self, after: timedelta = timedelta(0)) -> None:
         """Some time later: ask PayPal what is owed an answer, and work on the answers and on what waited for them."""
-        self.river.clock.advance(after)
-        river = self.river
-        self._published += lookup_fetcher.fetch_due(river.database, river.master, river.clock, self)
+        self.pipeline.clock.advance(after)
+        pipeline = self.pipeline
+        self._published += lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, self)
         self.work()
-        river.clock.advance(timedelta(seconds=2))
+        pipeline.clock.advance(timedelta(seconds=2))
         self.work()
 
     def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
@@ -92,54 +94,54 @@ class Teller:
         return self.knows[kind, id]
 
     def _due(self) -> list[str]:
-        with self.river.database.transaction() as session:
-            return inbox.lease_due(session, self.river.now, 500)
+        with self.pipeline.database.transaction() as session:
+            return inbox.lease_due(session, self.pipeline.now, 500)
 
     # -- out
 
     def subscription(self, person: Person) -> Subscription:
-        return next(row for row in self.river.rows(Subscription) if row.id == person.subscription)
+        return next(row for row in self.pipeline.rows(Subscription) if row.id == person.subscription)
 
     def subscriptions(self) -> list[str]:
-        return [row.id for row in self.river.rows(Subscription)]
+        return [row.id for row in self.pipeline.rows(Subscription)]
 
     def known(self, person: Person) -> dict[str, Any]:
         """What is known of the subscriber, opened."""
         row = self.subscription(person)
-        with self.river.database.transaction() as session:
-            seal = self.river.keyring(session).get(row.id)
+        with self.pipeline.database.transaction() as session:
+            seal = self.pipeline.keyring(session).get(row.id)
             known = (seal and seal.decrypt_json("subscription.personal_data", row.personal_data)) or {}
         return {field: lww_map.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
-        return {row.id: row for row in self.river.rows(Payment)}
+        return {row.id: row for row in self.pipeline.rows(Payment)}
 
     def refunds(self) -> dict[str, Refund]:
-        return {row.id: row for row in self.river.rows(Refund)}
+        return {row.id: row for row in self.pipeline.rows(Refund)}
 
     def plans(self) -> dict[str, Plan]:
-        return {row.id: row for row in self.river.rows(Plan)}
+        return {row.id: row for row in self.pipeline.rows(Plan)}
 
     def moves(self) -> list[tuple[str | None, str]]:
-        return [(row.old_status, row.new_status) for row in self.river.rows(StatusHistoryEntry)]
+        return [(row.old_status, row.new_status) for row in self.pipeline.rows(StatusHistoryEntry)]
 
     def questions(self) -> list[tuple[str, str]]:
         """What is owed an answer by PayPal."""
-        return [(row.kind, row.id) for row in self.river.rows(PaypalLookup)]
+        return [(row.kind, row.id) for row in self.pipeline.rows(PaypalLookup)]
 
     def states(self) -> list[str]:
         """Of every event, by its id."""
-        return [row.state for row in self.river.rows(Event)]
+        return [row.state for row in self.pipeline.rows(Event)]
 
     def reasons(self) -> list[str]:
         """Why events wait or are parked."""
-        return [row.reason for row in self.river.rows(Event) if row.reason]
+        return [row.reason for row in self.pipeline.rows(Event) if row.reason]
 
     def mails(self) -> dict[str, Told]:
         """Every mail by its key."""
-        rows = self.river.rows(Mail)
-        with self.river.database.transaction() as session:
-            keyring = self.river.keyring(session)
+        rows = self.pipeline.rows(Mail)
+        with self.pipeline.database.transaction() as session:
+            keyring = self.pipeline.keyring(session)
             facts = {
                 row.idempotency_key: keyring.system_key(row.key_id).decrypt_json("mail.facts", row.facts)
                 for row in rows
@@ -163,17 +165,17 @@ class Teller:
 
 
 @contextmanager
-def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[Teller]:
+def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[EventFeeder]:
     """A teller on a database that nobody keeps: for the many examples of one test."""
-    river = River("sqlite:///:memory:", folder, MovableClock(start))
+    pipeline = PipelineUnderTest("sqlite:///:memory:", folder, MovableClock(start))
     try:
-        yield Teller(river)
+        yield EventFeeder(pipeline)
     finally:
-        river.database.close()
+        pipeline.database.close()
 
 
 def facts_of(event: dict[str, Any]) -> dict[str, Any]:
-    """The facts of an event as a handler sees them, without going through a river."""
+    """The facts of an event as a handler sees them, without going through a pipeline."""
     return delivery(orjson.dumps(event)).parsed.facts
 
 

@@ -1,6 +1,6 @@
 """Lives of subscriptions, told to a river in any order, and what they came to.
 
-Lives are the simulator's: any mixture of happenings that PayPal allows. `Shore` tells one again and again under the
+Lives are the simulator's: any mixture of happenings that PayPal allows. `OrderedReplay` tells one again and again under the
 same keys, so that what it came to can be compared.
 """
 
@@ -23,7 +23,7 @@ from pipeline.simulator.plans import PLANS
 from pipeline.simulator.random_subscription import random_subscription
 from pipeline.simulator.timeline import Delivery
 from pipeline.worker.worker import Worker
-from tests.support.pipeline_under_test import River, delivery
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 from tests.support.sample_events import renamed
 
 Json = dict[str, Any]
@@ -46,14 +46,14 @@ class Outcome:
     unhandled: set[str]
 
 
-class Shore:
+class OrderedReplay:
     """One database on which lives are told again and again, under the same keys."""
 
     def __init__(self, folder: Path, url: str = "sqlite:///:memory:") -> None:
-        self.river = River(url, folder, MovableClock(EARLY))
+        self.pipeline = PipelineUnderTest(url, folder, MovableClock(EARLY))
 
     def worker(self) -> Worker:
-        return self.river.worker(HANDLERS, may_read=True)
+        return self.pipeline.worker(HANDLERS, may_read=True)
 
     def tell(self, batches: Sequence[Sequence[Json]]) -> Outcome:
         """Tell these in this order, each batch in a transaction of its own, and once more what waited for an answer."""
@@ -64,14 +64,14 @@ class Shore:
         return self.outcome()
 
     def store(self, events: Sequence[Json]) -> list[str]:
-        return [item.event_id for item in self.river.store(*[delivery(event) for event in events])]
+        return [item.event_id for item in self.pipeline.store(*[delivery(event) for event in events])]
 
     def outcome(self) -> Outcome:
         return Outcome(self._rows(), self._mails(), self._unhandled())
 
     def _unhandled(self) -> set[str]:
         """By what they say: an event that was told twice has two ids."""
-        rows = [row for row in self.river.rows(Event) if row.state != "handled"]
+        rows = [row for row in self.pipeline.rows(Event) if row.state != "handled"]
         return {f"{row.type} {orjson.dumps(row.facts, option=orjson.OPT_SORT_KEYS).decode()}" for row in rows}
 
     def _handled(self, worker: Worker, batch: Sequence[Json]) -> list[str]:
@@ -81,7 +81,7 @@ class Shore:
 
     def clear(self) -> None:
         """Forget everything but the keys."""
-        with self.river.database.transaction() as session:
+        with self.pipeline.database.transaction() as session:
             for table in reversed(Base.metadata.sorted_tables):
                 if table.name != EncryptionKey.__tablename__:
                     session.execute(delete(table))
@@ -90,7 +90,7 @@ class Shore:
         return {
             f"{table.__tablename__} {row.id}": self._columns(row)  # type: ignore[attr-defined]
             for table in (Subscription, Payment, Refund, Plan)
-            for row in self.river.rows(table)
+            for row in self.pipeline.rows(table)
         }
 
     def _columns(self, row: Base) -> dict[str, Any]:
@@ -99,15 +99,17 @@ class Shore:
         return values | ({"personal_data": self._person(row)} if isinstance(row, Subscription) else {})
 
     def _person(self, row: Subscription) -> Any:
-        with self.river.database.transaction() as session:
+        with self.pipeline.database.transaction() as session:
             return (
-                self.river.keyring(session)
+                self.pipeline.keyring(session)
                 .system_key(row.id)
                 .decrypt_json("subscription.personal_data", row.personal_data)
             )
 
     def _mails(self) -> dict[str, tuple[str, str | None, bool]]:
-        return {row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.river.rows(Mail)}
+        return {
+            row.idempotency_key: (row.state, row.reason, row.due_at is not None) for row in self.pipeline.rows(Mail)
+        }
 
 
 def life(seed: int) -> list[Json]:

@@ -16,7 +16,7 @@ MAIL = b"Subject: x\r\n\r\n.\r\n..two\r\nlast\r\n"
 SENDER, ADA = "b+token@bounces.example.com", "ada@example.com"
 
 
-class House:
+class MisbehavingRelay:
     """A relay. `script` says what it does, once each, when a verb comes: an answer, or drop, close or hang.
 
     CONNECT is a connection before its greeting, DOT the end of a mail's text.
@@ -67,7 +67,7 @@ class Wire(SMTP):
 
     transport: Any
 
-    def __init__(self, house: House, **options: Any) -> None:
+    def __init__(self, house: MisbehavingRelay, **options: Any) -> None:
         super().__init__(house, hostname="relay.example.com", ident="ESMTP", **options)
         self.house = house
         house.wires.append(self)
@@ -118,9 +118,9 @@ MakeRelay = Callable[..., Relay]
 @asynccontextmanager
 async def open_houses() -> AsyncIterator[Serve]:
     """Opens a house on a free port; gives the URL to reach it. All are closed at the end of the block."""
-    servers: list[tuple[asyncio.Server, House]] = []
+    servers: list[tuple[asyncio.Server, MisbehavingRelay]] = []
 
-    async def make(house: House, *, over: ssl.SSLContext | None = None, **options: Any) -> str:
+    async def make(house: MisbehavingRelay, *, over: ssl.SSLContext | None = None, **options: Any) -> str:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Wire(house, loop=loop, **options), "127.0.0.1", 0, ssl=over)
         servers.append((server, house))

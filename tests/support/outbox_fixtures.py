@@ -15,7 +15,7 @@ from pipeline.rendering.branding import Branding
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA = "ada.whitfield@example.com"
 OPERATOR = "operator@example.com"
@@ -30,12 +30,12 @@ TEMPLATES = Templates(default_folder(), VENDOR, "en_US")
 Make = Callable[..., Mailer]
 
 
-def meet(river: River, id: str = "I-ADA", email: str | None = ADA, name: str = "Ada") -> None:
+def meet(pipeline: PipelineUnderTest, id: str = "I-ADA", email: str | None = ADA, name: str = "Ada") -> None:
     """A customer with this address."""
-    known = lww_map.merge({}, river.now, {"email": email, "given_name": name, "surname": "Whitfield"})
-    with river.database.transaction() as session:
-        person = river.keyring(session).system_key(id).encrypt_json("subscription.personal_data", known)
-        row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=river.now)
+    known = lww_map.merge({}, pipeline.now, {"email": email, "given_name": name, "surname": "Whitfield"})
+    with pipeline.database.transaction() as session:
+        person = pipeline.keyring(session).system_key(id).encrypt_json("subscription.personal_data", known)
+        row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=pipeline.now)
         row.personal_data = person
         session.add(row)
 
@@ -45,17 +45,17 @@ def receipt(number: int = 1, of: str = "I-ADA") -> NewMail:
     return NewMail("receipt", f"receipt:SALE{number}", of, facts)
 
 
-def owe(river: River, count: int = 1) -> None:
-    river.owe(*[receipt(number) for number in range(1, count + 1)])
+def owe(pipeline: PipelineUnderTest, count: int = 1) -> None:
+    pipeline.owe(*[receipt(number) for number in range(1, count + 1)])
 
 
-def only(river: River) -> Mail:
-    [row] = river.rows(Mail)
+def only(pipeline: PipelineUnderTest) -> Mail:
+    [row] = pipeline.rows(Mail)
     return row
 
 
-def states(river: River) -> list[str]:
-    return sorted(row.state for row in river.rows(Mail))
+def states(pipeline: PipelineUnderTest) -> list[str]:
+    return sorted(row.state for row in pipeline.rows(Mail))
 
 
 def header(data: bytes, name: str) -> str:
@@ -69,25 +69,25 @@ class Jobs:
         self.free_claims, self.remind, self.tell_operator = (job.run for job in jobs)
 
 
-def scheduler(river: River, *, may_read: bool = False, operator: str = "") -> Jobs:
-    return Jobs(jobs_of(river, may_read=may_read, operator=operator))
+def scheduler(pipeline: PipelineUnderTest, *, may_read: bool = False, operator: str = "") -> Jobs:
+    return Jobs(jobs_of(pipeline, may_read=may_read, operator=operator))
 
 
-def jobs_of(river: River, *, may_read: bool = False, operator: str = "") -> list[Job]:
+def jobs_of(pipeline: PipelineUnderTest, *, may_read: bool = False, operator: str = "") -> list[Job]:
     return core_jobs(
-        river.database, river.master, river.clock,
+        pipeline.database, pipeline.master, pipeline.clock,
         reminders=ReminderPolicy(), may_read=may_read, operator=operator,
     )  # fmt: skip
 
 
 @asynccontextmanager
-async def mailers(river: River) -> AsyncIterator[Make]:
+async def mailers(pipeline: PipelineUnderTest) -> AsyncIterator[Make]:
     """Makes mailers, on the river's database unless another is given; all are closed at the end of the block."""
     made: list[Mailer] = []
 
     def mailer(url: str, database: Database | None = None, *, final: float = 5, connections: int = 2) -> Mailer:
         relay = Relay(url, connections=connections, timeout_seconds=5, final_timeout_seconds=final)
-        made.append(Mailer(database or river.database, river.master, river.clock, TEMPLATES, relay, SENDER))
+        made.append(Mailer(database or pipeline.database, pipeline.master, pipeline.clock, TEMPLATES, relay, SENDER))
         return made[-1]
 
     yield mailer

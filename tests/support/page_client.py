@@ -15,7 +15,7 @@ from pipeline.customers.accounts import SignUpData
 from pipeline.db.models import Mail
 from pipeline.simulator.server.loopback import serve
 from pipeline.web.session import COOKIE
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA = SignUpData("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
 FORM = re.compile(r'<form[^>]*action="([^"]+)".*?</form>', re.DOTALL)
@@ -29,20 +29,20 @@ def open_pages(container: Container) -> Iterator[str]:
         yield base
 
 
-def sign_up(river: River, person: SignUpData = ADA) -> str:
+def sign_up(pipeline: PipelineUnderTest, person: SignUpData = ADA) -> str:
     """An account, without PayPal; the customer's id."""
-    with river.database.transaction() as session:
+    with pipeline.database.transaction() as session:
         return accounts.create_account(
-            session, river.keyring(session), person,
-            adult_text="2026-11", news=False, now=river.now, source="sign-up",
+            session, pipeline.keyring(session), person,
+            adult_text="2026-11", news=False, now=pipeline.now, source="sign-up",
         )  # fmt: skip
 
 
-def facts(river: River, kind: str) -> list[dict[str, Any]]:
+def facts(pipeline: PipelineUnderTest, kind: str) -> list[dict[str, Any]]:
     """What the mails of this kind say, in the order in which they were owed."""
-    with river.database.transaction() as session:
-        keyring = river.keyring(session)
-        rows = [row for row in river.rows(Mail) if row.kind == kind]
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
+        rows = [row for row in pipeline.rows(Mail) if row.kind == kind]
         return [
             keyring.system_key(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in sorted(rows, key=lambda row: row.created_at)
@@ -94,9 +94,9 @@ class Browser:
         return answer
 
 
-def links(river: River) -> set[str]:
+def links(pipeline: PipelineUnderTest) -> set[str]:
     """The addresses of the sign-in links that were owed so far."""
-    return {each["page"] for each in facts(river, "account_link")}
+    return {each["page"] for each in facts(pipeline, "account_link")}
 
 
 def path_of(page: str) -> str:
@@ -104,12 +104,12 @@ def path_of(page: str) -> str:
     return httpx.URL(page).raw_path.decode()
 
 
-def sign_in(river: River, browser: Browser, email: str = ADA.email) -> None:
+def sign_in(pipeline: PipelineUnderTest, browser: Browser, email: str = ADA.email) -> None:
     """Ask for a link, wait for the mail, follow the link, press the button."""
-    known = links(river)
+    known = links(pipeline)
     assert browser.post("/account", {"email": email}).status_code == 200
-    wait_for(lambda: links(river) > known)
-    [page] = links(river) - known
+    wait_for(lambda: links(pipeline) > known)
+    [page] = links(pipeline) - known
     link = path_of(page)
     assert browser.get(link).status_code == 200
     assert browser.post(link).status_code == 303

@@ -1,8 +1,8 @@
-"""A river for one test: tables in a database, a master key, a clock that stands still, and the parts wired as they run.
+"""A pipeline for one test: tables in a database, a master key, a clock that stands still, and the parts wired as they run.
 
-river.store(delivery(happened("WH-1")))
-river.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
-assert river.states() == {"WH-1": "handled"}
+pipeline.store(delivery(happened("WH-1")))
+pipeline.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
+assert pipeline.states() == {"WH-1": "handled"}
 """
 
 import sqlite3
@@ -43,7 +43,7 @@ HAPPENED = "TEST.HAPPENED"  # a type that no reader and no handler of ours knows
 WEBHOOK_ID = "8PT597110X687430L"
 
 
-class River:
+class PipelineUnderTest:
     """One database with its tables, one master key, one clock."""
 
     def __init__(self, url: str, folder: Path, clock: MovableClock) -> None:
@@ -157,9 +157,9 @@ def delivery(
     return NewEvent(parse_webhook(raw), source, "signed for webhook TEST", transmission)
 
 
-def outcomes(river: River, *deliveries: NewEvent) -> list[str]:
+def outcomes(pipeline: PipelineUnderTest, *deliveries: NewEvent) -> list[str]:
     """What became of each, stored together."""
-    return [item.outcome for item in river.store(*deliveries)]
+    return [item.outcome for item in pipeline.store(*deliveries)]
 
 
 @cache

@@ -16,7 +16,7 @@ from pipeline.app.shutdown import StopSignal
 from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.inbox.event import Event
 from pipeline.settings import load
-from tests.support.subprocesses import Leashed
+from tests.support.subprocesses import ManagedProcess
 
 ROOT = Path(__file__).parents[2]
 COUNTED = "TEST.COUNTED"
@@ -32,11 +32,11 @@ def count(event: Event, uow: UnitOfWork) -> None:
 EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}
 
 
-def start(role: str, folder: Path, **settings: str | int | Path) -> Leashed:
+def start(role: str, folder: Path, **settings: str | int | Path) -> ManagedProcess:
     """Start a role; it ends with the test. Its output is in `folder`."""
     environment = {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return Leashed([sys.executable, "-m", "tests.support.run_role", role], folder, environment=environment)
+    return ManagedProcess([sys.executable, "-m", "tests.support.run_role", role], folder, environment=environment)
 
 
 def main(role: str) -> None:

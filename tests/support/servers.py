@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 
 import psycopg
 
-from tests.support.subprocesses import Account, Leashed, account, answers, free_port, run, until
+from tests.support.subprocesses import Account, ManagedProcess, account, answers, free_port, run, until
 
 
 class Missing(Exception):
@@ -44,7 +44,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o711)
         self.port = free_port()
-        self._process: Leashed | None = None
+        self._process: ManagedProcess | None = None
 
     def start(self) -> Self:
         """Start and wait until it answers. Raises Missing, or RuntimeError with the end of its log."""
@@ -102,7 +102,7 @@ class Postgres(Server):
             _hand_over(self.folder, owner)
             run([programs / "initdb", "-D", data, *_INITDB], self.folder, owner)
         flags = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        self._process = Leashed([programs / "postgres", "-D", data, *flags], self.folder, owner)
+        self._process = ManagedProcess([programs / "postgres", "-D", data, *flags], self.folder, owner)
         self._process.wait_until(self.answers)
         return self
 
@@ -125,7 +125,7 @@ class RabbitMQ(Server):
     def __init__(self, folder: Path | None = None) -> None:
         super().__init__(folder)
         self._epmd_port, self._peers_port = free_port(), free_port()
-        self._epmd: Leashed | None = None
+        self._epmd: ManagedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -138,9 +138,11 @@ class RabbitMQ(Server):
         (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{_RABBITMQ_CONF}")
         _hand_over(self.folder, owner)
         # Erlang would start this one by itself, as a daemon that stays behind.
-        self._epmd = Leashed([epmd, "-port", self._epmd_port, "-address", "127.0.0.1"], self.folder, owner, environment)
+        self._epmd = ManagedProcess(
+            [epmd, "-port", self._epmd_port, "-address", "127.0.0.1"], self.folder, owner, environment
+        )
         self._epmd.wait_until(lambda: answers(self._epmd_port))
-        self._process = Leashed([program], self.folder, owner, environment)
+        self._process = ManagedProcess([program], self.folder, owner, environment)
         self._process.wait_until(lambda: answers(self.port, b"AMQP\x00\x00\x09\x01"))
         return self
 
@@ -236,7 +238,7 @@ class Postfix(Server, Relay):
         if not self._etc.exists():
             self._configure()
             run([program, "-c", self._etc, "check"], self.folder)
-        self._process = Leashed(["/usr/lib/postfix/sbin/master", "-c", self._etc, "-s"], self.folder)
+        self._process = ManagedProcess(["/usr/lib/postfix/sbin/master", "-c", self._etc, "-s"], self.folder)
         self._process.wait_until(lambda: answers(self.port))
         return self
 

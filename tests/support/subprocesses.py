@@ -33,7 +33,7 @@ class Account(TypedDict, total=False):
     extra_groups: list[int]
 
 
-class Leashed:
+class ManagedProcess:
     """A running program, tied to us by a shell that kills it when the pipe from us breaks.
 
     `environment` is all it gets, beside PATH and LANG, so that nobody's own settings reach it.

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 
 from tests.conftest import do_without
 from tests.support.servers import Postfix, Postgres, RabbitMQ, Relay, Server, plain
-from tests.support.subprocesses import Leashed, answers, free_port, until
+from tests.support.subprocesses import ManagedProcess, answers, free_port, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,14 +112,14 @@ def test_a_program_on_a_leash_ends_when_its_starter_is_killed(tmp_path: Path) ->
 
 
 def test_a_program_that_does_not_start_says_why(tmp_path: Path) -> None:
-    program = Leashed(["sh", "-c", "echo no such luck; exit 3"], tmp_path)
+    program = ManagedProcess(["sh", "-c", "echo no such luck; exit 3"], tmp_path)
     with pytest.raises(RuntimeError, match="ended with 3\nno such luck"):
         program.wait_until(lambda: answers(free_port()))
 
 
 def test_a_program_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.subprocesses.STOP_SECONDS", 0.2)
-    program = Leashed(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"], tmp_path)
+    program = ManagedProcess(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"], tmp_path)
     program.wait_until(lambda: "deaf" in program.log.read_text())
     assert program.end() == -signal.SIGKILL
 

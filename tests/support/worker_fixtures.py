@@ -8,7 +8,7 @@ from pipeline.broker import Broker
 from pipeline.db.models import StatusHistoryEntry
 from pipeline.inbox.event import Event, NeedsLookup, ParkEvent, RetryLater
 from pipeline.worker.worker import Worker, consume_until_stopped
-from tests.support.pipeline_under_test import River, delivery, happened
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 
 SECRET = "ada@example.com, 4 Mill Lane"
 
@@ -37,15 +37,15 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def store(river: River, *kinds: str) -> list[str]:
+def store(pipeline: PipelineUnderTest, *kinds: str) -> list[str]:
     """Events of these types, WH-000 and so on."""
     names = [f"WH-{number:03}" for number in range(len(kinds))]
-    river.store(*[delivery(happened(name, kind=kind)) for name, kind in zip(names, kinds, strict=True)])
+    pipeline.store(*[delivery(happened(name, kind=kind)) for name, kind in zip(names, kinds, strict=True)])
     return names
 
 
-def effects(river: River) -> list[str]:
-    return sorted(row.event_id for row in river.rows(StatusHistoryEntry))
+def effects(pipeline: PipelineUnderTest) -> list[str]:
+    return sorted(row.event_id for row in pipeline.rows(StatusHistoryEntry))
 
 
 def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tests.support.command_line import Smt, files_of
-from tests.support.subprocesses import Leashed, free_port
+from tests.support.subprocesses import ManagedProcess, free_port
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,7 +33,7 @@ def test_run_processes_events_sends_mails_and_stops_on_sigterm(
     smt: Smt, settings: dict[str, str], caught: Path, tmp_path: Path, data_dir: Path
 ) -> None:
     command = [sys.executable, "-m", "pipeline", "run"]
-    running = Leashed(command, tmp_path, environment={**settings, "PYTHONPATH": str(ROOT)})
+    running = ManagedProcess(command, tmp_path, environment={**settings, "PYTHONPATH": str(ROOT)})
     running.wait_until(lambda: smt("health", "web").code == 0)
     assert smt("simulate", "refund", "--start", "now", "--seed", "1", "--json").json["accepted"] == 7
     running.wait_until(lambda: len(files_of(caught)) == 6)  # account set-up, three receipts, two refund receipts
@@ -55,7 +55,7 @@ def test_simulate_signs_as_paypals_simulator_if_accepted(
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
     command = [sys.executable, "-m", "pipeline", "run"]
-    running = Leashed(command, tmp_path, environment={**settings, **changed, "PYTHONPATH": str(ROOT)})
+    running = ManagedProcess(command, tmp_path, environment={**settings, **changed, "PYTHONPATH": str(ROOT)})
     running.wait_until(lambda: smt("health", "web").code == 0)
     assert smt("simulate", "refund", "--start", "now", "--json").json["accepted"] == 7
     assert running.end(signal.SIGTERM) == 0
@@ -72,7 +72,7 @@ def test_failed_role_ends_process(settings: dict[str, str], tmp_path: Path, data
     """The port is in use. The process ends with 1, so that its supervisor starts it again."""
     command = [sys.executable, "-m", "pipeline", "run"]
     with socket.create_server(("127.0.0.1", int(settings["SMT_WEB_PORT"]))):
-        running = Leashed(command, tmp_path, environment={**settings, "PYTHONPATH": str(ROOT)})
+        running = ManagedProcess(command, tmp_path, environment={**settings, "PYTHONPATH": str(ROOT)})
         with pytest.raises(RuntimeError, match="ended with 1") as ended:
             running.wait_until(lambda: False)
     assert f"127.0.0.1:{settings['SMT_WEB_PORT']}" in str(ended.value)

@@ -24,8 +24,8 @@ from pipeline.simulator import shapes
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, Plan
 from pipeline.simulator.subscription import SimulatedSubscription
-from tests.support.event_feeder import Teller, at
-from tests.support.pipeline_under_test import River
+from tests.support.event_feeder import EventFeeder, at
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 PRICE = Money(2900, "EUR")
 MONTHLY, YEARLY = BillingCycle("MONTH", 1, PRICE), BillingCycle("YEAR", 1, PRICE)
@@ -244,28 +244,33 @@ def test_added_cycles_can_be_subtracted_to_within_three_days(
     "plan", [CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE], ids=lambda plan: str(plan.name)
 )
 @pytest.mark.parametrize("start", ["2026-01-31T08:00Z", "2026-02-24T23:30Z"])
-def test_date_equals_paypals_next_billing_time_after_each_renewal(brook: River, plan: Plan, start: str) -> None:
-    teller, subscription = Teller(brook), SimulatedSubscription(PEOPLE[0], plan, at(start), Random(7))
-    teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(plan), at(start))))
+def test_date_equals_paypals_next_billing_time_after_each_renewal(
+    sqlite_pipeline: PipelineUnderTest, plan: Plan, start: str
+) -> None:
+    feeder, subscription = EventFeeder(sqlite_pipeline), SimulatedSubscription(PEOPLE[0], plan, at(start), Random(7))
+    feeder.hear(orjson.loads(event_from_lookup("plan", shapes.plan(plan), at(start))))
     subscription.start()
     for _ in range(5):
-        teller.tell(*[delivery.event for delivery in subscription.deliveries])
-        teller.work()
+        feeder.tell(*[delivery.event for delivery in subscription.deliveries])
+        feeder.work()
         subscription.deliveries.clear()
-        assert [row.paid_through for row in brook.rows(Subscription)] == [subscription.next_billing]
+        assert [row.paid_through for row in sqlite_pipeline.rows(Subscription)] == [subscription.next_billing]
         subscription.renew()
 
 
-def test_charge_for_two_months_ends_at_paypals_date(brook: River) -> None:
-    teller, subscription = Teller(brook), SimulatedSubscription(PEOPLE[0], CLOUD, at("2026-01-15T08:00Z"), Random(7))
-    teller.hear(orjson.loads(event_from_lookup("plan", shapes.plan(CLOUD), subscription.created)))
+def test_charge_for_two_months_ends_at_paypals_date(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder, subscription = (
+        EventFeeder(sqlite_pipeline),
+        SimulatedSubscription(PEOPLE[0], CLOUD, at("2026-01-15T08:00Z"), Random(7)),
+    )
+    feeder.hear(orjson.loads(event_from_lookup("plan", shapes.plan(CLOUD), subscription.created)))
     subscription.start()
     subscription.fail_payment()
     subscription.renew()
-    teller.tell(*[delivery.event for delivery in subscription.deliveries])
-    teller.work()
+    feeder.tell(*[delivery.event for delivery in subscription.deliveries])
+    feeder.work()
     assert (
-        [row.paid_through for row in brook.rows(Subscription)]
+        [row.paid_through for row in sqlite_pipeline.rows(Subscription)]
         == [subscription.next_billing]
         == [at("2026-04-15T10:00Z")]
     )

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.event_histories import Shore, life, odd, shuffled
+from tests.support.event_histories import OrderedReplay, life, odd, shuffled
 
 # Receipts are never superseded.
 NEVER_SUPERSEDED = {"receipt", "refund_receipt"}
 
 
 @pytest.fixture(scope="module")
-def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shore]:
-    made = Shore(tmp_path_factory.mktemp("shore"))
+def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedReplay]:
+    made = OrderedReplay(tmp_path_factory.mktemp("shore"))
     yield made
-    made.river.database.close()
+    made.pipeline.database.close()
 
 
 examples = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +30,7 @@ seeds = st.integers(0, 2**32)
 
 @examples
 @given(seed=seeds, order=seeds)
-def test_any_order_gives_the_same_rows_and_mails(shore: Shore, seed: int, order: int) -> None:
+def test_any_order_gives_the_same_rows_and_mails(shore: OrderedReplay, seed: int, order: int) -> None:
     events = life(seed)
     expected, found = shore.tell([[event] for event in events]), shore.tell(shuffled(events, Random(order)))
     assert not expected.unhandled
@@ -45,7 +45,7 @@ def test_any_order_gives_the_same_rows_and_mails(shore: Shore, seed: int, order:
 
 @examples
 @given(seed=seeds, order=seeds)
-def test_any_order_of_incomplete_events_gives_the_same_rows(shore: Shore, seed: int, order: int) -> None:
+def test_any_order_of_incomplete_events_gives_the_same_rows(shore: OrderedReplay, seed: int, order: int) -> None:
     events = odd(seed)
     expected, found = shore.tell([events]), shore.tell(shuffled(events, Random(order)))
     assert found.unhandled == expected.unhandled

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import GONE, sample
 
 ACTIVATED, CANCELLED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.CANCELLED"
@@ -26,22 +26,22 @@ KEYS = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_key_consists_of_ids_and_paypals_times(brook: River, kind: str) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(kind))
-    assert KEYS[kind] in teller.mails()
+def test_key_consists_of_ids_and_paypals_times(sqlite_pipeline: PipelineUnderTest, kind: str) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(kind))
+    assert KEYS[kind] in feeder.mails()
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_mail_is_queued_for_seven_days_and_then_withheld(brook: River, kind: str) -> None:
+def test_mail_is_queued_for_seven_days_and_then_withheld(sqlite_pipeline: PipelineUnderTest, kind: str) -> None:
     resource = sample(kind)["resource"]
     earlier = at(resource["billing_info"]["last_failed_payment"]["time"] if kind == FAILED else _moment(resource))
     for seconds, state in ((0, "queued"), (1, "withheld")):
-        brook.empty()
-        brook.clock.move_to(earlier + timedelta(days=7, seconds=seconds))
-        teller = Teller(brook)
-        teller.hear(sample(kind, at=earlier.isoformat()))
-        mail = teller.mails()[KEYS[kind]]
+        sqlite_pipeline.empty()
+        sqlite_pipeline.clock.move_to(earlier + timedelta(days=7, seconds=seconds))
+        feeder = EventFeeder(sqlite_pipeline)
+        feeder.hear(sample(kind, at=earlier.isoformat()))
+        mail = feeder.mails()[KEYS[kind]]
         assert mail.state == state, mail.reason
 
 
@@ -52,89 +52,93 @@ def test_mail_is_queued_for_seven_days_and_then_withheld(brook: River, kind: str
     ([CANCELLED], SUSPENDED, "subscription_suspended"),
     ([SUSPENDED], FAILED, "payment_failed"),
 ])  # fmt: skip
-def test_superseded_mail_is_withheld_with_its_reason(brook: River, earlier: list[str], late: str, mail: str) -> None:
-    teller = Teller(brook)
-    teller.hear(*[sample(kind) for kind in earlier], sample(late))
-    found = teller.mail(mail)
+def test_superseded_mail_is_withheld_with_its_reason(
+    sqlite_pipeline: PipelineUnderTest, earlier: list[str], late: str, mail: str
+) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(*[sample(kind) for kind in earlier], sample(late))
+    found = feeder.mail(mail)
     assert (found.state, found.due) == ("withheld", False)
     assert str(found.reason).startswith("superseded: the subscription is ")
 
 
 @pytest.mark.parametrize("event_type", [REACTIVATED, ACTIVATED])
-def test_failure_is_mailed_after_reactivation_without_payment(brook: River, event_type: str) -> None:
-    teller = Teller(brook)
+def test_failure_is_mailed_after_reactivation_without_payment(
+    sqlite_pipeline: PipelineUnderTest, event_type: str
+) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     after = "2026-03-25T08:00:00Z"  # the charge failed the day before
-    teller.hear(sample(event_type, {"status_update_time": after, "update_time": after}, at=after), sample(FAILED))
-    assert teller.subscription(ALICE).status == "ACTIVE"
-    mail = teller.mail("payment_failed")
+    feeder.hear(sample(event_type, {"status_update_time": after, "update_time": after}, at=after), sample(FAILED))
+    assert feeder.subscription(ALICE).status == "ACTIVE"
+    mail = feeder.mail("payment_failed")
     assert (mail.state, mail.reason) == ("queued", None)
 
 
-def test_only_the_later_of_two_suspensions_is_mailed(brook: River) -> None:
-    teller = Teller(brook)
+def test_only_the_later_of_two_suspensions_is_mailed(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     later = {"status_update_time": "2026-04-05T10:41:50Z", "update_time": "2026-04-05T10:41:50Z"}
-    teller.hear(sample(SUSPENDED, later), sample(SUSPENDED))
-    assert [mail.state for _, mail in sorted(teller.mails().items())] == ["withheld", "queued"]
+    feeder.hear(sample(SUSPENDED, later), sample(SUSPENDED))
+    assert [mail.state for _, mail in sorted(feeder.mails().items())] == ["withheld", "queued"]
 
 
-def test_receipt_of_late_released_payment_is_queued(brook: River) -> None:
-    teller = Teller(brook)
+def test_receipt_of_late_released_payment_is_queued(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     held = sample(COMPLETED, {"payment_hold_status": "HELD"})["resource"]
-    teller.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", held))
-    teller.hear(sample(COMPLETED, {"payment_hold_status": "RELEASED"}, at="2026-03-17T09:16:40Z"))
-    assert teller.mail("receipt").state == "queued"
+    feeder.hear(sample(ACTIVATED), sample("PAYMENT.SALE.PENDING", held))
+    feeder.hear(sample(COMPLETED, {"payment_hold_status": "RELEASED"}, at="2026-03-17T09:16:40Z"))
+    assert feeder.mail("receipt").state == "queued"
 
 
-def test_receipts_are_queued_after_cancellation(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(CANCELLED), sample(REFUNDED), at="2026-02-28T12:00:00Z")
-    teller.hear(sample(COMPLETED), at="2026-02-28T12:00:01Z")
-    assert [teller.mail(kind).state for kind in ("receipt", "refund_receipt")] == ["queued", "queued"]
+def test_receipts_are_queued_after_cancellation(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(CANCELLED), sample(REFUNDED), at="2026-02-28T12:00:00Z")
+    feeder.hear(sample(COMPLETED), at="2026-02-28T12:00:01Z")
+    assert [feeder.mail(kind).state for kind in ("receipt", "refund_receipt")] == ["queued", "queued"]
 
 
-def test_waiting_mails_become_due_when_an_address_arrives(brook: River) -> None:
-    teller = Teller(brook)
+def test_waiting_mails_become_due_when_an_address_arrives(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     without_subscriber = {"subscriber": GONE}
-    teller.hear(sample(ACTIVATED, without_subscriber), sample(COMPLETED), sample(REFUNDED))
-    assert [mail.due for mail in teller.mails().values()] == [False, False, False]
-    teller.hear(sample("BILLING.SUBSCRIPTION.UPDATED"))
-    assert [mail.due for mail in teller.mails().values()] == [True, True, True]
+    feeder.hear(sample(ACTIVATED, without_subscriber), sample(COMPLETED), sample(REFUNDED))
+    assert [mail.due for mail in feeder.mails().values()] == [False, False, False]
+    feeder.hear(sample("BILLING.SUBSCRIPTION.UPDATED"))
+    assert [mail.due for mail in feeder.mails().values()] == [True, True, True]
 
 
-def test_mail_is_due_if_its_batch_supplies_the_address(brook: River) -> None:
-    teller = Teller(brook)
-    teller.tell(sample(COMPLETED), sample(ACTIVATED))
-    teller.work()
-    assert teller.mail("receipt").due
+def test_mail_is_due_if_its_batch_supplies_the_address(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.tell(sample(COMPLETED), sample(ACTIVATED))
+    feeder.work()
+    assert feeder.mail("receipt").due
 
 
-def test_mail_facts_contain_no_personal_data(brook: River) -> None:
-    teller = Teller(brook)
+def test_mail_facts_contain_no_personal_data(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     for kind in KEYS:
-        teller.hear(sample(kind))
-    texts = repr([mail.facts for mail in teller.mails().values()])
+        feeder.hear(sample(kind))
+    texts = repr([mail.facts for mail in feeder.mails().values()])
     assert not [
         word for word in ("Alice", "Andersson", "example.com", ALICE.payer_id, ALICE.custom_id) if word in texts
     ]
 
 
-def test_receipt_has_no_paid_through_date_before_its_payment(brook: River) -> None:
-    teller = Teller(brook)
+def test_receipt_has_no_paid_through_date_before_its_payment(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     on = "2026-03-24T11:13:00Z"
-    teller.hear(sample(ACTIVATED), sample(COMPLETED, {"create_time": on, "update_time": on}, at=on))
-    assert teller.mail("receipt").facts["paid_through"] is None  # the plan is unknown, so the period is too
+    feeder.hear(sample(ACTIVATED), sample(COMPLETED, {"create_time": on, "update_time": on}, at=on))
+    assert feeder.mail("receipt").facts["paid_through"] is None  # the plan is unknown, so the period is too
 
 
-def test_only_last_refund_is_marked_in_full_in_any_order(brook: River) -> None:
+def test_only_last_refund_is_marked_in_full_in_any_order(sqlite_pipeline: PipelineUnderTest) -> None:
     rest: dict[str, Any] = {
         "id": "5AL88213640927999", "amount.total": "20.00", "total_refunded_amount.total": "29.00",
         "create_time": "2026-02-28T09:00:00Z", "update_time": "2026-02-28T09:00:00Z",
     }  # fmt: skip
     for order in ([sample(REFUNDED), sample(REFUNDED, rest)], [sample(REFUNDED, rest), sample(REFUNDED)]):
-        brook.empty()
-        teller = Teller(brook)
-        teller.hear(sample(COMPLETED), *order)
-        mails = [mail.facts for mail in teller.mails().values() if mail.kind == "refund_receipt"]
+        sqlite_pipeline.empty()
+        feeder = EventFeeder(sqlite_pipeline)
+        feeder.hear(sample(COMPLETED), *order)
+        mails = [mail.facts for mail in feeder.mails().values() if mail.kind == "refund_receipt"]
         assert {mail["refund"]: mail["in_full"] for mail in mails} == {"5AL88213640927754": False, rest["id"]: True}
 
 
@@ -143,16 +147,16 @@ def _moment(resource: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["BILLING.SUBSCRIPTION.UPDATED", FAILED])
-def test_setup_mail_for_old_activation_is_withheld(brook: River, kind: str) -> None:
+def test_setup_mail_for_old_activation_is_withheld(sqlite_pipeline: PipelineUnderTest, kind: str) -> None:
     year_old = {"status_update_time": "2025-02-24T09:16:40Z"}
-    teller = Teller(brook)
-    teller.hear(sample(kind, year_old))
-    assert teller.subscription(ALICE).status == "ACTIVE"
-    assert str(teller.mail("account_setup").reason).startswith("older than 7 days")
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(kind, year_old))
+    assert feeder.subscription(ALICE).status == "ACTIVE"
+    assert str(feeder.mail("account_setup").reason).startswith("older than 7 days")
 
 
-def test_status_in_another_event_queues_the_missed_mail(brook: River) -> None:
-    teller = Teller(brook)
+def test_status_in_another_event_queues_the_missed_mail(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     suspended = {"status": "SUSPENDED", "status_update_time": "2026-03-24T11:13:08Z"}
-    teller.hear(sample(ACTIVATED), sample(FAILED, suspended))
-    assert teller.owed() == ["account_setup", "subscription_suspended"]
+    feeder.hear(sample(ACTIVATED), sample(FAILED, suspended))
+    assert feeder.owed() == ["account_setup", "subscription_suspended"]

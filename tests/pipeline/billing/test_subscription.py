@@ -12,9 +12,9 @@ from pipeline.billing.notifications import renewal_reminder
 from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.subscription import STATUS_PHASE, STATUS_TIE_BREAK, TRANSITIONS, supersedes
 from pipeline.db.models import Customer, StatusHistoryEntry
-from tests.support.event_feeder import Teller, at
+from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE, BOB, CHARLIE
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import GONE, sample
 
 ACTIVATED, SUSPENDED = "BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.SUSPENDED"
@@ -88,71 +88,73 @@ def agreement(day: int, kind: str, state: str, **details: str) -> dict[str, obje
     return {**envelope, "resource": resource}
 
 
-def test_old_agreement_is_processed_like_a_subscription(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(
+def test_old_agreement_is_processed_like_a_subscription(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(
         agreement(1, ACTIVATED, "Active", next_billing_date="2026-04-01T10:00:00Z"),
         agreement(20, SUSPENDED, "Suspended"),
         agreement(21, UPDATED, "Suspended"),  # no status change, so no second mail
         agreement(25, CANCELLED, "Cancelled"),
     )
-    row = teller.subscription(BOB)
+    row = feeder.subscription(BOB)
     assert (row.status, row.paid_through) == ("CANCELLED", at("2026-04-01T10:00Z"))
-    assert teller.known(BOB)["email"] == BOB.email
-    assert teller.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED"), ("SUSPENDED", "CANCELLED")]
-    assert teller.owed() == ["account_setup", "subscription_cancelled", "subscription_suspended"]
+    assert feeder.known(BOB)["email"] == BOB.email
+    assert feeder.moves() == [(None, "ACTIVE"), ("ACTIVE", "SUSPENDED"), ("SUSPENDED", "CANCELLED")]
+    assert feeder.owed() == ["account_setup", "subscription_cancelled", "subscription_suspended"]
 
 
-def test_every_order_gives_the_same_row(brook: River) -> None:
+def test_every_order_gives_the_same_row(sqlite_pipeline: PipelineUnderTest) -> None:
     found = set()
     for order in permutations([ACTIVATED, SUSPENDED, "BILLING.SUBSCRIPTION.RE-ACTIVATED", COMPLETED]):
-        brook.empty()
-        teller = Teller(brook)
-        teller.tell(*[sample(kind) for kind in order])
-        teller.work(batch=1)
-        row = teller.subscription(ALICE)
+        sqlite_pipeline.empty()
+        feeder = EventFeeder(sqlite_pipeline)
+        feeder.tell(*[sample(kind) for kind in order])
+        feeder.work(batch=1)
+        row = feeder.subscription(ALICE)
         found.add((row.status, row.status_at, row.paid_through, row.next_billing_at, row.plan_id))
     end = at("2026-04-24T10:00Z")
     assert found == {("ACTIVE", at("2026-04-05T08:30:12Z"), end, end, ALICE.plan)}
 
 
-def test_custom_id_or_payer_id_identifies_the_customer(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(
+def test_custom_id_or_payer_id_identifies_the_customer(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(
         sample(ACTIVATED),
         sample(ACTIVATED, {"id": BOB.subscription, "subscriber.payer_id": BOB.payer_id}),
         sample(ACTIVATED, {"id": CHARLIE.subscription, "custom_id": GONE}),
     )
-    alice, bob, charlie = (teller.subscription(person).customer_id for person in (ALICE, BOB, CHARLIE))
+    alice, bob, charlie = (feeder.subscription(person).customer_id for person in (ALICE, BOB, CHARLIE))
     assert alice == bob != charlie
-    assert {row.id for row in brook.rows(Customer)} == {alice, charlie}
+    assert {row.id for row in sqlite_pipeline.rows(Customer)} == {alice, charlie}
 
 
-def test_address_hash_ignores_case(brook: River) -> None:
-    teller = Teller(brook)
+def test_address_hash_ignores_case(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
     upper_case = {"id": BOB.subscription, "subscriber.email_address": "ALICE@EXAMPLE.COM"}
-    teller.hear(sample(ACTIVATED), sample(ACTIVATED, upper_case))
-    alice, bob = teller.subscription(ALICE), teller.subscription(BOB)
+    feeder.hear(sample(ACTIVATED), sample(ACTIVATED, upper_case))
+    alice, bob = feeder.subscription(ALICE), feeder.subscription(BOB)
     assert alice.email_hash == bob.email_hash
     assert alice.email_hash is not None
     assert alice.personal_data is not None
     assert b"alice" not in alice.personal_data.lower() + alice.email_hash
 
 
-def test_status_history_contains_event_and_reason(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(ACTIVATED), sample(SUSPENDED))
-    history = [(row.subscription_id, row.reason, row.event_id, row.at) for row in brook.rows(StatusHistoryEntry)]
+def test_status_history_contains_event_and_reason(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED), sample(SUSPENDED))
+    history = [
+        (row.subscription_id, row.reason, row.event_id, row.at) for row in sqlite_pipeline.rows(StatusHistoryEntry)
+    ]
     assert history == [
         (ALICE.subscription, kind, sample(kind)["id"], at(sample(kind)["resource"]["status_update_time"]))
         for kind in (ACTIVATED, SUSPENDED)
     ]
 
 
-def test_quantity_is_one_if_missing(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
-    reminder = renewal_reminder(teller.subscription(ALICE), teller.plans()[ALICE.plan], 3, has_address=True)
+def test_quantity_is_one_if_missing(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
+    reminder = renewal_reminder(feeder.subscription(ALICE), feeder.plans()[ALICE.plan], 3, has_address=True)
     assert reminder.facts["amount"] == {"amount": 2900, "currency": "EUR"}
 
 

@@ -21,10 +21,10 @@ from pipeline.db.models import Customer, Event, Payment, PaypalLookup, Plan, Ref
 from pipeline.db.rows import RefundRow
 from pipeline.inbox.event import Event as InboxEvent
 from pipeline.inbox.event import RetryLater
-from tests.support.event_feeder import Teller, at, facts_of
-from tests.support.event_histories import Shore, life, odd
+from tests.support.event_feeder import EventFeeder, at, facts_of
+from tests.support.event_histories import OrderedReplay, life, odd
 from tests.support.example_people import ALICE, BOB
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import GONE, kinds, renamed, sample
 from tests.support.subprocesses import until
 
@@ -37,18 +37,20 @@ ROUNDS = 20
 # -- one worker
 
 
-def test_unknown_payment_becomes_an_empty_placeholder(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(REFUNDED))
-    (payment,) = brook.rows(Payment)
+def test_unknown_payment_becomes_an_empty_placeholder(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(REFUNDED))
+    (payment,) = sqlite_pipeline.rows(Payment)
     assert (payment.known, payment.status, payment.subscription_id, payment.amount) == ({}, None, None, None)
-    assert brook.rows(Subscription) == []
+    assert sqlite_pipeline.rows(Subscription) == []
 
 
-def test_failed_batch_leaves_no_placeholders(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(COMPLETED, {"amount": "29.00"}))
-    assert [brook.rows(table) for table in (Payment, Subscription, Plan, StatusHistoryEntry, PaypalLookup)] == [
+def test_failed_batch_leaves_no_placeholders(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(COMPLETED, {"amount": "29.00"}))
+    assert [
+        sqlite_pipeline.rows(table) for table in (Payment, Subscription, Plan, StatusHistoryEntry, PaypalLookup)
+    ] == [
         [],
         [],
         [],
@@ -57,55 +59,55 @@ def test_failed_batch_leaves_no_placeholders(brook: River) -> None:
     ]
 
 
-def test_failing_event_does_not_affect_the_rest_of_its_batch(brook: River) -> None:
-    teller = Teller(brook)
-    teller.tell(sample(ACTIVATED), sample(COMPLETED, {"amount": "29.00"}), sample(COMPLETED))
-    teller.work()
-    assert sorted(teller.states()) == ["handled", "handled", "parked"]
-    assert teller.subscription(ALICE).status == "ACTIVE"
+def test_failing_event_does_not_affect_the_rest_of_its_batch(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.tell(sample(ACTIVATED), sample(COMPLETED, {"amount": "29.00"}), sample(COMPLETED))
+    feeder.work()
+    assert sorted(feeder.states()) == ["handled", "handled", "parked"]
+    assert feeder.subscription(ALICE).status == "ACTIVE"
 
 
-def test_plan_is_looked_up_only_while_it_is_unknown(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(CREATED), sample(ACTIVATED))
-    assert teller.questions() == [("plan", ALICE.plan)]
-    assert teller.plans()[ALICE.plan].known == {}
-    brook.empty()
-    teller.hear(sample("READ.PLAN"), sample(CREATED), sample(ACTIVATED))
-    assert teller.questions() == []
+def test_plan_is_looked_up_only_while_it_is_unknown(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(CREATED), sample(ACTIVATED))
+    assert feeder.questions() == [("plan", ALICE.plan)]
+    assert feeder.plans()[ALICE.plan].known == {}
+    sqlite_pipeline.empty()
+    feeder.hear(sample("READ.PLAN"), sample(CREATED), sample(ACTIVATED))
+    assert feeder.questions() == []
 
 
-def test_changed_address_is_encrypted_again_and_gets_a_new_hash(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(ACTIVATED))
-    before = teller.subscription(ALICE)
-    teller.hear(sample("BILLING.SUBSCRIPTION.UPDATED", {"subscriber.email_address": "alice.new@example.com"}))
-    after = teller.subscription(ALICE)
+def test_changed_address_is_encrypted_again_and_gets_a_new_hash(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED))
+    before = feeder.subscription(ALICE)
+    feeder.hear(sample("BILLING.SUBSCRIPTION.UPDATED", {"subscriber.email_address": "alice.new@example.com"}))
+    after = feeder.subscription(ALICE)
     assert before.personal_data != after.personal_data
     assert before.email_hash != after.email_hash
 
 
-def test_erased_customer_who_subscribes_again_is_a_new_customer(brook: River) -> None:
+def test_erased_customer_who_subscribes_again_is_a_new_customer(sqlite_pipeline: PipelineUnderTest) -> None:
     """It holds even if the batch contains an event of the old subscription, and if the customer had opted out."""
-    teller = Teller(brook)
-    teller.hear(sample(ACTIVATED))
-    [customer] = brook.rows(Customer)
-    brook.set(customer, erased_at=at("2026-04-01T00:00Z"), wants_service_mail=False)
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED))
+    [customer] = sqlite_pipeline.rows(Customer)
+    sqlite_pipeline.set(customer, erased_at=at("2026-04-01T00:00Z"), wants_service_mail=False)
     again = dict.fromkeys(("start_time", "create_time", "update_time", "status_update_time"), "2026-05-01T09:00:00Z")
     old = sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z")
-    teller.tell(old, sample(ACTIVATED, {"id": "I-AGAIN0000001", **again}, at="2026-05-01T09:00:00Z"))
-    teller.work()
-    [customer] = brook.rows(Customer)
+    feeder.tell(old, sample(ACTIVATED, {"id": "I-AGAIN0000001", **again}, at="2026-05-01T09:00:00Z"))
+    feeder.work()
+    [customer] = sqlite_pipeline.rows(Customer)
     assert (customer.erased_at, customer.wants_service_mail) == (None, True)
 
 
-def test_event_of_old_subscription_does_not_restore_erased_customer(brook: River) -> None:
-    teller = Teller(brook)
-    teller.hear(sample(ACTIVATED))
-    [customer] = brook.rows(Customer)
-    brook.set(customer, erased_at=at("2026-04-01T00:00Z"))
-    teller.hear(sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z"))
-    assert [row.erased_at for row in brook.rows(Customer)] == [at("2026-04-01T00:00Z")]
+def test_event_of_old_subscription_does_not_restore_erased_customer(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED))
+    [customer] = sqlite_pipeline.rows(Customer)
+    sqlite_pipeline.set(customer, erased_at=at("2026-04-01T00:00Z"))
+    feeder.hear(sample(UPDATED, {"update_time": "2026-05-01T08:00:00Z"}, at="2026-05-01T08:00:00Z"))
+    assert [row.erased_at for row in sqlite_pipeline.rows(Customer)] == [at("2026-04-01T00:00Z")]
 
 
 UNEXPECTED_VALUES: list[Any] = [
@@ -117,15 +119,15 @@ UNEXPECTED_VALUES: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shore]:
-    made = Shore(tmp_path_factory.mktemp("shore"))
+def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedReplay]:
+    made = OrderedReplay(tmp_path_factory.mktemp("shore"))
     yield made
-    made.river.database.close()
+    made.pipeline.database.close()
 
 
 @given(kind=st.sampled_from(kinds()), data=st.data())
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_handlers_do_not_fail_on_unexpected_values(shore: Shore, kind: str, data: st.DataObject) -> None:
+def test_handlers_do_not_fail_on_unexpected_values(shore: OrderedReplay, kind: str, data: st.DataObject) -> None:
     """The event is handled or parked without an internal error, and later events of the subscription are handled."""
     malformed = copy.deepcopy(sample(kind))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -135,7 +137,7 @@ def test_handlers_do_not_fail_on_unexpected_values(shore: Shore, kind: str, data
     worker = shore.worker()
     for event in (sample("READ.PLAN"), sample(ACTIVATED), renamed(malformed), sample(COMPLETED), sample(REFUNDED)):
         worker.handle(shore.store([event]))
-    failed = [row.reason for row in shore.river.rows(Event) if row.attempts or " at pipeline" in (row.reason or "")]
+    failed = [row.reason for row in shore.pipeline.rows(Event) if row.attempts or " at pipeline" in (row.reason or "")]
     assert not failed
 
 
@@ -144,8 +146,8 @@ def test_handlers_do_not_fail_on_unexpected_values(shore: Shore, kind: str, data
 
 def test_concurrent_workers_produce_the_same_rows(kept_database: str, data_dir: Path) -> None:
     """Two workers process subscriptions with shared plans and customers, each in its own order."""
-    shore = Shore(data_dir, kept_database)
-    shore.river.empty()  # an earlier test may have left rows
+    shore = OrderedReplay(data_dir, kept_database)
+    shore.pipeline.empty()  # an earlier test may have left rows
     try:
         for number in range(ROUNDS):
             events = [*life(7 * number), *odd(7 * number + 1), *life(7 * number + 2)]
@@ -157,23 +159,23 @@ def test_concurrent_workers_produce_the_same_rows(kept_database: str, data_dir: 
             assert shore.outcome().rows == expected.rows, f"round {number}"
             assert shore.outcome().unhandled == expected.unhandled, f"round {number}"
     finally:
-        shore.river.empty()
-        shore.river.database.close()
+        shore.pipeline.empty()
+        shore.pipeline.database.close()
 
 
-def test_concurrent_plan_and_subscription_events_see_each_other(stream: River) -> None:
+def test_concurrent_plan_and_subscription_events_see_each_other(postgresql_pipeline: PipelineUnderTest) -> None:
     """A subscription that is put on a plan while the plan's event is processed gets the plan's billing cycle."""
     for number in range(ROUNDS):
-        stream.empty()
-        teller = Teller(stream)
+        postgresql_pipeline.empty()
+        feeder = EventFeeder(postgresql_pipeline)
         events = [sample("READ.PLAN"), sample(CREATED), sample(COMPLETED)]
-        teller.tell(*events)
+        feeder.tell(*events)
         ids = [[event["id"]] for event in (events if number % 2 else reversed(events))]
-        assert not _run_concurrently(teller, [[ids[0]], [ids[1]], [ids[2]]])
-        assert teller.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z"), f"round {number}"
+        assert not _run_concurrently(feeder, [[ids[0]], [ids[1]], [ids[2]]])
+        assert feeder.subscription(ALICE).paid_through == at("2026-03-24T09:16:38Z"), f"round {number}"
 
 
-def test_concurrent_events_of_one_refund_are_both_stored(stream: River) -> None:
+def test_concurrent_events_of_one_refund_are_both_stored(postgresql_pipeline: PipelineUnderTest) -> None:
     resource = sample("READ.REFUND")["resource"]
     events = [
         sample("READ.REFUND"),
@@ -181,51 +183,59 @@ def test_concurrent_events_of_one_refund_are_both_stored(stream: River) -> None:
         sample("READ.REFUND", resource | {"update_time": "2026-03-01T07:00:00Z"}),
     ]
     for number in range(ROUNDS):
-        stream.empty()
-        teller = Teller(stream)
-        teller.hear(sample("READ.SALE"), events[0])
-        teller.tell(*events[1:])
-        assert not _run_concurrently(teller, [[[event["id"]]] for event in events[1:]])
-        (refund,) = teller.refunds().values()
+        postgresql_pipeline.empty()
+        feeder = EventFeeder(postgresql_pipeline)
+        feeder.hear(sample("READ.SALE"), events[0])
+        feeder.tell(*events[1:])
+        assert not _run_concurrently(feeder, [[[event["id"]]] for event in events[1:]])
+        (refund,) = feeder.refunds().values()
         assert (refund.kind, sorted(refund.known)[-2:]) == ("reversal", ["reversal", "state"]), f"round {number}"
         assert refund.known["state"][0] == "2026-03-01T07:00:00.000000+00:00", f"round {number}"
 
 
-def test_refund_stored_by_another_worker_is_retried(stream: River) -> None:
+def test_refund_stored_by_another_worker_is_retried(postgresql_pipeline: PipelineUnderTest) -> None:
     """The refund's payment is not locked, so it must not be changed."""
-    teller = Teller(stream)
-    teller.hear(sample(ACTIVATED), sample(COMPLETED))
+    feeder = EventFeeder(postgresql_pipeline)
+    feeder.hear(sample(ACTIVATED), sample(COMPLETED))
     batch = [_event(sample(UPDATED)), _event(sample(REFUNDED, {"sale_id": GONE, "links": []}))]
     refund = batch[1].facts["refund"]
 
     def look() -> RefundRow | None:
-        with stream.database.transaction() as session:
-            return UnitOfWork(session, stream.keyring(session), stream.now, ReminderPolicy(), batch).refund(refund)
+        with postgresql_pipeline.database.transaction() as session:
+            return UnitOfWork(
+                session, postgresql_pipeline.keyring(session), postgresql_pipeline.now, ReminderPolicy(), batch
+            ).refund(refund)
 
     with ThreadPoolExecutor(1) as pool:
-        with stream.database.transaction() as other:
+        with postgresql_pipeline.database.transaction() as other:
             other.get(Subscription, ALICE.subscription, with_for_update=True)
             found = pool.submit(look)
-            until(lambda: _waiting_for_locks(stream) == 1, 30, "the batch waits for the subscription")
-            row = {"kind": "refund", "amount": 900, "currency": "EUR", "occurred_at": stream.now}
+            until(lambda: _waiting_for_locks(postgresql_pipeline) == 1, 30, "the batch waits for the subscription")
+            row = {"kind": "refund", "amount": 900, "currency": "EUR", "occurred_at": postgresql_pipeline.now}
             other.add(Refund(id=refund, payment_id=sample(COMPLETED)["resource"]["id"], known={}, **row))
         with pytest.raises(RetryLater, match="another worker has just stored its refund"):
             found.result(30)
-    with stream.database.transaction() as session:
-        again = UnitOfWork(session, stream.keyring(session), stream.now, ReminderPolicy(), batch)
+    with postgresql_pipeline.database.transaction() as session:
+        again = UnitOfWork(
+            session, postgresql_pipeline.keyring(session), postgresql_pipeline.now, ReminderPolicy(), batch
+        )
         assert again.refund(refund) is not None
 
 
-def test_address_entered_while_a_mail_is_queued_releases_it(stream: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_entered_while_a_mail_is_queued_releases_it(
+    postgresql_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the lock, the mail would start to wait just after the address was entered, and would wait forever."""
-    teller = Teller(stream)
-    teller.hear(sample(ACTIVATED, {"subscriber": GONE}))
-    customer, original = str(teller.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
+    feeder = EventFeeder(postgresql_pipeline)
+    feeder.hear(sample(ACTIVATED, {"subscriber": GONE}))
+    customer, original = str(feeder.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
     threads: list[threading.Thread] = []
 
     def correct(field: accounts.Field, value: str) -> None:
-        with stream.database.transaction() as session:
-            accounts.correct_field(session, stream.keyring(session), customer, field, value, stream.now)
+        with postgresql_pipeline.database.transaction() as session:
+            accounts.correct_field(
+                session, postgresql_pipeline.keyring(session), customer, field, value, postgresql_pipeline.now
+            )
 
     def look(uow: UnitOfWork, customers: set[str]) -> set[str]:
         found = original(uow, customers)
@@ -236,22 +246,24 @@ def test_address_entered_while_a_mail_is_queued_releases_it(stream: River, monke
 
     correct("name", "Alice")  # creates the customer's key now, because that takes a lock too
     monkeypatch.setattr(UnitOfWork, "_customers_with_address", look)
-    teller.hear(sample(COMPLETED))
+    feeder.hear(sample(COMPLETED))
     threads[0].join(30)
-    assert teller.mail("receipt").due
+    assert feeder.mail("receipt").due
 
 
 def _event(document: dict[str, Any]) -> InboxEvent:
     return InboxEvent(document["id"], document["event_type"], "webhook", None, NOON, facts_of(document))
 
 
-def _waiting_for_locks(river: River) -> int:
+def _waiting_for_locks(pipeline: PipelineUnderTest) -> int:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with river.database.reading() as session:
+    with pipeline.database.reading() as session:
         return int(session.execute(text(waiting)).scalar_one())
 
 
-def _run_concurrently(target: Shore | Teller, orders: Sequence[Sequence[Sequence[str]]]) -> list[Exception]:
+def _run_concurrently(
+    target: OrderedReplay | EventFeeder, orders: Sequence[Sequence[Sequence[str]]]
+) -> list[Exception]:
     """Handle each list of batches with a separate worker and thread. Return the exceptions."""
     start, errors = threading.Barrier(len(orders)), []
 

@@ -16,7 +16,7 @@ from pipeline.crypto.keyring import INDEX, TOKENS, DecryptionError, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
 from pipeline.db.models import EncryptionKey
 from pipeline.inbox import store as inbox
-from tests.support.pipeline_under_test import River, delivery, happened
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,55 +30,57 @@ def path(data_dir: Path) -> Path:
 # Encryption
 
 
-def test_encrypted_value_is_decrypted(river: River) -> None:
-    with river.database.transaction() as session:
-        key = river.keyring(session).system_key("I-ADA")
+def test_encrypted_value_is_decrypted(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
+        key = pipeline.keyring(session).system_key("I-ADA")
         encrypted = key.encrypt_json("event.personal_data", {"email": "ada@example.com", "none": None})
-    with river.database.transaction() as session:
-        again = river.keyring(session).system_key("I-ADA")
+    with pipeline.database.transaction() as session:
+        again = pipeline.keyring(session).system_key("I-ADA")
         assert again.decrypt_json("event.personal_data", encrypted) == {"email": "ada@example.com", "none": None}
         assert again.decrypt_json("event.personal_data", None) is None
     assert b"ada" not in encrypted
 
 
-def test_equal_values_have_different_ciphertexts(brook: River) -> None:
-    with brook.database.transaction() as session:
-        key = brook.keyring(session).system_key("I-ADA")
+def test_equal_values_have_different_ciphertexts(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        key = sqlite_pipeline.keyring(session).system_key("I-ADA")
         assert key.encrypt("event.body", b"ada") != key.encrypt("event.body", b"ada")
 
 
-def test_value_cannot_be_decrypted_in_another_column(brook: River) -> None:
-    with brook.database.transaction() as session:
-        key = brook.keyring(session).system_key("I-ADA")
+def test_value_cannot_be_decrypted_in_another_column(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        key = sqlite_pipeline.keyring(session).system_key("I-ADA")
         encrypted = key.encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError, match=r"event\.personal_data of I-ADA"):
             key.decrypt("event.personal_data", encrypted)
 
 
-def test_value_cannot_be_decrypted_under_another_key_id(brook: River) -> None:
-    with brook.database.transaction() as session:
-        ring = brook.keyring(session)
+def test_value_cannot_be_decrypted_under_another_key_id(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        ring = sqlite_pipeline.keyring(session)
         encrypted = ring.system_key("I-ADA").encrypt("event.body", b"ada")
         with pytest.raises(DecryptionError):
             ring.system_key("I-BEA").decrypt("event.body", encrypted)
 
 
-def test_wrapped_key_cannot_be_unwrapped_under_another_key_id(river: River) -> None:
+def test_wrapped_key_cannot_be_unwrapped_under_another_key_id(pipeline: PipelineUnderTest) -> None:
     """Otherwise, swapping two rows of the key table would show one customer's mails as another's."""
-    river.store(delivery(happened(kind="X", resource={})))
-    with river.database.transaction() as session:
-        ring = river.keyring(session)
+    pipeline.store(delivery(happened(kind="X", resource={})))
+    with pipeline.database.transaction() as session:
+        ring = pipeline.keyring(session)
         ring.load(["I-ADA", "I-BEA"])
-    ada, bea = (next(row for row in river.rows(EncryptionKey) if row.key_id == key_id) for key_id in ("I-ADA", "I-BEA"))
-    river.set(ada, wrapped_key=bea.wrapped_key)
-    with river.database.transaction() as session, pytest.raises(MasterKeyError):
-        river.keyring(session).get("I-ADA")
+    ada, bea = (
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == key_id) for key_id in ("I-ADA", "I-BEA")
+    )
+    pipeline.set(ada, wrapped_key=bea.wrapped_key)
+    with pipeline.database.transaction() as session, pytest.raises(MasterKeyError):
+        pipeline.keyring(session).get("I-ADA")
 
 
 @pytest.mark.parametrize("place", [0, 12, -1])
-def test_value_with_one_changed_bit_cannot_be_decrypted(brook: River, place: int) -> None:
-    with brook.database.transaction() as session:
-        key = brook.keyring(session).system_key("I-ADA")
+def test_value_with_one_changed_bit_cannot_be_decrypted(sqlite_pipeline: PipelineUnderTest, place: int) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        key = sqlite_pipeline.keyring(session).system_key("I-ADA")
         encrypted = bytearray(key.encrypt("event.body", b"ada"))
         encrypted[place] ^= 1
         with pytest.raises(DecryptionError):
@@ -86,77 +88,79 @@ def test_value_with_one_changed_bit_cannot_be_decrypted(brook: River, place: int
 
 
 @pytest.mark.parametrize("encrypted", [b"", b"short", bytes(12), bytes(27)])
-def test_invalid_value_cannot_be_decrypted(brook: River, encrypted: bytes) -> None:
-    with brook.database.transaction() as session, pytest.raises(DecryptionError):
-        brook.keyring(session).system_key("I-ADA").decrypt("event.body", encrypted)
+def test_invalid_value_cannot_be_decrypted(sqlite_pipeline: PipelineUnderTest, encrypted: bytes) -> None:
+    with sqlite_pipeline.database.transaction() as session, pytest.raises(DecryptionError):
+        sqlite_pipeline.keyring(session).system_key("I-ADA").decrypt("event.body", encrypted)
 
 
-def test_repr_of_data_key_hides_secret(brook: River) -> None:
-    with brook.database.transaction() as session:
-        key = brook.keyring(session).system_key("I-ADA")
+def test_repr_of_data_key_hides_secret(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        key = sqlite_pipeline.keyring(session).system_key("I-ADA")
     assert repr(key) == "DataKey(key_id='I-ADA')"
 
 
-def test_digest_depends_on_text_and_key(river: River) -> None:
-    with river.database.transaction() as session:
-        ring = river.keyring(session)
+def test_digest_depends_on_text_and_key(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
+        ring = pipeline.keyring(session)
         one = ring.digest(INDEX, "email:ada@example.com")
         assert ring.digest(TOKENS, "email:ada@example.com") != one
         assert ring.digest(INDEX, "email:bea@example.com") != one
-    with river.database.transaction() as session:
-        assert river.keyring(session).digest(INDEX, "email:ada@example.com") == one
+    with pipeline.database.transaction() as session:
+        assert pipeline.keyring(session).digest(INDEX, "email:ada@example.com") == one
 
 
-def test_wrong_master_key_is_reported(river: River) -> None:
-    with river.database.transaction() as session:
-        river.keyring(session).system_key("I-ADA")
-    with river.database.transaction() as session, pytest.raises(MasterKeyError, match="restore the right key file"):
+def test_wrong_master_key_is_reported(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
+        pipeline.keyring(session).system_key("I-ADA")
+    with pipeline.database.transaction() as session, pytest.raises(MasterKeyError, match="restore the right key file"):
         Keyring(MasterKey(os.urandom(32)), session, NOON).get("I-ADA")
 
 
-def test_destroyed_key_stays_destroyed(river: River) -> None:
-    river.store(delivery(happened(person="ada")))
-    river.set(river.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
-    with river.database.transaction() as session:
-        assert river.keyring(session).get("WH-1") is None
+def test_destroyed_key_stays_destroyed(pipeline: PipelineUnderTest) -> None:
+    pipeline.store(delivery(happened(person="ada")))
+    pipeline.set(pipeline.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
+    with pipeline.database.transaction() as session:
+        assert pipeline.keyring(session).get("WH-1") is None
         with pytest.raises(MasterKeyError, match="backup"):
-            river.keyring(session).system_key("WH-1")
-    assert river.rows(EncryptionKey)[0].wrapped_key is None
+            pipeline.keyring(session).system_key("WH-1")
+    assert pipeline.rows(EncryptionKey)[0].wrapped_key is None
 
 
-def test_event_of_destroyed_key_keeps_only_facts(river: River) -> None:
+def test_event_of_destroyed_key_keeps_only_facts(pipeline: PipelineUnderTest) -> None:
     resource = {
         "id": "I-ADA",
         "status": "ACTIVE",
         "subscriber": {"email_address": "ada@example.com", "name": {"given_name": "Ada"}},
     }
-    with river.database.transaction() as session:
-        river.keyring(session).load(["I-ADA"])
-    river.set(next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=NOON)
-    river.store(delivery(happened(kind="BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)))
-    row = river.event("WH-1")
+    with pipeline.database.transaction() as session:
+        pipeline.keyring(session).load(["I-ADA"])
+    pipeline.set(
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == "I-ADA"), wrapped_key=None, erased_at=NOON
+    )
+    pipeline.store(delivery(happened(kind="BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)))
+    row = pipeline.event("WH-1")
     assert row.facts["status"] == "ACTIVE"
     assert (row.personal_data, row.body) == (None, None)
-    with river.database.transaction() as session:
-        keyring = river.keyring(session)
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
         (received,) = inbox.lock_received(session, ["WH-1"])
         assert inbox.open_event(received, keyring).person == {}
 
 
-def test_concurrent_transactions_create_the_same_key(river: River) -> None:
+def test_concurrent_transactions_create_the_same_key(pipeline: PipelineUnderTest) -> None:
     start = threading.Barrier(4, timeout=30)
 
     def create(number: int) -> bytes:
         start.wait()
-        with river.database.transaction() as session:
-            return river.keyring(session).system_key("I-ADA").encrypt("event.body", str(number).encode())
+        with pipeline.database.transaction() as session:
+            return pipeline.keyring(session).system_key("I-ADA").encrypt("event.body", str(number).encode())
 
     with ThreadPoolExecutor(4) as pool:
         encrypted = list(pool.map(create, range(4)))
-    with river.database.transaction() as session:
-        key = river.keyring(session).system_key("I-ADA")
+    with pipeline.database.transaction() as session:
+        key = pipeline.keyring(session).system_key("I-ADA")
         assert [key.decrypt("event.body", each) for each in encrypted] == [b"0", b"1", b"2", b"3"]
-    assert river.count(EncryptionKey) == 1
+    assert pipeline.count(EncryptionKey) == 1
 
 
 # The master key's file

@@ -14,26 +14,26 @@ from pipeline.crypto.keyring import DecryptionError, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key, previous_key_path
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import EncryptionKey, Erasure
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ROOT = Path(__file__).parents[3]
 KEY_IDS = [f"I-{number:04}" for number in range(1200)]  # more than two batches
 
 
 @pytest.fixture
-def path(river: River) -> Path:
-    return river.folder / "keys" / "master.key"
+def path(pipeline: PipelineUnderTest) -> Path:
+    return pipeline.folder / "keys" / "master.key"
 
 
-def encrypt_all(river: River, key_ids: list[str]) -> dict[str, bytes]:
-    with river.database.transaction() as session:
-        keys = river.keyring(session).load(key_ids)
+def encrypt_all(pipeline: PipelineUnderTest, key_ids: list[str]) -> dict[str, bytes]:
+    with pipeline.database.transaction() as session:
+        keys = pipeline.keyring(session).load(key_ids)
         return {key_id: key.encrypt("event.body", b"Ada Example") for key_id in key_ids if (key := keys[key_id])}
 
 
-def assert_all_decrypt(river: River, encrypted: dict[str, bytes], master_key: MasterKey) -> None:
-    with river.database.transaction() as session:
-        ring = Keyring(master_key, session, river.now)
+def assert_all_decrypt(pipeline: PipelineUnderTest, encrypted: dict[str, bytes], master_key: MasterKey) -> None:
+    with pipeline.database.transaction() as session:
+        ring = Keyring(master_key, session, pipeline.now)
         ring.load(encrypted)
         assert all(
             ring.system_key(key_id).decrypt("event.body", value) == b"Ada Example"
@@ -41,45 +41,45 @@ def assert_all_decrypt(river: River, encrypted: dict[str, bytes], master_key: Ma
         )
 
 
-def rotate(river: River, path: Path) -> rotation.RotationResult:
-    return rotation.rotate(river.database, path, river.now, grace_seconds=0)
+def rotate(pipeline: PipelineUnderTest, path: Path) -> rotation.RotationResult:
+    return rotation.rotate(pipeline.database, path, pipeline.now, grace_seconds=0)
 
 
-def test_every_key_is_wrapped_again_and_still_decrypts(river: River, path: Path) -> None:
-    encrypted, old = encrypt_all(river, KEY_IDS), path.read_bytes()
-    before = {row.key_id: row.wrapped_key for row in river.rows(EncryptionKey)}
-    done = rotate(river, path)
+def test_every_key_is_wrapped_again_and_still_decrypts(pipeline: PipelineUnderTest, path: Path) -> None:
+    encrypted, old = encrypt_all(pipeline, KEY_IDS), path.read_bytes()
+    before = {row.key_id: row.wrapped_key for row in pipeline.rows(EncryptionKey)}
+    done = rotate(pipeline, path)
     assert done.keys == len(before)
     assert path.read_bytes() != old
     assert done.new_id == open_master_key(path).id != done.old_id
     assert not previous_key_path(path).exists()
-    assert [row.key_id for row in river.rows(EncryptionKey) if row.wrapped_key == before[row.key_id]] == []
-    assert_all_decrypt(river, encrypted, open_master_key(path))
+    assert [row.key_id for row in pipeline.rows(EncryptionKey) if row.wrapped_key == before[row.key_id]] == []
+    assert_all_decrypt(pipeline, encrypted, open_master_key(path))
 
 
-def test_old_master_key_unwraps_no_key_afterwards(river: River, path: Path) -> None:
-    encrypt_all(river, KEY_IDS[:5])
+def test_old_master_key_unwraps_no_key_afterwards(pipeline: PipelineUnderTest, path: Path) -> None:
+    encrypt_all(pipeline, KEY_IDS[:5])
     old = MasterKey(open_secret(path))
-    rotate(river, path)
-    for row in river.rows(EncryptionKey):
+    rotate(pipeline, path)
+    for row in pipeline.rows(EncryptionKey):
         with pytest.raises(MasterKeyError):
             old.unwrap(row.key_id, row.wrapped_key or b"")
 
 
-def test_running_process_switches_to_the_new_master_key(river: River, path: Path) -> None:
-    encrypted = encrypt_all(river, KEY_IDS[:5])
-    running = river.master
-    rotate(river, path)
-    rotate(river, path)
-    assert_all_decrypt(river, encrypted, running)
+def test_running_process_switches_to_the_new_master_key(pipeline: PipelineUnderTest, path: Path) -> None:
+    encrypted = encrypt_all(pipeline, KEY_IDS[:5])
+    running = pipeline.master
+    rotate(pipeline, path)
+    rotate(pipeline, path)
+    assert_all_decrypt(pipeline, encrypted, running)
     assert running.id == open_master_key(path).id
 
 
 def test_key_created_during_rotation_uses_the_new_master_key(
-    river: River, path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is replaced after the worker has read it and before the worker has committed its wrapped key."""
-    encrypt_all(river, KEY_IDS[:5])
+    encrypt_all(pipeline, KEY_IDS[:5])
     wrapped_one, proceed, done = threading.Event(), threading.Event(), []
     running = open_master_key(path)
     wrap = running.wrap
@@ -91,24 +91,24 @@ def test_key_created_during_rotation_uses_the_new_master_key(
         return wrapped
 
     def create_key() -> None:
-        with river.database.transaction() as session:
-            Keyring(running, session, river.now).load(["I-LATE"])
+        with pipeline.database.transaction() as session:
+            Keyring(running, session, pipeline.now).load(["I-LATE"])
 
     monkeypatch.setattr(running, "wrap", slow)
     worker = threading.Thread(target=create_key)
     worker.start()
     assert wrapped_one.wait(20)
-    rotator = threading.Thread(target=lambda: done.append(rotate(river, path)))
+    rotator = threading.Thread(target=lambda: done.append(rotate(pipeline, path)))
     rotator.start()
     rotator.join(0.5)
     assert not done
     proceed.set()
     worker.join()
     rotator.join()
-    assert_all_decrypt(river, encrypt_all(river, ["I-LATE"]), open_master_key(path))
+    assert_all_decrypt(pipeline, encrypt_all(pipeline, ["I-LATE"]), open_master_key(path))
 
 
-def test_workers_create_and_read_keys_during_rotations(river: River, path: Path) -> None:
+def test_workers_create_and_read_keys_during_rotations(pipeline: PipelineUnderTest, path: Path) -> None:
     encrypted: dict[str, bytes] = {}
     failed: list[BaseException] = []
     stop = threading.Event()
@@ -118,11 +118,11 @@ def test_workers_create_and_read_keys_during_rotations(river: River, path: Path)
         while not stop.is_set():
             key_id, number = f"I-{name}-{number}", number + 1
             try:
-                with river.database.transaction() as session:
-                    ring = Keyring(running, session, river.now)
+                with pipeline.database.transaction() as session:
+                    ring = Keyring(running, session, pipeline.now)
                     encrypted[key_id] = ring.system_key(key_id).encrypt("event.body", b"Ada Example")
-                with river.database.transaction() as session:
-                    Keyring(running, session, river.now).system_key(key_id).decrypt("event.body", encrypted[key_id])
+                with pipeline.database.transaction() as session:
+                    Keyring(running, session, pipeline.now).system_key(key_id).decrypt("event.body", encrypted[key_id])
             except DatabaseUnavailableError:
                 encrypted.pop(key_id, None)
             except (MasterKeyError, DecryptionError) as error:
@@ -133,13 +133,13 @@ def test_workers_create_and_read_keys_during_rotations(river: River, path: Path)
     for worker in workers:
         worker.start()
     for _ in range(3):
-        rotation.rotate(river.database, path, river.now, grace_seconds=1)
+        rotation.rotate(pipeline.database, path, pipeline.now, grace_seconds=1)
     stop.set()
     for worker in workers:
         worker.join()
     assert failed == []
     assert encrypted
-    assert_all_decrypt(river, encrypted, open_master_key(path))
+    assert_all_decrypt(pipeline, encrypted, open_master_key(path))
 
 
 KILLED = """
@@ -171,44 +171,48 @@ KILL_POINTS = [
 
 
 @pytest.mark.parametrize(("name", "times"), KILL_POINTS)
-def test_killed_rotation_is_finished_by_the_next(river: River, path: Path, name: str, times: int) -> None:
-    encrypted = encrypt_all(river, KEY_IDS[:100])
+def test_killed_rotation_is_finished_by_the_next(
+    pipeline: PipelineUnderTest, path: Path, name: str, times: int
+) -> None:
+    encrypted = encrypt_all(pipeline, KEY_IDS[:100])
     first = open_master_key(path).id
-    with river.database.transaction() as session:
-        session.add(erasure("E-1", first, river))
+    with pipeline.database.transaction() as session:
+        session.add(erasure("E-1", first, pipeline))
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, river.url, str(path), name, str(times)],
+        [sys.executable, "-c", KILLED, pipeline.url, str(path), name, str(times)],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    assert_all_decrypt(river, encrypted, open_master_key(path))  # everything can also be decrypted half-way
-    assert_all_decrypt(river, encrypted, river.master)
-    rotate(river, path)
+    assert_all_decrypt(pipeline, encrypted, open_master_key(path))  # everything can also be decrypted half-way
+    assert_all_decrypt(pipeline, encrypted, pipeline.master)
+    rotate(pipeline, path)
     assert open_master_key(path).id != first
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
-    assert_all_decrypt(river, encrypted, open_master_key(path))
-    assert river.rows(Erasure)[0].completed_at == river.now
+    assert_all_decrypt(pipeline, encrypted, open_master_key(path))
+    assert pipeline.rows(Erasure)[0].completed_at == pipeline.now
 
 
-def test_erasure_is_complete_after_its_master_key_is_destroyed(river: River, path: Path) -> None:
-    encrypt_all(river, KEY_IDS[:5])
-    with river.database.transaction() as session:
-        session.add(erasure("E-1", river.master.id, river))
+def test_erasure_is_complete_after_its_master_key_is_destroyed(pipeline: PipelineUnderTest, path: Path) -> None:
+    encrypt_all(pipeline, KEY_IDS[:5])
+    with pipeline.database.transaction() as session:
+        session.add(erasure("E-1", pipeline.master.id, pipeline))
         session.flush()
         assert rotation.is_pending(session)
-        assert rotation.complete_erasures(session, path, river.master, river.now) == 0
-    done = rotate(river, path)
+        assert rotation.complete_erasures(session, path, pipeline.master, pipeline.now) == 0
+    done = rotate(pipeline, path)
     assert done.completed == 1
-    with river.database.transaction() as session:
-        session.add(erasure("E-2", done.new_id, river))
-    first, second = river.rows(Erasure)
-    assert (first.completed_at, second.completed_at) == (river.now, None)
+    with pipeline.database.transaction() as session:
+        session.add(erasure("E-2", done.new_id, pipeline))
+    first, second = pipeline.rows(Erasure)
+    assert (first.completed_at, second.completed_at) == (pipeline.now, None)
 
 
-def test_old_key_is_overwritten_before_it_is_removed(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = brook.folder / "keys" / "master.key"
+def test_old_key_is_overwritten_before_it_is_removed(
+    sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sqlite_pipeline.folder / "keys" / "master.key"
     old, seen = path.read_bytes(), []
     unlink = Path.unlink
 
@@ -218,64 +222,66 @@ def test_old_key_is_overwritten_before_it_is_removed(brook: River, monkeypatch: 
         unlink(self, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", record)
-    rotate(brook, path)
+    rotate(sqlite_pipeline, path)
     assert len(seen) == 1
     assert len(seen[0]) == len(old)
     assert seen[0] != old
 
 
-def test_unreadable_data_key_keeps_the_old_master_key(brook: River) -> None:
-    path = brook.folder / "keys" / "master.key"
-    encrypted = encrypt_all(brook, KEY_IDS[:5])
-    (broken,) = [row for row in brook.rows(EncryptionKey) if row.key_id == KEY_IDS[2]]
+def test_unreadable_data_key_keeps_the_old_master_key(sqlite_pipeline: PipelineUnderTest) -> None:
+    path = sqlite_pipeline.folder / "keys" / "master.key"
+    encrypted = encrypt_all(sqlite_pipeline, KEY_IDS[:5])
+    (broken,) = [row for row in sqlite_pipeline.rows(EncryptionKey) if row.key_id == KEY_IDS[2]]
     right = broken.wrapped_key
-    brook.set(broken, wrapped_key=os.urandom(60))
+    sqlite_pipeline.set(broken, wrapped_key=os.urandom(60))
     with pytest.raises(MasterKeyError):
-        rotate(brook, path)
+        rotate(sqlite_pipeline, path)
     assert previous_key_path(path).exists()
-    brook.set(broken, wrapped_key=right)
-    rotate(brook, path)
-    assert_all_decrypt(brook, encrypted, open_master_key(path))
+    sqlite_pipeline.set(broken, wrapped_key=right)
+    rotate(sqlite_pipeline, path)
+    assert_all_decrypt(sqlite_pipeline, encrypted, open_master_key(path))
 
 
-def test_keys_are_saved_before_the_old_key_is_destroyed(brook: River) -> None:
-    path = brook.folder / "keys" / "master.key"
-    encrypt_all(brook, KEY_IDS[:5])
+def test_keys_are_saved_before_the_old_key_is_destroyed(sqlite_pipeline: PipelineUnderTest) -> None:
+    path = sqlite_pipeline.folder / "keys" / "master.key"
+    encrypt_all(sqlite_pipeline, KEY_IDS[:5])
 
     def save(master_key: MasterKey) -> None:
         assert previous_key_path(path).exists()
-        for row in brook.rows(EncryptionKey):
+        for row in sqlite_pipeline.rows(EncryptionKey):
             assert master_key.rewrap(row.key_id, row.wrapped_key or b"") is None
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        rotation.rotate(brook.database, path, brook.now, save=save, grace_seconds=0)
+        rotation.rotate(sqlite_pipeline.database, path, sqlite_pipeline.now, save=save, grace_seconds=0)
     assert previous_key_path(path).exists()
 
 
-def test_second_concurrent_rotation_is_rejected(brook: River) -> None:
-    path = brook.folder / "keys" / "master.key"
+def test_second_concurrent_rotation_is_rejected(sqlite_pipeline: PipelineUnderTest) -> None:
+    path = sqlite_pipeline.folder / "keys" / "master.key"
 
     def again(_: MasterKey) -> None:
         with pytest.raises(MasterKeyError, match="another process"):
-            rotate(brook, path)
+            rotate(sqlite_pipeline, path)
 
-    rotation.rotate(brook.database, path, brook.now, save=again, grace_seconds=0)
+    rotation.rotate(sqlite_pipeline.database, path, sqlite_pipeline.now, save=again, grace_seconds=0)
 
 
-def test_error_explains_how_to_make_key_file_replaceable(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = brook.folder / "keys" / "master.key"
+def test_error_explains_how_to_make_key_file_replaceable(
+    sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sqlite_pipeline.folder / "keys" / "master.key"
 
     def read_only(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "link", read_only)
     with pytest.raises(MasterKeyError, match="SMT_MASTER_KEY_FILE"):
-        rotate(brook, path)
+        rotate(sqlite_pipeline, path)
 
 
-def erasure(id: str, master_id: str, river: River) -> Erasure:
-    return Erasure(id=id, customer_id="c1", key_ids=["c1"], at=river.now, receipt={}, master_key_id=master_id)
+def erasure(id: str, master_id: str, pipeline: PipelineUnderTest) -> Erasure:
+    return Erasure(id=id, customer_id="c1", key_ids=["c1"], at=pipeline.now, receipt={}, master_key_id=master_id)
 
 
 def open_secret(path: Path) -> bytes:

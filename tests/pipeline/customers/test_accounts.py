@@ -12,50 +12,52 @@ from pipeline.db.models import Consent, Customer, Event, Mail, Subscription
 from pipeline.outbox import mail_kinds
 from pipeline.outbox import store as outbox
 from tests.support.example_people import ALICE, CHARLIE
-from tests.support.pipeline_under_test import River, delivery, happened
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 from tests.support.sample_events import GONE, renamed, sample
 
 ADA = SignUpData("Ada Example", "ada@example.com", "Example Works", "+1 555 0100")
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
 
 
-def sign_up(river: River, person: SignUpData = ADA, *, custom: str | None = None, news: bool = False) -> str:
-    with river.database.transaction() as session:
+def sign_up(
+    pipeline: PipelineUnderTest, person: SignUpData = ADA, *, custom: str | None = None, news: bool = False
+) -> str:
+    with pipeline.database.transaction() as session:
         return accounts.create_account(
-            session, river.keyring(session), person,
-            adult_text="2026-01", news=news, now=river.now, source="sign-up", custom=custom,
+            session, pipeline.keyring(session), person,
+            adult_text="2026-01", news=news, now=pipeline.now, source="sign-up", custom=custom,
         )  # fmt: skip
 
 
-def receive(river: River, *events: dict[str, Any]) -> None:
+def receive(pipeline: PipelineUnderTest, *events: dict[str, Any]) -> None:
     """Store and handle events from PayPal."""
-    stored = river.store(*[delivery(event) for event in events])
-    river.worker(HANDLERS).handle([each.event_id for each in stored])
+    stored = pipeline.store(*[delivery(event) for event in events])
+    pipeline.worker(HANDLERS).handle([each.event_id for each in stored])
 
 
-def person(river: River, id: str) -> dict[str, str]:
-    with river.database.transaction() as session:
-        return accounts.personal_data(session, river.keyring(session), id)
+def person(pipeline: PipelineUnderTest, id: str) -> dict[str, str]:
+    with pipeline.database.transaction() as session:
+        return accounts.personal_data(session, pipeline.keyring(session), id)
 
 
-def key_ids(river: River, id: str) -> list[str]:
-    with river.database.reading() as session:
+def key_ids(pipeline: PipelineUnderTest, id: str) -> list[str]:
+    with pipeline.database.reading() as session:
         return accounts.key_ids_of(session, id)
 
 
-def find(river: River, email: str) -> list[str]:
-    with river.database.transaction() as session:
-        return accounts.find_by_email(session, river.keyring(session), email)
+def find(pipeline: PipelineUnderTest, email: str) -> list[str]:
+    with pipeline.database.transaction() as session:
+        return accounts.find_by_email(session, pipeline.keyring(session), email)
 
 
-def correct(river: River, id: str, field: accounts.Field, value: str) -> str | None:
-    with river.database.transaction() as session:
-        return accounts.correct_field(session, river.keyring(session), id, field, value, river.now)
+def correct(pipeline: PipelineUnderTest, id: str, field: accounts.Field, value: str) -> str | None:
+    with pipeline.database.transaction() as session:
+        return accounts.correct_field(session, pipeline.keyring(session), id, field, value, pipeline.now)
 
 
-def owner(river: River, of: str = ALICE.subscription) -> str:
+def owner(pipeline: PipelineUnderTest, of: str = ALICE.subscription) -> str:
     """Return the customer of a subscription that PayPal reported."""
-    [id] = [row.customer_id for row in river.rows(Subscription) if row.id == of]
+    [id] = [row.customer_id for row in pipeline.rows(Subscription) if row.id == of]
     assert id
     return id
 
@@ -63,62 +65,64 @@ def owner(river: River, of: str = ALICE.subscription) -> str:
 # Identity
 
 
-def test_sign_up_encrypts_data_and_customer_is_found(river: River) -> None:
-    id = sign_up(river)
-    known = person(river, id)
+def test_sign_up_encrypts_data_and_customer_is_found(pipeline: PipelineUnderTest) -> None:
+    id = sign_up(pipeline)
+    known = person(pipeline, id)
     assert known.pop("custom")
     assert known == {"name": ADA.name, "email": ADA.email, "company": ADA.company, "phone": ADA.phone}
-    assert find(river, " ADA@example.com ") == [id]
-    [row] = river.rows(Customer)
-    assert (row.adult_confirmed_at, row.adult_text_version, row.signed_up_at) == (river.now, "2026-01", river.now)
+    assert find(pipeline, " ADA@example.com ") == [id]
+    [row] = pipeline.rows(Customer)
+    assert (row.adult_confirmed_at, row.adult_text_version, row.signed_up_at) == (pipeline.now, "2026-01", pipeline.now)
     assert b"Ada" not in (row.personal_data or b"")
-    assert {(each.kind, each.given, each.source) for each in river.rows(Consent)} == {
+    assert {(each.kind, each.given, each.source) for each in pipeline.rows(Consent)} == {
         ("adult", True, "sign-up"), ("marketing", False, "sign-up"),
     }  # fmt: skip
 
 
-def test_ticked_box_is_stored_but_is_no_consent(river: River) -> None:
-    sign_up(river, news=True)
-    assert not river.rows(Customer)[0].wants_marketing
-    assert {(each.kind, each.given) for each in river.rows(Consent)} == {("adult", True), ("marketing_asked", True)}
+def test_ticked_box_is_stored_but_is_no_consent(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline, news=True)
+    assert not pipeline.rows(Customer)[0].wants_marketing
+    assert {(each.kind, each.given) for each in pipeline.rows(Consent)} == {("adult", True), ("marketing_asked", True)}
 
 
-def test_same_custom_id_creates_one_account(river: River) -> None:
-    assert sign_up(river, custom="ours-17") == sign_up(river, custom="ours-17")
-    assert sign_up(river, custom="ours-18") != sign_up(river, custom="ours-17")
-    assert len(river.rows(Customer)) == 2
+def test_same_custom_id_creates_one_account(pipeline: PipelineUnderTest) -> None:
+    assert sign_up(pipeline, custom="ours-17") == sign_up(pipeline, custom="ours-17")
+    assert sign_up(pipeline, custom="ours-18") != sign_up(pipeline, custom="ours-17")
+    assert len(pipeline.rows(Customer)) == 2
 
 
-def test_custom_id_links_sign_up_to_subscription(river: River) -> None:
-    id = sign_up(river, custom=ALICE.custom_id)
-    receive(river, sample(ACTIVATED))
-    assert owner(river) == id
-    known = person(river, id)
+def test_custom_id_links_sign_up_to_subscription(pipeline: PipelineUnderTest) -> None:
+    id = sign_up(pipeline, custom=ALICE.custom_id)
+    receive(pipeline, sample(ACTIVATED))
+    assert owner(pipeline) == id
+    known = person(pipeline, id)
     assert (known["name"], known["email"], known["payer"]) == (ADA.name, ADA.email, ALICE.payer_id)
-    assert find(river, ALICE.email) == find(river, ADA.email) == [id], "both addresses belong to the customer"
+    assert find(pipeline, ALICE.email) == find(pipeline, ADA.email) == [id], "both addresses belong to the customer"
 
 
-def test_customer_without_sign_up_has_paypal_data(river: River) -> None:
-    receive(river, sample(ACTIVATED))
-    known = person(river, owner(river))
+def test_customer_without_sign_up_has_paypal_data(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
+    known = person(pipeline, owner(pipeline))
     assert (known["name"], known["email"]) == ("Alice Andersson", ALICE.email)
-    assert find(river, ALICE.email) == [owner(river)]
-    assert find(river, "unknown@example.com") == []
+    assert find(pipeline, ALICE.email) == [owner(pipeline)]
+    assert find(pipeline, "unknown@example.com") == []
 
 
-def test_unknown_id_has_no_personal_data(river: River) -> None:
-    assert person(river, "c1") == {}
+def test_unknown_id_has_no_personal_data(pipeline: PipelineUnderTest) -> None:
+    assert person(pipeline, "c1") == {}
     with pytest.raises(CustomerNotFoundError):
-        correct(river, "c1", "name", "Ada")
+        correct(pipeline, "c1", "name", "Ada")
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("email", "not an address"), ("email", ""), ("name", " "), ("name", "x" * 101), ("phone", "call me")],
 )
-def test_error_about_invalid_field_does_not_quote_value(brook: River, field: accounts.Field, value: str) -> None:
+def test_error_about_invalid_field_does_not_quote_value(
+    sqlite_pipeline: PipelineUnderTest, field: accounts.Field, value: str
+) -> None:
     with pytest.raises(InvalidFieldError) as refused:
-        correct(brook, sign_up(brook), field, value)
+        correct(sqlite_pipeline, sign_up(sqlite_pipeline), field, value)
     assert refused.value.field == field
     assert not value.strip() or value not in str(refused.value)
 
@@ -126,34 +130,37 @@ def test_error_about_invalid_field_does_not_quote_value(brook: River, field: acc
 # Corrections
 
 
-def test_correction_overrides_later_paypal_data(river: River) -> None:
-    receive(river, sample(ACTIVATED))
-    id = owner(river)
-    assert correct(river, id, "email", "new@example.com") == ALICE.email
-    river.clock.advance(timedelta(days=1))
+def test_correction_overrides_later_paypal_data(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
+    id = owner(pipeline)
+    assert correct(pipeline, id, "email", "new@example.com") == ALICE.email
+    pipeline.clock.advance(timedelta(days=1))
     later = {"subscriber.email_address": "old@example.com", "update_time": "2027-01-01T00:00:00Z"}
-    receive(river, sample(ACTIVATED, later))
-    assert person(river, id)["email"] == "new@example.com"
-    assert find(river, "new@example.com") == [id]
-    assert find(river, ALICE.email) == find(river, "old@example.com") == [], "the address may belong to another person"
-
-
-def test_confirmed_value_overrides_later_paypal_data(river: River) -> None:
-    receive(river, sample(ACTIVATED))
-    assert correct(river, owner(river), "email", ALICE.email) == ALICE.email
-    receive(
-        river, sample(ACTIVATED, {"subscriber.email_address": "b@example.com", "update_time": "2027-01-01T00:00:00Z"})
+    receive(pipeline, sample(ACTIVATED, later))
+    assert person(pipeline, id)["email"] == "new@example.com"
+    assert find(pipeline, "new@example.com") == [id]
+    assert find(pipeline, ALICE.email) == find(pipeline, "old@example.com") == [], (
+        "the address may belong to another person"
     )
-    assert person(river, owner(river))["email"] == ALICE.email
-    assert "email_changed" not in {row.kind for row in river.rows(Mail)}, "the address did not change"
 
 
-def test_address_change_sends_mail_to_both_addresses(river: River) -> None:
-    id = sign_up(river)
-    assert correct(river, id, "email", "new@example.com") == ADA.email
-    changed = [row for row in river.rows(Mail) if row.kind == "email_changed"]
-    with river.database.transaction() as session:
-        data_key = river.keyring(session).system_key(id)
+def test_confirmed_value_overrides_later_paypal_data(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
+    assert correct(pipeline, owner(pipeline), "email", ALICE.email) == ALICE.email
+    receive(
+        pipeline,
+        sample(ACTIVATED, {"subscriber.email_address": "b@example.com", "update_time": "2027-01-01T00:00:00Z"}),
+    )
+    assert person(pipeline, owner(pipeline))["email"] == ALICE.email
+    assert "email_changed" not in {row.kind for row in pipeline.rows(Mail)}, "the address did not change"
+
+
+def test_address_change_sends_mail_to_both_addresses(pipeline: PipelineUnderTest) -> None:
+    id = sign_up(pipeline)
+    assert correct(pipeline, id, "email", "new@example.com") == ADA.email
+    changed = [row for row in pipeline.rows(Mail) if row.kind == "email_changed"]
+    with pipeline.database.transaction() as session:
+        data_key = pipeline.keyring(session).system_key(id)
         facts = [data_key.decrypt_json("mail.facts", row.facts) for row in changed]
     assert {(each[outbox.ADDRESS_OVERRIDE], each["is_old"]) for each in facts} == {
         (ADA.email, True),
@@ -162,95 +169,101 @@ def test_address_change_sends_mail_to_both_addresses(river: River) -> None:
     assert all(row.customer_id == row.key_id == id for row in changed)
 
 
-def test_corrected_name_or_phone_sends_no_mail(river: River) -> None:
-    id = sign_up(river)
-    assert correct(river, id, "name", "Ada Lovelace") == ADA.name
-    assert correct(river, id, "phone", "") == ADA.phone
-    assert (person(river, id)["name"], person(river, id)["phone"]) == ("Ada Lovelace", "")
-    assert river.rows(Mail) == []
+def test_corrected_name_or_phone_sends_no_mail(pipeline: PipelineUnderTest) -> None:
+    id = sign_up(pipeline)
+    assert correct(pipeline, id, "name", "Ada Lovelace") == ADA.name
+    assert correct(pipeline, id, "phone", "") == ADA.phone
+    assert (person(pipeline, id)["name"], person(pipeline, id)["phone"]) == ("Ada Lovelace", "")
+    assert pipeline.rows(Mail) == []
 
 
-def test_mail_without_address_is_due_after_correction(river: River) -> None:
-    receive(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", None)]
-    correct(river, owner(river), "email", "new@example.com")
-    assert {row.due_at for row in river.rows(Mail)} == {river.now}
+def test_mail_without_address_is_due_after_correction(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED, {"subscriber.email_address": GONE}))
+    assert [(row.state, row.due_at) for row in pipeline.rows(Mail)] == [("queued", None)]
+    correct(pipeline, owner(pipeline), "email", "new@example.com")
+    assert {row.due_at for row in pipeline.rows(Mail)} == {pipeline.now}
 
 
-def test_mail_is_due_when_customer_entered_an_address(river: River) -> None:
-    sign_up(river, custom=ALICE.custom_id)
-    receive(river, sample(ACTIVATED, {"subscriber.email_address": GONE}))
-    assert [(row.state, row.due_at) for row in river.rows(Mail)] == [("queued", river.now)]
+def test_mail_is_due_when_customer_entered_an_address(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline, custom=ALICE.custom_id)
+    receive(pipeline, sample(ACTIVATED, {"subscriber.email_address": GONE}))
+    assert [(row.state, row.due_at) for row in pipeline.rows(Mail)] == [("queued", pipeline.now)]
 
 
 # Key ids
 
 
-def test_customer_owns_subscription_and_its_sales(river: River) -> None:
-    receive(river, sample(ACTIVATED), sample(COMPLETED))
+def test_customer_owns_subscription_and_its_sales(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED), sample(COMPLETED))
     sale = sample(COMPLETED)["resource"]["id"]
-    assert key_ids(river, owner(river)) == [owner(river), ALICE.subscription, sale]
+    assert key_ids(pipeline, owner(pipeline)) == [owner(pipeline), ALICE.subscription, sale]
 
 
-def test_customer_owns_refund_event_without_sale(river: River) -> None:
-    receive(river, sample(ACTIVATED), sample(COMPLETED))
+def test_customer_owns_refund_event_without_sale(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED), sample(COMPLETED))
     sale, refund = sample(COMPLETED)["resource"]["id"], "9RF51924877811803"
-    receive(river, sample("PAYMENT.SALE.REFUNDED", {"id": refund, "sale_id": sale}))
+    receive(pipeline, sample("PAYMENT.SALE.REFUNDED", {"id": refund, "sale_id": sale}))
     without_sale = sample("PAYMENT.SALE.REVERSED", {"id": refund})
-    river.store(delivery(without_sale))
-    assert without_sale["id"] in key_ids(river, owner(river))
+    pipeline.store(delivery(without_sale))
+    assert without_sale["id"] in key_ids(pipeline, owner(pipeline))
 
 
-def test_event_without_subscription_belongs_to_named_customer(river: River) -> None:
-    receive(river, sample(ACTIVATED))
+def test_event_without_subscription_belongs_to_named_customer(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
     order = {"payer": {"payer_id": ALICE.payer_id}, "purchase_units": [{"custom_id": "ORDER-1001"}]}
-    river.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
-    river.store(delivery(happened("WH-OTHER", "CHECKOUT.ORDER.APPROVED", resource={"payer": {"payer_id": "OTHER77"}})))
-    assert "WH-ORDER" in key_ids(river, owner(river)), "found by the PayPal account that pays for the subscription"
-    assert "WH-OTHER" not in key_ids(river, owner(river))
+    pipeline.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
+    pipeline.store(
+        delivery(happened("WH-OTHER", "CHECKOUT.ORDER.APPROVED", resource={"payer": {"payer_id": "OTHER77"}}))
+    )
+    assert "WH-ORDER" in key_ids(pipeline, owner(pipeline)), (
+        "found by the PayPal account that pays for the subscription"
+    )
+    assert "WH-OTHER" not in key_ids(pipeline, owner(pipeline))
 
 
-def test_order_belongs_to_its_custom_id_not_its_payer(river: River) -> None:
-    receive(river, sample(ACTIVATED))
-    other = sign_up(river, custom="ours-18")
+def test_order_belongs_to_its_custom_id_not_its_payer(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
+    other = sign_up(pipeline, custom="ours-18")
     order = {"payer": {"payer_id": ALICE.payer_id}, "purchase_units": [{"custom_id": "ours-18"}]}
-    river.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
-    assert "WH-ORDER" in key_ids(river, other)
-    assert "WH-ORDER" not in key_ids(river, owner(river))
+    pipeline.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
+    assert "WH-ORDER" in key_ids(pipeline, other)
+    assert "WH-ORDER" not in key_ids(pipeline, owner(pipeline))
 
 
-def test_customer_without_custom_id_owns_events_by_payer(river: River) -> None:
+def test_customer_without_custom_id_owns_events_by_payer(pipeline: PipelineUnderTest) -> None:
     activated = renamed(sample(ACTIVATED, {
         "id": CHARLIE.subscription, "custom_id": GONE, "subscriber.payer_id": CHARLIE.payer_id,
     }))  # fmt: skip
-    receive(river, activated)
-    river.store(delivery(happened("WH-ORDER", resource={"payer": {"payer_id": CHARLIE.payer_id}})))
-    id = owner(river, CHARLIE.subscription)
+    receive(pipeline, activated)
+    pipeline.store(delivery(happened("WH-ORDER", resource={"payer": {"payer_id": CHARLIE.payer_id}})))
+    id = owner(pipeline, CHARLIE.subscription)
     assert id.startswith("p")
-    assert key_ids(river, id) == [id, CHARLIE.subscription, "WH-ORDER"]
-    assert {row.customer_id for row in river.rows(Event)} == {None, id}
+    assert key_ids(pipeline, id) == [id, CHARLIE.subscription, "WH-ORDER"]
+    assert {row.customer_id for row in pipeline.rows(Event)} == {None, id}
 
 
 # Consent
 
 
 @pytest.mark.parametrize("kind", ["marketing", "service"])
-def test_consent_takes_effect_immediately_and_is_stored(river: River, kind: accounts.ConsentKind) -> None:
-    id = sign_up(river)
-    with river.database.transaction() as session:
+def test_consent_takes_effect_immediately_and_is_stored(
+    pipeline: PipelineUnderTest, kind: accounts.ConsentKind
+) -> None:
+    id = sign_up(pipeline)
+    with pipeline.database.transaction() as session:
         accounts.record_consent(
-            session, id, kind, given=True, source="account page", text_version="2026-01", now=river.now
+            session, id, kind, given=True, source="account page", text_version="2026-01", now=pipeline.now
         )
-    assert getattr(river.rows(Customer)[0], accounts.CHOICES[kind].key) is True
-    river.clock.advance(timedelta(days=1))
-    with river.database.transaction() as session:
+    assert getattr(pipeline.rows(Customer)[0], accounts.CHOICES[kind].key) is True
+    pipeline.clock.advance(timedelta(days=1))
+    with pipeline.database.transaction() as session:
         accounts.record_consent(
-            session, id, kind, given=False, source="account page", text_version="2026-01", now=river.now
+            session, id, kind, given=False, source="account page", text_version="2026-01", now=pipeline.now
         )
-    [row] = river.rows(Customer)
+    [row] = pipeline.rows(Customer)
     assert getattr(row, accounts.CHOICES[kind].key) is False
-    last = river.rows(Consent)[-1]
-    assert (last.kind, last.given, last.at, last.source) == (kind, False, river.now, "account page")
+    last = pipeline.rows(Consent)[-1]
+    assert (last.kind, last.given, last.at, last.source) == (kind, False, pipeline.now, "account page")
 
 
 @pytest.mark.parametrize("kind", ["receipt", "privacy_request_received"])
@@ -272,17 +285,17 @@ def test_every_mail_has_a_registered_purpose() -> None:
 # Incoming events
 
 
-def test_sign_up_and_event_compute_the_same_customer_id(river: River) -> None:
-    id = sign_up(river, custom="ours-17")
-    river.store(delivery(happened("WH-1", resource={"custom_id": "ours-17"})))
-    assert river.event("WH-1").customer_id == id
+def test_sign_up_and_event_compute_the_same_customer_id(pipeline: PipelineUnderTest) -> None:
+    id = sign_up(pipeline, custom="ours-17")
+    pipeline.store(delivery(happened("WH-1", resource={"custom_id": "ours-17"})))
+    assert pipeline.event("WH-1").customer_id == id
 
 
-def test_subscriber_is_found_before_accounts_with_same_address(river: River) -> None:
-    receive(river, sample(ACTIVATED))
-    alice = owner(river)
-    river.clock.advance(timedelta(days=1))
-    others = [sign_up(river, SignUpData("Mallory Example", ALICE.email)) for _ in range(3)]
-    found = find(river, ALICE.email)
+def test_subscriber_is_found_before_accounts_with_same_address(pipeline: PipelineUnderTest) -> None:
+    receive(pipeline, sample(ACTIVATED))
+    alice = owner(pipeline)
+    pipeline.clock.advance(timedelta(days=1))
+    others = [sign_up(pipeline, SignUpData("Mallory Example", ALICE.email)) for _ in range(3)]
+    found = find(pipeline, ALICE.email)
     assert found[0] == alice
     assert sorted(found[1:]) == sorted(others)

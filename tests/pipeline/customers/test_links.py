@@ -8,31 +8,33 @@ import pytest
 
 from pipeline.customers import links
 from pipeline.db.models import EncryptionKey, Link
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA = "c0123456789"
 
 
-def issue(river: River, purpose: links.Purpose = "account", minutes: int = 30) -> str:
-    with river.database.transaction() as session:
-        return links.issue(session, river.keyring(session), ADA, purpose, river.now, details={"a": 1}, minutes=minutes)
+def issue(pipeline: PipelineUnderTest, purpose: links.Purpose = "account", minutes: int = 30) -> str:
+    with pipeline.database.transaction() as session:
+        return links.issue(
+            session, pipeline.keyring(session), ADA, purpose, pipeline.now, details={"a": 1}, minutes=minutes
+        )
 
 
-def is_valid(river: River, secret: str) -> bool:
-    with river.database.reading() as session:
-        return links.peek(session, secret, river.now) is not None
+def is_valid(pipeline: PipelineUnderTest, secret: str) -> bool:
+    with pipeline.database.reading() as session:
+        return links.peek(session, secret, pipeline.now) is not None
 
 
-def redeem(river: River, secret: str) -> Link | None:
-    with river.database.transaction() as session:
-        return links.redeem(session, secret, river.now)
+def redeem(pipeline: PipelineUnderTest, secret: str) -> Link | None:
+    with pipeline.database.transaction() as session:
+        return links.redeem(session, secret, pipeline.now)
 
 
-def test_secret_has_256_bits_and_is_stored_as_hash(river: River) -> None:
-    secrets = {issue(river) for _ in range(20)}
+def test_secret_has_256_bits_and_is_stored_as_hash(pipeline: PipelineUnderTest) -> None:
+    secrets = {issue(pipeline) for _ in range(20)}
     assert len(secrets) == 20
     assert all(len(secret) == 43 for secret in secrets)  # 32 bytes in base64
-    kept = repr([vars(row) for row in river.rows(Link)])
+    kept = repr([vars(row) for row in pipeline.rows(Link)])
     assert not any(secret in kept for secret in secrets)
 
 
@@ -48,39 +50,39 @@ def test_secret_is_hidden_in_displayed_mail(purpose: links.Purpose) -> None:
     assert links.without_secrets(b"/account/open/ and /account/keep/soon") == b"/account/open/ and /account/keep/soon"
 
 
-def test_link_is_opened_repeatedly_and_redeemed_once(river: River) -> None:
-    secret = issue(river)
-    assert is_valid(river, secret)
-    assert is_valid(river, secret)
-    used = redeem(river, secret)
+def test_link_is_opened_repeatedly_and_redeemed_once(pipeline: PipelineUnderTest) -> None:
+    secret = issue(pipeline)
+    assert is_valid(pipeline, secret)
+    assert is_valid(pipeline, secret)
+    used = redeem(pipeline, secret)
     assert used
-    assert (used.customer_id, used.purpose, used.used_at) == (ADA, "account", river.now)
-    assert redeem(river, secret) is None
-    assert not is_valid(river, secret)
+    assert (used.customer_id, used.purpose, used.used_at) == (ADA, "account", pipeline.now)
+    assert redeem(pipeline, secret) is None
+    assert not is_valid(pipeline, secret)
 
 
-def test_link_expires(river: River) -> None:
-    secret = issue(river, minutes=30)
-    river.clock.advance(timedelta(minutes=29, seconds=59))
-    assert is_valid(river, secret)
-    river.clock.advance(timedelta(seconds=1))
-    assert not is_valid(river, secret)
-    assert redeem(river, secret) is None
+def test_link_expires(pipeline: PipelineUnderTest) -> None:
+    secret = issue(pipeline, minutes=30)
+    pipeline.clock.advance(timedelta(minutes=29, seconds=59))
+    assert is_valid(pipeline, secret)
+    pipeline.clock.advance(timedelta(seconds=1))
+    assert not is_valid(pipeline, secret)
+    assert redeem(pipeline, secret) is None
 
 
 @pytest.mark.parametrize("secret", ["", "unknown", "x" * 10_000, "\ud800", "é", "' OR 1=1"])
-def test_unknown_secret_is_rejected(river: River, secret: str) -> None:
-    issue(river)
-    assert not is_valid(river, secret)
-    assert redeem(river, secret) is None
+def test_unknown_secret_is_rejected(pipeline: PipelineUnderTest, secret: str) -> None:
+    issue(pipeline)
+    assert not is_valid(pipeline, secret)
+    assert redeem(pipeline, secret) is None
 
 
-def test_concurrent_redemption_succeeds_once(river: River) -> None:
-    secret, start, redeemed = issue(river), Barrier(6), list[Link | None]()
+def test_concurrent_redemption_succeeds_once(pipeline: PipelineUnderTest) -> None:
+    secret, start, redeemed = issue(pipeline), Barrier(6), list[Link | None]()
 
     def redeem_at_once() -> None:
         start.wait()
-        redeemed.append(redeem(river, secret))
+        redeemed.append(redeem(pipeline, secret))
 
     threads = [Thread(target=redeem_at_once) for _ in range(6)]
     for thread in threads:
@@ -91,22 +93,22 @@ def test_concurrent_redemption_succeeds_once(river: River) -> None:
     assert sum(link is not None for link in redeemed) == 1
 
 
-def test_link_details_are_lost_with_customer_key(river: River) -> None:
-    secret = issue(river)
-    with river.database.transaction() as session:
-        link = links.peek(session, secret, river.now)
+def test_link_details_are_lost_with_customer_key(pipeline: PipelineUnderTest) -> None:
+    secret = issue(pipeline)
+    with pipeline.database.transaction() as session:
+        link = links.peek(session, secret, pipeline.now)
         assert link
-        assert links.details(link, river.keyring(session)) == {"a": 1}
-    [key] = [row for row in river.rows(EncryptionKey) if row.key_id == ADA]
-    river.set(key, wrapped_key=None)
-    with river.database.transaction() as session:
-        assert links.details(link, river.keyring(session)) == {}
-        assert links.issue(session, river.keyring(session), ADA, "account", river.now, details={"a": 1})
+        assert links.details(link, pipeline.keyring(session)) == {"a": 1}
+    [key] = [row for row in pipeline.rows(EncryptionKey) if row.key_id == ADA]
+    pipeline.set(key, wrapped_key=None)
+    with pipeline.database.transaction() as session:
+        assert links.details(link, pipeline.keyring(session)) == {}
+        assert links.issue(session, pipeline.keyring(session), ADA, "account", pipeline.now, details={"a": 1})
 
 
-def test_end_sessions_revokes_all_links_except_cancel_erase(river: River) -> None:
-    secrets = [issue(river, purpose) for purpose in (*links.REVOKED, "cancel_erase")]
-    with river.database.transaction() as session:
-        other = links.issue(session, river.keyring(session), "c9", "session", river.now)
-        links.end_sessions(session, ADA, river.now)
-    assert [is_valid(river, each) for each in (*secrets, other)] == [*[False] * len(links.REVOKED), True, True]
+def test_end_sessions_revokes_all_links_except_cancel_erase(pipeline: PipelineUnderTest) -> None:
+    secrets = [issue(pipeline, purpose) for purpose in (*links.REVOKED, "cancel_erase")]
+    with pipeline.database.transaction() as session:
+        other = links.issue(session, pipeline.keyring(session), "c9", "session", pipeline.now)
+        links.end_sessions(session, ADA, pipeline.now)
+    assert [is_valid(pipeline, each) for each in (*secrets, other)] == [*[False] * len(links.REVOKED), True, True]

@@ -11,14 +11,14 @@ from pipeline.customers import rate_limit
 from pipeline.customers.rate_limit import PER_HOUR, Limit
 from pipeline.db.models import RateLimitCounter
 from pipeline.policy.stated_limits import PARAMETERS
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 PRODUCT = Path(rate_limit.__file__).parents[1]
 
 
-def attempt(river: River, limit: Limit = "send_link", subject: str = "ada@example.com") -> bool:
-    with river.database.transaction() as session:
-        return rate_limit.allow(session, river.keyring(session), limit, subject, now=river.now)
+def attempt(pipeline: PipelineUnderTest, limit: Limit = "send_link", subject: str = "ada@example.com") -> bool:
+    with pipeline.database.transaction() as session:
+        return rate_limit.allow(session, pipeline.keyring(session), limit, subject, now=pipeline.now)
 
 
 def named_limits() -> set[str]:
@@ -41,24 +41,26 @@ def test_limits_match_the_policy() -> None:
     assert stated == {name: figure for name, figure in PER_HOUR.items() if name in stated}
 
 
-def test_attempts_above_limit_are_refused_until_next_hour(river: River) -> None:
-    assert [attempt(river) for _ in range(5)] == [True, True, True, False, False]
-    river.clock.advance(timedelta(hours=1))
-    assert attempt(river)
+def test_attempts_above_limit_are_refused_until_next_hour(pipeline: PipelineUnderTest) -> None:
+    assert [attempt(pipeline) for _ in range(5)] == [True, True, True, False, False]
+    pipeline.clock.advance(timedelta(hours=1))
+    assert attempt(pipeline)
 
 
-def test_limits_and_subjects_are_counted_separately(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_and_subjects_are_counted_separately(
+    pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for limit in ("send_link", "sign_up"):
         monkeypatch.setitem(PER_HOUR, limit, 1)
-    assert [attempt(river), attempt(river, "sign_up"), attempt(river, subject="bob")] == [True] * 3
-    assert not attempt(river)
+    assert [attempt(pipeline), attempt(pipeline, "sign_up"), attempt(pipeline, subject="bob")] == [True] * 3
+    assert not attempt(pipeline)
 
 
-def test_counter_does_not_store_the_subject(river: River) -> None:
-    attempt(river)
-    [row] = river.rows(RateLimitCounter)
+def test_counter_does_not_store_the_subject(pipeline: PipelineUnderTest) -> None:
+    attempt(pipeline)
+    [row] = pipeline.rows(RateLimitCounter)
     assert not re.search("ada@|example", repr(vars(row)))
-    assert row.expires_at == river.now + timedelta(hours=1)
+    assert row.expires_at == pipeline.now + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(

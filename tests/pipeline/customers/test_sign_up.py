@@ -12,7 +12,7 @@ from pipeline.db.models import Customer, Link, RateLimitCounter
 from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import ErasureDependencies
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 FORM = SignUpForm(SignUpData("Ada Example", "ada@example.com"), "P-1", news=False)
 
@@ -34,16 +34,18 @@ class PayPal:
         return "I-1", f"https://www.paypal.com/webapps/billing/subscriptions?ba_token={request_id}"
 
 
-def service(river: River, paypal: PayPal) -> SignUp:
-    return SignUp(river.database, river.master, river.clock, paypal, {"Cloud": "P-1"}, "https://billing.example.com")
+def service(pipeline: PipelineUnderTest, paypal: PayPal) -> SignUp:
+    return SignUp(
+        pipeline.database, pipeline.master, pipeline.clock, paypal, {"Cloud": "P-1"}, "https://billing.example.com"
+    )
 
 
-def test_concurrent_submissions_create_one_account(river: River) -> None:
+def test_concurrent_submissions_create_one_account(pipeline: PipelineUnderTest) -> None:
     paypal, start, answers = PayPal(), Barrier(6, timeout=30), list[str]()
 
     def send() -> None:
         start.wait()
-        answers.append(service(river, paypal).sign_up(FORM, "token", "192.0.2.7"))
+        answers.append(service(pipeline, paypal).sign_up(FORM, "token", "192.0.2.7"))
 
     threads = [Thread(target=send) for _ in range(6)]
     for thread in threads:
@@ -51,41 +53,41 @@ def test_concurrent_submissions_create_one_account(river: River) -> None:
     for thread in threads:
         thread.join()
     assert len(answers) == 6
-    assert len(set(answers)) == len(paypal.created) == river.count(Customer) == 1
-    assert [row.count for row in river.rows(RateLimitCounter)] == [1]
+    assert len(set(answers)) == len(paypal.created) == pipeline.count(Customer) == 1
+    assert [row.count for row in pipeline.rows(RateLimitCounter)] == [1]
 
 
-def test_repeated_form_after_paypal_error_uses_same_account(river: River) -> None:
+def test_repeated_form_after_paypal_error_uses_same_account(pipeline: PipelineUnderTest) -> None:
     paypal = PayPal(failures=1)
     with pytest.raises(PaypalUnavailableError):
-        service(river, paypal).sign_up(FORM, "token", "192.0.2.7")
-    service(river, paypal).sign_up(FORM, "token", "192.0.2.7")
-    [customer] = river.rows(Customer)
-    with river.database.transaction() as session:
-        known = accounts.personal_data(session, river.keyring(session), customer.id)
+        service(pipeline, paypal).sign_up(FORM, "token", "192.0.2.7")
+    service(pipeline, paypal).sign_up(FORM, "token", "192.0.2.7")
+    [customer] = pipeline.rows(Customer)
+    with pipeline.database.transaction() as session:
+        known = accounts.personal_data(session, pipeline.keyring(session), customer.id)
     assert list(paypal.created.values()) == [known["custom"]]
 
 
-def test_repeated_form_after_erasure_creates_new_account(river: River) -> None:
+def test_repeated_form_after_erasure_creates_new_account(pipeline: PipelineUnderTest) -> None:
     paypal = PayPal()
-    service(river, paypal).sign_up(FORM, "token", "192.0.2.7")
-    [erased] = [row.id for row in river.rows(Customer)]
-    workflow.erase_now(river.database, river.master, river.clock, ErasureDependencies(), erased, "operator")
+    service(pipeline, paypal).sign_up(FORM, "token", "192.0.2.7")
+    [erased] = [row.id for row in pipeline.rows(Customer)]
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), erased, "operator")
     for _ in range(2):
-        service(river, paypal).sign_up(FORM, "token", "192.0.2.7")
-    [new] = [row.id for row in river.rows(Customer) if not row.erased_at]
+        service(pipeline, paypal).sign_up(FORM, "token", "192.0.2.7")
+    [new] = [row.id for row in pipeline.rows(Customer) if not row.erased_at]
     assert new != erased
-    with river.database.transaction() as session:
-        known = accounts.personal_data(session, river.keyring(session), new)
+    with pipeline.database.transaction() as session:
+        known = accounts.personal_data(session, pipeline.keyring(session), new)
     assert (known["email"], list(paypal.created.values())[1:]) == (FORM.person.email, [known["custom"]])
 
 
-def test_rate_limited_sign_up_stores_nothing(river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limited_sign_up_stores_nothing(pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PER_HOUR, "sign_up", 1)
-    service(river, PayPal()).sign_up(FORM, "one", "192.0.2.7")
+    service(pipeline, PayPal()).sign_up(FORM, "one", "192.0.2.7")
     with pytest.raises(RateLimitError):
-        service(river, PayPal()).sign_up(FORM, "two", "192.0.2.7")
-    assert (river.count(Customer), river.count(Link)) == (1, 1)
+        service(pipeline, PayPal()).sign_up(FORM, "two", "192.0.2.7")
+    assert (pipeline.count(Customer), pipeline.count(Link)) == (1, 1)
 
 
 def test_form_repr_contains_no_personal_data() -> None:

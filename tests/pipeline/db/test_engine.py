@@ -18,7 +18,7 @@ from pipeline.clock import MovableClock
 from pipeline.db import presence
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Base, Customer
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.servers import Postgres
 from tests.support.subprocesses import free_port, running
 
@@ -30,60 +30,60 @@ def customer(name: str) -> Customer:
     return Customer(id=name, created_at=NOON)
 
 
-def names(river: River) -> list[str]:
-    return [row.id for row in river.rows(Customer)]
+def names(pipeline: PipelineUnderTest) -> list[str]:
+    return [row.id for row in pipeline.rows(Customer)]
 
 
 # Transactions
 
 
-def test_transaction_is_committed(river: River) -> None:
-    with river.database.transaction() as session:
+def test_transaction_is_committed(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
         session.add(customer("ada"))
-    assert names(river) == ["ada"]
+    assert names(pipeline) == ["ada"]
 
 
-def test_failed_transaction_is_rolled_back(river: River) -> None:
+def test_failed_transaction_is_rolled_back(pipeline: PipelineUnderTest) -> None:
     def fail() -> None:
-        with river.database.transaction() as session:
+        with pipeline.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
             raise ValueError("failed on purpose")
 
     with pytest.raises(ValueError, match="failed on purpose"):
         fail()
-    assert names(river) == []
-    with river.database.transaction() as session:  # and blocks no later transaction
+    assert names(pipeline) == []
+    with pipeline.database.transaction() as session:  # and blocks no later transaction
         session.add(customer("bea"))
-    assert names(river) == ["bea"]
+    assert names(pipeline) == ["bea"]
 
 
-def test_reading_session_changes_nothing(river: River) -> None:
-    with river.database.reading() as session:
+def test_reading_session_changes_nothing(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.reading() as session:
         session.add(customer("ada"))
         session.flush()
-    assert names(river) == []
+    assert names(pipeline) == []
 
 
-def test_reading_and_writing_do_not_block_each_other(river: River) -> None:
-    with river.database.transaction() as session:
+def test_reading_and_writing_do_not_block_each_other(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
         session.add(customer("ada"))
         session.flush()
-        assert names(river) == []
-    with river.database.reading() as reader:
+        assert names(pipeline) == []
+    with pipeline.database.reading() as reader:
         assert len(reader.execute(select(Customer.id)).all()) == 1
-        with river.database.transaction() as session:
+        with pipeline.database.transaction() as session:
             session.add(customer("bea"))
         assert len(reader.execute(select(Customer.id)).all()) in (1, 2)  # a snapshot, or the committed rows
-    assert names(river) == ["ada", "bea"]
+    assert names(pipeline) == ["ada", "bea"]
 
 
-def test_times_are_returned_in_utc(river: River) -> None:
+def test_times_are_returned_in_utc(pipeline: PipelineUnderTest) -> None:
     pacific = timezone(timedelta(hours=-7))
-    with river.database.transaction() as session:
+    with pipeline.database.transaction() as session:
         session.add(Customer(id="ada", created_at=datetime(2026, 3, 1, 5, 0, 0, 123456, tzinfo=pacific)))
-    assert river.rows(Customer)[0].created_at == NOON.replace(microsecond=123456)
-    assert river.rows(Customer)[0].created_at.tzinfo is UTC
+    assert pipeline.rows(Customer)[0].created_at == NOON.replace(microsecond=123456)
+    assert pipeline.rows(Customer)[0].created_at.tzinfo is UTC
 
 
 def test_only_database_module_commits() -> None:
@@ -120,23 +120,25 @@ def test_damaged_file_raises_unavailable(tmp_path: Path) -> None:
         session.execute(text("SELECT 1"))
 
 
-def test_locked_database_raises_unavailable(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_database_raises_unavailable(
+    sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.db.engine.BUSY_MILLISECONDS", 50)
-    impatient = Database(brook.url)
-    with brook.database.transaction() as slow:
+    impatient = Database(sqlite_pipeline.url)
+    with sqlite_pipeline.database.transaction() as slow:
         slow.connection()
         with pytest.raises(DatabaseUnavailableError, match="locked"), impatient.transaction() as session:
             session.connection()
     impatient.close()
 
 
-def test_error_message_contains_no_parameters(river: River) -> None:
+def test_error_message_contains_no_parameters(pipeline: PipelineUnderTest) -> None:
     """The message contains the driver's first line and no parameters of the statement."""
-    with river.database.transaction() as session:
+    with pipeline.database.transaction() as session:
         session.add(customer("ada@example.com"))
 
     def insert_again() -> None:
-        with river.database.transaction() as session:
+        with pipeline.database.transaction() as session:
             session.execute(insert(Customer), {"id": "ada@example.com", "created_at": NOON})
 
     with pytest.raises(IntegrityError) as error:
@@ -145,32 +147,32 @@ def test_error_message_contains_no_parameters(river: River) -> None:
     assert "ada@example.com" not in "".join(lines)
 
 
-def test_lost_connection_raises_unavailable_and_next_transaction_works(stream: River) -> None:
+def test_lost_connection_raises_unavailable_and_next_transaction_works(postgresql_pipeline: PipelineUnderTest) -> None:
     def cut() -> None:
-        with stream.database.transaction() as session:
+        with postgresql_pipeline.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
             backend = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
-            with stream.database.transaction() as other:
+            with postgresql_pipeline.database.transaction() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
             session.execute(select(Customer))
 
     with pytest.raises(DatabaseUnavailableError) as error:
         cut()
     assert "ada" not in str(error.value)
-    with stream.database.transaction() as session:
+    with postgresql_pipeline.database.transaction() as session:
         session.add(customer("bea"))
-    assert names(stream) == ["bea"]
+    assert names(postgresql_pipeline) == ["bea"]
 
 
-def test_deadlock_raises_unavailable_in_one_transaction(stream: River) -> None:
+def test_deadlock_raises_unavailable_in_one_transaction(postgresql_pipeline: PipelineUnderTest) -> None:
     for name in ("ada", "bea"):
-        stream.set(customer(name))
+        postgresql_pipeline.set(customer(name))
     locked, outcomes = threading.Barrier(2, timeout=30), []
 
     def lock(first: str, second: str) -> None:
         try:
-            with stream.database.transaction() as session:
+            with postgresql_pipeline.database.transaction() as session:
                 session.execute(select(Customer).where(Customer.id == first).with_for_update())
                 locked.wait()
                 session.execute(select(Customer).where(Customer.id == second).with_for_update())
@@ -188,10 +190,12 @@ def hold_all_connections(database: Database, opened: ExitStack) -> None:
         opened.enter_context(database.reading()).execute(text("SELECT 1"))
 
 
-def test_exhausted_connection_pool_raises_unavailable(stream: River, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream.database.engine.pool, "_timeout", 0.05)
+def test_exhausted_connection_pool_raises_unavailable(
+    postgresql_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_pipeline.database.engine.pool, "_timeout", 0.05)
     with pytest.raises(DatabaseUnavailableError, match="connections"), ExitStack() as opened:
-        hold_all_connections(stream.database, opened)
+        hold_all_connections(postgresql_pipeline.database, opened)
 
 
 def test_postgresql_connection_has_timeouts_on_both_ends(postgres_url: str) -> None:
@@ -205,11 +209,11 @@ def test_postgresql_connection_has_timeouts_on_both_ends(postgres_url: str) -> N
     database.close()
 
 
-def test_postgresql_plans_use_indexes_for_small_tables(stream: River) -> None:
+def test_postgresql_plans_use_indexes_for_small_tables(postgresql_pipeline: PipelineUnderTest) -> None:
     explain = text("EXPLAIN SELECT * FROM customer WHERE id = ANY (ARRAY['ada', 'bob'])")
-    with stream.database.transaction() as session:
+    with postgresql_pipeline.database.transaction() as session:
         assert "Seq Scan" not in "\n".join(session.execute(explain).scalars())
-    with stream.database.reading() as session:  # a report may scan whole tables
+    with postgresql_pipeline.database.reading() as session:  # a report may scan whole tables
         assert session.execute(text("SHOW enable_seqscan")).scalar_one() == "on"
 
 
@@ -217,25 +221,25 @@ def test_database_works_again_after_postgresql_restart(
     tmp_path: Path, clock: MovableClock, postgres: str, data_dir: Path
 ) -> None:
     with Postgres() as server:
-        river = River(server.url, data_dir, clock)
-        held = presence.hold(river.database, "mailer-1")
+        pipeline = PipelineUnderTest(server.url, data_dir, clock)
+        held = presence.hold(pipeline.database, "mailer-1")
         server.stop()
-        with pytest.raises(DatabaseUnavailableError), river.database.transaction():
-            river.database.engine.connect()
+        with pytest.raises(DatabaseUnavailableError), pipeline.database.transaction():
+            pipeline.database.engine.connect()
         server.start()
-        river.set(customer("ada"))
-        assert names(river) == ["ada"]
+        pipeline.set(customer("ada"))
+        assert names(pipeline) == ["ada"]
         assert not held.still_held()
-        assert not presence.is_held(river.database, "mailer-1")
+        assert not presence.is_held(pipeline.database, "mailer-1")
         held.release()
-        river.database.close()
+        pipeline.database.close()
 
 
 # SQLite
 
 
-def test_sqlite_has_required_pragmas(brook: River) -> None:
-    with brook.database.reading() as session:
+def test_sqlite_has_required_pragmas(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.reading() as session:
         found = {
             name: session.execute(text(f"PRAGMA {name}")).scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
@@ -243,13 +247,13 @@ def test_sqlite_has_required_pragmas(brook: River) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
 
 
-def test_sqlite_takes_write_lock_when_transaction_begins(brook: River) -> None:
-    other = sqlite3.connect(brook.url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
-    with brook.database.transaction() as session:
+def test_sqlite_takes_write_lock_when_transaction_begins(sqlite_pipeline: PipelineUnderTest) -> None:
+    other = sqlite3.connect(sqlite_pipeline.url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
+    with sqlite_pipeline.database.transaction() as session:
         session.connection()  # nothing is written yet
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
-    with brook.database.reading() as session:
+    with sqlite_pipeline.database.reading() as session:
         session.execute(select(Customer.id))
         other.execute("BEGIN IMMEDIATE")
     other.close()
@@ -258,11 +262,11 @@ def test_sqlite_takes_write_lock_when_transaction_begins(brook: River) -> None:
 def test_sqlite_files_are_private(tmp_path: Path, clock: MovableClock) -> None:
     old_umask = os.umask(0)
     try:
-        river = River(f"sqlite:///{tmp_path}/var/deep/billing.db", tmp_path / "var", clock)
-        with river.database.transaction() as session:
+        pipeline = PipelineUnderTest(f"sqlite:///{tmp_path}/var/deep/billing.db", tmp_path / "var", clock)
+        with pipeline.database.transaction() as session:
             session.add(customer("ada"))
             session.flush()
-            held = presence.hold(river.database, "mailer-1")
+            held = presence.hold(pipeline.database, "mailer-1")
             modes = {
                 str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) & 0o077
                 for path in (tmp_path / "var").rglob("*")
@@ -272,17 +276,17 @@ def test_sqlite_files_are_private(tmp_path: Path, clock: MovableClock) -> None:
         os.umask(old_umask)
     assert {name.rpartition("billing.db")[2] for name in modes if "billing.db" in name} == {"", "-wal", "-shm"}
     assert {name: mode for name, mode in modes.items() if mode} == {}
-    river.database.close()
+    pipeline.database.close()
 
 
-def test_concurrent_threads_lose_no_write(river: River) -> None:
+def test_concurrent_threads_lose_no_write(pipeline: PipelineUnderTest) -> None:
     def write(number: int) -> None:
-        with river.database.transaction() as session:
+        with pipeline.database.transaction() as session:
             session.add(customer(f"c{number:03}"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(100)))
-    assert len(names(river)) == 100
+    assert len(names(pipeline)) == 100
 
 
 ADD = """
@@ -299,27 +303,27 @@ for number in range(50):
 """
 
 
-def test_concurrent_processes_lose_no_write(brook: River) -> None:
+def test_concurrent_processes_lose_no_write(sqlite_pipeline: PipelineUnderTest) -> None:
     with (
-        running(ADD, brook.url, "a") as one,
-        running(ADD, brook.url, "b") as two,
-        running(ADD, brook.url, "c") as three,
+        running(ADD, sqlite_pipeline.url, "a") as one,
+        running(ADD, sqlite_pipeline.url, "b") as two,
+        running(ADD, sqlite_pipeline.url, "c") as three,
     ):
         for writer in (one, two, three):
             assert writer.stdin
             writer.stdin.write("go\n")
             writer.stdin.flush()
         assert [writer.wait(60) for writer in (one, two, three)] == [0, 0, 0]
-    assert len(names(brook)) == 150
+    assert len(names(sqlite_pipeline)) == 150
 
 
-def test_killed_process_leaves_nothing_of_its_transaction(river: River) -> None:
-    with running(HOLD_A_TRANSACTION, river.url) as holder:
+def test_killed_process_leaves_nothing_of_its_transaction(pipeline: PipelineUnderTest) -> None:
+    with running(HOLD_A_TRANSACTION, pipeline.url) as holder:
         holder.kill()
         holder.wait()
-    assert names(river) == []
-    river.set(customer("bea"))
-    assert names(river) == ["bea"]
+    assert names(pipeline) == []
+    pipeline.set(customer("bea"))
+    assert names(pipeline) == ["bea"]
 
 
 HOLD_A_TRANSACTION = """
@@ -335,7 +339,7 @@ with Database(sys.argv[1]).transaction() as session:
 """
 
 
-def test_test_database_has_tables_of_models(river: River) -> None:
-    with river.database.reading() as session:
+def test_test_database_has_tables_of_models(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.reading() as session:
         for table in Base.metadata.sorted_tables:
             assert session.execute(select(table)).all() == []

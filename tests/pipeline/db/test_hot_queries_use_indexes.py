@@ -14,8 +14,8 @@ from pipeline.outbox import store as outbox
 from pipeline.scheduler.renewal_reminders import RenewalReminders
 from pipeline.scheduler.stale_claims import release_stale_claims
 from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
-from tests.support.event_feeder import Teller
-from tests.support.pipeline_under_test import River
+from tests.support.event_feeder import EventFeeder
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import sample
 
 EVENT_TYPES = (
@@ -25,49 +25,49 @@ EVENT_TYPES = (
 TABLES = [table.name for table in Base.metadata.sorted_tables]
 
 
-def test_storing_and_handling_events_scans_no_table(river: River) -> None:
-    with _plans(river) as plans:
-        teller = Teller(river)
+def test_storing_and_handling_events_scans_no_table(pipeline: PipelineUnderTest) -> None:
+    with _plans(pipeline) as plans:
+        feeder = EventFeeder(pipeline)
         for kind in EVENT_TYPES:
-            teller.hear(sample(kind))
+            feeder.hear(sample(kind))
     assert len(plans) > 15
     assert _scans(plans) == []
 
 
-def test_claiming_and_settling_mails_scans_no_table(river: River) -> None:
-    Teller(river).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-    with _plans(river) as plans, river.database.transaction() as session:
-        (mail,) = outbox.claim(session, "mailer-1", river.clock.now(), 10)
+def test_claiming_and_settling_mails_scans_no_table(pipeline: PipelineUnderTest) -> None:
+    EventFeeder(pipeline).hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+    with _plans(pipeline) as plans, pipeline.database.transaction() as session:
+        (mail,) = outbox.claim(session, "mailer-1", pipeline.clock.now(), 10)
         assert outbox.record_results(session, [(mail.id, "mailer-1", {"state": "sent"})])
         outbox.release_claims(session, "mailer-1")
     assert len(plans) >= 4
     assert _scans(plans) == []
 
 
-def test_recovery_and_reminders_scan_no_table(river: River) -> None:
-    Teller(river).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-    reminders = RenewalReminders(river.database, river.master, river.clock, ReminderPolicy(), may_read=True)
-    recovery = InboxRecovery(river.worker({}), river.database, river.clock, lambda: QUIET_SECONDS)
-    with _plans(river) as plans:
+def test_recovery_and_reminders_scan_no_table(pipeline: PipelineUnderTest) -> None:
+    EventFeeder(pipeline).hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+    reminders = RenewalReminders(pipeline.database, pipeline.master, pipeline.clock, ReminderPolicy(), may_read=True)
+    recovery = InboxRecovery(pipeline.worker({}), pipeline.database, pipeline.clock, lambda: QUIET_SECONDS)
+    with _plans(pipeline) as plans:
         recovery.once()
-        release_stale_claims(river.database, river.clock)
+        release_stale_claims(pipeline.database, pipeline.clock)
         reminders.queue_due()
-        with river.database.transaction() as session:
-            inbox.lease_due(session, river.clock.now() + timedelta(days=1))
+        with pipeline.database.transaction() as session:
+            inbox.lease_due(session, pipeline.clock.now() + timedelta(days=1))
     assert len(plans) >= 3
     assert _scans(plans) == []
 
 
-def test_query_without_index_is_detected(river: River) -> None:
-    with _plans(river) as plans, river.database.transaction() as session:
+def test_query_without_index_is_detected(pipeline: PipelineUnderTest) -> None:
+    with _plans(pipeline) as plans, pipeline.database.transaction() as session:
         session.connection().exec_driver_sql("SELECT id FROM subscription WHERE status = 'ACTIVE'")
     assert len(_scans(plans)) == 1
 
 
 @contextmanager
-def _plans(river: River) -> Iterator[dict[str, str]]:
+def _plans(pipeline: PipelineUnderTest) -> Iterator[dict[str, str]]:
     """Collect statement -> query plan. On PostgreSQL, sequential scans are disabled where an index can be used."""
-    engine, sqlite = river.database.engine, river.database.is_sqlite
+    engine, sqlite = pipeline.database.engine, pipeline.database.is_sqlite
     found: dict[str, str] = {}
 
     def explain(_connection: Any, cursor: Any, statement: str, values: Any, *_: object) -> None:

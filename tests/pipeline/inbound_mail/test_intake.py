@@ -12,88 +12,88 @@ from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequ
 from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY, FiledMail
 from tests.pipeline.inbound_mail.test_parser import mail
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 PAGE = "https://billing.example.com/account"
 ADA = SignUpData("Ada Example", "ada@example.com")
 SUPPORT_MAILS, PRIVACY_MAILS = ["support_received", "request_due"], ["privacy_request_received", "request_due"]
 
 
-def sign_up(river: River, person: SignUpData = ADA) -> str:
-    with river.database.transaction() as session:
-        keyring = river.keyring(session)
+def sign_up(pipeline: PipelineUnderTest, person: SignUpData = ADA) -> str:
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
         id = accounts.create_account(
-            session, keyring, person, adult_text="1", news=True, now=river.now, source="sign-up"
+            session, keyring, person, adult_text="1", news=True, now=pipeline.now, source="sign-up"
         )
         accounts.record_consent(
-            session, id, "marketing", given=True, source="link by mail", text_version="1", now=river.now
+            session, id, "marketing", given=True, source="link by mail", text_version="1", now=pipeline.now
         )
         return id
 
 
-def receive(river: River, raw: bytes) -> FiledMail:
-    return intake.store_mail(raw, river.database, river.master, river.clock, PAGE)
+def receive(pipeline: PipelineUnderTest, raw: bytes) -> FiledMail:
+    return intake.store_mail(raw, pipeline.database, pipeline.master, pipeline.clock, PAGE)
 
 
-def mail_kinds(river: River) -> list[str]:
+def mail_kinds(pipeline: PipelineUnderTest) -> list[str]:
     """Return the kinds of all mails, acknowledgements first."""
-    return sorted((row.kind for row in river.rows(Mail)), key=lambda kind: kind == "request_due")
+    return sorted((row.kind for row in pipeline.rows(Mail)), key=lambda kind: kind == "request_due")
 
 
-def requests(river: River) -> list[tuple[str, str, str | None]]:
+def requests(pipeline: PipelineUnderTest) -> list[tuple[str, str, str | None]]:
     return sorted(
-        ((row.kind, row.state, row.customer_id) for row in river.rows(PrivacyRequest)), key=lambda found: found[0]
+        ((row.kind, row.state, row.customer_id) for row in pipeline.rows(PrivacyRequest)), key=lambda found: found[0]
     )
 
 
-def test_question_is_stored_encrypted_and_acknowledged(river: River) -> None:
-    customer = sign_up(river)
+def test_question_is_stored_encrypted_and_acknowledged(pipeline: PipelineUnderTest) -> None:
+    customer = sign_up(pipeline)
     raw = mail("How do I add a second user?")
-    filed = receive(river, raw)
+    filed = receive(pipeline, raw)
     assert (filed.kind, filed.asked, filed.customer_id) == ("support", None, customer)
-    assert mail_kinds(river) == SUPPORT_MAILS
-    assert requests(river) == [("other", "received", customer)]
-    with river.database.reading() as session:
+    assert mail_kinds(pipeline) == SUPPORT_MAILS
+    assert requests(pipeline) == [("other", "received", customer)]
+    with pipeline.database.reading() as session:
         row = session.execute(select(InboundMail)).scalar_one()
         assert row.content
         assert b"second user" not in row.content
-        assert river.keyring(session).system_key(customer).decrypt("inbound_mail.content", row.content) == raw
+        assert pipeline.keyring(session).system_key(customer).decrypt("inbound_mail.content", row.content) == raw
         assert row.request_id == session.execute(select(PrivacyRequest.id)).scalar_one()
         recipients = select(Mail.customer_id).where(Mail.kind == "support_received")
         assert session.execute(recipients).scalar_one() == customer
 
 
-def test_same_message_is_stored_and_answered_once(river: River) -> None:
+def test_same_message_is_stored_and_answered_once(pipeline: PipelineUnderTest) -> None:
     raw = mail("How do I add a second user?")
-    assert not receive(river, raw).known
-    assert receive(river, raw).known
-    assert mail_kinds(river) == SUPPORT_MAILS
-    assert len(requests(river)) == 1
+    assert not receive(pipeline, raw).known
+    assert receive(pipeline, raw).known
+    assert mail_kinds(pipeline) == SUPPORT_MAILS
+    assert len(requests(pipeline)) == 1
 
 
-def test_same_message_with_other_received_header_is_known(river: River) -> None:
+def test_same_message_with_other_received_header_is_known(pipeline: PipelineUnderTest) -> None:
     raw = mail("How do I add a second user?", Message_ID="<1@example.com>")
-    assert not receive(river, b"Received: from a by b; Sun, 1 Mar 2026 12:00:00 +0000\r\n" + raw).known
-    assert receive(river, b"Received: from c by d; Sun, 1 Mar 2026 12:01:00 +0000\r\n" + raw).known
-    assert not receive(river, mail("Another one", Message_ID="<1@example.com>")).known
+    assert not receive(pipeline, b"Received: from a by b; Sun, 1 Mar 2026 12:00:00 +0000\r\n" + raw).known
+    assert receive(pipeline, b"Received: from c by d; Sun, 1 Mar 2026 12:01:00 +0000\r\n" + raw).known
+    assert not receive(pipeline, mail("Another one", Message_ID="<1@example.com>")).known
 
 
-def test_automatic_message_is_stored_but_not_answered(river: River) -> None:
-    sign_up(river)
-    filed = receive(river, mail("please delete my account", Auto_Submitted="auto-replied"))
+def test_automatic_message_is_stored_but_not_answered(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline)
+    filed = receive(pipeline, mail("please delete my account", Auto_Submitted="auto-replied"))
     assert filed.kind == "automatic"
-    assert (mail_kinds(river), requests(river)) == ([], [])
+    assert (mail_kinds(pipeline), requests(pipeline)) == ([], [])
 
 
-def test_loop_of_autoresponders_ends(river: River) -> None:
+def test_loop_of_autoresponders_ends(pipeline: PipelineUnderTest) -> None:
     for number in range(10):
-        receive(river, mail(f"I am away, number {number}"))
-        river.clock.advance(timedelta(minutes=1))
-    assert mail_kinds(river).count("support_received") == ANSWERED_A_DAY
-    assert river.count(PrivacyRequest) == 10  # each still opens a request
-    river.clock.advance(timedelta(days=1))
-    receive(river, mail("a question of the day after"))
-    assert mail_kinds(river).count("support_received") == ANSWERED_A_DAY + 1
+        receive(pipeline, mail(f"I am away, number {number}"))
+        pipeline.clock.advance(timedelta(minutes=1))
+    assert mail_kinds(pipeline).count("support_received") == ANSWERED_A_DAY
+    assert pipeline.count(PrivacyRequest) == 10  # each still opens a request
+    pipeline.clock.advance(timedelta(days=1))
+    receive(pipeline, mail("a question of the day after"))
+    assert mail_kinds(pipeline).count("support_received") == ANSWERED_A_DAY + 1
 
 
 @pytest.mark.parametrize(
@@ -106,46 +106,46 @@ def test_loop_of_autoresponders_ends(river: River) -> None:
         ("a question about GDPR", "other"),
     ],
 )
-def test_message_opens_request_and_changes_nothing(river: River, text: str, kind: str) -> None:
-    customers = [sign_up(river)]
-    river.clock.advance(timedelta(hours=1))
-    customers.append(sign_up(river))
-    receive(river, mail(text))
-    assert requests(river) == [(kind, "received", customers[1])]
-    assert mail_kinds(river) == (SUPPORT_MAILS if kind == "other" else PRIVACY_MAILS)
-    for row in river.rows(Customer):
+def test_message_opens_request_and_changes_nothing(pipeline: PipelineUnderTest, text: str, kind: str) -> None:
+    customers = [sign_up(pipeline)]
+    pipeline.clock.advance(timedelta(hours=1))
+    customers.append(sign_up(pipeline))
+    receive(pipeline, mail(text))
+    assert requests(pipeline) == [(kind, "received", customers[1])]
+    assert mail_kinds(pipeline) == (SUPPORT_MAILS if kind == "other" else PRIVACY_MAILS)
+    for row in pipeline.rows(Customer):
         assert (row.wants_marketing, row.wants_service_mail, row.erase_at) == (True, True, None)
-    assert "mail" not in {row.source for row in river.rows(Consent)}
-    with river.database.reading() as session:
+    assert "mail" not in {row.source for row in pipeline.rows(Consent)}
+    with pipeline.database.reading() as session:
         for customer in customers:
-            assert accounts.personal_data(session, river.keyring(session), customer)["email"] == "ada@example.com"
+            assert accounts.personal_data(session, pipeline.keyring(session), customer)["email"] == "ada@example.com"
 
 
-def test_repeated_privacy_message_opens_one_request(river: River) -> None:
-    sign_up(river)
-    receive(river, mail("please delete my account"))
-    receive(river, mail("PLEASE delete my account!"))
-    assert mail_kinds(river) == PRIVACY_MAILS
-    [request] = river.rows(PrivacyRequest)
-    assert [row.request_id for row in river.rows(InboundMail)] == [request.id] * 2
+def test_repeated_privacy_message_opens_one_request(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline)
+    receive(pipeline, mail("please delete my account"))
+    receive(pipeline, mail("PLEASE delete my account!"))
+    assert mail_kinds(pipeline) == PRIVACY_MAILS
+    [request] = pipeline.rows(PrivacyRequest)
+    assert [row.request_id for row in pipeline.rows(InboundMail)] == [request.id] * 2
 
 
-def test_two_questions_open_two_requests(river: River) -> None:
-    sign_up(river)
-    receive(river, mail("How do I add a second user?"))
-    receive(river, mail("How do I add a third user?"))
-    assert len({row.request_id for row in river.rows(InboundMail)}) == river.count(PrivacyRequest) == 2
+def test_two_questions_open_two_requests(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline)
+    receive(pipeline, mail("How do I add a second user?"))
+    receive(pipeline, mail("How do I add a third user?"))
+    assert len({row.request_id for row in pipeline.rows(InboundMail)}) == pipeline.count(PrivacyRequest) == 2
 
 
-def test_unknown_sender_gets_the_same_answer_as_customer(river: River) -> None:
-    sign_up(river)
-    receive(river, mail("please delete my account", sender="ada@example.com"))
-    receive(river, mail("please delete my account", sender="stranger@example.com"))
-    assert [kind for kind, _, _ in requests(river)] == ["erase", "erase"]
-    assert sorted(mail_kinds(river)) == sorted(PRIVACY_MAILS * 2)
-    with river.database.reading() as session:
+def test_unknown_sender_gets_the_same_answer_as_customer(pipeline: PipelineUnderTest) -> None:
+    sign_up(pipeline)
+    receive(pipeline, mail("please delete my account", sender="ada@example.com"))
+    receive(pipeline, mail("please delete my account", sender="stranger@example.com"))
+    assert [kind for kind, _, _ in requests(pipeline)] == ["erase", "erase"]
+    assert sorted(mail_kinds(pipeline)) == sorted(PRIVACY_MAILS * 2)
+    with pipeline.database.reading() as session:
         answers = [
-            river.keyring(session).system_key(row.key_id).decrypt_json("mail.facts", row.facts)
+            pipeline.keyring(session).system_key(row.key_id).decrypt_json("mail.facts", row.facts)
             for row in session.execute(select(Mail).where(Mail.kind == "privacy_request_received")).scalars()
         ]
     for facts in answers:
@@ -156,40 +156,40 @@ def test_unknown_sender_gets_the_same_answer_as_customer(river: River) -> None:
 
 @pytest.mark.parametrize("sender", ["ada@example.com", "stranger@example.com"])
 @pytest.mark.parametrize("text", ["please unsubscribe me", "please delete my account", "a question"])
-def test_repeated_messages_of_sender_get_few_answers(river: River, sender: str, text: str) -> None:
-    sign_up(river)
+def test_repeated_messages_of_sender_get_few_answers(pipeline: PipelineUnderTest, sender: str, text: str) -> None:
+    sign_up(pipeline)
     for number in range(10):
         spelling = sender if number % 2 else sender.upper()
-        receive(river, mail(f"{text}, number {number}", sender=spelling))
-    assert len(mail_kinds(river)) <= 2 * ANSWERED_A_DAY
+        receive(pipeline, mail(f"{text}, number {number}", sender=spelling))
+    assert len(mail_kinds(pipeline)) <= 2 * ANSWERED_A_DAY
     if sender.startswith("stranger"):
-        assert river.count(PrivacyRequest) == 10  # each still opens a request
+        assert pipeline.count(PrivacyRequest) == 10  # each still opens a request
 
 
-def test_answers_to_unknown_senders_are_limited_per_hour(river: River) -> None:
+def test_answers_to_unknown_senders_are_limited_per_hour(pipeline: PipelineUnderTest) -> None:
     """A flood with forged senders: each message is stored, but few of these addresses get mail."""
     limit = PER_HOUR["answer_strangers"]
-    sign_up(river)
+    sign_up(pipeline)
     for number in range(limit + 5):
         text = "please delete my account" if number % 2 else "a question"
-        receive(river, mail(text, sender=f"victim{number}@example.com"))
-    assert count_answers(river) == limit
-    assert river.count(InboundMail) == river.count(PrivacyRequest) == limit + 5
-    receive(river, mail("a question"))
-    assert count_answers(river) == limit + 1
-    river.clock.advance(timedelta(hours=1))
-    receive(river, mail("a question", sender="later@example.com"))
-    assert count_answers(river) == limit + 2
+        receive(pipeline, mail(text, sender=f"victim{number}@example.com"))
+    assert count_answers(pipeline) == limit
+    assert pipeline.count(InboundMail) == pipeline.count(PrivacyRequest) == limit + 5
+    receive(pipeline, mail("a question"))
+    assert count_answers(pipeline) == limit + 1
+    pipeline.clock.advance(timedelta(hours=1))
+    receive(pipeline, mail("a question", sender="later@example.com"))
+    assert count_answers(pipeline) == limit + 2
 
 
-def count_answers(river: River) -> int:
-    return sum(kind != "request_due" for kind in mail_kinds(river))
+def count_answers(pipeline: PipelineUnderTest) -> int:
+    return sum(kind != "request_due" for kind in mail_kinds(pipeline))
 
 
-def test_privacy_message_after_questions_alerts_operator(river: River) -> None:
+def test_privacy_message_after_questions_alerts_operator(pipeline: PipelineUnderTest) -> None:
     for number in range(ANSWERED_A_DAY + 1):
-        receive(river, mail(f"question {number}"))
-    before = mail_kinds(river).count("request_due")
-    receive(river, mail("please delete my account"))
-    assert ("erase", "received", None) in requests(river)
-    assert mail_kinds(river).count("request_due") == before + 1
+        receive(pipeline, mail(f"question {number}"))
+    before = mail_kinds(pipeline).count("request_due")
+    receive(pipeline, mail("please delete my account"))
+    assert ("erase", "received", None) in requests(pipeline)
+    assert mail_kinds(pipeline).count("request_due") == before + 1

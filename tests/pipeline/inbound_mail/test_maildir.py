@@ -17,7 +17,7 @@ from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import UnfiledMail
 from tests.pipeline.inbound_mail.test_intake import PAGE, SUPPORT_MAILS, mail_kinds, receive
 from tests.pipeline.inbound_mail.test_parser import mail
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 
 @pytest.fixture
@@ -28,33 +28,35 @@ def maildir(tmp_path: Path) -> Path:
     return folder
 
 
-def read(river: River, maildir: Path) -> list[FiledMail | UnfiledMail]:
-    return list(inbound.read_maildir(maildir, river.database, river.master, river.clock, PAGE))
+def read(pipeline: PipelineUnderTest, maildir: Path) -> list[FiledMail | UnfiledMail]:
+    return list(inbound.read_maildir(maildir, pipeline.database, pipeline.master, pipeline.clock, PAGE))
 
 
-def test_new_messages_are_stored_and_moved(river: River, maildir: Path) -> None:
+def test_new_messages_are_stored_and_moved(pipeline: PipelineUnderTest, maildir: Path) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
-    assert len(read(river, maildir)) == 3
+    assert len(read(pipeline, maildir)) == 3
     assert sorted(path.name for path in (maildir / "cur").iterdir()) == ["0.host:2,S", "1.host:2,S", "2.host:2,S"]
-    assert read(river, maildir) == []
+    assert read(pipeline, maildir) == []
 
 
-def test_message_is_stored_once_when_killed_before_move(river: River, maildir: Path) -> None:
+def test_message_is_stored_once_when_killed_before_move(pipeline: PipelineUnderTest, maildir: Path) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
-    receive(river, mail("a question"))  # stored; then the process is killed before the move
-    [filed] = read(river, maildir)
+    receive(pipeline, mail("a question"))  # stored; then the process is killed before the move
+    [filed] = read(pipeline, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known
-    assert mail_kinds(river) == SUPPORT_MAILS
+    assert mail_kinds(pipeline) == SUPPORT_MAILS
     assert list((maildir / "new").iterdir()) == []
 
 
-def test_symbolic_link_is_not_followed_and_stops_no_message(river: River, maildir: Path, tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed_and_stops_no_message(
+    pipeline: PipelineUnderTest, maildir: Path, tmp_path: Path
+) -> None:
     (tmp_path / "secret").write_text("a private file")
     (maildir / "new" / "1.host").symlink_to(tmp_path / "secret")
     (maildir / "new" / "2.host").write_bytes(mail("a question"))
-    unfiled, filed = read(river, maildir)
+    unfiled, filed = read(pipeline, maildir)
     assert isinstance(unfiled, UnfiledMail)
     assert isinstance(filed, FiledMail)
     assert unfiled.file == "1.host"
@@ -70,49 +72,49 @@ def test_symbolic_link_is_not_followed_and_stops_no_message(river: River, maildi
     ],
 )
 def test_failed_message_stops_no_other_and_is_retried(
-    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+    pipeline: PipelineUnderTest, maildir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     with monkeypatch.context() as patch:
         patch.setattr(intake, "file_mail", failing_for(b"question 1", error))
-        done = read(river, maildir)
+        done = read(pipeline, maildir)
     assert [each for each in done if isinstance(each, UnfiledMail)] == [UnfiledMail("1.host", reason)]
     assert [path.name for path in (maildir / "new").iterdir()] == ["1.host"]
-    [later] = read(river, maildir)
+    [later] = read(pipeline, maildir)
     assert isinstance(later, FiledMail)
-    assert mail_kinds(river) == sorted(SUPPORT_MAILS * 3, reverse=True)
+    assert mail_kinds(pipeline) == sorted(SUPPORT_MAILS * 3, reverse=True)
     assert list((maildir / "new").iterdir()) == []
 
 
-def test_message_that_cannot_be_moved_is_answered_once(river: River, maildir: Path) -> None:
+def test_message_that_cannot_be_moved_is_answered_once(pipeline: PipelineUnderTest, maildir: Path) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
     (maildir / "cur").rmdir()
     (maildir / "cur").write_text("no folder")
-    [unfiled] = read(river, maildir)
+    [unfiled] = read(pipeline, maildir)
     assert isinstance(unfiled, UnfiledMail)
     (maildir / "cur").unlink()
-    [filed] = read(river, maildir)
+    [filed] = read(pipeline, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known
-    assert mail_kinds(river) == SUPPORT_MAILS
+    assert mail_kinds(pipeline) == SUPPORT_MAILS
 
 
 def test_message_moved_by_another_reader_is_skipped(
-    river: River, maildir: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, maildir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = maildir / "new" / "1.host"
     path.write_bytes(mail("a question"))
     monkeypatch.setattr(inbound, "_new", lambda _: [path, path])
-    assert [isinstance(each, FiledMail) for each in read(river, maildir)] == [True]
+    assert [isinstance(each, FiledMail) for each in read(pipeline, maildir)] == [True]
 
 
-def test_reading_stops_when_database_is_unavailable(maildir: Path, brook: River) -> None:
+def test_reading_stops_when_database_is_unavailable(maildir: Path, sqlite_pipeline: PipelineUnderTest) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     unavailable, results = Database("postgresql://127.0.0.1:1/nowhere"), list[FiledMail | UnfiledMail]()
     with pytest.raises(DatabaseUnavailableError):
-        results.extend(inbound.read_maildir(maildir, unavailable, brook.master, brook.clock, PAGE))
+        results.extend(inbound.read_maildir(maildir, unavailable, sqlite_pipeline.master, sqlite_pipeline.clock, PAGE))
     unavailable.close()
     assert results == []
 

@@ -20,20 +20,20 @@ from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import store as outbox
 from tests.support import run_role
-from tests.support.misbehaving_relay import House, Serve
+from tests.support.misbehaving_relay import MisbehavingRelay, Serve
 from tests.support.outbox_fixtures import SENDER, TEMPLATES, Make, meet, only, owe, receipt, scheduler, states
-from tests.support.pipeline_under_test import River
-from tests.support.subprocesses import Leashed, until
+from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.subprocesses import ManagedProcess, until
 
 # The database is unavailable
 
 
 async def test_unrecorded_result_is_recorded_before_next_claim(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet(river)
-    owe(river)
-    fake_relay = House()
+    meet(pipeline)
+    owe(pipeline)
+    fake_relay = MisbehavingRelay()
     mailer = make(await serve(fake_relay))
 
     def fail_to_connect(*_: object) -> None:
@@ -43,11 +43,11 @@ async def test_unrecorded_result_is_recorded_before_next_claim(
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
-    assert states(river) == ["sending"]
-    assert scheduler(river).free_claims() == 0
+    assert states(pipeline) == ["sending"]
+    assert scheduler(pipeline).free_claims() == 0
     monkeypatch.undo()
     assert await mailer.send_due() == 0
-    assert states(river) == ["sent"]
+    assert states(pipeline) == ["sent"]
     assert len(fake_relay.received) == 1
 
 
@@ -68,32 +68,32 @@ def fail(*_: object) -> None:
 
 
 async def test_claim_with_unknown_commit_is_released(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim was committed, but the mailer got an error instead of the confirmation."""
-    meet(river)
-    owe(river, 2)
-    fake_relay = House()
+    meet(pipeline)
+    owe(pipeline, 2)
+    fake_relay = MisbehavingRelay()
     mailer = make(await serve(fake_relay))
     with monkeypatch.context() as broken:
-        broken.setattr(river.database, "transaction", fail_after_commit(river.database.transaction))
+        broken.setattr(pipeline.database, "transaction", fail_after_commit(pipeline.database.transaction))
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
-    assert states(river) == ["sending", "sending"]
+    assert states(pipeline) == ["sending", "sending"]
     assert await mailer.send_due() == 2
-    assert states(river) == ["sent", "sent"]
+    assert states(pipeline) == ["sent", "sent"]
     assert len(fake_relay.received) == 2
 
 
 async def test_claim_with_unknown_commit_is_released_after_second_failure(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restarting database closes all connections and may be unavailable a second time."""
-    meet(river)
-    owe(river)
-    mailer = make(await serve(House()))
+    meet(pipeline)
+    owe(pipeline)
+    mailer = make(await serve(MisbehavingRelay()))
     with monkeypatch.context() as broken:
-        broken.setattr(river.database, "transaction", fail_after_commit(river.database.transaction))
+        broken.setattr(pipeline.database, "transaction", fail_after_commit(pipeline.database.transaction))
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     with monkeypatch.context() as broken:
@@ -102,15 +102,15 @@ async def test_claim_with_unknown_commit_is_released_after_second_failure(
         with pytest.raises(DatabaseUnavailableError):
             await asyncio.to_thread(mailer._claim)
     assert await mailer.send_due() == 1
-    assert states(river) == ["sent"]
+    assert states(pipeline) == ["sent"]
 
 
 async def test_mail_being_sent_is_not_released_with_failed_claim(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet(river)
-    owe(river)
-    fake_relay, stop, wakeup = House(DOT=["hang"]), asyncio.Event(), asyncio.Event()
+    meet(pipeline)
+    owe(pipeline)
+    fake_relay, stop, wakeup = MisbehavingRelay(DOT=["hang"]), asyncio.Event(), asyncio.Event()
     mailer = make(await serve(fake_relay))
     running = asyncio.create_task(mailer.run(stop, wakeup))
     await fake_relay.hanging.wait()
@@ -124,14 +124,14 @@ async def test_mail_being_sent_is_not_released_with_failed_claim(
         raise DatabaseUnavailableError("the connection was lost")
 
     monkeypatch.setattr("pipeline.mailer.mailer.outbox.claim", claim_and_fail)
-    owe(river, 3)
+    owe(pipeline, 3)
     wakeup.set()
     await failed.wait()
     monkeypatch.undo()
     monkeypatch.setattr("pipeline.mailer.mailer.POLL_SECONDS", 0.02)
     await asyncio.sleep(0.5)
     fake_relay.opened.set()
-    while states(river) != ["sent"] * 3:
+    while states(pipeline) != ["sent"] * 3:
         await asyncio.sleep(0.01)
     stop.set()
     await running
@@ -139,11 +139,11 @@ async def test_mail_being_sent_is_not_released_with_failed_claim(
 
 
 async def test_mailer_stops_while_database_is_unavailable(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet(river)
-    owe(river)
-    fake_relay, stop = House(), asyncio.Event()
+    meet(pipeline)
+    owe(pipeline)
+    fake_relay, stop = MisbehavingRelay(), asyncio.Event()
 
     def fail_to_connect(*_: object) -> None:
         raise DatabaseUnavailableError("connection refused")
@@ -154,42 +154,44 @@ async def test_mailer_stops_while_database_is_unavailable(
         await asyncio.sleep(0.01)
     stop.set()
     await running
-    assert states(river) == ["sending"], "the relay's log resolves this mail later"
+    assert states(pipeline) == ["sending"], "the relay's log resolves this mail later"
 
 
-async def test_slow_mail_does_not_delay_others(river: River, serve: Serve, make: Make) -> None:
-    meet(river)
-    owe(river, CLAIM + 3)
-    fake_relay, stop = House(DOT=["hang"]), asyncio.Event()
+async def test_slow_mail_does_not_delay_others(pipeline: PipelineUnderTest, serve: Serve, make: Make) -> None:
+    meet(pipeline)
+    owe(pipeline, CLAIM + 3)
+    fake_relay, stop = MisbehavingRelay(DOT=["hang"]), asyncio.Event()
     running = asyncio.create_task(make(await serve(fake_relay)).run(stop, asyncio.Event()))
-    while states(river) != ["sending"] + ["sent"] * (CLAIM + 2):
+    while states(pipeline) != ["sending"] + ["sent"] * (CLAIM + 2):
         await asyncio.sleep(0.02)
     fake_relay.opened.set()
     stop.set()
     await running
-    assert states(river) == ["sent"] * (CLAIM + 3)
+    assert states(pipeline) == ["sent"] * (CLAIM + 3)
 
 
-async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: Serve) -> None:
-    meet(stream)
-    owe(stream)
-    fake_relay = House(DOT=["hang"])
+async def test_mailer_uses_new_name_after_losing_its_lock(postgresql_pipeline: PipelineUnderTest, serve: Serve) -> None:
+    meet(postgresql_pipeline)
+    owe(postgresql_pipeline)
+    fake_relay = MisbehavingRelay(DOT=["hang"])
     relay = Relay(await serve(fake_relay), connections=2)
-    mailer = Mailer(stream.database, stream.master, stream.clock, TEMPLATES, relay, SENDER)
+    mailer = Mailer(
+        postgresql_pipeline.database, postgresql_pipeline.master, postgresql_pipeline.clock, TEMPLATES, relay, SENDER
+    )
     sending = asyncio.create_task(mailer.send_due())
     await fake_relay.hanging.wait()
-    with stream.database.transaction() as session:
+    with postgresql_pipeline.database.transaction() as session:
         session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
-    while not await asyncio.to_thread(scheduler(stream).free_claims):
+    while not await asyncio.to_thread(scheduler(postgresql_pipeline).free_claims):
         await asyncio.sleep(0.01)
-    assert states(stream) == ["doubt"], "without its lock the mailer counts as dead"
+    assert states(postgresql_pipeline) == ["doubt"], "without its lock the mailer counts as dead"
     fake_relay.opened.set()
     await sending
-    assert states(stream) == ["sent"], "the holder records the real outcome"
-    first = only(stream).claimed_by
-    stream.owe(receipt(2))
+    assert states(postgresql_pipeline) == ["sent"], "the holder records the real outcome"
+    first = only(postgresql_pipeline).claimed_by
+    postgresql_pipeline.owe(receipt(2))
     await mailer.send_due()
-    assert stream.mails()["receipt:SALE2"].claimed_by != first
+    assert postgresql_pipeline.mails()["receipt:SALE2"].claimed_by != first
     await mailer.close()
 
 
@@ -197,52 +199,60 @@ async def test_mailer_uses_new_name_after_losing_its_lock(stream: River, serve: 
 
 
 async def start_hanging_mailer(
-    river: River, fake_relay: House, url: str, folder: Path, *more: tuple[str, str]
-) -> Leashed:
+    pipeline: PipelineUnderTest, fake_relay: MisbehavingRelay, url: str, folder: Path, *more: tuple[str, str]
+) -> ManagedProcess:
     """Start a mailer process that has transmitted a mail's text and waits for the answer."""
-    meet(river)
-    owe(river)
-    mailer = run_role.start("mailer", folder, data_dir=river.folder, database_url=river.url, smtp_url=url, **dict(more))
+    meet(pipeline)
+    owe(pipeline)
+    mailer = run_role.start(
+        "mailer", folder, data_dir=pipeline.folder, database_url=pipeline.url, smtp_url=url, **dict(more)
+    )
     await asyncio.wait_for(fake_relay.hanging.wait(), 60)
     return mailer
 
 
-async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, make: Make, tmp_path: Path) -> None:
-    fake_relay = House(DOT=["hang"])
+async def test_killed_mailer_leaves_mail_in_doubt(
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, tmp_path: Path
+) -> None:
+    fake_relay = MisbehavingRelay(DOT=["hang"])
     url = await serve(fake_relay)
-    mailer = await start_hanging_mailer(river, fake_relay, url, tmp_path)
-    assert scheduler(river).free_claims() == 0, "the mailer is alive"
-    assert states(river) == ["sending"]
+    mailer = await start_hanging_mailer(pipeline, fake_relay, url, tmp_path)
+    assert scheduler(pipeline).free_claims() == 0, "the mailer is alive"
+    assert states(pipeline) == ["sending"]
     mailer.end(kill=True)
-    while not await asyncio.to_thread(scheduler(river).free_claims):
+    while not await asyncio.to_thread(scheduler(pipeline).free_claims):
         await asyncio.sleep(0.01)
-    row = only(river)
+    row = only(pipeline)
     assert (row.state, row.reason) == ("doubt", "its mailer died while sending it")
     assert await make(url).send_due() == 0
     assert len(fake_relay.received) == 1
 
 
-async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_path: Path) -> None:
+async def test_suspended_mailer_keeps_its_claim(pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path) -> None:
     """With a timer, its claim would end, and the mail would be sent twice after it continues."""
-    fake_relay = House(DOT=["hang"])
-    mailer = await start_hanging_mailer(river, fake_relay, await serve(fake_relay), tmp_path)
+    fake_relay = MisbehavingRelay(DOT=["hang"])
+    mailer = await start_hanging_mailer(pipeline, fake_relay, await serve(fake_relay), tmp_path)
     os.killpg(mailer.pid, signal.SIGSTOP)
-    river.clock.advance(timedelta(days=365))
-    assert scheduler(river).free_claims() == 0
-    assert states(river) == ["sending"]
+    pipeline.clock.advance(timedelta(days=365))
+    assert scheduler(pipeline).free_claims() == 0
+    assert states(pipeline) == ["sending"]
     os.killpg(mailer.pid, signal.SIGCONT)
     fake_relay.opened.set()
-    while states(river) != ["sent"]:
+    while states(pipeline) != ["sent"]:
         await asyncio.sleep(0.01)
     assert await asyncio.to_thread(mailer.end) == 0
     assert len(fake_relay.received) == 1
 
 
-async def test_mailer_writes_heartbeat_while_relay_hangs(river: River, serve: Serve, tmp_path: Path) -> None:
-    owe(river, 2 * CLAIM + 1)
-    fake_relay, heartbeat = House(DOT=["hang"]), river.folder / "run" / "mailer"
-    mailer = await start_hanging_mailer(river, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1"))
-    while states(river).count("sending") < 2 * CLAIM:
+async def test_mailer_writes_heartbeat_while_relay_hangs(
+    pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path
+) -> None:
+    owe(pipeline, 2 * CLAIM + 1)
+    fake_relay, heartbeat = MisbehavingRelay(DOT=["hang"]), pipeline.folder / "run" / "mailer"
+    mailer = await start_hanging_mailer(
+        pipeline, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1")
+    )
+    while states(pipeline).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
     os.utime(heartbeat, (0, 0))
     await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
@@ -251,35 +261,38 @@ async def test_mailer_writes_heartbeat_while_relay_hangs(river: River, serve: Se
 
 
 async def test_database_error_does_not_fail_the_mail(
-    river: River, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineUnderTest, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet(river)
-    owe(river, 2)
-    mailer = make(await serve(House()))
+    meet(pipeline)
+    owe(pipeline, 2)
+    mailer = make(await serve(MisbehavingRelay()))
     with monkeypatch.context() as broken:
         broken.setattr("pipeline.mailer.mailer.RecipientResolver.resolve", raise_disk_error)
         with pytest.raises(DatabaseUnavailableError):
             await mailer.send_due()
-    assert states(river) == ["queued", "queued"]
+    assert states(pipeline) == ["queued", "queued"]
     assert await mailer.send_due() == 2
-    assert states(river) == ["sent", "sent"]
+    assert states(pipeline) == ["sent", "sent"]
 
 
 def raise_disk_error(*_: object) -> None:
     raise OperationalError("SELECT", {}, OSError("disk I/O error"))
 
 
-async def test_stopped_mailer_returns_unstarted_mails(river: River, serve: Serve, make: Make) -> None:
-    meet(river)
-    owe(river, 3 * CLAIM)
-    fake_relay, stop = House(CONNECT=["hang", "hang"]), asyncio.Event()
+async def test_stopped_mailer_returns_unstarted_mails(pipeline: PipelineUnderTest, serve: Serve, make: Make) -> None:
+    meet(pipeline)
+    owe(pipeline, 3 * CLAIM)
+    fake_relay, stop = MisbehavingRelay(CONNECT=["hang", "hang"]), asyncio.Event()
     running = asyncio.create_task(make(await serve(fake_relay)).run(stop, asyncio.Event()))
     await fake_relay.hanging.wait()
-    await asyncio.to_thread(until, lambda: "sending" in states(river), 10, "mails are claimed")
+    await asyncio.to_thread(until, lambda: "sending" in states(pipeline), 10, "mails are claimed")
     stop.set()
     await asyncio.sleep(0.5)
     fake_relay.opened.set()
     await asyncio.wait_for(running, 10)
-    assert set(states(river)) == {"queued"}
-    assert Counter(row.attempts for row in river.rows(Mail)) == {1: 2, 0: 3 * CLAIM - 2}  # two mails had a connection
-    assert {row.due_at for row in river.rows(Mail) if row.attempts == 0} == {river.now}
+    assert set(states(pipeline)) == {"queued"}
+    assert Counter(row.attempts for row in pipeline.rows(Mail)) == {
+        1: 2,
+        0: 3 * CLAIM - 2,
+    }  # two mails had a connection
+    assert {row.due_at for row in pipeline.rows(Mail) if row.attempts == 0} == {pipeline.now}

@@ -16,8 +16,8 @@ from pipeline.mailer.smtp_relay import Relay as RelayClient
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Kind, Proxy
-from tests.deploy.test_postfix import must_be_ours
-from tests.support.pipeline_under_test import River
+from tests.deploy.test_postfix import require_private_postfix
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.servers import Postfix, Relay
 from tests.support.subprocesses import until
 
@@ -116,84 +116,88 @@ def test_unreadable_log_is_incomplete(path: Path, clock: MovableClock, make: Cal
 # Mails in doubt and handwritten logs
 
 
-def add_doubt(river: River, name: str) -> str:
+def add_doubt(pipeline: PipelineUnderTest, name: str) -> str:
     """Create a mail that has been in doubt long enough to be resolved. Return its id."""
-    (id,) = river.owe(outbox.NewMail("receipt", name, None, {}))
-    with river.database.transaction() as session:
-        outbox.claim(session, f"mailer of {name}", river.now, 1)
-        outbox.mark_in_doubt(session, f"mailer of {name}", "it died", river.now + outbox.DOUBT_GRACE)
-    river.clock.advance(outbox.DOUBT_GRACE)
+    (id,) = pipeline.owe(outbox.NewMail("receipt", name, None, {}))
+    with pipeline.database.transaction() as session:
+        outbox.claim(session, f"mailer of {name}", pipeline.now, 1)
+        outbox.mark_in_doubt(session, f"mailer of {name}", "it died", pipeline.now + outbox.DOUBT_GRACE)
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
     return id
 
 
-def resolve(river: River, path: Path) -> int:
+def resolve(pipeline: PipelineUnderTest, path: Path) -> int:
     def probe() -> None:
         with path.open("a") as log:
-            log.write(connected(iso(river.now)))
+            log.write(connected(iso(pipeline.now)))
 
-    return resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN)
-
-
-def states(river: River) -> dict[str, str]:
-    return {key: row.state for key, row in river.mails().items()}
+    return resolve_doubts(pipeline.database, pipeline.clock, RelayLog(path, pipeline.clock), probe, DOMAIN)
 
 
-def test_accepted_mail_is_sent_and_other_mail_is_queued(river: River, path: Path) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    one = add_doubt(river, "one")
-    add_doubt(river, "two")
-    path.write_text(path.read_text() + accepted(iso(river.now), envelope_sender_of(one, DOMAIN)))
-    assert resolve(river, path) == 2
-    assert states(river) == {"one": "sent", "two": "queued"}
-    assert river.mails()["two"].due_at == river.now
-    assert resolve(river, path) == 0
+def states(pipeline: PipelineUnderTest) -> dict[str, str]:
+    return {key: row.state for key, row in pipeline.mails().items()}
 
 
-def test_new_doubt_is_not_resolved_before_grace_time(river: River, path: Path) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    river.owe(outbox.NewMail("receipt", "one", None, {}))
-    with river.database.transaction() as session:
-        outbox.claim(session, "mailer", river.now, 1)
-    river.clock.advance(MINUTE)
-    with river.database.transaction() as session:
-        outbox.mark_in_doubt(session, "mailer", "it died", river.now + outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 0
-    river.clock.advance(outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 1
+def test_accepted_mail_is_sent_and_other_mail_is_queued(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    one = add_doubt(pipeline, "one")
+    add_doubt(pipeline, "two")
+    path.write_text(path.read_text() + accepted(iso(pipeline.now), envelope_sender_of(one, DOMAIN)))
+    assert resolve(pipeline, path) == 2
+    assert states(pipeline) == {"one": "sent", "two": "queued"}
+    assert pipeline.mails()["two"].due_at == pipeline.now
+    assert resolve(pipeline, path) == 0
 
 
-def test_doubt_waits_after_relay_restart(river: River, path: Path) -> None:
-    path.write_text(connected(iso(river.now - MINUTE)))
-    add_doubt(river, "one")
-    path.write_text(path.read_text() + started(iso(river.now)))
-    assert resolve(river, path) == 0
-    river.clock.advance(outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 1
+def test_new_doubt_is_not_resolved_before_grace_time(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    pipeline.owe(outbox.NewMail("receipt", "one", None, {}))
+    with pipeline.database.transaction() as session:
+        outbox.claim(session, "mailer", pipeline.now, 1)
+    pipeline.clock.advance(MINUTE)
+    with pipeline.database.transaction() as session:
+        outbox.mark_in_doubt(session, "mailer", "it died", pipeline.now + outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 0
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 1
+
+
+def test_doubt_waits_after_relay_restart(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(connected(iso(pipeline.now - MINUTE)))
+    add_doubt(pipeline, "one")
+    path.write_text(path.read_text() + started(iso(pipeline.now)))
+    assert resolve(pipeline, path) == 0
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 1
 
 
 @pytest.mark.parametrize("form", [old, iso])
 @pytest.mark.parametrize("seconds", [-1, 0, 1])
-def test_log_that_may_begin_after_attempt_resolves_nothing(river: River, path: Path, form: Write, seconds: int) -> None:
+def test_log_that_may_begin_after_attempt_resolves_nothing(
+    pipeline: PipelineUnderTest, path: Path, form: Write, seconds: int
+) -> None:
     """The log's times are whole seconds, so its first line may be from before or after the attempt."""
-    path.write_text(started(form(river.now + seconds * SECOND)))
-    add_doubt(river, "one")
-    assert resolve(river, path) == 0
-    assert states(river) == {"one": "doubt"}
+    path.write_text(started(form(pipeline.now + seconds * SECOND)))
+    add_doubt(pipeline, "one")
+    assert resolve(pipeline, path) == 0
+    assert states(pipeline) == {"one": "doubt"}
 
 
 @pytest.mark.parametrize("form", [old, iso])
-def test_log_that_begins_two_seconds_before_attempt_resolves_it(river: River, path: Path, form: Write) -> None:
-    path.write_text(started(form(river.now - SLACK)))
-    add_doubt(river, "one")
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "queued"}
+def test_log_that_begins_two_seconds_before_attempt_resolves_it(
+    pipeline: PipelineUnderTest, path: Path, form: Write
+) -> None:
+    path.write_text(started(form(pipeline.now - SLACK)))
+    add_doubt(pipeline, "one")
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "queued"}
 
 
-def test_log_compressed_during_reading_resolves_nothing(river: River, path: Path) -> None:
+def test_log_compressed_during_reading_resolves_nothing(pipeline: PipelineUnderTest, path: Path) -> None:
     rotated = path.with_name("mail.log.1")
-    rotated.write_text(started(iso(river.now - MINUTE)))
+    rotated.write_text(started(iso(pipeline.now - MINUTE)))
     rotated.write_text(
-        rotated.read_text() + accepted(iso(river.now), envelope_sender_of(add_doubt(river, "one"), DOMAIN))
+        rotated.read_text() + accepted(iso(pipeline.now), envelope_sender_of(add_doubt(pipeline, "one"), DOMAIN))
     )
 
     class CompressedDuringReading(RelayLog):
@@ -201,27 +205,29 @@ def test_log_compressed_during_reading_resolves_nothing(river: River, path: Path
             rotated.rename(path.with_name("mail.log.1.gz"))
             return super().queued_senders(senders)
 
-    log = CompressedDuringReading(path, river.clock)
+    log = CompressedDuringReading(path, pipeline.clock)
     assert (
-        resolve_doubts(river.database, river.clock, log, lambda: path.write_text(connected(iso(river.now))), DOMAIN)
+        resolve_doubts(
+            pipeline.database, pipeline.clock, log, lambda: path.write_text(connected(iso(pipeline.now))), DOMAIN
+        )
         == 0
     )
-    assert states(river) == {"one": "doubt"}
+    assert states(pipeline) == {"one": "doubt"}
 
 
-def test_log_without_probe_line_resolves_nothing(river: River, path: Path) -> None:
-    path.write_text(connected(iso(river.now - MINUTE)))
-    add_doubt(river, "one")
-    log = RelayLog(path, river.clock)
-    assert resolve_doubts(river.database, river.clock, log, lambda: None, DOMAIN) == 0
-    assert states(river) == {"one": "doubt"}
+def test_log_without_probe_line_resolves_nothing(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(connected(iso(pipeline.now - MINUTE)))
+    add_doubt(pipeline, "one")
+    log = RelayLog(path, pipeline.clock)
+    assert resolve_doubts(pipeline.database, pipeline.clock, log, lambda: None, DOMAIN) == 0
+    assert states(pipeline) == {"one": "doubt"}
 
 
-def test_relay_is_not_probed_without_doubts(river: River, path: Path) -> None:
+def test_relay_is_not_probed_without_doubts(pipeline: PipelineUnderTest, path: Path) -> None:
     def probe() -> None:
         pytest.fail("the relay was probed without a mail in doubt")
 
-    assert resolve_doubts(river.database, river.clock, RelayLog(path, river.clock), probe, DOMAIN) == 0
+    assert resolve_doubts(pipeline.database, pipeline.clock, RelayLog(path, pipeline.clock), probe, DOMAIN) == 0
 
 
 def receiving(stamp: str, id: str, session: int = 78) -> str:
@@ -230,79 +236,77 @@ def receiving(stamp: str, id: str, session: int = 78) -> str:
     return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
 
 
-def test_mail_in_open_session_stays_in_doubt(river: River, path: Path) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    id = add_doubt(river, "one")
-    path.write_text(path.read_text() + receiving(iso(river.now), id))
-    assert resolve(river, path) == 0
-    river.clock.advance(MINUTE)
+def test_mail_in_open_session_stays_in_doubt(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    id = add_doubt(pipeline, "one")
+    path.write_text(path.read_text() + receiving(iso(pipeline.now), id))
+    assert resolve(pipeline, path) == 0
+    pipeline.clock.advance(MINUTE)
     path.write_text(
-        path.read_text() + f"{iso(river.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
+        path.read_text() + f"{iso(pipeline.now)} relay postfix/smtpd[78]: disconnect from localhost[127.0.0.1]\n"
     )
-    assert resolve(river, path) == 0  # the queue manager may log the mail soon
-    river.clock.advance(outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "queued"}
+    assert resolve(pipeline, path) == 0  # the queue manager may log the mail soon
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "queued"}
 
 
 @pytest.mark.parametrize("after", ["another mail", "a start"])
-def test_next_mail_or_restart_closes_session(river: River, path: Path, after: str) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    id = add_doubt(river, "one")
-    later_line = {"another mail": receiving(iso(river.now), "another"), "a start": started(iso(river.now))}[after]
-    path.write_text(path.read_text() + receiving(iso(river.now), id) + later_line)
-    river.clock.advance(outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "queued"}
+def test_next_mail_or_restart_closes_session(pipeline: PipelineUnderTest, path: Path, after: str) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    id = add_doubt(pipeline, "one")
+    later_line = {"another mail": receiving(iso(pipeline.now), "another"), "a start": started(iso(pipeline.now))}[after]
+    path.write_text(path.read_text() + receiving(iso(pipeline.now), id) + later_line)
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "queued"}
 
 
-def test_session_without_message_id_may_hold_mail_in_doubt(river: River, path: Path) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    without_id = receiving(iso(river.now), "").splitlines(keepends=True)[0]
-    add_doubt(river, "before")
+def test_session_without_message_id_may_hold_mail_in_doubt(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    without_id = receiving(iso(pipeline.now), "").splitlines(keepends=True)[0]
+    add_doubt(pipeline, "before")
     path.write_text(path.read_text() + without_id)
-    river.clock.advance(MINUTE)
-    add_doubt(river, "after")
-    assert resolve(river, path) == 1
-    assert states(river) == {"before": "doubt", "after": "queued"}
+    pipeline.clock.advance(MINUTE)
+    add_doubt(pipeline, "after")
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"before": "doubt", "after": "queued"}
 
 
-def test_late_message_id_line_does_not_reopen_session(river: River, path: Path) -> None:
+def test_late_message_id_line_does_not_reopen_session(pipeline: PipelineUnderTest, path: Path) -> None:
     """Lines of several processes may be logged in another order than they happened."""
-    path.write_text(started(iso(river.now - MINUTE)))
-    client, message_id = receiving(iso(river.now), add_doubt(river, "one")).splitlines(keepends=True)
-    lost = (
-        f"{iso(river.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
-    )
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    client, message_id = receiving(iso(pipeline.now), add_doubt(pipeline, "one")).splitlines(keepends=True)
+    lost = f"{iso(pipeline.now)} relay postfix/smtpd[78]: lost connection after DATA (3454 bytes) from localhost[127.0.0.1]\n"
     path.write_text(path.read_text() + client + lost + message_id)
-    river.clock.advance(outbox.DOUBT_GRACE)
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "queued"}
+    pipeline.clock.advance(outbox.DOUBT_GRACE)
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "queued"}
 
 
-def test_silent_session_is_ignored_after_filter_time(river: River, path: Path) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    id = add_doubt(river, "one")
-    path.write_text(path.read_text() + receiving(iso(river.now), id))
-    river.clock.advance(MAX_FILTER_TIME)
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "queued"}
+def test_silent_session_is_ignored_after_filter_time(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    id = add_doubt(pipeline, "one")
+    path.write_text(path.read_text() + receiving(iso(pipeline.now), id))
+    pipeline.clock.advance(MAX_FILTER_TIME)
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "queued"}
 
 
-def test_unresolvable_doubt_does_not_block_others(river: River, path: Path) -> None:
-    add_doubt(river, "before the log")
-    river.clock.advance(MINUTE)
-    path.write_text(started(iso(river.now)))
-    river.clock.advance(MINUTE)
-    add_doubt(river, "after")
-    assert resolve(river, path) == 1
-    assert states(river) == {"before the log": "doubt", "after": "queued"}
+def test_unresolvable_doubt_does_not_block_others(pipeline: PipelineUnderTest, path: Path) -> None:
+    add_doubt(pipeline, "before the log")
+    pipeline.clock.advance(MINUTE)
+    path.write_text(started(iso(pipeline.now)))
+    pipeline.clock.advance(MINUTE)
+    add_doubt(pipeline, "after")
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"before the log": "doubt", "after": "queued"}
 
 
-def test_one_line_in_incomplete_log_proves_acceptance(river: River, path: Path) -> None:
-    path.write_text(accepted(iso(river.now), envelope_sender_of(add_doubt(river, "one"), DOMAIN)))
-    assert resolve(river, path) == 1
-    assert states(river) == {"one": "sent"}
+def test_one_line_in_incomplete_log_proves_acceptance(pipeline: PipelineUnderTest, path: Path) -> None:
+    path.write_text(accepted(iso(pipeline.now), envelope_sender_of(add_doubt(pipeline, "one"), DOMAIN)))
+    assert resolve(pipeline, path) == 1
+    assert states(pipeline) == {"one": "sent"}
 
 
 @pytest.mark.parametrize(
@@ -313,24 +317,24 @@ def test_one_line_in_incomplete_log_proves_acceptance(river: River, path: Path) 
         "systemd-journald[1]: Suppressed 123 messages from postfix.service",
     ],
 )
-def test_log_with_dropped_lines_resolves_nothing(river: River, path: Path, message: str) -> None:
-    path.write_text(started(iso(river.now - MINUTE)))
-    add_doubt(river, "one")
-    path.write_text(path.read_text() + f"{iso(river.now)} relay {message}\n")
-    assert resolve(river, path) == 0
-    assert states(river) == {"one": "doubt"}
+def test_log_with_dropped_lines_resolves_nothing(pipeline: PipelineUnderTest, path: Path, message: str) -> None:
+    path.write_text(started(iso(pipeline.now - MINUTE)))
+    add_doubt(pipeline, "one")
+    path.write_text(path.read_text() + f"{iso(pipeline.now)} relay {message}\n")
+    assert resolve(pipeline, path) == 0
+    assert states(pipeline) == {"one": "doubt"}
 
 
-def test_result_of_one_attempt_does_not_resolve_a_later_one(river: River) -> None:
-    id, tried_at = add_doubt(river, "one"), river.mails()["one"].claimed_at
-    with river.database.transaction() as session:
-        assert outbox.resolve_doubt(session, id, river.now, sent=False)
-    with river.database.transaction() as session:
-        outbox.claim(session, "another", river.now, 1)
+def test_result_of_one_attempt_does_not_resolve_a_later_one(pipeline: PipelineUnderTest) -> None:
+    id, tried_at = add_doubt(pipeline, "one"), pipeline.mails()["one"].claimed_at
+    with pipeline.database.transaction() as session:
+        assert outbox.resolve_doubt(session, id, pipeline.now, sent=False)
+    with pipeline.database.transaction() as session:
+        outbox.claim(session, "another", pipeline.now, 1)
         outbox.mark_in_doubt(session, "another", "it died")
-    with river.database.transaction() as session:
-        assert not outbox.resolve_doubt(session, id, river.now, sent=False, tried_at=tried_at)
-    assert states(river) == {"one": "doubt"}
+    with pipeline.database.transaction() as session:
+        assert not outbox.resolve_doubt(session, id, pipeline.now, sent=False, tried_at=tried_at)
+    assert states(pipeline) == {"one": "doubt"}
 
 
 # Mails in doubt and a real Postfix
@@ -339,7 +343,7 @@ def test_result_of_one_attempt_does_not_resolve_a_later_one(river: River) -> Non
 @pytest.fixture
 def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     """A Postfix on this machine whose log is complete from now on."""
-    must_be_ours(mailbox)
+    require_private_postfix(mailbox)
     assert isinstance(mailbox, Postfix)
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     log, clock = RelayLog(mailbox.folder / "mail.log", SystemClock()), SystemClock()  # its log may be empty
@@ -355,11 +359,13 @@ def relay(mailbox: Relay, monkeypatch: pytest.MonkeyPatch) -> Postfix:
     ("fault", "sign", "end"),
     [("swallow", "qmgr", "sent"), ("before_dot", "lost connection after DATA", "queued")],
 )
-async def test_real_postfix_log_resolves_doubt(relay: Postfix, brook: River, fault: Kind, sign: str, end: str) -> None:
-    brook.clock.move_to(SystemClock().now())
-    (id,) = brook.owe(outbox.NewMail("receipt", fault, None, {}))
-    with brook.database.transaction() as session:
-        outbox.claim(session, "mailer", brook.now, 1)
+async def test_real_postfix_log_resolves_doubt(
+    relay: Postfix, sqlite_pipeline: PipelineUnderTest, fault: Kind, sign: str, end: str
+) -> None:
+    sqlite_pipeline.clock.move_to(SystemClock().now())
+    (id,) = sqlite_pipeline.owe(outbox.NewMail("receipt", fault, None, {}))
+    with sqlite_pipeline.database.transaction() as session:
+        outbox.claim(session, "mailer", sqlite_pipeline.now, 1)
     with Proxy(relay.port) as proxy:
         proxy.fault = Fault(fault)
         before = len(relay.log)
@@ -367,60 +373,62 @@ async def test_real_postfix_log_resolves_doubt(relay: Postfix, brook: River, fau
         reply = await client.send(envelope_sender_of(id, DOMAIN), "alice@example.com", TEXT, envelope_id=id)
         await client.close()
     assert reply.outcome == "doubt"
-    with brook.database.transaction() as session:
+    with sqlite_pipeline.database.transaction() as session:
         outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
     until(lambda: sign in relay.log[before:], 10, "Postfix logs the result")
-    assert await resolve_by_postfix_log(brook, relay) == 1
-    assert states(brook) == {fault: end}
+    assert await resolve_by_postfix_log(sqlite_pipeline, relay) == 1
+    assert states(sqlite_pipeline) == {fault: end}
     assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
 
 
 async def test_mail_in_slow_filter_is_not_sent_again(
-    mailbox: Relay, brook: River, monkeypatch: pytest.MonkeyPatch
+    mailbox: Relay, sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    must_be_ours(mailbox)
+    require_private_postfix(mailbox)
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
     with Postfix(settings={"smtpd_end_of_data_restrictions": "sleep 6"}) as relay:
         await asyncio.sleep(SLACK.total_seconds() + 1)  # so that the log begins before the attempt
-        brook.clock.move_to(SystemClock().now())
-        (id,) = brook.owe(outbox.NewMail("receipt", "one", None, {}))
-        with brook.database.transaction() as session:
-            outbox.claim(session, "mailer", brook.now, 1)
+        sqlite_pipeline.clock.move_to(SystemClock().now())
+        (id,) = sqlite_pipeline.owe(outbox.NewMail("receipt", "one", None, {}))
+        with sqlite_pipeline.database.transaction() as session:
+            outbox.claim(session, "mailer", sqlite_pipeline.now, 1)
         client = RelayClient(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
         text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
         reply = await client.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
         assert reply.outcome == "doubt"
-        with brook.database.transaction() as session:
+        with sqlite_pipeline.database.transaction() as session:
             outbox.record_results(session, [(id, "mailer", {"state": "doubt", "due_at": None})])
         until(lambda: ": client=" in relay.log, 10, "Postfix receives the mail")
-        assert await resolve_by_postfix_log(brook, relay) == 0
+        assert await resolve_by_postfix_log(sqlite_pipeline, relay) == 0
         until(lambda: "(queue active)" in relay.log, 20, "Postfix queues the mail")
-        assert await resolve_by_postfix_log(brook, relay) == 1
-        assert states(brook) == {"one": "sent"}
+        assert await resolve_by_postfix_log(sqlite_pipeline, relay) == 1
+        assert states(sqlite_pipeline) == {"one": "sent"}
         await client.close()
 
 
-async def resolve_by_postfix_log(river: River, relay: Postfix) -> int:
+async def resolve_by_postfix_log(pipeline: PipelineUnderTest, relay: Postfix) -> int:
     """Resolve doubts in a separate thread, as the scheduler does."""
     log, clock = RelayLog(relay.folder / "mail.log", SystemClock()), SystemClock()
 
     def probe() -> None:
         asyncio.run(RelayClient(relay.smtp_url, connections=1).probe())
 
-    return await asyncio.to_thread(resolve_doubts, river.database, clock, log, probe, DOMAIN)
+    return await asyncio.to_thread(resolve_doubts, pipeline.database, clock, log, probe, DOMAIN)
 
 
 async def test_unreachable_relay_resolves_nothing(
-    brook: River, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(outbox, "DOUBT_GRACE", timedelta(0))
-    add_doubt(brook, "one")
+    add_doubt(sqlite_pipeline, "one")
     path = tmp_path / "mail.log"
-    path.write_text(connected(iso(brook.now - MINUTE)) + connected(iso(brook.now)))
+    path.write_text(connected(iso(sqlite_pipeline.now - MINUTE)) + connected(iso(sqlite_pipeline.now)))
 
     def probe() -> None:
         raise RelayUnreachableError("connection refused")
 
     with pytest.raises(RelayUnreachableError):
-        resolve_doubts(brook.database, brook.clock, RelayLog(path, brook.clock), probe, DOMAIN)
-    assert states(brook) == {"one": "doubt"}
+        resolve_doubts(
+            sqlite_pipeline.database, sqlite_pipeline.clock, RelayLog(path, sqlite_pipeline.clock), probe, DOMAIN
+        )
+    assert states(sqlite_pipeline) == {"one": "doubt"}

@@ -8,12 +8,12 @@ import pytest
 from pipeline.mailer import smtp_connection, smtp_relay
 from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import RelayUnreachableError
-from tests.support.misbehaving_relay import ADA, MAIL, SENDER, House, MakeRelay, Serve, send
+from tests.support.misbehaving_relay import ADA, MAIL, SENDER, MakeRelay, MisbehavingRelay, Serve, send
 from tests.support.servers import Relay as PrivateRelay
 
 
 async def test_mail_arrives_unchanged(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     reply = await send(relay_to(await serve(fake_relay)))
     assert reply == DeliveryResult("sent", "250 2.0.0 queued as 4Xyz", True)
     assert fake_relay.received == [(ADA, MAIL)]
@@ -21,14 +21,14 @@ async def test_mail_arrives_unchanged(serve: Serve, relay_to: MakeRelay) -> None
 
 
 async def test_delivery_report_is_requested_with_envelope_id(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     await send(relay_to(await serve(fake_relay)))
     assert f"MAIL FROM:<{SENDER}> SIZE={len(MAIL) + 5} RET=HDRS ENVID=token+2B1" in fake_relay.said
     assert f"RCPT TO:<{ADA}> NOTIFY=FAILURE,DELAY ORCPT=rfc822;{ADA}" in fake_relay.said
 
 
 async def test_relay_without_extensions_gets_plain_commands(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     fake_relay.offers = False
     assert (await send(relay_to(await serve(fake_relay)))).outcome == "sent"
     assert f"MAIL FROM:<{SENDER}>" in fake_relay.said
@@ -58,7 +58,7 @@ async def test_relay_without_extensions_gets_plain_commands(serve: Serve, relay_
 async def test_reply_code_determines_outcome(
     serve: Serve, relay_to: MakeRelay, verb: str, answer: str, outcome: str, in_groups: bool
 ) -> None:
-    fake_relay = House(**{verb: [answer]})
+    fake_relay = MisbehavingRelay(**{verb: [answer]})
     fake_relay.in_groups = in_groups
     relay = relay_to(await serve(fake_relay))
     assert await send(relay) == DeliveryResult(outcome, answer, verb == "DOT")  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ async def test_reply_code_determines_outcome(
 async def test_failure_before_text_means_later(
     serve: Serve, relay_to: MakeRelay, verb: str, how: str, in_groups: bool
 ) -> None:
-    fake_relay = House(**{verb: [how]})
+    fake_relay = MisbehavingRelay(**{verb: [how]})
     fake_relay.in_groups = in_groups
     reply = await send(relay_to(await serve(fake_relay), timeout=0.5 if how == "hang" else 5))
     assert (reply.outcome, reply.data_began) == ("later", False)
@@ -81,7 +81,7 @@ async def test_failure_before_text_means_later(
 
 @pytest.mark.parametrize("how", ["drop", "close", "hang", "banana"])
 async def test_missing_reply_after_text_means_doubt(serve: Serve, relay_to: MakeRelay, how: str) -> None:
-    fake_relay = House(DOT=[how])
+    fake_relay = MisbehavingRelay(DOT=[how])
     relay = relay_to(await serve(fake_relay), final=0.2)
     reply = await send(relay)
     assert (reply.outcome, reply.data_began) == ("doubt", True)
@@ -113,7 +113,7 @@ async def test_commands_are_pipelined(relay_to: MakeRelay) -> None:
 
 
 async def test_refused_mail_text_is_never_sent(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
+    fake_relay = MisbehavingRelay(RCPT=["550 5.1.1 unknown"], DATA=["354 go on all the same"])
     fake_relay.in_groups = True
     relay = relay_to(await serve(fake_relay))
     assert await send(relay) == DeliveryResult("failed", "550 5.1.1 unknown", False)
@@ -122,7 +122,7 @@ async def test_refused_mail_text_is_never_sent(serve: Serve, relay_to: MakeRelay
 
 
 async def test_unsolicited_reply_is_not_assigned_to_next_mail(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     await fake_relay.wires[0].push("250 2.0.0 queued, unsolicited")
@@ -133,7 +133,7 @@ async def test_unsolicited_reply_is_not_assigned_to_next_mail(serve: Serve, rela
 
 
 async def test_final_reply_has_longer_timeout(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House(DOT=["hang"])
+    fake_relay = MisbehavingRelay(DOT=["hang"])
     sending = asyncio.create_task(send(relay_to(await serve(fake_relay), timeout=1)))
     await fake_relay.hanging.wait()
     await asyncio.sleep(1.2)
@@ -152,7 +152,7 @@ async def test_unreachable_relay_means_later(relay_to: MakeRelay) -> None:
 
 
 async def test_many_mails_share_few_connections(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay), connections=3)
     recipients = [f"person{number}@example.com" for number in range(40)]
     replies = await asyncio.gather(*(send(relay, recipient) for recipient in recipients))
@@ -167,7 +167,7 @@ async def test_connection_is_replaced_after_maximum_uses(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_relay, "MOST_USES", 2)
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     assert [(await send(relay)).outcome for _ in range(5)] == ["sent"] * 5
     assert fake_relay.connections == 3
@@ -177,7 +177,7 @@ async def test_connection_is_replaced_after_maximum_uses(
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", ["drop", "close", "421 4.4.2 idle too long"])
 async def test_dead_idle_connection_is_replaced(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     assert (await send(relay)).outcome == "sent"
     fake_relay.script[verb] = [how]
@@ -187,7 +187,7 @@ async def test_dead_idle_connection_is_replaced(serve: Serve, relay_to: MakeRela
 
 
 async def test_dead_connection_is_replaced_only_once(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     fake_relay.script["MAIL"] = ["drop", "drop", "drop"]
@@ -196,7 +196,7 @@ async def test_dead_connection_is_replaced_only_once(serve: Serve, relay_to: Mak
 
 
 async def test_idle_connection_lost_after_text_means_doubt(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     fake_relay.script["DOT"] = ["drop"]
@@ -205,7 +205,7 @@ async def test_idle_connection_lost_after_text_means_doubt(serve: Serve, relay_t
 
 
 async def test_connection_closed_by_relay_is_not_used(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     fake_relay.wires[0].transport.close()
@@ -220,7 +220,7 @@ async def test_long_idle_connection_is_tested_first(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch, answer: list[str], connections: int
 ) -> None:
     monkeypatch.setattr(smtp_connection, "IDLE_SECONDS", -1.0)
-    fake_relay = House(RSET=answer)
+    fake_relay = MisbehavingRelay(RSET=answer)
     relay = relay_to(await serve(fake_relay), timeout=1 if answer == ["hang"] else 5)
     assert (await send(relay)).outcome == "sent"
     assert "RSET" not in fake_relay.said
@@ -230,14 +230,14 @@ async def test_long_idle_connection_is_tested_first(
 
 
 async def test_connection_is_reused_after_refusal(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
+    fake_relay = MisbehavingRelay(RCPT=["550 5.1.1 unknown", "450 4.2.1 later"], DOT=["554 5.6.0 no"])
     relay = relay_to(await serve(fake_relay))
     assert [(await send(relay)).outcome for _ in range(4)] == ["failed", "later", "failed", "sent"]
     assert fake_relay.connections == 1
 
 
 async def test_cancelled_mail_closes_connection_and_frees_slot(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House(DOT=["hang"])
+    fake_relay = MisbehavingRelay(DOT=["hang"])
     relay = relay_to(await serve(fake_relay))
     sending = asyncio.create_task(send(relay))
     await fake_relay.hanging.wait()
@@ -251,18 +251,18 @@ async def test_cancelled_mail_closes_connection_and_frees_slot(serve: Serve, rel
 
 async def test_reply_is_stored_without_addresses(serve: Serve, relay_to: MakeRelay) -> None:
     answer = "550 5.1.1 <Ada@example.com>: no mailbox ada here, ask postmaster@example.com\x07"
-    reply = await send(relay_to(await serve(House(RCPT=[answer]))))
+    reply = await send(relay_to(await serve(MisbehavingRelay(RCPT=[answer]))))
     assert reply.text == "550 5.1.1 <address>: no mailbox address here, ask address"
 
 
 async def test_long_reply_is_truncated(serve: Serve, relay_to: MakeRelay) -> None:
-    reply = await send(relay_to(await serve(House(RCPT=["550 " + "x" * 5000]))))
+    reply = await send(relay_to(await serve(MisbehavingRelay(RCPT=["550 " + "x" * 5000]))))
     assert reply.outcome == "failed"
     assert len(reply.text) <= 400
 
 
 async def test_international_local_part_requires_smtputf8(serve: Serve, relay_to: MakeRelay) -> None:
-    plain, able = House(), House()
+    plain, able = MisbehavingRelay(), MisbehavingRelay()
     refused = await send(relay_to(await serve(plain)), "jörg@bücher.example")
     assert refused.outcome == "failed"
     assert "SMTPUTF8" in refused.text
@@ -274,7 +274,7 @@ async def test_international_local_part_requires_smtputf8(serve: Serve, relay_to
 
 
 async def test_international_domain_requires_no_extension(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     assert (await send(relay_to(await serve(fake_relay)), "ada@bücher.example")).outcome == "sent"
     assert fake_relay.received[0][0] == "ada@xn--bcher-kva.example"
 
@@ -294,7 +294,7 @@ async def test_international_domain_requires_no_extension(serve: Serve, relay_to
 async def test_invalid_mail_fails_without_connection(
     serve: Serve, relay_to: MakeRelay, sender: str, recipient: str, data: bytes
 ) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     reply = await relay_to(await serve(fake_relay)).send(sender, recipient, data, envelope_id="x")
     assert (reply.outcome, reply.data_began) == ("failed", False)
     assert "ada" not in reply.text
@@ -302,14 +302,14 @@ async def test_invalid_mail_fails_without_connection(
 
 
 async def test_empty_envelope_sender_is_allowed(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     reply = await relay_to(await serve(fake_relay)).send("", ADA, MAIL, envelope_id="x")
     assert reply.outcome == "sent"
     assert any(line.startswith("MAIL FROM:<> ") for line in fake_relay.said)
 
 
 async def test_closed_relay_quits_and_sends_no_more(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     await relay.close()
@@ -322,7 +322,7 @@ async def test_close_does_not_wait_for_hanging_relay(
     serve: Serve, relay_to: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_connection, "QUIT_SECONDS", 0.1)
-    fake_relay = House(QUIT=["hang"])
+    fake_relay = MisbehavingRelay(QUIT=["hang"])
     relay = relay_to(await serve(fake_relay))
     await send(relay)
     await asyncio.wait_for(relay.close(), timeout=5)
@@ -344,7 +344,7 @@ async def test_postfix_accepts_refuses_and_delivers(mailbox: PrivateRelay, relay
 
 
 async def test_probe_returns_greeting_and_extensions(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     result = await relay_to(await serve(fake_relay)).probe()
     assert result.startswith("relay.example.com ESMTP (without TLS; offers 8BITMIME, DSN, HELP, SIZE")
     assert fake_relay.said[-1] == "QUIT"
@@ -353,4 +353,4 @@ async def test_probe_returns_greeting_and_extensions(serve: Serve, relay_to: Mak
 @pytest.mark.parametrize(("verb", "how"), [("CONNECT", "drop"), ("CONNECT", "421 4.3.2 too busy"), ("EHLO", "drop")])
 async def test_failed_probe_names_address_and_reason(serve: Serve, relay_to: MakeRelay, verb: str, how: str) -> None:
     with pytest.raises(RelayUnreachableError, match=r"127\.0\.0\.1:\d+: .+"):
-        await relay_to(await serve(House(**{verb: [how]}))).probe()
+        await relay_to(await serve(MisbehavingRelay(**{verb: [how]}))).probe()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.support.misbehaving_relay import House, MakeRelay, Serve, send
+from tests.support.misbehaving_relay import MakeRelay, MisbehavingRelay, Serve, send
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 async def test_relay_with_untrusted_certificate_gets_no_mail(
     serve: Serve, relay_to: MakeRelay, certificate: tuple[Path, ssl.SSLContext]
 ) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     starttls = (await serve(fake_relay, tls_context=certificate[1])).replace("smtp://", "smtp+starttls://")
     implicit = (await serve(fake_relay, over=certificate[1])).replace("smtp://", "smtps://")
     for url in (starttls, implicit):
@@ -52,7 +52,7 @@ async def test_relay_with_untrusted_certificate_gets_no_mail(
 
 
 async def test_relay_without_starttls_gets_no_mail(serve: Serve, relay_to: MakeRelay) -> None:
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     reply = await send(relay_to((await serve(fake_relay)).replace("smtp://", "smtp+starttls://")))
     assert reply.outcome == "later"
     assert fake_relay.received == []
@@ -66,7 +66,7 @@ async def test_trusted_relay_gets_password_and_mail_over_tls(
     def check(server: object, session: object, envelope: object, mechanism: str, data: Any) -> AuthResult:
         return AuthResult(success=(data.login, data.password) == (b"billing", b"s:p@ss"), handled=False)
 
-    fake_relay = House()
+    fake_relay = MisbehavingRelay()
     url = await serve(fake_relay, tls_context=certificate[1], auth_required=True, authenticator=check)
     relay = relay_to(url.replace("smtp://", "smtp+starttls://billing:s%3Ap%40ss@"))
     assert (await send(relay)).outcome == "sent"

@@ -25,20 +25,20 @@ from pipeline.operations.backup import store
 from pipeline.operations.backup.store import BackupError, BackupStore
 from tests.pipeline.privacy.erased_customer import assert_erased, create_alice, erase_completely
 from tests.support.example_people import ALICE
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.servers import plain
 
 
 @pytest.fixture
-def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[River]:
+def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[PipelineUnderTest]:
     """A database with the customer Alice, once per database kind, with tables created by migrations."""
     database = Database(database_url)
     migrations.upgrade(database)
     database.close()
-    river = River(database_url, data_dir, clock)
-    create_alice(river)
-    yield river
-    river.database.close()
+    pipeline = PipelineUnderTest(database_url, data_dir, clock)
+    create_alice(pipeline)
+    yield pipeline
+    pipeline.database.close()
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def backups(tmp_path: Path, identity: Path) -> BackupStore:
 
 
 @pytest.fixture
-def empty(full: River, tmp_path: Path) -> Iterator[River]:
+def empty(full: PipelineUnderTest, tmp_path: Path) -> Iterator[PipelineUnderTest]:
     """Another machine: an empty database of the same kind, without a master key."""
     folder = tmp_path / "other"
     folder.mkdir(mode=0o700)
@@ -75,29 +75,31 @@ def empty(full: River, tmp_path: Path) -> Iterator[River]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def empty_river(url: str, folder: Path, clock: MovableClock) -> River:
-    river = River.__new__(River)
-    river.url, river.folder, river.clock, river.database = url, folder, clock, Database(url)
-    return river
+def empty_river(url: str, folder: Path, clock: MovableClock) -> PipelineUnderTest:
+    pipeline = PipelineUnderTest.__new__(PipelineUnderTest)
+    pipeline.url, pipeline.folder, pipeline.clock, pipeline.database = url, folder, clock, Database(url)
+    return pipeline
 
 
-def key_of(river: River) -> Path:
-    return river.folder / "keys" / "master.key"
+def key_of(pipeline: PipelineUnderTest) -> Path:
+    return pipeline.folder / "keys" / "master.key"
 
 
-def create(river: River, backups: BackupStore) -> store.BackupFiles:
-    return backups.create(river.database, key_of(river), river.now)
+def create(pipeline: PipelineUnderTest, backups: BackupStore) -> store.BackupFiles:
+    return backups.create(pipeline.database, key_of(pipeline), pipeline.now)
 
 
-def restore(river: River, backups: BackupStore, identity: Path, data: Path | None = None) -> store.RestoreResult:
-    done = backups.restore(river.database, key_of(river), identity, river.now, data=data)
-    river.master = open_master_key(key_of(river), create=False)
+def restore(
+    pipeline: PipelineUnderTest, backups: BackupStore, identity: Path, data: Path | None = None
+) -> store.RestoreResult:
+    done = backups.restore(pipeline.database, key_of(pipeline), identity, pipeline.now, data=data)
+    pipeline.master = open_master_key(key_of(pipeline), create=False)
     return done
 
 
-def everything(river: River) -> dict[str, list[Any]]:
+def everything(pipeline: PipelineUnderTest) -> dict[str, list[Any]]:
     return {
-        mapper.class_.__tablename__: [columns(row) for row in river.rows(mapper.class_)]
+        mapper.class_.__tablename__: [columns(row) for row in pipeline.rows(mapper.class_)]
         for mapper in Base.registry.mappers
     }
 
@@ -106,7 +108,9 @@ def columns(row: Base) -> dict[str, Any]:
     return {column.name: getattr(row, column.name) for column in row.__table__.columns}
 
 
-def test_backup_is_restored_on_another_machine(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
+def test_backup_is_restored_on_another_machine(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
     before = everything(full)
     create(full, backups)
     assert restore(empty, backups, identity).erased_again == 0
@@ -119,7 +123,7 @@ def test_backup_is_restored_on_another_machine(full: River, empty: River, backup
         assert accounts.personal_data(session, empty.keyring(session), id)["name"] == "Alice Newname"
 
 
-def test_backup_files_are_encrypted_and_private(full: River, backups: BackupStore, tmp_path: Path) -> None:
+def test_backup_files_are_encrypted_and_private(full: PipelineUnderTest, backups: BackupStore, tmp_path: Path) -> None:
     made = create(full, backups)
     for path in backups.folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -133,7 +137,7 @@ def test_backup_files_are_encrypted_and_private(full: River, backups: BackupStor
             pyrage.decrypt(path.read_bytes(), store._identities(other))
 
 
-def test_keys_are_in_a_separate_file(full: River, backups: BackupStore, identity: Path) -> None:
+def test_keys_are_in_a_separate_file(full: PipelineUnderTest, backups: BackupStore, identity: Path) -> None:
     made = create(full, backups)
     dump = pyrage.decrypt(made.data.read_bytes(), store._identities(identity))
     kept = pyrage.decrypt(made.keys.read_bytes(), store._identities(identity))
@@ -144,7 +148,9 @@ def test_keys_are_in_a_separate_file(full: River, backups: BackupStore, identity
     assert not list(full.folder.glob(".backup-*"))
 
 
-def test_restore_repeats_later_erasures(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
+def test_restore_repeats_later_erasures(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
     made = create(full, backups)
     old_keys = made.keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
@@ -160,7 +166,7 @@ def test_restore_repeats_later_erasures(full: River, empty: River, backups: Back
 
 
 def test_old_keys_of_erased_customer_are_not_restored(
-    full: River, empty: River, backups: BackupStore, identity: Path
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
 ) -> None:
     old_keys = create(full, backups).keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
@@ -176,7 +182,7 @@ def test_old_keys_of_erased_customer_are_not_restored(
         assert empty.keyring(session).get(id) is None
 
 
-def test_saved_erasure_is_never_removed(full: River, backups: BackupStore) -> None:
+def test_saved_erasure_is_never_removed(full: PipelineUnderTest, backups: BackupStore) -> None:
     create(full, backups)
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
@@ -188,7 +194,7 @@ def test_saved_erasure_is_never_removed(full: River, backups: BackupStore) -> No
     assert ALICE.email.encode() not in (backups.folder / "erasures.json").read_bytes()
 
 
-def test_expired_backups_and_keys_are_deleted(full: River, backups: BackupStore) -> None:
+def test_expired_backups_and_keys_are_deleted(full: PipelineUnderTest, backups: BackupStore) -> None:
     first = create(full, backups)
     full.clock.advance(timedelta(days=8))
     second = create(full, backups)
@@ -202,7 +208,7 @@ def test_expired_backups_and_keys_are_deleted(full: River, backups: BackupStore)
 
 
 def test_newest_keys_decrypt_older_backups_after_rotation(
-    full: River, empty: River, backups: BackupStore, identity: Path
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
 ) -> None:
     made = create(full, backups)
     full.clock.advance(timedelta(hours=1))
@@ -217,7 +223,7 @@ def test_newest_keys_decrypt_older_backups_after_rotation(
         assert accounts.find_by_email(session, Keyring(empty.master, session, empty.now), ALICE.email)
 
 
-def test_restore_into_used_database_is_rejected(full: River, backups: BackupStore, identity: Path) -> None:
+def test_restore_into_used_database_is_rejected(full: PipelineUnderTest, backups: BackupStore, identity: Path) -> None:
     create(full, backups)
     before = everything(full)
     with pytest.raises(BackupError, match="not empty"):
@@ -225,7 +231,9 @@ def test_restore_into_used_database_is_rejected(full: River, backups: BackupStor
     assert everything(full) == before
 
 
-def test_damaged_backup_is_rejected(full: River, empty: River, backups: BackupStore, identity: Path) -> None:
+def test_damaged_backup_is_rejected(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
     made = create(full, backups)
     whole = made.data.read_bytes()
     for broken in (whole[:-1], whole[: len(whole) // 2], whole[:-40] + b"x" + whole[-39:]):
@@ -240,7 +248,11 @@ def test_damaged_backup_is_rejected(full: River, empty: River, backups: BackupSt
 
 
 def test_no_role_can_use_an_incomplete_restore(
-    full: River, empty: River, backups: BackupStore, identity: Path, monkeypatch: pytest.MonkeyPatch
+    full: PipelineUnderTest,
+    empty: PipelineUnderTest,
+    backups: BackupStore,
+    identity: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     create(full, backups)
     monkeypatch.setattr(store, "replay_erasures", interrupt)
@@ -254,7 +266,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 
 def test_different_master_key_is_not_overwritten(
-    full: River, empty: River, backups: BackupStore, identity: Path
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
 ) -> None:
     create(full, backups)
     open_master_key(key_of(empty))
@@ -262,7 +274,9 @@ def test_different_master_key_is_not_overwritten(
         restore(empty, backups, identity)
 
 
-def test_errors_say_what_to_do(full: River, empty: River, backups: BackupStore, identity: Path, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path, tmp_path: Path
+) -> None:
     with pytest.raises(BackupError, match="SMT_BACKUP_DIR"):
         restore(empty, backups, identity)
     with pytest.raises(BackupError, match="smt-billing backup identity"):
@@ -280,7 +294,7 @@ def test_errors_say_what_to_do(full: River, empty: River, backups: BackupStore, 
 
 
 def test_missing_pg_dump_names_package_to_install(
-    full: River, backups: BackupStore, monkeypatch: pytest.MonkeyPatch
+    full: PipelineUnderTest, backups: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if full.database.is_sqlite:
         create(full, backups)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.db.models import Event
 from pipeline.inbox.parsing import ParsedEvent, parse_webhook
 from pipeline.paypal.references import find_references
-from tests.support.pipeline_under_test import River, delivery, happened
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
@@ -51,10 +51,10 @@ def test_dispute_names_its_sale(shared: Path) -> None:
     assert found.key_id == "45V487086B989905H", "the sale's key encrypts it, so the customer's erasure covers it"
 
 
-def test_unhandled_samples_are_stored_with_their_customer(shared: Path, river: River) -> None:
+def test_unhandled_samples_are_stored_with_their_customer(shared: Path, pipeline: PipelineUnderTest) -> None:
     bodies = {path.stem: path.read_bytes() for path in sorted((shared / "events").glob("*.json"))}
-    river.store(*[delivery(body) for body in bodies.values()])
-    rows = {row.type: row for row in river.rows(Event)}
+    pipeline.store(*[delivery(body) for body in bodies.values()])
+    rows = {row.type: row for row in pipeline.rows(Event)}
     order = rows["CHECKOUT.ORDER.APPROVED"]
     assert order.customer_id == order.facts["custom_ref"]
     assert order.facts["payer_ref"].startswith("p")
@@ -68,10 +68,10 @@ def test_outermost_id_is_used() -> None:
     assert find_references(resource) == ({}, {"payer": "PAYER1", "custom": "outer"})
 
 
-def test_nested_subscription_id_determines_the_key(brook: River) -> None:
+def test_nested_subscription_id_determines_the_key(sqlite_pipeline: PipelineUnderTest) -> None:
     resource = {"items": [{"billing_agreement_id": "I-BW452GLLEP1G"}], "custom_id": "ours-17"}
-    brook.store(delivery(happened("WH-1", resource=resource)))
-    row = brook.event("WH-1")
+    sqlite_pipeline.store(delivery(happened("WH-1", resource=resource)))
+    row = sqlite_pipeline.event("WH-1")
     assert (row.key_id, row.customer_id) == ("I-BW452GLLEP1G", None)
 
 

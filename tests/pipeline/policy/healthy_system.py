@@ -35,7 +35,7 @@ from pipeline.privacy import audit_log, requests
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
 from tests.pipeline.inbound_mail.test_parser import mail as message_from
-from tests.support.pipeline_under_test import River, delivery, made, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, made, make_parts
 
 WEEK = timedelta(days=7)
 STRICT_HEADERS = {
@@ -57,7 +57,7 @@ SETTINGS: dict[str, Any] = {
 class HealthySystem:
     """A database with customers, and everything else that checks inspect. A mutant may replace each part."""
 
-    river: River
+    pipeline: PipelineUnderTest
     clock: MovableClock
     overrides: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
     pages: list[FetchedPage] = field(default_factory=list)
@@ -69,20 +69,20 @@ class HealthySystem:
 
     @property
     def settings(self) -> Settings:
-        return made(data_dir=self.river.folder, database_url=self.river.url, **self.overrides)
+        return made(data_dir=self.pipeline.folder, database_url=self.pipeline.url, **self.overrides)
 
     @property
     def parts(self) -> Container:
-        return make_parts(self.river.url, self.river.folder, self.clock, **self.overrides)
+        return make_parts(self.pipeline.url, self.pipeline.folder, self.clock, **self.overrides)
 
     @property
     def now(self) -> datetime:
-        return self.river.now
+        return self.pipeline.now
 
     def transact(self, action: Callable[[Session, Keyring], Any]) -> Any:
         """Call `action` in a transaction and return its result."""
-        with self.river.database.transaction() as session:
-            return action(session, self.river.keyring(session))
+        with self.pipeline.database.transaction() as session:
+            return action(session, self.pipeline.keyring(session))
 
     def add(self, *rows: Base) -> None:
         self.transact(lambda session, _: session.add_all(rows))
@@ -104,13 +104,13 @@ class HealthySystem:
             connections=lambda: self.connections,
             journal=self.journal,
         )
-        with self.river.database.reading() as session:
-            return action(LiveSystem(session, self.river.keyring(session), settings, self.now, vendor, probes))
+        with self.pipeline.database.reading() as session:
+            return action(LiveSystem(session, self.pipeline.keyring(session), settings, self.now, vendor, probes))
 
 
-def make_healthy_system(river: River, clock: MovableClock) -> HealthySystem:
+def make_healthy_system(pipeline: PipelineUnderTest, clock: MovableClock) -> HealthySystem:
     """Return a system in which every clause of the policy holds."""
-    system = HealthySystem(river, clock)
+    system = HealthySystem(pipeline, clock)
     system.ada = sign_up(system, "ada@example.com", marketing=True)
     system.bob = sign_up(system, "bob@example.com", marketing=False)
     clock.advance(WEEK)
@@ -124,8 +124,8 @@ def make_healthy_system(river: River, clock: MovableClock) -> HealthySystem:
     system.add(AccessLogEntry(at=system.now, key_id=key_id, action="GET /privacy", status=200, visitor=visitor))
     system.mails = {"receipt": RenderedMail("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
     system.pages = [page("/privacy", "<p>Effective Date: May 1, 2025</p>"), page("/account", "<p>…</p>", cookie=COOKIE)]
-    (river.folder / "audit.json").write_text(f'{{"at": "{system.now.isoformat()}", "ok": true, "found": 0}}')
-    for path in river.folder.rglob("*"):
+    (pipeline.folder / "audit.json").write_text(f'{{"at": "{system.now.isoformat()}", "ok": true, "found": 0}}')
+    for path in pipeline.folder.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
     clock.advance(timedelta(days=1, hours=1))
     return system
@@ -156,7 +156,7 @@ def mail(system: HealthySystem, kind: str, key: str, customer: str, to: str, **v
     """Store a mail to a customer that was sent now."""
     new = outbox.NewMail(kind, key, None, {}, customer_id=customer)
     system.transact(lambda session, keyring: outbox.enqueue(session, keyring, [new], system.now))
-    row = system.river.mails()[key]
+    row = system.pipeline.mails()[key]
     recipient = system.encrypt(row.key_id, "mail.recipient", to.encode())
     sent: dict[str, Any] = {
         "state": "sent",
@@ -165,7 +165,7 @@ def mail(system: HealthySystem, kind: str, key: str, customer: str, to: str, **v
         "attempts": 1,
         "due_at": None,
     }
-    system.river.set(row, recipient=recipient, **{**sent, **values})
+    system.pipeline.set(row, recipient=recipient, **{**sent, **values})
 
 
 def file_message(system: HealthySystem, id: str, customer: str | None, kind: str, key_id: str = "") -> None:
@@ -179,8 +179,8 @@ def file_message(system: HealthySystem, id: str, customer: str | None, kind: str
 
 def receive_message(system: HealthySystem, text: str, sender: str) -> None:
     """Receive a message as the program does."""
-    river, page = system.river, "https://billing.example.com/account"
-    intake.store_mail(message_from(text, sender=sender), river.database, river.master, river.clock, page)
+    pipeline, page = system.pipeline, "https://billing.example.com/account"
+    intake.store_mail(message_from(text, sender=sender), pipeline.database, pipeline.master, pipeline.clock, page)
 
 
 def record_operator_read(session: Session, now: datetime) -> None:
@@ -205,14 +205,14 @@ def _subscribe(system: HealthySystem) -> None:
     )  # fmt: skip
     mail(system, "receipt", "receipt:SALE-1", system.ada, "ada@example.com")
     mail(system, "product_news", "product_news:1:ada", system.ada, "ada@example.com")
-    system.river.store(delivery({"id": "WH-1", "event_type": "TEST.HAPPENED", "resource": {"note": "thanks"}}))
+    system.pipeline.store(delivery({"id": "WH-1", "event_type": "TEST.HAPPENED", "resource": {"note": "thanks"}}))
 
 
 def _receive_messages(system: HealthySystem) -> None:
     receive_message(system, "How do I add a second user?", "ada@example.com")
     receive_message(system, "Please send me a copy of my data.", "bob@example.com")
     receive_message(system, "Please correct my address.", "bob@example.com")
-    for row in system.river.rows(PrivacyRequest):
+    for row in system.pipeline.rows(PrivacyRequest):
         close_request(system, row)
 
 
@@ -225,7 +225,7 @@ def _erase_customer(system: HealthySystem) -> None:
     erased = sign_up(system, "gone@example.com", marketing=False)
     system.transact(lambda _, keyring: keyring.destroy([erased]))
     kept = {"payment": {"rows": 1, "action": "kept, restricted", "basis": "law", "until": "2030-12-31T00:00:00Z"}}
-    system.river.set(customer(system, erased), personal_data=None, email_hash=None, erased_at=system.now)
+    system.pipeline.set(customer(system, erased), personal_data=None, email_hash=None, erased_at=system.now)
     system.add(
         Erasure(
             id="E-1", customer_id=erased, key_ids=[erased], at=system.now, receipt={"basis": "request", "rows": kept},
@@ -235,4 +235,4 @@ def _erase_customer(system: HealthySystem) -> None:
 
 
 def customer(system: HealthySystem, id: str) -> Customer:
-    return next(row for row in system.river.rows(Customer) if row.id == id)
+    return next(row for row in system.pipeline.rows(Customer) if row.id == id)

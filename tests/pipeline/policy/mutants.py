@@ -53,7 +53,7 @@ def of(clause: str) -> Callable[[Mutant], Mutant]:
 def sign_up_stores_extra_field(system: HealthySystem, _: Patch) -> None:
     """Sign-up stores a field that it must not ask for."""
     known = lww_map.merge({}, system.now, {"name": "Ada", "email": "ada@example.com", "nationality": "x"})
-    system.river.set(
+    system.pipeline.set(
         customer(system, system.ada), personal_data=system.encrypt(system.ada, "customer.personal_data", known)
     )
 
@@ -63,7 +63,9 @@ def card_numbers_are_stored(system: HealthySystem, patch: Patch) -> None:
     """Card numbers are not removed from event bodies before they are stored."""
     with patch.context() as context:
         context.setattr(redaction, "redact_document", lambda document: document)
-        system.river.store(delivery({"id": "WH-2", "event_type": "TEST.HAPPENED", "resource": {"deep": [{"n": CARD}]}}))
+        system.pipeline.store(
+            delivery({"id": "WH-2", "event_type": "TEST.HAPPENED", "resource": {"deep": [{"n": CARD}]}})
+        )
 
 
 @of("1.communications")
@@ -75,9 +77,9 @@ def message_is_encrypted_with_another_key(system: HealthySystem, _: Patch) -> No
 @of("1.visits")
 def access_log_stores_referer(system: HealthySystem, _: Patch) -> None:
     """The access log stores the referring page of a visitor."""
-    [row] = system.river.rows(AccessLogEntry)
+    [row] = system.pipeline.rows(AccessLogEntry)
     visitor = {"address": "192.0.2.1", "browser": "Example/1.0", "referer": "https://example.net/"}
-    system.river.set(row, visitor=system.encrypt(row.key_id, "access_log.visitor", visitor))
+    system.pipeline.set(row, visitor=system.encrypt(row.key_id, "access_log.visitor", visitor))
 
 
 @of("1.pages")
@@ -104,8 +106,8 @@ def broker_has_public_address(system: HealthySystem, patch: Patch) -> None:
 def personal_data_is_plain_text(system: HealthySystem, _: Patch) -> None:
     """Personal data is stored in plain text."""
     plain = b'{"email": ["2026-03-01T12:00:00Z", "ada@example.com"]}'
-    [row] = system.river.rows(Subscription)
-    system.river.set(row, personal_data=plain)
+    [row] = system.pipeline.rows(Subscription)
+    system.pipeline.set(row, personal_data=plain)
 
 
 @of("1.cloud_in_transit")
@@ -164,8 +166,8 @@ def support_request_is_not_answered(system: HealthySystem, _: Patch) -> None:
 @of("2.law")
 def erasure_has_no_legal_basis(system: HealthySystem, _: Patch) -> None:
     """An erasure receipt states no legal basis for the kept rows."""
-    [row] = system.river.rows(Erasure)
-    system.river.set(row, receipt={"rows": {}})
+    [row] = system.pipeline.rows(Erasure)
+    system.pipeline.set(row, receipt={"rows": {}})
 
 
 @of("2.no_advertising")
@@ -177,8 +179,8 @@ def news_are_sent_without_opt_in(system: HealthySystem, _: Patch) -> None:
 @of("3.account")
 def retention_does_not_run(system: HealthySystem, _: Patch) -> None:
     """Retention does not run for three years after the last subscription ended."""
-    [row] = system.river.rows(Subscription)
-    system.river.set(row, status="CANCELLED")
+    [row] = system.pipeline.rows(Subscription)
+    system.pipeline.set(row, status="CANCELLED")
     system.clock.advance(timedelta(days=3 * 366))
 
 
@@ -247,8 +249,8 @@ def correction_is_ignored(system: HealthySystem, _: Patch) -> None:
 @of("6.delete")
 def erased_key_still_exists(system: HealthySystem, _: Patch) -> None:
     """An erasure does not destroy a key, so data can still be decrypted."""
-    [row] = system.river.rows(Erasure)
-    system.river.set(row, key_ids=[*row.key_ids, system.ada])
+    [row] = system.pipeline.rows(Erasure)
+    system.pipeline.set(row, key_ids=[*row.key_ids, system.ada])
 
 
 @of("6.export")
@@ -299,7 +301,7 @@ def dependency_audit_is_old(system: HealthySystem, _: Patch) -> None:
 @of("7.permissions")
 def database_is_readable_by_group(system: HealthySystem, _: Patch) -> None:
     """The database is readable by the group."""
-    (system.river.folder / "smt-billing.db").chmod(0o640)
+    (system.pipeline.folder / "smt-billing.db").chmod(0o640)
 
 
 @of("7.logging")
@@ -312,7 +314,7 @@ def audit_log_is_changed(system: HealthySystem, _: Patch) -> None:
 def age_is_not_confirmed(system: HealthySystem, _: Patch) -> None:
     """Sign-up accepts customers without a statement of age."""
     system.transact(lambda session, _: session.execute(delete(Consent).where(Consent.kind == "adult")))
-    system.river.set(customer(system, system.ada), adult_confirmed_at=None)
+    system.pipeline.set(customer(system, system.ada), adult_confirmed_at=None)
 
 
 @of("8.children")
@@ -348,8 +350,8 @@ def page_shows_wrong_date(system: HealthySystem, patch: Patch) -> None:
 @of("10.contact")
 def message_is_not_filed(system: HealthySystem, _: Patch) -> None:
     """A message stays in the Maildir for two hours without being filed."""
-    system.overrides["inbound_maildir"] = system.river.folder / "Maildir"
-    unread = system.river.folder / "Maildir" / "new" / "1.host"
+    system.overrides["inbound_maildir"] = system.pipeline.folder / "Maildir"
+    unread = system.pipeline.folder / "Maildir" / "new" / "1.host"
     unread.parent.mkdir(parents=True)
     unread.touch()
     at = system.now.timestamp() - 7200

@@ -17,14 +17,14 @@ from pipeline.policy.evidence.live_system import Finding
 from pipeline.policy.runner import run_checks
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
 from tests.pipeline.policy.healthy_system import HealthySystem, file_message, mail, make_healthy_system, receive_message
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 Check = Callable[[str], Finding]
 
 
 @pytest.fixture
-def system(brook: River) -> HealthySystem:
-    return make_healthy_system(brook, brook.clock)
+def system(sqlite_pipeline: PipelineUnderTest) -> HealthySystem:
+    return make_healthy_system(sqlite_pipeline, sqlite_pipeline.clock)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pipeline.policy.evidence.live_system import LiveSystem
 from pipeline.policy.runner import check_of, run_checks
 from tests.pipeline.policy.healthy_system import HealthySystem, make_healthy_system
 from tests.pipeline.policy.mutants import MUTANTS
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 CLAUSES = list(document().clauses)
 # Clauses that do not apply to the healthy system: no role runs in it, and its text never changed.
@@ -21,8 +21,8 @@ NOT_APPLICABLE = {"1.cloud_sharing", "9.notice"}
 
 
 @pytest.fixture
-def system(brook: River, clock: MovableClock) -> HealthySystem:
-    return make_healthy_system(brook, clock)
+def system(sqlite_pipeline: PipelineUnderTest, clock: MovableClock) -> HealthySystem:
+    return make_healthy_system(sqlite_pipeline, clock)
 
 
 def all_checks() -> set[str]:
@@ -61,8 +61,8 @@ def test_only_two_sentences_have_no_clause() -> None:
     assert all(line.plain for line, rest in zip(lines, rests, strict=True) if rest)
 
 
-def test_every_clause_holds_in_healthy_system(river: River, clock: MovableClock) -> None:
-    system = make_healthy_system(river, clock)
+def test_every_clause_holds_in_healthy_system(pipeline: PipelineUnderTest, clock: MovableClock) -> None:
+    system = make_healthy_system(pipeline, clock)
     results = system.inspect(run_checks)
     assert {each.clause.id: each.figure for each in results if each.verdict == "broken"} == {}
     assert {each.clause.id for each in results if each.verdict == "not_applicable"} == NOT_APPLICABLE

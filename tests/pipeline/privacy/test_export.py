@@ -38,7 +38,7 @@ from pipeline.privacy.export import bundle
 from pipeline.privacy.export.bundle import InvalidExportError
 from pipeline.privacy.export.gather import ENCRYPTED_JSON
 from pipeline.privacy.export.page import ExportIssuer
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30
 ISSUER = ExportIssuer("Example Works", "privacy@example.com", "en_US")
@@ -67,11 +67,11 @@ def encrypted(keyring: Keyring, key_id: str, column: str, who: str) -> bytes:
     return data_key.encrypt(column, mail if column in ("mail.frozen", "inbound_mail.content") else text.encode())
 
 
-def add_customer(river: River, who: str) -> None:
+def add_customer(pipeline: PipelineUnderTest, who: str) -> None:
     """Add a customer with a row in every table with personal data, and a canary in every encrypted column."""
-    sub, at = f"I-{who[-8:]}", river.now
-    with river.database.transaction() as session:
-        keyring = river.keyring(session)
+    sub, at = f"I-{who[-8:]}", pipeline.now
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
 
         def rows() -> Any:
             yield Customer, {"id": who, "created_at": at}, who
@@ -185,15 +185,15 @@ def event(id: str, key_id: str, at: datetime, customer: str | None) -> dict[str,
 
 
 @pytest.fixture
-def with_customers(river: River) -> River:
+def with_customers(pipeline: PipelineUnderTest) -> PipelineUnderTest:
     for who in (ADA, BOB):
-        add_customer(river, who)
-    return river
+        add_customer(pipeline, who)
+    return pipeline
 
 
-def export(river: River, who: str = ADA, product: ProductHook | None = None) -> bytes:
+def export(pipeline: PipelineUnderTest, who: str = ADA, product: ProductHook | None = None) -> bytes:
     return bundle.build_export(
-        river.database, river.master, river.now, who, issuer=ISSUER, product=product or ProductHook()
+        pipeline.database, pipeline.master, pipeline.now, who, issuer=ISSUER, product=product or ProductHook()
     )
 
 
@@ -202,19 +202,19 @@ def files(data: bytes) -> dict[str, bytes]:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
-def signer(river: River) -> Signer:
-    with river.database.transaction() as session:
-        return Signer(river.keyring(session))
+def signer(pipeline: PipelineUnderTest) -> Signer:
+    with pipeline.database.transaction() as session:
+        return Signer(pipeline.keyring(session))
 
 
-def test_export_contains_all_encrypted_columns_of_this_customer_only(with_customers: River) -> None:
+def test_export_contains_all_encrypted_columns_of_this_customer_only(with_customers: PipelineUnderTest) -> None:
     everything = b"".join(files(export(with_customers)).values())
     assert len(ENCRYPTED) >= 10
     assert [column for column in ENCRYPTED if canary(column).encode() not in everything] == []
     assert [column for column in ENCRYPTED if canary(column, BOB).encode() in everything] == []
 
 
-def test_export_contains_the_rows_of_all_tables(with_customers: River) -> None:
+def test_export_contains_the_rows_of_all_tables(with_customers: PipelineUnderTest) -> None:
     data = json.loads(files(export(with_customers))["data.json"])
     assert data["schema"] == bundle.SCHEMA
     assert [
@@ -226,12 +226,12 @@ def test_export_contains_the_rows_of_all_tables(with_customers: River) -> None:
     assert [refund["amount"] for refund in subscription["payments"][0]["refunds"]] == [5]
 
 
-def test_data_matches_published_schema(with_customers: River) -> None:
+def test_data_matches_published_schema(with_customers: PipelineUnderTest) -> None:
     schema = json.loads((Path(bundle.__file__).parent / "export.schema.json").read_text("utf-8"))
     jsonschema.validate(json.loads(files(export(with_customers))["data.json"]), schema)
 
 
-def test_page_has_no_scripts_and_loads_nothing(with_customers: River) -> None:
+def test_page_has_no_scripts_and_loads_nothing(with_customers: PipelineUnderTest) -> None:
     page = files(export(with_customers))["index.html"].decode()
     assert "<h1>Your data at Example Works</h1>" in page
     assert "$19.99" in page
@@ -239,7 +239,7 @@ def test_page_has_no_scripts_and_loads_nothing(with_customers: River) -> None:
         assert forbidden not in page
 
 
-def test_page_escapes_markup_in_names(with_customers: River) -> None:
+def test_page_escapes_markup_in_names(with_customers: PipelineUnderTest) -> None:
     with with_customers.database.transaction() as session:
         row = session.get_one(Customer, ADA)
         row.personal_data = (
@@ -252,7 +252,7 @@ def test_page_escapes_markup_in_names(with_customers: River) -> None:
     assert b"<script" not in files(export(with_customers))["index.html"]
 
 
-def test_checksums_and_signature_verify_with_common_tools(with_customers: River, tmp_path: Path) -> None:
+def test_checksums_and_signature_verify_with_common_tools(with_customers: PipelineUnderTest, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(export(with_customers))) as opened:
         opened.extractall(tmp_path)
         assert {stat.S_IMODE(each.external_attr >> 16) for each in opened.infolist()} == {0o600}
@@ -263,7 +263,7 @@ def test_checksums_and_signature_verify_with_common_tools(with_customers: River,
     assert subprocess.run(command.split(), cwd=tmp_path, check=False, capture_output=True).returncode != 0
 
 
-def test_changed_export_is_rejected(with_customers: River) -> None:
+def test_changed_export_is_rejected(with_customers: PipelineUnderTest) -> None:
     data = export(with_customers)
     assert "index.html" in bundle.verify_export(data, signer(with_customers))
     changed = io.BytesIO()
@@ -292,7 +292,7 @@ def packed(content: dict[str, bytes]) -> bytes:
     return written.getvalue()
 
 
-def test_export_hides_secrets_of_links(with_customers: River) -> None:
+def test_export_hides_secrets_of_links(with_customers: PipelineUnderTest) -> None:
     with with_customers.database.transaction() as session:
         secret = links.issue(session, with_customers.keyring(session), ADA, "account", with_customers.now)
     page = links.url("https://billing.example.com", "account", secret)
@@ -302,7 +302,7 @@ def test_export_hides_secrets_of_links(with_customers: River) -> None:
     assert not [name for name, content in exported.items() if secret.encode() in content]
 
 
-def test_export_with_other_signature_is_rejected(with_customers: River) -> None:
+def test_export_with_other_signature_is_rejected(with_customers: PipelineUnderTest) -> None:
     data = export(with_customers)
     other = files(export(with_customers, BOB))
     forged = io.BytesIO()
@@ -313,18 +313,18 @@ def test_export_with_other_signature_is_rejected(with_customers: River) -> None:
         bundle.verify_export(forged.getvalue(), signer(with_customers))
 
 
-def test_product_export_is_included(with_customers: River) -> None:
+def test_product_export_is_included(with_customers: PipelineUnderTest) -> None:
     found = files(export(with_customers, product=ProductHook(command="printf PK\\\\003\\\\004rest")))
     assert found["product/export.zip"] == b"PK\x03\x04rest"
     assert "product/export.zip" in json.loads(found["manifest.json"])["files"]
 
 
-def test_export_fails_when_product_export_fails(with_customers: River) -> None:
+def test_export_fails_when_product_export_fails(with_customers: PipelineUnderTest) -> None:
     with pytest.raises(ProductUnavailableError):
         export(with_customers, product=ProductHook(command="false"))
 
 
-def test_unknown_and_erased_customers_have_no_export(with_customers: River) -> None:
+def test_unknown_and_erased_customers_have_no_export(with_customers: PipelineUnderTest) -> None:
     with with_customers.database.transaction() as session:
         session.get_one(Customer, BOB).erased_at = with_customers.now
     for who in ("c-unknown", BOB):

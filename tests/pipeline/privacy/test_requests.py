@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from pipeline.db.models import Mail, PrivacyRequest
 from pipeline.privacy import requests
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA = "c0123456789abcdef0123456789abcd"
 
@@ -35,77 +35,79 @@ def test_deadline_is_at_most_thirty_days(received: datetime) -> None:
     assert timedelta(days=27) < requests.deadline(received) - received <= timedelta(days=30)
 
 
-def open_one(river: River, kind: requests.Kind = "access", customer: str | None = ADA) -> str:
-    with river.database.transaction() as session:
+def open_one(pipeline: PipelineUnderTest, kind: requests.Kind = "access", customer: str | None = ADA) -> str:
+    with pipeline.database.transaction() as session:
         details = {"sender": "ada@example.com"}
-        row = requests.open_request(session, river.keyring(session), kind, customer, "page", river.now, details=details)
+        row = requests.open_request(
+            session, pipeline.keyring(session), kind, customer, "page", pipeline.now, details=details
+        )
         return row.id
 
 
-def all_mails(river: River) -> list[str]:
-    with river.database.reading() as session:
+def all_mails(pipeline: PipelineUnderTest) -> list[str]:
+    with pipeline.database.reading() as session:
         return list(
             session.execute(select(Mail.idempotency_key).order_by(Mail.created_at, Mail.idempotency_key)).scalars()
         )
 
 
-def test_same_request_is_stored_once_while_open(river: River) -> None:
-    first = open_one(river)
-    assert open_one(river) == first
-    assert open_one(river, "erase") != first
-    with river.database.transaction() as session:
-        requests.close_request(session, first, "done", river.now)
-    assert open_one(river) != first
+def test_same_request_is_stored_once_while_open(pipeline: PipelineUnderTest) -> None:
+    first = open_one(pipeline)
+    assert open_one(pipeline) == first
+    assert open_one(pipeline, "erase") != first
+    with pipeline.database.transaction() as session:
+        requests.close_request(session, first, "done", pipeline.now)
+    assert open_one(pipeline) != first
 
 
-def test_details_are_encrypted(river: River) -> None:
-    open_one(river)
-    open_one(river, customer=None)
-    with river.database.reading() as session:
+def test_details_are_encrypted(pipeline: PipelineUnderTest) -> None:
+    open_one(pipeline)
+    open_one(pipeline, customer=None)
+    with pipeline.database.reading() as session:
         for row in session.execute(select(PrivacyRequest)).scalars():
             assert b"ada@example.com" not in (row.details or b"")
             assert row.details
-            assert river.keyring(session).get(row.key_id).decrypt_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
+            assert pipeline.keyring(session).get(row.key_id).decrypt_json("privacy_request.details", row.details) == {  # type: ignore[union-attr]
                 "sender": "ada@example.com"
             }
 
 
-def test_operator_is_alerted_once_on_days_7_14_21_and_25(river: River) -> None:
-    id = open_one(river)
+def test_operator_is_alerted_once_on_days_7_14_21_and_25(pipeline: PipelineUnderTest) -> None:
+    id = open_one(pipeline)
     mails_by_day: dict[int, list[str]] = {}
     for day in range(30):
         for _ in range(2):
-            with river.database.transaction() as session:
-                requests.queue_due_alerts(session, river.keyring(session), river.now)
-        mails_by_day[day] = all_mails(river)
-        river.clock.advance(timedelta(days=1))
+            with pipeline.database.transaction() as session:
+                requests.queue_due_alerts(session, pipeline.keyring(session), pipeline.now)
+        mails_by_day[day] = all_mails(pipeline)
+        pipeline.clock.advance(timedelta(days=1))
     new = {day: set(mails_by_day[day]) - set(mails_by_day.get(day - 1, [])) for day in mails_by_day}
     assert {day: keys for day, keys in new.items() if keys} == {
         day: {f"request_due:{id}:{day}"} for day in (7, 14, 21, 25)
     }
 
 
-def test_only_latest_alert_is_sent_after_a_pause(river: River) -> None:
-    id = open_one(river)
-    river.clock.advance(timedelta(days=22))
-    with river.database.transaction() as session:
-        assert requests.queue_due_alerts(session, river.keyring(session), river.now) == 1
-    assert all_mails(river) == [f"request_due:{id}:21"]
+def test_only_latest_alert_is_sent_after_a_pause(pipeline: PipelineUnderTest) -> None:
+    id = open_one(pipeline)
+    pipeline.clock.advance(timedelta(days=22))
+    with pipeline.database.transaction() as session:
+        assert requests.queue_due_alerts(session, pipeline.keyring(session), pipeline.now) == 1
+    assert all_mails(pipeline) == [f"request_due:{id}:21"]
 
 
-def test_closed_request_causes_no_alert(river: River) -> None:
-    id = open_one(river)
-    with river.database.transaction() as session:
-        requests.close_request(session, id, "refused", river.now, "not the person")
-    river.clock.advance(timedelta(days=22))
-    with river.database.transaction() as session:
-        assert requests.queue_due_alerts(session, river.keyring(session), river.now) == 0
+def test_closed_request_causes_no_alert(pipeline: PipelineUnderTest) -> None:
+    id = open_one(pipeline)
+    with pipeline.database.transaction() as session:
+        requests.close_request(session, id, "refused", pipeline.now, "not the person")
+    pipeline.clock.advance(timedelta(days=22))
+    with pipeline.database.transaction() as session:
+        assert requests.queue_due_alerts(session, pipeline.keyring(session), pipeline.now) == 0
 
 
-def test_closing_a_request_that_is_not_open_fails(river: River) -> None:
-    id = open_one(river)
-    with river.database.transaction() as session:
-        requests.close_request(session, id, "done", river.now)
+def test_closing_a_request_that_is_not_open_fails(pipeline: PipelineUnderTest) -> None:
+    id = open_one(pipeline)
+    with pipeline.database.transaction() as session:
+        requests.close_request(session, id, "done", pipeline.now)
         for wrong in (id, "nothing"):
             with pytest.raises(requests.RequestNotFoundError, match=wrong):
-                requests.close_request(session, wrong, "done", river.now)
+                requests.close_request(session, wrong, "done", pipeline.now)

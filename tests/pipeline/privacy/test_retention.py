@@ -33,7 +33,7 @@ from pipeline.privacy.erasure.workflow import ErasureDependencies
 from pipeline.privacy.retention import sweep as retention
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since, kept_until
 from pipeline.privacy.retention.rules import RULES
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -45,30 +45,30 @@ class PayPal:
         pass
 
 
-def run_retention(river: River, country: str = "", *, dry: bool = False) -> dict[str, int]:
+def run_retention(pipeline: PipelineUnderTest, country: str = "", *, dry: bool = False) -> dict[str, int]:
     def erase(id: str) -> bool:
         workflow.carry_out(
-            river.database,
-            river.master,
-            river.clock,
+            pipeline.database,
+            pipeline.master,
+            pipeline.clock,
             ErasureDependencies(PayPal(), country=country),
             id,
             basis="retention",
         )
         return True
 
-    return retention.apply_retention(river.database, river.now, country, dry, erase=erase)
+    return retention.apply_retention(pipeline.database, pipeline.now, country, dry, erase=erase)
 
 
-def insert(river: River, *rows: Base) -> None:
-    with river.database.transaction() as session:
+def insert(pipeline: PipelineUnderTest, *rows: Base) -> None:
+    with pipeline.database.transaction() as session:
         session.add_all(rows)
 
 
-def customer(river: River, id: str, at: datetime) -> None:
-    with river.database.transaction() as session:
+def customer(pipeline: PipelineUnderTest, id: str, at: datetime) -> None:
+    with pipeline.database.transaction() as session:
         person = (
-            Keyring(river.master, session, at)
+            Keyring(pipeline.master, session, at)
             .system_key(id)
             .encrypt_json("customer.personal_data", {"email": ["", "a@example.com"]})
         )
@@ -77,9 +77,11 @@ def customer(river: River, id: str, at: datetime) -> None:
         )
 
 
-def subscription(river: River, id: str, of: str | None, at: datetime, status: str, end: datetime) -> None:
-    with river.database.transaction() as session:
-        person = Keyring(river.master, session, at).system_key(id).encrypt_json("subscription.personal_data", {})
+def subscription(
+    pipeline: PipelineUnderTest, id: str, of: str | None, at: datetime, status: str, end: datetime
+) -> None:
+    with pipeline.database.transaction() as session:
+        person = Keyring(pipeline.master, session, at).system_key(id).encrypt_json("subscription.personal_data", {})
         session.add(
             Subscription(
                 id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at
@@ -104,23 +106,27 @@ def names(rows: list[Any]) -> set[str]:
     country=st.sampled_from(["", "DE", "US"]),
 )
 def test_only_data_past_its_period_is_deleted(
-    brook: River, people: list[tuple[int, int, str]], moments: list[int], runs: list[int], country: str
+    sqlite_pipeline: PipelineUnderTest,
+    people: list[tuple[int, int, str]],
+    moments: list[int],
+    runs: list[int],
+    country: str,
 ) -> None:
-    brook.empty()
+    sqlite_pipeline.empty()
     ends = {}
     for number, (begin, length, status) in enumerate(people):
         created, end = START + begin * DAY, START + (begin + length) * DAY
-        customer(brook, f"c{number}", created)
-        subscription(brook, f"I-{number}", f"c{number}", created, status, end)
+        customer(sqlite_pipeline, f"c{number}", created)
+        subscription(sqlite_pipeline, f"I-{number}", f"c{number}", created, status, end)
         ends[f"c{number}"] = (status, end)
     at = {str(place + 1): START + moment * DAY for place, moment in enumerate(moments)}
-    insert(brook, *[row for id, when in at.items() for row in rows_created_at(id, when)])
+    insert(sqlite_pipeline, *[row for id, when in at.items() for row in rows_created_at(id, when)])
     for moment in sorted(runs):
-        brook.clock.move_to(START + moment * DAY + timedelta(hours=3))
-        run_retention(brook, country)
-        assert_kept(brook, ends, at)
-        with brook.database.reading() as session:
-            assert not any(retention.due_counts(session, brook.now, country).values())
+        sqlite_pipeline.clock.move_to(START + moment * DAY + timedelta(hours=3))
+        run_retention(sqlite_pipeline, country)
+        assert_kept(sqlite_pipeline, ends, at)
+        with sqlite_pipeline.database.reading() as session:
+            assert not any(retention.due_counts(session, sqlite_pipeline.now, country).values())
 
 
 def rows_created_at(id: str, at: datetime) -> list[Base]:
@@ -151,12 +157,12 @@ AGES: list[tuple[type[Base], timedelta]] = [
 ]  # fmt: skip
 
 
-def assert_kept(river: River, ends: dict[str, tuple[str, datetime]], at: dict[str, datetime]) -> None:
-    now = river.now
+def assert_kept(pipeline: PipelineUnderTest, ends: dict[str, tuple[str, datetime]], at: dict[str, datetime]) -> None:
+    now = pipeline.now
     for table, period in AGES:
-        run_times = {START - DAY, *[row.at for row in river.rows(RetentionRun)]}
+        run_times = {START - DAY, *[row.at for row in pipeline.rows(RetentionRun)]}
         key = inspect(table).primary_key[0].name
-        present = {str(getattr(row, key)) for row in river.rows(table)}
+        present = {str(getattr(row, key)) for row in pipeline.rows(table)}
         assert present >= {id for id, when in at.items() if when >= now - period}, (
             f"{table.__tablename__}: rows were deleted too early"
         )
@@ -165,68 +171,70 @@ def assert_kept(river: River, ends: dict[str, tuple[str, datetime]], at: dict[st
         )
         assert run_times
     oldest = (now - timedelta(days=90)).date()
-    assert names(river.rows(AccessLogEntry)) == {id for id, when in at.items() if when.date() > oldest}
-    for row in river.rows(Customer):
+    assert names(pipeline.rows(AccessLogEntry)) == {id for id, when in at.items() if when.date() > oldest}
+    for row in pipeline.rows(Customer):
         status, end = ends[row.id]
         due = status != "ACTIVE" and end < now - 2 * YEAR
         assert (row.erased_at is not None) == due, f"{row.id} {status} ended {end}"
 
 
-def test_active_customer_is_never_erased(river: River) -> None:
-    customer(river, "c1", START)
-    subscription(river, "I-1", "c1", START, "ACTIVE", START)
-    subscription(river, "I-2", "c1", START, "CANCELLED", START)
-    river.clock.move_to(START + 30 * YEAR)
-    assert run_retention(river)["accounts"] == 0
+def test_active_customer_is_never_erased(pipeline: PipelineUnderTest) -> None:
+    customer(pipeline, "c1", START)
+    subscription(pipeline, "I-1", "c1", START, "ACTIVE", START)
+    subscription(pipeline, "I-2", "c1", START, "CANCELLED", START)
+    pipeline.clock.move_to(START + 30 * YEAR)
+    assert run_retention(pipeline)["accounts"] == 0
 
 
-def test_customer_is_erased_two_years_after_paid_through_date(river: River) -> None:
-    customer(river, "c1", START)
-    subscription(river, "I-1", "c1", START, "CANCELLED", START + 10 * DAY)
-    [row] = river.rows(Subscription)
-    river.set(row, paid_through=START + YEAR)
-    river.clock.move_to(START + 3 * YEAR - DAY)
-    assert run_retention(river)["accounts"] == 0
-    river.clock.move_to(START + 3 * YEAR + DAY)
-    assert run_retention(river)["accounts"] == 1
-    assert river.rows(Customer)[0].erased_at == river.now
-    assert [erasure.receipt["basis"] for erasure in river.rows(Erasure)] == ["retention"]
+def test_customer_is_erased_two_years_after_paid_through_date(pipeline: PipelineUnderTest) -> None:
+    customer(pipeline, "c1", START)
+    subscription(pipeline, "I-1", "c1", START, "CANCELLED", START + 10 * DAY)
+    [row] = pipeline.rows(Subscription)
+    pipeline.set(row, paid_through=START + YEAR)
+    pipeline.clock.move_to(START + 3 * YEAR - DAY)
+    assert run_retention(pipeline)["accounts"] == 0
+    pipeline.clock.move_to(START + 3 * YEAR + DAY)
+    assert run_retention(pipeline)["accounts"] == 1
+    assert pipeline.rows(Customer)[0].erased_at == pipeline.now
+    assert [erasure.receipt["basis"] for erasure in pipeline.rows(Erasure)] == ["retention"]
 
 
-def test_customer_without_subscription_is_erased_after_two_years(river: River) -> None:
-    customer(river, "c1", START)
-    river.clock.move_to(START + 2 * YEAR - DAY)
-    assert run_retention(river)["accounts"] == 0
-    river.clock.move_to(START + 2 * YEAR + DAY)
-    assert run_retention(river)["accounts"] == 1
+def test_customer_without_subscription_is_erased_after_two_years(pipeline: PipelineUnderTest) -> None:
+    customer(pipeline, "c1", START)
+    pipeline.clock.move_to(START + 2 * YEAR - DAY)
+    assert run_retention(pipeline)["accounts"] == 0
+    pipeline.clock.move_to(START + 2 * YEAR + DAY)
+    assert run_retention(pipeline)["accounts"] == 1
 
 
-def test_subscription_without_customer_is_erased_after_two_years(river: River) -> None:
-    subscription(river, "I-1", None, START, "CANCELLED", START)
-    river.clock.move_to(START + 2 * YEAR + DAY)
-    assert run_retention(river, "DE")["subscriptions without customer"] == 1
-    [row] = river.rows(Subscription)
-    assert (row.personal_data, [key.wrapped_key for key in river.rows(EncryptionKey) if key.key_id == "I-1"]) == (
+def test_subscription_without_customer_is_erased_after_two_years(pipeline: PipelineUnderTest) -> None:
+    subscription(pipeline, "I-1", None, START, "CANCELLED", START)
+    pipeline.clock.move_to(START + 2 * YEAR + DAY)
+    assert run_retention(pipeline, "DE")["subscriptions without customer"] == 1
+    [row] = pipeline.rows(Subscription)
+    assert (row.personal_data, [key.wrapped_key for key in pipeline.rows(EncryptionKey) if key.key_id == "I-1"]) == (
         None,
         [None],
     )
-    assert run_retention(river, "DE")["subscriptions without customer"] == 0
+    assert run_retention(pipeline, "DE")["subscriptions without customer"] == 0
 
 
 @pytest.mark.parametrize(("country", "years"), [("", 2), ("DE", 9), ("US", 8), ("CH", 11)])
-def test_billing_records_are_deleted_after_legal_period(brook: River, country: str, years: int) -> None:
+def test_billing_records_are_deleted_after_legal_period(
+    sqlite_pipeline: PipelineUnderTest, country: str, years: int
+) -> None:
     """The legal period counts from the end of the year: a payment of 1 January is kept almost a year longer."""
-    customer(brook, "c1", START)
-    subscription(brook, "I-1", "c1", START, "CANCELLED", START)
-    brook.clock.move_to(START + 2 * YEAR + DAY)
-    run_retention(brook, country)
-    brook.clock.move_to(START.replace(year=START.year + years) - DAY)
-    run_retention(brook, country)
-    assert brook.count(Payment) == (1 if country else 0)
-    brook.clock.move_to(START.replace(year=START.year + years) + 2 * DAY)
-    run_retention(brook, country)
-    assert (brook.count(Payment), brook.count(Subscription)) == (0, 0)
-    assert [row.wrapped_key for row in brook.rows(EncryptionKey) if row.key_id == "I-1"] == [
+    customer(sqlite_pipeline, "c1", START)
+    subscription(sqlite_pipeline, "I-1", "c1", START, "CANCELLED", START)
+    sqlite_pipeline.clock.move_to(START + 2 * YEAR + DAY)
+    run_retention(sqlite_pipeline, country)
+    sqlite_pipeline.clock.move_to(START.replace(year=START.year + years) - DAY)
+    run_retention(sqlite_pipeline, country)
+    assert sqlite_pipeline.count(Payment) == (1 if country else 0)
+    sqlite_pipeline.clock.move_to(START.replace(year=START.year + years) + 2 * DAY)
+    run_retention(sqlite_pipeline, country)
+    assert (sqlite_pipeline.count(Payment), sqlite_pipeline.count(Subscription)) == (0, 0)
+    assert [row.wrapped_key for row in sqlite_pipeline.rows(EncryptionKey) if row.key_id == "I-1"] == [
         None
     ]  # the tombstone stays
 
@@ -238,87 +246,89 @@ def test_keeps_since_is_inverse_of_kept_until() -> None:
             assert (paid >= keeps_since(now, country)) == (now <= kept_until(paid, country)), (country, now)
 
 
-def test_consent_is_kept_three_years_after_erasure(brook: River) -> None:
-    customer(brook, "c1", START)
+def test_consent_is_kept_three_years_after_erasure(sqlite_pipeline: PipelineUnderTest) -> None:
+    customer(sqlite_pipeline, "c1", START)
     at = START + 2 * YEAR - DAY
     consent = {"kind": "marketing", "given": True, "source": "sign-up", "text_version": "1"}
-    insert(brook, Consent(customer_id="c1", at=at, **consent), Consent(customer_id="c1", at=START, **consent))
-    brook.clock.move_to(START + 2 * YEAR + DAY)
-    run_retention(brook)
-    assert brook.count(Consent) == 2
-    brook.clock.move_to(START + 3 * YEAR + DAY)
-    run_retention(brook)
-    assert brook.count(Consent) == 1
-    brook.clock.move_to(at + 3 * YEAR + DAY)
-    run_retention(brook)
-    assert (brook.count(Consent), brook.count(Customer)) == (0, 0)
+    insert(sqlite_pipeline, Consent(customer_id="c1", at=at, **consent), Consent(customer_id="c1", at=START, **consent))
+    sqlite_pipeline.clock.move_to(START + 2 * YEAR + DAY)
+    run_retention(sqlite_pipeline)
+    assert sqlite_pipeline.count(Consent) == 2
+    sqlite_pipeline.clock.move_to(START + 3 * YEAR + DAY)
+    run_retention(sqlite_pipeline)
+    assert sqlite_pipeline.count(Consent) == 1
+    sqlite_pipeline.clock.move_to(at + 3 * YEAR + DAY)
+    run_retention(sqlite_pipeline)
+    assert (sqlite_pipeline.count(Consent), sqlite_pipeline.count(Customer)) == (0, 0)
 
 
-def test_access_log_day_is_deleted_with_its_key(river: River) -> None:
-    with river.database.transaction() as session:
+def test_access_log_day_is_deleted_with_its_key(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
             key_id = f"smt:visits:{day:%Y-%m-%d}"
-            visitor = Keyring(river.master, session, day).system_key(key_id).encrypt("access_log.visitor", b"192.0.2.1")
+            visitor = (
+                Keyring(pipeline.master, session, day).system_key(key_id).encrypt("access_log.visitor", b"192.0.2.1")
+            )
             session.add(AccessLogEntry(id=number, at=day, key_id=key_id, action="GET /", status=200, visitor=visitor))
-    river.clock.move_to(START + timedelta(days=90, hours=1))
-    assert run_retention(river)["access log"] == 1
-    assert [row.key_id for row in river.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
+    pipeline.clock.move_to(START + timedelta(days=90, hours=1))
+    assert run_retention(pipeline)["access log"] == 1
+    assert [row.key_id for row in pipeline.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
 
 
-def test_dry_run_returns_same_counts_and_changes_nothing(river: River) -> None:
-    customer(river, "c1", START)
-    insert(river, *rows_created_at("1", START))
-    river.clock.move_to(START + 4 * YEAR)
-    counts = run_retention(river, dry=True)
-    assert (river.count(RetentionRun), river.rows(Customer)[0].erased_at) == (0, None)
-    assert run_retention(river) == counts
+def test_dry_run_returns_same_counts_and_changes_nothing(pipeline: PipelineUnderTest) -> None:
+    customer(pipeline, "c1", START)
+    insert(pipeline, *rows_created_at("1", START))
+    pipeline.clock.move_to(START + 4 * YEAR)
+    counts = run_retention(pipeline, dry=True)
+    assert (pipeline.count(RetentionRun), pipeline.rows(Customer)[0].erased_at) == (0, None)
+    assert run_retention(pipeline) == counts
     assert sum(counts.values()) >= 8
 
 
-def test_run_is_recorded_daily_and_after_each_deletion(river: River) -> None:
-    run_retention(river)
-    river.clock.advance(timedelta(hours=1))
-    run_retention(river)
-    assert [row.counts for row in river.rows(RetentionRun)] == [{}]
-    insert(river, RateLimitCounter(id="k", count=1, expires_at=START))
-    run_retention(river)
-    river.clock.advance(DAY)
-    run_retention(river)
-    assert [row.counts for row in river.rows(RetentionRun)] == [{}, {"rate limit counters": 1}, {}]
+def test_run_is_recorded_daily_and_after_each_deletion(pipeline: PipelineUnderTest) -> None:
+    run_retention(pipeline)
+    pipeline.clock.advance(timedelta(hours=1))
+    run_retention(pipeline)
+    assert [row.counts for row in pipeline.rows(RetentionRun)] == [{}]
+    insert(pipeline, RateLimitCounter(id="k", count=1, expires_at=START))
+    run_retention(pipeline)
+    pipeline.clock.advance(DAY)
+    run_retention(pipeline)
+    assert [row.counts for row in pipeline.rows(RetentionRun)] == [{}, {"rate limit counters": 1}, {}]
 
 
-def test_customer_who_cannot_be_erased_stays_due(river: River) -> None:
-    customer(river, "c1", START)
-    river.clock.move_to(START + 3 * YEAR)
-    assert retention.apply_retention(river.database, river.now, "")["accounts"] == 0
-    with river.database.reading() as session:
-        assert retention.due_counts(session, river.now, "")["accounts"] == 1
+def test_customer_who_cannot_be_erased_stays_due(pipeline: PipelineUnderTest) -> None:
+    customer(pipeline, "c1", START)
+    pipeline.clock.move_to(START + 3 * YEAR)
+    assert retention.apply_retention(pipeline.database, pipeline.now, "")["accounts"] == 0
+    with pipeline.database.reading() as session:
+        assert retention.due_counts(session, pipeline.now, "")["accounts"] == 1
 
 
-def test_event_with_destroyed_key_is_emptied(river: River) -> None:
-    insert(river, *rows_created_at("1", START))
-    [row] = river.rows(Event)
-    river.set(row, state="handled")
-    [key] = river.rows(EncryptionKey)
-    river.set(key, wrapped_key=None, erased_at=START)
-    river.clock.move_to(START + timedelta(hours=1))
-    run_retention(river)
-    assert river.rows(Event)[0].body is None
+def test_event_with_destroyed_key_is_emptied(pipeline: PipelineUnderTest) -> None:
+    insert(pipeline, *rows_created_at("1", START))
+    [row] = pipeline.rows(Event)
+    pipeline.set(row, state="handled")
+    [key] = pipeline.rows(EncryptionKey)
+    pipeline.set(key, wrapped_key=None, erased_at=START)
+    pipeline.clock.move_to(START + timedelta(hours=1))
+    run_retention(pipeline)
+    assert pipeline.rows(Event)[0].body is None
 
 
-def test_pruned_audit_log_is_still_valid(river: River) -> None:
+def test_pruned_audit_log_is_still_valid(pipeline: PipelineUnderTest) -> None:
     from pipeline.privacy import audit_log
 
-    with river.database.transaction() as session:
+    with pipeline.database.transaction() as session:
         for number in range(5):
             audit_log.record_read(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
-    river.clock.move_to(START + YEAR + 2.5 * DAY)
-    assert run_retention(river)["audit log"] == 3
-    with river.database.transaction() as session:
+    pipeline.clock.move_to(START + YEAR + 2.5 * DAY)
+    assert run_retention(pipeline)["audit log"] == 3
+    with pipeline.database.transaction() as session:
         assert audit_log.verify_chain(session) is None
         assert audit_log.count(session) == 2
-    assert run_retention(river)["audit log"] == 0
-    assert river.count(ReadAudit) == 3
+    assert run_retention(pipeline)["audit log"] == 0
+    assert pipeline.count(ReadAudit) == 3
 
 
 def test_every_category_has_a_retention_rule() -> None:

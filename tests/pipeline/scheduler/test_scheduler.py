@@ -10,24 +10,24 @@ from structlog.testing import capture_logs
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.scheduler.scheduler import Scheduler
 from tests.support.outbox_fixtures import jobs_of
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
-def test_each_job_runs_at_its_own_interval(brook: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_runs_at_its_own_interval(sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: Counter[str] = Counter()
 
     def count(name: str) -> int:
         ran[name] += 1
         return 1
 
-    jobs = Scheduler(brook.clock, jobs_of(brook))
+    jobs = Scheduler(sqlite_pipeline.clock, jobs_of(sqlite_pipeline))
     for job in jobs.jobs:
         object.__setattr__(job, "run", partial(count, job.name))
     for _ in range(121):
         jobs.run_due()
-        brook.clock.advance(timedelta(seconds=1))
+        sqlite_pipeline.clock.advance(timedelta(seconds=1))
     assert ran == {
         "release claims of stopped mailers": 61,
         "queue renewal reminders": 3,
@@ -36,8 +36,8 @@ def test_each_job_runs_at_its_own_interval(brook: River, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailableError("gone"), ValueError("ada@example.com")])
-def test_failing_job_stops_no_other_and_runs_again(brook: River, error: Exception) -> None:
-    jobs, ran = Scheduler(brook.clock, jobs_of(brook)), list[str]()
+def test_failing_job_stops_no_other_and_runs_again(sqlite_pipeline: PipelineUnderTest, error: Exception) -> None:
+    jobs, ran = Scheduler(sqlite_pipeline.clock, jobs_of(sqlite_pipeline)), list[str]()
     first, *others = jobs.jobs
 
     def record(name: str) -> int:
@@ -53,23 +53,23 @@ def test_failing_job_stops_no_other_and_runs_again(brook: River, error: Exceptio
         object.__setattr__(job, "run", partial(record, job.name))
     with capture_logs() as logs:
         jobs.run_due()
-        brook.clock.advance(first.every)
+        sqlite_pipeline.clock.advance(first.every)
         jobs.run_due()
     assert sorted(ran) == sorted([first.name, *[job.name for job in jobs.jobs]])
     assert [line["job"] for line in logs] == [first.name] * 2
     assert "ada@" not in str(logs)
 
 
-def test_corrected_clock_delays_no_job(brook: River) -> None:
-    jobs, ran = Scheduler(brook.clock, jobs_of(brook)), list[datetime]()
+def test_corrected_clock_delays_no_job(sqlite_pipeline: PipelineUnderTest) -> None:
+    jobs, ran = Scheduler(sqlite_pipeline.clock, jobs_of(sqlite_pipeline)), list[datetime]()
 
     def record() -> int:
-        ran.append(brook.now)
+        ran.append(sqlite_pipeline.now)
         return 0
 
     object.__setattr__(jobs.jobs[0], "run", record)
-    start = brook.now
+    start = sqlite_pipeline.now
     for step in (DAY, -DAY, timedelta(0)):
-        brook.clock.advance(step)
+        sqlite_pipeline.clock.advance(step)
         jobs.run_due()
     assert ran == [start + DAY, start]

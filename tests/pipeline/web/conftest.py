@@ -6,12 +6,14 @@ import pytest
 
 from pipeline.app.container import Container
 from tests.support.page_client import Browser, open_pages, sign_up
-from tests.support.pipeline_under_test import River, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
 
 
 @pytest.fixture
-def container(brook: River) -> Container:
-    return make_parts(brook.url, brook.folder, brook.clock, public_url="https://billing.example.com")
+def container(sqlite_pipeline: PipelineUnderTest) -> Container:
+    return make_parts(
+        sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock, public_url="https://billing.example.com"
+    )
 
 
 @pytest.fixture
@@ -26,5 +28,5 @@ def browser(base: str) -> Browser:
 
 
 @pytest.fixture
-def ada(brook: River) -> str:
-    return sign_up(brook)
+def ada(sqlite_pipeline: PipelineUnderTest) -> str:
+    return sign_up(sqlite_pipeline)

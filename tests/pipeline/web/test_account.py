@@ -13,41 +13,45 @@ from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest
 from pipeline.web.session import COOKIE
 from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
 from tests.support.page_client import sign_in as open_session
-from tests.support.pipeline_under_test import River, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
 
 ACTIONS = ["correct", "mails", "export", "delete", "keep", "sign-out"]
 
 
-def person(river: River, customer_id: str) -> dict[str, str]:
-    with river.database.transaction() as session:
-        return accounts.personal_data(session, river.keyring(session), customer_id)
+def person(pipeline: PipelineUnderTest, customer_id: str) -> dict[str, str]:
+    with pipeline.database.transaction() as session:
+        return accounts.personal_data(session, pipeline.keyring(session), customer_id)
 
 
-def state(river: River) -> str:
+def state(pipeline: PipelineUnderTest) -> str:
     """Return all rows that a page can change, as one text."""
     tables = (Customer, Consent, Link, Mail, PrivacyRequest)
-    return repr([{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in river.rows(table)])
+    return repr(
+        [{k: v for k, v in vars(row).items() if k[0] != "_"} for table in tables for row in pipeline.rows(table)]
+    )
 
 
 # Sign-in
 
 
-def test_sign_in_link_opens_account(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_sign_in_link_opens_account(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     page = browser.get("/account").text
     for word in (ADA.name, ADA.email, ADA.company, ADA.phone):
         assert word in page
 
 
-def test_known_and_unknown_addresses_get_the_same_response(brook: River, browser: Browser, ada: str) -> None:
+def test_known_and_unknown_addresses_get_the_same_response(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
     known = browser.post("/account", {"email": ADA.email})
     unknown = browser.post("/account", {"email": "unknown@example.com"})
     assert (known.status_code, known.text) == (unknown.status_code, unknown.text) == (200, known.text)
     volatile = {"date"}
     headers = [{k: v for k, v in each.headers.items() if k not in volatile} for each in (known, unknown)]
     assert headers[0] == headers[1]
-    wait_for(lambda: bool(facts(brook, "account_link")))
-    assert [row.customer_id for row in brook.rows(Mail)] == [ada]
+    wait_for(lambda: bool(facts(sqlite_pipeline, "account_link")))
+    assert [row.customer_id for row in sqlite_pipeline.rows(Mail)] == [ada]
 
 
 def test_address_is_looked_up_after_the_response(
@@ -71,13 +75,15 @@ def test_address_is_looked_up_after_the_response(
     assert requested == [ADA.email]
 
 
-def test_address_gets_three_links_an_hour(brook: River, browser: Browser, ada: str) -> None:
+def test_address_gets_three_links_an_hour(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
     for _ in range(5):
         assert browser.post("/account", {"email": ADA.email}).status_code == 200
     browser.post("/account", {"email": "BOB@example.com"})
-    with brook.database.transaction() as session:
-        sign_in.send_links(session, brook.keyring(session), "other@example.com", brook.now, "https://e.com")
-    wait_for(lambda: len(facts(brook, "account_link")) == 3)
+    with sqlite_pipeline.database.transaction() as session:
+        sign_in.send_links(
+            session, sqlite_pipeline.keyring(session), "other@example.com", sqlite_pipeline.now, "https://e.com"
+        )
+    wait_for(lambda: len(facts(sqlite_pipeline, "account_link")) == 3)
 
 
 def test_network_is_limited_to_twenty_requests_an_hour(browser: Browser, base: str) -> None:
@@ -94,15 +100,15 @@ def test_invalid_address_is_refused(browser: Browser, email: str) -> None:
 
 
 def test_opening_link_changes_nothing_and_its_button_works_once(
-    brook: River, base: str, browser: Browser, ada: str
+    sqlite_pipeline: PipelineUnderTest, base: str, browser: Browser, ada: str
 ) -> None:
     browser.post("/account", {"email": ADA.email})
-    wait_for(lambda: bool(facts(brook, "account_link")))
-    link, before = path_of(facts(brook, "account_link")[0]["page"]), state(brook)
+    wait_for(lambda: bool(facts(sqlite_pipeline, "account_link")))
+    link, before = path_of(facts(sqlite_pipeline, "account_link")[0]["page"]), state(sqlite_pipeline)
     for _ in range(3):
         assert browser.get(link).status_code == 200
         assert browser.client.head(link).status_code == 200
-    assert state(brook) == before
+    assert state(sqlite_pipeline) == before
     assert browser.cookie == ""
     assert browser.post(link).status_code == 303
     other = Browser(base)
@@ -110,9 +116,9 @@ def test_opening_link_changes_nothing_and_its_button_works_once(
     assert other.cookie == ""
 
 
-def test_link_works_for_its_purpose_only(brook: River, browser: Browser, ada: str) -> None:
-    with brook.database.transaction() as session:
-        secret = links.issue(session, brook.keyring(session), ada, "export", brook.now)
+def test_link_works_for_its_purpose_only(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        secret = links.issue(session, sqlite_pipeline.keyring(session), ada, "export", sqlite_pipeline.now)
     for path in ("/account/open/", "/account/confirm/", "/account/keep/"):
         assert browser.get(path + secret).status_code == 410
         assert browser.post(path + secret).status_code == 410
@@ -124,27 +130,29 @@ def test_link_works_for_its_purpose_only(brook: River, browser: Browser, ada: st
 # The session
 
 
-def test_cookie_is_bound_to_host_and_hidden_from_scripts(brook: River, browser: Browser, ada: str) -> None:
+def test_cookie_is_bound_to_host_and_hidden_from_scripts(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
     browser.post("/account", {"email": ADA.email})
-    wait_for(lambda: bool(facts(brook, "account_link")))
-    answer = browser.post(path_of(facts(brook, "account_link")[0]["page"]))
+    wait_for(lambda: bool(facts(sqlite_pipeline, "account_link")))
+    answer = browser.post(path_of(facts(sqlite_pipeline, "account_link")[0]["page"]))
     [cookie] = answer.headers.get_list("set-cookie")
     parts = {part.strip().lower() for part in cookie.split(";")[1:]}
     assert cookie.startswith("__Host-session=")
     assert parts == {"httponly", "secure", "samesite=lax", "path=/", "max-age=1800"}
-    assert browser.cookie not in repr([vars(row) for row in brook.rows(Link)])
+    assert browser.cookie not in repr([vars(row) for row in sqlite_pipeline.rows(Link)])
 
 
-def test_session_ends_after_thirty_minutes(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
-    brook.clock.advance(timedelta(minutes=29))
+def test_session_ends_after_thirty_minutes(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
+    sqlite_pipeline.clock.advance(timedelta(minutes=29))
     assert ADA.email in browser.get("/account").text
-    brook.clock.advance(timedelta(minutes=1))
+    sqlite_pipeline.clock.advance(timedelta(minutes=1))
     assert ADA.email not in browser.get("/account").text
 
 
-def test_sign_out_invalidates_a_copied_cookie(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_sign_out_invalidates_a_copied_cookie(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     kept = browser.cookie
     browser.press("sign-out")
     assert browser.cookie == ""
@@ -154,23 +162,25 @@ def test_sign_out_invalidates_a_copied_cookie(brook: River, browser: Browser, ad
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_action_requires_session_and_the_token_of_its_form(
-    brook: River, browser: Browser, ada: str, action: str
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str, action: str
 ) -> None:
     assert browser.post(f"/account/{action}", {"token": "x"}).status_code == 403
-    open_session(brook, browser)
-    before = state(brook)
+    open_session(sqlite_pipeline, browser)
+    before = state(sqlite_pipeline)
     other = sign_in.csrf_token(browser.cookie, "/account/another")
     for token in ("", "x", "é", other):
         assert browser.post(f"/account/{action}", {"token": token}).status_code == 403
-    assert state(brook) == before
+    assert state(sqlite_pipeline) == before
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}])
-def test_form_of_another_site_is_refused(brook: River, browser: Browser, ada: str, headers: dict[str, str]) -> None:
-    open_session(brook, browser)
+def test_form_of_another_site_is_refused(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str, headers: dict[str, str]
+) -> None:
+    open_session(sqlite_pipeline, browser)
     token = sign_in.csrf_token(browser.cookie, "/account/delete")
     assert browser.post("/account/delete", {"token": token}, headers).status_code == 403
-    assert brook.rows(PrivacyRequest) == []
+    assert sqlite_pipeline.rows(PrivacyRequest) == []
 
 
 @pytest.mark.parametrize(
@@ -184,36 +194,40 @@ def test_origin_is_checked_without_fetch_metadata(browser: Browser, origin: str,
 # Rights
 
 
-def test_correction_takes_effect_immediately(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_correction_takes_effect_immediately(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     page = browser.press("correct", name="Ada King", email=ADA.email, company="", phone="+44 20 7946 0000")
     assert "Your details have been saved" in page.text
-    assert person(brook, ada)["name"] == "Ada King"
-    assert person(brook, ada).get("company", "") == ""
+    assert person(sqlite_pipeline, ada)["name"] == "Ada King"
+    assert person(sqlite_pipeline, ada).get("company", "") == ""
     assert "You made no changes" in browser.press("correct", name="Ada King", email=ADA.email, company="").text
 
 
-def test_invalid_correction_is_refused_and_changes_nothing(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_invalid_correction_is_refused_and_changes_nothing(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    open_session(sqlite_pipeline, browser)
     answer = browser.press("correct", name="Ada King", email="unknown", company="", phone="")
     assert answer.status_code == 422
     assert "e-mail address" in answer.text
-    assert person(brook, ada)["name"] == ADA.name
+    assert person(sqlite_pipeline, ada)["name"] == ADA.name
 
 
-def test_new_address_takes_effect_after_confirmation(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_new_address_takes_effect_after_confirmation(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    open_session(sqlite_pipeline, browser)
     fields = {"name": ADA.name, "company": ADA.company, "phone": ADA.phone, "email": "ada@new.example.com"}
     assert "a confirmation link to your new address" in browser.press("correct", **fields).text
-    assert person(brook, ada)["email"] == ADA.email
-    (confirmation,) = [each for each in facts(brook, "account_link") if each["confirms"]]
+    assert person(sqlite_pipeline, ada)["email"] == ADA.email
+    (confirmation,) = [each for each in facts(sqlite_pipeline, "account_link") if each["confirms"]]
     assert confirmation["_to"] == "ada@new.example.com"
     link = path_of(confirmation["page"])
     assert browser.get(link).status_code == 200
-    assert person(brook, ada)["email"] == ADA.email
+    assert person(sqlite_pipeline, ada)["email"] == ADA.email
     assert browser.post(link).status_code == 200
-    assert person(brook, ada)["email"] == "ada@new.example.com"
-    assert {each["_to"]: each["is_old"] for each in facts(brook, "email_changed")} == {
+    assert person(sqlite_pipeline, ada)["email"] == "ada@new.example.com"
+    assert {each["_to"]: each["is_old"] for each in facts(sqlite_pipeline, "email_changed")} == {
         ADA.email: True,
         "ada@new.example.com": False,
     }
@@ -221,32 +235,36 @@ def test_new_address_takes_effect_after_confirmation(brook: River, browser: Brow
     assert browser.post(link).status_code == 410
 
 
-def test_links_to_old_address_expire_when_address_changes(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_links_to_old_address_expire_when_address_changes(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    open_session(sqlite_pipeline, browser)
     browser.press("export")
     fields = {"name": ADA.name, "company": ADA.company, "phone": ADA.phone}
     browser.press("correct", **fields, email="ada@wrong.example.com")
     browser.press("correct", **fields, email="ada@new.example.com")
-    links = {each["_to"]: path_of(each["page"]) for each in facts(brook, "account_link") if each["confirms"]}
+    links = {each["_to"]: path_of(each["page"]) for each in facts(sqlite_pipeline, "account_link") if each["confirms"]}
     assert browser.post(links["ada@new.example.com"]).status_code == 200
     assert browser.post(links["ada@wrong.example.com"]).status_code == 410
-    assert browser.post(path_of(facts(brook, "data_export_ready")[0]["page"])).status_code == 410
-    assert person(brook, ada)["email"] == "ada@new.example.com"
+    assert browser.post(path_of(facts(sqlite_pipeline, "data_export_ready")[0]["page"])).status_code == 410
+    assert person(sqlite_pipeline, ada)["email"] == "ada@new.example.com"
 
 
-def test_mail_choices_are_recorded_with_source(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_mail_choices_are_recorded_with_source(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     browser.press("mails", marketing="yes")
-    [row] = brook.rows(Customer)
+    [row] = sqlite_pipeline.rows(Customer)
     assert (row.wants_marketing, row.wants_service_mail) == (True, False)
-    recorded = {(each.kind, each.given, each.source) for each in brook.rows(Consent) if each.source != "sign-up"}
+    recorded = {
+        (each.kind, each.given, each.source) for each in sqlite_pipeline.rows(Consent) if each.source != "sign-up"
+    }
     assert recorded == {("marketing", True, "account page"), ("service", False, "account page")}
 
 
-def test_export_link_can_be_used_once(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_export_link_can_be_used_once(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     assert "link to your data" in browser.press("export").text
-    [ready] = facts(brook, "data_export_ready")
+    [ready] = facts(sqlite_pipeline, "data_export_ready")
     link = path_of(ready["page"])
     assert browser.get(link).status_code == 200
     answer = browser.post(link)
@@ -255,73 +273,81 @@ def test_export_link_can_be_used_once(brook: River, browser: Browser, ada: str) 
     names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
     assert {"index.html", "data.json"} <= set(names)
     assert browser.post(link).status_code == 410
-    assert [(row.kind, row.state) for row in brook.rows(PrivacyRequest)] == [("access", "done")]
+    assert [(row.kind, row.state) for row in sqlite_pipeline.rows(PrivacyRequest)] == [("access", "done")]
 
 
-def test_export_links_are_limited_per_hour(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_export_links_are_limited_per_hour(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     for _ in range(3):
         browser.press("export")
     assert "several links" in browser.press("export").text
-    assert len(facts(brook, "data_export_ready")) == 3
+    assert len(facts(sqlite_pipeline, "data_export_ready")) == 3
 
 
-def test_export_link_stays_usable_when_product_is_down(brook: River, ada: str) -> None:
+def test_export_link_stays_usable_when_product_is_down(sqlite_pipeline: PipelineUnderTest, ada: str) -> None:
     container = make_parts(
-        brook.url, brook.folder, brook.clock, public_url="https://billing.example.com", product_command="false"
+        sqlite_pipeline.url,
+        sqlite_pipeline.folder,
+        sqlite_pipeline.clock,
+        public_url="https://billing.example.com",
+        product_command="false",
     )
     with open_pages(container) as base:
         browser = Browser(base)
-        with brook.database.transaction() as session:
-            secret = links.issue(session, brook.keyring(session), ada, "export", brook.now)
+        with sqlite_pipeline.database.transaction() as session:
+            secret = links.issue(session, sqlite_pipeline.keyring(session), ada, "export", sqlite_pipeline.now)
         answer = browser.post(f"/account/export/{secret}")
         assert (answer.status_code, "try this link again" in answer.text) == (503, True)
         assert browser.get(f"/account/export/{secret}").status_code == 200
 
 
-def test_deletion_can_be_cancelled_by_link_and_on_page(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_deletion_can_be_cancelled_by_link_and_on_page(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    open_session(sqlite_pipeline, browser)
     assert "account is scheduled for deletion" in browser.press("delete").text
     page = browser.get("/account").text
     assert re.search(r"will be deleted on March \d, 2026", page)
     assert 'action="/account/delete"' not in page
     assert "Your account stays" in browser.press("keep").text
-    assert brook.rows(Customer)[0].erase_at is None
+    assert sqlite_pipeline.rows(Customer)[0].erase_at is None
 
-    brook.clock.advance(timedelta(minutes=1))
+    sqlite_pipeline.clock.advance(timedelta(minutes=1))
     browser.press("delete")
-    link = path_of(facts(brook, "account_deletion_scheduled")[-1]["cancel"])
+    link = path_of(facts(sqlite_pipeline, "account_deletion_scheduled")[-1]["cancel"])
     assert browser.get(link).status_code == 200
-    assert brook.rows(Customer)[0].erase_at is not None
+    assert sqlite_pipeline.rows(Customer)[0].erase_at is not None
     assert "Your account stays" in Browser(str(browser.client.base_url)).post(link).text
-    assert brook.rows(Customer)[0].erase_at is None
+    assert sqlite_pipeline.rows(Customer)[0].erase_at is None
     assert browser.post(link).status_code == 410
 
 
-def test_session_ends_when_customer_is_erased(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
-    brook.set(brook.rows(Customer)[0], erased_at=brook.now)
+def test_session_ends_when_customer_is_erased(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
+    sqlite_pipeline.set(sqlite_pipeline.rows(Customer)[0], erased_at=sqlite_pipeline.now)
     assert "E-mail me a sign-in link" in browser.get("/account").text
 
 
-def test_each_account_with_the_address_gets_a_link(brook: River, browser: Browser, ada: str) -> None:
-    other = sign_up(brook)
+def test_each_account_with_the_address_gets_a_link(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    other = sign_up(sqlite_pipeline)
     assert other != ada
     browser.post("/account", {"email": ADA.email.upper()})
-    wait_for(lambda: len(facts(brook, "account_link")) == 2)
-    assert {row.customer_id for row in brook.rows(Mail)} == {ada, other}
+    wait_for(lambda: len(facts(sqlite_pipeline, "account_link")) == 2)
+    assert {row.customer_id for row in sqlite_pipeline.rows(Mail)} == {ada, other}
 
 
-def test_cookie_with_another_name_is_ignored(brook: River, browser: Browser, ada: str) -> None:
-    open_session(brook, browser)
+def test_cookie_with_another_name_is_ignored(sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str) -> None:
+    open_session(sqlite_pipeline, browser)
     assert ADA.email not in browser.client.get("/account", headers={"Cookie": f"session={browser.cookie}"}).text
     assert ADA.email in browser.client.get("/account", headers={"Cookie": f"{COOKIE}={browser.cookie}"}).text
 
 
-def test_ipv6_addresses_are_limited_by_network(brook: River) -> None:
-    with brook.database.transaction() as session:
-        keyring = brook.keyring(session)
+def test_ipv6_addresses_are_limited_by_network(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        keyring = sqlite_pipeline.keyring(session)
         for number in range(rate_limit.PER_HOUR["ask_for_link"]):
-            assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", brook.now)
-        assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", brook.now)
+            assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", sqlite_pipeline.now)
+        assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", sqlite_pipeline.now)
         assert rate_limit.client_network("2001:db8::1") == "2001:db8::"

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.web import connection_limits
 from pipeline.web.connection_limits import LARGEST_HEAD, LARGEST_REQUEST, LimitedProtocol, limit_connections
-from tests.support.pipeline_under_test import River, happened, make_parts, sign
+from tests.support.pipeline_under_test import PipelineUnderTest, happened, make_parts, sign
 from tests.support.running_roles import running
 from tests.support.subprocesses import free_port, until
 
@@ -28,9 +28,9 @@ HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.fixture
-def port(brook: River) -> Iterator[int]:
+def port(sqlite_pipeline: PipelineUnderTest) -> Iterator[int]:
     """The port of a running web role."""
-    container = make_parts(brook.url, brook.folder, brook.clock, web_port=free_port())
+    container = make_parts(sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock, web_port=free_port())
     with running({"web": container}):
         yield container.settings.web_port
 

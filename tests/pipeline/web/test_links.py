@@ -12,15 +12,17 @@ from pipeline.app.container import Container
 from pipeline.customers import links
 from pipeline.customers.product_hook import ProductUnavailableError
 from tests.support.page_client import Browser, open_pages, sign_up
-from tests.support.pipeline_under_test import River
+from tests.support.pipeline_under_test import PipelineUnderTest
 
 
 @pytest.fixture
-def link(brook: River) -> str:
+def link(sqlite_pipeline: PipelineUnderTest) -> str:
     """The path of an export link."""
-    ada = sign_up(brook)
-    with brook.database.transaction() as session:
-        return links.url("", "export", links.issue(session, brook.keyring(session), ada, "export", brook.now))
+    ada = sign_up(sqlite_pipeline)
+    with sqlite_pipeline.database.transaction() as session:
+        return links.url(
+            "", "export", links.issue(session, sqlite_pipeline.keyring(session), ada, "export", sqlite_pipeline.now)
+        )
 
 
 @contextmanager

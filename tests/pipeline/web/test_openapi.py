@@ -26,7 +26,7 @@ from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.web.views import webhook
 from tests.conftest import MORNING
-from tests.support.pipeline_under_test import River, happened, make_parts, open_door, sign
+from tests.support.pipeline_under_test import PipelineUnderTest, happened, make_parts, open_door, sign
 
 PATH = "/webhooks/paypal"
 DESCRIPTION: dict[str, Any] = json.loads((Path(webhook.__file__).parents[1] / "openapi.json").read_text("utf-8"))
@@ -54,23 +54,23 @@ junk = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def river(tmp_path_factory: pytest.TempPathFactory) -> Iterator[River]:
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PipelineUnderTest]:
     folder = tmp_path_factory.mktemp("web")
-    instance = River(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
+    instance = PipelineUnderTest(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
     yield instance
     instance.database.close()
 
 
 @pytest.fixture(scope="module")
-def container(river: River) -> Iterator[Container]:
+def container(pipeline: PipelineUnderTest) -> Iterator[Container]:
     """A container with sign-up configured at the simulated PayPal."""
-    paypal = FakePaypalApi(clock=river.clock)
+    paypal = FakePaypalApi(clock=pipeline.clock)
     saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SMT_")}
     with paypal.serve() as paypal_url:
         instance = make_parts(
-            river.url,
-            river.folder,
-            river.clock,
+            pipeline.url,
+            pipeline.folder,
+            pipeline.clock,
             paypal_base_url=paypal_url,
             paypal_client_id="simulator",
             paypal_client_secret="simulator-secret",
@@ -198,7 +198,7 @@ def test_any_resource_is_stored(client: httpx.Client, resource: Any, kind: str) 
 @pytest.mark.parametrize("depth", [10, 64, 65, 500, 1000, 5000, 130_000])
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
 def test_deeply_nested_json_is_stored(
-    client: httpx.Client, river: River, depth: int, opening: bytes, closing: bytes
+    client: httpx.Client, pipeline: PipelineUnderTest, depth: int, opening: bytes, closing: bytes
 ) -> None:
     depth = min(depth, (webhook.LARGEST_BODY - 200) // len(opening + closing))
     name = f"WH-DEEP-{depth}-{opening[0]}"
@@ -209,7 +209,7 @@ def test_deeply_nested_json_is_stored(
     )
     assert post(client, body).status_code == 200
     assert post(client, body).json()["outcome"] == "duplicate"
-    assert river.count(Event) > 0
+    assert pipeline.count(Event) > 0
 
 
 def test_many_keys_and_a_huge_number_are_stored(client: httpx.Client) -> None:

@@ -17,7 +17,7 @@ from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.web.views.sign_up import approval_origins
 from tests.support.page_client import ADA, TOKEN, Browser, facts, open_pages, path_of
-from tests.support.pipeline_under_test import River, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
 
 PAGES = "https://billing.example.com"
 FILLED = {
@@ -31,17 +31,17 @@ FILLED = {
 
 
 @pytest.fixture
-def paypal(brook: River) -> FakePaypalApi:
-    return FakePaypalApi(clock=brook.clock)
+def paypal(sqlite_pipeline: PipelineUnderTest) -> FakePaypalApi:
+    return FakePaypalApi(clock=sqlite_pipeline.clock)
 
 
 @pytest.fixture
-def container(brook: River, paypal: FakePaypalApi) -> Iterator[Container]:
+def container(sqlite_pipeline: PipelineUnderTest, paypal: FakePaypalApi) -> Iterator[Container]:
     with paypal.serve() as url:
         yield make_parts(
-            brook.url,
-            brook.folder,
-            brook.clock,
+            sqlite_pipeline.url,
+            sqlite_pipeline.folder,
+            sqlite_pipeline.clock,
             public_url=PAGES,
             paypal_base_url=url,
             paypal_client_id="simulator",
@@ -65,22 +65,24 @@ def send(browser: Browser, **fields: str | None) -> httpx.Response:
     return browser.post("/signup", {name: value for name, value in form.items() if value is not None})
 
 
-def people(river: River) -> list[dict[str, str]]:
-    with river.database.transaction() as session:
+def people(pipeline: PipelineUnderTest) -> list[dict[str, str]]:
+    with pipeline.database.transaction() as session:
         ids = session.execute(select(Customer.id)).scalars().all()
-        return [accounts.personal_data(session, river.keyring(session), id) for id in ids]
+        return [accounts.personal_data(session, pipeline.keyring(session), id) for id in ids]
 
 
-def is_nothing_stored(river: River) -> bool:
+def is_nothing_stored(pipeline: PipelineUnderTest) -> bool:
     tables: tuple[type[Base], ...] = (Customer, Consent, Link, RateLimitCounter)
-    return all(river.count(table) == 0 for table in tables)
+    return all(pipeline.count(table) == 0 for table in tables)
 
 
-def test_sign_up_creates_account_and_redirects_to_paypal(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
+def test_sign_up_creates_account_and_redirects_to_paypal(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, paypal: FakePaypalApi
+) -> None:
     answer = send(browser)
     assert answer.status_code == 303
     assert "/webapps/billing/subscriptions?ba_token=I-" in answer.headers["location"]
-    [person] = people(brook)
+    [person] = people(sqlite_pipeline)
     assert (person["name"], person["email"], person["company"], person["phone"]) == (
         ADA.name, ADA.email, ADA.company, ADA.phone,
     )  # fmt: skip
@@ -95,69 +97,73 @@ def test_form_has_only_the_fields_of_the_policy(browser: Browser) -> None:
     }  # fmt: skip
 
 
-def test_age_statement_is_stored_with_time_and_version(brook: River, browser: Browser) -> None:
+def test_age_statement_is_stored_with_time_and_version(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     send(browser)
-    [customer] = brook.rows(Customer)
-    assert (customer.adult_confirmed_at, customer.adult_text_version) == (brook.now, sign_up.TEXTS)
-    recorded = {each.kind: (each.given, each.at, each.text_version) for each in brook.rows(Consent)}
-    assert recorded["adult"] == (True, brook.now, sign_up.TEXTS)
+    [customer] = sqlite_pipeline.rows(Customer)
+    assert (customer.adult_confirmed_at, customer.adult_text_version) == (sqlite_pipeline.now, sign_up.TEXTS)
+    recorded = {each.kind: (each.given, each.at, each.text_version) for each in sqlite_pipeline.rows(Consent)}
+    assert recorded["adult"] == (True, sqlite_pipeline.now, sign_up.TEXTS)
     assert sign_up.ADULT in browser.get("/signup").text
 
 
-def test_minor_is_refused_and_nothing_is_stored(brook: River, browser: Browser) -> None:
+def test_minor_is_refused_and_nothing_is_stored(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     answer = send(browser, adult=None)
     assert answer.status_code == 422
     assert "please ask an adult to sign up" in answer.text
-    assert is_nothing_stored(brook)
-    assert ADA.email not in repr([vars(row) for row in brook.rows(EncryptionKey)])
+    assert is_nothing_stored(sqlite_pipeline)
+    assert ADA.email not in repr([vars(row) for row in sqlite_pipeline.rows(EncryptionKey)])
 
 
 @pytest.mark.parametrize(("ticked", "mails"), [("yes", 1), (None, 0)])
 def test_newsletter_request_sends_a_confirmation_mail(
-    brook: River, browser: Browser, ticked: str | None, mails: int
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ticked: str | None, mails: int
 ) -> None:
     send(browser, news=ticked)
-    assert len(facts(brook, "news_confirmation")) == mails
-    assert not brook.rows(Customer)[0].wants_marketing
+    assert len(facts(sqlite_pipeline, "news_confirmation")) == mails
+    assert not sqlite_pipeline.rows(Customer)[0].wants_marketing
 
 
-def test_newsletter_requires_confirmation(brook: River, browser: Browser) -> None:
+def test_newsletter_requires_confirmation(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     send(browser, news="yes")
-    [confirmation] = facts(brook, "news_confirmation")
+    [confirmation] = facts(sqlite_pipeline, "news_confirmation")
     link = path_of(confirmation["page"])
-    assert link.rpartition("/")[2] not in repr([vars(row) for row in brook.rows(Link)])
+    assert link.rpartition("/")[2] not in repr([vars(row) for row in sqlite_pipeline.rows(Link)])
     for _ in range(2):
         assert browser.get(link).status_code == 200
-    assert not brook.rows(Customer)[0].wants_marketing  # opening the page is not consent
+    assert not sqlite_pipeline.rows(Customer)[0].wants_marketing  # opening the page is not consent
     assert browser.post(link).status_code == 200
-    assert brook.rows(Customer)[0].wants_marketing
-    recorded = [(row.kind, row.given, row.source) for row in brook.rows(Consent) if row.kind.startswith("marketing")]
+    assert sqlite_pipeline.rows(Customer)[0].wants_marketing
+    recorded = [
+        (row.kind, row.given, row.source) for row in sqlite_pipeline.rows(Consent) if row.kind.startswith("marketing")
+    ]
     assert sorted(recorded) == [("marketing", True, "link by mail"), ("marketing_asked", True, "sign-up")]
     assert (browser.get(link).status_code, browser.post(link).status_code) == (410, 410)
 
 
-def test_newsletter_link_expires_after_a_week(brook: River, browser: Browser) -> None:
+def test_newsletter_link_expires_after_a_week(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     send(browser, news="yes")
-    link = path_of(facts(brook, "news_confirmation")[0]["page"])
-    brook.clock.advance(timedelta(days=newsletter.DAYS) - timedelta(seconds=1))
+    link = path_of(facts(sqlite_pipeline, "news_confirmation")[0]["page"])
+    sqlite_pipeline.clock.advance(timedelta(days=newsletter.DAYS) - timedelta(seconds=1))
     assert browser.get(link).status_code == 200
-    brook.clock.advance(timedelta(seconds=1))
+    sqlite_pipeline.clock.advance(timedelta(seconds=1))
     assert browser.post(link).status_code == 410
-    assert not brook.rows(Customer)[0].wants_marketing
+    assert not sqlite_pipeline.rows(Customer)[0].wants_marketing
 
 
-def test_confirmation_mails_to_one_address_are_limited_per_hour(brook: River, browser: Browser) -> None:
+def test_confirmation_mails_to_one_address_are_limited_per_hour(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser
+) -> None:
     for number in range(PER_HOUR["confirm_news"] + 2):
         send(browser, news="yes", name=f"Ada {number}")
-    assert len(people(brook)) == PER_HOUR["confirm_news"] + 2
-    assert len(facts(brook, "news_confirmation")) == PER_HOUR["confirm_news"]
+    assert len(people(sqlite_pipeline)) == PER_HOUR["confirm_news"] + 2
+    assert len(facts(sqlite_pipeline, "news_confirmation")) == PER_HOUR["confirm_news"]
 
 
-def test_newsletter_link_expires_when_address_changes(brook: River, browser: Browser) -> None:
+def test_newsletter_link_expires_when_address_changes(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     send(browser, news="yes")
-    link = path_of(facts(brook, "news_confirmation")[0]["page"])
-    with brook.database.transaction() as session:
-        links.end_sessions(session, brook.rows(Customer)[0].id, brook.now)
+    link = path_of(facts(sqlite_pipeline, "news_confirmation")[0]["page"])
+    with sqlite_pipeline.database.transaction() as session:
+        links.end_sessions(session, sqlite_pipeline.rows(Customer)[0].id, sqlite_pipeline.now)
     assert browser.post(link).status_code == 410
 
 
@@ -166,18 +172,20 @@ def test_checkboxes_are_not_preselected(browser: Browser) -> None:
 
 
 def test_repeated_form_creates_one_account_and_subscription(
-    brook: River, browser: Browser, paypal: FakePaypalApi
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, paypal: FakePaypalApi
 ) -> None:
     answers = [send(browser, token="the same") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [303] * 3
     assert len({answer.headers["location"] for answer in answers}) == 1
-    assert len(people(brook)) == 1
+    assert len(people(sqlite_pipeline)) == 1
     assert len(paypal.world.ids("subscription")) == 1
     send(browser, token="the same", name="Ada King")  # a corrected form is a different form
-    assert len(people(brook)) == 2
+    assert len(people(sqlite_pipeline)) == 2
 
 
-def test_form_continues_after_paypal_failure(brook: River, browser: Browser, paypal: FakePaypalApi) -> None:
+def test_form_continues_after_paypal_failure(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, paypal: FakePaypalApi
+) -> None:
     paypal.misbehave("500", times=1, path="/v1/billing/subscriptions")
     answer = send(browser, token="the same")
     assert answer.status_code == 503
@@ -185,7 +193,7 @@ def test_form_continues_after_paypal_failure(brook: River, browser: Browser, pay
     assert 'value="the same"' in answer.text
     assert f'value="{ADA.email}"' in answer.text
     assert send(browser, token="the same").status_code == 303
-    assert len(people(brook)) == 1
+    assert len(people(sqlite_pipeline)) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,14 +209,14 @@ def test_form_continues_after_paypal_failure(brook: River, browser: Browser, pay
     ],
 )
 def test_invalid_field_is_explained_and_nothing_is_stored(
-    brook: River, browser: Browser, fields: dict[str, str], words: str
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, fields: dict[str, str], words: str
 ) -> None:
     answer = send(browser, **fields)
     assert answer.status_code == 422
     assert words in answer.text
     [name] = fields
     assert f'aria-describedby="{name}-problem"' in answer.text
-    assert is_nothing_stored(brook)
+    assert is_nothing_stored(sqlite_pipeline)
 
 
 def test_entered_values_are_escaped(browser: Browser) -> None:
@@ -217,11 +225,11 @@ def test_entered_values_are_escaped(browser: Browser) -> None:
     assert "&#34;&gt;&lt;script&gt;" in answer.text
 
 
-def test_unknown_field_is_refused_by_name(brook: River, browser: Browser) -> None:
+def test_unknown_field_is_refused_by_name(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     answer = send(browser, birthday="1990-01-01")
     assert answer.status_code == 400
     assert "Unknown: birthday" in answer.text
-    assert is_nothing_stored(brook)
+    assert is_nothing_stored(sqlite_pipeline)
 
 
 @pytest.mark.parametrize(
@@ -240,16 +248,18 @@ def test_invalid_form_body_is_refused(browser: Browser, content: bytes, headers:
     assert "<h1>" in answer.text
 
 
-def test_network_is_limited_to_twenty_sign_ups_an_hour(browser: Browser, brook: River) -> None:
+def test_network_is_limited_to_twenty_sign_ups_an_hour(browser: Browser, sqlite_pipeline: PipelineUnderTest) -> None:
     statuses = [send(browser, token=str(number)).status_code for number in range(PER_HOUR["sign_up"] + 1)]
     assert statuses == [303] * PER_HOUR["sign_up"] + [429]
-    assert brook.count(Customer) == PER_HOUR["sign_up"]
+    assert sqlite_pipeline.count(Customer) == PER_HOUR["sign_up"]
 
 
 @pytest.mark.parametrize("missing", [{"plans": {}}, {"paypal_client_id": ""}])
-def test_sign_up_is_closed_without_paypal_or_plans(brook: River, missing: dict[str, Any]) -> None:
+def test_sign_up_is_closed_without_paypal_or_plans(sqlite_pipeline: PipelineUnderTest, missing: dict[str, Any]) -> None:
     settings = {"plans": {"Cloud": CLOUD.id}, "paypal_client_id": "app", "paypal_client_secret": "s"} | missing
-    container = make_parts(brook.url, brook.folder, brook.clock, public_url=PAGES, **settings)
+    container = make_parts(
+        sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock, public_url=PAGES, **settings
+    )
     with open_pages(container) as base:
         browser = Browser(base)
         for answer in (browser.get("/signup"), browser.post("/signup", FILLED)):
@@ -266,18 +276,18 @@ def test_return_pages_ignore_paypals_parameters(browser: Browser) -> None:
 # The API
 
 
-def test_api_creates_account_and_subscription(brook: River, browser: Browser) -> None:
+def test_api_creates_account_and_subscription(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     answer = browser.client.post("/api/signup", json=FILLED | {"adult": True, "news": True})
     assert answer.status_code == 201
     assert "/webapps/billing/subscriptions" in answer.json()["approve"]
-    assert len(facts(brook, "news_confirmation")) == 1
+    assert len(facts(sqlite_pipeline, "news_confirmation")) == 1
 
 
-def test_idempotency_key_creates_one_account(brook: River, browser: Browser) -> None:
+def test_idempotency_key_creates_one_account(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
     headers = {"Idempotency-Key": "order-1"}
     answers = [browser.client.post("/api/signup", json=FILLED, headers=headers) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
-    assert len(people(brook)) == 1
+    assert len(people(sqlite_pipeline)) == 1
 
 
 @pytest.mark.parametrize(

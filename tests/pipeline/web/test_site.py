@@ -8,7 +8,7 @@ from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import AccessLogEntry
 from pipeline.web.transactions import Transactions
 from tests.support.page_client import ADA, Browser, open_pages, sign_up
-from tests.support.pipeline_under_test import River, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
 
 PAGES = ["/signup/done", "/signup/cancelled", "/account", "/privacy", "/privacy.txt", "/privacy/evidence"]
 
@@ -32,15 +32,15 @@ def test_personal_pages_are_not_cached(browser: Browser, path: str) -> None:
     assert browser.get(path).headers["cache-control"] == "no-store"
 
 
-def test_hsts_is_not_sent_without_tls(brook: River) -> None:
-    with open_pages(make_parts(brook.url, brook.folder, brook.clock)) as base:
+def test_hsts_is_not_sent_without_tls(sqlite_pipeline: PipelineUnderTest) -> None:
+    with open_pages(make_parts(sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock)) as base:
         assert "strict-transport-security" not in Browser(base).get("/account").headers
 
 
-def test_access_log_contains_routes_but_no_secrets(brook: River, container: Container) -> None:
-    customer_id = sign_up(brook)
-    with brook.database.transaction() as session:
-        secret = links.issue(session, brook.keyring(session), customer_id, "account", brook.now)
+def test_access_log_contains_routes_but_no_secrets(sqlite_pipeline: PipelineUnderTest, container: Container) -> None:
+    customer_id = sign_up(sqlite_pipeline)
+    with sqlite_pipeline.database.transaction() as session:
+        secret = links.issue(session, sqlite_pipeline.keyring(session), customer_id, "account", sqlite_pipeline.now)
     with open_pages(container) as base:
         browser = Browser(base, "198.51.100.9")
         for path in (f"/account/open/{secret}", "/privacy/2020-01-01", "/account?note=mails"):
@@ -49,15 +49,15 @@ def test_access_log_contains_routes_but_no_secrets(brook: River, container: Cont
         browser.get("/healthz")
         browser.post("/webhooks/paypal")
         browser.get("/pages/style.css")
-    rows = brook.rows(AccessLogEntry)
+    rows = sqlite_pipeline.rows(AccessLogEntry)
     assert [(row.action, row.status) for row in rows] == [
         ("GET /account/open/{secret}", 200),
         ("GET /privacy/{day}", 404),
         ("GET /account", 200),
         ("POST /account/open/{secret}", 303),
     ]
-    with brook.database.transaction() as session:
-        keyring = brook.keyring(session)
+    with sqlite_pipeline.database.transaction() as session:
+        keyring = sqlite_pipeline.keyring(session)
         seen = [keyring.system_key(row.key_id).decrypt_json("access_log.visitor", row.visitor) for row in rows]
     assert seen == [{"address": "198.51.100.9", "browser": "Sample/1.0"}] * 4
     assert secret not in repr([vars(row) for row in rows]) + repr(seen)
@@ -71,7 +71,7 @@ def test_access_log_contains_routes_but_no_secrets(brook: River, container: Cont
     ],
 )
 def test_error_page_contains_no_personal_data(
-    brook: River,
+    sqlite_pipeline: PipelineUnderTest,
     browser: Browser,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -118,9 +118,11 @@ def test_page_has_structure_for_screen_readers(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("path", "status"), [("/account/nowhere", 404), ("/unsubscribe/a/b", 404), ("/x", 404), ("/account/delete", 405)]
 )
-def test_unknown_path_gets_a_page_and_is_logged(brook: River, container: Container, path: str, status: int) -> None:
+def test_unknown_path_gets_a_page_and_is_logged(
+    sqlite_pipeline: PipelineUnderTest, container: Container, path: str, status: int
+) -> None:
     with open_pages(container) as base:
         answer = Browser(base).get(path)
     assert (answer.status_code, "Page not found" in answer.text) == (status, True)
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)
-    assert [(row.action, row.status) for row in brook.rows(AccessLogEntry)] == [("GET nowhere", status)]
+    assert [(row.action, row.status) for row in sqlite_pipeline.rows(AccessLogEntry)] == [("GET nowhere", status)]

@@ -22,7 +22,7 @@ from pipeline.web.views.webhook import LARGEST_BODY
 from tests.support.pipeline_under_test import (
     HAPPENED,
     WEBHOOK_ID,
-    River,
+    PipelineUnderTest,
     delivery,
     happened,
     make_parts,
@@ -40,8 +40,8 @@ Headers = dict[str, str]
 
 
 @pytest.fixture
-def container(brook: River) -> Container:
-    return make_parts(brook.url, brook.folder, brook.clock)
+def container(sqlite_pipeline: PipelineUnderTest) -> Container:
+    return make_parts(sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock)
 
 
 @pytest.fixture
@@ -69,24 +69,26 @@ def assert_problem(answer: httpx.Response, status: int, words: str = "") -> None
 # 200
 
 
-def test_signed_event_is_stored_and_gets_200(client: httpx.Client, brook: River) -> None:
+def test_signed_event_is_stored_and_gets_200(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     answer = post(client)
     assert (answer.status_code, answer.json()) == (200, {"id": "WH-1", "outcome": "stored"})
-    assert brook.states() == {"WH-1": "received"}
-    assert brook.event("WH-1").signature_verdict == f"signed for webhook {WEBHOOK_ID}"
+    assert sqlite_pipeline.states() == {"WH-1": "received"}
+    assert sqlite_pipeline.event("WH-1").signature_verdict == f"signed for webhook {WEBHOOK_ID}"
 
 
-def test_duplicate_gets_200_and_changes_nothing(client: httpx.Client, brook: River) -> None:
+def test_duplicate_gets_200_and_changes_nothing(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     post(client)
     assert post(client).json() == {"id": "WH-1", "outcome": "duplicate"}
-    assert brook.states() == {"WH-1": "received"}
+    assert sqlite_pipeline.states() == {"WH-1": "received"}
 
 
-def test_different_body_with_known_id_gets_200_and_is_parked(client: httpx.Client, brook: River) -> None:
+def test_different_body_with_known_id_gets_200_and_is_parked(
+    client: httpx.Client, sqlite_pipeline: PipelineUnderTest
+) -> None:
     post(client)
     other = orjson.dumps(happened(resource={"id": "other"}))
     assert post(client, other).json()["outcome"] == "stored"
-    assert sorted(brook.states().values()) == ["parked", "received"]
+    assert sorted(sqlite_pipeline.states().values()) == ["parked", "received"]
 
 
 @pytest.mark.parametrize(
@@ -106,14 +108,16 @@ def test_different_body_with_known_id_gets_200_and_is_parked(client: httpx.Clien
     ],
     ids=["no JSON", "nothing", "a list", "no id", "unknown type", "no such time", "no resource", "unreadable time"],
 )
-def test_unreadable_event_is_stored_and_gets_200(client: httpx.Client, brook: River, body: bytes, state: str) -> None:
+def test_unreadable_event_is_stored_and_gets_200(
+    client: httpx.Client, sqlite_pipeline: PipelineUnderTest, body: bytes, state: str
+) -> None:
     assert post(client, body).status_code == 200
-    assert list(brook.states().values()) == [state]
-    [row] = brook.rows(Event)
+    assert list(sqlite_pipeline.states().values()) == [state]
+    [row] = sqlite_pipeline.rows(Event)
     assert (row.reason is not None) == (state == "parked")
 
 
-def test_body_of_256_kib_is_accepted(client: httpx.Client, brook: River) -> None:
+def test_body_of_256_kib_is_accepted(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     body = orjson.dumps(happened(padding=""))
     body = body.replace(b'"padding":""', b'"padding":"%s"' % (b"x" * (LARGEST_BODY - len(body))))
     assert len(body) == LARGEST_BODY
@@ -126,26 +130,28 @@ def test_chunked_body_is_accepted(client: httpx.Client) -> None:
     assert answer.status_code == 200
 
 
-def test_any_configured_webhook_id_is_accepted(brook: River) -> None:
-    container = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id="1JE4291016473214C,OTHER")
+def test_any_configured_webhook_id_is_accepted(sqlite_pipeline: PipelineUnderTest) -> None:
+    container = make_parts(
+        sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock, paypal_webhook_id="1JE4291016473214C,OTHER"
+    )
     with open_door(container) as base:
         for number, webhook_id in enumerate(("1JE4291016473214C", "OTHER")):
             body = orjson.dumps(happened(f"WH-{number}"))
             assert httpx.post(base + PATH, content=body, headers=sign(body, webhook_id)).status_code == 200
         assert httpx.post(base + PATH, content=BODY, headers=sign(BODY)).status_code == 403
-    assert brook.event("WH-1").signature_verdict == "signed for webhook OTHER"
+    assert sqlite_pipeline.event("WH-1").signature_verdict == "signed for webhook OTHER"
 
 
 # 400
 
 
 @pytest.mark.parametrize("name", ["ID", "TIME", "SIG", "CERT-URL", "AUTH-ALGO"])
-def test_missing_header_gets_400(client: httpx.Client, brook: River, name: str) -> None:
+def test_missing_header_gets_400(client: httpx.Client, sqlite_pipeline: PipelineUnderTest, name: str) -> None:
     names = {"CERT-URL": "PAYPAL-CERT-URL", "AUTH-ALGO": "PAYPAL-AUTH-ALGO"}
     missing = names.get(name, f"PAYPAL-TRANSMISSION-{name}")
     headers = {key: value for key, value in sign(BODY).items() if key != missing}
     assert_problem(post(client, headers=headers), 400, f"{missing.lower()} is missing")
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
 
 
 @pytest.mark.parametrize(
@@ -189,10 +195,10 @@ def change(name: str, value: str) -> Callable[[Headers], Headers]:
     ],
 )
 def test_delivery_not_from_paypal_gets_403(
-    client: httpx.Client, brook: River, alter: Callable[[Headers], Headers], words: str
+    client: httpx.Client, sqlite_pipeline: PipelineUnderTest, alter: Callable[[Headers], Headers], words: str
 ) -> None:
     assert_problem(post(client, headers=alter(sign(BODY))), 403, words)
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
 
 
 def test_changed_body_gets_403(client: httpx.Client) -> None:
@@ -203,45 +209,53 @@ def test_delivery_for_another_webhook_gets_403(client: httpx.Client) -> None:
     assert_problem(post(client, headers=sign(BODY, "1JE4291016473214C")), 403, "webhook id is not ours")
 
 
-def test_signature_of_another_key_gets_403(client: httpx.Client, brook: River) -> None:
-    other_signer = Signer(since=brook.now, until=brook.now)
-    forged = other_signer.sign(BODY, WEBHOOK_ID, brook.now) | {"PAYPAL-CERT-URL": signer().cert_url}
+def test_signature_of_another_key_gets_403(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+    other_signer = Signer(since=sqlite_pipeline.now, until=sqlite_pipeline.now)
+    forged = other_signer.sign(BODY, WEBHOOK_ID, sqlite_pipeline.now) | {"PAYPAL-CERT-URL": signer().cert_url}
     assert_problem(post(client, headers=forged), 403, "signature")
 
 
-def test_foreign_or_expired_certificate_gets_403(brook: River) -> None:
+def test_foreign_or_expired_certificate_gets_403(sqlite_pipeline: PipelineUnderTest) -> None:
     url = "https://api.paypal.com/v1/notifications/certs/CERT-1"
-    old = Signer(since=brook.now - timedelta(days=900), until=brook.now - timedelta(days=800))
-    headers = old.sign(BODY, WEBHOOK_ID, brook.now) | {"PAYPAL-CERT-URL": url}
+    old = Signer(since=sqlite_pipeline.now - timedelta(days=900), until=sqlite_pipeline.now - timedelta(days=800))
+    headers = old.sign(BODY, WEBHOOK_ID, sqlite_pipeline.now) | {"PAYPAL-CERT-URL": url}
     for pem, words in ((old.leaf_pem, "valid from"), (old.root_pem, "not PayPal's")):
-        with open_door(make_parts(brook.url, brook.folder, brook.clock, fetch=lambda url, pem=pem: pem)) as base:  # type: ignore[misc]
+        url, folder, clock = sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock
+        container = make_parts(url, folder, clock, fetch=lambda _, pem=pem: pem)  # type: ignore[misc]
+        with open_door(container) as base:
             assert_problem(httpx.post(base + PATH, content=BODY, headers=headers), 403, words)
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
 
 
-def test_transmission_with_a_different_body_gets_403(client: httpx.Client, brook: River) -> None:
+def test_transmission_with_a_different_body_gets_403(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     """The signature covers only the CRC-32 of the body, so another body with the same CRC can be constructed."""
     headers = sign(BODY)
     assert post(client, headers=headers).status_code == 200
     forged = with_same_crc(orjson.dumps(happened("WH-2")) + b" " * 4, BODY)
     assert_problem(post(client, forged, headers=headers), 403, "has already signed a different body")
-    assert brook.states() == {"WH-1": "received"}
+    assert sqlite_pipeline.states() == {"WH-1": "received"}
 
 
 @pytest.mark.parametrize("accept", [True, False])
-def test_paypals_simulator_is_accepted_only_if_enabled(brook: River, accept: bool) -> None:
+def test_paypals_simulator_is_accepted_only_if_enabled(sqlite_pipeline: PipelineUnderTest, accept: bool) -> None:
     ours = () if accept else WEBHOOK_ID
-    container = make_parts(brook.url, brook.folder, brook.clock, paypal_webhook_id=ours, paypal_accept_simulator=accept)
+    container = make_parts(
+        sqlite_pipeline.url,
+        sqlite_pipeline.folder,
+        sqlite_pipeline.clock,
+        paypal_webhook_id=ours,
+        paypal_accept_simulator=accept,
+    )
     with open_door(container) as base:
         answer = httpx.post(base + PATH, content=BODY, headers=sign(BODY, "WEBHOOK_ID"))
     if accept:
         assert answer.status_code == 200
-        assert brook.event("WH-1").signature_verdict == "signed by PayPal's simulator"
+        assert sqlite_pipeline.event("WH-1").signature_verdict == "signed by PayPal's simulator"
     else:
         assert_problem(answer, 403, "signature")
 
 
-def test_algorithm_is_checked_before_certificate_is_fetched(brook: River) -> None:
+def test_algorithm_is_checked_before_certificate_is_fetched(sqlite_pipeline: PipelineUnderTest) -> None:
     fetched: list[str] = []
 
     def fetch(url: str) -> bytes:
@@ -249,7 +263,7 @@ def test_algorithm_is_checked_before_certificate_is_fetched(brook: River) -> Non
         return nothing_comes(url)
 
     elsewhere = {"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-2"}
-    with open_door(make_parts(brook.url, brook.folder, brook.clock, fetch=fetch)) as base:
+    with open_door(make_parts(sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock, fetch=fetch)) as base:
         headers = sign(BODY) | elsewhere | {"PAYPAL-AUTH-ALGO": "SHA1withRSA"}
         assert_problem(httpx.post(base + PATH, content=BODY, headers=headers), 403, "SHA256withRSA")
     assert fetched == []
@@ -274,17 +288,17 @@ def test_head_request_gets_405(client: httpx.Client) -> None:
     assert client.head(PATH).status_code == 405
 
 
-def test_body_over_256_kib_gets_413(client: httpx.Client, brook: River) -> None:
+def test_body_over_256_kib_gets_413(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     body = b"x" * (LARGEST_BODY + 1)
     assert_problem(post(client, body, headers=sign(body)), 413, "256 KiB")
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
     assert post(client).status_code == 200
 
 
-def test_chunked_body_over_256_kib_gets_413(client: httpx.Client, brook: River) -> None:
+def test_chunked_body_over_256_kib_gets_413(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     answer = client.post(PATH, content=(b"x" * 65536 for _ in range(5)), headers=sign(b""))
     assert_problem(answer, 413, "256 KiB")
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
 
 
 def test_declared_size_over_limit_is_refused_without_the_body(client: httpx.Client) -> None:
@@ -303,16 +317,18 @@ def test_incomplete_body_gets_408(client: httpx.Client, monkeypatch: pytest.Monk
 # 503
 
 
-def test_unavailable_certificate_gets_503(client: httpx.Client, brook: River) -> None:
+def test_unavailable_certificate_gets_503(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     elsewhere = {"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-2"}
     answer = post(client, headers=sign(BODY) | elsewhere)
     assert_problem(answer, 503, "send it again")
     assert answer.headers["retry-after"] == "30"
-    assert brook.states() == {}
+    assert sqlite_pipeline.states() == {}
 
 
-def test_unavailable_database_gets_503(brook: River) -> None:
-    container = make_parts(f"postgresql://127.0.0.1:{free_port()}/billing", brook.folder, brook.clock)
+def test_unavailable_database_gets_503(sqlite_pipeline: PipelineUnderTest) -> None:
+    container = make_parts(
+        f"postgresql://127.0.0.1:{free_port()}/billing", sqlite_pipeline.folder, sqlite_pipeline.clock
+    )
     with open_door(container) as base:
         assert_problem(httpx.post(base + PATH, content=BODY, headers=sign(BODY)), 503, "send it again")
         assert_problem(httpx.get(base + "/healthz"), 503)
@@ -335,11 +351,11 @@ def test_internal_error_gets_503_without_details(container: Container, monkeypat
 # Recorded deliveries from PayPal
 
 
-def test_recorded_deliveries_get_the_expected_status(brook: River, shared: Path) -> None:
+def test_recorded_deliveries_get_the_expected_status(sqlite_pipeline: PipelineUnderTest, shared: Path) -> None:
     """Each delivery is verified at its own time, because the certificates have expired since."""
     cases = sorted((shared / "signed").glob("*/case.json"))
     assert len(cases) >= 8
-    answers = {path.parent.name: status_of_recorded(brook, path.parent) for path in cases}
+    answers = {path.parent.name: status_of_recorded(sqlite_pipeline, path.parent) for path in cases}
     expected = {path.parent.name: json.loads(path.read_text())["expect"] for path in cases}
     statuses = {"verifies": {200}, "must-fail": {403}, "unverifiable": {403, 503}}
     wrong = {name: answers[name] for name in answers if answers[name] not in statuses[expected[name]]}
@@ -347,14 +363,14 @@ def test_recorded_deliveries_get_the_expected_status(brook: River, shared: Path)
     assert sorted(set(expected.values())) == sorted(statuses)
 
 
-def status_of_recorded(river: River, folder: Path) -> int:
+def status_of_recorded(pipeline: PipelineUnderTest, folder: Path) -> int:
     case, headers = json.loads((folder / "case.json").read_text()), json.loads((folder / "headers.json").read_text())
     recorded = {name.lower(): value for name, value in headers.items()}
     clock = MovableClock(datetime.fromisoformat(recorded["paypal-transmission-time"]))
     pem = (folder / "cert.pem").read_bytes() if (folder / "cert.pem").exists() else None
     container = make_parts(
-        river.url,
-        river.folder,
+        pipeline.url,
+        pipeline.folder,
         clock,
         fetch=lambda url: pem or nothing_comes(url),
         paypal_webhook_id=case["webhook_id"],
@@ -365,8 +381,8 @@ def status_of_recorded(river: River, folder: Path) -> int:
     with open_door(container) as base:
         answer = httpx.post(base + PATH, content=(folder / "body.raw").read_bytes(), headers=sent)
     if answer.status_code == 200:
-        assert river.event(case["event_id"]).type == case["event_type"]
-        assert river.event(case["event_id"]).body_sha256 == case["body_sha256"]
+        assert pipeline.event(case["event_id"]).type == case["event_type"]
+        assert pipeline.event(case["event_id"]).body_sha256 == case["body_sha256"]
     return answer.status_code
 
 
@@ -384,29 +400,29 @@ def test_health_is_ok_without_backlog(client: httpx.Client) -> None:
     }
 
 
-def test_health_fails_when_event_waits_too_long(client: httpx.Client, brook: River) -> None:
-    brook.store(delivery(happened(), "T-1"))
-    brook.clock.advance(timedelta(seconds=300))
+def test_health_fails_when_event_waits_too_long(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+    sqlite_pipeline.store(delivery(happened(), "T-1"))
+    sqlite_pipeline.clock.advance(timedelta(seconds=300))
     assert client.get("/healthz").status_code == 200
-    brook.clock.advance(timedelta(seconds=1))
+    sqlite_pipeline.clock.advance(timedelta(seconds=1))
     answer = client.get("/healthz")
     assert answer.status_code == 503
     assert answer.json()["status"] == "behind"
     assert answer.json()["oldest_unhandled_event_seconds"] == 301
 
 
-def test_health_fails_when_mail_waits_too_long(client: httpx.Client, brook: River) -> None:
-    brook.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
-    brook.clock.advance(timedelta(seconds=400))
+def test_health_fails_when_mail_waits_too_long(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+    sqlite_pipeline.owe(NewMail("receipt", "receipt:1", "I-ADA", {}))
+    sqlite_pipeline.clock.advance(timedelta(seconds=400))
     answer = client.get("/healthz")
     assert answer.status_code == 503
     assert answer.json()["oldest_unsent_mail_seconds"] == 400
 
 
-def test_metrics_count_responses_and_waiting_times(client: httpx.Client, brook: River) -> None:
+def test_metrics_count_responses_and_waiting_times(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
     post(client)
     post(client, headers={})
-    brook.clock.advance(timedelta(seconds=7))
+    sqlite_pipeline.clock.advance(timedelta(seconds=7))
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     metrics = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))

@@ -23,7 +23,16 @@ from pipeline.webhooks.group_commit import GROUP
 from pipeline.worker.recovery import InboxRecovery
 from tests.support import run_role
 from tests.support.broker_fixtures import LONG, Wire, put, take_until
-from tests.support.pipeline_under_test import WEBHOOK_ID, River, delivery, happened, make_parts, open_door, sign, signer
+from tests.support.pipeline_under_test import (
+    WEBHOOK_ID,
+    PipelineUnderTest,
+    delivery,
+    happened,
+    make_parts,
+    open_door,
+    sign,
+    signer,
+)
 from tests.support.subprocesses import answers, free_port, until
 
 PATH = "/webhooks/paypal"
@@ -31,8 +40,8 @@ BODY = orjson.dumps(happened())
 
 
 @pytest.fixture
-def container(river: River) -> Iterator[Container]:
-    parts = make_parts(river.url, river.folder, river.clock)
+def container(pipeline: PipelineUnderTest) -> Iterator[Container]:
+    parts = make_parts(pipeline.url, pipeline.folder, pipeline.clock)
     yield parts
     parts.database.close()
 
@@ -70,7 +79,7 @@ def committer_blocked(container: Container) -> Iterator[Callable[[], int]]:
 # Group commit
 
 
-async def test_concurrent_deliveries_share_a_transaction(container: Container, river: River) -> None:
+async def test_concurrent_deliveries_share_a_transaction(container: Container, pipeline: PipelineUnderTest) -> None:
     bodies = [orjson.dumps(happened(f"WH-{number:02}")) for number in range(50)]
     commits: list[object] = []
     sqlalchemy_event.listen(container.database.engine, "commit", commits.append)
@@ -80,9 +89,9 @@ async def test_concurrent_deliveries_share_a_transaction(container: Container, r
             while waiting() < 50 and not posting.done():
                 await asyncio.sleep(0.01)
             assert not posting.done(), "no webhook is answered before it is stored"
-            assert river.states() == {}
+            assert pipeline.states() == {}
         assert await posting == [200] * 50
-    assert len(river.states()) == 50
+    assert len(pipeline.states()) == 50
     assert 1 <= len(commits) <= 2  # the deliveries that came before the block, and all others
 
 
@@ -104,7 +113,7 @@ async def test_group_has_a_maximum_size(container: Container) -> None:
     assert sizes == [GROUP, 10]
 
 
-async def test_each_delivery_of_a_group_has_its_own_outcome(container: Container, river: River) -> None:
+async def test_each_delivery_of_a_group_has_its_own_outcome(container: Container, pipeline: PipelineUnderTest) -> None:
     deliveries = [
         delivery(happened("WH-1"), "T-1"),
         delivery(happened("WH-1"), "T-2"),
@@ -122,11 +131,13 @@ async def test_each_delivery_of_a_group_has_its_own_outcome(container: Container
     assert published == ["WH-1"]
 
 
-async def test_delivery_that_cannot_be_stored_does_not_affect_its_group(container: Container, river: River) -> None:
+async def test_delivery_that_cannot_be_stored_does_not_affect_its_group(
+    container: Container, pipeline: PipelineUnderTest
+) -> None:
     ada_event = happened("WH-1", "BILLING.SUBSCRIPTION.UPDATED", resource={"id": "I-ADA", "status": "ACTIVE"})
-    river.store(delivery(ada_event, "T-0"))
-    river.set(
-        next(row for row in river.rows(EncryptionKey) if row.key_id == "I-ADA"),
+    pipeline.store(delivery(ada_event, "T-0"))
+    pipeline.set(
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == "I-ADA"),
         wrapped_key=b"a broken row of a good table",
     )
     bodies = [orjson.dumps(ada_event | {"id": f"WH-{number}"}) for number in (2, 3)]
@@ -137,13 +148,15 @@ async def test_delivery_that_cannot_be_stored_does_not_affect_its_group(containe
             while waiting() < 8 and not posting.done():
                 await asyncio.sleep(0.01)
         assert await posting == [503] * 2 + [200] * 6
-    assert sorted(river.states()) == ["WH-1", *(f"WH-{number}" for number in range(4, 10))]
+    assert sorted(pipeline.states()) == ["WH-1", *(f"WH-{number}" for number in range(4, 10))]
 
 
 # 200 only after the commit
 
 
-def test_failed_commit_is_answered_503(container: Container, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_commit_is_answered_503(
+    container: Container, pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(session: Session) -> None:
         raise OperationalError("COMMIT", {}, Exception("disk full"))
 
@@ -152,12 +165,12 @@ def test_failed_commit_is_answered_503(container: Container, river: River, monke
         answer = post(base)
         monkeypatch.undo()
         assert answer.status_code == 503
-        assert river.states() == {}
+        assert pipeline.states() == {}
         assert post(base).status_code == 200
-    assert river.states() == {"WH-1": "received"}
+    assert pipeline.states() == {"WH-1": "received"}
 
 
-async def test_event_is_stored_if_the_client_disconnects(container: Container, river: River) -> None:
+async def test_event_is_stored_if_the_client_disconnects(container: Container, pipeline: PipelineUnderTest) -> None:
     with open_door(container) as base:
         with committer_blocked(container) as waiting:
             posting = asyncio.create_task(post_all(base, [BODY]))
@@ -165,11 +178,11 @@ async def test_event_is_stored_if_the_client_disconnects(container: Container, r
                 await asyncio.sleep(0.01)
             assert posting.cancel(), "the webhook is not answered before it is stored"
             await asyncio.wait([posting])
-        until(lambda: river.states() == {"WH-1": "received"}, 20, "the event is stored")
+        until(lambda: pipeline.states() == {"WH-1": "received"}, 20, "the event is stored")
         assert post(base).json()["outcome"] == "duplicate"
 
 
-def test_waiting_deliveries_are_stored_at_shutdown(container: Container, river: River) -> None:
+def test_waiting_deliveries_are_stored_at_shutdown(container: Container, pipeline: PipelineUnderTest) -> None:
     async def store() -> list[object]:
         waiting = [
             asyncio.create_task(container.group_committer.store(delivery(happened(f"WH-{n}")))) for n in range(20)
@@ -180,10 +193,10 @@ def test_waiting_deliveries_are_stored_at_shutdown(container: Container, river: 
         return await asyncio.gather(*waiting)
 
     assert len(asyncio.run(store())) == 20
-    assert len(river.states()) == 20
+    assert len(pipeline.states()) == 20
 
 
-def test_committer_survives_a_closed_event_loop(container: Container, river: River) -> None:
+def test_committer_survives_a_closed_event_loop(container: Container, pipeline: PipelineUnderTest) -> None:
     """At shutdown, the loop of one request may be closed while others still wait."""
 
     async def store_and_leave() -> None:
@@ -192,17 +205,17 @@ def test_committer_survives_a_closed_event_loop(container: Container, river: Riv
 
     asyncio.run(store_and_leave())
     container.group_committer.start()
-    until(lambda: "WH-1" in river.states(), 20, "the event is stored")
+    until(lambda: "WH-1" in pipeline.states(), 20, "the event is stored")
     assert asyncio.run(container.group_committer.store(delivery(happened("WH-2")))).outcome == "stored"
     container.group_committer.stop()
 
 
-def test_event_answered_200_survives_a_kill(river: River, tmp_path: Path) -> None:
+def test_event_answered_200_survives_a_kill(pipeline: PipelineUnderTest, tmp_path: Path) -> None:
     now = SystemClock().now()
     by, port = signer(now.year), free_port()
     (tmp_path / "leaf.pem").write_bytes(by.leaf_pem)
     web = run_role.start(
-        "web", tmp_path, data_dir=river.folder, database_url=river.url, web_port=port,
+        "web", tmp_path, data_dir=pipeline.folder, database_url=pipeline.url, web_port=port,
         paypal_webhook_id=WEBHOOK_ID, test_certificate=f"{by.cert_url} {tmp_path / 'leaf.pem'}",
     )  # fmt: skip
     web.wait_until(lambda: answers(port))
@@ -211,13 +224,13 @@ def test_event_answered_200_survives_a_kill(river: River, tmp_path: Path) -> Non
         answer = post(f"http://127.0.0.1:{port}", body, by.sign(body, WEBHOOK_ID, now))
         assert answer.status_code == 200
     web.end(kill=True)
-    assert sorted(river.states()) == [f"WH-{number}" for number in range(5)]
+    assert sorted(pipeline.states()) == [f"WH-{number}" for number in range(5)]
 
 
 # Publishing
 
 
-def test_ids_are_published_after_they_are_stored(container: Container, river: River) -> None:
+def test_ids_are_published_after_they_are_stored(container: Container, pipeline: PipelineUnderTest) -> None:
     with open_door(container) as base, container.broker.consumer("events") as consumer:
         for number in range(3):
             post(base, orjson.dumps(happened(f"WH-{number}")))
@@ -228,27 +241,27 @@ def test_ids_are_published_after_they_are_stored(container: Container, river: Ri
 
 
 def test_webhook_is_answered_200_and_recovered_during_a_broker_outage(
-    brook: River, broker_url: str, queue_prefix: str
+    sqlite_pipeline: PipelineUnderTest, broker_url: str, queue_prefix: str
 ) -> None:
     with Wire(broker_url) as wire:
         broker = Broker(wire.carry(broker_url), queue_prefix)
-        parts = make_parts(brook.url, brook.folder, brook.clock)
+        parts = make_parts(sqlite_pipeline.url, sqlite_pipeline.folder, sqlite_pipeline.clock)
         parts.broker = broker
         put(broker, ["WH-0"])
     with open_door(parts) as base, capture_logs() as logs:
         assert post(base).status_code == 200
         until(lambda: any(line["event"] == "broker_down" for line in logs), 30, "the outage is logged")
         assert post(base, orjson.dumps(happened("WH-2"))).status_code == 200
-    assert brook.states() == {"WH-1": "received", "WH-2": "received"}
-    recovery = InboxRecovery(brook.worker({}), brook.database, brook.clock, lambda: 0.0)
+    assert sqlite_pipeline.states() == {"WH-1": "received", "WH-2": "received"}
+    recovery = InboxRecovery(sqlite_pipeline.worker({}), sqlite_pipeline.database, sqlite_pipeline.clock, lambda: 0.0)
     assert recovery.once() == 0, "its message may still arrive"
-    brook.clock.advance(PUBLISH_GRACE)
+    sqlite_pipeline.clock.advance(PUBLISH_GRACE)
     assert recovery.once() == 2
-    assert brook.states() == {"WH-1": "ignored", "WH-2": "ignored"}
+    assert sqlite_pipeline.states() == {"WH-1": "ignored", "WH-2": "ignored"}
 
 
 def test_replayed_transmission_is_logged_as_error(
-    container: Container, river: River, monkeypatch: pytest.MonkeyPatch
+    container: Container, pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.paypal.signature.zlib.crc32", lambda body: 7)  # every body has the same checksum
     headers = sign(BODY)
@@ -258,4 +271,4 @@ def test_replayed_transmission_is_logged_as_error(
     [line] = [line for line in logs if line["event"] == "transmission_replayed"]
     assert line["log_level"] == "error"
     assert line["transmission_id"] == headers["PAYPAL-TRANSMISSION-ID"]
-    assert river.count(Event) == 1
+    assert pipeline.count(Event) == 1

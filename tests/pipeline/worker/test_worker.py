@@ -10,29 +10,31 @@ from pipeline.inbox.event import Event
 from pipeline.outbox import store as outbox
 from pipeline.worker.worker import BATCH
 from tests.support.broker_fixtures import put
-from tests.support.pipeline_under_test import River, delivery, happened, make_parts
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened, make_parts
 from tests.support.running_roles import running
 from tests.support.subprocesses import until
 from tests.support.worker_fixtures import HANDLERS, effects, store
 
 
-def test_event_is_handled_with_its_effects(river: River) -> None:
-    river.worker(HANDLERS).handle(store(river, "TEST.GOOD"))
-    row = river.event("WH-000")
-    assert (row.state, row.done_at, row.due_at, row.reason) == ("handled", river.now, None, None)
-    assert effects(river) == ["WH-000"]
+def test_event_is_handled_with_its_effects(pipeline: PipelineUnderTest) -> None:
+    pipeline.worker(HANDLERS).handle(store(pipeline, "TEST.GOOD"))
+    row = pipeline.event("WH-000")
+    assert (row.state, row.done_at, row.due_at, row.reason) == ("handled", pipeline.now, None, None)
+    assert effects(pipeline) == ["WH-000"]
 
 
-def test_batch_is_one_transaction(river: River) -> None:
+def test_batch_is_one_transaction(pipeline: PipelineUnderTest) -> None:
     commits: list[object] = []
-    names = store(river, *["TEST.GOOD"] * (BATCH + 1))
-    sqlalchemy_event.listen(river.database.engine, "commit", commits.append)
-    river.worker(HANDLERS).handle(names)
+    names = store(pipeline, *["TEST.GOOD"] * (BATCH + 1))
+    sqlalchemy_event.listen(pipeline.database.engine, "commit", commits.append)
+    pipeline.worker(HANDLERS).handle(names)
     assert len(commits) == 2
-    assert effects(river) == names
+    assert effects(pipeline) == names
 
 
-def test_process_handles_a_second_batch_while_the_first_waits(stream: River, empty_broker_url: str) -> None:
+def test_process_handles_a_second_batch_while_the_first_waits(
+    postgresql_pipeline: PipelineUnderTest, empty_broker_url: str
+) -> None:
     first, second, seen = threading.Event(), threading.Event(), list[bool]()
 
     def wait_for_second(event: Event, uow: UnitOfWork) -> None:
@@ -42,55 +44,59 @@ def test_process_handles_a_second_batch_while_the_first_waits(stream: River, emp
         second.set()
 
     # The first event creates a key and locks it, which would block the second batch. So handle one event before.
-    stream.worker(HANDLERS).handle(store(stream, "TEST.GOOD"))
+    postgresql_pipeline.worker(HANDLERS).handle(store(postgresql_pipeline, "TEST.GOOD"))
     names = [f"WH-{number:03}" for number in range(1, 9)]
-    stream.store(*[delivery(happened(name, kind="TEST.MEET")) for name in names])
+    postgresql_pipeline.store(*[delivery(happened(name, kind="TEST.MEET")) for name in names])
     parts = make_parts(
-        stream.url, stream.folder, stream.clock, {"TEST.MEET": wait_for_second}, broker_url=empty_broker_url
+        postgresql_pipeline.url,
+        postgresql_pipeline.folder,
+        postgresql_pipeline.clock,
+        {"TEST.MEET": wait_for_second},
+        broker_url=empty_broker_url,
     )
     with running({"worker": parts}):
         put(parts.broker, names[:1])
         assert first.wait(30)
         for name in names[1:]:
             put(parts.broker, [name])
-        until(lambda: set(stream.states().values()) == {"handled"}, 60, "all events are handled")
+        until(lambda: set(postgresql_pipeline.states().values()) == {"handled"}, 60, "all events are handled")
     assert seen == [True]
 
 
-def test_handled_and_unknown_ids_are_skipped(river: River) -> None:
-    worker, names = river.worker(HANDLERS), store(river, "TEST.GOOD", "TEST.GOOD", "TEST.UNHANDLED")
+def test_handled_and_unknown_ids_are_skipped(pipeline: PipelineUnderTest) -> None:
+    worker, names = pipeline.worker(HANDLERS), store(pipeline, "TEST.GOOD", "TEST.GOOD", "TEST.UNHANDLED")
     worker.handle([names[0], names[0], "WH-unknown"])
     worker.handle([*names, "WH-unknown"])
     worker.handle(names)
-    assert effects(river) == names[:2]
+    assert effects(pipeline) == names[:2]
 
 
-def test_event_without_handler_is_ignored_with_a_reason(river: River) -> None:
-    river.worker(HANDLERS).handle(store(river, "TEST.UNHANDLED"))
-    assert (river.event("WH-000").state, river.event("WH-000").reason) == (
+def test_event_without_handler_is_ignored_with_a_reason(pipeline: PipelineUnderTest) -> None:
+    pipeline.worker(HANDLERS).handle(store(pipeline, "TEST.UNHANDLED"))
+    assert (pipeline.event("WH-000").state, pipeline.event("WH-000").reason) == (
         "ignored",
         "no handler for this type of event",
     )
 
 
-def test_handler_receives_the_content_of_the_body(river: River) -> None:
+def test_handler_receives_the_content_of_the_body(pipeline: PipelineUnderTest) -> None:
     received: list[Event] = []
     resource = {
         "id": "I-ADA", "status": "ACTIVE", "update_time": "2026-03-01T11:00:00Z",
         "subscriber": {"email_address": "ada@example.com", "name": {"given_name": "Ada", "surname": "Whitfield"}},
     }  # fmt: skip
     kind = "BILLING.SUBSCRIPTION.UPDATED"
-    river.store(delivery(happened("WH-1", kind=kind, resource=resource)))
-    river.worker({kind: lambda event, uow: received.append(event)}).handle(["WH-1"])
+    pipeline.store(delivery(happened("WH-1", kind=kind, resource=resource)))
+    pipeline.worker({kind: lambda event, uow: received.append(event)}).handle(["WH-1"])
     [event] = received
     assert (event.id, event.type, event.source) == ("WH-1", kind, "webhook")
     assert event.facts["subscription"] == "I-ADA"
     assert event.person["email"] == "ada@example.com"
-    assert event.received_at == river.now
+    assert event.received_at == pipeline.now
     assert "ada@" not in repr(event)
 
 
-def test_batch_is_handled_in_paypals_order(river: River) -> None:
+def test_batch_is_handled_in_paypals_order(pipeline: PipelineUnderTest) -> None:
     seen: list[str] = []
     times = {
         "WH-0": "2026-03-01T11:00:02Z",
@@ -98,31 +104,33 @@ def test_batch_is_handled_in_paypals_order(river: River) -> None:
         "WH-2": "never",
         "WH-3": "2026-02-01T00:00:00Z",
     }
-    river.store(*[delivery(happened(name, create_time=time)) for name, time in times.items()])
-    river.worker({"TEST.HAPPENED": lambda event, uow: seen.append(event.id)}).handle(list(times))
+    pipeline.store(*[delivery(happened(name, create_time=time)) for name, time in times.items()])
+    pipeline.worker({"TEST.HAPPENED": lambda event, uow: seen.append(event.id)}).handle(list(times))
     assert seen == ["WH-3", "WH-1", "WH-0", "WH-2"]
 
 
-def test_event_of_erased_customer_is_handled_by_its_facts(river: River) -> None:
-    names = store(river, "TEST.GOOD")
-    river.set(
-        next(row for row in river.rows(EncryptionKey) if row.key_id == "WH-000"), wrapped_key=None, erased_at=river.now
+def test_event_of_erased_customer_is_handled_by_its_facts(pipeline: PipelineUnderTest) -> None:
+    names = store(pipeline, "TEST.GOOD")
+    pipeline.set(
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == "WH-000"),
+        wrapped_key=None,
+        erased_at=pipeline.now,
     )
-    river.worker(HANDLERS).handle(names)
-    assert river.states() == {"WH-000": "handled"}
+    pipeline.worker(HANDLERS).handle(names)
+    assert pipeline.states() == {"WH-000": "handled"}
 
 
-def test_due_mails_are_published_after_the_commit(river: River) -> None:
+def test_due_mails_are_published_after_the_commit(pipeline: PipelineUnderTest) -> None:
     def queue_mail(event: Event, uow: UnitOfWork) -> None:
         uow.add_mail(outbox.NewMail("receipt", f"receipt:{event.id}", None, {}))
 
     published: list[str] = []
 
     def publish(mails: list[str]) -> None:
-        assert [row.id for row in river.rows(Mail)] == sorted(mails)
+        assert [row.id for row in pipeline.rows(Mail)] == sorted(mails)
         published.extend(mails)
 
-    river.worker({"TEST.MAIL": queue_mail}, on_mail=publish).handle(store(river, "TEST.MAIL", "TEST.MAIL"))
+    pipeline.worker({"TEST.MAIL": queue_mail}, on_mail=publish).handle(store(pipeline, "TEST.MAIL", "TEST.MAIL"))
     assert len(published) == 2
-    river.worker({"TEST.MAIL": queue_mail}, on_mail=publish).handle(["WH-000"])
+    pipeline.worker({"TEST.MAIL": queue_mail}, on_mail=publish).handle(["WH-000"])
     assert len(published) == 2
