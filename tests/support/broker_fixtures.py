@@ -1,4 +1,4 @@
-"""What the tests of the broker do again and again, and a wire that can be cut."""
+"""Helpers for broker tests: publish and receive ids, read dead letters, and a TCP proxy that can be cut."""
 
 import socket
 import ssl
@@ -12,8 +12,8 @@ from pipeline.broker import Batch, Broker, Consumer, Queue
 from pipeline.broker.connection import BrokerConnection
 from tests.support.subprocesses import until
 
-LONG = 30.0  # seconds, for what must come
-SHORT = 0.05  # seconds, for what must not
+LONG = 30.0  # Seconds to wait for something that must happen.
+SHORT = 0.05  # Seconds to wait for something that must not happen.
 HUNDRED = [f"WH-{number}" for number in range(100)]
 
 
@@ -23,7 +23,7 @@ def put(broker: Broker, ids: list[str], queue: Queue = "events") -> None:
 
 
 def take_all(inlet: Consumer, count: int) -> list[str]:
-    """This many ids, and whatever else there is, acknowledged."""
+    """Receive and acknowledge at least this many ids and everything else in the queue."""
     ids = take_until(inlet, count)
     while batch := inlet.receive(100, SHORT):
         ids += batch.ids
@@ -38,7 +38,7 @@ def must_take(inlet: Consumer, limit: int = 100) -> Batch:
 
 
 def take_until(inlet: Consumer, count: int) -> list[str]:
-    """This many ids, acknowledged."""
+    """Receive and acknowledge at least this many ids."""
     ids: list[str] = []
     while len(ids) < count:
         batch = must_take(inlet)
@@ -48,7 +48,7 @@ def take_until(inlet: Consumer, count: int) -> list[str]:
 
 
 def dead_letters(broker: Broker, count: int) -> list[bytes]:
-    """The bodies of all dead letters, as soon as there are so many; they are gone then."""
+    """Wait for this many dead letters, remove them from the queue and return their bodies."""
     found: list[bytes] = []
 
     def look() -> bool:
@@ -56,7 +56,7 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
             found.append(message.body if isinstance(message.body, bytes) else message.body.encode())
         return len(found) >= count
 
-    line = BrokerConnection(broker._backend, broker._topology, "coroner")
+    line = BrokerConnection(broker._backend, broker._topology, "dead-letter reader")
     with line.open_channel() as channel:
         until(look, LONG, f"{count} dead letters")
     line.close()
@@ -64,8 +64,8 @@ def dead_letters(broker: Broker, count: int) -> list[bytes]:
 
 
 def demolish(broker: Broker) -> None:
-    """Delete all that was declared: a node with some hundred quorum queues has no files left for connections."""
-    topology, line = broker._topology, BrokerConnection(broker._backend, broker._topology, "demolition")
+    """Delete all queues and exchanges. A node with some hundred quorum queues has no file handles left for connections."""
+    topology, line = broker._topology, BrokerConnection(broker._backend, broker._topology, "cleanup")
     with line.open_channel() as channel:
         for queue in (topology.dead, topology.queue("events"), topology.queue("mails")):
             queue(channel).delete()
@@ -74,15 +74,15 @@ def demolish(broker: Broker) -> None:
 
 
 def delete_queue(broker: Broker) -> None:
-    """As an operator might, behind the broker's back."""
-    line = BrokerConnection(broker._backend, broker._topology, "vandal")
+    """Delete the events queue with another connection, as an operator might."""
+    line = BrokerConnection(broker._backend, broker._topology, "queue deleter")
     with line.open_channel() as channel:
         broker._topology.queue("events")(channel).delete()
     line.close()
 
 
 class Wire:
-    """A TCP proxy on loopback. Cut it, or alter what the broker says on its way; `heard` is all that it was told."""
+    """TCP proxy on loopback. It can be cut and can alter the broker's bytes; `heard` has all bytes of the client."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         parts = urlsplit(url)
@@ -91,10 +91,10 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.heard = b""
-        self.alter: Callable[[bytes], bytes] = lambda said: said
+        self.alter: Callable[[bytes], bytes] = lambda data: data
 
     def carry(self, url: str) -> str:
-        """The URL by way of this wire."""
+        """Return the URL with this proxy's port."""
         return url.replace(f":{self._target[1]}", f":{self.port}")
 
     def cut(self) -> None:
@@ -130,15 +130,15 @@ class Wire:
                 return
             broker = socket.create_connection(self._target)
             self._sockets += [client, broker]
-            self._start(self._pump, client, broker, self._hear)
-            self._start(self._pump, broker, client, self._say)
+            self._start(self._pump, client, broker, self._from_client)
+            self._start(self._pump, broker, client, self._from_broker)
 
-    def _hear(self, told: bytes) -> bytes:
-        self.heard += told
-        return told
+    def _from_client(self, data: bytes) -> bytes:
+        self.heard += data
+        return data
 
-    def _say(self, said: bytes) -> bytes:
-        return self.alter(said)
+    def _from_broker(self, data: bytes) -> bytes:
+        return self.alter(data)
 
     def _pump(self, source: socket.socket, target: socket.socket, through: Callable[[bytes], bytes]) -> None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A made-up certificate authority and a made-up PayPal that signs deliveries with what it issues."""
+"""Test certificate authority, and a simulated PayPal that signs deliveries with its certificates."""
 
 import base64
 import zlib
@@ -39,7 +39,7 @@ class Issued:
 
 @cache
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
-    """Kept for the whole run: making one is slow."""
+    """Return an RSA key. It is cached for the whole run, because generating one is slow."""
     return rsa.generate_private_key(65537, bits)
 
 
@@ -55,7 +55,7 @@ def intermediate() -> Issued:
 
 @cache
 def paypal() -> Issued:
-    """What PayPal signs with, as long as nothing is wrong with it."""
+    """Return PayPal's valid signing certificate."""
     return issue(LIVE)
 
 
@@ -67,7 +67,7 @@ def issue(
     authority: bool = False,
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
 ) -> Issued:
-    """A certificate for a year with these common names; from the intermediate unless it is an authority's."""
+    """Issue a certificate for one year with these common names. By default the intermediate signs it; a CA's is self-signed."""
     key = key or rsa_key()
     by = by or (None if authority else intermediate())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
@@ -96,7 +96,7 @@ def issue(
 def deliver(
     body: bytes = BODY, *, webhook_id: str = WEBHOOK_ID, key: rsa.RSAPrivateKey | None = None
 ) -> dict[str, str]:
-    """The headers with which PayPal would deliver this body."""
+    """Return the headers that PayPal would send with this body."""
     transmission, time = "d938e770-8046-11e6-8103-6b62a8a99ac4", "2026-03-01T12:00:00Z"
     message = f"{transmission}|{time}|{webhook_id}|{zlib.crc32(body)}".encode("ascii")
     signature = (key or rsa_key()).sign(message, padding.PKCS1v15(), SHA256())

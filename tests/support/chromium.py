@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe: no driver, no other package, nothing that listens on a port.
+"""Headless Chromium, controlled over its debugging pipe. It needs no driver, no package and no open port.
 
 with Chromium(folder) as chromium:
     page = chromium.open("http://127.0.0.1:8000/signup")
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from tests.support.servers import Missing
 
-SECONDS = 60  # for one step; never reached by what works
+SECONDS = 60  # Timeout of one step. A working step is much faster.
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -37,7 +37,7 @@ FLAGS = (
 
 
 class Chromium:
-    """One browser with a profile of its own, which is as new as the folder."""
+    """One browser with its own profile, stored in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("chromium")
@@ -69,7 +69,7 @@ class Chromium:
         os.close(self._in)
 
     def open(self, url: str, *, width: int = 1000, dark: bool = False) -> "Page":
-        """A new tab, `width` CSS pixels wide, with this page in it."""
+        """Open this page in a new tab, `width` CSS pixels wide."""
         target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         page = self.pages[session] = Page(self, session)
@@ -78,12 +78,12 @@ class Chromium:
         return page
 
     def cookies(self) -> list[dict[str, Any]]:
-        """Every cookie that anybody has set."""
+        """Return every cookie in the browser."""
         found: list[dict[str, Any]] = self.ask("Storage.getCookies")["cookies"]
         return found
 
     def ask(self, method: str, params: dict[str, Any] | None = None, session: str | None = None) -> dict[str, Any]:
-        """Send one command of the DevTools protocol, and wait for its answer."""
+        """Send one command of the DevTools protocol, and return its result."""
         self._number += 1
         number, said = self._number, {"id": self._number, "method": method, "params": params or {}}
         os.write(self._out, json.dumps(said | ({"sessionId": session} if session else {})).encode() + b"\0")
@@ -94,15 +94,15 @@ class Chromium:
         return result
 
     def wait(self, happened: Callable[[], bool]) -> None:
-        """Take in what the browser tells until it has happened."""
+        """Process the browser's messages until `happened` returns true."""
         end = time.monotonic() + SECONDS
         while not happened():
-            assert time.monotonic() < end, "the browser did not get that far"
+            assert time.monotonic() < end, f"the browser did not finish the step within {SECONDS} seconds"
             self._take()
 
     def _take(self) -> None:
         data = os.read(self._in, 1 << 20)
-        assert data, "the browser has ended"
+        assert data, "the browser exited"
         *whole, self._rest = (self._rest + data).split(b"\0")
         for message in map(json.loads, whole):
             if "id" in message:
@@ -112,20 +112,20 @@ class Chromium:
 
 
 class Page:
-    """One tab: what it asked for, what it complained of, and what can be done in it."""
+    """One tab: its requests, its console errors, and actions such as fill and press."""
 
     def __init__(self, chromium: Chromium, session: str) -> None:
         self._chromium, self._session = chromium, session
-        self.asked: list[str] = []  # every address, in order
-        self.complaints: list[str] = []  # of the console, and of what it refused to load
+        self.asked: list[str] = []  # The URL of every request, in order.
+        self.complaints: list[str] = []  # Console messages, exceptions and blocked requests.
         self.referrers: list[str] = []
-        self.status = 0  # of the page that is shown
+        self.status = 0  # HTTP status of the current page.
         self._loads = 0
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._ask(f"{domain}.enable")
 
     def note(self, method: str, params: dict[str, Any]) -> None:
-        """Something the browser tells of this tab."""
+        """Record one DevTools event of this tab."""
         match method:
             case "Network.requestWillBeSent":
                 self.asked.append(params["request"]["url"])
@@ -141,24 +141,24 @@ class Page:
                 self._loads += 1
 
     def go(self, url: str) -> None:
-        """Open an address here, as a click on it would."""
+        """Open a URL in this tab."""
         self._loading(lambda: self._ask("Page.navigate", {"url": url}))
 
     def press(self, selector: str) -> None:
-        """Click on it, and wait for the page that it leads to."""
+        """Click an element and wait until the next page is loaded."""
         self._loading(lambda: self.run(f"document.querySelector({json.dumps(selector)}).click()"))
 
     def tick(self, selector: str) -> None:
-        """Click on it, where that leads to no other page."""
+        """Click an element that does not load another page."""
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
     def fill(self, selector: str, text: str) -> None:
-        """Type this into a field."""
+        """Replace the content of a field with this text."""
         self.run(f"document.querySelector({json.dumps(selector)}).select()")
         self._ask("Input.insertText", {"text": text})
 
     def run(self, script: str) -> Any:
-        """What a line of JavaScript gives; the page's own policy does not bind the debugger."""
+        """Return the value of a JavaScript expression. The page's Content Security Policy does not apply to it."""
         found = self._ask("Runtime.evaluate", {"expression": script, "returnByValue": True})
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -169,27 +169,27 @@ class Page:
 
     @property
     def text(self) -> str:
-        """What its reader sees."""
+        """Return the visible text."""
         return str(self.run("document.body.innerText"))
 
     def look(self, *, width: int, dark: bool = False) -> None:
-        """Be so wide, in light or in dark."""
+        """Set the window width in CSS pixels and the light or dark colour scheme."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self._ask("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than the window."""
+        """Return by how many pixels the page is wider than the window."""
         return int(self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
     def foreign(self, *ours: str) -> set[str]:
-        """Where it went beside these origins."""
+        """Return the requested origins other than these."""
         origins = {f"{urlsplit(url).scheme}://{urlsplit(url).netloc}" for url in self.asked}
         return origins - {*ours, "about://"}
 
     def photograph(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Save a screenshot of the whole page as PNG."""
         shot = self._ask("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(shot["data"]))
 

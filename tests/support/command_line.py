@@ -1,4 +1,4 @@
-"""Calls of the command line within the test's process, and a mail catcher that SMT_SMTP_URL names."""
+"""Run `smt-billing` commands within the test's process, and catch their mails in a folder."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pipeline.policy.evidence import journald
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ended, and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        assert self.out.count("\n") == 1, f"not one line: {self.out!r}"
+        assert self.out.count("\n") == 1, f"expected one line, got {self.out!r}"
         return orjson.loads(self.out)
 
 
@@ -36,24 +36,24 @@ Smt = Callable[..., Answer]
 def smt(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Smt]:
-    """Calls `smt-billing` within this process, with SMT_DATA_DIR and nothing else set."""
+    """Function that runs `smt-billing` within this process. Of the settings, only SMT_DATA_DIR is set."""
     monkeypatch.setenv("SMT_DATA_DIR", str(data_dir))
-    monkeypatch.chdir(tmp_path)  # away from a developer's .env
-    monkeypatch.setattr(journald, "SOCKET", tmp_path / "no journald")  # that of the machine is not ours to judge
-    monkeypatch.setattr(logging, "_libraries", lambda _before: None)  # the root logger is pytest's
+    monkeypatch.chdir(tmp_path)  # A developer's .env must not be read.
+    monkeypatch.setattr(journald, "SOCKET", tmp_path / "no journald")  # Do not read the machine's journal.
+    monkeypatch.setattr(logging, "_libraries", lambda _before: None)  # pytest owns the root logger.
 
     def call(*arguments: str | Path) -> Answer:
         capsys.readouterr()
         code = run(*arguments)
-        said = capsys.readouterr()
-        return Answer(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Answer(code, output.out, output.err)
 
     yield call
     structlog.reset_defaults()
 
 
 def run(*arguments: str | Path) -> int:
-    """Call `smt-billing` within this process; its exit code."""
+    """Run `smt-billing` within this process and return its exit code."""
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     code = ended.value.code
@@ -62,7 +62,7 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.fixture
 def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which SMT_SMTP_URL leaves what it is given."""
+    """Folder that receives the mails. SMT_SMTP_URL is set to its mail catcher."""
     folder = tmp_path / "caught"
     with catch_mail(folder) as url:
         monkeypatch.setenv("SMT_SMTP_URL", url)
@@ -70,5 +70,5 @@ def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The mails in a folder of caught ones."""
+    """Return the mail files in a mail catcher's folder."""
     return sorted(folder.glob("*.eml"))

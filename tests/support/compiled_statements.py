@@ -1,8 +1,8 @@
 """Compile each SQL statement once per process instead of once per database.
 
-SQLAlchemy keeps compiled statements per engine, and nearly every test makes an engine of its own: compiling takes more
-than half of the time that such a test spends in SQLAlchemy. Every connection of this process therefore uses the dialect
-of the first engine of its kind, and one cache. Import this module to switch it on; the tests' conftest does.
+SQLAlchemy caches compiled statements per engine, and nearly every test creates an engine. Compiling takes more than half
+of the time that such a test spends in SQLAlchemy. Therefore every connection of this process shares one cache and uses
+the dialect of the first engine of its kind. Importing this module enables it; tests/conftest.py does so.
 """
 
 from typing import Any

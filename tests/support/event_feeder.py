@@ -1,4 +1,4 @@
-"""Tells a river what PayPal says, as in production: split, inbox, worker; and shows what came of it.
+"""`Teller` feeds PayPal events to the pipeline (parser, inbox, worker, as in production) and shows the resulting rows.
 
 teller.tell(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
 teller.work()
@@ -26,13 +26,13 @@ from pipeline.worker.worker import Worker
 from tests.support.example_people import Person
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
-ON_THE_WAY = timedelta(seconds=3)  # from PayPal's writing an event to its reaching us
+ON_THE_WAY = timedelta(seconds=3)  # From an event's creation at PayPal to its receipt.
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A mail owed, opened."""
+    """A mail of the outbox with decrypted facts."""
 
     kind: str
     key: str
@@ -43,7 +43,7 @@ class Told:
 
 
 class EventFeeder:
-    """Tells, works, and shows. With `knows` PayPal's API can be read; else there are no credentials."""
+    """Store events, run the worker, and show the rows. `knows` has PayPal's answers; None means no API credentials."""
 
     def __init__(
         self, pipeline: PipelineUnderTest, knows: dict[tuple[LookupKind, str], dict[str, Any]] | None = None
@@ -55,17 +55,17 @@ class EventFeeder:
     def worker(self) -> Worker:
         return self.pipeline.worker(HANDLERS, may_read=self._may_read)
 
-    # -- in
+    # Input
 
     def tell(self, *events: dict[str, Any], at: str = "") -> None:
-        """Let these reach us, each some seconds after PayPal wrote it, or `at` that time. Time never goes back."""
+        """Store events `at` this time, or three seconds after each was created. The clock never goes back."""
         for event in events:
             written = parse_time(at) or (parse_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
             self.pipeline.clock.move_to(max(self.pipeline.now, written))
             self._published += [item.event_id for item in self.pipeline.store(delivery(event)) if item.publish]
 
     def work(self, batch: int = 100) -> None:
-        """Handle what was published, so many in one transaction, and then what is due."""
+        """Handle the published events, `batch` per transaction, and then the due ones."""
         ids, self._published = self._published, []
         for start in range(0, len(ids), batch):
             self._worker.handle(ids[start : start + batch])
@@ -73,13 +73,13 @@ class EventFeeder:
             self._worker.handle(ids)
 
     def hear(self, *events: dict[str, Any], at: str = "") -> None:
-        """Tell and work, one after the other."""
+        """Store and handle the events one by one."""
         for event in events:
             self.tell(event, at=at)
             self.work()
 
     def ask(self, after: timedelta = timedelta(0)) -> None:
-        """Some time later: ask PayPal what is owed an answer, and work on the answers and on what waited for them."""
+        """Advance the clock, run the due look-ups, and handle the answers and the events that wait for them."""
         self.pipeline.clock.advance(after)
         pipeline = self.pipeline
         self._published += lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, self)
@@ -88,7 +88,7 @@ class EventFeeder:
         self.work()
 
     def get(self, kind: LookupKind, id: str) -> dict[str, Any]:
-        """As PayPal's API would answer."""
+        """Answer a look-up like PayPal's API. Raises PaypalNotFoundError."""
         if (kind, id) not in self.knows:
             raise PaypalNotFoundError(f"PayPal knows no {kind} {id}")
         return self.knows[kind, id]
@@ -97,7 +97,7 @@ class EventFeeder:
         with self.pipeline.database.transaction() as session:
             return inbox.lease_due(session, self.pipeline.now, 500)
 
-    # -- out
+    # Output
 
     def subscription(self, person: Person) -> Subscription:
         return next(row for row in self.pipeline.rows(Subscription) if row.id == person.subscription)
@@ -106,7 +106,7 @@ class EventFeeder:
         return [row.id for row in self.pipeline.rows(Subscription)]
 
     def known(self, person: Person) -> dict[str, Any]:
-        """What is known of the subscriber, opened."""
+        """Return the decrypted personal data of the subscriber."""
         row = self.subscription(person)
         with self.pipeline.database.transaction() as session:
             seal = self.pipeline.keyring(session).get(row.id)
@@ -126,19 +126,19 @@ class EventFeeder:
         return [(row.old_status, row.new_status) for row in self.pipeline.rows(StatusHistoryEntry)]
 
     def questions(self) -> list[tuple[str, str]]:
-        """What is owed an answer by PayPal."""
+        """Return the kind and id of every pending look-up."""
         return [(row.kind, row.id) for row in self.pipeline.rows(PaypalLookup)]
 
     def states(self) -> list[str]:
-        """Of every event, by its id."""
+        """Return the state of every event, ordered by event id."""
         return [row.state for row in self.pipeline.rows(Event)]
 
     def reasons(self) -> list[str]:
-        """Why events wait or are parked."""
+        """Return the reasons of the events that wait or are parked."""
         return [row.reason for row in self.pipeline.rows(Event) if row.reason]
 
     def mails(self) -> dict[str, Told]:
-        """Every mail by its key."""
+        """Return every mail by its idempotency key."""
         rows = self.pipeline.rows(Mail)
         with self.pipeline.database.transaction() as session:
             keyring = self.pipeline.keyring(session)
@@ -155,18 +155,18 @@ class EventFeeder:
         return {mail.key: mail for mail in mails}
 
     def mail(self, kind: str) -> Told:
-        """The one mail of that kind."""
+        """Return the only mail of that kind."""
         (mail,) = [mail for mail in self.mails().values() if mail.kind == kind]
         return mail
 
     def owed(self) -> list[str]:
-        """The kinds of the mails that are to be sent."""
+        """Return the kinds of the queued mails."""
         return sorted(mail.kind for mail in self.mails().values() if mail.state == "queued")
 
 
 @contextmanager
 def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[EventFeeder]:
-    """A teller on a database that nobody keeps: for the many examples of one test."""
+    """Yield a Teller on an in-memory database, for tests with many examples."""
     pipeline = PipelineUnderTest("sqlite:///:memory:", folder, MovableClock(start))
     try:
         yield EventFeeder(pipeline)
@@ -180,5 +180,5 @@ def facts_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def at(text: str) -> datetime:
-    """`2026-03-24T10:00Z`."""
+    """Parse a time such as `2026-03-24T10:00Z`."""
     return datetime.fromisoformat(text)

@@ -27,27 +27,27 @@ from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 from tests.support.sample_events import renamed
 
 Json = dict[str, Any]
-# Before all lives, so that nothing is ever old news.
+# Before every history, so no event is too old.
 EARLY = datetime(2024, 1, 1, tzinfo=UTC)
-# What has been seen missing in events whose type begins so.
-LACKING = {
+# Fields that real events of these types sometimes lack, by prefix of the type.
+OPTIONAL_FIELDS = {
     "BILLING.": ("update_time", "status_update_time", "custom_id", "subscriber", "billing_info", "status", "plan_id"),
     "PAYMENT.": ("billing_agreement_id", "custom", "update_time", "create_time", "sale_id", "links", "state"),
 }
-NOT_COMPARED = {"remind_at", "created_at", "personal_data"}  # when we learned of it; `personal_data` is opened first
+NOT_COMPARED = {"remind_at", "created_at", "personal_data"}  # These depend on the time of receipt. `personal_data` is compared decrypted.
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a life came to."""
+    """The rows and mails after a history."""
 
     rows: dict[str, dict[str, Any]]
-    mails: dict[str, tuple[str, str | None, bool]]  # key -> state, reason, whether it is due
+    mails: dict[str, tuple[str, str | None, bool]]  # idempotency key -> state, reason, whether it is due
     unhandled: set[str]
 
 
 class OrderedReplay:
-    """One database on which lives are told again and again, under the same keys."""
+    """One database that handles histories repeatedly with the same encryption keys."""
 
     def __init__(self, folder: Path, url: str = "sqlite:///:memory:") -> None:
         self.pipeline = PipelineUnderTest(url, folder, MovableClock(EARLY))
@@ -56,7 +56,7 @@ class OrderedReplay:
         return self.pipeline.worker(HANDLERS, may_read=True)
 
     def tell(self, batches: Sequence[Sequence[Json]]) -> Outcome:
-        """Tell these in this order, each batch in a transaction of its own, and once more what waited for an answer."""
+        """Handle the batches in order, one transaction each. Then handle all events again, for those that wait."""
         self.clear()
         worker = self.worker()
         ids = [id for batch in batches for id in self._handled(worker, batch)]
@@ -70,7 +70,7 @@ class OrderedReplay:
         return Outcome(self._rows(), self._mails(), self._unhandled())
 
     def _unhandled(self) -> set[str]:
-        """By what they say: an event that was told twice has two ids."""
+        """Return the unhandled events by type and facts. An event that was received twice has two ids."""
         rows = [row for row in self.pipeline.rows(Event) if row.state != "handled"]
         return {f"{row.type} {orjson.dumps(row.facts, option=orjson.OPT_SORT_KEYS).decode()}" for row in rows}
 
@@ -80,7 +80,7 @@ class OrderedReplay:
         return ids
 
     def clear(self) -> None:
-        """Forget everything but the keys."""
+        """Delete all rows except the encryption keys."""
         with self.pipeline.database.transaction() as session:
             for table in reversed(Base.metadata.sorted_tables):
                 if table.name != EncryptionKey.__tablename__:
@@ -113,22 +113,25 @@ class OrderedReplay:
 
 
 def life(seed: int) -> list[Json]:
-    """The events of a life in order, with PayPal's answers to some reads among them."""
+    """Return the events of one history in order, with PayPal's answers to some look-ups."""
     rng = Random(seed)
     deliveries = random_subscription(rng, steps=7)
     events: list[Json] = []
-    for told in deliveries:
-        events += [told.event, *_reads(told, rng)]
+    for item in deliveries:
+        events += [item.event, *_look_ups(item, rng)]
     if rng.random() < 0.8:
         plan = PLANS[deliveries[0].event["resource"]["plan_id"]]
-        events.insert(rng.randrange(len(events)), _read("plan", shapes.plan(plan)))
+        events.insert(rng.randrange(len(events)), _look_up("plan", shapes.plan(plan)))
     return list({event["id"]: event for event in events}.values())
 
 
 def odd(seed: int) -> list[Json]:
-    """A life with what has been seen missing, old or told anew; now and then two, of people on the same plans."""
+    """Return a history with irregularities: missing fields, equal times, old event forms, changed plan prices.
+
+    Sometimes it contains a second subscription on the same plans.
+    """
     rng = Random(seed)
-    events = [_lacking(event, rng) if rng.random() < 0.25 else event for event in life(seed)]
+    events = [_without_some_fields(event, rng) if rng.random() < 0.25 else event for event in life(seed)]
     if rng.random() < 0.2:
         events += life(seed + 1)
     if rng.random() < 0.3:
@@ -136,11 +139,11 @@ def odd(seed: int) -> list[Json]:
     if rng.random() < 0.15:
         events = [_old_form(event) if event["event_type"].startswith("BILLING.SUB") else event for event in events]
     plans = [event for event in events if event["event_type"] == "READ.PLAN"]
-    return [*events, *[_dearer(event) for event in plans if rng.random() < 0.5]]
+    return [*events, *[_with_higher_price(event) for event in plans if rng.random() < 0.5]]
 
 
 def shuffled(events: Sequence[Json], order: Random) -> list[list[Json]]:
-    """In any order, some told twice under two ids, in batches of any size."""
+    """Return the events in random order and random batches. Some occur twice, with two ids."""
     pile = [*events, *[renamed(event, "again") for event in events if order.random() < 0.2]]
     order.shuffle(pile)
     batches = []
@@ -151,41 +154,42 @@ def shuffled(events: Sequence[Json], order: Random) -> list[list[Json]]:
     return batches
 
 
-def _reads(told: Delivery, rng: Random) -> list[Json]:
-    """A refund that does not say of which sale is always asked for, the others now and then."""
-    silent = told.type in ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED") and "sale_id" not in told.event["resource"]
-    kept = [item for item in told.kept if rng.random() < 0.15 or (silent and item.kind == "refund")]
-    return [_read(item.kind, item.resource) for item in kept]
+def _look_ups(delivery: Delivery, rng: Random) -> list[Json]:
+    """Return answers to look-ups: always for a refund without its sale, at random for other resources."""
+    is_refund = delivery.type in ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED")
+    no_sale = is_refund and "sale_id" not in delivery.event["resource"]
+    kept = [item for item in delivery.kept if rng.random() < 0.15 or (no_sale and item.kind == "refund")]
+    return [_look_up(item.kind, item.resource) for item in kept]
 
 
-def _read(kind: str, resource: Json) -> Json:
+def _look_up(kind: str, resource: Json) -> Json:
     answer: Json = orjson.loads(event_from_lookup(kind, resource, EARLY))
     return answer
 
 
-def _lacking(event: Json, rng: Random) -> Json:
-    fields = next((fields for kind, fields in LACKING.items() if event["event_type"].startswith(kind)), ())
+def _without_some_fields(event: Json, rng: Random) -> Json:
+    fields = next((fields for kind, fields in OPTIONAL_FIELDS.items() if event["event_type"].startswith(kind)), ())
     gone = rng.sample(fields, min(len(fields), rng.randint(1, 2)))
     return {**event, "resource": {key: value for key, value in event["resource"].items() if key not in gone}}
 
 
 def _same_time(event: Json) -> Json:
-    """All that happened on a day happened at its beginning."""
+    """Set every update time to the beginning of its day."""
     times = {key: value[:11] + "00:00:00Z" for key, value in event["resource"].items() if key.endswith("update_time")}
     return {**event, "resource": event["resource"] | times}
 
 
-def _dearer(plan: Json) -> Json:
-    """The same plan after its price went up."""
+def _with_higher_price(plan: Json) -> Json:
+    """Return the same plan with a higher price."""
     regular = plan["resource"]["billing_cycles"][-1]
     price = {**regular["pricing_scheme"]["fixed_price"], "value": "99999"}
     regular = {**regular, "pricing_scheme": {"fixed_price": price}}
-    told_anew = {"billing_cycles": [regular], "update_time": "2025-06-01T08:00:00Z"}
-    return _read("plan", {**plan["resource"], **told_anew})
+    changes = {"billing_cycles": [regular], "update_time": "2025-06-01T08:00:00Z"}
+    return _look_up("plan", {**plan["resource"], **changes})
 
 
 def _old_form(event: Json) -> Json:
-    """The same news in the form of an old billing agreement."""
+    """Return the same event in the form of an old billing agreement."""
     new = event["resource"]
     info, subscriber = new.get("billing_info", {}), new.get("subscriber", {})
     details = {

@@ -1,11 +1,11 @@
-"""Who appears in examples: three people of example.com, which belongs to nobody (RFC 2606), and their subscriptions."""
+"""Three example customers at example.com, a reserved domain (RFC 2606), and their subscriptions."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A subscriber: their PayPal account, what the vendor calls them, and their one subscription."""
+    """A subscriber: PayPal account, the vendor's custom id, and one subscription."""
 
     given_name: str
     surname: str
@@ -26,7 +26,7 @@ BOB = Person(
     "Bob", "Brontë", "bob@example.com", "9TBBV3M5J6K2R", "customer-0042", "I-8H20B0BM5WKT",
     "P-7YR30418LC995260MNGQWBOB",
 )  # fmt: skip
-# Pays 4800 JPY a month, three times; PayPal was never told what the vendor calls him.
+# Pays 4800 JPY a month, three times. PayPal does not know a custom id for him.
 CHARLIE = Person(
     "Charlie", "Čapek", "charlie@example.com", "2JCHZ8P4Y7D3G", "", "I-5FCHR4L1E9UD",
     "P-3MO84702JP118463MNGQWCHA",

@@ -1,4 +1,4 @@
-"""Texts that try to become another line, header, link or address."""
+"""Hypothesis strategy for text that tries to inject another line, header, link or address."""
 
 from hypothesis import strategies as st
 

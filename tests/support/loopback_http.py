@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers what a test tells it to and remembers what it was asked."""
+"""Real HTTP server on loopback that sends the test's answers and records the requests."""
 
 import ssl
 import threading
@@ -13,7 +13,7 @@ from typing import ClassVar
 class Asked:
     verb: str
     path: str
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]  # Names are in lower case.
     body: bytes
 
 
@@ -22,12 +22,12 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    drip: bool = False  # one byte after the other, for seconds
-    late: bool = False  # after some seconds
+    drip: bool = False  # Send the body byte by byte, 10 ms apart.
+    late: bool = False  # Wait five seconds before the answer.
 
 
 class Loopback:
-    """`answer` decides what is answered to each request."""
+    """HTTP server that answers each request with the result of `answer`."""
 
     def __init__(self, answer: Callable[[Asked], Answer], trust: ssl.SSLContext | None) -> None:
         self.answer, self.asked, self.connections = answer, list[Asked](), 0
@@ -58,7 +58,7 @@ def loopback(answer: Callable[[Asked], Answer], trust: ssl.SSLContext | None = N
 class Handler(BaseHTTPRequestHandler):
     serving: ClassVar[Loopback]
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each second answer waits 40 ms
+    disable_nagle_algorithm = True  # Otherwise every second answer is delayed by 40 ms.
 
     def setup(self) -> None:
         self.serving.connections += 1
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             super().handle()
         except OSError:
-            self.close_connection = True  # the client went away, as some tests want it to
+            self.close_connection = True  # The client disconnected, which some tests do on purpose.
 
     def log_message(self, *_: object) -> None:
-        """Be silent: the tests look at what is printed."""
+        """Print nothing, because some tests check the output."""

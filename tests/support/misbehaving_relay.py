@@ -1,4 +1,4 @@
-"""A relay that behaves as badly as relays do, on demand, over real sockets."""
+"""SMTP relay on a real socket that misbehaves on demand: it refuses, hangs, or drops connections."""
 
 import asyncio
 import re
@@ -17,9 +17,9 @@ SENDER, ADA = "b+token@bounces.example.com", "ada@example.com"
 
 
 class MisbehavingRelay:
-    """A relay. `script` says what it does, once each, when a verb comes: an answer, or drop, close or hang.
+    """A scripted relay. `script` lists one action for each arrival of an SMTP verb: an answer, `drop`, `close` or `hang`.
 
-    CONNECT is a connection before its greeting, DOT the end of a mail's text.
+    The verb CONNECT is a new connection before its greeting. The verb DOT is the end of a mail's text.
     """
 
     def __init__(self, **script: list[str]) -> None:
@@ -32,10 +32,10 @@ class MisbehavingRelay:
         self.wires: list[Wire] = []
         self.last_word = ""
         self.offers = True
-        self.in_groups = False  # whether it takes commands in groups (RFC 2920)
+        self.in_groups = False  # Whether it announces PIPELINING (RFC 2920).
 
     async def acts(self, wire: "Wire", verb: str, arg: str = "") -> bool:
-        """Do what the script says; whether it said anything."""
+        """Do the next action for this verb. Return whether the script has one."""
         self.said.append(f"{verb} {arg}".strip())
         if not self.script.get(verb):
             return False
@@ -63,7 +63,7 @@ class MisbehavingRelay:
 
 
 class Wire(SMTP):
-    """One connection to a House. Announces DSN and takes its parameters, which aiosmtpd does not know."""
+    """One connection to a House. It announces DSN and accepts the DSN parameters, which aiosmtpd does not support."""
 
     transport: Any
 
@@ -117,7 +117,7 @@ MakeRelay = Callable[..., Relay]
 
 @asynccontextmanager
 async def open_houses() -> AsyncIterator[Serve]:
-    """Opens a house on a free port; gives the URL to reach it. All are closed at the end of the block."""
+    """Yield a function that starts a House on a free port and returns its URL. All stop at the end of the block."""
     servers: list[tuple[asyncio.Server, MisbehavingRelay]] = []
 
     async def make(house: MisbehavingRelay, *, over: ssl.SSLContext | None = None, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Mails that are owed, and mailers that send them."""
+"""Helpers for mail tests: create customers, queue mails, and start mailers and scheduler jobs."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ Make = Callable[..., Mailer]
 
 
 def meet(pipeline: PipelineUnderTest, id: str = "I-ADA", email: str | None = ADA, name: str = "Ada") -> None:
-    """A customer with this address."""
+    """Create a customer with this e-mail address, or set the address."""
     known = lww_map.merge({}, pipeline.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with pipeline.database.transaction() as session:
         person = pipeline.keyring(session).system_key(id).encrypt_json("subscription.personal_data", known)
@@ -63,7 +63,7 @@ def header(data: bytes, name: str) -> str:
 
 
 class Jobs:
-    """The scheduler's core jobs on the river's database, each run alone."""
+    """The scheduler's core jobs, so that a test can run each one alone."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.free_claims, self.remind, self.tell_operator = (job.run for job in jobs)
@@ -82,7 +82,7 @@ def jobs_of(pipeline: PipelineUnderTest, *, may_read: bool = False, operator: st
 
 @asynccontextmanager
 async def mailers(pipeline: PipelineUnderTest) -> AsyncIterator[Make]:
-    """Makes mailers, on the river's database unless another is given; all are closed at the end of the block."""
+    """Yield a function that creates mailers, by default on the River's database. All close at the end of the block."""
     made: list[Mailer] = []
 
     def mailer(url: str, database: Database | None = None, *, final: float = 5, connections: int = 2) -> Mailer:

@@ -1,4 +1,4 @@
-"""The pages for customers over real HTTP, and what a customer does there: read their mail, follow links, press buttons."""
+"""HTTP client for the customer pages: sign up, sign in by the mailed link, and submit forms."""
 
 import re
 import time
@@ -24,13 +24,13 @@ TOKEN = re.compile(r'name="token" value="([^"]+)"')
 
 @contextmanager
 def open_pages(container: Container) -> Iterator[str]:
-    """The web application with all pages, as the web role serves it; its base URL."""
+    """Serve the web application with all pages, as the web role does. Yield its base URL."""
     with site.serve_pages(container) as (routes, lost), serve(container.web().app(routes, lost)) as base:
         yield base
 
 
 def sign_up(pipeline: PipelineUnderTest, person: SignUpData = ADA) -> str:
-    """An account, without PayPal; the customer's id."""
+    """Create an account without PayPal, and return the customer's id."""
     with pipeline.database.transaction() as session:
         return accounts.create_account(
             session, pipeline.keyring(session), person,
@@ -39,7 +39,7 @@ def sign_up(pipeline: PipelineUnderTest, person: SignUpData = ADA) -> str:
 
 
 def facts(pipeline: PipelineUnderTest, kind: str) -> list[dict[str, Any]]:
-    """What the mails of this kind say, in the order in which they were owed."""
+    """Return the decrypted facts of the mails of this kind, oldest first."""
     with pipeline.database.transaction() as session:
         keyring = pipeline.keyring(session)
         rows = [row for row in pipeline.rows(Mail) if row.kind == kind]
@@ -50,7 +50,7 @@ def facts(pipeline: PipelineUnderTest, kind: str) -> list[dict[str, Any]]:
 
 
 class Browser:
-    """A browser of the test's own: keeps the one cookie, follows nothing by itself, says where its forms come from."""
+    """Minimal browser: keeps one cookie, follows no redirect, and sends `Sec-Fetch-Site` like a browser."""
 
     def __init__(self, base: str, address: str = "192.0.2.7") -> None:
         headers = {
@@ -59,9 +59,9 @@ class Browser:
             "User-Agent": "Sample/1.0",
             "Accept": "text/html",
         }
-        none_kept = httpx.Limits(max_keepalive_connections=0)  # so that nothing has to be closed
+        no_keepalive = httpx.Limits(max_keepalive_connections=0)  # Then no connection must be closed.
         self.client = httpx.Client(
-            base_url=base, verify=False, trust_env=False, timeout=30, headers=headers, limits=none_kept
+            base_url=base, verify=False, trust_env=False, timeout=30, headers=headers, limits=no_keepalive
         )
         self.cookie = ""
 
@@ -69,16 +69,16 @@ class Browser:
         return self._kept(self.client.get(path, headers=self._headers(headers)))
 
     def post(
-        self, path: str, said: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+        self, path: str, values: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        return self._kept(self.client.post(path, data=dict(said or {}), headers=self._headers(headers)))
+        return self._kept(self.client.post(path, data=dict(values or {}), headers=self._headers(headers)))
 
-    def press(self, form: str, /, **said: str) -> httpx.Response:
-        """Fill in the account page's form of this name and send it; the page it leads to."""
+    def press(self, form: str, /, **values: str) -> httpx.Response:
+        """Submit the account page's form of this name. Return the page after it."""
         shown = next(each for each in FORM.finditer(self.get("/account").text) if each[1] == f"/account/{form}")
         found = TOKEN.search(shown[0])
         assert found
-        answer = self.post(shown[1], {"token": found[1], **said})
+        answer = self.post(shown[1], {"token": found[1], **values})
         return self.get(answer.headers["location"]) if answer.status_code == 303 else answer
 
     def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
@@ -86,26 +86,26 @@ class Browser:
         return {**cookie, **(more or {})}
 
     def _kept(self, answer: httpx.Response) -> httpx.Response:
-        self.client.cookies.clear()  # it would not send ours over http, and this class does
-        for given in answer.headers.get_list("set-cookie"):
-            name, _, value = given.partition(";")[0].partition("=")
+        self.client.cookies.clear()  # httpx would not send a Secure cookie over http, but this class does.
+        for header in answer.headers.get_list("set-cookie"):
+            name, _, value = header.partition(";")[0].partition("=")
             assert name == COOKIE
             self.cookie = value.strip('"')
         return answer
 
 
 def links(pipeline: PipelineUnderTest) -> set[str]:
-    """The addresses of the sign-in links that were owed so far."""
+    """Return the URLs of all sign-in links in the outbox."""
     return {each["page"] for each in facts(pipeline, "account_link")}
 
 
 def path_of(page: str) -> str:
-    """The path of an address in a mail."""
+    """Return the path of a URL from a mail."""
     return httpx.URL(page).raw_path.decode()
 
 
 def sign_in(pipeline: PipelineUnderTest, browser: Browser, email: str = ADA.email) -> None:
-    """Ask for a link, wait for the mail, follow the link, press the button."""
+    """Request a sign-in link, wait for its mail, open the link and submit its form."""
     known = links(pipeline)
     assert browser.post("/account", {"email": email}).status_code == 200
     wait_for(lambda: links(pipeline) > known)
@@ -116,8 +116,8 @@ def sign_in(pipeline: PipelineUnderTest, browser: Browser, email: str = ADA.emai
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 10) -> None:
-    """Look until it has happened. Fails after so long, which is never reached by what works."""
+    """Wait until `happened` returns true. Raises AssertionError after the timeout."""
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, f"the condition was not true within {seconds:g} seconds"
         time.sleep(0.01)
