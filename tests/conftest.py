@@ -1,10 +1,10 @@
-"""Fixtures for every test: real servers, a clock that the test moves, and settings without a developer's own values.
+"""Fixtures for all tests: real servers, a clock that the test moves, and settings without a developer's own values.
 
-A test that needs PostgreSQL, RabbitMQ or Postfix uses a fixture of the first part. The server is the one that
-SMT_TEST_DATABASE_URL, SMT_TEST_BROKER_URL, or SMT_TEST_SMTP_URL with SMT_TEST_MAILDIR name, else a private one. If its
-program is not installed, the test is skipped; with SMT_TEST_REQUIRE_SERVICES=1 it fails.
+A test that needs PostgreSQL, RabbitMQ or Postfix uses a fixture of the first section. SMT_TEST_DATABASE_URL,
+SMT_TEST_BROKER_URL, or SMT_TEST_SMTP_URL with SMT_TEST_MAILDIR select an existing server. Without them a private server
+is started. If its program is not installed, the test is skipped; with SMT_TEST_REQUIRE_SERVICES=1 it fails.
 
-Every process of a parallel run (pytest-xdist) starts its own PostgreSQL. All tests of a slower server run in one process.
+In a parallel run (pytest-xdist), each process starts its own PostgreSQL. All tests of a slower server run in one process.
 """
 
 import os
@@ -21,13 +21,13 @@ from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
-from tests.support import compiled_statements  # noqa: F401 - switches on what its docstring says
+from tests.support import compiled_statements  # noqa: F401 - the import enables the shared cache
 from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
-ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
+ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # These take seconds to start.
 SERVICES = frozenset({"postgres", *ONE_PROCESS})
-# Safe for what a test does to a server, killing it included: only the machine must not lose power.
+# These settings are safe even when a test kills the server. Data is lost only if the machine loses power.
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 AnyServer = TypeVar("AnyServer", bound=Server)
 MORNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -38,7 +38,7 @@ MORNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server as one who may create databases. Most tests want `postgres_url`."""
+    """URL of a PostgreSQL server, for a user that may create databases. Most tests use `postgres_url` instead."""
     if url := os.environ.get("SMT_TEST_DATABASE_URL"):
         yield make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
@@ -48,7 +48,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database that is this test's alone."""
+    """URL of an empty PostgreSQL database that only this test uses."""
     name = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}")
     with psycopg.connect(plain(postgres), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
@@ -58,7 +58,7 @@ def postgres_url(postgres: str) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, data_dir: Path) -> str:
-    """Runs the test twice: on a SQLite file that does not exist yet, and on an empty PostgreSQL database."""
+    """Database URL. The test runs twice: with a SQLite file that does not exist yet, and with an empty PostgreSQL database."""
     if request.param == "sqlite":
         return f"sqlite:///{data_dir / 'smt-billing.db'}"
     return str(request.getfixturevalue("postgres_url"))
@@ -66,7 +66,7 @@ def database_url(request: pytest.FixtureRequest, data_dir: Path) -> str:
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ | str]:
-    """A RabbitMQ node for the whole run, or the URL of the one that is reached. Most tests want `broker_url`."""
+    """RabbitMQ node for the whole run, or the URL in SMT_TEST_BROKER_URL. Most tests use `broker_url` instead."""
     if url := os.environ.get("SMT_TEST_BROKER_URL"):
         yield url
         return
@@ -75,13 +75,13 @@ def rabbitmq() -> Iterator[RabbitMQ | str]:
 
 @pytest.fixture
 def broker_url(rabbitmq: RabbitMQ | str) -> str:
-    """The amqp:// URL of a node that other tests use too: name what is declared with `queue_prefix`."""
+    """URL (amqp://) of a node that other tests use too. Prefix the names of queues and exchanges with `queue_prefix`."""
     return rabbitmq if isinstance(rabbitmq, str) else rabbitmq.url
 
 
 @pytest.fixture
 def empty_broker_url(rabbitmq: RabbitMQ | str) -> Iterator[str]:
-    """The amqp:// URL of a virtual host that is this test's alone, for programs that name the queues themselves."""
+    """URL (amqp://) of a virtual host that only this test uses, for programs with fixed queue names."""
     if isinstance(rabbitmq, str):
         yield rabbitmq
         return
@@ -92,13 +92,13 @@ def empty_broker_url(rabbitmq: RabbitMQ | str) -> Iterator[str]:
 
 @pytest.fixture
 def queue_prefix() -> str:
-    """Begins the names of this test's exchange and queues, so that no other test reads them."""
+    """Prefix for the names of this test's exchange and queues, so that no other test reads them."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
 def postfix() -> Iterator[Relay]:
-    """A Postfix, for the whole run. Most tests want `mailbox`, the same one emptied."""
+    """Postfix for the whole run. Most tests use `mailbox` instead, which empties its Maildir first."""
     if url := os.environ.get("SMT_TEST_SMTP_URL"):
         yield Relay(url, Path(os.environ["SMT_TEST_MAILDIR"]))
         return
@@ -113,7 +113,7 @@ def mailbox(postfix: Relay) -> Relay:
 
 
 def private(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
-    """Start a server and stop it when the run ends. If its program is missing, skip the test or let it fail."""
+    """Start a server and stop it at the end of the run. If its program is missing, skip or fail as `do_without` does."""
     try:
         with make() as server:
             yield server
@@ -122,9 +122,9 @@ def private(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
 
 
 def do_without(reason: str) -> None:
-    """Skip the test, or let it fail if SMT_TEST_REQUIRE_SERVICES=1."""
+    """Skip the test, or fail it if SMT_TEST_REQUIRE_SERVICES=1."""
     if must_run():
-        pytest.fail(f"{reason}, and SMT_TEST_REQUIRE_SERVICES=1 forbids to skip", pytrace=False)
+        pytest.fail(f"{reason}, and SMT_TEST_REQUIRE_SERVICES=1 does not allow skipping", pytrace=False)
     pytest.skip(reason)
 
 
@@ -140,14 +140,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.skipped and must_run() and needs_server:
         report.outcome, report.longrepr = (
             "failed",
-            f"skipped, which SMT_TEST_REQUIRE_SERVICES=1 forbids: {report.longrepr}",
+            f"skipped, but SMT_TEST_REQUIRE_SERVICES=1 does not allow skipping: {report.longrepr}",
         )
     return report
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups and pytest the markers
+@pytest.hookimpl(tryfirst=True)  # Must run before pytest-xdist reads the groups and pytest the markers.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server, keep together what shares one, and start the slow tests first."""
+    """Mark the tests that need a server, group the tests that share a slow server, and put the slow tests first."""
     for item in items:
         on_postgres = getattr(getattr(item, "callspec", None), "params", {}).get("database_url") == "postgresql"
         if on_postgres or SERVICES.intersection(getattr(item, "fixturenames", ())):
@@ -158,7 +158,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def one_process(item: pytest.Item) -> str | None:
-    """The group of tests that must run in one process of a parallel run: those that share an expensive fixture."""
+    """Return the xdist group of a test. Tests that share an expensive fixture must run in one process."""
     needs = getattr(item, "fixturenames", ())
     if server := next((name for name in ONE_PROCESS if name in needs), None):
         return server
@@ -172,7 +172,7 @@ def one_process(item: pytest.Item) -> str | None:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """An empty folder that only we may enter, as SMT_DATA_DIR has to be."""
+    """Empty folder with mode 0700, as SMT_DATA_DIR requires."""
     folder = tmp_path / "var"
     folder.mkdir(mode=0o700)
     return folder
@@ -180,28 +180,28 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clock() -> MovableClock:
-    """Stands at noon of 1 March 2026, UTC, until it is moved."""
+    """Clock that stands at noon UTC on 1 March 2026 until the test moves it."""
     return MovableClock(MORNING)
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own SMT_... must not change what a test does."""
+def _remove_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the developer's own SMT_… variables, so they do not affect a test."""
     for name in [name for name in os.environ if name.startswith("SMT_") and not name.startswith("SMT_TEST_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def make_settings(data_dir: Path) -> Callable[..., Settings]:
-    """Settings as an operator has them who sets only what is given here; reads no environment and no .env file."""
+    """Function that creates settings from the given values. No environment variable or .env file is set."""
 
-    def make(**given: Any) -> Settings:
-        return load(_env_file=None, **{"data_dir": data_dir, **given})
+    def make(**values: Any) -> Settings:
+        return load(_env_file=None, **{"data_dir": data_dir, **values})
 
     return make
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of samples recorded from PayPal. A test that uses it is skipped where it is missing."""
+    """Folder of the samples recorded from PayPal. A test that uses it is skipped if the folder is missing."""
     return recorded("paypal")

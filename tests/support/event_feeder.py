@@ -109,8 +109,8 @@ class EventFeeder:
         """Return the decrypted personal data of the subscriber."""
         row = self.subscription(person)
         with self.pipeline.database.transaction() as session:
-            seal = self.pipeline.keyring(session).get(row.id)
-            known = (seal and seal.decrypt_json("subscription.personal_data", row.personal_data)) or {}
+            key = self.pipeline.keyring(session).get(row.id)
+            known = (key and key.decrypt_json("subscription.personal_data", row.personal_data)) or {}
         return {field: lww_map.value(known, field) for field in known}
 
     def payments(self) -> dict[str, Payment]:
@@ -175,7 +175,7 @@ def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[EventFeeder]
 
 
 def facts_of(event: dict[str, Any]) -> dict[str, Any]:
-    """The facts of an event as a handler sees them, without going through a pipeline."""
+    """Return the facts of an event as a handler sees them, without a database."""
     return delivery(orjson.dumps(event)).parsed.facts
 
 

@@ -1,7 +1,7 @@
-"""Lives of subscriptions, told to a river in any order, and what they came to.
+"""Random event histories of subscriptions, and `OrderedReplay`, which handles one in any order and returns the rows.
 
-Lives are the simulator's: any mixture of happenings that PayPal allows. `OrderedReplay` tells one again and again under the
-same keys, so that what it came to can be compared.
+The simulator generates the histories: any sequence of events that PayPal allows. `OrderedReplay` handles a history
+repeatedly with the same encryption keys, so the results can be compared.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,11 @@ OPTIONAL_FIELDS = {
     "BILLING.": ("update_time", "status_update_time", "custom_id", "subscriber", "billing_info", "status", "plan_id"),
     "PAYMENT.": ("billing_agreement_id", "custom", "update_time", "create_time", "sale_id", "links", "state"),
 }
-NOT_COMPARED = {"remind_at", "created_at", "personal_data"}  # These depend on the time of receipt. `personal_data` is compared decrypted.
+NOT_COMPARED = {
+    "remind_at",
+    "created_at",
+    "personal_data",
+}  # These depend on the time of receipt. `personal_data` is compared decrypted.
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class MisbehavingRelay:
 
 
 class Wire(SMTP):
-    """One connection to a House. It announces DSN and accepts the DSN parameters, which aiosmtpd does not support."""
+    """One connection to a MisbehavingRelay. It announces DSN and accepts the DSN parameters, which aiosmtpd does not support."""
 
     transport: Any
 
@@ -117,7 +117,7 @@ MakeRelay = Callable[..., Relay]
 
 @asynccontextmanager
 async def open_houses() -> AsyncIterator[Serve]:
-    """Yield a function that starts a House on a free port and returns its URL. All stop at the end of the block."""
+    """Yield a function that starts a relay on a free port and returns its URL. All stop at the end of the block."""
     servers: list[tuple[asyncio.Server, MisbehavingRelay]] = []
 
     async def make(house: MisbehavingRelay, *, over: ssl.SSLContext | None = None, **options: Any) -> str:

@@ -82,7 +82,7 @@ def jobs_of(pipeline: PipelineUnderTest, *, may_read: bool = False, operator: st
 
 @asynccontextmanager
 async def mailers(pipeline: PipelineUnderTest) -> AsyncIterator[Make]:
-    """Yield a function that creates mailers, by default on the River's database. All close at the end of the block."""
+    """Yield a function that creates mailers, by default on the pipeline's database. All close at the end of the block."""
     made: list[Mailer] = []
 
     def mailer(url: str, database: Database | None = None, *, final: float = 5, connections: int = 2) -> Mailer:

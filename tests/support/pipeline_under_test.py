@@ -1,4 +1,4 @@
-"""A pipeline for one test: tables in a database, a master key, a clock that stands still, and the parts wired as they run.
+"""A pipeline for one test: a database with tables, a master key, a stopped clock, and components wired as in production.
 
 pipeline.store(delivery(happened("WH-1")))
 pipeline.worker({"TEST.HAPPENED": handler}).handle(["WH-1"])
@@ -39,7 +39,7 @@ from pipeline.web.problem import Lost, on_http_error
 from pipeline.worker.worker import Worker
 
 Row = TypeVar("Row", bound=Base)
-HAPPENED = "TEST.HAPPENED"  # a type that no reader and no handler of ours knows
+HAPPENED = "TEST.HAPPENED"  # An event type that no handler knows.
 WEBHOOK_ID = "8PT597110X687430L"
 
 
@@ -81,7 +81,7 @@ class PipelineUnderTest:
         )  # fmt: skip
 
     def rows(self, table: type[Row]) -> list[Row]:
-        """All rows, by key."""
+        """Return all rows, ordered by primary key."""
         with self.database.reading() as session:
             return list(session.execute(select(table).order_by(*inspect(table).primary_key)).scalars())
 
@@ -94,15 +94,15 @@ class PipelineUnderTest:
             return session.execute(select(Event).where(Event.id == id)).scalar_one()
 
     def states(self) -> dict[str, str]:
-        """Every event and its state."""
+        """Return the state of every event by event id."""
         return {row.id: row.state for row in self.rows(Event)}
 
     def mails(self) -> dict[str, Mail]:
-        """Every mail by its key."""
+        """Return every mail by its idempotency key."""
         return {row.idempotency_key: row for row in self.rows(Mail)}
 
     def set(self, row: Base, **values: Any) -> None:
-        """Change a row behind everybody's back."""
+        """Change columns of a row directly in the database."""
         with self.database.transaction() as session:
             kept = session.merge(row)
             for name, value in values.items():
@@ -117,7 +117,7 @@ class PipelineUnderTest:
 
 
 def create_tables(database: Database) -> None:
-    """Create the tables, unless they are there. SQLite gets a copy of an empty database, which is ten times as fast."""
+    """Create the tables unless they exist. SQLite gets a copy of an empty database, which is ten times faster."""
     with database.transaction() as session:
         is_empty = not inspect(session.connection()).has_table(Event.__tablename__)
         if is_empty and not database.is_sqlite:
@@ -131,7 +131,7 @@ def create_tables(database: Database) -> None:
 
 @cache
 def _empty_sqlite() -> bytes:
-    """An SQLite database file in which every table exists and is empty."""
+    """Return the bytes of an SQLite database with empty tables."""
     database = Database("sqlite:///:memory:")
     with database.transaction() as session:
         Base.metadata.create_all(session.connection())
@@ -143,7 +143,7 @@ def _empty_sqlite() -> bytes:
 
 
 def happened(id: str = "WH-1", kind: str = HAPPENED, **more: Any) -> dict[str, Any]:
-    """The smallest event PayPal could send."""
+    """Return the smallest event that PayPal could send."""
     return {"id": id, "event_type": kind, "create_time": "2026-03-01T11:59:30Z", "resource": {}, **more}
 
 
@@ -152,19 +152,19 @@ def delivery(
     transmission: str | None = None,
     source: Literal["webhook", "import", "read"] = "webhook",
 ) -> NewEvent:
-    """A body that passed the door."""
+    """Return a body as the receiver stores it after the signature check."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
     return NewEvent(parse_webhook(raw), source, "signed for webhook TEST", transmission)
 
 
 def outcomes(pipeline: PipelineUnderTest, *deliveries: NewEvent) -> list[str]:
-    """What became of each, stored together."""
+    """Store the deliveries together and return the outcome of each."""
     return [item.outcome for item in pipeline.store(*deliveries)]
 
 
 @cache
 def signer(year: int = 2026) -> Signer:
-    """A pretend PayPal's keys, good all through that year and a little longer. Making them is slow."""
+    """Return a simulated PayPal's keys, valid during that year. They are cached, because generating them is slow."""
     start = datetime.fromisoformat(f"{year}-01-01T00:00:00+00:00")
     return Signer(since=start - SLACK, until=start.replace(year=year + 1) + SLACK)
 
@@ -179,28 +179,28 @@ def make_parts(
     fetch: Callable[[str], bytes] | None = None,
     **settings: Any,
 ) -> Container:
-    """The parts as a command wires them, trusting our signer. `fetch` gives certificates instead; none by default."""
-    given = {"paypal_webhook_id": WEBHOOK_ID, **settings}
-    parts = Container(made(data_dir=folder, database_url=url, **given), handlers or {}, clock)
-    parts.certificates = CertificateStore(folder=None, anchors=None, clock=clock, fetch=fetch or nothing_comes)
+    """Return a container wired as in production that trusts the test signer. `fetch` downloads certificates instead."""
+    values = {"paypal_webhook_id": WEBHOOK_ID, **settings}
+    container = Container(made(data_dir=folder, database_url=url, **values), handlers or {}, clock)
+    container.certificates = CertificateStore(folder=None, anchors=None, clock=clock, fetch=fetch or nothing_comes)
     if fetch is None:
         by = by or signer()
-        parts.certificates.add(by.cert_url, by.leaf_pem)
-    return parts
+        container.certificates.add(by.cert_url, by.leaf_pem)
+    return container
 
 
 def nothing_comes(url: str) -> bytes:
     raise PaypalUnavailableError(f"{url} cannot be fetched")
 
 
-def made(**given: Any) -> Settings:
-    """Settings that read no .env file."""
-    return load(_env_file=None, **given)
+def made(**values: Any) -> Settings:
+    """Return settings without reading an .env file."""
+    return load(_env_file=None, **values)
 
 
 @contextmanager
 def open_door(container: Container, routes: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Iterator[str]:
-    """The web application as the web role serves it; its base URL."""
+    """Serve the web application as the web role does. Yield its base URL."""
     container.event_publisher.start()
     container.group_committer.start()
     try:
@@ -212,5 +212,5 @@ def open_door(container: Container, routes: Sequence[BaseRoute] = (), lost: Lost
 
 
 def sign(body: bytes, webhook_id: str = WEBHOOK_ID, at: datetime | None = None) -> dict[str, str]:
-    """The headers of one more transmission of this body."""
+    """Return the signature headers of a new transmission of this body."""
     return signer().sign(body, webhook_id, at or datetime.fromisoformat("2026-03-01T12:00:00+00:00"))

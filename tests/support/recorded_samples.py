@@ -1,6 +1,6 @@
-"""What was recorded from outside: PayPal's events, signed deliveries and API answers, and the published privacy policy.
+"""Samples recorded from outside: PayPal's events, signed deliveries and API answers, and the published privacy policy.
 
-They lie beside the checkout and are not public, so a clone does not have them.
+They are in ../shared, next to the checkout. They are not public, so a clone does not have them.
 """
 
 from pathlib import Path

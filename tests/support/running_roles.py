@@ -1,4 +1,4 @@
-"""The whole river, run as in production: its roles in threads of the test, or each in a process of its own."""
+"""Run all roles in threads of the test, wait until no work is left, and read the delivered mails."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,19 +25,19 @@ from pipeline.inbox.lookup_fetcher import LEASE
 from tests.support.servers import Relay
 from tests.support.subprocesses import answers, until
 
-Roles = Mapping[str, Container]  # role -> the parts of its process
+Roles = Mapping[str, Container]  # role -> its container
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A relay, and what it has delivered."""
+    """A relay's URL and its delivered mails."""
 
     url: str
     mails: Callable[[], list[bytes]]
 
 
 class Caught(list[bytes]):
-    """Keeps every mail; refuses those to `refused@`, as our Postfix does."""
+    """SMTP handler that keeps every mail and refuses those to `refused@`, like the tests' Postfix."""
 
     async def handle_RCPT(  # noqa: N802
         self, server: object, session: object, envelope: Envelope, address: str, options: list[str]
@@ -54,7 +54,7 @@ class Caught(list[bytes]):
 
 @contextmanager
 def catcher(port: int) -> Iterator[Post]:
-    """A relay inside this process, as for trying things out."""
+    """Run a relay inside this process."""
     caught = Caught()
     controller = Controller(caught, hostname="127.0.0.1", port=port)
     controller.start()
@@ -69,45 +69,45 @@ def postman(mailbox: Relay) -> Post:
 
 
 @contextmanager
-def running(parts: Roles) -> Iterator[None]:
-    """The roles until the end of the block, each in a thread. None may die."""
+def running(containers: Roles) -> Iterator[None]:
+    """Run each role in a thread until the end of the block. Raises AssertionError if one failed."""
     stop, died = StopSignal(), list[str]()
 
     def run(role: str, its: Container) -> None:
         try:
-            getattr(roles, role)(its, stop)
-        except Exception as error:  # noqa: BLE001 - told at the end
+            getattr(roles, "run_all" if role == "everything" else f"run_{role}")(its, stop)
+        except Exception as error:  # noqa: BLE001 - reported at the end
             died.append(f"{role}: {error!r}")
             stop.set()
 
-    threads = [threading.Thread(target=run, args=each, name=each[0]) for each in parts.items()]
+    threads = [threading.Thread(target=run, args=each, name=each[0]) for each in containers.items()]
     for thread in threads:
         thread.start()
     try:
-        for port in [its.settings.web_port for role, its in parts.items() if role in ("web", "everything")]:
-            until(lambda port=port: answers(port), 30, "the door is open")  # type: ignore[misc]
+        for port in [its.settings.web_port for role, its in containers.items() if role in ("web", "everything")]:
+            until(lambda port=port: answers(port), 30, "the web role accepts connections")  # type: ignore[misc]
         yield
     finally:
         stop.set()
         for thread in threads:
             thread.join(30)
-        for its in parts.values():
+        for its in containers.values():
             its.database.close()
     assert died == []
     assert not stop.failed
 
 
 def work_left(database: Database, now: datetime) -> dict[str, int]:
-    """What is due by now and not done: at one moment, for an answer to a question becomes an event, and that a mail."""
-    waits: dict[str, ColumnElement[bool]] = {
-        # What was just received is published at once, whenever a sweep would find it due.
+    """Count the due work by kind, in one query: a look-up becomes an event and an event becomes a mail."""
+    conditions: dict[str, ColumnElement[bool]] = {
+        # A new event is published at once, so it counts before its due time for the recovery.
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
         | (Event.state == "received") & (Event.due_at <= now),
         "mails": (Mail.state == "sending") | (Mail.state == "queued") & (Mail.due_at <= now),
-        "questions": PaypalLookup.due_at <= now + LEASE,  # one that is just being asked is put off by so much
+        "questions": PaypalLookup.due_at <= now + LEASE,  # A running look-up has its due time moved by the lease.
         "reminders": Subscription.remind_at <= now,
     }
-    counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in waits.items()]
+    counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in conditions.items()]
     with database.reading() as session:
         found = session.execute(select(*counts)).one()._asdict()
     return {what: count for what, count in found.items() if count}
@@ -116,23 +116,23 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
 def wait_until_idle(
     database: Database, clock: Clock, seconds: float = 60, pass_time: Callable[[], object] = lambda: None
 ) -> None:
-    """Until nothing is due any more. Raises AssertionError that tells what is. `pass_time` moves a clock meanwhile."""
+    """Wait until no work is due. Raises AssertionError with the remaining work. `pass_time` can move a clock."""
     deadline = monotonic() + seconds
     while left := work_left(database, clock.now()):
-        assert monotonic() < deadline, f"after {seconds:g} seconds there is still something due: {left}"
+        assert monotonic() < deadline, f"after {seconds:g} seconds, work is still due: {left}"
         sleep(0.02)
         pass_time()
 
 
 def letters(post: Post, count: int) -> list[EmailMessage]:
-    """What was delivered, opened, as soon as there are so many: a relay delivers after it has answered."""
+    """Wait for this many mails and return all, parsed. A relay delivers a mail after it has accepted it."""
     until(lambda: len(post.mails()) >= count, 30, f"{count} mails are delivered")
     return [message_from_bytes(data, policy=policy.default) for data in post.mails()]
 
 
-def text_of(letter: EmailMessage) -> str:
-    """What it says, as text."""
-    part = letter.get_body(("plain",))
+def text_of(mail: EmailMessage) -> str:
+    """Return the plain text part."""
+    part = mail.get_body(("plain",))
     assert part is not None
     return str(part.get_content())
 

@@ -1,4 +1,4 @@
-"""One event of each type we handle, in PayPal's true shape: `tests/support/events/<EVENT>.json`, about our three people."""
+"""Load and change sample events: one of each handled type in PayPal's format, in `tests/support/events/<EVENT>.json`."""
 
 import copy
 import hashlib
@@ -9,15 +9,16 @@ from typing import Any
 import orjson
 
 FOLDER = Path(__file__).parent / "events"
-GONE: Any = object()  # as a value: the resource lacks this field
+GONE: Any = object()  # As a value of `changes`: remove this field from the resource.
 
 Json = dict[str, Any]
 
 
 def sample(kind: str, /, changes: dict[str, Any] | None = None, *, at: str = "") -> Json:
-    """The sample; with some fields of its resource changed (`billing_info.next_billing_time`: the dots are the path).
+    """Return the sample event of this type. `changes` sets fields of its resource by dotted path.
 
-    `at` is when PayPal wrote the event. What is changed is another event, so it has another id.
+    A path is for example `billing_info.next_billing_time`. `at` is the event's creation time at PayPal. A changed event
+    gets a new id.
     """
     event: Json = copy.deepcopy(_read(kind))
     for path, value in (changes or {}).items():
@@ -28,13 +29,13 @@ def sample(kind: str, /, changes: dict[str, Any] | None = None, *, at: str = "")
 
 
 def renamed(event: Json, salt: str = "") -> Json:
-    """The event under an id of its own, made of what it says."""
+    """Return the event with a new id, which is a hash of its content and `salt`."""
     digest = hashlib.sha256(orjson.dumps(event) + salt.encode()).hexdigest().upper()
     return {**event, "id": f"WH-{digest[:17]}-{digest[17:34]}"}
 
 
 def kinds() -> list[str]:
-    """The types there are samples of."""
+    """Return the event types that have a sample."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 

@@ -1,12 +1,12 @@
-"""Real PostgreSQL, RabbitMQ and Postfix for tests and measurements: private, on loopback, gone when we are gone.
+"""Private PostgreSQL, RabbitMQ and Postfix servers on loopback for tests and benchmarks.
 
     with Postgres() as postgres, RabbitMQ() as rabbitmq, Postfix() as postfix:
         ... postgres.url, rabbitmq.url, postfix.smtp_url
-        postgres.stop(kill=True)    # as a power cut would
+        postgres.stop(kill=True)    # like a power failure
         postgres.start()            # same folder, same port
 
-Each has a folder of its own, ports of its own and nothing of the machine's configuration, so it runs beside the
-machine's servers and beside itself. When the process that started it ends in any way, so does the server.
+Each server has its own folder and ports and uses no configuration of the machine. Several can run at the same time, also
+next to the machine's servers. A server ends when the process that started it ends, for any reason.
 """
 
 import json
@@ -27,13 +27,13 @@ from tests.support.subprocesses import Account, ManagedProcess, account, answers
 
 
 class Missing(Exception):
-    """The program is not installed or may not be started here. The message says which and what to do."""
+    """The program is not installed or cannot be started by this user. The message says which program and what to do."""
 
 
 class Server:
-    """One private server. Without a `folder` it makes one and removes it at the end of `with`.
+    """One private server. Without a `folder` it creates one and removes it at the end of `with`.
 
-    A folder that is given must be open to other users when we are root: PostgreSQL and RabbitMQ refuse to run as root.
+    For root, a given `folder` must be accessible to other users, because PostgreSQL and RabbitMQ refuse to run as root.
     """
 
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
@@ -47,23 +47,23 @@ class Server:
         self._process: ManagedProcess | None = None
 
     def start(self) -> Self:
-        """Start and wait until it answers. Raises Missing, or RuntimeError with the end of its log."""
+        """Start the server and wait until it answers. Raises Missing, or RuntimeError with the end of its log."""
         raise NotImplementedError
 
     def stop(self, *, kill: bool = False) -> None:
-        """End it as an operator would, or with `kill` as a power cut would. The folder stays for the next start."""
+        """Stop the server normally, or with `kill` like a power failure. The folder stays for the next start."""
         if self._process:
             self._process.end(self.stop_signal, kill=kill)
             self._process = None
 
     def restart(self, *, kill: bool = False) -> Self:
-        """Stop and start: same folder, same ports."""
+        """Stop and start the server with the same folder and ports."""
         self.stop(kill=kill)
         return self.start()
 
     @property
     def pid(self) -> int:
-        """The server's first process."""
+        """Process id of the server's first process."""
         assert self._process, f"{type(self).__name__} is not running"
         return self._process.pid
 
@@ -81,12 +81,12 @@ class Server:
 
 
 class Postgres(Server):
-    """A PostgreSQL cluster; `url` is its superuser's, for SQLAlchemy, in the database `postgres`.
+    """A PostgreSQL cluster. `url` is an SQLAlchemy URL of the superuser and the database `postgres`.
 
-    `settings` are added to those it is started with.
+    `settings` are added to the default server settings.
     """
 
-    stop_signal = signal.SIGINT  # "fast": sessions are ended, not waited for
+    stop_signal = signal.SIGINT  # Fast shutdown: ends the sessions without waiting.
 
     def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(folder)
@@ -107,7 +107,7 @@ class Postgres(Server):
         return self
 
     def answers(self) -> bool:
-        """Whether it takes connections now."""
+        """Return whether the server accepts connections now."""
         try:
             psycopg.connect(plain(self.url), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -120,7 +120,7 @@ _POSTGRES_SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories"
 
 
 class RabbitMQ(Server):
-    """A RabbitMQ node; `url` is guest's, in the virtual host `/`."""
+    """A RabbitMQ node. `url` is for the user guest and the virtual host `/`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         super().__init__(folder)
@@ -137,7 +137,7 @@ class RabbitMQ(Server):
         (self.folder / "plugins").write_text("[].")
         (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{_RABBITMQ_CONF}")
         _hand_over(self.folder, owner)
-        # Erlang would start this one by itself, as a daemon that stays behind.
+        # Otherwise Erlang starts epmd as a daemon, which keeps running.
         self._epmd = ManagedProcess(
             [epmd, "-port", self._epmd_port, "-address", "127.0.0.1"], self.folder, owner, environment
         )
@@ -153,13 +153,13 @@ class RabbitMQ(Server):
             self._epmd = None
 
     def ctl(self, *words: str) -> str:
-        """What `rabbitmqctl WORDS` prints, such as `ctl("list_queues", "name", "messages")`. Takes a second."""
+        """Run `rabbitmqctl` and return its output, e.g. `ctl("list_queues", "name")`. It takes about a second."""
         command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "--silent", "-n", self._node, *words]
         return run(command, self.folder, account("rabbitmq", "nobody"), self._environment())
 
     @contextmanager
     def vhost(self, name: str) -> Iterator[str]:
-        """The URL of a virtual host that exists inside `with` and holds nothing of anybody else's."""
+        """Create a virtual host, yield its URL, and delete it at the end."""
         self.ctl("eval", _ADD_VHOST.format(name=name))
         yield self.url.removesuffix("/") + name
         self.ctl("delete_vhost", name)
@@ -171,7 +171,7 @@ class RabbitMQ(Server):
     def _environment(self) -> dict[str, str]:
         here = str(self.folder)
         return {
-            "HOME": here,  # where Erlang keeps its cookie
+            "HOME": here,  # Erlang stores its cookie here.
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{here}/none.config",
@@ -187,36 +187,36 @@ class RabbitMQ(Server):
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_PID_FILE": f"{here}/pid",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RUNNING_UNDER_SYSTEMD": "yes",  # the script then becomes the server, so its pid is the server's
+            "RUNNING_UNDER_SYSTEMD": "yes",  # Makes the script exec the server, so the pid is the server's.
         }
 
 
-# What add_vhost and set_permissions do, with one start of rabbitmqctl instead of two.
+# Same as add_vhost and set_permissions, but with one start of rabbitmqctl instead of two.
 _ADD_VHOST = """
     rabbit_vhost:add(<<"{name}">>, <<"tests">>),
     rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>).
 """
-_RABBITMQ_CONF = "disk_free_limit.absolute = 10MB\n"  # by default a nearly full disk stops every publisher
+_RABBITMQ_CONF = "disk_free_limit.absolute = 10MB\n"  # The default blocks every publisher when the disk is nearly full.
 
 
 class Relay:
-    """A mail server that takes mail at `smtp_url` and delivers all of it, whoever it is for, into `maildir`."""
+    """A mail server that accepts mail at `smtp_url` and delivers all of it into `maildir`, for any recipient."""
 
     def __init__(self, smtp_url: str, maildir: Path) -> None:
         self.smtp_url, self.maildir = smtp_url, maildir
 
     def mails(self) -> list[bytes]:
-        """Every mail delivered so far as it lies on disk, oldest first."""
+        """Return the bytes of every delivered mail, oldest first."""
         files = [(path.stat().st_mtime_ns, path) for path in self.maildir.glob("new/*")]
         return [path.read_bytes() for _, path in sorted(files)]
 
     def wait_for(self, count: int, seconds: float = 30) -> list[bytes]:
-        """The mails, as soon as there are `count` of them. Raises AssertionError if they do not come in time."""
+        """Wait for `count` mails and return all. Raises AssertionError after the timeout."""
         until(lambda: len(self.mails()) >= count, seconds, f"{count} mails in {self.maildir}")
         return self.mails()
 
     def clear(self) -> None:
-        """Throw away what was delivered so far."""
+        """Delete all delivered mails."""
         for path in self.maildir.glob("new/*"):
             path.unlink(missing_ok=True)
 
@@ -224,8 +224,8 @@ class Relay:
 class Postfix(Server, Relay):
     """A Postfix on loopback that delivers into a Maildir; `settings` are added to its main.cf. Only root can start one.
 
-    Three recipients, at any domain, end otherwise: `refused@` gets 550 and `later@` 450 in the SMTP dialogue; mail for
-    `bounces@` is accepted and comes back to the envelope's sender as a delivery report, which lies in the Maildir too.
+    Three recipients, at any domain, are different. `refused@` gets 550 and `later@` gets 450 in the SMTP dialogue. Mail for
+    `bounces@` is accepted and then bounced to the envelope sender; the delivery report is in the Maildir too.
     """
 
     def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
@@ -243,23 +243,23 @@ class Postfix(Server, Relay):
         return self
 
     def queue(self) -> list[dict[str, Any]]:
-        """What waits in its queue, as `postqueue -j` tells: `queue_id`, `queue_name`, `sender`, `recipients`, ..."""
+        """Return the queued mails from `postqueue -j`: `queue_id`, `queue_name`, `sender`, `recipients`, ..."""
         listed = run(["/usr/sbin/postqueue", "-c", self._etc, "-j"], self.folder)
         return [json.loads(line) for line in listed.splitlines()]
 
     def clear(self) -> None:
-        """Throw away what was delivered so far, and what it has taken and is about to deliver."""
-        under_way = ("maildrop", "incoming", "active")
-        until(lambda: not [mail for mail in self.queue() if mail["queue_name"] in under_way], 30, "Postfix is idle")
+        """Wait until accepted mails are delivered, then delete all delivered mails."""
+        active_queues = ("maildrop", "incoming", "active")
+        until(lambda: not [mail for mail in self.queue() if mail["queue_name"] in active_queues], 30, "Postfix is idle")
         super().clear()
 
     def flush(self) -> None:
-        """Try again now what waits in its queue."""
+        """Retry the queued mails now."""
         run(["/usr/sbin/postqueue", "-c", self._etc, "-f"], self.folder)
 
     @property
     def log(self) -> str:
-        """All it has logged so far."""
+        """The complete log."""
         path = self.folder / "mail.log"
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
@@ -276,8 +276,8 @@ class Postfix(Server, Relay):
         (self._etc / "mailboxes").write_text("!/^bounces@/ inbox/\n")
 
 
-# in_flow_delay: with the default of one second, speed is bimodal. enable_long_queue_ids: short ones are used again.
-# smtpd_reject_unlisted_recipient: so that mail for bounces@ is refused by the delivery, after it was accepted.
+# in_flow_delay: the default of one second makes the speed bimodal. enable_long_queue_ids: short ids are reused.
+# smtpd_reject_unlisted_recipient: mail for bounces@ must be accepted first and then refused at delivery.
 _MAIN_CF = """
 compatibility_level = 3.6
 queue_directory = {folder}/queue
@@ -335,7 +335,7 @@ postlog   unix-dgram n - n - 1 postlogd
 
 
 def plain(url: str) -> str:
-    """SQLAlchemy's URL of a PostgreSQL database as psycopg and psql read it."""
+    """Convert an SQLAlchemy URL of PostgreSQL to the form that psycopg and psql accept."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
@@ -360,11 +360,11 @@ def _postfix_program() -> Path:
     if not program.exists():
         raise Missing("Postfix is not installed (apt-get install postfix)")
     if os.geteuid():
-        raise Missing("Postfix is started by root only")
+        raise Missing("Only root can start Postfix (run the tests as root)")
     return program
 
 
 def _hand_over(folder: Path, owner: Account) -> None:
-    """Give a folder and the files in it to who will run in it."""
+    """Change the owner of a folder and the files in it to the account of the server."""
     for path in (folder, *folder.iterdir()):
         os.chown(path, owner.get("user", -1), owner.get("group", -1))

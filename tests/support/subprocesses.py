@@ -1,6 +1,6 @@
-"""Programs that end with us: started in a session of their own, killed when whoever started them is gone, however.
+"""Start programs that are killed when this process ends, even if this process is killed.
 
-Used by tests and measurements to run servers and the roles of `smt-billing`. Everything is on loopback.
+Tests and benchmarks use this to run servers and the roles of `smt-billing`. All ports are on loopback.
 """
 
 import os
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TypedDict
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60  # a busy two-core machine needs 10 for RabbitMQ
+START_SECONDS = 60  # RabbitMQ needs 10 on a busy machine with two cores.
 STOP_SECONDS = 20
-# Below the ports that the kernel hands to clients: nobody gets a server's port while the server is down.
+# Below the ephemeral ports of the kernel, so no client gets a server's port while the server is down.
 PORTS = range(20000, 32000)
 _PORTS = cycle(random.sample(PORTS, len(PORTS)))
 
 
 class Account(TypedDict, total=False):
-    """Who a program runs as, in the words of `subprocess.Popen`; empty: as we do."""
+    """User and groups of a program, as arguments of `subprocess.Popen`. Empty means the current user."""
 
     user: int
     group: int
@@ -34,9 +34,9 @@ class Account(TypedDict, total=False):
 
 
 class ManagedProcess:
-    """A running program, tied to us by a shell that kills it when the pipe from us breaks.
+    """A running program. A guard shell kills it when the pipe from this process breaks.
 
-    `environment` is all it gets, beside PATH and LANG, so that nobody's own settings reach it.
+    The program gets only `environment`, PATH and LANG, so a developer's own settings do not reach it.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class ManagedProcess:
         )
 
     def wait_until(self, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        """Raises RuntimeError with the end of its output if it ends before it is ready, or takes too long."""
+        """Wait until the program is ready.
+
+        Raises RuntimeError with the end of its output if it exits first or takes too long.
+        """
         deadline = time.monotonic() + seconds
         while not ready():
             if self._child.poll() is not None or time.monotonic() > deadline:
@@ -78,7 +81,10 @@ class ManagedProcess:
             time.sleep(0.02)
 
     def end(self, how: signal.Signals = signal.SIGTERM, *, kill: bool = False) -> int:
-        """Ask it to end and wait; with `kill`, or when it does not listen, kill it and all below it. Its exit code."""
+        """Send the signal, wait, and return the exit code.
+
+        With `kill`, or after STOP_SECONDS, kill the program and all its descendants.
+        """
         if not kill and self._child.poll() is None:
             self._child.send_signal(how)
             self._wait()
@@ -103,7 +109,7 @@ def run(
     account: Account | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """What the command printed. Raises RuntimeError with it if the command fails."""
+    """Run a command and return its output. Raises RuntimeError with the output if the command fails."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words, cwd=folder, env=surroundings(environment), capture_output=True, text=True, check=False, **(account or {})
@@ -114,12 +120,12 @@ def run(
 
 
 def surroundings(more: Mapping[str, str] | None) -> dict[str, str]:
-    """The environment of a program on a leash."""
+    """Return the environment of a managed program: PATH, LANG and `more`."""
     return {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **(more or {})}
 
 
 def account(*names: str) -> Account:
-    """The first of these users that exists, when we are root and the program must not be; else as we are."""
+    """Return the first of these users that exists if this process is root, else the current user."""
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
     for name in names if os.geteuid() == 0 else ():
         if entry := known.get(name):
@@ -128,7 +134,7 @@ def account(*names: str) -> Account:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now, and that the kernel gives to no client. No port is given twice."""
+    """Return an unused loopback port outside the kernel's ephemeral range. No port is returned twice in a short time."""
     for port in islice(_PORTS, 200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
@@ -137,7 +143,7 @@ def free_port() -> int:
 
 
 def answers(port: int, greeting: bytes = b"") -> bool:
-    """Whether something accepts connections on this port of loopback and, after the greeting, says something."""
+    """Return whether the loopback port accepts connections and, if a greeting is sent, answers it."""
     try:
         with socket.create_connection(("127.0.0.1", port), 2) as connection:
             connection.sendall(greeting)
@@ -147,15 +153,15 @@ def answers(port: int, greeting: bytes = b"") -> bool:
 
 
 def until(happened: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until it happened. Raises AssertionError that says what did not."""
+    """Wait until `happened` returns true. Raises AssertionError with `what` after the timeout."""
     deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < deadline, f"not within {seconds:g} seconds: {what}"
+        assert time.monotonic() < deadline, f"did not happen within {seconds:g} seconds: {what}"
         time.sleep(0.02)
 
 
 def _descendants(pid: int) -> list[int]:
-    """Every process below this one, as far as /proc tells: PostgreSQL's have sessions of their own."""
+    """Return all descendants of a process from /proc. A session is not enough: PostgreSQL's children have their own."""
     children: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -174,7 +180,7 @@ def _kill(pid: int) -> None:
 
 @contextmanager
 def running(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python that runs this code and has said that it is ready; killed at the end."""
+    """Run this code in a new Python process and wait until it prints `ready`. Kill it at the end."""
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""The servers that other tests lean on: each is real, private, survives being killed, and goes when we go."""
+"""The test servers are private, keep their data when killed, and stop with the test process."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ from tests.support.subprocesses import ManagedProcess, answers, free_port, until
 ROOT = Path(__file__).parents[2]
 
 
-def test_each_test_gets_an_empty_database_of_its_own(postgres: str, postgres_url: str) -> None:
+def test_each_test_gets_its_own_empty_database(postgres: str, postgres_url: str) -> None:
     assert postgres_url != postgres
     with psycopg.connect(plain(postgres_url)) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
-def test_a_test_on_both_databases_runs_on_each(database_url: str, request: pytest.FixtureRequest) -> None:
+def test_database_fixture_runs_test_on_both_databases(database_url: str, request: pytest.FixtureRequest) -> None:
     engine = create_engine(database_url)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
@@ -33,7 +33,7 @@ def test_a_test_on_both_databases_runs_on_each(database_url: str, request: pytes
     engine.dispose()
 
 
-def test_what_postgresql_committed_is_there_after_it_was_killed(postgres: str) -> None:
+def test_postgresql_keeps_committed_data_when_killed(postgres: str) -> None:
     with Postgres() as server:
         url, first = plain(server.url), server.pid
         with psycopg.connect(url, autocommit=True) as connection:
@@ -42,10 +42,10 @@ def test_what_postgresql_committed_is_there_after_it_was_killed(postgres: str) -
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT * FROM kept").fetchone() == (1,)
         last = server.pid
-    assert_nothing_is_left(server, first, last)
+    assert_server_is_gone(server, first, last)
 
 
-def test_a_message_goes_through_rabbitmq(broker_url: str, queue_prefix: str) -> None:
+def test_rabbitmq_transports_a_message(broker_url: str, queue_prefix: str) -> None:
     with Connection(broker_url) as connection:  # type: ignore[no-untyped-call]
         with connection.SimpleQueue(queue_prefix) as queue:
             queue.put("hello")
@@ -53,54 +53,54 @@ def test_a_message_goes_through_rabbitmq(broker_url: str, queue_prefix: str) -> 
         connection.default_channel.queue_delete(queue_prefix)
 
 
-def test_each_test_can_have_an_empty_broker_of_its_own(empty_broker_url: str, rabbitmq: RabbitMQ | str) -> None:
+def test_each_test_can_use_its_own_empty_broker(empty_broker_url: str, rabbitmq: RabbitMQ | str) -> None:
     if isinstance(rabbitmq, str):
-        pytest.skip("needs a RabbitMQ of our own")
+        pytest.skip("needs a private RabbitMQ, not the one that SMT_TEST_BROKER_URL names")
     vhost = empty_broker_url.rpartition("/")[2]
     assert rabbitmq.ctl("list_queues", "name", "-p", vhost).split() == []
     with Connection(empty_broker_url) as connection, connection.SimpleQueue("hello"):  # type: ignore[no-untyped-call]
         assert rabbitmq.ctl("list_queues", "name", "-p", vhost).split() == ["hello"]
 
 
-def test_mail_is_delivered_whoever_it_is_for(mailbox: Relay) -> None:
+def test_mail_to_any_recipient_is_delivered(mailbox: Relay) -> None:
     send(mailbox, "alice@example.com")
     assert b"Delivered-To: alice@example.com" in mailbox.wait_for(1)[0]
 
 
-def test_the_mailbox_is_emptied_between_tests(mailbox: Relay) -> None:
+def test_mailbox_is_emptied_between_tests(mailbox: Relay) -> None:
     assert mailbox.mails() == []
 
 
 @pytest.mark.parametrize(("name", "code"), [("refused", 550), ("later", 450)])
-def test_a_recipient_can_be_one_that_is_refused(mailbox: Relay, name: str, code: int) -> None:
+def test_refused_recipients_get_their_error_code(mailbox: Relay, name: str, code: int) -> None:
     with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
         send(mailbox, f"{name}@example.com")
     assert refused.value.recipients[f"{name}@example.com"][0] == code
 
 
-def test_a_recipient_can_be_one_whose_mail_comes_back(mailbox: Relay) -> None:
+def test_mail_to_bounces_returns_delivery_report(mailbox: Relay) -> None:
     send(mailbox, "bounces@example.com")
     report = mailbox.wait_for(1)[0]
     assert b"Delivered-To: b+1@example.com" in report
     assert b"Status: 5.1.1" in report
 
 
-def test_what_postfix_accepted_waits_in_its_queue_after_it_was_killed(postfix: Relay) -> None:
-    with Postfix(settings={"virtual_transport": "retry:4.4.1 the next hop is away"}) as server:
+def test_postfix_keeps_queued_mail_when_killed(postfix: Relay) -> None:
+    with Postfix(settings={"virtual_transport": "retry:4.4.1 the next hop is down"}) as server:
         send(server, "alice@example.com")
         until(lambda: [mail["queue_name"] for mail in server.queue()] == ["deferred"], 10, "the mail is deferred")
         server.restart(kill=True)
         assert [mail["recipients"][0]["address"] for mail in server.queue()] == ["alice@example.com"]
-        assert "the next hop is away" in server.log
+        assert "the next hop is down" in server.log
         last = server.pid
-    assert_nothing_is_left(server, last)
+    assert_server_is_gone(server, last)
 
 
-def test_a_program_on_a_leash_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
+def test_managed_process_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     code = f"""if True:
         import os, pathlib, time
-        from tests.leash import Leashed
-        print(Leashed(["sleep", "600"], pathlib.Path({str(tmp_path)!r})).pid, flush=True)
+        from tests.support.subprocesses import ManagedProcess
+        print(ManagedProcess(["sleep", "600"], pathlib.Path({str(tmp_path)!r})).pid, flush=True)
         time.sleep(600)
     """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
@@ -111,20 +111,20 @@ def test_a_program_on_a_leash_ends_when_its_starter_is_killed(tmp_path: Path) ->
     until(lambda: gone(pid), 10, f"process {pid} is gone")
 
 
-def test_a_program_that_does_not_start_says_why(tmp_path: Path) -> None:
-    program = ManagedProcess(["sh", "-c", "echo no such luck; exit 3"], tmp_path)
-    with pytest.raises(RuntimeError, match="ended with 3\nno such luck"):
+def test_failed_start_shows_program_output(tmp_path: Path) -> None:
+    program = ManagedProcess(["sh", "-c", "echo start failed; exit 3"], tmp_path)
+    with pytest.raises(RuntimeError, match="ended with 3\nstart failed"):
         program.wait_until(lambda: answers(free_port()))
 
 
-def test_a_program_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.subprocesses.STOP_SECONDS", 0.2)
     program = ManagedProcess(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"], tmp_path)
     program.wait_until(lambda: "deaf" in program.log.read_text())
     assert program.end() == -signal.SIGKILL
 
 
-def test_a_missing_server_skips_a_test_unless_all_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_skips_test_unless_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMT_TEST_REQUIRE_SERVICES", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no such program"):
         do_without("no such program")
@@ -139,14 +139,14 @@ def send(relay: Relay, recipient: str) -> None:
         smtp.sendmail("b+1@example.com", [recipient], b"Subject: hello\r\n\r\nhello\r\n")
 
 
-def assert_nothing_is_left(server: Server, *pids: int) -> None:
+def assert_server_is_gone(server: Server, *pids: int) -> None:
     assert [pid for pid in pids if not gone(pid)] == []
     # A child of a killed server may hold its socket a moment longer.
-    until(lambda: not answers(server.port), 10, "nobody listens any more")
+    until(lambda: not answers(server.port), 10, "the port is closed")
     assert not server.folder.exists()
 
 
 def gone(pid: int) -> bool:
-    """Killed; the entry may stay until whoever inherited it has looked."""
+    """Return whether a process has ended. A zombie counts as ended: its entry stays until its parent waits for it."""
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"

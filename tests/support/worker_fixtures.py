@@ -1,4 +1,4 @@
-"""Handlers that end in each possible way, events for them, and a loop that ends."""
+"""Handlers with each possible outcome, events for them, and a worker loop that stops."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +14,7 @@ SECRET = "ada@example.com, 4 Mill Lane"
 
 
 def leave_a_row(event: Event, uow: UnitOfWork) -> None:
-    """An effect that shows when it happens twice."""
+    """Insert a row, so a second call is visible."""
     uow.add_status_change(
         subscription_id="I-1", at=uow.now, old_status=None, new_status="X", reason=event.type, event_id=event.id
     )
@@ -38,7 +38,7 @@ HANDLERS: dict[str, Handler] = {
 
 
 def store(pipeline: PipelineUnderTest, *kinds: str) -> list[str]:
-    """Events of these types, WH-000 and so on."""
+    """Store one event of each type, with the ids WH-000, WH-001 and so on. Return the ids."""
     names = [f"WH-{number:03}" for number in range(len(kinds))]
     pipeline.store(*[delivery(happened(name, kind=kind)) for name, kind in zip(names, kinds, strict=True)])
     return names
@@ -49,12 +49,12 @@ def effects(pipeline: PipelineUnderTest) -> list[str]:
 
 
 def run_until(worker: Worker, broker: Broker, done: Callable[[], bool]) -> None:
-    """Serve until it is done, at most some seconds."""
+    """Run the worker loop until `done` returns true. Raises AssertionError after 3,000 rounds."""
     left = [3000]
 
     def stop(seconds: float) -> bool:
         left[0] -= 1
-        assert left[0], "it goes on and on"
+        assert left[0], "the worker loop did not finish within 3,000 rounds"
         return done()
 
     with broker.consumer("events") as inlet:
