@@ -26,6 +26,7 @@ from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
 ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
+SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/soak/")
 SERVICES = frozenset({"postgres", *ONE_PROCESS})
 # Safe for what a test does to a server, killing it included: only the machine must not lose power.
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
@@ -152,6 +153,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_postgres = getattr(getattr(item, "callspec", None), "params", {}).get("database_url") == "postgresql"
         if on_postgres or SERVICES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+        if item.nodeid.startswith(SLOW_FOLDERS):
+            item.add_marker("slow")
         if group := one_process(item):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import orjson
-from sqlalchemy import delete
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
@@ -81,10 +80,7 @@ class Shore:
 
     def clear(self) -> None:
         """Forget everything but the keys."""
-        with self.river.database.transaction() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != EncryptionKey.__tablename__:
-                    session.execute(delete(table))
+        self.river.empty(EncryptionKey)
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         return {

@@ -207,6 +207,7 @@ async def start_hanging_mailer(
     return mailer
 
 
+@pytest.mark.slow
 async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, make: Make, tmp_path: Path) -> None:
     fake_relay = House(DOT=["hang"])
     url = await serve(fake_relay)
@@ -222,6 +223,7 @@ async def test_killed_mailer_leaves_mail_in_doubt(river: River, serve: Serve, ma
     assert len(fake_relay.received) == 1
 
 
+@pytest.mark.slow
 async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_path: Path) -> None:
     """With a timer, its claim would end, and the mail would be sent twice after it continues."""
     fake_relay = House(DOT=["hang"])
@@ -238,11 +240,12 @@ async def test_suspended_mailer_keeps_its_claim(river: River, serve: Serve, tmp_
     assert len(fake_relay.received) == 1
 
 
-async def test_mailer_writes_heartbeat_while_relay_hangs(river: River, serve: Serve, tmp_path: Path) -> None:
-    owe(river, 2 * CLAIM + 1)
-    fake_relay, heartbeat = House(DOT=["hang"]), river.folder / "run" / "mailer"
-    mailer = await start_hanging_mailer(river, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1"))
-    while states(river).count("sending") < 2 * CLAIM:
+@pytest.mark.slow
+async def test_mailer_writes_heartbeat_while_relay_hangs(brook: River, serve: Serve, tmp_path: Path) -> None:
+    owe(brook, 2 * CLAIM + 1)
+    fake_relay, heartbeat = House(DOT=["hang"]), brook.folder / "run" / "mailer"
+    mailer = await start_hanging_mailer(brook, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1"))
+    while states(brook).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
     os.utime(heartbeat, (0, 0))
     await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
