@@ -25,7 +25,8 @@ from tests.support import compiled_statements  # noqa: F401 - the import enables
 from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
-ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # These take seconds to start.
+ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
+SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/soak/")
 SERVICES = frozenset({"postgres", *ONE_PROCESS})
 # These settings are safe even when a test kills the server. Data is lost only if the machine loses power.
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
@@ -152,6 +153,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_postgres = getattr(getattr(item, "callspec", None), "params", {}).get("database_url") == "postgresql"
         if on_postgres or SERVICES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+        if item.nodeid.startswith(SLOW_FOLDERS):
+            item.add_marker("slow")
         if group := one_process(item):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "handlers", "email_templates")
+pytestmark = pytest.mark.slow
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
 
 
@@ -39,7 +40,7 @@ def test_wheel_contains_exactly_the_package_files(checkout: Path, wheel: Path) -
 
 
 def test_installed_program_finds_templates_and_handlers(wheel: Path, tmp_path: Path) -> None:
-    pip("install", "--target", tmp_path, wheel)
+    pip("install", "--no-compile", "--target", tmp_path, wheel)
     code = f"""if True:
         import sys
         sys.path.insert(0, {str(tmp_path)!r})

@@ -68,6 +68,7 @@ def test_denial_takes_back_the_counted_period(feeder: EventFeeder, events: tuple
     assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00Z")
 
 
+@pytest.mark.slow
 def test_result_is_the_same_in_every_order(feeder: EventFeeder) -> None:
     for order in permutations([*STARTED[1:], CLEARED, paypal_counts_payment(), REFUSED]):
         feeder.pipeline.empty()

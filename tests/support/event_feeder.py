@@ -1,4 +1,4 @@
-"""`Teller` feeds PayPal events to the pipeline (parser, inbox, worker, as in production) and shows the resulting rows.
+"""`EventFeeder` feeds PayPal events to the pipeline (parser, inbox, worker, as in production) and shows the resulting rows.
 
 teller.tell(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
 teller.work()

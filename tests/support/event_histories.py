@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import orjson
-from sqlalchemy import delete
 
 from handlers import HANDLERS
 from pipeline.clock import MovableClock
@@ -85,10 +84,7 @@ class OrderedReplay:
 
     def clear(self) -> None:
         """Delete all rows except the encryption keys."""
-        with self.pipeline.database.transaction() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != EncryptionKey.__tablename__:
-                    session.execute(delete(table))
+        self.pipeline.empty(EncryptionKey)
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         return {

@@ -74,7 +74,9 @@ class Wire(SMTP):
 
     async def _handle_client(self) -> None:
         self.house.connections += 1
-        if not await self.house.acts(self, "CONNECT"):
+        if await self.house.acts(self, "CONNECT"):
+            self.transport.close()  # without a greeting; a client would wait for one until its timeout
+        else:
             await super()._handle_client()
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802

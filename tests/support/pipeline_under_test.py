@@ -108,9 +108,10 @@ class PipelineUnderTest:
             for name, value in values.items():
                 setattr(kept, name, value)
 
-    def empty(self) -> None:
-        """Delete all rows; on PostgreSQL in one round trip."""
-        deletes = [f'DELETE FROM "{table.name}"' for table in reversed(Base.metadata.sorted_tables)]
+    def empty(self, *kept: type[Base]) -> None:
+        """Delete all rows except those of the tables in `kept`; on PostgreSQL in one round trip."""
+        names = [table.name for table in reversed(Base.metadata.sorted_tables)]
+        deletes = [f'DELETE FROM "{name}"' for name in names if name not in {table.__tablename__ for table in kept}]
         with self.database.transaction() as session:
             for statement in deletes if self.database.is_sqlite else ["; ".join(deletes)]:
                 session.connection().exec_driver_sql(statement)

@@ -29,6 +29,7 @@ def settings(data_dir: Path, caught: Path, monkeypatch: pytest.MonkeyPatch, smt:
     return values
 
 
+@pytest.mark.slow
 def test_run_processes_events_sends_mails_and_stops_on_sigterm(
     smt: Smt, settings: dict[str, str], caught: Path, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -48,6 +49,7 @@ def test_run_processes_events_sends_mails_and_stops_on_sigterm(
     assert not [line for line in lines if line["level"] == "error"]
 
 
+@pytest.mark.slow
 def test_simulate_signs_as_paypals_simulator_if_accepted(
     smt: Smt, settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_stopped_role_is_unhealthy(smt: Smt, settings: dict[str, str]) -> None:
     assert "no heartbeat" in smt("health", "worker").out
 
 
+@pytest.mark.slow
 def test_failed_role_ends_process(settings: dict[str, str], tmp_path: Path, data_dir: Path) -> None:
     """The port is in use. The process ends with 1, so that its supervisor starts it again."""
     command = [sys.executable, "-m", "pipeline", "run"]

@@ -28,6 +28,7 @@ examples = settings(max_examples=40, deadline=None, derandomize=True, suppress_h
 seeds = st.integers(0, 2**32)
 
 
+@pytest.mark.slow
 @examples
 @given(seed=seeds, order=seeds)
 def test_any_order_gives_the_same_rows_and_mails(shore: OrderedReplay, seed: int, order: int) -> None:
@@ -43,6 +44,7 @@ def test_any_order_gives_the_same_rows_and_mails(shore: OrderedReplay, seed: int
         assert state == "queued" or (str(reason).startswith("superseded") and key.split(":")[0] not in NEVER_SUPERSEDED)
 
 
+@pytest.mark.slow
 @examples
 @given(seed=seeds, order=seeds)
 def test_any_order_of_incomplete_events_gives_the_same_rows(shore: OrderedReplay, seed: int, order: int) -> None:

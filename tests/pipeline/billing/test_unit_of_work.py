@@ -125,6 +125,7 @@ def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedReplay]:
     made.pipeline.database.close()
 
 
+@pytest.mark.slow
 @given(kind=st.sampled_from(kinds()), data=st.data())
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_handlers_do_not_fail_on_unexpected_values(shore: OrderedReplay, kind: str, data: st.DataObject) -> None:
@@ -144,6 +145,7 @@ def test_handlers_do_not_fail_on_unexpected_values(shore: OrderedReplay, kind: s
 # -- several workers
 
 
+@pytest.mark.slow
 def test_concurrent_workers_produce_the_same_rows(kept_database: str, data_dir: Path) -> None:
     """Two workers process subscriptions with shared plans and customers, each in its own order."""
     shore = OrderedReplay(data_dir, kept_database)

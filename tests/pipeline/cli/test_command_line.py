@@ -121,6 +121,7 @@ def test_nested_lazy_group_is_imported_when_called(
     assert "leaf called" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pipeline_runs_in_new_folder_with_one_setting(data_dir: Path, saved_events: SavedEvents) -> None:
     def call(*words: str | Path) -> str:
         done = smt_billing(*words, data_dir=data_dir)

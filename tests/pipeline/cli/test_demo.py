@@ -13,6 +13,7 @@ from .conftest import SavedEvents, Smt, files_of
 SMALL = ("--months", "2", "--subscribers", "6")
 
 
+@pytest.mark.slow
 def test_commands_work_on_completed_demo(smt: Smt, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "CHUNK", 4)  # so that lists are read in several chunks
     answer = smt("demo", "--once", "--json", *SMALL)

@@ -108,6 +108,7 @@ def test_key_created_during_rotation_uses_the_new_master_key(
     assert_all_decrypt(pipeline, encrypt_all(pipeline, ["I-LATE"]), open_master_key(path))
 
 
+@pytest.mark.slow
 def test_workers_create_and_read_keys_during_rotations(pipeline: PipelineUnderTest, path: Path) -> None:
     encrypted: dict[str, bytes] = {}
     failed: list[BaseException] = []
@@ -170,6 +171,7 @@ KILL_POINTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "times"), KILL_POINTS)
 def test_killed_rotation_is_finished_by_the_next(
     pipeline: PipelineUnderTest, path: Path, name: str, times: int

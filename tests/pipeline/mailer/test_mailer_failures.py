@@ -211,6 +211,7 @@ async def start_hanging_mailer(
     return mailer
 
 
+@pytest.mark.slow
 async def test_killed_mailer_leaves_mail_in_doubt(
     pipeline: PipelineUnderTest, serve: Serve, make: Make, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ async def test_killed_mailer_leaves_mail_in_doubt(
     assert len(fake_relay.received) == 1
 
 
+@pytest.mark.slow
 async def test_suspended_mailer_keeps_its_claim(pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path) -> None:
     """With a timer, its claim would end, and the mail would be sent twice after it continues."""
     fake_relay = MisbehavingRelay(DOT=["hang"])
@@ -244,15 +246,16 @@ async def test_suspended_mailer_keeps_its_claim(pipeline: PipelineUnderTest, ser
     assert len(fake_relay.received) == 1
 
 
+@pytest.mark.slow
 async def test_mailer_writes_heartbeat_while_relay_hangs(
-    pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path
+    sqlite_pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path
 ) -> None:
-    owe(pipeline, 2 * CLAIM + 1)
-    fake_relay, heartbeat = MisbehavingRelay(DOT=["hang"]), pipeline.folder / "run" / "mailer"
+    owe(sqlite_pipeline, 2 * CLAIM + 1)
+    fake_relay, heartbeat = MisbehavingRelay(DOT=["hang"]), sqlite_pipeline.folder / "run" / "mailer"
     mailer = await start_hanging_mailer(
-        pipeline, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1")
+        sqlite_pipeline, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1")
     )
-    while states(pipeline).count("sending") < 2 * CLAIM:
+    while states(sqlite_pipeline).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
     os.utime(heartbeat, (0, 0))
     await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")

@@ -89,9 +89,9 @@ def test_killed_worker_neither_loses_nor_repeats_an_event(
             broker_url=empty_broker_url,
         )
 
+    count = postgresql_pipeline.count
     for at_least in (1, 150):
         worker = start()
-        count = postgresql_pipeline.count
         until(lambda least=at_least: count(StatusHistoryEntry) >= least, 60, "some events are handled")  # type: ignore[misc]
         worker.end(kill=True)
         assert postgresql_pipeline.count(StatusHistoryEntry) < 400, (
