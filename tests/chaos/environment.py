@@ -1,7 +1,7 @@
-"""The servers and the roles of one run, as real processes: restarted when they die, as systemd would, and ended by us.
+"""The servers and roles of a chaos run, as real processes. A role that dies is restarted, like systemd does it.
 
-`Ground` is what all seeds share: PostgreSQL, RabbitMQ, Postfix. A `Stage` is one seed's own: a folder, a database, a
-virtual host, proxies before everything, a pretend PayPal that can be asked, and the roles.
+`Ground` has the servers that all seeds share: PostgreSQL, RabbitMQ and Postfix. A `Stage` belongs to one seed: a folder,
+a database, a virtual host, a proxy for each server, a simulated PayPal API, and the roles.
 """
 
 import http.client
@@ -40,22 +40,22 @@ Column = Literal["right", "embedded"]
 
 ROOT = Path(__file__).parents[2]
 WEBHOOK_ID = "8PT597110X687430L"
-AGAIN_SECONDS = 0.3  # before a dead role is started anew
-# Two of each that may be many: what one leaves behind, or holds on to while frozen, the other may come upon.
+RESTART_SECONDS = 0.3  # Delay before a dead role is restarted.
+# Two workers and two mailers, so that one can meet the unfinished work or the locks of the other.
 ROLES = {
     "right": ("web", "worker-1", "worker-2", "mailer-1", "mailer-2", "scheduler"),
     "embedded": ("run",),
 }
-# Seconds each way. A relay at some distance keeps the mailers at it for most of the time, so that they are hit at it.
+# Seconds in each direction. With a slow relay, the mailers are sending most of the time, so faults hit them there.
 LATENCY = {"relay": 0.015, "database": 0.001}
-# File systems of their own, where root may mount some: they can be full. Of one embedded seed, and of all of PostgreSQL.
+# Sizes of separate file systems that can become full, for an embedded seed and for PostgreSQL. Only root can mount them.
 SMALL_DISK, POSTGRES_DISK = "32m", "640m"
 SMALL_WAL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
-LOG_REACHES_BACK = timedelta(hours=3)  # further than any clock is set back
+LOG_REACHES_BACK = timedelta(hours=3)  # More than any clock is set back.
 
 
 class Ground:
-    """The servers, started when first asked for. A context manager."""
+    """The shared servers, started when first needed. A context manager."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -91,7 +91,7 @@ class Ground:
 
 
 class Actor:
-    """One role in a process of its own, started anew whenever it ends until `stop`."""
+    """One role in its own process, restarted whenever it ends, until `stop`."""
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         self.name, self.folder = name, folder
@@ -100,7 +100,7 @@ class Actor:
         self._clock = folder / "clock"
         self.set_clock("+0")
         self.killed = 0
-        self.died: list[int] = []  # exit codes, of ends that nobody of us brought about
+        self.died: list[int] = []  # Exit codes of unexpected exits.
         self._stopping = False
         self._lock = threading.Lock()
         self._process = self._start()
@@ -108,30 +108,30 @@ class Actor:
         self._watcher.start()
 
     def kill(self) -> None:
-        """kill -9, at once."""
+        """Send SIGKILL."""
         with self._lock:
             self.killed += self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def unfreeze(self) -> None:
         self._signal(signal.SIGCONT)
 
     def set_clock(self, offset: str) -> None:
-        """From a second later its clock is so far off, in seconds such as `-3600`; also when it is started anew."""
+        """Set the offset of the role's clock in seconds, e.g. `-3600`. It applies after a second and survives restarts."""
         written = self._clock.with_suffix(".new")
         written.write_text(f"{offset}\n")
         written.replace(self._clock)
 
     def begin_to_stop(self) -> None:
-        """SIGTERM, once: Python at its end has no handler for it any more."""
+        """Send SIGTERM once. An exiting Python process has no handler for a second one."""
         with self._lock:
             self._stopping = True
             self._signal(signal.SIGTERM)
 
     def stop(self) -> int:
-        """Its exit code, after `begin_to_stop`; 0 is an end in good order."""
+        """Wait for the end after `begin_to_stop` and return the exit code. 0 means a clean shutdown."""
         with suppress(subprocess.TimeoutExpired):
             self._process._child.wait(STOP_SECONDS)
         code = self._process.end(kill=True)
@@ -157,7 +157,7 @@ class Actor:
                     self.died.append(code)
             self._process.end(kill=True)
             _forget_clock(self._process.pid)
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(RESTART_SECONDS)
             with self._lock:
                 if self._is_stopping():
                     return
@@ -175,7 +175,7 @@ class Actor:
 
 
 class Stage:
-    """One seed's own. A context manager: the roles run inside `with`."""
+    """The environment of one seed. A context manager: the roles run inside `with`."""
 
     def __init__(self, ground: Ground, column: Column, world: PaypalState) -> None:
         self.ground, self.column, self.world = ground, column, world
@@ -184,7 +184,7 @@ class Stage:
         self.small_disk = False
         self.actors: dict[str, Actor] = {}
         self.proxies: dict[str, Proxy] = {}
-        self.unclean: Counter[str] = Counter()  # roles that did not end in good order when asked to
+        self.unclean: Counter[str] = Counter()  # Roles that did not shut down cleanly.
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -209,7 +209,7 @@ class Stage:
         self._stack.callback(self.database.close)
         migrations.upgrade(self.database)
         self.master: MasterKey = open_master_key(self.data / "keys" / "master.key")
-        self._vouch()
+        self._store_certificate()
         self.broker = self._broker()
         web_port = free_port()
         self.url = f"http://127.0.0.1:{self._proxy('web', web_port)}/webhooks/paypal"
@@ -220,7 +220,7 @@ class Stage:
         until(lambda: _answers(web_port), 30, "the web role answers")
 
     def actor(self, prefix: str) -> list[Actor]:
-        """The roles of that kind."""
+        """Return the roles of that kind."""
         return [actor for name, actor in self.actors.items() if name.partition("-")[0] == prefix]
 
     def _environment(self, database: str, web_port: int) -> dict[str, str]:
@@ -240,7 +240,7 @@ class Stage:
         }
 
     def _through(self, name: str, url: str) -> str:
-        """The URL with a proxy's port in it; one without a port is a file, or this process."""
+        """Return the URL with a proxy's port. A URL without a port (SQLite, memory) is returned unchanged."""
         port = make_url(url).port
         return url.replace(f":{port}", f":{self._proxy(name, port)}") if port else url
 
@@ -265,8 +265,8 @@ class Stage:
             return "memory://"
         return self._stack.enter_context(self.ground.rabbitmq.vhost(f"chaos-{uuid.uuid4().hex[:12]}"))
 
-    def _vouch(self) -> None:
-        """Put the pretend PayPal's certificate where the web role keeps those it has fetched."""
+    def _store_certificate(self) -> None:
+        """Put the simulated PayPal's certificate into the web role's certificate cache."""
         signer = self.ground.signer
         path = CertificateStore._path(self.data / "certificates", signer.cert_url)
         path.parent.mkdir(mode=0o700)
@@ -274,21 +274,21 @@ class Stage:
 
     def _end(self) -> None:
         for actor in self.actors.values():
-            actor.thaw()
+            actor.unfreeze()
             actor.begin_to_stop()
         for actor in self.actors.values():
             code = actor.stop()
             if code:
-                self.unclean[f"{actor.name} ended with {code}"] += 1
+                self.unclean[f"{actor.name} exited with {code}"] += 1
 
 
 @contextmanager
 def _own_disk(folder: Path, size: str | None) -> Iterator[bool]:
-    """A new folder; whether it is a small file system of its own, which only root may mount."""
+    """Create a folder, as a separate small file system if possible (root only). Yield whether it is one."""
     folder.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
-    may = size is not None and os.geteuid() == 0
-    mounted = may and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    can_mount = size is not None and os.geteuid() == 0
+    mounted = can_mount and subprocess.run(command, capture_output=True, check=False).returncode == 0
     try:
         yield mounted
     finally:
@@ -297,12 +297,12 @@ def _own_disk(folder: Path, size: str | None) -> Iterator[bool]:
 
 
 def libfaketime() -> Path | None:
-    """The library that moves a process's clock, where it is installed."""
+    """Return the library that changes a process's clock, or None if it is not installed."""
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
 def _movable_clock(file: Path) -> dict[str, str]:
-    """What a process needs so that its clock follows that file. Its pauses are told by another clock, which stays."""
+    """Return the environment that makes a process's clock follow the file. The monotonic clock does not change."""
     if (library := libfaketime()) is None:
         return {}
     return {
@@ -315,13 +315,13 @@ def _movable_clock(file: Path) -> dict[str, str]:
 
 
 def _forget_clock(pid: int) -> None:
-    """What libfaketime leaves behind of a process that was killed."""
+    """Delete the shared memory files that libfaketime leaves after a killed process."""
     for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):  # noqa: S108 - it is named by the library
         path.unlink(missing_ok=True)
 
 
 def _begin_log(path: Path) -> None:
-    """Empty, as after many seeds it would be long; but it reaches back to what a clock that is late takes for now."""
+    """Empty the relay's log, which would become long. Its first line is old enough for a role whose clock is set back."""
     begin = datetime.now().astimezone() - LOG_REACHES_BACK  # noqa: TID251
     path.write_text(f"{begin:%b %e %H:%M:%S} relay postfix/postlog: the log begins\n")
 

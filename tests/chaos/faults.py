@@ -1,6 +1,6 @@
-"""What goes wrong, by seed: each fault strikes, lasts a while, and is put right again. Several may last at once.
+"""Fault injection: each fault begins at a moment that the seed selects, lasts some seconds, and is undone.
 
-A fault has a target, and no two last on one target at the same time.
+Several faults can last at the same time, but only one on each target.
 """
 
 import os
@@ -22,22 +22,22 @@ from tests.chaos.environment import Actor, Stage, libfaketime
 from tests.chaos.proxy import PASS, Fault
 from tests.support.servers import Server
 
-# Long enough that whoever takes a frozen process for dead has taken its work away when it wakes.
+# Long enough that another process can take over the work of a frozen one before it continues.
 FROZEN_SECONDS = (2.0, 16.0)
-AWAY_SECONDS = (0.3, 3.0)
-ASTRAY_SECONDS = (0.5, 3.0)
-SILENT_SECONDS = (3.0, 14.0)  # of a way to database or broker
-WRONG_SECONDS = (2.0, 8.0)  # of a clock; a role notices within a second
-WRONG_CLOCKS = ("+86400", "-3600")  # a day ahead, an hour late: far less than a mail's seven days of being news
-AMID_SECONDS = 3.0  # how long a strike waits for mail to be sent
-DRAWN = 4  # faults for each moment: the first whose target is not being struck already
-RECOVERS_SECONDS = 5.0  # that PostgreSQL has to come back by itself when there is room again
-BALLAST = "ballast"  # the file that fills the small disk
+DOWN_SECONDS = (0.3, 3.0)
+PROXY_SECONDS = (0.5, 3.0)
+SILENT_SECONDS = (3.0, 14.0)  # For a connection to the database or broker.
+WRONG_CLOCK_SECONDS = (2.0, 8.0)  # A role's clock changes within a second.
+WRONG_CLOCKS = ("+86400", "-3600")  # A day ahead, an hour late. A mail becomes too old only after seven days.
+MAIL_WAIT_SECONDS = 3.0  # A fault waits this long for a mail that is being sent.
+CANDIDATES = 4  # Faults drawn for each moment. The first one with a free target is used.
+RECOVERY_SECONDS = 5.0  # PostgreSQL must recover in this time when the disk has space again.
+BALLAST = "ballast"  # The file that fills the small disk.
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One fault: who it hits, what happens, and how it is put right after so many seconds."""
+    """One fault: its target, how it begins, its duration in seconds, and how it is undone."""
 
     kind: str
     target: str
@@ -50,7 +50,7 @@ Maker = Callable[[Stage, Random], Strike]
 
 
 class Faults:
-    """Strikes at a stage, from threads of their own, at moments that the seed says."""
+    """Injects faults into a stage from separate threads, at moments that the seed selects."""
 
     def __init__(self, stage: Stage, rng: Random) -> None:
         self._stage, self._rng = stage, rng
@@ -59,12 +59,14 @@ class Faults:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.counted: Counter[str] = Counter()
-        self.errors: list[str] = []  # a server that did not come back, say: then the run proves nothing
+        self.errors: list[str] = []  # For example a server that did not restart. Then the run is invalid.
 
     def strike(self, count: int, seconds: float) -> None:
-        """So many faults, spread over so many seconds; returns when the last has begun."""
+        """Inject up to `count` faults within `seconds`. Return when the last one has begun."""
         moments = sorted(self._rng.uniform(0.0, seconds) for _ in range(count))
-        drawn = [[self._rng.choice(self._makers)(self._stage, self._rng) for _ in range(DRAWN)] for _ in range(count)]
+        drawn = [
+            [self._rng.choice(self._makers)(self._stage, self._rng) for _ in range(CANDIDATES)] for _ in range(count)
+        ]
         began = time.monotonic()
         for moment, strikes in zip(moments, drawn, strict=True):
             time.sleep(max(0.0, began + moment - time.monotonic()))
@@ -79,7 +81,7 @@ class Faults:
             self._threads.append(thread)
 
     def until_calm(self) -> None:
-        """Wait until everything is put right again."""
+        """Wait until all faults are undone."""
         for thread in self._threads:
             thread.join()
 
@@ -103,7 +105,7 @@ def _killed(role: str) -> Maker:
 
         def begin() -> None:
             if role in ("mailer", "run"):
-                _amid_mail(stage, rng)
+                _wait_for_sending(stage, rng)
             actor.kill()
 
         return Strike(f"kill -9 {role}", actor.name, 0.0, begin, _nothing)
@@ -117,32 +119,32 @@ def _frozen(role: str) -> Maker:
 
         def begin() -> None:
             if role in ("mailer", "run"):
-                _amid_mail(stage, rng)
+                _wait_for_sending(stage, rng)
             actor.freeze()
 
-        return Strike(f"SIGSTOP {role}", actor.name, rng.uniform(*FROZEN_SECONDS), begin, actor.thaw)
+        return Strike(f"SIGSTOP {role}", actor.name, rng.uniform(*FROZEN_SECONDS), begin, actor.unfreeze)
 
     return make
 
 
-def _cut_off(stage: Stage, rng: Random) -> Strike:
-    """A mailer that is frozen while its connection to the database is lost: it is taken for dead, and wakes."""
+def _frozen_and_disconnected(stage: Stage, rng: Random) -> Strike:
+    """Freeze a mailer and cut its database connection. Others presume it dead, and then it continues."""
     actor: Actor = rng.choice(stage.actor("mailer"))
 
     def begin() -> None:
-        _amid_mail(stage, rng)
+        _wait_for_sending(stage, rng)
         actor.freeze()
         stage.proxies["database"].fault = Fault("cut", after=0)
         time.sleep(0.3)
         stage.proxies["database"].fault = PASS
 
-    return Strike("mailer frozen and cut off", actor.name, rng.uniform(14.0, 18.0), begin, actor.thaw)
+    return Strike("mailer frozen and cut off", actor.name, rng.uniform(14.0, 18.0), begin, actor.unfreeze)
 
 
 def _rabbitmq(stage: Stage, rng: Random) -> Strike:
     server = stage.ground.rabbitmq
     return Strike(
-        "kill -9 RabbitMQ", "rabbitmq", rng.uniform(*AWAY_SECONDS), lambda: server.stop(kill=True), server.start
+        "kill -9 RabbitMQ", "rabbitmq", rng.uniform(*DOWN_SECONDS), lambda: server.stop(kill=True), server.start
     )
 
 
@@ -154,18 +156,18 @@ def _postgres(how: str) -> Maker:
             "immediate": lambda: _immediately(server),
             "kill -9": lambda: server.stop(kill=True),
         }
-        return Strike(f"PostgreSQL stopped, {how}", "postgres", rng.uniform(*AWAY_SECONDS), stops[how], server.start)
+        return Strike(f"PostgreSQL stopped, {how}", "postgres", rng.uniform(*DOWN_SECONDS), stops[how], server.start)
 
     return make
 
 
 def _postfix(stage: Stage, rng: Random) -> Strike:
     server = stage.ground.postfix
-    return Strike("Postfix stopped", "postfix", rng.uniform(*AWAY_SECONDS), server.stop, server.start)
+    return Strike("Postfix stopped", "postfix", rng.uniform(*DOWN_SECONDS), server.stop, server.start)
 
 
-def _astray(name: str, *kinds: str) -> Maker:
-    """The proxy before a server misbehaves for a while."""
+def _proxy_fault(name: str, *kinds: str) -> Maker:
+    """Make the proxy in front of a server misbehave for some seconds."""
 
     def make(stage: Stage, rng: Random) -> Strike:
         proxy, kind = stage.proxies[name], rng.choice(kinds)
@@ -183,18 +185,18 @@ def _astray(name: str, *kinds: str) -> Maker:
 
         def begin() -> None:
             if name == "relay":
-                _amid_mail(stage, rng)
+                _wait_for_sending(stage, rng)
             put(fault)
 
         silent = kind == "blackhole" and name in ("database", "broker")
-        seconds = rng.uniform(*(SILENT_SECONDS if silent else ASTRAY_SECONDS))
+        seconds = rng.uniform(*(SILENT_SECONDS if silent else PROXY_SECONDS))
         return Strike(f"{name}: {kind}", f"proxy {name}", seconds, begin, lambda: put(PASS))
 
     return make
 
 
 def _clock_wrong(role: str) -> Maker:
-    """A role's clock jumps, and some seconds later back."""
+    """Set a role's clock wrong for some seconds."""
 
     def make(stage: Stage, rng: Random) -> Strike:
         if libfaketime() is None:
@@ -202,7 +204,7 @@ def _clock_wrong(role: str) -> Maker:
         actor, offset = rng.choice(stage.actor(role)), rng.choice(WRONG_CLOCKS)
         way = "a day ahead" if offset.startswith("+") else "an hour late"
         return Strike(
-            f"clock {way}: {role}", f"clock of {actor.name}", rng.uniform(*WRONG_SECONDS),
+            f"clock {way}: {role}", f"clock of {actor.name}", rng.uniform(*WRONG_CLOCK_SECONDS),
             lambda: actor.set_clock(offset), lambda: actor.set_clock("+0"),
         )  # fmt: skip
 
@@ -210,7 +212,7 @@ def _clock_wrong(role: str) -> Maker:
 
 
 def _alarm(stage: Stage, rng: Random) -> Strike:
-    """RabbitMQ takes its disk for full: it blocks who publishes, and says so to nobody else."""
+    """Raise RabbitMQ's disk alarm. RabbitMQ then blocks the publishers and tells no other client."""
     server, alarm = stage.ground.rabbitmq, "{resource_limit, disk, node()}"
 
     def begin() -> None:
@@ -219,7 +221,7 @@ def _alarm(stage: Stage, rng: Random) -> Strike:
     def end() -> None:
         server.ctl("eval", f"rabbit_alarm:clear_alarm({alarm}).")
 
-    return Strike("RabbitMQ's disk full", "rabbitmq", rng.uniform(*ASTRAY_SECONDS), begin, end)
+    return Strike("RabbitMQ's disk full", "rabbitmq", rng.uniform(*PROXY_SECONDS), begin, end)
 
 
 def _postgres_disk_full(stage: Stage, rng: Random) -> Strike:
@@ -229,19 +231,19 @@ def _postgres_disk_full(stage: Stage, rng: Random) -> Strike:
 
     def end() -> None:
         path.unlink(missing_ok=True)
-        until = time.monotonic() + RECOVERS_SECONDS
-        while not server.answers():  # without room for its log it ends, and may find none to begin again
+        until = time.monotonic() + RECOVERY_SECONDS
+        while not server.answers():  # PostgreSQL exits if it has no space for its WAL, and can fail to restart.
             if time.monotonic() > until:
                 server.restart(kill=True)
             time.sleep(0.2)
 
-    return Strike("PostgreSQL's disk full", "postgres", rng.uniform(*ASTRAY_SECONDS), lambda: _fill(path), end)
+    return Strike("PostgreSQL's disk full", "postgres", rng.uniform(*PROXY_SECONDS), lambda: _fill(path), end)
 
 
 def _disk_full(stage: Stage, rng: Random) -> Strike:
     path = stage.data / BALLAST
     return Strike(
-        "disk full", "disk", rng.uniform(*ASTRAY_SECONDS), lambda: _fill(path), lambda: path.unlink(missing_ok=True)
+        "disk full", "disk", rng.uniform(*PROXY_SECONDS), lambda: _fill(path), lambda: path.unlink(missing_ok=True)
     )
 
 
@@ -249,30 +251,30 @@ def _no_small_disk(stage: Stage, rng: Random) -> Strike:
     return _disk_full(stage, rng) if stage.small_disk else _killed("run")(stage, rng)
 
 
-# How each column is struck; a fault stands as often as its number says.
+# The faults of each column. The number is the weight of a fault.
 MAKERS: dict[str, list[tuple[Maker, int]]] = {
     "right": [
         (_killed("web"), 2), (_killed("worker"), 3), (_killed("mailer"), 4), (_killed("scheduler"), 1),
-        (_frozen("worker"), 1), (_frozen("mailer"), 1), (_cut_off, 2),
+        (_frozen("worker"), 1), (_frozen("mailer"), 1), (_frozen_and_disconnected, 2),
         (_rabbitmq, 2), (_postgres("fast"), 1), (_postgres("immediate"), 1), (_postgres("kill -9"), 1), (_postfix, 2),
-        (_astray("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
-        (_astray("database", "delay", "cut", "cut", "blackhole"), 2),
-        (_astray("broker", "delay", "cut", "blackhole"), 2),
+        (_proxy_fault("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
+        (_proxy_fault("database", "delay", "cut", "cut", "blackhole"), 2),
+        (_proxy_fault("broker", "delay", "cut", "blackhole"), 2),
         (_clock_wrong("web"), 1), (_clock_wrong("worker"), 1), (_clock_wrong("mailer"), 1),
         (_clock_wrong("scheduler"), 1), (_postgres_disk_full, 1), (_alarm, 1),
-        (_astray("web", "delay", "cut", "half_close"), 1),
+        (_proxy_fault("web", "delay", "cut", "half_close"), 1),
     ],
     "embedded": [
         (_killed("run"), 8), (_frozen("run"), 1), (_clock_wrong("run"), 2), (_postfix, 2), (_no_small_disk, 2),
-        (_astray("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
-        (_astray("web", "delay", "cut", "half_close"), 1),
+        (_proxy_fault("relay", "delay", "cut", "half_close", "before_dot", "swallow", "swallow", "blackhole"), 5),
+        (_proxy_fault("web", "delay", "cut", "half_close"), 1),
     ],
 }  # fmt: skip
 
 
-def _amid_mail(stage: Stage, rng: Random) -> None:
-    """Wait until mail is being sent, then a moment more: otherwise most strikes would find the mailers idle."""
-    until = time.monotonic() + AMID_SECONDS
+def _wait_for_sending(stage: Stage, rng: Random) -> None:
+    """Wait until a mail is being sent, and a moment longer. Otherwise most faults would hit idle mailers."""
+    until = time.monotonic() + MAIL_WAIT_SECONDS
     while time.monotonic() < until:
         with suppress(DatabaseUnavailableError), stage.database.reading() as session:
             if session.execute(select(Mail.id).where(Mail.state == "sending").limit(1)).first():
@@ -282,18 +284,18 @@ def _amid_mail(stage: Stage, rng: Random) -> None:
 
 
 def _nothing() -> None:
-    """A role that was killed is started anew by whoever watches it."""
+    """Do nothing: the watcher restarts a killed role."""
 
 
 def _immediately(server: Server) -> None:
-    """`pg_ctl stop -m immediate`: no checkpoint, so the next start recovers from the log."""
+    """Stop like `pg_ctl stop -m immediate`: without a checkpoint, so the next start recovers from the WAL."""
     with suppress(ProcessLookupError):
         os.kill(server.pid, signal.SIGQUIT)
     server.stop()
 
 
 def _fill(path: Path) -> None:
-    """Take all the room there is."""
+    """Fill the disk completely with this file."""
     with path.open("wb", buffering=0) as file:
         for piece in (1 << 16, 1 << 12, 1):
             with suppress(OSError):

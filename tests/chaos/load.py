@@ -1,4 +1,7 @@
-"""What is posted, and what must come of it: many random lives, out of order and repeated, and the same told calmly."""
+"""The posted events of a seed and the expected result: random subscriptions, out of order and with repetitions.
+
+The expected result comes from handling the same events in order, without faults.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,17 +24,17 @@ from pipeline.simulator.world import PaypalState
 from pipeline.worker.worker import Worker
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
-REPEATED = 0.15  # the share of events that come once more
-# How far an event may stray from its place, in shares of the whole load: lives overlap, and each comes out of order.
-STRAY = 0.08
-# A day of lives before now: nothing is old news, whatever is told late; all that follows is to come.
-LATELY = timedelta(hours=20)
+REPEATED = 0.15  # Share of events that are posted twice.
+# How far an event can move from its place, as a share of the whole load. Subscriptions overlap and are out of order.
+MAX_SHIFT = 0.08
+# The subscriptions begin within this time before now, so no event is too old, even if it is posted late.
+RECENT = timedelta(hours=20)
 PAID = ("completed", "partially_refunded", "refunded", "reversed")
 
 
 @dataclass(frozen=True)
 class Load:
-    """Deliveries in the order they are posted, and the world they tell of."""
+    """Deliveries in the order in which they are posted, and PayPal's state after them."""
 
     deliveries: list[Delivery]
     world: PaypalState
@@ -43,22 +46,22 @@ class Load:
 
 @dataclass(frozen=True)
 class Expected:
-    """What calm would have made of it: first and last, before and after PayPal was asked about each subscription.
+    """The result without faults: a pair, before and after a look-up of each subscription.
 
-    Whose events come in disorder is asked about, five minutes later, or at once by a worker whose clock is ahead: so
-    either is right.
+    A subscription whose events are out of order is looked up five minutes later, or at once by a worker whose clock is
+    ahead. Therefore both results are correct.
     """
 
-    access: tuple[dict[str, datetime | None], dict[str, datetime | None]]  # subscription -> paid through
-    mails: tuple[set[str], set[str]]  # their keys
+    access: tuple[dict[str, datetime | None], dict[str, datetime | None]]  # subscription -> paid-through date
+    mails: tuple[set[str], set[str]]  # Idempotency keys.
 
 
-Books = tuple[dict[str, datetime | None], set[str]]
+State = tuple[dict[str, datetime | None], set[str]]
 
 
 @dataclass(frozen=True)
-class Told:
-    """A sale as PayPal has it at the end."""
+class Sale:
+    """A sale in PayPal's final state."""
 
     subscription: str
     money: Money
@@ -67,46 +70,46 @@ class Told:
 
 
 def make(seed: int, events: int, now: datetime) -> Load:
-    """About so many deliveries. The same seed and `now` make the same."""
+    """Create about `events` deliveries. The same seed and `now` give the same load."""
     rng, world = Random(seed), PaypalState()
     placed: list[tuple[float, Delivery]] = []
     while len(placed) < events:
-        life = random_subscription(rng, now - LATELY * rng.random(), steps=8)
+        subscription = random_subscription(rng, now - RECENT * rng.random(), steps=8)
         begin, length = rng.random() * 0.8, rng.random() * 0.2
-        for number, told in enumerate(life):
-            world.apply(told)
-            place = begin + length * number / len(life) + STRAY * rng.random()
-            placed.append((place, told))
+        for number, item in enumerate(subscription):
+            world.apply(item)
+            place = begin + length * number / len(subscription) + MAX_SHIFT * rng.random()
+            placed.append((place, item))
             if rng.random() < REPEATED:
-                placed.append((place + STRAY * rng.random(), replace(told, copy=1)))
+                placed.append((place + MAX_SHIFT * rng.random(), replace(item, copy=1)))
     placed.sort(key=lambda item: item[0])
-    return Load([told for _, told in placed], world)
+    return Load([item for _, item in placed], world)
 
 
-def calmly(load: Load, folder: Path, now: datetime) -> Expected:
-    """Every event once, in PayPal's order, in a river of its own where nothing goes wrong."""
+def expected_result(load: Load, folder: Path, now: datetime) -> Expected:
+    """Handle every event once, in PayPal's order and without faults, and return the result."""
     pipeline = PipelineUnderTest("sqlite:///:memory:", folder, MovableClock(now))
     worker = pipeline.worker(HANDLERS, may_read=True)
-    once = sorted({told.id: told for told in load.deliveries}.values(), key=lambda told: told.at)
+    once = sorted({item.id: item for item in load.deliveries}.values(), key=lambda item: item.at)
     for start in range(0, len(once), 50):
         group = once[start : start + 50]
-        pipeline.store(*(delivery(told.event) for told in group))
-        worker.handle([told.id for told in group])
+        pipeline.store(*(delivery(item.event) for item in group))
+        worker.handle([item.id for item in group])
     first = _answered(pipeline, worker, load.world)
     with pipeline.database.transaction() as session:
         lookups.enqueue(session, [lookups.LookupRequest("subscription", id, pipeline.now) for id in first[0]])
     pipeline.clock.advance(timedelta(hours=2))
     last = _answered(pipeline, worker, load.world)
     waiting = {id for id, state in pipeline.states().items() if state != "handled"}
-    assert not waiting, f"even calmly these come to nothing: {waiting}"
+    assert not waiting, f"not handled even without faults: {waiting}"
     pipeline.database.close()
     return Expected((first[0], last[0]), (first[1], last[1]))
 
 
-def _answered(pipeline: PipelineUnderTest, worker: Worker, world: PaypalState) -> Books:
-    """What the books say when the questions to PayPal that are due are answered, and what waited for them is handled."""
+def _answered(pipeline: PipelineUnderTest, worker: Worker, world: PaypalState) -> State:
+    """Run the due look-ups, handle the events that wait for them, and return the paid-through dates and mail keys."""
     for _ in range(10):
-        lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, _Asked(world), 1000)
+        lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, _StaticPaypal(world), 1000)
         pipeline.clock.advance(timedelta(seconds=2))
         with pipeline.database.transaction() as session:
             due = inbox.lease_due(session, pipeline.now, 1000)
@@ -116,25 +119,25 @@ def _answered(pipeline: PipelineUnderTest, worker: Worker, world: PaypalState) -
     }
 
 
-def sales(world: PaypalState) -> dict[str, Told]:
-    """Every sale PayPal knows, with what was given back of it."""
-    given: dict[str, int] = {}
+def sales(world: PaypalState) -> dict[str, Sale]:
+    """Return every sale that PayPal has, with its refunded amount in minor units."""
+    refunded: dict[str, int] = {}
     for refund in _all(world, "refund"):
         amount = parse_amount(refund["amount"]["total"], refund["amount"]["currency"]).amount
-        given[refund["sale_id"]] = given.get(refund["sale_id"], 0) + abs(amount)
+        refunded[refund["sale_id"]] = refunded.get(refund["sale_id"], 0) + abs(amount)
     return {
-        sale["id"]: Told(
+        sale["id"]: Sale(
             sale["billing_agreement_id"],
             parse_amount(sale["amount"]["total"], sale["amount"]["currency"]),
             sale["state"],
-            given.get(sale["id"], 0),
+            refunded.get(sale["id"], 0),
         )
         for sale in _all(world, "sale")
     }
 
 
 def statuses(world: PaypalState) -> dict[str, str]:
-    """The status of every subscription."""
+    """Return the status of every subscription."""
     return {row["id"]: row["status"] for row in _all(world, "subscription")}
 
 
@@ -142,8 +145,8 @@ def _all(world: PaypalState, kind: LookupKind) -> Sequence[dict[str, Any]]:
     return [shown for name in world.ids(kind) if (shown := world.show(kind, name))]
 
 
-class _Asked:
-    """PayPal's API as the calm river asks it."""
+class _StaticPaypal:
+    """PayPal API that answers from the final state."""
 
     def __init__(self, world: PaypalState) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""Seeds side by side: lanes are processes, each with servers of its own that its seeds use one after the other."""
+"""Run seeds in parallel worker processes. Each has its own servers, which its seeds use one after the other."""
 
 import multiprocessing
 import signal
@@ -17,18 +17,18 @@ from tests.support import subprocesses
 from tests.support.servers import Missing
 
 Task = tuple[Column, int]
-LOOK_SECONDS = 5.0  # between two looks whether a lane is still there
+POLL_SECONDS = 5.0  # Interval of checking that a worker process is alive.
 
 
-def play(tasks: Sequence[Task], fire: Fire, lanes: int, keep: Path | None) -> Iterator[Result]:
-    """What came of each seed, as it ends. Raises Missing where a server cannot be had."""
+def play(tasks: Sequence[Task], fire: Fire, jobs: int, keep: Path | None) -> Iterator[Result]:
+    """Yield the result of each seed when it ends. Raises Missing if a server is not installed."""
     context = multiprocessing.get_context("spawn")
     waiting: Queue[Task | None] = context.Queue()
     done: Queue[Result | Missing] = context.Queue()
-    for task in [*tasks, *[None] * lanes]:
+    for task in [*tasks, *[None] * jobs]:
         waiting.put(task)
     processes = [
-        context.Process(target=_lane, args=(number, lanes, fire, keep, waiting, done)) for number in range(lanes)
+        context.Process(target=_run_seeds, args=(number, jobs, fire, keep, waiting, done)) for number in range(jobs)
     ]
     try:
         for process in processes:
@@ -48,22 +48,22 @@ def play(tasks: Sequence[Task], fire: Fire, lanes: int, keep: Path | None) -> It
 
 
 def _next(done: Any, processes: Sequence[Any]) -> Result | Missing:
-    """What comes next. Raises RuntimeError if nothing more can come."""
+    """Wait for the next result. Raises RuntimeError if all worker processes have ended."""
     while True:
         try:
-            result: Result | Missing = done.get(timeout=LOOK_SECONDS)
+            result: Result | Missing = done.get(timeout=POLL_SECONDS)
             return result
         except Empty:
             if not any(process.is_alive() for process in processes):
-                raise RuntimeError("all lanes have ended, and not all seeds are played") from None
+                raise RuntimeError("all worker processes ended before all seeds were run") from None
 
 
-def _lane(number: int, lanes: int, fire: Fire, keep: Path | None, waiting: Any, done: Any) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is put away
+def _run_seeds(number: int, jobs: int, fire: Fire, keep: Path | None, waiting: Any, done: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that the context managers clean up.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     subprocesses.PORTS = subprocesses.PORTS[
-        number::lanes
-    ]  # a port of one lane's server is not taken by another while it is down
+        number::jobs
+    ]  # Each job has its own ports, so no other job takes the port of a stopped server.
     with Ground() as ground:
         while (task := waiting.get()) is not None:
             column, seed_number = task
@@ -72,6 +72,6 @@ def _lane(number: int, lanes: int, fire: Fire, keep: Path | None, waiting: Any, 
                 done.put(seed(ground, column, seed_number, fire, folder))
             except Missing as reason:
                 done.put(reason)
-            except Exception as error:  # noqa: BLE001 - it is reported with its seed, and the others go on
+            except Exception as error:  # noqa: BLE001 - reported with its seed, and the other seeds continue
                 what = f"the test failed: {type(error).__name__}: {error}"
                 done.put(Result(seed_number, column, violations=[what]))

@@ -1,7 +1,7 @@
-"""A TCP proxy that misbehaves as it is told, at any time: between us and a server, on loopback.
+"""TCP proxy on loopback between a client and a server. It misbehaves on demand, at any time.
 
 with Proxy(postfix.port) as proxy:
-    ...  # speak to proxy.port
+    ...  # connect to proxy.port
     proxy.fault = Fault("swallow", seconds=1)
     ...
     proxy.fault = PASS
@@ -16,10 +16,13 @@ import uvloop
 
 from tests.support.subprocesses import free_port
 
-# pass: let everything through. delay: each piece so many seconds late. cut: both ends are reset after so many bytes,
-# counted both ways. half_close: the server sees the end of what we say after so many bytes, and may still answer.
-# before_dot: reset before the dot that ends a mail reaches the server. swallow: that dot reaches the server, its answer
-# is lost, and so many seconds later the connection. blackhole: nothing goes through, and nobody is told.
+# pass: forward everything.
+# delay: forward each chunk `seconds` late.
+# cut: reset both sides after `after` bytes, counted in both directions.
+# half_close: end the client's stream after `after` bytes; the server can still answer.
+# before_dot: reset before the dot that ends a mail reaches the server.
+# swallow: forward that dot, drop the server's answer, and reset `seconds` later.
+# blackhole: forward nothing, without an error.
 Kind = Literal["pass", "delay", "cut", "half_close", "before_dot", "swallow", "blackhole"]
 DOT = b"\r\n.\r\n"  # RFC 5321 section 4.1.1.4
 CHUNK = 65_536
@@ -27,7 +30,7 @@ CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Fault:
-    """What the proxy does to each connection, those that are open too."""
+    """What the proxy does to each connection, including open ones."""
 
     kind: Kind
     after: int = 0  # bytes
@@ -38,14 +41,15 @@ PASS = Fault("pass")
 
 
 class Proxy:
-    """Passes connections to a port of loopback, from a thread of its own. A context manager.
+    """Forwards connections to a loopback port from a separate thread. A context manager.
 
-    `latency` is how many seconds each piece takes each way, faults or not: what takes longer is hit more often.
+    `latency` is the delay of each chunk in each direction, in seconds. It is always added, because faults hit slower
+    exchanges more often.
     """
 
     def __init__(self, to: int, latency: float = 0.0) -> None:
         self.port, self._to, self.latency = free_port(), to, latency
-        self.hit = 0  # connections that a fault ended
+        self.hit = 0  # Number of connections that a fault ended.
         self._fault = PASS
         self._links: set[_Link] = set()
         self._loop = uvloop.new_event_loop()
@@ -74,7 +78,7 @@ class Proxy:
         self._fault = fault
         for link in list(self._links):
             link.passed = 0
-            if link.deaf:
+            if link.blocked:
                 link.reset()
 
     def _run(self) -> None:
@@ -107,7 +111,7 @@ class Proxy:
 
 
 class _Cut(Exception):
-    """This connection ends here."""
+    """Raised to end this connection."""
 
 
 class _Link:
@@ -115,16 +119,16 @@ class _Link:
 
     def __init__(self, proxy: Proxy, ours: asyncio.StreamWriter, theirs: asyncio.StreamWriter) -> None:
         self._proxy, self._ours, self._theirs = proxy, ours, theirs
-        self._tail = b""  # what went up last: the dot may come in pieces
-        self.passed = 0  # bytes since the fault began
-        self.deaf = False  # nothing of it is passed on any more
+        self._tail = b""  # The last bytes to the server, because the dot can be split over chunks.
+        self.passed = 0  # Bytes since the fault began.
+        self.blocked = False  # Whether nothing more is forwarded.
         self._swallowed = False
 
     async def pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool) -> None:
         while chunk := await source.read(CHUNK):
-            if sink.is_closing():  # the other side has ended meanwhile
+            if sink.is_closing():  # The other side has closed the connection.
                 raise _Cut
-            await self._judge(chunk, sink, up=up)
+            await self._forward(chunk, sink, up=up)
         if not sink.is_closing():
             sink.write_eof()
 
@@ -132,14 +136,14 @@ class _Link:
         for writer in (self._ours, self._theirs):
             writer.transport.abort()
 
-    async def _judge(self, chunk: bytes, sink: asyncio.StreamWriter, *, up: bool) -> None:
+    async def _forward(self, chunk: bytes, sink: asyncio.StreamWriter, *, up: bool) -> None:
         fault = self._proxy.fault
         if late := self._proxy.latency + (fault.seconds if fault.kind == "delay" else 0.0):
             await asyncio.sleep(late)
             fault = self._proxy.fault
         if fault.kind == "blackhole":
-            self.deaf = True
-        if self.deaf or (self._swallowed and not up):
+            self.blocked = True
+        if self.blocked or (self._swallowed and not up):
             return
         if fault.kind == "cut" and self.passed + len(chunk) > fault.after:
             sink.write(chunk[: max(fault.after - self.passed, 0)])
@@ -147,7 +151,7 @@ class _Link:
         if fault.kind == "half_close" and up and self.passed + len(chunk) > fault.after:
             sink.write(chunk[: max(fault.after - self.passed, 0)])
             sink.write_eof()
-            self.deaf = True
+            self.blocked = True
             asyncio.get_running_loop().call_later(max(fault.seconds, 0.2), self.reset)
             return
         self.passed += len(chunk)
@@ -159,7 +163,7 @@ class _Link:
             raise _Cut
 
     def _watch_for_the_dot(self, chunk: bytes, fault: Fault) -> bytes:
-        """What of this piece is passed on."""
+        """Return the part of this chunk that is forwarded."""
         seen, self._tail = self._tail + chunk, (self._tail + chunk)[-len(DOT) :]
         if DOT not in seen:
             return chunk

@@ -1,4 +1,4 @@
-"""What is said of the seeds: a line for each, a table, a summary, the figures as JSON and in docs/reliability.md."""
+"""Reports of a chaos run: a line for each seed, a table, a summary, and the figures as JSON and in docs/reliability.md."""
 
 import os
 import platform
@@ -17,24 +17,24 @@ from rich.table import Table
 from tests.chaos.environment import ROOT
 from tests.chaos.run import Fire, Result
 
-TARGET_SECONDS = 30.0  # from the last fault, or the time-out it ran into, until all is at rest
+TARGET_SECONDS = 30.0  # From the last fault, or its timeout, until no work is left.
 DOCS = ROOT / "docs" / "reliability.md"
 _FIGURES = re.compile(r"(?s)(<!-- figures -->\n).*?(<!-- end of figures -->)")
 
 
 def lines(result: Result) -> Iterator[str]:
-    """Each seed as it ends, so that a run that is broken off has said what it saw."""
-    who = f"{result.column} seed {result.seed}"
+    """Yield the report lines of one seed. They are printed when it ends, so an interrupted run shows its results."""
+    name = f"{result.column} seed {result.seed}"
     yield (
-        f"{who}: {result.events} events, {result.mails} mails, {sum(result.faults.values())} faults, "
-        f"{result.doubts} doubts settled, at rest after {result.recovery_seconds:.1f} s"
-        + (f" (last: {result.last})" if result.last else "")
-        + f", {result.seconds:.0f} s in all"
+        f"{name}: {result.events} events, {result.mails} mails, {sum(result.faults.values())} faults, "
+        f"{result.doubts} doubts resolved, no work left after {result.recovery_seconds:.1f} s"
+        + (f" (waited last for: {result.last})" if result.last else "")
+        + f", {result.seconds:.0f} s in total"
     )
     if result.died:
-        yield f"{who}: ended by themselves and were started anew: {result.died}"
+        yield f"{name}: unexpected exits, restarted: {result.died}"
     for violation in result.violations:
-        yield f"{who} VIOLATED: {violation}"
+        yield f"{name} VIOLATED: {violation}"
 
 
 def table(results: Sequence[Result]) -> Table:
@@ -61,37 +61,37 @@ def summary(results: Sequence[Result]) -> Iterator[str]:
     yield "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(_faults(results).items()))
     yield (
         f"lost {_sum(results, 'lost')}, duplicated effects {_sum(results, 'duplicated_effects')}, "
-        f"duplicated mails {_sum(results, 'duplicated_mails')}, doubts settled {_sum(results, 'doubts')}"
+        f"duplicated mails {_sum(results, 'duplicated_mails')}, doubts resolved {_sum(results, 'doubts')}"
     )
     yield f"recovery: median {median(rests):.1f} s, longest {max(rests):.1f} s, over {TARGET_SECONDS:g} s: {slow}"
     bad = [f"{one.column} {one.seed}" for one in results if one.violations]
-    yield f"violated by: {', '.join(bad)}" if bad else "nothing was violated"
+    yield f"violated by: {', '.join(bad)}" if bad else "no violations"
 
 
 def write_json(path: Path, results: Sequence[Result], fire: Fire, seconds: float) -> None:
-    """All figures, with the day and the machine."""
-    told = {
-        "at": datetime.now(UTC).date().isoformat(),  # noqa: TID251 - the day of the run
+    """Write all figures, with the date and the machine."""
+    report = {
+        "at": datetime.now(UTC).date().isoformat(),  # noqa: TID251 - the date of the run
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, {_system()}",
         "minutes": round(seconds / 60),
         "fire": asdict(fire),
         "results": [asdict(result) for result in results],
     }
-    path.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
 def write_docs(path: Path, docs: Path = DOCS) -> None:
-    """Put the figures of that JSON into the docs. Raises ValueError if the docs have no place for them."""
-    told = orjson.loads(path.read_bytes())
-    text, found = _FIGURES.subn(lambda match: match[1] + figures(told) + match[2], docs.read_text())
+    """Copy the figures of the JSON file into the docs. Raises ValueError if the docs have no markers for them."""
+    report = orjson.loads(path.read_bytes())
+    text, found = _FIGURES.subn(lambda match: match[1] + figures(report) + match[2], docs.read_text())
     if found != 1:
         raise ValueError(f"{docs} has no lines <!-- figures --> and <!-- end of figures -->")
     docs.write_text(text)
 
 
-def figures(told: dict[str, object]) -> str:
-    """The part of the docs that tells what was measured, from what `write_json` wrote."""
-    results = [Result(**one) for one in told["results"]]  # type: ignore[attr-defined]
+def figures(report: dict[str, object]) -> str:
+    """Return the Markdown with the figures, from the content of `write_json`."""
+    results = [Result(**one) for one in report["results"]]  # type: ignore[attr-defined]
     columns = [name for name in ("right", "embedded") if any(one.column == name for one in results)]
     by_column = [[one for one in results if one.column == name] for name in columns]
     rows = [_row(name, columns, by_column) for name in ROWS]
@@ -101,7 +101,7 @@ def figures(told: dict[str, object]) -> str:
     ]
     head = f"| {{}} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
     return (
-        f"{told['at']}: {told['machine']}, {told['minutes']} minutes in all.\n\n"
+        f"{report['at']}: {report['machine']}, {report['minutes']} minutes in total.\n\n"
         + "\n".join([head.format(""), *rows, "", head.format("fault that struck"), *faults])
         + "\n"
     )
@@ -130,7 +130,7 @@ def _row(name: str, columns: Sequence[str], by_column: Sequence[Sequence[Result]
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """`1 to 10`, or the numbers."""
+    """Return a range such as `1 to 10`, or the numbers separated by commas."""
     listed = sorted(numbers)
     if len(listed) > 2 and listed == list(range(listed[0], listed[-1] + 1)):
         return f"{listed[0]} to {listed[-1]}"

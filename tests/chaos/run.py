@@ -1,4 +1,4 @@
-"""One seed: a load under fire, calm, the verdict."""
+"""Run one seed: post events while faults are injected, wait until no work is left, and check the result."""
 
 import tempfile
 import threading
@@ -19,23 +19,23 @@ from pipeline.simulator.timeline import Delivery
 from tests.chaos import load as loads
 from tests.chaos.environment import WEBHOOK_ID, Column, Ground, Stage
 from tests.chaos.faults import Faults
-from tests.chaos.invariants import Verdict, bring_forward, waiting
+from tests.chaos.invariants import StageCheck, bring_forward, waiting
 from tests.chaos.load import Load
 
-AT_ONCE = 8  # connections of the courier
-REST_SECONDS = 60.0  # the longest that recovery may take; the target is half of it
-# What is not at rest by then never will be; between the two it was slow, and is judged all the same.
+AT_ONCE = 8  # Connections of the webhook sender.
+REST_SECONDS = 60.0  # Limit of the recovery time. The target is half of it.
+# The recovery is aborted after this time. A recovery above REST_SECONDS is a violation, but the result is checked.
 STUCK_SECONDS = 180.0
-FORWARD_SECONDS = 10.0  # between two times that pauses are brought forward: tries must not be used up meanwhile
-TRIES = 400  # of the courier; PayPal has fewer, and days of time
+FORWARD_SECONDS = 10.0  # Interval of shortening the retry delays. A shorter one would use up the retries.
+TRIES = 400  # Attempts of the webhook sender. PayPal makes fewer, but over days.
 PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Fire:
-    """How heavy it is: deliveries of a seed (repeats among them), the seconds they take, and the faults meanwhile.
+    """Intensity: deliveries of a seed including repetitions, the seconds in which they are posted, and the faults.
 
-    `patient`: wait out every pause that a try or a lease takes, instead of bringing it forward.
+    `patient`: wait for every retry and lease instead of shortening it.
     """
 
     events: int = 450
@@ -46,70 +46,70 @@ class Fire:
 
 @dataclass
 class Result:
-    """What came of one seed."""
+    """Result of one seed."""
 
     seed: int
     column: Column
     events: int = 0
-    posted: int = 0  # with repeats
+    posted: int = 0  # Including repetitions.
     mails: int = 0
     faults: dict[str, int] = field(default_factory=dict)
-    refused: int = 0  # answers that were not 200
-    doubts: int = 0  # mails in doubt that were settled by the relay's log
+    refused: int = 0  # Answers other than 200.
+    doubts: int = 0  # Mails in doubt that were resolved from the relay's log.
     lost: int = 0
     duplicated_effects: int = 0
     duplicated_mails: int = 0
     recovery_seconds: float = 0.0
-    seconds: float = 0.0  # that the seed took in all
-    died: dict[str, int] = field(default_factory=dict)  # roles that ended though nobody killed them
+    seconds: float = 0.0  # Total duration of the seed.
+    died: dict[str, int] = field(default_factory=dict)  # Unexpected exits by role.
     violations: list[str] = field(default_factory=list)
-    last: str = ""  # what recovery waited for at its end
+    last: str = ""  # The work that the recovery waited for last.
 
 
 def seed(ground: Ground, column: Column, number: int, fire: Fire, keep: Path | None = None) -> Result:
-    """One run. The same number makes the same load and the same faults; what they meet is up to the machine."""
+    """Run one seed. The same number gives the same load and faults, but their timing depends on the machine."""
     now, began = datetime.now(UTC), time.monotonic()  # noqa: TID251 - the roles read the machine's clock
     result = Result(number, column)
     load = loads.make(number, fire.events, now)
     with tempfile.TemporaryDirectory(prefix="smt-chaos-") as folder:
-        expected = loads.calmly(load, Path(folder), now)
+        expected = loads.expected_result(load, Path(folder), now)
     result.events, result.posted = len(load.ids), len(load.deliveries)
     ground.start(column)
     with Stage(ground, column, load.world) as stage:
         accepted = _under_fire(stage, load, fire, result)
         left = _come_to_rest(stage, result, patient=fire.patient)
         if left:
-            result.violations.append(f"not at rest {STUCK_SECONDS:g} s after the last fault: {left}")
+            result.violations.append(f"work left {STUCK_SECONDS:g} s after the last fault: {left}")
         elif result.recovery_seconds > REST_SECONDS and not fire.patient:
-            result.violations.append(f"slow: at rest only {result.recovery_seconds:.0f} s after the last fault")
-        verdict = Verdict(stage, load, expected, accepted)
-        result.violations += verdict.violations
-        result.lost, result.duplicated_effects, result.duplicated_mails = verdict.lost, verdict.effects, verdict.mails
+            result.violations.append(f"slow: no work left only {result.recovery_seconds:.0f} s after the last fault")
+        check = StageCheck(stage, load, expected, accepted)
+        result.violations += check.violations
+        result.lost, result.duplicated_effects, result.duplicated_mails = check.lost, check.effects, check.mails
         result.mails = len(ground.postfix.mails())
         for name, actor in stage.actors.items():
-            result.doubts += _settled(actor.output)
+            result.doubts += _resolved_doubts(actor.output)
             if actor.died:
                 result.died[name] = len(actor.died)
         if keep and (result.violations or result.died):
             _keep(stage, keep)
-    result.violations += [f"ended badly: {name}" for name in stage.unclean]
+    result.violations += [f"unclean shutdown: {name}" for name in stage.unclean]
     result.seconds = time.monotonic() - began
     return result
 
 
-def _settled(output: str) -> int:
-    """How many mails in doubt a scheduler says it has settled."""
+def _resolved_doubts(output: str) -> int:
+    """Return the number of mails in doubt that a scheduler's log reports as resolved."""
     lines = [orjson.loads(line) for line in output.splitlines() if '"doubts_resolved"' in line]
     return sum(line["sent"] + line["queued_again"] for line in lines)
 
 
 def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str]:
-    """Post everything while faults strike; the ids of the events answered 200."""
+    """Post all events while faults are injected. Return the ids of the events that were answered with 200."""
     rng = Random(result.seed)
     accepted: set[str] = set()
     statuses: Counter[int] = Counter()
     faults = Faults(stage, rng)
-    striker = threading.Thread(target=faults.strike, args=(fire.strikes, fire.seconds), daemon=True)
+    injector = threading.Thread(target=faults.strike, args=(fire.strikes, fire.seconds), daemon=True)
 
     def done(delivery: Delivery, status: int) -> None:
         statuses[status] += 1
@@ -120,19 +120,19 @@ def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str
         statuses[-1] += 1
         time.sleep(PAUSE_SECONDS)
 
-    courier = WebhookSender(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
-    with courier:
-        striker.start()
-        courier.deliver(_paced(load.deliveries, Random(result.seed), fire.seconds), at_once=AT_ONCE, done=done)
-        striker.join()
+    sender = WebhookSender(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
+    with sender:
+        injector.start()
+        sender.deliver(_paced(load.deliveries, Random(result.seed), fire.seconds), at_once=AT_ONCE, done=done)
+        injector.join()
         faults.until_calm()
     result.faults, result.refused = dict(faults.counted), statuses[-1]
-    result.violations += [f"a server failed the test: {error}" for error in faults.errors]
+    result.violations += [f"a fault could not be injected or undone: {error}" for error in faults.errors]
     return accepted
 
 
 def _paced(deliveries: Sequence[Delivery], rng: Random, seconds: float) -> Iterator[Delivery]:
-    """In bursts, so that events come in batches, over the time that faults strike."""
+    """Yield the deliveries in bursts within `seconds`, so that the receiver gets batches."""
     began, place = time.monotonic(), 0
     while place < len(deliveries):
         burst = rng.randint(1, 30)
@@ -142,7 +142,7 @@ def _paced(deliveries: Sequence[Delivery], rng: Random, seconds: float) -> Itera
 
 
 def _come_to_rest(stage: Stage, result: Result, *, patient: bool) -> dict[str, int]:
-    """Wait until nothing is left to do; notes the seconds since the last fault. What is left all the same."""
+    """Wait until no work is left and record the seconds since the last fault. Return the work that is left."""
     began = time.monotonic()
     forward_at, left = 0.0, {"everything": 1}
     while (passed := time.monotonic() - began) < (STUCK_SECONDS * 3 if patient else STUCK_SECONDS):
@@ -167,7 +167,7 @@ def _come_to_rest(stage: Stage, result: Result, *, patient: bool) -> dict[str, i
 
 
 def _keep(stage: Stage, folder: Path) -> None:
-    """Leave the roles' output and the relay's log where a person can look at them."""
+    """Copy the roles' output, the relay's log and the main tables to this folder for a later analysis."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, actor in stage.actors.items():
         (folder / f"{name}.log").write_text(actor.output)

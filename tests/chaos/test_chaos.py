@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: one seed on each column, with real servers and processes."""
+"""A short `make chaos`: one seed for each column, with real servers and processes."""
 
 from collections.abc import Iterator
 
@@ -19,9 +19,9 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(400)  # a minute on an idle machine; what bounds it is `STUCK_SECONDS`
+@pytest.mark.timeout(400)  # It takes a minute on an idle machine. STUCK_SECONDS limits it.
 @pytest.mark.parametrize(("column", "number"), [("embedded", 1), ("right", 2)])
-def test_nothing_is_lost_or_doubled_under_fire(ground: Ground, column: Column, number: int) -> None:
+def test_faults_lose_and_duplicate_nothing(ground: Ground, column: Column, number: int) -> None:
     try:
         result = seed(ground, column, number, SHORT)
     except Missing as reason:

@@ -1,4 +1,4 @@
-"""A mailer that is seen as dead, and is not: it begins no other mail, and finds its way back."""
+"""A mailer that is presumed dead sends no further mail and recovers later."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.mailer import liveness
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_connection import DeliveryResult
-from pipeline.mailer.smtp_relay import Relay as Way
+from pipeline.mailer.smtp_relay import Relay as SmtpRelay
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Proxy
 from tests.support.pipeline_under_test import PipelineUnderTest, make_parts
@@ -21,18 +21,18 @@ from tests.support.servers import Relay, plain
 PARKED = {"count": 1, "events": [{"id": "WH-1", "type": "TEST", "reason": "no reason"}]}
 
 
-class Late(Way):
-    """The way to the relay, on which the mailer's sign of life is lost."""
+class RelayWithLostLock(SmtpRelay):
+    """Relay connection that ends the mailer's liveness lock before it sends."""
 
     database_url = ""
 
-    async def send(self, *given: Any, **named: Any) -> DeliveryResult:
-        end_presences(self.database_url)
-        return await super().send(*given, **named)
+    async def send(self, *args: Any, **options: Any) -> DeliveryResult:
+        end_liveness_locks(self.database_url)
+        return await super().send(*args, **options)
 
 
-def end_presences(database_url: str) -> None:
-    """End the connections that hold a presence in this database, as its restart would."""
+def end_liveness_locks(database_url: str) -> None:
+    """End the connections that hold an advisory lock in this database, like a restart would."""
     with psycopg.connect(plain(database_url), autocommit=True) as connection:
         here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         held = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
@@ -40,7 +40,7 @@ def end_presences(database_url: str) -> None:
 
 
 def mailer_of(pipeline: PipelineUnderTest, relay: Relay) -> Mailer:
-    parts = make_parts(
+    container = make_parts(
         pipeline.url,
         pipeline.folder,
         pipeline.clock,
@@ -48,21 +48,21 @@ def mailer_of(pipeline: PipelineUnderTest, relay: Relay) -> Mailer:
         smtp_url=relay.smtp_url,
         operator_email="op@example.com",
     )
-    return parts.mailer()
+    return container.mailer()
 
 
-async def test_a_mailer_that_is_taken_for_dead_sends_nothing_more(
+async def test_mailer_that_is_presumed_dead_sends_nothing(
     postgres_url: str, data_dir: Path, clock: MovableClock, mailbox: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "CHECK_SECONDS", -1.0)
     pipeline = PipelineUnderTest(postgres_url, data_dir, clock)
     mailer = mailer_of(pipeline, mailbox)
-    mailer._relay, Late.database_url = Late(mailbox.smtp_url, connections=1), postgres_url
+    mailer._relay, RelayWithLostLock.database_url = RelayWithLostLock(mailbox.smtp_url, connections=1), postgres_url
     pipeline.owe(outbox.NewMail("event_parked", "one", None, PARKED))
     assert await mailer.send_due() == 1
     assert pipeline.mails()["one"].state == "queued"
     assert "lost its claim" in (pipeline.mails()["one"].reason or "")
-    mailer._relay = Way(mailbox.smtp_url, connections=1)
+    mailer._relay = SmtpRelay(mailbox.smtp_url, connections=1)
     clock.advance(outbox.DELAYS[0])
     assert await mailer.send_due() == 1
     await mailer.close()
@@ -72,7 +72,7 @@ async def test_a_mailer_that_is_taken_for_dead_sends_nothing_more(
     pipeline.database.close()
 
 
-async def test_a_presence_that_cannot_be_had_again_at_once_is_had_later(
+async def test_mailer_gets_its_lock_again_after_database_failure(
     postgres_url: str, data_dir: Path, clock: MovableClock, mailbox: Relay
 ) -> None:
     pipeline = PipelineUnderTest(postgres_url, data_dir, clock)

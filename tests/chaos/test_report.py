@@ -1,4 +1,4 @@
-"""What is said of the seeds: figures that add up, and a place for them in the docs."""
+"""The chaos report: its figures add up and are copied into the docs."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SEEDS = [
 ]
 
 
-def test_the_figures_of_a_run_go_into_the_docs_and_nothing_else_is_touched(tmp_path: Path) -> None:
+def test_figures_replace_only_their_section_in_docs(tmp_path: Path) -> None:
     figures, docs = tmp_path / "chaos.json", tmp_path / "reliability.md"
     report.write_json(figures, SEEDS, Fire(), 150.0)
     docs.write_text("# Before\n<!-- figures -->\nold\n<!-- end of figures -->\nAfter\n")
@@ -34,7 +34,7 @@ def test_the_figures_of_a_run_go_into_the_docs_and_nothing_else_is_touched(tmp_p
         assert row in text
 
 
-def test_docs_without_a_place_for_figures_are_refused(tmp_path: Path) -> None:
+def test_docs_without_markers_are_refused(tmp_path: Path) -> None:
     figures, docs = tmp_path / "chaos.json", tmp_path / "reliability.md"
     report.write_json(figures, SEEDS, Fire(), 1.0)
     docs.write_text("# Nothing here\n")
@@ -43,10 +43,10 @@ def test_docs_without_a_place_for_figures_are_refused(tmp_path: Path) -> None:
     assert docs.read_text() == "# Nothing here\n"
 
 
-def test_this_repositorys_docs_have_a_place_for_figures() -> None:
+def test_reliability_docs_have_markers_for_figures() -> None:
     assert report.DOCS.read_text().count("<!-- figures -->") == 1
 
 
-def test_a_violation_is_told_with_its_seed() -> None:
+def test_violation_is_reported_with_its_seed() -> None:
     assert list(report.lines(SEEDS[2]))[-1] == "embedded seed 1 VIOLATED: not handled: WH-1"
     assert list(report.summary(SEEDS))[-1] == "violated by: embedded 1"
