@@ -1,10 +1,10 @@
-"""`make soak`: the lives, seed after seed. A seed that fails is told, and fails again the same way when run alone."""
+"""`make soak`: run random scenarios seed by seed. A seed that fails is printed and fails the same way when run alone."""
 
 import argparse
 import sys
 from pathlib import Path
 
-# Run as a file, Python looks for modules beside it, where `process` and `storm` are not those of anybody else.
+# When this file is run as a script, sys.path[0] is its folder. Replace it by the root, so that `tests` can be imported.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import structlog  # noqa: E402
@@ -19,25 +19,26 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 
 
 def main() -> int:
-    asked = _arguments().parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # what goes wrong is wanted here
-    numbers = [asked.seed] if asked.seed is not None else range(asked.first, asked.first + asked.seeds)
+    options = _arguments().parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # Errors are expected here.
+    numbers = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
     with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
         for number in progress.track(numbers, description="seeds"):
-            failure = live(number, asked.lives, asked.steps, shrink=asked.seed is not None)
+            failure = run_seed(number, options.lives, options.steps, shrink=options.seed is not None)
             if failure is not None:
                 progress.stop()
                 sys.excepthook(type(failure), failure, failure.__traceback__)
-                print(f"\nseed {number} breaks a promise, and does again: make soak SEED={number}", file=sys.stderr)  # noqa: T201
+                message = f"\nseed {number} violates an invariant. To reproduce it: make soak SEED={number}"
+                print(message, file=sys.stderr)  # noqa: T201
                 return 1
-    print(f"{len(numbers)} seeds, {asked.lives} lives of up to {asked.steps} steps each: no promise broken")  # noqa: T201
+    print(f"{len(numbers)} seeds, {options.lives} scenarios of up to {options.steps} steps each: no invariant violated")  # noqa: T201
     return 0
 
 
-def live(number: int, lives: int, steps: int, *, shrink: bool) -> Exception | None:
-    """The lives of one seed; what broke, if anything. `shrink` looks for the shortest life that breaks, for minutes."""
-    asked = settings(
-        max_examples=lives,
+def run_seed(number: int, scenarios: int, steps: int, *, shrink: bool) -> Exception | None:
+    """Run the scenarios of one seed and return the failure, if any. `shrink` searches for the shortest one, for minutes."""
+    hypothesis_settings = settings(
+        max_examples=scenarios,
         stateful_step_count=steps,
         phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
         deadline=None,
@@ -45,19 +46,19 @@ def live(number: int, lives: int, steps: int, *, shrink: bool) -> Exception | No
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(seed(number)(ScenarioMachine), settings=asked)
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is told with its seed
+        run_state_machine_as_test(seed(number)(ScenarioMachine), settings=hypothesis_settings)
+    except Exception as error:  # noqa: BLE001 - reported with its seed
         return error
     return None
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="how many seeds")
-    parser.add_argument("--first", type=int, default=1, help="the first of them")
-    parser.add_argument("--seed", type=int, help="only this one, and the shortest life in it that breaks")
-    parser.add_argument("--lives", type=int, default=20, help="lives of each seed")
-    parser.add_argument("--steps", type=int, default=60, help="steps of each life at most")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
+    parser.add_argument("--first", type=int, default=1, help="first seed")
+    parser.add_argument("--seed", type=int, help="run only this seed and search its shortest failing scenario")
+    parser.add_argument("--lives", type=int, default=20, help="scenarios of each seed")
+    parser.add_argument("--steps", type=int, default=60, help="maximum steps of each scenario")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""What goes wrong in a store, at a statement or a commit of our choice; and one thread for everything.
+"""Inject a database fault at a chosen statement or commit, and an executor that runs everything in one thread.
 
-A storm waits armed until its moment comes, happens once, and is over.
+A fault is armed, happens once, and is then over.
 """
 
 import sqlite3
@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-# deadlock: the database gives a transaction up (serialization failure, deadlock, lost connection) at a statement.
-# lost, kept: the answer to a commit never comes; what it had to commit is gone, or is there.
+# deadlock: the transaction fails at a statement (serialization failure, deadlock or lost connection).
+# lost, kept: the answer to a commit is lost; the transaction is rolled back, or is committed.
 # The others end the process.
 Kind = Literal["deadlock", "lost", "kept", "dies at a statement", "dies before a commit", "dies after a commit"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -21,11 +21,11 @@ AT_STATEMENTS = ("deadlock", "dies at a statement")
 
 
 class Crash(BaseException):
-    """The process is gone. No `except Exception` holds it up, as none holds up kill -9."""
+    """The process has died. It is a BaseException, so no `except Exception` stops it, like kill -9."""
 
 
-class Storm:
-    """At most one misfortune at a time."""
+class DatabaseFault:
+    """At most one armed fault at a time."""
 
     def __init__(self) -> None:
         self._kind: Kind | None = None
@@ -33,36 +33,36 @@ class Storm:
         self._paused = False
 
     def arm(self, kind: Kind, after: int) -> None:
-        """It happens at the statement or commit after so many others."""
+        """Let the fault happen after this number of other statements or commits."""
         self._kind, self._left = kind, after
 
-    def calm(self) -> None:
+    def disarm(self) -> None:
         self._kind = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing happens meanwhile: for those who only look."""
+        """Inject nothing inside the block, for code that only checks the tables."""
         self._paused = True
         try:
             yield
         finally:
             self._paused = False
 
-    def over(self, engine: Engine) -> None:
-        """Let it happen to this engine."""
+    def attach(self, engine: Engine) -> None:
+        """Inject the fault into this engine."""
         event.listen(engine, "before_cursor_execute", self._at_statement)
         commit: Callable[[Any], None] = engine.dialect.do_commit
         engine.dialect.do_commit = lambda connection: self._at_commit(commit, connection)  # type: ignore[method-assign, assignment]
 
     def _at_statement(self, *_: object) -> None:
-        kind = self._comes(at_statement=True)
+        kind = self._next_fault(at_statement=True)
         if kind == "deadlock":
             raise OperationalError("a statement", None, Exception("could not serialize access"))
         if kind:
             raise Crash
 
     def _at_commit(self, commit: Callable[[Any], None], connection: Any) -> None:
-        kind = self._comes(at_statement=False)
+        kind = self._next_fault(at_statement=False)
         if kind in ("lost", "dies before a commit"):
             connection.rollback()
         else:
@@ -72,7 +72,7 @@ class Storm:
         if kind:
             raise Crash
 
-    def _comes(self, *, at_statement: bool) -> Kind | None:
+    def _next_fault(self, *, at_statement: bool) -> Kind | None:
         if self._paused or self._kind is None or (self._kind in AT_STATEMENTS) is not at_statement:
             return None
         self._left -= 1
@@ -83,12 +83,12 @@ class Storm:
 
 
 class OneThread(ThreadPoolExecutor):
-    """Runs at once, in the caller's thread, what is to run in another: `asyncio.to_thread` without threads."""
+    """Executor that runs each call at once in the caller's thread: `asyncio.to_thread` without threads."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         done: Future[Any] = Future()
         try:
             done.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - a crash too is carried to who waits
+        except BaseException as error:  # noqa: BLE001 - the waiting code must get a Crash too
             done.set_exception(error)
         return done

@@ -1,6 +1,7 @@
-"""The promises, as a look into the tables and at the relay: those that hold at any moment, and those at rest.
+"""Invariants of the tables and the relay: some hold at any moment, others when no work is left.
 
-Each raises AssertionError with a sentence. What PayPal told, once and in its order to a river in calm, is the measure.
+Each check raises AssertionError with a sentence. The expected result comes from the same events, handled once and in
+order without faults.
 """
 
 import re
@@ -18,25 +19,25 @@ from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.outbox.store import DELAYS
 from pipeline.simulator.world import PaypalState
 from tests.chaos import load
-from tests.soak.fake_peers import only_ids
+from tests.soak.fake_peers import unknown_ids
 from tests.soak.single_process import SimulatedHost
-from tests.soak.unknown_events import is_beside
+from tests.soak.unknown_events import is_conflicting_copy
 from tests.support.event_histories import NOT_COMPARED, Json, OrderedReplay, Outcome
 from tests.support.outbox_fixtures import SENDER
 
-# When we learned of it, for which date we asked before a reminder, and hashes with keys of one database.
-OUR_OWN = {*NOT_COMPARED, "email_hash", "asked_before", "customer_id", "custom_ref", "payer_ref"}
-NEVER_OVERTAKEN = ("receipt", "refund_receipt")  # however late
+# These differ between two databases: times of receipt, dates of look-ups before reminders, and keyed hashes.
+DATABASE_SPECIFIC = {*NOT_COMPARED, "email_hash", "asked_before", "customer_id", "custom_ref", "payer_ref"}
+NEVER_SUPERSEDED = ("receipt", "refund_receipt")  # These are sent however late.
 FINAL = ("CANCELLED", "EXPIRED")
 _ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 Rows = dict[str, dict[str, Any]]
 
 
 class Invariants:
-    """Watches one harbour. Remembers which subscriptions were seen at their end, and when each event was handled."""
+    """Checks one host. Remembers which subscriptions have ended and when each event was handled."""
 
-    def __init__(self, harbour: SimulatedHost, shore: OrderedReplay) -> None:
-        self._harbour, self._shore = harbour, shore
+    def __init__(self, host: SimulatedHost, replay: OrderedReplay) -> None:
+        self._host, self._replay = host, replay
         self._ended: set[str] = set()
         self._done: dict[str, datetime | None] = {}
 
@@ -45,33 +46,33 @@ class Invariants:
     def hold(self, accepted: Iterable[str]) -> None:
         events = {row.id for row in self._look(Event.id)}
         mails = self._look(Mail.id, Mail.idempotency_key, Mail.state, Mail.reason)
-        self._effects_come_with_their_mark()
-        self._what_is_handled_is_handled_once()
+        self._check_effects_are_atomic()
+        self._check_events_are_handled_once()
         missing = set(accepted) - events
-        assert not missing, f"answered 200 and not in the table: {missing}"
-        self._hold_of_mails(mails)
-        self._hold_of_statuses()
-        strangers = only_ids(self._harbour.broker.published, events | {row.id for row in mails})
-        assert not strangers, f"on the broker, and no id of ours: {strangers}"
-        self._harbour.broker.published.clear()
+        assert not missing, f"answered 200, but not in the table: {missing}"
+        self._check_mails(mails)
+        self._check_statuses()
+        unknown = unknown_ids(self._host.broker.published, events | {row.id for row in mails})
+        assert not unknown, f"published to the broker, but no id of an event or mail: {unknown}"
+        self._host.broker.published.clear()
 
-    def _hold_of_mails(self, mails: Sequence[Any]) -> None:
-        delivered = self._harbour.postfix.delivered
+    def _check_mails(self, mails: Sequence[Any]) -> None:
+        delivered = self._host.postfix.delivered
         twice = {sender for sender, count in delivered.items() if count > 1}
         assert not twice, f"delivered more than once: {twice}"
         unknown = delivered.keys() - {sender(row) for row in mails}
-        assert not unknown, f"delivered, and in no row: {unknown}"
+        assert not unknown, f"delivered, but in no row: {unknown}"
         for row in mails:
             there = delivered[sender(row)]
             assert there or row.state != "sent", (
-                f"{row.idempotency_key} is sent by its row, and the relay never took it"
+                f"{row.idempotency_key} has the state sent, but the relay never accepted it"
             )
-            waits = row.state in ("queued", "failed", "withheld")
-            assert not (there and waits), f"{row.idempotency_key} was delivered and is {row.state}: {row.reason}"
+            unsent = row.state in ("queued", "failed", "withheld")
+            assert not (there and unsent), f"{row.idempotency_key} was delivered and is {row.state}: {row.reason}"
 
-    def _hold_of_statuses(self) -> None:
+    def _check_statuses(self) -> None:
         now = {row.id for row in self._look(Subscription.id, Subscription.status) if row.status in FINAL}
-        assert self._ended <= now, f"came back from their end: {self._ended - now}"
+        assert self._ended <= now, f"no longer in their final status: {self._ended - now}"
         self._ended = now
         moves = Counter(
             map(
@@ -82,7 +83,7 @@ class Invariants:
             )
         )
         twice = [move for move, count in moves.items() if count > 1]
-        assert not twice, f"a move is in the history twice: {twice}"
+        assert not twice, f"a status change is in the history twice: {twice}"
         back = [
             row
             for row in self._look(
@@ -90,115 +91,117 @@ class Invariants:
             )
             if _is_back(row.old_status, row.new_status)
         ]
-        assert not back, f"the history tells of ways back from an end: {back}"
+        assert not back, f"the history has a change from a final status: {back}"
 
-    def _effects_come_with_their_mark(self) -> None:
-        """What an event did and that it is handled are committed together."""
+    def _check_effects_are_atomic(self) -> None:
+        """Check that the effects of an event are committed together with its state."""
         waiting = {row.id for row in self._look(Event.id, where=Event.state == "received")}
         early = waiting & {row.event_id for row in self._look(StatusHistoryEntry.event_id)}
-        assert not early, f"they did something, and are still to be handled: {early}"
+        assert not early, f"have effects, but are not handled: {early}"
 
-    def _what_is_handled_is_handled_once(self) -> None:
+    def _check_events_are_handled_once(self) -> None:
         done = {row.id: row.done_at for row in self._look(Event.id, Event.done_at, where=Event.state == "handled")}
         again = {id for id, at in self._done.items() if done.get(id) != at}
-        assert not again, f"handled again, or to be handled again: {again}"
+        assert not again, f"handled again, or no longer handled: {again}"
         self._done = done
 
-    def books_follow_from_what_was_handled(self, told: Mapping[str, Json]) -> Outcome:
-        """The books are a function of the handled facts alone: told those, a river in calm comes to the same rows."""
+    def check_state_follows_from_events(self, events: Mapping[str, Json]) -> Outcome:
+        """Check that the rows depend only on the handled events: a replay in order without faults gives the same rows."""
         handled = [row.id for row in self._look(Event.id, where=Event.state == "handled")]
-        calm = self._shore.tell([[told[id] for id in handled]]) if handled else self._nothing()
-        found, wanted = self._books(), _comparable(calm.rows)
-        assert found.keys() == wanted.keys(), f"rows of the books differ: {found.keys() ^ wanted.keys()}"
+        expected = self._replay.tell([[events[id] for id in handled]]) if handled else self._nothing()
+        found, wanted = self._state(), _comparable(expected.rows)
+        assert found.keys() == wanted.keys(), f"the rows differ: {found.keys() ^ wanted.keys()}"
         for name in found:
             differ = {field for field in found[name] if found[name][field] != wanted[name][field]}
-            told_so = [(field, found[name][field], wanted[name][field]) for field in sorted(differ)]
-            assert not differ, f"{name}: found and in calm differ: {told_so}"
-        return calm
+            values = [(field, found[name][field], wanted[name][field]) for field in sorted(differ)]
+            assert not differ, f"{name}: found and expected values differ: {values}"
+        return expected
 
-    # At rest
+    # When no work is left
 
-    def hold_at_rest(self, told: Mapping[str, Json], world: PaypalState, strange: Mapping[str, str]) -> None:
-        """`strange` is what nobody understands: each in the state it has to end in, and seen there."""
+    def hold_at_rest(self, events: Mapping[str, Json], world: PaypalState, unknown: Mapping[str, str]) -> None:
+        """Check everything when no work is left. `unknown` has the required final state of each unknown event."""
         undone = [
             f"{row.id} {row.state}: {row.reason}"
             for row in self._look(Event.id, Event.state, Event.reason)
-            if row.state != strange.get(row.id, "parked" if is_beside(row.id) else "handled")
+            if row.state != unknown.get(row.id, "parked" if is_conflicting_copy(row.id) else "handled")
         ]
-        assert not undone, f"accepted and not as it has to end: {undone}"
-        calm = self.books_follow_from_what_was_handled(told)
-        self._hold_of_money(world)
-        self._hold_of_access(told, calm)
-        self._hold_of_owed(calm)
-        self._nobody_can_be_read(told.values())
+        assert not undone, f"accepted, but not in the required final state: {undone}"
+        expected = self.check_state_follows_from_events(events)
+        self._check_money(world)
+        self._check_access(events, expected)
+        self._check_all_mails(expected)
+        self._check_addresses_are_encrypted(events.values())
 
-    def _hold_of_money(self, world: PaypalState) -> None:
+    def _check_money(self, world: PaypalState) -> None:
         booked = {row.id: row for row in self._rows(Payment)}
         sales = load.sales(world)
-        assert booked.keys() == sales.keys(), f"sales told and sales booked differ: {booked.keys() ^ sales.keys()}"
+        assert booked.keys() == sales.keys(), f"PayPal's sales and the payments differ: {booked.keys() ^ sales.keys()}"
         for id, row in booked.items():
             state = "refunded" if row.status == "reversed" else row.status
             found = (row.subscription_id, row.amount, row.currency, state, row.refunded)
             sale = sales[id]
             wanted = (sale.subscription, sale.money.amount, sale.money.currency, sale.state, sale.refunded)
-            assert found == wanted, f"payment {id} is {found}, and PayPal told {wanted}"
-        given = {row.id for row in self._rows(Refund)}
-        assert given == set(world.ids("refund")), "refunds told and refunds booked differ"
+            assert found == wanted, f"payment {id} is {found}, but PayPal has {wanted}"
+        refunds = {row.id for row in self._rows(Refund)}
+        assert refunds == set(world.ids("refund")), "PayPal's refunds and the booked refunds differ"
         found_statuses = {row.id: row.status for row in self._rows(Subscription)}
         assert found_statuses == load.statuses(world), f"a status differs from PayPal's: {found_statuses}"
 
-    def _hold_of_access(self, told: Mapping[str, Json], calm: Outcome) -> None:
-        """Who leaves keeps what is paid: where no end is told of, access lasts no longer."""
-        handled = [told[row.id] for row in self._look(Event.id, where=Event.state == "handled")]
-        staying = self._shore.tell([[event for event in handled if not event["event_type"].endswith(FINAL)]])
+    def _check_access(self, events: Mapping[str, Json], expected: Outcome) -> None:
+        """Check that a cancellation does not shorten access: without it, the paid-through date is the same."""
+        handled = [events[row.id] for row in self._look(Event.id, where=Event.state == "handled")]
+        staying = self._replay.tell([[event for event in handled if not event["event_type"].endswith(FINAL)]])
         for name, row in staying.rows.items():
-            left = calm.rows[name]
-            assert row.get("paid_through") == left.get("paid_through"), f"{name} has another access for having left"
+            ended = expected.rows[name]
+            assert row.get("paid_through") == ended.get("paid_through"), (
+                f"{name}: its end changed the paid-through date"
+            )
 
-    def _nobody_can_be_read(self, told: Iterable[Json]) -> None:
-        """What lies in the database's files names nobody."""
-        people = {word.encode() for event in told for word in _ADDRESS.findall(orjson.dumps(event).decode())}
-        files = b"".join(path.read_bytes() for path in self._harbour.folder.glob("smt-billing.db*"))
-        assert people, "nobody was told of: this look would find nothing"
+    def _check_addresses_are_encrypted(self, events: Iterable[Json]) -> None:
+        """Check that the database files contain no e-mail address in plain text."""
+        people = {word.encode() for event in events for word in _ADDRESS.findall(orjson.dumps(event).decode())}
+        files = b"".join(path.read_bytes() for path in self._host.folder.glob("smt-billing.db*"))
+        assert people, "the events contain no address, so the search proves nothing"
         clear = sorted(person for person in people if person in files)
-        assert not clear, f"in clear in the database: {clear}"
+        assert not clear, f"in plain text in the database: {clear}"
 
-    def _hold_of_owed(self, calm: Outcome) -> None:
+    def _check_all_mails(self, expected: Outcome) -> None:
         mails = {row.idempotency_key: row for row in self._rows(Mail)}
-        news = {key for key, row in mails.items() if row.kind != "renewal_reminder"}
-        assert news == calm.mails.keys(), f"mails owed differ from those in calm: {news ^ calm.mails.keys()}"
+        keys = {key for key, row in mails.items() if row.kind != "renewal_reminder"}
+        assert keys == expected.mails.keys(), f"mails differ from the expected ones: {keys ^ expected.mails.keys()}"
         for row in mails.values():
-            self._hold_of_one(row)
+            self._check_mail(row)
 
-    def _hold_of_one(self, row: Mail) -> None:
+    def _check_mail(self, row: Mail) -> None:
         match row.state:
             case "sent":
-                taken = self._harbour.postfix.delivered[sender(row)]
-                assert taken == 1, f"{row.idempotency_key} is sent by its row and was taken {taken} times"
+                accepted = self._host.postfix.delivered[sender(row)]
+                assert accepted == 1, f"{row.idempotency_key} has the state sent, but was accepted {accepted} times"
             case "failed":
                 refused = (row.relay_reply or "").startswith("5") or row.attempts > len(DELAYS)
-                assert refused, f"{row.idempotency_key} failed, and the relay did not refuse it: {row.reason}"
+                assert refused, f"{row.idempotency_key} failed, but the relay did not refuse it: {row.reason}"
             case "withheld":
                 superseded = (row.reason or "").startswith("superseded")
                 assert superseded, f"{row.idempotency_key} is withheld: {row.reason}"
-                assert row.kind not in NEVER_OVERTAKEN, (
-                    f"{row.idempotency_key} is withheld, and money is always told of"
+                assert row.kind not in NEVER_SUPERSEDED, (
+                    f"{row.idempotency_key} is withheld, but receipts must always be sent"
                 )
             case _:
-                raise AssertionError(f"{row.idempotency_key} is {row.state} at rest: {row.reason}")
+                raise AssertionError(f"{row.idempotency_key} is still {row.state}: {row.reason}")
 
     # Rows
 
     def next_due(self) -> list[datetime]:
-        """The moments for which something was put off. What waits for PayPal's answer waits for `questions_due`."""
+        """Return the due times of events and mails. Events that wait for a look-up are covered by `lookups_due`."""
         asked = [waiting_reason(row.kind, row.id) for row in self._rows(PaypalLookup) if row.due_at]
         waits = Event.reason.is_(None) | Event.reason.not_in(asked)
         events = self._look(Event.due_at, where=(Event.state == "received") & waits)
         mails = self._look(Mail.due_at, where=Mail.state.in_(("queued", "doubt")))
         return [row.due_at for row in (*events, *mails) if row.due_at]
 
-    def unrest(self) -> list[str]:
-        """What is put off, and why."""
+    def remaining_work(self) -> list[str]:
+        """Return the waiting events, mails and look-ups with their reasons."""
         events = [f"{row.id} {row.reason} {row.due_at}" for row in self._rows(Event) if row.state == "received"]
         mails = self._look(
             Mail.idempotency_key, Mail.state, Mail.reason, Mail.due_at, where=Mail.state.in_(("queued", "doubt"))
@@ -208,11 +211,11 @@ class Invariants:
     def reminders_due(self) -> list[datetime]:
         return [row.remind_at for row in self._look(Subscription.remind_at) if row.remind_at]
 
-    def questions_due(self) -> list[datetime]:
-        """When PayPal is to be asked what."""
+    def lookups_due(self) -> list[datetime]:
+        """Return the due times of the look-ups."""
         return [row.due_at for row in self._look(PaypalLookup.due_at) if row.due_at]
 
-    def _books(self) -> Rows:
+    def _state(self) -> Rows:
         return _comparable(
             {
                 f"{table.__tablename__} {row.id}": {
@@ -227,17 +230,17 @@ class Invariants:
         return Outcome({}, {}, set())
 
     def _look(self, *columns: Any, where: Any = None) -> Sequence[Any]:
-        """Some columns of all rows: quicker than the rows."""
-        with self._harbour.watcher.reading() as session:
+        """Select some columns of all rows, which is faster than whole rows."""
+        with self._host.watcher.reading() as session:
             return session.execute(select(*columns).where(true() if where is None else where)).all()
 
     def _rows(self, table: type[Any]) -> list[Any]:
-        with self._harbour.watcher.reading() as session:
+        with self._host.watcher.reading() as session:
             return list(session.execute(select(table)).scalars())
 
 
 def sender(row: Mail) -> str:
-    """The envelope sender of a mail, by which the relay's log and ours speak of it."""
+    """Return the envelope sender of a mail, which identifies it in the relay's log."""
     return envelope_sender_of(row.id, SENDER.envelope_domain)
 
 
@@ -246,7 +249,10 @@ def _is_back(old: str | None, new: str) -> bool:
 
 
 def _comparable(rows: Rows) -> Rows:
-    return {name: _without(row, OUR_OWN) | {"known": _without(row["known"], OUR_OWN)} for name, row in rows.items()}
+    return {
+        name: _without(row, DATABASE_SPECIFIC) | {"known": _without(row["known"], DATABASE_SPECIFIC)}
+        for name, row in rows.items()
+    }
 
 
 def _without(row: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The river's own code in one process and one thread; all of it in memory but the database's file, so it can die."""
+"""Run the product's roles in one process and one thread. Only the database file is on disk, so the process can die."""
 
 import asyncio
 import os
@@ -26,8 +26,8 @@ from pipeline.scheduler.scheduler import Job, Scheduler
 from pipeline.webhooks.group_commit import GroupCommitter, _Waiting
 from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from pipeline.worker.worker import Worker, consume_until_stopped
-from tests.soak.database_faults import Crash, OneThread, Storm
-from tests.soak.fake_peers import PayPal, Postfix, Rumours
+from tests.soak.database_faults import Crash, DatabaseFault, OneThread
+from tests.soak.fake_peers import PayPal, Postfix, UnreliableBroker
 from tests.support.misbehaving_relay import Wire
 from tests.support.outbox_fixtures import SENDER, TEMPLATES
 
@@ -35,11 +35,11 @@ SETTLE_EVERY = timedelta(seconds=5)
 
 
 class SimulatedHost:
-    """What outlives a process: the database's file, the relay, the broker, PayPal, and the event loop they share."""
+    """What survives a process: the database file, the relay, the broker, PayPal, and their shared event loop."""
 
     def __init__(self, folder: Path, clock: MovableClock, master_key: MasterKey, paypal: PayPal) -> None:
         self.folder, self.clock, self.master, self.paypal = folder, clock, master_key, paypal
-        self.storm = Storm()
+        self.fault = DatabaseFault()
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(OneThread())
         self.orphaned = asyncio.Event()
@@ -48,11 +48,11 @@ class SimulatedHost:
             self.loop.create_server(lambda: Wire(self.postfix, loop=self.loop), "127.0.0.1", 0)
         )
         self.smtp_url = f"smtp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self.watcher = self.database()  # for those who look, and for tables
-        self.broker = Rumours(self._judge)
+        self.watcher = self.database()  # For the checks, and for creating the tables.
+        self.broker = UnreliableBroker(self._check_ack)
 
     def database(self) -> Database:
-        """The file, opened anew. Nothing here outlives the machine, so nothing is waited for that only power loss asks."""
+        """Open the database file. Syncing to disk is off, because the test does not simulate a power failure."""
         database = Database(f"sqlite:///{self.folder / 'smt-billing.db'}")
         event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
         return database
@@ -69,22 +69,22 @@ class SimulatedHost:
         self.watcher.close()
         self.loop.close()
 
-    def _judge(self, ids: Sequence[str]) -> None:
-        """What is acknowledged has been committed: handled, or put off with its reason."""
-        with self.storm.paused(), self.watcher.reading() as session:
+    def _check_ack(self, ids: Sequence[str]) -> None:
+        """Check that acknowledged events are committed: handled, or waiting with a reason."""
+        with self.fault.paused(), self.watcher.reading() as session:
             rows = session.execute(select(Event.id, Event.state, Event.reason).where(Event.id.in_(ids)))
             early = [row.id for row in rows if row.state == "received" and row.reason is None]
         assert not early, f"acknowledged before its commit: {early}"
 
 
 class Process:
-    """One life of all roles. Each verb is one round of a role's loop, with what that loop does about errors."""
+    """One process with all roles. Each method is one round of a role's loop, including its error handling."""
 
-    def __init__(self, harbour: SimulatedHost) -> None:
-        self._harbour = harbour
-        clock, master, broker = harbour.clock, harbour.master, harbour.broker
-        self.database = harbour.database()
-        harbour.storm.over(self.database.engine)
+    def __init__(self, host: SimulatedHost) -> None:
+        self._host = host
+        clock, master, broker = host.clock, host.master, host.broker
+        self.database = host.database()
+        host.fault.attach(self.database.engine)
         self._committer = GroupCommitter(self.database, master, clock, broker.announce)
         self._worker = Worker(
             self.database, master, clock, HANDLERS,
@@ -92,37 +92,35 @@ class Process:
         )  # fmt: skip
         core = core_jobs(self.database, master, clock, reminders=ReminderPolicy(), may_read=True, operator="")
         self._scheduler = Scheduler(clock, core, [Job("doubts", SETTLE_EVERY, self._settle_doubts)])
-        self._sweep = InboxRecovery(self._worker, self.database, clock, lambda: QUIET_SECONDS)
-        relay = Relay(harbour.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
+        self._recovery = InboxRecovery(self._worker, self.database, clock, lambda: QUIET_SECONDS)
+        relay = Relay(host.smtp_url, connections=1, timeout_seconds=5, final_timeout_seconds=5)
         self._mailer = Mailer(self.database, master, clock, TEMPLATES, relay, SENDER)
-        self._relay_log = RelayLog(harbour.folder / "mail.log", clock)
+        self._relay_log = RelayLog(host.folder / "mail.log", clock)
 
     def receive(self, deliveries: Sequence[NewEvent]) -> list[StoreResult | BaseException]:
-        """As requests that come at the same moment: what each is answered."""
-        loop = self._harbour.loop
+        """Store deliveries of simultaneous requests. Return the answer to each."""
+        loop = self._host.loop
         group = [_Waiting(delivery, loop, loop.create_future()) for delivery in deliveries]
         self._committer._process(group)
         return cast(list[StoreResult | BaseException], self._run(_all(group)))
 
     def work(self) -> None:
-        asked = iter((False, *([True] * 3)))
-        consume_until_stopped(self._worker, cast(Consumer, self._harbour.broker), lambda _: next(asked))
+        stop = iter((False, *([True] * 3)))
+        consume_until_stopped(self._worker, cast(Consumer, self._host.broker), lambda _: next(stop))
 
     def read(self) -> None:
-        harbour = self._harbour
+        host = self._host
         try:
-            harbour.broker.publish(
-                "events", lookup_fetcher.fetch_due(self.database, harbour.master, harbour.clock, harbour.paypal)
-            )
+            host.broker.publish("events", lookup_fetcher.fetch_due(self.database, host.master, host.clock, host.paypal))
         except (DatabaseUnavailableError, BrokerUnavailableError):
             return
 
     def tick(self) -> int:
-        return self._scheduler.run_due() + self._sweep_once()
+        return self._scheduler.run_due() + self._recover_once()
 
-    def _sweep_once(self) -> int:
+    def _recover_once(self) -> int:
         try:
-            return self._sweep.once()
+            return self._recovery.once()
         except DatabaseUnavailableError:
             return 0
 
@@ -133,21 +131,21 @@ class Process:
             return 1
 
     def die(self) -> None:
-        """Everything in memory is gone; the kernel closes what was open."""
-        life = self._mailer._liveness
-        if life is not None:
-            os.close(life._presence._descriptor)  # type: ignore[attr-defined]
+        """Drop everything in memory, and close what the kernel would close."""
+        liveness = self._mailer._liveness
+        if liveness is not None:
+            os.close(liveness._presence._descriptor)  # type: ignore[attr-defined]
         for connection in self._mailer._relay._idle:
             connection.abort()
         self._run(asyncio.sleep(0))
         self.database.close()
 
     def _run(self, work: Awaitable[Any]) -> Any:
-        return self._harbour.loop.run_until_complete(work)
+        return self._host.loop.run_until_complete(work)
 
     async def _unless_orphaned(self, work: Awaitable[int]) -> int:
-        """Raises Crash when the relay has the mail and we shall not hear of it."""
-        orphaned = self._harbour.orphaned
+        """Run the work. Raises Crash when the relay accepts a mail whose answer must not be read."""
+        orphaned = self._host.orphaned
         sending, dying = asyncio.ensure_future(work), asyncio.ensure_future(orphaned.wait())
         await asyncio.wait({sending, dying}, return_when=asyncio.FIRST_COMPLETED)
         dying.cancel()
@@ -159,9 +157,9 @@ class Process:
         raise Crash
 
     def _settle_doubts(self) -> int:
-        postfix = self._harbour.postfix
+        postfix = self._host.postfix
         return resolve_doubts(
-            self.database, self._harbour.clock, self._relay_log, postfix.spoken_to, SENDER.envelope_domain
+            self.database, self._host.clock, self._relay_log, postfix.log_connection, SENDER.envelope_domain
         )
 
 

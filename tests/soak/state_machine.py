@@ -1,4 +1,4 @@
-"""A river's life under every misfortune, step by step, as hypothesis chooses; its promises looked at after each step."""
+"""Hypothesis state machine: random steps and faults, with the invariants checked after each step."""
 
 import sys
 import tempfile
@@ -27,21 +27,21 @@ from tests.soak.database_faults import AT_STATEMENTS, KINDS, Crash, Kind
 from tests.soak.fake_peers import EARLIER, FATES, Fate, PayPal
 from tests.soak.invariants import Invariants, sender
 from tests.soak.single_process import Process, SimulatedHost
-from tests.soak.unknown_events import KINDS_OF_STRANGE, KindOfStrange, body_of, wanted_state
+from tests.soak.unknown_events import UNKNOWN_KINDS, UnknownKind, body_of, wanted_state
 from tests.support.event_histories import EARLY, Json, OrderedReplay
 from tests.support.pipeline_under_test import create_tables, delivery
 
-LIVES = 3
-AUDITS = 6  # every so many steps the books are compared with calm: that takes as long as all the rest of a step
+MAX_SUBSCRIPTIONS = 3
+FULL_CHECK_EVERY = 6  # Steps. Comparing the rows with a replay takes as long as the rest of a step.
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 3, 6, 11, 31, 61, 130, 700, 4000))
 PAUSES = (timedelta(0), *(delay + timedelta(seconds=1) for delay in outbox.DELAYS[:3]))
 LONG_ENOUGH = outbox.DOUBT_GRACE + timedelta(seconds=1)
-ROUNDS = 400  # more than any rest has needed
-MISDEEDS: list[tuple[str, str] | None] = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
+ROUNDS = 400  # More than any scenario has needed to finish its work.
+SMTP_FAULTS: list[tuple[str, str] | None] = [(verb, what) for verb, all_of in EARLIER.items() for what in all_of]
 
 
 class Role(Enum):
-    """A round of a role's loop: what `Process` calls it."""
+    """A round of a role's loop. The value is the method of `Process`."""
 
     tick = "tick"
     work = "work"
@@ -55,10 +55,10 @@ numbers = st.integers(0, 99)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One round of all roles, and what happens in it."""
+    """One round of all roles, with its faults."""
 
     fates: list[Fate]
-    storm: Kind | None
+    fault: Kind | None
     before: Role
     after: int
     pause: timedelta
@@ -68,7 +68,7 @@ class Turn:
 turns = st.builds(
     Turn,
     fates=st.lists(st.sampled_from(FATES), max_size=3),
-    storm=st.none() | st.sampled_from(KINDS),
+    fault=st.none() | st.sampled_from(KINDS),
     before=st.sampled_from(Role),
     after=st.integers(0, 12),
     pause=st.sampled_from((*PAUSES, *WAITS)),
@@ -77,9 +77,9 @@ turns = st.builds(
 
 
 @cache
-def calm_shore() -> OrderedReplay:
-    """Where the same is told in calm. One for all: making one is slow, and it forgets between two tellings."""
-    return OrderedReplay(Path(tempfile.mkdtemp(prefix="smt-shore-")))
+def ordered_replay() -> OrderedReplay:
+    """Return the replay without faults. All scenarios share it: creating one is slow, and each replay starts empty."""
+    return OrderedReplay(Path(tempfile.mkdtemp(prefix="smt-replay-")))
 
 
 @cache
@@ -88,59 +88,59 @@ def master_key() -> MasterKey:
 
 
 class ScenarioMachine(RuleBasedStateMachine):
-    """Lives of subscriptions, told to a river that everything happens to."""
+    """Subscriptions whose events are posted to a pipeline under faults."""
 
-    rested = 0  # how many came to rest, so that a test can tell that it looked at all
+    rested = 0  # Number of finished scenarios, so that a test can check that the final checks ran.
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory(prefix="smt-lives-")
+        self._folder = tempfile.TemporaryDirectory(prefix="smt-soak-")
         self.clock, self.world = MovableClock(EARLY), PaypalState()
         self.paypal = PayPal(self.world, self.clock)
-        self.harbour = SimulatedHost(Path(self._folder.name), self.clock, master_key(), self.paypal)
-        create_tables(self.harbour.watcher)
-        self.process = Process(self.harbour)
-        self.promises = Invariants(self.harbour, calm_shore())
-        self.to_tell: list[Delivery] = []
-        self.told: dict[str, Json] = {}
-        self.strange: dict[str, str] = {}  # id -> the state it has to end in
+        self.host = SimulatedHost(Path(self._folder.name), self.clock, master_key(), self.paypal)
+        create_tables(self.host.watcher)
+        self.process = Process(self.host)
+        self.checks = Invariants(self.host, ordered_replay())
+        self.to_post: list[Delivery] = []
+        self.events: dict[str, Json] = {}  # posted at least once, by id
+        self.unknown: dict[str, str] = {}  # id -> required final state
         self.accepted: set[str] = set()
         self.begun = self.posted = self.looks = 0
 
-    # What PayPal does
+    # Steps of PayPal
 
     @initialize(seed=st.integers(0, 2**32))
-    def first_life(self, seed: int) -> None:
-        self.life(seed)
-        self.tell(which=list(range(10)), keep=False, works=True)
+    def first_subscription(self, seed: int) -> None:
+        self.subscription(seed)
+        self.post(which=list(range(10)), keep=False, works=True)
 
-    @precondition(lambda self: self.begun < LIVES)
+    @precondition(lambda self: self.begun < MAX_SUBSCRIPTIONS)
     @rule(seed=st.integers(0, 2**32))
-    def life(self, seed: int) -> None:
-        """A subscription begins, and everything that will happen to it waits to be told."""
+    def subscription(self, seed: int) -> None:
+        """Create a subscription. All its events wait to be posted."""
         self.begun += 1
-        self.to_tell += random_subscription(Random(seed), steps=5)
+        self.to_post += random_subscription(Random(seed), steps=5)
 
-    @precondition(lambda self: self.to_tell)
+    @precondition(lambda self: self.to_post)
     @rule(which=st.lists(numbers, min_size=1, max_size=24), keep=st.booleans(), works=st.booleans())
-    def tell(self, which: list[int], keep: bool, works: bool) -> None:
-        """Some of it comes at once, in any order; what is kept will come again. Often it is worked on at once."""
-        chosen = list({told.id: told for told in (self.to_tell[n % len(self.to_tell)] for n in which)}.values())
+    def post(self, which: list[int], keep: bool, works: bool) -> None:
+        """Post some events together, in any order. With `keep` they are posted again later; with `works` handle them."""
+        chosen = list({item.id: item for item in (self.to_post[n % len(self.to_post)] for n in which)}.values())
         self._survive(lambda: self._post(chosen, keep=keep))
         if works:
             self.roles([Role.work])
 
-    @precondition(lambda self: self.accepted & self.told.keys())
-    @rule(kind=st.sampled_from(KINDS_OF_STRANGE), which=numbers)
-    def tell_strange(self, kind: KindOfStrange, which: int) -> None:
-        """What nobody here understands, made of something that was accepted."""
-        known = sorted(self.accepted & self.told.keys())
-        made = delivery(body_of(kind, self.told[known[which % len(known)]]), f"T-{self.posted}-{kind}")
-        self.strange[made.parsed.id] = wanted_state(kind)
+    @precondition(lambda self: self.accepted & self.events.keys())
+    @rule(kind=st.sampled_from(UNKNOWN_KINDS), which=numbers)
+    def post_unknown(self, kind: UnknownKind, which: int) -> None:
+        """Post an unknown event, made from an accepted one."""
+        known = sorted(self.accepted & self.events.keys())
+        made = delivery(body_of(kind, self.events[known[which % len(known)]]), f"T-{self.posted}-{kind}")
+        self.unknown[made.parsed.id] = wanted_state(kind)
         self.posted += 1
         self._survive(lambda: self._receive([made]))
 
-    # What we do
+    # Steps of the roles
 
     @rule(steps=st.lists(st.sampled_from(Role), min_size=1, max_size=4))
     def roles(self, steps: list[Role]) -> None:
@@ -150,15 +150,15 @@ class ScenarioMachine(RuleBasedStateMachine):
     @rule(
         pause=st.sampled_from(PAUSES),
         fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4),
-        earlier=st.sampled_from([None] * len(MISDEEDS) * 3 + MISDEEDS),
+        earlier=st.sampled_from([None] * len(SMTP_FAULTS) * 3 + SMTP_FAULTS),
         then=st.sampled_from(("nothing", "tick", "wait", "wait and lose the log")),
     )
     def mail(self, pause: timedelta, fates: list[Fate], earlier: tuple[str, str] | None, then: str) -> None:
-        """Mails go out, to a relay that does all this; often those too that are to be tried again."""
+        """Send the due mails to a relay with these faults. `pause` makes retries due; `then` is what happens after it."""
         self.wait(pause, rotates=1)
         if earlier:
-            self.harbour.postfix.script.setdefault(earlier[0], []).append(earlier[1])
-        self.harbour.postfix.fates.extend(fates)
+            self.host.postfix.script.setdefault(earlier[0], []).append(earlier[1])
+        self.host.postfix.fates.extend(fates)
         self.roles([Role.mail])
         if then.startswith("wait"):
             self.wait(LONG_ENOUGH, rotates=int(then == "wait"))
@@ -167,37 +167,37 @@ class ScenarioMachine(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from(WAITS), rotates=st.integers(0, 4))
     def wait(self, step: timedelta, rotates: int) -> None:
-        """Time passes. Now and then that is when the relay's log is rotated, and packed."""
+        """Advance the clock. With `rotates` 0 the relay's log is rotated and lost."""
         self.clock.advance(step)
         if rotates == 0:
-            self.harbour.postfix.forget_log()
-        self.harbour.postfix.time_passes()
+            self.host.postfix.forget_log()
+        self.host.postfix.time_passes()
 
     @rule(rounds=st.lists(turns, min_size=2, max_size=6))
     def go_round(self, rounds: list[Turn]) -> None:
-        """Every role again and again, with a misfortune or two in each round, and time between them."""
+        """Run several rounds of all roles, with faults in each round and pauses between them."""
         for turn in rounds:
-            self.harbour.postfix.fates.extend(turn.fates)
+            self.host.postfix.fates.extend(turn.fates)
             for role in Role:
-                if turn.storm and turn.before is role:
-                    self.store(turn.storm, turn.after)
+                if turn.fault and turn.before is role:
+                    self.database_fault(turn.fault, turn.after)
                 self.roles([role])
             self.wait(turn.pause, rotates=turn.rotates)
 
-    # What happens to us
+    # Faults
 
     @rule(kind=st.sampled_from(KINDS), after=st.integers(0, 12))
-    def store(self, kind: Kind, after: int) -> None:
-        self.harbour.storm.arm(kind, after if kind in AT_STATEMENTS else after % 3)
+    def database_fault(self, kind: Kind, after: int) -> None:
+        self.host.fault.arm(kind, after if kind in AT_STATEMENTS else after % 3)
 
     @rule(trouble=st.sampled_from(Trouble), which=st.integers(0, 3))
-    def around(self, trouble: Trouble, which: int) -> None:
-        broker = self.harbour.broker
+    def peer_fault(self, trouble: Trouble, which: int) -> None:
+        broker = self.host.broker
         match trouble:
             case Trouble.paypal_leaves | Trouble.paypal_returns:
-                self.paypal.is_away = trouble is Trouble.paypal_leaves
+                self.paypal.is_down = trouble is Trouble.paypal_leaves
             case Trouble.broker_leaves | Trouble.broker_returns:
-                broker.is_away = trouble is Trouble.broker_leaves
+                broker.is_down = trouble is Trouble.broker_leaves
             case Trouble.broker_loses:
                 broker.lose(which)
             case Trouble.broker_repeats:
@@ -205,28 +205,28 @@ class ScenarioMachine(RuleBasedStateMachine):
 
     @rule(forgets=st.booleans())
     def die(self, forgets: bool) -> None:
-        """kill -9, and a new process. A broker inside it forgets everything."""
+        """Kill the process and start a new one. A broker inside the process forgets everything."""
         self.process.die()
-        self.harbour.broker.their_reader_died(forgets=forgets)
-        self.process = Process(self.harbour)
+        self.host.broker.requeue_unacknowledged(forgets=forgets)
+        self.process = Process(self.host)
 
-    # What holds
+    # Checks
 
     @invariant()
-    def promises_hold(self) -> None:
+    def invariants_hold(self) -> None:
         self.looks += 1
-        self.promises.hold(self.accepted)
-        if self.looks % AUDITS == 0:
-            self.promises.books_follow_from_what_was_handled(self.told | self.paypal.told)
+        self.checks.hold(self.accepted)
+        if self.looks % FULL_CHECK_EVERY == 0:
+            self.checks.check_state_follows_from_events(self.events | self.paypal.answers)
 
     def rest(self) -> None:
-        """Peace: all that was put off is done, and what is true at rest is true."""
-        self._make_peace()
-        while self.to_tell:
-            self._post(self.to_tell[:50], keep=False)
-        self._until_idle(self.promises.next_due)
-        self.promises.hold(self.accepted)
-        self.promises.hold_at_rest(self.told | self.paypal.told, self.world, self.strange)
+        """End all faults, finish all work, and check the final invariants."""
+        self._end_faults()
+        while self.to_post:
+            self._post(self.to_post[:50], keep=False)
+        self._until_idle(self.checks.next_due)
+        self.checks.hold(self.accepted)
+        self.checks.hold_at_rest(self.events | self.paypal.answers, self.world, self.unknown)
         ScenarioMachine.rested += 1
 
     def teardown(self) -> None:
@@ -236,10 +236,10 @@ class ScenarioMachine(RuleBasedStateMachine):
                 self._reminders()
         finally:
             self.process.die()
-            self.harbour.close()
+            self.host.close()
             self._folder.cleanup()
 
-    # How
+    # Helpers
 
     def _survive(self, step: Callable[[], Any]) -> None:
         try:
@@ -248,66 +248,66 @@ class ScenarioMachine(RuleBasedStateMachine):
             self.die(forgets=self.posted % 2 == 0)
 
     def _post(self, deliveries: list[Delivery], *, keep: bool) -> None:
-        """Post these, each as one more transmission. What is answered 200 is PayPal's no more, unless it is kept."""
-        for told in deliveries:
-            self.world.apply(told)
-            self.told[told.id] = told.event
+        """Post each delivery as a new transmission. Without `keep`, PayPal does not repeat those answered with 200."""
+        for item in deliveries:
+            self.world.apply(item)
+            self.events[item.id] = item.event
             self.posted += 1
         stored = self._receive(
-            [delivery(told.body, f"T-{self.posted}-{number}") for number, told in enumerate(deliveries)]
+            [delivery(item.body, f"T-{self.posted}-{number}") for number, item in enumerate(deliveries)]
         )
         if not keep:
-            self.to_tell = [told for told in self.to_tell if told.id not in stored]
+            self.to_post = [item for item in self.to_post if item.id not in stored]
 
     def _receive(self, deliveries: list[inbox.NewEvent]) -> set[str]:
-        """The ids that were answered 200."""
+        """Store the deliveries and return the ids that were answered with 200."""
         stored = {answer.event_id for answer in self.process.receive(deliveries) if isinstance(answer, StoreResult)}
         self.accepted |= stored
         return stored
 
-    def _make_peace(self) -> None:
-        self.harbour.storm.calm()
-        self.harbour.postfix.behave()
-        self.paypal.is_away = self.harbour.broker.is_away = False
+    def _end_faults(self) -> None:
+        self.host.fault.disarm()
+        self.host.postfix.behave()
+        self.paypal.is_down = self.host.broker.is_down = False
 
     def _until_idle(self, put_off: Callable[[], list[Any]]) -> None:
-        """Round after round; where nothing is due, on to the moment for which something was put off."""
+        """Run rounds until no work is left. If nothing is due, move the clock to the next due time."""
         for _ in range(ROUNDS):
-            self._settle_by_hand()
+            self._resolve_doubts_by_hand()
             self.process.tick()
-            while self.harbour.broker.ids:
+            while self.host.broker.ids:
                 self.process.work()
             self.process.read()
             self.process.mail()
             self.wait(LONG_ENOUGH, rotates=1)
             later = put_off()
-            if not later and not self.harbour.broker.ids and not self._questions():
+            if not later and not self.host.broker.ids and not self._lookups_left():
                 return
             if later and min(later) > self.clock.now():
                 self.clock.move_to(min(later))
-                self.harbour.postfix.time_passes()
-        raise AssertionError(f"no rest after {ROUNDS} rounds: {self.promises.unrest()}")
+                self.host.postfix.time_passes()
+        raise AssertionError(f"work left after {ROUNDS} rounds: {self.checks.remaining_work()}")
 
-    def _questions(self) -> bool:
-        """Whether PayPal is still to be asked something. Time is moved on to when."""
-        due = self.promises.questions_due()
+    def _lookups_left(self) -> bool:
+        """Return whether look-ups are left, and move the clock to the next one."""
+        due = self.checks.lookups_due()
         if due and min(due) > self.clock.now():
             self.clock.move_to(min(due))
         return bool(due)
 
-    def _settle_by_hand(self) -> None:
-        """A doubt without a log is the operator's: who asks the customer, and tells."""
-        with self.harbour.watcher.transaction() as session:
+    def _resolve_doubts_by_hand(self) -> None:
+        """Resolve old doubts like an operator, who asks the customer when the relay's log is lost."""
+        with self.host.watcher.transaction() as session:
             for row in session.query(Mail).where(Mail.state == "doubt"):
                 if row.due_at and row.due_at < self.clock.now() - timedelta(minutes=5):
-                    sent = bool(self.harbour.postfix.delivered[sender(row)])
+                    sent = bool(self.host.postfix.delivered[sender(row)])
                     outbox.resolve_doubt(session, row.id, self.clock.now(), sent=sent)
 
     def _reminders(self) -> None:
-        """On to the first renewals: each reminder is owed and sent once."""
-        due = sorted(self.promises.reminders_due())
+        """Move to the first renewals and check that each reminder is queued and sent once."""
+        due = sorted(self.checks.reminders_due())
         if due and due[0] > self.clock.now():
             self.clock.move_to(due[0])
-            self._until_idle(self.promises.next_due)
-            self.promises.hold(self.accepted)
-            self.promises.hold_at_rest(self.told | self.paypal.told, self.world, self.strange)
+            self._until_idle(self.checks.next_due)
+            self.checks.hold(self.accepted)
+            self.checks.hold_at_rest(self.events | self.paypal.answers, self.world, self.unknown)

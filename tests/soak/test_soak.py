@@ -1,4 +1,4 @@
-"""A short run of the lives, always the same ones; `make soak` runs others, and longer."""
+"""A short, deterministic soak run, and single faults one by one. `make soak` runs more scenarios and longer ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,84 +26,84 @@ SHORT = settings(
 AFTERWARDS = ("tick", "wait and lose the log", "wait", "nothing")
 
 
-def test_whatever_happens_to_it_a_river_keeps_its_promises() -> None:
+def test_invariants_hold_under_random_faults() -> None:
     before = ScenarioMachine.rested
     run_state_machine_as_test(ScenarioMachine, settings=SHORT)
     assert ScenarioMachine.rested - before >= SHORT.max_examples
 
 
 @contextmanager
-def life() -> Iterator[ScenarioMachine]:
-    """A life by hand: its promises are looked at when it is at rest, at the end."""
-    made = ScenarioMachine()
-    made.first_life(seed=3)
-    made.life(seed=1)
-    made.life(seed=2)
-    yield made
-    made.promises_hold()
-    made.teardown()
+def new_scenario() -> Iterator[ScenarioMachine]:
+    """Yield a scenario that the test controls. The final invariants are checked at the end of the block."""
+    scenario = ScenarioMachine()
+    scenario.first_subscription(seed=3)
+    scenario.subscription(seed=1)
+    scenario.subscription(seed=2)
+    yield scenario
+    scenario.invariants_hold()
+    scenario.teardown()
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_each_fate_of_a_mail_by_itself_is_survived(fate: Fate) -> None:
-    with life() as lives:
+def test_invariants_hold_for_each_mail_fate(fate: Fate) -> None:
+    with new_scenario() as scenario:
         for then in AFTERWARDS:
-            lives.mail(PAUSES[1], [fate], None, then)
-            lives.promises_hold()
-            lives.wait(timedelta(seconds=6), rotates=1)
-            lives.promises_hold()
+            scenario.mail(PAUSES[1], [fate], None, then)
+            scenario.invariants_hold()
+            scenario.wait(timedelta(seconds=6), rotates=1)
+            scenario.invariants_hold()
 
 
-@pytest.mark.parametrize("role", [None, Role.work, Role.mail], ids=["tell", "work", "mail"])
+@pytest.mark.parametrize("role", [None, Role.work, Role.mail], ids=["receive", "work", "mail"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_misfortune_of_the_store_at_each_moment_is_survived(kind: Kind, role: Role | None) -> None:
-    """Before the work of that role; None is the door's."""
-    with life() as lives:
+def test_invariants_hold_for_each_database_fault(kind: Kind, role: Role | None) -> None:
+    """The fault is armed before the work of that role. None means before the receiver's work."""
+    with new_scenario() as scenario:
         for after in range(3):
             if role is None:
-                lives.store(kind, after)
-            assert lives.to_tell
-            lives.tell(which=[0, 1], keep=False, works=role is Role.mail)
+                scenario.database_fault(kind, after)
+            assert scenario.to_post
+            scenario.post(which=[0, 1], keep=False, works=role is Role.mail)
             if role is not None:
-                lives.store(kind, after)
-                lives.roles([role])
-            lives.promises_hold()
-            lives.wait(PAUSES[1], rotates=1)
-            lives.roles([Role.tick])
-            lives.promises_hold()
+                scenario.database_fault(kind, after)
+                scenario.roles([role])
+            scenario.invariants_hold()
+            scenario.wait(PAUSES[1], rotates=1)
+            scenario.roles([Role.tick])
+            scenario.invariants_hold()
 
 
-def test_who_dies_after_a_commit_leaves_no_effect_whose_event_is_still_to_be_handled() -> None:
-    with life() as lives:
-        while lives.to_tell:
-            lives.tell(which=list(range(4)), keep=False, works=False)
-            lives.store("dies after a commit", 0)
-            lives.roles([Role.work])
-            lives.promises_hold()
+def test_crash_after_commit_leaves_no_partial_effect() -> None:
+    with new_scenario() as scenario:
+        while scenario.to_post:
+            scenario.post(which=list(range(4)), keep=False, works=False)
+            scenario.database_fault("dies after a commit", 0)
+            scenario.roles([Role.work])
+            scenario.invariants_hold()
 
 
-def test_what_the_broker_brings_again_once_it_was_handled_is_left_alone() -> None:
-    with life() as lives:
-        lives.tell(which=list(range(24)), keep=False, works=True)
-        lives.promises_hold()
-        lives.wait(PAUSES[1], rotates=1)
-        lives.harbour.broker.publish("events", sorted(lives.accepted))
-        lives.roles([Role.work])
-        lives.promises_hold()
+def test_redelivered_handled_events_change_nothing() -> None:
+    with new_scenario() as scenario:
+        scenario.post(which=list(range(24)), keep=False, works=True)
+        scenario.invariants_hold()
+        scenario.wait(PAUSES[1], rotates=1)
+        scenario.host.broker.publish("events", sorted(scenario.accepted))
+        scenario.roles([Role.work])
+        scenario.invariants_hold()
 
 
-def test_an_activation_told_after_the_end_and_dated_after_it_wakes_nobody() -> None:
-    with life() as lives:
-        while lives.to_tell:
-            cancelled = [told for told in lives.to_tell if told.type.endswith(".CANCELLED")]
-            lives.tell(which=list(range(24)), keep=False, works=True)
-            for told in cancelled:
-                lives.to_tell.append(_woken(told))
-        assert any(event["summary"] == "late" for event in lives.told.values())
+def test_activation_after_cancellation_changes_nothing() -> None:
+    with new_scenario() as scenario:
+        while scenario.to_post:
+            cancelled = [item for item in scenario.to_post if item.type.endswith(".CANCELLED")]
+            scenario.post(which=list(range(24)), keep=False, works=True)
+            for item in cancelled:
+                scenario.to_post.append(_activated_later(item))
+        assert any(event["summary"] == "late" for event in scenario.events.values())
 
 
-def _woken(cancelled: Delivery) -> Delivery:
-    """News of PayPal's that contradicts itself: the same subscription is active a day later."""
+def _activated_later(cancelled: Delivery) -> Delivery:
+    """Return a contradictory event: the cancelled subscription is active a day later."""
     later = (cancelled.at + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     active = {"status": "ACTIVE", "update_time": later, "status_update_time": later}
     resource = {**cancelled.event["resource"], **active}
@@ -113,14 +113,14 @@ def _woken(cancelled: Delivery) -> Delivery:
 
 
 @pytest.mark.parametrize("trouble", Trouble)
-def test_each_trouble_around_us_by_itself_is_survived(trouble: Trouble) -> None:
-    with life() as lives:
+def test_invariants_hold_for_each_peer_fault(trouble: Trouble) -> None:
+    with new_scenario() as scenario:
         for which in range(3):
-            if lives.to_tell:
-                lives.tell(which=[0, 1, 2], keep=which == 0, works=False)
-            lives.around(trouble, which)
-            lives.roles([Role.work, Role.read])
-            lives.promises_hold()
-            lives.die(forgets=which == 1)
-            lives.roles([Role.tick, Role.work, Role.mail])
-            lives.promises_hold()
+            if scenario.to_post:
+                scenario.post(which=[0, 1, 2], keep=which == 0, works=False)
+            scenario.peer_fault(trouble, which)
+            scenario.roles([Role.work, Role.read])
+            scenario.invariants_hold()
+            scenario.die(forgets=which == 1)
+            scenario.roles([Role.tick, Role.work, Role.mail])
+            scenario.invariants_hold()

@@ -1,4 +1,4 @@
-"""Deliveries that nobody here understands: kept, seen, and without effect."""
+"""Deliveries that the pipeline cannot handle. They are stored and have no effect."""
 
 from typing import Literal, get_args
 
@@ -8,14 +8,14 @@ from tests.support.event_histories import Json
 from tests.support.pipeline_under_test import HAPPENED
 from tests.support.sample_events import renamed
 
-KindOfStrange = Literal["of a type we do not know", "no JSON", "without a time", "another body under its id"]
-KINDS_OF_STRANGE: tuple[KindOfStrange, ...] = get_args(KindOfStrange)
+UnknownKind = Literal["of an unknown type", "no JSON", "without a time", "another body under its id"]
+UNKNOWN_KINDS: tuple[UnknownKind, ...] = get_args(UnknownKind)
 
 
-def body_of(kind: KindOfStrange, event: Json) -> bytes:
-    """Made of an event that was accepted, whose subscription would be cancelled if anybody believed it."""
+def body_of(kind: UnknownKind, event: Json) -> bytes:
+    """Return a body made from an accepted event. The one without a time would cancel its subscription if it had effect."""
     match kind:
-        case "of a type we do not know":
+        case "of an unknown type":
             return orjson.dumps(renamed({**event, "event_type": HAPPENED}))
         case "no JSON":
             return orjson.dumps(event)[:-1]
@@ -25,13 +25,13 @@ def body_of(kind: KindOfStrange, event: Json) -> bytes:
             return orjson.dumps(renamed(_without_a_time(event)))
 
 
-def wanted_state(kind: KindOfStrange) -> str:
-    """The state in which it ends. Another body under a known id has an id beside that one: see `is_beside`."""
-    return {"of a type we do not know": "ignored", "another body under its id": "handled"}.get(kind, "parked")
+def wanted_state(kind: UnknownKind) -> str:
+    """Return the final state. Another body under a known id is stored under a new id: see `is_conflicting_copy`."""
+    return {"of an unknown type": "ignored", "another body under its id": "handled"}.get(kind, "parked")
 
 
-def is_beside(id: str) -> bool:
-    """Whether this is the id of another body under a known one, which a person has to look at."""
+def is_conflicting_copy(id: str) -> bool:
+    """Return whether this id is for a second body under a known event id. Such an event needs a manual decision."""
     return "~" in id
 
 
