@@ -24,8 +24,8 @@ class Care:
     handled_by_peer: int
     mailed: int
     mailed_by_peer: int
-    pipeline: int
-    river_by_peer: int
+    end_to_end: int
+    end_to_end_by_peer: int
     built: int
     grown: tuple[int, ...]  # subscriptions
     repeats: int  # of each step of `growth`
@@ -39,8 +39,8 @@ FULL = Care(
     handled_by_peer=4_000,
     mailed=4_000,
     mailed_by_peer=1_500,
-    pipeline=4_000,
-    river_by_peer=1_500,
+    end_to_end=4_000,
+    end_to_end_by_peer=1_500,
     built=3_000,
     grown=(10_000, 100_000),
     repeats=15,
@@ -53,8 +53,8 @@ QUICK = Care(
     handled_by_peer=600,
     mailed=1_000,
     mailed_by_peer=300,
-    pipeline=800,
-    river_by_peer=200,
+    end_to_end=800,
+    end_to_end_by_peer=200,
     built=400,
     grown=(2_000, 20_000),
     repeats=5,

@@ -18,8 +18,8 @@ SETTLE_SECONDS = 180
 
 def measure(bench: Bench) -> list[Row]:
     """Both with PostgreSQL, RabbitMQ and Postfix, and mails for every event."""
-    mine, small = bench.load("newcomers", bench.care.pipeline), bench.load("newcomers", bench.care.river_by_peer)
-    taken = bench.rounds({"pipeline": lambda: ours(bench, mine), "river, peer": lambda: peer(bench, small)})
+    mine, small = bench.load("newcomers", bench.care.end_to_end), bench.load("newcomers", bench.care.end_to_end_by_peer)
+    taken = bench.rounds({"end to end": lambda: ours(bench, mine), "end to end, peer": lambda: peer(bench, small)})
     one, other = (Figure.of(paces) for paces in taken.values())
     return [Row("webhook in -> mail accepted by Postfix, end to end", PEER, "mails/s", one, other, 5)]
 

@@ -97,7 +97,7 @@ class Home:
         processes = [self._start(name, number) for number, name in enumerate(names)]
         try:
             for name, process in zip(names, processes, strict=True):
-                if name in ("web", "door", "run"):
+                if name in ("web", "web-only", "run"):
                     process.wait_until(lambda: answers(self.port))
             yield processes
         finally:
@@ -107,7 +107,8 @@ class Home:
     def _start(self, name: str, number: int) -> ManagedProcess:
         folder = self.folder / f"{name}-{number}"
         folder.mkdir()
-        command = [sys.executable, "-m", "benchmarks.web_only" if name == "door" else "pipeline", name]
+        program = ["benchmarks.web_only"] if name == "web-only" else ["pipeline", name]
+        command = [sys.executable, "-m", *program]
         return ManagedProcess(command, folder, None, {**self._variables, "PYTHONPATH": str(ROOT)})
 
 

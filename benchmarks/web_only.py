@@ -1,10 +1,8 @@
-"""The web role alone on the embedded column, for measuring the door: `python -m benchmarks.web_only door`.
+"""The web role alone in embedded mode, to measure webhook ingest: `python -m benchmarks.web_only`.
 
-The program refuses this, because a queue inside one process is of no use without a worker in it. Here nothing is to be
-handled meanwhile.
+The program itself refuses this, because a queue inside one process needs a worker in the same process. In this
+measurement no event is handled.
 """
-
-import sys
 
 from handlers import HANDLERS
 from pipeline.app import logging, roles
@@ -14,15 +12,15 @@ from pipeline.db import migrations
 from pipeline.settings import load
 
 
-def door() -> None:
-    """Serve webhooks until told to stop."""
+def run() -> None:
+    """Serve webhooks until SIGTERM."""
     logging.set_up(logging.INFO)
     roles.tune_gc()
-    stop, parts = StopSignal(), Container(load(), HANDLERS)
+    stop, container = StopSignal(), Container(load(), HANDLERS)
     stop.install()
-    migrations.upgrade(parts.database)
-    roles.run_web(parts, stop)
+    migrations.upgrade(container.database)
+    roles.run_web(container, stop)
 
 
 if __name__ == "__main__":
-    {"door": door}[sys.argv[1]]()
+    run()

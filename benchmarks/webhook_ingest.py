@@ -21,9 +21,9 @@ def measure(bench: Bench) -> list[Row]:
     load = bench.load("lives", bench.care.posted)
     taken = bench.rounds(
         {
-            "door, embedded": lambda: embedded(bench, load),
-            "door, peer": lambda: peer(bench, load),
-            "door, PostgreSQL + RabbitMQ": lambda: at_scale(bench, load),
+            "ingest, embedded": lambda: embedded(bench, load),
+            "ingest, peer": lambda: peer(bench, load),
+            "ingest, PostgreSQL + RabbitMQ": lambda: at_scale(bench, load),
         }
     )
     one, other, scale = taken.values()
@@ -37,7 +37,7 @@ def embedded(bench: Bench, load: Load) -> Posted:
     """One process, SQLite, the queue inside the process."""
     home = Home(bench.new_folder())
     home.prepare(load.signer)
-    with home.role("door"):
+    with home.role("web-only"):
         posted = tools.post(load, home.url, bench.care.post_seconds)
     _expect_rows(home, posted)
     return posted

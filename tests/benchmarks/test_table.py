@@ -57,20 +57,20 @@ def test_each_row_of_the_results_has_its_numbers() -> None:
 
 def test_a_part_that_fails_loses_no_row_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, root = found(QUICK_DOOR), in_folder(tmp_path)
-    run.add("pipeline", broken)
+    run.add("end to end", broken)
     run.add("receipt", lambda: [QUICK_DOOR])
     report.keep(root, run)
     kept = json.loads((root / "benchmarks" / "results.json").read_text("utf-8"))
     assert [row["name"] for row in kept["rows"]] == ["door", "door"]
-    assert kept["failed"] == {"pipeline": "events stored: 7, and 9 were answered 200"}
+    assert kept["failed"] == {"end to end": "events stored: 7, and 9 were answered 200"}
     show(run)
-    assert "could not be measured: river" in " ".join(capsys.readouterr().out.split())
+    assert "could not be measured: end to end" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_exit_code_tells_whether_all_was_met_missed_or_not_measured() -> None:
     missed = Row("door", "a peer", "webhooks/s", Figure.of([1199]), Figure.of([100]), 12)
     failed = found(QUICK_DOOR)
-    failed.add("pipeline", broken)
+    failed.add("end to end", broken)
     assert (found(QUICK_DOOR).exit_code, found(QUICK_DOOR, missed).exit_code, failed.exit_code) == (0, 1, 2)
 
 
