@@ -6,6 +6,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -62,7 +63,7 @@ def assert_problem(answer: httpx.Response, status: int, words: str = "") -> None
     assert set(problem) == {"type", "title", "status", "detail"}
     assert problem["status"] == status
     assert problem["type"] == "about:blank"
-    assert problem["title"] == httpx.codes.get_reason_phrase(status)
+    assert problem["title"] == HTTPStatus(status).phrase
     assert re.search(words, problem["detail"]), problem["detail"]
 
 
