@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
-from tests.support import compiled_statements  # noqa: F401 - the import enables the shared cache
+from tests.support.engines import closed_afterwards
 from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 
@@ -185,6 +185,12 @@ def data_dir(tmp_path: Path) -> Path:
 def clock() -> MovableClock:
     """Clock that stands at noon UTC on 1 March 2026 until the test moves it."""
     return MovableClock(MORNING)
+
+
+@pytest.fixture(autouse=True)
+def _close_engines() -> Iterator[None]:
+    with closed_afterwards():
+        yield
 
 
 @pytest.fixture(autouse=True)
