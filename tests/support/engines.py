@@ -4,8 +4,9 @@ Statements are compiled once. SQLAlchemy caches compiled statements per engine, 
 compiling takes more than half of the time that such a test spends in SQLAlchemy. Therefore every connection shares one
 cache and uses the dialect of the first engine of its kind.
 
-Engines are closed. A test may leave pooled connections behind, and Python 3.13 warns of each SQLite connection that is
-garbage collected before it is closed.
+Engines are closed after each test. A test may leave pooled connections behind, and Python 3.13 warns of each SQLite
+connection that is garbage collected before it is closed. A database in memory ends with its connection, so it stays open:
+several tests may share it.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ def _on_connect(connection: Connection) -> None:
     dialect = connection.dialect
     connection.dialect = _first.setdefault((type(dialect), getattr(dialect, "_json_serializer", None)), dialect)
     connection.execution_options(compiled_cache=_compiled)
-    _used.setdefault(connection.engine.pool, connection.engine)
+    if connection.engine.url.database != ":memory:":
+        _used.setdefault(connection.engine.pool, connection.engine)
 
 
 @contextmanager
