@@ -27,7 +27,7 @@ from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, S
 
 ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
 SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/soak/")
-SERVICES = frozenset({"postgres", *ONE_PROCESS})
+SERVICES = frozenset({"postgres", "postgresql", *ONE_PROCESS})  # fixtures, and parameters that select a server
 # These settings are safe even when a test kills the server. Data is lost only if the machine loses power.
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -150,8 +150,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a server, group the tests that share a slow server, and put the slow tests first."""
     for item in items:
-        on_postgres = getattr(getattr(item, "callspec", None), "params", {}).get("database_url") == "postgresql"
-        if on_postgres or SERVICES.intersection(getattr(item, "fixturenames", ())):
+        if SERVICES.intersection(used(item)):
             item.add_marker("services")
         if item.nodeid.startswith(SLOW_FOLDERS):
             item.add_marker("slow")
@@ -160,9 +159,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def used(item: pytest.Item) -> list[str]:
+    """Return the fixtures of a test, and the servers that its parameters name."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return [*getattr(item, "fixturenames", ()), *(each for each in parameters if isinstance(each, str))]
+
+
 def one_process(item: pytest.Item) -> str | None:
     """Return the xdist group of a test. Tests that share an expensive fixture must run in one process."""
-    needs = getattr(item, "fixturenames", ())
+    needs = used(item)
     if server := next((name for name in ONE_PROCESS if name in needs), None):
         return server
     known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})

@@ -16,8 +16,6 @@ from tests.support.outbox_fixtures import Make, mailers
 from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.servers import plain
 
-ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.services)
-
 
 @pytest.fixture(scope="session")
 def kept_database(postgres: str) -> Iterator[str]:
@@ -29,7 +27,7 @@ def kept_database(postgres: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def pipeline(request: pytest.FixtureRequest, data_dir: Path, clock: MovableClock) -> Iterator[PipelineUnderTest]:
     """The pipeline with empty tables and a new master key. The test runs on both databases."""
     yield from pipelines(request, request.param, data_dir, clock)
