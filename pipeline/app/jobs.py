@@ -9,6 +9,7 @@ from pipeline.app import maintenance
 from pipeline.app.container import Container
 from pipeline.app.from_settings import account_page_url, policy_owner
 from pipeline.crypto.keyring import Keyring
+from pipeline.customers import addresses
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import read_maildir
 from pipeline.mailer.relay_log import RelayLog
@@ -39,6 +40,7 @@ def build_jobs(container: Container) -> list[Job]:
     """Return the jobs that the settings require, without the core jobs."""
     jobs = [
         Job("alert the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
+        Job("apply due address changes", timedelta(minutes=1), lambda: apply_address_changes(container)),
         Job("run due erasures", timedelta(minutes=1), lambda: maintenance.erase_due(container)),
         Job(
             "apply the retention periods",
@@ -62,6 +64,11 @@ def alert_due_requests(container: Container) -> int:
     with container.database.transaction() as session:
         now = container.clock.now()
         return requests.queue_due_alerts(session, Keyring(container.master_key, session, now), now)
+
+
+def apply_address_changes(container: Container) -> int:
+    """Let the requested addresses take effect whose waiting period is over. Return how many."""
+    return addresses.apply_due_changes(container.database, container.master_key, container.clock)
 
 
 def store_first_policy(container: Container) -> int:

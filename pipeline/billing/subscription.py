@@ -43,7 +43,7 @@ LOOKUP_REPEAT_DELAY = timedelta(minutes=10)
 SUBSCRIBER_LOOKUP_DELAY = timedelta(minutes=5)
 
 FIELDS = (
-    "custom_ref", "payer_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "failed_count",
+    "custom_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "failed_count",
     "outstanding",
 )  # fmt: skip
 
@@ -73,9 +73,10 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     """
     row, at = uow.subscription(event.require("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
-    row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)})
+    row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)} | _buyer(event))
     _apply_subscriber(uow, row.id, at, event)
     _request_unknown_plan(uow, event)
+    row.is_established = row.is_established or _shows_use(event)
     change = _change_status(uow, row, event)
     recompute(uow, row)
     if _is_billing_time_doubtful(row, at):
@@ -98,10 +99,10 @@ def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> Subscription
 def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     """Recompute the derived columns from `known`. Depends only on the facts, not on their order."""
     known = row.known
-    row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
     row.plan_id = lww_map.value(known, "plan")
-    terms = billing_cycle_of(row, uow.plan(row.plan_id))
-    row.paid_through = paid_through(_stored_confirmation(row), terms, _paid_charges(uow, uow.payments_of(row.id)))
+    terms, payments = billing_cycle_of(row, uow.plan(row.plan_id)), uow.payments_of(row.id)
+    row.paid_through = paid_through(_stored_confirmation(row), terms, _paid_charges(uow, payments))
+    row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
 
@@ -131,8 +132,22 @@ def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
         recompute(uow, row)
 
 
+def _shows_use(event: Event) -> bool:
+    """Return whether the event shows that the subscription has been active or paid. An approval alone does not."""
+    return event.facts.get("status") in (*LIVE_STATUSES, "EXPIRED") or "last_payment_at" in event.facts
+
+
+def _is_approved(event: Event) -> bool:
+    """Return whether the buyer has approved. Before that PayPal repeats the subscriber that the caller of its API named."""
+    return event.facts.get("status") not in ("APPROVAL_PENDING", "APPROVED")
+
+
+def _buyer(event: Event) -> dict[str, str | None]:
+    return {"payer_ref": event.facts.get("payer_ref")} if _is_approved(event) else {}
+
+
 def _apply_subscriber(uow: UnitOfWork, id: str, at: datetime, event: Event) -> None:
-    if event.person:
+    if event.person and _is_approved(event):
         uow.update_subscriber(id, at, event.person)
 
 

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from pipeline.billing.reminders import ReminderPolicy
 from pipeline.clock import parse_time
 from pipeline.crypto.keyring import INDEX, Keyring
+from pipeline.customers import addresses, identity
 from pipeline.db import lww_map
-from pipeline.db.bulk import RowSet, in_list, insert, insert_new
+from pipeline.db.bulk import RowSet, in_list, insert
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from pipeline.inbox import lookups
@@ -41,6 +42,7 @@ class UnitOfWork:
         self._session, self._keyring = session, keyring
         self._subscribers: dict[str, lww_map.LwwMap] = {}
         self._changed_subscribers: set[str] = set()
+        self._previous_addresses: dict[str, str] = {}
         self._mails: list[outbox.NewMail] = []
         self._lookups: list[lookups.LookupRequest] = []
         self._changes: list[dict[str, Any]] = []
@@ -48,6 +50,7 @@ class UnitOfWork:
         self._plans = RowSet(session, Plan, PlanRow)
         self._subscriptions = RowSet(session, Subscription, SubscriptionRow)
         self._load([event.facts for event in events])
+        self._was_established = {id for id, row in self._subscriptions.items() if row.is_established}
 
     def subscription(self, id: str) -> SubscriptionRow:
         """Return the subscription, locked; a placeholder if it was unknown."""
@@ -126,8 +129,10 @@ class UnitOfWork:
 
     def update_subscriber(self, subscription_id: str, at: datetime, values: Mapping[str, str]) -> None:
         """Merge personal data that PayPal reported at time `at`; `flush` encrypts and writes it."""
-        known = lww_map.merge(self.subscriber(subscription_id), at, values)
-        if known != self._subscribers[subscription_id]:
+        before = self.subscriber(subscription_id)
+        known = lww_map.merge(before, at, values)
+        if known != before:
+            self._previous_addresses.setdefault(subscription_id, lww_map.value(before, "email") or "")
             self._subscribers[subscription_id] = known
             self._changed_subscribers.add(subscription_id)
 
@@ -141,9 +146,11 @@ class UnitOfWork:
 
     def flush(self) -> list[str]:
         """Write all changes. Return the ids of the mails that became due."""
+        self._changed_subscribers |= self._newly_established()
         for id in sorted(self._changed_subscribers):
             self._encrypt_subscriber(self._subscriptions[id])
-        self._add_customers()
+        self._assign_customers()
+        self._mails += self._address_changes()
         for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
             rows.write()
         insert(self._session, StatusHistoryEntry, self._changes)
@@ -214,25 +221,51 @@ class UnitOfWork:
         key = self._keyring.get(row.id)
         if key is None:  # erased: later events update the billing state, but store no personal data again
             return
-        known = self._subscribers[row.id]
+        known = self.subscriber(row.id)
+        if not known:
+            return
         email = lww_map.value(known, "email")
         row.personal_data = key.encrypt_json("subscription.personal_data", known)
-        row.email_hash = self._keyring.email_hash(email) if email else None
+        row.email_hash = self._keyring.email_hash(email) if email and row.is_established else None
 
-    def _add_customers(self) -> None:
-        ids = {row.customer_id for row in self._subscriptions.values() if row.customer_id}
-        known = self._known_customers(ids) if ids else {}
-        rows = [{"id": id, "created_at": self.now} for id in sorted(ids - known.keys())]
-        insert_new(self._session, Customer, rows, returning=Customer.id)
-        for id, erased_at in sorted(known.items()):
+    def _newly_established(self) -> set[str]:
+        established = {id for id, row in self._subscriptions.items() if row.is_established}
+        return established - self._was_established
+
+    def _assign_customers(self) -> None:
+        rows = list(self._subscriptions.values())
+        assigned = identity.assign_customers(self._session, self._keyring, rows, self.now)
+        self._mails += assigned.alerts
+        self._owners = assigned.customers
+        for id in sorted({row.customer_id for row in rows if row.customer_id}):
+            erased_at = assigned.customers[id].erased_at
             if erased_at and self._subscribed_after(id, erased_at):
                 self._reactivate_customer(id)
 
-    def _known_customers(self, ids: set[str]) -> dict[str, datetime | None]:
-        """Return the customers that have a row, each with the time of its erasure."""
-        query = select(CUSTOMER.c.id, CUSTOMER.c.erased_at).where(in_list(CUSTOMER.c.id, ids))
-        found = self._session.connection().execute(query)
-        return {row.id: row.erased_at for row in found.all()}
+    def _address_changes(self) -> list[outbox.NewMail]:
+        """Return mails to the previous addresses of subscribers, and confirm the addresses that they entered at sign-up."""
+        mails = []
+        for id in sorted(self._changed_subscribers):
+            row, email = self._subscriptions[id], lww_map.value(self.subscriber(id), "email")
+            if row.customer_id is None or not email:
+                continue
+            if id not in self._was_established:
+                mails += self._handle_established(row.id, row.customer_id, email)
+            elif (old := self._previous_address(row)) and old.lower() != email.lower():
+                mails.append(addresses.changed_at_paypal(row.customer_id, id, old, self.now))
+        return mails
+
+    def _previous_address(self, row: SubscriptionRow) -> str:
+        """Return the address that PayPal reported before this batch; "" if none, or if the customer confirmed another one."""
+        has_own = self._owners[row.customer_id or ""].email_hash is not None
+        return "" if has_own else self._previous_addresses.get(row.id, "")
+
+    def _handle_established(self, id: str, customer_id: str, email: str) -> list[outbox.NewMail]:
+        kept, mails = addresses.on_established(self._session, self._keyring, customer_id, id, email, self.now)
+        for row in self._subscriptions.values():
+            if row.customer_id == customer_id:
+                row.customer_id = kept
+        return mails
 
     def _subscribed_after(self, customer_id: str, moment: datetime) -> bool:
         subscriptions = [row for row in self._subscriptions.values() if row.customer_id == customer_id]
@@ -272,7 +305,7 @@ class UnitOfWork:
 
     def _release_mail(self) -> list[str]:
         """Make mails due that waited for an address which this batch supplies. Return their ids."""
-        ids = [id for id in self._changed_subscribers if lww_map.value(self._subscribers[id], "email")]
+        ids = [id for id in self._changed_subscribers if self._subscriptions[id].email_hash]
         if not ids:
             return []
         customers = {id for row in ids if (id := self._subscriptions[row].customer_id)}

@@ -31,6 +31,7 @@ class AccountSummary:
     marketing: bool
     service: bool
     erase_at: datetime | None
+    email_change_at: datetime | None  # when the requested address `person["new_email"]` takes effect
     counts: dict[str, int]  # kind of record, in words for the page -> number of rows
 
 
@@ -45,6 +46,7 @@ def summarize_account(session: Session, keyring: Keyring, customer_id: str) -> A
         marketing=row.wants_marketing,
         service=row.wants_service_mail,
         erase_at=row.erase_at,
+        email_change_at=row.email_change_at,
         counts=_count_records(session, customer_id, [each.id for each in subscriptions]),
     )
 

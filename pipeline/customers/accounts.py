@@ -1,16 +1,16 @@
 """Customer accounts: creation, personal data, corrections, consent, and the key ids that belong to a customer.
 
 Data that customers enter at sign-up or correct takes precedence over PayPal's data, field by field, whatever PayPal
-sends later. Customers are never merged by e-mail address: one address may belong to several customers.
+sends later. An address that a customer entered counts only after it is confirmed, see `customers.addresses`.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import ColumnElement, exists, or_, select, union, update
+from sqlalchemy import ColumnElement, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from pipeline.clock import format_time
@@ -28,6 +28,8 @@ CHOICES = {"marketing": Customer.wants_marketing, "service": Customer.wants_serv
 MAX_CHARACTERS = {"name": 100, "email": 254, "company": 100, "phone": 40}
 REFUNDS = ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED", "READ.REFUND")
 CUSTOM = "custom"  # the field that holds the custom_id sent to PayPal
+ENTERED = "entered_email"  # the field that holds the address from sign-up until it is confirmed
+REQUESTED = "new_email"  # the field that holds the address of a requested change
 
 
 class InvalidFieldError(UsageError, ValueError):
@@ -74,9 +76,10 @@ def create_account(
     if session.get(Customer, id) is not None:
         return id
     entered = {"name": person.name, "email": person.email, "company": person.company, "phone": person.phone}
-    values = {
+    values: dict[str, str] = {
         field: validate_field(field, entered[field]) for field in FIELDS if entered[field] or field in ("name", "email")
     }
+    values[ENTERED] = values.pop("email")
     known = lww_map.merge({}, now, values | {CUSTOM: custom})
     row = Customer(
         id=id,
@@ -111,7 +114,10 @@ def customer_id(keyring: Keyring, custom: str) -> str:
 
 
 def personal_data(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
-    """Return the known fields: name, email, company, phone, custom, payer; {} if none is known or the customer is erased."""
+    """Return the known fields: name, email, company, phone, custom, payer; {} if none is known or the customer is erased.
+
+    `entered_email` and `new_email` are addresses that are not confirmed.
+    """
     row = session.get(Customer, customer_id)
     reported = reported_by_paypal(session, keyring, customer_id)
     return reported | (self_reported(keyring, row) if row else {})
@@ -140,19 +146,17 @@ def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> 
 
 
 def find_by_email(session: Session, keyring: Keyring, email: str) -> list[str]:
-    """Return the ids of customers with this address, entered or from PayPal: subscribers first, then newest first.
+    """Return the ids of customers with this address, the newest first: confirmed, or from PayPal if none is confirmed.
 
-    Anyone can sign up with another person's address, but PayPal approves no subscription for it: such accounts come
-    last. Erased customers are not found. An address from PayPal that the customer has corrected matches no one, because
-    it may belong to another person.
+    Addresses that only a sign-up or a pending subscription names match no one. Erased customers are not found.
     """
     digest = keyring.email_hash(email)
     by_subscription = select(Subscription.customer_id).where(Subscription.email_hash == digest)
-    named = or_(Customer.email_hash == digest, Customer.id.in_(by_subscription))
-    subscribed = exists().where(Subscription.customer_id == Customer.id, Subscription.status != "APPROVAL_PENDING")
-    found = select(Customer).where(named, Customer.erased_at.is_(None))
-    rows = session.execute(found.order_by(subscribed.desc(), Customer.created_at.desc(), Customer.id)).scalars()
-    return [row.id for row in rows if row.email_hash == digest or not _is_corrected(keyring, row, "email")]
+    reported = Customer.email_hash.is_(None) & Customer.id.in_(by_subscription)
+    found = select(Customer.id).where(
+        or_(Customer.email_hash == digest, reported), Customer.erased_at.is_(None), Customer.merged_into.is_(None)
+    )
+    return list(session.execute(found.order_by(Customer.created_at.desc(), Customer.id)).scalars())
 
 
 def subscriptions_of(session: Session, customer_id: str) -> list[Subscription]:
@@ -162,7 +166,7 @@ def subscriptions_of(session: Session, customer_id: str) -> list[Subscription]:
 
 
 def has_address(session: Session, customer_id: str | None) -> bool:
-    """Return whether the customer has entered an address.
+    """Return whether the customer has a confirmed address.
 
     Locks the row, so an address entered at the same time cannot miss a mail that starts to wait for one.
     """
@@ -173,17 +177,18 @@ def has_address(session: Session, customer_id: str | None) -> bool:
 def key_ids_of(session: Session, customer_id: str) -> list[str]:
     """Return every key id under which data of this customer is encrypted, the customer's id first.
 
-    The others are: their subscriptions; their sales, because a sale may be reported without its subscription; and events
-    without a subscription that name the customer or the PayPal account of their subscriptions.
+    The others are: accounts merged into this one; their subscriptions; their sales, because a sale may be reported
+    without its subscription; and events without a subscription that name the customer or their PayPal account.
     """
     rows = subscriptions_of(session, customer_id)
-    without_subscription = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
+    merged = list(session.execute(select(Customer.id).where(Customer.merged_into == customer_id)).scalars())
+    without_subscription = select(Event.key_id).where(_belongs(session, [customer_id, *merged], rows))
     sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
     refunds = select(Refund.id).where(Refund.payment_id.in_(sales))
     refund_id = Event.facts["refund"].as_string()  # not indexed: refund events without a sale are few
     without_sale = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds))
     found = session.execute(union(without_subscription, without_sale, sales)).scalars()
-    return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
+    return list(dict.fromkeys([customer_id, *merged, *(row.id for row in rows), *sorted(found)]))
 
 
 def correct_field(
@@ -191,19 +196,36 @@ def correct_field(
 ) -> str | None:
     """Store the customer's corrected value and return the value known before. From now on it overrides PayPal's value.
 
-    Queued mail uses the new value. A change of the e-mail address is reported to the old and the new address.
-    Raises CustomerNotFoundError and InvalidFieldError.
+    Queued mail uses the new value. An e-mail address counts as confirmed from now on, and its change is reported to the
+    old and the new address. Raises CustomerNotFoundError and InvalidFieldError.
     """
     row = require_customer(session, customer_id)
     new, old = validate_field(field, value), personal_data(session, keyring, customer_id).get(field)
-    others = {name: entry for name, entry in _known(keyring, row).items() if name != field}
-    _encrypt(keyring, row, lww_map.merge(others, now, {field: new}))
+    _store_fields(keyring, row, {field: new}, now, drop=(ENTERED, REQUESTED) if field == "email" else ())
     session.flush()
     if new != old:
         _rerender_pending_mail(session, key_ids_of(session, customer_id), now)
-    if new != old and field == "email":
+    if old and new != old and field == "email":
         outbox.enqueue(session, keyring, _email_changed(customer_id, old, new, now), now)
     return old
+
+
+def confirm_entered_address(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> None:
+    """Let the address from sign-up count from now on. Raises CustomerNotFoundError."""
+    row = require_customer(session, customer_id)
+    if email := self_reported(keyring, row).get(ENTERED):
+        _store_fields(keyring, row, {"email": email}, now, drop=(ENTERED,))
+        session.flush()
+
+
+def set_requested_address(
+    session: Session, keyring: Keyring, customer_id: str, email: str | None, at: datetime | None, now: datetime
+) -> None:
+    """Store a requested address that takes effect at `at`, or drop it (None, None). Raises CustomerNotFoundError."""
+    row = require_customer(session, customer_id)
+    _store_fields(keyring, row, {REQUESTED: email} if email else {}, now, drop=(REQUESTED,))
+    row.email_change_at = at
+    session.flush()
 
 
 def require_customer(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
@@ -242,24 +264,25 @@ def validate_field(field: Field, value: str) -> str:
     return text
 
 
-def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
-    """Condition for events without a subscription that name the customer, or their PayPal account and no known customer."""
-    by_payer = Event.facts["payer_ref"].as_string().in_(payers)
-    of_no_customer = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
-    return or_(Event.customer_id == customer_id, of_no_customer & by_payer)
+def _belongs(session: Session, ids: Sequence[str], rows: Sequence[Subscription]) -> ColumnElement[bool]:
+    """Condition for events without a subscription that name this customer, or their PayPal account and no known customer.
 
-
-def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:
-    """Return keyed hashes of the PayPal accounts that pay these subscriptions, except accounts that are customers."""
-    payers = {str(lww_map.value(row.known, "payer_ref")) for row in rows if "payer_ref" in row.known}
+    An event that names the customer's `custom_id` together with another PayPal account belongs to another customer.
+    """
+    payer, payers = Event.facts["payer_ref"].as_string(), _references(rows, "payer_ref")
+    by_custom = Event.customer_id.in_([*ids, *_references(rows, "custom_ref")])
+    # Nobody can guess the `custom_id` of our own sign-up, so an event that names it needs no PayPal account.
+    ours = select(Customer.id).where(Customer.id.in_(ids), Customer.signed_up_at.is_not(None))
+    sole = Event.customer_id.in_(ids) & (payer.is_(None) | Event.customer_id.in_(ours))
+    named = or_(by_custom & payer.in_([*payers, *ids]), sole)
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
-    return sorted(payers - others)
+    of_no_customer = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
+    return or_(named, of_no_customer & payer.in_(sorted(set(payers) - others)))
 
 
-def _is_corrected(keyring: Keyring, row: Customer, field: Field) -> bool:
-    """Return whether the customer has corrected this field after sign-up."""
-    updated_at = lww_map.updated_at(_known(keyring, row), field)
-    return updated_at is not None and updated_at != row.signed_up_at
+def _references(rows: Sequence[Subscription], name: str) -> list[str]:
+    """Return the keyed hashes of this kind that the subscriptions name."""
+    return sorted({str(lww_map.value(row.known, name)) for row in rows if lww_map.value(row.known, name)})
 
 
 def _subscriber(keyring: Keyring, row: PersonalDataRow) -> lww_map.LwwMap:
@@ -283,6 +306,14 @@ def _known(keyring: Keyring, row: PersonalDataRow) -> dict[str, Any]:
     return (data_key.decrypt_json("customer.personal_data", row.personal_data) if data_key else None) or {}
 
 
+def _store_fields(
+    keyring: Keyring, row: Customer, values: Mapping[str, str], now: datetime, drop: Sequence[str] = ()
+) -> None:
+    """Replace these fields and remove those to drop."""
+    others = {name: entry for name, entry in _known(keyring, row).items() if name not in (*values, *drop)}
+    _encrypt(keyring, row, lww_map.merge(others, now, values))
+
+
 def _encrypt(keyring: Keyring, row: Customer, known: lww_map.LwwMap) -> None:
     data_key, email = keyring.get(row.id), lww_map.value(known, "email")
     if data_key is None:
@@ -302,12 +333,12 @@ def _rerender_pending_mail(session: Session, key_ids: Sequence[str], now: dateti
     session.execute(waiting.where(Mail.due_at.is_(None)).values(due_at=now))
 
 
-def _email_changed(customer_id: str, old: str | None, new: str, now: datetime) -> list[outbox.NewMail]:
+def _email_changed(customer_id: str, old: str, new: str, now: datetime) -> list[outbox.NewMail]:
     """Build mails to both addresses, so the owner of the old one notices a change made by another person."""
     return [
         outbox.NewMail(
             "email_changed", f"email_changed:{customer_id}:{format_time(now)}:{which}", None,
             {"changed_at": format_time(now), "is_old": which == "old"}, customer_id=customer_id, to=address,
         )
-        for which, address in (("new", new), ("old", old)) if address
+        for which, address in (("new", new), ("old", old))
     ]  # fmt: skip

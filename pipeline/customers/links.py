@@ -17,19 +17,31 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.models import Link
 
-Purpose = Literal["account", "export", "confirm_email", "cancel_erase", "confirm_news", "session", "sign_up"]
+Purpose = Literal[
+    "account",
+    "export",
+    "confirm_email",
+    "approve_email",
+    "reject_email",
+    "cancel_erase",
+    "confirm_news",
+    "session",
+    "sign_up",
+]
 
 # Path of the page for each purpose; the secret is appended. Sessions and sign-ups have no page.
 PATHS: dict[Purpose, str] = {
     "account": "/account/open/",
     "export": "/account/export/",
     "confirm_email": "/account/confirm/",
+    "approve_email": "/account/approve/",
+    "reject_email": "/account/reject/",
     "cancel_erase": "/account/keep/",
     "confirm_news": "/account/news/",
 }
 MINUTES = 30  # validity of links and sessions, unless the caller sets another
 # Purposes that `end_sessions` revokes: all that give access to data or change it.
-REVOKED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "confirm_news")
+REVOKED: tuple[Purpose, ...] = ("session", "account", "export", "confirm_email", "approve_email", "confirm_news")
 SECRET_BYTES = 32
 
 
@@ -84,9 +96,9 @@ def restore(session: Session, secret: str) -> None:
 
 
 def end_sessions(session: Session, customer_id: str, now: datetime) -> None:
-    """Revoke the customer's sessions and links, because their e-mail address has changed.
+    """Revoke the customer's sessions and links: the e-mail address has changed, or they sign out everywhere.
 
-    Links that cancel an erasure stay valid, so the owner of the old mailbox can still keep the account.
+    Links that cancel an erasure or reject another address stay valid, so the owner of the old mailbox can still act.
     """
     session.execute(
         update(Link)

@@ -21,9 +21,9 @@ def request_confirmation(
 ) -> bool:
     """Queue the mail that asks to confirm the newsletter. Return False if the hourly limit of this address is reached.
 
-    `pages` is the base URL of the customer pages.
+    It is sent when an address of the customer counts. `pages` is the base URL of the customer pages.
     """
-    if not rate_limit.allow(session, keyring, "confirm_news", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "confirm_news", rate_limit.mailbox(email), now=now):
         return False
     secret = links.issue(session, keyring, customer_id, "confirm_news", now, minutes=DAYS * 24 * 60)
     facts = {
@@ -31,9 +31,8 @@ def request_confirmation(
         "expires_at": format_time(now + timedelta(days=DAYS)),
     }
     key = f"news_confirmation:{links.digest(secret)}"
-    outbox.enqueue(
-        session, keyring, [outbox.NewMail("news_confirmation", key, None, facts, customer_id=customer_id)], now
-    )
+    mail = outbox.NewMail("news_confirmation", key, None, facts, has_address=False, customer_id=customer_id)
+    outbox.enqueue(session, keyring, [mail], now)
     return True
 
 

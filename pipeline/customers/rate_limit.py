@@ -19,6 +19,8 @@ Limit = Literal[
     "ask_for_link",
     "send_link",
     "send_address_confirmation",
+    "change_address",
+    "change_any_address",
     "confirm_news",
     "export",
     "erase",
@@ -40,6 +42,9 @@ PER_HOUR: dict[Limit, int] = {
     "erase": 3,
     # per customer: more than `erase`, so a customer can always cancel a deletion
     "keep": 10,
+    "change_address": 5,
+    # all customers together: each request mails an address that nobody has confirmed
+    "change_any_address": 50,
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
 }
@@ -63,6 +68,12 @@ def allow(session: Session, keyring: Keyring, limit: Limit, subject: str, *, now
     )
     attempts = session.execute(counted.execution_options(synchronize_session=False)).scalar_one()
     return attempts <= PER_HOUR[limit]
+
+
+def mailbox(email: str) -> str:
+    """Return the address by which a limit counts: variants with `+tag` and dots reach the same mailbox at many providers."""
+    local, _, domain = email.strip().lower().rpartition("@")
+    return f"{local.partition('+')[0].replace('.', '')}@{domain}"
 
 
 def client_network(address: str) -> str:

@@ -6,7 +6,6 @@ database its hash. Signing out invalidates the secret, even if it was copied.
 """
 
 import hmac
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -64,29 +63,15 @@ def may_ask(session: Session, keyring: Keyring, address: str, now: datetime) -> 
 
 def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pages: str) -> None:
     """Queue a mail with a sign-in link for each account of this address. Does nothing above the hourly limit."""
-    if not rate_limit.allow(session, keyring, "send_link", email.strip().lower(), now=now):
+    if not rate_limit.allow(session, keyring, "send_link", rate_limit.mailbox(email), now=now):
         return
     for customer_id in accounts.find_by_email(session, keyring, email)[:MAX_ACCOUNTS]:
         secret = links.issue(session, keyring, customer_id, "account", now, minutes=MINUTES)
         facts = {"confirms": False, "page": links.url(pages, "account", secret), "expires_at": _expiry(now)}
-        _queue_link(session, keyring, customer_id, secret, facts, now)
-
-
-def send_address_confirmation(
-    session: Session, keyring: Keyring, customer_id: str, email: str, now: datetime, pages: str
-) -> bool:
-    """Queue a mail to a new address with a link that confirms it. The address changes only when the link is used.
-
-    Returns False, without a mail, if the hourly limit is reached. This limit is separate from that of sign-in links, so
-    an attempt with another person's address does not reveal whether its owner has signed in.
-    """
-    if not rate_limit.allow(session, keyring, "send_address_confirmation", email.strip().lower(), now=now):
-        return False
-    secret = links.issue(session, keyring, customer_id, "confirm_email", now, details={"email": email})
-    page = links.url(pages, "confirm_email", secret)
-    facts = {"confirms": True, "page": page, "expires_at": _expiry(now)}
-    _queue_link(session, keyring, customer_id, secret, facts, now, to=email)
-    return True
+        key = f"account_link:{links.digest(secret)}"
+        outbox.enqueue(
+            session, keyring, [outbox.NewMail("account_link", key, None, facts, customer_id=customer_id)], now
+        )
 
 
 def start_session(session: Session, keyring: Keyring, secret: str, now: datetime) -> str | None:
@@ -110,21 +95,6 @@ def end_session(session: Session, secret: str, now: datetime) -> Link | None:
 def csrf_token(secret: str, path: str) -> str:
     """Return the token for a form of this session, bound to session and path, so other sites cannot submit it."""
     return hmac.digest(secret.encode(), path.encode(), "sha256").hex()
-
-
-def _queue_link(
-    session: Session,
-    keyring: Keyring,
-    customer_id: str,
-    secret: str,
-    facts: Mapping[str, object],
-    now: datetime,
-    to: str | None = None,
-) -> None:
-    key = f"account_link:{links.digest(secret)}"
-    outbox.enqueue(
-        session, keyring, [outbox.NewMail("account_link", key, None, facts, customer_id=customer_id, to=to)], now
-    )
 
 
 def _expiry(now: datetime) -> str:

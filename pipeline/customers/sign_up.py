@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.customers import accounts, links, newsletter, rate_limit
+from pipeline.customers import accounts, addresses, links, newsletter, rate_limit
 from pipeline.customers.accounts import InvalidFieldError, SignUpData
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
@@ -111,6 +111,10 @@ class SignUp:
             session, keyring, form.person,
             adult_text=TEXTS, news=form.news, now=now, source="sign-up", custom=custom,
         )  # fmt: skip
+        minutes = addresses.SIGN_UP_DAYS * 24 * 60
+        addresses.request_confirmation(
+            session, keyring, id, form.person.email, now, self.pages, minutes=minutes, waits=True
+        )
         if form.news:
             newsletter.request_confirmation(session, keyring, id, form.person.email, now, self.pages)
 

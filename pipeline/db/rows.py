@@ -37,6 +37,7 @@ class SubscriptionRow:
     next_billing_at: datetime | None = None
     paid_through: datetime | None = None
     remind_at: datetime | None = None
+    is_established: bool = False
 
 
 @dataclass(slots=True)

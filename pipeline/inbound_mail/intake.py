@@ -50,13 +50,13 @@ def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clo
 
 
 def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
-    """Store one message in the caller's transaction, under the customer with the sender's address.
+    """Store one message in the caller's transaction, under the only customer with the sender's address, otherwise under none.
 
     The same message is stored once. `page` is the URL of the page where customers sign in.
     """
     parsed, id = parser.parse_mail(raw), parser.identity(raw)
     owners = accounts.find_by_email(session, keyring, parsed.sender) if parsed.sender else []
-    customer_id = owners[0] if owners else None
+    customer_id = owners[0] if len(owners) == 1 else None
     filed = FiledMail(id, _kind(parsed), parsed.asks, customer_id, known=False)
     key_id = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
     if not _store(session, keyring, filed, key_id, raw, now):
@@ -114,11 +114,10 @@ def _may_answer(session: Session, keyring: Keyring, message: InboundMail, now: d
 def _acknowledgement(
     message: InboundMail, request: PrivacyRequest, parsed: parser.ParsedMail, page: str
 ) -> outbox.NewMail:
-    to = None if message.customer_id else parsed.sender
+    """Return the answer to the address that wrote. It quotes nothing, because the address can be forged."""
     if parsed.asks:
-        return requests.receipt(request, page=page, to=to)
-    facts = {"received_at": format_time(message.received_at), "subject": parsed.subject}
-    key = f"support_received:{message.id}"
+        return requests.receipt(request, page=page, to=parsed.sender)
+    facts, key = {"received_at": format_time(message.received_at)}, f"support_received:{message.id}"
     return outbox.NewMail(
-        "support_received", key, None, facts, customer_id=message.customer_id, to=to, label=message.key_id
+        "support_received", key, None, facts, customer_id=message.customer_id, to=parsed.sender, label=message.key_id
     )

@@ -1,7 +1,8 @@
 """Resolve the recipient of a mail: current address and name, and whether the customer accepts this kind of mail.
 
-Order of precedence: the address that the mail itself names, the data that the customer entered (sign-up or correction),
-the data that PayPal reports. A mail without any of these references goes to the operator.
+Order of precedence: the address that the mail itself names, the address that the customer confirmed, the address that
+PayPal reports. A mail without any of these references goes to the operator. A mail that names another address than the
+customer's contains no name, because nobody has proved that this person reads it.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ class _Subscriber(NamedTuple):
     id: str
     customer_id: str | None
     personal_data: bytes | None
+    is_established: bool
 
 
 class _Customer(NamedTuple):
@@ -77,7 +79,8 @@ class RecipientResolver:
         if not (mail.subscription_id or mail.customer_id or facts.get(ADDRESS_OVERRIDE)):
             return None
         known = self._contact_details(mail)
-        return Recipient(facts.get(ADDRESS_OVERRIDE) or known.get("email", ""), known.get("name", ""))
+        address, to = known.get("email", ""), facts.get(ADDRESS_OVERRIDE)
+        return Recipient(to, "") if to and to != address else Recipient(address, known.get("name", ""))
 
     def corrected_address(self, mail: AddressedMail) -> str | None:
         """Return the address that the customer entered, if any. Raises MasterKeyError, DecryptionError."""
@@ -100,7 +103,8 @@ class RecipientResolver:
         if mail.subscription_id is None:
             return accounts.reported_by_paypal(self._session, self._keyring, mail.customer_id or "")
         row = self._subscriptions.get(mail.subscription_id)
-        return accounts.subscriber_details(self._keyring, row) if row else {}
+        details = accounts.subscriber_details(self._keyring, row) if row else {}
+        return details if row and row.is_established else {**details, "email": ""}
 
     def _customer_id(self, mail: AddressedMail) -> str | None:
         subscription = self._subscriptions.get(mail.subscription_id or "")

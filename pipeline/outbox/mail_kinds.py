@@ -50,6 +50,7 @@ MAILS: dict[str, MailKind] = {
     "renewal_reminder": MailKind("transactional", "notices"),
     "account_link": MailKind("transactional", "service"),
     "news_confirmation": MailKind("transactional", "news"),  # asks for the confirmation; contains no marketing
+    "email_change_requested": MailKind("legal", "security"),
     "email_changed": MailKind("legal", "security"),
     "support_received": MailKind("transactional", "support"),
     "privacy_request_received": MailKind("legal", "law"),
@@ -60,6 +61,7 @@ MAILS: dict[str, MailKind] = {
     "product_news": MailKind("marketing", "news"),
     # to the operator
     "event_parked": MailKind("transactional", "service"),
+    "custom_id_shared": MailKind("transactional", "security"),
     "request_due": MailKind("transactional", "law"),
     "erasure_waits": MailKind("transactional", "law"),
 }

@@ -33,8 +33,8 @@ CATEGORIES: dict[str, dict[Category, str]] = {
     },
     "redelivery": {"security": "transmission_id event_id body_sha256 received_at"},
     "customer": {
-        "pseudonym": "id",
-        "contact": "personal_data email_hash",
+        "pseudonym": "id payer_ref merged_into",
+        "contact": "personal_data email_hash email_change_at",
         "contract": "created_at signed_up_at erase_at erased_at",
         "consent": "adult_confirmed_at adult_text_version wants_marketing wants_service_mail",
     },
@@ -42,7 +42,7 @@ CATEGORIES: dict[str, dict[Category, str]] = {
     "subscription": {
         "pseudonym": "id customer_id",
         "contact": "personal_data email_hash",
-        "contract": "known status status_at plan_id next_billing_at paid_through remind_at created_at",
+        "contract": "known status status_at plan_id next_billing_at paid_through remind_at created_at is_established",
     },
     "payment": {
         "pseudonym": "id subscription_id",

@@ -36,9 +36,10 @@ OPTIONAL = {
     "data_export_ready": [],
     "support_received": [],
     "account_link": [],
+    "email_change_requested": [],
     "email_changed": [],
 }
-TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
+TO_THE_OPERATOR = {"custom_id_shared", "event_parked", "request_due", "erasure_waits"}
 VENDOR = Branding(
     name="Example Works",
     url="https://works.example.com",

@@ -16,7 +16,7 @@ def test_subscription_is_stored_without_access_or_mail(feeder: EventFeeder) -> N
         None,
         None,
     )
-    assert feeder.known(ALICE) == {"custom": ALICE.custom_id}
+    assert (row.is_established, row.customer_id, feeder.known(ALICE)) == (False, None, {})
     assert feeder.mails() == {}
 
 

@@ -35,7 +35,9 @@ def meet(pipeline: PipelineUnderTest, id: str = "I-ADA", email: str | None = ADA
     known = lww_map.merge({}, pipeline.now, {"email": email, "given_name": name, "surname": "Whitfield"})
     with pipeline.database.transaction() as session:
         person = pipeline.keyring(session).system_key(id).encrypt_json("subscription.personal_data", known)
-        row = session.get(Subscription, id) or Subscription(id=id, known={}, created_at=pipeline.now)
+        row = session.get(Subscription, id) or Subscription(
+            id=id, known={}, created_at=pipeline.now, is_established=True
+        )
         row.personal_data = person
         session.add(row)
 

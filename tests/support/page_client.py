@@ -30,12 +30,14 @@ def open_pages(container: Container) -> Iterator[str]:
 
 
 def sign_up(pipeline: PipelineUnderTest, person: SignUpData = ADA) -> str:
-    """Create an account without PayPal, and return the customer's id."""
+    """Create an account without PayPal, confirm its address, and return the customer's id."""
     with pipeline.database.transaction() as session:
-        return accounts.create_account(
-            session, pipeline.keyring(session), person,
-            adult_text="2026-11", news=False, now=pipeline.now, source="sign-up",
-        )  # fmt: skip
+        keyring = pipeline.keyring(session)
+        id = accounts.create_account(
+            session, keyring, person, adult_text="2026-11", news=False, now=pipeline.now, source="sign-up"
+        )
+        accounts.confirm_entered_address(session, keyring, id, pipeline.now)
+        return id
 
 
 def facts(pipeline: PipelineUnderTest, kind: str) -> list[dict[str, Any]]:

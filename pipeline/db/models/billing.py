@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.db.models.base import Base, partial_index
@@ -40,6 +40,8 @@ class Subscription(Base):
     paid_through: Mapped[datetime | None]
     remind_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
+    # It has been active or paid. Before that its subscriber may be anybody, so it has no customer and no address.
+    is_established: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     __table_args__ = (partial_index("ix_subscription_remind_at", "remind_at", "remind_at IS NOT NULL"),)
 

@@ -11,17 +11,18 @@ from pipeline.db.models.base import Base
 class Customer(Base):
     """A customer with the data that they entered. It takes precedence over PayPal's data.
 
-    The id is a keyed hash of `custom_id`, otherwise of PayPal's payer id. It is also the key id of the customer's data.
-    Customers are never merged by e-mail address.
+    The id is a keyed hash of `custom_id`, of PayPal's payer id, or of both, see `customers.identity`. It is also the key
+    id of the customer's data.
     """
 
     __tablename__ = "customer"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     created_at: Mapped[datetime]
-    # encrypted last-writer-wins map: name, email, company, phone, custom (the custom_id sent to PayPal)
+    # encrypted last-writer-wins map: name, email (confirmed), entered_email (not confirmed), new_email (a requested
+    # change), company, phone, custom (the custom_id sent to PayPal)
     personal_data: Mapped[bytes | None]
-    email_hash: Mapped[bytes | None] = mapped_column(index=True)
+    email_hash: Mapped[bytes | None] = mapped_column(index=True)  # of the confirmed address
     signed_up_at: Mapped[datetime | None]
     adult_confirmed_at: Mapped[datetime | None]  # when they confirmed that they are 18 or older
     adult_text_version: Mapped[str | None] = mapped_column(String(20))  # the version of the sentence they confirmed
@@ -29,6 +30,9 @@ class Customer(Base):
     wants_service_mail: Mapped[bool] = mapped_column(default=True, server_default=true())  # not opted out
     erase_at: Mapped[datetime | None] = mapped_column(index=True)  # when a requested deletion takes place
     erased_at: Mapped[datetime | None]
+    payer_ref: Mapped[str | None] = mapped_column(String(40))  # the first PayPal account that paid under this custom_id
+    merged_into: Mapped[str | None] = mapped_column(String(40), index=True)  # the earlier account of the same person
+    email_change_at: Mapped[datetime | None] = mapped_column(index=True)  # when a requested address takes effect
 
 
 class Consent(Base):

@@ -32,6 +32,9 @@ from pipeline.privacy.erasure import workflow
 from pipeline.privacy.requests import ANSWER_WITHIN
 from pipeline.privacy.retention.rules import REQUESTS_KEPT
 
+# The notice of a changed address also goes to the old address, and the link that confirms a new one goes to that one.
+TO_OTHER_ADDRESSES = ("email_changed", "account_link")
+
 
 def access(live: LiveSystem) -> Finding:
     """Every request for a copy was answered in time or is not due yet."""
@@ -115,8 +118,7 @@ def _misdirected_mails(live: LiveSystem, corrected: tuple[str, datetime, str]) -
     id, entered_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
     mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.claimed_at > entered_at, Mail.attempts == 1)
-    # The notice of a changed address is also sent to the old address.
-    rows = live.session.execute(mails.where(Mail.kind != "email_changed")).scalars().all()
+    rows = live.session.execute(mails.where(Mail.kind.not_in(TO_OTHER_ADDRESSES))).scalars().all()
     decrypted = live.decrypt("mail.recipient", [(row.key_id, row.recipient) for row in rows if row.recipient])
     return sum(plain.decode().lower() != address.lower() for _, plain in decrypted)
 

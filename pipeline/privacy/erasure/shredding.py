@@ -111,13 +111,14 @@ def strip_rows(session: Session, person: ErasureSubject, now: datetime) -> dict[
     owned = _OwnedRows(person)
     session.execute(
         update(Customer)
-        .where(Customer.id == person.id)
+        .where(or_(Customer.id == person.id, Customer.merged_into == person.id))
         .values(
             personal_data=None,
             email_hash=None,
             wants_marketing=False,
             wants_service_mail=False,
             erase_at=None,
+            email_change_at=None,
             erased_at=now,
         )
         .execution_options(synchronize_session="fetch")

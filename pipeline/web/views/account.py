@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import accounts, links, sign_in, sign_up
+from pipeline.customers import accounts, addresses, links, sign_in, sign_up
 from pipeline.customers.account_summary import AccountSummary, summarize_account
 from pipeline.customers.accounts import InvalidFieldError
 from pipeline.customers.sign_in import SignInLinkSender
@@ -24,12 +24,14 @@ from pipeline.web.site import Site, client_address
 from pipeline.web.transactions import Transactions
 
 CHOICES: tuple[accounts.ConsentKind, ...] = ("marketing", "service")
-FORMS = ("correct", "mails", "export", "delete", "keep", "sign-out")
+FORMS = ("correct", "mails", "export", "delete", "keep", "sign-out", "sign-out-everywhere")
 # Notices on the account page after a form was sent, by the parameter `note`.
 NOTES = {
     "correct": "Your details have been saved.",
     "same": "You made no changes.",
-    "confirm": "We are sending a confirmation link to your new address. Your address changes when you confirm it.",
+    "confirm": (
+        "We are sending a confirmation link to your new address. When you have used it, we ask your previous address, too."
+    ),
     "unconfirmed": (
         "Your address was not changed, because you requested too many confirmation links this hour. Please try again in "
         "an hour."
@@ -79,6 +81,7 @@ class AccountViews:
             "delete": self.delete,
             "keep": self.keep,
             "sign-out": self.sign_out,
+            "sign-out-everywhere": self.sign_out_everywhere,
         }
         route = self._site.route
         return [
@@ -203,6 +206,12 @@ class AccountViews:
         await self._transactions.run(lambda session, _, now: sign_in.end_session(session, secret, now))
         return self._sessions.log_out()
 
+    async def sign_out_everywhere(self, request: Request) -> Response:
+        """End all sessions of the customer, and revoke their links."""
+        customer_id, _ = await self._sessions.form(request)
+        await self._transactions.run(lambda session, _, now: links.end_sessions(session, customer_id, now))
+        return self._sessions.log_out()
+
     def _account_page(self, request: Request, found: AccountSummary) -> Response:
         secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.csrf_token(secret, f"/account/{name}") for name in FORMS}
@@ -222,6 +231,8 @@ def _correct(
     for name, value in changed.items():
         accounts.correct_field(session, keyring, customer_id, cast(accounts.Field, name), value, now)
     if email is not None:
-        is_sent = sign_in.send_address_confirmation(session, keyring, customer_id, email, now, pages)
-        return "confirm" if is_sent else "unconfirmed"
+        if not addresses.may_request_change(session, keyring, customer_id, email, now):
+            return "unconfirmed"
+        addresses.request_confirmation(session, keyring, customer_id, email, now, pages)
+        return "confirm"
     return "correct" if changed else "same"

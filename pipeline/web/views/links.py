@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.crypto.keyring import Keyring
-from pipeline.customers import accounts, links, newsletter, sign_in, sign_up
+from pipeline.customers import addresses, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
 from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.privacy.erasure import workflow
@@ -26,6 +26,14 @@ EXPIRED = (
     "This link no longer works",
     "It has been used, or it has expired. You can request a new link on your account page.",
 )
+CONFIRMED: dict[addresses.Outcome, str] = {
+    "changed": "Your address has been saved. We will send all e-mail there.",
+    "waiting": (
+        "Your new address is confirmed. We have sent an e-mail to your previous address. The change takes effect when you "
+        "use the link in it, or after 72 hours."
+    ),
+}
+REJECTED = "The other address is not used. Everyone has been signed out of your account."
 NO_PRODUCT = (
     "Your data is not ready yet",
     "We could not fetch the part of your data that our product stores. Please try this link again later.",
@@ -63,6 +71,18 @@ class LinkViews:
                 "We will send all e-mail to this address.",
                 "Use this address",
                 self._confirm_address,
+            ),
+            "approve_email": Button(
+                "Use the new address",
+                "All our e-mail goes to the new address from now on.",
+                "Use the new address",
+                self._approve_address,
+            ),
+            "reject_email": Button(
+                "Keep this address",
+                "The new address is not used, and everyone is signed out of your account.",
+                "Keep this address",
+                self._reject_address,
             ),
             "export": Button(
                 "Your data is ready",
@@ -112,20 +132,29 @@ class LinkViews:
         return self._sessions.log_in(session_secret)
 
     async def _confirm_address(self, secret: str) -> Response:
-        def work(session: Session, keyring: Keyring, now: datetime) -> str | None:
-            link = links.redeem(session, secret, now, "confirm_email")
-            email = links.details(link, keyring).get("email") if link else None
-            if link is None or not email:
-                return None
-            old = accounts.correct_field(session, keyring, link.customer_id, "email", str(email), now)
-            links.end_sessions(session, link.customer_id, now)
-            return " We are notifying your old address." if old not in (None, email) else ""
+        def work(session: Session, keyring: Keyring, now: datetime) -> addresses.Outcome | None:
+            return addresses.confirm(session, keyring, secret, now, self._site.origin)
 
-        addition = await self._transactions.run(work)
-        if addition is None:
+        outcome = await self._transactions.run(work)
+        if outcome is None:
             raise RequestRejectedError(410, *EXPIRED)
-        words = f"Your new address has been saved. We will send all e-mail there.{addition}"
-        return self._site.message(200, "Thank you", words, link=("/account", "Sign in again"))
+        return self._site.message(200, "Thank you", CONFIRMED[outcome], link=("/account", "Your account"))
+
+    async def _approve_address(self, secret: str) -> Response:
+        def work(session: Session, keyring: Keyring, now: datetime) -> bool:
+            return addresses.approve(session, keyring, secret, now)
+
+        if not await self._transactions.run(work):
+            raise RequestRejectedError(410, *EXPIRED)
+        return self._site.message(200, "Thank you", CONFIRMED["changed"], link=("/account", "Sign in again"))
+
+    async def _reject_address(self, secret: str) -> Response:
+        def work(session: Session, keyring: Keyring, now: datetime) -> bool:
+            return addresses.reject(session, keyring, secret, now)
+
+        if not await self._transactions.run(work):
+            raise RequestRejectedError(410, *EXPIRED)
+        return self._site.message(200, "Your address stays", REJECTED, link=("/account", "Sign in again"))
 
     async def _confirm_news(self, secret: str) -> Response:
         if not await self._transactions.run(

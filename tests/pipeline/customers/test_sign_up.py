@@ -79,7 +79,7 @@ def test_repeated_form_after_erasure_creates_new_account(pipeline: PipelineUnder
     assert new != erased
     with pipeline.database.transaction() as session:
         known = accounts.personal_data(session, pipeline.keyring(session), new)
-    assert (known["email"], list(paypal.created.values())[1:]) == (FORM.person.email, [known["custom"]])
+    assert (known["entered_email"], list(paypal.created.values())[1:]) == (FORM.person.email, [known["custom"]])
 
 
 def test_rate_limited_sign_up_stores_nothing(pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,9 @@ def test_rate_limited_sign_up_stores_nothing(pipeline: PipelineUnderTest, monkey
     service(pipeline, PayPal()).sign_up(FORM, "one", "192.0.2.7")
     with pytest.raises(RateLimitError):
         service(pipeline, PayPal()).sign_up(FORM, "two", "192.0.2.7")
-    assert (pipeline.count(Customer), pipeline.count(Link)) == (1, 1)
+    assert (pipeline.count(Customer), pipeline.count(Link)) == (1, 2), (
+        "a link for the form, and one that confirms the address"
+    )
 
 
 def test_form_repr_contains_no_personal_data() -> None:

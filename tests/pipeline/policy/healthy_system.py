@@ -143,6 +143,7 @@ def sign_up(system: HealthySystem, email: str, *, marketing: bool) -> str:
         id = accounts.create_account(
             session, keyring, person, adult_text="2026-01", news=marketing, now=system.now, source="sign-up"
         )
+        accounts.confirm_entered_address(session, keyring, id, system.now)
         if marketing:
             accounts.record_consent(
                 session, id, "marketing", given=True, source="link by mail", text_version="2026-01", now=system.now

@@ -30,9 +30,12 @@ def _first_text(pipeline: PipelineUnderTest) -> None:
 def sign_up(pipeline: PipelineUnderTest, name: str) -> str:
     with pipeline.database.transaction() as session:
         person = accounts.SignUpData(name=name.title(), email=f"{name}@example.com")
-        return accounts.create_account(
-            session, pipeline.keyring(session), person, adult_text="1", news=False, now=pipeline.now, source="sign-up"
+        keyring = pipeline.keyring(session)
+        id = accounts.create_account(
+            session, keyring, person, adult_text="1", news=False, now=pipeline.now, source="sign-up"
         )
+        accounts.confirm_entered_address(session, keyring, id, pipeline.now)
+        return id
 
 
 def propose(pipeline: PipelineUnderTest, effective: date = JUNE, *, text: str = NEW, material: bool = True) -> None:

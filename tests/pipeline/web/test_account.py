@@ -225,7 +225,11 @@ def test_new_address_takes_effect_after_confirmation(
     link = path_of(confirmation["page"])
     assert browser.get(link).status_code == 200
     assert person(sqlite_pipeline, ada)["email"] == ADA.email
-    assert browser.post(link).status_code == 200
+    assert "previous address" in browser.post(link).text
+    assert person(sqlite_pipeline, ada)["email"] == ADA.email
+    (asked,) = facts(sqlite_pipeline, "email_change_requested")
+    assert asked["_to"] == ADA.email
+    assert browser.post(path_of(asked["approve"])).status_code == 200
     assert person(sqlite_pipeline, ada)["email"] == "ada@new.example.com"
     assert {each["_to"]: each["is_old"] for each in facts(sqlite_pipeline, "email_changed")} == {
         ADA.email: True,
@@ -245,6 +249,7 @@ def test_links_to_old_address_expire_when_address_changes(
     browser.press("correct", **fields, email="ada@new.example.com")
     links = {each["_to"]: path_of(each["page"]) for each in facts(sqlite_pipeline, "account_link") if each["confirms"]}
     assert browser.post(links["ada@new.example.com"]).status_code == 200
+    assert browser.post(path_of(facts(sqlite_pipeline, "email_change_requested")[0]["approve"])).status_code == 200
     assert browser.post(links["ada@wrong.example.com"]).status_code == 410
     assert browser.post(path_of(facts(sqlite_pipeline, "data_export_ready")[0]["page"])).status_code == 410
     assert person(sqlite_pipeline, ada)["email"] == "ada@new.example.com"

@@ -83,7 +83,7 @@ def test_sign_up_creates_account_and_redirects_to_paypal(
     assert answer.status_code == 303
     assert "/webapps/billing/subscriptions?ba_token=I-" in answer.headers["location"]
     [person] = people(sqlite_pipeline)
-    assert (person["name"], person["email"], person["company"], person["phone"]) == (
+    assert (person["name"], person["entered_email"], person["company"], person["phone"]) == (
         ADA.name, ADA.email, ADA.company, ADA.phone,
     )  # fmt: skip
     [id] = paypal.world.ids("subscription")

@@ -47,10 +47,15 @@ def upgrade() -> None:
         sa.Column("wants_service_mail", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("erase_at", UtcDateTime(), nullable=True),
         sa.Column("erased_at", UtcDateTime(), nullable=True),
+        sa.Column("payer_ref", sa.String(length=40), nullable=True),
+        sa.Column("merged_into", sa.String(length=40), nullable=True),
+        sa.Column("email_change_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_customer")),
     )
+    op.create_index(op.f("ix_customer_email_change_at"), "customer", ["email_change_at"], unique=False)
     op.create_index(op.f("ix_customer_email_hash"), "customer", ["email_hash"], unique=False)
     op.create_index(op.f("ix_customer_erase_at"), "customer", ["erase_at"], unique=False)
+    op.create_index(op.f("ix_customer_merged_into"), "customer", ["merged_into"], unique=False)
     op.create_table(
         "encryption_key",
         sa.Column("key_id", sa.String(length=100), nullable=False),
@@ -350,6 +355,7 @@ def upgrade() -> None:
         sa.Column("paid_through", UtcDateTime(), nullable=True),
         sa.Column("remind_at", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("is_established", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customer.id"], name=op.f("fk_subscription_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscription")),
     )

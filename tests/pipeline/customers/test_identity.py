@@ -1,0 +1,295 @@
+"""Identity: a subscription belongs to the PayPal account that pays for it, and only a proved address counts."""
+
+from datetime import timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts, addresses, sign_in
+from pipeline.customers.accounts import SignUpData
+from pipeline.db.models import Customer, Mail, Subscription
+from pipeline.outbox import store as outbox
+from pipeline.privacy.erasure import workflow
+from pipeline.privacy.erasure.workflow import ErasureDependencies
+from tests.support.event_feeder import EventFeeder
+from tests.support.example_people import ALICE, BOB, Person
+from tests.support.page_client import facts
+from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.sample_events import renamed, sample
+
+CREATED, ACTIVATED, UPDATED = (f"BILLING.SUBSCRIPTION.{name}" for name in ("CREATED", "ACTIVATED", "UPDATED"))
+CANCELLED, COMPLETED = "BILLING.SUBSCRIPTION.CANCELLED", "PAYMENT.SALE.COMPLETED"
+PAGES = "https://billing.example.com"
+ATTACKER = {
+    "id": BOB.subscription,
+    "subscriber.payer_id": BOB.payer_id,
+    "subscriber.email_address": "mallory@example.net",
+}
+LATER = {"update_time": "2027-06-01T00:00:00Z", "create_time": "2027-06-01T00:00:00Z"}
+
+
+@pytest.fixture
+def feeder(pipeline: PipelineUnderTest) -> EventFeeder:
+    return EventFeeder(pipeline)
+
+
+def event(name: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a sample with another event id, so that several samples of one kind can be received."""
+    return renamed(sample(name, changes or {}))
+
+
+def find(pipeline: PipelineUnderTest, email: str) -> list[str]:
+    with pipeline.database.transaction() as session:
+        return accounts.find_by_email(session, pipeline.keyring(session), email)
+
+
+def person(pipeline: PipelineUnderTest, id: str | None) -> dict[str, str]:
+    with pipeline.database.transaction() as session:
+        return accounts.personal_data(session, pipeline.keyring(session), id or "")
+
+
+def owner(feeder: EventFeeder, of: Person) -> str:
+    return str(feeder.subscription(of).customer_id)
+
+
+def sign_up(pipeline: PipelineUnderTest, email: str, custom: str) -> str:
+    """Sign up, as the order page does, and return the customer's id."""
+    with pipeline.database.transaction() as session:
+        keyring, data = pipeline.keyring(session), SignUpData("Ada Example", email)
+        id = accounts.create_account(
+            session, keyring, data, adult_text="1", news=False, now=pipeline.now, source="sign-up", custom=custom
+        )
+        addresses.request_confirmation(session, keyring, id, email, pipeline.now, PAGES, minutes=10080, waits=True)
+        return id
+
+
+def follow(pipeline: PipelineUnderTest, link: str) -> object:
+    """Use the link of a mail as its page does."""
+    secret = link.rpartition("/")[2]
+    with pipeline.database.transaction() as session:
+        keyring, now = Keyring(pipeline.master, session, pipeline.now), pipeline.now
+        if "/approve/" in link:
+            return addresses.approve(session, keyring, secret, now)
+        if "/reject/" in link:
+            return addresses.reject(session, keyring, secret, now)
+        return addresses.confirm(session, keyring, secret, now, PAGES)
+
+
+def request_change(pipeline: PipelineUnderTest, id: str, email: str) -> str:
+    """Request another address, and return the link in the mail to it."""
+    with pipeline.database.transaction() as session:
+        addresses.request_confirmation(session, pipeline.keyring(session), id, email, pipeline.now, PAGES)
+    return str(facts(pipeline, "account_link")[-1]["page"])
+
+
+# A custom_id
+
+
+def test_pending_subscription_names_nobody(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED), event(CREATED, ATTACKER | {"status": "APPROVAL_PENDING"}))
+    assert feeder.subscription(BOB).customer_id is None
+    assert feeder.known(BOB) == {}
+    assert find(feeder.pipeline, "mallory@example.net") == []
+    assert person(feeder.pipeline, owner(feeder, ALICE))["email"] == ALICE.email
+
+
+def test_cancelled_subscription_that_was_never_active_names_nobody(feeder: EventFeeder) -> None:
+    unpaid = {"billing_info.last_payment": {}, "status": "CANCELLED"}
+    feeder.hear(event(ACTIVATED), event(CREATED, ATTACKER), event(CANCELLED, ATTACKER | unpaid))
+    assert feeder.subscription(BOB).customer_id is None
+    assert find(feeder.pipeline, "mallory@example.net") == []
+
+
+def test_second_payer_under_a_custom_id_is_another_customer(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED), event(ACTIVATED, ATTACKER))
+    alice, mallory = owner(feeder, ALICE), owner(feeder, BOB)
+    assert alice != mallory
+    assert (find(feeder.pipeline, ALICE.email), find(feeder.pipeline, "mallory@example.net")) == ([alice], [mallory])
+    assert person(feeder.pipeline, alice)["email"] == ALICE.email
+    assert facts(feeder.pipeline, "custom_id_shared") == [
+        {"subscription": BOB.subscription, "owner": alice, "customer": mallory}
+    ]
+
+
+def test_first_payer_keeps_the_custom_id_after_cancelling(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED), event(CANCELLED), event(ACTIVATED, ATTACKER))
+    assert owner(feeder, ALICE) != owner(feeder, BOB)
+
+
+def test_same_payer_has_one_account_for_all_subscriptions(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED), event(ACTIVATED, {"id": BOB.subscription}))
+    assert owner(feeder, ALICE) == owner(feeder, BOB)
+    assert facts(feeder.pipeline, "custom_id_shared") == []
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_owner_does_not_depend_on_the_order_of_a_subscriptions_events(
+    sqlite_pipeline: PipelineUnderTest, batch: int
+) -> None:
+    events = [event(CREATED), event(COMPLETED), event(ACTIVATED)]
+    found = set()
+    for order in permutations(events):
+        sqlite_pipeline.empty()
+        feeder = EventFeeder(sqlite_pipeline)
+        feeder.tell(*order)
+        feeder.work(batch)
+        row = feeder.subscription(ALICE)
+        found.add((str(row.customer_id)[0], row.is_established, row.email_hash is not None))
+    assert found == {("c", True, True)}
+
+
+def test_erasing_one_payer_leaves_the_other_payers_data(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    feeder.hear(event(ACTIVATED), event(ACTIVATED, ATTACKER), event(CANCELLED, ATTACKER))
+    mallory = owner(feeder, BOB)
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), mallory, "operator")
+    assert [row.id for row in pipeline.rows(Customer) if row.erased_at] == [mallory]
+    assert person(pipeline, owner(feeder, ALICE))["email"] == ALICE.email
+    assert feeder.known(ALICE)["email"] == ALICE.email
+
+
+# An address from sign-up
+
+
+def test_address_from_sign_up_does_not_count(sqlite_pipeline: PipelineUnderTest) -> None:
+    sign_up(sqlite_pipeline, "victim@example.net", "ours-17")
+    assert find(sqlite_pipeline, "victim@example.net") == []
+    with sqlite_pipeline.database.transaction() as session:
+        sign_in.send_links(session, sqlite_pipeline.keyring(session), "victim@example.net", sqlite_pipeline.now, PAGES)
+    assert [row for row in sqlite_pipeline.rows(Mail) if row.due_at] == [], "nobody is mailed before the first payment"
+
+
+def test_address_from_sign_up_counts_if_paypal_reports_it(feeder: EventFeeder) -> None:
+    id = sign_up(feeder.pipeline, ALICE.email.upper(), ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    assert find(feeder.pipeline, ALICE.email) == [id] == [owner(feeder, ALICE)]
+    [asks] = [row for row in feeder.pipeline.rows(Mail) if row.kind == "account_link"]
+    assert (asks.state, asks.reason) == ("withheld", "PayPal reported the same address")
+
+
+def test_other_address_from_sign_up_counts_after_its_link(feeder: EventFeeder) -> None:
+    id = sign_up(feeder.pipeline, "ada@example.net", ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    assert (find(feeder.pipeline, "ada@example.net"), find(feeder.pipeline, ALICE.email)) == ([], [id])
+    [asks] = [row for row in feeder.pipeline.rows(Mail) if row.kind == "account_link"]
+    assert asks.due_at is not None
+    assert follow(feeder.pipeline, facts(feeder.pipeline, "account_link")[0]["page"]) == "changed"
+    assert (find(feeder.pipeline, "ada@example.net"), find(feeder.pipeline, ALICE.email)) == ([id], [])
+
+
+# A change
+
+
+def test_change_waits_for_the_previous_address(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    assert follow(pipeline, request_change(pipeline, id, "new@example.net")) == "waiting"
+    assert person(pipeline, id)["email"] == ALICE.email
+    [asked] = facts(pipeline, "email_change_requested")
+    assert asked[outbox.ADDRESS_OVERRIDE] == ALICE.email
+    assert follow(pipeline, asked["approve"])
+    assert (find(pipeline, "new@example.net"), find(pipeline, ALICE.email)) == ([id], [])
+
+
+def test_change_takes_effect_after_the_wait(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    follow(pipeline, request_change(pipeline, id, "new@example.net"))
+    pipeline.clock.advance(addresses.WAIT - timedelta(seconds=1))
+    assert addresses.apply_due_changes(pipeline.database, pipeline.master, pipeline.clock) == 0
+    pipeline.clock.advance(timedelta(seconds=1))
+    assert addresses.apply_due_changes(pipeline.database, pipeline.master, pipeline.clock) == 1
+    assert person(pipeline, id)["email"] == "new@example.net"
+    assert addresses.apply_due_changes(pipeline.database, pipeline.master, pipeline.clock) == 0
+
+
+def test_previous_address_can_reject_the_change(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    follow(pipeline, request_change(pipeline, id, "new@example.net"))
+    [asked] = facts(pipeline, "email_change_requested")
+    assert follow(pipeline, asked["reject"])
+    assert not follow(pipeline, asked["approve"])
+    pipeline.clock.advance(addresses.WAIT * 2)
+    assert addresses.apply_due_changes(pipeline.database, pipeline.master, pipeline.clock) == 0
+    assert find(pipeline, ALICE.email) == [id]
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_previous_address_is_told_of_a_change_at_paypal(feeder: EventFeeder, confirmed: bool) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    if confirmed:
+        with pipeline.database.transaction() as session:
+            accounts.correct_field(session, pipeline.keyring(session), id, "email", ALICE.email, pipeline.now)
+    feeder.hear(event(UPDATED, LATER | {"subscriber.email_address": "other@example.net"}))
+    told = [each[outbox.ADDRESS_OVERRIDE] for each in facts(pipeline, "email_changed")]
+    assert told == ([] if confirmed else [ALICE.email]), "an address that the customer confirmed stays"
+
+
+def test_previous_address_is_told_of_another_one_in_a_new_subscription(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    feeder.hear(event(ACTIVATED, LATER | {"id": BOB.subscription, "subscriber.email_address": "other@example.net"}))
+    assert owner(feeder, ALICE) == owner(feeder, BOB)
+    assert [each[outbox.ADDRESS_OVERRIDE] for each in facts(feeder.pipeline, "email_changed")] == [ALICE.email]
+
+
+@pytest.mark.parametrize("variants", [["a{}@example.net"], ["ada+{}@example.net"], ["a.d.a+{}@example.net"]])
+def test_address_changes_are_limited_per_customer_and_mailbox(
+    sqlite_pipeline: PipelineUnderTest, variants: list[str]
+) -> None:
+    emails = [variant.format(number) for number in range(10) for variant in variants]
+    with sqlite_pipeline.database.transaction() as session:
+        keyring, now = sqlite_pipeline.keyring(session), sqlite_pipeline.now
+        allowed = [addresses.may_request_change(session, keyring, "c1", email, now) for email in emails]
+    assert sum(allowed) == (3 if "+" in variants[0] else 5)
+
+
+def test_address_changes_of_all_customers_are_limited(sqlite_pipeline: PipelineUnderTest) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        keyring, now = sqlite_pipeline.keyring(session), sqlite_pipeline.now
+        allowed = [
+            addresses.may_request_change(session, keyring, f"c{number}", f"a{number}@example.net", now)
+            for number in range(60)
+        ]
+    assert sum(allowed) == 50
+
+
+# One person with two accounts
+
+
+def test_two_sign_ups_with_one_confirmed_address_are_one_customer(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    first = sign_up(pipeline, "ada@example.net", ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    follow(pipeline, facts(pipeline, "account_link")[0]["page"])
+    pipeline.clock.advance(timedelta(days=1))
+    second = sign_up(pipeline, "ada@example.net", BOB.custom_id)
+    feeder.hear(event(ACTIVATED, ATTACKER | {"custom_id": BOB.custom_id}))
+    assert owner(feeder, BOB) == second, "another PayPal account proves nothing"
+    follow(pipeline, facts(pipeline, "account_link")[-1]["page"])
+    assert owner(feeder, ALICE) == owner(feeder, BOB) == first
+    assert find(pipeline, "ada@example.net") == [first]
+    feeder.hear(event(UPDATED, LATER | ATTACKER | {"custom_id": BOB.custom_id}))
+    assert owner(feeder, BOB) == first, "later events find the remaining account"
+
+
+def test_two_sign_ups_of_one_paypal_account_and_address_are_one_customer(feeder: EventFeeder) -> None:
+    first = sign_up(feeder.pipeline, ALICE.email, ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    feeder.pipeline.clock.advance(timedelta(days=1))
+    sign_up(feeder.pipeline, ALICE.email, BOB.custom_id)
+    feeder.hear(event(ACTIVATED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    assert owner(feeder, ALICE) == owner(feeder, BOB) == first
+
+
+def test_erasure_reaches_merged_accounts(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    test_two_sign_ups_of_one_paypal_account_and_address_are_one_customer(feeder)
+    id = owner(feeder, ALICE)
+    feeder.hear(event(CANCELLED), event(CANCELLED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), id, "operator")
+    assert [row.id for row in pipeline.rows(Customer) if row.personal_data or not row.erased_at] == []
+    assert [row.id for row in pipeline.rows(Subscription) if row.personal_data or row.email_hash] == []
