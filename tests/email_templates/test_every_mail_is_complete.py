@@ -1,6 +1,6 @@
 """Every folder in email_templates/ is a complete, accessible mail: four files, and text and HTML with the same content.
 
-To add a mail, add a folder; this test finds it. If some of its facts may be null, list them in OPTIONAL.
+To add a mail, add a folder; this test finds it. List it in OPTIONAL, with the facts that may be null.
 """
 
 import re

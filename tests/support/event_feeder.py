@@ -1,8 +1,8 @@
 """`EventFeeder` feeds PayPal events to the pipeline (parser, inbox, worker, as in production) and shows the resulting rows.
 
-teller.tell(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
-teller.work()
-assert teller.subscription(ALICE).status == "ACTIVE"
+feeder.tell(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+feeder.work()
+assert feeder.subscription(ALICE).status == "ACTIVE"
 """
 
 from collections.abc import Iterator
@@ -166,7 +166,7 @@ class EventFeeder:
 
 @contextmanager
 def in_memory(folder: Path, start: datetime = LONG_AGO) -> Iterator[EventFeeder]:
-    """Yield a Teller on an in-memory database, for tests with many examples."""
+    """Yield an EventFeeder on an in-memory database, for tests with many examples."""
     pipeline = PipelineUnderTest("sqlite:///:memory:", folder, MovableClock(start))
     try:
         yield EventFeeder(pipeline)

@@ -41,6 +41,7 @@ from pipeline.privacy.retention.legal_holds import YEAR, keeps_since
 TWO_YEARS = 2 * YEAR
 ACCESS_LOG = timedelta(days=90)  # policy, section 3
 REQUESTS_KEPT = 3 * YEAR  # after the answer
+ABANDONED = timedelta(days=7)  # after a sign-up or an approval page that led to no subscription
 BY_HOLD = "legal period of SMT_COUNTRY"
 
 Find = Callable[[datetime, str], Select[Any]]  # (now, country) -> SELECT of the primary keys that are due
@@ -88,6 +89,30 @@ def _inactive_customers(now: datetime, _: str) -> Select[Any]:
     to_erase = or_(Customer.erased_at.is_(None), exists().where(owned, Subscription.personal_data.is_not(None)))
     created_recently = or_(Customer.created_at >= since, Customer.signed_up_at >= since)
     return select(Customer.id).where(to_erase, ~active, ~func.coalesce(created_recently, False)).order_by(Customer.id)
+
+
+def _abandoned_sign_ups(now: datetime, _: str) -> Select[Any]:
+    """Select customers who signed up, whose address was never confirmed, and who never had a subscription."""
+    subscribed = exists().where(Subscription.customer_id == Customer.id)
+    is_unknown = Customer.email_hash.is_(None) & Customer.merged_into.is_(None) & Customer.payer_ref.is_(None)
+    return select(Customer.id).where(
+        Customer.signed_up_at < now - ABANDONED, Customer.erased_at.is_(None), is_unknown, ~subscribed
+    )
+
+
+def _pending_subscriptions(now: datetime, _: str) -> Select[Any]:
+    """Select old subscriptions that were never active or paid and whose events are still readable."""
+    paid = exists().where(Payment.subscription_id == Subscription.id)
+    is_pending = Subscription.is_established.is_(False) & Subscription.status.is_not(None) & ~paid
+    has_data = or_(Subscription.personal_data.is_not(None), _has_key(Subscription.id))
+    return select(Subscription.id).where(is_pending, has_data, Subscription.created_at < now - ABANDONED)
+
+
+def _empty_subscriptions(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    """Delete the personal data. No tombstone: if the buyer approves later, PayPal reports the data again."""
+    _update(session, Event, Event.key_id.in_(ids), personal_data=None, body=None, reason=None)
+    _update(session, Subscription, Subscription.id.in_(ids), personal_data=None, email_hash=None)
+    _delete_keys(session, list(ids))
 
 
 def _inactive_subscriptions(now: datetime, _: str) -> Select[Any]:
@@ -292,6 +317,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "accounts", "contact", "end of the last subscription, else sign-up", _format_period(TWO_YEARS), "erased",
         _inactive_customers, None,
+    ),
+    Rule(
+        "abandoned sign-ups", "contact", "customer.signed_up_at", _format_period(ABANDONED), "erased",
+        _abandoned_sign_ups, None,
+    ),
+    Rule(
+        "pending subscriptions", "contact", "subscription.created_at", _format_period(ABANDONED), "emptied",
+        _pending_subscriptions, _empty_subscriptions,
     ),
     Rule(
         "subscriptions without customer", "contact", "end of the subscription", _format_period(TWO_YEARS), "erased",

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from sqlalchemy import inspect
 
 from pipeline.crypto.keyring import Keyring
+from pipeline.customers import accounts
+from pipeline.customers.accounts import SignUpData
 from pipeline.db.models import (
     AccessLogEntry,
     Base,
@@ -33,7 +35,10 @@ from pipeline.privacy.erasure.workflow import ErasureDependencies
 from pipeline.privacy.retention import sweep as retention
 from pipeline.privacy.retention.legal_holds import YEAR, keeps_since, kept_until
 from pipeline.privacy.retention.rules import RULES
+from tests.support.event_feeder import EventFeeder
+from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.sample_events import sample
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -84,7 +89,8 @@ def subscription(
         person = Keyring(pipeline.master, session, at).system_key(id).encrypt_json("subscription.personal_data", {})
         session.add(
             Subscription(
-                id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at
+                id=id, known={}, customer_id=of, personal_data=person, status=status, status_at=end, created_at=at,
+                is_established=True,
             )
         )  # fmt: skip
         session.add(
@@ -176,6 +182,36 @@ def assert_kept(pipeline: PipelineUnderTest, ends: dict[str, tuple[str, datetime
         status, end = ends[row.id]
         due = status != "ACTIVE" and end < now - 2 * YEAR
         assert (row.erased_at is not None) == due, f"{row.id} {status} ended {end}"
+
+
+def test_abandoned_sign_up_is_erased_after_seven_days(pipeline: PipelineUnderTest) -> None:
+    abandoned, confirmed = (sign_up(pipeline, SignUpData("Ada", f"{name}@example.com"), name) for name in ("a", "b"))
+    with pipeline.database.transaction() as session:
+        accounts.confirm_entered_address(session, pipeline.keyring(session), confirmed, pipeline.now)
+    pipeline.clock.advance(timedelta(days=7))
+    assert run_retention(pipeline)["abandoned sign-ups"] == 0
+    pipeline.clock.advance(timedelta(seconds=1))
+    assert run_retention(pipeline)["abandoned sign-ups"] == 1
+    assert [row.id for row in pipeline.rows(Customer) if row.erased_at] == [abandoned]
+
+
+def test_pending_subscription_is_emptied_and_can_be_approved_later(pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(pipeline)
+    feeder.hear(sample("BILLING.SUBSCRIPTION.CREATED"))
+    pipeline.clock.advance(timedelta(days=7, seconds=1))
+    assert run_retention(pipeline)["pending subscriptions"] == 1
+    assert run_retention(pipeline)["pending subscriptions"] == 0
+    assert [row.body for row in pipeline.rows(Event)] == [None]
+    feeder.hear(sample("BILLING.SUBSCRIPTION.ACTIVATED"))
+    assert feeder.known(ALICE)["email"] == ALICE.email
+
+
+def sign_up(pipeline: PipelineUnderTest, person: SignUpData, custom: str) -> str:
+    with pipeline.database.transaction() as session:
+        return accounts.create_account(
+            session, pipeline.keyring(session), person,
+            adult_text="1", news=False, now=pipeline.now, source="sign-up", custom=custom,
+        )  # fmt: skip
 
 
 def test_active_customer_is_never_erased(pipeline: PipelineUnderTest) -> None:
