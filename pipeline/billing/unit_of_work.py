@@ -236,7 +236,7 @@ class UnitOfWork:
         rows = list(self._subscriptions.values())
         assigned = identity.assign_customers(self._session, self._keyring, rows, self.now)
         self._mails += assigned.alerts
-        self._owners = assigned.customers
+        self._assigned = assigned
         for id in sorted({row.customer_id for row in rows if row.customer_id}):
             erased_at = assigned.customers[id].erased_at
             if erased_at and self._subscribed_after(id, erased_at):
@@ -249,7 +249,7 @@ class UnitOfWork:
             row, email = self._subscriptions[id], lww_map.value(self.subscriber(id), "email")
             if row.customer_id is None or not email:
                 continue
-            if id not in self._was_established:
+            if id not in self._was_established and row.customer_id not in self._assigned.new:
                 mails += self._handle_established(row.id, row.customer_id, email)
             elif (old := self._previous_address(row)) and old.lower() != email.lower():
                 mails.append(addresses.changed_at_paypal(row.customer_id, id, old, self.now))
@@ -257,7 +257,7 @@ class UnitOfWork:
 
     def _previous_address(self, row: SubscriptionRow) -> str:
         """Return the address that PayPal reported before this batch; "" if none, or if the customer confirmed another one."""
-        has_own = self._owners[row.customer_id or ""].email_hash is not None
+        has_own = self._assigned.customers[row.customer_id or ""].email_hash is not None
         return "" if has_own else self._previous_addresses.get(row.id, "")
 
     def _handle_established(self, id: str, customer_id: str, email: str) -> list[outbox.NewMail]:

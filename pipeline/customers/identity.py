@@ -42,9 +42,10 @@ COLUMNS = [CUSTOMER[name] for name in Owner._fields]
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The customers of the subscriptions, by id, and the mails to the operator about shared custom ids."""
+    """The customers of the subscriptions, by id, the new ones, and the mails to the operator about shared custom ids."""
 
     customers: dict[str, Owner] = field(default_factory=dict)
+    new: set[str] = field(default_factory=set)
     alerts: list[NewMail] = field(default_factory=list)
 
 
@@ -59,7 +60,7 @@ def assign_customers(session: Session, keyring: Keyring, rows: Iterable[Subscrip
         row.customer_id = None
     if not established:
         return result
-    result.customers.update(_claim(session, established, now))
+    _claim(session, result, established, now)
     for row in established:
         row.customer_id = _customer_of(row, keyring, result)
     _create_missing(session, result, sorted({row.customer_id for row in established if row.customer_id}), now)
@@ -70,26 +71,25 @@ def assign_customers(session: Session, keyring: Keyring, rows: Iterable[Subscrip
     return result
 
 
-def _claim(session: Session, rows: Sequence[SubscriptionRow], now: datetime) -> dict[str, Owner]:
-    """Return the customers that the rows name, after each unowned custom_id got its first PayPal account as owner."""
+def _claim(session: Session, result: Assignment, rows: Sequence[SubscriptionRow], now: datetime) -> None:
+    """Load the customers that the rows name, after each unowned custom_id got its first PayPal account as owner."""
     claims: dict[str, str | None] = {}
     for row in sorted(rows, key=lambda row: (row.created_at, row.id)):
         custom, payer = _references(row)
         if custom and payer:
             claims.setdefault(custom, payer)
-    owners: dict[str, Owner] = {}
+    owners = result.customers
     _load_into(session, owners, {reference for row in rows for reference in _references(row) if reference})
-    new = [{"id": id, "created_at": now, "payer_ref": claims[id]} for id in sorted(claims.keys() - owners.keys())]
-    insert_new(session, Customer, new, returning=Customer.id)
+    missing = sorted(claims.keys() - owners.keys())
+    rows_of_missing = [{"id": id, "created_at": now, "payer_ref": claims[id]} for id in missing]
+    result.new.update(insert_new(session, Customer, rows_of_missing, returning=Customer.id))
     unowned = sorted(id for id in claims.keys() & owners.keys() if owners[id].payer_ref is None)
     for id in unowned:
         free = update(Customer).where(Customer.id == id, Customer.payer_ref.is_(None))
         session.execute(free.values(payer_ref=claims[id]).execution_options(synchronize_session=False))
-    changed = {*unowned, *(str(row["id"]) for row in new)}
-    for id in changed:
-        owners.pop(id, None)
-    _load_into(session, owners, changed)  # another process may have been first
-    return owners
+    for id in unowned:
+        del owners[id]
+    _load_into(session, owners, {*unowned, *missing})  # another process may have been first
 
 
 def _customer_of(row: SubscriptionRow, keyring: Keyring, result: Assignment) -> str | None:
@@ -110,7 +110,8 @@ def _customer_of(row: SubscriptionRow, keyring: Keyring, result: Assignment) -> 
 def _create_missing(session: Session, result: Assignment, ids: Sequence[str], now: datetime) -> None:
     _load_into(session, result.customers, set(ids))
     missing = [id for id in ids if id not in result.customers]
-    insert_new(session, Customer, [{"id": id, "created_at": now} for id in missing], returning=Customer.id)
+    rows = [{"id": id, "created_at": now} for id in missing]
+    result.new.update(insert_new(session, Customer, rows, returning=Customer.id))
     _load_into(session, result.customers, set(missing))
 
 

@@ -229,7 +229,7 @@ def test_address_entered_while_a_mail_is_queued_releases_it(
 ) -> None:
     """Without the lock, the mail would start to wait just after the address was entered, and would wait forever."""
     feeder = EventFeeder(postgresql_pipeline)
-    feeder.hear(sample(ACTIVATED, {"subscriber": GONE}))
+    feeder.hear(sample(ACTIVATED, {"subscriber.email_address": GONE}))
     customer, original = str(feeder.subscription(ALICE).customer_id), UnitOfWork._customers_with_address
     threads: list[threading.Thread] = []
 
