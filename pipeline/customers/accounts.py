@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from pipeline.clock import format_time
+from pipeline.crypto.key_ids import EVENT, SALE
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
@@ -178,11 +179,16 @@ def key_ids_of(session: Session, customer_id: str) -> list[str]:
     """
     rows = subscriptions_of(session, customer_id)
     without_subscription = select(Event.key_id).where(_belongs(customer_id, _payers(session, rows)))
-    sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
+    of_subscriptions = Payment.subscription_id.in_([row.id for row in rows])
+    sales = select(Payment.id).where(of_subscriptions)
     refunds = select(Refund.id).where(Refund.payment_id.in_(sales))
     refund_id = Event.facts["refund"].as_string()  # not indexed: refund events without a sale are few
-    without_sale = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds))
-    found = session.execute(union(without_subscription, without_sale, sales)).scalars()
+    without_sale = select(Event.key_id).where(
+        Event.key_id == EVENT + Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds)
+    )
+    found = session.execute(
+        union(without_subscription, without_sale, select(SALE + Payment.id).where(of_subscriptions))
+    ).scalars()
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 

@@ -119,7 +119,7 @@ def make_healthy_system(pipeline: PipelineUnderTest, clock: MovableClock) -> Hea
     _erase_customer(system)
     system.transact(lambda session, _: record_operator_read(session, system.now))
     system.add(RetentionRun(at=system.now, counts={}))
-    key_id = f"smt:visits:{system.now:%Y-%m-%d}"
+    key_id = f"visits:{system.now:%Y-%m-%d}"
     visitor = system.encrypt(key_id, "access_log.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
     system.add(AccessLogEntry(at=system.now, key_id=key_id, action="GET /privacy", status=200, visitor=visitor))
     system.mails = {"receipt": RenderedMail("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
