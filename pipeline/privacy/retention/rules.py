@@ -236,7 +236,7 @@ def _delete_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
 
 
 def _old_audit_rows(now: datetime, _: str) -> Select[Any]:
-    return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit_log.SEGMENT)
+    return select(ReadAudit.id).where(ReadAudit.at < now - audit_log.KEPT, ReadAudit.action != audit_log.SEGMENT)
 
 
 def _old_erasures(now: datetime, _: str) -> Select[Any]:
@@ -281,7 +281,7 @@ def _delete_keys(session: Session, key_ids: Sequence[str]) -> None:
 
 
 def _prune_audit_log(session: Session, _: Sequence[Any], now: datetime) -> None:
-    audit_log.prune(session, now - YEAR)
+    audit_log.prune(session, now - audit_log.KEPT)
 
 
 def _format_period(period: timedelta) -> str:
@@ -333,7 +333,7 @@ RULES: tuple[Rule, ...] = (
         _closed_requests, _delete_requests,
     ),
     Rule(
-        "audit log", "accountability", "read_audit.at", _format_period(YEAR), "deleted, last hash kept",
+        "audit log", "accountability", "read_audit.at", _format_period(audit_log.KEPT), "deleted, last hash kept",
         _old_audit_rows, _prune_audit_log,
     ),
     Rule("erasure receipts", "accountability", "erasure.at", "12 years", "deleted", _old_erasures, _delete_erasures),

@@ -321,11 +321,12 @@ def test_pruned_audit_log_is_still_valid(pipeline: PipelineUnderTest) -> None:
 
     with pipeline.database.transaction() as session:
         for number in range(5):
-            audit_log.record_read(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
+            at, keyring = START + number * DAY, pipeline.keyring(session)
+            audit_log.record_read(session, keyring, at, actor="ada", action="x", purpose="test", subject=None)
     pipeline.clock.move_to(START + YEAR + 2.5 * DAY)
     assert run_retention(pipeline)["audit log"] == 3
     with pipeline.database.transaction() as session:
-        assert audit_log.verify_chain(session) is None
+        assert audit_log.verify_chain(session, pipeline.keyring(session)) is None
         assert audit_log.count(session) == 2
     assert run_retention(pipeline)["audit log"] == 0
     assert pipeline.count(ReadAudit) == 3
