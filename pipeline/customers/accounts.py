@@ -17,6 +17,7 @@ from pipeline.clock import format_time
 from pipeline.crypto.key_ids import EVENT, SALE
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
+from pipeline.db.bulk import in_list
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 from pipeline.email_address import clean_name, strip_controls, valid_address
 from pipeline.errors import UsageError
@@ -186,9 +187,8 @@ def key_ids_of(session: Session, customer_id: str) -> list[str]:
     without_sale = select(Event.key_id).where(
         Event.key_id == EVENT + Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds)
     )
-    found = session.execute(
-        union(without_subscription, without_sale, select(SALE + Payment.id).where(of_subscriptions))
-    ).scalars()
+    found = set(session.execute(union(without_subscription, without_sale)).scalars())
+    found = found - _sales_of_others(session, rows, found) | {f"{SALE}{id}" for id in session.execute(sales).scalars()}
     return list(dict.fromkeys([customer_id, *(row.id for row in rows), *sorted(found)]))
 
 
@@ -253,6 +253,14 @@ def _belongs(customer_id: str, payers: Sequence[str]) -> ColumnElement[bool]:
     by_payer = Event.facts["payer_ref"].as_string().in_(payers)
     of_no_customer = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
     return or_(Event.customer_id == customer_id, of_no_customer & by_payer)
+
+
+def _sales_of_others(session: Session, rows: Sequence[Subscription], key_ids: set[str]) -> set[str]:
+    """Return the key ids of sales of other subscriptions. A refund may name the customer and a sale of somebody else."""
+    sales = [key_id.removeprefix(SALE) for key_id in key_ids if key_id.startswith(SALE)]
+    others = Payment.subscription_id.not_in([row.id for row in rows])
+    found = select(Payment.id).where(in_list(Payment.id, sales), others)
+    return {f"{SALE}{id}" for id in session.execute(found).scalars()} if sales else set()
 
 
 def _payers(session: Session, rows: Sequence[Subscription]) -> list[str]:

@@ -14,6 +14,7 @@ from pipeline.privacy.retention import rules
 from tests.pipeline.privacy.erased_customer import create_alice, erase_completely, receive
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
+from tests.support.sample_events import sample
 
 MALLORY = "mallory-1"
 SALE = "PAYMENT.SALE.COMPLETED"
@@ -50,9 +51,14 @@ def subscription_id_of_customer(customer: str) -> dict[str, Any]:
     return happened("WH-M", "BILLING.SUBSCRIPTION.ACTIVATED", resource=resource)
 
 
+def refund_of_another_persons_sale(_: str) -> dict[str, Any]:
+    resource = {"id": "9RF51924877811803", "sale_id": sample(SALE)["resource"]["id"], "custom": MALLORY, **AMOUNT}
+    return happened("WH-M", "PAYMENT.SALE.REFUNDED", resource=resource)
+
+
 @pytest.mark.parametrize("collision", [
     event_id_of_subscription, sale_id_of_subscription, event_id_of_customer, sale_id_of_customer,
-    subscription_id_of_customer,
+    subscription_id_of_customer, refund_of_another_persons_sale,
 ])  # fmt: skip
 def test_erasure_destroys_no_key_of_another_person(pipeline: PipelineUnderTest, collision: Any) -> None:
     alice, mallory = create_alice(pipeline), sign_up(pipeline, MALLORY)
@@ -62,6 +68,7 @@ def test_erasure_destroys_no_key_of_another_person(pipeline: PipelineUnderTest, 
         keyring = pipeline.keyring(session)
         assert not keyring.is_erased(alice)
         assert not keyring.is_erased(ALICE.subscription)
+        assert not keyring.is_erased(f"sale:{sample(SALE)['resource']['id']}")
         assert accounts.personal_data(session, keyring, alice)["email"] == ALICE.email
         assert session.get_one(Customer, mallory).erased_at
         assert session.get_one(Subscription, ALICE.subscription).personal_data
