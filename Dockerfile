@@ -1,5 +1,5 @@
 # One image for every role; docker-compose.yml says which. Every file fetched is checked against requirements.lock.
-FROM python:3.12-slim-bookworm AS build
+FROM python:3.12.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.lock requirements-dev.lock ./
 # setuptools builds the wheel and stays behind; its hashes are among the developers' ones.
@@ -13,7 +13,7 @@ COPY email_templates email_templates
 RUN /venv/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir wheel . \
     && /app/bin/pip install --no-deps --no-index wheel/*.whl
 
-FROM python:3.12-slim-bookworm
+FROM python:3.12.11-slim-bookworm
 RUN groupadd --gid 10001 smt && useradd --uid 10001 --gid smt --no-create-home --shell /usr/sbin/nologin smt \
     && install -d -m 0700 -o smt -g smt /var/lib/smt-billing /var/backups/smt-billing
 # pg_dump and pg_restore, of the version of the server in docker-compose.yml: backups need them.

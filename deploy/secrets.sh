@@ -17,7 +17,8 @@ random() { head -c "$1" /dev/urandom; }
 password() { random 24 | od -An -v -tx1 | tr -d ' \n'; }
 
 keep postgres_password "$(password)"
-keep database_url "postgresql://smt:$(cat postgres_password)@postgres:5432/smt"
+keep database_password "$(password)"
+keep database_url "postgresql://smt:$(cat database_password)@postgres:5432/smt"
 if [ ! -e broker_url ] || [ ! -e rabbitmq_user ]; then
     rm -f broker_url rabbitmq_user
     login=$(password)

@@ -1,6 +1,7 @@
 """Entry point of the command line `smt-billing`. This is the only module that imports `handlers`."""
 
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command, then exit the process: 0 done, 1 found a problem, 2 usage error."""
     if arguments is None:
         os.umask(0o077)  # files may contain personal data, so only this user may read them
+        # A core dump would contain the master key. PR_SET_DUMPABLE would also hide /proc/PID/fd, which `policy check` reads.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     command = typer.main.get_group(build())
     with exit_on_error(NAME):
         command.main(None if arguments is None else list(arguments), prog_name=NAME)

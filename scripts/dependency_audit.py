@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.child_environment import child_environment
 from pipeline.clock import SystemClock, format_time
 from pipeline.settings import load
 
@@ -17,6 +18,16 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
 ASK = ("-m", "pip_audit", "--requirement", str(LOCK), "--disable-pip", "--format", "json", "--progress-spinner", "off")
 SECONDS = 300
+WAY_OUT = (
+    "HTTP_",
+    "HTTPS_",
+    "http_",
+    "https_",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT",
+    "REQUESTS_CA",
+)  # proxy, certificates
 
 
 def main(path: Path) -> int:
@@ -34,11 +45,15 @@ def main(path: Path) -> int:
 
 def ask() -> tuple[list[dict[str, Any]], str]:
     """What pip-audit says of each package; and why it said nothing, if so."""
+    environment = child_environment(*WAY_OUT)
     try:
-        done = subprocess.run([sys.executable, *ASK], capture_output=True, text=True, timeout=SECONDS, check=False)
-        return json.loads(done.stdout)["dependencies"], ""
+        done = subprocess.run(
+            [sys.executable, *ASK], capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         return [], f"the advisory database did not answer within {SECONDS} seconds; nothing was checked"
+    try:
+        return json.loads(done.stdout)["dependencies"], ""
     except ValueError:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         return [], f"the advisory database was not reached; nothing was checked. pip-audit said: {said[:300]}"

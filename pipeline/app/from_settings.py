@@ -76,9 +76,9 @@ def erasure_wait(settings: Settings) -> timedelta:
     return timedelta(hours=settings.erase_wait_hours)
 
 
-def backup_store(settings: Settings) -> BackupStore:
-    """Return the store of the backups. Raises SettingsError if backups are not configured."""
-    settings.require("backup_dir", "backup_recipient")
+def backup_store(settings: Settings, *, create: bool = True) -> BackupStore:
+    """Return the store of the backups. Raises SettingsError if its folder, or with `create` its recipient, is not set."""
+    settings.require("backup_dir", *(("backup_recipient",) if create else ()))
     assert settings.backup_dir is not None  # noqa: S101 - `require` raises otherwise
     kept = (timedelta(days=settings.backup_keys_days), timedelta(days=settings.backup_days))
     return BackupStore(settings.backup_dir, settings.backup_recipient, *kept)

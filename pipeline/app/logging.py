@@ -1,5 +1,6 @@
 """Logging to stderr: JSON lines, or readable lines on a terminal. stdout is for the output of commands."""
 
+import json
 import logging
 import sys
 from logging import INFO, WARNING
@@ -51,4 +52,5 @@ class _Stderr:
 
 
 def _json(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=str).decode()
+    text = orjson.dumps(value, default=str).decode()
+    return text if text.isascii() else json.dumps(orjson.loads(text))  # escaped: logs are read on terminals

@@ -35,7 +35,9 @@ def erase_due(container: Container) -> int:
 def record_erasures(container: Container) -> None:
     """If backups are configured, list erased customers in the backup folder: a restore must repeat their erasure."""
     if has_backup_store(container.settings):
-        backup_store(container.settings).save_erasures(container.database)
+        backup_store(container.settings).save_erasures(
+            container.database, container.settings.master_key, container.clock.now()
+        )
 
 
 def run_retention(container: Container, *, dry: bool = False) -> dict[str, int]:

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-
 from pipeline.errors import OperatorError
 
 
@@ -23,5 +21,7 @@ def exit_on_error(name: str) -> Iterator[None]:
 
 
 def _exit(message: str, code: int) -> None:
-    typer.echo(message, err=True)
+    from pipeline.cli.output import print_note  # noqa: PLC0415 - its libraries would slow every command down
+
+    print_note(message)
     sys.exit(code)

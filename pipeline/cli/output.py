@@ -30,12 +30,12 @@ STATES = {
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout."""
-    typer.echo(orjson.dumps(value).decode())
+    typer.echo(_escape_controls(orjson.dumps(value).decode()))
 
 
 def json_lines(value: Any) -> str:
     """Return indented JSON."""
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return _escape_controls(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_line(text: str = "") -> None:
@@ -143,6 +143,20 @@ def strip_controls(text: str) -> str:
     if text.isprintable():
         return text
     return "".join("�" if character not in "\n\t" and _is_control(character) else character for character in text)
+
+
+def _escape_controls(json: str) -> str:
+    """Escape control and direction characters in JSON, which may contain them only inside of texts (RFC 8259, section 7)."""
+    if json.isprintable():
+        return json
+    return "".join(
+        _escape(character) if character != "\n" and _is_control(character) else character for character in json
+    )
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be").hex()  # one code unit, or a surrogate pair
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def _is_control(character: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.context import CommandContext
+from pipeline.crypto.keyring import Keyring
 from pipeline.privacy import audit_log
 
 # The recorded purpose of each command unless --purpose is given.
@@ -22,8 +23,16 @@ Purpose = Annotated[
 
 
 def record_read(context: CommandContext, action: str, purpose: str | None, subject: str | None) -> None:
-    """Record a read of personal data. Raises DatabaseUnavailableError, so that an unrecorded read shows nothing."""
+    """Record a read of personal data. If that fails, it raises, so that an unrecorded read shows nothing."""
     why = purpose or PURPOSES.get(action, "operation")
     with context.database.transaction() as session:
-        user = audit_log.this_user()
-        audit_log.record_read(session, context.clock.now(), actor=user, action=action, purpose=why, subject=subject)
+        now = context.clock.now()
+        audit_log.record_read(
+            session,
+            Keyring(context.master_key, session, now),
+            now,
+            actor=audit_log.this_user(),
+            action=action,
+            purpose=why,
+            subject=subject,
+        )

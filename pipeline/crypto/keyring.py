@@ -1,8 +1,8 @@
 """Data keys: one per key id, stored in the database and encrypted ("wrapped") with the master key.
 
-A key id is the id of a customer, subscription, sale, event or message; a person has several. Destroying a key makes all
-values that it encrypted unreadable, including every copy. The cipher is AES-256-GCM (NIST SP 800-38D). The associated
-data is the key id and the column, so a value that was moved to another row or column cannot be decrypted.
+A key id names a customer, subscription, sale, event or message (see `crypto.key_ids`); a person has several. Destroying
+a key makes all values that it encrypted unreadable, including every copy. The cipher is AES-256-GCM (NIST SP 800-38D).
+The associated data is the key id and the column, so a value that was moved to another row or column cannot be decrypted.
 """
 
 import hmac
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from pipeline.crypto.key_ids import require_destroyable
 from pipeline.crypto.master_key import NONCE, MasterKey, MasterKeyError, associated_data
 from pipeline.db.bulk import in_list, insert_new, texts
 from pipeline.db.engine import lock_shared
@@ -105,9 +106,10 @@ class Keyring:
     def destroy(self, key_ids: Iterable[str]) -> int:
         """Destroy the keys of these key ids. Return how many existed.
 
-        A tombstone is stored for each key id, so that no new key is created for it.
+        A tombstone is stored for each key id, so that no new key is created for it. Raises ProtectedKeyError.
         """
         names = sorted(set(key_ids))
+        require_destroyable(names)
         blanks = [
             {"key_id": name, "wrapped_key": None, "created_at": self.now, "erased_at": self.now} for name in names
         ]

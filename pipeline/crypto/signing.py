@@ -1,7 +1,9 @@
-"""Signatures on exports and reports (Ed25519, RFC 8032).
+"""Signatures on exports, reports and backups (Ed25519, RFC 8032).
 
 The private key is a data key, so it is wrapped with the master key like all others.
 """
+
+import base64
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipeline.crypto.keyring import Keyring
 
+PublicKey = Ed25519PublicKey
 SIGNING = "smt:signing"  # key id of the signing key
 
 
@@ -30,6 +33,16 @@ class Signer:
     def public_pem(self) -> bytes:
         """The public key in the format of `openssl pkeyutl -verify -pubin -inkey FILE`."""
         return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def encode_public(public: Ed25519PublicKey) -> str:
+    """Return the public key in base64, 44 characters."""
+    return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+
+def decode_public(text: str) -> Ed25519PublicKey:
+    """Return the public key that `encode_public` returned as text. Raises ValueError."""
+    return Ed25519PublicKey.from_public_bytes(base64.b64decode(text.strip(), validate=True))
 
 
 def is_signed(public: Ed25519PublicKey, data: bytes, signature: bytes) -> bool:

@@ -14,8 +14,10 @@ from sqlalchemy import ColumnElement, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from pipeline.clock import format_time
+from pipeline.crypto.key_ids import EVENT, SALE
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db import lww_map
+from pipeline.db.bulk import in_list
 from pipeline.db.models import Consent, Customer, Event, Mail, Payment, Refund, Subscription
 from pipeline.email_address import clean_name, strip_controls, valid_address
 from pipeline.errors import UsageError
@@ -186,8 +188,11 @@ def key_ids_of(session: Session, customer_id: str) -> list[str]:
     sales = select(Payment.id).where(Payment.subscription_id.in_([row.id for row in rows]))
     refunds = select(Refund.id).where(Refund.payment_id.in_(sales))
     refund_id = Event.facts["refund"].as_string()  # not indexed: refund events without a sale are few
-    without_sale = select(Event.key_id).where(Event.key_id == Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds))
-    found = session.execute(union(without_subscription, without_sale, sales)).scalars()
+    without_sale = select(Event.key_id).where(
+        Event.key_id == EVENT + Event.id, Event.type.in_(REFUNDS), refund_id.in_(refunds)
+    )
+    found = set(session.execute(union(without_subscription, without_sale)).scalars())
+    found = found - _sales_of_others(session, rows, found) | {f"{SALE}{id}" for id in session.execute(sales).scalars()}
     return list(dict.fromkeys([customer_id, *merged, *(row.id for row in rows), *sorted(found)]))
 
 
@@ -278,6 +283,14 @@ def _belongs(session: Session, ids: Sequence[str], rows: Sequence[Subscription])
     others = set(session.execute(select(Customer.id).where(Customer.id.in_(payers))).scalars()) if payers else set()
     of_no_customer = Event.customer_id.is_not(None) & Event.customer_id.not_in(select(Customer.id))
     return or_(named, of_no_customer & payer.in_(sorted(set(payers) - others)))
+
+
+def _sales_of_others(session: Session, rows: Sequence[Subscription], key_ids: set[str]) -> set[str]:
+    """Return the key ids of sales of other subscriptions. A refund may name the customer and a sale of somebody else."""
+    sales = [key_id.removeprefix(SALE) for key_id in key_ids if key_id.startswith(SALE)]
+    others = Payment.subscription_id.not_in([row.id for row in rows])
+    found = select(Payment.id).where(in_list(Payment.id, sales), others)
+    return {f"{SALE}{id}" for id in session.execute(found).scalars()} if sales else set()
 
 
 def _references(rows: Sequence[Subscription], name: str) -> list[str]:

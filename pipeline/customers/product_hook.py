@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from pipeline.child_environment import child_environment
 from pipeline.network.hosts import is_on_this_machine
 
 Action = Literal["export", "erase"]
@@ -60,6 +61,7 @@ def _run(command: str, body: bytes) -> bytes:
                 input=body,
                 stdout=answer,
                 stderr=subprocess.DEVNULL,
+                env=child_environment(),
                 timeout=TIMEOUT_SECONDS,
                 check=False,
             )

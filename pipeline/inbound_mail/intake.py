@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, format_time
+from pipeline.crypto.key_ids import SENDER
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, rate_limit
@@ -58,7 +59,7 @@ def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, pag
     owners = accounts.find_by_email(session, keyring, parsed.sender) if parsed.sender else []
     customer_id = owners[0] if len(owners) == 1 else None
     filed = FiledMail(id, _kind(parsed), parsed.asks, customer_id, known=False)
-    key_id = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
+    key_id = customer_id or f"{SENDER}{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
     if not _store(session, keyring, filed, key_id, raw, now):
         return replace(filed, known=True)
     if not parsed.automatic:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from pipeline.clock import format_time, parse_time
+from pipeline.crypto import key_ids
 from pipeline.inbox import redaction
 from pipeline.paypal.references import find_references
 from pipeline.paypal.resources import READERS, Facts, Person, text_of
@@ -58,6 +59,8 @@ def parse_webhook(body: bytes) -> ParsedEvent:
     event_id, kind = text_of(document, "id", 80), text_of(document, "event_type", 100)
     if not event_id or not kind:
         return _unreadable(body, digest, f"the body has no {'id' if not event_id else 'event_type'}")
+    if event_id.startswith(key_ids.RESERVED):
+        return _unreadable(body, digest, f"ids that begin with {event_id.partition(':')[0]}: are reserved")
     return _split(digest, redaction.redact_document(document), event_id, kind)
 
 
@@ -86,13 +89,19 @@ def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> P
         id=event_id,
         type=kind,
         occurred_at=occurred_at,
-        key_id=str(facts.get("subscription") or facts.get("sale") or event_id),
+        key_id=_key_id(facts, event_id),
         facts=facts,
         person=person,
         redacted_body=orjson.dumps(document),
         body_sha256=digest,
         content_sha256=hashlib.sha256(_canonical(document)).hexdigest(),
     )
+
+
+def _key_id(facts: Facts, event_id: str) -> str:
+    if subscription := facts.get("subscription"):
+        return str(subscription)
+    return f"{key_ids.SALE}{sale}" if (sale := facts.get("sale")) else f"{key_ids.EVENT}{event_id}"
 
 
 def _read(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
@@ -142,4 +151,5 @@ def _canonical(document: dict[str, Any]) -> bytes:
 def _unreadable(body: bytes, digest: str, problem: str) -> ParsedEvent:
     event_id = f"{UNREADABLE}-{digest[:24]}"
     redacted = redaction.redact_text(body.decode("utf-8", "replace")).encode()
-    return ParsedEvent(event_id, UNREADABLE, None, event_id, {}, {}, redacted, digest, digest, problem)
+    key_id = f"{key_ids.EVENT}{event_id}"
+    return ParsedEvent(event_id, UNREADABLE, None, key_id, {}, {}, redacted, digest, digest, problem)

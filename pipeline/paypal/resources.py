@@ -21,7 +21,8 @@ Facts = dict[str, Any]
 Person = dict[str, str]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,50}", re.ASCII)
+# An id of PayPal's never has the form of a customer's id, because both are key ids; see `crypto.key_ids`.
+_ID = re.compile(r"(?![a-z][0-9a-f]{30}\Z)[A-Za-z0-9._~-]{1,50}", re.ASCII)
 _SALE_LINK = re.compile(r"/sales?/([A-Z0-9]{10,20})(?:/|$)", re.ASCII)
 
 # PayPal's status names: those of the Subscriptions API, and those of the old billing agreements.

@@ -11,6 +11,7 @@ import structlog
 
 from pipeline.batch_thread import BatchThread
 from pipeline.clock import Clock
+from pipeline.crypto.key_ids import DAY
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.engine import Database, DatabaseUnavailableError
@@ -20,7 +21,6 @@ log = structlog.get_logger(__name__)
 
 GROUP = 200  # entries per transaction at most
 WAITING = 10_000  # entries in memory at most
-KEY_ID_PREFIX = "smt:visits:"  # followed by the day
 MAX_BROWSER = 300  # characters stored of the User-Agent header
 
 
@@ -61,7 +61,7 @@ class AccessLog(BatchThread[LogEntry]):
 
 def key_id_of_day(at: datetime) -> str:
     """Return the key id of the day."""
-    return f"{KEY_ID_PREFIX}{at:%Y-%m-%d}"
+    return f"{DAY}{at:%Y-%m-%d}"
 
 
 def _row(entry: LogEntry, keyring: Keyring) -> AccessLogEntry:

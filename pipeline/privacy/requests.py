@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import format_time
+from pipeline.crypto.key_ids import REQUEST
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.models import PrivacyRequest
 from pipeline.errors import UsageError
@@ -73,7 +74,7 @@ def open_request(
     if known:
         return known
     id = secrets.token_hex(13)
-    key_id = customer_id or f"request:{id}"
+    key_id = customer_id or f"{REQUEST}{id}"
     data_key = keyring.get(key_id) if details else None
     row = PrivacyRequest(
         id=id,

@@ -5,6 +5,7 @@ Host names are mapped to real servers on loopback, and secrets and volumes to fo
 """
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import yaml
+from sqlalchemy import URL, make_url
 
+from pipeline.clock import MovableClock
+from pipeline.crypto.master_key import open_master_key
+from pipeline.crypto.signing import encode_public
+from pipeline.db import migrations
+from pipeline.db.engine import Database
+from pipeline.operations.backup.signatures import BackupSigner
+from pipeline.operations.backup.store import BackupStore, new_identity
 from pipeline.settings import Settings, variable
-from tests.support.servers import Postfix, Relay
+from tests.conftest import do_without
+from tests.support.servers import Postfix, Relay, plain
 from tests.support.subprocesses import ManagedProcess, answers, free_port, surroundings
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +76,7 @@ def test_services_wait_for_their_dependencies() -> None:
 def test_no_service_has_unneeded_rights(service: dict[str, Any]) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
     assert not {"privileged", "pid", "network_mode", "devices"} & service.keys()
 
 
@@ -94,8 +106,31 @@ def test_every_volume_is_named(service: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("service", EVERY)
-def test_every_image_has_a_tag(service: dict[str, Any]) -> None:
-    assert re.fullmatch(r"[a-z-]+:\d[\d.]*", service["image"])
+def test_every_image_has_an_exact_version(service: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[a-z-]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", service["image"])
+
+
+def test_images_are_built_on_exact_versions() -> None:
+    """A tag without a complete version changes its content, so a rebuild could change the program's behaviour."""
+    files = (ROOT / "Dockerfile", DEPLOY / "postfix" / "Dockerfile")
+    bases = [
+        line.split()[1] for path in files for line in path.read_text("utf-8").splitlines() if line.startswith("FROM")
+    ]
+    assert len(bases) == 3
+    assert [base for base in bases if not re.search(r":\d+\.\d+\.\d+-|:\w+-\d{8}", base)] == []
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_every_service_has_limits(service: dict[str, Any]) -> None:
+    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    assert 0 < service["pids_limit"] <= 512
+    assert service["ulimits"]["core"] == 0
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("service", OF_APP)
+def test_keys_in_memory_are_not_swapped(service: dict[str, Any]) -> None:
+    assert service["memswap_limit"] == service["mem_limit"]
 
 
 def test_only_web_publishes_a_port_and_only_on_loopback() -> None:
@@ -163,13 +198,14 @@ def test_secrets_script_keeps_existing_secrets(secrets: Path) -> None:
 
 def test_servers_and_program_use_same_passwords(secrets: Path) -> None:
     database, broker = (urlsplit((secrets / name).read_text()) for name in ("database_url", "broker_url"))
-    assert (database.username, database.password) == ("smt", (secrets / "postgres_password").read_text())
+    assert (database.username, database.password) == ("smt", (secrets / "database_password").read_text())
+    assert database.password != (secrets / "postgres_password").read_text(), "the superuser has another password"
     assert (secrets / "rabbitmq_user").read_text() == f"default_user = smt\ndefault_pass = {broker.password}\n"
 
 
 def test_image_installs_locked_packages_and_runs_without_root() -> None:
     lines = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", "").splitlines()
-    assert all(re.search(r"^FROM python:3\.\d+-slim-\w+\b", line) for line in lines if line.startswith("FROM"))
+    assert all(re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+\b", line) for line in lines if line.startswith("FROM"))
     installs = re.findall(r"pip (?:install|wheel) [^&\n]*", "\n".join(lines))
     assert len(installs) >= 3
     assert all("--require-hashes" in install or "--no-index" in install for install in installs)
@@ -177,10 +213,71 @@ def test_image_installs_locked_packages_and_runs_without_root() -> None:
 
 
 def test_image_has_postgresql_client_of_server_version() -> None:
-    server = SERVICES["postgres"]["image"].partition(":")[2]
+    server = SERVICES["postgres"]["image"].partition(":")[2].partition(".")[0]
     *_, last = (ROOT / "Dockerfile").read_text("utf-8").split("\nFROM ")
     assert f" postgresql-client-{server} " in last
     assert "/var/backups/smt-billing" in last, "the folder must exist in the image: the volume takes its owner from it"
+
+
+def test_program_logs_in_with_a_role_that_is_no_superuser(
+    secrets: Path, postgres_url: str, data_dir: Path, clock: MovableClock
+) -> None:
+    """Run the file that the image runs, then migrate, back up and restore with that role."""
+    role, password = f"smt_{data_dir.parent.name[-40:]}".lower(), (secrets / "database_password").read_text()
+    url = make_url(postgres_url)
+    for name in (str(url.database), f"{url.database}_other"):
+        script = (DEPLOY / "postgres" / "application_role.sql").read_text("utf-8")
+        script = script.replace("/run/secrets/", f"{secrets}/").replace("DATABASE smt", f"DATABASE {name}")
+        if name != url.database:
+            run_sql(url, f"CREATE DATABASE {name}")
+            script = re.sub("^CREATE ROLE.*$", "", script, flags=re.MULTILINE)
+        run_sql(url, re.sub(r"\bsmt\b(?! OWNER)", role, script))
+    own = url.set(username=role, password=password)
+    try:
+        with psycopg.connect(plain(own.render_as_string(hide_password=False))) as connection:
+            rights = connection.execute(
+                "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s",
+                [role],
+            ).fetchone()
+        assert rights == (False,) * 5
+        back_up_and_restore(own, own.set(database=f"{url.database}_other"), data_dir, clock)
+    finally:
+        run_sql(url, f"DROP DATABASE {url.database}_other WITH (FORCE)")
+        run_sql(
+            url,
+            f"ALTER DATABASE {url.database} OWNER TO {url.username}; DROP OWNED BY {role} CASCADE; DROP ROLE {role}",
+        )
+
+
+def run_sql(url: URL, script: str) -> None:
+    """Run a script with psql, as the superuser, as the image does."""
+    psql = shutil.which("psql")
+    if psql is None:
+        do_without("psql is not installed: apt-get install postgresql-client")
+    assert psql
+    target = plain(url.render_as_string(hide_password=False))
+    subprocess.run([psql, "-v", "ON_ERROR_STOP=1", "-qX", "-d", target, "-f", "-"], input=script, text=True, check=True)
+
+
+def back_up_and_restore(source: URL, target: URL, folder: Path, clock: MovableClock) -> None:
+    identity, key = folder / "identity.txt", folder / "keys" / "master.key"
+    store = BackupStore(folder / "copies", new_identity(identity))
+    full, empty = (Database(url.render_as_string(hide_password=False)) for url in (source, target))
+    migrations.upgrade(full)
+    open_master_key(key)
+    signer = encode_public(BackupSigner.open(full, key, clock.now()).public)
+    store.create(full, key, clock.now())
+    store.restore(empty, key, identity, clock.now(), signer=signer)
+    assert migrations.current(empty) == migrations.newest()
+    full.close()
+    empty.close()
+
+
+def test_only_the_database_server_gets_the_superuser_password() -> None:
+    assert [name for name, service in SERVICES.items() if "postgres_password" in service["secrets"]] == ["postgres"]
+    [script] = SERVICES["postgres"]["configs"]
+    assert FILE["configs"][script["source"]]["file"] == "deploy/postgres/application_role.sql"
+    assert script["target"].startswith("/docker-entrypoint-initdb.d/")
 
 
 def test_master_key_is_in_writable_folder(secrets: Path) -> None:

@@ -44,6 +44,26 @@ def test_systemd_rates_unit_as_safe(unit: Path) -> None:
     assert result.returncode == 0, result.stdout[-500:] + result.stderr
 
 
+@every_unit
+def test_unit_limits_memory_processes_and_core_dumps(unit: Path) -> None:
+    assert lines_of(unit, "LimitCORE") == lines_of(unit, "MemorySwapMax") == ["0"]
+    [memory], [tasks] = lines_of(unit, "MemoryMax"), lines_of(unit, "TasksMax")
+    assert re.fullmatch(r"[1-4]G", memory)
+    assert 64 <= int(tasks) <= 512
+
+
+@every_unit
+def test_systemd_knows_every_directive(unit: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        do_without("systemd-analyze is not installed: apt-get install systemd")
+    copy = tmp_path / unit.name
+    copy.write_text(re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", unit.read_text("utf-8"), flags=re.MULTILINE))
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "Unknown" not in done.stderr
+    assert "Failed to parse" not in done.stderr
+
+
 def test_systemd_rates_unprotected_unit_as_unsafe(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         do_without("systemd-analyze is not installed: apt-get install systemd")

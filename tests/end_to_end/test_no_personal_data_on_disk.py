@@ -144,7 +144,7 @@ def assert_canaries_arrived(pipeline: PipelineUnderTest, post: Post) -> None:
     failed = [row for row in pipeline.rows(Mail) if row.state == "failed"]
     assert all(row.relay_reply and "5.1.1" in row.relay_reply for row in failed)
     with pipeline.database.transaction() as session:
-        key = pipeline.keyring(session).system_key("WH-2")
+        key = pipeline.keyring(session).system_key("event:WH-2")
         assert CANARY.email.encode() in key.decrypt("event.body", pipeline.event("WH-2").body or b"")
 
 

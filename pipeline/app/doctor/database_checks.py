@@ -39,10 +39,24 @@ def check_database(container: Container) -> Iterator[CheckResult]:
             return
         yield CheckResult("database", "ok", f"{where}, revision {revision}")
         with database.reading() as session:
+            if not database.is_sqlite:
+                yield _check_database_role(session)
             for check in (_check_encrypted_data, _check_clock, _check_events, _check_mails):
                 yield check(container, session)
     except DatabaseUnavailableError as error:
         yield CheckResult("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
+
+
+def _check_database_role(session: Session) -> CheckResult:
+    is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    if session.execute(text(is_superuser)).scalar_one():
+        return CheckResult(
+            "database role",
+            "warn",
+            "the program logs in as a superuser, which can read files and start programs on the server",
+            "set SMT_DATABASE_URL to a role that only owns the database; see docs/operations.md#database-role",
+        )
+    return CheckResult("database role", "ok", "is no superuser")
 
 
 def _check_encrypted_data(container: Container, session: Session) -> CheckResult:

@@ -52,7 +52,7 @@ class AccessLogEntry(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    key_id: Mapped[str] = mapped_column(String(100))  # smt:visits:2026-03-01
+    key_id: Mapped[str] = mapped_column(String(100))  # visits:2026-03-01
     action: Mapped[str] = mapped_column(String(100))  # method and route (`GET /privacy`), never the secret of a link
     status: Mapped[int]
     visitor: Mapped[bytes | None]  # encrypted: address and browser

@@ -1,17 +1,19 @@
 """Dump and load the database without its keys: SQLite with its online backup, PostgreSQL with pg_dump and pg_restore."""
 
 import contextlib
-import os
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyrage
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
+from pipeline.child_environment import child_environment
 from pipeline.db.engine import Database
 from pipeline.errors import UsageError
 from pipeline.files import replace_atomically
@@ -86,7 +88,7 @@ def _dump_postgresql(database: Database, path: Path, recipients: Sequence[pyrage
     command += [f"--exclude-table-data={table}" for table in EXCLUDED_TABLES]
     with (
         replace_atomically(path) as writer,
-        _running([*command, *_connection_option(database.url)], database.url) as reader,
+        _running(command, database.url) as reader,
     ):
         pyrage.encrypt_io(reader, writer, recipients)
 
@@ -95,7 +97,7 @@ def _load_postgresql(database: Database, path: Path, identities: Sequence[pyrage
     command = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
     with (
         path.open("rb") as reader,
-        _running([*command, *_connection_option(database.url)], database.url, feed=True) as writer,
+        _running(command, database.url, feed=True) as writer,
         contextlib.suppress(BrokenPipeError),  # pg_restore ended early; its exit code and message are reported
     ):
         _decrypt(path, reader, writer, identities)
@@ -113,16 +115,17 @@ def _decrypt(path: Path, reader: IO[bytes], writer: IO[bytes], identities: Seque
 
 @contextlib.contextmanager
 def _running(command: Sequence[str], url: URL, *, feed: bool = False) -> Iterator[IO[bytes]]:
-    """Run one of PostgreSQL's programs: yield its output, or its input with `feed`. Raises BackupError if it fails.
-
-    The password is passed in the environment, because other users of the machine can read command lines.
-    """
-    environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    """Run one of PostgreSQL's programs: yield its output, or its input with `feed`. Raises BackupError if it fails."""
+    conninfo, environment = connection_parameters(url)
     pipe, none = subprocess.PIPE, subprocess.DEVNULL
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(  # noqa: S603 - the command is built in this module
-                command, stdin=pipe if feed else none, stdout=none if feed else pipe, stderr=errors, env=environment
+                [*command, f"--dbname={conninfo}"],
+                stdin=pipe if feed else none,
+                stdout=none if feed else pipe,
+                stderr=errors,
+                env=child_environment("PG", "KRB5", **environment),
             )
         except FileNotFoundError:
             raise BackupError(
@@ -140,6 +143,28 @@ def _running(command: Sequence[str], url: URL, *, feed: bool = False) -> Iterato
             raise BackupError(f"{command[0]} failed: {lines[0][:200] if lines else process.returncode}")
 
 
-def _connection_option(url: URL) -> list[str]:
-    plain = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
-    return [f"--dbname={plain}"]
+def connection_parameters(url: URL) -> tuple[str, dict[str, str]]:
+    """Return the connection string for a command line, and environment variables with all other parameters.
+
+    Other users of the machine can read command lines. So every parameter that has a variable is passed in it, and a
+    secret without a variable is refused. libpq itself says what is secret. Raises BackupError.
+    """
+    _, values = url.get_dialect()().create_connect_args(url)
+    options = {option.keyword.decode(): option for option in pq.Conninfo.get_defaults()}
+    shown, environment = {}, {}
+    for name, value in values.items():
+        option = options.get(name)
+        if option and option.envvar and name != "dbname":
+            environment[option.envvar.decode()] = _text(value)
+        elif option and option.dispchar:
+            raise BackupError(
+                f"pg_dump and pg_restore accept {name} only on their command line; remove it from the URL"
+            )
+        else:
+            shown[name] = _text(value)
+    return make_conninfo("", **shown), environment
+
+
+def _text(value: Any) -> str:
+    """Return a parameter as text. A parameter that occurs twice in the URL, such as `options`, is a tuple."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

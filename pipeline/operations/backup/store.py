@@ -1,8 +1,10 @@
-"""Create and restore backups, encrypted with age. Keys are in separate files, which are kept for fewer days.
+"""Create and restore backups, encrypted with age and signed. Keys are in separate files, which are kept for fewer days.
 
     20260301T100000Z.sqlite-0002.age   the database without its keys; its personal data cannot be decrypted
     20260301T100000Z.keys.age          data keys and the master key that wraps them; only the newest files are kept
-    erasures.json                      pseudonyms of erased customers; a restore repeats these erasures before roles can start
+    ….age.sig                          signature of each of these files, see `signatures`
+    erasures.json                      pseudonyms of erased customers, and a signature; a restore repeats these erasures
+                                       before roles can start
 
 Store the age identity on another machine: then the machine that writes backups cannot read them. A rotation of the
 master key keeps only the newest file of keys, so data that was erased before it cannot be restored from any backup.
@@ -10,7 +12,7 @@ master key keeps only the newest file of keys, so data that was erased before it
 
 import base64
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,16 +26,20 @@ from pipeline import files
 from pipeline.clock import format_time, parse_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
+from pipeline.crypto.signing import PublicKey
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
+from pipeline.operations.backup import signatures
 from pipeline.operations.backup.database_dump import BackupError, activate, dump, load
+from pipeline.operations.backup.signatures import BackupSigner
 from pipeline.privacy.erasure.shredding import replay_erasures, replay_record
 
 __all__ = ["BackupError", "BackupFiles", "BackupStore", "RestoreResult", "new_identity"]
 
 KEYS = ".keys.age"
 ERASURES = "erasures.json"
+SIGNER_LINE = "# signer: "
 BATCH = 1000  # keys per INSERT
 
 
@@ -56,7 +62,7 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class BackupStore:
-    """A folder of backups, its age recipient, and the retention periods."""
+    """A folder of backups, its age recipient ("" if nothing is created), and the retention periods."""
 
     folder: Path
     recipient: str
@@ -66,11 +72,12 @@ class BackupStore:
     # -- create
 
     def create(self, database: Database, master: Path, now: datetime) -> BackupFiles:
-        """Create a backup and delete expired ones. Raises BackupError and DatabaseUnavailableError."""
+        """Create a backup and delete expired ones. Raises BackupError, MasterKeyError and DatabaseUnavailableError."""
         self._prepare()
+        signer = BackupSigner.open(database, master, now)
         kind = "sqlite" if database.is_sqlite else "postgresql"
-        data = self.folder / f"{_stamp(now)}.{kind}-{migrations.current(database)}.age"
-        dump(database, data, self._recipients())
+        name = f"{_stamp(now)}.{kind}-{migrations.current(database)}.age"
+        data = self._write_signed(name, lambda path: dump(database, path, self._recipients()), signer)
         created = BackupFiles(data, self.save_keys(database, master, now))
         self._expire(KEYS, now - self.keys_kept, created.keys)
         self._expire(".age", now - self.data_kept, created.data)
@@ -79,48 +86,75 @@ class BackupStore:
     def save_keys(self, database: Database, master: Path, now: datetime, *, only: bool = False) -> Path:
         """Save data keys, master key and erasures. With `only`, delete all older files of keys.
 
-        Raises BackupError and DatabaseUnavailableError.
+        Raises BackupError, MasterKeyError and DatabaseUnavailableError.
         """
         self._prepare()
-        self.save_erasures(database)
+        self.save_erasures(database, master, now)
+        signer = BackupSigner.open(database, master, now)
+        erasures = [row["id"] for row in self.erasures(signer.public)]
         with database.reading() as session:
             rows = [
                 _key_record(row)
                 for row in session.execute(select(EncryptionKey).order_by(EncryptionKey.key_id)).scalars()
             ]
-        plain = orjson.dumps({"made_at": format_time(now), "master": master.read_text("ascii").strip(), "keys": rows})
-        path = self.folder / f"{_stamp(now)}{KEYS}"
-        with files.replace_atomically(path) as file:
-            file.write(pyrage.encrypt(plain, self._recipients()))
+        secret = {"made_at": format_time(now), "master": master.read_text("ascii").strip(), "keys": rows}
+        encrypted = pyrage.encrypt(orjson.dumps(secret | {"erasures": erasures}), self._recipients())
+        path = self._write_signed(f"{_stamp(now)}{KEYS}", lambda path: files.write_atomically(path, encrypted), signer)
         if only:
-            for old in set(self.folder.glob(f"*{KEYS}")) - {path}:
+            for old in set(self.folder.glob(f"*{KEYS}*")) - {path, signatures.signature_of(path)}:
                 old.unlink()
         return path
 
-    def save_erasures(self, database: Database) -> None:
-        """Add the erasures to `erasures.json`, so that a restore repeats them. Existing entries are kept."""
+    def _write_signed(self, name: str, write: Callable[[Path], None], signer: BackupSigner) -> Path:
+        """Write a file and its signature. The file appears under its name only after its signature."""
+        path = self.folder / name
+        draft = path.with_name(f"{name}.part")
+        try:
+            write(draft)
+            files.write_atomically(signatures.signature_of(path), signer.sign_file(draft, name))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        files.sync_folder(self.folder)
+        return path
+
+    def save_erasures(self, database: Database, master: Path, now: datetime) -> None:
+        """Add the erasures to `erasures.json`, so that a restore repeats them. Existing entries are kept.
+
+        Raises BackupError, MasterKeyError and DatabaseUnavailableError.
+        """
         if not self.folder.is_dir():
             return
         with database.reading() as session:
             current = [replay_record(row) for row in session.execute(select(Erasure)).scalars()]
-        known = {row["id"]: row for row in self.erasures()}
+        known = {row["id"]: row for row in self.erasures(None)}
         if any(row["id"] not in known or row["labels"] != known[row["id"]]["labels"] for row in current):
-            rows = sorted(
-                (known | {row["id"]: row for row in current}).values(), key=lambda row: (row["at"], row["id"])
-            )
-            with files.replace_atomically(self.folder / ERASURES) as file:
-                file.write(b"[\n" + b",\n".join(orjson.dumps(row) for row in rows) + b"\n]\n")
+            signer = BackupSigner.open(database, master, now)
+            known = {row["id"]: row for row in self.erasures(signer.public)} | {row["id"]: row for row in current}
+            rows = sorted(known.values(), key=lambda row: (row["at"], row["id"]))
+            signed = {"erasures": rows, "signature": signer.sign(_erasures_statement(rows))}
+            files.write_atomically(self.folder / ERASURES, orjson.dumps(signed, option=orjson.OPT_INDENT_2))
 
-    def erasures(self) -> list[dict[str, Any]]:
-        """Return the entries of `erasures.json`. Raises BackupError if it cannot be read."""
+    def erasures(self, public: PublicKey | None) -> list[dict[str, Any]]:
+        """Return the entries of `erasures.json`, which this key must have signed; None: do not check.
+
+        Raises BackupError if the file cannot be read, or if its signature is not valid.
+        """
         path = self.folder / ERASURES
         try:
-            found: list[dict[str, Any]] = orjson.loads(path.read_bytes()) if path.exists() else []
-        except ValueError:
+            found = orjson.loads(path.read_bytes()) if path.exists() else None
+            rows: list[dict[str, Any]] = found["erasures"] if found else []
+            is_valid = not (found and public) or _is_signed(rows, found["signature"], public)
+        except (ValueError, TypeError, KeyError):
             raise BackupError(
                 f"{path} cannot be read. A restore without it brings erased customers back; copy it from another backup"
             ) from None
-        return found
+        if not is_valid:
+            raise BackupError(
+                f"{path} was changed: it is not signed with the key of this installation. Copy it from another backup, or "
+                "move it away where the database still exists: the next backup writes it again"
+            )
+        return rows
 
     def _prepare(self) -> None:
         self._recipients()
@@ -130,25 +164,38 @@ class BackupStore:
         return [read_recipient(self.recipient)]
 
     def _expire(self, ending: str, before: datetime, newest: Path) -> None:
-        for path in self.folder.glob(f"*{ending}"):
-            is_keys = path.name.endswith(KEYS)
-            if path != newest and is_keys == (ending == KEYS) and path.name < _stamp(before):
+        for path in self.folder.glob("*.age*"):
+            name = path.name.removesuffix(signatures.ENDING)
+            if name != newest.name and name.endswith(KEYS) == (ending == KEYS) and name < _stamp(before):
                 path.unlink()
 
     # -- restore
 
     def restore(
-        self, database: Database, master: Path, identity: Path, now: datetime, *, data: Path | None = None
+        self,
+        database: Database,
+        master: Path,
+        identity: Path,
+        now: datetime,
+        *,
+        signer: str | None = None,
+        data: Path | None = None,
     ) -> RestoreResult:
         """Restore the newest backup, or `data`, into an empty database, with the newest keys.
+
+        All files must be signed with the key `signer`, by default the one in the identity's file.
 
         Customers who were erased after the backup are erased again before any role can use the database.
         Raises BackupError and DatabaseUnavailableError.
         """
-        identities = _identities(identity)
+        identities, public = _identities(identity), signatures.read_signer(signer or _signer_in(identity))
         kind = "sqlite" if database.is_sqlite else "postgresql"
         data, keys = data or _newest(self.folder, f"*.{kind}-*.age"), _newest(self.folder, f"*{KEYS}")
-        revision, kept, erasures = _revision(data, kind), _decrypt_keys(keys, identities), self.erasures()
+        revision, erasures = _revision(data, kind), self.erasures(public)
+        for file in (data, keys):
+            signatures.require_signed(file, public)
+        kept = _decrypt_keys(keys, identities)
+        _require_all_erasures(kept, erasures)
         _require_empty(database)
         master_key = _restore_master(master, kept)
         with contextlib.closing(load(database, data, identities)) as filled:
@@ -200,6 +247,36 @@ def _newest(folder: Path, pattern: str) -> Path:
     if not found:
         raise BackupError(f"no file {pattern} in {folder}; check SMT_BACKUP_DIR")
     return found[-1]
+
+
+def _signer_in(identity: Path) -> str:
+    """Return the key in the line `# signer: …` of the identity's file. Raises BackupError."""
+    lines = [line.strip() for line in identity.read_text("utf-8").splitlines()]
+    found = [line.removeprefix(SIGNER_LINE) for line in lines if line.startswith(SIGNER_LINE)]
+    if not found:
+        raise BackupError(
+            f"{identity} names no signer. Add the line that `smt-billing backup signer` prints on the machine that creates the "
+            "backups, or give the key with --signer. If both are lost, see docs/operations.md"
+        )
+    return found[-1]
+
+
+def _require_all_erasures(kept: Mapping[str, Any], erasures: Sequence[Mapping[str, Any]]) -> None:
+    """Raise BackupError if the file of erasures is older than the file of keys."""
+    missing = set(kept["erasures"]) - {row["id"] for row in erasures}
+    if missing:
+        raise BackupError(
+            f"{ERASURES} is older than the keys: {len(missing)} erasures are missing, so erased customers would come back. "
+            "Copy the newest one from where you keep backups"
+        )
+
+
+def _erasures_statement(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return ERASURES.encode() + b"\n" + orjson.dumps(rows)
+
+
+def _is_signed(rows: Sequence[Mapping[str, Any]], signature: str, public: PublicKey) -> bool:
+    return signatures.is_statement_signed(_erasures_statement(rows), signature, public)
 
 
 def _revision(data: Path, kind: str) -> str:

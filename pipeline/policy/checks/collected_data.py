@@ -3,6 +3,7 @@
 import orjson
 from sqlalchemy import inspect, select
 
+from pipeline.crypto.key_ids import SENDER
 from pipeline.crypto.keyring import DecryptionError
 from pipeline.customers.accounts import CUSTOM, FIELDS
 from pipeline.db.models import AccessLogEntry, Base, Customer, Event, InboundMail
@@ -39,7 +40,7 @@ def communications(live: LiveSystem) -> Finding:
     newest = select(InboundMail).order_by(InboundMail.received_at.desc()).limit(SAMPLE_ROWS)
     rows = list(live.session.execute(newest).scalars())
     misfiled = [row.id for row in rows if row.customer_id and row.customer_id != row.key_id]
-    misfiled += [row.id for row in rows if not row.customer_id and not row.key_id.startswith("letter:")]
+    misfiled += [row.id for row in rows if not row.customer_id and not row.key_id.startswith(SENDER)]
     try:
         list(live.decrypt("inbound_mail.content", [(row.key_id, row.content) for row in rows if row.content]))
     except DecryptionError:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.crypto.keyring import DecryptionError
 from pipeline.crypto.master_key import MasterKeyError
+from pipeline.crypto.signing import Signer
 from pipeline.db import lww_map
 from pipeline.db.engine import file_of
 from pipeline.db.models import (
@@ -28,6 +29,7 @@ from pipeline.db.models import (
 from pipeline.network import egress
 from pipeline.network.hosts import is_on_this_machine
 from pipeline.operations import file_permissions
+from pipeline.operations.backup.signatures import ENDING, audit_anchors
 from pipeline.policy.evidence.live_system import (
     Finding,
     LiveSystem,
@@ -95,7 +97,7 @@ def in_transit(live: LiveSystem) -> Finding:
 
 def reads_have_purposes(live: LiveSystem) -> Finding:
     """Every entry of the audit log has a purpose, and the chain of hashes is intact."""
-    wrong = audit_log.verify_chain(live.session)
+    wrong = audit_log.verify_chain(live.session, live.keyring)
     if wrong:
         return broken(f"the audit log does not verify: {wrong}")
     without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit_log.SEGMENT)
@@ -107,10 +109,14 @@ def reads_have_purposes(live: LiveSystem) -> Finding:
 
 
 def access_logging(live: LiveSystem) -> Finding:
-    """The chain of hashes in the audit log is intact up to its head."""
-    wrong = audit_log.verify_chain(live.session)
+    """The chain of hashes in the audit log is intact up to its head, and contains each head that a backup confirms."""
+    anchors = _audit_anchors(live)
+    wrong = audit_log.verify_chain(live.session, live.keyring, anchors)
     head = audit_log.chain_head(live.session)
-    figure = f"{count_noun(audit_log.count(live.session), 'read')}, head {head[:16]}"
+    confirmed = (
+        f"confirmed by {count_noun(len(anchors), 'signature')} of backups" if anchors else "confirmed by no backup"
+    )
+    figure = f"{count_noun(audit_log.count(live.session), 'read')}, head {head[:16]}, {confirmed}"
     return broken_if(wrong, figure, f"the audit log does not verify: {wrong}")
 
 
@@ -166,6 +172,13 @@ def private_files(live: LiveSystem) -> Finding:
     return broken_if(
         wrong, f"{count_noun(len(paths), 'file')}, all private", f"accessible to other accounts: {examples}{advice}"
     )
+
+
+def _audit_anchors(live: LiveSystem) -> list[audit_log.Anchor]:
+    folder = live.settings.backup_dir
+    if folder is None or not any(folder.glob(f"*{ENDING}")):
+        return []
+    return list(audit_anchors(folder, Signer(live.keyring).public))
 
 
 def _host(url: str) -> str:

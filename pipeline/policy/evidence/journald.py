@@ -10,6 +10,8 @@ from configparser import ConfigParser
 from datetime import timedelta
 from pathlib import Path
 
+from pipeline.child_environment import child_environment
+
 SOCKET = Path("/run/systemd/journal/socket")  # exists where journald accepts logs; usually not in a container
 DEFAULT_MAX_FILE = "1month"  # default of MaxFileSec, journald.conf(5)
 INFINITY = 2**64 - 1  # microseconds; systemd's value for "infinity"
@@ -55,7 +57,12 @@ def _systemd_analyze(*words: str) -> str:
         raise JournaldSettingsError("systemd-analyze is not installed")
     try:
         done = subprocess.run(  # noqa: S603 - arguments are constants and the machine's own settings
-            [program, "--no-pager", *words], capture_output=True, text=True, timeout=10, check=True
+            [program, "--no-pager", *words],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env=child_environment(LC_ALL="C.UTF-8"),
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise JournaldSettingsError(f"systemd-analyze {words[0]}: {type(error).__name__}") from error

@@ -20,6 +20,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, format_time
+from pipeline.crypto.key_ids import CONFIRMATION
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links, rate_limit
@@ -250,7 +251,7 @@ def confirmation_key(request_id: str) -> str:
 
 def confirmation_label(request_id: str) -> str:
     """Return the key id of the confirmation. Its key is destroyed when the mail has been sent."""
-    return f"erased:{request_id}"
+    return f"{CONFIRMATION}{request_id}"
 
 
 def _finish(database: Database, master_key: MasterKey, clock: Clock, request_id: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from pipeline.crypto.key_ids import REQUEST, SALE, require_destroyable
 from pipeline.db.models import (
     AccessLogEntry,
     Base,
@@ -196,13 +197,13 @@ def _old_lone_payments(now: datetime, country: str) -> Select[Any]:
 
 
 def _erase_payments(session: Session, ids: Sequence[Any], now: datetime) -> None:
-    _tombstone_keys(session, list(ids), now)
+    _tombstone_keys(session, [f"{SALE}{id}" for id in ids], now)
     _delete_payments(session, ids)
 
 
 def _delete_payments(session: Session, ids: Sequence[Any]) -> None:
     _delete(session, Refund, Refund.payment_id.in_(ids))
-    _delete_events(session, Event.key_id.in_(ids))
+    _delete_events(session, Event.key_id.in_([f"{SALE}{id}" for id in ids]))
     _delete(session, Payment, Payment.id.in_(ids))
 
 
@@ -256,11 +257,11 @@ def _closed_requests(now: datetime, _: str) -> Select[Any]:
 
 def _delete_requests(session: Session, ids: Sequence[Any], _: datetime) -> None:
     _delete(session, PrivacyRequest, PrivacyRequest.id.in_(ids))
-    _delete_keys(session, [f"request:{id}" for id in ids])
+    _delete_keys(session, [f"{REQUEST}{id}" for id in ids])
 
 
 def _old_audit_rows(now: datetime, _: str) -> Select[Any]:
-    return select(ReadAudit.id).where(ReadAudit.at < now - YEAR, ReadAudit.action != audit_log.SEGMENT)
+    return select(ReadAudit.id).where(ReadAudit.at < now - audit_log.KEPT, ReadAudit.action != audit_log.SEGMENT)
 
 
 def _old_erasures(now: datetime, _: str) -> Select[Any]:
@@ -287,7 +288,8 @@ def _update(session: Session, table: type[Base], where: ColumnElement[bool], **v
 
 
 def _tombstone_keys(session: Session, key_ids: Sequence[str], now: datetime) -> None:
-    """Destroy keys whose ids may appear again in later events, leaving tombstones."""
+    """Destroy keys whose ids may appear again in later events, leaving tombstones. Raises ProtectedKeyError."""
+    require_destroyable(key_ids)
     _update(
         session,
         EncryptionKey,
@@ -298,12 +300,13 @@ def _tombstone_keys(session: Session, key_ids: Sequence[str], now: datetime) -> 
 
 
 def _delete_keys(session: Session, key_ids: Sequence[str]) -> None:
-    """Delete keys whose ids never appear again; no tombstone is needed."""
+    """Delete keys whose ids never appear again; no tombstone is needed. Raises ProtectedKeyError."""
+    require_destroyable(key_ids)
     _delete(session, EncryptionKey, EncryptionKey.key_id.in_(key_ids))
 
 
 def _prune_audit_log(session: Session, _: Sequence[Any], now: datetime) -> None:
-    audit_log.prune(session, now - YEAR)
+    audit_log.prune(session, now - audit_log.KEPT)
 
 
 def _format_period(period: timedelta) -> str:
@@ -363,7 +366,7 @@ RULES: tuple[Rule, ...] = (
         _closed_requests, _delete_requests,
     ),
     Rule(
-        "audit log", "accountability", "read_audit.at", _format_period(YEAR), "deleted, last hash kept",
+        "audit log", "accountability", "read_audit.at", _format_period(audit_log.KEPT), "deleted, last hash kept",
         _old_audit_rows, _prune_audit_log,
     ),
     Rule("erasure receipts", "accountability", "erasure.at", "12 years", "deleted", _old_erasures, _delete_erasures),

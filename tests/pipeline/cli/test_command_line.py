@@ -259,3 +259,17 @@ def test_summary_explains_queued_mail_without_relay(smt: Smt, imported: SavedEve
 
 def test_version_is_printed(smt: Smt) -> None:
     assert smt("--version").out.startswith("smt-billing ")
+
+
+def test_no_process_dumps_its_memory(data_dir: Path) -> None:
+    """A core dump would contain the master key. The limit is inherited by child processes too."""
+    program = (
+        "import atexit, resource, sys; core = resource.RLIMIT_CORE; hard = resource.getrlimit(core)[1]; "
+        "resource.setrlimit(core, (hard, hard)); atexit.register(lambda: print(resource.getrlimit(core))); "
+        "sys.argv = ['smt-billing', 'retention', 'rules', '--json']; from pipeline.__main__ import main; main()"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SMT_DATA_DIR": str(data_dir)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=data_dir, env=environment
+    )
+    assert done.stdout.splitlines()[-1] == "(0, 0)"

@@ -8,11 +8,14 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from pipeline.app.doctor import program_checks
 from pipeline.cli.context import CommandContext
 from pipeline.clock import MovableClock
+from tests.support.servers import plain
 
 from .conftest import Answer, SavedEvents, Smt
 
@@ -186,3 +189,16 @@ def test_missing_master_key_must_be_restored_before_start(
     answer = smt("run")
     assert (answer.code, answer.err.count("restore it")) == (2, 1)
     assert "Traceback" not in answer.out + answer.err
+
+
+def test_superuser_of_database_is_reported(smt: Smt, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_DATABASE_URL", postgres_url)
+    smt("db", "upgrade")
+    assert by_name(smt("doctor", "--json"))["database role"]["state"] == "warn"
+    role = make_url(postgres_url).database
+    with psycopg.connect(plain(postgres_url), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN IN ROLE pg_read_all_data")
+        own = make_url(postgres_url).set(username=role, password="any")  # noqa: S106 - the test server asks for none
+        monkeypatch.setenv("SMT_DATABASE_URL", own.render_as_string(hide_password=False))
+        assert by_name(smt("doctor", "--json"))["database role"]["state"] == "ok"
+        connection.execute(f"DROP ROLE {role}")

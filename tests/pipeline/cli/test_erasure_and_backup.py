@@ -147,11 +147,16 @@ def test_backup_is_created_and_restored(
     smt: Smt, imported: SavedEvents, backups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = only_customer(smt)
-    made = smt("backup", "create", "--json").json
+    made, identity = smt("backup", "create", "--json").json, tmp_path / "identity.txt"
     assert Path(made["data"]).parent == backups
-    assert smt("backup", "restore", "--identity", tmp_path / "identity.txt").code == 2  # the database is not empty
+    assert "names no signer" in smt("backup", "restore", "--identity", identity).err
+    line = smt("backup", "signer").out
+    identity.write_text(identity.read_text() + line)
+    assert "not empty" in smt("backup", "restore", "--identity", identity).err
     monkeypatch.setenv("SMT_DATA_DIR", str(tmp_path / "other"))
-    answer = smt("backup", "restore", "--identity", tmp_path / "identity.txt")
+    monkeypatch.delenv("SMT_BACKUP_RECIPIENT")  # another machine, which creates no backups
+    assert "signer" in smt("backup", "restore", "--identity", identity, "--signer", "AAAA").err
+    answer = smt("backup", "restore", "--identity", identity, "--signer", line.split()[-1])
     assert answer.code == 0, answer.err
     assert "smt-billing db upgrade" in answer.err
     assert smt("db", "upgrade").code == 0

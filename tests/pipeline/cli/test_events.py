@@ -92,6 +92,15 @@ def test_import_accepts_arrays_and_api_answers(smt: Smt, saved_events: SavedEven
     assert (answer.code, answer.json["stored"]) == (0, len(events))
 
 
+def test_import_refuses_id_of_a_system_key(smt: Smt, tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(
+        '[{"id": "smt:index", "event_type": "X.Y"}, {"id": "event:WH-1", "event_type": "X.Y"}]'
+    )
+    smt("db", "upgrade")
+    refused = smt("events", "import", tmp_path / "e.json", "--json").json["refused"]
+    assert [("reserved" in each["reason"]) for each in refused] == [True, True]
+
+
 def test_import_names_unreadable_files_and_imports_others(smt: Smt, saved_events: SavedEvents, tmp_path: Path) -> None:
     bad, nameless, empty = tmp_path / "bad.json", tmp_path / "nameless.json", tmp_path / "empty.json"
     bad.write_text("{not json")

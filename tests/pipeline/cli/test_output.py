@@ -2,10 +2,14 @@
 
 from io import StringIO
 
+import orjson
 import pytest
 from rich.console import Console
 
+from pipeline.app import logging
 from pipeline.cli import output
+from pipeline.cli.exit_codes import exit_on_error
+from pipeline.errors import OperatorError
 
 HEADINGS = ["id", "e-mail", "what", "since (UTC)"]
 ROWS: list[list[str | None]] = [
@@ -45,3 +49,36 @@ def test_narrow_terminal_shows_rows_as_blocks(monkeypatch: pytest.MonkeyPatch) -
 def test_long_word_in_text_keeps_table(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = drawn(monkeypatch, 60, [["c1", None, "visits of a-very-long-name.smtconstructions.example.com", None]])
     assert lines[0].split() == ["id", "what"]
+
+
+# Text from outside: CSI, right-to-left override, line separator, DEL, bell, a tag character, a private one
+HOSTILE = "Ada\x9b31m\u202egnp\u2028\x7f\x07\U000e0041\ue000 Ångström 🎉"
+
+
+def is_harmless(text: str) -> bool:
+    return all(character.isprintable() or character in "\n " for character in text)
+
+
+@pytest.mark.parametrize("value", [HOSTILE, [HOSTILE], {HOSTILE: {"name": HOSTILE, "number": 1}}, "Ada", None])
+def test_json_output_contains_no_control_characters(capsys: pytest.CaptureFixture[str], value: object) -> None:
+    output.print_json(value)
+    for written in (capsys.readouterr().out, output.json_lines(value)):
+        assert is_harmless(written)
+        assert orjson.loads(written) == value
+
+
+def test_json_output_keeps_printable_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json(HOSTILE)
+    assert "Ångström 🎉" in capsys.readouterr().out
+
+
+def test_error_message_contains_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), exit_on_error("smt-billing"):
+        raise OperatorError(f"there is no customer {HOSTILE}")
+    assert is_harmless(capsys.readouterr().err)
+
+
+def test_log_line_contains_no_control_characters() -> None:
+    written = logging._json({"event": "event_parked", "reason": HOSTILE})
+    assert is_harmless(written)
+    assert orjson.loads(written)["reason"] == HOSTILE

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import open_master_key
 from pipeline.policy.clauses import document
 
 from .conftest import NOW, SavedEvents, Smt
@@ -153,7 +155,8 @@ def test_read_is_recorded_with_user_and_purpose(
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
         rows = [row for row in session.query(ReadAudit).order_by(ReadAudit.id) if row.action == action]
-        assert audit_log.verify_chain(session) is None
+        keyring = Keyring(open_master_key(data_dir / "keys" / "master.key"), session, NOW)
+        assert audit_log.verify_chain(session, keyring) is None
         assert [row.actor for row in rows] == [audit_log.this_user()] * 2
         assert [row.purpose for row in rows][1] == "a question by phone"
         assert rows[0].purpose

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.crypto.key_ids import ProtectedKeyError
 from pipeline.crypto.keyring import INDEX, TOKENS, DecryptionError, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
+from pipeline.crypto.signing import SIGNING
 from pipeline.db.models import EncryptionKey
 from pipeline.inbox import store as inbox
+from pipeline.outbox.store import OPERATOR
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 
 ROOT = Path(__file__).parents[3]
@@ -120,9 +123,9 @@ def test_destroyed_key_stays_destroyed(pipeline: PipelineUnderTest) -> None:
     pipeline.store(delivery(happened(person="ada")))
     pipeline.set(pipeline.rows(EncryptionKey)[0], wrapped_key=None, erased_at=NOON)
     with pipeline.database.transaction() as session:
-        assert pipeline.keyring(session).get("WH-1") is None
+        assert pipeline.keyring(session).get("event:WH-1") is None
         with pytest.raises(MasterKeyError, match="backup"):
-            pipeline.keyring(session).system_key("WH-1")
+            pipeline.keyring(session).system_key("event:WH-1")
     assert pipeline.rows(EncryptionKey)[0].wrapped_key is None
 
 
@@ -274,3 +277,15 @@ def test_concurrent_threads_create_the_same_master_key(path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(create, range(8)))) == 1
+
+
+@pytest.mark.parametrize("key_id", [INDEX, TOKENS, SIGNING, OPERATOR])
+def test_system_key_cannot_be_destroyed(sqlite_pipeline: PipelineUnderTest, key_id: str) -> None:
+    with sqlite_pipeline.database.transaction() as session:
+        keyring = sqlite_pipeline.keyring(session)
+        secret = keyring.system_key(key_id).secret
+        with pytest.raises(ProtectedKeyError, match=key_id):
+            keyring.destroy(["I-ADA", key_id])
+        again = sqlite_pipeline.keyring(session)
+        assert again.system_key(key_id).secret == secret
+        assert not again.is_erased("I-ADA"), "nothing is destroyed if one of the keys is protected"

@@ -214,7 +214,7 @@ def test_mail_waits_until_the_address_from_sign_up_is_confirmed(
 def test_customer_owns_subscription_and_its_sales(pipeline: PipelineUnderTest) -> None:
     receive(pipeline, sample(ACTIVATED), sample(COMPLETED))
     sale = sample(COMPLETED)["resource"]["id"]
-    assert key_ids(pipeline, owner(pipeline)) == [owner(pipeline), ALICE.subscription, sale]
+    assert key_ids(pipeline, owner(pipeline)) == [owner(pipeline), ALICE.subscription, f"sale:{sale}"]
 
 
 def test_customer_owns_refund_event_without_sale(pipeline: PipelineUnderTest) -> None:
@@ -223,7 +223,7 @@ def test_customer_owns_refund_event_without_sale(pipeline: PipelineUnderTest) ->
     receive(pipeline, sample("PAYMENT.SALE.REFUNDED", {"id": refund, "sale_id": sale}))
     without_sale = sample("PAYMENT.SALE.REVERSED", {"id": refund})
     pipeline.store(delivery(without_sale))
-    assert without_sale["id"] in key_ids(pipeline, owner(pipeline))
+    assert f"event:{without_sale['id']}" in key_ids(pipeline, owner(pipeline))
 
 
 def test_event_without_subscription_belongs_to_named_customer(pipeline: PipelineUnderTest) -> None:
@@ -233,10 +233,10 @@ def test_event_without_subscription_belongs_to_named_customer(pipeline: Pipeline
     pipeline.store(
         delivery(happened("WH-OTHER", "CHECKOUT.ORDER.APPROVED", resource={"payer": {"payer_id": "OTHER77"}}))
     )
-    assert "WH-ORDER" in key_ids(pipeline, owner(pipeline)), (
+    assert "event:WH-ORDER" in key_ids(pipeline, owner(pipeline)), (
         "found by the PayPal account that pays for the subscription"
     )
-    assert "WH-OTHER" not in key_ids(pipeline, owner(pipeline))
+    assert "event:WH-OTHER" not in key_ids(pipeline, owner(pipeline))
 
 
 def test_order_belongs_to_its_custom_id_not_its_payer(pipeline: PipelineUnderTest) -> None:
@@ -244,8 +244,8 @@ def test_order_belongs_to_its_custom_id_not_its_payer(pipeline: PipelineUnderTes
     other = sign_up(pipeline, custom="ours-18")
     order = {"payer": {"payer_id": ALICE.payer_id}, "purchase_units": [{"custom_id": "ours-18"}]}
     pipeline.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
-    assert "WH-ORDER" in key_ids(pipeline, other)
-    assert "WH-ORDER" not in key_ids(pipeline, owner(pipeline))
+    assert "event:WH-ORDER" in key_ids(pipeline, other)
+    assert "event:WH-ORDER" not in key_ids(pipeline, owner(pipeline))
 
 
 def test_customer_without_custom_id_owns_events_by_payer(pipeline: PipelineUnderTest) -> None:
@@ -256,7 +256,7 @@ def test_customer_without_custom_id_owns_events_by_payer(pipeline: PipelineUnder
     pipeline.store(delivery(happened("WH-ORDER", resource={"payer": {"payer_id": CHARLIE.payer_id}})))
     id = owner(pipeline, CHARLIE.subscription)
     assert id.startswith("p")
-    assert key_ids(pipeline, id) == [id, CHARLIE.subscription, "WH-ORDER"]
+    assert key_ids(pipeline, id) == [id, CHARLIE.subscription, "event:WH-ORDER"]
     assert {row.customer_id for row in pipeline.rows(Event)} == {None, id}
 
 

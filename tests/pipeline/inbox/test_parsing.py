@@ -48,9 +48,9 @@ def test_redacted_body_is_the_whole_body() -> None:
 
 
 @pytest.mark.parametrize(("kind", "key_id"), [
-    (ACTIVATED, ALICE.subscription), (COMPLETED, ALICE.subscription), ("PAYMENT.SALE.REFUNDED", "3AL51924877811803"),
-    ("PAYMENT.SALE.REVERSED", "WH-3BB73166LH251908N-9UW40827JA336591T"),
-    ("READ.PLAN", sample("READ.PLAN")["id"]),
+    (ACTIVATED, ALICE.subscription), (COMPLETED, ALICE.subscription), ("PAYMENT.SALE.REFUNDED", "sale:3AL51924877811803"),
+    ("PAYMENT.SALE.REVERSED", "event:WH-3BB73166LH251908N-9UW40827JA336591T"),
+    ("READ.PLAN", f"event:{sample('READ.PLAN')['id']}"),
 ])  # fmt: skip
 def test_key_id_is_subscription_or_sale_or_event(kind: str, key_id: str) -> None:
     assert parse(sample(kind)).key_id == key_id

@@ -2,11 +2,12 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg
 import pyrage
 import pytest
@@ -17,15 +18,18 @@ from pipeline.clock import MovableClock
 from pipeline.crypto import rotation
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, open_master_key
+from pipeline.crypto.signing import encode_public
 from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
 from pipeline.operations.backup import store
+from pipeline.operations.backup.signatures import BackupSigner, audit_anchors, signature_of
 from pipeline.operations.backup.store import BackupError, BackupStore
+from pipeline.privacy import audit_log
 from tests.pipeline.privacy.erased_customer import assert_erased, create_alice, erase_completely
 from tests.support.example_people import ALICE
-from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.pipeline_under_test import PipelineUnderTest, create_tables
 from tests.support.servers import plain
 
 
@@ -42,9 +46,12 @@ def full(database_url: str, data_dir: Path, clock: MovableClock) -> Iterator[Pip
 
 
 @pytest.fixture
-def identity(tmp_path: Path) -> Path:
+def identity(full: PipelineUnderTest, tmp_path: Path) -> Path:
+    """The file of an age identity, with the line that names the signer of the backups."""
     path = tmp_path / "identity.txt"
     store.new_identity(path)
+    signer = BackupSigner.open(full.database, key_of(full), full.now)
+    path.write_text(f"{path.read_text()}{store.SIGNER_LINE}{encode_public(signer.public)}\n")
     return path
 
 
@@ -87,6 +94,10 @@ def key_of(pipeline: PipelineUnderTest) -> Path:
 
 def create(pipeline: PipelineUnderTest, backups: BackupStore) -> store.BackupFiles:
     return backups.create(pipeline.database, key_of(pipeline), pipeline.now)
+
+
+def save_erasures(pipeline: PipelineUnderTest, backups: BackupStore) -> None:
+    backups.save_erasures(pipeline.database, key_of(pipeline), pipeline.now)
 
 
 def restore(
@@ -155,7 +166,7 @@ def test_restore_repeats_later_erasures(
     old_keys = made.keys.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
-    backups.save_erasures(full.database)
+    save_erasures(full, backups)
     made.keys.write_bytes(old_keys)  # the worst case: only keys from before the erasure are left
     assert restore(empty, backups, identity).erased_again == 1
     assert_erased(empty)
@@ -168,12 +179,15 @@ def test_restore_repeats_later_erasures(
 def test_old_keys_of_erased_customer_are_not_restored(
     full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
 ) -> None:
-    old_keys = create(full, backups).keys.read_bytes()
+    old = create(full, backups).keys
+    old_keys = old.read_bytes()
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
     full.clock.advance(timedelta(hours=1))
-    backups.save_erasures(full.database)
-    create(full, backups).keys.write_bytes(old_keys)  # the newer ones are lost
+    save_erasures(full, backups)
+    newer = create(full, backups)
+    newer.keys.unlink()  # the newer ones are lost
+    assert old.read_bytes() == old_keys
     restore(empty, backups, identity)
     [erasure] = empty.rows(Erasure)
     alive = {row.key_id for row in empty.rows(EncryptionKey) if row.wrapped_key}
@@ -186,11 +200,11 @@ def test_saved_erasure_is_never_removed(full: PipelineUnderTest, backups: Backup
     create(full, backups)
     [id] = [row.id for row in full.rows(Customer)]
     erase_completely(full, id)
-    backups.save_erasures(full.database)
+    save_erasures(full, backups)
     with full.database.transaction() as session:
         session.execute(text("DELETE FROM erasure"))
-    backups.save_erasures(full.database)
-    assert [row["customer_id"] for row in backups.erasures()] == [id]
+    save_erasures(full, backups)
+    assert [row["customer_id"] for row in backups.erasures(None)] == [id]
     assert ALICE.email.encode() not in (backups.folder / "erasures.json").read_bytes()
 
 
@@ -303,3 +317,149 @@ def test_missing_pg_dump_names_package_to_install(
     with pytest.raises(BackupError, match="postgresql-client"):
         create(full, backups)
     assert [path.name for path in backups.folder.iterdir()] == []
+
+
+# Signatures
+
+
+def reencrypt(file: Path, identity: Path, recipient: str, change: Callable[[bytes], bytes]) -> None:
+    """Do what somebody does who has the recipient, which is no secret, and knows the content."""
+    plain = change(pyrage.decrypt(file.read_bytes(), store._identities(identity)))
+    file.write_bytes(pyrage.encrypt(plain, [store.read_recipient(recipient)]))
+
+
+def renamed(file: Path, name: str) -> None:
+    """Rename a file and its signature."""
+    for path in (file, signature_of(file)):
+        path.rename(path.with_name(path.name.replace(file.name, name)))
+
+
+def signed_again(file: Path, folder: Path, name: str | None = None) -> None:
+    """Sign a file with the key of another installation."""
+    database = Database("sqlite:///:memory:")
+    create_tables(database)
+    open_master_key(folder / "other.key")
+    signer = BackupSigner.open(database, folder / "other.key", datetime(2026, 3, 1, tzinfo=UTC))
+    signature_of(file).write_bytes(signer.sign_file(file, name or file.name))
+    database.close()
+
+
+TAMPERINGS: dict[str, tuple[Callable[[Path, Path, str], Any], str]] = {
+    "encrypted again": (lambda file, identity, recipient: reencrypt(file, identity, recipient, bytes), "changed or is damaged"),
+    "changed": (
+        lambda file, identity, recipient: reencrypt(file, identity, recipient, lambda plain: plain.replace(b"1", b"2")),
+        "changed or is damaged",
+    ),
+    "shortened": (lambda file, *_: file.write_bytes(file.read_bytes()[:-1]), "changed or is damaged"),
+    "renamed to a newer time": (lambda file, *_: renamed(file, file.name.replace("2026", "2027", 1)), "was renamed"),
+    "signature missing": (lambda file, *_: signature_of(file).unlink(), "is missing"),
+    "signature empty": (lambda file, *_: signature_of(file).write_bytes(b""), "not signed with"),
+    "signature of nothing": (lambda file, *_: signature_of(file).write_bytes(b'{"statement": 1}'), "not signed with"),
+    "signed by another": (lambda file, identity, _: signed_again(file, identity.parent), "not signed with"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["data", "keys"])
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_tampered_copy_is_refused(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path, part: str, tampering: str
+) -> None:
+    made = create(full, backups)
+    tamper, message = TAMPERINGS[tampering]
+    tamper(getattr(made, part), identity, backups.recipient)
+    with pytest.raises(BackupError, match=message):
+        restore(empty, backups, identity)
+    assert not key_of(empty).exists(), "nothing is written before all files are verified"
+
+
+def test_signature_of_another_file_is_refused(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
+    made = create(full, backups)
+    signature_of(made.data).write_bytes(signature_of(made.keys).read_bytes())
+    with pytest.raises(BackupError, match="was renamed"):
+        restore(empty, backups, identity)
+
+
+def with_false_erasure(found: dict[str, Any]) -> dict[str, Any]:
+    return found | {"erasures": [*found["erasures"], found["erasures"][0] | {"id": "another"}]}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (with_false_erasure, "was changed"),
+    (lambda found: found | {"erasures": []}, "was changed"),
+    (lambda found: {"erasures": found["erasures"]}, "cannot be read"),
+    (lambda found: found["erasures"], "cannot be read"),
+    (lambda _: None, "older than the keys"),
+])  # fmt: skip
+def test_tampered_list_of_erasures_is_refused(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path, change: Any, message: str
+) -> None:
+    [id] = [row.id for row in full.rows(Customer)]
+    erase_completely(full, id)
+    create(full, backups)
+    path = backups.folder / "erasures.json"
+    changed = change(orjson.loads(path.read_bytes()))
+    path.write_bytes(orjson.dumps(changed)) if changed else path.unlink()
+    with pytest.raises(BackupError, match=message):
+        restore(empty, backups, identity)
+    if changed:
+        with pytest.raises(BackupError, match=message):
+            create(full, backups)
+
+
+def test_signer_is_required_and_an_option_overrides_the_file(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
+    create(full, backups)
+    line = identity.read_text().splitlines()[-1]
+    identity.write_text(identity.read_text().replace(line, ""))
+    with pytest.raises(BackupError, match="smt-billing backup signer"):
+        restore(empty, backups, identity)
+    for wrong in ("", "x", "AAAA", line):
+        with pytest.raises(BackupError, match="signer"):
+            backups.restore(empty.database, key_of(empty), identity, empty.now, signer=wrong)
+    signer = line.removeprefix(store.SIGNER_LINE)
+    backups.restore(empty.database, key_of(empty), identity, empty.now, signer=signer)
+    assert empty.count(Event) == full.count(Event)
+
+
+def test_restore_needs_no_recipient(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
+    create(full, backups)
+    restore(empty, BackupStore(backups.folder, ""), identity)
+    assert empty.count(Event) == full.count(Event)
+
+
+def test_signatures_expire_with_their_files(full: PipelineUnderTest, backups: BackupStore) -> None:
+    create(full, backups)
+    full.clock.advance(timedelta(days=40))
+    left = create(full, backups)
+    expected = {path.name for file in (left.data, left.keys) for path in (file, signature_of(file))}
+    assert {path.name for path in backups.folder.iterdir()} == expected
+
+
+def test_restored_installation_signs_with_the_same_key(
+    full: PipelineUnderTest, empty: PipelineUnderTest, backups: BackupStore, identity: Path
+) -> None:
+    create(full, backups)
+    restore(empty, backups, identity)
+    again = BackupSigner.open(empty.database, key_of(empty), empty.now)
+    assert encode_public(again.public) in identity.read_text()
+
+
+def test_signature_confirms_the_head_of_the_audit_log(full: PipelineUnderTest, backups: BackupStore) -> None:
+    for _ in range(2):
+        with full.database.transaction() as session:
+            audit_log.record_read(
+                session, full.keyring(session), full.now, actor="ada", action="mail show", purpose="test", subject=None
+            )
+        create(full, backups)
+        full.clock.advance(timedelta(hours=1))
+    signer = BackupSigner.open(full.database, key_of(full), full.now)
+    anchors = list(audit_anchors(backups.folder, signer.public))
+    with full.database.transaction() as session:
+        assert audit_log.verify_chain(session, full.keyring(session), anchors) is None
+        session.execute(text("DELETE FROM read_audit WHERE id = (SELECT max(id) FROM read_audit)"))
+        assert ".age.sig confirms" in str(audit_log.verify_chain(session, full.keyring(session), anchors))

@@ -42,13 +42,13 @@ def parse_sample(shared: Path, kind: str) -> ParsedEvent:
 def test_orders_and_captures_identify_the_customer(shared: Path, kind: str, person: dict[str, str]) -> None:
     found = parse_sample(shared, kind)
     assert (found.person, found.facts) == (person, {})
-    assert found.key_id == found.id
+    assert found.key_id == f"event:{found.id}"
 
 
 def test_dispute_names_its_sale(shared: Path) -> None:
     found = parse_sample(shared, "CUSTOMER.DISPUTE.CREATED")
     assert found.facts == {"sale": "45V487086B989905H"}
-    assert found.key_id == "45V487086B989905H", "the sale's key encrypts it, so the customer's erasure covers it"
+    assert found.key_id == "sale:45V487086B989905H", "the sale's key encrypts it, so the customer's erasure covers it"
 
 
 def test_unhandled_samples_are_stored_with_their_customer(shared: Path, pipeline: PipelineUnderTest) -> None:

@@ -117,9 +117,9 @@ def make_healthy_system(pipeline: PipelineUnderTest, clock: MovableClock) -> Hea
     _subscribe(system)
     _receive_messages(system)
     _erase_customer(system)
-    system.transact(lambda session, _: record_operator_read(session, system.now))
+    system.transact(lambda session, keyring: record_operator_read(session, keyring, system.now))
     system.add(RetentionRun(at=system.now, counts={}))
-    key_id = f"smt:visits:{system.now:%Y-%m-%d}"
+    key_id = f"visits:{system.now:%Y-%m-%d}"
     visitor = system.encrypt(key_id, "access_log.visitor", {"address": "192.0.2.1", "browser": "Example/1.0"})
     system.add(AccessLogEntry(at=system.now, key_id=key_id, action="GET /privacy", status=200, visitor=visitor))
     system.mails = {"receipt": RenderedMail("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
@@ -184,9 +184,9 @@ def receive_message(system: HealthySystem, text: str, sender: str) -> None:
     intake.store_mail(message_from(text, sender=sender), pipeline.database, pipeline.master, pipeline.clock, page)
 
 
-def record_operator_read(session: Session, now: datetime) -> None:
+def record_operator_read(session: Session, keyring: Keyring, now: datetime) -> None:
     audit_log.record_read(
-        session, now, actor="operator", action="mail show", purpose="customer's question", subject="x"
+        session, keyring, now, actor="operator", action="mail show", purpose="customer's question", subject="x"
     )
 
 

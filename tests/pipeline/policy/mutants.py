@@ -121,8 +121,8 @@ def broker_connection_is_not_encrypted(system: HealthySystem, patch: Patch) -> N
 def read_has_no_purpose(system: HealthySystem, _: Patch) -> None:
     """The audit log has an entry without a purpose."""
     system.transact(
-        lambda session, _: audit_log.record_read(
-            session, system.now, actor="x", action="mail show", purpose="", subject=None
+        lambda session, keyring: audit_log.record_read(
+            session, keyring, system.now, actor="x", action="mail show", purpose="", subject=None
         )
     )
 

@@ -10,8 +10,9 @@ from sqlalchemy import delete
 
 from pipeline.customers import accounts
 from pipeline.customers.rate_limit import PER_HOUR
-from pipeline.db.models import AccessLogEntry, PrivacyRequest
+from pipeline.db.models import AccessLogEntry, PrivacyRequest, ReadAudit
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY
+from pipeline.operations.backup.signatures import BackupSigner
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.live_system import Finding
 from pipeline.policy.runner import run_checks
@@ -147,3 +148,17 @@ def test_unreadable_journald_settings_break_the_clause(system: HealthySystem, ch
 
     system.journal = fail
     assert check("3.logs").verdict == "broken"
+
+
+# -- 7.logging
+
+
+def test_rows_removed_since_a_backup_break_the_audit_log(system: HealthySystem, check: Check, tmp_path: Path) -> None:
+    assert check("7.logging").figure.endswith("confirmed by no backup")
+    system.overrides["backup_dir"] = tmp_path
+    signer = BackupSigner.open(system.pipeline.database, system.pipeline.folder / "keys" / "master.key", system.now)
+    (tmp_path / "copy.age").write_bytes(b"x")
+    (tmp_path / "copy.age.sig").write_bytes(signer.sign_file(tmp_path / "copy.age", "copy.age"))
+    assert check("7.logging").figure.endswith("confirmed by 1 signature of backups")
+    system.transact(lambda session, _: session.execute(delete(ReadAudit)))
+    assert check("7.logging").figure.endswith("rows at the end are missing, which copy.age.sig confirms")

@@ -26,7 +26,7 @@ def test_entry_is_stored_with_encrypted_address_and_browser(pipeline: PipelineUn
     with writing(pipeline) as log:
         log.record("GET /privacy", 200, "192.0.2.7", "Sample/1.0")
     [row] = pipeline.rows(AccessLogEntry)
-    assert (row.at, row.key_id, row.action, row.status) == (pipeline.now, "smt:visits:2026-03-01", "GET /privacy", 200)
+    assert (row.at, row.key_id, row.action, row.status) == (pipeline.now, "visits:2026-03-01", "GET /privacy", 200)
     assert row.visitor
     assert b"192.0.2.7" not in row.visitor
     with pipeline.database.transaction() as session:

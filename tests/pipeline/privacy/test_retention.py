@@ -143,7 +143,7 @@ def rows_created_at(id: str, at: datetime) -> list[Base]:
         Link(sha256=id, customer_id="c", purpose="account", created_at=at, expires_at=at, used_at=None),
         RateLimitCounter(id=id, count=1, expires_at=at),
         InboundMail(id=id, customer_id=None, key_id=f"letter:{id}", kind="support", content=b"", received_at=at),
-        AccessLogEntry(id=int(id), at=at, key_id=f"smt:visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
+        AccessLogEntry(id=int(id), at=at, key_id=f"visits:{at:%Y-%m-%d}", action="GET /", status=200, visitor=None),
         PrivacyRequest(
             id=id, customer_id=None, key_id="x", kind="other", state="done", source="mail", received_at=at, due_at=at,
             done_at=at, last_alarm_day=0,
@@ -301,14 +301,14 @@ def test_consent_is_kept_three_years_after_erasure(sqlite_pipeline: PipelineUnde
 def test_access_log_day_is_deleted_with_its_key(pipeline: PipelineUnderTest) -> None:
     with pipeline.database.transaction() as session:
         for number, day in enumerate((START, START + DAY)):
-            key_id = f"smt:visits:{day:%Y-%m-%d}"
+            key_id = f"visits:{day:%Y-%m-%d}"
             visitor = (
                 Keyring(pipeline.master, session, day).system_key(key_id).encrypt("access_log.visitor", b"192.0.2.1")
             )
             session.add(AccessLogEntry(id=number, at=day, key_id=key_id, action="GET /", status=200, visitor=visitor))
     pipeline.clock.move_to(START + timedelta(days=90, hours=1))
     assert run_retention(pipeline)["access log"] == 1
-    assert [row.key_id for row in pipeline.rows(EncryptionKey)] == ["smt:visits:2020-01-02"]
+    assert [row.key_id for row in pipeline.rows(EncryptionKey)] == ["visits:2020-01-02"]
 
 
 def test_dry_run_returns_same_counts_and_changes_nothing(pipeline: PipelineUnderTest) -> None:
@@ -357,11 +357,12 @@ def test_pruned_audit_log_is_still_valid(pipeline: PipelineUnderTest) -> None:
 
     with pipeline.database.transaction() as session:
         for number in range(5):
-            audit_log.record_read(session, START + number * DAY, actor="ada", action="x", purpose="test", subject=None)
+            at, keyring = START + number * DAY, pipeline.keyring(session)
+            audit_log.record_read(session, keyring, at, actor="ada", action="x", purpose="test", subject=None)
     pipeline.clock.move_to(START + YEAR + 2.5 * DAY)
     assert run_retention(pipeline)["audit log"] == 3
     with pipeline.database.transaction() as session:
-        assert audit_log.verify_chain(session) is None
+        assert audit_log.verify_chain(session, pipeline.keyring(session)) is None
         assert audit_log.count(session) == 2
     assert run_retention(pipeline)["audit log"] == 0
     assert pipeline.count(ReadAudit) == 3

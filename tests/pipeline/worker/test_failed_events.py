@@ -45,7 +45,7 @@ def test_each_kind_of_failure_has_its_own_result(pipeline: PipelineUnderTest) ->
 def test_undecryptable_event_does_not_affect_its_batch(pipeline: PipelineUnderTest) -> None:
     names = store(pipeline, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
     pipeline.set(
-        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == names[1]),
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == f"event:{names[1]}"),
         wrapped_key=b"a broken row of a good table",
     )
     pipeline.worker(HANDLERS).handle(names)

@@ -112,7 +112,7 @@ def test_batch_is_handled_in_paypals_order(pipeline: PipelineUnderTest) -> None:
 def test_event_of_erased_customer_is_handled_by_its_facts(pipeline: PipelineUnderTest) -> None:
     names = store(pipeline, "TEST.GOOD")
     pipeline.set(
-        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == "WH-000"),
+        next(row for row in pipeline.rows(EncryptionKey) if row.key_id == "event:WH-000"),
         wrapped_key=None,
         erased_at=pipeline.now,
     )
