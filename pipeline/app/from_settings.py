@@ -3,13 +3,16 @@
 from datetime import timedelta
 
 from pipeline.customers.product_hook import ProductHook, is_safe_url
-from pipeline.email_address import valid_address
+from pipeline.email_address import InvalidEnvelopeError, ascii_address, valid_address
 from pipeline.mailer.mailer import Sender
+from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.operations.backup.store import BackupStore
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.privacy.export.page import ExportIssuer
 from pipeline.rendering.branding import Branding
-from pipeline.settings import Settings, SettingsError
+from pipeline.settings import Settings, SettingsError, variable
+
+MAIL_ID_LENGTH = 26  # characters of the id of a mail
 
 
 def branding(settings: Settings) -> Branding:
@@ -32,11 +35,27 @@ def sender(settings: Settings) -> Sender:
         name=settings.vendor_name,
         address=settings.mail_from,
         reply_to=settings.support_email or settings.mail_from,
-        envelope_domain=settings.envelope_domain,
+        envelope_domain=envelope_domain(settings),
         locale=settings.locale,
         operator=settings.operator_email,
         pages=settings.public_url,
     )
+
+
+def envelope_domain(settings: Settings) -> str:
+    """Return the domain of envelope senders and Message-IDs: A-labels in lower case, as the relay logs it.
+
+    Raises SettingsError if it is not a domain, or too long for an envelope sender.
+    """
+    domain = settings.envelope_domain
+    try:
+        return ascii_address(envelope_sender_of("x" * MAIL_ID_LENGTH, domain)).rpartition("@")[2]
+    except InvalidEnvelopeError:
+        name = variable("bounce_domain" if settings.bounce_domain else "mail_from")
+        raise SettingsError(
+            f"{name}: mails cannot be sent from the domain {domain}. It must be a domain of at most 225 characters, "
+            "because each mail has the envelope sender b+<mail id>@<domain>"
+        ) from None
 
 
 def privacy_contact(settings: Settings) -> str:

@@ -1,5 +1,7 @@
 """Run `smt-billing` commands within the test's process, and catch their mails in a folder."""
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +63,21 @@ def run(*arguments: str | Path) -> int:
 
 
 @pytest.fixture
-def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def caught(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder that receives the mails. SMT_SMTP_URL is set to its mail catcher."""
     folder = tmp_path / "caught"
-    with catch_mail(folder) as url:
+    with catch_mail(folder, lambda mail_id: kind_of(data_dir / "smt-billing.db", mail_id)) as url:
         monkeypatch.setenv("SMT_SMTP_URL", url)
         yield folder
+
+
+def kind_of(database: Path, mail_id: str) -> str | None:
+    """Return the kind of a mail in a SQLite database; None if there is no such mail or database."""
+    if not database.exists():
+        return None
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        found = connection.execute("SELECT kind FROM mail WHERE id = ?", (mail_id,)).fetchone()
+    return found[0] if found else None
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """`demo`: every other command works on the folder of a demo, and a demo never changes a folder with other events."""
 
 import fcntl
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_interrupted_demo_is_played_again(smt: Smt, data_dir: Path) -> None:
     answer = smt("demo", "--once", "--json", "--months", "1", "--subscribers", "2", "--seed", "3")
     assert (answer.code, answer.json["months"], answer.json["seed"]) == (0, 1, 3)
     assert not (data_dir / "caught" / "receipt.old.eml").exists()
+    kinds = Counter(path.name.partition(".")[0] for path in files_of(data_dir / "caught"))
+    assert kinds == answer.json["mails_sent"]
     people = smt("demo", "--once")
     assert people.code == 0
     assert "1 months, 2 subscribers" in people.out
