@@ -10,13 +10,14 @@ from pipeline.operations.backup.store import BackupStore
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.privacy.export.page import ExportIssuer
 from pipeline.rendering.branding import Branding
-from pipeline.settings import Settings, SettingsError, variable
+from pipeline.settings import VENDOR, Settings, SettingsError, variable
 
 MAIL_ID_LENGTH = 26  # characters of the id of a mail
 
 
 def branding(settings: Settings) -> Branding:
-    """Return the vendor's name, colour and links for mails and pages."""
+    """Return the vendor's name, colour and links for mails and pages. Raises SettingsError if the vendor is not set."""
+    settings.require(*VENDOR)
     return Branding(
         name=settings.vendor_name,
         url=settings.vendor_url,
@@ -28,7 +29,8 @@ def branding(settings: Settings) -> Branding:
 
 
 def sender(settings: Settings) -> Sender:
-    """Return the sender of all mails. Raises SettingsError if its address is not valid."""
+    """Return the sender of all mails. Raises SettingsError if an address is not valid."""
+    settings.require("vendor_name", "mail_from")
     if not valid_address(settings.mail_from):
         raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
     return Sender(
@@ -59,7 +61,8 @@ def envelope_domain(settings: Settings) -> str:
 
 
 def privacy_contact(settings: Settings) -> str:
-    """Return the address for questions about personal data."""
+    """Return the address for questions about personal data. Raises SettingsError if no contact is set."""
+    settings.require("mail_from")
     return settings.privacy_email or settings.support_email or settings.mail_from
 
 
@@ -70,11 +73,13 @@ def account_page_url(settings: Settings) -> str:
 
 def export_issuer(settings: Settings) -> ExportIssuer:
     """Return the issuer of data exports."""
+    settings.require("vendor_name")
     return ExportIssuer(settings.vendor_name, privacy_contact(settings), settings.locale)
 
 
 def policy_owner(settings: Settings) -> PolicyOwner:
     """Return the owner of the privacy policy."""
+    settings.require("vendor_name", "product_name", "vendor_url")
     return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, privacy_contact(settings))
 
 

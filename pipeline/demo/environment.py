@@ -19,6 +19,7 @@ from pipeline.db.models import Mail
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catch_mail
 from pipeline.demo.mailbox_pages import MailboxPages
+from pipeline.demo.vendor import with_demo_vendor
 from pipeline.errors import UsageError
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
@@ -97,8 +98,11 @@ def _kind_of(database: Database, mail_id: str) -> str | None:
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
-    """Return the operator's settings, with database, broker, relay and PayPal replaced by those of the demo."""
-    return load(
+    """Return the operator's settings, with database, broker, relay and PayPal replaced by those of the demo.
+
+    The demo's vendor is used where the operator has set none.
+    """
+    settings = load(
         database_url="",
         broker_url="memory://",
         smtp_url=relay_url,
@@ -111,6 +115,7 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         paypal_accept_simulator=False,
         paypal_trust_anchors=None,
     )
+    return with_demo_vendor(settings)
 
 
 def _find_port(port: int | None, usual: int) -> int:

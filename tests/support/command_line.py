@@ -15,6 +15,7 @@ from pipeline.__main__ import main
 from pipeline.app import logging
 from pipeline.demo.mail_catcher import catch_mail
 from pipeline.policy.evidence import journald
+from tests.support.vendor import ENVIRONMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ Smt = Callable[..., Answer]
 def smt(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Smt]:
-    """Function that runs `smt-billing` within this process. Of the settings, only SMT_DATA_DIR is set."""
+    """Function that runs `smt-billing` within this process. Only SMT_DATA_DIR and the tests' vendor are set."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SMT_DATA_DIR", str(data_dir))
     monkeypatch.chdir(tmp_path)  # A developer's .env must not be read.
     monkeypatch.setattr(journald, "SOCKET", tmp_path / "no journald")  # Do not read the machine's journal.
