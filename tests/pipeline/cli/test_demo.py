@@ -8,8 +8,17 @@ import pytest
 
 from pipeline.demo import data_folder
 from pipeline.queries import listing
+from tests.support.vendor import ENVIRONMENT
 
 from .conftest import SavedEvents, Smt, files_of
+
+
+@pytest.fixture(autouse=True)
+def _no_vendor(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo needs no settings."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name)
+
 
 SMALL = ("--months", "2", "--subscribers", "6")
 
