@@ -62,6 +62,13 @@ def test_new_installation_has_no_failed_check(smt: Smt, monkeypatch: pytest.Monk
     assert not (tmp_path / "new").exists()
 
 
+def test_missing_vendor_is_reported_once(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMT_VENDOR_NAME")
+    found = by_name(smt("doctor", "--json"))
+    assert [name for name, each in found.items() if each["state"] == "fail"] == ["settings"]
+    assert found["templates"]["state"] == "warn"
+
+
 def test_new_postgresql_database_has_no_failed_check(
     smt: Smt, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:

@@ -71,6 +71,10 @@ def test_encoded_word_in_structured_header_is_refused(name: str) -> None:
     encoded = "=?utf-8?q?" + "".join(f"={octet:02X}" for octet in value.encode()) + "?="
     with pytest.raises(MessageMismatchError, match=name):
         verify_message(with_header(name, encoded), ALL)
+    if name != "Content-Type":  # its boundary must be readable
+        intended = [(each, encoded if each == name else value) for each, value in ALL]
+        with pytest.raises(MessageMismatchError, match=f"{name} has an encoded word"):
+            verify_message(with_header(name, encoded), intended)
 
 
 @pytest.mark.parametrize(
