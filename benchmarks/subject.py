@@ -24,6 +24,7 @@ from pipeline.simulator import shapes
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.server.signing import Signer
 from tests.support.subprocesses import ManagedProcess, answers, free_port
+from tests.support.vendor import STARTABLE
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +36,7 @@ class Home:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder, self.database, self.port = folder, database, free_port()
         told = {
+            **STARTABLE,
             "data_dir": str(folder),
             "database_url": database,
             "broker_url": broker,

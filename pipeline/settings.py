@@ -1,11 +1,12 @@
 """All settings, with their defaults and descriptions. They are read once, at the start.
 
 A setting comes from an environment variable `SMT_...`, from the file that `SMT_..._FILE` names (Docker and systemd pass
-secrets that way), or from a `.env` file, in this order.
+secrets that way), or from the same two names in a `.env` file, in this order.
 """
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,12 +16,22 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.env_file import EnvFile, EnvFileError, read_env_file
 from pipeline.errors import UsageError
 
 PREFIX = "SMT_"
+ENV_FILE = Path(".env")  # in the working directory
 # The literal webhook id that PayPal's simulator signs for (https://developer.paypal.com/api/rest/webhooks/simulator/).
 SIMULATOR = "WEBHOOK_ID"
 DEMO_FILE = "demo.json"  # in the data folder of a demo; describes the demo
+LIVE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com"})
+# The settings that customers read in every mail. They have no defaults, so nobody sends mail as another firm.
+VENDOR = ("vendor_name", "vendor_url", "vendor_address", "product_name", "mail_from")
+EXAMPLE_VENDOR = {  # in README.md; refused with PayPal's live API
+    "vendor_name": "Example Ltd",
+    "vendor_address": "1 Example Street, 12345 Exampletown",
+    "product_name": "Example App",
+}
 
 
 class SettingsError(UsageError):
@@ -30,7 +41,7 @@ class SettingsError(UsageError):
 class Settings(BaseSettings):
     """The settings of an operator. docs/operations.md explains them. Prices and billing cycles come from PayPal."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     data_dir: Path = Field(Path("var"), description="Folder for the database, keys, certificates and caught mail.")
     database_url: str = Field("", description="postgresql:// URL. Empty: a SQLite file in the data folder.")
@@ -44,17 +55,15 @@ class Settings(BaseSettings):
     relay_log: Path | None = Field(
         None, description="Postfix's log; with it, mails in doubt are resolved automatically."
     )
-    mail_from: str = Field(
-        "billing@example.com", description="Sender of all mails; replies go to support_email if set."
-    )
+    mail_from: str = Field("", description="Sender of all mails; replies go to support_email if set.")
     bounce_domain: str = Field("", description="Domain of the envelope senders; the domain of mail_from unless set.")
     operator_email: str = Field("", description="Receives alerts about parked events. Empty: no alerts.")
 
-    vendor_name: str = Field("SMT Constructions", description="The vendor's name, as customers read it.")
-    vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's website, shown in mails.")
+    vendor_name: str = Field("", description="The vendor's name, as customers read it.")
+    vendor_url: str = Field("", description="The vendor's website, shown in mails.")
     vendor_address: str = Field("", description="Postal address in the footer of mails.")
     vendor_colour: str = Field("#1d4e89", pattern=r"#[0-9a-fA-F]{6}", description="Colour of headings and links.")
-    product_name: str = Field("SMT-CRM", description="The product that customers subscribe to.")
+    product_name: str = Field("", description="The product that customers subscribe to.")
     support_email: str = Field("", description="Contact for help with the product; mail_from unless set.")
     plans: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="Plans offered at sign-up, name=P-ID, separated by commas."
@@ -138,6 +147,13 @@ class Settings(BaseSettings):
             raise ValueError("must be https:// and a host without a path; http:// only for this machine")
         return value and f"{url.scheme}://{url.netloc}"
 
+    @field_validator("vendor_url")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("https", "http") or not urlsplit(value).hostname):
+            raise ValueError("must be https:// and a host")
+        return value
+
     @field_validator("locale")
     @classmethod
     def _is_known_locale(cls, value: str) -> str:
@@ -176,7 +192,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+        # `load` reads .env: pydantic-settings would read it without a look at its owner.
+        return init_settings, env_settings, _NamedFiles(settings_cls)
 
     @property
     def database(self) -> str:
@@ -198,8 +215,14 @@ class Settings(BaseSettings):
 
     @property
     def pages_url(self) -> str:
-        """The address of the customer pages without a slash at the end: `public_url`, or one on this machine."""
-        return self.public_url.rstrip("/") or f"http://{self.web_host}:{self.web_port}"
+        """The address of the customer pages, without a slash at the end. Raises SettingsError if it is not set."""
+        self.require("public_url")
+        return self.public_url
+
+    @property
+    def is_live(self) -> bool:
+        """Whether PayPal's live API is configured, so that money and customers are real."""
+        return (urlsplit(self.paypal_base_url).hostname or "").rstrip(".") in LIVE_HOSTS
 
     @property
     def has_paypal_credentials(self) -> bool:
@@ -211,28 +234,81 @@ class Settings(BaseSettings):
         missing = [variable(name) for name in names if not _is_set(getattr(self, name))]
         if missing:
             raise SettingsError(
-                f"set {', '.join(missing)} in the environment or in .env (or {missing[0]}_FILE in the environment)"
+                f"set {', '.join(missing)} in the environment or in .env (or set {missing[0]}_FILE to the path of a file "
+                "that contains the value)"
             )
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """Reads `SMT_X` from the file that `SMT_X_FILE` names. Raises SettingsError if it cannot be read."""
+class _NamedFiles(PydanticBaseSettingsSource):
+    """Reads `SMT_X` from the file that `SMT_X_FILE` in the environment names. Raises SettingsError if it cannot be read."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(variable(field_name) + "_FILE", "")
-        # SMT_MASTER_KEY_FILE is a setting of that name: its value is a path, not a file to read a setting from.
-        if not path or field_name + "_file" in Settings.model_fields:
-            return None, field_name, False
-        try:
-            return Path(path).read_text("utf-8").rstrip("\n"), field_name, False
-        except OSError as error:
-            raise SettingsError(f"{variable(field_name)}_FILE names {path}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise SettingsError(f"{variable(field_name)}_FILE names {path}: not UTF-8 text") from None
+        return _read_named_file(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {name: self.get_field_value(field, name)[0] for name, field in Settings.model_fields.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_named_file(name: str, variables: Mapping[str, str], where: str = "") -> str | None:
+    """Return the content of the file that `SMT_X_FILE` names; None if it is not set. `where` says where it is set."""
+    pointer = variable(name) + "_FILE"
+    path = variables.get(pointer, "")
+    # SMT_MASTER_KEY_FILE is a setting of that name: its value is a path, not a file to read a setting from.
+    if not path or name + "_file" in Settings.model_fields:
+        return None
+    try:
+        return Path(path).read_text("utf-8").rstrip("\n")
+    except OSError as error:
+        raise SettingsError(f"{pointer}{where} names {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise SettingsError(f"{pointer}{where} names {path}: not UTF-8 text") from None
+
+
+def _values_in(file: EnvFile) -> dict[str, str]:
+    """Return the values of the settings that the file sets and the environment does not."""
+    in_environment = {name.upper() for name in os.environ}
+    values: dict[str, str] = {}
+    for name in Settings.model_fields:
+        if in_environment & {variable(name), f"{variable(name)}_FILE"}:
+            continue
+        value = file.variables.get(variable(name))
+        value = _read_named_file(name, file.variables, f" in {file.path}") if value is None else value
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def env_file() -> EnvFile | None:
+    """Return the `.env` file that the settings are read from; None if there is none.
+
+    Raises SettingsError if it belongs to another account, or others can write to it, or read a secret in it.
+    """
+    try:
+        file = read_env_file(ENV_FILE)
+    except EnvFileError as error:
+        raise SettingsError(str(error)) from error
+    if file and not file.is_private and (secrets := list(_secrets(file.variables))):
+        raise SettingsError(
+            f"{file.path} contains {', '.join(secrets)} and is accessible to other accounts (mode {file.mode:04o}), so it "
+            f"is not read. Run: chmod 600 {file.path}"
+        )
+    return file
+
+
+def _secrets(variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names of the variables that contain a secret: a secret setting, or a URL with a password."""
+    for name, field in Settings.model_fields.items():
+        value = variables.get(variable(name), "")
+        if value and (field.annotation is SecretStr or _has_password(value)):
+            yield variable(name)
+
+
+def _has_password(value: str) -> bool:
+    try:
+        return bool(urlsplit(value).password)
+    except ValueError:  # not a URL
+        return False
 
 
 def variable(name: str) -> str:
@@ -240,10 +316,11 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def load(**overrides: Any) -> Settings:
-    """Read the settings. Raises SettingsError; its one line names each invalid setting."""
+def load(*, _env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
+    """Read the settings. Raises SettingsError; its one line names each invalid setting. None: read no `.env` file."""
+    file = env_file() if _env_file else None
     try:
-        settings = Settings(**overrides)
+        settings = Settings(**{**(_values_in(file) if file else {}), **overrides})
     except ValidationError as error:
         lines = [f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("; ".join(lines)) from None
@@ -251,6 +328,11 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(
             "SMT_PAYPAL_ACCEPT_SIMULATOR and SMT_PAYPAL_WEBHOOK_ID are both set. Anyone can let PayPal's simulator sign "
             "an event for any address, and such an event would change real subscriptions. Unset one of the two."
+        )
+    if settings.paypal_accept_simulator and settings.is_live:
+        raise SettingsError(
+            f"SMT_PAYPAL_ACCEPT_SIMULATOR is set, but SMT_PAYPAL_BASE_URL is PayPal's live API "
+            f"({settings.paypal_base_url}). Anyone can send events of PayPal's simulator. Unset SMT_PAYPAL_ACCEPT_SIMULATOR"
         )
     if SIMULATOR in settings.paypal_webhook_id:
         raise SettingsError(

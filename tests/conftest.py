@@ -24,6 +24,7 @@ from pipeline.settings import Settings, load
 from tests.support.engines import closed_afterwards
 from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
+from tests.support.vendor import VENDOR
 
 ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
 SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/soak/")
@@ -207,10 +208,10 @@ def _remove_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_settings(data_dir: Path) -> Callable[..., Settings]:
-    """Function that creates settings from the given values. No environment variable or .env file is set."""
+    """Function that creates settings from the given values and the tests' vendor. No environment variable is set."""
 
     def make(**values: Any) -> Settings:
-        return load(_env_file=None, **{"data_dir": data_dir, **values})
+        return load(_env_file=None, **{**VENDOR, "data_dir": data_dir, **values})
 
     return make
 

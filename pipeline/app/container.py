@@ -63,7 +63,9 @@ class Container:
     @cached_property
     def certificates(self) -> CertificateStore:
         folder = self.settings.certificates_dir
-        return CertificateStore(folder=folder, anchors=self.settings.paypal_trust_anchors, clock=self.clock)
+        return CertificateStore(
+            folder=folder, anchors=self.settings.paypal_trust_anchors, clock=self.clock, live=self.settings.is_live
+        )
 
     @cached_property
     def templates(self) -> Templates:

@@ -3,17 +3,21 @@
 from datetime import timedelta
 
 from pipeline.customers.product_hook import ProductHook, is_safe_url
-from pipeline.email_address import valid_address
+from pipeline.email_address import InvalidEnvelopeError, ascii_address, valid_address
 from pipeline.mailer.mailer import Sender
+from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.operations.backup.store import BackupStore
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.privacy.export.page import ExportIssuer
 from pipeline.rendering.branding import Branding
-from pipeline.settings import Settings, SettingsError
+from pipeline.settings import VENDOR, Settings, SettingsError, variable
+
+MAIL_ID_LENGTH = 26  # characters of the id of a mail
 
 
 def branding(settings: Settings) -> Branding:
-    """Return the vendor's name, colour and links for mails and pages."""
+    """Return the vendor's name, colour and links for mails and pages. Raises SettingsError if the vendor is not set."""
+    settings.require(*VENDOR)
     return Branding(
         name=settings.vendor_name,
         url=settings.vendor_url,
@@ -25,22 +29,40 @@ def branding(settings: Settings) -> Branding:
 
 
 def sender(settings: Settings) -> Sender:
-    """Return the sender of all mails. Raises SettingsError if its address is not valid."""
+    """Return the sender of all mails. Raises SettingsError if an address is not valid."""
+    settings.require("vendor_name", "mail_from")
     if not valid_address(settings.mail_from):
         raise SettingsError(f"SMT_MAIL_FROM is not an e-mail address: {settings.mail_from}")
     return Sender(
         name=settings.vendor_name,
         address=settings.mail_from,
         reply_to=settings.support_email or settings.mail_from,
-        envelope_domain=settings.envelope_domain,
+        envelope_domain=envelope_domain(settings),
         locale=settings.locale,
         operator=settings.operator_email,
         pages=settings.public_url,
     )
 
 
+def envelope_domain(settings: Settings) -> str:
+    """Return the domain of envelope senders and Message-IDs: A-labels in lower case, as the relay logs it.
+
+    Raises SettingsError if it is not a domain, or too long for an envelope sender.
+    """
+    domain = settings.envelope_domain
+    try:
+        return ascii_address(envelope_sender_of("x" * MAIL_ID_LENGTH, domain)).rpartition("@")[2]
+    except InvalidEnvelopeError:
+        name = variable("bounce_domain" if settings.bounce_domain else "mail_from")
+        raise SettingsError(
+            f"{name}: mails cannot be sent from the domain {domain}. It must be a domain of at most 225 characters, "
+            "because each mail has the envelope sender b+<mail id>@<domain>"
+        ) from None
+
+
 def privacy_contact(settings: Settings) -> str:
-    """Return the address for questions about personal data."""
+    """Return the address for questions about personal data. Raises SettingsError if no contact is set."""
+    settings.require("mail_from")
     return settings.privacy_email or settings.support_email or settings.mail_from
 
 
@@ -51,11 +73,13 @@ def account_page_url(settings: Settings) -> str:
 
 def export_issuer(settings: Settings) -> ExportIssuer:
     """Return the issuer of data exports."""
+    settings.require("vendor_name")
     return ExportIssuer(settings.vendor_name, privacy_contact(settings), settings.locale)
 
 
 def policy_owner(settings: Settings) -> PolicyOwner:
     """Return the owner of the privacy policy."""
+    settings.require("vendor_name", "product_name", "vendor_url")
     return PolicyOwner(settings.vendor_name, settings.product_name, settings.vendor_url, privacy_contact(settings))
 
 

@@ -7,7 +7,7 @@ import structlog
 
 from pipeline.app import maintenance
 from pipeline.app.container import Container
-from pipeline.app.from_settings import account_page_url, policy_owner
+from pipeline.app.from_settings import account_page_url, envelope_domain, policy_owner
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import addresses
 from pipeline.inbound_mail.intake import FiledMail
@@ -110,7 +110,7 @@ def resolve_doubts(container: Container) -> int:
     if container.settings.relay_log is None:
         return 0
     relay_log = RelayLog(container.settings.relay_log, container.clock)
-    domain = container.settings.envelope_domain
+    domain = envelope_domain(container.settings)
     try:
         return resolve_doubts_from_log(
             container.database, container.clock, relay_log, lambda: asyncio.run(_probe(container)), domain

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import select
+
 from pipeline.app import site
 from pipeline.app.container import Container
 from pipeline.broker import Consumer
 from pipeline.clock import Clock, SystemClock
 from pipeline.db import migrations
+from pipeline.db.engine import Database
+from pipeline.db.models import Mail
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catch_mail
 from pipeline.demo.mailbox_pages import MailboxPages
+from pipeline.demo.vendor import with_demo_vendor
 from pipeline.errors import UsageError
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
@@ -71,7 +76,7 @@ def open_environment(
     clock, folder = DemoClock(), data_dir / CAUGHT
     with ExitStack() as stack:
         paypal, listen_port = FakePaypalApi(PaypalState(), clock=clock), _find_port(port, usual_port)
-        relay_url = stack.enter_context(catch_mail(folder))
+        relay_url = stack.enter_context(catch_mail(folder, lambda mail_id: _kind_of(container.database, mail_id)))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listen_port}")
         container = make_parts(settings, clock)
         migrations.upgrade(container.database)
@@ -86,9 +91,18 @@ def open_environment(
         yield DemoEnvironment(container, clock, paypal.world, inlet, url, folder)
 
 
+def _kind_of(database: Database, mail_id: str) -> str | None:
+    """Return the kind of a mail of the outbox; None if there is no such mail."""
+    with database.reading() as session:
+        return session.execute(select(Mail.kind).where(Mail.id == mail_id)).scalar_one_or_none()
+
+
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
-    """Return the operator's settings, with database, broker, relay and PayPal replaced by those of the demo."""
-    return load(
+    """Return the operator's settings, with database, broker, relay and PayPal replaced by those of the demo.
+
+    The demo's vendor is used where the operator has set none.
+    """
+    settings = load(
         database_url="",
         broker_url="memory://",
         smtp_url=relay_url,
@@ -101,6 +115,7 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         paypal_accept_simulator=False,
         paypal_trust_anchors=None,
     )
+    return with_demo_vendor(settings)
 
 
 def _find_port(port: int | None, usual: int) -> int:

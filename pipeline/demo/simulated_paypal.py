@@ -9,8 +9,6 @@ from pipeline.paypal.certificates import CertificateStore
 from pipeline.settings import SIMULATOR, Settings
 from pipeline.simulator.server.signing import Signer
 
-LIVE = "https://api-m.paypal.com"
-
 
 def open_signer(settings: Settings, since: datetime, until: datetime) -> Signer:
     """Return the simulated PayPal's signer. Its keys are stored in the data folder, so every command uses the same keys."""
@@ -26,7 +24,7 @@ def trust_certificate(settings: Settings, clock: Clock, signer: Signer) -> None:
 
 def webhook_to_sign_for(settings: Settings, requested: str | None) -> str:
     """Return the webhook id to sign simulated events for. Raises UsageError if PayPal's live API is configured."""
-    if settings.paypal_base_url.rstrip("/") == LIVE:
+    if settings.is_live:
         raise UsageError("SMT_PAYPAL_BASE_URL is PayPal's live API; simulated events must not enter live data")
     if requested or settings.paypal_accept_simulator:
         return requested or SIMULATOR

@@ -23,7 +23,7 @@ from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.email_address import InvalidEnvelopeError, valid_address
 from pipeline.mailer.liveness import ClaimLiveness
 from pipeline.mailer.recipients import Recipient, RecipientResolver
-from pipeline.mailer.relay_log import envelope_sender_of
+from pipeline.mailer.relay_log import envelope_sender_of, message_id_of
 from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.outbox import mail_kinds
@@ -310,7 +310,7 @@ class Mailer:
         rendered = self._templates.render(
             row.kind, {**template_facts, "customer_name": found.name, "unsubscribe": link}
         )
-        row.message_id = f"<{row.kind}.{row.id}@{self._sender.envelope_domain}>"
+        row.message_id = message_id_of(row.id, self._sender.envelope_domain)
         data = build_message(rendered, envelope=self._envelope(row, found, keyring.now, link))
         recipient = found.address.encode()
         row.frozen, row.recipient = data_key.encrypt("mail.frozen", data), data_key.encrypt("mail.recipient", recipient)

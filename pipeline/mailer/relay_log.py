@@ -39,7 +39,7 @@ MAX_FILTER_TIME = timedelta(
 _ACCEPTED = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: [0-9A-Za-z]+: from=<([^>]+)>,.*\(queue active\)")
 _STARTED = re.compile(r"postfix[^ ]*/master\[\d+\]: daemon started")
 _RECEIVING = re.compile(r"postfix[^ ]*/smtpd\[(\d+)\]: ([0-9A-Za-z]+): client=")
-_MESSAGE_ID = re.compile(r"postfix[^ ]*/cleanup\[\d+\]: ([0-9A-Za-z]+): message-id=<\w+\.(\w+)@")
+_MESSAGE_ID = re.compile(r"postfix[^ ]*/cleanup\[\d+\]: ([0-9A-Za-z]+): message-id=<(\w+)@")
 _QUEUED = re.compile(r"postfix[^ ]*/qmgr\[\d+\]: ([0-9A-Za-z]+): from=")
 _NEXT_STEP = re.compile(
     r"postfix[^ ]*/smtpd\[(\d+)\]: (?:[0-9A-Za-z]+: client=|disconnect from|lost connection|timeout after)"
@@ -228,6 +228,11 @@ class DoubtResolver:
 def envelope_sender_of(mail_id: str, domain: str) -> str:
     """Return the envelope sender of a mail. It is unique, so bounces and log lines can be matched (RFC 5321 4.4)."""
     return f"b+{mail_id}@{domain}"
+
+
+def message_id_of(mail_id: str, domain: str) -> str:
+    """Return the Message-ID of a mail. The relay logs it, so it contains nothing but the mail's id."""
+    return f"<{mail_id}@{domain}>"
 
 
 class _Doubt(NamedTuple):

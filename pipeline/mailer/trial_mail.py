@@ -4,6 +4,7 @@ import secrets
 from datetime import datetime
 
 from pipeline.mailer.mailer import Sender
+from pipeline.mailer.relay_log import envelope_sender_of, message_id_of
 from pipeline.mailer.smtp_connection import DeliveryResult
 from pipeline.mailer.smtp_relay import Relay
 from pipeline.rendering import message
@@ -23,13 +24,13 @@ async def send_test(
         recipient_address=address,
         reply_to=sender.reply_to,
         date=now,
-        message_id=f"<test.{token}@{sender.envelope_domain}>",
+        message_id=message_id_of(token, sender.envelope_domain),
         locale=sender.locale,
     )
     test = RenderedMail(f"[Test] {rendered.subject}", rendered.text, rendered.html)
     relay = Relay(relay_url, connections=1)
     try:
         data = message.build_message(test, envelope=envelope)
-        return await relay.send(f"b+{token}@{sender.envelope_domain}", address, data, envelope_id=token)
+        return await relay.send(envelope_sender_of(token, sender.envelope_domain), address, data, envelope_id=token)
     finally:
         await relay.close()

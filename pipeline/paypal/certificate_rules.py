@@ -19,8 +19,10 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from pipeline.paypal.errors import SignatureError
 from pipeline.settings import SettingsError
 
-# PayPal's simulator signs sandbox events with the live certificate, so the subject need not match the host.
-SUBJECTS = frozenset({"messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"})
+LIVE_SUBJECT = "messageverificationcerts.paypal.com"
+# PayPal's simulator signs sandbox events with the live certificate, so the subject need not match the host. With the live
+# API only PayPal's live host and name count.
+SUBJECTS = frozenset({LIVE_SUBJECT, "messageverificationcerts.sandbox.paypal.com"})
 SMALLEST_KEY = 2048  # bits
 
 # One pattern for the whole URL: two parsers may disagree about the host, and an attacker can use that.
@@ -61,9 +63,15 @@ class TrustAnchors:
         return cls(Store(roots), tuple(each for each in certificates if each not in roots))
 
 
-def require_certificate_url(url: str) -> None:
-    """Check that the URL is a certificate URL of PayPal's API, in PayPal's exact form. Raises SignatureError."""
-    if not _URL.fullmatch(url):
+def require_certificate_url(url: str, *, live: bool = False) -> None:
+    """Check that the URL is a certificate URL of PayPal's API, in PayPal's exact form. Raises SignatureError.
+
+    With `live`, a URL of the sandbox is refused too.
+    """
+    match = _URL.fullmatch(url)
+    if match and live and match[2]:
+        raise SignatureError("certificate address", f"a URL of PayPal's sandbox, but the live API is configured: {url}")
+    if not match:
         raise SignatureError("certificate address", f"not a URL of PayPal's certificates: {url[:120]!a}")
 
 
@@ -79,9 +87,12 @@ def parse_certificate(pem: bytes) -> ParsedCertificate:
         raise SignatureError("certificate", "not a readable PEM certificate") from error
 
 
-def require_subject(leaf: ParsedCertificate) -> str:
-    """Return the certificate's common name. Raises SignatureError unless it is exactly one of PayPal's two names."""
-    if len(leaf.names) != 1 or leaf.names[0] not in SUBJECTS:
+def require_subject(leaf: ParsedCertificate, *, live: bool = False) -> str:
+    """Return the certificate's common name. Raises SignatureError unless it is exactly one of PayPal's two names.
+
+    With `live`, only the live one is accepted.
+    """
+    if len(leaf.names) != 1 or leaf.names[0] not in ({LIVE_SUBJECT} if live else SUBJECTS):
         raise SignatureError(
             "certificate subject", f"the certificate is not PayPal's; it is issued to {', '.join(leaf.names)!a}"
         )
@@ -122,13 +133,15 @@ def issuer(leaf: ParsedCertificate) -> str:
     return ascii(leaf.certificate.issuer.rfc4514_string())[1:-1]
 
 
-def require_paypal_certificate(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> RSAPublicKey:
+def require_paypal_certificate(
+    leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None, *, live: bool = False
+) -> RSAPublicKey:
     """Return the key of PayPal's certificate. Raises SignatureError unless it passes every check at that time.
 
-    Checks: one of PayPal's two names, the validity, an RSA key of at least 2048 bits. With `anchors` also the chain
-    (RFC 5280 section 6, as for a TLS server of that name).
+    Checks: one of PayPal's two names (with `live` only the live one), the validity, an RSA key of at least 2048 bits.
+    With `anchors` also the chain (RFC 5280 section 6, as for a TLS server of that name).
     """
-    require_subject(leaf)
+    require_subject(leaf, live=live)
     require_valid_at(leaf, at)
     key = require_rsa_key(leaf)
     if anchors:

@@ -63,8 +63,11 @@ class CertificateStore:
         anchors: Path | None,
         clock: Clock,
         fetch: Callable[[str], bytes] | None = None,
+        live: bool = False,
     ) -> None:
+        """With `live`, refuse the certificates of PayPal's sandbox."""
         self._folder, self._clock, self._fetch = folder, clock, fetch or fetch_certificate
+        self._live = live
         self._anchors = TrustAnchors.load(anchors) if anchors else None
         self._memory: dict[str, _CachedKey] = {}
         self._fetches: dict[str, asyncio.Task[_CachedKey]] = {}
@@ -82,7 +85,7 @@ class CertificateStore:
         Raises SignatureError if the URL or the certificate fails a check. Raises PaypalUnavailableError if the download
         fails or takes longer than FETCH_SECONDS, or if FETCHES_AT_ONCE downloads are running.
         """
-        require_certificate_url(url)
+        require_certificate_url(url, live=self._live)
         if key := self.known(url):
             return key
         task = self._fetches.get(url) or self._start_fetch(url)
@@ -94,7 +97,7 @@ class CertificateStore:
 
     def add(self, url: str, pem: bytes) -> None:
         """Cache a certificate in memory as if it had been downloaded. Raises SignatureError, as `get` does."""
-        require_certificate_url(url)
+        require_certificate_url(url, live=self._live)
         self._cache(url, self._verify(pem))
 
     def _start_fetch(self, url: str) -> "asyncio.Task[_CachedKey]":
@@ -135,7 +138,7 @@ class CertificateStore:
 
     def _verify(self, pem: bytes) -> _CachedKey:
         leaf = parse_certificate(pem)
-        key = require_paypal_certificate(leaf, self._clock.now(), self._anchors)
+        key = require_paypal_certificate(leaf, self._clock.now(), self._anchors, live=self._live)
         return _CachedKey(key, leaf.not_before, leaf.not_after)
 
     def _cache(self, url: str, cached: _CachedKey) -> None:

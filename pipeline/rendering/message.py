@@ -13,7 +13,10 @@ from pipeline.rendering.mime_encoding import encode_header, encode_html_part, en
 _TOKEN = re.compile(
     r"[A-Za-z0-9]{1,60}"
 )  # part of the MIME boundary, so it must be unpredictable for authors of mail text
-_ID = re.compile(r"[A-Za-z0-9._+=-]{1,120}@[A-Za-z0-9.-]{1,120}")
+# RFC 5322 section 3.6.4, both sides as dot-atoms. A domain has at most 253 characters (RFC 1035).
+_ID = re.compile(
+    r"(?=[^@]{1,120}@)[A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@(?=.{1,253}$)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
+)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 LONGEST_LINE = 998  # octets without CRLF, RFC 5322 section 2.1.1
 ADDRESSES = frozenset({"From", "To", "Reply-To"})
+# RFC 2047 section 5 allows encoded words in unstructured text and display names only. All other headers are structured.
+UNSTRUCTURED = frozenset({"Subject"})
 
 Headers = Sequence[tuple[str, str]]
 
@@ -20,7 +22,7 @@ def verify_message(data: bytes, expected: Headers) -> None:
 
     `expected` contains pairs of name and unencoded text, with Content-Type last. Addresses have the form
     `Name <local@domain>`. Also refused: a bare CR or LF, a NUL, a line above 998 octets, a number of boundaries other
-    than three.
+    than three, and an encoded word where RFC 2047 forbids it, for example in a Message-ID.
     """
     _check_lines(data)
     head, _, body = data.partition(b"\r\n\r\n")
@@ -80,11 +82,21 @@ def _read_headers(head: bytes) -> Iterator[tuple[str, str]]:
 
 def _decode_header(name: str, raw: str) -> str:
     """Return a header's value with encoded words decoded and a quoted name without its quotes."""
-    if "=?" in raw:
-        return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", raw))
-    if name in ADDRESSES and (match := _QUOTED_NAME.fullmatch(raw)):
-        return _ESCAPED.sub(r"\1", match[1]) + " " + match[2]
-    return raw
+    if name in UNSTRUCTURED:
+        return _decode_words(raw)
+    phrase, space, rest = raw.rpartition(" ") if name in ADDRESSES else ("", "", raw)
+    if "=?" in rest or ((quoted := phrase.startswith('"')) and "=?" in phrase):
+        raise MessageMismatchError(f"the header {name} has an encoded word where RFC 2047 forbids it")
+    return (_unquote(phrase) if quoted else _decode_words(phrase)) + space + rest
+
+
+def _decode_words(text: str) -> str:
+    return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", text)) if "=?" in text else text
+
+
+def _unquote(phrase: str) -> str:
+    match = _QUOTED_NAME.fullmatch(phrase)
+    return _ESCAPED.sub(r"\1", match[1]) if match else phrase
 
 
 def _decode_word(word: re.Match[str]) -> str:
@@ -96,5 +108,5 @@ def _decode_word(word: re.Match[str]) -> str:
 
 _ENCODED_WORD = re.compile(r"=\?utf-8\?q\?([^? ]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
-_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)" (<\S+>)')
+_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")

@@ -10,7 +10,7 @@ from binascii import b2a_qp
 from collections.abc import Iterator
 from functools import lru_cache
 
-from pipeline.rendering.message_check import ADDRESSES, has_long_line
+from pipeline.rendering.message_check import ADDRESSES, UNSTRUCTURED, has_long_line
 
 FOLD_AT = 76  # octets: RFC 5322 recommends at most 78, RFC 2047 allows 76 for a line with encoded words
 LONGEST_WORD = 75  # octets of one encoded word, RFC 2047 section 2
@@ -20,11 +20,15 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{
 
 
 def encode_header(name: str, value: str) -> str:
-    """Return a header's value, folded, with encoded words for text that is not ASCII."""
-    if name == "List-Unsubscribe":  # a URL must not be folded or encoded
-        return value
-    if name not in ADDRESSES:
+    """Return a header's value. Subject and display names are folded, and encoded where they are not ASCII.
+
+    All other headers are structured and are returned unchanged: RFC 2047 forbids encoded words in them, and a fold inside
+    a Message-ID or a URL would change it. Such a line may be longer than 78 octets, which RFC 5322 allows.
+    """
+    if name in UNSTRUCTURED:
         return _encode_text(value, used=len(name) + 2)
+    if name not in ADDRESSES:
+        return value
     phrase, space, address = value.rpartition(" ")
     if not phrase:
         return address

@@ -35,6 +35,7 @@ from pipeline.simulator.world import PaypalState
 from tests.chaos.proxy import Proxy
 from tests.support.servers import Postfix, Postgres, RabbitMQ, Server, plain
 from tests.support.subprocesses import STOP_SECONDS, ManagedProcess, free_port, until
+from tests.support.vendor import ENVIRONMENT
 
 Column = Literal["right", "embedded"]
 
@@ -226,6 +227,7 @@ class Stage:
     def _environment(self, database: str, web_port: int) -> dict[str, str]:
         paypal = self._stack.enter_context(FakePaypalApi(self.world).serve())
         return {
+            **ENVIRONMENT,
             "PYTHONPATH": str(ROOT),
             "SMT_DATA_DIR": str(self.data),
             "SMT_DATABASE_URL": self._through("database", database),

@@ -19,6 +19,7 @@ from pipeline.crypto.master_key import open_master_key
 from tests.conftest import private
 from tests.support.servers import Postgres
 from tests.support.subprocesses import free_port, until
+from tests.support.vendor import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {
@@ -73,6 +74,7 @@ def environment(data_dir: Path) -> dict[str, str]:
     key = data_dir / "master.key"
     open_master_key(key)
     return {
+        **ENVIRONMENT,
         "SMT_DATA_DIR": str(data_dir),
         "SMT_MASTER_KEY_FILE": str(key),
         "SMT_DATABASE_URL": f"postgresql://smt:{SECRETS['database']}@127.0.0.1:{free_port()}/smt",

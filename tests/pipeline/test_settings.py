@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.settings import Settings, SettingsError, load, variable
 
@@ -54,6 +55,62 @@ def test_secret_is_read_from_named_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert "hush" not in repr(load())
 
 
+SECRET_SETTINGS = [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
+@pytest.mark.parametrize("name", [*SECRET_SETTINGS, "database_url", "broker_url", "smtp_url", "paypal_webhook_id"])
+def test_named_file_in_dotenv_is_read_for_every_secret(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("sqlite:///x\n")
+    Path(".env").write_text(f"{variable(name)}_FILE={tmp_path}/secret\n")
+    value = getattr(load(), name)
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) in ("sqlite:///x", ("sqlite:///x",))
+
+
+def test_value_in_dotenv_takes_precedence_over_named_file_in_dotenv(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("from the file\n")
+    Path(".env").write_text(f"SMT_PAYPAL_CLIENT_ID=direct\nSMT_PAYPAL_CLIENT_ID_FILE={tmp_path}/id\n")
+    assert load().paypal_client_id == "direct"
+
+
+def test_missing_named_file_in_dotenv_is_reported_with_dotenv(tmp_path: Path) -> None:
+    Path(".env").write_text("SMT_PAYPAL_CLIENT_SECRET_FILE=/nowhere/secret\n")
+    assert refusal() == (
+        f"SMT_PAYPAL_CLIENT_SECRET_FILE in {tmp_path}/.env names /nowhere/secret: No such file or directory"
+    )
+
+
+def test_master_key_file_in_dotenv_is_a_path(tmp_path: Path) -> None:
+    Path(".env").write_text("SMT_MASTER_KEY_FILE=keys/master\n")
+    assert load().master_key == Path("keys/master")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SMT_PAYPAL_CLIENT_SECRET=hush",
+        "SMT_PRODUCT_TOKEN=hush",
+        "SMT_DATABASE_URL=postgresql://u:hush@h/d",
+        "SMT_SMTP_URL=smtps://u:hush@relay.example.com",
+    ],
+)
+def test_secret_in_dotenv_that_others_can_read_is_refused(tmp_path: Path, line: str) -> None:
+    path = Path(".env")
+    path.write_text(line + "\n")
+    path.chmod(0o644)
+    message = refusal()
+    assert message.startswith(f"{tmp_path}/.env contains {line.partition('=')[0]} and is accessible to other accounts")
+    assert message.endswith(f"(mode 0644), so it is not read. Run: chmod 600 {tmp_path}/.env")
+    assert "hush" not in message
+    path.chmod(0o600)
+    load()
+
+
+def test_dotenv_without_secret_may_be_readable_by_others() -> None:
+    Path(".env").write_text("SMT_WEB_PORT=8081\nSMT_DATABASE_URL=postgresql://h/d\n")
+    Path(".env").chmod(0o644)
+    assert load().web_port == 8081
+
+
 def test_named_file_takes_precedence_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("SMT_DATABASE_URL=postgresql://old/one\n")
     (tmp_path / "url").write_text("postgresql://u:p@db/billing\n")
@@ -88,7 +145,7 @@ def test_missing_settings_are_named_in_one_line() -> None:
         load(smtp_url="smtp://127.0.0.1").require("paypal_client_id", "smtp_url", "paypal_client_secret")
     assert str(error.value) == (
         "set SMT_PAYPAL_CLIENT_ID, SMT_PAYPAL_CLIENT_SECRET in the environment or in .env"
-        " (or SMT_PAYPAL_CLIENT_ID_FILE in the environment)"
+        " (or set SMT_PAYPAL_CLIENT_ID_FILE to the path of a file that contains the value)"
     )
 
 
@@ -120,6 +177,20 @@ def test_simulator_and_webhook_id_are_refused_together() -> None:
     assert "SMT_PAYPAL_ACCEPT_SIMULATOR" in message
     assert "SMT_PAYPAL_WEBHOOK_ID" in message
     assert load(paypal_accept_simulator=True).paypal_accept_simulator
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://api-m.paypal.com", "https://api.paypal.com/", "https://API-M.paypal.com"]
+)
+def test_simulator_is_refused_with_live_paypal(base_url: str) -> None:
+    message = refusal(paypal_accept_simulator=True, paypal_base_url=base_url)
+    assert message.startswith("SMT_PAYPAL_ACCEPT_SIMULATOR is set, but SMT_PAYPAL_BASE_URL is PayPal's live API")
+    assert load(paypal_accept_simulator=True, paypal_base_url="https://api-m.sandbox.paypal.com").is_live is False
+
+
+@pytest.mark.parametrize("value", ["acme.com", "ftp://acme.com", "https://"])
+def test_vendor_url_must_be_web_address(value: str) -> None:
+    assert refusal(vendor_url=value).startswith("SMT_VENDOR_URL: Value error, must be https:// and a host")
 
 
 def test_simulators_id_is_refused_as_webhook_id() -> None:

@@ -37,6 +37,7 @@ from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import SLACK, Signer
 from pipeline.web.problem import Lost, on_http_error
 from pipeline.worker.worker import Worker
+from tests.support.vendor import VENDOR
 
 Row = TypeVar("Row", bound=Base)
 HAPPENED = "TEST.HAPPENED"  # An event type that no handler knows.
@@ -195,8 +196,8 @@ def nothing_comes(url: str) -> bytes:
 
 
 def made(**values: Any) -> Settings:
-    """Return settings without reading an .env file."""
-    return load(_env_file=None, **values)
+    """Return settings with the tests' vendor, without reading an .env file."""
+    return load(_env_file=None, **{**VENDOR, **values})
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pipeline.billing.unit_of_work import Handler, UnitOfWork
 from pipeline.inbox.event import Event
 from pipeline.settings import load
 from tests.support.subprocesses import ManagedProcess
+from tests.support.vendor import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 COUNTED = "TEST.COUNTED"
@@ -34,7 +35,7 @@ EVERY_HANDLER: Mapping[str, Handler] = {**HANDLERS, COUNTED: count}
 
 def start(role: str, folder: Path, **settings: str | int | Path) -> ManagedProcess:
     """Start a role that ends with the test. Its output is in `folder`."""
-    environment = {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = ENVIRONMENT | {f"SMT_{name.upper()}": str(value) for name, value in settings.items()}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return ManagedProcess([sys.executable, "-m", "tests.support.run_role", role], folder, environment=environment)
 

@@ -21,19 +21,20 @@ BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # this program is newer, so an earlier
 def check_database(container: Container) -> Iterator[CheckResult]:
     """Check the database and its content. Stops at the first problem that makes the other checks impossible."""
     if not exists(container.settings.database):
-        yield CheckResult(
-            "database", "fail", f"{container.settings.database} does not exist", "run: smt-billing db upgrade"
-        )
+        yield _without_tables(container, f"{container.settings.database} does not exist")
         return
     try:
         database = container.database
         revision, newest = migrations.current(database), migrations.newest()
         where = database.url.render_as_string(hide_password=True)
+        if revision is None:
+            yield _without_tables(container, f"{where} has no tables")
+            return
         if revision != newest:
             yield CheckResult(
                 "database",
                 "fail",
-                f"{where}: the tables have revision {revision or 'none'}, but this version needs {newest}",
+                f"{where}: the tables have revision {revision}, but this version needs {newest}",
                 "run: smt-billing db upgrade",
             )
             return
@@ -57,6 +58,15 @@ def _check_database_role(session: Session) -> CheckResult:
             "set SMT_DATABASE_URL to a role that only owns the database; see docs/operations.md#database-role",
         )
     return CheckResult("database role", "ok", "is no superuser")
+
+
+def _without_tables(container: Container, found: str) -> CheckResult:
+    """Return a warning for a new installation, which has no master key either. Otherwise the database has been lost."""
+    if container.settings.master_key.exists():
+        advice = "check SMT_DATABASE_URL, restore a backup, or for an empty database run: smt-billing db upgrade"
+        return CheckResult("database", "fail", f"{found}, but the master key does exist", advice)
+    advice = "smt-billing run creates the tables; before separate roles, run: smt-billing db upgrade"
+    return CheckResult("database", "warn", f"{found} yet", advice)
 
 
 def _check_encrypted_data(container: Container, session: Session) -> CheckResult:

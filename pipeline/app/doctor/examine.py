@@ -5,7 +5,13 @@ from collections.abc import Callable
 from pipeline.app.container import Container
 from pipeline.app.doctor.connection_checks import check_broker, check_paypal, check_relay
 from pipeline.app.doctor.database_checks import check_database
-from pipeline.app.doctor.file_checks import check_certificates, check_data_folder, check_master_key, check_trust_anchors
+from pipeline.app.doctor.file_checks import (
+    check_certificates,
+    check_data_folder,
+    check_env_file,
+    check_master_key,
+    check_trust_anchors,
+)
 from pipeline.app.doctor.program_checks import check_interpreter, check_templates
 from pipeline.app.doctor.result import CheckResult
 from pipeline.app.doctor.settings_checks import check_other_settings, check_settings
@@ -24,5 +30,5 @@ def run_checks(open_container: Callable[[], Container]) -> list[CheckResult]:
         settings = check_settings(container)
     except SettingsError as error:
         return [CheckResult("settings", "fail", str(error), "fix the settings listed, in the environment or in .env")]
-    first = (settings, check_data_folder(container), check_master_key(container))
+    first = (settings, check_env_file(container), check_data_folder(container), check_master_key(container))
     return [*first, *check_database(container), *(check(container) for check in LAST_CHECKS)]

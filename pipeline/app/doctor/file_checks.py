@@ -3,6 +3,7 @@
 import os
 import stat
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
@@ -10,9 +11,17 @@ from pipeline.crypto.master_key import MasterKeyError, open_master_key
 from pipeline.db.engine import DatabaseUnavailableError, exists
 from pipeline.paypal.certificate_rules import TrustAnchors, parse_certificate, require_valid_at
 from pipeline.paypal.errors import SignatureError
-from pipeline.settings import DEMO_FILE, SettingsError
+from pipeline.settings import DEMO_FILE, SettingsError, env_file
 
 EXPIRES_SOON = timedelta(days=14)  # a certificate that ends earlier is mentioned
+
+
+def check_env_file(_: Container) -> CheckResult:
+    """Name the `.env` file that the settings were read from. A refused file is reported instead of all checks."""
+    file = env_file()
+    if file is None:
+        return CheckResult("settings file", "ok", f"no .env in {Path.cwd()}: settings come from the environment only")
+    return CheckResult("settings file", "ok", f"{file.path}, {file.mode:04o}, {len(file.variables)} variables")
 
 
 def check_data_folder(container: Container) -> CheckResult:
@@ -20,10 +29,11 @@ def check_data_folder(container: Container) -> CheckResult:
     folder = container.settings.data_dir
     try:
         found = folder.stat()
+    except FileNotFoundError:
+        advice = "smt-billing run or smt-billing db upgrade creates it; check SMT_DATA_DIR if it should exist"
+        return CheckResult("data folder", "warn", f"{folder.absolute()} does not exist yet", advice)
     except OSError as error:
-        return CheckResult(
-            "data folder", "fail", f"{folder}: {error.strerror}", "run: smt-billing db upgrade, which creates it"
-        )
+        return CheckResult("data folder", "fail", f"{folder}: {error.strerror}", "check SMT_DATA_DIR")
     if not os.access(folder, os.W_OK | os.X_OK):
         return CheckResult("data folder", "fail", f"{folder} is not writable", f"run: chown {os.geteuid()} {folder}")
     mode = stat.S_IMODE(found.st_mode)

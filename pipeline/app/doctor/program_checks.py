@@ -46,7 +46,9 @@ def check_templates(container: Container) -> CheckResult:
         templates = container.templates
         for kind in templates.kinds:
             templates.render(kind, templates.example(kind))
-    except (RenderError, SettingsError) as error:
+    except SettingsError:
+        return CheckResult("templates", "warn", "not checked, because settings of the vendor are missing")
+    except RenderError as error:
         return CheckResult(
             "templates", "fail", str(error), "fix the template, then check it: smt-billing mail preview KIND"
         )

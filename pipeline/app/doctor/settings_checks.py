@@ -6,44 +6,39 @@ Without these checks, a wrong setting that is rarely used would be noticed too l
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
-from pipeline.app.from_settings import product_hook, sender
+from pipeline.app.from_settings import product_hook
+from pipeline.app.start_requirements import missing_identity, start_problems
 from pipeline.clock import Clock
 from pipeline.email_address import valid_address
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.network.egress import require_paypal_api
 from pipeline.operations.backup.store import BackupError, read_recipient
 from pipeline.privacy.retention.legal_holds import HOLDS
-from pipeline.settings import Settings, SettingsError, variable
+from pipeline.settings import PREFIX, Settings, SettingsError, env_file, variable
 
+EXPECTED = ("paypal_webhook_id", "smtp_url", "operator_email")  # production needs them; some roles do not
 ADDRESSES = ("operator_email", "support_email", "privacy_email")
 TESTS = "SMT_TEST_"  # prefix of the variables that only this project's tests read
 
 
 def check_settings(container: Container) -> CheckResult:
-    """Check that the settings needed in production are set. Raises SettingsError for an invalid sender address."""
+    """Check that the settings that every role needs are set and usable, and that no other is forgotten."""
     settings = container.settings
-    sender(settings)
-    required = {
-        "SMT_PAYPAL_WEBHOOK_ID": bool(settings.paypal_webhook_id or settings.paypal_accept_simulator),
-        "SMT_SMTP_URL": bool(settings.smtp_url),
-        "SMT_OPERATOR_EMAIL": bool(settings.operator_email),
-    }
-    missing = [name for name, is_set in required.items() if not is_set]
+    if missing := missing_identity(settings):
+        advice = "set them in the environment or in .env; README.md lists a minimal configuration"
+        return CheckResult("settings", "fail", f"no role starts without {', '.join(missing)}", advice)
+    if problems := list(start_problems(settings)):
+        return CheckResult("settings", "fail", "; ".join(problems), "fix the settings listed; no role starts before")
     if settings.paypal_accept_simulator:
-        return CheckResult(
-            "settings",
-            "warn",
-            "events of PayPal's simulator are accepted",
-            "unset SMT_PAYPAL_ACCEPT_SIMULATOR after the test",
-        )
-    if missing:
-        return CheckResult(
-            "settings", "warn", f"not set: {', '.join(missing)}", "docs/operations.md explains each setting"
-        )
+        advice = "unset SMT_PAYPAL_ACCEPT_SIMULATOR after the test"
+        return CheckResult("settings", "warn", "events of PayPal's simulator are accepted", advice)
+    if forgotten := [variable(name) for name in EXPECTED if not getattr(settings, name)]:
+        advice = "docs/operations.md explains each setting"
+        return CheckResult("settings", "warn", f"not set: {', '.join(forgotten)}", advice)
     return CheckResult("settings", "ok", "all required settings are set")
 
 
@@ -52,7 +47,8 @@ def check_other_settings(container: Container) -> CheckResult:
     settings = container.settings
     if problems := list(_problems(settings, container.clock)):
         return CheckResult("other settings", "fail", "; ".join(problems), "fix the settings listed")
-    if unknown := _unknown(os.environ):
+    file = env_file()
+    if unknown := _unknown({*os.environ, *(file.variables if file else ())}):
         return CheckResult(
             "other settings", "warn", f"unknown settings: {', '.join(unknown)}", "correct the spelling, or unset them"
         )
@@ -85,11 +81,13 @@ def _problems(settings: Settings, clock: Clock) -> Iterator[str]:
         yield str(error)
 
 
-def _unknown(environment: Mapping[str, str]) -> list[str]:
+def _unknown(names: Iterable[str]) -> list[str]:
     """Return the names of SMT_ variables that are not settings, sorted."""
-    known = {variable(name) for name in Settings.model_fields}
-    named = (name for name in environment if name.startswith("SMT_") and not name.startswith(TESTS))
-    return sorted(name for name in named if name.removesuffix("_FILE") not in known)
+    settings = {variable(name) for name in Settings.model_fields}
+    known = settings | {f"{name}_FILE" for name in settings}
+    return sorted(
+        name for name in names if name.startswith(PREFIX) and not name.startswith(TESTS) and name not in known
+    )
 
 
 def _product(settings: Settings) -> Iterator[str]:

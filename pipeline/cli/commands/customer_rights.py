@@ -158,6 +158,7 @@ def erase(
 
 def _begin(context: CommandContext, id: str, *, now: bool) -> PrivacyRequest:
     if now:
+        context.settings.require("country")  # its law says what must be kept
         container = container_of(context)
         row = workflow.erase_now(
             context.database,

@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, parser
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import UnfiledMail, read_maildir
+from pipeline.settings import SettingsError
 
 TRY_AGAIN = 75  # exit code EX_TEMPFAIL of sysexits.h: Postfix keeps the message and tries again
 
@@ -77,9 +78,8 @@ def _from_stdin(context: CommandContext) -> FiledMail:
             raw, context.database, context.master_key, context.clock, account_page_url(context.settings)
         )
     except Exception as error:  # any error: with another exit code Postfix would return the message to its sender
-        reason = (
-            str(error) if isinstance(error, DatabaseUnavailableError) else f"internal error: {type(error).__name__}"
-        )
+        is_clear = isinstance(error, DatabaseUnavailableError | SettingsError)
+        reason = str(error) if is_clear else f"internal error: {type(error).__name__}"
         output.print_note(f"the message was not filed, try again: {reason}")
         raise typer.Exit(TRY_AGAIN) from error
 

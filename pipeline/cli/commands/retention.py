@@ -26,6 +26,8 @@ def sweep(
     JSON: an object with the number of rows for each rule.
     """
     context = context_of(ctx)
+    if not dry_run:
+        context.settings.require("country")  # its law says what must be kept
     _ = context.database
     counts = maintenance.run_retention(container_of(context), dry=dry_run)
     if json:

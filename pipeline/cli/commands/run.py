@@ -9,6 +9,7 @@ from pipeline.app import logging, roles
 from pipeline.app.container import Container
 from pipeline.app.run_until_idle import run_until_idle as work_until_idle
 from pipeline.app.shutdown import StopSignal
+from pipeline.app.start_requirements import require_startable
 from pipeline.cli import output
 from pipeline.cli.container import container_of
 from pipeline.cli.context import CommandContext, context_of
@@ -41,14 +42,13 @@ def run(
         return
     if json:
         raise UsageError("--json needs --until-idle")
-    _require_webhook_id(context)
+    require_startable(context.settings, *_webhook_id(context))
     _serve(container_of(context), roles.run_all)
 
 
 def web(ctx: typer.Context) -> None:
     """Needs SMT_PAYPAL_WEBHOOK_ID to verify signatures."""
-    _require_webhook_id(context_of(ctx))
-    _serve_alone(context_of(ctx), "web", roles.run_web)
+    _serve_alone(context_of(ctx), "web", roles.run_web, *_webhook_id(context_of(ctx)))
 
 
 def worker(ctx: typer.Context) -> None:
@@ -58,8 +58,7 @@ def worker(ctx: typer.Context) -> None:
 
 def mailer(ctx: typer.Context) -> None:
     """Several mailers may run at the same time."""
-    context_of(ctx).settings.require("smtp_url")
-    _serve_alone(context_of(ctx), "mailer", roles.run_mailer)
+    _serve_alone(context_of(ctx), "mailer", roles.run_mailer, "smtp_url")
 
 
 def scheduler(ctx: typer.Context) -> None:
@@ -67,8 +66,14 @@ def scheduler(ctx: typer.Context) -> None:
     _serve_alone(context_of(ctx), "scheduler", roles.run_scheduler)
 
 
-def _serve_alone(context: CommandContext, name: str, role: Callable[[Container, StopSignal], None]) -> None:
-    """Run one role in this process. Raises SettingsError if the broker serves one process only."""
+def _serve_alone(
+    context: CommandContext, name: str, role: Callable[[Container, StopSignal], None], *needed: str
+) -> None:
+    """Run one role in this process. Raises SettingsError if the broker serves one process only.
+
+    `needed` are the settings that only this role needs.
+    """
+    require_startable(context.settings, *needed)
     container = container_of(context)
     container.require_shared_broker(name)
     container.require_tables()
@@ -94,12 +99,13 @@ def _serve(container: Container, role: Callable[[Container, StopSignal], None]) 
         raise typer.Exit(1)
 
 
-def _require_webhook_id(context: CommandContext) -> None:
-    if not context.settings.paypal_accept_simulator:
-        context.settings.require("paypal_webhook_id")
+def _webhook_id(context: CommandContext) -> tuple[str, ...]:
+    """Return the setting that the web role needs to verify signatures; nothing if it accepts PayPal's simulator."""
+    return () if context.settings.paypal_accept_simulator else ("paypal_webhook_id",)
 
 
 def _run_until_idle(context: CommandContext, json: bool) -> None:
+    require_startable(context.settings)
     container = container_of(context)
     file_permissions.require_private(context.settings)
     migrations.upgrade(container.database)

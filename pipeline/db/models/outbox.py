@@ -26,7 +26,7 @@ class Mail(Base):
     facts: Mapped[bytes | None]  # encrypted
     recipient: Mapped[bytes | None]  # encrypted: the address that `frozen` was rendered for
     frozen: Mapped[bytes | None]  # encrypted: the finished message, set at the first claim
-    message_id: Mapped[str | None] = mapped_column(String(120))
+    message_id: Mapped[str | None] = mapped_column(String(320))  # <id@domain>; a domain has up to 253 characters
     claimed_by: Mapped[str | None] = mapped_column(String(40))  # the mailer that sends it
     relay_reply: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(default=0)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command_line import Smt, files_of
 from tests.support.subprocesses import ManagedProcess, free_port
+from tests.support.vendor import ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 def settings(data_dir: Path, caught: Path, monkeypatch: pytest.MonkeyPatch, smt: Smt) -> dict[str, str]:
     """Settings for `run`, `health` and `simulate`, also set in the environment."""
     values = {
+        **ENVIRONMENT,
         "SMT_DATA_DIR": str(data_dir),
         "SMT_SMTP_URL": os.environ["SMT_SMTP_URL"],
         "SMT_PAYPAL_WEBHOOK_ID": "7AB11223CD445566E",

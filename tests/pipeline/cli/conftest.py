@@ -13,6 +13,7 @@ from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.subscription import SimulatedSubscription
 from tests.support.command_line import Answer, Smt, caught, files_of, run, smt
+from tests.support.vendor import ENVIRONMENT
 
 __all__ = ["NOW", "Answer", "SavedEvents", "Smt", "caught", "files_of", "smt"]
 
@@ -47,7 +48,8 @@ def imported_folder(saved_events: SavedEvents, tmp_path_factory: pytest.TempPath
     """A data folder in which the saved events are imported and handled. Created once, copied for each test."""
     folder = tmp_path_factory.mktemp("imported") / "var"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SMT_DATA_DIR", str(folder))
+        for name, value in (ENVIRONMENT | {"SMT_DATA_DIR": str(folder)}).items():
+            patch.setenv(name, value)
         patch.chdir(folder.parent)
         patch.setattr(logging, "set_up", lambda _level: None)
         for words in (("db", "upgrade"), ("events", "import", saved_events.folder), ("run", "--until-idle")):

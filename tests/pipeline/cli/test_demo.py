@@ -1,14 +1,24 @@
 """`demo`: every other command works on the folder of a demo, and a demo never changes a folder with other events."""
 
 import fcntl
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from pipeline.demo import data_folder
 from pipeline.queries import listing
+from tests.support.vendor import ENVIRONMENT
 
 from .conftest import SavedEvents, Smt, files_of
+
+
+@pytest.fixture(autouse=True)
+def _no_vendor(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo needs no settings."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name)
+
 
 SMALL = ("--months", "2", "--subscribers", "6")
 
@@ -55,6 +65,8 @@ def test_interrupted_demo_is_played_again(smt: Smt, data_dir: Path) -> None:
     answer = smt("demo", "--once", "--json", "--months", "1", "--subscribers", "2", "--seed", "3")
     assert (answer.code, answer.json["months"], answer.json["seed"]) == (0, 1, 3)
     assert not (data_dir / "caught" / "receipt.old.eml").exists()
+    kinds = Counter(path.name.partition(".")[0] for path in files_of(data_dir / "caught"))
+    assert kinds == answer.json["mails_sent"]
     people = smt("demo", "--once")
     assert people.code == 0
     assert "1 months, 2 subscribers" in people.out

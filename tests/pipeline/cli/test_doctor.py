@@ -54,10 +54,37 @@ def test_doctor_checks_whether_relay_answers(
     assert (answer.code, by_name(answer)["relay"]["state"]) == (1, "fail")
 
 
-def test_folder_without_tables_fails_with_advice(smt: Smt) -> None:
+def test_new_installation_has_no_failed_check(smt: Smt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`doctor` comes before the first `run`, which creates the folder, the key and the tables."""
+    monkeypatch.setenv("SMT_DATA_DIR", str(tmp_path / "new" / "folder"))
+    answer = smt("doctor", "--json")
+    found = by_name(answer)
+    assert answer.code == 0
+    assert [found[name]["state"] for name in ("data folder", "master key", "database")] == ["warn"] * 3
+    assert "smt-billing run creates" in found["database"]["advice"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_missing_vendor_is_reported_once(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMT_VENDOR_NAME")
+    found = by_name(smt("doctor", "--json"))
+    assert [name for name, each in found.items() if each["state"] == "fail"] == ["settings"]
+    assert found["templates"]["state"] == "warn"
+
+
+def test_new_postgresql_database_has_no_failed_check(
+    smt: Smt, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    monkeypatch.setenv("SMT_DATABASE_URL", postgres_url)
+    answer = smt("doctor", "--json")
+    assert (answer.code, by_name(answer)["database"]["state"]) == (0, "warn")
+
+
+def test_lost_database_fails(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
+    (data_dir / "smt-billing.db").unlink()
     answer = smt("doctor", "--json")
     database = by_name(answer)["database"]
-    assert (answer.code, database["state"], database["advice"]) == (1, "fail", "run: smt-billing db upgrade")
+    assert (answer.code, database["state"], "restore a backup" in database["advice"]) == (1, "fail", True)
 
 
 def test_permissions_for_others_fail(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
@@ -162,6 +189,33 @@ def test_doctor_checks_what_settings_name(
     found = by_name(smt("doctor", "--json"))["other settings"]
     assert found["state"] == state
     assert state == "ok" or (name if name != "SMT_PAYPAL_BASE_URL" else "paypal.example.com") in found["found"]
+
+
+def test_doctor_names_settings_file(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    assert by_name(smt("doctor", "--json"))["settings file"]["found"].startswith(f"no .env in {tmp_path}")
+    path = tmp_path / ".env"
+    path.write_text("SMT_WEB_PORT=8081\nSMT_WEBPORT=1\n")
+    path.chmod(0o640)
+    found = by_name(smt("doctor", "--json"))
+    assert (found["settings file"]["state"], found["settings file"]["found"]) == ("ok", f"{path}, 0640, 2 variables")
+    assert found["other settings"]["found"] == "unknown settings: SMT_WEBPORT"
+
+
+def test_refused_settings_file_is_only_result(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("SMT_PRODUCT_COMMAND=/bin/true\n")
+    path.chmod(0o666)
+    answer = smt("doctor", "--json")
+    assert (answer.code, [each["name"] for each in answer.json]) == (1, ["settings"])
+    assert answer.json[0]["found"].startswith(f"{path} is writable by other accounts")
+    assert smt("customers", "list").code == 2
+
+
+def test_setting_whose_name_ends_with_file_is_known(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    monkeypatch.setenv("SMT_MASTER_KEY_FILE", str(data_dir / "keys" / "master.key"))
+    assert by_name(smt("doctor", "--json"))["other settings"]["state"] == "ok"
 
 
 def test_rotated_relay_log_is_accepted(

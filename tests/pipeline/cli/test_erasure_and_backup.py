@@ -133,7 +133,9 @@ def test_retention_deletes_what_dry_run_shows(smt: Smt, imported: SavedEvents, d
 
 
 def test_retention_rules_name_law_of_country(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMT_COUNTRY")
     assert "2 years: the privacy policy" in smt("retention", "rules").out
+    assert "SMT_COUNTRY" in smt("retention", "sweep").err  # nothing is deleted by the law of no country
     monkeypatch.setenv("SMT_COUNTRY", "DE")
     assert "8 years: AO section 147" in smt("retention", "rules").out
     assert {"name": "access log", "period": "90 days"}.items() <= next(

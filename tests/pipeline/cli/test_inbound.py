@@ -56,6 +56,15 @@ def test_unreachable_database_makes_postfix_try_again(smt: Smt, monkeypatch: pyt
     assert "try again" in answer.err
 
 
+def test_missing_setting_makes_postfix_try_again(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SMT_PUBLIC_URL")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"From: a@example.com\r\n\r\nhello\r\n")))
+    answer = smt("inbound", "-")
+    assert (answer.code, "set SMT_PUBLIC_URL" in answer.err) == (75, True)
+
+
 def test_unfiled_message_is_reported_with_exit_code_1(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
     for name in ("new", "cur", "tmp"):
         (tmp_path / name).mkdir()

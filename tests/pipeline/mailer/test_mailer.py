@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -54,12 +55,29 @@ async def test_mail_is_sent_exactly_once(pipeline: PipelineUnderTest, serve: Ser
         "250 2.0.0 queued as 4Xyz",
         None,
     )
-    assert header(data, "Message-ID") == row.message_id == f"<receipt.{row.id}@bounces.example.com>"
+    assert header(data, "Message-ID") == row.message_id == f"<{row.id}@bounces.example.com>"
     assert header(data, "To") == f"Ada Whitfield <{ADA}>"
     assert header(data, "Auto-Submitted") == "auto-generated"
     assert f"MAIL FROM:<b+{row.id}@bounces.example.com>" in " ".join(fake_relay.said)
     pipeline.clock.advance(timedelta(days=365))
     assert await mailer.send_due() == 0
+
+
+async def test_message_id_of_longest_domain_is_stored_and_sent(pipeline: PipelineUnderTest, serve: Serve) -> None:
+    meet(pipeline)
+    owe(pipeline)
+    domain = f"{'d' * 63}.{'e' * 63}.{'f' * 63}.{'g' * 29}.com"  # the envelope sender has 254 characters
+    fake_relay = MisbehavingRelay()
+    relay = Relay(await serve(fake_relay), connections=1)
+    sender = replace(SENDER, envelope_domain=domain)
+    mailer = Mailer(pipeline.database, pipeline.master, pipeline.clock, TEMPLATES, relay, sender)
+    assert await mailer.send_due() == 1
+    await mailer.close()
+    [(_, data)] = fake_relay.received
+    row = only(pipeline)
+    assert header(data, "Message-ID") == row.message_id == f"<{row.id}@{domain}>"
+    assert f"MAIL FROM:<b+{row.id}@{domain}>" in " ".join(fake_relay.said)
+    assert f"Message-ID: {row.message_id}\r\n".encode() in data
 
 
 async def test_sent_mail_is_stored_encrypted(pipeline: PipelineUnderTest, serve: Serve, make: Make) -> None:

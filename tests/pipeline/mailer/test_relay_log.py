@@ -5,23 +5,35 @@ A proxy in front of Postfix drops its answer, or the end of the mail.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline.app import from_settings
 from pipeline.clock import MovableClock, SystemClock
-from pipeline.mailer.relay_log import MAX_FILTER_TIME, SLACK, RelayLog, envelope_sender_of, resolve_doubts
+from pipeline.mailer.mailer import Mailer
+from pipeline.mailer.relay_log import (
+    _MESSAGE_ID,
+    MAX_FILTER_TIME,
+    SLACK,
+    RelayLog,
+    envelope_sender_of,
+    resolve_doubts,
+)
 from pipeline.mailer.smtp_relay import Relay as RelayClient
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.outbox import store as outbox
 from tests.chaos.proxy import Fault, Kind, Proxy
 from tests.deploy.test_postfix import require_private_postfix
-from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.outbox_fixtures import TEMPLATES
+from tests.support.pipeline_under_test import PipelineUnderTest, made
 from tests.support.servers import Postfix, Relay
 from tests.support.subprocesses import until
 
 DOMAIN = "bounces.example.com"
+LONGEST_DOMAIN = f"{'d' * 63}.{'e' * 63}.{'f' * 63}.{'g' * 29}.com"  # the envelope sender has 254 characters
 TEXT = b"Subject: hello\r\n\r\nhello\r\n"
 ALICE, BOB = envelope_sender_of("alice", DOMAIN), envelope_sender_of("bob", DOMAIN)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -70,7 +82,7 @@ def test_log_is_complete_within_its_time_range(path: Path, clock: MovableClock, 
 @pytest.mark.parametrize("form", [old, iso])
 def test_only_queue_manager_line_proves_acceptance(path: Path, clock: MovableClock, form: Write) -> None:
     stamp = form(clock.now())
-    discarded = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<receipt.bob@{DOMAIN}>\n"
+    discarded = f"{stamp} relay postfix/cleanup[79]: 4bTz5k0Nzqz9rxR: message-id=<bob@{DOMAIN}>\n"
     noise = f"{stamp} relay postfix/smtpd[78]: NOQUEUE: reject: MAIL from localhost[127.0.0.1]: from=<{BOB}>\n"
     path.write_text(discarded + noise + accepted(stamp, ALICE) + accepted(stamp, "b+carol@elsewhere.example"))
     assert RelayLog(path, clock).queued_senders([ALICE, BOB]) == {ALICE}
@@ -233,7 +245,7 @@ def test_relay_is_not_probed_without_doubts(pipeline: PipelineUnderTest, path: P
 def receiving(stamp: str, id: str, session: int = 78) -> str:
     """Log lines of a session that receives this mail."""
     client = f"{stamp} relay postfix/smtpd[{session}]: 4bTz5k0N{session}: client=localhost[127.0.0.1]\n"
-    return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<receipt.{id}@{DOMAIN}>\n"
+    return client + f"{stamp} relay postfix/cleanup[79]: 4bTz5k0N{session}: message-id=<{id}@{DOMAIN}>\n"
 
 
 def test_mail_in_open_session_stays_in_doubt(pipeline: PipelineUnderTest, path: Path) -> None:
@@ -381,6 +393,43 @@ async def test_real_postfix_log_resolves_doubt(
     assert len(relay.wait_for(1) if end == "sent" else relay.mails()) == (end == "sent")
 
 
+@pytest.mark.parametrize(
+    ("bounce_domain", "logged"),
+    [
+        ("billing.brightwater-software.example", "billing.brightwater-software.example"),
+        (LONGEST_DOMAIN, LONGEST_DOMAIN),
+        ("Bounces.Example.COM", "bounces.example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ],
+)
+async def test_real_postfix_logs_what_identifies_mail(
+    relay: Postfix, pipeline_at_present: PipelineUnderTest, bounce_domain: str, logged: str
+) -> None:
+    """The evidence is the envelope sender and the Message-ID, as Postfix writes them, for every domain."""
+    pipeline = pipeline_at_present
+    sender = from_settings.sender(made(mail_from="billing@example.com", bounce_domain=bounce_domain))
+    (id,) = pipeline.owe(outbox.NewMail("event_parked", "one", None, TEMPLATES.example("event_parked")))
+    client = RelayClient(relay.smtp_url, connections=1)
+    mailer = Mailer(
+        pipeline.database, pipeline.master, pipeline.clock, TEMPLATES, client, replace(sender, operator="a@example.com")
+    )
+    before = len(relay.log)
+    assert await mailer.send_due() == 1
+    await mailer.close()
+    [mail] = relay.wait_for(1)
+    assert f"Message-ID: <{id}@{logged}>\n".encode() in mail.replace(b"\r\n", b"\n")
+    until(lambda: "(queue active)" in relay.log[before:], 10, "Postfix logs the mail")
+    assert _MESSAGE_ID.findall(relay.log[before:])[0][1] == id
+    written = envelope_sender_of(id, sender.envelope_domain)
+    assert RelayLog(relay.folder / "mail.log", SystemClock()).queued_senders([written]) == {f"b+{id}@{logged}"}
+
+
+@pytest.fixture
+def pipeline_at_present(sqlite_pipeline: PipelineUnderTest) -> PipelineUnderTest:
+    sqlite_pipeline.clock.move_to(SystemClock().now())
+    return sqlite_pipeline
+
+
 async def test_mail_in_slow_filter_is_not_sent_again(
     mailbox: Relay, sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +442,7 @@ async def test_mail_in_slow_filter_is_not_sent_again(
         with sqlite_pipeline.database.transaction() as session:
             outbox.claim(session, "mailer", sqlite_pipeline.now, 1)
         client = RelayClient(relay.smtp_url, connections=1, final_timeout_seconds=0.5)
-        text = f"Message-ID: <receipt.{id}@{DOMAIN}>\r\n".encode() + TEXT
+        text = f"Message-ID: <{id}@{DOMAIN}>\r\n".encode() + TEXT
         reply = await client.send(envelope_sender_of(id, DOMAIN), "alice@example.com", text, envelope_id=id)
         assert reply.outcome == "doubt"
         with sqlite_pipeline.database.transaction() as session:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.operations import file_permissions
 from pipeline.settings import Settings, SettingsError
+from tests.support.vendor import ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
 Make = Callable[..., Settings]
@@ -56,7 +57,7 @@ def test_missing_files_are_accepted(make_settings: Make, tmp_path: Path) -> None
 
 def test_commands_create_private_files_for_any_umask(data_dir: Path, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "pipeline"]
-    env = {"SMT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
+    env = {**ENVIRONMENT, "SMT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
     text = tmp_path / "mail.html"
     for words in (["db", "upgrade"], ["mail", "preview", "receipt", "--out", str(text)]):
         subprocess.run([*program, *words], env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)

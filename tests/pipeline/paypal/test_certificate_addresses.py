@@ -105,3 +105,13 @@ async def test_other_url_is_refused_before_any_request(url: str, tmp_path: Path)
     with pytest.raises(SignatureError):
         keys.add(url, paypal().pem)
     assert (keys.known(url), (tmp_path / "new").exists()) == (None, False)
+
+
+@pytest.mark.parametrize("host", ["api", "api-m", "api.sandbox", "api-m.sandbox"])
+def test_sandbox_url_is_refused_with_live_api(host: str) -> None:
+    url = f"https://{host}.paypal.com{PATH}"
+    if "sandbox" not in host:
+        require_certificate_url(url, live=True)
+        return
+    with pytest.raises(SignatureError, match="PayPal's sandbox"):
+        require_certificate_url(url, live=True)

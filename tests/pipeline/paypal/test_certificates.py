@@ -12,12 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.paypal import certificates
 from pipeline.paypal.certificate_rules import TrustAnchors, parse_certificate, require_paypal_certificate
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
-from pipeline.settings import SettingsError
+from pipeline.settings import SettingsError, load
 from tests.support.certificate_authority import (
     LIVE,
     NOW,
@@ -335,3 +336,32 @@ async def test_added_certificate_is_verified_and_needs_no_download(tmp_path: Pat
     with pytest.raises(SignatureError):
         keys.add(URL + "-2", issue("evil.example.com").pem)
     assert (keys.known(URL + "-2"), fetch.fetched, files(tmp_path)) == (None, [], [])
+
+
+# The live API
+
+
+async def test_certificate_of_sandbox_is_refused_with_live_api() -> None:
+    """A stored certificate of a simulated PayPal is refused too: it has the sandbox's URL."""
+    sandbox_url = URL.replace("//api.", "//api.sandbox.").replace("//api-m.", "//api-m.sandbox.")
+    for url, name, accepted in ((URL, LIVE, True), (URL, SANDBOX, False), (sandbox_url, LIVE, False)):
+        fetch = Fetch(issue(name).pem)
+        keys = CertificateStore(folder=None, anchors=None, clock=MovableClock(NOW), fetch=fetch, live=True)
+        if accepted:
+            await keys.get(url)
+            continue
+        with pytest.raises(SignatureError):
+            await keys.get(url)
+        with pytest.raises(SignatureError):
+            keys.add(url, fetch("") if isinstance(fetch.answer, bytes) else b"")
+
+
+@pytest.mark.parametrize(("base_url", "live"), [("https://api-m.paypal.com", True), ("http://127.0.0.1:1", False)])
+async def test_web_role_accepts_certificates_of_its_own_api(tmp_path: Path, base_url: str, live: bool) -> None:  # noqa: FBT001
+    container = Container(load(_env_file=None, data_dir=tmp_path, paypal_base_url=base_url), {}, MovableClock(NOW))
+    sandbox = issue(SANDBOX).pem
+    if live:
+        with pytest.raises(SignatureError, match="not PayPal's"):
+            container.certificates.add(URL, sandbox)
+    else:
+        container.certificates.add(URL, sandbox)

@@ -26,7 +26,7 @@ ENVELOPE = Envelope(
     recipient_address="ada@example.com",
     reply_to="help@example.com",
     date=datetime(2026, 3, 1, 10, 0, tzinfo=UTC),
-    message_id="<receipt.abc@mail.example.com>",
+    message_id="<abcdefghijklmnopqrstuvwxyz@mail.example.com>",
     locale="en_US",
 )
 RENDERED = RenderedMail("Receipt: $19.99 USD", "Thank you!\n", "<p>Thank you!</p>\n")
@@ -67,7 +67,7 @@ def test_message_has_expected_headers_in_order() -> None:
     assert mail["To"] == "Ada Example <ada@example.com>"
     assert mail["Reply-To"] == "help@example.com"
     assert mail["Date"] == "Sun, 01 Mar 2026 10:00:00 +0000"
-    assert mail["Message-ID"] == "<receipt.abc@mail.example.com>"
+    assert mail["Message-ID"] == "<abcdefghijklmnopqrstuvwxyz@mail.example.com>"
     assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
     assert mail["Content-Language"] == "en-US"
     assert mail.get_boundary() == "=_abcdefghijklmnopqrstuvwxyz"

@@ -168,7 +168,7 @@ def upgrade() -> None:
         sa.Column("facts", sa.LargeBinary(), nullable=True),
         sa.Column("recipient", sa.LargeBinary(), nullable=True),
         sa.Column("frozen", sa.LargeBinary(), nullable=True),
-        sa.Column("message_id", sa.String(length=120), nullable=True),
+        sa.Column("message_id", sa.String(length=320), nullable=True),
         sa.Column("claimed_by", sa.String(length=40), nullable=True),
         sa.Column("relay_reply", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
