@@ -15,6 +15,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import AccessLogEntry
+from pipeline.limited_log import LimitedLog
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +42,12 @@ class AccessLog(BatchThread[LogEntry]):
     def __init__(self, database: Database, master_key: MasterKey, clock: Clock) -> None:
         super().__init__("access-log", most=GROUP, room=WAITING)
         self._database, self._master, self._clock = database, master_key, clock
+        self._warn = LimitedLog(log.warning)
 
     def record(self, action: str, status: int, address: str, browser: str) -> None:
         """Queue an entry to be written. Returns at once and never raises."""
         if not self._submit(LogEntry(self._clock.now(), action, status, address, browser[:MAX_BROWSER])):
-            log.warning("access_log_entry_dropped", waiting=WAITING)
+            self._warn("access_log_entry_dropped", waiting=WAITING)
 
     def _process(self, batch: list[LogEntry]) -> None:
         try:

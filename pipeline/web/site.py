@@ -140,9 +140,7 @@ class Site:
         except Exception as error:  # noqa: BLE001 - its message may contain personal data, so log only its type
             log.error("page_failed", route=path, reason=f"internal error: {type(error).__name__}")
             status, text = 500, FAULT
-        response = (
-            self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
-        )
+        response = self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
         response.headers.update(headers)
         return response
 

@@ -69,7 +69,8 @@ def test_counter_does_not_store_the_subject(pipeline: PipelineUnderTest) -> None
         ("192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("unix", "unknown"), ("bogus7", "unknown"),
+        ("unix", "unknown"),
+        ("bogus7", "unknown"),
     ],
 )
 def test_ipv6_address_counts_as_its_network(address: str, network: str) -> None:

@@ -76,7 +76,9 @@ def test_slow_exports_delay_nobody_else(sqlite_pipeline: PipelineUnderTest, prod
         require_quick_pages(base)
         product.touch()
         delivered = [each.result() for each in waiting if each.result() not in refused]
-        again = Browser(base).post(next(path for path, each in zip(paths, waiting, strict=True) if each.result() in refused))
+        again = Browser(base).post(
+            next(path for path, each in zip(paths, waiting, strict=True) if each.result() in refused)
+        )
     assert [each.status_code for each in delivered] == [200, 200]
     assert {(each.status_code, each.headers["retry-after"]) for each in refused} == {(503, "60")}
     assert again.status_code == 200  # the refused link was not used up
