@@ -117,11 +117,18 @@ class Settings(BaseSettings):
         3, ge=1, le=28, description="Days from the reminder to the renewal, for cycles of a month or more."
     )
     public_url: str = Field("", description="Public address of the customer pages, for links in mails.")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.1", "::1"),
+        description="Reverse proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
+    )
+    paypal_max_age_days: int = Field(
+        30, ge=4, description="Webhooks whose transmission time is older are refused. PayPal retries for three days."
+    )
     health_limit_seconds: int = Field(
         300, ge=1, description="/healthz answers 503 if an event or mail has waited longer than this."
     )
 
-    @field_validator("paypal_webhook_id", "private_networks", mode="before")
+    @field_validator("paypal_webhook_id", "private_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -165,7 +172,7 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no locale {value}; write it like en_US") from None
         return value
 
-    @field_validator("private_networks")
+    @field_validator("private_networks", "trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:

@@ -1,6 +1,7 @@
 """The container: builds the objects of the pipeline from the settings, each on first use."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 
 from pipeline.app import from_settings
@@ -21,6 +22,7 @@ from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
 from pipeline.webhooks.group_commit import GroupCommitter
 from pipeline.webhooks.receiver import WebhookReceiver
+from pipeline.webhooks.replay_alert import ReplayAlert
 from pipeline.worker.worker import Worker
 
 
@@ -91,7 +93,10 @@ class Container:
             self.certificates,
             self.group_committer,
             self.settings.paypal_webhook_id,
+            clock=self.clock,
+            max_age=timedelta(days=self.settings.paypal_max_age_days),
             accept_simulator=self.settings.paypal_accept_simulator,
+            on_replay=ReplayAlert(self.database, self.master_key, self.clock).send,
         )
         return Web(receiver, self.database, self.clock, self.settings.health_limit_seconds)
 

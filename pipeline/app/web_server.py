@@ -4,10 +4,12 @@ from typing import Any
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from pipeline.settings import Settings
+from pipeline.web.client_address import ClientAddresses
 from pipeline.web.connection_limits import LimitedProtocol, limit_connections
+from pipeline.web.host_header import KnownHosts
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +30,10 @@ class WebServer(uvicorn.Server):
         self.should_exit = True
 
 
-def web_server(settings: Settings, app: Starlette) -> WebServer:
+def web_server(settings: Settings, app: ASGIApp) -> WebServer:
     """Return the server for this application; `serve` runs it."""
     config = uvicorn.Config(
-        limit_connections(app),
+        limit_connections(checked(settings, app)),
         host=settings.web_host,
         port=settings.web_port,
         loop="uvloop",
@@ -41,8 +43,14 @@ def web_server(settings: Settings, app: Starlette) -> WebServer:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # `checked` reads them, and knows SMT_TRUSTED_PROXIES
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
         backlog=512,
     )
     return WebServer(config)
+
+
+def checked(settings: Settings, app: ASGIApp) -> ASGIApp:
+    """Return the application behind the checks of client address and Host header."""
+    return ClientAddresses(KnownHosts(app, settings.pages_url), settings.trusted_proxies)

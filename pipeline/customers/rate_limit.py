@@ -4,7 +4,7 @@
 """
 
 from datetime import datetime, timedelta
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 
 from sqlalchemy import update
@@ -48,6 +48,9 @@ PER_HOUR: dict[Limit, int] = {
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
 }
+# Prefix lengths that an IPv6 address is counted by, and the multiple of the limit that each gets. One line often has a
+# /56 or a /48, and could otherwise use each of its 256 or 65,536 networks.
+IPV6_PREFIXES = {64: 1, 56: 2, 48: 4}
 
 
 def allow(session: Session, keyring: Keyring, limit: Limit, subject: str, *, now: datetime) -> bool:
@@ -55,6 +58,47 @@ def allow(session: Session, keyring: Keyring, limit: Limit, subject: str, *, now
 
     `subject` is what the limit counts by: an e-mail address, a network or an id. Only its keyed hash is stored.
     """
+    return _count(session, keyring, limit, subject, now) <= PER_HOUR[limit]
+
+
+def allow_client(session: Session, keyring: Keyring, limit: Limit, address: str, *, now: datetime) -> bool:
+    """Count an attempt by the client's networks, and return whether it is within the limit of each.
+
+    A wide network is counted only while the networks inside it are within their limits, so that one flooding client
+    does not use up the limit of its neighbours.
+    """
+    networks = client_networks(address)
+    return all(
+        _count(session, keyring, limit, subject, now) <= PER_HOUR[limit] * multiple for subject, multiple in networks
+    )
+
+
+def client_network(address: str) -> str:
+    """Return the narrowest network that is rate-limited: the IPv4 address, or the /64 prefix of an IPv6 address.
+
+    All input that is no address counts as one network.
+    """
+    return client_networks(address)[0][0]
+
+
+def client_networks(address: str) -> list[tuple[str, int]]:
+    """Return the networks of an address, narrow ones first, each with the multiple of the limit that it gets."""
+    found = _parse(address)
+    if not isinstance(found, IPv6Address):
+        return [(str(found or "unknown"), 1)]
+    return [(str(IPv6Network((int(found), length), strict=False)), by) for length, by in IPV6_PREFIXES.items()]
+
+
+def _parse(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+
+
+def _count(session: Session, keyring: Keyring, limit: Limit, subject: str, now: datetime) -> int:
+    """Count an attempt and return how many there were in this hour (UTC)."""
     hour = now.replace(minute=0, second=0, microsecond=0)
     id = keyring.digest(INDEX, f"rate_limit:{limit}:{hour:%Y-%m-%dT%H}:{subject}").hex()
     insert_new(
@@ -66,25 +110,10 @@ def allow(session: Session, keyring: Keyring, limit: Limit, subject: str, *, now
         .values(count=RateLimitCounter.count + 1)
         .returning(RateLimitCounter.count)
     )
-    attempts = session.execute(counted.execution_options(synchronize_session=False)).scalar_one()
-    return attempts <= PER_HOUR[limit]
+    return session.execute(counted.execution_options(synchronize_session=False)).scalar_one()
 
 
 def mailbox(email: str) -> str:
     """Return the address by which a limit counts: variants with `+tag` and dots reach the same mailbox at many providers."""
     local, _, domain = email.strip().lower().rpartition("@")
     return f"{local.partition('+')[0].replace('.', '')}@{domain}"
-
-
-def client_network(address: str) -> str:
-    """Return the network to rate-limit: the IPv4 address, or the /64 prefix of an IPv6 address.
-
-    Other input is returned unchanged.
-    """
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address):
-        return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
-    return str(found)

@@ -58,7 +58,7 @@ class SignInLinkSender(BatchThread[str]):
 
 def may_ask(session: Session, keyring: Keyring, address: str, now: datetime) -> bool:
     """Count a request from this client address, and return whether its network is within the hourly limit."""
-    return rate_limit.allow(session, keyring, "ask_for_link", rate_limit.client_network(address), now=now)
+    return rate_limit.allow_client(session, keyring, "ask_for_link", address, now=now)
 
 
 def send_links(session: Session, keyring: Keyring, email: str, now: datetime, pages: str) -> None:

@@ -28,6 +28,8 @@ TOO_YOUNG = (
     "You need to be 18 or older to sign up. If you are younger, please ask an adult to sign up. We have not stored "
     "anything you entered."
 )
+CHECKBOXES = ("adult", "news")
+NO_TEXT = ("This has to be text.", "This has to be true or false.")
 REMEMBERED = timedelta(days=1)  # for how long a repeated form is recognized
 
 
@@ -104,8 +106,8 @@ class SignUp:
         return str(links.details(session.get_one(Link, row["sha256"]), keyring).get("approve", ""))
 
     def _create_account(self, session: Session, keyring: Keyring, form: SignUpForm, custom: str, address: str) -> None:
-        now, network = self.clock.now(), rate_limit.client_network(address)
-        if not rate_limit.allow(session, keyring, "sign_up", network, now=now):
+        now = self.clock.now()
+        if not rate_limit.allow_client(session, keyring, "sign_up", address, now=now):
             raise RateLimitError("Too many sign-ups from your network. Please try again in an hour.")
         id = accounts.create_account(
             session, keyring, form.person,
@@ -133,9 +135,23 @@ class SignUp:
 def validate_form(form: Mapping[str, object], plans: Mapping[str, str]) -> SignUpForm:
     """Return the validated form. Raises InvalidFormError.
 
-    All fields are text; `adult` and `news` are ticked if `is_ticked` accepts their value.
+    All fields are text; `adult` and `news` may also be true or false, and are ticked if `is_ticked` accepts their value.
     """
-    entered = {name: str(form.get(name) or "") for name in FIELDS}
+    entered = {name: _text(form.get(name), name) for name in FIELDS}
+    problems = {name: NO_TEXT[name in CHECKBOXES] for name, value in entered.items() if value is None}
+    if problems:
+        raise InvalidFormError(problems)
+    return _validate_texts({name: value or "" for name, value in entered.items()}, plans)
+
+
+def _text(value: object, name: str) -> str | None:
+    """Return the text of a field, "" for a missing one, None if its value has another type."""
+    if isinstance(value, bool) and name in CHECKBOXES:
+        return str(value)
+    return value if isinstance(value, str) else "" if value is None else None
+
+
+def _validate_texts(entered: Mapping[str, str], plans: Mapping[str, str]) -> SignUpForm:
     problems: dict[str, str] = {}
     for name in accounts.FIELDS:
         try:

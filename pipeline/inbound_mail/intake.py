@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock, format_time
 from pipeline.crypto.key_ids import SENDER
 from pipeline.crypto.keyring import INDEX, Keyring
-from pipeline.crypto.master_key import MasterKey
+from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts, rate_limit
 from pipeline.db.bulk import insert_new
-from pipeline.db.engine import Database
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser
 from pipeline.outbox import store as outbox
@@ -27,6 +27,10 @@ from pipeline.privacy import requests
 log = structlog.get_logger(__name__)
 
 DAY = timedelta(days=1)
+# Bytes stored in 24 hours of one sender and of all, so that forged mail fills neither the database nor an export. Above
+# that, only the beginning of a message is stored, which contains its text.
+SENDERS_BYTES, ALL_BYTES = 25 * 2**20, 500 * 2**20
+BEGINNING = 64 * 1024
 ANSWERED_A_DAY = 3  # acknowledgements per sender and kind in 24 hours: stops a loop between two autoresponders
 
 
@@ -42,10 +46,22 @@ class FiledMail:
 
 
 def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clock, page: str) -> FiledMail:
-    """Store one message in its own transaction, see `file_mail`. Raises DatabaseUnavailableError."""
-    with database.transaction() as session:
-        now = clock.now()
-        filed = file_mail(session, Keyring(master_key, session, now), raw, now, page)
+    """Store one message in its own transaction, see `file_mail`.
+
+    A message that causes an internal error is stored unread, because it would cause the same error again. Raises
+    DatabaseUnavailableError, MasterKeyError and OSError.
+    """
+    try:
+        with database.transaction() as session:
+            now = clock.now()
+            filed = file_mail(session, Keyring(master_key, session, now), raw, now, page)
+    except (DatabaseUnavailableError, MasterKeyError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the error text may quote the message, so only its type is logged
+        log.error("message_stored_unread", inbound_mail_id=parser.identity(raw)[:12], reason=type(error).__name__)
+        with database.transaction() as session:
+            now = clock.now()
+            filed = _file_unread(session, Keyring(master_key, session, now), raw, now)
     log.info("message_stored", inbound_mail_id=filed.id[:12], kind=filed.kind, asked=filed.asked, known=filed.known)
     return filed
 
@@ -67,6 +83,20 @@ def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, pag
     return filed
 
 
+def _file_unread(session: Session, keyring: Keyring, raw: bytes, now: datetime) -> FiledMail:
+    """Store a message that cannot be processed, and alert the operator by a request."""
+    id = parser.identity(raw)
+    filed = FiledMail(id, "support", None, None, known=False)
+    key_id = f"letter:{keyring.digest(INDEX, f'letter:{id}').hex()[:40]}"
+    if not _store(session, keyring, filed, key_id, raw, now):
+        return replace(filed, known=True)
+    details = {"inbound_mail": id, "sender": "", "subject": ""}
+    request = requests.open_request(session, keyring, "other", None, "mail", now, details=details)
+    session.get_one(InboundMail, id).request_id = request.id
+    outbox.enqueue(session, keyring, [requests.reminder(request, 0)], now)
+    return filed
+
+
 def _kind(parsed: parser.ParsedMail) -> Literal["support", "privacy", "automatic"]:
     if parsed.automatic:
         return "automatic"
@@ -74,17 +104,31 @@ def _kind(parsed: parser.ParsedMail) -> Literal["support", "privacy", "automatic
 
 
 def _store(session: Session, keyring: Keyring, filed: FiledMail, key_id: str, raw: bytes, now: datetime) -> bool:
-    data_key = keyring.get(key_id)
+    data_key, content = keyring.get(key_id), _within_quota(session, key_id, raw, now)
     row = {
         "id": filed.id,
         "customer_id": filed.customer_id,
         "key_id": key_id,
         "kind": filed.kind,
         "request_id": None,
-        "content": data_key and data_key.encrypt("inbound_mail.content", raw),
+        "content": data_key and data_key.encrypt("inbound_mail.content", content),
         "received_at": now,
     }
     return bool(insert_new(session, InboundMail, [row], returning=InboundMail.id))
+
+
+def _within_quota(session: Session, key_id: str, raw: bytes, now: datetime) -> bytes:
+    """Return the message, or its beginning if the sender's or everybody's quota of stored bytes is used up."""
+    stored = select(func.coalesce(func.sum(func.length(InboundMail.content)), 0)).where(
+        InboundMail.received_at > now - DAY
+    )
+    of_sender = session.execute(stored.where(InboundMail.key_id == key_id)).scalar_one()
+    if len(raw) <= BEGINNING or (
+        of_sender + len(raw) <= SENDERS_BYTES and session.execute(stored).scalar_one() + len(raw) <= ALL_BYTES
+    ):
+        return raw
+    log.warning("message_truncated", size_bytes=len(raw), stored_bytes=BEGINNING)
+    return raw[:BEGINNING]
 
 
 def _open_request(

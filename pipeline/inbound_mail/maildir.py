@@ -1,8 +1,12 @@
-"""Read a Maildir: store each new message in its own transaction, then move it from `new` to `cur`."""
+"""Read a Maildir: store each new message in its own transaction, then move it from `new` to `cur`.
+
+A message that fails is tried again for a day. Then it is moved to `failed`, where the operator looks at it.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -14,15 +18,19 @@ from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.parser import LARGEST
 
+FAILED = "failed"  # folder of the Maildir for messages that could not be stored
+RETRIED = timedelta(days=1)
+
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class UnfiledMail:
-    """A message that could not be stored. It stays in `new`, and the next run tries it again."""
+    """A message that could not be stored. `is_final`: it was moved to `failed`, otherwise the next run tries it again."""
 
     file: str
     reason: str
+    is_final: bool = False
 
 
 def read_maildir(
@@ -49,13 +57,29 @@ def _file_one(
         if isinstance(error, DatabaseUnavailableError):
             database.holds_keys()  # raises if the database is down, not only this message's query
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        log.error("message_failed", file=path.name, reason=reason)
-        return UnfiledMail(path.name, reason)
+        is_final = _set_aside_old(path, clock)
+        log.error("message_set_aside" if is_final else "message_failed", file=path.name, reason=reason)
+        return UnfiledMail(path.name, reason, is_final)
     return filed
 
 
 def _move_to_cur(path: Path) -> None:
-    target = path.parents[1] / "cur" / f"{path.name}:2,S"
+    _move(path, "cur", f"{path.name}:2,S")
+
+
+def _set_aside_old(path: Path, clock: Clock) -> bool:
+    """Move a message that is older than RETRIED to `failed`, and return whether it was moved."""
+    try:
+        if clock.now().timestamp() - path.lstat().st_mtime < RETRIED.total_seconds():
+            return False
+        _move(path, FAILED, path.name)
+    except OSError:
+        return False
+    return True
+
+
+def _move(path: Path, folder: str, name: str) -> None:
+    target = path.parents[1] / folder / name
     target.parent.mkdir(mode=0o700, exist_ok=True)
     path.rename(target)
 

@@ -21,6 +21,7 @@ from pipeline.privacy.requests import Kind
 Parsed: TypeAlias = "Message[str, str]"
 LARGEST = 10 * 2**20  # bytes stored of one message
 PARSED = 128 * 1024  # bytes parsed of one message: some of Python's parsers need quadratic time for hostile input
+HEAD = 64 * 1024  # bytes parsed of its headers; mail servers write about 10 KiB
 PARTS = 50  # MIME parts searched for a text part
 MACHINES = re.compile(r"^(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?)([+.-]|@)", re.IGNORECASE)
 # Headers of automatic mail: RFC 3834 section 2, and headers that autoresponders commonly add.
@@ -56,19 +57,31 @@ class ParsedMail:
     asks: Kind | None
 
 
+UNREADABLE = ParsedMail("", "", automatic=True, asks=None)
+
+
 def parse_mail(raw: bytes) -> ParsedMail:
     """Parse a message. Never raises: a message that cannot be parsed counts as automatic."""
     try:
-        return _parse(BytesParser(policy=policy.compat32).parsebytes(raw[:PARSED]))
+        return _parse(BytesParser(policy=policy.compat32).parsebytes(_parsed_part(raw)))
     except Exception:  # noqa: BLE001 - Python's parsers raise many kinds of errors for hostile input
-        return ParsedMail("", "", automatic=True, asks=None)
+        return UNREADABLE
 
 
 def identity(raw: bytes) -> str:
     """Return the id of a message: a hash of Message-ID and body, because each delivery adds its own headers."""
     head, *body = _END_OF_HEAD.split(raw, 1)
-    found = _MESSAGE_ID.search(head)
+    found = _MESSAGE_ID.search(head[:HEAD])
     return hashlib.sha256(b"\0".join((found[1], *body)) if found else raw).hexdigest()
+
+
+def _parsed_part(raw: bytes) -> bytes:
+    """Return the beginning of the head and of the body. A head that is too long is cut before its last line."""
+    found = _END_OF_HEAD.search(raw, 0, PARSED)
+    end = found.start() if found else len(raw)
+    if end <= HEAD:
+        return raw[:PARSED]
+    return raw[: raw.rfind(b"\n", 0, HEAD) + 1] + (raw[end:PARSED] if found else b"")
 
 
 def _parse(message: Parsed) -> ParsedMail:

@@ -62,6 +62,7 @@ MAILS: dict[str, MailKind] = {
     # to the operator
     "event_parked": MailKind("transactional", "service"),
     "custom_id_shared": MailKind("transactional", "security"),
+    "webhook_forged": MailKind("transactional", "security"),
     "request_due": MailKind("transactional", "law"),
     "erasure_waits": MailKind("transactional", "law"),
 }

@@ -7,10 +7,12 @@ PayPal changes its certificate and the certificate's URL about once a year
 import asyncio
 import hashlib
 import http.client
+import math
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from pipeline import files
 from pipeline.clock import Clock
+from pipeline.limited_log import LimitedLog
 from pipeline.network import egress
 from pipeline.paypal.certificate_rules import (
     TrustAnchors,
@@ -34,6 +37,9 @@ from pipeline.paypal.errors import PaypalUnavailableError, SignatureError
 LARGEST_ANSWER = 64 * 1024  # bytes; PayPal's certificates have 3 KB
 FETCH_SECONDS = 5.0  # PayPal waits for our response during the download, and retries after a 503
 FETCHES_AT_ONCE = 4  # made-up URLs can block these downloads, but nothing else
+FETCHES_OF_NEW = 3  # of them for URLs that never had a certificate, so made-up URLs leave one to PayPal's
+FAILURE_SECONDS = 60.0  # a new URL whose download failed is not tried again for this long
+FAILURES_KEPT = 1000
 KEPT = 64  # certificates; PayPal uses one or two at a time
 
 _REQUEST_HEADERS = {"Accept": "application/x-pem-file, */*", "User-Agent": "smt-billing"}
@@ -51,9 +57,9 @@ class _CachedKey:
 class CertificateStore:
     """PayPal's public keys by certificate URL: from memory, otherwise from `folder`, otherwise downloaded.
 
-    Only certificates that pass every check are cached, so made-up URLs cannot fill the memory. Failures are not cached:
-    PayPal's server has short outages, and the next delivery tries again. With `anchors`, a PEM file, the chain is
-    verified too.
+    Only certificates that pass every check are cached, so made-up URLs cannot fill the memory. Failures of URLs that never
+    had a certificate are remembered for a minute. For a known URL the next delivery tries again, because PayPal's server
+    has short outages. With `anchors`, a PEM file, the chain is verified too.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class CertificateStore:
         clock: Clock,
         fetch: Callable[[str], bytes] | None = None,
         live: bool = False,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         """With `live`, refuse the certificates of PayPal's sandbox."""
         self._folder, self._clock, self._fetch = folder, clock, fetch or fetch_certificate
@@ -71,8 +78,11 @@ class CertificateStore:
         self._anchors = TrustAnchors.load(anchors) if anchors else None
         self._memory: dict[str, _CachedKey] = {}
         self._fetches: dict[str, asyncio.Task[_CachedKey]] = {}
-        # A separate thread pool: slow downloads must not occupy the threads that store events.
+        self._slots = _Slots(elapsed)
+        self._warn = LimitedLog(log.warning)
+        # Separate thread pools: slow downloads must not occupy the threads that store events or read files.
         self._threads = ThreadPoolExecutor(FETCHES_AT_ONCE, "certificate")
+        self._file_thread = ThreadPoolExecutor(1, "certificate-file")
 
     def known(self, url: str) -> RSAPublicKey | None:
         """Return the key if it is in memory and its certificate is valid now, otherwise None. Never blocks."""
@@ -83,7 +93,7 @@ class CertificateStore:
         """Return the key of the certificate at this URL. Concurrent calls for one URL share one download.
 
         Raises SignatureError if the URL or the certificate fails a check. Raises PaypalUnavailableError if the download
-        fails or takes longer than FETCH_SECONDS, or if FETCHES_AT_ONCE downloads are running.
+        fails or takes longer than FETCH_SECONDS, failed within FAILURE_SECONDS, or if too many downloads are running.
         """
         require_certificate_url(url, live=self._live)
         if key := self.known(url):
@@ -101,8 +111,6 @@ class CertificateStore:
         self._cache(url, self._verify(pem))
 
     def _start_fetch(self, url: str) -> "asyncio.Task[_CachedKey]":
-        if len(self._fetches) >= FETCHES_AT_ONCE:
-            raise PaypalUnavailableError("too many certificate downloads are running; try again")
         task = asyncio.create_task(self._load(url))
         self._fetches[url] = task
         task.add_done_callback(lambda done: self._finish_fetch(url, done))
@@ -114,11 +122,15 @@ class CertificateStore:
             self._cache(url, task.result())
 
     async def _load(self, url: str) -> _CachedKey:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_or_fetch, url)
-
-    def _read_or_fetch(self, url: str) -> _CachedKey:
-        if found := self._read_file(url):
+        """Read the file before a slot is taken: made-up URLs must not delay the certificate that is on disk."""
+        loop = asyncio.get_running_loop()
+        found, is_known = await loop.run_in_executor(self._file_thread, self._read_file, url)
+        if found:
             return found
+        with self._slots.take(url, is_known=is_known or url in self._memory):
+            return await loop.run_in_executor(self._threads, self._download, url)
+
+    def _download(self, url: str) -> _CachedKey:
         pem = self._fetch(url)
         fetched = self._verify(pem)
         log.info("certificate_fetched", url=url, valid_until=fetched.not_after.isoformat())
@@ -126,15 +138,18 @@ class CertificateStore:
             _write_file(self._path(self._folder, url), pem)
         return fetched
 
-    def _read_file(self, url: str) -> _CachedKey | None:
-        """Read the certificate from disk and verify it again: it may be corrupt, expired, or older than the anchors."""
+    def _read_file(self, url: str) -> tuple[_CachedKey | None, bool]:
+        """Return the certificate on disk, and whether there is a file.
+
+        It is verified again, because it may be corrupt, expired, or older than the anchors.
+        """
         try:
-            return self._verify(self._path(self._folder, url).read_bytes()) if self._folder else None
-        except FileNotFoundError:
-            return None
+            return (self._verify(self._path(self._folder, url).read_bytes()), True) if self._folder else (None, False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None, False
         except (OSError, SignatureError) as error:
-            log.warning("certificate_file_ignored", url=url, reason=str(error))
-            return None
+            self._warn("certificate_file_ignored", url=url, reason=str(error))
+            return None, True
 
     def _verify(self, pem: bytes) -> _CachedKey:
         leaf = parse_certificate(pem)
@@ -149,6 +164,38 @@ class CertificateStore:
     @staticmethod
     def _path(folder: Path, url: str) -> Path:
         return folder / f"{hashlib.sha256(url.encode()).hexdigest()}.pem"
+
+
+class _Slots:
+    """Limits the downloads that run at once, and remembers the URLs whose download failed."""
+
+    def __init__(self, elapsed: Callable[[], float]) -> None:
+        self._elapsed = elapsed
+        self._running: dict[str, bool] = {}  # URL -> whether it is known
+        self._failed: dict[str, float] = {}  # URL -> time of the failure, oldest first
+
+    @contextmanager
+    def take(self, url: str, *, is_known: bool) -> Iterator[None]:
+        """Occupy a slot during the block. Raises PaypalUnavailableError if none is free, or this new URL just failed."""
+        if not is_known and self._elapsed() - self._failed.get(url, -math.inf) < FAILURE_SECONDS:
+            raise PaypalUnavailableError("no certificate could be downloaded from this URL; try again in a minute")
+        new = sum(not known for known in self._running.values())
+        if len(self._running) >= FETCHES_AT_ONCE or (not is_known and new >= FETCHES_OF_NEW):
+            raise PaypalUnavailableError("too many certificate downloads are running; try again")
+        self._running[url] = is_known
+        try:
+            yield
+        except (PaypalUnavailableError, SignatureError):
+            self._remember_failure(url)
+            raise
+        finally:
+            del self._running[url]
+
+    def _remember_failure(self, url: str) -> None:
+        self._failed.pop(url, None)
+        self._failed[url] = self._elapsed()
+        if len(self._failed) > FAILURES_KEPT:
+            del self._failed[next(iter(self._failed))]
 
 
 def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes:

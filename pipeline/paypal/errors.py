@@ -19,6 +19,7 @@ CheckName = Literal[
     "certificate key",
     "certificate chain",
     "signature",
+    "transmission time",
 ]
 
 

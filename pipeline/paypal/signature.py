@@ -11,12 +11,14 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from pipeline.clock import parse_time
 from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
 
 ALGORITHM = "SHA256withRSA"  # PayPal's algorithm since 2015; the earlier SHA1withRSA is no longer secure
@@ -33,6 +35,8 @@ _LONGEST = {ID: 50, TIME: 64, SIGNATURE: 1368, CERT_URL: 500, AUTH_ALGO: 100}
 _SIGNATURE_BYTES = range(256, 1025)
 # Printable ASCII without space and `|`: the bar separates the parts of the signed message, so no part may contain it.
 _SHAPES = {name: re.compile(rf"[!-{{}}~]{{1,{longest}}}", re.ASCII) for name, longest in _LONGEST.items()}
+
+MAX_AHEAD = timedelta(hours=1)  # for a clock that is wrong, at PayPal's or here
 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # stateless, so created once
 
@@ -93,6 +97,23 @@ def require_algorithm(transmission: Transmission) -> None:
     """
     if transmission.algorithm != ALGORITHM:
         raise SignatureError("algorithm", f"signed with {transmission.algorithm}; only {ALGORITHM} is accepted")
+
+
+def require_recent(transmission: Transmission, now: datetime, max_age: timedelta) -> None:
+    """Check that PayPal sent the delivery within `max_age`, so that a captured one cannot be replayed later.
+
+    Call it after `verify`: the time is signed. Raises SignatureError, also for a time that cannot be read.
+    """
+    sent_at = parse_time(transmission.time)
+    if sent_at is None:
+        raise SignatureError("transmission time", f"{TIME} is not a time")
+    if sent_at > now + MAX_AHEAD:
+        raise SignatureError(
+            "transmission time", f"sent at {transmission.time}, which is in the future; check the clock"
+        )
+    if sent_at < now - max_age:
+        limit = f"more than {max_age.days} days ago (SMT_PAYPAL_MAX_AGE_DAYS); resend it in PayPal's dashboard"
+        raise SignatureError("transmission time", f"sent at {transmission.time}, {limit}")
 
 
 def _describe_fault(value: str | None, longest: int) -> str:

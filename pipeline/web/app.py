@@ -38,9 +38,11 @@ class Web:
             Route("/metrics", self.metrics),
             *pages,
         ]
-        return _Application(
+        app = _Application(
             self._endpoint, routes=routes, exception_handlers={HTTPException: lost, Exception: on_internal_error}
         )
+        app.router.redirect_slashes = False  # the redirect would contain the Host header and a link's secret
+        return app
 
     async def healthz(self, request: Request) -> Response:
         """Return the ages of the oldest event and mail. 503 if one exceeds the limit or the database is down."""

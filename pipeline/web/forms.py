@@ -14,11 +14,15 @@ LARGEST_FORM = 16 * 1024  # bytes; our largest form has about 2,000
 
 
 class RequestRejectedError(Exception):
-    """The request is rejected with this status. `title` and message are shown to the user."""
+    """The request is rejected with this status. `title` and message are shown to the user.
 
-    def __init__(self, status: int, title: str, message: str) -> None:
+    `retry_after`: seconds after which the client may send the request again, None if that would not help.
+    """
+
+    def __init__(self, status: int, title: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.title = status, title
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
 
 
 async def read_body(receive: Receive, declared: str, largest: int) -> bytes | None:
@@ -82,13 +86,13 @@ async def json_object(request: Request, names: Collection[str]) -> dict[str, Any
 def is_same_origin(request: Request, origin: str) -> bool:
     """Return whether one of our pages posted this request (Fetch Metadata, otherwise Origin, RFC 6454).
 
-    A client that sends neither header is not a browser, so another site cannot use it. Because of our referrer policy
-    some browsers send the origin `null`; then the form's token decides.
+    A client that sends neither header is not a browser, so another site cannot use it. The origin `null` proves nothing:
+    every site can make a browser send it, from a sandboxed frame.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")
-    return request.headers.get("origin", "null") in ("null", origin)
+    return request.headers.get("origin", origin) == origin
 
 
 def _require_known_fields(pairs: list[tuple[str, Any]], names: Collection[str]) -> list[tuple[str, Any]]:

@@ -44,7 +44,7 @@ class Sessions:
         customer_id = await self.customer_id(request)
         if customer_id is None:
             raise RequestRejectedError(403, *NOT_SIGNED_IN)
-        expected = sign_in.csrf_token(secret_of(request), request.url.path)
+        expected = sign_in.csrf_token(secret_of(request), request.scope["path"])
         if not hmac.compare_digest(entered.pop(TOKEN, "").encode(), expected.encode()):
             raise RequestRejectedError(403, *FORM_EXPIRED)
         return customer_id, entered

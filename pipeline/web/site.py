@@ -126,24 +126,34 @@ class Site:
         return {**SECURITY_HEADERS, "Content-Security-Policy": policy, **secure}
 
     async def _respond(self, endpoint: Endpoint, request: Request, path: str, *, html_errors: bool) -> Response:
+        headers: dict[str, str] = {}
         try:
+            _require_text(request)
             return await endpoint(request)
         except RequestRejectedError as error:
-            status, text = error.status, (error.title, str(error))
+            status, text, headers = error.status, (error.title, str(error)), error.headers
         except CustomerNotFoundError:
             status, text = 410, GONE
         except DatabaseUnavailableError as error:
             log.warning("store_down", reason=str(error))
-            status, text = 503, AWAY
+            status, text, headers = 503, AWAY, {"Retry-After": "60"}
         except Exception as error:  # noqa: BLE001 - its message may contain personal data, so log only its type
             log.error("page_failed", route=path, reason=f"internal error: {type(error).__name__}")
             status, text = 500, FAULT
-        return self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
+        response = self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
+        response.headers.update(headers)
+        return response
 
 
 def client_address(request: Request) -> str:
     """Return the client's IP address, as the reverse proxy reports it."""
     return request.client.host if request.client else ""
+
+
+def _require_text(request: Request) -> None:
+    """Raise RequestRejectedError if a part of the path contains NUL: no address does, and PostgreSQL cannot store it."""
+    if any("\0" in str(part) for part in request.path_params.values()):
+        raise RequestRejectedError(404, *NOT_FOUND)
 
 
 def _user_agent(request: Request) -> str:

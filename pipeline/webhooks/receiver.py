@@ -4,14 +4,17 @@
 events whose ids were not published.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 import structlog
 
+from pipeline.clock import Clock
 from pipeline.inbox.parsing import parse_webhook
 from pipeline.inbox.store import NewEvent, StoreResult
 from pipeline.paypal.certificates import CertificateStore
-from pipeline.paypal.signature import Transmission, require_algorithm, verify
+from pipeline.paypal.signature import Transmission, require_algorithm, require_recent, verify
 from pipeline.settings import SIMULATOR
 from pipeline.webhooks.group_commit import GroupCommitter
 
@@ -31,9 +34,17 @@ class WebhookReceiver:
         committer: GroupCommitter,
         webhook_ids: Sequence[str],
         *,
+        clock: Clock,
+        max_age: timedelta,
         accept_simulator: bool,
+        on_replay: Callable[[str, str], None],
     ) -> None:
+        """`max_age`: of a transmission. `on_replay` gets the transmission id and event id of a replayed signature.
+
+        It is called in a thread.
+        """
         self._certificates, self._committer = certificates, committer
+        self._clock, self._max_age, self._on_replay = clock, max_age, on_replay
         self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
 
     async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> StoreResult:
@@ -47,9 +58,12 @@ class WebhookReceiver:
         url = transmission.cert_url
         key = self._certificates.known(url) or await self._certificates.get(url)
         webhook_id = verify(transmission, body, self._webhook_ids, key)
+        if webhook_id != SIMULATOR:  # PayPal's simulator is only for tests, and invents times
+            require_recent(transmission, self._clock.now(), self._max_age)
         verdict = "signed by PayPal's simulator" if webhook_id == SIMULATOR else f"signed for webhook {webhook_id}"
         stored = await self._committer.store(NewEvent(parse_webhook(body), "webhook", verdict, transmission.id))
         if stored.outcome == "forged":
             log.error("transmission_replayed", transmission_id=transmission.id, event_id=stored.event_id)
+            await asyncio.to_thread(self._on_replay, transmission.id, stored.event_id)
             raise TransmissionReplayedError(f"transmission {transmission.id} has already signed a different body")
         return stored

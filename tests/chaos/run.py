@@ -13,6 +13,7 @@ from random import Random
 import orjson
 from sqlalchemy import text
 
+from pipeline.clock import SystemClock
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.simulator.server.delivery import WebhookSender
 from pipeline.simulator.timeline import Delivery
@@ -120,7 +121,9 @@ def _under_fire(stage: Stage, load: Load, fire: Fire, result: Result) -> set[str
         statuses[-1] += 1
         time.sleep(PAUSE_SECONDS)
 
-    sender = WebhookSender(stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause)
+    sender = WebhookSender(
+        stage.url, stage.ground.signer, WEBHOOK_ID, tries=TRIES, timeout=10.0, pause=pause, clock=SystemClock()
+    )
     with sender:
         injector.start()
         sender.deliver(_paced(load.deliveries, Random(result.seed), fire.seconds), at_once=AT_ONCE, done=done)

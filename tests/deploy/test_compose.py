@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,6 +71,14 @@ def test_services_wait_for_their_dependencies() -> None:
     assert all(waits[role]["migrate"] == "service_completed_successfully" for role in ROLES)
     assert "rabbitmq" not in waits["web"], "the web role must accept events while the broker is down"
     assert waits["mailer"]["postfix"] == "service_healthy"
+
+
+def test_web_trusts_the_gateways_of_its_networks() -> None:
+    """Docker forwards requests to a published port from the gateway, so the web role sees that address as its peer."""
+    networks = [FILE["networks"][name]["ipam"]["config"] for name in SERVICES["web"]["networks"]]
+    gateways = [config["gateway"] for [config] in networks]
+    assert SERVICES["web"]["environment"]["SMT_TRUSTED_PROXIES"].split(",") == gateways
+    assert all(ip_address(config["gateway"]) in ip_network(config["subnet"]) for [config] in networks)
 
 
 @pytest.mark.parametrize("service", EVERY)

@@ -39,7 +39,7 @@ OPTIONAL = {
     "email_change_requested": [],
     "email_changed": [],
 }
-TO_THE_OPERATOR = {"custom_id_shared", "event_parked", "request_due", "erasure_waits"}
+TO_THE_OPERATOR = {"custom_id_shared", "event_parked", "webhook_forged", "request_due", "erasure_waits"}
 VENDOR = Branding(
     name="Example Works",
     url="https://works.example.com",

@@ -38,6 +38,14 @@ def test_setting_is_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert load().web_port == 8080
 
 
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    assert load().trusted_proxies == ("127.0.0.1", "::1")
+    assert load(trusted_proxies=" 10.213.78.1, 2001:db8::/48 ").trusted_proxies == ("10.213.78.1", "2001:db8::/48")
+    assert load(trusted_proxies="").trusted_proxies == ()
+    for wrong in ("proxy.example.com", "*", "10.0.0.1/8"):
+        assert "SMT_TRUSTED_PROXIES" in refusal(trusted_proxies=wrong)
+
+
 def test_environment_takes_precedence_over_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("SMT_WEB_PORT=8081\nSMT_VENDOR_NAME=Ünal & Söhne\nUNKNOWN=1\n", "utf-8")
     assert load().web_port == 8081

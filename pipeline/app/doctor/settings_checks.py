@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address, ip_network
 
 from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
@@ -14,6 +15,7 @@ from pipeline.app.from_settings import product_hook
 from pipeline.app.start_requirements import missing_identity, start_problems
 from pipeline.clock import Clock
 from pipeline.email_address import valid_address
+from pipeline.inbound_mail.maildir import FAILED
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.network.egress import require_paypal_api
 from pipeline.operations.backup.store import BackupError, read_recipient
@@ -22,6 +24,7 @@ from pipeline.settings import PREFIX, Settings, SettingsError, env_file, variabl
 
 EXPECTED = ("paypal_webhook_id", "smtp_url", "operator_email")  # production needs them; some roles do not
 ADDRESSES = ("operator_email", "support_email", "privacy_email")
+NARROWEST_TRUST = {4: 8, 6: 32}  # prefix lengths by IP version; a shorter one is a mistake
 TESTS = "SMT_TEST_"  # prefix of the variables that only this project's tests read
 
 
@@ -60,6 +63,34 @@ def check_other_settings(container: Container) -> CheckResult:
     return CheckResult("other settings", "ok", "the files, folders and commands that they name exist")
 
 
+def check_proxies(container: Container) -> CheckResult:
+    """Check that the reverse proxy is trusted, and that nobody else is: rate limits count by the address it reports."""
+    settings = container.settings
+    proxies = [ip_network(each) for each in settings.trusted_proxies]
+    wide = [str(each) for each in proxies if each.prefixlen < NARROWEST_TRUST[each.version]]
+    if wide:
+        advice = "name the addresses of your reverse proxies; everybody else can forge the address that is counted"
+        return CheckResult(
+            "proxies", "fail", f"SMT_TRUSTED_PROXIES trusts very many addresses: {', '.join(wide)}", advice
+        )
+    if not _is_loopback(settings.web_host) and all(each.is_loopback for each in proxies):
+        advice = "add your reverse proxy's address; otherwise all visitors behind it share one rate limit"
+        return CheckResult(
+            "proxies",
+            "warn",
+            f"the web role listens on {settings.web_host}, and SMT_TRUSTED_PROXIES names no proxy",
+            advice,
+        )
+    return CheckResult("proxies", "ok", f"trusted: {', '.join(map(str, proxies)) or 'none'}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _problems(settings: Settings, clock: Clock) -> Iterator[str]:
     """Yield a sentence for each invalid setting and each conflict between settings."""
     for name in ADDRESSES:
@@ -71,6 +102,8 @@ def _problems(settings: Settings, clock: Clock) -> Iterator[str]:
         yield f"{variable('relay_log')}: {log} and its rotated files are not readable"
     if (maildir := settings.inbound_maildir) and not (maildir / "new").is_dir():
         yield f"{variable('inbound_maildir')}: {maildir} is not a Maildir"
+    if maildir and (failed := len(list((maildir / FAILED).glob("*")))):
+        yield f"{maildir / FAILED} contains {failed} message(s) that could not be filed; move them to new, or delete them"
     if bool(settings.paypal_client_id) != bool(settings.paypal_client_secret.get_secret_value()):
         yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} must be set together; one is missing"
     yield from _product(settings)

@@ -9,6 +9,7 @@ import typer
 from pipeline.app.from_settings import account_page_url
 from pipeline.cli import output
 from pipeline.cli.context import CommandContext, Json, context_of
+from pipeline.crypto.master_key import MasterKeyError
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, parser
@@ -16,7 +17,8 @@ from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import UnfiledMail, read_maildir
 from pipeline.settings import SettingsError
 
-TRY_AGAIN = 75  # exit code EX_TEMPFAIL of sysexits.h: Postfix keeps the message and tries again
+# Exit codes of sysexits.h. EX_TEMPFAIL: Postfix keeps the message and tries again. EX_DATAERR: it returns the message.
+TRY_AGAIN, CANNOT_BE_FILED = 75, 65
 
 
 def inbound(
@@ -29,9 +31,10 @@ def inbound(
     """Each message opens a request: for the right that it clearly asks for, otherwise of the kind other.
     SMT_OPERATOR_EMAIL gets a mail about it. A message alone changes no data. Automatic messages are filed but not answered.
 
-    From a Maildir, filed messages move from new to cur. A message that cannot be filed stays in new, delays no other
-    message, and makes the exit code 1. With -, the exit code is then 75, so that Postfix tries again. JSON: an array of
-    objects with letter, kind, asks and customer, or with file and failed for a message that cannot be filed.
+    From a Maildir, filed messages move from new to cur. A message that cannot be filed delays no other message and makes
+    the exit code 1; it stays in new for a day, then moves to failed. With -, the exit code is 75 if a later attempt can
+    succeed, so that Postfix tries again, otherwise 65. JSON: an array of objects with letter, kind, asks and customer, or
+    with file and failed for a message that cannot be filed.
     """
     context = context_of(ctx)
     filed, unfiled = ([_from_stdin(context)], []) if maildir == "-" else _from_maildir(context, maildir)
@@ -48,7 +51,8 @@ def _show(filed: list[FiledMail], unfiled: list[UnfiledMail], *, json: bool) -> 
     elif filed:
         output.print_table(("letter", "kind", "asks for", "from"), [_row(each) for each in filed])
     for each in unfiled:
-        output.print_note(f"{each.file} could not be filed and stays in new: {each.reason}")
+        place = "was moved to failed" if each.is_final else "stays in new"
+        output.print_note(f"{each.file} could not be filed and {place}: {each.reason}")
 
 
 def _from_maildir(context: CommandContext, maildir: str) -> tuple[list[FiledMail], list[UnfiledMail]]:
@@ -77,11 +81,12 @@ def _from_stdin(context: CommandContext) -> FiledMail:
         return intake.store_mail(
             raw, context.database, context.master_key, context.clock, account_page_url(context.settings)
         )
-    except Exception as error:  # any error: with another exit code Postfix would return the message to its sender
-        is_clear = isinstance(error, DatabaseUnavailableError | SettingsError)
-        reason = str(error) if is_clear else f"internal error: {type(error).__name__}"
-        output.print_note(f"the message was not filed, try again: {reason}")
+    except (DatabaseUnavailableError, MasterKeyError, SettingsError, OSError) as error:
+        output.print_note(f"the message was not filed, try again: {error}")
         raise typer.Exit(TRY_AGAIN) from error
+    except Exception as error:  # the error text may quote the message
+        output.print_note(f"the message cannot be filed: internal error: {type(error).__name__}")
+        raise typer.Exit(CANNOT_BE_FILED) from error
 
 
 def _object(filed: FiledMail) -> dict[str, object]:

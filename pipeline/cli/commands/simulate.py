@@ -81,7 +81,7 @@ def _post(
     signer = open_signer(context.settings, deliveries[0].at, max(deliveries[-1].at, context.clock.now()))
     trust_certificate(context.settings, context.clock, signer)
     try:
-        sender = WebhookSender(url, signer, webhook_id, tries=1)
+        sender = WebhookSender(url, signer, webhook_id, tries=1, clock=context.clock)
     except ValueError as error:
         raise UsageError(str(error)) from error
     with sender, output.progress("posting", len(deliveries)) as done:

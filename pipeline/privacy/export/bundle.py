@@ -53,15 +53,17 @@ def build_export(
 
     Raises CustomerNotFoundError, ProductUnavailableError and DatabaseUnavailableError.
     """
-    files = _product_files(product, _product_request(database, master_key, now, customer_id))
+    archive = _Archive(now)
+    for name, answer in _product_files(product, _product_request(database, master_key, now, customer_id)).items():
+        archive.add(name, answer)
     with database.transaction() as session:  # not read-only: the signing key is created at its first use
         keyring = Keyring(master_key, session, now)
-        found = gather(session, keyring, customer_id)
+        data = gather(session, keyring, customer_id, archive.add)
         signer = Signer(keyring)
-    document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **found.data}
-    files |= found.files | {"data.json": orjson.dumps(document, option=orjson.OPT_INDENT_2)}
-    files["index.html"] = page.write(document, sorted(files), issuer).encode()
-    return _zip(files, _manifest(files, customer_id, now), signer, now)
+    document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **data}
+    archive.add("data.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    archive.add("index.html", page.write(document, sorted(archive.sums), issuer).encode())
+    return archive.finish(_manifest(archive.sums, customer_id, now), signer)
 
 
 def verify_export(data: bytes, signer: Signer) -> Mapping[str, str]:
@@ -101,32 +103,44 @@ def _product_files(product: ProductHook, person: Mapping[str, str]) -> dict[str,
     return {f"product/export.{suffix}": answer} if answer else {}
 
 
-def _manifest(files: Mapping[str, bytes], customer_id: str, now: datetime) -> bytes:
+class _Archive:
+    """The ZIP file, in memory. A file is compressed when it is added, so only one is held uncompressed."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now, self._written = now, io.BytesIO()
+        self._zip = zipfile.ZipFile(self._written, "w", zipfile.ZIP_DEFLATED)
+        self.sums: dict[str, str] = {}  # name -> SHA-256
+
+    def add(self, name: str, data: bytes) -> None:
+        """Add a file, and record its checksum."""
+        self.sums[name] = _sha256(data)
+        self._write(name, data)
+
+    def finish(self, manifest: bytes, signer: Signer) -> bytes:
+        """Add the checksums and the signed manifest, and return the ZIP."""
+        sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
+        proof = (sums.encode(), manifest, signer.sign(manifest), signer.public_pem)
+        for name, data in zip(PROOF, proof, strict=True):
+            self._write(name, data)
+        self._zip.close()
+        return self._written.getvalue()
+
+    def _write(self, name: str, data: bytes) -> None:
+        entry = zipfile.ZipInfo(name, self._now.timetuple()[:6])
+        entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o600 << 16
+        self._zip.writestr(entry, data)
+
+
+def _manifest(sums: Mapping[str, str], customer_id: str, now: datetime) -> bytes:
     return orjson.dumps(
         {
             "schema": SCHEMA,
             "customer": customer_id,
             "exported_at": format_time(now),
-            "files": {name: _sha256(data) for name, data in sorted(files.items())},
+            "files": dict(sorted(sums.items())),
         },
         option=orjson.OPT_INDENT_2,
     )
-
-
-def _zip(files: Mapping[str, bytes], manifest: bytes, signer: Signer, now: datetime) -> bytes:
-    sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in sorted(files.items()))
-    proof = dict(zip(PROOF, (sums.encode(), manifest, signer.sign(manifest), signer.public_pem), strict=True))
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as opened:
-        for name, data in (*sorted(files.items()), *proof.items()):
-            opened.writestr(_entry(name, now), data)
-    return written.getvalue()
-
-
-def _entry(name: str, now: datetime) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, now.timetuple()[:6])
-    entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o600 << 16
-    return entry
 
 
 def _sha256(data: bytes) -> str:

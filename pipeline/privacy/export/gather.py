@@ -1,7 +1,6 @@
 """Collect all data of one customer from all tables, decrypted, as JSON and files."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,34 +35,31 @@ ENCRYPTED_JSON = {
     "customer.personal_data", "subscription.personal_data", "event.personal_data",
     "mail.facts", "privacy_request.details", "link.details",
 }  # fmt: skip
+ROWS_AT_ONCE = 5  # read from the database: an inbound message has up to 10 MB
 # Technical columns without information about the customer: hashes of exported values, and claims.
 OMITTED = {"email_hash", "sha256", "claimed_by", "body_sha256", "content_sha256"}
 
 
-@dataclass(slots=True)
-class Gathered:
-    """The collected data: `data` becomes data.json; `files` maps names to contents."""
+def gather(session: Session, keyring: Keyring, customer_id: str, add_file: Callable[[str, bytes], None]) -> Json:
+    """Return all data of this customer, the content of data.json. Raises CustomerNotFoundError.
 
-    data: Json
-    files: dict[str, bytes] = field(default_factory=dict)
-
-
-def gather(session: Session, keyring: Keyring, customer_id: str) -> Gathered:
-    """Return all data of this customer. Raises CustomerNotFoundError."""
-    return _Gatherer(session, keyring, accounts.require_customer(session, customer_id, lock=False)).all()
+    Mails become files: `add_file` gets the name and the content of each, one at a time, because all together may be large.
+    """
+    return _Gatherer(session, keyring, accounts.require_customer(session, customer_id, lock=False), add_file).all()
 
 
 class _Gatherer:
-    def __init__(self, session: Session, keyring: Keyring, customer: Customer) -> None:
-        self._session, self._customer = session, customer
+    def __init__(
+        self, session: Session, keyring: Keyring, customer: Customer, add_file: Callable[[str, bytes], None]
+    ) -> None:
+        self._session, self._customer, self._add_file = session, customer, add_file
         self._key_ids = accounts.key_ids_of(session, customer.id)
         self._data_keys = keyring.load(self._key_ids, create=False)
-        self._files: dict[str, bytes] = {}
 
-    def all(self) -> Gathered:
+    def all(self) -> Json:
         subscriptions = accounts.subscriptions_of(self._session, self._customer.id)
         by_customer, by_key_id = Mail.customer_id == self._customer.id, Mail.key_id.in_(self._key_ids)
-        data = {
+        return {
             "customer": self._json(self._customer, self._customer.id),
             "consents": self._rows(Consent, Consent.customer_id == self._customer.id, by=Consent.at),
             "subscriptions": [self._subscription(row) for row in subscriptions],
@@ -76,7 +72,6 @@ class _Gatherer:
             "links": self._rows(Link, Link.customer_id == self._customer.id, by=Link.created_at),
             "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._key_ids), by=ReadAudit.at),
         }
-        return Gathered(data, self._files)
 
     def _subscription(self, row: Subscription) -> Json:
         payments = self._session.execute(
@@ -99,7 +94,8 @@ class _Gatherer:
         }
 
     def _rows(self, table: type[Base], where: Any, *, by: Any) -> list[Json]:
-        rows: Iterable[Any] = self._session.execute(select(table).where(where).order_by(by)).scalars()
+        statement = select(table).where(where).order_by(by).execution_options(yield_per=ROWS_AT_ONCE)
+        rows: Iterable[Any] = self._session.execute(statement).scalars()
         return [self._json(row, getattr(row, "key_id", None) or self._customer.id) for row in rows]
 
     def _json(self, row: Base, key_id: str) -> Json:
@@ -123,7 +119,7 @@ class _Gatherer:
             return orjson.loads(plain) if plain else None
         if column in ("mail.frozen", "inbound_mail.content"):
             name = f"{'mails' if column == 'mail.frozen' else 'letters'}/{row.id}.eml"  # type: ignore[attr-defined]
-            self._files[name] = plain
+            self._add_file(name, plain)
             return name
         return _json_or_text(plain)
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from pipeline.clock import Clock
 from pipeline.simulator.server.signing import Signer
 from pipeline.simulator.timeline import Delivery
 
@@ -26,7 +27,8 @@ def _no_pause(attempt: int) -> None:
 class WebhookSender:
     """Delivers to one URL for one webhook id. It keeps one connection per thread; `close` closes them.
 
-    `timeout` is in seconds. `pause` is called before each retry with the number of attempts so far.
+    `timeout` is in seconds. `pause` is called before each retry with the number of attempts so far. `clock` gives the
+    times of the transmissions; without it each is sent at the time of its delivery.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class WebhookSender:
         tries: int = TRIES,
         timeout: float = 30.0,
         pause: Callable[[int], None] = _no_pause,
+        clock: Clock | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -45,6 +48,7 @@ class WebhookSender:
         self._host, self._port, self._path = parts.hostname, parts.port or 80, parts.path or "/"
         self._signer, self._webhook_id = signer, webhook_id
         self._tries, self._timeout, self._pause = tries, timeout, pause
+        self._clock = clock
         self._local = threading.local()
         self._open: list[http.client.HTTPConnection] = []
 
@@ -78,7 +82,8 @@ class WebhookSender:
         for attempt in range(self._tries):
             if attempt:
                 self._pause(attempt)
-            status = self.post(body, self._signer.sign(body, self._webhook_id, delivery.at))
+            sent_at = self._clock.now() if self._clock else delivery.at
+            status = self.post(body, self._signer.sign(body, self._webhook_id, sent_at))
             if 200 <= status < 300:
                 break
         return status

@@ -1,9 +1,9 @@
 """Pages that links in mails open: one button each. Opening a page changes nothing; its button can be used once."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -15,10 +15,13 @@ from pipeline.customers import addresses, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
 from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.privacy.erasure import workflow
+from pipeline.web.bounded_pool import RETRY_SECONDS, BoundedPool
 from pipeline.web.forms import RequestRejectedError, form
 from pipeline.web.session import Sessions
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
+
+EXPORTS_AT_ONCE = 2  # each holds a customer's data in memory, and may wait minutes for the product
 
 Action = Callable[[str], Awaitable[Response]]
 
@@ -57,6 +60,7 @@ class LinkViews:
         """`export` returns a customer's ZIP file. It runs in a thread, because it can be slow."""
         self._site, self._transactions, self._export = site, transactions, export
         self._sessions = Sessions(site, transactions)
+        self._exports = BoundedPool("export", EXPORTS_AT_ONCE)
 
     def routes(self) -> list[Route]:
         return [route for purpose, button in self._buttons().items() for route in self._routes(purpose, button)]
@@ -195,11 +199,11 @@ class LinkViews:
         if customer_id is None:
             raise RequestRejectedError(410, *EXPIRED)
         try:
-            data = await asyncio.to_thread(self._export, customer_id)
+            data = await self._exports.run(customer_id, partial(self._export, customer_id))
         except Exception as error:
             await self._transactions.run(lambda session, _, __: links.restore(session, secret))
             if isinstance(error, ProductUnavailableError):
-                raise RequestRejectedError(503, *NO_PRODUCT) from None
+                raise RequestRejectedError(503, *NO_PRODUCT, retry_after=RETRY_SECONDS) from None
             raise
         headers = self._site.headers() | {
             "Cache-Control": "no-store",

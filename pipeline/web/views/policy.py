@@ -1,6 +1,7 @@
 """Privacy policy pages: the version in force, other versions, plain text, and the results of the last check."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,6 +17,7 @@ from pipeline.web.transactions import Transactions
 
 Text = tuple[str, str, date]  # HTML for the page, plain text, effective date
 
+ID = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # of a version: the day on which it takes effect
 NO_VERSION = ("No such version", "No version of our privacy policy takes effect on that day.")
 
 
@@ -56,6 +58,8 @@ class PolicyViews:
     async def of_day(self, request: Request) -> Response:
         """Show the version that takes effect on a given day, past or future."""
         day = str(request.path_params["day"])
+        if not ID.fullmatch(day):
+            raise RequestRejectedError(404, *NO_VERSION)
         found = await self._transactions.run(lambda session, _, __: self._texts.of_day(session, day))
         if found is None:
             raise RequestRejectedError(404, *NO_VERSION)

@@ -1,8 +1,8 @@
 """Sign-up: the form, the JSON API, and the pages that PayPal redirects to."""
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -13,6 +13,7 @@ from starlette.routing import Route
 from pipeline.customers import sign_up
 from pipeline.customers.sign_up import ADULT, InvalidFormError, RateLimitError, SignUp
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.web.bounded_pool import BoundedPool
 from pipeline.web.forms import RequestRejectedError, form, json_object
 from pipeline.web.problem import problem
 from pipeline.web.site import Site, client_address
@@ -21,6 +22,7 @@ CLOSED = ("Sign-up is not available yet", "We cannot take orders on this page ri
 PAYPAL_DOWN = (
     "PayPal is not responding right now. Please send the form again in a minute. You will not be signed up twice."
 )
+SIGN_UPS_AT_ONCE = 8  # each waits for PayPal
 EMPTY: dict[str, str] = dict.fromkeys(sign_up.FIELDS, "")
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ class SignUpViews:
     def __init__(self, site: Site, service: SignUp | None, approval: Sequence[str]) -> None:
         """`approval`: the origins of PayPal's approval pages."""
         self._site, self._service, self._approval = site, service, approval
+        self._calls = BoundedPool("sign-up", SIGN_UPS_AT_ONCE)
 
     def routes(self) -> list[Route]:
         route = self._site.route
@@ -57,7 +60,9 @@ class SignUpViews:
             return self._form(EMPTY | entered, error.problems, token, 422)
         except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
             log.warning("sign_up_deferred", reason=str(error))
-            return self._form(EMPTY | entered, {"paypal": PAYPAL_DOWN}, token, 503)
+            response = self._form(EMPTY | entered, {"paypal": PAYPAL_DOWN}, token, 503)
+            response.headers["Retry-After"] = "60"
+            return response
         return RedirectResponse(approval_url, 303, self._site.headers(self._approval) | {"Cache-Control": "no-store"})
 
     async def api(self, request: Request) -> Response:
@@ -99,8 +104,9 @@ class SignUpViews:
         if self._service is None:
             raise RequestRejectedError(503, *CLOSED)
         valid = sign_up.validate_form(entered, self._service.plans)
+        work = partial(self._service.sign_up, valid, token or secrets.token_urlsafe(16), address)
         try:
-            return await asyncio.to_thread(self._service.sign_up, valid, token or secrets.token_urlsafe(16), address)
+            return await self._calls.run(object(), work)
         except RateLimitError as error:
             raise RequestRejectedError(429, "Please wait a little", str(error)) from None
 

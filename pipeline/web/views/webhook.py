@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.limited_log import LimitedLog
 from pipeline.paypal.errors import MalformedDeliveryError, PaypalUnavailableError, SignatureError
 from pipeline.web.forms import SLOWEST_SECONDS, read_body
 from pipeline.web.metrics import Metrics
@@ -30,6 +31,7 @@ class WebhookEndpoint:
 
     def __init__(self, receiver: WebhookReceiver, metrics: Metrics) -> None:
         self._receiver, self._metrics = receiver, metrics
+        self._warn = LimitedLog(log.warning)  # anyone can post here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI interface) and count its status."""
@@ -53,11 +55,11 @@ class WebhookEndpoint:
         except MalformedDeliveryError as error:
             return problem(400, str(error))
         except (SignatureError, TransmissionReplayedError) as error:
-            log.warning("webhook_refused", reason=str(error))
+            self._warn("webhook_refused", reason=str(error))
             return problem(403, str(error))
         except (TimeoutError, ClientDisconnect):
             return problem(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
         except (PaypalUnavailableError, DatabaseUnavailableError) as error:
-            log.warning("webhook_deferred", reason=str(error))
+            self._warn("webhook_deferred", reason=str(error))
             return problem(503, "The event could not be stored. Please send it again.", headers={"Retry-After": "30"})
         return Response(orjson.dumps({"id": stored.event_id, "outcome": stored.outcome}), media_type="application/json")

@@ -120,6 +120,42 @@ def test_invalid_settings_are_only_result(smt: Smt, monkeypatch: pytest.MonkeyPa
     assert (answer.code, [found["name"] for found in answer.json]) == (1, ["settings"])
 
 
+@pytest.mark.parametrize(
+    ("host", "proxies", "state"),
+    [
+        ("127.0.0.1", None, "ok"),
+        ("::1", "", "ok"),
+        ("0.0.0.0", None, "warn"),
+        ("::", "127.0.0.1", "warn"),
+        ("192.0.2.1", "", "warn"),
+        ("0.0.0.0", "10.213.78.1", "ok"),
+        ("0.0.0.0", "10.0.0.0/8, 2001:db8::/32", "ok"),
+        ("0.0.0.0", "0.0.0.0/0", "fail"),
+        ("127.0.0.1", "127.0.0.1, ::/0", "fail"),
+    ],
+)
+def test_trusted_proxies_are_checked(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, host: str, proxies: str | None, state: str
+) -> None:
+    monkeypatch.setenv("SMT_WEB_HOST", host)
+    if proxies is not None:
+        monkeypatch.setenv("SMT_TRUSTED_PROXIES", proxies)
+    found = by_name(smt("doctor", "--json"))["proxies"]
+    assert (found["state"], bool(found["advice"])) == (state, state != "ok")
+
+
+def test_messages_that_could_not_be_filed_fail(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("new", "failed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SMT_INBOUND_MAILDIR", str(tmp_path))
+    assert by_name(smt("doctor", "--json"))["other settings"]["state"] == "ok"
+    (tmp_path / "failed" / "1.host").write_text("x")
+    found = by_name(smt("doctor", "--json"))["other settings"]
+    assert (found["state"], "could not be filed" in found["found"]) == ("fail", True)
+
+
 def test_clock_older_than_program_fails(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CommandContext, "clock", MovableClock(datetime(1970, 1, 1, tzinfo=UTC)))
     assert by_name(smt("doctor", "--json"))["clock"]["state"] == "fail"

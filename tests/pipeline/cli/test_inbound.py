@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipeline.crypto.master_key import MasterKeyError
 from tests.pipeline.cli.conftest import SavedEvents, Smt
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.servers import Relay
@@ -80,16 +81,31 @@ def test_unfiled_message_is_reported_with_exit_code_1(smt: Smt, imported: SavedE
     assert (again.code, "1.host" in again.err) == (1, True)
 
 
-def test_internal_error_makes_postfix_try_again(
-    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failing", "error", "code"),
+    [
+        (("file_mail",), ValueError("about Ada"), 0),  # stored unread
+        (("file_mail", "_file_unread"), ValueError("about Ada"), 65),
+        (("file_mail",), OSError("disk"), 75),
+        (("file_mail",), MasterKeyError("the master key is missing"), 75),
+    ],
+)
+def test_only_an_error_that_can_pass_makes_postfix_try_again(
+    smt: Smt,
+    imported: SavedEvents,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: tuple[str, ...],
+    error: Exception,
+    code: int,
 ) -> None:
-    def failing(*_: object) -> None:
-        raise ValueError("about Ada")
+    def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr("pipeline.inbound_mail.intake.file_mail", failing)
+    for name in failing:
+        monkeypatch.setattr(f"pipeline.inbound_mail.intake.{name}", fail)
     monkeypatch.setattr("sys.stdin", Piped(mail("a question")))
     answer = smt("inbound", "-")
-    assert (answer.code, "Ada" in answer.err) == (75, False)
+    assert (answer.code, "Ada" in answer.err) == (code, False)
 
 
 def test_missing_maildir_or_message_is_usage_error(

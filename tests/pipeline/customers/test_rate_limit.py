@@ -56,6 +56,33 @@ def test_limits_and_subjects_are_counted_separately(
     assert not attempt(pipeline)
 
 
+def ask(pipeline: PipelineUnderTest, *addresses: str) -> int:
+    """Ask once from each address. Return how many attempts are allowed."""
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
+        return sum(rate_limit.allow_client(session, keyring, "sign_up", each, now=pipeline.now) for each in addresses)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "multiple"),
+    [("2001:db8:1:2::{:x}", 1), ("2001:db8:1:{:x}::1", 2), ("2001:db8:1:{:x}00::1", 4)],
+    ids=["one /64", "many /64 of one /56", "many /56 of one /48"],
+)
+def test_ipv6_client_cannot_walk_through_its_networks(pipeline: PipelineUnderTest, pattern: str, multiple: int) -> None:
+    addresses = [pattern.format(number) for number in range(120)]
+    assert ask(pipeline, *addresses) == PER_HOUR["sign_up"] * multiple
+    assert ask(pipeline, "2001:db8:2::1") == 1
+
+
+def test_flood_from_one_network_leaves_the_wider_ones_to_others(pipeline: PipelineUnderTest) -> None:
+    assert ask(pipeline, *["2001:db8:1:2::1"] * 500) == PER_HOUR["sign_up"]
+    assert ask(pipeline, "2001:db8:1:3::1") == 1
+
+
+def test_text_that_is_no_address_is_counted_together(pipeline: PipelineUnderTest) -> None:
+    assert ask(pipeline, *[f"bogus{number}" for number in range(50)], "", "1.2.3.4.5") == PER_HOUR["sign_up"]
+
+
 def test_counter_does_not_store_the_subject(pipeline: PipelineUnderTest) -> None:
     attempt(pipeline)
     [row] = pipeline.rows(RateLimitCounter)
@@ -67,9 +94,10 @@ def test_counter_does_not_store_the_subject(pipeline: PipelineUnderTest) -> None
     ("address", "network"),
     [
         ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("unix", "unix"),
+        ("unix", "unknown"),
+        ("bogus7", "unknown"),
     ],
 )
 def test_ipv6_address_counts_as_its_network(address: str, network: str) -> None:

@@ -192,3 +192,41 @@ def test_privacy_message_after_questions_alerts_operator(pipeline: PipelineUnder
     receive(pipeline, mail("please delete my account"))
     assert ("erase", "received", None) in requests(pipeline)
     assert mail_kinds(pipeline).count("request_due") == before + 1
+
+
+def stored_sizes(pipeline: PipelineUnderTest) -> list[int]:
+    """Return the sizes of the stored messages, in MiB, oldest first."""
+    rows = sorted(pipeline.rows(InboundMail), key=lambda row: row.received_at)
+    return [round(len(row.content or b"") / 2**20) for row in rows]
+
+
+def test_large_messages_of_one_sender_are_truncated_above_the_daily_quota(pipeline: PipelineUnderTest) -> None:
+    customer = sign_up(pipeline)
+    for number in range(15):
+        filed = receive(pipeline, mail(f"question {number} " + "x" * 10 * 2**20)[: 10 * 2**20])
+        assert (filed.kind, filed.customer_id) == ("support", customer)
+        pipeline.clock.advance(timedelta(seconds=1))
+    assert stored_sizes(pipeline) == [10, 10] + [0] * 13
+    with pipeline.database.transaction() as session:
+        data_key = pipeline.keyring(session).system_key(customer)
+        beginnings = [
+            data_key.decrypt("inbound_mail.content", row.content or b"") for row in pipeline.rows(InboundMail)
+        ]
+    assert sorted({len(each) for each in beginnings}) == [intake.BEGINNING, 10 * 2**20]
+    assert all(b"question" in each for each in beginnings)
+    receive(pipeline, mail("a short question"))
+    receive(pipeline, mail("y" * 10 * 2**20, sender="bob@example.com")[: 10 * 2**20])
+    pipeline.clock.advance(intake.DAY)
+    receive(pipeline, mail("z" * 10 * 2**20)[: 10 * 2**20])
+    assert stored_sizes(pipeline)[-1] == 10
+    assert sum(stored_sizes(pipeline)) == 40
+
+
+def test_large_messages_of_many_senders_are_truncated_above_the_quota_of_all(
+    sqlite_pipeline: PipelineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "ALL_BYTES", 3 * 2**20)
+    for number in range(6):
+        receive(sqlite_pipeline, mail("x" * 2**20, sender=f"{number}@example.com"))
+        sqlite_pipeline.clock.advance(timedelta(seconds=1))
+    assert stored_sizes(sqlite_pipeline) == [1, 1, 0, 0, 0, 0]

