@@ -20,6 +20,7 @@ from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser
+from pipeline.inbound_mail.report_owner import find_report_owner
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 
@@ -52,13 +53,17 @@ def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clo
 def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
     """Store one message in the caller's transaction, under the customer with the sender's address.
 
-    The same message is stored once. `page` is the URL of the page where customers sign in.
+    An automatic message about a mail is stored under the customer to whom that mail was sent. The same message is stored
+    once. `page` is the URL of the page where customers sign in.
     """
     parsed, id = parser.parse_mail(raw), parser.identity(raw)
     owners = accounts.find_by_email(session, keyring, parsed.sender) if parsed.sender else []
     customer_id = owners[0] if owners else None
     filed = FiledMail(id, _kind(parsed), parsed.asks, customer_id, known=False)
     key_id = customer_id or f"letter:{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
+    about = find_report_owner(session, keyring, raw) if parsed.automatic else None
+    if about:
+        filed, key_id = replace(filed, customer_id=about.customer_id), about.key_id
     if not _store(session, keyring, filed, key_id, raw, now):
         return replace(filed, known=True)
     if not parsed.automatic:
