@@ -7,6 +7,7 @@ import typer
 
 from pipeline.app import from_settings
 from pipeline.cli import output
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.operations.backup.store import new_identity
@@ -40,15 +41,17 @@ def restore(
     data: Annotated[
         Path | None, typer.Option("--data", help="Copy of the database to restore; default: the newest.")
     ] = None,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Restore the newest backup in SMT_BACKUP_DIR, with the newest keys, into an empty database.
+    """Restore the newest backup in SMT_BACKUP_DIR, with the newest keys, into an empty database. Asks for confirmation.
 
     Repeats all erasures since that backup before any role can start. Restores the master key if it does not exist.
     JSON: an object with data, keys and erased_again.
     """
     context = context_of(ctx)
     store, master = from_settings.backup_store(context.settings), context.settings.master_key
+    confirm("This restores a backup into the database, which must be empty.", yes=yes)
     with output.progress("restoring", None):
         done = store.restore(context.unchecked_database, master, identity, context.clock.now(), data=data)
     if json:

@@ -32,13 +32,17 @@ HEADINGS = ("id", "name", "e-mail", "company", "since (UTC)", "subscriptions", "
 def list_(
     ctx: typer.Context,
     state: Annotated[
-        State | None, typer.Option(help="Only customers in this state; leaving means that an erasure is in progress.")
+        State | None,
+        typer.Option(
+            case_sensitive=False, help="Only customers in this state; leaving means that an erasure is in progress."
+        ),
     ] = None,
     by_email: Annotated[
         bool, typer.Option("--by-email", help="Only customers with the address on the first line of standard input.")
     ] = False,
     since: Annotated[
-        str | None, typer.Option(help="Only customers that are known since this day or time, such as 2026-03-01.")
+        str | None,
+        typer.Option(help="Only customers that are known since this day or time, such as 30d or 2026-03-01."),
     ] = None,
     limit: Limit = None,
     purpose: Annotated[str, typer.Option(help=WHY)] = "operation: list customers",
@@ -52,7 +56,7 @@ def list_(
     context = context_of(ctx)
     email = _read_value("e-mail address") if by_email else None
     query = customers.CustomerQuery(
-        email, state, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN
+        email, state, parse_time_option(since, "--since", context.clock.now()), limit if json else limit or output.SHOWN
     )
     read_audit.record_read(context, "customers list", purpose, None)
     with context.decryptor() as decryptor:
@@ -94,7 +98,7 @@ def show(
 def correct(
     ctx: typer.Context,
     id: Id,
-    field: Annotated[Field, typer.Argument(help="The field to correct.")],
+    field: Annotated[Field, typer.Argument(case_sensitive=False, help="The field to correct.")],
     purpose: Annotated[str, typer.Option(help=WHY)] = "request: the customer asked for a correction",
     json: Json = False,
 ) -> None:
@@ -125,7 +129,7 @@ def correct(
 def opt_out(
     ctx: typer.Context,
     id: Id,
-    kind: Annotated[Optional, typer.Option(help="The class of mail to stop.")] = "both",
+    kind: Annotated[Optional, typer.Option(case_sensitive=False, help="The class of mail to stop.")] = "both",
     json: Json = False,
 ) -> None:
     """Unsubscribe a customer from optional mail. Queued optional mail is withheld.
