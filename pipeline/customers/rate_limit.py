@@ -24,6 +24,7 @@ Limit = Literal[
     "erase",
     "keep",
     "answer_strangers",
+    "report_message",
 ]
 
 HOUR = timedelta(hours=1)
@@ -42,6 +43,8 @@ PER_HOUR: dict[Limit, int] = {
     "keep": 10,
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
+    # mails to the operator about inbound messages: the list of open messages shows those above the limit
+    "report_message": 60,
 }
 
 

@@ -15,6 +15,7 @@ from pipeline.rendering.message_check import ADDRESSES, has_long_line
 FOLD_AT = 76  # octets: RFC 5322 recommends at most 78, RFC 2047 allows 76 for a line with encoded words
 LONGEST_WORD = 75  # octets of one encoded word, RFC 2047 section 2
 
+REFERENCES = frozenset({"In-Reply-To", "References"})
 _FOLD = "\r\n "
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 
@@ -23,6 +24,8 @@ def encode_header(name: str, value: str) -> str:
     """Return a header's value, folded, with encoded words for text that is not ASCII."""
     if name == "List-Unsubscribe":  # a URL must not be folded or encoded
         return value
+    if name in REFERENCES:  # message ids must not be encoded (RFC 2047 section 5)
+        return value.replace(" ", _FOLD)
     if name not in ADDRESSES:
         return _encode_text(value, used=len(name) + 2)
     phrase, space, address = value.rpartition(" ")

@@ -2,8 +2,8 @@
 
 import errno
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import DataError
@@ -123,9 +123,9 @@ def failing_for(words: bytes, error: Exception) -> Callable[..., FiledMail]:
     """Return a `file_mail` that fails for messages with these words."""
     original = intake.file_mail
 
-    def fail_or_store(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
+    def fail_or_store(session: Session, keyring: Keyring, raw: bytes, *others: Any, **more: Any) -> FiledMail:
         if words in raw:
             raise error
-        return original(session, keyring, raw, now, page)
+        return original(session, keyring, raw, *others, **more)
 
     return fail_or_store
