@@ -9,6 +9,7 @@ from pipeline.privacy import audit_log
 
 # The recorded purpose of each command unless --purpose is given.
 PURPOSES = {
+    "customers list": "operation: list customers",
     "customers list --search": "operation: search customers",
     "events show": "operation: inspect an event",
     "inbound list": "operation: list inbound messages",
