@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     privacy_email: str = Field("", description="Contact for data-subject requests; support_email unless set.")
     inbound_maildir: Path | None = Field(
         None, description="Maildir of the contact address; if set, it is read every minute."
+    )
+    inbound_notice: Literal["command", "text"] = Field(
+        "command",
+        description="What the operator's mail about a message contains: the command that shows it, or its text.",
     )
     product_command: str = Field("", description="Command that exports or erases a customer in the product itself.")
     product_url: str = Field("", description="URL that receives the same request, instead of a command.")

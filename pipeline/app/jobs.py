@@ -98,11 +98,9 @@ def file_inbound_mail(container: Container) -> int:
     folder = container.settings.inbound_maildir
     if folder is None:
         return 0
-    page = account_page_url(container.settings)
-    return sum(
-        isinstance(each, FiledMail)
-        for each in read_maildir(folder, container.database, container.master_key, container.clock, page)
-    )
+    page, show_text = account_page_url(container.settings), container.settings.inbound_notice == "text"
+    found = read_maildir(folder, container.database, container.master_key, container.clock, page, show_text=show_text)
+    return sum(isinstance(each, FiledMail) for each in found)
 
 
 def resolve_doubts(container: Container) -> int:

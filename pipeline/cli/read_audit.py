@@ -10,7 +10,12 @@ from pipeline.privacy import audit_log
 
 # The recorded purpose of each command unless --purpose is given.
 PURPOSES = {
+    "customers list": "operation: list customers",
+    "customers list --search": "operation: search customers",
     "events show": "operation: inspect an event",
+    "inbound list": "operation: list inbound messages",
+    "inbound reply": "request: answer a message",
+    "inbound show": "operation: read an inbound message",
     "mail list": "operation: list mails and recipients",
     "mail show": "operation: inspect a mail",
     "subscriptions show": "operation: inspect a subscription",

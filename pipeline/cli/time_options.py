@@ -1,21 +1,32 @@
 """Parse times and days in command-line options."""
 
-from datetime import UTC, date, datetime, time
+import re
+from datetime import UTC, date, datetime, time, timedelta
 
 from pipeline.clock import parse_time
 from pipeline.errors import UsageError
 
+FORMS = "30d, 12h, today, yesterday, 2026-03-01 or 2026-03-01T10:00:00Z"
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_AGO = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
-def parse_time_option(text: str | None, option: str) -> datetime | None:
-    """Parse `2026-03-01` (midnight in UTC) or a time as PayPal writes it; None for None. Raises UsageError."""
+
+def parse_time_option(text: str | None, option: str, now: datetime) -> datetime | None:
+    """Return the time that an option such as --since names; None for None. Raises UsageError with the accepted forms.
+
+    `30d` is 30 days before `now`; the units are h, d and w. `today`, `yesterday` and `2026-03-01` are midnights in UTC. A
+    time without a zone is UTC.
+    """
     if text is None:
         return None
-    if moment := parse_time(text):
-        return moment
     try:
-        return datetime.combine(date.fromisoformat(text), time(), UTC)
-    except ValueError:
-        raise UsageError(f"{option} {text} is not a time; write 2026-03-01 or 2026-03-01T10:00:00Z") from None
+        moment = _parse(text.strip().lower(), now)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise UsageError(f"{option} {text} is not a time; write {FORMS}")
+    return moment
 
 
 def parse_day(text: str) -> date:
@@ -24,3 +35,18 @@ def parse_day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text} is not a day; write it like 2026-06-01") from None
+
+
+def _parse(text: str, now: datetime) -> datetime | None:
+    if ago := _AGO.fullmatch(text):
+        return now - int(ago[1]) * _UNITS[ago[2]]
+    if text in _DAYS_AGO:
+        return _midnight(now.astimezone(UTC).date() - timedelta(days=_DAYS_AGO[text]))
+    if moment := parse_time(text.upper()):
+        return moment
+    found = datetime.fromisoformat(text.upper())
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -138,7 +138,11 @@ def subscriber_details(keyring: Keyring, row: PersonalDataRow) -> dict[str, str]
 
 def reported_by_paypal(session: Session, keyring: Keyring, customer_id: str) -> dict[str, str]:
     """Return the newest value of each field that PayPal reported about this customer, under our field names."""
-    rows = subscriptions_of(session, customer_id)
+    return reported_by_subscriptions(keyring, subscriptions_of(session, customer_id))
+
+
+def reported_by_subscriptions(keyring: Keyring, rows: Sequence[Subscription]) -> dict[str, str]:
+    """Return the newest value of each field that PayPal reported for these subscriptions, under our field names."""
     keyring.load([row.id for row in rows], create=False)
     known: lww_map.LwwMap = {}
     for row in rows:

@@ -26,6 +26,7 @@ Limit = Literal[
     "erase",
     "keep",
     "answer_strangers",
+    "report_message",
 ]
 
 HOUR = timedelta(hours=1)
@@ -47,6 +48,8 @@ PER_HOUR: dict[Limit, int] = {
     "change_any_address": 50,
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
+    # mails to the operator about inbound messages: the list of open messages shows those above the limit
+    "report_message": 60,
 }
 # Prefix lengths that an IPv6 address is counted by, and the multiple of the limit that each gets. One line often has a
 # /56 or a /48, and could otherwise use each of its 256 or 65,536 networks.

@@ -1,5 +1,6 @@
 """The environment of the demo: simulated PayPal, the real pipeline on SQLite and memory://, mail catcher, web server."""
 
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,8 +20,11 @@ from pipeline.db.models import Mail
 from pipeline.demo.data_folder import CAUGHT
 from pipeline.demo.mail_catcher import catch_mail
 from pipeline.demo.mailbox_pages import MailboxPages
+from pipeline.demo.paypal_state import PageWebhooks, restore_state
+from pipeline.demo.start_page import StartPage
 from pipeline.demo.vendor import with_demo_vendor
 from pipeline.errors import UsageError
+from pipeline.queries.listing import Decryptor
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
 from pipeline.simulator.server.api import FakePaypalApi
@@ -75,19 +79,24 @@ def open_environment(
     """
     clock, folder = DemoClock(), data_dir / CAUGHT
     with ExitStack() as stack:
-        paypal, listen_port = FakePaypalApi(PaypalState(), clock=clock), _find_port(port, usual_port)
+        # A random seed, because the subscriptions of an earlier start are in the database.
+        paypal = FakePaypalApi(PaypalState(), clock=clock, seed=secrets.randbits(32))
+        listen_port = _find_port(port, usual_port)
         relay_url = stack.enter_context(catch_mail(folder, lambda mail_id: _kind_of(container.database, mail_id)))
         settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listen_port}")
         container = make_parts(settings, clock)
         migrations.upgrade(container.database)
         stack.callback(container.database.close)
+        _restore(paypal.world, container)
         inlet = stack.enter_context(container.broker.consumer("events"))
         for thread in (container.event_publisher, container.group_committer):
             stack.enter_context(thread)
-        caught = MailboxPages(folder, show_date, NOTE)
+        demo_pages = [*StartPage(container, NOTE).routes(), *MailboxPages(folder, show_date, NOTE).routes()]
         routes, lost = stack.enter_context(site.serve_pages(container))
-        app = container.web().app([*routes, *caught.routes()], lost)
-        url = stack.enter_context(serve(app, listen_port))
+        url = stack.enter_context(serve(container.web().app([*routes, *demo_pages], lost), listen_port))
+        webhooks = PageWebhooks(container.settings, clock, f"{url}/webhooks/paypal", WEBHOOK_ID)
+        stack.callback(webhooks.close)
+        paypal.subscribing.on_event = webhooks.post
         yield DemoEnvironment(container, clock, paypal.world, inlet, url, folder)
 
 
@@ -95,6 +104,12 @@ def _kind_of(database: Database, mail_id: str) -> str | None:
     """Return the kind of a mail of the outbox; None if there is no such mail."""
     with database.reading() as session:
         return session.execute(select(Mail.kind).where(Mail.id == mail_id)).scalar_one_or_none()
+
+
+def _restore(world: PaypalState, container: Container) -> None:
+    """Let the simulated PayPal know the subscriptions that the database contains."""
+    with container.database.reading() as session:
+        restore_state(world, Decryptor(session, lambda: container.master_key, container.clock.now()))
 
 
 def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:

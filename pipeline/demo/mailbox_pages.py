@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from pipeline.web import site
@@ -79,16 +79,12 @@ class MailboxPages:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/", self.home),
             Route("/mails", self.index),
             Route("/mails/{name}", self.mail),
             Route("/mails/{name}/html", self.html),
             Route("/mails/{name}/source", self.source),
             Route("/pages/style.css", self.style),
         ]
-
-    async def home(self, _: Request) -> Response:
-        return RedirectResponse("/mails", 302, ALWAYS)
 
     async def index(self, request: Request) -> Response:
         """List mails, newest first. `?kind=` and `?q=` (recipient or subject) filter them."""

@@ -21,6 +21,8 @@ from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser
+from pipeline.inbound_mail.operator_mail import operator_mails
+from pipeline.inbound_mail.report_owner import find_report_owner
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 
@@ -45,7 +47,9 @@ class FiledMail:
     known: bool  # it was stored before, and nothing was done again
 
 
-def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clock, page: str) -> FiledMail:
+def store_mail(
+    raw: bytes, database: Database, master_key: MasterKey, clock: Clock, page: str, *, show_text: bool = False
+) -> FiledMail:
     """Store one message in its own transaction, see `file_mail`.
 
     A message that causes an internal error is stored unread, because it would cause the same error again. Raises
@@ -54,7 +58,7 @@ def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clo
     try:
         with database.transaction() as session:
             now = clock.now()
-            filed = file_mail(session, Keyring(master_key, session, now), raw, now, page)
+            filed = file_mail(session, Keyring(master_key, session, now), raw, now, page, show_text=show_text)
     except (DatabaseUnavailableError, MasterKeyError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - the error text may quote the message, so only its type is logged
@@ -66,20 +70,29 @@ def store_mail(raw: bytes, database: Database, master_key: MasterKey, clock: Clo
     return filed
 
 
-def file_mail(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
+def file_mail(
+    session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str, *, show_text: bool = False
+) -> FiledMail:
     """Store one message in the caller's transaction, under the only customer with the sender's address, otherwise under none.
 
-    The same message is stored once. `page` is the URL of the page where customers sign in.
+    An automatic message about a mail is stored under the customer to whom that mail was sent. The same message is stored
+    once. `page` is the URL of the page where customers sign in. `show_text`: the operator's mail contains the message.
     """
     parsed, id = parser.parse_mail(raw), parser.identity(raw)
     owners = accounts.find_by_email(session, keyring, parsed.sender) if parsed.sender else []
     customer_id = owners[0] if len(owners) == 1 else None
     filed = FiledMail(id, _kind(parsed), parsed.asks, customer_id, known=False)
     key_id = customer_id or f"{SENDER}{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
+    owner = find_report_owner(session, keyring, raw) if parsed.automatic else None
+    if owner:
+        filed, key_id = replace(filed, customer_id=owner.customer_id), owner.key_id
     if not _store(session, keyring, filed, key_id, raw, now):
         return replace(filed, known=True)
     if not parsed.automatic:
-        _open_request(session, keyring, session.get_one(InboundMail, id), parsed, now, page)
+        message = session.get_one(InboundMail, id)
+        request = _open_request(session, keyring, message, parsed, now, page)
+        about = operator_mails(session, keyring, message, request, raw if show_text else None)
+        outbox.enqueue(session, keyring, about, now)
     return filed
 
 
@@ -87,7 +100,7 @@ def _file_unread(session: Session, keyring: Keyring, raw: bytes, now: datetime) 
     """Store a message that cannot be processed, and alert the operator by a request."""
     id = parser.identity(raw)
     filed = FiledMail(id, "support", None, None, known=False)
-    key_id = f"letter:{keyring.digest(INDEX, f'letter:{id}').hex()[:40]}"
+    key_id = f"{SENDER}{keyring.digest(INDEX, f'letter:{id}').hex()[:40]}"
     if not _store(session, keyring, filed, key_id, raw, now):
         return replace(filed, known=True)
     details = {"inbound_mail": id, "sender": "", "subject": ""}
@@ -133,16 +146,16 @@ def _within_quota(session: Session, key_id: str, raw: bytes, now: datetime) -> b
 
 def _open_request(
     session: Session, keyring: Keyring, message: InboundMail, parsed: parser.ParsedMail, now: datetime, page: str
-) -> None:
-    """Open a request, and queue the acknowledgement and the operator's mail. Above the sender limits no mail is queued."""
+) -> PrivacyRequest:
+    """Open a request and queue the acknowledgement. Above the sender limits no acknowledgement is queued."""
     details = {"inbound_mail": message.id, "sender": parsed.sender, "subject": parsed.subject}
     asked = parsed.asks or "other"
     request = requests.open_request(session, keyring, asked, message.customer_id, "mail", now, details=details)
     message.request_id = request.id
     session.flush()
     if _may_answer(session, keyring, message, now):
-        mails = [requests.reminder(request, 0), _acknowledgement(message, request, parsed, page)]
-        outbox.enqueue(session, keyring, mails, now)
+        outbox.enqueue(session, keyring, [_acknowledgement(message, request, parsed, page)], now)
+    return request
 
 
 def _may_answer(session: Session, keyring: Keyring, message: InboundMail, now: datetime) -> bool:

@@ -34,22 +34,22 @@ class UnfiledMail:
 
 
 def read_maildir(
-    folder: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
+    folder: Path, database: Database, master_key: MasterKey, clock: Clock, page: str, *, show_text: bool = False
 ) -> Iterator[FiledMail | UnfiledMail]:
     """Store the new messages and yield the result of each. A message that fails does not stop the others.
 
     Raises DatabaseUnavailableError if the database cannot be reached.
     """
-    done = (_file_one(path, database, master_key, clock, page) for path in _new(folder))
+    done = (_file_one(path, database, master_key, clock, page, show_text=show_text) for path in _new(folder))
     return (each for each in done if each is not None)
 
 
 def _file_one(
-    path: Path, database: Database, master_key: MasterKey, clock: Clock, page: str
+    path: Path, database: Database, master_key: MasterKey, clock: Clock, page: str, *, show_text: bool
 ) -> FiledMail | UnfiledMail | None:
     """Store one message and return the result; None if another reader has moved it already."""
     try:
-        filed = intake.store_mail(_bytes(path), database, master_key, clock, page)
+        filed = intake.store_mail(_bytes(path), database, master_key, clock, page, show_text=show_text)
         _move_to_cur(path)
     except FileNotFoundError:
         return None

@@ -85,7 +85,7 @@ def _parsed_part(raw: bytes) -> bytes:
 
 
 def _parse(message: Parsed) -> ParsedMail:
-    sender, subject = _sender(message), _header(message, "Subject")
+    sender, subject = _sender(message), header_text(message, "Subject")
     automatic = not sender or _is_automatic(message, sender)
     asks = None if automatic else _requested_right(f"{subject}\n{_text(message)}")
     return ParsedMail(sender, clean_name(subject), automatic, asks)
@@ -93,12 +93,13 @@ def _parse(message: Parsed) -> ParsedMail:
 
 def _sender(message: Parsed) -> str:
     """Return the single address of the From line, else "". Reply-To is ignored, because it does not name the author."""
-    found = getaddresses([_header(message, "From")])
+    found = getaddresses([header_text(message, "From")])
     address = found[0][1].strip() if len(found) == 1 else ""
     return address if valid_address(address) else ""
 
 
-def _header(message: Parsed, name: str) -> str:
+def header_text(message: Parsed, name: str) -> str:
+    """Return a header's decoded text; "" if there is none."""
     value = str(message.get(name, ""))[:2000]
     try:
         return str(make_header(decode_header(value)))
@@ -118,7 +119,7 @@ def _is_automatic(message: Parsed, sender: str) -> bool:
 
 
 def _keyword(message: Parsed, name: str) -> str:
-    return _header(message, name).partition(";")[0].strip().lower()
+    return header_text(message, name).partition(";")[0].strip().lower()
 
 
 def _requested_right(text: str) -> Kind | None:
@@ -130,11 +131,12 @@ def _text(message: Parsed) -> str:
     """Return the first text part without quoted lines, because a quoted mail may contain the phrases."""
     for part in islice(message.walk(), PARTS):
         if part.get_content_type() in ("text/plain", "text/html"):
-            return "\n".join(line for line in _decoded(part).splitlines() if not line.lstrip().startswith(">"))
+            return "\n".join(line for line in decoded_text(part).splitlines() if not line.lstrip().startswith(">"))
     return ""
 
 
-def _decoded(part: Parsed) -> str:
+def decoded_text(part: Parsed) -> str:
+    """Return the text of a part. Tags and quotes are removed from HTML."""
     payload = part.get_payload(decode=True)
     content = payload if isinstance(payload, bytes) else b""
     try:

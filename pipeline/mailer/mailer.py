@@ -7,7 +7,7 @@ the text never began. If a mailer dies, its claims end with its lock (`db.presen
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -311,7 +311,7 @@ class Mailer:
             row.kind, {**template_facts, "customer_name": found.name, "unsubscribe": link}
         )
         row.message_id = message_id_of(row.id, self._sender.envelope_domain)
-        data = build_message(rendered, envelope=self._envelope(row, found, keyring.now, link))
+        data = build_message(rendered, envelope=self._envelope(row, found, keyring.now, link, facts))
         recipient = found.address.encode()
         row.frozen, row.recipient = data_key.encrypt("mail.frozen", data), data_key.encrypt("mail.recipient", recipient)
         return recipient, data
@@ -322,7 +322,9 @@ class Mailer:
             return ""
         return f"{self._sender.pages.rstrip('/')}/unsubscribe/{unsubscribe_token(keyring, row.id)}"
 
-    def _envelope(self, row: outbox.ClaimedMail, to: Recipient, now: datetime, unsubscribe: str) -> Envelope:
+    def _envelope(
+        self, row: outbox.ClaimedMail, to: Recipient, now: datetime, unsubscribe: str, facts: Mapping[str, Any]
+    ) -> Envelope:
         return Envelope(
             token=row.id,
             sender_name=self._sender.name,
@@ -334,6 +336,8 @@ class Mailer:
             message_id=row.message_id or "",
             locale=self._sender.locale,
             unsubscribe=unsubscribe,
+            references=tuple(facts.get(outbox.REFERENCES, ())),
+            automatic=row.kind != "inbound_reply",
         )
 
     def _envelope_sender(self, token: str) -> str:
@@ -371,13 +375,7 @@ class Mailer:
                     "due_at": now + outbox.DOUBT_GRACE,
                 }
         if reply is NOT_STARTED:
-            return {
-                "state": "queued",
-                "due_at": now,
-                "attempts": mail.attempts - 1,
-                "frozen": None,
-                "recipient": None,
-            }
+            return {"state": "queued", "due_at": now, "attempts": mail.attempts - 1, "frozen": None, "recipient": None}
         again = outbox.next_try(mail.attempts, now)
         # A mail whose text was never transmitted is rendered again, for example for a corrected address.
         unfrozen: dict[str, Any] = {} if reply.data_began else {"frozen": None, "recipient": None}

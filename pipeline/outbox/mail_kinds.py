@@ -53,6 +53,7 @@ MAILS: dict[str, MailKind] = {
     "email_change_requested": MailKind("legal", "security"),
     "email_changed": MailKind("legal", "security"),
     "support_received": MailKind("transactional", "support"),
+    "inbound_reply": MailKind("transactional", "support"),
     "privacy_request_received": MailKind("legal", "law"),
     "data_export_ready": MailKind("legal", "law"),
     "account_deletion_scheduled": MailKind("legal", "law"),

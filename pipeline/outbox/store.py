@@ -57,6 +57,7 @@ DUE = (
 )
 State = Literal["queued", "sending", "sent", "doubt", "failed", "withheld"]
 ADDRESS_OVERRIDE = "_to"  # the fact that contains the recipient's address, if the mail names one
+REFERENCES = "references"  # the fact that lists the message ids of the conversation, for a mail that answers a message
 OPERATOR = "smt:operator"  # key id of mails to the operator, which are about events and contain no personal data
 MAX_NEWS_AGE = timedelta(days=7)  # a mail about an event that arrives later than this is withheld
 

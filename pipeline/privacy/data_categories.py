@@ -71,7 +71,10 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "security": "sha256 purpose created_at expires_at used_at",
     },
     "rate_limit_counter": {"security": "id count expires_at"},
-    "inbound_mail": {"pseudonym": "id customer_id key_id request_id", "communication": "kind content received_at"},
+    "inbound_mail": {
+        "pseudonym": "id customer_id key_id request_id",
+        "communication": "kind content received_at answered_at",
+    },
     "access_log": {"pseudonym": "key_id", "usage": "id at action status visitor"},
     "read_audit": {"pseudonym": "subject", "accountability": "id at actor action purpose previous_hash hash"},
     "retention_run": {"accountability": "id at counts"},

@@ -151,6 +151,8 @@ def reminder(row: PrivacyRequest, days: int) -> outbox.NewMail:
         "days": days,
         "received_at": format_time(row.received_at),
         "due_at": format_time(row.due_at),
+        "message": "",
+        "text": [],
     }
     return outbox.NewMail("request_due", f"request_due:{row.id}:{days}", None, facts)
 

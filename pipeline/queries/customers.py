@@ -3,9 +3,10 @@
 Personal data comes from `customers.accounts`; it is null for an erased customer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -14,9 +15,12 @@ from sqlalchemy.orm import Session
 from pipeline.clock import format_time, write_optional
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
-from pipeline.queries.listing import Decryptor, Json, ListQuery
+from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks
 from pipeline.queries.mails import Render, mails
 
+SEARCHED = ("name", "company", "email")
+ENDED = {"SUSPENDED": "suspended", "CANCELLED": "former", "EXPIRED": "former"}  # by status of a subscription
+APPROVED_WITHIN = timedelta(days=1)  # a sign-up without approval at PayPal is abandoned after this time
 STATES = {
     "active": Customer.erased_at.is_(None),
     "leaving": Customer.erase_at.is_not(None),
@@ -28,20 +32,75 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class CustomerQuery:
-    """Filter of the customer list: e-mail address, state, created at or after `since`; the newest `limit` rows."""
+    """Filter of the customer list: e-mail address, state, created at or after `since`; the newest `limit` rows.
+
+    `search` is a part of the name, the company or the address. Names are encrypted, so a search decrypts all rows.
+    """
 
     email: str | None = None
     state: str | None = None
     since: datetime | None = None
     limit: int | None = None
+    search: str = ""
 
 
-def customers(decryptor: Decryptor, query: CustomerQuery) -> Iterator[Json]:
-    """Yield `id, name, email, company, created_at, signed_up_at, marketing, service, erase_at, erased_at, subscriptions`."""
-    for row in decryptor.session.execute(_select(decryptor, query).limit(query.limit)).scalars():
-        known = accounts.personal_data(decryptor.session, decryptor.keyring, row.id)
-        ids = [each.id for each in accounts.subscriptions_of(decryptor.session, row.id)]
-        yield {**_customer(row, known), "subscriptions": ids}
+def customers(
+    decryptor: Decryptor, query: CustomerQuery, scanned: Callable[[int], object] = lambda _: None
+) -> Iterator[Json]:
+    """Yield `id, name, email, company, status, created_at, signed_up_at, marketing, service, erase_at, erased_at,
+    subscriptions`. `scanned` is called with the number of customers that were read since the last call.
+    """
+    return islice(_customers(decryptor, query, scanned), query.limit)
+
+
+def _customers(decryptor: Decryptor, query: CustomerQuery, scanned: Callable[[int], object]) -> Iterator[Json]:
+    limit = None if query.search else query.limit
+    for chunk in chunks(decryptor.session, _select(decryptor, query).limit(limit)):
+        rows = [row for (row,) in chunk]
+        subscriptions = _subscriptions_of(decryptor.session, [row.id for row in rows])
+        decryptor.keyring.load([*subscriptions, *(row.id for row in rows)], create=False)
+        for row in rows:
+            yield from _matching(decryptor, row, subscriptions.get(row.id, []), query.search)
+        decryptor.forget_keys()
+        scanned(len(rows))
+
+
+def _matching(
+    decryptor: Decryptor, row: Customer, subscriptions: Sequence[Subscription], search: str
+) -> Iterator[Json]:
+    """Yield the customer, if the search matches."""
+    known = accounts.reported_by_subscriptions(decryptor.keyring, subscriptions)
+    known |= accounts.self_reported(decryptor.keyring, row)
+    if search and not any(search.casefold() in known.get(field, "").casefold() for field in SEARCHED):
+        return
+    status = status_of(row, subscriptions, decryptor.keyring.now)
+    yield {**_customer(row, known), "status": status, "subscriptions": [each.id for each in subscriptions]}
+
+
+def status_of(row: Customer, subscriptions: Sequence[Subscription], now: datetime) -> str:
+    """Return the customer's status, as the list shows it.
+
+    `paying`: a subscription is active or paid for longer. `suspended`: PayPal collects nothing. `former`: all
+    subscriptions ended. `signed up`: not approved at PayPal yet; `abandoned`: not approved within a day. `erased`.
+    """
+    if row.erased_at:
+        return "erased"
+    statuses = {each.status for each in subscriptions}
+    # A subscription without status is a placeholder: its payment arrived first.
+    if statuses & {"ACTIVE", None} or any(each.paid_through and each.paid_through > now for each in subscriptions):
+        return "paying"
+    if found := next((name for status, name in ENDED.items() if status in statuses), None):
+        return found
+    return "signed up" if now - row.created_at < APPROVED_WITHIN else "abandoned"
+
+
+def _subscriptions_of(session: Session, ids: Sequence[str]) -> dict[str, list[Subscription]]:
+    """Return the subscriptions of these customers, oldest first."""
+    found: dict[str, list[Subscription]] = {}
+    owned = select(Subscription).where(Subscription.customer_id.in_(ids))
+    for row in session.execute(owned.order_by(Subscription.created_at, Subscription.id)).scalars():
+        found.setdefault(row.customer_id or "", []).append(row)
+    return found
 
 
 def count(decryptor: Decryptor, query: CustomerQuery) -> int:
@@ -57,8 +116,10 @@ def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
         return None
     known = accounts.personal_data(decryptor.session, decryptor.keyring, id)
     entered = accounts.self_reported(decryptor.keyring, row)
+    subscriptions = accounts.subscriptions_of(decryptor.session, id)
     return {
         **_customer(row, known),
+        "status": status_of(row, subscriptions, decryptor.keyring.now),
         "phone": known.get("phone"),
         "custom_id": known.get("custom"),
         "payer_id": known.get("payer"),
@@ -66,7 +127,7 @@ def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
         "adult_text": row.adult_text_version,
         "adult_at": write_optional(row.adult_confirmed_at),
         "consents": [_consent(each) for each in _of(decryptor.session, Consent, id, Consent.at)],
-        "subscriptions": [_subscription(each) for each in accounts.subscriptions_of(decryptor.session, id)],
+        "subscriptions": [_subscription(each) for each in subscriptions],
         "requests": [_request(each) for each in _of(decryptor.session, PrivacyRequest, id, PrivacyRequest.received_at)],
         "letters": [_inbound_mail(each) for each in _of(decryptor.session, InboundMail, id, InboundMail.received_at)],
         "mails": _mails(decryptor, id, render),

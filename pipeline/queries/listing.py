@@ -43,6 +43,10 @@ class Decryptor:
         self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
         return self._keyring
 
+    def forget_keys(self) -> None:
+        """Forget the loaded keys, so that a scan of all rows does not keep them all in memory."""
+        self._keyring = None
+
     def data_keys(self, key_ids: Sequence[str]) -> Mapping[str, DataKey | None]:
         """Return the data keys of these key ids; an erased key is None, an unknown one None or absent."""
         if not key_ids:

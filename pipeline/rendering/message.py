@@ -17,8 +17,14 @@ _TOKEN = re.compile(
 _ID = re.compile(
     r"(?=[^@]{1,120}@)[A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@(?=.{1,253}$)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
 )
+_REFERENCE = re.compile(r"<[!-;=@-~]{1,250}>")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _HTTPS = re.compile(r"https://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,500}")
+
+AUTOMATIC = (
+    ("Auto-Submitted", "auto-generated"),  # RFC 3834: prevents vacation replies
+    ("X-Auto-Response-Suppress", "All"),  # the same for Exchange
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class Envelope:
     message_id: str
     locale: str
     unsubscribe: str = ""  # the https:// URL of RFC 8058, for optional mail
+    references: tuple[str, ...] = ()  # message ids of the conversation, oldest first; the last one is answered
+    automatic: bool = True  # False if a person wrote the text
 
 
 def build_message(rendered: RenderedMail, *, envelope: Envelope) -> bytes:
@@ -82,13 +90,15 @@ def _headers(rendered: RenderedMail, envelope: Envelope) -> list[tuple[str, str]
         ("Subject", strip_controls(rendered.subject)),
         ("Date", _date(envelope.date)),
         ("Message-ID", f"<{_matching(_ID, envelope.message_id.strip('<>'), 'message_id')}>"),
-        ("Auto-Submitted", "auto-generated"),  # RFC 3834: prevents vacation replies
-        ("X-Auto-Response-Suppress", "All"),  # the same for Exchange
+        *(AUTOMATIC if envelope.automatic else ()),
         ("Content-Language", _matching(_LANGUAGE, envelope.locale.replace("_", "-"), "locale")),
     ]
     _matching(_TOKEN, envelope.token, "token")
     if envelope.reply_to:
         headers.insert(2, ("Reply-To", _mailbox("", envelope.reply_to, "reply_to")))
+    if envelope.references:  # RFC 5322 section 3.6.4
+        named = [_matching(_REFERENCE, id, "references") for id in envelope.references]
+        headers += [("In-Reply-To", named[-1]), ("References", " ".join(named))]
     if envelope.unsubscribe:
         headers.append(("List-Unsubscribe", f"<{_matching(_HTTPS, envelope.unsubscribe, 'unsubscribe')}>"))
         headers.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))

@@ -15,6 +15,7 @@ from pipeline.rendering.message_check import ADDRESSES, UNSTRUCTURED, has_long_l
 FOLD_AT = 76  # octets: RFC 5322 recommends at most 78, RFC 2047 allows 76 for a line with encoded words
 LONGEST_WORD = 75  # octets of one encoded word, RFC 2047 section 2
 
+REFERENCES = frozenset({"In-Reply-To", "References"})
 _FOLD = "\r\n "
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 
@@ -22,9 +23,12 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{
 def encode_header(name: str, value: str) -> str:
     """Return a header's value. Subject and display names are folded, and encoded where they are not ASCII.
 
-    All other headers are structured and are returned unchanged: RFC 2047 forbids encoded words in them, and a fold inside
-    a Message-ID or a URL would change it. Such a line may be longer than 78 octets, which RFC 5322 allows.
+    All other headers are structured: RFC 2047 forbids encoded words in them, and a fold inside a Message-ID or a URL would
+    change it. Only lists of ids are folded, between the ids. Such a line may be longer than 78 octets, which RFC 5322
+    allows.
     """
+    if name in REFERENCES:
+        return value.replace(" ", _FOLD)
     if name in UNSTRUCTURED:
         return _encode_text(value, used=len(name) + 2)
     if name not in ADDRESSES:

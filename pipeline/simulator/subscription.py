@@ -46,14 +46,16 @@ class SimulatedSubscription:
 
     # Changes ---------------------------------------------------------------------------------------------------------
 
-    def start(self, mode: PaymentMode = "instant", *, lagging: bool = False) -> None:
+    def start(self, mode: PaymentMode = "instant", *, lagging: bool = False, at: datetime | None = None) -> None:
         """Create and activate the subscription and, without a trial, make the first sale.
+
+        `at` is the time of the buyer's approval; default: minutes after the creation.
 
         With `lagging`, ACTIVATED gives today as the next billing time, as PayPal does for free trials. No later event
         corrects it.
         """
         self._add_event("CREATED", self.created)
-        at = self.created + timedelta(seconds=self.rng.randint(40, 240))
+        at = (at or self.created + timedelta(seconds=self.rng.randint(40, 240))).replace(microsecond=0)
         self._set_status("ACTIVE", at)
         sale = None if self.plan.trial_days else self._collect(at, mode)
         today = shapes.seconds(at.replace(hour=10, minute=0, second=0)) if lagging else ""

@@ -312,7 +312,7 @@ def test_every_role_becomes_healthy_and_stops_cleanly(engine: "Engine") -> None:
         assert answers(engine.web_port)
         key = engine.folder / "keys" / "master.key"
         before = key.read_bytes()
-        engine.run(SERVICES["scheduler"] | {"command": ["smt-billing", "keys", "rotate"]})
+        engine.run(SERVICES["scheduler"] | {"command": ["smt-billing", "keys", "rotate", "--yes"]})
         assert key.read_bytes() != before
         assert not key.with_name("master.key.previous").exists()
         for role in ROLES:

@@ -35,6 +35,7 @@ OPTIONAL = {
     "privacy_request_received": [],
     "data_export_ready": [],
     "support_received": [],
+    "inbound_reply": [],
     "account_link": [],
     "email_change_requested": [],
     "email_changed": [],

@@ -11,7 +11,9 @@ from pipeline.app.doctor.result import CheckResult
 from pipeline.crypto.master_key import MasterKeyError, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import DatabaseUnavailableError, exists
-from pipeline.db.models import EncryptionKey, Event, Mail
+from pipeline.db.models import EncryptionKey, Event, InboundMail, Mail
+from pipeline.inbound_mail import mailbox
+from pipeline.inbound_mail.mailbox import MessageQuery
 from pipeline.queries import listing
 
 DRIFT = timedelta(seconds=5)  # largest difference between the clocks of this machine and the database
@@ -42,7 +44,7 @@ def check_database(container: Container) -> Iterator[CheckResult]:
         with database.reading() as session:
             if not database.is_sqlite:
                 yield _check_database_role(session)
-            for check in (_check_encrypted_data, _check_clock, _check_events, _check_mails):
+            for check in (_check_encrypted_data, _check_clock, _check_events, _check_mails, _check_inbound_mail):
                 yield check(container, session)
     except DatabaseUnavailableError as error:
         yield CheckResult("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
@@ -126,3 +128,16 @@ def _check_mails(_: Container, session: Session) -> CheckResult:
     if failed := found.get("failed", 0):
         return CheckResult("mails", "warn", f"{failed:,} failed", "see: smt-billing mail list --state failed")
     return CheckResult("mails", "ok", f"{found.get('queued', 0):,} queued, none in doubt, none failed")
+
+
+def _check_inbound_mail(container: Container, session: Session) -> CheckResult:
+    """Check that somebody is told about messages, if mail is filed from a Maildir or was filed from a pipe."""
+    settings = container.settings
+    is_used = settings.inbound_maildir or session.execute(select(InboundMail.id).limit(1)).first()
+    if is_used and not settings.operator_email:
+        return CheckResult(
+            "inbound mail", "warn", "messages are filed, but nobody is told", "set SMT_OPERATOR_EMAIL to your address"
+        )
+    waiting = mailbox.count(session, MessageQuery(only_open=True))
+    advice = "see: smt-billing inbound list --open" if waiting else ""
+    return CheckResult("inbound mail", "ok", f"{waiting:,} open messages", advice)

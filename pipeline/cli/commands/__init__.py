@@ -27,7 +27,8 @@ COMMANDS = {
     ),
     "health": LazyCommand(f"{_HERE}.health:health", "Check a role's health on this machine."),
     "inbound": LazyCommand(
-        f"{_HERE}.inbound:inbound", "File inbound mail, assign it to the customer who sent it, and acknowledge it once."
+        f"{_HERE}.inbound:app",
+        "File inbound mail, assign it to the customer who sent it, and acknowledge it once; list, show and answer it.",
     ),
     "simulate": LazyCommand(
         f"{_HERE}.simulate:simulate",

@@ -7,6 +7,7 @@ import typer
 
 from pipeline.app import from_settings
 from pipeline.cli import output
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.crypto.signing import encode_public
@@ -48,9 +49,10 @@ def restore(
     data: Annotated[
         Path | None, typer.Option("--data", help="Copy of the database to restore; default: the newest.")
     ] = None,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Restore the newest backup in SMT_BACKUP_DIR, with the newest keys, into an empty database.
+    """Restore the newest backup in SMT_BACKUP_DIR, with the newest keys, into an empty database. Asks for confirmation.
 
     Refuses files that are not signed with the key --signer, or that were changed, shortened or renamed.
     Repeats all erasures since that backup before any role can start. Restores the master key if it does not exist.
@@ -58,6 +60,7 @@ def restore(
     """
     context = context_of(ctx)
     store, master = from_settings.backup_store(context.settings, create=False), context.settings.master_key
+    confirm("This restores a backup into the database, which must be empty.", yes=yes)
     with output.progress("restoring", None):
         done = store.restore(
             context.unchecked_database, master, identity, context.clock.now(), signer=signer, data=data

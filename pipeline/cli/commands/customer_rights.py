@@ -8,6 +8,7 @@ import typer
 from pipeline import files
 from pipeline.app import from_settings, maintenance
 from pipeline.cli import output, read_audit
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.container import container_of
 from pipeline.cli.context import CommandContext, Json, context_of
 from pipeline.clock import write_optional
@@ -84,7 +85,7 @@ def verify(
 def requests(
     ctx: typer.Context,
     open_: Annotated[bool, typer.Option("--open", help="Only open requests.")] = False,
-    kind: Annotated[Kind | None, typer.Option(help="Only requests of this kind.")] = None,
+    kind: Annotated[Kind | None, typer.Option(case_sensitive=False, help="Only requests of this kind.")] = None,
     json: Json = False,
 ) -> None:
     """List data-subject requests, the earliest deadline first.
@@ -129,9 +130,10 @@ def erase(
     ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel an erasure that is still waiting.")] = False,
     receipt: Annotated[bool, typer.Option("--receipt", help="Show the receipt of a completed erasure.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Erase a customer after SMT_ERASE_WAIT_HOURS, or at once with --now.
+    """Erase a customer after SMT_ERASE_WAIT_HOURS, or at once with --now, which asks for the id again.
 
     Cancels a running subscription at PayPal, notifies the product, and destroys the customer's encryption keys. Data that
     the law requires stays without a name. The scheduler does this, and retries while PayPal or the product fails.
@@ -145,6 +147,8 @@ def erase(
     if receipt:
         _show_receipts(context, id, json)
         return
+    if now:
+        confirm(f"This erases customer {id} at once. It cannot be undone.", yes=yes, type_again=id)
     row = _cancel(context, id) if cancel else _begin(context, id, now=now)
     if json:
         output.print_json(

@@ -10,12 +10,14 @@ from pipeline.cli.commands import customer_rights
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
+from pipeline.cli.read_audit import Purpose
 from pipeline.cli.time_options import parse_time_option
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers.accounts import ConsentKind
 from pipeline.errors import UsageError
 from pipeline.privacy import operator_actions
 from pipeline.queries import customers
+from pipeline.queries.listing import Decryptor
 from pipeline.queries.mails import renderer
 
 app = group()
@@ -25,39 +27,50 @@ State = Literal["active", "leaving", "erased", "opted-in", "opted-out"]
 Field = Literal["name", "email", "company", "phone"]
 Optional = Literal["service", "marketing", "both"]
 WHY = "Why you read this data, for the audit log."
-HEADINGS = ("id", "name", "e-mail", "company", "since (UTC)", "subscriptions", "news", "leaving", "erased")
+HEADINGS = ("id", "name", "e-mail", "company", "status", "since (UTC)", "subscriptions", "news", "leaving", "erased")
 
 
 @app.command("list")
 def list_(
     ctx: typer.Context,
     state: Annotated[
-        State | None, typer.Option(help="Only customers in this state; leaving means that an erasure is in progress.")
+        State | None,
+        typer.Option(
+            case_sensitive=False, help="Only customers in this state; leaving means that an erasure is in progress."
+        ),
     ] = None,
     by_email: Annotated[
         bool, typer.Option("--by-email", help="Only customers with the address on the first line of standard input.")
     ] = False,
+    search: Annotated[
+        str,
+        typer.Option(help="Only customers whose name, company or address contains this text; - reads it from stdin."),
+    ] = "",
     since: Annotated[
-        str | None, typer.Option(help="Only customers that are known since this day or time, such as 2026-03-01.")
+        str | None,
+        typer.Option(help="Only customers that are known since this day or time, such as 30d or 2026-03-01."),
     ] = None,
     limit: Limit = None,
-    purpose: Annotated[str, typer.Option(help=WHY)] = "operation: list customers",
+    purpose: Purpose = None,
     json: Json = False,
 ) -> None:
     """List customers, the newest first. The address for --by-email comes from standard input, because other users of the
     machine can see arguments.
 
-    JSON: one array of objects with id, name, email, company, subscriptions, marketing, service and more.
+    A search decrypts all customers, which takes about a second for a thousand. Status: paying, suspended (PayPal collects
+    nothing), former, signed up (not approved at PayPal yet), abandoned (not approved within a day), erased.
+
+    JSON: one array of objects with id, name, email, company, status, subscriptions, marketing, service and more.
     """
     context = context_of(ctx)
     email = _read_value("e-mail address") if by_email else None
-    query = customers.CustomerQuery(
-        email, state, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN
-    )
-    read_audit.record_read(context, "customers list", purpose, None)
+    wanted = _read_value("text to search for") if search == "-" else search
+    moment, shown = parse_time_option(since, "--since", context.clock.now()), limit if json else limit or output.SHOWN
+    query = customers.CustomerQuery(email, state, moment, None if wanted else shown, wanted.strip())
+    read_audit.record_read(context, "customers list --search" if wanted else "customers list", purpose, None)
     with context.decryptor() as decryptor:
-        rows = list(customers.customers(decryptor, query))
-        total = 0 if json or limit else customers.count(decryptor, query)
+        rows, total = _find(decryptor, query)
+    rows, total = rows[:shown], 0 if json or limit else total
     if json:
         output.print_json(rows)
     elif not rows:
@@ -65,6 +78,16 @@ def list_(
     else:
         output.print_table(HEADINGS, [_row(found) for found in rows], numbers=("subscriptions",))
         output.print_more(total, len(rows))
+
+
+def _find(decryptor: Decryptor, query: customers.CustomerQuery) -> tuple[list[dict[str, Any]], int]:
+    """Return the customers that match, and how many there are without the limit. Shows the progress of a search."""
+    total = customers.count(decryptor, query)
+    if not query.search:
+        return list(customers.customers(decryptor, query)), total
+    with output.progress("searching", total) as advance:
+        found = list(customers.customers(decryptor, query, advance))
+    return found, len(found)
 
 
 @app.command()
@@ -94,7 +117,7 @@ def show(
 def correct(
     ctx: typer.Context,
     id: Id,
-    field: Annotated[Field, typer.Argument(help="The field to correct.")],
+    field: Annotated[Field, typer.Argument(case_sensitive=False, help="The field to correct.")],
     purpose: Annotated[str, typer.Option(help=WHY)] = "request: the customer asked for a correction",
     json: Json = False,
 ) -> None:
@@ -125,7 +148,7 @@ def correct(
 def opt_out(
     ctx: typer.Context,
     id: Id,
-    kind: Annotated[Optional, typer.Option(help="The class of mail to stop.")] = "both",
+    kind: Annotated[Optional, typer.Option(case_sensitive=False, help="The class of mail to stop.")] = "both",
     json: Json = False,
 ) -> None:
     """Unsubscribe a customer from optional mail. Queued optional mail is withheld.
@@ -153,7 +176,7 @@ def _read_value(what: str) -> str:
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:
     return (
-        *(found[name] for name in ("id", "name", "email", "company")),
+        *(found[name] for name in ("id", "name", "email", "company", "status")),
         output.format_stamp(found["created_at"]),
         len(found["subscriptions"]) or "",
         "yes" if found["marketing"] else "",
@@ -174,6 +197,7 @@ def _facts(found: dict[str, Any]) -> dict[str, object]:
     return {
         "customer": found["id"],
         **(person or {"name": "erased" if found["erased_at"] else "not known"}),
+        "status": found["status"],
         "PayPal's custom_id": found["custom_id"],
         "signed up": output.format_stamp(found["signed_up_at"]) or None,
         "18 or older": found["adult_at"]

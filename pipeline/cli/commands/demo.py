@@ -1,4 +1,4 @@
-"""`smt-billing demo`: play a vendor's first months in one process, print a summary, and show the mails on a web page."""
+"""`smt-billing demo`: play a vendor's first months in one process, print a summary, and serve the pages and the mails."""
 
 import shutil
 import sys
@@ -16,11 +16,12 @@ from pipeline.demo import environment
 from pipeline.demo.data_folder import DemoOptions, DemoRun, open_demo_folder
 from pipeline.demo.environment import DemoEnvironment
 from pipeline.demo.playback import play, run_live
+from pipeline.demo.start_page import sample_address
 from pipeline.demo.summary import PaymentTotals, Summary, as_json, summarize
 from pipeline.money import Money, format_money
 from pipeline.settings import Settings
 
-PORT = 8025  # of the mailbox page
+PORT = 8025  # of the pages
 
 
 def demo(
@@ -30,7 +31,7 @@ def demo(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in this data folder first.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=f"Port of the mailbox page; default: {PORT}, 0 for a free one.")
+        int | None, typer.Option(min=0, max=65535, help=f"Port of the pages; default: {PORT}, 0 for a free one.")
     ] = None,
     months: Annotated[int | None, typer.Option(min=1, max=60, help="Number of months to play; default: 6.")] = None,
     subscribers: Annotated[int | None, typer.Option(min=1, max=5000, help="Number of customers; default: 24.")] = None,
@@ -81,7 +82,7 @@ def _report(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool
         return
     _print_summary(summary, opened.parts.settings.locale)
     if not once:
-        output.print_line(f"Mailbox: {opened.url}/mails")
+        _print_pages(opened)
     command, subscription = _own_name(), summary.worth_a_look
     output.print_line("Try these commands:")
     for words in (
@@ -95,6 +96,21 @@ def _report(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool
         output.print_line(f"  {command} {words}")
     stop = "" if once else " Ctrl-C stops the demo."
     output.print_line(f"The data stays in {opened.parts.settings.data_dir}.{stop}")
+
+
+def _print_pages(opened: DemoEnvironment) -> None:
+    """Print the addresses of the pages, and a customer to sign in as."""
+    email = sample_address(opened.parts)
+    output.print_line(f"Start page: {opened.url}/")
+    output.print_pairs(
+        {
+            "  order a subscription": f"{opened.url}/signup",
+            "  sign in as a customer": f"{opened.url}/account" + (f" (for example as {email})" if email else ""),
+            "  read the mails": f"{opened.url}/mails",
+            "  privacy policy": f"{opened.url}/privacy",
+        }
+    )
+    output.print_line()
 
 
 def _print_summary(summary: Summary, locale: str) -> None:

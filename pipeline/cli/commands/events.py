@@ -29,15 +29,16 @@ NEXT_STEP = "a running worker processes them within two seconds; or run: smt-bil
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    state: Annotated[State | None, typer.Option(help="Only events in this state.")] = None,
+    state: Annotated[State | None, typer.Option(case_sensitive=False, help="Only events in this state.")] = None,
     type_: Annotated[
         str | None, typer.Option("--type", help="Only events of this type, such as PAYMENT.SALE.COMPLETED.")
     ] = None,
     source: Annotated[
-        Source | None, typer.Option(help="Only events from this source; read means an answer to a look-up.")
+        Source | None,
+        typer.Option(case_sensitive=False, help="Only events from this source; read means an answer to a look-up."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only events received since this day or time, such as 2026-03-01.")
+        str | None, typer.Option(help="Only events received since this day or time, such as 30d or 2026-03-01.")
     ] = None,
     limit: Limit = None,
     json: Json = False,
@@ -47,7 +48,8 @@ def list_(
     JSON: one array of objects with id, type, state, source, received_at and reason.
     """
     where = {"state": state, "type": type_, "source": source}
-    _show_list(context_of(ctx), ListQuery(where, parse_time_option(since, "--since"), limit), json)
+    context = context_of(ctx)
+    _show_list(context, ListQuery(where, parse_time_option(since, "--since", context.clock.now()), limit), json)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from pipeline.settings import load
 Role = Literal["web", "worker", "mailer", "scheduler"]
 
 
-def health(role: Annotated[Role, typer.Argument(help="The role to check.")]) -> None:
+def health(role: Annotated[Role, typer.Argument(case_sensitive=False, help="The role to check.")]) -> None:
     """Exit 0 if the role is healthy, otherwise 1. For supervisors and container health checks."""
     problem = role_check.problem(load(), role, SystemClock().now())
     output.print_line(f"{role}: {problem or 'healthy'}")

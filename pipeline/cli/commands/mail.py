@@ -8,6 +8,7 @@ import typer
 
 from pipeline.app.from_settings import sender
 from pipeline.cli import output, read_audit
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
@@ -33,10 +34,10 @@ HEADINGS = ("id", "kind", "to", "subject", "state", "since (UTC)", "reason")
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    state: Annotated[State | None, typer.Option(help="Only mails in this state.")] = None,
+    state: Annotated[State | None, typer.Option(case_sensitive=False, help="Only mails in this state.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only mails of this kind, such as receipt.")] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only mails queued since this day or time, such as 2026-03-01.")
+        str | None, typer.Option(help="Only mails queued since this day or time, such as 30d or 2026-03-01.")
     ] = None,
     limit: Limit = None,
     purpose: Purpose = None,
@@ -48,10 +49,13 @@ def list_(
     """
     context = context_of(ctx)
     container = container_of(context)
+    kind = kind and kind.lower()
     if kind:
         _require_kind(container.templates, kind)
     where = {"state": state, "kind": kind}
-    query = ListQuery(where, parse_time_option(since, "--since"), limit if json else limit or output.SHOWN)
+    query = ListQuery(
+        where, parse_time_option(since, "--since", context.clock.now()), limit if json else limit or output.SHOWN
+    )
     with context.decryptor() as decryptor:
         rows = list(mails.mails(decryptor, query, mails.renderer(lambda: container.templates)))
         total = 0 if json or limit else count(decryptor.session, Mail, Mail.created_at, query)
@@ -135,11 +139,19 @@ def settle(
     again: Annotated[
         bool, typer.Option("--again", help="The relay did not accept the mail: send the same bytes again.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
-    """Resolve a mail in doubt. Its connection was lost after the text was transmitted; the relay's log shows the result."""
+    """Resolve a mail in doubt. Asks for confirmation.
+
+    The mail's connection was lost after the text was transmitted; the relay's log shows the result.
+    """
     context = context_of(ctx)
     if sent == again:
         raise UsageError("give either --sent or --again")
+    confirm(
+        f"Mail {id} will never be sent again." if sent else f"Mail {id} is sent again; the recipient may get it twice.",
+        yes=yes,
+    )
     with context.database.transaction() as session:
         row = session.get(Mail, id)
         if row is None:

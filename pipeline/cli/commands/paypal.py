@@ -35,13 +35,14 @@ def verify(
     json: Json = False,
 ) -> None:
     """Verify one webhook step by step, as the receiver does. Exit 0 if the signature is valid, 1 if a check fails."""
+    now = context_of(ctx).clock.now()
     checks = diagnose_delivery(
         _read(body),
         read_headers(_read(headers).decode("utf-8", "replace")),
         webhook_id,
         cert_pem=_read(cert) if cert else None,
         anchors=anchors,
-        at=parse_time_option(at, "--at") or context_of(ctx).clock.now(),
+        at=parse_time_option(at, "--at", now) or now,
     )
     failed = next((check.name for check in checks if not check.passed), None)
     if json:

@@ -11,6 +11,7 @@ from pipeline.app.from_settings import policy_owner
 from pipeline.app.jobs import queue_policy_notices
 from pipeline.app.policy_evidence import open_live_system
 from pipeline.cli import output
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
@@ -127,9 +128,11 @@ def propose(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the changes and the number of customers to notify.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Plan a new text of the policy. Shows the changes; for a material change, notifies every customer by mail.
 
+    Before it notifies customers, it asks for confirmation.
     A material change takes effect on its day, but not before 30 days after the relay accepted the last notice. Until then
     the old text stays in force.
     """
@@ -140,6 +143,8 @@ def propose(
         container.settings.policy_effective,
     )
     new, day = text.read(_read(file)), parse_day(effective)
+    if material and not dry_run:
+        confirm("This notifies every customer by mail. See the number first with --dry-run.", yes=yes)
     with container.database.transaction() as session:
         planned = proposals.propose(session, vendor, first_day, new, day, now, material=material)
         if dry_run:

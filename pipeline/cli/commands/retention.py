@@ -6,6 +6,7 @@ import typer
 
 from pipeline.app import maintenance
 from pipeline.cli import output
+from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
@@ -19,9 +20,12 @@ app = group()
 def sweep(
     ctx: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Delete data past its retention period: erase customers, delete rows, destroy keys. The scheduler does this hourly.
+    """Delete data past its retention period: erase customers, delete rows, destroy keys. Asks for confirmation.
+
+    The scheduler does this hourly.
 
     JSON: an object with the number of rows for each rule.
     """
@@ -29,6 +33,8 @@ def sweep(
     if not dry_run:
         context.settings.require("country")  # its law says what must be kept
     _ = context.database
+    if not dry_run:
+        confirm("This deletes all data past its retention period. See it first with --dry-run.", yes=yes)
     counts = maintenance.run_retention(container_of(context), dry=dry_run)
     if json:
         output.print_json(counts)

@@ -34,7 +34,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(help="Start of the scenario: a day, a time, or now; default: such that the scenario ends now."),
+        typer.Option(
+            help="Start of the scenario: a day, a time, 30d, or now; default: such that the scenario ends now."
+        ),
     ] = None,
     plan: Annotated[
         str, typer.Option(help="licence, cloud, cloud_japan, cloud_seats, cloud_trial or onboarding.")
@@ -65,7 +67,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
     if plan not in plans:
         raise UsageError(f"there is no plan {plan}; the plans are: {', '.join(plans)}")
     now = context.clock.now()
-    begin = now if start == "now" else parse_time_option(start, "--start")
+    begin = now if start == "now" else parse_time_option(start, "--start", now)
     rng = Random(seed or secrets.token_hex(8))  # noqa: S311 - simulated data, not a secret
     deliveries = deliveries_of(SCENARIOS[scenario], plans[plan], customers, rng, begin, now, shuffled=shuffled)
     answers = _post(context, deliveries, url or _own_url(context.settings), signed_for, at_once)

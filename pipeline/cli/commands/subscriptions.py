@@ -27,7 +27,9 @@ HEADINGS = ("id", "status", "plan", "paid through", "next billing", "payments", 
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    status: Annotated[Status | None, typer.Option(help="Only subscriptions with this status.")] = None,
+    status: Annotated[
+        Status | None, typer.Option(case_sensitive=False, help="Only subscriptions with this status.")
+    ] = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:

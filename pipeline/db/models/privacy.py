@@ -43,6 +43,7 @@ class InboundMail(Base):
     request_id: Mapped[str | None] = mapped_column(String(26))  # the request it opened; None: no person wrote it
     content: Mapped[bytes | None]  # encrypted: the whole mail
     received_at: Mapped[datetime] = mapped_column(index=True)
+    answered_at: Mapped[datetime | None]  # the last reply of the operator
 
 
 class AccessLogEntry(Base):

@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.simulator.server.approval_page import nothing_to_approve
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.subscriptions import APPROVE, ApiError, ApiSubscriptions, EventCallback
 from pipeline.simulator.timeline import Json, Kind
@@ -56,7 +57,7 @@ class FakePaypalApi:
 
     `asked` lists all requests as `GET /v1/…`, `unknown` those with an unknown path. Tokens expire by `clock`. A stalled
     request ends when the client disconnects, at the latest after `stall_seconds`. Events that API calls cause are in
-    `subscribing.events`; each is passed to `on_event` after the answer.
+    `subscribing.events`; each is passed to `on_event` after the answer. `seed` decides the ids of new subscriptions.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class FakePaypalApi:
         clock: Clock | None = None,
         stall_seconds: float = 60.0,
         on_event: EventCallback | None = None,
+        seed: int = 7,
     ) -> None:
         self.world = world or PaypalState()
         self.asked: list[str] = []
         self.unknown: list[str] = []
         self._basic = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode("ascii")
         self._clock, self._stall_seconds = clock or SystemClock(), stall_seconds
-        self.subscribing = ApiSubscriptions(self.world, self._clock, on_event)
+        self.subscribing = ApiSubscriptions(self.world, self._clock, on_event, seed)
         self._tokens: dict[str, datetime] = {}
         self._failures: list[_PendingFailure] = []
         self._count = itertools.count(1)
@@ -191,10 +193,10 @@ class FakePaypalApi:
         id = request.query_params.get("ba_token", "")
         if request.method == "GET":
             page = self.subscribing.page(id)
-            return HTMLResponse(page) if page else HTMLResponse("<h1>No subscription is waiting for approval</h1>", 404)
+            return HTMLResponse(page) if page else HTMLResponse(nothing_to_approve(), 404)
         target = self.subscribing.approve(id)
         if target is None:
-            return HTMLResponse("<h1>No subscription is waiting for approval</h1>", 404)
+            return HTMLResponse(nothing_to_approve(), 404)
         return RedirectResponse(target, 303, background=BackgroundTask(self.subscribing.send_events))
 
     def _api_error(self, error: ApiError) -> Response:

@@ -3,7 +3,6 @@
 Each operation adds its events to `events`; `send_events` passes them to a callback after the answer, as PayPal does.
 """
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from pipeline.money import Money
 from pipeline.simulator import ids, shapes
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PLANS
+from pipeline.simulator.server.approval_page import approval_page
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import ApiObject, Delivery, Json
 from pipeline.simulator.world import PaypalState
@@ -54,7 +54,7 @@ class ApiSubscriptions:
 
     def __init__(self, world: PaypalState, clock: Clock, on_event: EventCallback | None = None, seed: int = 7) -> None:
         self.events: list[Delivery] = []
-        self._world, self._clock, self._on_event = world, clock, on_event
+        self._world, self._clock, self.on_event = world, clock, on_event
         self._rng = Random(seed)  # noqa: S311 - ids, not secrets
         self._ids_by_request: dict[str, str] = {}  # request id -> subscription
         self._pending: dict[str, _Pending] = {}
@@ -84,19 +84,15 @@ class ApiSubscriptions:
         pending = self._pending.get(id)
         if pending is None:
             return None
-        name = html.escape(pending.subscription.plan.name)
-        return (
-            f"<!doctype html><html lang='en'><title>Simulated PayPal</title><h1>{name}</h1>"
-            f"<form method='post'><button>Agree and Subscribe</button></form>"
-            f"<p><a href='{html.escape(pending.cancel_url, quote=True)}'>Cancel and return</a></p>"
-        )
+        subscription = pending.subscription
+        return approval_page(subscription.plan, subscription.person.email, pending.cancel_url)
 
     def approve(self, id: str) -> str | None:
         """Approve the subscription: add CREATED, ACTIVATED and the first sale. Return the URL to redirect to."""
         pending = self._pending.pop(id, None)
         if pending is None:
             return None
-        pending.subscription.start()
+        pending.subscription.start(at=self._clock.now())
         self._apply(pending.subscription.deliveries)
         separator = "&" if "?" in pending.return_url else "?"
         return f"{pending.return_url}{separator}subscription_id={id}&ba_token={id}"
@@ -123,9 +119,9 @@ class ApiSubscriptions:
 
     def send_events(self) -> None:
         """Pass the new events to the callback. Called after the answer is sent, as PayPal does."""
-        while self._on_event and self._sent < len(self.events):
+        while self.on_event and self._sent < len(self.events):
             self._sent += 1
-            self._on_event(self.events[self._sent - 1])
+            self.on_event(self.events[self._sent - 1])
 
     def _shown(self, id: str, base: str) -> Json:
         found = self._world.show("subscription", id) or {}

@@ -1,13 +1,22 @@
 """`customers`: list, show, correct and unsubscribe customers; each read is recorded."""
 
 import io
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from pipeline.crypto.keyring import Keyring
+from pipeline.crypto.master_key import open_master_key
+from pipeline.customers import accounts
+from pipeline.customers.accounts import SignUpData
 from pipeline.db.engine import Database
-from pipeline.db.models import ReadAudit
+from pipeline.db.models import Customer, ReadAudit, Subscription
+from pipeline.queries import listing
+from pipeline.queries.customers import status_of
+from pipeline.settings import load
 
 from .conftest import SavedEvents, Smt
 
@@ -128,3 +137,58 @@ def test_read_of_customer_is_recorded_with_purpose(smt: Smt, imported: SavedEven
         ("customers list", "operation: list customers", None),
         ("customers show", "call of 1 March", id),
     ]
+
+
+def test_search_finds_parts_of_name_company_and_address(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    person, id = imported.subscription.person, only_customer(smt)
+    typed(monkeypatch, "Grüner Baum GmbH\n")
+    assert smt("customers", "correct", id, "company").code == 0  # entered by the customer; the rest is from PayPal
+    domain = person.email.rpartition("@")[2]
+    for text in (person.surname[1:].upper(), domain, "GRÜNER baum", f"{person.given_name} {person.surname}"):
+        assert [row["id"] for row in smt("customers", "list", "--search", text, "--json").json] == [id], text
+    for text in ("nobody", f"{person.surname}x", id):
+        assert smt("customers", "list", "--search", text, "--json").json == []
+    typed(monkeypatch, f"{person.surname}\n")
+    assert person.email in smt("customers", "list", "--search", "-").out
+    assert reads(data_dir)[-1] == ("customers list --search", "operation: search customers", None)
+
+
+def test_search_reads_more_than_one_chunk(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = imported.subscription.person
+    with closing(Database(load().database)) as database, database.transaction() as session:
+        now = datetime.now(UTC)  # noqa: DTZ005, TID251 - commands use the machine's clock
+        keyring = Keyring(open_master_key(load().master_key, create=False), session, now)
+        for number in range(7):
+            entered = SignUpData(f"Person {number}", f"person{number}@example.net")
+            at = now - timedelta(days=number)
+            accounts.create_account(session, keyring, entered, adult_text="1", news=False, now=at, source="sign-up")
+    monkeypatch.setattr(listing, "CHUNK", 3)
+    assert len(smt("customers", "list", "--search", "EXAMPLE.net", "--json").json) == 7
+    assert len(smt("customers", "list", "--search", "person", "--limit", "2", "--json").json) == 2
+    assert len(smt("customers", "list", "--json").json) == 8
+    status = {row["name"]: row["status"] for row in smt("customers", "list", "--json").json}
+    assert (status["Person 0"], status["Person 2"]) == ("signed up", "abandoned")
+    assert status[f"{person.given_name} {person.surname}"] == "paying"
+
+
+def test_status_of_customer_follows_their_subscriptions() -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    old, new = now - timedelta(days=2), now - timedelta(hours=2)
+
+    def status(
+        *subscriptions: tuple[str | None, datetime | None], created: datetime = old, erased: bool = False
+    ) -> str:
+        rows = [Subscription(status=name, paid_through=until) for name, until in subscriptions]
+        return status_of(Customer(created_at=created, erased_at=now if erased else None), rows, now)
+
+    assert (
+        status(("ACTIVE", None)) == status((None, None)) == status(("CANCELLED", now + timedelta(days=1))) == "paying"
+    )
+    assert status(("CANCELLED", old), ("ACTIVE", None)) == "paying"
+    assert status(("SUSPENDED", old)) == "suspended"
+    assert status(("CANCELLED", old)) == status(("EXPIRED", None)) == "former"
+    assert status() == status(("APPROVAL_PENDING", None)) == "abandoned"
+    assert status(created=new) == status(("APPROVAL_PENDING", None), created=new) == "signed up"
+    assert status(("ACTIVE", None), erased=True) == "erased"

@@ -50,7 +50,7 @@ def test_waiting_erasure_can_be_cancelled(smt: Smt, imported: SavedEvents) -> No
 
 def test_active_subscription_without_credentials_blocks_erasure(smt: Smt, imported: SavedEvents) -> None:
     id = only_customer(smt)
-    answer = smt("customers", "erase", id, "--now")
+    answer = smt("customers", "erase", id, "--now", "--yes")
     assert answer.code == 1
     assert imported.subscription.id in answer.out
     assert "SMT_PAYPAL_CLIENT_ID" in answer.out
@@ -61,7 +61,7 @@ def test_active_subscription_without_credentials_blocks_erasure(smt: Smt, import
 def test_running_erasure_cannot_be_closed_by_hand(smt: Smt, imported: SavedEvents) -> None:
     id = only_customer(smt)
     states = []
-    for options in ((), ("--now",)):  # first the erasure waits; then it runs, and is blocked by PayPal
+    for options in ((), ("--now", "--yes")):  # first the erasure waits; then it runs, and is blocked by PayPal
         smt("customers", "erase", id, *options)
         [request] = smt("customers", "requests", "--open", "--json").json
         states.append(request["state"])
@@ -74,7 +74,7 @@ def test_running_erasure_cannot_be_closed_by_hand(smt: Smt, imported: SavedEvent
 
 
 def test_immediate_erasure_has_receipt(smt: Smt, former_customer: str) -> None:
-    assert smt("customers", "erase", former_customer, "--now", "--json").json["state"] == "running"
+    assert smt("customers", "erase", former_customer, "--now", "--yes", "--json").json["state"] == "running"
     [receipt] = smt("customers", "erase", former_customer, "--receipt", "--json").json
     assert receipt["customer"] == former_customer
     assert receipt["complete_at"] is None
@@ -88,14 +88,14 @@ def test_immediate_erasure_has_receipt(smt: Smt, former_customer: str) -> None:
 def test_erasure_without_address_sends_no_confirmation(smt: Smt, former_customer: str, data_dir: Path) -> None:
     with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("UPDATE subscription SET personal_data = NULL, email_hash = NULL")
-    assert "no address was known" in smt("customers", "erase", former_customer, "--now").out
+    assert "no address was known" in smt("customers", "erase", former_customer, "--now", "--yes").out
 
 
 def test_conflicting_erase_options_are_usage_error(smt: Smt, former_customer: str) -> None:
-    assert smt("customers", "erase", former_customer, "--now", "--cancel").code == 2
+    assert smt("customers", "erase", former_customer, "--now", "--yes", "--cancel").code == 2
 
 
-@pytest.mark.parametrize("options", [[], ["--now"], ["--cancel"]])
+@pytest.mark.parametrize("options", [[], ["--now", "--yes"], ["--cancel"]])
 def test_erasing_unknown_customer_creates_no_request(smt: Smt, imported: SavedEvents, options: list[str]) -> None:
     answer = smt("customers", "erase", "c-unknown", *options)
     assert (answer.code, "there is no customer c-unknown; see: smt-billing customers list" in answer.err) == (2, True)
@@ -103,33 +103,33 @@ def test_erasing_unknown_customer_creates_no_request(smt: Smt, imported: SavedEv
 
 
 def test_rotation_completes_erasure_and_warns_about_old_copies(smt: Smt, former_customer: str, data_dir: Path) -> None:
-    smt("customers", "erase", former_customer, "--now")
+    smt("customers", "erase", former_customer, "--now", "--yes")
     mark_confirmed(data_dir)
     before = (data_dir / "keys" / "master.key").read_bytes()
-    answer = smt("keys", "rotate")
+    answer = smt("keys", "rotate", "--yes")
     assert answer.code == 0
     assert "1 erasures complete" in answer.out
     assert "the old copy decrypts nothing" in answer.err
     assert (data_dir / "keys" / "master.key").read_bytes() != before
     [receipt] = smt("customers", "erase", former_customer, "--receipt", "--json").json
     assert receipt["complete_at"]
-    again = smt("keys", "rotate", "--json").json
+    again = smt("keys", "rotate", "--yes", "--json").json
     assert (again["erasures_completed"], again["old"] != again["new"]) == (0, True)
 
 
 def test_rotation_without_master_key_creates_none(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     (data_dir / "keys" / "master.key").unlink()
-    assert smt("keys", "rotate").code == 2
+    assert smt("keys", "rotate", "--yes").code == 2
     assert not (data_dir / "keys" / "master.key").exists()
 
 
 def test_retention_deletes_what_dry_run_shows(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
-    assert "no data is past its retention period" in smt("retention", "sweep").out
+    assert "no data is past its retention period" in smt("retention", "sweep", "--yes").out
     with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
         connection.execute("INSERT INTO rate_limit_counter VALUES ('k', 1, '2020-01-01 00:00:00')")
-    assert smt("retention", "sweep", "--dry-run", "--json").json["rate limit counters"] == 1
-    assert smt("retention", "sweep", "--json").json["rate limit counters"] == 1
-    assert smt("retention", "sweep", "--dry-run", "--json").json["rate limit counters"] == 0
+    assert smt("retention", "sweep", "--yes", "--dry-run", "--json").json["rate limit counters"] == 1
+    assert smt("retention", "sweep", "--yes", "--json").json["rate limit counters"] == 1
+    assert smt("retention", "sweep", "--yes", "--dry-run", "--json").json["rate limit counters"] == 0
 
 
 def test_retention_rules_name_law_of_country(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,14 +151,14 @@ def test_backup_is_created_and_restored(
     id = only_customer(smt)
     made, identity = smt("backup", "create", "--json").json, tmp_path / "identity.txt"
     assert Path(made["data"]).parent == backups
-    assert "names no signer" in smt("backup", "restore", "--identity", identity).err
+    assert "names no signer" in smt("backup", "restore", "--identity", identity, "--yes").err
     line = smt("backup", "signer").out
     identity.write_text(identity.read_text() + line)
-    assert "not empty" in smt("backup", "restore", "--identity", identity).err
+    assert "not empty" in smt("backup", "restore", "--identity", identity, "--yes").err
     monkeypatch.setenv("SMT_DATA_DIR", str(tmp_path / "other"))
     monkeypatch.delenv("SMT_BACKUP_RECIPIENT")  # another machine, which creates no backups
-    assert "signer" in smt("backup", "restore", "--identity", identity, "--signer", "AAAA").err
-    answer = smt("backup", "restore", "--identity", identity, "--signer", line.split()[-1])
+    assert "signer" in smt("backup", "restore", "--identity", identity, "--signer", "AAAA", "--yes").err
+    answer = smt("backup", "restore", "--identity", identity, "--signer", line.split()[-1], "--yes")
     assert answer.code == 0, answer.err
     assert "smt-billing db upgrade" in answer.err
     assert smt("db", "upgrade").code == 0
@@ -194,7 +194,7 @@ def container_from_environment() -> Container:
 def test_scheduler_rotates_only_with_backups(
     smt: Smt, former_customer: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    smt("customers", "erase", former_customer, "--now")
+    smt("customers", "erase", former_customer, "--now", "--yes")
     mark_confirmed(data_dir)
     before = (data_dir / "keys" / "master.key").read_bytes()
     container = container_from_environment()
@@ -215,7 +215,7 @@ def test_scheduler_rotates_only_with_backups(
 
 def test_erasure_is_recorded_in_backup_folder(smt: Smt, former_customer: str, backups: Path) -> None:
     smt("backup", "create")
-    smt("customers", "erase", former_customer, "--now")
+    smt("customers", "erase", former_customer, "--now", "--yes")
     assert former_customer in (backups / "erasures.json").read_text()
 
 

@@ -206,6 +206,6 @@ def test_dismissed_event_keeps_reason(smt: Smt, imported: SavedEvents, tmp_path:
 
 def test_unknown_event_and_invalid_time_are_usage_errors(smt: Smt, imported: SavedEvents) -> None:
     assert smt("events", "show", "WH-NONE").code == 2
-    answer = smt("events", "list", "--since", "yesterday")
+    answer = smt("events", "list", "--since", "last week")
     assert answer.code == 2
     assert "2026-03-01" in answer.err

@@ -4,13 +4,20 @@ import io
 import smtplib
 import stat
 import zipfile
+from contextlib import closing
+from email import policy
+from email.parser import BytesParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import select
 
 from pipeline.crypto.master_key import MasterKeyError
-from tests.pipeline.cli.conftest import SavedEvents, Smt
+from pipeline.db.engine import Database
+from pipeline.db.models import ReadAudit
+from pipeline.settings import load
+from tests.pipeline.cli.conftest import SavedEvents, Smt, files_of
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.servers import Relay
 
@@ -98,7 +105,7 @@ def test_only_an_error_that_can_pass_makes_postfix_try_again(
     error: Exception,
     code: int,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     for name in failing:
@@ -139,3 +146,87 @@ def test_export_of_unknown_customer_writes_nothing(smt: Smt, imported: SavedEven
     answer = smt("customers", "export", "c-unknown", "--to", tmp_path / "copy.zip")
     assert (answer.code, "smt-billing customers list" in answer.err) == (2, True)
     assert not (tmp_path / "copy.zip").exists()
+
+
+def file_message(smt: Smt, monkeypatch: pytest.MonkeyPatch, raw: bytes) -> str:
+    monkeypatch.setattr("sys.stdin", Piped(raw))
+    return str(smt("inbound", "-", "--json").json[0]["letter"])
+
+
+def test_message_is_listed_shown_and_answered(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, caught: Path, tmp_path: Path
+) -> None:
+    raw = mail("How do I add a second user?", Message_ID="<question@example.com>")
+    id = file_message(smt, monkeypatch, raw)
+    [row] = smt("inbound", "list", "--open", "--json").json
+    assert (row["id"], row["state"], row["from"], row["subject"]) == (id, "open", "Ada <ada@example.com>", "A question")
+    assert id[:12] in smt("inbound", "list").out
+    assert "How do I add a second user?" in smt("inbound", "show", id[:12]).out
+    assert smt("inbound", "show", id, "--json").json["text"].strip() == "How do I add a second user?"
+    assert smt("inbound", "show", id, "--raw").out.encode() == raw
+
+    (tmp_path / "answer.txt").write_text("Open the settings.\nThen choose Add user.\n")
+    answer = smt("inbound", "reply", id, "--file", tmp_path / "answer.txt", "--json")
+    assert (answer.code, answer.json["to"], answer.json["open_request"]) == (0, "ada@example.com", None)
+    assert smt("inbound", "list", "--unanswered", "--json").json == []
+    assert smt("run", "--until-idle").code == 0
+    [sent] = [path for path in files_of(caught) if path.name.startswith("inbound_reply")]
+    message = BytesParser(policy=policy.default).parsebytes(sent.read_bytes())
+    assert message["To"].addresses[0].addr_spec == "ada@example.com"
+    assert (message["Subject"], message["In-Reply-To"], message["References"]) == (
+        "Re: A question", "<question@example.com>", "<question@example.com>",
+    )  # fmt: skip
+    assert message["Auto-Submitted"] is None  # a person wrote it
+    part = message.get_body(("plain",))
+    assert part
+    assert "Open the settings.\r\nThen choose Add user." in part.get_content()
+
+
+def test_reply_is_read_from_stdin(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = file_message(smt, monkeypatch, mail("please delete my account"))
+    monkeypatch.setattr("sys.stdin", Piped(b"Please follow the link that we sent you.\n"))
+    answer = smt("inbound", "reply", id)
+    assert (answer.code, answer.out) == (0, "queued the reply to ada@example.com\n")
+    assert "customers answer" in answer.err
+    monkeypatch.setattr("sys.stdin", Piped(b"\xff\xfe"))
+    assert smt("inbound", "reply", id).code == 2
+
+
+def test_reading_messages_is_recorded(smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = file_message(smt, monkeypatch, mail("a question"))
+    monkeypatch.setattr("sys.stdin", Piped(b"An answer."))
+    for words in (("list",), ("show", id), ("reply", id)):
+        assert smt("inbound", *words, "--purpose", f"ticket {words[0]}").code == 0
+    with closing(Database(load().database)) as database, database.reading() as session:
+        found = select(ReadAudit.action, ReadAudit.purpose, ReadAudit.subject).order_by(ReadAudit.id)
+        recorded = [tuple(row) for row in session.execute(found)]
+    assert recorded == [
+        ("inbound list", "ticket list", None), ("inbound show", "ticket show", id), ("inbound reply", "ticket reply", id),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("show", "0" * 12), ("reply", "0" * 12), ("show", "abc")])
+def test_unknown_message_is_usage_error(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"An answer."))
+    answer = smt("inbound", *words)
+    assert (answer.code, "smt-billing inbound list" in answer.err) == (2, True)
+
+
+def test_doctor_warns_if_nobody_is_told_about_messages(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def found() -> tuple[str, str]:
+        [row] = [row for row in smt("doctor", "--json").json if row["name"] == "inbound mail"]
+        return row["state"], row["found"] + row["advice"]
+
+    assert found()[0] == "ok"
+    (tmp_path / "new").mkdir()
+    monkeypatch.setenv("SMT_INBOUND_MAILDIR", str(tmp_path))
+    assert (found()[0], "SMT_OPERATOR_EMAIL" in found()[1]) == ("warn", True)
+    monkeypatch.delenv("SMT_INBOUND_MAILDIR")
+    file_message(smt, monkeypatch, mail("a question"))  # from a pipe
+    assert (found()[0], "SMT_OPERATOR_EMAIL" in found()[1]) == ("warn", True)
+    monkeypatch.setenv("SMT_OPERATOR_EMAIL", "ops@example.com")
+    assert (found()[0], "1 open" in found()[1]) == ("ok", True)

@@ -107,14 +107,18 @@ def test_send_test_reports_problems(smt: Smt, monkeypatch: pytest.MonkeyPatch) -
 
 def test_settle_accepts_only_mail_in_doubt(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     ids = [row["id"] for row in smt("mail", "list", "--json").json]
-    refused = smt("mail", "settle", ids[0], "--sent")
+    refused = smt("mail", "settle", ids[0], "--sent", "--yes")
     assert (refused.code, "not in doubt" in refused.err) == (1, True)
     set_to_doubt(data_dir, *ids[:2])
-    assert smt("mail", "settle", ids[0]).code == smt("mail", "settle", ids[0], "--sent", "--again").code == 2
-    assert smt("mail", "settle", ids[0], "--sent").code == smt("mail", "settle", ids[1], "--again").code == 0
+    assert smt("mail", "settle", ids[0]).code == smt("mail", "settle", ids[0], "--sent", "--again", "--yes").code == 2
+    assert (
+        smt("mail", "settle", ids[0], "--sent", "--yes").code
+        == smt("mail", "settle", ids[1], "--again", "--yes").code
+        == 0
+    )
     states = {row["id"]: row["state"] for row in smt("mail", "list", "--json").json}
     assert [states[id] for id in ids[:2]] == ["sent", "queued"]
-    assert smt("mail", "settle", "nothing", "--sent").code == 2
+    assert smt("mail", "settle", "nothing", "--sent", "--yes").code == 2
 
 
 def test_control_characters_from_outside_are_removed(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:

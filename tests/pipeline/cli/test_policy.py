@@ -81,7 +81,7 @@ def test_material_change_is_planned_and_notices_are_queued(smt: Smt, new_text: P
     dry = smt("policy", "propose", new_text, "--effective", day(60), "--material", "--dry-run")
     assert "customers to notify by mail: 1" in dry.out
     assert [row["day"] for row in smt("policy", "texts", "--json").json] == ["2025-05-01"]
-    done = smt("policy", "propose", new_text, "--effective", day(60), "--material")
+    done = smt("policy", "propose", new_text, "--effective", day(60), "--material", "--yes")
     assert done.code == 0, done.err
     assert "- Server access logs are retained for 90 days." in done.out
     assert "+ Server access logs are retained for 60 days." in done.out
@@ -96,7 +96,7 @@ def test_material_change_is_planned_and_notices_are_queued(smt: Smt, new_text: P
 
 
 def test_notice_is_sent_to_customer(smt: Smt, new_text: Path, imported: SavedEvents, caught: Path) -> None:
-    smt("policy", "propose", new_text, "--effective", day(60), "--material")
+    smt("policy", "propose", new_text, "--effective", day(60), "--material", "--yes")
     smt("run", "--until-idle")
     [mail] = list(caught.glob("policy_changed*"))
     assert imported.subscription.person.email in mail.read_text("utf-8", "replace")
@@ -106,7 +106,7 @@ def test_notice_is_sent_to_customer(smt: Smt, new_text: Path, imported: SavedEve
 
 
 def test_too_early_day_is_refused_with_earliest_day(smt: Smt, new_text: Path) -> None:
-    answer = smt("policy", "propose", new_text, "--effective", day(10), "--material")
+    answer = smt("policy", "propose", new_text, "--effective", day(10), "--material", "--yes")
     assert answer.code == 2
     assert "30 days' notice" in answer.err
     assert "--effective" in answer.err

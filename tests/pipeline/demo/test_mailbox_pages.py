@@ -81,7 +81,7 @@ def listed(web: Web, query: str = "") -> list[str]:
 
 
 def test_empty_list_says_so(web: Web) -> None:
-    page = web.get("/")
+    page = web.get("/mails")
     assert (page.status_code, "No mails yet" in page.text) == (200, True)
 
 

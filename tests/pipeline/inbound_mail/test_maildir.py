@@ -3,8 +3,9 @@
 import errno
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import DataError
@@ -172,9 +173,9 @@ def failing_for(words: bytes, error: Exception) -> Callable[..., FiledMail]:
     """Return a `file_mail` that fails for messages with these words."""
     original = intake.file_mail
 
-    def fail_or_store(session: Session, keyring: Keyring, raw: bytes, now: datetime, page: str) -> FiledMail:
+    def fail_or_store(session: Session, keyring: Keyring, raw: bytes, *others: Any, **more: Any) -> FiledMail:
         if words in raw:
             raise error
-        return original(session, keyring, raw, now, page)
+        return original(session, keyring, raw, *others, **more)
 
     return fail_or_store

@@ -6,11 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
+from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.customers.rate_limit import PER_HOUR
-from pipeline.db.models import AccessLogEntry, PrivacyRequest, ReadAudit
+from pipeline.db.models import AccessLogEntry, InboundMail, PrivacyRequest, ReadAudit
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY
 from pipeline.operations.backup.signatures import BackupSigner
 from pipeline.policy.evidence import journald
@@ -84,6 +86,21 @@ def test_only_automatic_message_needs_no_request(system: HealthySystem, check: C
     assert check("6.how").verdict == "holds"
     file_message(system, "L-9", None, "support")
     assert check("6.how") == Finding("broken", "1 message without a request")
+
+
+def test_report_about_a_mail_has_the_key_of_that_mail(system: HealthySystem, check: Check) -> None:
+    receive_message(system, "delivered", "mailer-daemon@example.net")
+    assert check("1.communications").verdict == "holds"
+
+    def own(session: Session, _: Keyring) -> None:
+        message = session.execute(select(InboundMail).where(InboundMail.kind == "automatic")).scalars().first()
+        assert message
+        message.key_id, message.content = "I-NOBODY", None
+
+    system.transact(own)
+    assert check("1.communications").verdict == "holds"
+    system.transact(lambda session, _: session.execute(update(InboundMail).values(kind="support")))
+    assert check("1.communications").verdict == "broken"
 
 
 def test_unanswered_question_becomes_late(system: HealthySystem, check: Check) -> None:

@@ -136,6 +136,7 @@ def upgrade() -> None:
         sa.Column("request_id", sa.String(length=26), nullable=True),
         sa.Column("content", sa.LargeBinary(), nullable=True),
         sa.Column("received_at", UtcDateTime(), nullable=False),
+        sa.Column("answered_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_inbound_mail")),
     )
     op.create_index(op.f("ix_inbound_mail_customer_id"), "inbound_mail", ["customer_id"], unique=False)
