@@ -37,6 +37,10 @@ class SubscriptionRow:
     next_billing_at: datetime | None = None
     paid_through: datetime | None = None
     remind_at: datetime | None = None
+    past_due_at: datetime | None = None
+    outstanding: int | None = None
+    outstanding_currency: str | None = None
+    failed_count: int = 0
 
 
 @dataclass(slots=True)

@@ -33,6 +33,9 @@ def test_receipt_contains_amount_and_paid_through_date(feeder: EventFeeder) -> N
         "plan": "SMT-CRM managed cloud, monthly",
         "payment": SALE,
         "amount": {"amount": 2900, "currency": "EUR"},
+        "regular": None,
+        "balance": None,
+        "past_due": False,
         "paid_at": "2026-02-24T09:16:38Z",
         "paid_through": "2026-03-24T10:00:00Z",
     }
