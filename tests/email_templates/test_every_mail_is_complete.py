@@ -290,7 +290,11 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
         ("subscription_suspended", {"balance": None}, "If you do not want to continue, no action is needed"),
         ("subscription_cancelled", {"balance": EUR_29}, "A balance of €29.00 is still open"),
         ("renewal_reminder", LATE, "has been past due since January 24, 2027"),
-        ("renewal_reminder", LATE, "€58.00, €29.00 for 1 year and the open balance of €29.00, with the payment method"),
+        (
+            "renewal_reminder",
+            LATE,
+            "€58.00 with the payment method you chose: €29.00 for the next period and the open balance of €29.00.",
+        ),
         ("renewal_reminder", LATE | {"amount": None}, "PayPal will then try to collect the amount that is then due"),
         ("receipt", {"regular": EUR_29, "balance": EUR_29}, "in addition to the regular amount of €29.00"),
         ("receipt", {"balance": EUR_29}, "It settles the open balance of €29.00"),
