@@ -117,3 +117,13 @@ def test_list_can_be_filtered_by_plan_and_time_and_names_customer_and_last_payme
     [row] = smt("subscriptions", "list", "--json").json
     assert row["last_payment_at"] == row["payments"][-1]["occurred_at"]
     assert row["customer"] in smt("subscriptions", "list").out
+
+
+def test_customer_shows_which_subscription_is_past_due(
+    smt: Smt, imported: SavedEvents, overdue: SimulatedSubscription
+) -> None:
+    customers = {row["id"]: row["customer"] for row in smt("subscriptions", "list", "--json").json}
+    late, paid = customers[overdue.id], customers[imported.subscription.id]
+    assert [row["past_due"] for row in smt("customers", "show", late, "--json").json["subscriptions"]] == [True]
+    assert "subscription past due" in smt("customers", "show", late).out
+    assert [row["past_due"] for row in smt("customers", "show", paid, "--json").json["subscriptions"]] == [False]
