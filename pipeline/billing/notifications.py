@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.billing.arrears import Price, open_balance, past_due_since, settlement
+from pipeline.billing.entitlement import cycles_paid_by
 from pipeline.billing.subscription import (
     StatusChange,
     billing_cycle_of,
@@ -209,7 +210,7 @@ def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -
         "balance": _amount(settled.balance) if settled else None,
         "past_due": past_due_since(row, uow.now) is not None,
         "paid_at": _when(payment.occurred_at),
-        "paid_through": _when(_paid_through(row, payment)),
+        "paid_through": _when(_paid_through(row, payment)) if settled or _is_one_cycle(uow, row, payment) else None,
     }
 
 
@@ -217,6 +218,14 @@ def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
     """Return the paid-through date, None if it is not after the payment: then the period paid for is not known yet."""
     later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
     return row.paid_through if later else None
+
+
+def _is_one_cycle(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
+    """Return whether the payment's period is certain: it can pay one cycle only, or PayPal confirmed the date."""
+    confirmed = row.paid_through and lww_map.value(row.known, "vouched") == format_time(row.paid_through)
+    cycle = billing_cycle_of(row, uow.plan(row.plan_id))
+    paid = None if payment.amount is None or payment.currency is None else Money(payment.amount, payment.currency)
+    return bool(confirmed) or cycle is None or paid is None or cycles_paid_by(cycle, paid) == 1
 
 
 def _failure_facts(

@@ -5,7 +5,7 @@ This module queues no mail and does not call PayPal. Events in any order and rep
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,7 +77,7 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     facts = {field: event.facts.get(field) for field in FIELDS}
     row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)})
     balance = {field: event.facts.get(field) for field in BALANCE_FIELDS}
-    row.known = lww_map.merge(row.known, _balance_at(event, at), balance)
+    row.known = lww_map.merge(row.known, _balance_at(event, at), balance | {"was_unpaid": _reports_unpaid(event)})
     _apply_subscriber(uow, row.id, at, event)
     _request_unknown_plan(uow, event)
     change = _change_status(uow, row, event)
@@ -107,7 +107,9 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     row.customer_id = lww_map.value(known, "custom_ref") or lww_map.value(known, "payer_ref")
     row.plan_id = lww_map.value(known, "plan")
     terms = billing_cycle_of(row, uow.plan(row.plan_id))
-    row.paid_through = paid_through(_stored_confirmation(row), terms, _paid_charges(uow, uow.payments_of(row.id)))
+    payments = uow.payments_of(row.id)
+    cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
+    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, payments))
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
     _recompute_arrears(uow, row)
@@ -170,6 +172,17 @@ def _apply_subscriber(uow: UnitOfWork, id: str, at: datetime, event: Event) -> N
 def _balance_at(event: Event, at: datetime) -> datetime:
     """Return the time of the balance in an event: PayPal's update time may be older than the charge it contains."""
     return max(filter(None, (at, event.get_time("last_payment_at"), event.get_time("failed_at"))))
+
+
+def _reports_unpaid(event: Event) -> bool | None:
+    """Return True if the event reports an open amount or a failed charge, now or earlier; otherwise None."""
+    outstanding = event.facts.get("outstanding") or [0]
+    return outstanding[0] > 0 or bool(event.facts.get("failed_count") or event.facts.get("failed_at")) or None
+
+
+def _was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+    """Return whether an amount was ever open. Otherwise each charge pays one cycle, at whatever price."""
+    return "was_unpaid" in row.known or any(payment.status == "denied" for payment in payments)
 
 
 def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
