@@ -7,13 +7,22 @@ however often and in whatever order its events arrive.
 from datetime import datetime
 from typing import Any
 
-from pipeline.billing.subscription import StatusChange, billing_cycle_of
+from pipeline.billing.arrears import Price, open_balance, past_due_since, settlement
+from pipeline.billing.entitlement import cycles_paid_by
+from pipeline.billing.subscription import (
+    StatusChange,
+    billing_cycle_of,
+    is_billing_time_doubtful,
+    may_be_in_trial,
+    next_price,
+)
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import format_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, RefundRow, SubscriptionRow
 from pipeline.inbox.event import Event
+from pipeline.money import Money
 from pipeline.outbox import store as outbox
 
 STATUS_MAILS = {
@@ -38,7 +47,10 @@ def mail_for_status(uow: UnitOfWork, event: Event, change: StatusChange | None) 
     # One set-up and one cancellation mail per subscription; it can be suspended several times.
     key = f"{kind}:{row.id}" + (f":{format_time(at)}" if kind == "subscription_suspended" else "")
     superseded = _superseded_by_status(row, str(status), at)
-    _queue_mail(uow, kind, key, row, _status_facts(uow, row, str(status), at), at, superseded)
+    facts = _status_facts(uow, row, str(status), at)
+    if kind == "account_setup" and is_billing_time_doubtful(row, event.require_time("at")):
+        facts["next_billing_at"] = None
+    _queue_mail(uow, kind, key, row, facts, at, superseded)
 
 
 def mail_for_sale(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
@@ -48,7 +60,7 @@ def mail_for_sale(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:
     row = uow.subscription(payment.subscription_id)
     if payment.status == "denied":
         _mail_for_denied_sale(uow, event, row, payment)
-    elif payment.status not in (None, "pending"):
+    elif payment.status not in (None, "pending") and payment.amount != 0:
         facts = _receipt_facts(uow, row, payment)
         _queue_mail(uow, "receipt", f"receipt:{payment.id}", row, facts, _event_time(event, event.require_time("at")))
     mails_for_refunds(uow, event, payment)
@@ -60,6 +72,7 @@ def mail_for_failed_payment(uow: UnitOfWork, event: Event) -> None:
     at = event.get_time("failed_at") or event.require_time("at")
     amount, reason = _pair(event.facts.get("failed_amount")), event.facts.get("failed_reason")
     facts = _failure_facts(uow, row, amount, at, event.get_time("retry_at"), reason)
+    facts["balance"] = _pair(event.facts.get("outstanding"))
     key = f"payment_failed:{row.id}:{format_time(at)}"
     _queue_mail(uow, "payment_failed", key, row, facts, at, _superseded_since(uow, row, at))
 
@@ -90,20 +103,37 @@ def _mail_for_denied_sale(uow: UnitOfWork, event: Event, row: SubscriptionRow, p
     _queue_mail(uow, "payment_failed", key, row, facts, at, _superseded_since(uow, row, at))
 
 
-def renewal_reminder(row: Subscription, plan: Plan | None, days: int, has_address: bool) -> outbox.NewMail:
-    """Return the reminder that a renewal is `days` days away; the scheduler queues it."""
+def renewal_reminder(
+    row: Subscription, plan: Plan | None, days: int, now: datetime, *, has_address: bool, is_confirmed: bool
+) -> outbox.NewMail:
+    """Return the reminder that a renewal is `days` days away; the scheduler queues it.
+
+    `is_confirmed`: PayPal answered the look-up before the reminder, or none is possible. Otherwise no amount is certain.
+    """
     renews_at = format_time(row.next_billing_at) if row.next_billing_at else ""
-    terms = billing_cycle_of(row, plan)
-    price = terms.price if terms else None
+    terms, price, balance = billing_cycle_of(row, plan), next_price(row, plan), open_balance(row)
+    is_certain = is_confirmed and row.outstanding is not None
     facts = {
         "subscription": row.id,
         "plan": (plan and plan.name) or "",
         "renews_at": renews_at,
-        "amount": price and {"amount": price.amount, "currency": price.currency},
-        "period": terms and {"unit": terms.unit, "count": terms.count},
+        "amount": _amount(_next_amount(price, balance)) if is_certain else None,
+        "price": _amount(price.amount) if is_certain else None,
+        "balance": _amount(balance) if is_certain else None,
+        "past_due_since": _when(past_due_since(row, now)),
+        "period": {"unit": terms.unit, "count": terms.count} if terms and not may_be_in_trial(row, plan) else None,
         "days": days,
     }
     return outbox.NewMail("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
+
+
+def _next_amount(price: Price, balance: Money | None) -> Money | None:
+    """Return what PayPal will collect for the next charge, None if it is not certain."""
+    if price.amount is None or balance is None:
+        return price.amount
+    if not price.collects_balance or price.amount.currency != balance.currency:
+        return None
+    return Money(price.amount.amount + balance.amount, balance.currency)
 
 
 def _queue_mail(
@@ -159,19 +189,28 @@ def _status_facts(uow: UnitOfWork, row: SubscriptionRow, status: str, at: dateti
         "SUSPENDED": {
             "suspended_at": format_time(at),
             "paid_through": paid,
-            "balance": _pair(lww_map.value(row.known, "outstanding")),
+            "balance": _amount(open_balance(row)),
         },
-        "CANCELLED": {"cancelled_at": format_time(at), "paid_through": paid},
+        "CANCELLED": {
+            "cancelled_at": format_time(at),
+            "paid_through": paid,
+            "balance": _amount(open_balance(row)),
+        },
     }
     return _common_facts(uow, row) | facts[status]
 
 
 def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> dict[str, Any]:
+    price = next_price(row, uow.plan(row.plan_id))
+    settled = settlement(row.known, payment, uow.payments_of(row.id), price)
     return _common_facts(uow, row) | {
         "payment": payment.id,
         "amount": _money(payment),
+        "regular": _amount(settled.regular) if settled else None,
+        "balance": _amount(settled.balance) if settled else None,
+        "past_due": past_due_since(row, uow.now) is not None,
         "paid_at": _when(payment.occurred_at),
-        "paid_through": _when(_paid_through(row, payment)),
+        "paid_through": _when(_paid_through(row, payment)) if settled or _is_one_cycle(uow, row, payment) else None,
     }
 
 
@@ -181,11 +220,19 @@ def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
     return row.paid_through if later else None
 
 
+def _is_one_cycle(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
+    """Return whether the payment's period is certain: it can pay one cycle only, or PayPal confirmed the date."""
+    confirmed = row.paid_through and lww_map.value(row.known, "vouched") == format_time(row.paid_through)
+    cycle = billing_cycle_of(row, uow.plan(row.plan_id))
+    paid = None if payment.amount is None or payment.currency is None else Money(payment.amount, payment.currency)
+    return bool(confirmed) or cycle is None or paid is None or cycles_paid_by(cycle, paid) == 1
+
+
 def _failure_facts(
     uow: UnitOfWork, row: SubscriptionRow, amount: Any, at: datetime, retry_at: datetime | None, reason: str | None
 ) -> dict[str, Any]:
     return _common_facts(uow, row) | {
-        "amount": amount, "failed_at": format_time(at), "retry_at": _when(retry_at), "reason": reason,
+        "amount": amount, "balance": None, "failed_at": format_time(at), "retry_at": _when(retry_at), "reason": reason,
     }  # fmt: skip
 
 
@@ -202,6 +249,10 @@ def _refund_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow, re
 
 def _money(payment: PaymentRow) -> dict[str, Any] | None:
     return None if payment.amount is None else {"amount": payment.amount, "currency": payment.currency}
+
+
+def _amount(money: Money | None) -> dict[str, Any] | None:
+    return None if money is None else {"amount": money.amount, "currency": money.currency}
 
 
 def _pair(pair: Any) -> dict[str, Any] | None:

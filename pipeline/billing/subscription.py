@@ -5,9 +5,11 @@ This module queues no mail and does not call PayPal. Events in any order and rep
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from pipeline.billing.arrears import LIVE_STATUSES, Price, compute_arrears
 from pipeline.billing.entitlement import BillingCycle, ConfirmedUntil, PaidCharge, paid_through
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import parse_time
@@ -33,7 +35,6 @@ STATUS_PHASE = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 
 # At equal times the status with the larger number wins.
 STATUS_TIE_BREAK = {"APPROVAL_PENDING": 0, "APPROVED": 1, "ACTIVE": 2, "SUSPENDED": 3, "EXPIRED": 4, "CANCELLED": 5}
 FINAL_PHASE = 3
-LIVE_STATUSES = frozenset({"ACTIVE", "SUSPENDED"})
 
 # PayPal has sent ACTIVATED of a free trial with a next_billing_time of the same day, and no event when it corrected the
 # time. So a billing time this close to the event is looked up again after some minutes.
@@ -42,10 +43,11 @@ LOOKUP_REPEAT_DELAY = timedelta(minutes=10)
 # A placeholder's subscription is looked up after this, because its own event may never arrive.
 SUBSCRIBER_LOOKUP_DELAY = timedelta(minutes=5)
 
-FIELDS = (
-    "custom_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "failed_count",
-    "outstanding",
-)  # fmt: skip
+# After a payment or refusal that may have changed an outstanding balance, the balance is looked up.
+BALANCE_LOOKUP_DELAY = timedelta(minutes=2)
+
+FIELDS = ("custom_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "shipping")
+BALANCE_FIELDS = ("failed_count", "outstanding", "failed_at", "last_payment_at", "cycles_left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,14 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     row, at = uow.subscription(event.require("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
     row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)} | _buyer(event))
+    balance = {field: event.facts.get(field) for field in BALANCE_FIELDS}
+    row.known = lww_map.merge(row.known, _balance_at(event, at), balance | {"was_unpaid": _reports_unpaid(event)})
     _apply_subscriber(uow, row.id, at, event)
     _request_unknown_plan(uow, event)
     row.is_established = row.is_established or _shows_use(event)
     change = _change_status(uow, row, event)
     recompute(uow, row)
-    if _is_billing_time_doubtful(row, at):
+    if is_billing_time_doubtful(row, at):
         uow.request_lookup("subscription", row.id, LOOKUP_REPEAT_DELAY)
     return change
 
@@ -93,6 +97,8 @@ def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> Subscription
     recompute(uow, row)
     if row.status is None:
         uow.request_lookup("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
+    elif row.outstanding is None and "outstanding" in row.known:
+        uow.request_lookup("subscription", id, BALANCE_LOOKUP_DELAY)
     return row
 
 
@@ -100,23 +106,50 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     """Recompute the derived columns from `known`. Depends only on the facts, not on their order."""
     known = row.known
     row.plan_id = lww_map.value(known, "plan")
-    terms, payments = billing_cycle_of(row, uow.plan(row.plan_id)), uow.payments_of(row.id)
-    row.paid_through = paid_through(_stored_confirmation(row), terms, _paid_charges(uow, payments))
+    terms = billing_cycle_of(row, uow.plan(row.plan_id))
+    payments = uow.payments_of(row.id)
+    cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
+    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, payments))
     row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
+    _recompute_arrears(uow, row)
+
+
+def next_price(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Price:
+    """Return the price of the next charge. It is not certain during a trial, with a tax on top, or without a price."""
+    terms, cycle = _terms(row, plan), billing_cycle_of(row, plan)
+    is_certain = not terms.get("has_surcharge") and not may_be_in_trial(row, plan)
+    return Price(cycle.price if cycle and is_certain else None, bool(terms.get("bills_balance")))
+
+
+def may_be_in_trial(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> bool:
+    """Return whether the next charge may be one of a trial, with its own price and period."""
+    left = lww_map.value(row.known, "cycles_left")
+    return left["trial"] > 0 if left else bool(_terms(row, plan).get("has_trial"))
 
 
 def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> BillingCycle | None:
     """Return the regular cycle: the subscription's, otherwise its plan's; None if PayPal has reported neither."""
-    terms = lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms"))
+    terms = _terms(row, plan)
     if not terms:
         return None
     price = Money(*terms["price"]) if terms.get("price") else None
     quantity = lww_map.value(row.known, "quantity") or 1
     start = parse_time(lww_map.value(row.known, "start_at"))
-    price = price and Money(price.amount * quantity, price.currency)
+    price = price and Money(price.amount * quantity + _shipping(row, price.currency), price.currency)
     return BillingCycle(terms["unit"], terms["count"], price, start.day if start else 0)
+
+
+def _terms(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> dict[str, Any]:
+    """Return the subscription's terms, otherwise its plan's; {} if PayPal has reported neither."""
+    return lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms")) or {}
+
+
+def _shipping(row: SubscriptionRow | Subscription, currency: str) -> int:
+    """Return what PayPal adds to each charge for shipping, in minor units."""
+    amount, of = lww_map.value(row.known, "shipping") or (0, currency)
+    return int(amount) if of == currency else 0
 
 
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
@@ -151,6 +184,22 @@ def _apply_subscriber(uow: UnitOfWork, id: str, at: datetime, event: Event) -> N
         uow.update_subscriber(id, at, event.person)
 
 
+def _balance_at(event: Event, at: datetime) -> datetime:
+    """Return the time of the balance in an event: PayPal's update time may be older than the charge it contains."""
+    return max(filter(None, (at, event.get_time("last_payment_at"), event.get_time("failed_at"))))
+
+
+def _reports_unpaid(event: Event) -> bool | None:
+    """Return True if the event reports an open amount or a failed charge, now or earlier; otherwise None."""
+    outstanding = event.facts.get("outstanding") or [0]
+    return outstanding[0] > 0 or bool(event.facts.get("failed_count") or event.facts.get("failed_at")) or None
+
+
+def _was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+    """Return whether an amount was ever open. Otherwise each charge pays one cycle, at whatever price."""
+    return "was_unpaid" in row.known or any(payment.status == "denied" for payment in payments)
+
+
 def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
     """Request a look-up of the event's plan if only its id is known."""
     plan = uow.plan(event.facts.get("plan"))
@@ -161,9 +210,19 @@ def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
 def _next_billing_at(row: SubscriptionRow) -> datetime | None:
     """Return PayPal's billing time, or the paid-through date if later: PayPal sends no subscription event on renewal."""
     reported = parse_time(lww_map.value(row.known, "next_billing_at"))
-    if reported is None or row.status in ("CANCELLED", "EXPIRED"):
+    left = lww_map.value(row.known, "cycles_left")
+    is_last = left is not None and left["regular"] == 0
+    if reported is None or is_last or row.status in ("CANCELLED", "EXPIRED"):
         return None
     return max(reported, row.paid_through or reported) if row.status == "ACTIVE" else reported
+
+
+def _recompute_arrears(uow: UnitOfWork, row: SubscriptionRow) -> None:
+    price = next_price(row, uow.plan(row.plan_id))
+    found = compute_arrears(row.known, row.status, row.paid_through, uow.payments_of(row.id), price)
+    row.past_due_at, row.failed_count = found.past_due_at, found.failed_count
+    row.outstanding = found.outstanding.amount if found.outstanding else None
+    row.outstanding_currency = found.outstanding.currency if found.outstanding else None
 
 
 def _remind_at(row: SubscriptionRow, days: int | None) -> datetime | None:
@@ -207,7 +266,7 @@ def _paid_charges(uow: UnitOfWork, payments: Sequence[PaymentRow]) -> list[PaidC
     return [
         PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(uow, row), row.status == "denied")
         for row in payments
-        if row.status in (*CAME, "denied") and row.occurred_at and row.amount is not None and row.currency
+        if row.status in (*CAME, "denied") and row.occurred_at and row.amount and row.currency  # 0.00 pays no cycle
     ]
 
 
@@ -219,7 +278,7 @@ def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
     return max((refund.occurred_at for refund in uow.effective_refunds(payment.id)), default=payment.occurred_at)
 
 
-def _is_billing_time_doubtful(row: SubscriptionRow, at: datetime) -> bool:
+def is_billing_time_doubtful(row: SubscriptionRow, at: datetime) -> bool:
     """Return whether the billing time is so close to the event that PayPal may still correct it."""
     return (
         row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= DOUBTFUL_BILLING_TIME

@@ -182,7 +182,7 @@ class UnitOfWork:
         # new plan, or is seen by the worker that changes it.
         self._plans.lock(_named(facts, "plan"), {"known": {}}, share=not reported)
         subscriptions |= self._on_plans([id for id, fact in reported.items() if self._changes_cycle(fact)])
-        self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now})
+        self._subscriptions.lock(subscriptions, {"known": {}, "created_at": self.now, "failed_count": 0})
 
     def _changes_cycle(self, facts: Mapping[str, Any]) -> bool:
         """Return whether the facts of a plan event change the plan's billing cycle."""

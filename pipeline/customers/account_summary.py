@@ -1,6 +1,6 @@
 """Summary of a customer's data for the account page. The export contains all of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,16 +10,22 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Event, InboundMail, Mail, Payment, Plan, Subscription
+from pipeline.money import Money
+
+# Returns since when a subscription is past due (None: it is not), and its outstanding balance.
+Standing = Callable[[Subscription], tuple[datetime | None, Money | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionSummary:
-    """One subscription as the account page shows it."""
+    """One subscription as the account page shows it. `past_due_since` is None if it is not past due."""
 
     id: str
     plan: str
     status: str
     paid_through: datetime | None
+    past_due_since: datetime | None
+    outstanding: Money | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +41,14 @@ class AccountSummary:
     counts: dict[str, int]  # kind of record, in words for the page -> number of rows
 
 
-def summarize_account(session: Session, keyring: Keyring, customer_id: str) -> AccountSummary:
+def summarize_account(session: Session, keyring: Keyring, customer_id: str, standing: Standing) -> AccountSummary:
     """Return a summary of the customer's data. Raises CustomerNotFoundError."""
     row = accounts.require_customer(session, customer_id, lock=False)
     subscriptions = accounts.subscriptions_of(session, customer_id)
     return AccountSummary(
         person={"name": "", "email": "", "company": "", "phone": ""}
         | accounts.personal_data(session, keyring, customer_id),
-        subscriptions=[_summarize_subscription(session, each) for each in subscriptions],
+        subscriptions=[_summarize_subscription(session, each, standing) for each in subscriptions],
         marketing=row.wants_marketing,
         service=row.wants_service_mail,
         erase_at=row.erase_at,
@@ -51,10 +57,10 @@ def summarize_account(session: Session, keyring: Keyring, customer_id: str) -> A
     )
 
 
-def _summarize_subscription(session: Session, row: Subscription) -> SubscriptionSummary:
+def _summarize_subscription(session: Session, row: Subscription, standing: Standing) -> SubscriptionSummary:
     plan = session.get(Plan, row.plan_id) if row.plan_id else None
     status = (row.status or "being set up").replace("_", " ").lower()
-    return SubscriptionSummary(row.id, (plan and plan.name) or "", status, row.paid_through)
+    return SubscriptionSummary(row.id, (plan and plan.name) or "", status, row.paid_through, *standing(row))
 
 
 def _count_records(session: Session, customer_id: str, subscriptions: Sequence[str]) -> dict[str, int]:

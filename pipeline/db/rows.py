@@ -38,6 +38,10 @@ class SubscriptionRow:
     paid_through: datetime | None = None
     remind_at: datetime | None = None
     is_established: bool = False
+    past_due_at: datetime | None = None
+    outstanding: int | None = None
+    outstanding_currency: str | None = None
+    failed_count: int = 0
 
 
 @dataclass(slots=True)

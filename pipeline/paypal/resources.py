@@ -1,7 +1,7 @@
 """Parse PayPal's resources, old and new formats, into facts and personal data with the same keys.
 
 Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
-failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at.
+failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left.
 Sale: sale, subscription, amount, fee, held, state, created_at, at, reason.
 Refund: refund, sale, amount, refunded_total, state, created_at, at.
 Plan: plan, name, terms, at.
@@ -154,6 +154,8 @@ def _subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | N
         "last_payment_at": read.time("billing_info", "last_payment", "time"),
         "failed_count": read.number("billing_info", "failed_payments_count"),
         "outstanding": read.money("billing_info", "outstanding_balance"),
+        "shipping": read.money("shipping_amount"),
+        "cycles_left": _cycles_left(read.get("billing_info", "cycle_executions")),
         "failed_at": read.time(*failed, "time"),
         "failed_amount": read.money(*failed, "amount"),
         "failed_reason": read.text(*failed, "reason_code", limit=60),
@@ -250,7 +252,10 @@ def _plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) ->
 
 
 def _v2_billing_cycle(plan: Any) -> Facts | None:
-    """Return interval and price of the regular cycle of a v2 plan."""
+    """Return interval and price of the regular cycle of a v2 plan, and what else decides the amount of a charge.
+
+    `has_surcharge`: a tax is added to the price. `bills_balance`: PayPal adds outstanding amounts to the next charge.
+    """
     regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
     if regular is None:
         return None
@@ -258,7 +263,35 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
     unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
     if unit not in UNITS or count > LONGEST:
         return None
-    return {"unit": unit, "count": count, "price": read.money("pricing_scheme", "fixed_price")}
+    price = read.money("pricing_scheme", "fixed_price")
+    of = FieldReader(plan)
+    adds_tax = of.get("taxes", "inclusive") is False and not _is_zero(of.get("taxes", "percentage"))
+    bills_balance = of.get("payment_preferences", "auto_bill_outstanding") is True
+    has_trial = len(plan["billing_cycles"]) > 1
+    more = _true(has_surcharge=adds_tax, bills_balance=bills_balance, has_trial=has_trial)
+    return {"unit": unit, "count": count, "price": price, **more}
+
+
+def _true(**flags: bool) -> Facts:
+    """Return the flags that are set."""
+    return {name: True for name, flag in flags.items() if flag}
+
+
+def _is_zero(percentage: Any) -> bool:
+    try:
+        return float(percentage) == 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _cycles_left(executions: Any) -> Facts | None:
+    """Return how many cycles of each tenure PayPal will still charge: trial, and regular (None: without end)."""
+    if not isinstance(executions, list) or not executions:
+        return None
+    cycles = [FieldReader(cycle) for cycle in executions if isinstance(cycle, dict)]
+    # `total_cycles` 0 means no end; `cycles_remaining` is then 0 as well.
+    left = {each.text("tenure_type"): each.number("cycles_remaining") for each in cycles if each.number("total_cycles")}
+    return {"trial": left.get("TRIAL") or 0, "regular": left.get("REGULAR")}
 
 
 def _regular_cycle(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
@@ -279,7 +312,10 @@ def _v1_billing_cycle(plan: Any, currency: str | None) -> Facts | None:
     unit, count = (read.text("frequency") or "").upper(), read.number("frequency_interval") or 1
     if unit not in UNITS or count > LONGEST:
         return None
-    return {"unit": unit, "count": count, "price": read.money("amount", currency=currency)}
+    bills_balance = FieldReader(plan).get("merchant_preferences", "auto_bill_amount") == "YES"
+    has_trial = len(plan["payment_definitions"]) > 1
+    more = _true(has_surcharge=bool(read.get("charge_models")), bills_balance=bills_balance, has_trial=has_trial)
+    return {"unit": unit, "count": count, "price": read.money("amount", currency=currency), **more}
 
 
 def _status(kind: str, text: str | None) -> str | None:

@@ -42,7 +42,9 @@ CATEGORIES: dict[str, dict[Category, str]] = {
     "subscription": {
         "pseudonym": "id customer_id",
         "contact": "personal_data email_hash",
-        "contract": "known status status_at plan_id next_billing_at paid_through remind_at created_at is_established",
+        "contract": "known status status_at plan_id next_billing_at paid_through remind_at created_at past_due_at "
+        "is_established",
+        "payment": "outstanding outstanding_currency failed_count",
     },
     "payment": {
         "pseudonym": "id subscription_id",

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from pipeline.billing.arrears import past_due_since
 from pipeline.clock import format_time, write_optional
 from pipeline.customers import accounts
 from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, Subscription
@@ -127,7 +128,7 @@ def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
         "adult_text": row.adult_text_version,
         "adult_at": write_optional(row.adult_confirmed_at),
         "consents": [_consent(each) for each in _of(decryptor.session, Consent, id, Consent.at)],
-        "subscriptions": [_subscription(each) for each in subscriptions],
+        "subscriptions": [_subscription(each, decryptor.now) for each in subscriptions],
         "requests": [_request(each) for each in _of(decryptor.session, PrivacyRequest, id, PrivacyRequest.received_at)],
         "letters": [_inbound_mail(each) for each in _of(decryptor.session, InboundMail, id, InboundMail.received_at)],
         "mails": _mails(decryptor, id, render),
@@ -167,8 +168,14 @@ def _consent(row: Consent) -> Json:
     return {"at": format_time(row.at), **{name: getattr(row, name) for name in names}}
 
 
-def _subscription(row: Subscription) -> Json:
-    return {"id": row.id, "status": row.status, "plan": row.plan_id, "paid_through": write_optional(row.paid_through)}
+def _subscription(row: Subscription, now: datetime) -> Json:
+    return {
+        "id": row.id,
+        "status": row.status,
+        "plan": row.plan_id,
+        "paid_through": write_optional(row.paid_through),
+        "past_due": past_due_since(row, now) is not None,
+    }
 
 
 def _request(row: PrivacyRequest) -> Json:

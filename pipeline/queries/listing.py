@@ -5,7 +5,7 @@ units, next to its currency. Null means unknown or erased. Related rows are load
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,24 +23,28 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Filter of a list: the value that each column must have (None: any), since when, and the newest `limit` rows."""
+    """Filter of a list: the value that each column must have (None: any), since when, and the newest `limit` rows.
+
+    `conditions` are further SQL conditions.
+    """
 
     where: Mapping[str, str | None]
     since: datetime | None = None
     limit: int | None = None
+    conditions: Sequence[ColumnElement[bool]] = ()
 
 
 class Decryptor:
     """Loads data keys to decrypt columns; creates none. The master key is loaded when it is first needed."""
 
     def __init__(self, session: Session, master_key: Callable[[], MasterKey], now: datetime) -> None:
-        self.session, self._master, self._now = session, master_key, now
+        self.session, self._master, self.now = session, master_key, now
         self._keyring: Keyring | None = None
 
     @property
     def keyring(self) -> Keyring:
         """The keyring. Loads the master key on first use."""
-        self._keyring = self._keyring or Keyring(self._master(), self.session, self._now)
+        self._keyring = self._keyring or Keyring(self._master(), self.session, self.now)
         return self._keyring
 
     def forget_keys(self) -> None:
@@ -56,7 +60,7 @@ class Decryptor:
 
 def count(session: Session, table: type[Base], at: Any, query: ListQuery) -> int:
     """Count the rows that match, ignoring the limit."""
-    unlimited = ListQuery(query.where, query.since)
+    unlimited = replace(query, limit=None)
     statement = select(func.count()).select_from(table)
     return int(session.execute(matching(statement, table, at, unlimited, sort=False)).scalar_one())
 
@@ -71,6 +75,7 @@ def matching(statement: Any, table: type[Base], at: Any, query: ListQuery, *, so
     for name, value in query.where.items():
         if value is not None:
             statement = statement.where(getattr(table, name) == value)
+    statement = statement.where(*query.conditions)
     if query.since is not None:
         statement = statement.where(at >= query.since)
     if sort:

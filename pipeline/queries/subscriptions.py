@@ -1,27 +1,45 @@
 """Subscriptions for the command line: the list, and one with its payments, refunds, status changes and mails."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from pipeline.billing.arrears import open_balance, past_due_since
 from pipeline.clock import format_time, write_optional
 from pipeline.db import lww_map
-from pipeline.db.models import Payment, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.db.models import CAME, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matching, status_changes
 from pipeline.queries.mails import Render, mails
 
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
 
 
-def subscriptions(session: Session, query: ListQuery) -> Iterator[Json]:
-    """Yield `id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`."""
+def subscriptions(session: Session, query: ListQuery, now: datetime) -> Iterator[Json]:
+    """Yield `id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`.
+
+    Also `past_due, past_due_since, outstanding, failed_count, last_payment_at`, as of `now`.
+    """
     statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, query)):
         payments = _payments(session, [row.id for row, _ in chunk])
         for row, plan_name in chunk:
-            yield _subscription(row, plan_name, payments.get(row.id, []))
+            yield _subscription(row, plan_name, payments.get(row.id, []), now)
+
+
+def is_past_due(now: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition that `past_due_since` is not None."""
+    return Subscription.past_due_at <= now
+
+
+def count_by_status(session: Session, now: datetime) -> dict[tuple[str, bool], int]:
+    """Count the subscriptions by status, and by whether they are past due. Placeholders are not counted."""
+    past_due = func.coalesce(is_past_due(now), False)
+    statement = select(Subscription.status, past_due, func.count()).where(Subscription.status.is_not(None))
+    found = session.execute(statement.group_by(Subscription.status, past_due)).all()
+    return {(str(status), bool(is_late)): number for status, is_late, number in found}
 
 
 def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
@@ -34,7 +52,7 @@ def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
     data_key = decryptor.data_keys([id]).get(id)
     person = (data_key.decrypt_json("subscription.personal_data", row.personal_data) if data_key else None) or {}
     return {
-        **_subscription(row, plan.name if plan else None, payments),
+        **_subscription(row, plan.name if plan else None, payments, decryptor.now),
         "erased": data_key is None,
         "name": full_name(person) or None,
         "email": lww_map.value(person, "email"),
@@ -45,7 +63,9 @@ def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
     }
 
 
-def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]) -> Json:
+def _subscription(row: Subscription, plan_name: str | None, payments: list[Json], now: datetime) -> Json:
+    since, balance = past_due_since(row, now), open_balance(row)
+    paid = [payment["occurred_at"] for payment in payments if payment["status"] in CAME and payment["occurred_at"]]
     return {
         "id": row.id,
         "status": row.status,
@@ -56,6 +76,11 @@ def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]
         "next_billing_at": write_optional(row.next_billing_at),
         "customer": row.customer_id,
         "created_at": format_time(row.created_at),
+        "past_due": since is not None,
+        "past_due_since": write_optional(since),
+        "outstanding": balance and {"amount": balance.amount, "currency": balance.currency},
+        "failed_count": row.failed_count,
+        "last_payment_at": paid[-1] if paid else None,
         "payments": payments,
     }
 

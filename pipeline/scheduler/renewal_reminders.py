@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 LIMIT = 500  # subscriptions per run; the next run takes the rest
 FRESH = timedelta(days=1)  # a billing date reported less than this ago needs no look-up before a reminder
-LOOKUP_WAIT = timedelta(minutes=10)  # wait for the look-up; then the reminder uses the stored date
+LOOKUP_WAIT = timedelta(minutes=10)  # wait for the look-up; then the reminder has the stored date, and no amount
 RETRY_DELAY = timedelta(hours=1)  # a reminder that failed is tried again after this
 
 
@@ -78,7 +78,8 @@ class RenewalReminders:
         has_address = "email" in accounts.subscriber_details(keyring, row) or accounts.has_address(
             session, row.customer_id
         )
-        return notifications.renewal_reminder(row, plan, days, has_address)
+        is_confirmed = not (self._may_read and lookups.is_pending(session, "subscription", row.id))
+        return notifications.renewal_reminder(row, plan, days, now, has_address=has_address, is_confirmed=is_confirmed)
 
 
 def _lock_due(session: Session, now: datetime) -> list[Subscription]:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.clock import Clock
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.operations import health
+from pipeline.queries import subscriptions
 from pipeline.web.metrics import MEDIA_TYPE, Metrics
 from pipeline.web.problem import Lost, on_http_error, on_internal_error, problem
 from pipeline.web.views.webhook import WebhookEndpoint
@@ -62,9 +63,14 @@ class Web:
         """Return the metrics for Prometheus."""
         try:
             found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
+            self._metrics.set_subscriptions(await asyncio.to_thread(self._count_subscriptions))
         except DatabaseUnavailableError as error:
             return problem(503, str(error))
         return Response(self._metrics.render(found), media_type=MEDIA_TYPE)
+
+    def _count_subscriptions(self) -> dict[tuple[str, bool], int]:
+        with self._database.reading() as session:
+            return subscriptions.count_by_status(session, self._clock.now())
 
 
 class _Application(Starlette):

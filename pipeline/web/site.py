@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from pipeline.customers.accounts import CustomerNotFoundError
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.money import format_money
 from pipeline.privacy.access_log import AccessLog
 from pipeline.rendering.branding import Branding
 from pipeline.web.forms import RequestRejectedError
@@ -69,6 +70,7 @@ class Site:
         )  # fmt: skip
         self._templates.globals |= {"vendor": vendor, "style": STYLE, "icon": ICON_PATH}
         self._templates.filters["date"] = lambda moment: _date(moment, locale)
+        self._templates.filters["money"] = lambda money: format_money(money, locale)
 
     def route(self, path: str, endpoint: Endpoint, *methods: str, html_errors: bool = True) -> Route:
         """Return a route whose requests are logged. `html_errors`: failures are pages, otherwise problem details."""

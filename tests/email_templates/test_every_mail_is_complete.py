@@ -21,12 +21,12 @@ FOLDER = default_folder()
 MAILS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 OPTIONAL = {
     "account_setup": ["next_billing_at"],
-    "receipt": ["paid_through"],
-    "payment_failed": ["amount", "retry_at", "reason"],
+    "receipt": ["paid_through", "regular", "balance"],
+    "payment_failed": ["amount", "balance", "retry_at", "reason"],
     "subscription_suspended": ["paid_through", "balance"],
-    "subscription_cancelled": ["paid_through"],
+    "subscription_cancelled": ["paid_through", "balance"],
     "refund_receipt": ["paid"],
-    "renewal_reminder": ["amount"],
+    "renewal_reminder": ["amount", "price", "balance", "past_due_since", "period"],
     "account_deletion_scheduled": ["cancel"],
     "account_deleted": ["kept_until"],
     "policy_changed": [],
@@ -40,6 +40,11 @@ OPTIONAL = {
     "email_change_requested": [],
     "email_changed": [],
 }
+EUR_29 = {"amount": 2900, "currency": "EUR"}
+LATE = {
+    "past_due_since": "2027-01-24T10:00:00Z", "price": EUR_29, "balance": EUR_29,
+    "amount": {"amount": 5800, "currency": "EUR"},
+}  # fmt: skip
 TO_THE_OPERATOR = {"custom_id_shared", "event_parked", "webhook_forged", "request_due", "erasure_waits"}
 VENDOR = Branding(
     name="Example Works",
@@ -283,7 +288,19 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
         ("subscription_suspended", {"paid_through": "2026-03-01T00:00:00Z"}, "ended on March 1, 2026"),
         ("refund_receipt", {"in_full": True}, "Your whole payment of $19.99 USD has now been refunded"),
         ("refund_receipt", {"in_full": True, "paid": None}, "Your whole payment has now been refunded"),
-        ("payment_failed", {"retry_at": None}, "PayPal usually tries again"),
+        ("payment_failed", {"retry_at": None}, "PayPal has not announced another attempt"),
+        ("subscription_suspended", {"balance": None}, "If you do not want to continue, no action is needed"),
+        ("subscription_cancelled", {"balance": EUR_29}, "A balance of €29.00 is still open"),
+        ("renewal_reminder", LATE, "has been past due since January 24, 2027"),
+        (
+            "renewal_reminder",
+            LATE,
+            "€58.00 with the payment method you chose: €29.00 for the next period and the open balance of €29.00.",
+        ),
+        ("renewal_reminder", LATE | {"amount": None}, "PayPal will then try to collect the amount that is then due"),
+        ("receipt", {"regular": EUR_29, "balance": EUR_29}, "in addition to the regular amount of €29.00"),
+        ("receipt", {"balance": EUR_29}, "It settles the open balance of €29.00"),
+        ("receipt", {"past_due": True}, "Your subscription is still past due"),
         ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was recorded"),
         ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
         ("request_due", {"days": 0}, "A request needs your answer"),
@@ -293,6 +310,32 @@ def test_mail_describes_special_case(kind: str, change: dict[str, Any], expected
     mail = TEMPLATES.render(kind, {**TEMPLATES.example(kind), **change})
     assert expected in mail.text
     assert expected in mail.html
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("renewal_reminder", LATE),
+        ("renewal_reminder", LATE | {"amount": None}),
+        ("renewal_reminder", LATE | {"balance": None, "price": None}),
+        ("receipt", {"past_due": True}),
+        ("payment_failed", {"retry_at": None}),
+        ("subscription_suspended", {}),
+        ("subscription_cancelled", {"balance": EUR_29}),
+    ],
+)
+def test_customer_in_arrears_is_not_told_that_nothing_is_to_be_done(kind: str, change: dict[str, Any]) -> None:
+    mail = TEMPLATES.render(kind, {**TEMPLATES.example(kind), **change})
+    for words in (mail.text, mail.html):
+        assert not re.search(r"nothing you need to do|no action is needed|need to do nothing", words, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("change", [LATE, LATE | {"amount": None}, LATE | {"period": None}])
+def test_overdue_reminder_has_the_same_facts_in_text_and_html(change: dict[str, Any]) -> None:
+    mail = TEMPLATES.render("renewal_reminder", {**TEMPLATES.example("renewal_reminder"), **change})
+    (body,) = Reader(mail.html).top.all("body")
+    assert set(FACT.findall(body.words())) == set(FACT.findall(" ".join(mail.text.split())))
+    assert "past due" in mail.subject
 
 
 def test_missing_vendor_address_leaves_no_gap(kind: str, facts: dict[str, Any]) -> None:

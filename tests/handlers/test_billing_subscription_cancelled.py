@@ -24,6 +24,7 @@ def test_mail_contains_the_paid_through_date(feeder: EventFeeder) -> None:
         "plan": "",
         "cancelled_at": "2026-03-10T18:22:31Z",
         "paid_through": "2026-03-24T10:00:00Z",
+        "balance": None,
     }
 
 

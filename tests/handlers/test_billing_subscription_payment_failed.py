@@ -28,6 +28,7 @@ def test_mail_contains_the_failure_and_the_retry_time(feeder: EventFeeder) -> No
         "subscription": ALICE.subscription,
         "plan": "",
         "amount": {"amount": 2900, "currency": "EUR"},
+        "balance": {"amount": 2900, "currency": "EUR"},
         "failed_at": "2026-03-24T11:13:07Z",
         "retry_at": "2026-03-29T10:00:00Z",
         "reason": "PAYMENT_DENIED",

@@ -7,6 +7,7 @@ from tests.support.example_people import ALICE, CHARLIE
 from tests.support.sample_events import GONE, renamed, sample
 
 ACTIVATED, COMPLETED = "BILLING.SUBSCRIPTION.ACTIVATED", "PAYMENT.SALE.COMPLETED"
+FAILED = "BILLING.SUBSCRIPTION.PAYMENT.FAILED"
 SALE = "3AL51924877811803"
 
 
@@ -33,6 +34,9 @@ def test_receipt_contains_amount_and_paid_through_date(feeder: EventFeeder) -> N
         "plan": "SMT-CRM managed cloud, monthly",
         "payment": SALE,
         "amount": {"amount": 2900, "currency": "EUR"},
+        "regular": None,
+        "balance": None,
+        "past_due": False,
         "paid_at": "2026-02-24T09:16:38Z",
         "paid_through": "2026-03-24T10:00:00Z",
     }
@@ -62,8 +66,23 @@ def test_renewal_extends_access_and_next_billing_date(feeder: EventFeeder) -> No
     assert row.remind_at == at("2026-04-21T10:00Z")
 
 
+@pytest.mark.parametrize("amount", ["58.00", "290.00", "29.00", "10.00"])
+def test_charge_pays_one_cycle_if_nothing_was_open(feeder: EventFeeder, amount: str) -> None:
+    """A raised price or a fee does not buy time."""
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-03-24T11:13:00Z", amount))
+    assert feeder.subscription(ALICE).paid_through == at("2026-04-24T10:00Z")
+
+
+def test_receipt_names_no_date_if_the_number_of_cycles_is_not_certain(feeder: EventFeeder) -> None:
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), sample(FAILED))
+    feeder.hear(renewal("2026-04-24T11:13:00Z", "70.00"))
+    receipts = [mail.facts for mail in feeder.mails().values() if mail.kind == "receipt"]
+    assert {facts["amount"]["amount"]: facts["paid_through"] is None for facts in receipts} == {2900: False, 7000: True}
+
+
 def test_one_charge_can_pay_two_cycles(feeder: EventFeeder) -> None:
-    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), renewal("2026-04-24T11:13:00Z", "58.00"))
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED), sample(FAILED))
+    feeder.hear(renewal("2026-04-24T11:13:00Z", "58.00"))
     assert feeder.subscription(ALICE).paid_through == at("2026-05-24T10:00Z")
 
 

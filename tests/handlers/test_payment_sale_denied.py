@@ -29,6 +29,7 @@ def test_customer_gets_a_mail(feeder: EventFeeder) -> None:
         "subscription": CHARLIE.subscription,
         "plan": "",
         "amount": {"amount": 4800, "currency": "JPY"},
+        "balance": None,
         "failed_at": "2026-02-27T14:47:50Z",
         "retry_at": None,
         "reason": None,

@@ -225,6 +225,7 @@ def _history(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("", f"subscription {row['status'] or 'placeholder'}", row["plan"] or "", row["id"])
         for row in found["subscriptions"]
     ]
+    rows += [("", "subscription past due", "", row["id"]) for row in found["subscriptions"] if row["past_due"]]
     return [(output.format_stamp(at), *rest) for at, *rest in rows]
 
 

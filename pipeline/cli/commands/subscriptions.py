@@ -10,6 +10,7 @@ from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
+from pipeline.cli.time_options import parse_time_option
 from pipeline.db.models import CAME, Subscription
 from pipeline.errors import UsageError
 from pipeline.money import Money
@@ -21,7 +22,11 @@ from pipeline.queries.mails import renderer
 app = group()
 
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
-HEADINGS = ("id", "status", "plan", "paid through", "next billing", "payments", "last paid")
+HEADINGS = (
+    "id", "status", "past due since", "open", "plan", "paid through", "next billing", "payments", "last paid", "paid on",
+    "customer",
+)  # fmt: skip
+NUMBERS = ("open", "payments", "last paid")
 
 
 @app.command("list")
@@ -30,27 +35,36 @@ def list_(
     status: Annotated[
         Status | None, typer.Option(case_sensitive=False, help="Only subscriptions with this status.")
     ] = None,
+    plan: Annotated[str | None, typer.Option(help="Only subscriptions to this plan (PayPal's id).")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only subscriptions first seen since this time, for example 30d or 2026-03-01.")
+    ] = None,
+    past_due: Annotated[bool, typer.Option("--past-due", help="Only subscriptions that are past due.")] = False,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
     """List subscriptions, the newest first. A placeholder has no status: a payment arrived before the subscription event.
 
-    JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer and payments (amounts in
-    minor units).
+    JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer, past_due, past_due_since,
+    outstanding, failed_count, last_payment_at and payments (amounts in minor units).
     """
     context = context_of(ctx)
-    query = ListQuery({"status": status}, limit=limit if json else limit or output.SHOWN)
+    now = context.clock.now()
+    query = ListQuery(
+        {"status": status, "plan_id": plan},
+        parse_time_option(since, "--since", now),
+        limit if json else limit or output.SHOWN,
+        [subscriptions.is_past_due(now)] if past_due else [],
+    )
     with context.database.reading() as session:
-        rows = list(subscriptions.subscriptions(session, query))
+        rows = list(subscriptions.subscriptions(session, query, now))
         total = 0 if json or limit else count(session, Subscription, Subscription.created_at, query)
     if json:
         output.print_json(rows)
     elif not rows:
         output.print_line("no such subscriptions")
     else:
-        output.print_table(
-            HEADINGS, [_row(found, context.settings.locale) for found in rows], numbers=("payments", "last paid")
-        )
+        output.print_table(HEADINGS, [_row(found, context.settings.locale) for found in rows], numbers=NUMBERS)
         output.print_more(total, len(rows))
 
 
@@ -86,11 +100,15 @@ def _row(found: dict[str, Any], locale: str) -> list[object]:
     return [
         found["id"],
         found["status"] or "placeholder",
+        output.format_day(output.parse_stamp(found["past_due_since"]), locale),
+        _price(found["outstanding"], locale) if found["outstanding"] else "",
         found["plan_name"] or found["plan"],
         output.format_day(output.parse_stamp(found["paid_through"]), locale),
         output.format_day(output.parse_stamp(found["next_billing_at"]), locale),
         len(paid),
         _price(paid[-1], locale) if paid else "",
+        output.format_day(output.parse_stamp(found["last_payment_at"]), locale),
+        found["customer"],
     ]
 
 
@@ -99,6 +117,7 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
         "subscription": found["id"],
         "status": found["status"] or "placeholder: a payment arrived before the subscription event",
         "since": output.format_moment(output.parse_stamp(found["status_at"]), locale) or None,
+        "past due": _past_due(found, locale),
         "plan": found["plan_name"] or found["plan"],
         "paid through": output.format_moment(output.parse_stamp(found["paid_through"]), locale) or None,
         "next billing": output.format_moment(output.parse_stamp(found["next_billing_at"]), locale) or None,
@@ -107,6 +126,16 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
         "e-mail": "erased" if found["erased"] else found["email"],
         "customer": found["customer"],
     }
+
+
+def _past_due(found: dict[str, Any], locale: str) -> str | None:
+    """Return since when the subscription is past due, the counted failures and the open balance; None if it is not."""
+    if not found["past_due"]:
+        return None
+    since = output.format_moment(output.parse_stamp(found["past_due_since"]), locale)
+    failed = f"failed payments: {found['failed_count']}" if found["failed_count"] else ""
+    balance = f"open balance: {_price(found['outstanding'], locale)}" if found["outstanding"] else ""
+    return "; ".join(part for part in (f"since {since}", failed, balance) if part)
 
 
 Line = tuple[str, str, str, str]

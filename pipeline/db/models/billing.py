@@ -42,6 +42,10 @@ class Subscription(Base):
     created_at: Mapped[datetime]
     # It has been active or paid. Before that its subscriber may be anybody, so it has no customer and no address.
     is_established: Mapped[bool] = mapped_column(default=False, server_default=false())
+    past_due_at: Mapped[datetime | None]  # the moment from which it is past due, as far as known
+    outstanding: Mapped[int | None] = mapped_column(BigInteger)  # PayPal's outstanding balance; None: unknown
+    outstanding_currency: Mapped[str | None] = mapped_column(String(3))
+    failed_count: Mapped[int] = mapped_column(default=0)  # failures that PayPal counted since the last payment
 
     __table_args__ = (partial_index("ix_subscription_remind_at", "remind_at", "remind_at IS NOT NULL"),)
 

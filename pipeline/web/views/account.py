@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pipeline.billing.arrears import open_balance, past_due_since
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, addresses, links, sign_in, sign_up
 from pipeline.customers.account_summary import AccountSummary, summarize_account
@@ -96,8 +97,10 @@ class AccountViews:
         if customer_id is None:
             return self._site.page("sign_in.html", problem="", email="")
 
-        def work(session: Session, keyring: Keyring, _: datetime) -> AccountSummary:
-            return summarize_account(session, keyring, customer_id)
+        def work(session: Session, keyring: Keyring, now: datetime) -> AccountSummary:
+            return summarize_account(
+                session, keyring, customer_id, lambda row: (past_due_since(row, now), open_balance(row))
+            )
 
         return self._account_page(request, await self._transactions.run(work))
 

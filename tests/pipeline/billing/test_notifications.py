@@ -142,6 +142,46 @@ def test_only_last_refund_is_marked_in_full_in_any_order(sqlite_pipeline: Pipeli
         assert {mail["refund"]: mail["in_full"] for mail in mails} == {"5AL88213640927754": False, rest["id"]: True}
 
 
+def test_receipt_names_the_balance_that_it_settles(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder, on = EventFeeder(sqlite_pipeline), "2026-04-24T11:13:00Z"
+    paid = {"create_time": on, "update_time": on, "amount.total": "58.00"}
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(FAILED), sample(COMPLETED, paid, at=on))
+    facts, half = feeder.mail("receipt").facts, {"amount": 2900, "currency": "EUR"}
+    assert (facts["regular"], facts["balance"], facts["past_due"]) == (half, half, False)
+
+
+def test_receipt_of_part_of_the_balance_names_no_balance(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder, on = EventFeeder(sqlite_pipeline), "2026-04-24T11:13:00Z"
+    paid = {"create_time": on, "update_time": on, "amount.total": "10.00"}
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(FAILED), sample(COMPLETED, paid, at=on))
+    facts = feeder.mail("receipt").facts
+    assert (facts["regular"], facts["balance"]) == (None, None)
+
+
+def test_payment_of_nothing_gets_no_receipt_and_pays_no_cycle(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder, on = EventFeeder(sqlite_pipeline), "2026-03-24T11:13:00Z"
+    zero = {"create_time": on, "update_time": on, "amount.total": "0.00"}
+    feeder.hear(sample("READ.PLAN"), sample(ACTIVATED), sample(COMPLETED, zero, at=on))
+    assert feeder.owed() == ["account_setup"]
+    assert feeder.subscription(ALICE).paid_through == at("2026-03-24T10:00:00Z")
+
+
+def test_cancellation_names_the_open_balance(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder, on = EventFeeder(sqlite_pipeline), "2026-03-25T11:00:00Z"
+    cancelled = {"status_update_time": on, "update_time": on, "billing_info.outstanding_balance.value": "29.0"}
+    feeder.hear(sample(ACTIVATED), sample(FAILED), sample(CANCELLED, cancelled, at=on))
+    assert feeder.mail("subscription_cancelled").facts["balance"] == {"amount": 2900, "currency": "EUR"}
+
+
+def test_setup_mail_names_no_doubtful_billing_date(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED, {"billing_info.next_billing_time": "2026-02-24T10:00:00Z"}))
+    assert feeder.mail("account_setup").facts["next_billing_at"] is None
+    sqlite_pipeline.empty()
+    feeder.hear(sample(ACTIVATED))
+    assert feeder.mail("account_setup").facts["next_billing_at"] == "2026-03-24T10:00:00Z"
+
+
 def _moment(resource: dict[str, Any]) -> str:
     return str(resource.get("status_update_time") or resource["update_time"])
 

@@ -154,7 +154,8 @@ def test_status_history_contains_event_and_reason(sqlite_pipeline: PipelineUnder
 def test_quantity_is_one_if_missing(sqlite_pipeline: PipelineUnderTest) -> None:
     feeder = EventFeeder(sqlite_pipeline)
     feeder.hear(sample("READ.PLAN"), sample(ACTIVATED, {"quantity": GONE}))
-    reminder = renewal_reminder(feeder.subscription(ALICE), feeder.plans()[ALICE.plan], 3, has_address=True)
+    row, plan = feeder.subscription(ALICE), feeder.plans()[ALICE.plan]
+    reminder = renewal_reminder(row, plan, 3, sqlite_pipeline.now, has_address=True, is_confirmed=True)
     assert reminder.facts["amount"] == {"amount": 2900, "currency": "EUR"}
 
 

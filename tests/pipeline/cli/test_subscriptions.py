@@ -1,8 +1,16 @@
 """`subscriptions`: list and show subscriptions with their history."""
 
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 
-from .conftest import SavedEvents, Smt
+import pytest
+
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD
+from pipeline.simulator.subscription import SimulatedSubscription
+
+from .conftest import NOW, SavedEvents, Smt
 
 ROW = {"id", "status", "plan", "paid_through", "next_billing_at", "customer", "payments"}
 PAYMENT = {"id", "amount", "currency", "status", "occurred_at"}
@@ -56,3 +64,66 @@ def test_placeholder_has_no_status(smt: Smt, saved_events: SavedEvents, tmp_path
     assert (row["id"], row["status"], row["plan"]) == (saved_events.subscription.id, None, None)
     assert "placeholder" in smt("subscriptions", "list").out
     assert "placeholder" in smt("subscriptions", "show", saved_events.subscription.id).out
+
+
+@pytest.fixture
+def overdue(smt: Smt, imported: SavedEvents, tmp_path: Path) -> SimulatedSubscription:
+    """A subscription whose last charge failed, in addition to the imported one."""
+    subscription = SimulatedSubscription(PEOPLE[1], CLOUD, NOW - timedelta(days=40), Random(8))
+    subscription.start()
+    subscription.fail_payment(attempts=1)
+    for number, each in enumerate(subscription.deliveries):
+        (tmp_path / f"{number}.json").write_bytes(each.body)
+        smt("events", "import", tmp_path / f"{number}.json")
+    smt("run", "--until-idle")
+    return subscription
+
+
+def test_past_due_subscription_is_marked_and_can_be_filtered(
+    smt: Smt, imported: SavedEvents, overdue: SimulatedSubscription
+) -> None:
+    rows = {row["id"]: row for row in smt("subscriptions", "list", "--json").json}
+    late, paid = rows[overdue.id], rows[imported.subscription.id]
+    assert (late["past_due"], late["failed_count"]) == (True, 1)
+    assert late["outstanding"] == {"amount": 2900, "currency": "EUR"}
+    assert late["past_due_since"] == late["paid_through"]
+    names = ("past_due", "past_due_since", "outstanding", "failed_count")
+    assert [paid[name] for name in names] == [False, None, None, 0]
+    assert [row["id"] for row in smt("subscriptions", "list", "--past-due", "--json").json] == [overdue.id]
+    table = smt("subscriptions", "list", "--past-due").out
+    assert overdue.id in table
+    assert imported.subscription.id not in table
+
+
+def test_show_says_since_when_and_what_is_open(smt: Smt, imported: SavedEvents, overdue: SimulatedSubscription) -> None:
+    shown = smt("subscriptions", "show", overdue.id).out
+    [line] = [line for line in shown.splitlines() if line.startswith("past due")]
+    assert "failed payments: 1" in line
+    assert "open balance: €29.00" in line
+    assert "since " in line
+    assert smt("subscriptions", "show", overdue.id, "--json").json["past_due"]
+    assert "past due" not in smt("subscriptions", "show", imported.subscription.id).out
+
+
+def test_list_can_be_filtered_by_plan_and_time_and_names_customer_and_last_payment(
+    smt: Smt, imported: SavedEvents
+) -> None:
+    def ids(*options: str) -> list[str]:
+        return [row["id"] for row in smt("subscriptions", "list", "--json", *options).json]
+
+    mine = [imported.subscription.id]
+    assert (ids("--plan", CLOUD.id), ids("--plan", "P-OTHER")) == (mine, [])
+    assert (ids("--since", "2020-01-01"), ids("--since", "2199-01-01")) == (mine, [])
+    [row] = smt("subscriptions", "list", "--json").json
+    assert row["last_payment_at"] == row["payments"][-1]["occurred_at"]
+    assert row["customer"] in smt("subscriptions", "list").out
+
+
+def test_customer_shows_which_subscription_is_past_due(
+    smt: Smt, imported: SavedEvents, overdue: SimulatedSubscription
+) -> None:
+    customers = {row["id"]: row["customer"] for row in smt("subscriptions", "list", "--json").json}
+    late, paid = customers[overdue.id], customers[imported.subscription.id]
+    assert [row["past_due"] for row in smt("customers", "show", late, "--json").json["subscriptions"]] == [True]
+    assert "subscription past due" in smt("customers", "show", late).out
+    assert [row["past_due"] for row in smt("customers", "show", paid, "--json").json["subscriptions"]] == [False]

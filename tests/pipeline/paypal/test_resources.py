@@ -61,6 +61,8 @@ def test_subscription_is_parsed() -> None:
         "last_payment_at": "2026-02-24T09:16:38Z",
         "failed_count": 0,
         "outstanding": [0, "EUR"],
+        "shipping": [0, "EUR"],
+        "cycles_left": {"trial": 0, "regular": None},
     }
 
 
@@ -71,7 +73,7 @@ def test_billing_agreement_gives_the_same_facts() -> None:
         "status": "ACTIVE",
         "status_at": "2026-01-31T11:37:14Z",
         "at": "2026-01-31T11:37:14Z",
-        "terms": {"unit": "MONTH", "count": 3, "price": [1000, "USD"]},
+        "terms": {"unit": "MONTH", "count": 3, "price": [1000, "USD"], "has_trial": True},
         "start_at": "2026-01-31T07:00:00Z",
         "next_billing_at": "2026-04-30T10:00:00Z",
         "last_payment_at": "2026-01-31T11:29:54Z",
@@ -148,7 +150,8 @@ def cycles(**regular: Any) -> dict[str, Any]:
 
 def test_plan_terms_come_from_the_regular_cycle() -> None:
     found = facts(PLAN, cycles(frequency={"interval_unit": "YEAR", "interval_count": 1}))
-    assert found["terms"] == {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
+    price = {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
+    assert found["terms"] == price | {"bills_balance": True, "has_trial": True}
     assert (found["plan"], found["name"]) == (ALICE.plan, "SMT-CRM managed cloud, monthly")
 
 
@@ -161,7 +164,40 @@ def test_unsupported_interval_gives_no_terms(frequency: Any) -> None:
 
 
 def test_terms_come_from_the_embedded_plan() -> None:
-    assert facts("READ.SUBSCRIPTION")["terms"] == {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
+    price = {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
+    assert facts("READ.SUBSCRIPTION")["terms"] == price | {"bills_balance": True}
+
+
+@pytest.mark.parametrize(("taxes", "has_surcharge"), [
+    ({"percentage": "19", "inclusive": False}, True), ({"percentage": "0.0", "inclusive": False}, False),
+    ({"percentage": "19", "inclusive": True}, False), ({"percentage": "19"}, False), (None, False),
+])  # fmt: skip
+def test_tax_on_top_of_the_price_is_a_surcharge(taxes: Any, has_surcharge: bool) -> None:
+    terms = facts(PLAN, cycles() | {"taxes": taxes})["terms"]
+    assert terms.get("has_surcharge", False) is has_surcharge
+
+
+def test_charge_models_and_automatic_billing_of_old_plans_are_read() -> None:
+    old = agreement("BILLING.SUBSCRIPTION.UPDATED")
+    plan = old["resource"]["plan"]
+    plan["payment_definitions"][1]["charge_models"] = [{"type": "TAX", "amount": {"value": "1.90"}}]
+    plan["merchant_preferences"] = {"auto_bill_amount": "YES"}
+    terms = parse_webhook(orjson.dumps(old)).facts["terms"]
+    assert (terms["has_surcharge"], terms["bills_balance"]) == (True, True)
+
+
+@pytest.mark.parametrize(("cycles_left", "expected"), [
+    ([("TRIAL", 1, 3, 2), ("REGULAR", 0, 0, 0)], {"trial": 2, "regular": None}),
+    ([("REGULAR", 3, 3, 0)], {"trial": 0, "regular": 0}),
+    ([("REGULAR", 3, 0, 0)], {"trial": 0, "regular": None}),
+    ([], None),
+])  # fmt: skip
+def test_remaining_cycles_are_read(cycles_left: list[tuple[str, int, int, int]], expected: Any) -> None:
+    executions = [
+        {"tenure_type": tenure, "cycles_completed": done, "total_cycles": total, "cycles_remaining": left}
+        for tenure, done, total, left in cycles_left
+    ]
+    assert facts(ACTIVATED, {"billing_info.cycle_executions": executions}).get("cycles_left") == expected
 
 
 # -- sales and refunds

@@ -21,7 +21,9 @@ from pipeline.scheduler.renewal_reminders import RETRY_DELAY
 from pipeline.simulator import shapes
 from pipeline.simulator.people import PEOPLE, SILENT, SimulatedCustomer
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
+from pipeline.simulator.sale import Sale
 from pipeline.simulator.subscription import SimulatedSubscription
+from pipeline.simulator.timeline import Json
 from tests.support.outbox_fixtures import scheduler
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
@@ -317,3 +319,123 @@ def test_reminder_does_not_change_the_subscription(pipeline: PipelineUnderTest) 
     assert (before.status, before.paid_through, before.next_billing_at) == (
         after.status, after.paid_through, after.next_billing_at,
     )  # fmt: skip
+
+
+# What a reminder announces
+
+
+def announced(pipeline: PipelineUnderTest) -> dict[str, Any]:
+    """Return the facts of the newest reminder."""
+    mail = max(reminders(pipeline), key=lambda row: row.created_at)
+    with pipeline.database.transaction() as session:
+        facts: dict[str, Any] = (
+            pipeline.keyring(session).system_key(str(mail.key_id)).decrypt_json("mail.facts", mail.facts)
+        )
+    return facts
+
+
+def remind_before_renewal(pipeline: PipelineUnderTest, subscription: SimulatedSubscription) -> dict[str, Any]:
+    """Move to three days before the renewal, queue the reminder, and return its facts."""
+    pipeline.clock.move_to(due(subscription) - timedelta(days=3))
+    scheduler(pipeline).remind()
+    return announced(pipeline)
+
+
+def begin_at(pipeline: PipelineUnderTest, plan: Json, subscription: Json) -> dict[str, Any]:
+    """Store a plan and a subscription as PayPal's API shows them, and return the facts of the reminder."""
+    answers = [
+        event_from_lookup("plan", plan, pipeline.now),
+        event_from_lookup("subscription", subscription, pipeline.now),
+    ]
+    stored = pipeline.store(*[delivery(body, source="read") for body in answers])
+    pipeline.worker(HANDLERS).handle([item.event_id for item in stored])
+    [row] = pipeline.rows(Subscription)
+    assert row.remind_at
+    pipeline.clock.move_to(row.remind_at)
+    scheduler(pipeline).remind()
+    return announced(pipeline)
+
+
+def snapshot(pipeline: PipelineUnderTest, **billing: Any) -> Json:
+    """Return a subscription to CLOUD in PayPal's format, with changes in `billing_info`."""
+    subscription = SimulatedSubscription(ADA, CLOUD, pipeline.now - timedelta(minutes=30), Random(7))
+    subscription.start()
+    found = subscription.snapshot()
+    return found | {"billing_info": found["billing_info"] | billing}
+
+
+def test_reminder_names_the_balance_and_the_total(pipeline: PipelineUnderTest) -> None:
+    subscription = begin(pipeline, CLOUD)
+    handled, since = len(subscription.deliveries), due(subscription)
+    subscription.fail_payment()
+    pipeline.clock.move_to(subscription.now)
+    handle_deliveries(pipeline, subscription, handled)
+    facts = remind_before_renewal(pipeline, subscription)
+    assert facts["past_due_since"] == f"{since:%Y-%m-%dT%H:%M:%SZ}"
+    assert (facts["price"], facts["balance"]) == ({"amount": 2900, "currency": "EUR"},) * 2
+    assert facts["amount"] == {"amount": 5800, "currency": "EUR"} == amount_of(subscription.renew())
+
+
+def amount_of(sale: Sale) -> dict[str, Any]:
+    return {"amount": sale.amount.amount, "currency": sale.amount.currency}
+
+
+def test_reminder_after_settled_balance_names_the_price_only(pipeline: PipelineUnderTest) -> None:
+    subscription = begin(pipeline, CLOUD)
+    handled = len(subscription.deliveries)
+    subscription.fail_payment()
+    subscription.renew()
+    pipeline.clock.move_to(subscription.now)
+    handle_deliveries(pipeline, subscription, handled)
+    facts = remind_before_renewal(pipeline, subscription)
+    assert (facts["past_due_since"], facts["balance"]) == (None, None)
+    assert facts["amount"] == amount_of(subscription.renew())
+
+
+def test_reminder_without_the_answer_of_a_look_up_names_no_amount(
+    pipeline: PipelineUnderTest, months_later: Callable[[], SimulatedSubscription]
+) -> None:
+    months_later()
+    jobs = scheduler(pipeline, may_read=True)
+    jobs.remind()
+    pipeline.clock.advance(timedelta(minutes=10))
+    jobs.remind()
+    facts = announced(pipeline)
+    assert [facts[name] for name in ("amount", "price", "balance")] == [None] * 3
+
+
+NO_BALANCE = {"outstanding_balance": {"currency_code": "EUR", "value": "0.0"}}
+OPEN = {"outstanding_balance": {"currency_code": "EUR", "value": "29.0"}}
+IN_TRIAL = [
+    {"tenure_type": "TRIAL", "sequence": 1, "cycles_completed": 1, "cycles_remaining": 2, "total_cycles": 3},
+    {"tenure_type": "REGULAR", "sequence": 2, "cycles_completed": 0, "cycles_remaining": 0, "total_cycles": 0},
+]
+
+
+@pytest.mark.parametrize(("plan", "subscription", "billing", "amount"), [
+    ({}, {}, NO_BALANCE, 2900),
+    ({"taxes": {"percentage": "19", "inclusive": False}}, {}, NO_BALANCE, None),
+    ({}, {"shipping_amount": {"currency_code": "EUR", "value": "6.0"}}, NO_BALANCE, 3500),
+    ({}, {}, {"cycle_executions": IN_TRIAL}, None),
+    ({}, {}, OPEN, 5800),
+    ({"payment_preferences": {"auto_bill_outstanding": False}}, {}, OPEN, None),
+    ({}, {}, {"outstanding_balance": {"currency_code": "USD", "value": "29.0"}}, None),
+    ({}, {}, {"outstanding_balance": {}}, None),
+], ids=["price", "tax", "shipping", "trial", "balance", "not billed", "other currency", "unknown balance"])  # fmt: skip
+def test_reminder_names_an_amount_only_if_it_is_certain(
+    sqlite_pipeline: PipelineUnderTest, plan: Json, subscription: Json, billing: Json, amount: int | None
+) -> None:
+    facts = begin_at(sqlite_pipeline, shapes.plan(CLOUD) | plan, snapshot(sqlite_pipeline, **billing) | subscription)
+    assert facts["amount"] == (None if amount is None else {"amount": amount, "currency": "EUR"})
+    assert (facts["period"] is None) is ("cycle_executions" in billing)
+
+
+def test_last_cycle_gets_no_reminder(sqlite_pipeline: PipelineUnderTest) -> None:
+    executions = [{"tenure_type": "REGULAR", "cycles_completed": 3, "cycles_remaining": 0, "total_cycles": 3}]
+    body = event_from_lookup(
+        "subscription", snapshot(sqlite_pipeline, cycle_executions=executions), sqlite_pipeline.now
+    )
+    stored = sqlite_pipeline.store(delivery(body, source="read"))
+    sqlite_pipeline.worker(HANDLERS).handle([item.event_id for item in stored])
+    [row] = sqlite_pipeline.rows(Subscription)
+    assert (row.status, row.next_billing_at, row.remind_at) == ("ACTIVE", None, None)

@@ -4,12 +4,13 @@ import io
 import re
 import zipfile
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from pipeline.app.container import Container
 from pipeline.customers import accounts, links, rate_limit, sign_in
-from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest
+from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest, Subscription
 from pipeline.web.session import COOKIE
 from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
 from tests.support.page_client import sign_in as open_session
@@ -356,3 +357,49 @@ def test_ipv6_addresses_are_limited_by_network(sqlite_pipeline: PipelineUnderTes
             assert sign_in.may_ask(session, keyring, f"2001:db8::{number}", sqlite_pipeline.now)
         assert not sign_in.may_ask(session, keyring, "2001:db8::ffff", sqlite_pipeline.now)
         assert rate_limit.client_network("2001:db8::1") == "2001:db8::/64"
+
+
+# Subscriptions
+
+
+@pytest.mark.parametrize(("status", "words"), [
+    ("ACTIVE", "Check your payment method in PayPal"),
+    ("SUSPENDED", "and we reactivate your subscription"),
+    ("CANCELLED", "so that we can settle the open balance with you"),
+])  # fmt: skip
+def test_page_says_what_is_past_due_and_what_to_do(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str, status: str, words: str
+) -> None:
+    since = sqlite_pipeline.now - timedelta(days=9)
+    add_subscription(sqlite_pipeline, ada, status, past_due_at=since, outstanding=2900, outstanding_currency="EUR")
+    open_session(sqlite_pipeline, browser)
+    page = " ".join(browser.get("/account").text.split())
+    assert f"past due since {since:%B} {since.day}, {since.year}" in page
+    assert "<dt>Open balance</dt><dd>€29.00</dd>" in page
+    assert words in page
+
+
+def test_page_of_paying_customer_mentions_no_arrears(
+    sqlite_pipeline: PipelineUnderTest, browser: Browser, ada: str
+) -> None:
+    tomorrow = sqlite_pipeline.now + timedelta(days=1)
+    add_subscription(sqlite_pipeline, ada, "ACTIVE", past_due_at=tomorrow, outstanding=0, outstanding_currency="EUR")
+    open_session(sqlite_pipeline, browser)
+    page = browser.get("/account").text.lower()
+    assert "past due" not in page
+    assert "open balance" not in page
+
+
+def add_subscription(pipeline: PipelineUnderTest, customer_id: str, status: str, **columns: Any) -> None:
+    with pipeline.database.transaction() as session:
+        session.add(
+            Subscription(
+                id="I-ADA",
+                known={},
+                status=status,
+                customer_id=customer_id,
+                created_at=pipeline.now,
+                is_established=True,
+                **columns,
+            )
+        )

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 import pytest
+from sqlalchemy import delete
 
 from pipeline.app.container import Container
 from pipeline.clock import MovableClock
-from pipeline.db.models import Event
+from pipeline.db.models import Event, Subscription
 from pipeline.outbox.store import NewMail
 from pipeline.simulator.server.signing import Signer
 from pipeline.web.views.webhook import LARGEST_BODY
@@ -431,6 +432,28 @@ def test_metrics_count_responses_and_waiting_times(client: httpx.Client, sqlite_
     assert metrics['smt_webhooks_total{status="400"}'] == "1.0"
     assert metrics["smt_oldest_event_seconds"] == "7.0"
     assert metrics["smt_oldest_mail_seconds"] == "0.0"
+
+
+def test_metrics_count_subscriptions_by_status(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+    add_subscriptions(sqlite_pipeline, ("ACTIVE", None), ("ACTIVE", 0), ("SUSPENDED", -1), ("ACTIVE", 1), (None, None))
+    text = client.get("/metrics").text
+    assert 'smt_subscriptions{past_due="false",status="ACTIVE"} 2.0' in text
+    assert 'smt_subscriptions{past_due="true",status="ACTIVE"} 1.0' in text
+    assert 'smt_subscriptions{past_due="true",status="SUSPENDED"} 1.0' in text
+    assert text.count("smt_subscriptions{") == 3
+    with sqlite_pipeline.database.transaction() as session:
+        session.execute(delete(Subscription).where(Subscription.status == "SUSPENDED"))
+    assert 'status="SUSPENDED"' not in client.get("/metrics").text
+
+
+def add_subscriptions(pipeline: PipelineUnderTest, *rows: tuple[str | None, int | None]) -> None:
+    """Add one subscription for each status and hours from now until it is past due (None: never)."""
+    with pipeline.database.transaction() as session:
+        for number, (status, hours) in enumerate(rows):
+            at = None if hours is None else pipeline.now + timedelta(hours=hours)
+            session.add(
+                Subscription(id=f"I-{number}", known={}, status=status, past_due_at=at, created_at=pipeline.now)
+            )
 
 
 def raw(client: httpx.Client, request: bytes) -> bytes:

@@ -357,6 +357,10 @@ def upgrade() -> None:
         sa.Column("remind_at", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("is_established", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("past_due_at", UtcDateTime(), nullable=True),
+        sa.Column("outstanding", sa.BigInteger(), nullable=True),
+        sa.Column("outstanding_currency", sa.String(length=3), nullable=True),
+        sa.Column("failed_count", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customer.id"], name=op.f("fk_subscription_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscription")),
     )
