@@ -60,6 +60,7 @@ MAILS: dict[str, MailKind] = {
     "product_news": MailKind("marketing", "news"),
     # to the operator
     "event_parked": MailKind("transactional", "service"),
+    "system_problem": MailKind("transactional", "service"),
     "request_due": MailKind("transactional", "law"),
     "erasure_waits": MailKind("transactional", "law"),
 }

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from pipeline.operations import heartbeat
 from pipeline.settings import Settings, variable
 from tests.support.servers import Postfix, Relay
 from tests.support.subprocesses import ManagedProcess, answers, free_port, surroundings
@@ -239,7 +240,8 @@ class Engine:
     @property
     def web_address(self) -> dict[str, str]:
         """Settings that make the web role listen on a free loopback port instead of all interfaces."""
-        return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port)}
+        free = {"SMT_METRICS_HOST": "127.0.0.1", "SMT_METRICS_PORT": "0"}
+        return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port), **free}
 
     def mapped(self, value: str) -> str:
         for inside, outside in self.folders.items():
@@ -258,7 +260,7 @@ class Engine:
 
     def seems_ready(self, role: str) -> bool:
         """Return whether a health check can succeed now. A health check starts a program, so this check is cheaper."""
-        return answers(self.web_port) if role == "web" else (self.folder / "run" / role).exists()
+        return answers(self.web_port) if role == "web" else heartbeat.path_of(self.folder, role).exists()
 
     def words(self, command: list[str]) -> list[str]:
         assert command[0] == PROGRAM.name

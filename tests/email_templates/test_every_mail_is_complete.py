@@ -38,7 +38,7 @@ OPTIONAL = {
     "account_link": [],
     "email_changed": [],
 }
-TO_THE_OPERATOR = {"event_parked", "request_due", "erasure_waits"}
+TO_THE_OPERATOR = {"event_parked", "system_problem", "request_due", "erasure_waits"}
 VENDOR = Branding(
     name="Example Works",
     url="https://works.example.com",
