@@ -60,7 +60,8 @@ def _probes(container: Container) -> dict[str, Callable[[], object]]:
     if container.settings.smtp_url:
         probes["relay"] = lambda: asyncio.run(_probe_relay(container))
     if container.settings.has_paypal_credentials:
-        probes["paypal"] = lambda: container.paypal.check_credentials()
+        # Created inside the probe: a wrong setting must not prevent the other checks.
+        probes["paypal"] = lambda: container.paypal.check_credentials()  # noqa: PLW0108
     return probes
 
 

@@ -84,9 +84,7 @@ class Consumer:
 
     def __init__(self, backend: BrokerBackend, topology: Topology, queue: Queue, observe: Observer = ignore) -> None:
         self._topology, self._queue = topology, queue
-        self._connection = BrokerConnection(
-            backend, topology, f"{queue} consumer", HEARTBEAT_SECONDS, observe=observe
-        )
+        self._connection = BrokerConnection(backend, topology, f"{queue} consumer", HEARTBEAT_SECONDS, observe=observe)
         self._arrived: deque[tuple[Any, list[str]]] = deque()
         self._held: dict[object, None] = {}  # delivery tags of unsettled batches, oldest first
         self._prefetch = 1

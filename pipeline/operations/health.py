@@ -30,7 +30,12 @@ class Health:
     @property
     def problems(self) -> list[Problem]:
         """Everything over its limit."""
-        return [*self._outage_problems(), *self._work_problems()]
+        return [*self._outage_problems(), *self.work_problems]
+
+    @property
+    def work_problems(self) -> list[Problem]:
+        """The unfinished work over its limit."""
+        return list(self._late_work())
 
     @property
     def is_well(self) -> bool:
@@ -78,7 +83,7 @@ class Health:
                 name = f"{outage.kind} {outage.name}"
                 yield Problem(name, outage.sentence, 1, stalled=outage.kind != "job", command="smt-billing doctor")
 
-    def _work_problems(self) -> Iterator[Problem]:
+    def _late_work(self) -> Iterator[Problem]:
         for kind, found in (self.work.kinds if self.work else {}).items():
             seconds, limit = limit_of(kind, self.limit_seconds), LIMITS[kind]
             if seconds is not None and found.count and found.oldest_seconds > seconds:
@@ -112,13 +117,13 @@ class HealthCheck:
     def publish(self) -> Health:
         """Take the state, and write its problems for `smt-billing health ROLE`, which does not open the database."""
         health = self.take()
-        problem_file.write(self._settings.data_dir, health.at, list(health._work_problems()))
+        problem_file.write(self._settings.data_dir, health.at, health.work_problems)
         return health
 
 
 def describe(kind: WorkKind, found: Unfinished) -> str:
-    """Return a figure as a sentence: `2 mails in doubt, the oldest for 3 h`."""
-    return f"{found.count:,} {LIMITS[kind].what}, the oldest for {_age(found.oldest_seconds)}"
+    """Return a figure in words: `mails in doubt: 2, the oldest for 3 h`."""
+    return f"{LIMITS[kind].what}: {found.count:,}, the oldest for {_age(found.oldest_seconds)}"
 
 
 def _age(seconds: float) -> str:

@@ -50,12 +50,12 @@ def _is_due(session: Session, keyring: Keyring, problems: Sequence[Problem], now
         return True
     if now - last.created_at < INTERVAL or last.state in ("queued", "sending"):
         return False
+    if last.state == "failed":  # the operator never read it
+        return True
     facts = keyring.system_key(outbox.OPERATOR).decrypt_json("mail.facts", last.facts) or {}
     reported = {each["name"]: each["count"] for each in facts.get("problems", [])}
     is_old = now - last.created_at >= REPEAT
-    return any(
-        problem.count > reported.get(problem.name, 0) or (problem.stalled and is_old) for problem in problems
-    )
+    return any(problem.count > reported.get(problem.name, 0) or (problem.stalled and is_old) for problem in problems)
 
 
 def _facts(problem: Problem) -> dict[str, Any]:

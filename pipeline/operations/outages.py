@@ -83,7 +83,9 @@ class Observations:
 
 
 def observe(
-    data_dir: Path, own: Mapping[str, DependencyRecord] | None = None, own_counts: Mapping[str, CountRecord] | None = None
+    data_dir: Path,
+    own: Mapping[str, DependencyRecord] | None = None,
+    own_counts: Mapping[str, CountRecord] | None = None,
 ) -> Observations:
     """Read the heartbeats of all roles."""
     return Observations(read_all(data_dir), own or {}, own_counts or {})

@@ -85,4 +85,3 @@ def _check_clock(container: Container, session: Session) -> CheckResult:
             "synchronize the clocks of both machines with NTP",
         )
     return CheckResult("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
-

@@ -8,6 +8,7 @@ from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
 from pipeline.operations.health import describe
 from pipeline.operations.limits import LIMITS, WorkKind, limit_of
+from pipeline.operations.outages import observe
 from pipeline.operations.unfinished_work import UnfinishedWork, take_snapshot
 
 GROUPS: dict[str, tuple[WorkKind, ...]] = {
@@ -27,7 +28,7 @@ DECISIONS: tuple[WorkKind, ...] = (
 
 def check_unfinished(container: Container, session: Session) -> Iterator[CheckResult]:
     """Check each group of unfinished work."""
-    outside = container.health_check.observations().counts
+    outside = observe(container.settings.data_dir).counts
     work = take_snapshot(session, container.clock.now(), outside)
     for name, kinds in GROUPS.items():
         yield _check_group(name, kinds, work, container.settings.health_limit_seconds)
@@ -50,7 +51,7 @@ def _is_over_limit(kind: WorkKind, work: UnfinishedWork, processing_seconds: int
 def check_outages(container: Container) -> CheckResult:
     """Check the heartbeats: which role, server or job does not work, and since when. Needs no database."""
     now = container.clock.now()
-    observations = container.health_check.observations()
+    observations = observe(container.settings.data_dir)
     lasting = [each for each in observations.outages(now, (), now) if each.seconds(now) > each.limit_seconds]
     if lasting:
         advice = "start the role, or check the server; the role's log says more"

@@ -202,7 +202,7 @@ def test_job_that_fails_each_time_is_a_problem(sqlite_pipeline: PipelineUnderTes
     recorder.observe("job: run due erasures", answered=False)
     sqlite_pipeline.clock.advance(timedelta(minutes=16))
     [problem] = check(sqlite_pipeline, recorder).problems
-    assert 'the scheduled job "run due erasures" fails since 2026-03-01 12:00:00 UTC' == problem.text
+    assert problem.text == 'the scheduled job "run due erasures" fails since 2026-03-01 12:00:00 UTC'
 
 
 def test_ended_role_says_nothing_about_its_servers(sqlite_pipeline: PipelineUnderTest) -> None:
@@ -218,7 +218,9 @@ def test_ended_role_says_nothing_about_its_servers(sqlite_pipeline: PipelineUnde
 def test_no_query_depends_on_when_an_item_is_due() -> None:
     """The column of the age is never `due_at` of an event or a mail: a postponed item would look young, or absent."""
     tree = ast.parse(inspect.getsource(unfinished_work))
-    yields = [node.value for node in ast.walk(tree) if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple)]
+    yields = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple)
+    ]
     ages = {ast.unparse(each.elts[1]) for each in yields}
     assert len(yields) > 10
     assert {age for age in ages if age.startswith(("Event", "Mail"))} == {"Event.received_at", "Mail.created_at"}
