@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.clock import Clock, format_time
@@ -15,17 +15,22 @@ from pipeline.operations.problem_file import Problem
 from pipeline.operations.unfinished_work import Unfinished, UnfinishedWork, take_snapshot
 from pipeline.settings import Settings
 
+MAX_GAP = timedelta(minutes=2)  # between two calls of `publish` while the scheduler runs
 UNSENT: tuple[WorkKind, ...] = ("mails_due", "mails_postponed", "mails_without_address", "mails_sending")
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of the system at one time. `work` is None while the database does not answer."""
+    """The state of the system at one time. `work` is None while the database does not answer.
+
+    `watched_since`: when this process began to watch. If all roles start together, the heartbeats from before are old.
+    """
 
     at: datetime
     work: UnfinishedWork | None
     outages: tuple[Outage, ...]
     limit_seconds: int
+    watched_since: datetime
 
     @property
     def problems(self) -> list[Problem]:
@@ -78,8 +83,12 @@ class Health:
         }
 
     def _outage_problems(self) -> Iterator[Problem]:
+        watched_seconds = (self.at - self.watched_since).total_seconds()
         for outage in self.outages:
-            if outage.seconds(self.at) > outage.limit_seconds or (outage.name == "database" and self.work is None):
+            seconds = outage.seconds(self.at)
+            if outage.kind == "role":
+                seconds = min(seconds, watched_seconds)
+            if seconds > outage.limit_seconds or (outage.name == "database" and self.work is None):
                 name = f"{outage.kind} {outage.name}"
                 yield Problem(name, outage.sentence, 1, stalled=outage.kind != "job", command="smt-billing doctor")
 
@@ -95,28 +104,36 @@ class HealthCheck:
 
     def __init__(self, settings: Settings, database: Database, clock: Clock, recorder: DependencyRecorder) -> None:
         self._settings, self._database, self._clock, self._recorder = settings, database, clock, recorder
-        self._started_at = clock.now()
+        self._watched_since = self._published_at = clock.now()
         self._expected = {"worker", "scheduler"} | ({"mailer"} if settings.smtp_url else set())
 
-    def take(self) -> Health:
+    def take(self, now: datetime | None = None) -> Health:
         """Return the state now. Raises nothing if the database is away: that is part of the answer."""
-        now = self._clock.now()
+        now = now or self._clock.now()
         found = self.observations()
         try:
             with self._database.reading() as session:
                 work: UnfinishedWork | None = take_snapshot(session, now, found.counts)
         except DatabaseUnavailableError:
             work, found = None, self.observations()  # this failure may be the first one
-        outages = found.outages(now, self._expected, self._started_at)
-        return Health(now, work, tuple(outages), self._settings.health_limit_seconds)
+        outages = found.outages(now, self._expected, self._watched_since)
+        return Health(now, work, tuple(outages), self._settings.health_limit_seconds, self._watched_since)
 
     def observations(self) -> Observations:
         """Return what the roles have published and this process has recorded."""
         return observe(self._settings.data_dir, self._recorder.records, self._recorder.counts)
 
     def publish(self) -> Health:
-        """Take the state, and write its problems for `smt-billing health ROLE`, which does not open the database."""
-        health = self.take()
+        """Take the state, and write its problems for `smt-billing health ROLE`, which does not open the database.
+
+        The scheduler calls it every half minute. After a longer gap, for example of a machine that was suspended, the
+        other roles have not run either, so their silence says nothing yet.
+        """
+        now = self._clock.now()
+        if now - self._published_at > MAX_GAP:
+            self._watched_since = now
+        self._published_at = now
+        health = self.take(now)
         problem_file.write(self._settings.data_dir, health.at, health.work_problems)
         return health
 

@@ -197,6 +197,30 @@ def test_role_that_was_never_seen_is_away_since_the_check_began(sqlite_pipeline:
     assert (found.status, found.is_stalled) == ("behind", True)
 
 
+def test_start_of_the_whole_system_reports_no_role(sqlite_pipeline: PipelineUnderTest) -> None:
+    """The machine was off for an hour. Whichever role starts first finds old heartbeats of all others."""
+    clock, settings = sqlite_pipeline.clock, made(data_dir=sqlite_pipeline.folder)
+    heartbeat.write(sqlite_pipeline.folder, "worker", clock.now())
+    clock.advance(timedelta(hours=1))
+    health_check = HealthCheck(settings, sqlite_pipeline.database, clock, DependencyRecorder(clock))
+    assert health_check.publish().problems == []
+    for _ in range(2):
+        clock.advance(timedelta(seconds=30))
+        heartbeat.write(sqlite_pipeline.folder, "scheduler", clock.now())
+        found = health_check.publish().problems
+    assert [problem.name for problem in found] == ["role worker"]
+    assert "since 2026-03-01 12:00:00" in found[0].text
+
+
+def test_suspended_machine_reports_no_role(sqlite_pipeline: PipelineUnderTest) -> None:
+    clock, settings = sqlite_pipeline.clock, made(data_dir=sqlite_pipeline.folder)
+    health_check = HealthCheck(settings, sqlite_pipeline.database, clock, DependencyRecorder(clock))
+    for role in ("worker", "scheduler"):
+        heartbeat.write(sqlite_pipeline.folder, role, clock.now())
+    clock.advance(timedelta(hours=1))
+    assert health_check.publish().problems == []
+
+
 def test_job_that_fails_each_time_is_a_problem(sqlite_pipeline: PipelineUnderTest) -> None:
     recorder = DependencyRecorder(sqlite_pipeline.clock)
     recorder.observe("job: run due erasures", answered=False)
