@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         "billing@example.com", description="Sender of all mails; replies go to support_email if set."
     )
     bounce_domain: str = Field("", description="Domain of the envelope senders; the domain of mail_from unless set.")
-    operator_email: str = Field("", description="Receives alerts about parked events. Empty: no alerts.")
+    operator_email: str = Field("", description="Receives alerts about problems and parked events. Empty: no alerts.")
 
     vendor_name: str = Field("SMT Constructions", description="The vendor's name, as customers read it.")
     vendor_url: str = Field("https://smtconstructions.example.com", description="The vendor's website, shown in mails.")

@@ -33,7 +33,9 @@ USED = {
 
 def keep_checking(container: Container, role: str, stop: StopSignal) -> None:
     """Check the role's dependencies until `stop` is set. First take over what the role recorded before a restart."""
-    before = heartbeat.read(container.settings.data_dir, role)
+    data_dir = container.settings.data_dir
+    heartbeat.remove_replaced(data_dir, role, container.clock.now())
+    before = heartbeat.read(data_dir, role)
     if before is not None:
         container.dependencies.restore(before.dependencies, before.counts)
     check_dependencies(container, role)

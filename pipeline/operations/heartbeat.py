@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.dependencies import CountRecord, DependencyRecord, DependencyRecor
 log = structlog.get_logger(__name__)
 
 ALIVE_SECONDS = 30  # a role without a heartbeat for this long is unhealthy
+REPLACED_AFTER = timedelta(days=1)  # a host without a heartbeat for this long no longer runs the role
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,14 @@ def is_alive(data_dir: Path, role: str, now: datetime) -> bool:
     """Return whether the role has a recent heartbeat on this host."""
     found = read(data_dir, role)
     return found is not None and found.is_fresh(now)
+
+
+def remove_replaced(data_dir: Path, role: str, now: datetime) -> None:
+    """Delete the old heartbeats of a role on other hosts. Each new container is a host of its own."""
+    for file in (data_dir / "run").glob(f"{role}@*"):
+        found = _parse(file)
+        if found and file != path_of(data_dir, role) and now - found.at > REPLACED_AFTER:
+            file.unlink(missing_ok=True)
 
 
 def read_all(data_dir: Path) -> list[Heartbeat]:

@@ -101,7 +101,7 @@ def test_every_image_has_a_tag(service: dict[str, Any]) -> None:
 
 def test_only_web_publishes_a_port_and_only_on_loopback() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "web": ["127.0.0.1:8000:8000"]
+        "web": ["127.0.0.1:8000:8000", "127.0.0.1:9464:9464"]
     }
 
 

@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_paypal_that_refuses_the_credentials_is_an_outage(sqlite_pipeline: Pipel
     assert failing(container.dependencies) == {"paypal"}
 
 
-def parts(pipeline: PipelineUnderTest, **settings: object) -> Container:
+def parts(pipeline: PipelineUnderTest, **settings: Any) -> Container:
     values = {"paypal_client_id": "simulator", "paypal_client_secret": "simulator-secret", **settings}
     return make_parts(pipeline.url, pipeline.folder, pipeline.clock, **values)
 

@@ -64,3 +64,12 @@ def test_damaged_heartbeat_is_no_heartbeat(data_dir: Path) -> None:
     for content in (b"", b"[]", b'{"at": 1}', b"\xff"):
         heartbeat.path_of(data_dir, "worker").write_bytes(content)
         assert not heartbeat.is_alive(data_dir, "worker", NOON)
+
+
+def test_heartbeats_of_replaced_containers_are_removed(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host, role, at in (("old", "worker", NOON), ("new", "worker", NOON + timedelta(days=1)), ("old", "web", NOON)):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        heartbeat.write(data_dir, role, at)
+    monkeypatch.setattr(socket, "gethostname", lambda: "current")
+    heartbeat.remove_replaced(data_dir, "worker", NOON + timedelta(days=1, seconds=1))
+    assert sorted(path.name for path in (data_dir / "run").iterdir()) == ["web@old", "worker@new"]
