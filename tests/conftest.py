@@ -32,7 +32,6 @@ SERVICES = frozenset({"postgres", "postgresql", *ONE_PROCESS})  # fixtures, and 
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 AnyServer = TypeVar("AnyServer", bound=Server)
 MORNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
-os.environ["SMT_METRICS_HOST"] = ""  # tests run in parallel, so none listens on the fixed port
 
 
 # Servers

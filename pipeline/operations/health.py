@@ -23,6 +23,7 @@ UNSENT: tuple[WorkKind, ...] = ("mails_due", "mails_postponed", "mails_without_a
 class Health:
     """The state of the system at one time. `work` is None while the database does not answer.
 
+    `observed`: kind and name of the servers and roles of which something is known.
     `watched_since`: when this process began to watch. If all roles start together, the heartbeats from before are old.
     """
 
@@ -31,6 +32,7 @@ class Health:
     outages: tuple[Outage, ...]
     limit_seconds: int
     watched_since: datetime
+    observed: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def problems(self) -> list[Problem]:
@@ -117,7 +119,8 @@ class HealthCheck:
         except DatabaseUnavailableError:
             work, found = None, self.observations()  # this failure may be the first one
         outages = found.outages(now, self._expected, self._watched_since)
-        return Health(now, work, tuple(outages), self._settings.health_limit_seconds, self._watched_since)
+        limit = self._settings.health_limit_seconds
+        return Health(now, work, tuple(outages), limit, self._watched_since, found.observed(now))
 
     def observations(self) -> Observations:
         """Return what the roles have published and this process has recorded."""

@@ -89,8 +89,9 @@ def read_all(data_dir: Path) -> list[Heartbeat]:
 
 
 def live_roles(data_dir: Path, now: datetime) -> dict[str, int]:
-    """Return the roles with a recent heartbeat, and the process id of each."""
-    return {found.role: found.pid for found in _read_files(data_dir) if found.is_fresh(now)}
+    """Return the roles with a recent heartbeat on this host, and the process id of each."""
+    found = (_parse(file) for file in (data_dir / "run").glob(f"*@{socket.gethostname()}"))
+    return {each.role: each.pid for each in found if each and each.is_fresh(now)}
 
 
 def _read_files(data_dir: Path) -> Iterator[Heartbeat]:

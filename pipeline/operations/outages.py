@@ -10,8 +10,6 @@ from pipeline.dependencies import JOB, CountRecord, DependencyRecord
 from pipeline.operations.heartbeat import ALIVE_SECONDS, Heartbeat, read_all
 from pipeline.operations.limits import DEPENDENCY_SECONDS, JOB_SECONDS
 
-DEPENDENCIES = ("database", "broker", "relay", "paypal")
-ROLES = ("web", "worker", "mailer", "scheduler")
 LIMITS = {"dependency": DEPENDENCY_SECONDS, "role": float(ALIVE_SECONDS), "job": JOB_SECONDS}
 NAMES = {"paypal": "PayPal"}  # written differently in sentences
 
@@ -54,6 +52,15 @@ class Observations:
         """
         found = (*self._servers_and_jobs(now), *self._roles(now, expected, expected_since))
         return sorted(found, key=lambda outage: outage.since)
+
+    def observed(self, now: datetime) -> frozenset[tuple[str, str]]:
+        """Return kind and name of all servers that a live role has asked, and of all roles that were seen.
+
+        PayPal is not among them without credentials: nobody knows whether it answers.
+        """
+        asked = {name for each in self.heartbeats if each.is_fresh(now) for name in each.dependencies} | set(self.own)
+        servers = {("dependency", name) for name in asked if not name.startswith(JOB)}
+        return frozenset(servers | {("role", each.role) for each in self.heartbeats})
 
     @property
     def counts(self) -> dict[str, CountRecord]:

@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 
 from pipeline.operations.health import Health
 from pipeline.operations.limits import LIMITS, limit_of
-from pipeline.operations.outages import DEPENDENCIES, ROLES, Outage
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -52,8 +51,8 @@ class _HealthCollector(Collector):
                 "smt_oldest_mail_seconds", "Age of the oldest mail that is not sent", health.oldest_mail_seconds
             )
         yield from self._work()
-        yield _up("smt_dependency_up", "dependency", "Whether the server answers", DEPENDENCIES, health.outages)
-        yield _up("smt_role_up", "role", "Whether the role has a recent heartbeat", ROLES, health.outages)
+        yield self._up("smt_dependency_up", "dependency", "Whether the server answers")
+        yield self._up("smt_role_up", "role", "Whether the role has a recent heartbeat")
         yield self._outages()
 
     def _work(self) -> Iterator[GaugeMetricFamily]:
@@ -80,10 +79,10 @@ class _HealthCollector(Collector):
             seconds.add_metric([outage.kind, outage.name], outage.seconds(self._health.at))
         return seconds
 
-
-def _up(metric: str, kind: str, text: str, names: tuple[str, ...], outages: tuple[Outage, ...]) -> GaugeMetricFamily:
-    away = {outage.name for outage in outages if outage.kind == kind}
-    family = GaugeMetricFamily(metric, text, labels=[kind])
-    for name in names:
-        family.add_metric([name], int(name not in away))
-    return family
+    def _up(self, metric: str, kind: str, text: str) -> GaugeMetricFamily:
+        """Return 1 or 0 for each server or role. One of which nothing is known is absent."""
+        away = {outage.name for outage in self._health.outages if outage.kind == kind}
+        family = GaugeMetricFamily(metric, text, labels=[kind])
+        for name in sorted(away | {name for observed, name in self._health.observed if observed == kind}):
+            family.add_metric([name], int(name not in away))
+        return family

@@ -46,8 +46,8 @@ def test_every_metric_is_explained_with_its_labels() -> None:
     metrics = Metrics()
     metrics.count_webhook(200)
     work = UnfinishedWork(NOW, dict.fromkeys(LIMITS, Unfinished(1, 2.0)))
-    outage = Outage("role", "web", NOW - timedelta(hours=1))
-    rendered = metrics.render(Health(NOW, work, (outage,), 300, NOW)).decode()
+    outages = tuple(Outage(kind, "web", NOW - timedelta(hours=1)) for kind in ("role", "dependency"))
+    rendered = metrics.render(Health(NOW, work, outages, 300, NOW)).decode()
     samples = (sample for family in text_string_to_metric_families(rendered) for sample in family.samples)
     served = {sample.name: set(sample.labels) for sample in samples if not sample.name.endswith("_created")}
     rows = re.findall(r"^\| `(smt_\w+)` \| ([^|]*)\| [^|]+ \|$", MONITORING, re.MULTILINE)

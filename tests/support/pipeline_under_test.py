@@ -195,8 +195,8 @@ def nothing_comes(url: str) -> bytes:
 
 
 def made(**values: Any) -> Settings:
-    """Return settings without reading an .env file."""
-    return load(_env_file=None, **values)
+    """Return settings without reading an .env file. Tests run in parallel, so none listens on the fixed port."""
+    return load(_env_file=None, **{"metrics_host": "", **values})
 
 
 @contextmanager

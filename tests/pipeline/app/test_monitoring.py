@@ -243,6 +243,15 @@ async def test_database_that_is_away_leaves_figures_absent(sqlite_pipeline: Pipe
         assert (details["oldest_unsent_mail_seconds"], details["unfinished"]) == (None, {})
 
 
+async def test_server_that_nobody_asks_is_not_reported_as_up(sqlite_pipeline: PipelineUnderTest, post: Post) -> None:
+    """Without credentials, nobody knows whether PayPal answers. A 1 would say that it does."""
+    system = System(sqlite_pipeline, {"smtp_url": post.url})
+    async with system.running():
+        await system.live(STEP)
+        found = {labels[0]: value for (name, labels), value in (await system.metrics()).items() if name.endswith("_up")}
+        assert found == dict.fromkeys(("database", "broker", "relay", *ROLES), 1)
+
+
 async def test_strangers_learn_no_host_port_user_or_error(sqlite_pipeline: PipelineUnderTest) -> None:
     url = f"postgresql://secret_user:secret_word@127.0.0.1:{free_port()}/billing"
     system = System(sqlite_pipeline, {"smtp_url": closed("smtp")}, url=url)

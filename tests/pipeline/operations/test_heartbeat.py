@@ -1,5 +1,6 @@
 """Heartbeats: files that show that a role is alive, and what it recorded about its dependencies."""
 
+import os
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_heartbeats_of_replaced_containers_are_removed(data_dir: Path, monkeypat
     monkeypatch.setattr(socket, "gethostname", lambda: "current")
     heartbeat.remove_replaced(data_dir, "worker", NOON + timedelta(days=1, seconds=1))
     assert sorted(path.name for path in (data_dir / "run").iterdir()) == ["web@old", "worker@new"]
+
+
+def test_process_ids_are_those_of_this_host(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat.write(data_dir, "worker", NOON)
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    heartbeat.write(data_dir, "mailer", NOON)
+    assert heartbeat.live_roles(data_dir, NOON) == {"mailer": os.getpid()}
