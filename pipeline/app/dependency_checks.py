@@ -11,8 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from pipeline.app import jobs
 from pipeline.app.container import Container
 from pipeline.app.shutdown import StopSignal
+from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.dependencies import CountRecord, DependencyRecord
 from pipeline.operations import heartbeat
 
@@ -38,9 +40,24 @@ def keep_checking(container: Container, role: str, stop: StopSignal) -> None:
     before = heartbeat.read(data_dir, role)
     if before is not None:
         container.dependencies.restore(before.dependencies, before.counts)
-    check_dependencies(container, role)
+    check_once(container, role)
     while not stop.wait(CHECK_SECONDS):
-        check_dependencies(container, role)
+        check_once(container, role)
+
+
+def check_once(container: Container, role: str) -> None:
+    """Check the role's dependencies. A worker also does the scheduler's check of the system while that is away."""
+    check_dependencies(container, role)
+    if role == "worker" and not _is_running(container, "scheduler"):
+        try:
+            jobs.check_health(container)
+        except DatabaseUnavailableError as error:
+            log.warning("health_check_failed", reason=str(error))
+
+
+def _is_running(container: Container, role: str) -> bool:
+    now = container.clock.now()
+    return any(each.role == role and each.is_fresh(now) for each in heartbeat.read_all(container.settings.data_dir))
 
 
 def check_dependencies(container: Container, role: str) -> None:

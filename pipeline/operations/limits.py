@@ -49,22 +49,32 @@ PROCESSING_SECONDS = 300.0
 # A dependency may be restarted within this time. A role without a heartbeat is away after ALIVE_SECONDS already.
 DEPENDENCY_SECONDS = 60.0
 JOB_SECONDS = 900.0  # a scheduled job that fails for this long does not recover by itself
+# PayPal may issue tokens and fail everything else, so a probe proves little. Three attempts have failed by then.
+LOOKUP_SECONDS = 900.0
 SENDING_SECONDS = 900.0  # longer than the ten minutes in which the relay may answer after a mail's text
 
 LIMITS: Final[dict[WorkKind, Limit]] = {
-    "events_unhandled": Limit("events not handled", PROCESSING_SECONDS, "smt-billing events list", stalled=True),
+    "events_unhandled": Limit(
+        "events not handled", PROCESSING_SECONDS, "smt-billing events list --state received", stalled=True
+    ),
     "events_parked": Limit("parked events", DAY, "smt-billing parked list"),
-    "mails_due": Limit("mails due and not sent", PROCESSING_SECONDS, "smt-billing mail list", stalled=True),
-    "mails_postponed": Limit("mails postponed to a retry", PROCESSING_SECONDS, "smt-billing mail list", stalled=True),
+    "mails_due": Limit(
+        "mails due and not sent", PROCESSING_SECONDS, "smt-billing mail list --state queued", stalled=True
+    ),
+    "mails_postponed": Limit(
+        "mails postponed to a retry", PROCESSING_SECONDS, "smt-billing mail list --state queued", stalled=True
+    ),
     "mails_without_address": Limit("mails without an address", DAY, "smt-billing mail list --state queued"),
     "mails_sending": Limit("mails being sent", SENDING_SECONDS, "smt-billing mail list --state sending", stalled=True),
     "mails_in_doubt": Limit("mails in doubt", HOUR, "smt-billing mail list --state doubt"),
     "mails_failed": Limit("failed mails", HOUR, "smt-billing mail list --state failed"),
-    "lookups_open": Limit("look-ups without an answer from PayPal", HOUR, "smt-billing doctor"),
-    "lookups_refused": Limit("look-ups that PayPal refused", HOUR, "smt-billing doctor"),
+    "lookups_open": Limit(
+        "look-ups without an answer from PayPal", LOOKUP_SECONDS, "smt-billing events list --state received"
+    ),
+    "lookups_refused": Limit("look-ups that PayPal refused", HOUR, "smt-billing parked list"),
     "dead_letters": Limit("unreadable messages in the dead-letter queue", HOUR, "smt-billing doctor"),
-    "inbound_unanswered": Limit("inbound messages without an answer", 2 * DAY, "smt-billing inbound list"),
-    "inbound_unfiled": Limit("messages in the Maildir that cannot be filed", HOUR, "smt-billing doctor"),
+    "inbound_unanswered": Limit("inbound messages without an answer", 2 * DAY, "smt-billing customers requests --open"),
+    "inbound_unfiled": Limit("messages in the Maildir that cannot be filed", HOUR, "smt-billing inbound"),
     "requests_open": Limit("open requests of customers", 7 * DAY, "smt-billing customers requests --open"),
     "exports_open": Limit("open requests for a copy of data", 7 * DAY, "smt-billing customers requests --open"),
     "erasures_waiting": Limit("erasures that can still be cancelled", None, "smt-billing customers requests --open"),

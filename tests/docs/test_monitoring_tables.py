@@ -4,8 +4,11 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from pipeline.__main__ import build
 from pipeline.operations.health import Health
 from pipeline.operations.heartbeat import ALIVE_SECONDS
 from pipeline.operations.limits import DEPENDENCY_SECONDS, JOB_SECONDS, LIMITS, PROCESSING_SECONDS
@@ -16,6 +19,7 @@ from pipeline.web.metrics import Metrics
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 MONITORING = PAGE.partition("## Monitoring\n")[2].partition("\n## ")[0]
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+STATES = ("queued", "received", "sending", "doubt", "failed")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -60,3 +64,13 @@ def test_metrics_in_the_alerting_rules_exist() -> None:
     named = set(re.findall(r"\bsmt_\w+", rules))
     assert named
     assert named <= listed
+
+
+@pytest.mark.parametrize("command", sorted({limit.command for limit in LIMITS.values()}))
+def test_every_command_that_a_figure_names_exists(command: str) -> None:
+    program, *words = command.split()
+    assert program == "smt-billing"
+    names = [word for word in words if not word.startswith("--") and word not in STATES]
+    answer = CliRunner().invoke(build(), [*names, "--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0, answer.output
+    assert all(word in answer.output for word in words if word not in names)
