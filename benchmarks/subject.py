@@ -43,6 +43,7 @@ class Home:
             "smtp_url": smtp,
             "paypal_webhook_id": WEBHOOK_ID,
             "web_port": str(self.port),
+            "metrics_host": "",
         }
         self._variables = {variable(name): value for name, value in told.items()}
         self.parts = Container(load(_env_file=None, **told), HANDLERS)

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     mail_from: str = Field("", description="Sender of all mails; replies go to support_email if set.")
     bounce_domain: str = Field("", description="Domain of the envelope senders; the domain of mail_from unless set.")
-    operator_email: str = Field("", description="Receives alerts about parked events. Empty: no alerts.")
+    operator_email: str = Field("", description="Receives alerts about problems and parked events. Empty: no alerts.")
 
     vendor_name: str = Field("", description="The vendor's name, as customers read it.")
     vendor_url: str = Field("", description="The vendor's website, shown in mails.")
@@ -114,6 +114,10 @@ class Settings(BaseSettings):
 
     web_host: str = Field("127.0.0.1", description="Address the web role listens on.")
     web_port: int = Field(8000, ge=0, le=65535, description="Port the web role listens on; 0 picks a free one.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that serves metrics and health details. Empty: not served."
+    )
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Port that serves them; 0 picks a free one.")
     reminder_days_yearly: int = Field(
         30, ge=1, le=90, description="Days from the reminder to the renewal, for cycles of a year or more."
     )
@@ -129,7 +133,7 @@ class Settings(BaseSettings):
         30, ge=4, description="Webhooks whose transmission time is older are refused. PayPal retries for three days."
     )
     health_limit_seconds: int = Field(
-        300, ge=1, description="/healthz answers 503 if an event or mail has waited longer than this."
+        300, ge=1, description="An event or mail that waits longer than this is a problem; /healthz then answers 503."
     )
 
     @field_validator("paypal_webhook_id", "private_networks", "trusted_proxies", mode="before")

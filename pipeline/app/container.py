@@ -13,10 +13,13 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.crypto.master_key import MasterKey, MasterKeyError, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database, exists
+from pipeline.dependencies import DependencyRecorder
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
+from pipeline.operations.health import HealthCheck
 from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.certificates import CertificateStore
+from pipeline.queries import subscriptions
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
@@ -32,11 +35,12 @@ class Container:
     def __init__(self, settings: Settings, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
         self.settings, self.handlers = settings, handlers
         self.clock: Clock = clock or SystemClock()
+        self.dependencies = DependencyRecorder(self.clock)
 
     @cached_property
     def database(self) -> Database:
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Database(self.settings.database)
+        return Database(self.settings.database, self.dependencies.observer("database"))
 
     @cached_property
     def master_key(self) -> MasterKey:
@@ -50,7 +54,7 @@ class Container:
 
     @cached_property
     def broker(self) -> Broker:
-        return Broker(self.settings.broker_url)
+        return Broker(self.settings.broker_url, observe=self.dependencies.observer("broker"))
 
     @cached_property
     def reminder_policy(self) -> ReminderPolicy:
@@ -60,7 +64,12 @@ class Container:
     def paypal(self) -> PaypalApi:
         self.settings.require("paypal_client_id", "paypal_client_secret")
         secret = self.settings.paypal_client_secret.get_secret_value()
-        return PaypalApi(self.settings.paypal_base_url, self.settings.paypal_client_id, secret)
+        return PaypalApi(
+            self.settings.paypal_base_url,
+            self.settings.paypal_client_id,
+            secret,
+            observe=self.dependencies.observer("paypal"),
+        )
 
     @cached_property
     def certificates(self) -> CertificateStore:
@@ -85,6 +94,10 @@ class Container:
     def group_committer(self) -> GroupCommitter:
         return GroupCommitter(self.database, self.master_key, self.clock, self.event_publisher.publish_later)
 
+    @cached_property
+    def health_check(self) -> HealthCheck:
+        return HealthCheck(self.settings, self.database, self.clock, self.dependencies)
+
     def web(self) -> Web:
         """Return the web application. Raises SettingsError if no webhook id is set: it is needed to verify signatures."""
         if not self.settings.paypal_accept_simulator:
@@ -98,7 +111,11 @@ class Container:
             accept_simulator=self.settings.paypal_accept_simulator,
             on_replay=ReplayAlert(self.database, self.master_key, self.clock).send,
         )
-        return Web(receiver, self.database, self.clock, self.settings.health_limit_seconds)
+        return Web(receiver, self.health_check, self._subscriptions_by_status)
+
+    def _subscriptions_by_status(self) -> dict[tuple[str, bool], int]:
+        with self.database.reading() as session:
+            return subscriptions.count_by_status(session, self.clock.now())
 
     @property
     def _has_mailer(self) -> bool:
@@ -119,9 +136,18 @@ class Container:
     def mailer(self) -> Mailer:
         """Return a mailer. Raises SettingsError if no relay is set."""
         self.settings.require("smtp_url")
-        relay = Relay(self.settings.smtp_url, connections=self.settings.smtp_connections)
+        relay = self.relay(self.settings.smtp_connections)
         return Mailer(
             self.database, self.master_key, self.clock, self.templates, relay, from_settings.sender(self.settings)
+        )
+
+    def relay(self, connections: int = 1, timeout_seconds: float = 30) -> Relay:
+        """Return a client of the relay. Raises SmtpConfigError for an invalid URL."""
+        return Relay(
+            self.settings.smtp_url,
+            connections=connections,
+            timeout_seconds=timeout_seconds,
+            observe=self.dependencies.observer("relay"),
         )
 
     def require_tables(self) -> None:

@@ -14,7 +14,8 @@ from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.maildir import read_maildir
 from pipeline.mailer.relay_log import RelayLog
 from pipeline.mailer.relay_log import resolve_doubts as resolve_doubts_from_log
-from pipeline.mailer.smtp_relay import Relay, RelayUnreachableError
+from pipeline.mailer.smtp_relay import RelayUnreachableError
+from pipeline.operations.operator_mail import queue_problem_mail
 from pipeline.policy import versions
 from pipeline.privacy import requests
 from pipeline.scheduler.core_jobs import core_jobs
@@ -33,12 +34,13 @@ def build_scheduler(container: Container) -> Scheduler:
         may_read=container.settings.has_paypal_credentials,
         operator=container.settings.operator_email,
     )
-    return Scheduler(container.clock, core, build_jobs(container))
+    return Scheduler(container.clock, core, build_jobs(container), container.dependencies)
 
 
 def build_jobs(container: Container) -> list[Job]:
     """Return the jobs that the settings require, without the core jobs."""
     jobs = [
+        Job("check the health of the system", timedelta(seconds=30), lambda: check_health(container)),
         Job("alert the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
         Job("apply due address changes", timedelta(minutes=1), lambda: apply_address_changes(container)),
         Job("run due erasures", timedelta(minutes=1), lambda: maintenance.erase_due(container)),
@@ -56,6 +58,14 @@ def build_jobs(container: Container) -> list[Job]:
     if container.settings.inbound_maildir:
         jobs.append(Job("file inbound mail", timedelta(minutes=1), lambda: file_inbound_mail(container)))
     return jobs
+
+
+def check_health(container: Container) -> int:
+    """Publish the problems for `health ROLE`, and queue the operator's mail. Return the number of mails."""
+    problems = container.health_check.publish().problems
+    if not container.settings.operator_email:
+        return 0
+    return queue_problem_mail(container.database, container.master_key, container.clock, problems)
 
 
 def alert_due_requests(container: Container) -> int:
@@ -119,7 +129,7 @@ def resolve_doubts(container: Container) -> int:
 
 
 async def _probe(container: Container) -> None:
-    relay = Relay(container.settings.smtp_url, connections=1)
+    relay = container.relay()
     try:
         await relay.probe()
     finally:

@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import gc
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import structlog
 import uvloop
 
-from pipeline.app import jobs, site
+from pipeline.app import dependency_checks, jobs, site
 from pipeline.app.container import Container
 from pipeline.app.shutdown import StopSignal, call_at_stop, start_thread, supervised_thread
-from pipeline.app.web_server import WebServer, web_server
+from pipeline.app.web_server import MonitoringServer, WebServer, monitoring_server, web_server
 from pipeline.broker import BrokerUnavailableError
 from pipeline.db import migrations
 from pipeline.db.engine import DatabaseUnavailableError
@@ -40,14 +41,16 @@ def tune_gc() -> None:
 def run_web(container: Container, stop: StopSignal) -> None:
     """Serve HTTP until `stop` is set."""
     with container.event_publisher, container.group_committer, site.serve_pages(container) as (routes, lost):
-        server = web_server(container.settings, container.web().app(routes, lost))
-        watcher = call_at_stop(stop, server.end)
+        web = container.web()
+        server = web_server(container.settings, web.app(routes, lost))
+        watcher, checks = call_at_stop(stop, server.end), _check_dependencies(container, "web", stop)
         try:
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-                runner.run(_serve(container, server))
+                runner.run(_serve(container, server, monitoring_server(container.settings, web.monitoring_app())))
         finally:
             stop.set()
-            watcher.join()
+            for thread in (watcher, checks):
+                thread.join()
 
 
 def run_worker(container: Container, stop: StopSignal) -> None:
@@ -71,7 +74,10 @@ def run_worker(container: Container, stop: StopSignal) -> None:
             container.clock,
             lambda: min(consumer.idle_seconds() for consumer in consumers),
         )
-        threads = [supervised_thread("inbox recovery", partial(recovery.run, stop.wait), stop)]
+        threads = [
+            supervised_thread("inbox recovery", partial(recovery.run, stop.wait), stop),
+            _check_dependencies(container, "worker", stop),
+        ]
         for consumer in consumers[1:]:
             threads += [
                 supervised_thread(
@@ -93,8 +99,10 @@ def run_mailer(container: Container, stop: StopSignal) -> None:
 def run_scheduler(container: Container, stop: StopSignal) -> None:
     """Run the due jobs until `stop` is set."""
     scheduler, wait = jobs.build_scheduler(container), _stop_with_heartbeat(container, "scheduler", stop)
+    checks = _check_dependencies(container, "scheduler", stop)
     while not wait(0.5):
         scheduler.run_due()
+    checks.join()
 
 
 def run_all(container: Container, stop: StopSignal) -> None:
@@ -112,10 +120,24 @@ def run_all(container: Container, stop: StopSignal) -> None:
             thread.join()
 
 
-async def _serve(container: Container, server: WebServer) -> None:
-    async with _heartbeat_task(container, "web"):
+async def _serve(container: Container, server: WebServer, monitoring: MonitoringServer | None) -> None:
+    async with _heartbeat_task(container, "web"), _listening(monitoring):
         with contextlib.suppress(asyncio.CancelledError):
             await server.serve()
+
+
+@contextlib.asynccontextmanager
+async def _listening(monitoring: MonitoringServer | None) -> AsyncIterator[None]:
+    """Run the listener for monitoring while the block runs."""
+    if monitoring is None:
+        yield
+        return
+    task = asyncio.create_task(monitoring.serve())
+    try:
+        yield
+    finally:
+        monitoring.should_exit = True
+        await task
 
 
 @contextlib.asynccontextmanager
@@ -128,9 +150,18 @@ async def _heartbeat_task(container: Container, role: str) -> AsyncIterator[None
         task.cancel()
 
 
+def _write_heartbeat(container: Container, role: str) -> None:
+    heartbeat.write(container.settings.data_dir, role, container.clock.now(), container.dependencies)
+
+
+def _check_dependencies(container: Container, role: str, stop: StopSignal) -> threading.Thread:
+    """Start the thread that checks the role's dependencies. A server that hangs must not delay the role."""
+    return supervised_thread("dependencies", partial(dependency_checks.keep_checking, container, role, stop), stop)
+
+
 async def _write_heartbeats(container: Container, role: str) -> None:
     while True:
-        heartbeat.write(container.settings.data_dir, role)
+        _write_heartbeat(container, role)
         await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
@@ -142,13 +173,14 @@ async def _mailer(container: Container, stop: StopSignal) -> None:
         lambda: _receive_messages(container, stop, lambda: loop.call_soon_threadsafe(new_mail.set)),
     )
     watcher = call_at_stop(stop, lambda: loop.call_soon_threadsafe(stopping.set))
+    checks = _check_dependencies(container, "mailer", stop)
     try:
         async with _heartbeat_task(container, "mailer"):  # a supervisor that kills a waiting mailer would cause doubts
             await mailer.run(stopping, new_mail)
     finally:
         await mailer.close()
         stop.set()
-        for thread in (receiver, watcher):
+        for thread in (receiver, watcher, checks):
             await asyncio.to_thread(thread.join)
 
 
@@ -186,7 +218,7 @@ def _stop_with_heartbeat(container: Container, role: str, stop: StopSignal) -> C
     def wait(seconds: float) -> bool:
         now = container.clock.now().timestamp()
         if abs(now - written[0]) >= 1:
-            heartbeat.write(container.settings.data_dir, role)
+            _write_heartbeat(container, role)
             written[0] = now
         return stop.wait(seconds)
 

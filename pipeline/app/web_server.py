@@ -1,5 +1,10 @@
-"""The HTTP server of the web role: uvicorn, and its settings."""
+"""The HTTP servers of the web role: uvicorn, and its settings.
 
+The listener for monitoring is separate, because health details and metrics are not for strangers.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -28,6 +33,40 @@ class WebServer(uvicorn.Server):
     def end(self) -> None:
         """Answer in-flight requests, then end."""
         self.should_exit = True
+
+
+class MonitoringServer(uvicorn.Server):
+    """Server for `/healthz` with details and `/metrics`. It leaves the signals to the web server next to it."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                log.info("monitoring_started", host=host, port=port)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def monitoring_server(settings: Settings, app: ASGIApp) -> MonitoringServer | None:
+    """Return the server of the monitoring application; None if it is switched off."""
+    if not settings.metrics_host:
+        return None
+    config = uvicorn.Config(
+        app,
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return MonitoringServer(config)
 
 
 def web_server(settings: Settings, app: ASGIApp) -> WebServer:

@@ -22,6 +22,7 @@ from pipeline.broker.memory import Memory
 from pipeline.broker.publisher import Publisher
 from pipeline.broker.rabbitmq import RabbitMQ
 from pipeline.broker.topology import Queue, Topology
+from pipeline.dependencies import Observer, ignore
 
 _NUMBERS = count()
 
@@ -34,10 +35,12 @@ class Broker:
     `memory://` keeps the queues inside this object, for the threads of one process.
     `amqp://user:password@host/vhost` is RabbitMQ. `amqps://` is the same over TLS, with certificate and host name
     checked; `?cacertfile=`, `certfile=` and `keyfile=` as in https://www.rabbitmq.com/docs/uri-query-parameters.
-    The names of exchange and queues start with `prefix`. Raises SettingsError for any other URL.
+    The names of exchange and queues start with `prefix`. `observe` gets the result of each operation.
+    Raises SettingsError for any other URL.
     """
 
-    def __init__(self, url: str, prefix: str = "smt") -> None:
+    def __init__(self, url: str, prefix: str = "smt", observe: Observer = ignore) -> None:
+        self._observe = observe
         in_memory = url.startswith("memory:")
         self._backend: BrokerBackend = Memory() if in_memory else RabbitMQ(url)
         # kombu shares queues between all memory connections of a process, so each Broker needs its own names.
@@ -49,19 +52,26 @@ class Broker:
         return self._backend.exclusive
 
     def publisher(self) -> Publisher:
-        return Publisher(self._backend, self._topology)
+        return Publisher(self._backend, self._topology, self._observe)
 
     def consumer(self, queue: Queue) -> Consumer:
-        return Consumer(self._backend, self._topology, queue)
+        return Consumer(self._backend, self._topology, queue, self._observe)
 
     def check(self) -> str:
         """Connect, declare the queues and describe the broker in one line. Raises BrokerUnavailableError."""
-        connection = BrokerConnection(self._backend, self._topology, "check")
-        with connection.open_channel() as channel:
-            found = self._backend.describe(channel)
-            dead = self._topology.count_dead(channel)
-        connection.close()
+        found, dead = self._examine()
         return found + (f"; unreadable messages in {self._topology.dead.name}: {dead}" if dead else "")
+
+    def count_dead_letters(self) -> int:
+        """Connect, and return the number of unreadable messages. Raises BrokerUnavailableError."""
+        return self._examine()[1]
+
+    def _examine(self) -> tuple[str, int]:
+        connection = BrokerConnection(self._backend, self._topology, "check", observe=self._observe)
+        with connection.open_channel() as channel:
+            found = self._backend.describe(channel), self._topology.count_dead(channel)
+        connection.close()
+        return found
 
     def __repr__(self) -> str:
         return f"<Broker: {self._backend}>"

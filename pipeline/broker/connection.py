@@ -9,6 +9,7 @@ from kombu.exceptions import KombuError
 from kombu.transport.pyamqp import Transport
 
 from pipeline.broker.topology import Topology
+from pipeline.dependencies import Observer, ignore
 from pipeline.errors import OperatorError
 
 # py-amqp raises these for a malformed frame and for some lost connections.
@@ -50,8 +51,16 @@ class BrokerBackend(Protocol):
 class BrokerConnection:
     """A connection with one channel. `channel` is None while it is closed; each reopened channel is a new object."""
 
-    def __init__(self, backend: BrokerBackend, topology: Topology, role: str, heartbeat: float = 0) -> None:
-        self.backend = backend
+    def __init__(
+        self,
+        backend: BrokerBackend,
+        topology: Topology,
+        role: str,
+        heartbeat: float = 0,
+        *,
+        observe: Observer = ignore,
+    ) -> None:
+        self.backend, self._observe = backend, observe
         self.channel: Any = None
         self._topology, self._name, self._heartbeat = topology, f"{topology.prefix} {role}", heartbeat
         self._connection: Any = None
@@ -70,9 +79,12 @@ class BrokerConnection:
             yield self.channel
         except BaseException as error:
             self._drop()
+            if isinstance(error, (*LOST, BrokerUnavailableError)):
+                self._observe(False)
             if isinstance(error, LOST):
                 raise BrokerConnectionError(self.backend.explain(error)) from error
             raise
+        self._observe(True)
 
     def wait_for_event(self, seconds: float) -> bool:
         """Process the next frame from the broker. Return False if none arrives within `seconds`.

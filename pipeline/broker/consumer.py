@@ -12,6 +12,7 @@ from kombu.messaging import Consumer as KombuConsumer
 
 from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerUnavailableError
 from pipeline.broker.topology import Queue, Topology, read_message
+from pipeline.dependencies import Observer, ignore
 
 HEARTBEAT_SECONDS = 60.0  # RabbitMQ closes a connection that is silent for twice this, so a batch must take less
 HEARTBEAT_CHECK_SECONDS = 1.0  # between two heartbeat checks while waiting
@@ -81,9 +82,9 @@ class Consumer:
     `refused` counts unreadable messages.
     """
 
-    def __init__(self, backend: BrokerBackend, topology: Topology, queue: Queue) -> None:
+    def __init__(self, backend: BrokerBackend, topology: Topology, queue: Queue, observe: Observer = ignore) -> None:
         self._topology, self._queue = topology, queue
-        self._connection = BrokerConnection(backend, topology, f"{queue} consumer", HEARTBEAT_SECONDS)
+        self._connection = BrokerConnection(backend, topology, f"{queue} consumer", HEARTBEAT_SECONDS, observe=observe)
         self._arrived: deque[tuple[Any, list[str]]] = deque()
         self._held: dict[object, None] = {}  # delivery tags of unsettled batches, oldest first
         self._prefetch = 1

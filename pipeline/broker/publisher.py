@@ -9,6 +9,7 @@ from kombu.messaging import Producer
 
 from pipeline.broker.connection import BrokerBackend, BrokerConnection, BrokerConnectionError, BrokerUnavailableError
 from pipeline.broker.topology import Queue, Topology, write_messages
+from pipeline.dependencies import Observer, ignore
 
 CONFIRM_SECONDS = 10.0
 
@@ -16,9 +17,9 @@ CONFIRM_SECONDS = 10.0
 class Publisher:
     """Publishes ids. A context manager; use it from one thread only. It sends no heartbeats, as it may idle for days."""
 
-    def __init__(self, backend: BrokerBackend, topology: Topology) -> None:
+    def __init__(self, backend: BrokerBackend, topology: Topology, observe: Observer = ignore) -> None:
         self._backend, self._topology = backend, topology
-        self._connection = BrokerConnection(backend, topology, "publisher")
+        self._connection = BrokerConnection(backend, topology, "publisher", observe=observe)
         self._confirms = Confirms()
         self._producer: Any = None
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from pipeline.dependencies import Observer, ignore
 from pipeline.errors import OperatorError
 
 BUSY_MILLISECONDS = 15_000  # maximum wait for another process's transaction on SQLite
@@ -27,10 +28,10 @@ class DatabaseUnavailableError(OperatorError):
 
 
 class Database:
-    """One database: `transaction()` for changes, `reading()` for queries."""
+    """One database: `transaction()` for changes, `reading()` for queries. `observe` gets the result of each."""
 
-    def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+    def __init__(self, url: str, observe: Observer = ignore) -> None:
+        self.url, self._observe = make_url(url), observe
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
         # SQLite has one writer. Threads of this process wait for this lock, which is fairer and faster than its busy wait.
@@ -43,7 +44,7 @@ class Database:
         """Open a session that is committed at the end, or rolled back on an error. Raises DatabaseUnavailableError."""
         with (
             self._one_writer,
-            translated_errors(),
+            self._observed(),
             Session(self.engine, expire_on_commit=False, autoflush=False) as session,
         ):
             yield session
@@ -52,10 +53,20 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """Open a session for queries. It does not block writers and is rolled back at the end."""
-        with translated_errors(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
+        with self._observed(), Session(self.engine.execution_options(reading=True), autoflush=False) as session:
             if not self.is_sqlite:
                 session.execute(text("SET LOCAL enable_seqscan = on"))
             yield session
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[None]:
+        try:
+            with translated_errors():
+                yield
+        except DatabaseUnavailableError:
+            self._observe(False)
+            raise
+        self._observe(True)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -68,7 +79,7 @@ class Database:
 
     def holds_keys(self) -> bool:
         """Return whether the database contains any data key. Raises DatabaseUnavailableError."""
-        with translated_errors(), self.engine.execution_options(reading=True).connect() as connection:
+        with self._observed(), self.engine.execution_options(reading=True).connect() as connection:
             has_table = inspect(connection).has_table("encryption_key")
             return has_table and connection.execute(text("SELECT 1 FROM encryption_key LIMIT 1")).first() is not None
 

@@ -24,7 +24,7 @@ class LookupRequest:
 def enqueue(session: Session, wanted: Sequence[LookupRequest]) -> None:
     """Add look-ups. One that is already pending is not changed."""
     rows = [
-        {"kind": kind, "id": id, "due_at": due_at, "attempts": 0}
+        {"kind": kind, "id": id, "due_at": due_at, "attempts": 0, "first_due_at": due_at}
         for (kind, id), due_at in {(request.kind, request.id): request.due_at for request in wanted}.items()
     ]
     insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, cast
 
-from sqlalchemy import CompoundSelect, Table, func, or_, select, union_all, update
+from sqlalchemy import CompoundSelect, Table, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import INDEX, Keyring
@@ -214,13 +214,6 @@ def dismiss(session: Session, ids: Sequence[str], now: datetime) -> list[str]:
         .execution_options(synchronize_session=False)
     )
     return list(session.execute(statement).scalars())
-
-
-def oldest_unhandled(session: Session) -> datetime | None:
-    """Return when the oldest unhandled event was received; postponed events count too. None if there is none."""
-    return session.execute(
-        select(func.min(Event.received_at)).where(Event.state == "received", Event.due_at.is_not(None))
-    ).scalar_one()
 
 
 def _sort_key(delivery: NewEvent) -> tuple[str, str]:

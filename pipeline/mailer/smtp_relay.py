@@ -10,6 +10,7 @@ import asyncio
 import structlog
 from aiosmtplib import SMTPException
 
+from pipeline.dependencies import Observer, ignore
 from pipeline.mailer.smtp_connection import DeliveryResult, SmtpConnection, StillOwned, describe_error
 from pipeline.mailer.smtp_message import SmtpMessage
 from pipeline.network.smtp_url import parse_smtp_url
@@ -26,14 +27,22 @@ class Relay:
     """Sends mail through one relay over at most `connections` parallel connections, in one event loop."""
 
     def __init__(
-        self, url: str, *, connections: int, timeout_seconds: float = 30, final_timeout_seconds: float = 600
+        self,
+        url: str,
+        *,
+        connections: int,
+        timeout_seconds: float = 30,
+        final_timeout_seconds: float = 600,
+        observe: Observer = ignore,
     ) -> None:
         """Prepare the client; it connects when the first mail is sent. Raises SmtpConfigError for an invalid URL.
+
+        `observe` gets whether the relay answered, after each mail and each probe.
 
         `final_timeout_seconds` is the wait for the answer to the mail's text. RFC 5321 section 4.5.3.2.6 requires ten
         minutes, because a shorter timeout causes duplicates.
         """
-        self._route = parse_smtp_url(url)
+        self._route, self._observe = parse_smtp_url(url), observe
         self._timeout, self._final_timeout = timeout_seconds, final_timeout_seconds
         self.connections = connections
         self._slots = asyncio.Semaphore(connections)
@@ -73,11 +82,14 @@ class Relay:
         try:
             connection = await self._connect()
             try:
-                return await connection.probe()
+                found = await connection.probe()
             finally:
                 await connection.quit()
         except (SMTPException, OSError) as error:
+            self._observe(False)
             raise RelayUnreachableError(f"{self._route.host}:{self._route.port}: {describe_error(error)}") from error
+        self._observe(True)
+        return found
 
     async def _deliver(self, message: SmtpMessage, allowed: StillOwned | None) -> DeliveryResult:
         """Use an idle connection if there is one. If it is lost before the mail's text, use a new one."""
@@ -91,6 +103,7 @@ class Relay:
         try:
             return await self._send_over(await self._connect(), message, allowed)
         except (SMTPException, OSError) as error:
+            self._observe(False)
             return DeliveryResult("later", f"cannot connect to the relay: {describe_error(error)}", False)
 
     async def _send_over(
@@ -101,6 +114,7 @@ class Relay:
         except BaseException:
             connection.abort()  # cancelled before the answer: the next answer would be assigned to the wrong mail
             raise
+        self._observe(not connection.lost_before_text and reply.outcome != "doubt")
         if connection.alive and connection.uses < MOST_USES and not self._closed:
             self._idle.append(connection)
         else:

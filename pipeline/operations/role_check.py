@@ -1,10 +1,15 @@
-"""Check a role's health from outside its process: the web role over HTTP, the others by their heartbeat."""
+"""Check a role's health from outside its process: the web role over HTTP, the others by their heartbeat.
+
+It needs no database: outages come from the heartbeats, unfinished work from the scheduler's last check.
+"""
 
 import http.client
 from datetime import datetime
 from ipaddress import ip_address
 
+from pipeline.operations import problem_file
 from pipeline.operations.heartbeat import ALIVE_SECONDS, is_alive
+from pipeline.operations.outages import observe
 from pipeline.settings import Settings
 
 ANSWER_SECONDS = 3.0  # a web role that takes longer to answer /healthz is unhealthy
@@ -17,6 +22,13 @@ def problem(settings: Settings, role: str, now: datetime) -> str:
     if role == "web":
         return _web_problem(local_host(settings), settings.web_port)
     return "" if is_alive(settings.data_dir, role, now) else f"no heartbeat for {ALIVE_SECONDS} seconds"
+
+
+def notes(settings: Settings, now: datetime) -> list[str]:
+    """Return a sentence for each outage and each kind of unfinished work that is over its limit."""
+    outages = observe(settings.data_dir).outages(now, (), now)
+    lasting = [each.sentence for each in outages if each.seconds(now) > each.limit_seconds]
+    return lasting + [problem.text for problem in problem_file.read(settings.data_dir, now)]
 
 
 def local_host(settings: Settings) -> str:

@@ -64,6 +64,7 @@ MAILS: dict[str, MailKind] = {
     "event_parked": MailKind("transactional", "service"),
     "custom_id_shared": MailKind("transactional", "security"),
     "webhook_forged": MailKind("transactional", "security"),
+    "system_problem": MailKind("transactional", "service"),
     "request_due": MailKind("transactional", "law"),
     "erasure_waits": MailKind("transactional", "law"),
 }

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Table, bindparam, func, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.crypto.keyring import TOKENS, Keyring
@@ -216,13 +216,6 @@ def resolve_doubt(
         .execution_options(synchronize_session=False)
     )
     return result.first() is not None
-
-
-def oldest_unsent(session: Session, now: datetime) -> datetime | None:
-    """Return the creation time of the oldest due mail; None if no mail is due."""
-    return session.execute(
-        select(func.min(Mail.created_at)).where(Mail.state == "queued", Mail.due_at.is_not(None), Mail.due_at <= now)
-    ).scalar_one()
 
 
 def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Importing the SDK takes a tenth of a second, so it is imported when a `PaypalApi
 import re
 from typing import Any
 
+from pipeline.dependencies import Observer, ignore
 from pipeline.paypal import requests
 from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind
@@ -24,16 +25,29 @@ _CUSTOM_ID = re.compile(rf"[\x20-\x7e]{{1,{LONGEST_CUSTOM_ID}}}")
 class PaypalApi:
     """Client for PayPal's API. All threads share one instance. Calls block, so async code calls them in a thread.
 
+    `observe` gets whether PayPal served each request.
     Raises SettingsError if `base_url` is neither PayPal's API nor a simulator on this machine.
     """
 
     def __init__(
-        self, base_url: str, client_id: str, client_secret: str, *, connect_seconds: float = 5, read_seconds: float = 15
+        self,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        connect_seconds: float = 5,
+        read_seconds: float = 15,
+        observe: Observer = ignore,
     ) -> None:
         from pipeline.paypal.client import PaypalClient  # noqa: PLC0415 - the SDK, see above
 
         self._client = PaypalClient(
-            base_url, client_id, client_secret, connect_seconds=connect_seconds, read_seconds=read_seconds
+            base_url,
+            client_id,
+            client_secret,
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            observe=observe,
         )
 
     def get(self, kind: LookupKind, id: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ import structlog
 from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPalHttpClient
 from requests.adapters import HTTPAdapter
 
+from pipeline.dependencies import Observer, ignore
 from pipeline.network import egress
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.settings import SettingsError
@@ -28,6 +30,7 @@ from pipeline.settings import SettingsError
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
 EXPIRY_MARGIN = 60.0  # seconds; a token is replaced this long before it expires, so that it outlives the call
+AUTH_ERROR_STATUSES = (401, 403)  # PayPal refuses the credentials
 CONNECTIONS = 16  # kept open for reuse
 
 # The secret is sent in a header, so plain HTTP is allowed only to a simulator on this machine.
@@ -59,6 +62,7 @@ class PaypalClient(PayPalHttpClient):  # type: ignore[misc]
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         elapsed: Callable[[], float] = time.monotonic,
+        observe: Observer = ignore,
     ) -> None:
         if not _BASE_URL.fullmatch(base_url.rstrip("/")):
             raise SettingsError("SMT_PAYPAL_BASE_URL must be https://HOST; http:// is allowed only for this machine")
@@ -66,7 +70,7 @@ class PaypalClient(PayPalHttpClient):  # type: ignore[misc]
         super().__init__(PayPalEnvironment(client_id, client_secret, base_url.rstrip("/"), ""))
         self._session = _open_session()
         self._timeout = (connect_seconds, read_seconds)
-        self._elapsed = elapsed
+        self._elapsed, self._observe = elapsed, observe
         self._lock = threading.Lock()
         self._token: _Token | None = None
 
@@ -76,24 +80,41 @@ class PaypalClient(PayPalHttpClient):  # type: ignore[misc]
         Raises PaypalNotFoundError or PaypalRejectedError. Raises PaypalUnavailableError for network errors, time-outs,
         408, 429, 5xx, and answers that are not a JSON object.
         """
-        token = self._bearer()
-        answer = self._send(request, f"Bearer {token}")
-        if answer.status_code == 401:
-            # The token was revoked early. Retry only once: if a new token is refused too, the credentials are wrong.
-            answer = self._send(request, f"Bearer {self._bearer(refused=token)}")
-        return _read(request, answer)
+        with self._observed():
+            token = self._bearer()
+            answer = self._send(request, f"Bearer {token}")
+            if answer.status_code == 401:
+                # The token was revoked early. Retry only once: if a new token is refused too, the credentials are wrong.
+                answer = self._send(request, f"Bearer {self._bearer(refused=token)}")
+            return _read(request, answer)
 
     def sign_in(self) -> None:
         """Fetch a new token, even if the current one is valid.
 
         Raises PaypalRejectedError if PayPal refuses the credentials, or PaypalUnavailableError.
         """
-        with self._lock:
+        with self._observed(), self._lock:
             self._token = self._fetch_token()
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        """Report whether PayPal served the request. Refused credentials are an outage too; a refused object is not."""
+        try:
+            yield
+        except PaypalUnavailableError:
+            self._observe(False)
+            raise
+        except PaypalNotFoundError:
+            self._observe(True)
+            raise
+        except PaypalRejectedError as error:
+            self._observe(error.status not in AUTH_ERROR_STATUSES)
+            raise
+        self._observe(True)
 
     def _bearer(self, refused: str = "") -> str:
         """Return the current token, or a new one if there is none, it expires soon, or PayPal refused it."""

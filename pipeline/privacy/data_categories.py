@@ -55,7 +55,7 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "pseudonym": "subscription_id event_id",
         "contract": "id at old_status new_status reason",
     },
-    "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason"},
+    "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason first_due_at"},
     "mail": {
         "pseudonym": "id idempotency_key key_id subscription_id customer_id message_id",
         "communication": "kind facts recipient frozen relay_reply created_at sent_at",

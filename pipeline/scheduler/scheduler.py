@@ -11,6 +11,7 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.dependencies import JOB, DependencyRecorder
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +28,15 @@ class Job:
 class Scheduler:
     """Runs jobs, and stores when each is due next."""
 
-    def __init__(self, clock: Clock, core: Sequence[Job], more: Sequence[Job] = ()) -> None:
-        """Take the `core` jobs and the jobs that the settings add (`more`)."""
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Clock,
+        core: Sequence[Job],
+        more: Sequence[Job] = (),
+        recorder: DependencyRecorder | None = None,
+    ) -> None:
+        """Take the `core` jobs and the jobs that the settings add (`more`). `recorder` gets the result of each run."""
+        self._clock, self._recorder = clock, recorder or DependencyRecorder(clock)
         self.core, self.more = tuple(core), tuple(more)
         self._due: dict[str, datetime] = {}
 
@@ -52,16 +59,19 @@ class Scheduler:
             # If the clock was ahead and is corrected, the stored due time is too late. The job then runs at once.
             if not now < self._due.get(job.name, now) <= now + job.every:
                 self._due[job.name] = now + job.every
-                done += _run(job)
+                done += self._run(job)
         return done
 
-
-def _run(job: Job) -> int:
-    """Run a job. An error is logged and does not stop the other jobs."""
-    try:
-        return job.run()
-    except DatabaseUnavailableError as error:
-        log.warning("job_failed", job=job.name, reason=str(error))
-    except Exception as error:  # noqa: BLE001 - a job may raise anything
-        log.error("job_failed", job=job.name, reason=f"internal error: {type(error).__name__}")
-    return 0
+    def _run(self, job: Job) -> int:
+        """Run a job. An error is logged and recorded, and does not stop the other jobs."""
+        try:
+            done = job.run()
+        except DatabaseUnavailableError as error:
+            log.warning("job_failed", job=job.name, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a job may raise anything
+            log.error("job_failed", job=job.name, reason=f"internal error: {type(error).__name__}")
+        else:
+            self._recorder.observe(JOB + job.name, answered=True)
+            return done
+        self._recorder.observe(JOB + job.name, answered=False)
+        return 0

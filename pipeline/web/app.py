@@ -1,7 +1,7 @@
-"""The ASGI application: webhook endpoint, health, metrics, and the pages that are passed in."""
+"""The ASGI applications: webhook endpoint, health and the pages that are passed in; and the one for monitoring."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,66 +11,67 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.clock import Clock
-from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.operations import health
-from pipeline.queries import subscriptions
+from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.operations.health import Health, HealthCheck
 from pipeline.web.metrics import MEDIA_TYPE, Metrics
-from pipeline.web.problem import Lost, on_http_error, on_internal_error, problem
+from pipeline.web.problem import Lost, on_http_error, on_internal_error
 from pipeline.web.views.webhook import WebhookEndpoint
 from pipeline.webhooks.receiver import WebhookReceiver
+
+SubscriptionCounter = Callable[[], Mapping[tuple[str, bool], int]]
 
 WEBHOOKS = "/webhooks/paypal"
 
 
 class Web:
-    """Builds the application and answers `/healthz` and `/metrics`."""
+    """Builds the public application, and the one for monitoring, which has a listener of its own."""
 
-    def __init__(self, receiver: WebhookReceiver, database: Database, clock: Clock, health_limit_seconds: int) -> None:
-        self._database, self._clock, self._limit = database, clock, health_limit_seconds
+    def __init__(
+        self, receiver: WebhookReceiver, health_check: HealthCheck, count_subscriptions: SubscriptionCounter
+    ) -> None:
+        """`count_subscriptions` returns the number of subscriptions by status, and by whether they are past due."""
+        self._health_check, self._count_subscriptions = health_check, count_subscriptions
         self._metrics = Metrics()
         self._endpoint = WebhookEndpoint(receiver, self._metrics)
 
     def app(self, pages: Sequence[BaseRoute] = (), lost: Lost = on_http_error) -> Starlette:
-        """Return the application. `lost` answers requests that the router refuses."""
-        routes = [
-            Route(WEBHOOKS, self._endpoint, methods=["POST"]),
-            Route("/healthz", self.healthz),
-            Route("/metrics", self.metrics),
-            *pages,
-        ]
+        """Return the public application. `lost` answers requests that the router refuses."""
+        routes = [Route(WEBHOOKS, self._endpoint, methods=["POST"]), Route("/healthz", self.healthz), *pages]
         app = _Application(
             self._endpoint, routes=routes, exception_handlers={HTTPException: lost, Exception: on_internal_error}
         )
         app.router.redirect_slashes = False  # the redirect would contain the Host header and a link's secret
         return app
 
+    def monitoring_app(self) -> Starlette:
+        """Return the application for monitoring: `/healthz` with all figures, and `/metrics`."""
+        routes = [Route("/healthz", self.health_details), Route("/metrics", self.metrics)]
+        handlers: dict[Any, Any] = {HTTPException: on_http_error, Exception: on_internal_error}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
     async def healthz(self, request: Request) -> Response:
-        """Return the ages of the oldest event and mail. 503 if one exceeds the limit or the database is down."""
-        try:
-            found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
-        except DatabaseUnavailableError as error:
-            return problem(503, str(error))
-        body = {
-            "status": "well" if found.is_well else "behind",
-            "oldest_unhandled_event_seconds": round(found.oldest_event_seconds, 1),
-            "oldest_unsent_mail_seconds": round(found.oldest_mail_seconds, 1),
-            "limit_seconds": found.limit_seconds,
-        }
-        return JSONResponse(body, 200 if found.is_well else 503)
+        """Return whether the system is well, and nothing else: strangers can read it. 503 if the pipeline stalls."""
+        found = await self._check()
+        return JSONResponse({"status": found.status}, 503 if found.is_stalled else 200)
+
+    async def health_details(self, request: Request) -> Response:
+        """Return all figures, with the same status code."""
+        found = await self._check()
+        return JSONResponse(found.as_json(), 503 if found.is_stalled else 200)
 
     async def metrics(self, request: Request) -> Response:
-        """Return the metrics for Prometheus."""
-        try:
-            found = await asyncio.to_thread(health.check_health, self._database, self._clock.now(), self._limit)
-            self._metrics.set_subscriptions(await asyncio.to_thread(self._count_subscriptions))
-        except DatabaseUnavailableError as error:
-            return problem(503, str(error))
-        return Response(self._metrics.render(found), media_type=MEDIA_TYPE)
+        """Return the metrics for Prometheus; always 200, since an outage of the database is one of the figures."""
+        self._metrics.set_subscriptions(await asyncio.to_thread(self._subscriptions_by_status))
+        return Response(self._metrics.render(await self._check()), media_type=MEDIA_TYPE)
 
-    def _count_subscriptions(self) -> dict[tuple[str, bool], int]:
-        with self._database.reading() as session:
-            return subscriptions.count_by_status(session, self._clock.now())
+    async def _check(self) -> Health:
+        return await asyncio.to_thread(self._health_check.take)
+
+    def _subscriptions_by_status(self) -> Mapping[tuple[str, bool], int]:
+        try:
+            return self._count_subscriptions()
+        except DatabaseUnavailableError:
+            return {}  # unknown figures are absent
 
 
 class _Application(Starlette):

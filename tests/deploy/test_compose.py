@@ -25,6 +25,7 @@ from pipeline.crypto.master_key import open_master_key
 from pipeline.crypto.signing import encode_public
 from pipeline.db import migrations
 from pipeline.db.engine import Database
+from pipeline.operations import heartbeat
 from pipeline.operations.backup.signatures import BackupSigner
 from pipeline.operations.backup.store import BackupStore, new_identity
 from pipeline.settings import Settings, variable
@@ -144,7 +145,7 @@ def test_keys_in_memory_are_not_swapped(service: dict[str, Any]) -> None:
 
 def test_only_web_publishes_a_port_and_only_on_loopback() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "web": ["127.0.0.1:8000:8000"]
+        "web": ["127.0.0.1:8000:8000", "127.0.0.1:9464:9464"]
     }
 
 
@@ -345,7 +346,8 @@ class Engine:
     @property
     def web_address(self) -> dict[str, str]:
         """Settings that make the web role listen on a free loopback port instead of all interfaces."""
-        return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port)}
+        free = {"SMT_METRICS_HOST": "127.0.0.1", "SMT_METRICS_PORT": "0"}
+        return {"SMT_WEB_HOST": "127.0.0.1", "SMT_WEB_PORT": str(self.web_port), **free}
 
     def mapped(self, value: str) -> str:
         for inside, outside in self.folders.items():
@@ -364,7 +366,7 @@ class Engine:
 
     def seems_ready(self, role: str) -> bool:
         """Return whether a health check can succeed now. A health check starts a program, so this check is cheaper."""
-        return answers(self.web_port) if role == "web" else (self.folder / "run" / role).exists()
+        return answers(self.web_port) if role == "web" else heartbeat.path_of(self.folder, role).exists()
 
     def words(self, command: list[str]) -> list[str]:
         assert command[0] == PROGRAM.name

@@ -45,7 +45,9 @@ LATE = {
     "past_due_since": "2027-01-24T10:00:00Z", "price": EUR_29, "balance": EUR_29,
     "amount": {"amount": 5800, "currency": "EUR"},
 }  # fmt: skip
-TO_THE_OPERATOR = {"custom_id_shared", "event_parked", "webhook_forged", "request_due", "erasure_waits"}
+TO_THE_OPERATOR = {
+    "custom_id_shared", "event_parked", "system_problem", "webhook_forged", "request_due", "erasure_waits",
+}  # fmt: skip
 VENDOR = Branding(
     name="Example Works",
     url="https://works.example.com",

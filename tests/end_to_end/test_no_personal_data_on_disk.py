@@ -94,7 +94,11 @@ def play(container: Container, roles: Roles, look: Callable[[], None]) -> None:
             assert not found_in(answer.content)
             refused = httpx.post(endpoint, content=body + b" ", headers=sign(body), trust_env=False, timeout=30)
             assert (refused.status_code, found_in(refused.content)) == (403, [])
-        httpx.get(endpoint.replace("/webhooks/paypal", "/metrics"), trust_env=False)
+        monitoring = f"http://127.0.0.1:{container.settings.metrics_port}"
+        for path in ("/healthz", "/metrics"):
+            shown = httpx.get(monitoring + path, trust_env=False, timeout=30)
+            assert "unfinished" in shown.text
+            assert not found_in(shown.content)
         until(
             lambda: set(work_left(container.database, clock.now())) <= {"events", "questions"},
             60,
@@ -159,7 +163,8 @@ def logged(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) 
 
 
 def settings_of(post: Post, port: int) -> dict[str, Any]:
-    return {"smtp_url": post.url, "web_port": port, "operator_email": "operator@example.com"}
+    monitoring = {"metrics_host": "127.0.0.1", "metrics_port": free_port()}
+    return {"smtp_url": post.url, "web_port": port, "operator_email": "operator@example.com", **monitoring}
 
 
 EVERY_HANDLER = {**HANDLERS, "TEST.FAULT": fail_with_personal_data}

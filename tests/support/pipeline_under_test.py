@@ -196,8 +196,8 @@ def nothing_comes(url: str) -> bytes:
 
 
 def made(**values: Any) -> Settings:
-    """Return settings with the tests' vendor, without reading an .env file."""
-    return load(_env_file=None, **{**VENDOR, **values})
+    """Return settings with the tests' vendor, without an .env file. Tests run in parallel: none uses the fixed port."""
+    return load(_env_file=None, **{**VENDOR, "metrics_host": "", **values})
 
 
 @contextmanager

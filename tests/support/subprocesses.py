@@ -120,8 +120,9 @@ def run(
 
 
 def surroundings(more: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the environment of a managed program: PATH, LANG and `more`."""
-    return {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **(more or {})}
+    """Return the environment of a managed program: PATH, LANG and `more`. It has no listener on a fixed port."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "LANG": "C.UTF-8", "SMT_METRICS_HOST": "", **(more or {})}
 
 
 def account(*names: str) -> Account:

@@ -1,4 +1,4 @@
-"""Check the database: its tables, keys and clock, and events and mails that need a manual decision."""
+"""Check the database: its tables, keys and clock, and the unfinished work that it contains."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
+from pipeline.app.doctor.unfinished_checks import check_unfinished
 from pipeline.crypto.master_key import MasterKeyError, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import DatabaseUnavailableError, exists
-from pipeline.db.models import EncryptionKey, Event, InboundMail, Mail
+from pipeline.db.models import EncryptionKey, Event, InboundMail
 from pipeline.inbound_mail import mailbox
 from pipeline.inbound_mail.mailbox import MessageQuery
-from pipeline.queries import listing
 
 DRIFT = timedelta(seconds=5)  # largest difference between the clocks of this machine and the database
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # this program is newer, so an earlier time is wrong
@@ -44,8 +44,10 @@ def check_database(container: Container) -> Iterator[CheckResult]:
         with database.reading() as session:
             if not database.is_sqlite:
                 yield _check_database_role(session)
-            for check in (_check_encrypted_data, _check_clock, _check_events, _check_mails, _check_inbound_mail):
-                yield check(container, session)
+            yield _check_encrypted_data(container, session)
+            yield _check_clock(container, session)
+            yield from check_unfinished(container, session)
+            yield _check_inbound_mail(container, session)
     except DatabaseUnavailableError as error:
         yield CheckResult("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
 
@@ -110,24 +112,6 @@ def _check_clock(container: Container, session: Session) -> CheckResult:
             "synchronize the clocks of both machines with NTP",
         )
     return CheckResult("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
-
-
-def _check_events(_: Container, session: Session) -> CheckResult:
-    parked = listing.states(session, Event).get("parked", 0)
-    if parked:
-        return CheckResult("events", "warn", f"{parked:,} parked", "see: smt-billing parked list")
-    return CheckResult("events", "ok", "none parked")
-
-
-def _check_mails(_: Container, session: Session) -> CheckResult:
-    found = listing.states(session, Mail)
-    if doubt := found.get("doubt", 0):
-        return CheckResult(
-            "mails", "warn", f"{doubt:,} in doubt", "see: smt-billing mail list --state doubt, then mail settle"
-        )
-    if failed := found.get("failed", 0):
-        return CheckResult("mails", "warn", f"{failed:,} failed", "see: smt-billing mail list --state failed")
-    return CheckResult("mails", "ok", f"{found.get('queued', 0):,} queued, none in doubt, none failed")
 
 
 def _check_inbound_mail(container: Container, session: Session) -> CheckResult:

@@ -17,7 +17,7 @@ COMMANDS = {
     "web": LazyCommand(
         f"{_HERE}.run:web",
         "Receive PayPal's webhooks at http://SMT_WEB_HOST:SMT_WEB_PORT/webhooks/paypal, and serve the customer pages, "
-        "/healthz and /metrics.",
+        "/healthz, and metrics on a port of their own.",
     ),
     "worker": LazyCommand(f"{_HERE}.run:worker", "Process events, and look up missing data in PayPal's API."),
     "mailer": LazyCommand(f"{_HERE}.run:mailer", "Send queued mails through SMT_SMTP_URL."),

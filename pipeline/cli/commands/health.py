@@ -13,8 +13,14 @@ Role = Literal["web", "worker", "mailer", "scheduler"]
 
 
 def health(role: Annotated[Role, typer.Argument(case_sensitive=False, help="The role to check.")]) -> None:
-    """Exit 0 if the role is healthy, otherwise 1. For supervisors and container health checks."""
-    problem = role_check.problem(load(), role, SystemClock().now())
+    """Exit 0 if the role is healthy, otherwise 1. For supervisors and container health checks.
+
+    Further lines name other roles and servers that do not answer, and unfinished work. They do not change the exit code.
+    """
+    settings, now = load(), SystemClock().now()
+    problem = role_check.problem(settings, role, now)
     output.print_line(f"{role}: {problem or 'healthy'}")
+    for note in role_check.notes(settings, now):
+        output.print_line(note)
     if problem:
         raise typer.Exit(1)

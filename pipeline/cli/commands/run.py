@@ -19,6 +19,7 @@ from pipeline.errors import OperatorError, UsageError
 from pipeline.network import egress
 from pipeline.operations import file_permissions
 from pipeline.queries.listing import states
+from pipeline.settings import Settings
 
 # The final states of events and mails, which `run --until-idle` counts.
 FINAL_STATES = {"events": ("handled", "ignored", "parked"), "mails": ("sent", "doubt", "failed", "withheld")}
@@ -91,10 +92,7 @@ def _serve(container: Container, role: Callable[[Container, StopSignal], None]) 
     try:
         role(container, stop)
     except SystemExit as error:  # uvicorn exits if it cannot start; it has logged the reason
-        address = f"{container.settings.web_host}:{container.settings.web_port}"
-        raise OperatorError(
-            f"cannot listen on {address}. Another program may use the port: stop it, or change SMT_WEB_PORT"
-        ) from error
+        raise OperatorError(_port_in_use(container.settings)) from error
     if stop.failed:
         raise typer.Exit(1)
 
@@ -102,6 +100,13 @@ def _serve(container: Container, role: Callable[[Container, StopSignal], None]) 
 def _webhook_id(context: CommandContext) -> tuple[str, ...]:
     """Return the setting that the web role needs to verify signatures; nothing if it accepts PayPal's simulator."""
     return () if context.settings.paypal_accept_simulator else ("paypal_webhook_id",)
+
+
+def _port_in_use(settings: Settings) -> str:
+    addresses = f"{settings.web_host}:{settings.web_port} (SMT_WEB_PORT)"
+    if settings.metrics_host:
+        addresses += f" or {settings.metrics_host}:{settings.metrics_port} (SMT_METRICS_PORT)"
+    return f"cannot listen on {addresses}. Another program may use the port: stop it, or change the setting"
 
 
 def _run_until_idle(context: CommandContext, json: bool) -> None:

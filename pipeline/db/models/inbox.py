@@ -62,3 +62,4 @@ class PaypalLookup(Base):
     due_at: Mapped[datetime | None] = mapped_column(index=True)  # None: PayPal does not know the object
     attempts: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str | None] = mapped_column(Text)
+    first_due_at: Mapped[datetime]  # `due_at` of the first attempt; its age shows how long the answer is missing

@@ -39,4 +39,5 @@ class Mail(Base):
         partial_index("ix_mail_due", "due_at", "state = 'queued'"),
         partial_index("ix_mail_sending", "claimed_by", "state = 'sending'"),
         partial_index("ix_mail_doubt", "claimed_at", "state = 'doubt'"),
+        partial_index("ix_mail_failed", "created_at", "state = 'failed'"),
     )

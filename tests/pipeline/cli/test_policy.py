@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.clock import SystemClock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import open_master_key
+from pipeline.operations import heartbeat
 from pipeline.policy.clauses import document
 
 from .conftest import NOW, SavedEvents, Smt
@@ -217,8 +219,9 @@ def test_policy_check_finds_connection_to_unknown_host(
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert process.stdout.readline() == "connected\n"
-            (data_dir / "run").mkdir(mode=0o700, exist_ok=True)
-            (data_dir / "run" / "worker").write_text(str(process.pid))
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "getpid", lambda: process.pid)
+                heartbeat.write(data_dir, "worker", SystemClock().now())
             [row] = smt(*check).json
             assert (row["verdict"], row["figure"]) == ("broken", f"connected to 127.0.0.1:{port}")
             monkeypatch.setenv("SMT_SMTP_URL", f"smtp://127.0.0.1:{port}")

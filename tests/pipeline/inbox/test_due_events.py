@@ -110,22 +110,3 @@ def test_operator_can_retry_parked_and_ignored_events(pipeline: PipelineUnderTes
     assert (row.state, row.reason, row.attempts, row.done_at) == ("received", None, 0, None)
     assert sorted(due(pipeline)) == ["WH-0", "WH-1"]
     assert pipeline.event("WH-2").state == "handled"
-
-
-def test_oldest_unhandled_event_is_found(pipeline: PipelineUnderTest) -> None:
-    def oldest() -> object:
-        with pipeline.database.reading() as session:
-            return inbox.oldest_unhandled(session)
-
-    assert oldest() is None
-    start = pipeline.now
-    pipeline.store(FIRST)
-    pipeline.clock.advance(SOON)
-    pipeline.store(delivery(happened("WH-2"), "T-2"))
-    assert oldest() == start
-    with pipeline.database.transaction() as session:
-        inbox.mark_events(session, ["WH-1"], "handled", pipeline.now)
-    assert oldest() == start + SOON
-    with pipeline.database.transaction() as session:
-        inbox.mark_events(session, ["WH-2"], "parked", pipeline.now, "because")
-    assert oldest() is None

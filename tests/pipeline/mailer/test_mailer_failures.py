@@ -18,6 +18,7 @@ from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.db.models import Mail
 from pipeline.mailer.mailer import CLAIM, Mailer
 from pipeline.mailer.smtp_relay import Relay
+from pipeline.operations import heartbeat
 from pipeline.outbox import store as outbox
 from tests.support import run_role
 from tests.support.misbehaving_relay import MisbehavingRelay, Serve
@@ -251,14 +252,14 @@ async def test_mailer_writes_heartbeat_while_relay_hangs(
     sqlite_pipeline: PipelineUnderTest, serve: Serve, tmp_path: Path
 ) -> None:
     owe(sqlite_pipeline, 2 * CLAIM + 1)
-    fake_relay, heartbeat = MisbehavingRelay(DOT=["hang"]), sqlite_pipeline.folder / "run" / "mailer"
+    fake_relay, file = MisbehavingRelay(DOT=["hang"]), heartbeat.path_of(sqlite_pipeline.folder, "mailer")
     mailer = await start_hanging_mailer(
         sqlite_pipeline, fake_relay, await serve(fake_relay), tmp_path, ("smtp_connections", "1")
     )
     while states(sqlite_pipeline).count("sending") < 2 * CLAIM:
         await asyncio.sleep(0.01)
-    os.utime(heartbeat, (0, 0))
-    await asyncio.to_thread(until, lambda: heartbeat.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
+    os.utime(file, (0, 0))
+    await asyncio.to_thread(until, lambda: file.stat().st_mtime > 0, 20, "a heartbeat while all mails wait")
     fake_relay.opened.set()
     assert await asyncio.to_thread(mailer.end) == 0
 

@@ -260,23 +260,6 @@ def test_retry_delays_are_as_documented(clock: Any) -> None:
     ]
 
 
-def test_oldest_unsent_ignores_mail_without_address(pipeline: PipelineUnderTest) -> None:
-    def oldest() -> datetime | None:
-        with pipeline.database.reading() as session:
-            return outbox.oldest_unsent(session, pipeline.now)
-
-    assert oldest() is None
-    began = pipeline.now
-    pipeline.owe(NewMail("receipt", "receipt:SALE0", "I-ADA", {}, has_address=False))
-    assert oldest() is None, "a mail without an address cannot be sent"
-    pipeline.owe(RECEIPT)
-    pipeline.clock.advance(MINUTE)
-    pipeline.owe(NewMail("receipt", "receipt:SALE2", "I-ADA", {}))
-    assert oldest() == began
-    claim(pipeline, limit=1)
-    assert oldest() == began + MINUTE
-
-
 # Unsubscribe links
 
 

@@ -191,6 +191,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'doubt'"),
     )
     op.create_index(
+        "ix_mail_failed",
+        "mail",
+        ["created_at"],
+        unique=False,
+        sqlite_where=sa.text("state = 'failed'"),
+        postgresql_where=sa.text("state = 'failed'"),
+    )
+    op.create_index(
         "ix_mail_due",
         "mail",
         ["due_at"],
@@ -229,6 +237,7 @@ def upgrade() -> None:
         sa.Column("due_at", UtcDateTime(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("first_due_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_paypal_lookup")),
     )
     op.create_index(op.f("ix_paypal_lookup_due_at"), "paypal_lookup", ["due_at"], unique=False)
