@@ -207,7 +207,7 @@ def run_attack(scene: Scene) -> Attacker:
 
 
 def confirmations(post: Post) -> list[bytes]:
-    return [mail for mail in post.mails() if b"account_deleted." in mail]
+    return [mail for mail in post.mails() if b"account is deleted" in mail.partition(b"\nSubject: ")[2].split(b"\n")[0]]
 
 
 def columns(row: Base) -> dict[str, object]:
