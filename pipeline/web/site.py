@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from pipeline.customers.accounts import CustomerNotFoundError
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.limited_log import LimitedLog
 from pipeline.money import format_money
 from pipeline.privacy.access_log import AccessLog
 from pipeline.rendering.branding import Branding
@@ -63,7 +64,7 @@ class Site:
     def __init__(self, vendor: Branding, locale: str, origin: str, access_log: AccessLog) -> None:
         """`origin` is the scheme and host of the pages, for example https://billing.example.com."""
         self.vendor, self.origin = vendor, origin
-        self._access_log = access_log
+        self._access_log, self._warn = access_log, LimitedLog(log.warning)
         self._templates = Environment(
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, auto_reload=False,
             trim_blocks=True, lstrip_blocks=True,
@@ -137,7 +138,7 @@ class Site:
         except CustomerNotFoundError:
             status, text = 410, GONE
         except DatabaseUnavailableError as error:
-            log.warning("store_down", reason=str(error))
+            self._warn("store_down", reason=str(error))
             status, text, headers = 503, AWAY, {"Retry-After": "60"}
         except Exception as error:  # noqa: BLE001 - its message may contain personal data, so log only its type
             log.error("page_failed", route=path, reason=f"internal error: {type(error).__name__}")

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete
+from structlog.testing import capture_logs
 
 from pipeline.app.container import Container
 from pipeline.clock import MovableClock
@@ -522,3 +524,24 @@ def with_same_crc(body: bytes, model: bytes) -> bytes:
     forged = head + chosen.to_bytes(4, "little")
     assert zlib.crc32(forged) == target
     return forged
+
+
+# Log
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "event"),
+    [
+        ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, 403, "webhook_refused"),
+        ({"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-made-up"}, 503, "webhook_deferred"),
+    ],
+)
+def test_flood_of_refused_webhooks_does_not_flood_the_log(
+    client: httpx.Client, headers: Headers, status: int, event: str
+) -> None:
+    began = time.monotonic()
+    with capture_logs() as logs:
+        answers = {post(client, headers=sign(BODY) | headers).status_code for _ in range(60)}
+    assert answers == {status}
+    lines = [each for each in logs if each["event"] == event]
+    assert 1 <= len(lines) <= time.monotonic() - began + 1
