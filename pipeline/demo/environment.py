@@ -32,6 +32,7 @@ from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.world import PaypalState
 
 WEBHOOK_ID = "DEMO-WEBHOOK"
+OPERATOR = "operator@example.com"  # receives the mails to the operator, which the demo shows, too
 NOTE = "Mails of the demo. None of them has left this machine."
 
 
@@ -121,6 +122,7 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         database_url="",
         broker_url="memory://",
         smtp_url=relay_url,
+        operator_email=OPERATOR,
         public_url=public_url,
         plans={plan.name: plan.id for plan in (LICENCE, CLOUD)},
         paypal_base_url=paypal_url,

@@ -183,7 +183,8 @@ def _show_message(found: dict[str, Any]) -> None:
         "answered": output.format_stamp(found["answered_at"]),
     }
     attachments = "; ".join(found["attachments"] or ())
-    output.print_pairs({name: found[name] for name in names} | times | {"attachments": attachments or None})
+    values = {name: found[name] for name in names} | times | {"attachments": attachments}
+    output.print_pairs({name: value or None for name, value in values.items()})
     if found["erased"]:
         output.print_line("\nthe message was erased: it cannot be decrypted any more")
     else:
