@@ -5,7 +5,7 @@ machine or container has its own file for a role, `run/<role>@<host>`: a live wo
 """
 
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ def write(data_dir: Path, role: str, now: datetime, recorder: DependencyRecorder
 
 def path_of(data_dir: Path, role: str) -> Path:
     """Return the file of a role's heartbeats on this host."""
-    return data_dir / "run" / f"{role}@{socket.gethostname()}"
+    return data_dir / "run" / f"{role}@{platform.node()}"
 
 
 def read(data_dir: Path, role: str) -> Heartbeat | None:
@@ -90,7 +90,7 @@ def read_all(data_dir: Path) -> list[Heartbeat]:
 
 def live_roles(data_dir: Path, now: datetime) -> dict[str, int]:
     """Return the roles with a recent heartbeat on this host, and the process id of each."""
-    found = (_parse(file) for file in (data_dir / "run").glob(f"*@{socket.gethostname()}"))
+    found = (_parse(file) for file in (data_dir / "run").glob(f"*@{platform.node()}"))
     return {each.role: each.pid for each in found if each and each.is_fresh(now)}
 
 

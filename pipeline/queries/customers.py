@@ -19,7 +19,7 @@ from pipeline.db.models import Consent, Customer, InboundMail, PrivacyRequest, S
 from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks
 from pipeline.queries.mails import Render, mails
 
-SEARCHED = ("name", "company", "email")
+SEARCHED = ("name", "company", "email", accounts.ENTERED)
 ENDED = {"SUSPENDED": "suspended", "CANCELLED": "former", "EXPIRED": "former"}  # by status of a subscription
 APPROVED_WITHIN = timedelta(days=1)  # a sign-up without approval at PayPal is abandoned after this time
 STATES = {

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.web.problem import problem
 
-ANY_HOST = ("/webhooks/paypal", "/healthz", "/metrics")
+ANY_HOST = ("/webhooks/paypal", "/healthz")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # with any port: health checks, and pages on the developer's machine
 DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 

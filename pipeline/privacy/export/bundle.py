@@ -17,6 +17,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 
 import orjson
@@ -53,17 +54,18 @@ def build_export(
 
     Raises CustomerNotFoundError, ProductUnavailableError and DatabaseUnavailableError.
     """
-    archive = _Archive(now)
-    for name, answer in _product_files(product, _product_request(database, master_key, now, customer_id)).items():
-        archive.add(name, answer)
-    with database.transaction() as session:  # not read-only: the signing key is created at its first use
-        keyring = Keyring(master_key, session, now)
-        data = gather(session, keyring, customer_id, archive.add)
-        signer = Signer(keyring)
-    document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **data}
-    archive.add("data.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    archive.add("index.html", page.write(document, sorted(archive.sums), issuer).encode())
-    return archive.finish(_manifest(archive.sums, customer_id, now), signer)
+    files = _product_files(product, _product_request(database, master_key, now, customer_id))
+    with closing(_Archive(now)) as archive:
+        for name, answer in files.items():
+            archive.add(name, answer)
+        with database.transaction() as session:  # not read-only: the signing key is created at its first use
+            keyring = Keyring(master_key, session, now)
+            data = gather(session, keyring, customer_id, archive.add)
+            signer = Signer(keyring)
+        document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **data}
+        archive.add("data.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        archive.add("index.html", page.write(document, sorted(archive.sums), issuer).encode())
+        return archive.finish(_manifest(archive.sums, customer_id, now), signer)
 
 
 def verify_export(data: bytes, signer: Signer) -> Mapping[str, str]:
@@ -122,8 +124,12 @@ class _Archive:
         proof = (sums.encode(), manifest, signer.sign(manifest), signer.public_pem)
         for name, data in zip(PROOF, proof, strict=True):
             self._write(name, data)
-        self._zip.close()
+        self.close()
         return self._written.getvalue()
+
+    def close(self) -> None:
+        """End the ZIP file. May be called twice."""
+        self._zip.close()
 
     def _write(self, name: str, data: bytes) -> None:
         entry = zipfile.ZipInfo(name, self._now.timetuple()[:6])

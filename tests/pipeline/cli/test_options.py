@@ -21,8 +21,8 @@ ASKS = {
     "backup restore", "customers erase", "keys rotate", "mail settle", "policy propose", "retention sweep",
 }  # fmt: skip
 DOES_NOT_ASK = {
-    "backup create", "backup identity", "customers answer", "customers correct", "customers export", "customers list",
-    "customers opt-out", "customers requests", "customers show", "customers verify", "db upgrade", "demo", "doctor",
+    "backup create", "backup identity", "backup signer", "customers answer", "customers correct", "customers export",
+    "customers list", "customers opt-out", "customers requests", "customers show", "customers verify", "db upgrade", "demo", "doctor",
     "events import", "events list", "events replay", "events show", "health", "inbound file", "inbound list",
     "inbound reply", "inbound show", "mail list", "mail preview", "mail send-test", "mail show", "mailer",
     "parked ignore", "parked list", "parked retry", "paypal verify", "policy check", "policy list", "policy notices",

@@ -31,6 +31,9 @@ RECEIPT = {
     "amount": {"amount": 1999, "currency": "USD"},
     "paid_at": "2026-03-01T23:59:59Z",
     "paid_through": None,
+    "regular": None,
+    "balance": None,
+    "past_due": False,
 }
 SHIPPED = Templates(default_folder(), VENDOR, "en_US")
 Write = Callable[..., Templates]
