@@ -47,6 +47,7 @@ def test_order_in_demo_leads_to_welcome_mail_and_receipt(demo: str, chromium: Ch
     for width in (390, 1000):
         page.look(width=width)
         assert page.overflow() <= 0
+    page.fill("#email", CUSTOMER["email"])
     page.press("button")  # Agree and Subscribe
     assert page.url.startswith(f"{demo}/signup/done")
 

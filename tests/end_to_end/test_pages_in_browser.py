@@ -195,6 +195,7 @@ def test_customer_signs_up_and_gets_mails(shop: Shop, chromium: Chromium) -> Non
     page.tick("#adult")
     page.press("main button")
     assert page.url.startswith(shop.container.settings.paypal_base_url)
+    page.fill("#email", ADA.email)
     page.press("button")  # Agree and Subscribe
     assert page.url.startswith(f"{shop.base}/signup/done")
     assert "Thank you" in page.text

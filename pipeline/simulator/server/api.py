@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+from urllib.parse import parse_qs
 
 import anyio
 import orjson
@@ -194,7 +195,8 @@ class FakePaypalApi:
         if request.method == "GET":
             page = self.subscribing.page(id)
             return HTMLResponse(page) if page else HTMLResponse(nothing_to_approve(), 404)
-        target = self.subscribing.approve(id)
+        entered = parse_qs((await request.body()).decode("utf-8", "replace"))
+        target = self.subscribing.approve(id, entered.get("email", [""])[0].strip())
         if target is None:
             return HTMLResponse(nothing_to_approve(), 404)
         return RedirectResponse(target, 303, background=BackgroundTask(self.subscribing.send_events))

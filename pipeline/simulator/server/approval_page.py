@@ -28,6 +28,9 @@ h1 {{ font-size: 1.35rem; line-height: 1.3; margin: 0 0 1rem; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.25rem; margin: 0 0 1.5rem; }}
 dt {{ color: var(--soft); }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
+label {{ display: block; color: var(--soft); margin-bottom: .25rem; }}
+input {{ width: 100%; font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
+  border-radius: 6px; padding: .5rem .7rem; margin-bottom: 1.25rem; }}
 button {{ width: 100%; font: inherit; font-weight: 650; color: #fff; background: var(--button); border: 0;
   border-radius: 999px; padding: .75rem; cursor: pointer; }}
 p {{ margin: 1rem 0 0; text-align: center; }}
@@ -45,12 +48,14 @@ a {{ color: inherit; }}
 
 
 def approval_page(plan: Plan, buyer: str, cancel_url: str) -> str:
-    """Return the page with plan, price and the buyer's address ("" if unknown), and a button that approves."""
-    facts = {"Plan": plan.name, "Price": _price(plan), "Buyer": buyer}
-    lines = "\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
+    """Return the page with plan and price, a field for the buyer's PayPal address, and a button that approves."""
+    facts = {"Plan": plan.name, "Price": _price(plan)}
+    lines = "\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     content = (
         f"<h1>Approve your subscription</h1>\n<dl>\n{lines}\n</dl>\n"
-        "<form method='post'><button>Agree and Subscribe</button></form>\n"
+        "<form method='post'>\n<label for='email'>E-mail address of your PayPal account</label>\n"
+        f"<input id='email' name='email' type='email' required value='{escape(buyer, quote=True)}'>\n"
+        "<button>Agree and Subscribe</button>\n</form>\n"
         f"<p><a href='{escape(cancel_url, quote=True)}'>Cancel and return</a></p>"
     )
     return _PAGE.format(title="Approve your subscription", content=content)

@@ -4,7 +4,7 @@ Each operation adds its events to `events`; `send_events` passes them to a callb
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
 
@@ -87,11 +87,16 @@ class ApiSubscriptions:
         subscription = pending.subscription
         return approval_page(subscription.plan, subscription.person.email, pending.cancel_url)
 
-    def approve(self, id: str) -> str | None:
-        """Approve the subscription: add CREATED, ACTIVATED and the first sale. Return the URL to redirect to."""
+    def approve(self, id: str, email: str = "") -> str | None:
+        """Approve the subscription: add CREATED, ACTIVATED and the first sale. Return the URL to redirect to.
+
+        `email` is the address of the buyer's PayPal account; "": the one from the request that created it.
+        """
         pending = self._pending.pop(id, None)
         if pending is None:
             return None
+        if email:
+            pending.subscription.person = replace(pending.subscription.person, email=email)
         pending.subscription.start(at=self._clock.now())
         self._apply(pending.subscription.deliveries)
         separator = "&" if "?" in pending.return_url else "?"

@@ -122,9 +122,9 @@ def test_nested_lazy_group_is_imported_when_called(
 
 
 @pytest.mark.slow
-def test_pipeline_runs_in_new_folder_with_one_setting(data_dir: Path, saved_events: SavedEvents) -> None:
+def test_pipeline_runs_in_new_folder_without_servers(data_dir: Path, saved_events: SavedEvents) -> None:
     def call(*words: str | Path) -> str:
-        done = smt_billing(*words, data_dir=data_dir)
+        done = smt_billing(*words, data_dir=data_dir, **STARTABLE)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 

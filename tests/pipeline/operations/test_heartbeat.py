@@ -1,7 +1,7 @@
 """Heartbeats: files that show that a role is alive, and what it recorded about its dependencies."""
 
 import os
-import socket
+import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_heartbeat_publishes_what_the_role_recorded(data_dir: Path) -> None:
 
 def test_live_worker_does_not_hide_one_that_hangs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat.write(data_dir, "worker", NOON)
-    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    monkeypatch.setattr(platform, "node", lambda: "another-host")
     heartbeat.write(data_dir, "worker", NOON + timedelta(hours=1))
     assert heartbeat.is_alive(data_dir, "worker", NOON + timedelta(hours=1))
     monkeypatch.undo()
@@ -69,15 +69,15 @@ def test_damaged_heartbeat_is_no_heartbeat(data_dir: Path) -> None:
 
 def test_heartbeats_of_replaced_containers_are_removed(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for host, role, at in (("old", "worker", NOON), ("new", "worker", NOON + timedelta(days=1)), ("old", "web", NOON)):
-        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
         heartbeat.write(data_dir, role, at)
-    monkeypatch.setattr(socket, "gethostname", lambda: "current")
+    monkeypatch.setattr(platform, "node", lambda: "current")
     heartbeat.remove_replaced(data_dir, "worker", NOON + timedelta(days=1, seconds=1))
     assert sorted(path.name for path in (data_dir / "run").iterdir()) == ["web@old", "worker@new"]
 
 
 def test_process_ids_are_those_of_this_host(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat.write(data_dir, "worker", NOON)
-    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    monkeypatch.setattr(platform, "node", lambda: "another-host")
     heartbeat.write(data_dir, "mailer", NOON)
     assert heartbeat.live_roles(data_dir, NOON) == {"mailer": os.getpid()}
