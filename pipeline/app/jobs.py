@@ -24,8 +24,11 @@ from pipeline.scheduler.scheduler import Job, Scheduler
 log = structlog.get_logger(__name__)
 
 
-def build_scheduler(container: Container) -> Scheduler:
-    """Return the scheduler with the core jobs and the jobs that the settings require."""
+def build_scheduler(container: Container, *, watches_roles: bool = False) -> Scheduler:
+    """Return the scheduler with the core jobs and the jobs that the settings require.
+
+    `watches_roles`: report roles without a heartbeat and late work. One process that does all work in turns has no roles.
+    """
     core = core_jobs(
         container.database,
         container.master_key,
@@ -34,13 +37,14 @@ def build_scheduler(container: Container) -> Scheduler:
         may_read=container.settings.has_paypal_credentials,
         operator=container.settings.operator_email,
     )
-    return Scheduler(container.clock, core, build_jobs(container), container.dependencies)
+    watch = Job("check the health of the system", timedelta(seconds=30), lambda: check_health(container))
+    more = [*([watch] if watches_roles else []), *build_jobs(container)]
+    return Scheduler(container.clock, core, more, container.dependencies)
 
 
 def build_jobs(container: Container) -> list[Job]:
     """Return the jobs that the settings require, without the core jobs."""
     jobs = [
-        Job("check the health of the system", timedelta(seconds=30), lambda: check_health(container)),
         Job("alert the operator of open requests", timedelta(hours=1), lambda: alert_due_requests(container)),
         Job("apply due address changes", timedelta(minutes=1), lambda: apply_address_changes(container)),
         Job("run due erasures", timedelta(minutes=1), lambda: maintenance.erase_due(container)),

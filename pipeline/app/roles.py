@@ -98,7 +98,8 @@ def run_mailer(container: Container, stop: StopSignal) -> None:
 
 def run_scheduler(container: Container, stop: StopSignal) -> None:
     """Run the due jobs until `stop` is set."""
-    scheduler, wait = jobs.build_scheduler(container), _stop_with_heartbeat(container, "scheduler", stop)
+    scheduler = jobs.build_scheduler(container, watches_roles=True)
+    wait = _stop_with_heartbeat(container, "scheduler", stop)
     checks = _check_dependencies(container, "scheduler", stop)
     while not wait(0.5):
         scheduler.run_due()

@@ -46,7 +46,7 @@ class System:
     ) -> None:
         self.pipeline, self.settings, self.without, self.url = pipeline, settings, without, url
         self.containers = {role: self.container() for role in ROLES}
-        self._jobs = jobs.build_scheduler(self.containers["scheduler"])
+        self._jobs = jobs.build_scheduler(self.containers["scheduler"], watches_roles=True)
         self._mailer = self.containers["mailer"].mailer()
         self._web = self.containers["web"].web()
 

@@ -15,6 +15,7 @@ from pipeline.cli.commands import COMMANDS
 from pipeline.cli.lazy_group import LazyCommand, group, lazy_group
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.paypal.errors import PaypalUnavailableError
+from tests.support.vendor import STARTABLE
 
 from .conftest import SavedEvents, Smt
 

@@ -221,7 +221,7 @@ def test_erasure_is_recorded_in_backup_folder(smt: Smt, former_customer: str, ba
 
 def test_scheduler_has_privacy_jobs(smt: Smt, imported: SavedEvents) -> None:
     container = container_from_environment()
-    names = {job.name for job in jobs.build_scheduler(container).jobs}
+    names = {job.name for job in jobs.build_scheduler(container, watches_roles=True).jobs}
     assert names >= {"run due erasures", "apply the retention periods", "complete erasures"}
     assert from_settings.erasure_wait(container.settings) == workflow.WAIT
     container.database.close()
