@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.clock import MovableClock
-from pipeline.db import presence
+from pipeline.db import engine, presence
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Base, Customer
 from tests.support.pipeline_under_test import PipelineUnderTest
@@ -343,3 +343,24 @@ def test_test_database_has_tables_of_models(pipeline: PipelineUnderTest) -> None
     with pipeline.database.reading() as session:
         for table in Base.metadata.sorted_tables:
             assert session.execute(select(table)).all() == []
+
+
+@pytest.mark.parametrize(("refusals", "code"), [(0, 5), (2, 5), (1, 10)], ids=["free", "busy twice", "disk error"])
+def test_new_database_that_another_process_switches_to_wal_is_tried_again(refusals: int, code: int) -> None:
+    class Refusing:
+        calls = 0
+
+        def execute(self, _: str) -> None:
+            self.calls += 1
+            if self.calls <= refusals:
+                error = sqlite3.OperationalError("refused")
+                error.sqlite_errorcode = code  # https://www.sqlite.org/rescode.html
+                raise error
+
+    connection = Refusing()
+    if code == sqlite3.SQLITE_BUSY:
+        engine._switch_to_wal(connection)
+        assert connection.calls == refusals + 1
+    else:
+        with pytest.raises(sqlite3.OperationalError):
+            engine._switch_to_wal(connection)
