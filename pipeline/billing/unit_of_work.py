@@ -244,28 +244,35 @@ class UnitOfWork:
 
     def _address_changes(self) -> list[outbox.NewMail]:
         """Return mails to the previous addresses of subscribers, and confirm the addresses that they entered at sign-up."""
-        mails = []
+        mails, first = [], []
         for id in sorted(self._changed_subscribers):
             row, email = self._subscriptions[id], lww_map.value(self.subscriber(id), "email")
             if row.customer_id is None or not email:
                 continue
             if id not in self._was_established and row.customer_id not in self._assigned.new:
-                mails += self._handle_established(row.id, row.customer_id, email)
+                first.append((row, email))
             elif (old := self._previous_address(row)) and old.lower() != email.lower():
                 mails.append(addresses.changed_at_paypal(row.customer_id, id, old, self.now))
-        return mails
+        unconfirmed = [row for row, email in first if not self._has_confirmed(row, email)]
+        return mails + addresses.tell_previous(self._session, self._keyring, unconfirmed, self.now)
+
+    def _has_confirmed(self, row: SubscriptionRow, email: str) -> bool:
+        """Return whether the customer has confirmed an address. PayPal's first report may confirm the one from sign-up."""
+        owner = self._assigned.customers.get(row.customer_id or "")
+        if owner is None or owner.email_hash is not None:  # not loaded: merged a moment ago, because it is confirmed
+            return True
+        if owner.signed_up_at is None:
+            return False
+        kept = addresses.confirm_reported(self._session, self._keyring, owner.id, email, self.now)
+        for each in self._subscriptions.values() if kept else ():
+            if each.customer_id == owner.id:
+                each.customer_id = kept
+        return kept is not None
 
     def _previous_address(self, row: SubscriptionRow) -> str:
         """Return the address that PayPal reported before this batch; "" if none, or if the customer confirmed another one."""
         has_own = self._assigned.customers[row.customer_id or ""].email_hash is not None
         return "" if has_own else self._previous_addresses.get(row.id, "")
-
-    def _handle_established(self, id: str, customer_id: str, email: str) -> list[outbox.NewMail]:
-        kept, mails = addresses.on_established(self._session, self._keyring, customer_id, id, email, self.now)
-        for row in self._subscriptions.values():
-            if row.customer_id == customer_id:
-                row.customer_id = kept
-        return mails
 
     def _subscribed_after(self, customer_id: str, moment: datetime) -> bool:
         subscriptions = [row for row in self._subscriptions.values() if row.customer_id == customer_id]

@@ -5,6 +5,7 @@ confirmed address takes precedence. A change needs a link in a mail to the new a
 address. Without an answer from the previous address, the change takes effect after WAIT; that address can also reject it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -15,8 +16,10 @@ from pipeline.clock import Clock, format_time
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.customers import accounts, links, merging, rate_limit
+from pipeline.db.bulk import in_list
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Mail, Subscription
+from pipeline.db.rows import SubscriptionRow
 from pipeline.outbox import store as outbox
 from pipeline.outbox.store import NewMail
 
@@ -52,7 +55,7 @@ def request_confirmation(
 ) -> None:
     """Queue a mail to a new address with a link that confirms it. The address counts only when the link is used.
 
-    `waits`: send it only when the customer's first subscription is established, see `on_established`.
+    `waits`: send it only when the customer's first subscription is established, see `confirm_reported`.
     """
     secret = links.issue(session, keyring, customer_id, "confirm_email", now, details={"email": email}, minutes=minutes)
     facts = {
@@ -112,27 +115,44 @@ def apply_due_changes(database: Database, master_key: MasterKey, clock: Clock) -
         return sum(_apply(session, keyring, id, now) for id in ids)
 
 
-def on_established(
-    session: Session, keyring: Keyring, customer_id: str, subscription_id: str, reported: str, now: datetime
-) -> tuple[str, list[NewMail]]:
-    """Handle the first address that PayPal reports for an established subscription.
+def confirm_reported(session: Session, keyring: Keyring, customer_id: str, reported: str, now: datetime) -> str | None:
+    """Let the address from sign-up count if PayPal reports the same one for an established subscription.
 
-    If it is the address from sign-up, that one counts as confirmed. If the customer had another address so far, that one
-    is told. Return the id of the customer, which differs after a merge, and the mails to queue.
+    Return the id of the customer, which differs after a merge; None if PayPal reports another address.
     """
     customer = session.get(Customer, customer_id)
     if customer is None or customer.erased_at:
-        return customer_id, []
+        return None
     entered = accounts.self_reported(keyring, customer).get(accounts.ENTERED, "")
-    if entered.lower() == reported.lower():
-        _confirm_entered(session, keyring, customer_id, now)
-        customer_id = merging.merge_by_payer(session, keyring, customer_id, reported, now)
-    if session.get_one(Customer, customer_id, populate_existing=True).email_hash is not None:
-        return customer_id, []
-    previous = _previous_address(session, keyring, customer_id, subscription_id)
-    if previous and previous.lower() != reported.lower():
-        return customer_id, [changed_at_paypal(customer_id, subscription_id, previous, now)]
-    return customer_id, []
+    if entered.lower() != reported.lower():
+        return None
+    _confirm_entered(session, keyring, customer_id, now)
+    return merging.merge_by_payer(session, keyring, customer_id, reported, now)
+
+
+def tell_previous(session: Session, keyring: Keyring, rows: Sequence[SubscriptionRow], now: datetime) -> list[NewMail]:
+    """Return mails to the addresses that PayPal reported before, if these new subscriptions name others.
+
+    The customers of the subscriptions have confirmed no address.
+    """
+    previous = _newest_others(session, rows)
+    changed = [row for row in rows if previous.get(row.id) and previous[row.id].email_hash != row.email_hash]
+    found = [(row, accounts.subscriber_details(keyring, previous[row.id]).get("email", "")) for row in changed]
+    return [changed_at_paypal(row.customer_id or "", row.id, old, now) for row, old in found if old]
+
+
+def _newest_others(session: Session, rows: Sequence[SubscriptionRow]) -> dict[str, Subscription]:
+    """Return for each subscription the newest stored one of the same customer that has an address."""
+    customers = {row.customer_id for row in rows if row.customer_id}
+    if not customers:
+        return {}
+    stored = select(Subscription).where(
+        in_list(Subscription.customer_id, sorted(customers)), Subscription.email_hash.is_not(None)
+    )
+    newest: dict[str | None, Subscription] = {}
+    for other in session.execute(stored.order_by(Subscription.created_at, Subscription.id)).scalars():
+        newest[other.customer_id] = other
+    return {row.id: newest[row.customer_id] for row in rows if row.customer_id in newest}
 
 
 def _confirm_entered(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> None:
@@ -148,17 +168,6 @@ def changed_at_paypal(customer_id: str, subscription_id: str, old: str, now: dat
     facts = {"changed_at": format_time(now), "is_old": True}
     key = f"email_changed:{subscription_id}:{format_time(now)}:old"
     return NewMail("email_changed", key, None, facts, customer_id=customer_id, to=old)
-
-
-def _previous_address(session: Session, keyring: Keyring, customer_id: str, subscription_id: str) -> str | None:
-    """Return the newest address that PayPal reported for the customer's other subscriptions."""
-    others = select(Subscription).where(
-        Subscription.customer_id == customer_id,
-        Subscription.id != subscription_id,
-        Subscription.email_hash.is_not(None),
-    )
-    newest = session.execute(others.order_by(Subscription.created_at.desc()).limit(1)).scalar_one_or_none()
-    return accounts.subscriber_details(keyring, newest).get("email") if newest else None
 
 
 def _schedule(
