@@ -1,6 +1,6 @@
 """Read a `.env` file, but only one that no other account could have written.
 
-A command may run in a folder that belongs to somebody else. A `.env` file there could make it run other programs or send
+A command may run in a folder that belongs to another account. A `.env` file there could make it run other programs or send
 personal data elsewhere, so its owner and mode are checked on the opened file before it is read.
 """
 

@@ -25,7 +25,7 @@ ENV_FILE = Path(".env")  # in the working directory
 SIMULATOR = "WEBHOOK_ID"
 DEMO_FILE = "demo.json"  # in the data folder of a demo; describes the demo
 LIVE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com"})
-# The settings that customers read in every mail. They have no defaults, so nobody sends mail as another firm.
+# The settings that customers read in every mail. They have no defaults, so no one sends mail as another firm.
 VENDOR = ("vendor_name", "vendor_url", "vendor_address", "product_name", "mail_from")
 EXAMPLE_VENDOR = {  # in README.md; refused with PayPal's live API
     "vendor_name": "Example Ltd",

@@ -280,7 +280,7 @@ def _belongs(session: Session, ids: Sequence[str], rows: Sequence[Subscription])
     """
     payer, payers = Event.facts["payer_ref"].as_string(), _references(rows, "payer_ref")
     by_custom = Event.customer_id.in_([*ids, *_references(rows, "custom_ref")])
-    # Nobody can guess the `custom_id` of our own sign-up, so an event that names it needs no PayPal account.
+    # No one can guess the `custom_id` of our own sign-up, so an event that names it needs no PayPal account.
     ours = select(Customer.id).where(Customer.id.in_(ids), Customer.signed_up_at.is_not(None))
     sole = Event.customer_id.in_(ids) & (payer.is_(None) | Event.customer_id.in_(ours))
     named = or_(by_custom & payer.in_([*payers, *ids]), sole)
@@ -290,7 +290,7 @@ def _belongs(session: Session, ids: Sequence[str], rows: Sequence[Subscription])
 
 
 def _sales_of_others(session: Session, rows: Sequence[Subscription], key_ids: set[str]) -> set[str]:
-    """Return the key ids of sales of other subscriptions. A refund may name the customer and a sale of somebody else."""
+    """Return the key ids of sales of other subscriptions. A refund may name the customer and a sale of another person."""
     sales = [key_id.removeprefix(SALE) for key_id in key_ids if key_id.startswith(SALE)]
     others = Payment.subscription_id.not_in([row.id for row in rows])
     found = select(Payment.id).where(in_list(Payment.id, sales), others)

@@ -4,8 +4,8 @@ A subscription has a customer only once it is established: it has been active, o
 PayPal repeats whatever subscriber the caller of its API named.
 
 The first PayPal account that is established under a `custom_id` owns it. Another PayPal account under the same
-`custom_id` is another customer, and the operator is told. An unknown PayPal account owns nothing, unless our own sign-up
-made the `custom_id`, which nobody can guess.
+`custom_id` is another customer, and the operator gets a mail. An unknown PayPal account owns nothing, unless our own sign-up
+made the `custom_id`, which no one can guess.
 """
 
 from collections.abc import Iterable, Sequence

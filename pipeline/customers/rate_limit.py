@@ -44,7 +44,7 @@ PER_HOUR: dict[Limit, int] = {
     # per customer: more than `erase`, so a customer can always cancel a deletion
     "keep": 10,
     "change_address": 5,
-    # all customers together: each request mails an address that nobody has confirmed
+    # all customers together: each request mails an address that no one has confirmed
     "change_any_address": 50,
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,

@@ -75,7 +75,7 @@ def file_mail(
 ) -> FiledMail:
     """Store one message in the caller's transaction, under the only customer with the sender's address, otherwise under none.
 
-    An automatic message about a mail is stored under the customer to whom that mail was sent. The same message is stored
+    An automatic message about a mail is stored under the recipient of that mail. The same message is stored
     once. `page` is the URL of the page where customers sign in. `show_text`: the operator's mail contains the message.
     """
     parsed, id = parser.parse_mail(raw), parser.identity(raw)

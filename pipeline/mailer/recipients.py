@@ -2,7 +2,7 @@
 
 Order of precedence: the address that the mail itself names, the address that the customer confirmed, the address that
 PayPal reports. A mail without any of these references goes to the operator. A mail that names another address than the
-customer's contains no name, because nobody has proved that this person reads it.
+customer's contains no name, because that address is not proved.
 """
 
 import contextlib

@@ -56,7 +56,7 @@ class Observations:
     def observed(self, now: datetime) -> frozenset[tuple[str, str]]:
         """Return kind and name of all servers that a live role has asked, and of all roles that were seen.
 
-        PayPal is not among them without credentials: nobody knows whether it answers.
+        PayPal is not among them without credentials: no one knows whether it answers.
         """
         asked = {name for each in self.heartbeats if each.is_fresh(now) for name in each.dependencies} | set(self.own)
         servers = {("dependency", name) for name in asked if not name.startswith(JOB)}

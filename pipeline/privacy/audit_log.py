@@ -1,7 +1,7 @@
 """The audit log: a keyed hash chain that records which operator read which personal data, and for what purpose.
 
 Each row holds a hash of itself and of the hash before it (HMAC-SHA-256 under a system key). So a change of the table
-breaks the chain, and without the master key nobody can compute a new one. Rows removed at the end show by comparison with
+breaks the chain, and without the master key no one can compute a new one. Rows removed at the end show by comparison with
 an earlier head, an anchor: the signature of each backup and each signed report of `policy check` contain one.
 """
 

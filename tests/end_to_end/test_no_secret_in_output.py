@@ -85,6 +85,7 @@ def environment(data_dir: Path) -> dict[str, str]:
         "SMT_PAYPAL_BASE_URL": f"https://127.0.0.1:{free_port()}",
         "SMT_PAYPAL_WEBHOOK_ID": "8PT597110X687430L",
         "SMT_WEB_PORT": "0",
+        "SMT_METRICS_PORT": "0",
     }
 
 

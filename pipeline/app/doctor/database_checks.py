@@ -115,12 +115,15 @@ def _check_clock(container: Container, session: Session) -> CheckResult:
 
 
 def _check_inbound_mail(container: Container, session: Session) -> CheckResult:
-    """Check that somebody is told about messages, if mail is filed from a Maildir or was filed from a pipe."""
+    """Check that the operator gets a mail about messages, if mail is filed from a Maildir or was filed from a pipe."""
     settings = container.settings
     is_used = settings.inbound_maildir or session.execute(select(InboundMail.id).limit(1)).first()
     if is_used and not settings.operator_email:
         return CheckResult(
-            "inbound mail", "warn", "messages are filed, but nobody is told", "set SMT_OPERATOR_EMAIL to your address"
+            "inbound mail",
+            "warn",
+            "messages are filed, but no one is notified",
+            "set SMT_OPERATOR_EMAIL to your address",
         )
     waiting = mailbox.count(session, MessageQuery(only_open=True))
     advice = "see: smt-billing inbound list --open" if waiting else ""

@@ -64,7 +64,7 @@ def check_other_settings(container: Container) -> CheckResult:
 
 
 def check_proxies(container: Container) -> CheckResult:
-    """Check that the reverse proxy is trusted, and that nobody else is: rate limits count by the address it reports."""
+    """Check that the reverse proxy is trusted, and no one else: rate limits count by the address it reports."""
     settings = container.settings
     proxies = [ip_network(each) for each in settings.trusted_proxies]
     wide = [str(each) for each in proxies if each.prefixlen < NARROWEST_TRUST[each.version]]
