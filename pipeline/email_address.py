@@ -98,3 +98,8 @@ _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
 _SCHEME = re.compile(r"[A-Za-z0-9+.-]*:[/\\]{2,}|\b(?:mailto|tel|sms|callto|javascript|data):", re.IGNORECASE)
 _TELEPHONE = re.compile(r"\+?\(?\d(?:[\s()./-]*\d){8,}")
 _DOT = re.compile(r"(?<![\d.])\d+\.\d+(?![\d.])|(?<=\S)[.\u2024\u3002\uff0e\uff61](?=\w)")
+
+
+def fold_address(address: str) -> str:
+    """Return the form in which two addresses are compared: without spaces around it, ASCII letters in lower case."""
+    return address.strip().encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")

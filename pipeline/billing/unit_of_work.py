@@ -22,6 +22,7 @@ from pipeline.db import lww_map
 from pipeline.db.bulk import RowSet, in_list, insert
 from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
+from pipeline.email_address import fold_address
 from pipeline.inbox import lookups
 from pipeline.inbox.event import Event, RetryLater
 from pipeline.outbox import store as outbox
@@ -251,7 +252,7 @@ class UnitOfWork:
                 continue
             if id not in self._was_established and row.customer_id not in self._assigned.new:
                 first.append((row, email))
-            elif (old := self._previous_address(row)) and old.lower() != email.lower():
+            elif (old := self._previous_address(row)) and fold_address(old) != fold_address(email):
                 mails.append(addresses.changed_at_paypal(row.customer_id, id, old, self.now))
         unconfirmed = [row for row, email in first if not self._has_confirmed(row, email)]
         return mails + addresses.tell_previous(self._session, self._keyring, unconfirmed, self.now)
@@ -264,9 +265,8 @@ class UnitOfWork:
         if owner.signed_up_at is None:
             return False
         kept = addresses.confirm_reported(self._session, self._keyring, owner.id, email, self.now)
-        for each in self._subscriptions.values() if kept else ():
-            if each.customer_id == owner.id:
-                each.customer_id = kept
+        if kept is not None:
+            identity.follow_merges(self._session, self._subscriptions.values())
         return kept is not None
 
     def _previous_address(self, row: SubscriptionRow) -> str:

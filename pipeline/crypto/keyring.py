@@ -23,6 +23,7 @@ from pipeline.crypto.master_key import NONCE, MasterKey, MasterKeyError, associa
 from pipeline.db.bulk import in_list, insert_new, texts
 from pipeline.db.engine import lock_shared
 from pipeline.db.models import EncryptionKey
+from pipeline.email_address import fold_address
 from pipeline.errors import OperatorError
 
 KEY = EncryptionKey.__table__
@@ -100,8 +101,11 @@ class Keyring:
         return hmac.digest(self.system_key(key_id).secret, text.encode(), "sha256")
 
     def email_hash(self, email: str) -> bytes:
-        """Return the keyed hash by which an address is found. Case and surrounding spaces do not matter."""
-        return self.digest(INDEX, f"email:{email.strip().lower()}")
+        """Return the keyed hash by which an address is found. Case (of ASCII letters) and surrounding spaces do not matter.
+
+        Other letters stay as they are: some become ASCII letters in lower case, and would make two mailboxes equal.
+        """
+        return self.digest(INDEX, f"email:{fold_address(email)}")
 
     def destroy(self, key_ids: Iterable[str]) -> int:
         """Destroy the keys of these key ids. Return how many existed.

@@ -211,6 +211,7 @@ def correct_field(
     row = require_customer(session, customer_id)
     new, old = validate_field(field, value), personal_data(session, keyring, customer_id).get(field)
     _store_fields(keyring, row, {field: new}, now, drop=(ENTERED, REQUESTED) if field == "email" else ())
+    row.email_change_at = None if field == "email" else row.email_change_at
     session.flush()
     if new != old:
         _rerender_pending_mail(session, key_ids_of(session, customer_id), now)
@@ -237,9 +238,40 @@ def set_requested_address(
     session.flush()
 
 
+def absorb(keyring: Keyring, kept: Customer, merged: Customer) -> None:
+    """Move the entered data of a merged account to the remaining one, whose own data takes precedence.
+
+    The merged account keeps only its `custom_id`.
+    """
+    theirs = _known(keyring, merged)
+    custom = {CUSTOM: theirs.pop(CUSTOM)} if CUSTOM in theirs else {}
+    both = {**theirs, **_known(keyring, kept)}
+    if "email" in both:
+        both.pop(ENTERED, None)
+    _encrypt(keyring, kept, both)
+    _encrypt(keyring, merged, custom)
+
+
+def custom_ids(session: Session, keyring: Keyring, customer_id: str) -> list[str]:
+    """Return every `custom_id` of the customer, the newest first: of merged accounts and of all subscriptions too."""
+    own = select(Customer).where(or_(Customer.id == customer_id, Customer.merged_into == customer_id))
+    found = [self_reported(keyring, row) for row in session.execute(own.order_by(Customer.id)).scalars()]
+    found += [subscriber_details(keyring, row) for row in subscriptions_of(session, customer_id)]
+    newest = personal_data(session, keyring, customer_id)
+    return list(dict.fromkeys(each[CUSTOM] for each in (newest, *found) if each.get(CUSTOM)))
+
+
+def product_customers(session: Session, keyring: Keyring, customer_id: str) -> list[dict[str, str]]:
+    """Return the customer as the product knows them: one object with `customer` and `email` per `custom_id`."""
+    email = personal_data(session, keyring, customer_id).get("email", "")
+    return [{"customer": custom, "email": email} for custom in custom_ids(session, keyring, customer_id) or [""]]
+
+
 def require_customer(session: Session, customer_id: str, *, lock: bool = True) -> Customer:
-    """Return the customer, with its row locked if `lock`. Raises CustomerNotFoundError if unknown or erased."""
+    """Return the customer, with its row locked if `lock`. Raises CustomerNotFoundError if unknown, erased or merged."""
     row = session.get(Customer, customer_id, with_for_update=lock, populate_existing=lock)
+    if row is not None and row.merged_into:
+        raise CustomerNotFoundError(f"customer {customer_id} was merged into {row.merged_into}; use that id")
     if row is None or row.erased_at:
         raise CustomerNotFoundError(f"there is no customer {customer_id}; see: smt-billing customers list")
     return row

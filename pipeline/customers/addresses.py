@@ -20,6 +20,7 @@ from pipeline.db.bulk import in_list
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Mail, Subscription
 from pipeline.db.rows import SubscriptionRow
+from pipeline.email_address import fold_address
 from pipeline.outbox import store as outbox
 from pipeline.outbox.store import NewMail
 
@@ -79,7 +80,7 @@ def confirm(session: Session, keyring: Keyring, secret: str, now: datetime, page
         return None
     previous = accounts.personal_data(session, keyring, link.customer_id)
     is_first = not previous.get("email") or previous.get(accounts.ENTERED) == email
-    if is_first or previous["email"].lower() == email.lower():
+    if is_first or fold_address(previous["email"]) == fold_address(email):
         _change(session, keyring, link.customer_id, email, now)
         return "changed"
     _schedule(session, keyring, link.customer_id, email, previous["email"], now, pages)
@@ -87,9 +88,14 @@ def confirm(session: Session, keyring: Keyring, secret: str, now: datetime, page
 
 
 def approve(session: Session, keyring: Keyring, secret: str, now: datetime) -> bool:
-    """Redeem the link to the previous address that lets the change take effect now. Return False if it is not valid."""
+    """Redeem the link to the previous address that lets the change take effect now. Return False if it is not valid.
+
+    It is valid only for the address that its mail names.
+    """
     link = links.redeem(session, secret, now, "approve_email")
-    return link is not None and _apply(session, keyring, link.customer_id, now)
+    return link is not None and _apply(
+        session, keyring, link.customer_id, now, links.details(link, keyring).get("email")
+    )
 
 
 def reject(session: Session, keyring: Keyring, secret: str, now: datetime) -> bool:
@@ -100,9 +106,14 @@ def reject(session: Session, keyring: Keyring, secret: str, now: datetime) -> bo
     link = links.redeem(session, secret, now, "reject_email")
     if link is None or accounts.require_customer(session, link.customer_id).email_change_at is None:
         return False
-    accounts.set_requested_address(session, keyring, link.customer_id, None, None, now)
-    links.end_sessions(session, link.customer_id, now)
+    sign_out_everywhere(session, keyring, link.customer_id, now)
     return True
+
+
+def sign_out_everywhere(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> None:
+    """End all sessions and links of the customer, and drop a requested address: another person may have requested it."""
+    accounts.set_requested_address(session, keyring, customer_id, None, None, now)
+    links.end_sessions(session, customer_id, now)
 
 
 def apply_due_changes(database: Database, master_key: MasterKey, clock: Clock) -> int:
@@ -124,7 +135,7 @@ def confirm_reported(session: Session, keyring: Keyring, customer_id: str, repor
     if customer is None or customer.erased_at:
         return None
     entered = accounts.self_reported(keyring, customer).get(accounts.ENTERED, "")
-    if entered.lower() != reported.lower():
+    if fold_address(entered) != fold_address(reported):
         return None
     _confirm_entered(session, keyring, customer_id, now)
     return merging.merge_by_payer(session, keyring, customer_id, reported, now)
@@ -177,22 +188,25 @@ def _schedule(
     accounts.set_requested_address(session, keyring, customer_id, email, now + WAIT, now)
     minutes = int(WAIT / timedelta(minutes=1))
     approve, reject = (
-        links.url(pages, purpose, links.issue(session, keyring, customer_id, purpose, now, minutes=minutes))
+        links.url(
+            pages,
+            purpose,
+            links.issue(session, keyring, customer_id, purpose, now, details={"email": email}, minutes=minutes),
+        )
         for purpose in ("approve_email", "reject_email")
     )
-    facts = {"changes_at": format_time(now + WAIT), "approve": approve, "reject": reject}
+    facts = {"new_address": email, "changes_at": format_time(now + WAIT), "approve": approve, "reject": reject}
     key = f"email_change_requested:{links.digest(approve)}"
     mail = NewMail("email_change_requested", key, None, facts, customer_id=customer_id, to=previous)
     outbox.enqueue(session, keyring, [mail], now)
 
 
-def _apply(session: Session, keyring: Keyring, customer_id: str, now: datetime) -> bool:
-    """Let the requested address count from now on. Return False if none is requested."""
+def _apply(session: Session, keyring: Keyring, customer_id: str, now: datetime, approved: str | None = None) -> bool:
+    """Let the requested address count from now on. Return False if none, or another than the approved one, is requested."""
     row = accounts.require_customer(session, customer_id)
     email = accounts.self_reported(keyring, row).get(accounts.REQUESTED)
-    if row.email_change_at is None or not email:
+    if row.email_change_at is None or not email or approved not in (None, email):
         return False
-    row.email_change_at = None
     _change(session, keyring, customer_id, email, now)
     return True
 

@@ -71,6 +71,15 @@ def assign_customers(session: Session, keyring: Keyring, rows: Iterable[Subscrip
     return result
 
 
+def follow_merges(session: Session, rows: Iterable[SubscriptionRow]) -> None:
+    """Set `customer_id` to the remaining account where an account was merged after `assign_customers`."""
+    merged = select(CUSTOMER.id, CUSTOMER.merged_into).where(CUSTOMER.merged_into.is_not(None))
+    ids = sorted({row.customer_id for row in rows if row.customer_id})
+    kept = {row.id: row.merged_into for row in session.connection().execute(merged.where(in_list(CUSTOMER.id, ids)))}
+    for row in rows:
+        row.customer_id = kept.get(row.customer_id, row.customer_id)
+
+
 def _claim(session: Session, result: Assignment, rows: Sequence[SubscriptionRow], now: datetime) -> None:
     """Load the customers that the rows name, after each unowned custom_id got its first PayPal account as owner."""
     claims: dict[str, str | None] = {}

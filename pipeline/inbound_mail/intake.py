@@ -82,7 +82,7 @@ def file_mail(
     owners = accounts.find_by_email(session, keyring, parsed.sender) if parsed.sender else []
     customer_id = owners[0] if len(owners) == 1 else None
     filed = FiledMail(id, _kind(parsed), parsed.asks, customer_id, known=False)
-    key_id = customer_id or f"{SENDER}{keyring.digest(INDEX, f'letter:{(parsed.sender or id).lower()}').hex()[:40]}"
+    key_id = customer_id or _sender_key_id(keyring, parsed.sender or id)
     owner = find_report_owner(session, keyring, raw) if parsed.automatic else None
     if owner:
         filed, key_id = replace(filed, customer_id=owner.customer_id), owner.key_id
@@ -100,7 +100,7 @@ def _file_unread(session: Session, keyring: Keyring, raw: bytes, now: datetime) 
     """Store a message that cannot be processed, and alert the operator by a request."""
     id = parser.identity(raw)
     filed = FiledMail(id, "support", None, None, known=False)
-    key_id = f"{SENDER}{keyring.digest(INDEX, f'letter:{id}').hex()[:40]}"
+    key_id = _sender_key_id(keyring, id)
     if not _store(session, keyring, filed, key_id, raw, now):
         return replace(filed, known=True)
     details = {"inbound_mail": id, "sender": "", "subject": ""}
@@ -108,6 +108,11 @@ def _file_unread(session: Session, keyring: Keyring, raw: bytes, now: datetime) 
     session.get_one(InboundMail, id).request_id = request.id
     outbox.enqueue(session, keyring, [requests.reminder(request, 0)], now)
     return filed
+
+
+def _sender_key_id(keyring: Keyring, sender: str) -> str:
+    """Return the key id for messages of an unknown sender. Variants of one mailbox share it, and so their limits."""
+    return f"{SENDER}{keyring.digest(INDEX, f'letter:{rate_limit.mailbox(sender)}').hex()[:40]}"
 
 
 def _kind(parsed: parser.ParsedMail) -> Literal["support", "privacy", "automatic"]:

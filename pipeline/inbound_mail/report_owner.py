@@ -7,6 +7,7 @@ that person's key, so that an erasure reaches it.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -40,19 +41,27 @@ class ReportOwner:
 def find_report_owner(session: Session, keyring: Keyring, raw: bytes) -> ReportOwner | None:
     """Return the recipient of the mail that this automatic message refers to; None if it refers to no mail or customer."""
     head = raw[:PARSED]
-    return _by_mail_id(session, head) or _by_recipient(session, keyring, head)
+    return _by_mail_id(session, keyring, head) or _by_recipient(session, keyring, head)
 
 
-def _by_mail_id(session: Session, head: bytes) -> ReportOwner | None:
+def _by_mail_id(session: Session, keyring: Keyring, head: bytes) -> ReportOwner | None:
     ids = [token.decode().lower() for token in _distinct(_MAIL_ID, head)]
-    named = select(Mail.id, Mail.key_id, Mail.customer_id, Subscription.customer_id.label("subscriber"))
+    named = select(Mail.id, Mail.key_id, Mail.facts, Mail.customer_id, Subscription.customer_id.label("subscriber"))
     named = named.outerjoin(Subscription, Subscription.id == Mail.subscription_id).where(Mail.id.in_(ids))
     # The operator's mails are about no person.
     found = {row.id: row for row in session.execute(named) if row.key_id != outbox.OPERATOR}
     for row in (found[id] for id in ids if id in found):
+        if _has_own_address(keyring, row):
+            continue
         customer_id = row.customer_id or row.subscriber
         return ReportOwner(customer_id, customer_id or row.key_id)
     return None
+
+
+def _has_own_address(keyring: Keyring, row: Any) -> bool:
+    """Return whether the mail names another address than the customer's: its reader may be another person."""
+    data_key = keyring.get(row.key_id) if row.facts else None
+    return bool(data_key and outbox.ADDRESS_OVERRIDE in (data_key.decrypt_json("mail.facts", row.facts) or {}))
 
 
 def _by_recipient(session: Session, keyring: Keyring, head: bytes) -> ReportOwner | None:

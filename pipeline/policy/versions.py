@@ -203,7 +203,7 @@ def _notices_of(row: Policy) -> ColumnElement[bool]:
 def _unnotified(row: Policy) -> Select[Any]:
     """Select customers without a notice. Customers who signed up after the proposal have seen both texts."""
     notified = exists().where(Mail.idempotency_key == literal(_key_prefix(row)) + Customer.id)
-    concerned = Customer.erased_at.is_(None), Customer.created_at <= row.proposed_at
+    concerned = Customer.erased_at.is_(None), Customer.merged_into.is_(None), Customer.created_at <= row.proposed_at
     return select(Customer.id).where(*concerned, ~notified).order_by(Customer.id)
 
 

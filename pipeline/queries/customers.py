@@ -122,6 +122,8 @@ def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
         **_customer(row, known),
         "status": status_of(row, subscriptions, decryptor.keyring.now),
         "phone": known.get("phone"),
+        "entered_email": known.get(accounts.ENTERED),
+        "merged_into": row.merged_into,
         "custom_id": known.get("custom"),
         "payer_id": known.get("payer"),
         "told_by": {field: "customer" if field in entered else "paypal" for field in sorted(known)},
@@ -136,7 +138,8 @@ def customer(decryptor: Decryptor, id: str, render: Render) -> Json | None:
 
 
 def _select(decryptor: Decryptor, query: CustomerQuery) -> Select[Customer]:
-    statement = select(Customer).order_by(Customer.created_at.desc(), Customer.id)
+    statement = select(Customer).where(Customer.merged_into.is_(None))
+    statement = statement.order_by(Customer.created_at.desc(), Customer.id)
     if query.email is not None:
         statement = statement.where(
             Customer.id.in_(accounts.find_by_email(decryptor.session, decryptor.keyring, query.email))

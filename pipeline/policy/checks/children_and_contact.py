@@ -17,7 +17,7 @@ BIRTH = ("birth", "born", "age", "dob")
 
 def adults(live: LiveSystem) -> Finding:
     """Every sign-up has a statement of age with its time and wording, and no date of birth is stored."""
-    signed_up = Customer.signed_up_at.is_not(None), Customer.erased_at.is_(None)
+    signed_up = Customer.signed_up_at.is_not(None), Customer.erased_at.is_(None), Customer.merged_into.is_(None)
     proof = exists().where(Consent.customer_id == Customer.id, Consent.kind == "adult", Consent.given)
     lacking = or_(Customer.adult_confirmed_at.is_(None), Customer.adult_text_version.is_(None), ~proof)
     if wrong := live.count(Customer, *signed_up, lacking):

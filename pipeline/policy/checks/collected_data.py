@@ -5,7 +5,7 @@ from sqlalchemy import inspect, select
 
 from pipeline.crypto.key_ids import SENDER
 from pipeline.crypto.keyring import DecryptionError
-from pipeline.customers.accounts import CUSTOM, FIELDS
+from pipeline.customers.accounts import CUSTOM, ENTERED, FIELDS, REQUESTED
 from pipeline.db.models import AccessLogEntry, Base, Customer, Event, InboundMail
 from pipeline.inbox import redaction
 from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun, not_applicable
@@ -20,7 +20,9 @@ def account(live: LiveSystem) -> Finding:
     unknown = _columns_without_category(live)
     if unknown:
         return broken(f"columns without a category: {', '.join(unknown)}")
-    extra = sorted({field for _, data in live.customer_data() for field in data} - {*FIELDS, CUSTOM})
+    extra = sorted(
+        {field for _, data in live.customer_data() for field in data} - {*FIELDS, CUSTOM, ENTERED, REQUESTED}
+    )
     total = count_noun(live.count(Customer, Customer.personal_data.is_not(None)), "account")
     return broken_if(extra, f"{total}, none with another field", f"accounts also contain {', '.join(extra)}")
 
@@ -42,7 +44,8 @@ def communications(live: LiveSystem) -> Finding:
     """
     newest = select(InboundMail).order_by(InboundMail.received_at.desc()).limit(SAMPLE_ROWS)
     rows = list(live.session.execute(newest).scalars())
-    misfiled = [row.id for row in rows if row.customer_id and row.customer_id != row.key_id]
+    merged = set(live.session.execute(select(Customer.id).where(Customer.merged_into.is_not(None))).scalars())
+    misfiled = [row.id for row in rows if row.customer_id and row.key_id not in (row.customer_id, *merged)]
     # A report about a mail may have the key of a subscription, sale or message that has no customer.
     unowned = (row for row in rows if not row.customer_id and row.kind != "automatic")
     misfiled += [row.id for row in unowned if not row.key_id.startswith(SENDER)]

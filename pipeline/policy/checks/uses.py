@@ -82,7 +82,7 @@ def no_advertising(live: LiveSystem) -> Finding:
     rows = list(live.session.execute(sent).scalars())
     wrong = [row for row in rows if not _had_consent(live, row)]
     proof = exists().where(Consent.customer_id == Customer.id, *_CONFIRMED)
-    if unconfirmed := live.count(Customer, Customer.wants_marketing, ~proof):
+    if unconfirmed := live.count(Customer, Customer.wants_marketing, Customer.merged_into.is_(None), ~proof):
         return broken(f"{count_noun(unconfirmed, 'customer')} opted in without a confirmation")
     figure = f"{count_noun(len(rows), 'mail')}, {count_noun(live.count(Customer, Customer.wants_marketing), 'customer')} opted in"
     return broken_if(wrong, figure, f"{count_noun(len(wrong), 'mail')} to customers who had not opted in")

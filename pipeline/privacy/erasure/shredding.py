@@ -133,7 +133,7 @@ def strip_rows(session: Session, person: ErasureSubject, now: datetime) -> dict[
         (PaypalLookup, delete(PaypalLookup).where(PaypalLookup.id.in_(person.subscriptions))),
     ]
     reduced: list[tuple[type[Base], Update]] = [
-        (Event, _clear_event().where(or_(owned.of(Event.key_id), Event.customer_id == person.id))),
+        (Event, _clear_event().where(owned.of(Event.key_id))),
         (Mail, _clear_mail().where(owned.of_mail())),
         (Subscription, _clear_subscription().where(Subscription.id.in_(person.subscriptions))),
         (

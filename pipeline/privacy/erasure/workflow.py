@@ -311,10 +311,10 @@ def _call_outside(
     with database.transaction() as session:
         person = ErasureSubject.of(session, id)
         live = _collectable(session, person.subscriptions)
-        known = accounts.personal_data(session, Keyring(master_key, session, clock.now()), id)
+        people = accounts.product_customers(session, Keyring(master_key, session, clock.now()), id)
     for subscription in live:
         _cancel_at_paypal(outside, subscription)
-    return live, _notify_product(outside, known)
+    return live, _notify_product(outside, people)
 
 
 def _collectable(session: Session, subscriptions: Sequence[str]) -> list[str]:
@@ -335,12 +335,12 @@ def _cancel_at_paypal(outside: ErasureDependencies, subscription: str) -> None:
         raise ErasureBlockedError(f"PayPal has not cancelled {subscription} yet: {type(error).__name__}") from error
 
 
-def _notify_product(outside: ErasureDependencies, known: dict[str, str]) -> str:
+def _notify_product(outside: ErasureDependencies, people: Sequence[dict[str, str]]) -> str:
     if not outside.product.is_configured:
         return "not configured"
-    customer = {"customer": known.get("custom", ""), "email": known.get("email", "")}
     try:
-        outside.product.call("erase", customer)
+        for person in people:
+            outside.product.call("erase", person)
     except ProductUnavailableError as error:
         raise ErasureBlockedError(f"the product has not erased its data yet: {error}") from error
     return "notified"

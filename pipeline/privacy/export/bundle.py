@@ -54,7 +54,7 @@ def build_export(
 
     Raises CustomerNotFoundError, ProductUnavailableError and DatabaseUnavailableError.
     """
-    files = _product_files(product, _product_request(database, master_key, now, customer_id))
+    files = _product_files(product, _product_customers(database, master_key, now, customer_id))
     with closing(_Archive(now)) as archive:
         for name, answer in files.items():
             archive.add(name, answer)
@@ -91,18 +91,25 @@ def _require_none(problem: str, names: Sequence[str]) -> None:
         raise InvalidExportError(f"files {problem}: {', '.join(sorted(set(names)))}")
 
 
-def _product_request(database: Database, master_key: MasterKey, now: datetime, customer_id: str) -> dict[str, str]:
+def _product_customers(
+    database: Database, master_key: MasterKey, now: datetime, customer_id: str
+) -> list[dict[str, str]]:
     with database.reading() as session:
-        found = accounts.personal_data(session, Keyring(master_key, session, now), customer_id)
-    return {"customer": found.get("custom", ""), "email": found.get("email", "")}
+        return accounts.product_customers(session, Keyring(master_key, session, now), customer_id)
 
 
-def _product_files(product: ProductHook, person: Mapping[str, str]) -> dict[str, bytes]:
-    if not product.is_configured:
-        return {}
-    answer = product.call("export", person)
-    suffix = "zip" if answer[:4] == b"PK\x03\x04" else "json" if answer[:1] in b"{[" else "bin"
-    return {f"product/export.{suffix}": answer} if answer else {}
+def _product_files(product: ProductHook, people: Sequence[Mapping[str, str]]) -> dict[str, bytes]:
+    """Return the product's answers, one per `custom_id` of the customer."""
+    answers = [product.call("export", person) for person in people] if product.is_configured else []
+    return {
+        f"product/export{f'-{number}' if number > 1 else ''}.{_suffix(answer)}": answer
+        for number, answer in enumerate(answers, 1)
+        if answer
+    }
+
+
+def _suffix(answer: bytes) -> str:
+    return "zip" if answer[:4] == b"PK\x03\x04" else "json" if answer[:1] in b"{[" else "bin"
 
 
 class _Archive:

@@ -89,7 +89,8 @@ def _inactive_customers(now: datetime, _: str) -> Select[Any]:
     active = exists().where(owned, _is_recent(since))
     to_erase = or_(Customer.erased_at.is_(None), exists().where(owned, Subscription.personal_data.is_not(None)))
     created_recently = or_(Customer.created_at >= since, Customer.signed_up_at >= since)
-    return select(Customer.id).where(to_erase, ~active, ~func.coalesce(created_recently, False)).order_by(Customer.id)
+    inactive = to_erase, ~active, ~func.coalesce(created_recently, False), Customer.merged_into.is_(None)
+    return select(Customer.id).where(*inactive).order_by(Customer.id)
 
 
 def _abandoned_sign_ups(now: datetime, _: str) -> Select[Any]:

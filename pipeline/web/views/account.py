@@ -212,7 +212,11 @@ class AccountViews:
     async def sign_out_everywhere(self, request: Request) -> Response:
         """End all sessions of the customer, and revoke their links."""
         customer_id, _ = await self._sessions.form(request)
-        await self._transactions.run(lambda session, _, now: links.end_sessions(session, customer_id, now))
+
+        def work(session: Session, keyring: Keyring, now: datetime) -> None:
+            addresses.sign_out_everywhere(session, keyring, customer_id, now)
+
+        await self._transactions.run(work)
         return self._sessions.log_out()
 
     def _account_page(self, request: Request, found: AccountSummary) -> Response:

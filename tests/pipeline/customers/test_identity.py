@@ -1,18 +1,21 @@
 """Identity: a subscription belongs to the PayPal account that pays for it, and only a proved address counts."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import permutations
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, addresses, sign_in
-from pipeline.customers.accounts import SignUpData
-from pipeline.db.models import Customer, Mail, Subscription
+from pipeline.customers.accounts import CustomerNotFoundError, SignUpData
+from pipeline.customers.product_hook import Action, ProductHook
+from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest, Subscription
 from pipeline.outbox import store as outbox
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import ErasureDependencies
+from pipeline.privacy.retention import sweep as retention
 from tests.support.event_feeder import EventFeeder
 from tests.support.example_people import ALICE, BOB, Person
 from tests.support.page_client import facts
@@ -28,6 +31,16 @@ ATTACKER = {
     "subscriber.email_address": "mallory@example.net",
 }
 LATER = {"update_time": "2027-06-01T00:00:00Z", "create_time": "2027-06-01T00:00:00Z"}
+
+
+class RecordingProduct(ProductHook):
+    """A product that records which customers it was asked to erase."""
+
+    erased: ClassVar[list[dict[str, str]]] = []
+
+    def call(self, action: Action, customer: Mapping[str, str]) -> bytes:
+        self.erased.append(dict(customer))
+        return b""
 
 
 @pytest.fixture
@@ -79,6 +92,7 @@ def follow(pipeline: PipelineUnderTest, link: str) -> object:
 
 def request_change(pipeline: PipelineUnderTest, id: str, email: str) -> str:
     """Request another address, and return the link in the mail to it."""
+    pipeline.clock.advance(timedelta(seconds=1))
     with pipeline.database.transaction() as session:
         addresses.request_confirmation(session, pipeline.keyring(session), id, email, pipeline.now, PAGES)
     return str(facts(pipeline, "account_link")[-1]["page"])
@@ -293,3 +307,140 @@ def test_erasure_reaches_merged_accounts(feeder: EventFeeder) -> None:
     workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), id, "operator")
     assert [row.id for row in pipeline.rows(Customer) if row.personal_data or not row.erased_at] == []
     assert [row.id for row in pipeline.rows(Subscription) if row.personal_data or row.email_hash] == []
+
+
+def merged_pair(feeder: EventFeeder) -> tuple[str, str]:
+    """Merge two accounts of one PayPal account and address. Return the remaining id and the merged one."""
+    first = sign_up(feeder.pipeline, ALICE.email, ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    feeder.pipeline.clock.advance(timedelta(days=1))
+    second = sign_up(feeder.pipeline, ALICE.email, BOB.custom_id)
+    feeder.hear(event(ACTIVATED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    return first, second
+
+
+def test_nothing_belongs_to_a_merged_account(feeder: EventFeeder) -> None:
+    kept, merged = merged_pair(feeder)
+    pipeline = feeder.pipeline
+    tables: tuple[Any, ...] = (Subscription, Mail, Consent, PrivacyRequest, InboundMail)
+    for table in tables:
+        assert merged not in {row.customer_id for row in pipeline.rows(table)}, table.__tablename__
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
+        assert accounts.custom_ids(session, keyring, kept) == [ALICE.custom_id, BOB.custom_id]
+        assert set(accounts.self_reported(keyring, session.get_one(Customer, merged))) == {"custom"}
+        with pytest.raises(CustomerNotFoundError, match=f"was merged into {kept}"):
+            accounts.require_customer(session, merged)
+        pipeline.clock.advance(timedelta(days=800))
+        assert retention.due_counts(session, pipeline.now, "")["accounts"] == 0
+
+
+def test_product_erases_every_account_of_the_person(feeder: EventFeeder) -> None:
+    kept, _ = merged_pair(feeder)
+    feeder.hear(event(CANCELLED), event(CANCELLED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    pipeline, product = feeder.pipeline, RecordingProduct(command="unused")
+    product.erased.clear()
+    workflow.erase_now(
+        pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(product=product), kept, "operator"
+    )
+    assert [each["customer"] for each in product.erased] == [ALICE.custom_id, BOB.custom_id]
+
+
+def test_chain_of_merges_ends_at_the_remaining_account(feeder: EventFeeder) -> None:
+    pipeline, customs = feeder.pipeline, ("ours-1", "ours-2", "ours-3")
+    ids = []
+    for custom in customs:
+        ids.append(sign_up(pipeline, ALICE.email, custom))
+        pipeline.clock.advance(timedelta(days=1))
+    for number in (1, 2, 0):  # the earliest account is established last
+        feeder.hear(event(ACTIVATED, {"id": f"I-CHAIN{number}", "custom_id": customs[number]}))
+    feeder.hear(event(UPDATED, LATER | {"id": "I-CHAIN2", "custom_id": customs[2]}))
+    assert {row.customer_id for row in pipeline.rows(Subscription)} == {ids[0]}
+    assert {row.merged_into for row in pipeline.rows(Customer)} == {None, ids[0]}
+
+
+def test_merge_in_one_batch_moves_all_subscriptions(feeder: EventFeeder) -> None:
+    first = sign_up(feeder.pipeline, ALICE.email, BOB.custom_id)
+    feeder.pipeline.clock.advance(timedelta(days=1))
+    sign_up(feeder.pipeline, ALICE.email, ALICE.custom_id)
+    feeder.tell(event(ACTIVATED), event(ACTIVATED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    feeder.work()
+    assert owner(feeder, ALICE) == owner(feeder, BOB) == first
+
+
+def test_merge_keeps_entered_data_and_the_newest_choice(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    first = sign_up(pipeline, ALICE.email, ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    choose(pipeline, first, given=True)
+    pipeline.clock.advance(timedelta(days=1))
+    second = sign_up(pipeline, ALICE.email, BOB.custom_id)
+    with pipeline.database.transaction() as session:
+        accounts.correct_field(session, pipeline.keyring(session), second, "company", "Second Works", pipeline.now)
+    choose(pipeline, second, given=False)
+    feeder.hear(event(ACTIVATED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    [kept] = [row for row in pipeline.rows(Customer) if row.merged_into is None]
+    assert (kept.id, kept.wants_marketing, kept.wants_service_mail) == (first, False, False)
+    assert (person(pipeline, first)["company"], kept.email_hash is not None) == ("Second Works", True)
+
+
+def choose(pipeline: PipelineUnderTest, id: str, *, given: bool) -> None:
+    with pipeline.database.transaction() as session:
+        for kind in ("marketing", "service"):
+            accounts.record_consent(
+                session, id, kind, given=given, source="account page", text_version="1", now=pipeline.now
+            )
+
+
+def test_accounts_are_not_merged_while_one_is_erased(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    first = sign_up(pipeline, ALICE.email, ALICE.custom_id)
+    feeder.hear(event(ACTIVATED))
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), first, "operator")
+    sign_up(pipeline, ALICE.email, BOB.custom_id)
+    feeder.hear(event(ACTIVATED, {"id": BOB.subscription, "custom_id": BOB.custom_id}))
+    assert owner(feeder, BOB) != first
+    assert [row.merged_into for row in pipeline.rows(Customer)] == [None, None]
+
+
+def test_similar_letters_are_not_the_same_mailbox(feeder: EventFeeder) -> None:
+    kelvin = "\u212aate@example.com"  # its lower case is the ASCII letter k
+    with feeder.pipeline.database.transaction() as session:
+        keyring = feeder.pipeline.keyring(session)
+        assert keyring.email_hash(kelvin) != keyring.email_hash("kate@example.com")
+        assert keyring.email_hash(" Kate@Example.com ") == keyring.email_hash("kate@example.com")
+
+
+# A change that somebody else requested
+
+
+def test_approval_is_valid_only_for_the_address_that_its_mail_names(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    follow(pipeline, request_change(pipeline, id, "alice.new@example.com"))
+    [first] = facts(pipeline, "email_change_requested")
+    assert first["new_address"] == "alice.new@example.com"
+    follow(pipeline, request_change(pipeline, id, "mallory@example.net"))
+    assert not follow(pipeline, first["approve"])
+    assert person(pipeline, id)["email"] == ALICE.email
+
+
+def test_sign_out_everywhere_drops_a_requested_address(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    follow(pipeline, request_change(pipeline, id, "mallory@example.net"))
+    with pipeline.database.transaction() as session:
+        addresses.sign_out_everywhere(session, pipeline.keyring(session), id, pipeline.now)
+    pipeline.clock.advance(addresses.WAIT * 2)
+    assert addresses.apply_due_changes(pipeline.database, pipeline.master, pipeline.clock) == 0
+    assert find(pipeline, ALICE.email) == [id]
+
+
+def test_other_spelling_of_the_same_address_ends_a_requested_change(feeder: EventFeeder) -> None:
+    feeder.hear(event(ACTIVATED))
+    pipeline, id = feeder.pipeline, owner(feeder, ALICE)
+    follow(pipeline, request_change(pipeline, id, "new@example.net"))
+    assert follow(pipeline, request_change(pipeline, id, ALICE.email.upper())) == "changed"
+    [row] = pipeline.rows(Customer)
+    assert row.email_change_at is None
+    assert "new_email" not in person(pipeline, id)
