@@ -24,6 +24,7 @@ MAX_CANDIDATES = 50  # tokens and addresses of one message that are looked up
 # The id of a mail is in its envelope sender, which a report is sent to (RFC 3464, RFC 5965), in Original-Envelope-Id and in
 # its Message-ID, which an automatic answer names in In-Reply-To. It cannot be guessed, so each occurrence is a reference.
 _MAIL_ID = re.compile(rb"(?<![a-z0-9])[a-z2-7]{%d}(?![a-z0-9])" % TOKEN_LENGTH, re.IGNORECASE)
+_DELIVERY_REPORT = re.compile(rb"report-type=\"?delivery-status", re.IGNORECASE)  # written by a mail server (RFC 3464)
 _RECIPIENT = re.compile(
     rb"^(?:(?:Final|Original)-Recipient:[ \t]*[\w-]+;|Original-Rcpt-To:)[ \t]*<?([^\s<>]{3,254})>?",
     re.IGNORECASE | re.MULTILINE,
@@ -51,15 +52,15 @@ def _by_mail_id(session: Session, keyring: Keyring, head: bytes) -> ReportOwner 
     # The operator's mails are about no person.
     found = {row.id: row for row in session.execute(named) if row.key_id != outbox.OPERATOR}
     for row in (found[id] for id in ids if id in found):
-        if _has_own_address(keyring, row):
-            continue
+        if _has_own_address(keyring, row) and not _DELIVERY_REPORT.search(head):
+            continue  # written by the reader of that address, who may be another person
         customer_id = row.customer_id or row.subscriber
         return ReportOwner(customer_id, customer_id or row.key_id)
     return None
 
 
 def _has_own_address(keyring: Keyring, row: Any) -> bool:
-    """Return whether the mail names another address than the customer's: its reader may be another person."""
+    """Return whether the mail names an address of its own, for example one that is not confirmed."""
     data_key = keyring.get(row.key_id) if row.facts else None
     return bool(data_key and outbox.ADDRESS_OVERRIDE in (data_key.decrypt_json("mail.facts", row.facts) or {}))
 

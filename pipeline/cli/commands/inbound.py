@@ -143,7 +143,9 @@ def reply(
     """
     context = context_of(ctx)
     text = _read_text(file)
-    read_audit.record_read(context, "inbound reply", purpose, id)
+    with context.decryptor() as decryptor:
+        found = mailbox.message(decryptor.session, decryptor.keyring, id)
+    read_audit.record_read(context, "inbound reply", purpose, found["id"] if found else id)
     with context.database.transaction() as session:
         now = context.clock.now()
         queued = mailbox.reply(session, Keyring(context.master_key, session, now), id, text, now)

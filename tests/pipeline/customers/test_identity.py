@@ -19,7 +19,7 @@ from pipeline.privacy.retention import sweep as retention
 from tests.support.event_feeder import EventFeeder
 from tests.support.example_people import ALICE, BOB, Person
 from tests.support.page_client import facts
-from tests.support.pipeline_under_test import PipelineUnderTest
+from tests.support.pipeline_under_test import PipelineUnderTest, delivery, happened
 from tests.support.sample_events import renamed, sample
 
 CREATED, ACTIVATED, UPDATED = (f"BILLING.SUBSCRIPTION.{name}" for name in ("CREATED", "ACTIVATED", "UPDATED"))
@@ -162,6 +162,19 @@ def test_erasing_one_payer_leaves_the_other_payers_data(feeder: EventFeeder) -> 
     assert [row.id for row in pipeline.rows(Customer) if row.erased_at] == [mallory]
     assert person(pipeline, owner(feeder, ALICE))["email"] == ALICE.email
     assert feeder.known(ALICE)["email"] == ALICE.email
+
+
+def test_erasing_the_owner_leaves_events_of_another_payer(feeder: EventFeeder) -> None:
+    pipeline = feeder.pipeline
+    feeder.hear(event(ACTIVATED), event(ACTIVATED, ATTACKER), event(CANCELLED))
+    order = {"payer": {"payer_id": BOB.payer_id}, "purchase_units": [{"custom_id": ALICE.custom_id}]}
+    pipeline.store(delivery(happened("WH-ORDER", "CHECKOUT.ORDER.APPROVED", resource=order)))
+    alice, mallory = owner(feeder, ALICE), owner(feeder, BOB)
+    with pipeline.database.reading() as session:
+        assert "event:WH-ORDER" in accounts.key_ids_of(session, mallory)
+        assert "event:WH-ORDER" not in accounts.key_ids_of(session, alice)
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), alice, "operator")
+    assert pipeline.event("WH-ORDER").body is not None
 
 
 # An address from sign-up

@@ -122,6 +122,17 @@ def test_report_about_operators_mail_belongs_to_nobody(pipeline: PipelineUnderTe
     assert key_of(pipeline, filed).startswith("letter:")
 
 
+@pytest.mark.parametrize(("template", "belongs"), [(BOUNCED, True), (AWAY, False), (COMPLAINT, False)])
+def test_answer_from_an_address_of_the_mail_itself_belongs_to_no_customer(
+    pipeline: PipelineUnderTest, template: str, belongs: bool
+) -> None:
+    """Another person may read that address, and their words must not be in the customer's export."""
+    customer = sign_up(pipeline)
+    mail = NewMail("account_link", "link:1", None, {}, customer_id=customer, to="victim@example.net")
+    filed = receive(pipeline, report(template, mail_to(pipeline, mail), "victim@example.net"))
+    assert filed.customer_id == (customer if belongs else None)
+
+
 def test_message_of_a_person_belongs_to_its_sender(pipeline: PipelineUnderTest) -> None:
     customer = sign_up(pipeline)
     id = mail_to(pipeline, NewMail("account_setup", "key:1", None, {}, customer_id=customer))
