@@ -21,7 +21,7 @@ HELP = (
 )
 EPILOG = (
     "Settings are environment variables SMT_… or lines of a .env file. To read a setting from a file, set SMT_…_FILE to "
-    "its path in the environment. "
+    "its path, in the environment or in .env. "
     "Exit codes: 0 done, 1 found a problem, 2 usage error."
 )
 

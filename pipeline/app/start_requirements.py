@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pipeline.app.from_settings import sender
 from pipeline.network.egress import require_paypal_api
 from pipeline.network.hosts import is_on_this_machine, is_reserved_name
+from pipeline.network.smtp_url import SmtpConfigError, parse_smtp_url
 from pipeline.settings import DEMO_FILE, EXAMPLE_VENDOR, VENDOR, Settings, SettingsError, variable
 
 IDENTITY = (*VENDOR, "public_url", "country")  # what every role needs
@@ -35,10 +36,14 @@ def missing_identity(settings: Settings) -> list[str]:
 
 def start_problems(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each setting that keeps the roles from starting, except missing ones."""
-    for check in (lambda: sender(settings), lambda: require_paypal_api(settings.paypal_base_url)):
+    for check in (
+        lambda: sender(settings),
+        lambda: require_paypal_api(settings.paypal_base_url),
+        lambda: settings.smtp_url and parse_smtp_url(settings.smtp_url),
+    ):
         try:
             check()
-        except SettingsError as error:
+        except (SettingsError, SmtpConfigError) as error:
             yield str(error)
     if settings.is_live:
         yield from _pretence(settings)

@@ -37,7 +37,11 @@ PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 # Policy of a mail: nothing except inline styles, in a separate origin.
-MAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'"
+# A link of a mail opens in a new tab. Nothing else of the mail may leave the frame.
+MAIL_POLICY = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "frame-ancestors 'self'"
+)
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 _NAME = re.compile(r"[a-z0-9_]{1,60}\.[A-Za-z0-9_-]{1,80}", re.ASCII)
@@ -112,7 +116,8 @@ class MailboxPages:
 
     async def html(self, request: Request) -> Response:
         """Return the HTML of one mail, for the frame."""
-        return HTMLResponse(_parse(self._path(request)).html, headers=ALWAYS | {"Content-Security-Policy": MAIL_POLICY})
+        html = _parse(self._path(request)).html.replace("<head>", '<head><base target="_blank">', 1)
+        return HTMLResponse(html, headers=ALWAYS | {"Content-Security-Policy": MAIL_POLICY})
 
     async def source(self, request: Request) -> Response:
         """Return the bytes of one mail."""

@@ -27,7 +27,8 @@ class PaymentTotals:
 class Summary:
     """Counts of a demo: webhook events by state, subscriptions and payments by status, mails by kind and by state.
 
-    `waiting` counts unhandled events of all sources, `caught` the mails that arrived.
+    `waiting` counts unhandled events of all sources, `without_address` the queued mails that wait for an address, `caught`
+    the mails that arrived.
     """
 
     played: DemoRun
@@ -38,6 +39,7 @@ class Summary:
     takings: tuple[PaymentTotals, ...]
     sent: Mapping[str, int]
     mails: Mapping[str, int]
+    without_address: int
     caught: int
     worth_a_look: str | None
 
@@ -47,8 +49,12 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every delivery was answered 200, every event was handled, and every mail was sent and arrived."""
+        """Whether every delivery was answered 200, every event was handled, and every mail was sent and arrived.
+
+        A mail that waits for an address, for example of a sign-up that was not paid, does not count.
+        """
         unsent = sum(number for state, number in self.mails.items() if state not in ("sent", "withheld"))
+        unsent -= self.without_address
         unfinished = self.waiting + self.events.get("parked", 0) + unsent
         return self.played.answered == self.played.posted and unfinished == 0 and self.caught >= sum(self.sent.values())
 
@@ -65,6 +71,7 @@ def summarize(database: Database, played: DemoRun, caught: Path) -> Summary:
             takings=_takings(session),
             sent=_count(session, Mail.kind, Mail.state == "sent"),
             mails=_count(session, Mail.state),
+            without_address=sum(_count(session, Mail.state, Mail.state == "queued", Mail.due_at.is_(None)).values()),
             caught=sum(1 for _ in caught.glob("*.eml")),
             worth_a_look=_most_eventful(session),
         )

@@ -34,7 +34,7 @@ class Outage:
     def sentence(self) -> str:
         if self.kind == "job":
             return f'the scheduled job "{self.name}" fails since {_moment(self.since)}'
-        return f"{NAMES.get(self.name, self.name)} does not answer since {_moment(self.since)}"
+        return f"{NAMES.get(self.name, self.name)} has not answered since {_moment(self.since)}"
 
 
 @dataclass(frozen=True, slots=True)

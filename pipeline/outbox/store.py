@@ -218,6 +218,17 @@ def resolve_doubt(
     return result.first() is not None
 
 
+def end_failure(session: Session, mail_id: str, now: datetime, *, again: bool) -> bool:
+    """Queue a failed mail again, or set it to `withheld` for good. Return whether it had failed."""
+    values = (
+        {"state": "queued", "due_at": now, "reason": "queued again by the operator", "claimed_by": None, "attempts": 0}
+        if again
+        else {"state": "withheld", "reason": "dismissed by the operator"}
+    )
+    ended = update(Mail).where(Mail.id == mail_id, Mail.state == "failed").values(**values).returning(Mail.id)
+    return session.execute(ended.execution_options(synchronize_session=False)).first() is not None
+
+
 def _row(mail: NewMail, keyring: Keyring, now: datetime) -> dict[str, Any]:
     key_id = mail.key_id_of_content
     facts = {**mail.facts, ADDRESS_OVERRIDE: mail.to} if mail.to else dict(mail.facts)

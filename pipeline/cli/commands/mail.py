@@ -10,7 +10,7 @@ from pipeline.app.from_settings import sender
 from pipeline.cli import output, read_audit
 from pipeline.cli.confirmation import Yes, confirm
 from pipeline.cli.container import container_of
-from pipeline.cli.context import Json, Limit, context_of
+from pipeline.cli.context import CommandContext, Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
 from pipeline.cli.time_options import parse_time_option
@@ -159,6 +159,31 @@ def settle(
         if not store.resolve_doubt(session, id, context.clock.now(), sent=sent):
             raise OperatorError(f"mail {id} is {row.state}, not in doubt: there is nothing to resolve")
     output.print_line("marked as sent" if sent else "queued again: a running mailer sends it within two seconds")
+
+
+@app.command()
+def resend(ctx: typer.Context, id: Id) -> None:
+    """Send a failed mail again, after its cause is fixed: the address was corrected, or the relay accepts it now."""
+    _end_failure(context_of(ctx), id, again=True)
+    output.print_line("queued again: a running mailer sends it within two seconds")
+
+
+@app.command()
+def dismiss(ctx: typer.Context, id: Id) -> None:
+    """Give a failed mail up. It stays in the list as withheld and is no longer reported as a problem."""
+    _end_failure(context_of(ctx), id, again=False)
+    output.print_line("dismissed")
+
+
+def _end_failure(context: CommandContext, id: str, *, again: bool) -> None:
+    with context.database.transaction() as session:
+        row = session.get(Mail, id)
+        if row is None:
+            raise UsageError(f"there is no mail {id}; see: smt-billing mail list --state failed")
+        if not store.end_failure(session, id, context.clock.now(), again=again):
+            raise OperatorError(
+                f"mail {id} is {row.state}, not failed; for a mail in doubt: smt-billing mail settle {id}"
+            )
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:

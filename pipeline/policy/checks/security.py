@@ -152,7 +152,7 @@ def updates(live: LiveSystem) -> Finding:
         at = datetime.fromisoformat(str(audit["at"]))
     except FileNotFoundError:
         return not_applicable(
-            f"no dependency audit here: {file} is missing; run make audit with this SMT_DATA_DIR every week"
+            f"no dependency audit here: {file} is missing; run make audit with this SMT_DATA_DIR every day"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return broken(f"{file} cannot be read; run make audit")

@@ -87,7 +87,8 @@ class SignUpViews:
             200,
             "Thank you",
             f"PayPal usually confirms your subscription to {self._site.vendor.product} within a minute. Then we send you an "
-            "e-mail with everything you need to get started.",
+            "e-mail with everything you need to get started. If PayPal knows you by another address than the one you "
+            "entered, it goes there, and we ask you to confirm the other one.",
             link=("/account", "Your account"),
         )
 

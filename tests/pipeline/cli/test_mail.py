@@ -2,7 +2,9 @@
 
 import email
 import email.policy
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -119,6 +121,19 @@ def test_settle_accepts_only_mail_in_doubt(smt: Smt, imported: SavedEvents, data
     states = {row["id"]: row["state"] for row in smt("mail", "list", "--json").json}
     assert [states[id] for id in ids[:2]] == ["sent", "queued"]
     assert smt("mail", "settle", "nothing", "--sent", "--yes").code == 2
+
+
+@pytest.mark.parametrize(("command", "state"), [("resend", "queued"), ("dismiss", "withheld")])
+def test_failed_mail_is_sent_again_or_given_up(
+    smt: Smt, imported: SavedEvents, data_dir: Path, command: str, state: str
+) -> None:
+    id = smt("mail", "list", "--json").json[0]["id"]
+    assert "not failed" in smt("mail", command, id).err
+    with closing(sqlite3.connect(data_dir / "smt-billing.db")) as connection, connection:
+        connection.execute("UPDATE mail SET state = 'failed', due_at = NULL, attempts = 8 WHERE id = ?", (id,))
+    assert smt("mail", command, id).code == 0
+    assert smt("mail", "show", id, "--json").json["state"] == state
+    assert smt("mail", command, "unknown").code == 2
 
 
 def test_control_characters_from_outside_are_removed(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ DOES_NOT_ASK = {
     "backup create", "backup identity", "backup signer", "customers answer", "customers correct", "customers export",
     "customers list", "customers opt-out", "customers requests", "customers show", "customers verify", "db upgrade",
     "demo", "doctor", "events import", "events list", "events replay", "events show", "health", "inbound file",
-    "inbound list", "inbound reply", "inbound show", "mail list", "mail preview", "mail send-test", "mail show",
-    "mailer", "parked ignore", "parked list", "parked retry", "paypal verify", "policy check", "policy list",
-    "policy notices", "policy record", "policy texts", "policy withdraw", "retention rules", "run", "scheduler",
-    "simulate", "subscriptions list", "subscriptions show", "web", "worker",
+    "inbound list", "inbound reply", "inbound show", "mail list", "mail dismiss", "mail preview", "mail resend",
+    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal verify",
+    "policy check", "policy list", "policy notices", "policy record", "policy texts", "policy withdraw",
+    "retention rules", "run", "scheduler", "simulate", "subscriptions list", "subscriptions show", "web", "worker",
 }  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_long_list_is_paginated(web: Web, folder: Path) -> None:
 def test_mail_page_shows_text_headers_and_frame(web: Web, folder: Path) -> None:
     mail = put(folder)
     page = web.get(mail).text
-    assert f'<iframe sandbox="" src="{mail}/html"' in page
+    assert f'<iframe sandbox="allow-popups allow-popups-to-escape-sandbox" src="{mail}/html"' in page
     assert "&lt;script&gt;text()&lt;/script&gt;" in page
     assert "b+x@example.com" in page
     assert web.get(f"{mail}/source").content == (folder / "receipt.a1.eml").read_bytes()
@@ -139,7 +139,7 @@ def test_pages_load_no_third_party_content_and_no_scripts(web: Web, folder: Path
         assert {link for link in re.findall(r'(?:src|href|action)="([^"]+)"', answer.text) if "//" in link} == set()
     for part in ("html", "source"):
         policy = web.get(f"{mail}/{part}").headers["content-security-policy"]
-        assert policy.startswith("sandbox; default-src 'none'")
+        assert policy.startswith("sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'")
     assert web.get("/pages/style.css").headers["content-type"].startswith("text/css")
     assert "url(" not in web.get("/pages/style.css").text
 

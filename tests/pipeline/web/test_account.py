@@ -232,6 +232,7 @@ def test_new_address_takes_effect_after_confirmation(
     assert asked["_to"] == ADA.email
     assert browser.post(path_of(asked["approve"])).status_code == 200
     assert person(sqlite_pipeline, ada)["email"] == "ada@new.example.com"
+    assert [row.email_change_at for row in sqlite_pipeline.rows(Customer)] == [None]
     assert {each["_to"]: each["is_old"] for each in facts(sqlite_pipeline, "email_changed")} == {
         ADA.email: True,
         "ada@new.example.com": False,
