@@ -145,7 +145,7 @@ async def test_ten_minutes_without_it_are_reported_everywhere(
         else:
             owe(sqlite_pipeline, 2)
         await system.live(TEN_MINUTES)
-        word = f"{WORDS.get(name, name)} does not answer {SINCE}"
+        word = f"{WORDS.get(name, name)} has not answered {SINCE}"
         kind = "role" if name in ROLES else "dependency"
 
         strangers = await system.get("/healthz", public=True)
