@@ -38,7 +38,7 @@ demo: setup ## run a demo vendor's first months in one process and show the mail
 test: setup ## run all tests; ARGS='-k receipt' selects some, ARGS='-n 0' uses one process
 	@$(PYTEST) --durations=10 $(ARGS)
 
-test-fast: setup ## run the tests that are quick and need no server, in about a minute
+test-fast: setup ## run the tests that are quick and need no server
 	@$(PYTEST) -m "not services and not slow" $(ARGS)
 
 check: check-style check-types check-security check-imports check-docs ## check format, lint, types, security, imports and docs
