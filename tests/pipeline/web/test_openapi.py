@@ -15,11 +15,13 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from starlette.routing import Route
 
 from pipeline.app import site
 from pipeline.app.container import Container
 from pipeline.clock import MovableClock
+from pipeline.db.engine import Database
 from pipeline.db.models import Event
 from pipeline.paypal.signature import HEADERS
 from pipeline.simulator.plans import CLOUD
@@ -57,6 +59,7 @@ junk = st.recursive(
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PipelineUnderTest]:
     folder = tmp_path_factory.mktemp("web")
     instance = PipelineUnderTest(f"sqlite:///{folder / 'smt-billing.db'}", folder, MovableClock(MORNING))
+    connect(instance.database)
     yield instance
     instance.database.close()
 
@@ -77,8 +80,16 @@ def container(pipeline: PipelineUnderTest) -> Iterator[Container]:
             plans={CLOUD.name: CLOUD.id},
         )
         os.environ.update(saved)
+        connect(instance.database)
         yield instance
         instance.paypal.close()
+        instance.database.close()
+
+
+def connect(database: Database) -> None:
+    """Use the database in the fixture, so that it is not closed after the first test that uses it."""
+    with database.reading() as session:
+        session.execute(text("SELECT 1"))
 
 
 @pytest.fixture(scope="module")
