@@ -19,8 +19,9 @@ import orjson
 from pipeline.clock import format_time, parse_time
 from pipeline.crypto import key_ids
 from pipeline.inbox import redaction
+from pipeline.paypal.field_reader import Facts, Person, text_of
 from pipeline.paypal.references import find_references
-from pipeline.paypal.resources import READERS, Facts, Person, text_of
+from pipeline.paypal.resources import READERS
 
 UNREADABLE = "UNREADABLE"
 # Top-level fields about delivery. PayPal's API adds them to an event, so they do not count as its content.

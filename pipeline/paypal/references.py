@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.paypal.resources import Facts, FieldReader, Person
+from pipeline.paypal.field_reader import Facts, FieldReader, Person
 
 # Field names of PayPal's APIs: Orders v2, Payments v1 and v2, Subscriptions v1, Disputes v1.
 PAYER = frozenset({"payer_id"})

@@ -1,0 +1,187 @@
+"""Parse subscriptions, old billing agreements and plans into facts; `resources` lists their keys."""
+
+from datetime import datetime
+from typing import Any
+
+from pipeline.paypal.field_reader import Facts, FieldReader, Person, format_moment, person_of
+
+# PayPal's status names: those of the Subscriptions API, and those of the old billing agreements.
+STATUSES = {
+    "APPROVAL_PENDING": "APPROVAL_PENDING",
+    "APPROVED": "APPROVED",
+    "ACTIVE": "ACTIVE",
+    "SUSPENDED": "SUSPENDED",
+    "CANCELLED": "CANCELLED",
+    "EXPIRED": "EXPIRED",
+    "PENDING": "APPROVAL_PENDING",
+    "CREATED": "APPROVAL_PENDING",
+    "REACTIVATED": "ACTIVE",
+    "SUSPEND": "SUSPENDED",
+    "CANCEL": "CANCELLED",
+    "CANCELED": "CANCELLED",
+    "COMPLETED": "EXPIRED",
+}
+# The status that follows from the event type, for resources without a status.
+STATUS_OF_EVENT = {
+    "BILLING.SUBSCRIPTION.CREATED": "APPROVAL_PENDING",
+    "BILLING.SUBSCRIPTION.ACTIVATED": "ACTIVE",
+    "BILLING.SUBSCRIPTION.RE-ACTIVATED": "ACTIVE",
+    "BILLING.SUBSCRIPTION.SUSPENDED": "SUSPENDED",
+    "BILLING.SUBSCRIPTION.CANCELLED": "CANCELLED",
+    "BILLING.SUBSCRIPTION.EXPIRED": "EXPIRED",
+}
+LONGEST = 366  # units of a billing cycle; PayPal allows 365 days, 52 weeks, 12 months or one year
+UNITS = frozenset({"DAY", "WEEK", "MONTH", "YEAR"})
+
+
+def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    """Return the facts and the personal data of a subscription or billing agreement."""
+    if "agreement_details" in resource or "payer" in resource:
+        return _agreement(kind, resource, occurred_at)
+    read = FieldReader(resource)
+    failed = ("billing_info", "last_failed_payment")
+    status_at = read.time("status_update_time")
+    facts = {
+        "subscription": read.id("id"),
+        "status": _status(kind, read.text("status")),
+        "status_at": status_at or read.time("update_time") or format_moment(occurred_at),
+        "at": read.time("update_time") or status_at or format_moment(occurred_at) or read.time("create_time"),
+        "plan": read.id("plan_id"),
+        "terms": _v2_billing_cycle(read.get("plan")),
+        "quantity": read.number("quantity"),
+        "start_at": read.time("start_time"),
+        "next_billing_at": read.time("billing_info", "next_billing_time"),
+        "last_payment_at": read.time("billing_info", "last_payment", "time"),
+        "failed_count": read.number("billing_info", "failed_payments_count"),
+        "outstanding": read.money("billing_info", "outstanding_balance"),
+        "shipping": read.money("shipping_amount"),
+        "cycles_left": _cycles_left(read.get("billing_info", "cycle_executions")),
+        "failed_at": read.time(*failed, "time"),
+        "failed_amount": read.money(*failed, "amount"),
+        "failed_reason": read.text(*failed, "reason_code", limit=60),
+        # PayPal's mock server and PayPal's specification use different names for this field.
+        "retry_at": read.time(*failed, "next_payment_retry_time") or read.time(*failed, "next_payment_retry_date"),
+        "unread": read.unread or None,
+    }
+    return facts, _subscriber(read)
+
+
+def _subscriber(read: FieldReader) -> Person:
+    return person_of(
+        custom=read.text("custom_id", limit=127),
+        payer=read.text("subscriber", "payer_id", limit=50),
+        given_name=read.text("subscriber", "name", "given_name"),
+        surname=read.text("subscriber", "name", "surname"),
+        email=read.text("subscriber", "email_address", limit=254),
+    )
+
+
+def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    """Parse a billing agreement (v1). It has no update time, so the event's time is used. It contains its plan."""
+    read = FieldReader(resource)
+    currency = read.text("plan", "curr_code")
+    details = "agreement_details"
+    facts = {
+        "subscription": read.id("id"),
+        "status": _status(kind, read.text("state")),
+        "status_at": format_moment(occurred_at),
+        "at": format_moment(occurred_at),
+        "terms": _v1_billing_cycle(read.get("plan"), currency),
+        "start_at": read.time("start_date"),
+        "next_billing_at": read.time(details, "next_billing_date"),
+        "last_payment_at": read.time(details, "last_payment_date"),
+        "failed_count": read.number(details, "failed_payment_count"),
+        "outstanding": read.money(details, "outstanding_balance", currency=currency),
+        "unread": read.unread or None,
+    }
+    info = ("payer", "payer_info")
+    return facts, person_of(
+        payer=read.text(*info, "payer_id", limit=50),
+        given_name=read.text(*info, "first_name"),
+        surname=read.text(*info, "last_name"),
+        email=read.text(*info, "email", limit=254),
+    )
+
+
+def read_plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None) -> tuple[Facts, Person]:
+    """Return the facts of a plan, which contains no personal data."""
+    read = FieldReader(resource)
+    facts = {
+        "plan": read.id("id"),
+        "name": read.text("name", limit=127),
+        "terms": _v2_billing_cycle(resource),
+        "at": read.time("update_time") or read.time("create_time") or format_moment(occurred_at),
+        "unread": read.unread or None,
+    }
+    return facts, {}
+
+
+def _v2_billing_cycle(plan: Any) -> Facts | None:
+    """Return interval and price of the regular cycle of a v2 plan, and what else decides the amount of a charge.
+
+    `has_surcharge`: a tax is added to the price. `bills_balance`: PayPal adds outstanding amounts to the next charge.
+    """
+    regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
+    if regular is None:
+        return None
+    read = FieldReader(regular)
+    unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
+    if unit not in UNITS or count > LONGEST:
+        return None
+    price = read.money("pricing_scheme", "fixed_price")
+    of = FieldReader(plan)
+    adds_tax = of.get("taxes", "inclusive") is False and not _is_zero(of.get("taxes", "percentage"))
+    bills_balance = of.get("payment_preferences", "auto_bill_outstanding") is True
+    has_trial = len(plan["billing_cycles"]) > 1
+    more = _true(has_surcharge=adds_tax, bills_balance=bills_balance, has_trial=has_trial)
+    return {"unit": unit, "count": count, "price": price, **more}
+
+
+def _true(**flags: bool) -> Facts:
+    """Return the flags that are set."""
+    return {name: True for name, flag in flags.items() if flag}
+
+
+def _is_zero(percentage: Any) -> bool:
+    try:
+        return float(percentage) == 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _cycles_left(executions: Any) -> Facts | None:
+    """Return how many cycles of each tenure PayPal will still charge: trial, and regular (None: without end)."""
+    if not isinstance(executions, list) or not executions:
+        return None
+    cycles = [FieldReader(cycle) for cycle in executions if isinstance(cycle, dict)]
+    # `total_cycles` 0 means no end; `cycles_remaining` is then 0 as well.
+    left = {each.text("tenure_type"): each.number("cycles_remaining") for each in cycles if each.number("total_cycles")}
+    return {"trial": left.get("TRIAL") or 0, "regular": left.get("REGULAR")}
+
+
+def _regular_cycle(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:
+    """Return the plan's regular cycle."""
+    found = plan.get(cycles) if isinstance(plan, dict) else None
+    for cycle in found if isinstance(found, list) else []:
+        if isinstance(cycle, dict) and cycle.get(kind) == "REGULAR":
+            return cycle
+    return None
+
+
+def _v1_billing_cycle(plan: Any, currency: str | None) -> Facts | None:
+    """Return interval and price of the regular payment definition of a v1 plan."""
+    regular = _regular_cycle(plan, "payment_definitions", "type")
+    if regular is None:
+        return None
+    read = FieldReader(regular)
+    unit, count = (read.text("frequency") or "").upper(), read.number("frequency_interval") or 1
+    if unit not in UNITS or count > LONGEST:
+        return None
+    bills_balance = FieldReader(plan).get("merchant_preferences", "auto_bill_amount") == "YES"
+    has_trial = len(plan["payment_definitions"]) > 1
+    more = _true(has_surcharge=bool(read.get("charge_models")), bills_balance=bills_balance, has_trial=has_trial)
+    return {"unit": unit, "count": count, "price": read.money("amount", currency=currency), **more}
+
+
+def _status(kind: str, text: str | None) -> str | None:
+    return STATUSES.get((text or "").upper()) or STATUS_OF_EVENT.get(kind)
