@@ -16,6 +16,7 @@ from pipeline.db.engine import Database, exists
 from pipeline.dependencies import DependencyRecorder
 from pipeline.mailer.mailer import Mailer
 from pipeline.mailer.smtp_relay import Relay
+from pipeline.operations import test_event
 from pipeline.operations.health import HealthCheck
 from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.certificates import CertificateStore
@@ -110,6 +111,7 @@ class Container:
             max_age=timedelta(days=self.settings.paypal_max_age_days),
             accept_simulator=self.settings.paypal_accept_simulator,
             on_replay=ReplayAlert(self.database, self.master_key, self.clock).send,
+            on_test_event=lambda: self.dependencies.observe(test_event.NAME, answered=True),
         )
         return Web(receiver, self.health_check, self._subscriptions_by_status)
 

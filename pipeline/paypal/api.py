@@ -100,6 +100,13 @@ class PaypalApi:
             if error.status != 422 or self.get("subscription", id).get("status") not in ENDED:
                 raise
 
+    def execute(self, request: Any) -> dict[str, Any]:
+        """Send a request of another module of this package, and return the answer.
+
+        Raises PaypalNotFoundError, PaypalRejectedError or PaypalUnavailableError.
+        """
+        return self._client.execute(request)
+
     def check_credentials(self) -> None:
         """Fetch a new access token. Raises PaypalRejectedError for bad credentials, or PaypalUnavailableError."""
         self._client.sign_in()

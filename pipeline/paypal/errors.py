@@ -35,6 +35,13 @@ class SignatureError(Exception):
         self.check: CheckName = check
 
 
+class SimulatedEventError(SignatureError):
+    """PayPal's simulator sent the delivery. Anyone can make it send one, so it is accepted only for tests."""
+
+    def __init__(self) -> None:
+        super().__init__("webhook id", "signed by PayPal's simulator, whose events are accepted only for tests")
+
+
 class PaypalUnavailableError(OperatorError):
     """PayPal cannot be reached, is too slow, or sends an unreadable answer. Try again later."""
 

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from pipeline.clock import parse_time
-from pipeline.paypal.errors import MalformedDeliveryError, SignatureError
+from pipeline.paypal.errors import MalformedDeliveryError, SignatureError, SimulatedEventError
+from pipeline.settings import SIMULATOR
 
 ALGORITHM = "SHA256withRSA"  # PayPal's algorithm since 2015; the earlier SHA1withRSA is no longer secure
 
@@ -70,24 +71,30 @@ def verify(transmission: Transmission, body: bytes, webhook_ids: Sequence[str], 
     """Return the one of our webhook ids that this delivery was signed for.
 
     `body` is the raw body, unchanged. Raises SignatureError if the algorithm is not PayPal's, no webhook id is set, or
-    the signature matches none of them.
+    the signature matches none of them; SimulatedEventError if PayPal's simulator sent it.
     """
     require_algorithm(transmission)
     if not webhook_ids:
         raise SignatureError(
             "webhook id", "no webhook id is set, so the signature cannot be verified; set SMT_PAYPAL_WEBHOOK_ID"
         )
-    checksum = zlib.crc32(body)
     for webhook_id in webhook_ids:
-        message = f"{transmission.id}|{transmission.time}|{webhook_id}|{checksum}".encode()
-        try:
-            key.verify(transmission.signature, message, _PADDING, _HASH)
-        except InvalidSignature:
-            continue
-        return webhook_id
+        if _signs(transmission, body, webhook_id, key):
+            return webhook_id
+    if _signs(transmission, body, SIMULATOR, key):
+        raise SimulatedEventError
     raise SignatureError(
         "signature", "the signature does not match: body or headers were changed, or the webhook id is not ours"
     )
+
+
+def _signs(transmission: Transmission, body: bytes, webhook_id: str, key: RSAPublicKey) -> bool:
+    message = f"{transmission.id}|{transmission.time}|{webhook_id}|{zlib.crc32(body)}".encode()
+    try:
+        key.verify(transmission.signature, message, _PADDING, _HASH)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def require_algorithm(transmission: Transmission) -> None:

@@ -14,6 +14,7 @@ from pipeline.clock import Clock
 from pipeline.inbox.parsing import parse_webhook
 from pipeline.inbox.store import NewEvent, StoreResult
 from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.errors import SimulatedEventError
 from pipeline.paypal.signature import Transmission, require_algorithm, require_recent, verify
 from pipeline.settings import SIMULATOR
 from pipeline.webhooks.group_commit import GroupCommitter
@@ -38,13 +39,16 @@ class WebhookReceiver:
         max_age: timedelta,
         accept_simulator: bool,
         on_replay: Callable[[str, str], None],
+        on_test_event: Callable[[], object] = lambda: None,
     ) -> None:
         """`max_age`: of a transmission. `on_replay` gets the transmission id and event id of a replayed signature.
 
-        It is called in a thread.
+        It is called in a thread. `on_test_event` is called for an event of PayPal's simulator that is refused: it proves
+        that PayPal's deliveries arrive and that their signatures can be verified.
         """
         self._certificates, self._committer = certificates, committer
         self._clock, self._max_age, self._on_replay = clock, max_age, on_replay
+        self._on_test_event = on_test_event
         self._webhook_ids = (*webhook_ids, SIMULATOR) if accept_simulator else tuple(webhook_ids)
 
     async def receive(self, headers: Iterable[tuple[str, str]], body: bytes) -> StoreResult:
@@ -57,7 +61,11 @@ class WebhookReceiver:
         require_algorithm(transmission)  # before a certificate is fetched
         url = transmission.cert_url
         key = self._certificates.known(url) or await self._certificates.get(url)
-        webhook_id = verify(transmission, body, self._webhook_ids, key)
+        try:
+            webhook_id = verify(transmission, body, self._webhook_ids, key)
+        except SimulatedEventError:
+            self._on_test_event()
+            raise
         if webhook_id != SIMULATOR:  # PayPal's simulator is only for tests, and invents times
             require_recent(transmission, self._clock.now(), self._max_age)
         verdict = "signed by PayPal's simulator" if webhook_id == SIMULATOR else f"signed for webhook {webhook_id}"

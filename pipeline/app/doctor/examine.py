@@ -12,6 +12,7 @@ from pipeline.app.doctor.file_checks import (
     check_master_key,
     check_trust_anchors,
 )
+from pipeline.app.doctor.paypal_checks import check_paypal_plans, check_paypal_webhook
 from pipeline.app.doctor.program_checks import check_interpreter, check_templates
 from pipeline.app.doctor.result import CheckResult
 from pipeline.app.doctor.settings_checks import check_other_settings, check_proxies, check_settings
@@ -32,4 +33,12 @@ def run_checks(open_container: Callable[[], Container]) -> list[CheckResult]:
     except SettingsError as error:
         return [CheckResult("settings", "fail", str(error), "fix the settings listed, in the environment or in .env")]
     first = (settings, check_env_file(container), check_data_folder(container), check_master_key(container))
-    return [*first, *check_database(container), *(check(container) for check in LAST_CHECKS)]
+    last = [check(container) for check in LAST_CHECKS]
+    return [*first, *check_database(container), *last, *_check_account(container, last)]
+
+
+def _check_account(container: Container, results: list[CheckResult]) -> list[CheckResult]:
+    """Check the webhook and the plans at PayPal, unless PayPal did not answer a moment ago."""
+    if any(each.name == "PayPal" and each.state == "fail" for each in results):
+        return []
+    return [*check_paypal_webhook(container), *check_paypal_plans(container)]

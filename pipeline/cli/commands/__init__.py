@@ -46,7 +46,9 @@ COMMANDS = {
         f"{_HERE}.subscriptions:app", "List and inspect subscriptions, their payments and paid-through dates."
     ),
     "customers": LazyCommand(f"{_HERE}.customers:app", "Find customers and handle data-subject requests."),
-    "paypal": LazyCommand(f"{_HERE}.paypal:app", "Verify PayPal's signatures."),
+    "paypal": LazyCommand(
+        f"{_HERE}.paypal:app", "Prepare the account at PayPal: webhook and plans. Verify PayPal's signatures."
+    ),
     "keys": LazyCommand(f"{_HERE}.keys:app", "Replace the master key that protects personal data."),
     "backup": LazyCommand(f"{_HERE}.backup:app", "Create and restore encrypted backups."),
     "retention": LazyCommand(f"{_HERE}.retention:app", "Show and apply retention periods."),

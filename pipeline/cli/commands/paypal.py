@@ -1,4 +1,4 @@
-"""`smt-billing paypal`: verify PayPal's signatures."""
+"""`smt-billing paypal`: prepare the account at PayPal, and verify PayPal's signatures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import output
+from pipeline.cli.commands import paypal_setup
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.time_options import parse_time_option
@@ -13,6 +14,11 @@ from pipeline.errors import UsageError
 from pipeline.paypal.signature_diagnosis import diagnose_delivery, read_headers
 
 app = group()
+app.command("setup")(paypal_setup.setup)
+app.add_typer(
+    paypal_setup.webhook, name="webhook", help="Compare the webhook at PayPal with the handlers, and repair it."
+)
+app.add_typer(paypal_setup.plans, name="plans", help="List the plans at PayPal, and compare or create those of a file.")
 
 
 @app.command()
