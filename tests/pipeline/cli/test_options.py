@@ -18,14 +18,16 @@ from tests.pipeline.cli.conftest import SavedEvents, Smt
 NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
 # Each command of the program is in one of these two sets. To add a command, decide whether it can be undone.
 ASKS = {
-    "backup restore", "customers erase", "keys rotate", "mail settle", "policy propose", "retention sweep",
+    "backup restore", "customers erase", "keys rotate", "mail settle", "paypal plans sync",
+    "paypal setup", "paypal webhook repair", "policy propose", "retention sweep",
 }  # fmt: skip
 DOES_NOT_ASK = {
     "backup create", "backup identity", "backup signer", "customers answer", "customers correct", "customers export",
     "customers list", "customers opt-out", "customers requests", "customers show", "customers verify", "db upgrade",
     "demo", "doctor", "events import", "events list", "events replay", "events show", "health", "inbound file",
     "inbound list", "inbound reply", "inbound show", "mail list", "mail dismiss", "mail preview", "mail resend",
-    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal verify",
+    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal plans list",
+    "paypal verify", "paypal webhook check",
     "policy check", "policy list", "policy notices", "policy record", "policy texts", "policy withdraw",
     "retention rules", "run", "scheduler", "simulate", "subscriptions list", "subscriptions show", "web", "worker",
 }  # fmt: skip
@@ -33,12 +35,16 @@ DOES_NOT_ASK = {
 
 def leaves() -> Iterator[tuple[str, Any]]:
     """Yield each command that does something, with its name."""
-    loaded = [(name, command.load(name)) for name, command in COMMANDS.items()]
-    for name, command in loaded:
-        if isinstance(command, TyperGroup):
-            yield from ((f"{name} {inner}", each) for inner, each in command.commands.items())
-        else:
-            yield name, command
+    for name, command in COMMANDS.items():
+        yield from leaves_of(name, command.load(name))
+
+
+def leaves_of(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(command, TyperGroup):
+        yield name, command
+        return
+    for inner, each in command.commands.items():
+        yield from leaves_of(f"{name} {inner}", each)
 
 
 def test_each_command_that_cannot_be_undone_has_yes() -> None:
