@@ -15,6 +15,7 @@ from pipeline.app.container import Container
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Event, Mail
 from pipeline.outbox import store as outbox
+from pipeline.operations import test_event
 from pipeline.settings import SIMULATOR, SettingsError
 from pipeline.webhooks.replay_alert import ReplayAlert
 from tests.support.pipeline_under_test import (
@@ -92,6 +93,19 @@ def test_time_of_paypals_simulator_is_not_checked(sqlite_pipeline: PipelineUnder
     )  # fmt: skip
     with open_door(container) as base:
         assert post(base, signed_at("2016-19-01T12:00:00Z", webhook_id=SIMULATOR)).status_code == 200
+
+
+def test_refused_event_of_the_simulator_shows_that_deliveries_arrive(
+    sqlite_pipeline: PipelineUnderTest, base: str, container: Container
+) -> None:
+    """`paypal setup` lets PayPal send one, and reads this record. The event itself has no effect."""
+    arrived = container.dependencies.records.get(test_event.NAME)
+    assert arrived is None
+    assert post(base, signed_at("2026-03-01T12:00:00Z", webhook_id="1AB23456CD789012E")).status_code == 403
+    assert test_event.NAME not in container.dependencies.records  # of another app
+    assert post(base, signed_at("2016-19-01T12:00:00Z", webhook_id=SIMULATOR)).status_code == 403
+    assert container.dependencies.records[test_event.NAME].answered_at == sqlite_pipeline.clock.now()
+    assert sqlite_pipeline.states() == {}
 
 
 def test_window_covers_paypals_retries() -> None:
