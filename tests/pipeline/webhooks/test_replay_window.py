@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from pipeline.app.container import Container
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import Event, Mail
-from pipeline.outbox import store as outbox
 from pipeline.operations import test_event
+from pipeline.outbox import store as outbox
 from pipeline.settings import SIMULATOR, SettingsError
 from pipeline.webhooks.replay_alert import ReplayAlert
 from tests.support.pipeline_under_test import (
