@@ -142,7 +142,7 @@ def _shorten_by_refunds(
         start = add_cycles(confirmed.until, cycle, -longer)
         if _pays_for_period(paid, start, until, kept_at, cycle):
             until, count = min(until, start), longer
-        elif not paid.refused:
+        elif not paid.refused and paid.at < until:  # a later one paid for a period that is already taken off
             break
     return until
 

@@ -227,6 +227,16 @@ def test_refused_payment_never_extends_the_date(
     assert after is None or (before is not None and after <= before)
 
 
+def test_refused_payment_at_the_time_of_a_refunded_one_does_not_keep_the_date() -> None:
+    """Both paid for one year. Whichever is looked at first, the year is taken off, and then the year before it."""
+    until, paid_at = datetime(2026, 6, 1, 0, 0, 0, 1, tzinfo=UTC), datetime(2025, 6, 1, 0, 0, 0, 1, tzinfo=UTC)
+    confirmed = ConfirmedUntil(until, datetime(2025, 6, 2, tzinfo=UTC))
+    year, earlier = BillingCycle("YEAR", 1, PRICE), paid_at - timedelta(microseconds=1)
+    charges = [PaidCharge(earlier, PRICE, earlier, refused=True), PaidCharge(paid_at, PRICE, earlier)]
+    refused = PaidCharge(paid_at, PRICE, earlier + timedelta(microseconds=1), refused=True)
+    assert paid_through(confirmed, year, [*charges, refused]) == paid_through(confirmed, year, charges)
+
+
 @thorough
 @given(moments, cycles, st.integers(1, 12))
 def test_added_cycles_can_be_subtracted_to_within_three_days(
