@@ -165,10 +165,10 @@ def test_unknown_id_is_not_found(path: str, vendor: Vendor, paypal: FakePaypalAp
 
 def test_unknown_paths_are_recorded(vendor: Vendor, paypal: FakePaypalApi) -> None:
     assert vendor.get("/v2/checkout/orders/1").status_code == 404
-    url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
-    assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
-    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/billing/subscriptions/I-1/suspend"]
-    assert paypal.asked[-1] == "POST /v1/billing/subscriptions/I-1/suspend"
+    url = f"{vendor.base_url}/v1/payments/payouts"
+    assert vendor.session.post(url, json={}, timeout=10).status_code == 404
+    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/payments/payouts"]
+    assert paypal.asked[-1] == "POST /v1/payments/payouts"
 
 
 @pytest.mark.parametrize(
