@@ -60,6 +60,11 @@ def not_found(description: str = DESCRIPTIONS["INVALID_RESOURCE_ID"]) -> ApiErro
     return ApiError(404, "RESOURCE_NOT_FOUND", MESSAGES["RESOURCE_NOT_FOUND"], [detail])
 
 
+def v1_not_found() -> ApiError:
+    """Return error 404 of Payments v1, whose errors have their own names."""
+    return ApiError(404, "INVALID_RESOURCE_ID", "The requested resource ID was not found.")
+
+
 def refused(issue: str, description: str) -> ApiError:
     """Return error 422: the request is well-formed, but the state of the object does not allow it."""
     detail = {"issue": issue, "description": description}

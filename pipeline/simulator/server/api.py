@@ -21,6 +21,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.simulator.server.answers import ApiError, Call, Operation
@@ -75,7 +76,7 @@ class FakePaypalApi:
         self.reporting = self._services.reporting
         self._tokens: dict[str, datetime] = {}
         self._count = itertools.count(1)
-        self.app = Starlette(routes=self._routes())
+        self.app: ASGIApp = Starlette(routes=self._routes())
 
     @property
     def events(self) -> list[Delivery]:
@@ -131,7 +132,7 @@ class FakePaypalApi:
             limited = ApiError(429, "RATE_LIMIT_REACHED", "Too many requests. Blocked due to rate limiting.")
             answer = self._error(limited)
         else:
-            answer = self._error(ApiError(500, "INTERNAL_SERVER_ERROR", "An internal server error has occurred."))
+            answer = self._error(ApiError(500, "INTERNAL_SERVER_ERROR", "An internal server error occurred."))
         if failure.retry_after is not None:
             answer.headers["Retry-After"] = str(failure.retry_after)
         return answer

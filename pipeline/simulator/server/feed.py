@@ -1,5 +1,6 @@
 """Changes that API calls and pages cause: applied to the world at once, sent as webhooks after the answer."""
 
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
@@ -25,7 +26,7 @@ class EventFeed:
         self.world, self.clock, self.rng, self.on_event = world, clock, rng, on_event
         self.events: list[Delivery] = []
         self.statuses: dict[str, int] = {}
-        self._waiting: list[Delivery] = []
+        self._waiting: deque[Delivery] = deque()
 
     @property
     def now(self) -> datetime:
@@ -59,8 +60,11 @@ class EventFeed:
 
     def send(self) -> None:
         """Pass the waiting events to the callback. Called after the answer is sent, as PayPal does."""
-        while self._waiting:
-            delivery = self._waiting.pop(0)
+        while True:
+            try:
+                delivery = self._waiting.popleft()
+            except IndexError:  # empty, perhaps because the answer of another request sends the rest
+                return
             status = self.on_event(delivery) if self.on_event else None
             if isinstance(status, int):
                 self.statuses[delivery.id] = status

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pipeline.simulator.server.answers import Answer, Call, Operation, not_found
+from pipeline.simulator.server.answers import Answer, Call, Operation, not_found, v1_not_found
 from pipeline.simulator.server.catalog import CatalogPlans, Products
 from pipeline.simulator.server.faults import Faults
 from pipeline.simulator.server.feed import EventFeed, Idempotency
@@ -72,7 +72,7 @@ class Services:
         def read(call: Call) -> Answer:
             found = self.feed.world.show(kind, call.id)
             if found is None or self._is_late(kind, call.id):
-                raise not_found()
+                raise v1_not_found() if READS[kind].startswith("/v1/payments/") else not_found()
             return 200, self._on_request(found, call) if kind == "subscription" else found
 
         return read

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pipeline.money import InvalidAmountError, Money, parse_amount
 from pipeline.simulator import ids, shapes
-from pipeline.simulator.server.answers import Answer, ApiError, Call, moment, money_v2, not_found, refused
+from pipeline.simulator.server.answers import Answer, ApiError, Call, moment, money_v2, not_found, refused, v1_not_found
 from pipeline.simulator.server.feed import EventFeed
 from pipeline.simulator.timeline import Json, Kind
 
@@ -35,7 +35,7 @@ class Refunds:
         """Refund a sale. An empty body after a partial refund is refused: name the rest as amount."""
         sale = self._world.show("sale", call.id)
         if sale is None:
-            raise ApiError(404, "INVALID_RESOURCE_ID", "The requested resource ID was not found.")
+            raise v1_not_found()
         whole = parse_amount(sale["amount"]["total"], sale["amount"]["currency"])
         before = self._refunded("refund", "sale_id", call.id)
         amount = _v1_amount(call, whole, before)

@@ -26,7 +26,7 @@ class WebhookEvents:
 
     def list_page(self, call: Call) -> Answer:
         """List events by time, type and object. The links `next` and `previous` continue at an opaque position."""
-        size, start = _size(call), int(call.query.get("index_id", "0") or 0)
+        size, start = _integer(call, "page_size", 10, MOST), _integer(call, "index_id", 0, 10**6)
         found = [each for each in self._kept() if _asked(call, each)]
         shown = found[start : start + size]
         links = [link_to(call, call.query, "self")]
@@ -81,10 +81,10 @@ class WebhookEvents:
         return link_to(call, {**kept, "page_size": size, "move_to": rel, "index_time": at, "index_id": index}, rel)
 
 
-def _size(call: Call) -> int:
-    text = call.query.get("page_size", "10")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST:
-        detail = {"field": "page_size", "location": "query", "issue": "Not a valid page size"}
+def _integer(call: Call, name: str, default: int, largest: int) -> int:
+    text = call.query.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or not min(default, 1) <= int(text) <= largest:
+        detail = {"field": name, "location": "query", "issue": f"Not a valid value of {name}"}
         raise ApiError(400, "VALIDATION_ERROR", "Invalid data provided", [detail])
     return int(text)
 
