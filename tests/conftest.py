@@ -21,7 +21,9 @@ from sqlalchemy.engine import make_url
 
 from pipeline.clock import MovableClock
 from pipeline.settings import Settings, load
+from pipeline.simulator.server.api import FakePaypalApi
 from tests.support.engines import closed_afterwards
+from tests.support.paypal_openapi import FOLDER, Judged, OpenApiJudge
 from tests.support.recorded_samples import NOT_HERE, recorded
 from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, Server, plain
 from tests.support.vendor import VENDOR
@@ -191,6 +193,32 @@ def data_dir(tmp_path: Path) -> Path:
 def clock() -> MovableClock:
     """Clock that stands at noon UTC on 1 March 2026 until the test moves it."""
     return MovableClock(MORNING)
+
+
+@pytest.fixture(scope="session")
+def openapi_problems() -> Iterator[list[str]]:
+    """Problems found in the exchanges with any simulated PayPal of this process. Empty without PayPal's OpenAPI files."""
+    problems: list[str] = []
+    if not FOLDER.is_dir():
+        yield problems
+        return
+    judge, initialise = OpenApiJudge(), FakePaypalApi.__init__
+
+    def initialise_judged(api: FakePaypalApi, *args: Any, **options: Any) -> None:
+        initialise(api, *args, **options)
+        api.app = Judged(api.app, lambda exchange: problems.extend(judge.compare(exchange)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakePaypalApi, "__init__", initialise_judged)
+        yield problems
+
+
+@pytest.fixture(autouse=True)
+def _match_openapi(openapi_problems: list[str]) -> Iterator[None]:
+    """Fail the test if what it asked PayPal, or what the simulator answered, does not match PayPal's OpenAPI files."""
+    openapi_problems.clear()
+    yield
+    assert openapi_problems == []
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,7 @@ def open_environment(
         url = stack.enter_context(serve(container.web().app([*routes, *demo_pages], lost), listen_port))
         webhooks = PageWebhooks(container.settings, clock, f"{url}/webhooks/paypal", WEBHOOK_ID)
         stack.callback(webhooks.close)
-        paypal.subscribing.on_event = webhooks.post
+        paypal.set_on_event(webhooks.post)
         yield DemoEnvironment(container, clock, paypal.world, inlet, url, folder)
 
 

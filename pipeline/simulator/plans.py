@@ -10,6 +10,7 @@ from pipeline.money import Money
 Unit = Literal["MONTH", "YEAR"]
 
 PRODUCT_ID = "PROD-4SM73190TC266804R"
+PRODUCT_SINCE = datetime(2024, 3, 4, 9, 0, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

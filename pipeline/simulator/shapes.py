@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from pipeline.money import Money, digits, format_amount
+from pipeline.money import Money, digits, format_amount, parse_amount
 from pipeline.simulator.people import SimulatedCustomer
-from pipeline.simulator.plans import PRODUCT_ID, Plan
+from pipeline.simulator.plans import PRODUCT_ID, PRODUCT_SINCE, Plan
 from pipeline.simulator.timeline import Json
 
 API = "https://api.sandbox.paypal.com"
@@ -30,8 +30,19 @@ _SUMMARIES = {
     "PAYMENT.SALE.DENIED": "A {sign} {value} {currency} sale payment was denied",
     "PAYMENT.SALE.REFUNDED": "A {sign} {value} {currency} sale payment was refunded",
     "PAYMENT.SALE.REVERSED": "A {sign} {value} {currency} sale payment was reversed",
+    "PAYMENT.CAPTURE.REFUNDED": "A {sign} {value} {currency} capture payment was refunded",
+    "BILLING.PLAN.CREATED": "A billing plan was created",
+    "BILLING.PLAN.UPDATED": "A billing plan was updated",
+    "BILLING.PLAN.ACTIVATED": "A billing plan was activated",
+    "BILLING.PLAN.DEACTIVATED": "A billing plan was deactivated",
+    "BILLING.PLAN.PRICING-CHANGE.ACTIVATED": "A price change for the plan was activated",
+    "CATALOG.PRODUCT.CREATED": "A product was created",
+    "CATALOG.PRODUCT.UPDATED": "A product was updated",
 }
-ResourceType = Literal["subscription", "sale", "refund"]
+ResourceType = Literal["subscription", "sale", "refund", "plan", "product"]
+RefundKind = Literal["refund", "capture_refund"]
+
+_VERSION_2 = ("subscription", "plan", "product")
 
 
 def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, resource: Json, amount: Money) -> Json:
@@ -45,11 +56,11 @@ def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, reso
         "event_version": "1.0",
         "create_time": millis(created),
         "resource_type": of,
-        **({"resource_version": "2.0"} if of == "subscription" else {}),
+        **({"resource_version": "2.0"} if of in _VERSION_2 or kind.startswith("PAYMENT.CAPTURE.") else {}),
         "event_type": kind,
         "summary": summary,
         "resource": resource,
-        "links": [_link(url, "self"), _link(url + "/resend", "resend", "POST")],
+        "links": [link(url, "self"), link(url + "/resend", "resend", "POST")],
     }
 
 
@@ -84,14 +95,14 @@ def cycle_executions(plan: Plan, regular: int, *, begun: bool) -> list[Json]:
 def subscription_links(subscription: str, status: str) -> list[Json]:
     """Return the links for a status; an ended subscription has only the link to itself."""
     url = f"{API}/v1/billing/subscriptions/{subscription}"
-    edit, itself = _link(url, "edit", "PATCH"), _link(url, "self")
+    edit, itself = link(url, "edit", "PATCH"), link(url, "self")
     if status == "APPROVAL_PENDING":
         page = f"https://www.sandbox.paypal.com/webapps/billing/subscriptions?ba_token=BA-2{subscription[2:]}0X56"
-        return [_link(page, "approve"), edit, itself]
+        return [link(page, "approve"), edit, itself]
     if status in ("CANCELLED", "EXPIRED"):
         return [{**itself, "encType": "application/json"}]
     switch = "activate" if status == "SUSPENDED" else "suspend"
-    ends = [_link(f"{url}/{verb}", verb, "POST") for verb in ("cancel", switch, "capture")]
+    ends = [link(f"{url}/{verb}", verb, "POST") for verb in ("cancel", switch, "capture")]
     return [ends[0], edit, itself, *ends[1:]]
 
 
@@ -111,7 +122,7 @@ def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: d
         "custom": custom,
         "create_time": seconds(created),
         "update_time": seconds(created),
-        "links": [_link(url, "self"), _link(url + "/refund", "refund", "POST")],
+        "links": [link(url, "self"), link(url + "/refund", "refund", "POST")],
     }
 
 
@@ -131,10 +142,86 @@ def refund(refund_id: str, sale_id: str, amount: Money, total: Money, created: d
         "create_time": seconds(created),
         "update_time": seconds(created),
         "links": [
-            _link(f"{API}/v1/payments/refund/{refund_id}", "self"),
-            _link(f"{API}/v1/payments/sale/{sale_id}", "sale"),
+            link(f"{API}/v1/payments/refund/{refund_id}", "self"),
+            link(f"{API}/v1/payments/sale/{sale_id}", "sale"),
         ],
     }
+
+
+TRANSACTION_STATUS = {
+    "completed": "COMPLETED",
+    "pending": "PENDING",
+    "denied": "DECLINED",
+    "partially_refunded": "PARTIALLY_REFUNDED",
+    "refunded": "REFUNDED",
+}
+
+
+def transaction(of: Json, subscription: Json) -> Json:
+    """Return a sale as the list of a subscription's transactions shows it. A pending sale has no fee yet."""
+    gross = parse_amount(of["amount"]["total"], of["amount"]["currency"])
+    cost = of.get("transaction_fee")
+    amounts = {"gross_amount": decimals(gross)}
+    if cost and cost["currency"] == gross.currency:
+        charged = parse_amount(cost["value"], cost["currency"])
+        net = Money(gross.amount - charged.amount, gross.currency)
+        amounts |= {"fee_amount": decimals(charged), "net_amount": decimals(net)}
+    payer = subscription.get("subscriber", {})
+    email = payer.get("email_address")
+    return {
+        "id": of["id"],
+        "status": TRANSACTION_STATUS[of["state"]],
+        **({"payer_email": email} if email else {}),
+        **({"payer_name": payer["name"]} if "name" in payer else {}),
+        "amount_with_breakdown": amounts,
+        "time": of["create_time"].replace("Z", ".000Z"),
+    }
+
+
+def decimals(amount: Money) -> Json:
+    """Return an amount as in lists and reports: `{"currency_code": "EUR", "value": "29.00"}`."""
+    return {"currency_code": amount.currency, "value": format_amount(amount)}
+
+
+def capture_refund(refund_id: str, capture: Json, amount: Money, total: Money, created: datetime, texts: Json) -> Json:
+    """Return a refund of a capture (v2). `total` is the sum of the capture's refunds; `texts` are added as they are."""
+    nothing = decimals(Money(0, amount.currency))
+    custom = capture.get("custom_id")
+    return {
+        "id": refund_id,
+        "status": "COMPLETED",
+        "amount": decimals(amount),
+        **({"custom_id": custom} if custom else {}),
+        **texts,
+        "seller_payable_breakdown": {
+            "gross_amount": decimals(amount),
+            "paypal_fee": nothing,
+            "net_amount": decimals(amount),
+            "total_refunded_amount": decimals(total),
+        },
+        "create_time": seconds(created),
+        "update_time": seconds(created),
+        "links": [
+            link(f"{API}/v2/payments/refunds/{refund_id}", "self"),
+            link(f"{API}/v2/payments/captures/{capture['id']}", "up"),
+        ],
+    }
+
+
+def refunded_payment(refund: Json, field: str) -> str:
+    """Return the id of the payment that a refund belongs to: `sale_id`, or `capture` from the link to it."""
+    if field in refund:
+        return str(refund[field])
+    up = next((each["href"] for each in refund.get("links", []) if each["rel"] == "up"), "")
+    return str(up).rpartition("/")[2]
+
+
+def refunded_amount(refund: Json) -> int:
+    """Return the amount of a refund in minor units; old refunds and reversals have a minus sign."""
+    amount = refund["amount"]
+    if "total" in amount:
+        return parse_amount(amount["total"], amount["currency"]).amount
+    return parse_amount(amount["value"], amount["currency_code"]).amount
 
 
 def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
@@ -144,7 +231,7 @@ def reversal(refund_id: str, amount: Money, created: datetime) -> Json:
         "state": "completed",
         "amount": {**v1(-amount), "details": {"subtotal": format_amount(-amount)}},
         "create_time": seconds(created),
-        "links": [_link(f"{API}/v1/payments/refund/{refund_id}", "self")],
+        "links": [link(f"{API}/v1/payments/refund/{refund_id}", "self")],
     }
 
 
@@ -177,7 +264,22 @@ def plan(of: Plan) -> Json:
         "quantity_supported": of.quantity > 1,
         "create_time": seconds(of.since),
         "update_time": seconds(of.since),
-        "links": [_link(url, "self"), _link(url, "edit", "PATCH"), _link(url + "/deactivate", "deactivate", "POST")],
+        "links": [link(url, "self"), link(url, "edit", "PATCH"), link(url + "/deactivate", "deactivate", "POST")],
+    }
+
+
+def product(product_id: str = PRODUCT_ID, name: str = "SMT-CRM", since: datetime = PRODUCT_SINCE) -> Json:
+    """Return a product of the catalogue as the API shows it."""
+    url = f"{API}/v1/catalogs/products/{product_id}"
+    return {
+        "id": product_id,
+        "name": name,
+        "description": name,
+        "type": "SERVICE",
+        "category": "SOFTWARE",
+        "create_time": seconds(since),
+        "update_time": seconds(since),
+        "links": [link(url, "self"), link(url, "edit", "PATCH")],
     }
 
 
@@ -236,5 +338,6 @@ def _billing_cycle(
     }
 
 
-def _link(href: str, rel: str, method: str = "GET") -> Json:
+def link(href: str, rel: str, method: str = "GET") -> Json:
+    """Return a link of an answer."""
     return {"href": href, "rel": rel, "method": method}

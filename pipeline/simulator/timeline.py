@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 
 Json = dict[str, Any]
-Kind = Literal["subscription", "plan", "sale", "refund"]
+Kind = Literal["subscription", "plan", "product", "sale", "refund", "capture", "capture_refund", "dispute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,11 @@ class ApiObject:
     kind: Kind
     version: int
     resource: Json
+
+    @property
+    def id(self) -> str:
+        """The id under which the API returns the object. A dispute has no `id`, but a `dispute_id`."""
+        return str(self.resource.get("id") or self.resource["dispute_id"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from datetime import datetime
 
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS, Plan
@@ -9,10 +10,13 @@ from pipeline.simulator.timeline import ApiObject, Delivery, Json, Kind
 
 
 class PaypalState:
-    """All subscriptions, sales, refunds and plans. One thread may read while another calls `apply`."""
+    """All objects and events of PayPal. One thread may read while another calls `apply`."""
 
     def __init__(self, plans: Iterable[Plan] = PLANS.values()) -> None:
         self._objects: dict[tuple[Kind, str], ApiObject] = {}
+        self._first_seen: dict[tuple[Kind, str], datetime] = {}
+        self._events: dict[str, Delivery] = {}
+        self._store(ApiObject("product", 0, shapes.product()))
         for plan in plans:
             self._store(ApiObject("plan", 0, shapes.plan(plan)))
 
@@ -22,7 +26,10 @@ class PaypalState:
         Call it before the webhook is posted, because PayPal's API is up to date before the webhook arrives. For a lost
         webhook, call it without posting.
         """
+        if delivery.event:
+            self._events.setdefault(delivery.id, delivery)
         for api_object in delivery.kept:
+            self._first_seen.setdefault((api_object.kind, api_object.id), delivery.at)
             self._store(api_object)
 
     def show(self, kind: Kind, name: str) -> Json | None:
@@ -30,12 +37,29 @@ class PaypalState:
         found = self._objects.get((kind, name))
         return copy.deepcopy(found.resource) if found else None
 
+    def show_all(self, kind: Kind) -> list[Json]:
+        """Return copies of all objects of a kind, oldest first."""
+        return [copy.deepcopy(found.resource) for (of, _), found in list(self._objects.items()) if of == kind]
+
+    def version(self, kind: Kind, name: str) -> int:
+        """Return the version of the object's current state; 0 if the id is unknown."""
+        found = self._objects.get((kind, name))
+        return found.version if found else 0
+
+    def first_seen(self, kind: Kind, name: str) -> datetime | None:
+        """Return when the first delivery with this object arrived; None for plans of the start and unknown ids."""
+        return self._first_seen.get((kind, name))
+
+    def events(self) -> list[Delivery]:
+        """Return the first delivery of each event, whether its webhook was posted or lost."""
+        return list(self._events.values())
+
     def ids(self, kind: Kind) -> list[str]:
         """Return the ids of all objects of a kind."""
         return [name for of, name in list(self._objects) if of == kind]
 
     def _store(self, new: ApiObject) -> None:
-        key = (new.kind, str(new.resource["id"]))
+        key = (new.kind, new.id)
         current = self._objects.get(key)
         if current is None or current.version < new.version:
             self._objects[key] = new

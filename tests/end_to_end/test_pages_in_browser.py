@@ -51,7 +51,7 @@ class Shop:
 
     def work(self) -> None:
         """Post PayPal's pending events, handle them, and send the queued mails."""
-        for event in self.paypal.subscribing.events:
+        for event in self.paypal.events:
             httpx.post(
                 f"{self.base}/webhooks/paypal", content=event.body, headers=sign(event.body, at=self.pipeline.now)
             )

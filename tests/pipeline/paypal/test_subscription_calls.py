@@ -153,7 +153,7 @@ def test_foreign_approval_url_is_refused(
     paypal: PaypalApi, fake_paypal: FakePaypalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created = {"id": "I-EVIL", "links": [{"rel": "approve", "href": "https://paypal.com.evil.example/approve"}]}
-    monkeypatch.setattr(fake_paypal.subscribing, "create", lambda *_: (201, created))
+    monkeypatch.setattr(fake_paypal.subscribing, "_shown", lambda *_: created)
     with pytest.raises(PaypalUnavailableError, match="no valid approval URL"):
         create(paypal)
 

@@ -154,21 +154,35 @@ def test_sale_and_refunds_are_returned(paypal: FakePaypalApi, vendor: Vendor) ->
     assert states == ["partially_refunded", "refunded"]
 
 
-@pytest.mark.parametrize("path", ["billing/subscriptions", "billing/plans", "payments/sale", "payments/refund"])
-def test_unknown_id_is_not_found(path: str, vendor: Vendor, paypal: FakePaypalApi) -> None:
-    answer = vendor.get(f"/v1/{path}/I-NOBODY000000")
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("v1/billing/subscriptions", "RESOURCE_NOT_FOUND"),
+        ("v1/billing/plans", "RESOURCE_NOT_FOUND"),
+        ("v1/catalogs/products", "RESOURCE_NOT_FOUND"),
+        ("v1/payments/sale", "INVALID_RESOURCE_ID"),
+        ("v1/payments/refund", "INVALID_RESOURCE_ID"),
+        ("v2/payments/captures", "RESOURCE_NOT_FOUND"),
+        ("v2/payments/refunds", "RESOURCE_NOT_FOUND"),
+        ("v1/customer/disputes", "RESOURCE_NOT_FOUND"),
+        ("v1/notifications/webhooks", "INVALID_RESOURCE_ID"),
+        ("v1/notifications/webhooks-events", "INVALID_RESOURCE_ID"),
+    ],
+)
+def test_unknown_id_is_not_found(path: str, name: str, vendor: Vendor, paypal: FakePaypalApi) -> None:
+    answer = vendor.get(f"/{path}/I-NOBODY000000")
     assert answer.status_code == 404
-    assert answer.json()["name"] == "RESOURCE_NOT_FOUND"
+    assert answer.json()["name"] == name
     assert answer.json()["debug_id"] == answer.headers["Paypal-Debug-Id"]
     assert paypal.unknown == []
 
 
 def test_unknown_paths_are_recorded(vendor: Vendor, paypal: FakePaypalApi) -> None:
-    assert vendor.get("/v2/checkout/orders/1").status_code == 404
-    url = f"{vendor.base_url}/v1/billing/subscriptions/I-1/suspend"
-    assert vendor.session.post(url, json={"reason": "x"}, timeout=10).status_code == 404
-    assert paypal.unknown == ["GET /v2/checkout/orders/1", "POST /v1/billing/subscriptions/I-1/suspend"]
-    assert paypal.asked[-1] == "POST /v1/billing/subscriptions/I-1/suspend"
+    assert vendor.get("/v2/nothing/1").status_code == 404
+    url = f"{vendor.base_url}/v1/payments/payouts"
+    assert vendor.session.post(url, json={}, timeout=10).status_code == 404
+    assert paypal.unknown == ["GET /v2/nothing/1", "POST /v1/payments/payouts"]
+    assert paypal.asked[-1] == "POST /v1/payments/payouts"
 
 
 @pytest.mark.parametrize(
