@@ -20,6 +20,7 @@ from pipeline.operations import test_event
 from pipeline.operations.health import HealthCheck
 from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.certificates import CertificateStore
+from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.queries import subscriptions
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
@@ -71,6 +72,11 @@ class Container:
             secret,
             observe=self.dependencies.observer("paypal"),
         )
+
+    @cached_property
+    def paypal_rate(self) -> TokenBucket:
+        """The limit of look-ups in this process."""
+        return TokenBucket(self.clock)
 
     @cached_property
     def certificates(self) -> CertificateStore:

@@ -204,7 +204,11 @@ def _fetch_lookups(container: Container, stop: StopSignal) -> None:
         while not stop.wait(LOOKUP_POLL_SECONDS):
             try:
                 ids = lookup_fetcher.fetch_due(
-                    container.database, container.master_key, container.clock, container.paypal
+                    container.database,
+                    container.master_key,
+                    container.clock,
+                    container.paypal,
+                    bucket=container.paypal_rate,
                 )
                 if ids:
                     publisher.publish("events", ids)

@@ -143,7 +143,7 @@ class UnitOfWork:
 
     def request_lookup(self, kind: LookupKind, id: str, after: timedelta) -> None:
         """Request a look-up of this object at PayPal after a delay. Without API credentials it is never made."""
-        self._lookups.append(lookups.LookupRequest(kind, id, self.now + after))
+        self._lookups.append(lookups.LookupRequest(kind, id, self.now + after, self.now))
 
     def flush(self) -> list[str]:
         """Write all changes. Return the ids of the mails that became due."""

@@ -1,7 +1,8 @@
 """Make pending look-ups in PayPal's API, outside any transaction. Each answer enters the inbox as an event."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 from sqlalchemy import select, update
@@ -10,18 +11,21 @@ from sqlalchemy.orm import Session
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
-from pipeline.db.engine import Database
+from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import PaypalLookup
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import event_from_lookup, parse_webhook
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.paypal.requests import LookupKind
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=2)  # longer than the timeouts of a call; then another worker may take the look-up
+LEASE = timedelta(minutes=2)  # longer than two exchanges with PayPal; then another worker may take the look-up
 AUTH_ERROR_STATUSES = (401, 403)  # these concern the credentials and not the object, so the look-up is retried
+# A webhook can arrive before PayPal's API knows its object (PayPal-node-SDK issue 147), so 404 is no answer for a day.
+MISSING_AFTER = timedelta(days=1)
 # Waits after failed attempts; the last one repeats. They are long because PayPal asks clients not to poll.
 RETRY_DELAYS = (
     timedelta(minutes=1),
@@ -38,74 +42,115 @@ class PaypalReader(Protocol):
     def get(self, kind: LookupKind, id: str) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A look-up that this process makes now."""
+
+    kind: LookupKind
+    id: str
+    attempts: int
+    first_due_at: datetime
+    asked_at: datetime
+
+
 def fetch_due(
-    database: Database, master_key: MasterKey, clock: Clock, paypal: PaypalReader, limit: int = 20
+    database: Database,
+    master_key: MasterKey,
+    clock: Clock,
+    paypal: PaypalReader,
+    limit: int = 20,
+    bucket: TokenBucket | None = None,
 ) -> list[str]:
-    """Make the due look-ups. Return the ids of the stored answers, which are to be published."""
+    """Make the due look-ups. Return the ids of the stored answers, which are to be published.
+
+    At most `limit`, and as many as `bucket` allows. Whatever one look-up raises, the others are made.
+    Raises DatabaseUnavailableError.
+    """
+    bucket = bucket or TokenBucket(clock)
     with database.transaction() as session:
-        rows = _lease_due(session, clock.now(), limit)
+        rows = _lease_due(session, clock.now(), bucket.take(limit))
     answered: list[str] = []
-    for kind, id, attempts in rows:
-        answer = _fetch(database, clock, paypal, kind, id, attempts)
-        if answer is not None:
-            answered += _store_answer(database, master_key, clock, kind, id, answer)
+    for due in rows:
+        try:
+            answer = _fetch(database, clock, paypal, due, bucket)
+            if answer is not None:
+                answered += _store_answer(database, master_key, clock, due, answer)
+        except DatabaseUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any error concerns this look-up only
+            # The error's message may quote the answer, which contains personal data.
+            _postpone(database, due, clock.now(), f"the answer cannot be stored: {type(error).__name__}")
     return answered
 
 
-def _lease_due(session: Session, now: datetime, limit: int) -> list[tuple[LookupKind, str, int]]:
+def _lease_due(session: Session, now: datetime, limit: int) -> list[_Due]:
+    if limit == 0:
+        return []
     due = (
         select(PaypalLookup)
         .where(PaypalLookup.due_at <= now)
-        .order_by(PaypalLookup.due_at)
+        .order_by(PaypalLookup.due_at, PaypalLookup.kind, PaypalLookup.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     rows = list(session.execute(due).scalars())
     for row in rows:
         row.due_at = now + LEASE
-    return [(row.kind, row.id, row.attempts) for row in rows]  # type: ignore[misc]
+    return [_Due(cast("LookupKind", row.kind), row.id, row.attempts, row.first_due_at, now) for row in rows]
 
 
 def _fetch(
-    database: Database, clock: Clock, paypal: PaypalReader, kind: LookupKind, id: str, attempts: int
+    database: Database, clock: Clock, paypal: PaypalReader, due: _Due, bucket: TokenBucket
 ) -> dict[str, Any] | None:
-    """Return PayPal's answer. After an error return None, and store when to try again, or that the look-up is refused."""
+    """Return PayPal's answer. After an error return None, and store when to try again, or that the look-up is given up."""
+    now = clock.now()
     try:
-        return paypal.get(kind, id)
-    except (PaypalNotFoundError, PaypalRejectedError) as error:
-        if isinstance(error, PaypalRejectedError) and error.status in AUTH_ERROR_STATUSES:
-            _postpone(database, kind, id, attempts, clock.now(), str(error))
+        return paypal.get(due.kind, due.id)
+    except PaypalNotFoundError as error:
+        if now - due.first_due_at < MISSING_AFTER:
+            _postpone(database, due, now, str(error), at_most=due.first_due_at + MISSING_AFTER)
         else:
-            _mark_refused(database, kind, id, str(error))
+            _give_up(database, due, now, str(error))
+    except PaypalRejectedError as error:
+        if error.status in AUTH_ERROR_STATUSES:
+            _postpone(database, due, now, str(error))
+        else:
+            _give_up(database, due, now, str(error))
     except PaypalUnavailableError as error:
-        _postpone(database, kind, id, attempts, clock.now(), str(error))
+        if error.retry_after:
+            bucket.pause(error.retry_after)
+        _postpone(database, due, now, str(error))
     return None
 
 
 def _store_answer(
-    database: Database, master_key: MasterKey, clock: Clock, kind: LookupKind, id: str, answer: dict[str, Any]
+    database: Database, master_key: MasterKey, clock: Clock, due: _Due, answer: dict[str, Any]
 ) -> list[str]:
-    now = clock.now()
+    now, kind, id = clock.now(), due.kind, due.id
     delivery = inbox.NewEvent(parse_webhook(event_from_lookup(kind, answer, now)), "read", "read from PayPal's API")
     with database.transaction() as session:
         stored = inbox.store(session, Keyring(master_key, session, now), [delivery], now)
-        lookups.delete_lookup(session, kind, id)
+        lookups.complete(session, kind, id, due.asked_at, now)
         released = inbox.release_waiting(session, lookups.waiting_reason(kind, id), now + timedelta(seconds=1))
     log.info("lookup_answered", kind=kind, id=id, outcome=stored[0].outcome, events_released=released)
     return [item.event_id for item in stored if item.publish]
 
 
-def _mark_refused(database: Database, kind: str, id: str, reason: str) -> None:
-    log.warning("lookup_refused", kind=kind, id=id, reason=reason)
-    _update_lookup(database, kind, id, due_at=None, reason=reason)
-
-
-def _postpone(database: Database, kind: str, id: str, attempts: int, now: datetime, reason: str) -> None:
-    log.warning("lookup_failed", kind=kind, id=id, reason=reason)
-    due_at = now + RETRY_DELAYS[min(attempts, len(RETRY_DELAYS) - 1)]
-    _update_lookup(database, kind, id, due_at=due_at, attempts=attempts + 1, reason=reason)
-
-
-def _update_lookup(database: Database, kind: str, id: str, **values: Any) -> None:
+def _give_up(database: Database, due: _Due, now: datetime, reason: str) -> None:
+    """End the look-up until it is requested again. The events that wait for it are parked when they are handled next."""
+    log.warning("lookup_given_up", kind=due.kind, id=due.id, reason=reason)
     with database.transaction() as session:
-        session.execute(update(PaypalLookup).where(PaypalLookup.kind == kind, PaypalLookup.id == id).values(**values))
+        _update_lookup(session, due, due_at=None, reason=reason)
+        inbox.release_waiting(session, lookups.waiting_reason(due.kind, due.id), now)
+
+
+def _postpone(database: Database, due: _Due, now: datetime, reason: str, at_most: datetime | None = None) -> None:
+    log.warning("lookup_failed", kind=due.kind, id=due.id, reason=reason)
+    due_at = now + RETRY_DELAYS[min(due.attempts, len(RETRY_DELAYS) - 1)]
+    with database.transaction() as session:
+        _update_lookup(session, due, due_at=min(due_at, at_most or due_at), attempts=due.attempts + 1, reason=reason)
+
+
+def _update_lookup(session: Session, due: _Due, **values: Any) -> None:
+    is_row = (PaypalLookup.kind == due.kind, PaypalLookup.id == due.id)
+    session.execute(update(PaypalLookup).where(*is_row).values(**values))

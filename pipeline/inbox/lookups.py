@@ -14,24 +14,47 @@ from pipeline.paypal.requests import LookupKind
 
 @dataclass(frozen=True, slots=True)
 class LookupRequest:
-    """A look-up of one object, to be made at `due_at` or later."""
+    """A look-up of one object, to be made at `due_at` or later. `requested_at`: when it was requested, None: at `due_at`."""
 
     kind: LookupKind
     id: str
     due_at: datetime
+    requested_at: datetime | None = None
 
 
 def enqueue(session: Session, wanted: Sequence[LookupRequest]) -> None:
-    """Add look-ups. One that is already pending is not changed."""
+    """Add look-ups. A pending one keeps its time, so requests within a few seconds share one look-up.
+
+    One that is being made now is made again afterwards: its answer may be older than the request. One that was given up
+    starts again.
+    """
+    requests = {(request.kind, request.id): request for request in wanted}
     rows = [
-        {"kind": kind, "id": id, "due_at": due_at, "attempts": 0, "first_due_at": due_at}
-        for (kind, id), due_at in {(request.kind, request.id): request.due_at for request in wanted}.items()
-    ]
-    insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id)
+        {
+            "kind": kind, "id": id, "due_at": each.due_at, "attempts": 0, "first_due_at": each.due_at,
+            "requested_at": each.requested_at or each.due_at,
+        }
+        for (kind, id), each in requests.items()
+    ]  # fmt: skip
+    added = set(insert_new(session, PaypalLookup, rows, returning=PaypalLookup.id))
+    for (kind, id), request in requests.items():
+        if id not in added:
+            _request_again(session, kind, id, request)
 
 
-def is_known_missing(session: Session, kind: str, id: str) -> bool:
-    """Return whether PayPal has refused this look-up, as a rule because it does not know the object."""
+def _request_again(session: Session, kind: str, id: str, request: LookupRequest) -> None:
+    row = session.get(PaypalLookup, (kind, id), with_for_update=True, populate_existing=True)
+    if row is None:  # answered a moment ago
+        enqueue(session, [request])
+        return
+    row.requested_at = max(row.requested_at, request.requested_at or request.due_at)
+    if row.due_at is None:
+        row.due_at, row.attempts, row.first_due_at, row.reason = request.due_at, 0, request.due_at, None
+    session.flush()
+
+
+def is_given_up(session: Session, kind: str, id: str) -> bool:
+    """Return whether this look-up was given up, as a rule because PayPal does not know the object."""
     row = session.get(PaypalLookup, (kind, id))
     return row is not None and row.due_at is None
 
@@ -39,6 +62,17 @@ def is_known_missing(session: Session, kind: str, id: str) -> bool:
 def is_pending(session: Session, kind: str, id: str) -> bool:
     """Return whether this look-up is stored and has no answer yet."""
     return session.get(PaypalLookup, (kind, id)) is not None
+
+
+def complete(session: Session, kind: str, id: str, asked_at: datetime, now: datetime) -> None:
+    """Delete a look-up that was answered. It stays, due now, if it was requested again after `asked_at`."""
+    row = session.get(PaypalLookup, (kind, id), with_for_update=True, populate_existing=True)
+    if row is None:
+        return
+    if row.requested_at > asked_at:
+        row.due_at, row.attempts, row.first_due_at, row.reason = now, 0, now, None
+    else:
+        session.delete(row)
 
 
 def delete_lookup(session: Session, kind: str, id: str) -> None:

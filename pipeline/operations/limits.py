@@ -68,10 +68,8 @@ LIMITS: Final[dict[WorkKind, Limit]] = {
     "mails_sending": Limit("mails being sent", SENDING_SECONDS, "smt-billing mail list --state sending", stalled=True),
     "mails_in_doubt": Limit("mails in doubt", HOUR, "smt-billing mail list --state doubt"),
     "mails_failed": Limit("failed mails", HOUR, "smt-billing mail list --state failed"),
-    "lookups_open": Limit(
-        "look-ups without an answer from PayPal", LOOKUP_SECONDS, "smt-billing events list --state received"
-    ),
-    "lookups_refused": Limit("look-ups that PayPal refused", HOUR, "smt-billing parked list"),
+    "lookups_open": Limit("look-ups without an answer from PayPal", LOOKUP_SECONDS, "smt-billing lookups list"),
+    "lookups_refused": Limit("look-ups that were given up", HOUR, "smt-billing lookups list --state given-up"),
     "dead_letters": Limit("unreadable messages in the dead-letter queue", HOUR, "smt-billing doctor"),
     "inbound_unanswered": Limit("inbound messages without an answer", 2 * DAY, "smt-billing customers requests --open"),
     "inbound_unfiled": Limit("messages in the Maildir that cannot be filed", HOUR, "smt-billing inbound"),

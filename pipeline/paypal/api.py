@@ -55,7 +55,11 @@ class PaypalApi:
 
         Raises PaypalNotFoundError, PaypalRejectedError or PaypalUnavailableError.
         """
-        return self._client.execute(requests.GET_REQUESTS[kind](id))
+        request = requests.GET_REQUESTS[kind](id)
+        found = self._client.execute(request)
+        if found.get(request.id_field) != id:
+            raise PaypalUnavailableError(f"PayPal answered with another {kind} than {id}; try again")
+        return found
 
     def create_subscription(
         self,

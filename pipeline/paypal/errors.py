@@ -5,6 +5,9 @@ The webhook endpoint answers 400 for `MalformedDeliveryError`, 403 for `Signatur
 No message contains a secret or personal data.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from pipeline.errors import OperatorError, UsageError
@@ -43,25 +46,45 @@ class SimulatedEventError(SignatureError):
 
 
 class PaypalUnavailableError(OperatorError):
-    """PayPal cannot be reached, is too slow, or sends an unreadable answer. Try again later."""
+    """PayPal cannot be reached, is too slow, or sends an unreadable answer. Try again later.
+
+    `retry_after`: how long PayPal asks to wait before the next call, None if it does not say.
+    """
+
+    retry_after: timedelta | None = None
 
 
 class PaypalNotFoundError(Exception):
     """PayPal has no object with that id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One reason of a refusal: PayPal's name of it, the JSON path of the field, and a sentence. The last two may be ""."""
+
+    issue: str
+    field: str = ""
+    description: str = ""
+
+    def __str__(self) -> str:
+        named = f"{self.issue} ({self.field})" if self.field else self.issue
+        return f"{named}: {self.description.rstrip('.')}" if self.description else named
+
+
 class PaypalRejectedError(OperatorError):
     """PayPal refuses the request. A retry gives the same result.
 
     `status` is the HTTP status, `name` is PayPal's error name, `debug_id` is the id that PayPal's support asks for.
-    `name` and `debug_id` may be "".
+    `name` and `debug_id` may be "". `issues` are PayPal's reasons.
     """
 
-    def __init__(self, status: int, name: str, debug_id: str) -> None:
+    def __init__(self, status: int, name: str, debug_id: str, issues: Sequence[Issue] = ()) -> None:
+        reasons = "".join(f"; {each}" for each in issues)
         super().__init__(
-            f"PayPal answered {status} {name or 'without an error name'} (debug id {debug_id or 'none'}); {_advice(status)}"
+            f"PayPal answered {status} {name or 'without an error name'} (debug id {debug_id or 'none'}){reasons}; "
+            f"{_advice(status)}"
         )
-        self.status, self.name, self.debug_id = status, name, debug_id
+        self.status, self.name, self.debug_id, self.issues = status, name, debug_id, tuple(issues)
 
 
 def _advice(status: int) -> str:

@@ -19,6 +19,7 @@ class GetRequest:
     """A GET request with the attributes that the SDK's client needs. Raises PaypalNotFoundError for an invalid id."""
 
     route: ClassVar[str]
+    id_field: ClassVar[str] = "id"  # of the answer
     verb = "GET"
     body = None
 

@@ -6,6 +6,7 @@ from pipeline.billing.reminders import ReminderPolicy
 from pipeline.clock import Clock
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database
+from pipeline.scheduler.address_lookups import request_addresses
 from pipeline.scheduler.operator_alerts import alert_parked_events
 from pipeline.scheduler.renewal_reminders import RenewalReminders
 from pipeline.scheduler.scheduler import Job
@@ -21,6 +22,7 @@ def core_jobs(
     """
     renewals = RenewalReminders(database, master_key, clock, reminders, may_read=may_read)
     minute = timedelta(minutes=1)
+    addresses = Job("ask PayPal for missing addresses", minute, lambda: request_addresses(database, clock))
     return [
         Job("release claims of stopped mailers", timedelta(seconds=2), lambda: release_stale_claims(database, clock)),
         Job("queue renewal reminders", minute, renewals.queue_due),
@@ -29,4 +31,5 @@ def core_jobs(
             minute,
             lambda: alert_parked_events(database, master_key, clock) if operator else 0,
         ),
+        *([addresses] if may_read else []),
     ]

@@ -59,9 +59,9 @@ class FailedEvents:
     def _request_lookup(self, session: Session, row: inbox.ReceivedEvent, wanted: NeedsLookup) -> None:
         if not self._may_read:
             self._park(session, row, f"{wanted}, and no API credentials are set (SMT_PAYPAL_CLIENT_ID and …_SECRET)")
-        elif lookups.is_known_missing(session, wanted.kind, wanted.id):
+        elif lookups.is_given_up(session, wanted.kind, wanted.id):
             lookups.delete_lookup(session, wanted.kind, wanted.id)  # so that a manual retry requests it again
-            self._park(session, row, f"{wanted}, which does not know it")
+            self._park(session, row, f"{wanted}, which does not have it")
         elif _was_answered(session, row, wanted):
             # The answer is being handled now, or it lacks the fact too. Another look-up would return the same.
             self._retry_or_park(session, row, f"{wanted}, but the answer does not contain what is missing")

@@ -24,6 +24,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     drip: bool = False  # Send the body byte by byte, 10 ms apart.
     late: bool = False  # Wait five seconds before the answer.
+    slow_head: bool = False  # Send a header byte by byte, 10 ms apart, without end.
+    broken: bool = False  # Close the connection without an answer.
 
 
 class Loopback:
@@ -70,13 +72,18 @@ class Handler(BaseHTTPRequestHandler):
         asked = Asked(self.command, self.path, headers, body)
         self.serving.asked.append(asked)
         answer = self.serving.answer(asked)
-        if not self.serving.closing.wait(5 if answer.late else 0):
+        if answer.broken:
+            self.close_connection = True
+        elif not self.serving.closing.wait(5 if answer.late else 0):
             self._send(answer)
 
     do_POST = do_GET  # noqa: N815 - the standard library's name
 
     def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
+        (self.send_response_only if "Date" in answer.headers else self.send_response)(answer.status)
+        while answer.slow_head and not self.serving.closing.wait(0.01):
+            self.flush_headers()
+            self.wfile.write(b"x")
         for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -68,7 +68,7 @@ class Jobs:
     """The scheduler's core jobs, so that a test can run each one alone."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.free_claims, self.remind, self.tell_operator = (job.run for job in jobs)
+        self.free_claims, self.remind, self.tell_operator, *_ = (job.run for job in jobs)
 
 
 def scheduler(pipeline: PipelineUnderTest, *, may_read: bool = False, operator: str = "") -> Jobs:

@@ -41,6 +41,9 @@ COMMANDS = {
     "db": LazyCommand(f"{_HERE}.db:app", "Create and upgrade the database tables."),
     "events": LazyCommand(f"{_HERE}.events:app", "List, inspect, import and replay PayPal's events."),
     "parked": LazyCommand(f"{_HERE}.events:parked", "Resolve events that need a manual decision."),
+    "lookups": LazyCommand(
+        f"{_HERE}.lookups:app", "List the questions to PayPal that have no answer yet, and retry them."
+    ),
     "mail": LazyCommand(f"{_HERE}.mail:app", "List, inspect, preview and test mails; resolve mails in doubt."),
     "subscriptions": LazyCommand(
         f"{_HERE}.subscriptions:app", "List and inspect subscriptions, their payments and paid-through dates."

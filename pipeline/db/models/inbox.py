@@ -59,7 +59,8 @@ class PaypalLookup(Base):
 
     kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # subscription, plan, sale, refund
     id: Mapped[str] = mapped_column(String(50), primary_key=True)
-    due_at: Mapped[datetime | None] = mapped_column(index=True)  # None: PayPal does not know the object
+    due_at: Mapped[datetime | None] = mapped_column(index=True)  # None: given up; `reason` says why
     attempts: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str | None] = mapped_column(Text)
+    requested_at: Mapped[datetime]  # of the newest request; an answer must be younger
     first_due_at: Mapped[datetime]  # `due_at` of the first attempt; its age shows how long the answer is missing

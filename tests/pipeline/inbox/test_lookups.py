@@ -15,7 +15,8 @@ from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 from pipeline.inbox.store import StoreResult
 from pipeline.paypal.api import PaypalApi
-from pipeline.paypal.errors import PaypalRejectedError
+from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
@@ -169,17 +170,100 @@ def test_failed_look_up_is_retried_after_the_delays(
     assert len(fetch(sqlite_pipeline, paypal)) == 1
 
 
-def test_unknown_object_is_not_looked_up_again(
+def test_unknown_object_is_looked_up_for_a_day_and_then_given_up(
     sqlite_pipeline: PipelineUnderTest, paypal: PaypalApi, fake_api: FakePaypalApi
 ) -> None:
+    start = sqlite_pipeline.now
     enqueue(sqlite_pipeline, "sale", "NOSUCHSALE0000000")
-    assert fetch(sqlite_pipeline, paypal) == []
+    waited = []
+    while (row := sqlite_pipeline.rows(PaypalLookup)[0]).due_at:
+        sqlite_pipeline.clock.move_to(row.due_at)
+        waited.append(sqlite_pipeline.now - start)
+        assert fetch(sqlite_pipeline, paypal) == []
+    assert waited[1:3] == [timedelta(minutes=1), timedelta(minutes=6)]
+    assert waited[-1] == timedelta(days=1)
     with sqlite_pipeline.database.reading() as session:
-        assert lookups.is_known_missing(session, "sale", "NOSUCHSALE0000000")
+        assert lookups.is_given_up(session, "sale", "NOSUCHSALE0000000")
     requests = len(fake_api.asked)
     sqlite_pipeline.clock.advance(timedelta(days=30))
     assert fetch(sqlite_pipeline, paypal) == []
     assert len(fake_api.asked) == requests
+
+
+def test_given_up_look_up_starts_again_when_it_is_requested(pipeline: PipelineUnderTest) -> None:
+    enqueue(pipeline)
+    fetch(pipeline, FakeReader(PaypalRejectedError(422, "UNPROCESSABLE_ENTITY", "abc")))
+    pipeline.clock.advance(timedelta(days=30))
+    enqueue(pipeline)
+    [row] = pipeline.rows(PaypalLookup)
+    assert (row.due_at, row.first_due_at, row.attempts) == (pipeline.now, pipeline.now, 0)
+    assert len(fetch(pipeline, FakeReader({"id": "SALE1"}))) == 1
+
+
+def test_request_during_a_look_up_is_answered_by_another_one(pipeline: PipelineUnderTest) -> None:
+    """The answer that is on the way may be older than what the second event reports."""
+
+    class SlowReader(FakeReader):
+        def get(self, kind: str, id: str) -> dict[str, Any]:
+            if not self.requests:
+                pipeline.clock.advance(timedelta(seconds=1))
+                enqueue(pipeline)
+            return super().get(kind, id) | {"state": f"state {len(self.requests)}"}
+
+    reader = SlowReader({"id": "SALE1"})
+    enqueue(pipeline)
+    assert len(fetch(pipeline, reader)) == 1
+    assert len(fetch(pipeline, reader)) == 1
+    assert fetch(pipeline, reader) == []
+    assert len(reader.requests) == 2
+
+
+def test_requests_before_a_look_up_share_it(pipeline: PipelineUnderTest) -> None:
+    for seconds in range(3):
+        enqueue(pipeline, after=timedelta(seconds=3 - seconds))
+        pipeline.clock.advance(timedelta(seconds=1))
+    reader = FakeReader({"id": "SALE1"})
+    assert len(fetch(pipeline, reader)) == 1
+    assert pipeline.count(PaypalLookup) == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("jane@example.com"), TypeError(), RecursionError()])
+def test_failing_look_up_does_not_stop_the_others(pipeline: PipelineUnderTest, error: Exception) -> None:
+    class OddReader(FakeReader):
+        def get(self, kind: str, id: str) -> dict[str, Any]:
+            if id == "SALE1":
+                raise error
+            return {"id": id, "state": "completed"}
+
+    for id in ("SALE1", "SALE2"):
+        enqueue(pipeline, id=id)
+    assert len(fetch(pipeline, OddReader({}))) == 1
+    [row] = pipeline.rows(PaypalLookup)
+    assert (row.id, row.due_at) == ("SALE1", pipeline.now + timedelta(minutes=1))
+    assert row.reason == f"the answer cannot be stored: {type(error).__name__}"
+
+
+def test_look_ups_keep_to_the_rate_and_pause_when_paypal_asks_for_it(sqlite_pipeline: PipelineUnderTest) -> None:
+    pipeline, bucket = sqlite_pipeline, TokenBucket(sqlite_pipeline.clock, per_second=5, burst=20)
+    busy = PaypalUnavailableError("busy")
+    busy.retry_after = timedelta(seconds=30)
+    for number in range(100):
+        enqueue(pipeline, id=f"SALE{number}")
+
+    def fetch_some(reader: FakeReader) -> int:
+        lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, reader, 1000, bucket)
+        return len(reader.requests)
+
+    assert fetch_some(FakeReader({"id": "SALE1"})) == 20
+    pipeline.clock.advance(timedelta(seconds=2))
+    assert fetch_some(FakeReader({"id": "SALE1"})) == 10
+    pipeline.clock.advance(timedelta(seconds=1))
+    assert fetch_some(FakeReader(busy)) == 5
+    pipeline.clock.advance(timedelta(seconds=29))
+    assert fetch_some(FakeReader({"id": "SALE1"})) == 0
+    assert bucket.seconds_until_next() == 1
+    pipeline.clock.advance(timedelta(seconds=1))
+    assert fetch_some(FakeReader({"id": "SALE1"})) == 20
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -247,15 +331,14 @@ def test_unknown_subscription_is_looked_up(pipeline: PipelineUnderTest, world: P
 
 
 def test_unknown_object_parks_the_event_until_the_operator_retries_it(pipeline: PipelineUnderTest) -> None:
-    missing, found = FakeReader(PaypalRejectedError(404, "", "")), FakeReader({"id": "SALE1", "state": "completed"})
+    missing, found = FakeReader(PaypalRejectedError(422, "", "")), FakeReader({"id": "SALE1", "state": "completed"})
     worker = pipeline.worker({"TEST.HAPPENED": needs_sale, "READ.SALE": lambda event, uow: None}, may_read=True)
     pipeline.store(delivery(happened()))
     worker.handle(["WH-1"])
     fetch(pipeline, missing)
-    pipeline.clock.advance(timedelta(minutes=1))
     worker.handle(due(pipeline))
     row = pipeline.event("WH-1")
-    assert (row.state, row.reason) == ("parked", "needs sale SALE1 from PayPal, which does not know it")
+    assert (row.state, row.reason) == ("parked", "needs sale SALE1 from PayPal, which does not have it")
     with pipeline.database.transaction() as session:
         assert inbox.retry(session, ["WH-1"], pipeline.now) == ["WH-1"]
     worker.handle(due(pipeline))

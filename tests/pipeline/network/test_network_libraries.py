@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 # library that can open a connection -> the packages of `pipeline` that use it for that
 ALLOWED = {
-    "socket": {"demo", "network", "policy", "simulator"},
+    "socket": {"demo", "network", "paypal", "policy", "simulator"},
     "ssl": {"broker", "paypal", "policy"},
     "http.client": {"customers", "operations", "paypal", "simulator"},
     "urllib.request": {"customers"},
@@ -20,7 +20,8 @@ ALLOWED = {
     "asyncio.open_connection": set[str](),
     "asyncio.open_unix_connection": set[str](),
     **{name: set[str]() for name in ("smtplib", "ftplib", "imaplib", "poplib", "xmlrpc.client")},
-    **{name: set[str]() for name in ("httpx", "urllib3", "aiohttp")},
+    "urllib3": {"paypal"},
+    **{name: set[str]() for name in ("httpx", "aiohttp")},
 }
 
 

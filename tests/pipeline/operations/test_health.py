@@ -55,7 +55,11 @@ def request(kind: str, **values: object) -> Callable[[PipelineUnderTest], None]:
 
 def lookup(pipeline: PipelineUnderTest, *, refused: bool) -> None:
     due_at = None if refused else pipeline.now + YEAR
-    pipeline.set(PaypalLookup(kind="sale", id="1", due_at=due_at, attempts=3, first_due_at=pipeline.now))
+    pipeline.set(
+        PaypalLookup(
+            kind="sale", id="1", due_at=due_at, attempts=3, requested_at=pipeline.now, first_due_at=pipeline.now
+        )
+    )
 
 
 def park(pipeline: PipelineUnderTest) -> None:

@@ -1,20 +1,24 @@
 """PayPal API client against an HTTP server on loopback."""
 
 import base64
+import gzip
 import json
 import logging
 import threading
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.paypal.api import PaypalApi
-from pipeline.paypal.client import PaypalClient
-from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.client import FAILURE_SECONDS, PaypalClient
+from pipeline.paypal.errors import Issue, PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.requests import LookupKind, SalesGetRequest
 from pipeline.settings import SettingsError
 from tests.support.loopback_http import Answer, Asked, Loopback, loopback
@@ -86,8 +90,11 @@ def look_up_sale(paypal: PaypalApi) -> dict[str, Any]:
         ("refund", "4CF18861HF410323U", "/v1/payments/refund/4CF18861HF410323U"),
     ],
 )
-def test_each_kind_has_its_own_path(kind: LookupKind, id: str, path: str, paypal: PaypalApi, server: Loopback) -> None:
-    assert paypal.get(kind, id) == SALE_BODY
+def test_each_kind_has_its_own_path(
+    kind: LookupKind, id: str, path: str, paypal: PaypalApi, server: Loopback, api: Api
+) -> None:
+    api.answer = lambda: as_json(SALE_BODY | {"id": id})
+    assert paypal.get(kind, id) == SALE_BODY | {"id": id}
     token, lookup = server.asked
     basic = base64.b64encode(f"{ID}:{SECRET}".encode()).decode()
     assert (token.verb, token.path, token.body) == ("POST", TOKEN, b"grant_type=client_credentials")
@@ -112,9 +119,18 @@ def test_calls_share_one_connection_and_one_token(paypal: PaypalApi, server: Loo
     assert (server.connections, server.count(TOKEN), server.count(SALE)) == (1, 1, 5)
 
 
-def test_empty_answer_returns_empty_object(paypal: PaypalApi, api: Api) -> None:
-    api.answer = lambda: Answer(204)
-    assert look_up_sale(paypal) == {}
+@pytest.mark.parametrize("status", [200, 204])
+def test_look_up_without_a_body_has_no_answer(status: int, paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: Answer(status)
+    with pytest.raises(PaypalUnavailableError, match="not a JSON object"):
+        look_up_sale(paypal)
+
+
+@pytest.mark.parametrize("id", ["9VX07531FT1384014", "80021663de681814l", None, 80021663])
+def test_answer_about_another_object_is_no_answer(id: object, paypal: PaypalApi, api: Api) -> None:
+    api.answer = lambda: as_json(SALE_BODY | {"id": id})
+    with pytest.raises(PaypalUnavailableError, match="another sale than 80021663DE681814L"):
+        look_up_sale(paypal)
 
 
 # The token
@@ -209,7 +225,7 @@ def test_unknown_id_raises_not_found(paypal: PaypalApi, api: Api) -> None:
         look_up_sale(paypal)
 
 
-@pytest.mark.parametrize("status", [400, 403, 409, 422])
+@pytest.mark.parametrize("status", [400, 403, 422])
 def test_rejection_has_paypals_error_name_and_debug_id(status: int, paypal: PaypalApi, api: Api) -> None:
     api.answer = lambda: error(status, "UNPROCESSABLE_ENTITY")
     with pytest.raises(PaypalRejectedError, match=r"UNPROCESSABLE_ENTITY.*90957fca61718") as rejected:
@@ -218,14 +234,79 @@ def test_rejection_has_paypals_error_name_and_debug_id(status: int, paypal: Payp
     assert rejected.value.debug_id == "90957fca61718"
 
 
+def test_rejection_names_paypals_reasons_without_the_value(paypal: PaypalApi, api: Api) -> None:
+    reason = {
+        "field": "/plan_id",
+        "issue": "PLAN_STATUS_INVALID",
+        "description": "Plan is inactive.",
+        "value": "jane@example.com",
+    }
+    api.answer = lambda: as_json({"name": "UNPROCESSABLE_ENTITY", "details": [reason, "odd", {"issue": 1}]}, 422)
+    with pytest.raises(PaypalRejectedError, match=r"PLAN_STATUS_INVALID \(/plan_id\): Plan is inactive;") as rejected:
+        look_up_sale(paypal)
+    assert rejected.value.issues == (Issue("PLAN_STATUS_INVALID", "/plan_id", "Plan is inactive."),)
+    assert "jane" not in repr(rejected.value)
+
+
 def test_debug_id_is_read_from_the_header(paypal: PaypalApi, api: Api) -> None:
-    api.answer = lambda: Answer(422, b"<html>", {"Paypal-Debug-Id": "f8d2c1"})
+    api.answer = lambda: as_json({"name": "UNPROCESSABLE_ENTITY"}, 422, {"Paypal-Debug-Id": "f8d2c1"})
     with pytest.raises(PaypalRejectedError, match="debug id f8d2c1") as rejected:
         look_up_sale(paypal)
-    assert (rejected.value.name, rejected.value.debug_id) == ("", "f8d2c1")
+    assert (rejected.value.name, rejected.value.debug_id) == ("UNPROCESSABLE_ENTITY", "f8d2c1")
 
 
-@pytest.mark.parametrize("status", [300, 304, 408, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422])
+@pytest.mark.parametrize("body", [b"<html>gateway</html>", b"", b"[]", b'{"name": 404}'])
+def test_answer_of_a_gateway_says_nothing_about_the_object(
+    status: int, body: bytes, paypal: PaypalApi, api: Api
+) -> None:
+    api.answer = lambda: Answer(status, body)
+    with pytest.raises(PaypalUnavailableError, match=rf"{status} .*try again"):
+        look_up_sale(paypal)
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 500])
+def test_refused_token_request_says_nothing_about_the_object(status: int, paypal: PaypalApi, api: Api) -> None:
+    api.token = lambda: error(status, "RESOURCE_NOT_FOUND")
+    with pytest.raises(PaypalUnavailableError, match="POST /v1/oauth2/token"):
+        look_up_sale(paypal)
+
+
+def test_failed_token_request_is_not_repeated_by_each_thread(server: Loopback, api: Api) -> None:
+    elapsed = [0.0]
+    client = PaypalClient(f"http://127.0.0.1:{server.port}", ID, SECRET, elapsed=lambda: elapsed[0])
+    api.token = lambda: error(503, "SERVICE_UNAVAILABLE")
+    for _ in range(5):
+        with pytest.raises(PaypalUnavailableError):
+            client.execute(SalesGetRequest("80021663DE681814L"))
+    assert server.count(TOKEN) == 1
+    api.token, elapsed[0] = None, FAILURE_SECONDS
+    assert client.execute(SalesGetRequest("80021663DE681814L")) == SALE_BODY
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "999999999999"}, 3600),
+        ({"Retry-After": "Tue, 01 Dec 2026 10:01:30 GMT", "Date": "Tue, 01 Dec 2026 10:00:00 GMT"}, 90),
+        ({"Retry-After": "Tue, 01 Dec 2026 09:00:00 GMT", "Date": "Tue, 01 Dec 2026 10:00:00 GMT"}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_pause_that_paypal_asks_for_is_reported(
+    headers: dict[str, str], expected: int | None, paypal: PaypalApi, api: Api
+) -> None:
+    """RFC 9110, section 10.2.3: seconds or a date. The date counts from the answer's own Date."""
+    api.answer = lambda: as_json({"name": "RATE_LIMIT_REACHED"}, 429, headers)
+    with pytest.raises(PaypalUnavailableError) as unavailable:
+        look_up_sale(paypal)
+    assert unavailable.value.retry_after == (None if expected is None else timedelta(seconds=expected))
+
+
+@pytest.mark.parametrize("status", [300, 304, 408, 409, 425, 429, 500, 502, 503])
 def test_temporary_status_raises_unavailable(status: int, paypal: PaypalApi, api: Api) -> None:
     api.answer = lambda: as_json({"name": "RATE_LIMIT_REACHED", "debug_id": "d1"}, status)
     with pytest.raises(PaypalUnavailableError, match=rf"{status} .*try again"):
@@ -233,7 +314,19 @@ def test_temporary_status_raises_unavailable(status: int, paypal: PaypalApi, api
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b'"text"', b"null", b"{", b'{"a": NaN}', b"\xff\xfe\xfd", b'{"a":' * 99999]
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b'"text"',
+        b"null",
+        b"{",
+        b'{"a": NaN}',
+        b"\xff\xfe\xfd",
+        b'{"a":' * 99999,
+        b'{"a": "\\ud83d"}',
+        b'{"a": 1e999}',
+    ],
 )
 def test_answer_that_is_not_a_json_object_raises_unavailable(body: bytes, paypal: PaypalApi, api: Api) -> None:
     api.answer = lambda: Answer(200, body, {"Content-Type": "application/json"})
@@ -247,6 +340,58 @@ def test_missing_answer_times_out(server: Loopback, api: Api) -> None:
     with pytest.raises(PaypalUnavailableError, match="ReadTimeout"):
         look_up_sale(client)
     client.close()
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b" " * 1000, drip=True), Answer(200, slow_head=True)])
+@pytest.mark.parametrize("path", ["token", "object"])
+def test_whole_exchange_has_a_deadline(answer: Answer, path: str, server: Loopback, api: Api) -> None:
+    """Each byte comes in time, so the time-out of single reads never ends the call."""
+    client = PaypalClient(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=5, exchange_seconds=0.3)
+    if path == "token":
+        api.token = lambda: answer
+    else:
+        api.answer = lambda: answer
+    started = time.monotonic()
+    with pytest.raises(PaypalUnavailableError):
+        client.execute(SalesGetRequest("80021663DE681814L"))
+    assert time.monotonic() - started < 3
+    client.close()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_answer_of_more_than_a_mebibyte_is_not_read(packed: bool, paypal: PaypalApi, api: Api) -> None:
+    body = json.dumps(SALE_BODY | {"more": "x" * 200_000_000 if packed else "x" * 1024 * 1024}).encode()
+    answer = Answer(200, gzip.compress(body, 1), {"Content-Encoding": "gzip"}) if packed else Answer(200, body)
+    del body
+    api.answer = lambda: answer
+    tracemalloc.start()
+    with pytest.raises(PaypalUnavailableError, match="AnswerTooLargeError"):
+        look_up_sale(paypal)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_packed_answer_is_read(paypal: PaypalApi, api: Api) -> None:
+    body = json.dumps(SALE_BODY | {"more": "x" * 900_000}).encode()
+    api.answer = lambda: Answer(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+    assert look_up_sale(paypal)["more"] == "x" * 900_000
+
+
+def test_look_up_is_repeated_once_if_the_connection_breaks(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    answers = [Answer(broken=True), as_json(SALE_BODY), *[Answer(broken=True)] * 2]
+    api.answer = lambda: answers.pop(0)
+    assert look_up_sale(paypal) == SALE_BODY
+    with pytest.raises(PaypalUnavailableError, match="ConnectionError"):
+        look_up_sale(paypal)
+    assert server.count(SALE) == 4
+
+
+def test_change_without_a_key_is_not_repeated(paypal: PaypalApi, server: Loopback, api: Api) -> None:
+    api.answer = lambda: Answer(broken=True)
+    with pytest.raises(PaypalUnavailableError):
+        paypal.cancel_subscription("I-BW452GLLEP1G", "because")
+    assert server.count("/v1/billing/subscriptions/I-BW452GLLEP1G/cancel") == 1
 
 
 def test_unreachable_server_raises_unavailable(server: Loopback) -> None:

@@ -237,6 +237,7 @@ def upgrade() -> None:
         sa.Column("due_at", UtcDateTime(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("requested_at", UtcDateTime(), nullable=False),
         sa.Column("first_due_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_paypal_lookup")),
     )
