@@ -4,18 +4,14 @@ An idempotency key consists of stable ids and PayPal's times, never of formatted
 however often and in whatever order its events arrive.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.billing.arrears import Price, open_balance, past_due_since, settlement
+from pipeline.billing.arrears import open_balance, past_due_since, settlement
 from pipeline.billing.entitlement import cycles_paid_by
-from pipeline.billing.subscription import (
-    StatusChange,
-    billing_cycle_of,
-    is_billing_time_doubtful,
-    may_be_in_trial,
-    next_price,
-)
+from pipeline.billing.next_charge import next_charge, next_price
+from pipeline.billing.subscription import StatusChange, is_billing_time_doubtful
+from pipeline.billing.terms import billing_cycle_of, may_be_in_trial
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import format_time
 from pipeline.db import lww_map
@@ -111,29 +107,33 @@ def renewal_reminder(
     `is_confirmed`: PayPal answered the look-up before the reminder, or none is possible. Otherwise no amount is certain.
     """
     renews_at = format_time(row.next_billing_at) if row.next_billing_at else ""
-    terms, price, balance = billing_cycle_of(row, plan), next_price(row, plan), open_balance(row)
-    is_certain = is_confirmed and row.outstanding is not None
+    charge = next_charge(row, plan)
+    is_confirmed = is_confirmed and (not may_be_in_trial(row, plan) or _has_fresh_cycles(row, now))
+    parts = charge.charge if is_confirmed and charge.total else None
     facts = {
         "subscription": row.id,
         "plan": (plan and plan.name) or "",
         "renews_at": renews_at,
-        "amount": _amount(_next_amount(price, balance)) if is_certain else None,
-        "price": _amount(price.amount) if is_certain else None,
-        "balance": _amount(balance) if is_certain else None,
+        "amount": _amount(charge.total) if is_confirmed else None,
+        "price": _amount(parts.price) if parts else None,
+        "tax": _part(parts.tax) if parts else None,
+        "shipping": _part(parts.shipping) if parts else None,
+        "balance": _amount(charge.balance) if is_confirmed and row.outstanding is not None else None,
         "past_due_since": _when(past_due_since(row, now)),
-        "period": {"unit": terms.unit, "count": terms.count} if terms and not may_be_in_trial(row, plan) else None,
+        "period": {"unit": charge.period[0], "count": charge.period[1]} if charge.period else None,
         "days": days,
     }
     return outbox.NewMail("renewal_reminder", f"renewal:{row.id}:{renews_at}:{days}", row.id, facts, has_address)
 
 
-def _next_amount(price: Price, balance: Money | None) -> Money | None:
-    """Return what PayPal will collect for the next charge, None if it is not certain."""
-    if price.amount is None or balance is None:
-        return price.amount
-    if not price.collects_balance or price.amount.currency != balance.currency:
-        return None
-    return Money(price.amount.amount + balance.amount, balance.currency)
+def _has_fresh_cycles(row: Subscription, now: datetime) -> bool:
+    """Return whether PayPal reported the remaining trial cycles within a day. A payment since then may have used one."""
+    at = lww_map.updated_at(row.known, "cycles_left")
+    return at is not None and now - at < timedelta(days=1)
+
+
+def _part(money: Money) -> dict[str, Any] | None:
+    return _amount(money) if money.amount else None
 
 
 def _queue_mail(

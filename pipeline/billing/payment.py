@@ -33,7 +33,7 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     _merge_status(row, status, at)
     _update(uow, row)
     if row.subscription_id:
-        subscription.apply_payment(uow, row.subscription_id, row)
+        subscription.apply_payment(uow, event, row.subscription_id, row)
     elif event.type != "READ.SALE":  # PayPal once omitted the id from webhooks for days; its API may return it
         uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
@@ -53,6 +53,7 @@ def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> Paym
     _update(uow, payment)
     if payment.subscription_id:
         subscription.recompute(uow, uow.subscription(payment.subscription_id))
+        subscription.request_reread(uow, event, payment.subscription_id)
     return payment
 
 

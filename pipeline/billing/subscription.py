@@ -7,15 +7,16 @@ This module queues no mail and does not call PayPal. Events in any order and rep
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from pipeline.billing.arrears import LIVE_STATUSES, Price, compute_arrears
-from pipeline.billing.entitlement import BillingCycle, ConfirmedUntil, PaidCharge, paid_through
+from pipeline.billing.arrears import LIVE_STATUSES, compute_arrears
+from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, paid_through
+from pipeline.billing.next_charge import next_price
+from pipeline.billing.terms import billing_cycle_of
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import parse_time
 from pipeline.db import lww_map
-from pipeline.db.models import CAME, Plan, Subscription
-from pipeline.db.rows import PaymentRow, PlanRow, SubscriptionRow
+from pipeline.db.models import CAME
+from pipeline.db.rows import PaymentRow, SubscriptionRow
 from pipeline.inbox.event import Event
 from pipeline.money import Money
 
@@ -40,13 +41,11 @@ FINAL_PHASE = 3
 # time. So a billing time this close to the event is looked up again after some minutes.
 DOUBTFUL_BILLING_TIME = timedelta(days=1)
 LOOKUP_REPEAT_DELAY = timedelta(minutes=10)
-# A placeholder's subscription is looked up after this, because its own event may never arrive.
-SUBSCRIBER_LOOKUP_DELAY = timedelta(minutes=5)
+# After each event about money, plan, quantity or status, the subscription is read again. Events within this time share
+# one read; and PayPal's API may be some seconds behind its webhooks.
+REREAD_DELAY = timedelta(seconds=5)
 
-# After a payment or refusal that may have changed an outstanding balance, the balance is looked up.
-BALANCE_LOOKUP_DELAY = timedelta(minutes=2)
-
-FIELDS = ("custom_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "shipping")
+FIELDS = ("custom_ref", "plan", "terms", "quantity", "start_at", "next_billing_at", "shipping", "final_at")
 BALANCE_FIELDS = ("failed_count", "outstanding", "failed_at", "last_payment_at", "cycles_left")
 
 
@@ -85,20 +84,24 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     recompute(uow, row)
     if is_billing_time_doubtful(row, at):
         uow.request_lookup("subscription", row.id, LOOKUP_REPEAT_DELAY)
+    request_reread(uow, event, row.id)
     return change
 
 
-def apply_payment(uow: UnitOfWork, id: str, payment: PaymentRow) -> SubscriptionRow:
-    """Recompute the subscription of a payment. An unknown one stays a placeholder, and its look-up is requested."""
+def request_reread(uow: UnitOfWork, event: Event, id: str) -> None:
+    """Request to read the subscription again, because this event is a reason. An answer to such a read is none."""
+    if uow.may_read and event.type != "READ.SUBSCRIPTION":
+        uow.request_lookup("subscription", id, REREAD_DELAY)
+
+
+def apply_payment(uow: UnitOfWork, event: Event, id: str, payment: PaymentRow) -> SubscriptionRow:
+    """Recompute the subscription of a payment, and request to read it again. An unknown one stays a placeholder."""
     row = uow.subscription(id)
     reported_at = lww_map.updated_at(payment.known, "custom_ref")
     if reported_at:
         row.known = lww_map.merge(row.known, reported_at, {"custom_ref": lww_map.value(payment.known, "custom_ref")})
     recompute(uow, row)
-    if row.status is None:
-        uow.request_lookup("subscription", id, SUBSCRIBER_LOOKUP_DELAY)
-    elif row.outstanding is None and "outstanding" in row.known:
-        uow.request_lookup("subscription", id, BALANCE_LOOKUP_DELAY)
+    request_reread(uow, event, id)
     return row
 
 
@@ -114,42 +117,6 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
     _recompute_arrears(uow, row)
-
-
-def next_price(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> Price:
-    """Return the price of the next charge. It is not certain during a trial, with a tax on top, or without a price."""
-    terms, cycle = _terms(row, plan), billing_cycle_of(row, plan)
-    is_certain = not terms.get("has_surcharge") and not may_be_in_trial(row, plan)
-    return Price(cycle.price if cycle and is_certain else None, bool(terms.get("bills_balance")))
-
-
-def may_be_in_trial(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> bool:
-    """Return whether the next charge may be one of a trial, with its own price and period."""
-    left = lww_map.value(row.known, "cycles_left")
-    return left["trial"] > 0 if left else bool(_terms(row, plan).get("has_trial"))
-
-
-def billing_cycle_of(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> BillingCycle | None:
-    """Return the regular cycle: the subscription's, otherwise its plan's; None if PayPal has reported neither."""
-    terms = _terms(row, plan)
-    if not terms:
-        return None
-    price = Money(*terms["price"]) if terms.get("price") else None
-    quantity = lww_map.value(row.known, "quantity") or 1
-    start = parse_time(lww_map.value(row.known, "start_at"))
-    price = price and Money(price.amount * quantity + _shipping(row, price.currency), price.currency)
-    return BillingCycle(terms["unit"], terms["count"], price, start.day if start else 0)
-
-
-def _terms(row: SubscriptionRow | Subscription, plan: PlanRow | Plan | None) -> dict[str, Any]:
-    """Return the subscription's terms, otherwise its plan's; {} if PayPal has reported neither."""
-    return lww_map.value(row.known, "terms") or (plan and lww_map.value(plan.known, "terms")) or {}
-
-
-def _shipping(row: SubscriptionRow | Subscription, currency: str) -> int:
-    """Return what PayPal adds to each charge for shipping, in minor units."""
-    amount, of = lww_map.value(row.known, "shipping") or (0, currency)
-    return int(amount) if of == currency else 0
 
 
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:

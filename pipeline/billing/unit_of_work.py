@@ -37,9 +37,17 @@ class UnitOfWork:
     """The subscriptions, payments, refunds and plans of a batch of events, locked, with the mails and look-ups to add."""
 
     def __init__(
-        self, session: Session, keyring: Keyring, now: datetime, reminders: ReminderPolicy, events: Sequence[Event]
+        self,
+        session: Session,
+        keyring: Keyring,
+        now: datetime,
+        reminders: ReminderPolicy,
+        events: Sequence[Event],
+        *,
+        may_read: bool = False,
     ) -> None:
-        self.now, self.reminders = now, reminders
+        """`may_read`: API credentials are set, so PayPal can be asked."""
+        self.now, self.reminders, self.may_read = now, reminders, may_read
         self._session, self._keyring = session, keyring
         self._subscribers: dict[str, lww_map.LwwMap] = {}
         self._changed_subscribers: set[str] = set()

@@ -25,7 +25,7 @@ from pipeline.paypal.resources import READERS
 
 UNREADABLE = "UNREADABLE"
 # Top-level fields about delivery. PayPal's API adds them to an event, so they do not count as its content.
-DELIVERY_FIELDS = ("links", "status", "transmissions", "event_version")
+DELIVERY_FIELDS = ("links", "status", "transmissions", "event_version", "read_at")
 MAX_DEPTH = 64
 
 
@@ -78,13 +78,15 @@ def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> byte
         "create_time": updated_at,
         "resource": document,
     }
+    if kind == "subscription":
+        envelope["read_at"] = format_time(at)  # PayPal does not change `update_time` at a renewal
     return orjson.dumps(envelope)
 
 
 def _split(digest: str, document: dict[str, Any], event_id: str, kind: str) -> ParsedEvent:
     resource = document.get("resource")
     resource = resource if isinstance(resource, dict) else {}
-    occurred_at = parse_time(document.get("create_time"))
+    occurred_at = parse_time(document.get("read_at")) or parse_time(document.get("create_time"))
     facts, person = _read(kind, resource, occurred_at)
     return ParsedEvent(
         id=event_id,

@@ -1,6 +1,7 @@
 """Parse subscriptions, old billing agreements and plans into facts; `resources` lists their keys."""
 
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pipeline.paypal.field_reader import Facts, FieldReader, Person, format_moment, person_of
@@ -45,9 +46,12 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         "subscription": read.id("id"),
         "status": _status(kind, read.text("status")),
         "status_at": status_at or read.time("update_time") or format_moment(occurred_at),
-        "at": read.time("update_time") or status_at or format_moment(occurred_at) or read.time("create_time"),
+        "at": _time_of_facts(kind, read, occurred_at)
+        or status_at
+        or format_moment(occurred_at)
+        or read.time("create_time"),
         "plan": read.id("plan_id"),
-        "terms": _v2_billing_cycle(read.get("plan")),
+        "terms": _own_terms(read),
         "quantity": read.number("quantity"),
         "start_at": read.time("start_time"),
         "next_billing_at": read.time("billing_info", "next_billing_time"),
@@ -56,6 +60,7 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         "outstanding": read.money("billing_info", "outstanding_balance"),
         "shipping": read.money("shipping_amount"),
         "cycles_left": _cycles_left(read.get("billing_info", "cycle_executions")),
+        "final_at": read.time("billing_info", "final_payment_time"),
         "failed_at": read.time(*failed, "time"),
         "failed_amount": read.money(*failed, "amount"),
         "failed_reason": read.text(*failed, "reason_code", limit=60),
@@ -64,6 +69,22 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         "unread": read.unread or None,
     }
     return facts, _subscriber(read)
+
+
+def _time_of_facts(kind: str, read: FieldReader, occurred_at: datetime | None) -> str | None:
+    """Return the time of the facts. An answer to a look-up is as new as the look-up, even if PayPal's update time is older:
+    PayPal does not change that at a renewal."""
+    updated_at, read_at = read.time("update_time"), format_moment(occurred_at)
+    return max(updated_at or "", read_at or "") or None if kind.startswith("READ.") else updated_at
+
+
+def _own_terms(read: FieldReader) -> Facts | None:
+    """Return the terms in a subscription, with the plan that they belong to: after a change of plan they no longer hold."""
+    terms = _v2_billing_cycle(read.get("plan"))
+    if terms is None:
+        return None
+    overridden = _true(is_overridden=read.get("plan_overridden") is True)
+    return terms | _present({"plan": read.id("plan_id")}) | overridden
 
 
 def _subscriber(read: FieldReader) -> Person:
@@ -117,24 +138,80 @@ def read_plan(_kind: str, resource: dict[str, Any], occurred_at: datetime | None
 
 
 def _v2_billing_cycle(plan: Any) -> Facts | None:
-    """Return interval and price of the regular cycle of a v2 plan, and what else decides the amount of a charge.
+    """Return the terms of a v2 plan: the regular cycle, and everything else that decides the amount of a charge.
 
-    `has_surcharge`: a tax is added to the price. `bills_balance`: PayPal adds outstanding amounts to the next charge.
+    `price`: of one unit, None with tiers. `tiers`: [first unit, last unit or None, price of a unit] with `is_graduated` if
+    each unit has the price of its own tier. `trials`: sequence, unit, count, total and price (None: free) of each trial.
+    `tax`: percentage that PayPal adds to the price. `setup_fee`, `failures` (failed charges after which PayPal suspends).
+    `has_surcharge`: something is added that cannot be read. `bills_balance`: PayPal adds outstanding amounts to the next
+    charge.
     """
     regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
-    if regular is None:
+    found = None if regular is None else _interval(FieldReader(regular))
+    if regular is None or found is None:
         return None
-    read = FieldReader(regular)
-    unit, count = read.text("frequency", "interval_unit"), read.number("frequency", "interval_count") or 1
-    if unit not in UNITS or count > LONGEST:
+    of, read = FieldReader(plan), FieldReader(regular)
+    adds_tax = of.get("taxes", "inclusive") is False
+    tax = _percentage(of.get("taxes", "percentage")) if adds_tax else "0"
+    more = {
+        "tax": tax if tax and tax != "0" else None,
+        "tiers": _tiers(read.get("pricing_scheme", "tiers")),
+        "trials": _trials(plan["billing_cycles"]) or None,
+        "setup_fee": _positive(of.money("payment_preferences", "setup_fee")),
+        "failures": of.number("payment_preferences", "payment_failure_threshold"),
+    }
+    flags = _true(
+        is_graduated=read.get("pricing_scheme", "pricing_model") == "TIERED",
+        has_surcharge=tax is None,
+        bills_balance=of.get("payment_preferences", "auto_bill_outstanding") is True,
+        has_trial=len(plan["billing_cycles"]) > 1,
+    )
+    return found | {"price": read.money("pricing_scheme", "fixed_price")} | _present(more) | flags
+
+
+def _interval(cycle: FieldReader) -> Facts | None:
+    unit, count = cycle.text("frequency", "interval_unit"), cycle.number("frequency", "interval_count") or 1
+    return {"unit": unit, "count": count} if unit in UNITS and count <= LONGEST else None
+
+
+def _trials(cycles: list[Any]) -> list[Facts]:
+    """Return the trial cycles in their sequence. One that cannot be read has no `unit`."""
+    trials = [FieldReader(each) for each in cycles if isinstance(each, dict) and each.get("tenure_type") == "TRIAL"]
+    read = [
+        {"sequence": each.number("sequence") or 0, "total": each.number("total_cycles") or 1}
+        | (_interval(each) or {})
+        | {"price": each.money("pricing_scheme", "fixed_price")}
+        for each in trials
+    ]
+    return sorted(read, key=lambda trial: trial["sequence"])
+
+
+def _tiers(tiers: Any) -> list[list[Any]] | None:
+    """Return [first unit, last unit or None, [amount, currency]] of each tier, None if there are none or one is unreadable."""
+    if not isinstance(tiers, list) or not tiers:
         return None
-    price = read.money("pricing_scheme", "fixed_price")
-    of = FieldReader(plan)
-    adds_tax = of.get("taxes", "inclusive") is False and not _is_zero(of.get("taxes", "percentage"))
-    bills_balance = of.get("payment_preferences", "auto_bill_outstanding") is True
-    has_trial = len(plan["billing_cycles"]) > 1
-    more = _true(has_surcharge=adds_tax, bills_balance=bills_balance, has_trial=has_trial)
-    return {"unit": unit, "count": count, "price": price, **more}
+    read = [FieldReader(each) for each in tiers if isinstance(each, dict)]
+    found = [[each.number("starting_quantity"), each.number("ending_quantity"), each.money("amount")] for each in read]
+    is_whole = len(found) == len(tiers) and all(first is not None and amount for first, _, amount in found)
+    return sorted(found, key=lambda tier: tier[0]) if is_whole else None
+
+
+def _percentage(text: Any) -> str | None:
+    """Return a percentage without zeros at its end, None if it is none."""
+    try:
+        number = Decimal(str(text))
+    except InvalidOperation:
+        return None
+    return f"{number.normalize():f}" if number.is_finite() and 0 <= number <= 100 else None
+
+
+def _positive(money: list[Any] | None) -> list[Any] | None:
+    return money if money and money[0] > 0 else None
+
+
+def _present(values: Facts) -> Facts:
+    """Return the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _true(**flags: bool) -> Facts:
@@ -142,21 +219,21 @@ def _true(**flags: bool) -> Facts:
     return {name: True for name, flag in flags.items() if flag}
 
 
-def _is_zero(percentage: Any) -> bool:
-    try:
-        return float(percentage) == 0
-    except (TypeError, ValueError):
-        return False
-
-
 def _cycles_left(executions: Any) -> Facts | None:
-    """Return how many cycles of each tenure PayPal will still charge: trial, and regular (None: without end)."""
+    """Return how many cycles PayPal will still charge: trial in total and by sequence, regular (None: without end)."""
     if not isinstance(executions, list) or not executions:
         return None
     cycles = [FieldReader(cycle) for cycle in executions if isinstance(cycle, dict)]
     # `total_cycles` 0 means no end; `cycles_remaining` is then 0 as well.
-    left = {each.text("tenure_type"): each.number("cycles_remaining") for each in cycles if each.number("total_cycles")}
-    return {"trial": left.get("TRIAL") or 0, "regular": left.get("REGULAR")}
+    left = [
+        (each.text("tenure_type"), each.number("sequence"), each.number("cycles_remaining"))
+        for each in cycles
+        if each.number("total_cycles")
+    ]
+    trials = [[sequence or 0, remaining or 0] for tenure, sequence, remaining in left if tenure == "TRIAL"]
+    regular = [remaining for tenure, _, remaining in left if tenure == "REGULAR"]
+    more = {"trials": sorted(trials)} if trials else {}
+    return {"trial": sum(remaining for _, remaining in trials), "regular": regular[0] if regular else None, **more}
 
 
 def _regular_cycle(plan: Any, cycles: str, kind: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.billing import notifications
 from pipeline.billing.reminders import ReminderPolicy
-from pipeline.billing.subscription import billing_cycle_of
+from pipeline.billing.terms import billing_cycle_of
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError

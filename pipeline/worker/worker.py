@@ -54,6 +54,7 @@ class Worker:
     ) -> None:
         self._database, self._master, self._clock = database, master_key, clock
         self._handlers, self._reminders, self._on_mail = handlers, reminders, on_mail
+        self._may_read = may_read
         self._failed_events = FailedEvents(database, master_key, clock, may_read=may_read)
 
     def handle(self, ids: Sequence[str]) -> None:
@@ -105,7 +106,7 @@ class Worker:
         if not rows:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]
-        uow = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events)
+        uow = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events, may_read=self._may_read)
         for event in sorted(events, key=_by_time):
             self._handle_one(event, uow)
         return uow.flush()

@@ -297,7 +297,7 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
         (
             "renewal_reminder",
             LATE,
-            "€58.00 with the payment method you chose: €29.00 for the next period and the open balance of €29.00.",
+            "€58.00 with the payment method you chose, including the open balance of €29.00.",
         ),
         ("renewal_reminder", LATE | {"amount": None}, "PayPal will then try to collect the amount that is then due"),
         ("receipt", {"regular": EUR_29, "balance": EUR_29}, "in addition to the regular amount of €29.00"),

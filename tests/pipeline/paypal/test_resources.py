@@ -151,7 +151,8 @@ def cycles(**regular: Any) -> dict[str, Any]:
 def test_plan_terms_come_from_the_regular_cycle() -> None:
     found = facts(PLAN, cycles(frequency={"interval_unit": "YEAR", "interval_count": 1}))
     price = {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
-    assert found["terms"] == price | {"bills_balance": True, "has_trial": True}
+    trial = {"sequence": 1, "total": 1, "unit": "MONTH", "count": 1, "price": [2900, "EUR"]}
+    assert found["terms"] == price | {"bills_balance": True, "has_trial": True, "failures": 2, "trials": [trial]}
     assert (found["plan"], found["name"]) == (ALICE.plan, "SMT-CRM managed cloud, monthly")
 
 
@@ -165,16 +166,52 @@ def test_unsupported_interval_gives_no_terms(frequency: Any) -> None:
 
 def test_terms_come_from_the_embedded_plan() -> None:
     price = {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
-    assert facts("READ.SUBSCRIPTION")["terms"] == price | {"bills_balance": True}
+    own = {"bills_balance": True, "failures": 2, "plan": BOB.plan}
+    assert facts("READ.SUBSCRIPTION")["terms"] == price | own
 
 
-@pytest.mark.parametrize(("taxes", "has_surcharge"), [
-    ({"percentage": "19", "inclusive": False}, True), ({"percentage": "0.0", "inclusive": False}, False),
-    ({"percentage": "19", "inclusive": True}, False), ({"percentage": "19"}, False), (None, False),
+def test_snapshot_is_as_new_as_the_look_up() -> None:
+    """PayPal does not change a subscription's update time at a renewal, but its next billing time."""
+    document = sample("READ.SUBSCRIPTION")
+    read = parse_webhook(orjson.dumps(document | {"read_at": "2027-03-01T12:00:00Z"}))
+    assert read.facts["at"] == "2027-03-01T12:00:00Z"
+    assert read.facts["status_at"] == facts("READ.SUBSCRIPTION")["status_at"]
+    assert read.content_sha256 == parse_webhook(orjson.dumps(document)).content_sha256
+
+
+@pytest.mark.parametrize(
+    ("tiers", "model", "expected"),
+    [
+        ([(1, 10, "5.00"), (11, None, "4.00")], "VOLUME", {"tiers": [[1, 10, [500, "EUR"]], [11, None, [400, "EUR"]]]}),
+        ([(1, None, "5.00")], "TIERED", {"tiers": [[1, None, [500, "EUR"]]], "is_graduated": True}),
+        ([(1, 10, "odd")], "VOLUME", {}),
+    ],
+)
+def test_prices_by_quantity_are_read(
+    tiers: list[tuple[int, int | None, str]], model: str, expected: dict[str, Any]
+) -> None:
+    scheme = {
+        "pricing_model": model,
+        "tiers": [
+            {"starting_quantity": str(first), "amount": {"value": price, "currency_code": "EUR"}}
+            | ({"ending_quantity": str(last)} if last else {})
+            for first, last, price in tiers
+        ],
+    }
+    terms = facts(PLAN, cycles(pricing_scheme=scheme))["terms"]
+    assert {name: terms[name] for name in ("tiers", "is_graduated") if name in terms} == expected
+    assert terms["price"] is None
+
+
+@pytest.mark.parametrize(("taxes", "expected"), [
+    ({"percentage": "19.0", "inclusive": False}, {"tax": "19"}), ({"percentage": "0.0", "inclusive": False}, {}),
+    ({"percentage": "19", "inclusive": True}, {}), ({"percentage": "19"}, {}), (None, {}),
+    ({"percentage": "odd", "inclusive": False}, {"has_surcharge": True}), ({"inclusive": False}, {"has_surcharge": True}),
+    ({"percentage": "-5", "inclusive": False}, {"has_surcharge": True}),
 ])  # fmt: skip
-def test_tax_on_top_of_the_price_is_a_surcharge(taxes: Any, has_surcharge: bool) -> None:
+def test_tax_on_top_of_the_price_is_read(taxes: Any, expected: dict[str, Any]) -> None:
     terms = facts(PLAN, cycles() | {"taxes": taxes})["terms"]
-    assert terms.get("has_surcharge", False) is has_surcharge
+    assert {name: terms[name] for name in ("tax", "has_surcharge") if name in terms} == expected
 
 
 def test_charge_models_and_automatic_billing_of_old_plans_are_read() -> None:
@@ -187,7 +224,7 @@ def test_charge_models_and_automatic_billing_of_old_plans_are_read() -> None:
 
 
 @pytest.mark.parametrize(("cycles_left", "expected"), [
-    ([("TRIAL", 1, 3, 2), ("REGULAR", 0, 0, 0)], {"trial": 2, "regular": None}),
+    ([("TRIAL", 1, 3, 2), ("REGULAR", 0, 0, 0)], {"trial": 2, "regular": None, "trials": [[0, 2]]}),
     ([("REGULAR", 3, 3, 0)], {"trial": 0, "regular": 0}),
     ([("REGULAR", 3, 0, 0)], {"trial": 0, "regular": None}),
     ([], None),

@@ -414,7 +414,7 @@ IN_TRIAL = [
 
 @pytest.mark.parametrize(("plan", "subscription", "billing", "amount"), [
     ({}, {}, NO_BALANCE, 2900),
-    ({"taxes": {"percentage": "19", "inclusive": False}}, {}, NO_BALANCE, None),
+    ({"taxes": {"percentage": "19", "inclusive": False}}, {}, NO_BALANCE, 3451),
     ({}, {"shipping_amount": {"currency_code": "EUR", "value": "6.0"}}, NO_BALANCE, 3500),
     ({}, {}, {"cycle_executions": IN_TRIAL}, None),
     ({}, {}, OPEN, 5800),
