@@ -102,7 +102,9 @@ class OpenApiJudge:
     def _of_answer(self, operation: Operation, exchange: Exchange) -> list[str]:
         if exchange.status in UNLISTED_STATUS and str(exchange.status) not in operation.answers:
             return []
-        status = str(exchange.status) if exchange.status < 300 or str(exchange.status) in operation.answers else "default"
+        status = (
+            str(exchange.status) if exchange.status < 300 or str(exchange.status) in operation.answers else "default"
+        )
         if status not in operation.answers:
             return ["the status is not in the file"]
         pointer = operation.answers[status]
@@ -145,7 +147,9 @@ class OpenApiJudge:
         self, file: str, document: Any, pattern: re.Pattern[str], at: tuple[str, str], found: Any
     ) -> Operation:
         path, method = at
-        pointer = f"/paths/{path.replace('~', '~0').replace('/', '~1').replace('{', '%7B').replace('}', '%7D')}/{method}"
+        pointer = (
+            f"/paths/{path.replace('~', '~0').replace('/', '~1').replace('{', '%7B').replace('}', '%7D')}/{method}"
+        )
         parameters = [_resolved(document, each) for each in found.get("parameters", [])]
         query = {each["name"]: _resolved(document, each["schema"]) for each in parameters if each["in"] == "query"}
         body = "requestBody" in found and _json_schema(found["requestBody"]) is not None
