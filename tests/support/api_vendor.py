@@ -16,6 +16,7 @@ class Vendor:
     def __init__(self, base_url: str) -> None:
         self.base_url, self.session = base_url, requests.Session()
         self.session.trust_env = False
+        self.timeout = 10.0  # seconds
 
     def token(self, credentials: tuple[str, str] = CREDENTIALS, grant: str = "client_credentials") -> requests.Response:
         body = {"grant_type": grant}
@@ -24,9 +25,9 @@ class Vendor:
     def sign_in(self) -> None:
         self.session.headers["Authorization"] = "Bearer " + self.token().json()["access_token"]
 
-    def get(self, path: str, timeout: float = 10, **query: object) -> requests.Response:
+    def get(self, path: str, **query: object) -> requests.Response:
         parameters = {name: str(value) for name, value in query.items()}
-        return self.session.get(self.base_url + path, params=parameters, timeout=timeout)
+        return self.session.get(self.base_url + path, params=parameters, timeout=self.timeout)
 
     def post(self, path: str, body: object = None, **headers: str) -> requests.Response:
         return self.send("POST", path, body, **headers)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from jsonschema import Draft4Validator, ValidationError
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -76,8 +76,7 @@ class OpenApiJudge:
         self._files = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
         registry: Registry[Any] = Registry()
         for name, document in self._files.items():
-            resource = Resource(contents=document, specification=DRAFT4)
-            registry = registry.with_resource(f"urn:{name}", resource)
+            registry = registry.with_resource(f"urn:{name}", DRAFT4.create_resource(document))
         self._registry = registry
         self._validator = cache(self._new_validator)
         self._operations = list(self._read_operations())

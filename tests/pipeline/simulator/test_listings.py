@@ -16,18 +16,17 @@ from pipeline.simulator.timeline import ApiObject, Delivery, Json
 from tests.support.api_vendor import Vendor, issues
 
 SUBSCRIPTIONS = "/v1/billing/subscriptions"
-PLAN = {
+CYCLE: Json = {
+    "frequency": {"interval_unit": "MONTH", "interval_count": 1},
+    "tenure_type": "REGULAR",
+    "sequence": 1,
+    "total_cycles": 0,
+    "pricing_scheme": {"fixed_price": {"currency_code": "EUR", "value": "9"}},
+}
+PLAN: Json = {
     "product_id": PRODUCT_ID,
     "name": "SMT-CRM small",
-    "billing_cycles": [
-        {
-            "frequency": {"interval_unit": "MONTH", "interval_count": 1},
-            "tenure_type": "REGULAR",
-            "sequence": 1,
-            "total_cycles": 0,
-            "pricing_scheme": {"fixed_price": {"currency_code": "EUR", "value": "9"}},
-        }
-    ],
+    "billing_cycles": [CYCLE],
     "payment_preferences": {"payment_failure_threshold": 1},
 }
 
@@ -194,8 +193,8 @@ def test_plan_is_changed_and_switched_off_and_on(vendor: Vendor, paypal: FakePay
 @pytest.mark.parametrize(
     ("cycles", "issue"),
     [
-        ([{**PLAN["billing_cycles"][0], "tenure_type": "TRIAL"}], "MISSING_REGULAR_BILLING_CYCLE"),  # type: ignore[dict-item]
-        ([{**PLAN["billing_cycles"][0], "sequence": 2}], "INVALID_BILLING_CYCLE_SEQUENCE"),  # type: ignore[dict-item]
+        ([{**CYCLE, "tenure_type": "TRIAL"}], "MISSING_REGULAR_BILLING_CYCLE"),
+        ([{**CYCLE, "sequence": 2}], "INVALID_BILLING_CYCLE_SEQUENCE"),
         ([], "MISSING_REQUIRED_PARAMETER"),
     ],
 )
