@@ -2,9 +2,10 @@
 
 It is derived from the sales, captures and refunds of the world. Data appears hours late, and a request may span 31 days
 (https://developer.paypal.com/docs/api/transaction-search/v1/). Event codes: T0002 payment of a subscription, T0006 other
-payment, T1107 refund, T1106 reversal by PayPal.
+payment, T1107 refund, T1106 reversal by PayPal, T0200 currency conversion (one entry for each currency).
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -95,12 +96,15 @@ class Reporting:
         return self._feed.now - self.delay
 
     def _entries(self) -> list[Entry]:
-        """Return all transactions by time; those of the same second by id."""
-        entries = [_sale(each) for each in self._world.show_all("sale")]
+        """Return all transactions by time; those of the same second by id. Conversions follow their sale."""
+        sales = [(_sale(each), each) for each in self._world.show_all("sale")]
+        entries = [entry for entry, _ in sales]
         entries += [_capture(each) for each in self._world.show_all("capture")]
         entries += [_refund(each) for each in self._world.show_all("refund")]
         entries += [_capture_refund(each) for each in self._world.show_all("capture_refund")]
-        return sorted(entries, key=lambda entry: (entry.at, entry.id))
+        conversions = {entry.id: _conversions(entry, sale) for entry, sale in sales}
+        ordered = sorted(entries, key=lambda entry: (entry.at, entry.id))
+        return [each for entry in ordered for each in (entry, *conversions.get(entry.id, ()))]
 
     def _rows(self, call: Call) -> list[tuple[Entry, Json]]:
         """Return every transaction with its JSON; the balances need all of them."""
@@ -189,8 +193,10 @@ def _info(entry: Entry, balance: Money) -> Json:
 
 def _sale(sale: Json) -> Entry:
     subscription, cost = sale.get("billing_agreement_id", ""), sale.get("transaction_fee")
-    fee = -parse_amount(cost["value"], cost["currency"]) if cost else None
     amount = parse_amount(sale["amount"]["total"], sale["amount"]["currency"])
+    # A fee in another currency is already deducted from the amount that the vendor receives after the conversion.
+    same = cost and cost["currency"] == amount.currency
+    fee = -parse_amount(cost["value"], cost["currency"]) if cost and same else None
     return Entry(
         sale["id"],
         "T0002" if subscription else "T0006",
@@ -203,6 +209,23 @@ def _sale(sale: Json) -> Entry:
         subscription,
         sale.get("payment_hold_status") == "HELD",
     )
+
+
+def _conversions(entry: Entry, sale: Json) -> list[Entry]:
+    """Return the two entries of a sale that PayPal converts to the account's currency at once; else none."""
+    received = sale.get("receivable_amount")
+    if not received or received["currency"] == entry.amount.currency or entry.status != "S":
+        return []
+    bought = parse_amount(received["value"], received["currency"])
+    reference = (entry.id, "TXN")
+    return [
+        Entry(_derived_id(entry.id, money), "T0200", entry.at, money, None, "S", reference)
+        for money in (-entry.balance_change, bought)
+    ]
+
+
+def _derived_id(id: str, money: Money) -> str:
+    return hashlib.sha256(f"{id}{money}".encode()).hexdigest()[:16].upper() + "C"
 
 
 def _refund(refund: Json) -> Entry:

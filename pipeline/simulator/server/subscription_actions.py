@@ -68,7 +68,7 @@ class SubscriptionActions:
             raise invalid("INVALID_PARAMETER_VALUE", "/capture_type")
         amount = money_v2(call.body.get("amount"), "/amount")
         statuses = "active or suspended or expired"
-        self._require(found, "capture", statuses, "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED")
+        self._require(found, "capture", statuses, "ACTIVE", "SUSPENDED", "EXPIRED")
         balance = _balance(found)
         self._check_capture(amount, balance)
         return 200, self._collect(found, amount, Money(balance.amount - amount.amount, balance.currency))

@@ -6,9 +6,10 @@ from decimal import Decimal
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.simulator import scenarios
+from pipeline.money import Money
+from pipeline.simulator import scenarios, shapes
 from pipeline.simulator.server.api import FakePaypalApi
-from pipeline.simulator.timeline import Json
+from pipeline.simulator.timeline import ApiObject, Delivery, Json
 from tests.support.api_vendor import Vendor, issues
 
 TRANSACTIONS = "/v1/reporting/transactions"
@@ -98,6 +99,32 @@ def test_year_of_a_vendor_adds_up_to_the_cent(vendor: Vendor, paypal: FakePaypal
     balances = vendor.get("/v1/reporting/balances").json()["balances"]
     assert {each["currency"]: Decimal(each["total_balance"]["value"]) for each in balances} == sums
     assert len(sums) >= 3
+
+
+def test_converted_sale_has_one_conversion_for_each_currency(
+    vendor: Vendor, paypal: FakePaypalApi, clock: MovableClock
+) -> None:
+    at = clock.now()
+    sale = shapes.sale("7D51924877811803R", "I-BW452GLLEP1G", "", Money(5000, "JPY"), at)
+    sale |= {
+        "transaction_fee": {"value": "1.75", "currency": "USD"},
+        "receivable_amount": {"value": "31.40", "currency": "USD"},
+        "exchange_rate": "0.00663",
+    }
+    paypal.world.apply(Delivery(at, {}, (ApiObject("sale", 1, sale),)))
+    clock.advance(timedelta(days=1))
+    vendor.sign_in()
+    found = entries(vendor, start_date="2025-01-14T00:00:00Z", end_date="2025-01-16T00:00:00Z")
+    shown = [
+        (each["transaction_event_code"], *each["transaction_amount"].values(), each["ending_balance"]["value"])
+        for each in found
+    ]
+    assert shown == [
+        ("T0002", "JPY", "5000", "5000"),
+        ("T0200", "JPY", "-5000", "0"),
+        ("T0200", "USD", "31.40", "31.40"),
+    ]
+    assert [each.get("paypal_reference_id") for each in found] == ["I-BW452GLLEP1G", sale["id"], sale["id"]]
 
 
 @pytest.mark.parametrize(("day", "total"), [("2025-01-13", None), ("2025-01-20", "27.50"), ("2025-02-20", "55.00")])
