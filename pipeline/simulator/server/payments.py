@@ -126,7 +126,8 @@ def _detailed(refund: Json, sale: Json) -> Json:
     shown = dict(refund)
     for field in ("refund_from_received_amount", "refund_from_transaction_fee", "total_refunded_amount"):
         shown[field] = {"currency": refund[field]["currency"], "value": refund[field]["total"]}
-    del shown["refund_to_payer"]
+    for field in ("refund_to_payer", "refund_reason_code"):
+        del shown[field]
     return {**shown, **({"custom": sale["custom"]} if sale.get("custom") else {})}
 
 

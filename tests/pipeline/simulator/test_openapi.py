@@ -44,6 +44,15 @@ def test_answer_of_another_shape_is_found(judge: OpenApiJudge, plan: Exchange, c
     assert len(judge.compare(changed(plan, **change))) == 1
 
 
+def test_unknown_field_is_found(judge: OpenApiJudge, plan: Exchange) -> None:
+    assert [text.partition(": ")[2] for text in judge.compare(changed(plan, price=7, links=[{"url": "x"}]))] == [
+        "$.links[0]: 'href' is a required property",
+        "$.links[0]: 'rel' is a required property",
+        "unknown field links[].url",
+        "unknown field price",
+    ]
+
+
 def test_error_with_another_text_is_found(judge: OpenApiJudge, plan: Exchange) -> None:
     missing = replace(plan, status=404)
     assert judge.compare(replace(missing, answer=json.dumps(ERROR).encode())) == []
