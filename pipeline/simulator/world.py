@@ -1,8 +1,9 @@
 """The current state of the simulated PayPal: each object as the API returns it, updated by deliveries."""
 
-import copy
 from collections.abc import Iterable
 from datetime import datetime
+
+import orjson
 
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS, Plan
@@ -35,11 +36,11 @@ class PaypalState:
     def show(self, kind: Kind, name: str) -> Json | None:
         """Return a copy of the object's current state; None if the id is unknown."""
         found = self._objects.get((kind, name))
-        return copy.deepcopy(found.resource) if found else None
+        return _copy(found.resource) if found else None
 
     def show_all(self, kind: Kind) -> list[Json]:
         """Return copies of all objects of a kind, oldest first."""
-        return [copy.deepcopy(found.resource) for (of, _), found in list(self._objects.items()) if of == kind]
+        return [_copy(found.resource) for (of, _), found in list(self._objects.items()) if of == kind]
 
     def version(self, kind: Kind, name: str) -> int:
         """Return the version of the object's current state; 0 if the id is unknown."""
@@ -63,3 +64,9 @@ class PaypalState:
         current = self._objects.get(key)
         if current is None or current.version < new.version:
             self._objects[key] = new
+
+
+def _copy(resource: Json) -> Json:
+    """Return a deep copy. For JSON this is ten times faster than `copy.deepcopy`, and lists copy all objects."""
+    copied: Json = orjson.loads(orjson.dumps(resource))
+    return copied

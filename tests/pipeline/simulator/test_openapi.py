@@ -5,16 +5,36 @@ The comparison itself runs in every test that uses the simulated PayPal: see `_m
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
 
+from pipeline.simulator import scenarios
+from pipeline.simulator.people import PEOPLE
+from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, Plan
 from pipeline.simulator.server.api import FakePaypalApi
 from pipeline.simulator.server.operations import READS
+from pipeline.simulator.timeline import Kind
 from tests.support.api_vendor import Vendor
 from tests.support.paypal_openapi import Exchange, OpenApiJudge
 from tests.support.recorded_samples import recorded
 
+# Beginning of an event's type, and the kind of its resource: it has the shape in which the API shows that object.
+RESOURCES: tuple[tuple[str, Kind], ...] = (
+    ("BILLING.SUBSCRIPTION.", "subscription"),
+    ("BILLING.PLAN.", "plan"),
+    ("CATALOG.PRODUCT.", "product"),
+    ("PAYMENT.SALE.REFUNDED", "refund"),
+    ("PAYMENT.SALE.REVERSED", "refund"),
+    ("PAYMENT.SALE.", "sale"),
+    ("PAYMENT.CAPTURE.REFUNDED", "capture_refund"),
+    ("PAYMENT.CAPTURE.REVERSED", "capture_refund"),
+    ("PAYMENT.REFUND.", "capture_refund"),
+    ("PAYMENT.CAPTURE.", "capture"),
+    ("CUSTOMER.DISPUTE.", "dispute"),
+)
 ERROR = {"name": "RESOURCE_NOT_FOUND", "message": "The specified resource does not exist.", "debug_id": "d1"}
 
 
@@ -75,6 +95,19 @@ def test_accepted_request_that_does_not_match_is_found(judge: OpenApiJudge, body
     cancel = Exchange("POST", path, {}, json.dumps({"reason": "x"}).encode(), 204, b"")
     assert judge.compare(cancel) == []
     assert judge.compare(replace(cancel, body=json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize("plan", [CLOUD, CLOUD_JAPAN, CLOUD_SEATS], ids=lambda plan: plan.name)
+def test_resources_of_simulated_events_match(judge: OpenApiJudge, plan: Plan) -> None:
+    start, problems = datetime(2025, 2, 11, 16, 20, 31, tzinfo=UTC), set()
+    for scenario in scenarios.SCENARIOS.values():
+        for delivery in scenario(PEOPLE[1], plan, start, Random(3)):
+            kind = next((kind for beginning, kind in RESOURCES if delivery.type.startswith(beginning)), None)
+            if kind:
+                answer = json.dumps(delivery.event["resource"]).encode()
+                shown = Exchange("GET", READS[kind].format(id="1"), {}, b"", 200, answer)
+                problems |= {f"{delivery.type}: {problem}" for problem in judge.compare(shown)}
+    assert sorted(problems) == []
 
 
 def test_comparison_runs_in_every_test(
