@@ -78,9 +78,12 @@ class Refunds:
         return _detailed(refund, sale)
 
     def _refunded(self, kind: shapes.RefundKind, field: str, payment: str) -> int:
-        """Return the sum of a payment's refunds and reversals in minor units."""
-        of = [each for each in self._world.show_all(kind) if shapes.refunded_payment(each, field) == payment]
-        return sum(abs(shapes.refunded_amount(each)) for each in of)
+        """Return the sum of a payment's refunds and reversals in minor units, without those that were cancelled."""
+        return sum(
+            abs(shapes.refunded_amount(each))
+            for each in self._world.show_all(kind)
+            if shapes.refunded_payment(each, field) == payment and each.get("state") != "cancelled"
+        )
 
     # Captures --------------------------------------------------------------------------------------------------------
 

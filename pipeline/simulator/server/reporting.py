@@ -2,7 +2,8 @@
 
 It is derived from the sales, captures and refunds of the world. Data appears hours late, and a request may span 31 days
 (https://developer.paypal.com/docs/api/transaction-search/v1/). Event codes: T0002 payment of a subscription, T0006 other
-payment, T1107 refund, T1106 reversal by PayPal, T0200 currency conversion (one entry for each currency).
+payment, T1107 refund, T1106 reversal by PayPal, T1202 chargeback reversal: the vendor won the dispute, T0200 currency
+conversion (one entry for each currency).
 """
 
 import hashlib
@@ -100,7 +101,7 @@ class Reporting:
         sales = [(_sale(each), each) for each in self._world.show_all("sale")]
         entries = [entry for entry, _ in sales]
         entries += [_capture(each) for each in self._world.show_all("capture")]
-        entries += [_refund(each) for each in self._world.show_all("refund")]
+        entries += [entry for each in self._world.show_all("refund") for entry in _refund(each)]
         entries += [_capture_refund(each) for each in self._world.show_all("capture_refund")]
         conversions = {entry.id: _conversions(entry, sale) for entry, sale in sales}
         ordered = sorted(entries, key=lambda entry: (entry.at, entry.id))
@@ -228,13 +229,18 @@ def _derived_id(id: str, money: Money) -> str:
     return hashlib.sha256(f"{id}{money}".encode()).hexdigest()[:16].upper() + "C"
 
 
-def _refund(refund: Json) -> Entry:
+def _refund(refund: Json) -> list[Entry]:
+    """Return the entry of a refund or reversal, and one for the money that came back if it was cancelled."""
     amount = -Money(abs(shapes.refunded_amount(refund)), refund["amount"]["currency"])
     kept = refund.get("refund_from_transaction_fee", {})
     returned = parse_amount(kept["total"], kept["currency"]) if kept.get("total") else None
     code = "T1106" if refund.get("refund_reason_code") == "CHARGEBACK" else "T1107"
     reference = (refund["sale_id"], "TXN") if "sale_id" in refund else None
-    return Entry(refund["id"], code, moment(refund, "create_time"), amount, returned, "S", reference)
+    entry = Entry(refund["id"], code, moment(refund, "create_time"), amount, returned, "S", reference)
+    if refund.get("state") != "cancelled":
+        return [entry]
+    back = _derived_id(refund["id"], -amount)
+    return [entry, Entry(back, "T1202", moment(refund, "update_time"), -amount, None, "S", (refund["id"], "TXN"))]
 
 
 def _capture(capture: Json) -> Entry:

@@ -9,7 +9,7 @@ from pipeline.money import Money, parse_amount
 from pipeline.simulator import ids, shapes
 from pipeline.simulator.server.answers import Answer, Call, invalid, money_v2, not_found, patches, refused
 from pipeline.simulator.server.feed import EventFeed
-from pipeline.simulator.server.plan_prices import next_billing_after, plan_of, price_of
+from pipeline.simulator.server.plan_prices import fixed_price, next_billing_after, plan_of
 from pipeline.simulator.timeline import Json
 
 FINAL_VERSION = 10**9  # higher than every version of a scenario, because a cancellation is final
@@ -130,8 +130,10 @@ class SubscriptionActions:
         billing["outstanding_balance"] = shapes.v2(rest)
         billing["last_payment"] = {"amount": shapes.v2(amount), "time": shapes.seconds(now)}
         billing["failed_payments_count"] = 0
-        price = price_of(self._plan(found)["billing_cycles"][-1]).amount * int(found.get("quantity", "1"))
-        billing["cycle_executions"][-1]["cycles_completed"] += amount.amount // price if price else 0
+        price = fixed_price(self._plan(found)["billing_cycles"][-1])
+        if price and price.amount:
+            paid = amount.amount // (price.amount * int(found.get("quantity", "1")))
+            billing["cycle_executions"][-1]["cycles_completed"] += paid
         found["update_time"] = shapes.seconds(now)
         sale = shapes.sale(name, found["id"], found.get("custom_id", ""), amount, now)
         self._feed.change("PAYMENT.SALE.COMPLETED", "sale", sale, {"sale": sale, "subscription": found}, amount)

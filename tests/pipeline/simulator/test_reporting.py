@@ -127,6 +127,23 @@ def test_converted_sale_has_one_conversion_for_each_currency(
     assert [each.get("paypal_reference_id") for each in found] == ["I-BW452GLLEP1G", sale["id"], sale["id"]]
 
 
+def test_won_dispute_brings_the_money_back(
+    vendor: Vendor, paypal: FakePaypalApi, sale: str, clock: MovableClock
+) -> None:
+    vendor.post(f"/v1/payments/sale/{sale}/refund", {})
+    (reversal,) = paypal.world.show_all("refund")
+    won_at = clock.now() + timedelta(hours=2)
+    change = {"refund_reason_code": "CHARGEBACK", "state": "cancelled", "update_time": shapes.seconds(won_at)}
+    paypal.world.apply(Delivery(won_at, {}, (ApiObject("refund", 9, {**reversal, **change}),)))
+    clock.advance(timedelta(hours=6))
+    _, reversed_, returned = entries(vendor, end_date="2025-02-24T00:00:00Z")
+    codes = [each["transaction_event_code"] for each in (reversed_, returned)]
+    amounts = [each["transaction_amount"]["value"] for each in (reversed_, returned)]
+    assert (codes, amounts) == (["T1106", "T1202"], ["-29.00", "29.00"])
+    assert (returned["ending_balance"]["value"], returned["paypal_reference_id"]) == ("55.00", reversal["id"])
+    assert vendor.post(f"/v1/payments/sale/{sale}/refund", {"amount": {"total": "29.00", "currency": "EUR"}}).ok
+
+
 @pytest.mark.parametrize(("day", "total"), [("2025-01-13", None), ("2025-01-20", "27.50"), ("2025-02-20", "55.00")])
 def test_balance_is_that_of_the_requested_time(vendor: Vendor, subscription: str, day: str, total: str | None) -> None:
     balances = vendor.get("/v1/reporting/balances", as_of_time=f"{day}T00:00:00Z").json()["balances"]
