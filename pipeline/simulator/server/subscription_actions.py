@@ -146,10 +146,12 @@ class SubscriptionActions:
         elif path == "/custom_id":
             _allow(operation, "add", "replace")
             found["custom_id"] = custom_id(value)
-        elif path in ("/shipping_amount", "/subscriber/shipping_address"):
+        elif path == "/shipping_amount":
             _allow(operation, "add", "replace")
-            target = found if path == "/shipping_amount" else found.setdefault("subscriber", {})
-            target[path.rpartition("/")[2]] = value
+            found["shipping_amount"] = shapes.v2(money_v2(value, path))
+        elif path == "/subscriber/shipping_address":
+            _allow(operation, "add", "replace")
+            found.setdefault("subscriber", {})["shipping_address"] = value
         elif path == "/start_time":
             raise refused(
                 "INVALID_START_TIME", "The start time cannot be updated for a subscription that has been activated."

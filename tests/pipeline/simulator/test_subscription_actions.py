@@ -120,6 +120,15 @@ def test_revision_takes_effect_when_the_buyer_approves(vendor: Vendor, subscript
     wait_for(sent, ["BILLING.SUBSCRIPTION.UPDATED"])
 
 
+def test_revision_of_an_ended_subscription_changes_nothing(vendor: Vendor, subscription: str, sent: list[str]) -> None:
+    answer = vendor.post(path(subscription, "revise"), {"plan_id": CLOUD_TRIAL.id})
+    vendor.post(path(subscription, "cancel"), {"reason": "The end"})
+    page = next(link["href"] for link in answer.json()["links"] if link["rel"] == "approve")
+    vendor.session.post(page, allow_redirects=False, timeout=10)
+    assert vendor.get(path(subscription)).json()["plan_id"] == CLOUD.id
+    wait_for(sent, ["BILLING.SUBSCRIPTION.CANCELLED"])
+
+
 def test_revision_to_another_currency_or_product_is_refused(vendor: Vendor, subscription: str) -> None:
     answer = vendor.post(path(subscription, "revise"), {"plan_id": LICENCE.id})
     assert (answer.status_code, issues(answer)) == (422, ["CURRENCY_MISMATCH"])
@@ -179,6 +188,7 @@ def test_patch_writes_off_a_balance_but_never_raises_it(vendor: Vendor, indebted
     [
         ({"op": "replace", "path": "/status", "value": "CANCELLED"}, "INVALID_PATCH_PATH"),
         ({"op": "remove", "path": "/custom_id"}, "UNSUPPORTED_PATCH_OPERATION"),
+        ({"op": "replace", "path": "/shipping_amount", "value": "5.00"}, "INVALID_PARAMETER_VALUE"),
         ({"op": "replace", "path": "/custom_id", "value": "é"}, "INVALID_PARAMETER_SYNTAX"),
     ],
 )
