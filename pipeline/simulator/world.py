@@ -1,6 +1,6 @@
 """The current state of the simulated PayPal: each object as the API returns it, updated by deliveries."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import orjson
@@ -38,9 +38,10 @@ class PaypalState:
         found = self._objects.get((kind, name))
         return _copy(found.resource) if found else None
 
-    def show_all(self, kind: Kind) -> list[Json]:
-        """Return copies of all objects of a kind, oldest first."""
-        return [_copy(found.resource) for (of, _), found in list(self._objects.items()) if of == kind]
+    def show_all(self, kind: Kind, where: Callable[[Json], bool] = lambda _: True) -> list[Json]:
+        """Return copies of the objects of a kind for which `where` is true, oldest first. `where` must not change them."""
+        of_kind = [found.resource for (of, _), found in list(self._objects.items()) if of == kind]
+        return [_copy(resource) for resource in of_kind if where(resource)]
 
     def version(self, kind: Kind, name: str) -> int:
         """Return the version of the object's current state; 0 if the id is unknown."""

@@ -81,8 +81,8 @@ class Refunds:
         """Return the sum of a payment's refunds and reversals in minor units, without those that were cancelled."""
         return sum(
             abs(shapes.refunded_amount(each))
-            for each in self._world.show_all(kind)
-            if shapes.refunded_payment(each, field) == payment and each.get("state") != "cancelled"
+            for each in self._world.show_all(kind, lambda each: shapes.refunded_payment(each, field) == payment)
+            if each.get("state") != "cancelled"
         )
 
     # Captures --------------------------------------------------------------------------------------------------------

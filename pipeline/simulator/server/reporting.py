@@ -58,13 +58,16 @@ class Reporting:
         start, end = _window(call, self._feed.now)
         size, page = call.number("page_size", 100, 500), call.number("page", 1, 2**31 - 1)
         shown = self._refreshed()
-        found = [row for entry, row in self._rows(call) if start <= entry.at <= min(end, shown) and _asked(call, entry)]
+        until = min(end, shown)
+        found = [row for row in self._rows() if start <= row[0].at <= until and _asked(call, row[0])]
         if len(found) > MOST_ITEMS:
             message = "Result set size is greater than the maximum limit. Change the filter criteria and try again."
             raise ApiError(400, "RESULTSET_TOO_LARGE", message)
         pages = -(-len(found) // size)
         return 200, {
-            "transaction_details": found[(page - 1) * size : page * size],
+            "transaction_details": [
+                self._detail(call, entry, balance) for entry, balance in found[(page - 1) * size : page * size]
+            ],
             "account_number": ACCOUNT,
             "start_date": _time(start),
             "end_date": _time(end),
@@ -107,14 +110,14 @@ class Reporting:
         ordered = sorted(entries, key=lambda entry: (entry.at, entry.id))
         return [each for entry in ordered for each in (entry, *conversions.get(entry.id, ()))]
 
-    def _rows(self, call: Call) -> list[tuple[Entry, Json]]:
-        """Return every transaction with its JSON; the balances need all of them."""
+    def _rows(self) -> list[tuple[Entry, Money]]:
+        """Return every transaction with the balance of its currency after it."""
         balances: dict[str, int] = {}
         rows = []
         for entry in self._entries():
             change = entry.balance_change
             balances[change.currency] = balances.get(change.currency, 0) + change.amount
-            rows.append((entry, self._detail(call, entry, Money(balances[change.currency], change.currency))))
+            rows.append((entry, Money(balances[change.currency], change.currency)))
         return rows
 
     def _detail(self, call: Call, entry: Entry, balance: Money) -> Json:
