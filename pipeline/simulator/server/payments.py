@@ -78,9 +78,12 @@ class Refunds:
         return _detailed(refund, sale)
 
     def _refunded(self, kind: shapes.RefundKind, field: str, payment: str) -> int:
-        """Return the sum of a payment's refunds and reversals in minor units."""
-        of = [each for each in self._world.show_all(kind) if shapes.refunded_payment(each, field) == payment]
-        return sum(abs(shapes.refunded_amount(each)) for each in of)
+        """Return the sum of a payment's refunds and reversals in minor units, without those that were cancelled."""
+        return sum(
+            abs(shapes.refunded_amount(each))
+            for each in self._world.show_all(kind, lambda each: shapes.refunded_payment(each, field) == payment)
+            if each.get("state") != "cancelled"
+        )
 
     # Captures --------------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,8 @@ def _detailed(refund: Json, sale: Json) -> Json:
     shown = dict(refund)
     for field in ("refund_from_received_amount", "refund_from_transaction_fee", "total_refunded_amount"):
         shown[field] = {"currency": refund[field]["currency"], "value": refund[field]["total"]}
-    del shown["refund_to_payer"]
+    for field in ("refund_to_payer", "refund_reason_code"):
+        del shown[field]
     return {**shown, **({"custom": sale["custom"]} if sale.get("custom") else {})}
 
 

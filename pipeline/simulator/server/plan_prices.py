@@ -1,5 +1,6 @@
-"""Plans of the API as the simulator's `Plan`, and the overrides of one subscription."""
+"""Plans of the API as the simulator's `Plan`, and the dates and prices of subscriptions to them."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import get_args
 
@@ -11,32 +12,16 @@ from pipeline.simulator.timeline import Json
 
 def plan_of(resource: Json) -> Plan:
     """Return the plan with the price that the API shows now. Raises ApiError for units that the simulator cannot charge."""
-    cycles = sorted(resource["billing_cycles"], key=lambda cycle: cycle["sequence"])
-    regular = cycles[-1]
-    unit = regular["frequency"]["interval_unit"]
-    known = next((each for each in get_args(Unit) if each == unit), None)
-    if known is None:
-        raise refused("PLAN_STATUS_INVALID", f"The simulator does not charge plans by {unit}.")
-    trials = [cycle["frequency"] for cycle in cycles[:-1] if cycle["frequency"]["interval_unit"] == "DAY"]
-    standard = PLANS.get(resource["id"])
-    return Plan(
-        resource["id"],
-        resource["name"],
-        price_of(regular),
-        known,
-        int(regular["frequency"].get("interval_count", 1)),
-        int(regular.get("total_cycles", 0)),
-        sum(int(trial["interval_count"]) for trial in trials),
-        standard.quantity if standard else 1,
-        int(resource["payment_preferences"].get("payment_failure_threshold", 0)),
-        moment(resource, "create_time"),
-    )
+    known = PLANS.get(resource["id"]) or _new_plan(resource)
+    threshold = int(resource["payment_preferences"].get("payment_failure_threshold", 0))
+    price = fixed_price(resource["billing_cycles"][-1]) or known.price
+    return replace(known, name=resource["name"], price=price, failure_threshold=threshold)
 
 
-def price_of(cycle: Json) -> Money:
-    """Return the fixed price of a billing cycle."""
-    price = cycle["pricing_scheme"]["fixed_price"]
-    return parse_amount(price["value"], price["currency_code"])
+def fixed_price(cycle: Json) -> Money | None:
+    """Return the fixed price of a billing cycle; None if it has tiers or is free."""
+    price = cycle.get("pricing_scheme", {}).get("fixed_price")
+    return parse_amount(price["value"], price["currency_code"]) if price else None
 
 
 def next_billing_after(subscription: Json, plan: Plan, now: datetime) -> datetime:
@@ -45,3 +30,24 @@ def next_billing_after(subscription: Json, plan: Plan, now: datetime) -> datetim
     while plan.due(anchor, cycle) <= now:
         cycle += 1
     return plan.due(anchor, cycle)
+
+
+def _new_plan(resource: Json) -> Plan:
+    """Return a plan that was created through the API, with one free trial at most."""
+    *trials, regular = resource["billing_cycles"]
+    unit = next((each for each in get_args(Unit) if each == regular["frequency"]["interval_unit"]), None)
+    price = fixed_price(regular)
+    days = [each["frequency"] for each in trials if each["frequency"]["interval_unit"] == "DAY"]
+    if unit is None or price is None or len(days) < len(trials):
+        description = "The simulator charges a fixed price each month or year, after a trial in days. Use such a plan."
+        raise refused("PLAN_STATUS_INVALID", description)
+    return Plan(
+        resource["id"],
+        resource["name"],
+        price,
+        unit,
+        int(regular["frequency"].get("interval_count", 1)),
+        int(regular.get("total_cycles", 0)),
+        sum(int(each["interval_count"]) for each in days),
+        since=moment(resource, "create_time"),
+    )

@@ -2,9 +2,11 @@
 
 It is derived from the sales, captures and refunds of the world. Data appears hours late, and a request may span 31 days
 (https://developer.paypal.com/docs/api/transaction-search/v1/). Event codes: T0002 payment of a subscription, T0006 other
-payment, T1107 refund, T1106 reversal by PayPal.
+payment, T1107 refund, T1106 reversal by PayPal, T1202 chargeback reversal: the vendor won the dispute, T0200 currency
+conversion (one entry for each currency).
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -56,13 +58,16 @@ class Reporting:
         start, end = _window(call, self._feed.now)
         size, page = call.number("page_size", 100, 500), call.number("page", 1, 2**31 - 1)
         shown = self._refreshed()
-        found = [row for entry, row in self._rows(call) if start <= entry.at <= min(end, shown) and _asked(call, entry)]
+        until = min(end, shown)
+        found = [row for row in self._rows() if start <= row[0].at <= until and _asked(call, row[0])]
         if len(found) > MOST_ITEMS:
             message = "Result set size is greater than the maximum limit. Change the filter criteria and try again."
             raise ApiError(400, "RESULTSET_TOO_LARGE", message)
         pages = -(-len(found) // size)
         return 200, {
-            "transaction_details": found[(page - 1) * size : page * size],
+            "transaction_details": [
+                self._detail(call, entry, balance) for entry, balance in found[(page - 1) * size : page * size]
+            ],
             "account_number": ACCOUNT,
             "start_date": _time(start),
             "end_date": _time(end),
@@ -95,21 +100,24 @@ class Reporting:
         return self._feed.now - self.delay
 
     def _entries(self) -> list[Entry]:
-        """Return all transactions by time; those of the same second by id."""
-        entries = [_sale(each) for each in self._world.show_all("sale")]
+        """Return all transactions by time; those of the same second by id. Conversions follow their sale."""
+        sales = [(_sale(each), each) for each in self._world.show_all("sale")]
+        entries = [entry for entry, _ in sales]
         entries += [_capture(each) for each in self._world.show_all("capture")]
-        entries += [_refund(each) for each in self._world.show_all("refund")]
+        entries += [entry for each in self._world.show_all("refund") for entry in _refund(each)]
         entries += [_capture_refund(each) for each in self._world.show_all("capture_refund")]
-        return sorted(entries, key=lambda entry: (entry.at, entry.id))
+        conversions = {entry.id: _conversions(entry, sale) for entry, sale in sales}
+        ordered = sorted(entries, key=lambda entry: (entry.at, entry.id))
+        return [each for entry in ordered for each in (entry, *conversions.get(entry.id, ()))]
 
-    def _rows(self, call: Call) -> list[tuple[Entry, Json]]:
-        """Return every transaction with its JSON; the balances need all of them."""
+    def _rows(self) -> list[tuple[Entry, Money]]:
+        """Return every transaction with the balance of its currency after it."""
         balances: dict[str, int] = {}
         rows = []
         for entry in self._entries():
             change = entry.balance_change
             balances[change.currency] = balances.get(change.currency, 0) + change.amount
-            rows.append((entry, self._detail(call, entry, Money(balances[change.currency], change.currency))))
+            rows.append((entry, Money(balances[change.currency], change.currency)))
         return rows
 
     def _detail(self, call: Call, entry: Entry, balance: Money) -> Json:
@@ -189,8 +197,10 @@ def _info(entry: Entry, balance: Money) -> Json:
 
 def _sale(sale: Json) -> Entry:
     subscription, cost = sale.get("billing_agreement_id", ""), sale.get("transaction_fee")
-    fee = -parse_amount(cost["value"], cost["currency"]) if cost else None
     amount = parse_amount(sale["amount"]["total"], sale["amount"]["currency"])
+    # A fee in another currency is already deducted from the amount that the vendor receives after the conversion.
+    same = cost and cost["currency"] == amount.currency
+    fee = -parse_amount(cost["value"], cost["currency"]) if cost and same else None
     return Entry(
         sale["id"],
         "T0002" if subscription else "T0006",
@@ -205,13 +215,35 @@ def _sale(sale: Json) -> Entry:
     )
 
 
-def _refund(refund: Json) -> Entry:
+def _conversions(entry: Entry, sale: Json) -> list[Entry]:
+    """Return the two entries of a sale that PayPal converts to the account's currency at once; else none."""
+    received = sale.get("receivable_amount")
+    if not received or received["currency"] == entry.amount.currency or entry.status != "S":
+        return []
+    bought = parse_amount(received["value"], received["currency"])
+    reference = (entry.id, "TXN")
+    return [
+        Entry(_derived_id(entry.id, money), "T0200", entry.at, money, None, "S", reference)
+        for money in (-entry.balance_change, bought)
+    ]
+
+
+def _derived_id(id: str, money: Money) -> str:
+    return hashlib.sha256(f"{id}{money}".encode()).hexdigest()[:16].upper() + "C"
+
+
+def _refund(refund: Json) -> list[Entry]:
+    """Return the entry of a refund or reversal, and one for the money that came back if it was cancelled."""
     amount = -Money(abs(shapes.refunded_amount(refund)), refund["amount"]["currency"])
     kept = refund.get("refund_from_transaction_fee", {})
     returned = parse_amount(kept["total"], kept["currency"]) if kept.get("total") else None
     code = "T1106" if refund.get("refund_reason_code") == "CHARGEBACK" else "T1107"
     reference = (refund["sale_id"], "TXN") if "sale_id" in refund else None
-    return Entry(refund["id"], code, moment(refund, "create_time"), amount, returned, "S", reference)
+    entry = Entry(refund["id"], code, moment(refund, "create_time"), amount, returned, "S", reference)
+    if refund.get("state") != "cancelled":
+        return [entry]
+    back = _derived_id(refund["id"], -amount)
+    return [entry, Entry(back, "T1202", moment(refund, "update_time"), -amount, None, "S", (refund["id"], "TXN"))]
 
 
 def _capture(capture: Json) -> Entry:

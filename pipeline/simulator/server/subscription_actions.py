@@ -9,7 +9,7 @@ from pipeline.money import Money, parse_amount
 from pipeline.simulator import ids, shapes
 from pipeline.simulator.server.answers import Answer, Call, invalid, money_v2, not_found, patches, refused
 from pipeline.simulator.server.feed import EventFeed
-from pipeline.simulator.server.plan_prices import next_billing_after, plan_of, price_of
+from pipeline.simulator.server.plan_prices import fixed_price, next_billing_after, plan_of
 from pipeline.simulator.timeline import Json
 
 FINAL_VERSION = 10**9  # higher than every version of a scenario, because a cancellation is final
@@ -68,7 +68,7 @@ class SubscriptionActions:
             raise invalid("INVALID_PARAMETER_VALUE", "/capture_type")
         amount = money_v2(call.body.get("amount"), "/amount")
         statuses = "active or suspended or expired"
-        self._require(found, "capture", statuses, "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED")
+        self._require(found, "capture", statuses, "ACTIVE", "SUSPENDED", "EXPIRED")
         balance = _balance(found)
         self._check_capture(amount, balance)
         return 200, self._collect(found, amount, Money(balance.amount - amount.amount, balance.currency))
@@ -130,8 +130,10 @@ class SubscriptionActions:
         billing["outstanding_balance"] = shapes.v2(rest)
         billing["last_payment"] = {"amount": shapes.v2(amount), "time": shapes.seconds(now)}
         billing["failed_payments_count"] = 0
-        price = price_of(self._plan(found)["billing_cycles"][-1]).amount * int(found.get("quantity", "1"))
-        billing["cycle_executions"][-1]["cycles_completed"] += amount.amount // price if price else 0
+        price = fixed_price(self._plan(found)["billing_cycles"][-1])
+        if price and price.amount:
+            paid = amount.amount // (price.amount * int(found.get("quantity", "1")))
+            billing["cycle_executions"][-1]["cycles_completed"] += paid
         found["update_time"] = shapes.seconds(now)
         sale = shapes.sale(name, found["id"], found.get("custom_id", ""), amount, now)
         self._feed.change("PAYMENT.SALE.COMPLETED", "sale", sale, {"sale": sale, "subscription": found}, amount)
@@ -144,10 +146,12 @@ class SubscriptionActions:
         elif path == "/custom_id":
             _allow(operation, "add", "replace")
             found["custom_id"] = custom_id(value)
-        elif path in ("/shipping_amount", "/subscriber/shipping_address"):
+        elif path == "/shipping_amount":
             _allow(operation, "add", "replace")
-            target = found if path == "/shipping_amount" else found.setdefault("subscriber", {})
-            target[path.rpartition("/")[2]] = value
+            found["shipping_amount"] = shapes.v2(money_v2(value, path))
+        elif path == "/subscriber/shipping_address":
+            _allow(operation, "add", "replace")
+            found.setdefault("subscriber", {})["shipping_address"] = value
         elif path == "/start_time":
             raise refused(
                 "INVALID_START_TIME", "The start time cannot be updated for a subscription that has been activated."

@@ -93,6 +93,8 @@ class ApiSubscriptions:
 
         def approve(_: str) -> None:
             current = self._world.show("subscription", call.id) or found
+            if current["status"] not in ("ACTIVE", "SUSPENDED"):
+                return  # it ended while the buyer was on the page
             if current["plan_id"] != plan.id:
                 current |= {"plan_id": plan.id, "plan_overridden": False}
                 current.pop("plan", None)

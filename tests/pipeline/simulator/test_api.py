@@ -1,77 +1,20 @@
 """The simulated PayPal API, called over HTTP."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 import requests
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.clock import MovableClock
 from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, PLANS, Plan
 from pipeline.simulator.server.api import EXPIRES_IN, TOKEN_PATH, FakePaypalApi
-from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.timeline import Delivery, Json
+from tests.support.api_vendor import Vendor
 
 START = datetime(2025, 1, 14, 8, 30, tzinfo=UTC)
-CREDENTIALS = ("simulator", "simulator-secret")
-
-
-class Vendor:
-    """An API client with one session and one token."""
-
-    def __init__(self, base_url: str) -> None:
-        self.base_url, self.session = base_url, requests.Session()
-        self.session.trust_env = False
-
-    def token(self, credentials: tuple[str, str] = CREDENTIALS, grant: str = "client_credentials") -> requests.Response:
-        body = {"grant_type": grant}
-        return self.session.post(self.base_url + TOKEN_PATH, data=body, auth=credentials, timeout=10)
-
-    def sign_in(self) -> None:
-        self.session.headers["Authorization"] = "Bearer " + self.token().json()["access_token"]
-
-    def get(self, path: str, timeout: float = 10) -> requests.Response:
-        return self.session.get(self.base_url + path, timeout=timeout)
-
-
-class SharedServer:
-    """One server for all tests; each test installs its own simulated PayPal in it."""
-
-    base_url: str
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock(START)
-
-
-@pytest.fixture
-def paypal(clock: MovableClock) -> FakePaypalApi:
-    return FakePaypalApi(clock=clock)
-
-
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[SharedServer]:
-    shared_server = SharedServer()
-    with serve(shared_server) as shared_server.base_url:
-        yield shared_server
-
-
-@pytest.fixture
-def vendor(paypal: FakePaypalApi, shared_server: SharedServer) -> Iterator[Vendor]:
-    shared_server.app = paypal.app
-    vendor = Vendor(shared_server.base_url)
-    vendor.sign_in()
-    yield vendor
-    vendor.session.close()
 
 
 def apply_all(paypal: FakePaypalApi, deliveries: list[Delivery]) -> Json:
@@ -217,8 +160,10 @@ def test_garbage_has_status_200_without_json(vendor: Vendor, paypal: FakePaypalA
 
 def test_stalled_request_gets_no_answer(vendor: Vendor, paypal: FakePaypalApi) -> None:
     paypal.misbehave("stall")
+    vendor.timeout = 0.2
     with pytest.raises(requests.ReadTimeout):
-        vendor.get(f"/v1/billing/plans/{CLOUD.id}", timeout=0.2)
+        vendor.get(f"/v1/billing/plans/{CLOUD.id}")
+    vendor.timeout = 10
     assert vendor.get(f"/v1/billing/plans/{CLOUD.id}").status_code == 200
 
 
