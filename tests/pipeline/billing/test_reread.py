@@ -1,19 +1,23 @@
 """After each event about money, plan, quantity or status the subscription is read from PayPal once."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete
 
 from handlers import HANDLERS
 from pipeline.billing.subscription import REREAD_DELAY
-from pipeline.db.models import PaypalLookup
+from pipeline.db.models import PaypalLookup, Subscription
+from pipeline.paypal.requests import LookupKind
 from tests.support.event_feeder import EventFeeder
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import sample
 
-SNAPSHOT = {("subscription", ALICE.subscription): sample("READ.SUBSCRIPTION", {"id": ALICE.subscription})["resource"]}
+SNAPSHOT: dict[tuple[LookupKind, str], dict[str, Any]] = {
+    ("subscription", ALICE.subscription): sample("READ.SUBSCRIPTION", {"id": ALICE.subscription})["resource"]
+}
 SALE = "PAYMENT.SALE.COMPLETED"
 
 
@@ -22,13 +26,16 @@ SALE = "PAYMENT.SALE.COMPLETED"
 )
 def test_event_requests_to_read_its_subscription(sqlite_pipeline: PipelineUnderTest, event: str) -> None:
     feeder = EventFeeder(sqlite_pipeline, {})
-    feeder.hear(sample("READ.PLAN"), sample(SALE))
-    with sqlite_pipeline.database.transaction() as session:
-        session.execute(delete(PaypalLookup))
-    feeder.hear(sample(event))
-    resource = sample(event)["resource"]
-    id = resource["id"] if event.startswith("BILLING.SUBSCRIPTION") else ALICE.subscription
-    assert ("subscription", id) in feeder.questions()
+    feeder.hear(sample("READ.PLAN"))
+    sale = "3AL51924877811803" if event in ("PAYMENT.SALE.REFUNDED", "PAYMENT.SALE.REVERSED") else None
+    if sale:
+        feeder.hear(sample(SALE, {"id": sale}))
+        with sqlite_pipeline.database.transaction() as session:
+            session.execute(delete(PaypalLookup))
+    feeder.hear(sample(event, {} if sale is None else {"sale_id": sale}))
+    subscriptions = {row.id for row in sqlite_pipeline.rows(Subscription)}
+    assert subscriptions
+    assert {id for kind, id in feeder.questions() if kind == "subscription"} == subscriptions
 
 
 @pytest.mark.parametrize("event", ["BILLING.SUBSCRIPTION.ACTIVATED", SALE])
