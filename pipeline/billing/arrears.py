@@ -80,7 +80,7 @@ def compute_arrears(
     moments = [lww_map.updated_at(known, "outstanding")] if outstanding and outstanding.amount > 0 else []
     if status in LIVE_STATUSES:
         moments += [at for at in _failures(known, payments) if paid_at is None or at > paid_at]
-        moments.append(_unpaid_from(paid_through, payments))
+        moments.append(_unpaid_from(_due_again(known, paid_through, payments), payments))
     return Arrears(min(filter(None, moments), default=None), outstanding, _failed_count(known, paid_at))
 
 
@@ -145,6 +145,16 @@ def _last_paid_at(known: Mapping[str, Any], payments: Sequence[PaymentRow]) -> d
     """Return the time of the last payment that arrived here or that PayPal reported."""
     times = [row.occurred_at for row in payments if row.status in CAME]
     return max(filter(None, [*times, parse_time(lww_map.value(known, "last_payment_at"))]), default=None)
+
+
+def _due_again(
+    known: Mapping[str, Any], paid_through: datetime | None, payments: Sequence[PaymentRow]
+) -> datetime | None:
+    """Return when PayPal charges again. After a full refund that is later than the paid-through date: nothing is owed."""
+    newest = max((row for row in payments if row.occurred_at), key=lambda row: (row.occurred_at, row.id), default=None)
+    if newest is None or newest.status not in ("refunded", "reversed"):
+        return paid_through
+    return max(filter(None, (paid_through, parse_time(lww_map.value(known, "next_billing_at")))), default=None)
 
 
 def _unpaid_from(paid_through: datetime | None, payments: Sequence[PaymentRow]) -> datetime | None:

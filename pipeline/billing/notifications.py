@@ -13,7 +13,7 @@ from pipeline.billing.next_charge import next_charge, next_price
 from pipeline.billing.subscription import StatusChange, is_billing_time_doubtful
 from pipeline.billing.terms import billing_cycle_of, may_be_in_trial
 from pipeline.billing.unit_of_work import UnitOfWork
-from pipeline.clock import format_time
+from pipeline.clock import format_time, parse_time
 from pipeline.db import lww_map
 from pipeline.db.models import CAME, Plan, Subscription
 from pipeline.db.rows import PaymentRow, RefundRow, SubscriptionRow
@@ -42,11 +42,21 @@ def mail_for_status(uow: UnitOfWork, event: Event, change: StatusChange | None) 
     row, at = uow.subscription(event.facts["subscription"]), event.get_time("status_at") or event.require_time("at")
     # One set-up and one cancellation mail per subscription; it can be suspended several times.
     key = f"{kind}:{row.id}" + (f":{format_time(at)}" if kind == "subscription_suspended" else "")
-    superseded = _superseded_by_status(row, str(status), at)
+    superseded = _superseded_by_status(row, str(status), at) or _known_too_late(uow, event, row, change)
     facts = _status_facts(uow, row, str(status), at)
     if kind == "account_setup" and is_billing_time_doubtful(row, event.require_time("at")):
         facts["next_billing_at"] = None
     _queue_mail(uow, kind, key, row, facts, at, superseded)
+
+
+def _known_too_late(uow: UnitOfWork, event: Event, row: SubscriptionRow, change: StatusChange | None) -> str | None:
+    """Return why a welcome is withheld: the subscription started long before its first event here, which is no activation."""
+    started = parse_time(lww_map.value(row.known, "start_at"))
+    is_welcome = event.facts.get("status") == "ACTIVE" and event.type != "BILLING.SUBSCRIPTION.ACTIVATED"
+    is_first = change is not None and change.old is None
+    if not is_welcome or not is_first or started is None or uow.now - started <= outbox.MAX_NEWS_AGE:
+        return None
+    return f"the subscription started on {started:%Y-%m-%d}, long before its first event here"
 
 
 def mail_for_sale(uow: UnitOfWork, event: Event, payment: PaymentRow) -> None:

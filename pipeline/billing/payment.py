@@ -34,7 +34,9 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     _update(uow, row)
     if row.subscription_id:
         subscription.apply_payment(uow, event, row.subscription_id, row)
-    elif event.type != "READ.SALE":  # PayPal once omitted the id from webhooks for days; its API may return it
+    elif (
+        event.type != "READ.SALE" and "agreement" not in event.facts
+    ):  # PayPal once omitted the id from webhooks for days; its API may return it
         uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
 

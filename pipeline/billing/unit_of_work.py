@@ -107,7 +107,9 @@ class UnitOfWork:
         counted = [row for row in rows if row.currency == payment.currency]
         totals = [lww_map.value(row.known, "refunded_total") or [0, None] for row in counted]
         sums: list[int] = [total for total, currency in totals if currency == payment.currency]
-        return max([sum(row.amount for row in counted), *sums])
+        returned = max([sum(row.amount for row in counted), *sums])
+        # PayPal reports a reversal of a payment that was refunded before, and returns the money once.
+        return returned if payment.amount is None else min(returned, payment.amount)
 
     def plan(self, id: str | None) -> PlanRow | None:
         """Return the plan; a placeholder if only its id is known, None without an id."""

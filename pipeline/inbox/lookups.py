@@ -23,7 +23,7 @@ class LookupRequest:
 
 
 def enqueue(session: Session, wanted: Sequence[LookupRequest]) -> None:
-    """Add look-ups. A pending one keeps its time, so requests within a few seconds share one look-up.
+    """Add look-ups. Requests for one object share a look-up, at the earliest of their times.
 
     One that is being made now is made again afterwards: its answer may be older than the request. One that was given up
     starts again.
@@ -50,6 +50,8 @@ def _request_again(session: Session, kind: str, id: str, request: LookupRequest)
     row.requested_at = max(row.requested_at, request.requested_at or request.due_at)
     if row.due_at is None:
         row.due_at, row.attempts, row.first_due_at, row.reason = request.due_at, 0, request.due_at, None
+    elif row.attempts == 0 and row.due_at == row.first_due_at:  # not tried yet
+        row.due_at = row.first_due_at = min(row.due_at, request.due_at)
     session.flush()
 
 

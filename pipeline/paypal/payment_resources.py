@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.paypal.field_reader import Facts, FieldReader, Person, format_moment, person_of
 
+SUBSCRIPTION = "I-"  # other agreements, such as B-… for reference transactions, are no subscriptions
 _SALE_LINK = re.compile(r"/sales?/([A-Z0-9]{10,20})(?:/|$)", re.ASCII)
 
 
@@ -13,9 +14,11 @@ def read_sale(_kind: str, resource: dict[str, Any], occurred_at: datetime | None
     """Return the facts and the personal data of a sale."""
     read = FieldReader(resource)
     created_at = read.time("create_time") or read.time("time") or format_moment(occurred_at)
+    agreement = read.id("billing_agreement_id")
     facts = {
         "sale": read.id("id"),
-        "subscription": read.id("billing_agreement_id"),
+        "subscription": agreement if agreement and agreement.startswith(SUBSCRIPTION) else None,
+        "agreement": agreement if agreement and not agreement.startswith(SUBSCRIPTION) else None,
         "amount": read.money("amount"),
         "fee": read.money("transaction_fee"),
         "held": read.text("payment_hold_status") == "HELD" or None,

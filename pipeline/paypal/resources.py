@@ -3,7 +3,7 @@
 Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
 failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left,
 final_at.
-Sale: sale, subscription, amount, fee, held, state, created_at, at, reason.
+Sale: sale, subscription, agreement, amount, fee, held, state, created_at, at, reason.
 Refund: refund, sale, amount, refunded_total, state, created_at, at.
 Plan: plan, name, terms, at.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.clock import format_time, parse_time
 from tests.support.event_feeder import EventFeeder, at
 from tests.support.example_people import ALICE
 from tests.support.pipeline_under_test import PipelineUnderTest
@@ -192,7 +193,25 @@ def test_setup_mail_for_old_activation_is_withheld(sqlite_pipeline: PipelineUnde
     feeder = EventFeeder(sqlite_pipeline)
     feeder.hear(sample(kind, year_old))
     assert feeder.subscription(ALICE).status == "ACTIVE"
-    assert str(feeder.mail("account_setup").reason).startswith("older than 7 days")
+    assert feeder.mail("account_setup").state == "withheld"
+
+
+@pytest.mark.parametrize(
+    "kind", ["BILLING.SUBSCRIPTION.RE-ACTIVATED", "BILLING.SUBSCRIPTION.UPDATED", "READ.SUBSCRIPTION"]
+)
+@pytest.mark.parametrize(("days", "state"), [(1000, "withheld"), (8, "withheld"), (6, "queued")])
+def test_subscriber_since_long_ago_is_not_welcomed(
+    sqlite_pipeline: PipelineUnderTest, kind: str, days: int, state: str
+) -> None:
+    """The vendor takes over existing subscribers: the first event about them is no activation, but their status is active."""
+    event = sample(kind)
+    now = parse_time(event["create_time"])
+    assert now
+    began, recent = format_time(now - timedelta(days=days)), format_time(now)
+    times = {"status": "ACTIVE", "start_time": began, "status_update_time": recent, "update_time": recent}
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(kind, times))
+    assert feeder.mail("account_setup").state == state
 
 
 def test_status_in_another_event_queues_the_missed_mail(sqlite_pipeline: PipelineUnderTest) -> None:

@@ -32,7 +32,8 @@ def refund(id: str, total: str, total_so_far: str | None = None, currency: str =
     ([("R2", "1.00", "10.00")], 1000, "partially_refunded"),  # the event of an earlier refund of 9.00 is lost
     ([("R1", "9.00", "9.00"), ("R2", "1.00", "10.00")], 1000, "partially_refunded"),
     ([("R1", "9.00", None, "USD")], 0, "completed"),  # no sum over two currencies
-    ([("R1", "40.00")], 4000, "refunded"),
+    ([("R1", "40.00")], 2900, "refunded"),  # more than the payment cannot be returned
+    ([("R1", "29.00"), ("R2", "29.00")], 2900, "refunded"),  # PayPal also reports a reversal of a refunded payment
 ])  # fmt: skip
 def test_refunded_amount_is_the_sum_or_paypals_larger_total(
     sqlite_pipeline: PipelineUnderTest, refunds: list[tuple[str, ...]], refunded: int, status: str

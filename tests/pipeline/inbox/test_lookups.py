@@ -72,7 +72,7 @@ def store_event(pipeline: PipelineUnderTest, event: Delivery) -> StoreResult:
 def test_due_look_up_is_made_and_its_answer_is_stored(pipeline: PipelineUnderTest) -> None:
     reader = FakeReader({"id": "SALE1", "state": "completed", "update_time": "2026-03-01T11:00:00Z"})
     enqueue(pipeline, after=timedelta(minutes=5))
-    enqueue(pipeline)  # the pending look-up is not changed
+    enqueue(pipeline, after=timedelta(minutes=9))  # the earlier time counts
     assert fetch(pipeline, reader) == []
     pipeline.clock.advance(timedelta(minutes=5))
     [event_id] = fetch(pipeline, reader)
@@ -216,6 +216,15 @@ def test_request_during_a_look_up_is_answered_by_another_one(pipeline: PipelineU
     assert len(fetch(pipeline, reader)) == 1
     assert fetch(pipeline, reader) == []
     assert len(reader.requests) == 2
+
+
+def test_failed_look_up_is_not_hastened_by_a_request(pipeline: PipelineUnderTest) -> None:
+    enqueue(pipeline)
+    fetch(pipeline, FakeReader(PaypalUnavailableError("away")))
+    [before] = pipeline.rows(PaypalLookup)
+    enqueue(pipeline)
+    [after] = pipeline.rows(PaypalLookup)
+    assert (after.due_at, after.attempts) == (before.due_at, 1)
 
 
 def test_requests_before_a_look_up_share_it(pipeline: PipelineUnderTest) -> None:
