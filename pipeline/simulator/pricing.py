@@ -34,6 +34,27 @@ class Charge:
         return self.price + self.tax + self.shipping + self.setup_fee + self.balance
 
 
+@dataclass(slots=True)
+class Outstanding:
+    """The outstanding balance: its amount, the exclusive tax in it, and the unpaid regular cycles."""
+
+    amount: int = 0
+    tax: int = 0
+    cycles: int = 0
+
+    def add(self, amount: int, tax: int, cycles: int) -> None:
+        """Add an unpaid amount."""
+        self.amount, self.tax, self.cycles = self.amount + amount, self.tax + tax, self.cycles + cycles
+
+    def settle(self, amount: int) -> Charge:
+        """Take `amount` from the balance. Its cycles count as paid when the whole balance is."""
+        whole = amount == self.amount
+        tax = self.tax if whole else self.tax * amount // self.amount
+        paid = Charge(balance=amount, balance_tax=tax, cycles=self.cycles if whole else 0)
+        self.amount, self.tax, self.cycles = self.amount - amount, self.tax - tax, self.cycles - paid.cycles
+        return paid
+
+
 def charge(plan: Plan, quantity: int, trial: Trial | None = None) -> Charge:
     """Return the charge of one trial or regular cycle, without set-up fee and balance. A free cycle is all zero."""
     price = trial.price * quantity if trial else regular_price(plan, quantity)

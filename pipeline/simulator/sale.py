@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol
 
 from pipeline.money import Money, digits, format_amount
 from pipeline.simulator import shapes
@@ -17,6 +17,22 @@ CLEARING = timedelta(days=6)  # time until the bank pays or refuses an eCheck
 
 class InvalidTransitionError(Exception):
     """PayPal does not allow this change in the current status."""
+
+
+class Dispute(Protocol):
+    """A dispute about a sale, as `pipeline.simulator.dispute` implements it."""
+
+    id: str
+    sale: "Sale"
+    status: str
+    amount: Money
+    due_at: datetime | None
+    fee: Money | None
+
+    @property
+    def held(self) -> Money: ...
+
+    def shape(self) -> Json: ...
 
 
 @dataclass(frozen=True, slots=True)

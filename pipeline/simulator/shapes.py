@@ -11,46 +11,11 @@ from typing import Literal
 from pipeline.money import Money, digits, format_amount, parse_amount
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PRODUCT_ID, PRODUCT_SINCE, Plan
+from pipeline.simulator.summaries import SIGNS, SUMMARIES
 from pipeline.simulator.timeline import Json
 
 API = "https://api.sandbox.paypal.com"
 
-_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
-_SUMMARIES = {
-    "BILLING.SUBSCRIPTION.CREATED": "Subscription created",
-    "BILLING.SUBSCRIPTION.ACTIVATED": "Subscription activated",
-    "BILLING.SUBSCRIPTION.UPDATED": "Subscription updated",
-    "BILLING.SUBSCRIPTION.PAYMENT.FAILED": "Payment failed on subscription",
-    "BILLING.SUBSCRIPTION.SUSPENDED": "Subscription suspended",
-    "BILLING.SUBSCRIPTION.RE-ACTIVATED": "Subscription re-activated",
-    "BILLING.SUBSCRIPTION.CANCELLED": "Subscription cancelled",
-    "BILLING.SUBSCRIPTION.EXPIRED": "Subscription expired",
-    "PAYMENT.SALE.COMPLETED": "Payment completed for {sign} {value} {currency}",
-    "PAYMENT.SALE.PENDING": "Payment pending for {sign} {value} {currency}",
-    "PAYMENT.SALE.DENIED": "A {sign} {value} {currency} sale payment was denied",
-    "PAYMENT.SALE.REFUNDED": "A {sign} {value} {currency} sale payment was refunded",
-    "PAYMENT.SALE.REVERSED": "A {sign} {value} {currency} sale payment was reversed",
-    "PAYMENT.CAPTURE.REFUNDED": "A {sign} {value} {currency} capture payment was refunded",
-    "BILLING.PLAN.CREATED": "A billing plan was created",
-    "BILLING.PLAN.UPDATED": "A billing plan was updated",
-    "BILLING.PLAN.ACTIVATED": "A billing plan was activated",
-    "BILLING.PLAN.DEACTIVATED": "A billing plan was deactivated",
-    "BILLING.PLAN.PRICING-CHANGE.ACTIVATED": "A price change for the plan was activated",
-    "CATALOG.PRODUCT.CREATED": "A product was created",
-    "CATALOG.PRODUCT.UPDATED": "A product was updated",
-    "PAYMENT.CAPTURE.COMPLETED": "Payment completed for {sign} {value} {currency}",
-    "PAYMENT.CAPTURE.PENDING": "Payment pending for {sign} {value} {currency}",
-    "PAYMENT.CAPTURE.DENIED": "A {sign} {value} {currency} capture payment was denied",
-    "PAYMENT.CAPTURE.DECLINED": "A {sign} {value} {currency} capture payment was declined",
-    "PAYMENT.CAPTURE.REVERSED": "A {sign} {value} {currency} capture payment was reversed",
-    "PAYMENT.REFUND.PENDING": "A {sign} {value} {currency} refund is pending",
-    "PAYMENT.REFUND.FAILED": "A {sign} {value} {currency} refund failed",
-    "CHECKOUT.ORDER.APPROVED": "An order has been approved by buyer",
-    "CHECKOUT.ORDER.COMPLETED": "Checkout order is completed",
-    "CUSTOMER.DISPUTE.CREATED": "A new dispute opened with Case # {case}",
-    "CUSTOMER.DISPUTE.UPDATED": "A dispute was updated with case # {case}",
-    "CUSTOMER.DISPUTE.RESOLVED": "A dispute was resolved with case # {case}",
-}
 ResourceType = Literal[
     "subscription",
     "sale",
@@ -78,8 +43,8 @@ _VERSIONS: dict[str, str] = {
 
 def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, resource: Json, amount: Money) -> Json:
     """Return an event with its resource. As at PayPal, events of sales and refunds have no `resource_version`."""
-    summary = _SUMMARIES.get(kind, kind.replace(".", " ").capitalize()).format(
-        sign=_SIGNS.get(amount.currency, amount.currency),
+    summary = SUMMARIES.get(kind, kind.replace(".", " ").capitalize()).format(
+        sign=SIGNS.get(amount.currency, amount.currency),
         value=v2(amount)["value"],
         currency=amount.currency,
         case=resource.get("dispute_id"),

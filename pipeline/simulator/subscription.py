@@ -20,8 +20,8 @@ from pipeline.simulator.cycles import CycleSchedule
 from pipeline.simulator.event_source import EventSource
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PLANS, Plan
-from pipeline.simulator.pricing import Charge
-from pipeline.simulator.sale import InvalidTransitionError, PaymentMode, Sale, Settlement
+from pipeline.simulator.pricing import Charge, Outstanding
+from pipeline.simulator.sale import Dispute, InvalidTransitionError, PaymentMode, Sale, Settlement
 from pipeline.simulator.timeline import Json, Kind
 
 Status = Literal["APPROVAL_PENDING", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
@@ -57,10 +57,12 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         self.begins = (begins or self.created).replace(microsecond=0)
         CycleSchedule.__init__(self, plan, self.begins, overridden=overridden)
         self.note = ""
-        self.completed = self.unpaid = self.failures = self.balance = self.balance_tax = 0
+        self.completed = self.failures = 0
+        self.outstanding = Outstanding()
         self.last_payment: Json | None = None
         self.last_failed: Json | None = None
         self.sales: dict[str, Sale] = {}
+        self.disputes: list[Dispute] = []
 
     # Changes ---------------------------------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         """Let the next cycle's charge fail `attempts` times. After ATTEMPTS failures PayPal may suspend."""
         due = self._next_charge()
         missed = self.take_cycle(self.quantity)
-        self._owe(missed.total, missed.tax, missed.cycles)
+        self.outstanding.add(missed.total, missed.tax, missed.cycles)
         self.failures += 1
         tried = self.balance if self.plan.auto_bill_outstanding else missed.total
         for attempt in range(attempts):
@@ -121,11 +123,10 @@ class SimulatedSubscription(CycleSchedule, EventSource):
 
     def pay_balance(self, at: datetime, amount: int | None = None) -> Sale:
         """Collect the outstanding balance, by a successful retry or by the vendor's capture of `amount` minor units."""
-        if not self.balance:
-            raise InvalidTransitionError("there is no outstanding balance")
-        if amount is not None and not 0 < amount <= self.balance:
-            raise InvalidTransitionError(f"cannot capture {amount}: the outstanding balance is {self.balance}")
-        sale = self._charge(at, self._settle(self.balance if amount is None else amount), "instant")
+        amount = self.balance if amount is None else amount
+        if not 0 < amount <= self.balance:
+            raise InvalidTransitionError(f"cannot collect {amount}: the outstanding balance is {self.balance}")
+        sale = self._charge(at, self.outstanding.settle(amount), "instant")
         self._add_sale_events(sale, at)
         self._end_after(at)
         return sale
@@ -133,7 +134,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
     def waive_balance(self, at: datetime) -> None:
         """Set the outstanding balance to zero without a payment (PATCH). Its cycles count as unpaid for good."""
         self._require_status("ACTIVE", "SUSPENDED")
-        self.balance = self.balance_tax = self.unpaid = 0
+        self.outstanding = Outstanding()
         self.updated = at
         self._add_event("UPDATED", at)
 
@@ -192,7 +193,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
 
     def bounce(self, sale: Sale, at: datetime) -> None:
         """Let the bank refuse a pending eCheck. Its cycles are unpaid again."""
-        self._owe(sale.amount.amount, sale.charge.tax, sale.cycles)
+        self.outstanding.add(sale.amount.amount, sale.charge.tax, sale.cycles)
         self.completed -= sale.cycles
         self.updated = at
         sale.deny(at)
@@ -218,7 +219,9 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         event = shown if name_sale else shapes.without_sale(shown)
         if negative:
             event = {**event, "amount": shapes.v1(-money)}
-        self._emit("PAYMENT.SALE.REFUNDED", at, "refund", event, money, self._money_kept(sale, shown))
+        self.add_event(
+            "PAYMENT.SALE.REFUNDED", at, "refund", event, money, [("sale", sale.resource), ("refund", shown)]
+        )
         return str(shown["id"])
 
     def reverse(self, sale: Sale, at: datetime, amount: int | None = None) -> str:
@@ -228,7 +231,9 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         shown["refund_reason_code"] = "CHARGEBACK"
         sale.reversed_ids.add(shown["id"])
         event = shapes.reversal(shown["id"], money, at)
-        self._emit("PAYMENT.SALE.REVERSED", at, "refund", event, money, self._money_kept(sale, shown))
+        self.add_event(
+            "PAYMENT.SALE.REVERSED", at, "refund", event, money, [("sale", sale.resource), ("refund", shown)]
+        )
         return str(shown["id"])
 
     # State -----------------------------------------------------------------------------------------------------------
@@ -239,11 +244,21 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         return self.due if self.status == "ACTIVE" else None
 
     @property
+    def balance(self) -> int:
+        """The outstanding balance in minor units."""
+        return self.outstanding.amount
+
+    @property
     def next_charge(self) -> Charge | None:
         """The parts of the next charge; None if there is none."""
         if self.next_billing is None:
             return None
         return replace(self.coming_charge(self.quantity), balance=self._billed_balance)
+
+    @property
+    def activated(self) -> bool:
+        """Whether the subscription ever became active."""
+        return any(each.type == "BILLING.SUBSCRIPTION.ACTIVATED" for each in self.deliveries)
 
     def moment_within(self, days: float) -> datetime:
         """Return a random time within `days`, after the last change and before the next charge."""
@@ -307,26 +322,10 @@ class SimulatedSubscription(CycleSchedule, EventSource):
     def _billed_balance(self) -> int:
         return self.balance if self.plan.auto_bill_outstanding else 0
 
-    def _owe(self, amount: int, tax: int, cycles: int) -> None:
-        self.balance, self.balance_tax, self.unpaid = (
-            self.balance + amount,
-            self.balance_tax + tax,
-            self.unpaid + cycles,
-        )
-
-    def _settle(self, amount: int) -> Charge:
-        """Take `amount` from the balance. Its cycles count as paid when the whole balance is."""
-        whole = amount == self.balance
-        tax = self.balance_tax if whole else self.balance_tax * amount // self.balance
-        paid = Charge(balance=amount, balance_tax=tax, cycles=self.unpaid if whole else 0)
-        self.balance, self.balance_tax = self.balance - amount, self.balance_tax - tax
-        self.unpaid = 0 if whole else self.unpaid
-        return paid
-
     def _first_charge(self, at: datetime, mode: PaymentMode, setup_fee_fails: bool) -> Sale | None:
         fee = 0 if setup_fee_fails else self.plan.setup_fee
         if setup_fee_fails:
-            self._owe(self.plan.setup_fee, 0, 0)
+            self.outstanding.add(self.plan.setup_fee, 0, 0)
         if self.begins > at or self.skip_free_cycles():
             return self._charge(at, Charge(setup_fee=fee, covers=False), mode) if fee else None
         return self._charge(at, replace(self.take_cycle(self.quantity), setup_fee=fee), mode)
@@ -335,7 +334,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         """Charge the next cycle together with the outstanding balance."""
         cycle = self.take_cycle(self.quantity)
         if self._billed_balance:
-            old = self._settle(self.balance)
+            old = self.outstanding.settle(self.balance)
             cycle = replace(cycle, balance=old.balance, balance_tax=old.balance_tax, cycles=cycle.cycles + old.cycles)
         return self._charge(at, cycle, mode)
 
@@ -344,7 +343,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         tax, custom = charge.tax + charge.balance_tax, self.person.custom_id
         shown = shapes.sale(name, self.id, custom, money, at, tax=tax, shipping=charge.shipping)
         sale = self.sales[name] = Sale(shown, money, charge, at, self.settlement)
-        sale.covers_until = self.cycle_end if charge.covers and not self.unpaid else None
+        sale.covers_until = self.cycle_end if charge.covers and not self.outstanding.cycles else None
         sale.set_mode(mode, at)
         self.completed += charge.cycles
         self.failures = 0
@@ -386,15 +385,12 @@ class SimulatedSubscription(CycleSchedule, EventSource):
 
     def _add_event(self, kind: str, at: datetime, *, next_billing: str = "") -> None:
         resource = self.snapshot(failed=kind == "PAYMENT.FAILED", next_billing=next_billing)
-        self._emit(f"BILLING.SUBSCRIPTION.{kind}", at, "subscription", resource, self._money(0))
+        self.add_event(f"BILLING.SUBSCRIPTION.{kind}", at, "subscription", resource, self._money(0))
 
     def _add_sale_event(self, kind: str, sale: Sale, at: datetime) -> None:
-        self._emit(f"PAYMENT.SALE.{kind}", at, "sale", sale.resource, sale.amount, [("sale", sale.resource)])
+        self.add_event(f"PAYMENT.SALE.{kind}", at, "sale", sale.resource, sale.amount, [("sale", sale.resource)])
 
-    def _money_kept(self, sale: Sale, refund: Json) -> list[tuple[Kind, Json]]:
-        return [("sale", sale.resource), ("refund", refund)]
-
-    def _emit(
+    def add_event(
         self,
         kind: str,
         at: datetime,
