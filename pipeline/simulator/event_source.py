@@ -32,6 +32,14 @@ class EventSource:
         created = at + timedelta(milliseconds=self.rng.randint(3_000, 40_000))
         event = shapes.envelope(ids.event(self.rng), kind, created, of, resource, amount)
         arrives = created + timedelta(milliseconds=self.rng.randint(300, 4_000))
-        objects = tuple(ApiObject(each, self._version, shown) for each, shown in kept)
+        objects = tuple(ApiObject(each, self._version_of(each, shown), shown) for each, shown in kept)
         self.deliveries.append(Delivery(arrives, event, objects))
         self.now = max(self.now, arrives)
+
+    def _version_of(self, kind: Kind, shown: Json) -> int:
+        """Return the version of an object. Several sources show a plan or product, so its version is its last change."""
+        if kind not in ("plan", "product"):
+            return self._version
+        if shown["update_time"] == shown["create_time"]:
+            return 0
+        return int(datetime.fromisoformat(shown["update_time"]).timestamp())

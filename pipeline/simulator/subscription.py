@@ -326,7 +326,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         fee = 0 if setup_fee_fails else self.plan.setup_fee
         if setup_fee_fails:
             self.outstanding.add(self.plan.setup_fee, 0, 0)
-        if self.begins > at or self.skip_free_cycles():
+        if self.skip_free_cycles() or self.begins > at:
             return self._charge(at, Charge(setup_fee=fee, covers=False), mode) if fee else None
         return self._charge(at, replace(self.take_cycle(self.quantity), setup_fee=fee), mode)
 

@@ -32,6 +32,10 @@ TYPES = (
     "PAYMENT.SALE.DENIED",
     "PAYMENT.SALE.REFUNDED",
     "PAYMENT.SALE.REVERSED",
+    "CUSTOMER.DISPUTE.CREATED",
+    "CUSTOMER.DISPUTE.UPDATED",
+    "CUSTOMER.DISPUTE.RESOLVED",
+    "BILLING.PLAN.PRICING-CHANGE.ACTIVATED",
 )
 # Keys of the recorded events that the simulator omits, with the reason.
 OMITTED = (
