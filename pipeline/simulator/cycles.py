@@ -20,6 +20,7 @@ class CycleSchedule:
         self.next_cycle = self.next_trial = 0
         self._trials: list[tuple[datetime, Trial]] = list(zip(plan.trial_dues(begins), plan.trial_cycles, strict=True))
         self._prices: list[tuple[datetime, Plan]] = []
+        self.free_until = self._end_of_free_cycles()
 
     @property
     def due(self) -> datetime | None:
@@ -38,16 +39,6 @@ class CycleSchedule:
     def final_due(self) -> datetime | None:
         """When the last cycle is charged; None without an end."""
         return self.plan.due(self.anchor, self.plan.cycles - 1) if self.plan.cycles else None
-
-    @property
-    def free_until(self) -> datetime | None:
-        """The end of the free trial cycles at the begin; None without one."""
-        free = 0
-        while free < len(self._trials) and not self._trials[free][1].price:
-            free += 1
-        if not free:
-            return None
-        return self._trials[free][0] if free < len(self._trials) else self.plan.due(self.anchor, 0)
 
     def trials_begun(self, now: datetime) -> int:
         """Return how many trial cycles have begun and were charged or are free."""
@@ -96,6 +87,12 @@ class CycleSchedule:
         """Go on past the cycles that fell due until `now` without a charge."""
         while self.due is not None and self.due <= now:
             self.take_cycle(1)
+
+    def _end_of_free_cycles(self) -> datetime | None:
+        """Return when the free trial cycles at the begin end; None without one."""
+        free = next((number for number, (_, step) in enumerate(self._trials) if step.price), len(self._trials))
+        ends = [*(begin for begin, _ in self._trials), self.anchor]
+        return ends[free].replace(hour=10, minute=0, second=0) if free else None
 
     def _plan_at(self, due: datetime) -> Plan:
         reached = [plan for since, plan in self._prices if due > since]

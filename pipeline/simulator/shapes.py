@@ -34,10 +34,11 @@ RefundKind = Literal["refund", "capture_refund"]
 _VERSIONS: dict[str, str] = {
     "subscription": "2.0",
     "plan": "2.0",
-    "product": "2.0",
+    "product": "1.0",
     "capture": "2.0",
     "checkout-order": "2.0",
     "payment_token": "3.0",
+    "CUSTOMER.DISPUTE.UPDATED": "1.0",  # CREATED and RESOLVED have none in the recorded events
 }
 
 
@@ -50,7 +51,7 @@ def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, reso
         case=resource.get("dispute_id"),
     )
     v2_refund = of == "refund" and kind.startswith(("PAYMENT.CAPTURE.", "PAYMENT.REFUND."))
-    version = "2.0" if v2_refund else _VERSIONS.get(of)
+    version = "2.0" if v2_refund else _VERSIONS.get(kind, _VERSIONS.get(of))
     url = f"{API}/v1/notifications/webhooks-events/{event_id}"
     return {
         "id": event_id,
