@@ -14,7 +14,7 @@ from pipeline.simulator.sale import InvalidTransitionError, Sale
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Json, Kind
 
-Reason = Literal["UNAUTHORIZED", "MERCHANDISE_OR_SERVICE_NOT_RECEIVED", "MERCHANDISE_OR_SERVICE_NOT_AS_DESCRIBED"]
+Reason = Literal["UNAUTHORISED", "MERCHANDISE_OR_SERVICE_NOT_RECEIVED", "MERCHANDISE_OR_SERVICE_NOT_AS_DESCRIBED"]
 Stage = Literal["INQUIRY", "CHARGEBACK", "PRE_ARBITRATION", "ARBITRATION"]
 Outcome = Literal["RESOLVED_SELLER_FAVOUR", "RESOLVED_BUYER_FAVOUR"]
 
@@ -32,7 +32,7 @@ class SimulatedDispute:
         at: datetime,
         *,
         amount: int | None = None,
-        reason: Reason = "UNAUTHORIZED",
+        reason: Reason = "UNAUTHORISED",
         stage: Stage = "INQUIRY",
     ) -> None:
         """Open the dispute about `amount` minor units, or the rest of the sale; at most that rest."""

@@ -14,7 +14,7 @@ from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.sale import InvalidTransitionError
 from pipeline.simulator.timeline import Json, Kind
 
-CaptureStatus = Literal["COMPLETED", "PENDING", "DECLINED", "DENIED", "PARTIALLY_REFUNDED", "REFUNDED"]
+CaptureStatus = Literal["COMPLETED", "PENDING", "DECLINED", "PARTIALLY_REFUNDED", "REFUNDED"]
 Refunded = Literal["COMPLETED", "PENDING", "FAILED"]
 
 
@@ -57,10 +57,10 @@ class OneOffPayment(EventSource):
             self._complete_order(at)
 
     def finish(self, at: datetime, status: Literal["COMPLETED", "DENIED"] = "COMPLETED") -> None:
-        """End the review of a pending capture."""
+        """End the review of a pending capture. The event is DENIED, but the capture's status is DECLINED."""
         if self.capture_status != "PENDING":
             raise InvalidTransitionError(f"the capture is {self.capture_status}, not PENDING")
-        self.capture_status = status
+        self.capture_status = "DECLINED" if status == "DENIED" else status
         self._set_capture(status, at)
         if status == "COMPLETED":
             self._complete_order(at)
