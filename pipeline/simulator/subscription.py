@@ -56,15 +56,13 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         self.created = self.updated = self.status_at = self.now
         self.begins = (begins or self.created).replace(microsecond=0)
         CycleSchedule.__init__(self, plan, self.begins, overridden=overridden)
-        self.note = ""
+        self.note, self.activated = "", False
         self.completed = self.failures = 0
         self.outstanding = Outstanding()
         self.last_payment: Json | None = None
         self.last_failed: Json | None = None
         self.sales: dict[str, Sale] = {}
         self.disputes: list[Dispute] = []
-
-    # Changes ---------------------------------------------------------------------------------------------------------
 
     def start(
         self,
@@ -90,6 +88,7 @@ class SimulatedSubscription(CycleSchedule, EventSource):
             self._add_event("CANCELLED", at)
             return
         self._set_status("ACTIVE", at)
+        self.activated = True
         sale = self._first_charge(at, mode, setup_fee_fails)
         today = shapes.seconds(at.replace(hour=10, minute=0, second=0)) if lagging else ""
         self._add_event("ACTIVATED", at, next_billing=today)
@@ -236,8 +235,6 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         )
         return str(shown["id"])
 
-    # State -----------------------------------------------------------------------------------------------------------
-
     @property
     def next_billing(self) -> datetime | None:
         """The time of the next charge; None if the subscription is suspended or has no further charge."""
@@ -254,11 +251,6 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         if self.next_billing is None:
             return None
         return replace(self.coming_charge(self.quantity), balance=self._billed_balance)
-
-    @property
-    def activated(self) -> bool:
-        """Whether the subscription ever became active."""
-        return any(each.type == "BILLING.SUBSCRIPTION.ACTIVATED" for each in self.deliveries)
 
     def moment_within(self, days: float) -> datetime:
         """Return a random time within `days`, after the last change and before the next charge."""
@@ -288,8 +280,6 @@ class SimulatedSubscription(CycleSchedule, EventSource):
             "plan_overridden": self.overridden,
             **({"status_change_note": self.note} if self.note else {}),
         }
-
-    # Internal --------------------------------------------------------------------------------------------------------
 
     def _billing_info(self, failed: bool, next_billing: str) -> Json:
         following = next_billing or (shapes.seconds(self.next_billing) if self.next_billing else "")

@@ -382,7 +382,12 @@ def test_scenario_ending_now_is_complete_on_any_day(name: str) -> None:
 
 def test_price_change_spares_the_charge_five_days_later() -> None:
     deliveries = scenarios.price_change(ADA, CLOUD, START, Random(1))
-    assert [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")] == ["29.00", "29.00", "36.25", "36.25"]
+    assert [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")] == [
+        "29.00",
+        "29.00",
+        "36.25",
+        "36.25",
+    ]
     changed = of_type(deliveries, "PRICING-CHANGE.ACTIVATED")[0]["billing_cycles"][0]["pricing_scheme"]
     assert (changed["fixed_price"]["value"], changed["version"]) == ("36.25", 2)
 
