@@ -132,6 +132,8 @@ class SimulatedDispute:
         self.updated = at
         shown = self.shape()
         kept: list[tuple[Kind, Json]] = [("dispute", shown), ("sale", self.sale.resource)]
+        if self.reversal is not None:
+            kept.append(("refund", self.sale.refunds[self.reversal]))
         self._subscription.add_event(f"CUSTOMER.DISPUTE.{kind}", at, "dispute", shown, self.amount, kept)
 
     def _require_open(self) -> None:

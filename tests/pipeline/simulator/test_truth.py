@@ -44,6 +44,10 @@ def test_won_chargeback_gives_the_money_back() -> None:
     assert truth.transactions[sale.id].refunds[0].is_reversal
     assert truth.paid_until == datetime(2025, 2, 14, 10, tzinfo=UTC)
     assert truth.disputes[dispute.id].fee is None
+    world = PaypalState()
+    for delivery in subscription.deliveries:
+        world.apply(delivery)
+    assert (world.show("refund", truth.transactions[sale.id].refunds[0].id) or {})["state"] == "cancelled"
 
 
 def test_lost_inquiry_holds_then_takes_the_disputed_part() -> None:
