@@ -21,6 +21,11 @@ def subscription(rng: Random) -> str:
     return "I-" + "".join(rng.choice(_LETTERS + _DIGITS) for _ in range(12))
 
 
+def plan(rng: Random) -> str:
+    """Return a plan id: `P-` and 24 characters."""
+    return "P-" + _mixed(rng, 24)
+
+
 def _mixed(rng: Random, length: int) -> str:
     """Return mostly digits, with a digit first and a letter last, as in all observed ids of PayPal."""
     middle = "".join(rng.choice(_DIGITS if rng.random() < 0.75 else _LETTERS) for _ in range(length - 2))

@@ -20,7 +20,7 @@ def random_subscription(rng: Random, start: datetime | None = None, steps: int =
         rng.choice(("instant", "instant", "held")), lagging=rng.random() < 0.2 and bool(subscription.plan.trial_days)
     )
     for _ in range(rng.randint(0, steps)):
-        change = rng.choice(_possible(subscription))
+        change = rng.choice(possible_changes(subscription))
         change(subscription)
     return by_time(subscription.deliveries)
 
@@ -28,7 +28,7 @@ def random_subscription(rng: Random, start: datetime | None = None, steps: int =
 Change = Callable[[SimulatedSubscription], object]
 
 
-def _possible(subscription: SimulatedSubscription) -> list[Change]:
+def possible_changes(subscription: SimulatedSubscription) -> list[Change]:
     """Return the changes that are possible now. Renewals are listed twice, because they are the most frequent."""
     return [
         *([_renewal, _renewal, _missed, _retried, _echeck, _revised] if subscription.next_billing else []),

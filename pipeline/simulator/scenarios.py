@@ -5,10 +5,15 @@ pace: `first_year` has twelve renewals of a monthly plan and one of a yearly pla
 `trial` and `expires` use another plan if the given one has no trial or no end.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Protocol
 
+from pipeline.money import Money
+from pipeline.simulator import ids
+from pipeline.simulator.account_events import VendorAccount
+from pipeline.simulator.dispute import SimulatedDispute
 from pipeline.simulator.people import SimulatedCustomer, crowd
 from pipeline.simulator.plans import CLOUD, CLOUD_JAPAN, CLOUD_SEATS, CLOUD_TRIAL, LICENCE, ONBOARDING, Plan
 from pipeline.simulator.sale import PaymentMode, Sale
@@ -217,6 +222,61 @@ def charged_back(
     return _deliveries_until(subscription, until)
 
 
+def disputed(
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+) -> list[Delivery]:
+    """The buyer disputes two sales: the vendor wins the first dispute and loses the second, a chargeback, in part."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    sale = _first_sale(subscription)
+    won = SimulatedDispute(subscription, sale, subscription.moment_within(5))
+    won.respond(subscription.now + timedelta(days=2))
+    won.resolve("RESOLVED_SELLER_FAVOUR", subscription.now + timedelta(days=6))
+    _renew(subscription, 1)
+    last = list(subscription.sales.values())[-1]
+    lost = SimulatedDispute(
+        subscription, last, subscription.moment_within(5), amount=last.rest // 2, stage="CHARGEBACK"
+    )
+    lost.resolve("RESOLVED_BUYER_FAVOUR", subscription.now + timedelta(days=10))
+    return _deliveries_until(subscription, until)
+
+
+def price_change(
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+) -> list[Delivery]:
+    """The plan's price rises by a quarter five days before a charge: the charge after that one has the new price.
+
+    The plan has an id of its own, because a price change reaches every subscriber of a plan.
+    """
+    own = replace(plan, id=ids.plan(rng))
+    subscription = SimulatedSubscription(person, own, start, rng)
+    subscription.start()
+    account = VendorAccount(subscription.now, rng)
+    if subscription.next_billing is not None:
+        at = subscription.next_billing - timedelta(days=5)
+        changed = account.change_price(own, Money(own.price.amount * 5 // 4, own.currency), at)
+        subscription.change_price(changed, at)
+    _renew(subscription, 3)
+    return by_time([*_deliveries_until(subscription, until), *account.deliveries])
+
+
+def upgrade(
+    person: SimulatedCustomer, plan: Plan, start: datetime, rng: Random, *, until: datetime | None = None
+) -> list[Delivery]:
+    """The customer changes to a plan at twice the price from the next charge on, and back a month later."""
+    subscription = SimulatedSubscription(person, plan, start, rng)
+    subscription.start()
+    _renew(subscription, 1)
+    if subscription.next_billing is not None:
+        larger = replace(plan, id=ids.plan(rng), name=f"{plan.name}, large", price=_times(plan.price, 2), trial_days=0)
+        subscription.revise(subscription.moment_within(20), plan=larger)
+        _renew(subscription, 2)
+    if subscription.next_billing is not None:
+        subscription.revise(subscription.moment_within(20), plan=plan)
+        _renew(subscription, 2)
+    return _deliveries_until(subscription, until)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "first_year": first_year,
     "card_fails_then_recovers": card_fails_then_recovers,
@@ -229,6 +289,9 @@ SCENARIOS: dict[str, Scenario] = {
     "seats_grow": seats_grow,
     "echeck_bounces": echeck_bounces,
     "charged_back": charged_back,
+    "disputed": disputed,
+    "price_change": price_change,
+    "upgrade": upgrade,
 }
 
 
@@ -252,6 +315,10 @@ def _deliveries_until(subscription: SimulatedSubscription, until: datetime | Non
     if until is not None:
         _renew_until(subscription, until)
     return by_time(subscription.deliveries)
+
+
+def _times(price: Money, factor: int) -> Money:
+    return Money(price.amount * factor, price.currency)
 
 
 def _first_sale(subscription: SimulatedSubscription, mode: PaymentMode = "instant") -> Sale:

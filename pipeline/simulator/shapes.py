@@ -11,52 +11,54 @@ from typing import Literal
 from pipeline.money import Money, digits, format_amount, parse_amount
 from pipeline.simulator.people import SimulatedCustomer
 from pipeline.simulator.plans import PRODUCT_ID, PRODUCT_SINCE, Plan
+from pipeline.simulator.summaries import SIGNS, SUMMARIES
 from pipeline.simulator.timeline import Json
 
 API = "https://api.sandbox.paypal.com"
 
-_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
-_SUMMARIES = {
-    "BILLING.SUBSCRIPTION.CREATED": "Subscription created",
-    "BILLING.SUBSCRIPTION.ACTIVATED": "Subscription activated",
-    "BILLING.SUBSCRIPTION.UPDATED": "Subscription updated",
-    "BILLING.SUBSCRIPTION.PAYMENT.FAILED": "Payment failed on subscription",
-    "BILLING.SUBSCRIPTION.SUSPENDED": "Subscription suspended",
-    "BILLING.SUBSCRIPTION.RE-ACTIVATED": "Subscription re-activated",
-    "BILLING.SUBSCRIPTION.CANCELLED": "Subscription cancelled",
-    "BILLING.SUBSCRIPTION.EXPIRED": "Subscription expired",
-    "PAYMENT.SALE.COMPLETED": "Payment completed for {sign} {value} {currency}",
-    "PAYMENT.SALE.PENDING": "Payment pending for {sign} {value} {currency}",
-    "PAYMENT.SALE.DENIED": "A {sign} {value} {currency} sale payment was denied",
-    "PAYMENT.SALE.REFUNDED": "A {sign} {value} {currency} sale payment was refunded",
-    "PAYMENT.SALE.REVERSED": "A {sign} {value} {currency} sale payment was reversed",
-    "PAYMENT.CAPTURE.REFUNDED": "A {sign} {value} {currency} capture payment was refunded",
-    "BILLING.PLAN.CREATED": "A billing plan was created",
-    "BILLING.PLAN.UPDATED": "A billing plan was updated",
-    "BILLING.PLAN.ACTIVATED": "A billing plan was activated",
-    "BILLING.PLAN.DEACTIVATED": "A billing plan was deactivated",
-    "BILLING.PLAN.PRICING-CHANGE.ACTIVATED": "A price change for the plan was activated",
-    "CATALOG.PRODUCT.CREATED": "A product was created",
-    "CATALOG.PRODUCT.UPDATED": "A product was updated",
-}
-ResourceType = Literal["subscription", "sale", "refund", "plan", "product"]
+ResourceType = Literal[
+    "subscription",
+    "sale",
+    "refund",
+    "plan",
+    "product",
+    "capture",
+    "checkout-order",
+    "dispute",
+    "invoices",
+    "payment_token",
+    "account-limitation",
+]
 RefundKind = Literal["refund", "capture_refund"]
 
-_VERSION_2 = ("subscription", "plan", "product")
+_VERSIONS: dict[str, str] = {
+    "subscription": "2.0",
+    "plan": "2.0",
+    "product": "1.0",
+    "capture": "2.0",
+    "checkout-order": "2.0",
+    "payment_token": "3.0",
+    "CUSTOMER.DISPUTE.UPDATED": "1.0",  # CREATED and RESOLVED have none in the recorded events
+}
 
 
 def envelope(event_id: str, kind: str, created: datetime, of: ResourceType, resource: Json, amount: Money) -> Json:
     """Return an event with its resource. As at PayPal, events of sales and refunds have no `resource_version`."""
-    summary = _SUMMARIES[kind].format(
-        sign=_SIGNS.get(amount.currency, amount.currency), value=v2(amount)["value"], currency=amount.currency
+    summary = SUMMARIES.get(kind, kind.replace(".", " ").capitalize()).format(
+        sign=SIGNS.get(amount.currency, amount.currency),
+        value=v2(amount)["value"],
+        currency=amount.currency,
+        case=resource.get("dispute_id"),
     )
+    v2_refund = of == "refund" and kind.startswith(("PAYMENT.CAPTURE.", "PAYMENT.REFUND."))
+    version = "2.0" if v2_refund else _VERSIONS.get(kind, _VERSIONS.get(of))
     url = f"{API}/v1/notifications/webhooks-events/{event_id}"
     return {
         "id": event_id,
         "event_version": "1.0",
         "create_time": millis(created),
         "resource_type": of,
-        **({"resource_version": "2.0"} if of in _VERSION_2 or kind.startswith("PAYMENT.CAPTURE.") else {}),
+        **({"resource_version": version} if version else {}),
         "event_type": kind,
         "summary": summary,
         "resource": resource,
@@ -86,10 +88,14 @@ def subscriber(person: SimulatedCustomer) -> Json:
     return found
 
 
-def cycle_executions(plan: Plan, regular: int, *, begun: bool) -> list[Json]:
-    """Return the completed cycles. `total_cycles` 0 means no end; `cycles_remaining` is then 0, too."""
-    trial = [_cycle("TRIAL", 1, 1 if begun else 0, 1)] if plan.trial_days else []
-    return [*trial, _cycle("REGULAR", len(trial) + 1, regular, plan.cycles)]
+def cycle_executions(plan: Plan, regular: int, trial: int) -> list[Json]:
+    """Return the completed cycles: `trial` and `regular`. `total_cycles` 0 means no end, with 0 `cycles_remaining`."""
+    found = []
+    for sequence, step in enumerate(plan.trial_steps, start=1):
+        done = min(trial, step.cycles)
+        found.append(_cycle("TRIAL", sequence, done, step.cycles))
+        trial -= done
+    return [*found, _cycle("REGULAR", len(found) + 1, regular, plan.cycles)]
 
 
 def subscription_links(subscription: str, status: str) -> list[Json]:
@@ -106,13 +112,18 @@ def subscription_links(subscription: str, status: str) -> list[Json]:
     return [ends[0], edit, itself, *ends[1:]]
 
 
-def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: datetime) -> Json:
-    """Return a completed sale of a subscription; it has no parent payment."""
+def sale(
+    sale_id: str, subscription: str, custom: str, amount: Money, created: datetime, *, tax: int = 0, shipping: int = 0
+) -> Json:
+    """Return a completed sale of a subscription; it has no parent payment. `tax` and `shipping` are in its amount."""
+    details = {"subtotal": format_amount(Money(amount.amount - tax - shipping, amount.currency))}
+    details |= {"tax": format_amount(Money(tax, amount.currency))} if tax else {}
+    details |= {"shipping": format_amount(Money(shipping, amount.currency))} if shipping else {}
     url = f"{API}/v1/payments/sale/{sale_id}"
     return {
         "id": sale_id,
         "state": "completed",
-        "amount": {**v1(amount), "details": {"subtotal": format_amount(amount)}},
+        "amount": {**v1(amount), "details": details},
         "payment_mode": "INSTANT_TRANSFER",
         "protection_eligibility": "ELIGIBLE",
         "protection_eligibility_type": "ITEM_NOT_RECEIVED_ELIGIBLE,UNAUTHORIZED_PAYMENT_ELIGIBLE",
@@ -126,15 +137,21 @@ def sale(sale_id: str, subscription: str, custom: str, amount: Money, created: d
     }
 
 
-def refund(refund_id: str, sale_id: str, amount: Money, total: Money, created: datetime) -> Json:
-    """Return a refund. `total` is the sum of the sale's refunds. PayPal keeps its fee (user agreement since 2019)."""
+def refund(
+    refund_id: str, sale_id: str, amount: Money, total: Money, created: datetime, *, returned_fee: int = 0
+) -> Json:
+    """Return a refund. `total` is the sum of the sale's refunds.
+
+    `returned_fee` is the part of PayPal's fee that it returns: usually none (user agreement since 2019).
+    """
+    from_received = Money(amount.amount - returned_fee, amount.currency)
     return {
         "id": refund_id,
         "state": "completed",
         "amount": v1(amount),
         "refund_reason_code": "REFUND",
-        "refund_from_received_amount": v1(amount),
-        "refund_from_transaction_fee": v1(Money(0, amount.currency)),
+        "refund_from_received_amount": v1(from_received),
+        "refund_from_transaction_fee": v1(Money(returned_fee, amount.currency)),
         "refund_to_payer": v1(amount),
         "total_refunded_amount": v1(total),
         "invoice_number": "",
@@ -244,23 +261,25 @@ def without_sale(resource: Json) -> Json:
 def plan(of: Plan) -> Json:
     """Return a plan as the API shows it."""
     url = f"{API}/v1/billing/plans/{of.id}"
-    free = [_billing_cycle("DAY", of.trial_days, "TRIAL", 1, 1, Money(0, of.price.currency), of.since)]
-    trial = free if of.trial_days else []
-    regular = _billing_cycle(of.unit, of.count, "REGULAR", len(trial) + 1, of.cycles, of.price, of.since)
+    trials = [
+        _billing_cycle(step.unit, step.count, "TRIAL", number, step.cycles, _pricing(of, step.price))
+        for number, step in enumerate(of.trial_steps, start=1)
+    ]
+    regular = _billing_cycle(of.unit, of.count, "REGULAR", len(trials) + 1, of.cycles, _pricing(of))
     return {
         "id": of.id,
         "product_id": PRODUCT_ID,
         "name": of.name,
         "description": of.name,
         "status": "ACTIVE",
-        "billing_cycles": [*trial, regular],
+        "billing_cycles": [*trials, regular],
         "payment_preferences": {
-            "auto_bill_outstanding": True,
-            "setup_fee": v2(Money(0, of.price.currency)),
-            "setup_fee_failure_action": "CANCEL",
+            "auto_bill_outstanding": of.auto_bill_outstanding,
+            "setup_fee": v2(Money(of.setup_fee, of.currency)),
+            "setup_fee_failure_action": of.setup_fee_failure,
             "payment_failure_threshold": of.failure_threshold,
         },
-        "taxes": {"percentage": "0.0", "inclusive": True},
+        "taxes": {"percentage": of.tax_percent, "inclusive": of.tax_inclusive},
         "quantity_supported": of.quantity > 1,
         "create_time": seconds(of.since),
         "update_time": seconds(of.since),
@@ -321,21 +340,32 @@ def _cycle(tenure: str, sequence: int, completed: int, total: int) -> Json:
     }
 
 
-def _billing_cycle(
-    unit: str, count: int, tenure: str, sequence: int, total: int, price: Money, since: datetime
-) -> Json:
+def _billing_cycle(unit: str, count: int, tenure: str, sequence: int, total: int, pricing: Json) -> Json:
     return {
         "frequency": {"interval_unit": unit, "interval_count": count},
         "tenure_type": tenure,
         "sequence": sequence,
         "total_cycles": total,
-        "pricing_scheme": {
-            "fixed_price": v2(price),
-            "version": 1,
-            "create_time": seconds(since),
-            "update_time": seconds(since),
-        },
+        "pricing_scheme": pricing,
     }
+
+
+def _pricing(of: Plan, trial: int | None = None) -> Json:
+    """Return the pricing scheme of a trial step with the price `trial`, or of the regular cycles."""
+    times = {"create_time": seconds(of.since), "update_time": seconds(of.since)}
+    if trial is not None:
+        return {"fixed_price": v2(Money(trial, of.currency)), "version": 1, **times}
+    if not of.tiers:
+        return {"fixed_price": v2(of.price), "version": of.version, **times}
+    tiers = [
+        {
+            "starting_quantity": str(tier.first),
+            **({"ending_quantity": str(tier.last)} if tier.last else {}),
+            "amount": v2(Money(tier.price, of.currency)),
+        }
+        for tier in of.tiers
+    ]
+    return {"pricing_model": of.tier_model, "tiers": tiers, "version": of.version, **times}
 
 
 def link(href: str, rel: str, method: str = "GET") -> Json:

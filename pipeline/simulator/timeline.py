@@ -81,6 +81,22 @@ def disorder(
     return by_time(result)
 
 
+def lose(deliveries: Iterable[Delivery], rng: Random, share: float) -> tuple[list[Delivery], list[Delivery]]:
+    """Return the deliveries that arrive and the lost ones: the `share` of events that PayPal never posts.
+
+    All copies of a lost event are lost. Apply a lost delivery to the `PaypalState` without posting it: the API's objects
+    and its list of events show it.
+    """
+    arrived: list[Delivery] = []
+    lost: list[Delivery] = []
+    fate: dict[str, bool] = {}
+    for delivery in deliveries:
+        if delivery.id not in fate:
+            fate[delivery.id] = rng.random() < share
+        (lost if fate[delivery.id] else arrived).append(delivery)
+    return arrived, lost
+
+
 def by_time(deliveries: Iterable[Delivery]) -> list[Delivery]:
     """Sort by arrival time. Deliveries with the same time keep their order."""
     return sorted(deliveries, key=lambda delivery: delivery.at)

@@ -217,7 +217,9 @@ def test_vendor_months_end_at_given_time(months: int, subscribers: int, minimum:
     assert deliveries == by_time(deliveries)
     assert all(UNTIL - months * scenarios.MONTH <= each.at <= UNTIL for each in deliveries)
     assert all(moment <= UNTIL for each in deliveries if (moment := parse_time(each.event["create_time"])))
-    assert len({each.event["resource"]["id"] for each in deliveries if each.type.endswith(".CREATED")}) == subscribers
+    assert (
+        len({each.event["resource"]["id"] for each in deliveries if each.type.endswith("ION.CREATED")}) == subscribers
+    )
 
 
 def test_vendor_months_contain_every_event_type() -> None:
@@ -225,6 +227,8 @@ def test_vendor_months_contain_every_event_type() -> None:
     assert delivered == {
         *("CREATED", "ACTIVATED", "UPDATED", "PAYMENT.FAILED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED"),
         *("SALE COMPLETED", "SALE PENDING", "SALE DENIED", "SALE REFUNDED", "SALE REVERSED"),
+        *("CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED"),
+        "BILLING.PLAN.PRICING-CHANGE.ACTIVATED",
     }
 
 
@@ -373,4 +377,31 @@ def test_scenario_ending_now_is_complete_on_any_day(name: str) -> None:
         now = UNTIL + timedelta(days=day)
         delivered = scenarios.scenario_ending_at(now, scenarios.SCENARIOS[name], ADA, plan, Random(1))
         assert types(delivered) == whole
-        assert timedelta(0) < now - delivered[-1].at < timedelta(days=5)
+        assert timedelta(0) < now - delivered[-1].at < timedelta(days=7)
+
+
+def test_price_change_spares_the_charge_five_days_later() -> None:
+    deliveries = scenarios.price_change(ADA, CLOUD, START, Random(1))
+    assert [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")] == [
+        "29.00",
+        "29.00",
+        "36.25",
+        "36.25",
+    ]
+    changed = of_type(deliveries, "PRICING-CHANGE.ACTIVATED")[0]["billing_cycles"][0]["pricing_scheme"]
+    assert (changed["fixed_price"]["value"], changed["version"]) == ("36.25", 2)
+
+
+def test_upgrade_is_charged_from_next_cycle_and_back() -> None:
+    deliveries = scenarios.upgrade(ADA, CLOUD, START, Random(1))
+    totals = [sale["amount"]["total"] for sale in of_type(deliveries, "COMPLETED")]
+    assert totals == ["29.00", "29.00", "58.00", "58.00", "29.00", "29.00"]
+    assert of_type(deliveries, ".UPDATED")[1]["plan_id"] == CLOUD.id
+
+
+def test_first_dispute_is_won_and_the_second_is_lost_in_part() -> None:
+    deliveries = scenarios.disputed(ADA, CLOUD, START, Random(1))
+    outcomes = [each["dispute_outcome"]["outcome_code"] for each in of_type(deliveries, "RESOLVED")]
+    assert outcomes == ["RESOLVED_SELLER_FAVOUR", "RESOLVED_BUYER_FAVOUR"]
+    assert [each["amount"]["total"] for each in of_type(deliveries, "REVERSED")] == ["-14.50"]
+    assert of_type(deliveries, "DISPUTE.CREATED")[0]["seller_response_due_date"]
