@@ -69,23 +69,25 @@ def start_problems(settings: Settings) -> Iterator[str]:
             yield f"{variable(name)} is not an e-mail address: {address}"
     if bool(settings.paypal_client_id) != settings.has_paypal_secret:
         yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} must be set together; one is missing"
-    if settings.is_live:
-        yield from _pretence(settings)
+    if settings.is_live and (found := list(_pretence(settings))):
+        yield (
+            f"SMT_PAYPAL_BASE_URL is PayPal's live API ({settings.paypal_base_url}), which real customers use, but "
+            f"{', '.join(found)}. Set your own values"
+        )
 
 
 def _pretence(settings: Settings) -> Iterator[str]:
     """Yield what must not be used together with PayPal's live API."""
-    suffix = f"but SMT_PAYPAL_BASE_URL is PayPal's live API ({settings.paypal_base_url})"
     for name, host in _hosts(settings):
         if is_reserved_name(host):
-            yield f"{variable(name)} names {host}, which is reserved for examples, {suffix}. Set your own"
+            yield f"{variable(name)} names {host} (reserved for examples)"
         elif name == "public_url" and is_on_this_machine(host):
-            yield f"{variable(name)} names {host}, which customers cannot reach, {suffix}. Set the public address"
+            yield f"{variable(name)} names {host} (customers cannot reach it)"
     for name, example in EXAMPLE_VENDOR.items():
         if getattr(settings, name) == example:
-            yield f"{variable(name)} is the example of the documents, {example}, {suffix}. Set your own"
+            yield f"{variable(name)} is {example} (the example of the documents)"
     if (settings.data_dir / DEMO_FILE).exists():
-        yield f"{settings.data_dir} contains a demo's simulated customers, {suffix}. Set SMT_DATA_DIR to a new folder"
+        yield f"{variable('data_dir')} names {settings.data_dir} (it contains a demo's simulated customers)"
 
 
 def _hosts(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -97,8 +97,15 @@ def test_role_does_not_start_as_example_with_live_paypal(smt: Smt, monkeypatch: 
 )
 def test_pretence_is_refused_with_live_paypal(base_url: str, name: str, value: str) -> None:
     message = refusal(**{**REAL, name: value}, paypal_base_url=base_url)
-    assert message.startswith(f"{variable(name)} ")
-    assert base_url in message
+    assert f"but {variable(name)} " in message
+    assert (message.count(base_url), message.count("Set your own")) == (1, 1)
+
+
+def test_live_paypal_is_named_once_for_all_examples() -> None:
+    message = refusal(**{**STARTABLE, "vendor_address": EXAMPLE_VENDOR["vendor_address"]}, paypal_base_url=LIVE)
+    assert message.count("PayPal's live API") == 1
+    for name in ("mail_from", "vendor_url", "public_url", "vendor_address"):
+        assert f"{variable(name)} " in message
 
 
 def test_demo_folder_is_refused_with_live_paypal(data_dir: Path) -> None:

@@ -12,9 +12,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from pipeline.app.doctor import program_checks
+from pipeline.app.doctor import program_checks, unfinished_checks
 from pipeline.cli.context import CommandContext
 from pipeline.clock import MovableClock
+from pipeline.operations.limits import LIMITS, WorkKind
+from pipeline.operations.unfinished_work import Unfinished, UnfinishedWork
 from tests.support.servers import plain
 
 from .conftest import Answer, SavedEvents, Smt
@@ -212,6 +214,14 @@ def test_parked_event_is_warning(smt: Smt, imported: SavedEvents, tmp_path: Path
     smt("events", "import", tmp_path / "x.json")
     smt("run", "--until-idle")
     assert by_name(smt("doctor", "--json"))["events"]["advice"] == "see: smt-billing parked list"
+
+
+def test_advice_names_every_command_that_is_needed() -> None:
+    kinds: dict[WorkKind, Unfinished] = {kind: Unfinished() for kind in LIMITS}
+    kinds |= {"mails_in_doubt": Unfinished(2, 60), "mails_failed": Unfinished(1, 60)}
+    work = UnfinishedWork(datetime(2026, 3, 1, tzinfo=UTC), kinds)
+    found = unfinished_checks.check_group("mails", unfinished_checks.GROUPS["mails"], work, 300)
+    assert found.advice == "see: smt-billing mail list --state doubt, smt-billing mail list --state failed"
 
 
 @pytest.mark.parametrize(
