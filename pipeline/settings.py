@@ -363,7 +363,9 @@ def load(*, _env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     try:
         settings = Settings(**{**(_values_in(file) if file else {}), **overrides})
     except ValidationError as error:
-        lines = [f"{variable(str(item['loc'][0]))}: {plain_sentence(item)}" for item in error.errors(include_input=False)]
+        lines = [
+            f"{variable(str(item['loc'][0]))}: {plain_sentence(item)}" for item in error.errors(include_input=False)
+        ]
         raise SettingsError("; ".join(lines)) from None
     if settings.paypal_accept_simulator and settings.paypal_webhook_id:
         raise SettingsError(

@@ -31,7 +31,7 @@ HEADINGS = ("id", "name", "e-mail", "company", "status", "since (UTC)", "subscri
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0913, PLR0917 - each option is a parameter
     ctx: typer.Context,
     state: Annotated[
         State | None,

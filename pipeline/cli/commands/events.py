@@ -153,7 +153,8 @@ def ignore(
 ) -> None:
     """Dismiss reviewed events. They stay visible, with their reasons, and change nothing.
 
-    Exit 1 if an event was not parked, 2 if there is no event with one of these ids; then none is dismissed. JSON: an array of objects with id and ignored.
+    Exit 1 if an event was not parked, 2 if there is no event with one of these ids; then none is dismissed.
+    JSON: an array of objects with id and ignored.
     """
     context = context_of(ctx)
     with context.database.transaction() as session:

@@ -12,11 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from pipeline.app.container import Container
 from pipeline.app.doctor import program_checks, unfinished_checks
+from pipeline.app.doctor.file_checks import check_trust_anchors
 from pipeline.cli.context import CommandContext
 from pipeline.clock import MovableClock
 from pipeline.operations.limits import LIMITS, WorkKind
 from pipeline.operations.unfinished_work import Unfinished, UnfinishedWork
+from pipeline.settings import load
 from tests.support.servers import plain
 
 from .conftest import Answer, SavedEvents, Smt
@@ -207,6 +210,18 @@ def test_unreadable_trust_anchors_fail(smt: Smt, imported: SavedEvents, monkeypa
     monkeypatch.setenv("SMT_PAYPAL_TRUST_ANCHORS", "/nowhere.pem")
     answer = smt("doctor", "--json")
     assert (answer.code, by_name(answer)["trust anchors"]["state"]) == (1, "fail")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "state"), [("https://api-m.paypal.com", "warn"), ("https://api-m.sandbox.paypal.com", "ok")]
+)
+def test_unchecked_certificate_chain_is_said(
+    smt: Smt, clock: MovableClock, data_dir: Path, base_url: str, state: str
+) -> None:
+    container = Container(load(_env_file=None, data_dir=data_dir, paypal_base_url=base_url), {}, clock)
+    result = check_trust_anchors(container)
+    assert (result.state, "not its chain of issuers" in result.text) == (state, True)
+    assert "SMT_PAYPAL_TRUST_ANCHORS" in result.advice
 
 
 def test_parked_event_is_warning(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event, Subscription
 from pipeline.operations import heartbeat
+from pipeline.operations.health import HealthCheck
 from pipeline.outbox.store import NewMail
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import Signer
-from pipeline.web.views.webhook import LARGEST_BODY
+from pipeline.web.snapshot import SHARED_SECONDS
+from pipeline.web.views.webhook import LARGEST_BODY, LONGEST_REASON
 from tests.support.pipeline_under_test import (
     HAPPENED,
     WEBHOOK_ID,
@@ -423,13 +425,31 @@ def test_health_details_keep_their_keys(monitor: httpx.Client, sqlite_pipeline: 
     assert {key: answer.json()[key] for key in old} == dict(zip(old, ("well", 0.0, 0.0, 300), strict=True))
 
 
-def test_health_fails_when_event_waits_too_long(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(300, (200, "well")), (301, (503, "behind"))])
+def test_health_fails_when_event_waits_too_long(
+    client: httpx.Client, sqlite_pipeline: PipelineUnderTest, seconds: int, expected: tuple[int, str]
+) -> None:
     sqlite_pipeline.store(delivery(happened(), "T-1"))
-    for seconds, expected in ((300, (200, {"status": "well"})), (1, (503, {"status": "behind"}))):
-        sqlite_pipeline.clock.advance(timedelta(seconds=seconds))
-        beat(sqlite_pipeline)
-        answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()) == expected
+    sqlite_pipeline.clock.advance(timedelta(seconds=seconds))
+    beat(sqlite_pipeline)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["status"]) == expected
+
+
+def test_flood_of_health_requests_is_no_flood_of_queries(
+    container: Container, client: httpx.Client, monitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[datetime | None] = []
+    take = HealthCheck.take
+    monkeypatch.setattr(HealthCheck, "take", lambda self, now=None: (taken.append(now), take(self, now))[1])
+    began = time.monotonic()
+    for _ in range(50):
+        client.get("/healthz")
+    assert 1 <= len(taken) <= (time.monotonic() - began) / SHARED_SECONDS + 1
+    before = len(taken)
+    for _ in range(3):
+        monitor.get("/healthz")
+    assert len(taken) == before + 3  # monitoring sees the present state
 
 
 def test_problem_that_needs_a_decision_is_no_503(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
@@ -534,6 +554,8 @@ def with_same_crc(body: bytes, model: bytes) -> bytes:
     [
         ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, 403, "webhook_refused"),
         ({"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-made-up"}, 503, "webhook_deferred"),
+        ({"PAYPAL-TRANSMISSION-TIME": "x" * 5000}, 400, "webhook_unreadable"),
+        ({"CONTENT-LENGTH": str(10**9)}, 413, "webhook_unreadable"),
     ],
 )
 def test_flood_of_refused_webhooks_does_not_flood_the_log(
@@ -545,3 +567,5 @@ def test_flood_of_refused_webhooks_does_not_flood_the_log(
     assert answers == {status}
     lines = [each for each in logs if each["event"] == event]
     assert 1 <= len(lines) <= time.monotonic() - began + 1
+    assert all(len(each["reason"]) <= LONGEST_REASON for each in lines)
+    assert event != "webhook_unreadable" or {each["status"] for each in lines} == {status}
