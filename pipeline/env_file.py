@@ -67,7 +67,7 @@ def read_env_file(path: Path) -> EnvFile | None:
         file = read_protected(path)
     except FileNotFoundError:
         return None
-    return file and EnvFile(file.path, file.mode, _parse(file.path, file.content))
+    return None if file is None else EnvFile(file.path, file.mode, _parse(file.path, file.content))
 
 
 def read_protected(path: Path) -> ProtectedFile | None:

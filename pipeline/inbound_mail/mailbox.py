@@ -39,7 +39,7 @@ _IS_OPEN: ColumnElement[bool] = InboundMail.answered_at.is_(None) & PrivacyReque
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Filter of the list: kind, received at or after `since` and before `until`, only open messages; the newest `limit` messages."""
+    """Filter of the list: kind, received at or after `since` and before `until`, only open ones; the newest `limit`."""
 
     kind: str | None = None
     since: datetime | None = None

@@ -52,8 +52,8 @@ def diagnose_delivery(
     """Run the checks in order and stop after the first failure. The last step is the result.
 
     Without `cert_pem` the certificate is downloaded from the URL in the headers; with it, that URL is not checked. With
-    `anchors`, a PEM file, the chain is verified too. With `live`, certificates of PayPal's sandbox are refused. The certificate must be valid at `at`. Raises SettingsError if the
-    anchors cannot be read.
+    `anchors`, a PEM file, the chain is verified too. With `live`, certificates of PayPal's sandbox are refused. The
+    certificate must be valid at `at`. Raises SettingsError if the anchors cannot be read.
     """
     trusted = TrustAnchors.load(anchors) if anchors else None
     return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at, live), cert_pem, trusted, fetch)))

@@ -33,7 +33,7 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class CustomerQuery:
-    """Filter of the customer list: e-mail address, state, created at or after `since` and before `until`; the newest `limit` rows.
+    """Filter of the list: e-mail address, state, created at or after `since` and before `until`; the newest `limit` rows.
 
     `search` is a part of the name, the company or the address. Names are encrypted, so a search decrypts all rows.
     """

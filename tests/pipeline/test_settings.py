@@ -225,15 +225,16 @@ def test_folder_as_named_file_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_every_validator_answers_with_plain_sentence() -> None:
     messages: dict[str, str] = {}
+    wrongs: tuple[Any, ...] = ("x y\u2603", "-99999999", "ftp://")
     for name in Settings.model_fields:
-        for wrong in ("x y\u2603", "-99999999", "ftp://", []):
+        for wrong in wrongs:
             try:
-                load(**{name: wrong})
+                load(_env_file=None, **{name: wrong})
             except SettingsError as error:
                 messages[f"{name} {wrong}"] = str(error)
     assert {name.split()[0] for name in messages} > {"country", "vendor_colour", "web_port", "inbound_notice", "plans"}
     jargon = re.compile("Input|Value error|String should|pattern|parse|is not valid|\u2603")
-    assert {name: text for name, text in messages.items() if jargon.search(text) and "[]" not in name} == {}
+    assert {name: text for name, text in messages.items() if jargon.search(text)} == {}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def verify(
     anchors: Annotated[
         Path | None,
         typer.Option(
-            help="PEM file of roots and intermediates; with it, the certificate chain is checked; SMT_PAYPAL_TRUST_ANCHORS unless set."
+            help="PEM file of roots and intermediates, to check the certificate chain; default: SMT_PAYPAL_TRUST_ANCHORS."
         ),
     ] = None,
     at: Annotated[

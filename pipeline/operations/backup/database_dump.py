@@ -35,9 +35,10 @@ def dump(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Reci
 
 
 def load(database: Database, dump: IO[bytes], name: str, identities: Sequence[pyrage.x25519.Identity]) -> Database:
-    """Load an encrypted dump into an empty database that no role can use yet. Return the loaded database. Raises BackupError.
+    """Load an encrypted dump into an empty database that no role can use yet. Return the loaded one. Raises BackupError.
 
-    `name` is the file's name for messages. The caller adds the missing rows to it. On SQLite it is a separate file, which `activate` renames.
+    `name` is the file's name for messages. The caller adds the missing rows to the database. On SQLite it is a separate
+    file, which `activate` renames.
     """
     if not database.is_sqlite:
         _load_postgresql(database, dump, name, identities)

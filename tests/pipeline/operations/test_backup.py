@@ -120,7 +120,12 @@ def test_file_that_is_swapped_after_its_check_is_not_restored(
         swap(file)
 
     monkeypatch.setattr(signatures, "_require_signed", check_and_swap)
-    monkeypatch.setattr(store, "_require_empty", lambda database: (swap(made.data), require_empty(database)))
+
+    def swap_and_require_empty(database: Database) -> None:
+        swap(made.data)
+        require_empty(database)
+
+    monkeypatch.setattr(store, "_require_empty", swap_and_require_empty)
     restore(empty, backups, identity)
     assert (made.data.read_bytes(), made.keys.read_bytes()) == (b"forged", b"forged")
     assert empty.count(Payment) == full.count(Payment) > 0

@@ -22,7 +22,7 @@ from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event, Subscription
 from pipeline.operations import heartbeat
-from pipeline.operations.health import HealthCheck
+from pipeline.operations.health import Health, HealthCheck
 from pipeline.outbox.store import NewMail
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import Signer
@@ -441,7 +441,12 @@ def test_flood_of_health_requests_is_no_flood_of_queries(
 ) -> None:
     taken: list[datetime | None] = []
     take = HealthCheck.take
-    monkeypatch.setattr(HealthCheck, "take", lambda self, now=None: (taken.append(now), take(self, now))[1])
+
+    def counted(self: HealthCheck, now: datetime | None = None) -> Health:
+        taken.append(now)
+        return take(self, now)
+
+    monkeypatch.setattr(HealthCheck, "take", counted)
     began = time.monotonic()
     for _ in range(50):
         client.get("/healthz")
@@ -548,22 +553,24 @@ def with_same_crc(body: bytes, model: bytes) -> bytes:
 
 # Log
 
+CERTIFICATES = "https://api.paypal.com/v1/notifications/certs"
+
 
 @pytest.mark.parametrize(
-    ("headers", "status", "event"),
+    ("headers", "body", "status", "event"),
     [
-        ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, 403, "webhook_refused"),
-        ({"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-made-up"}, 503, "webhook_deferred"),
-        ({"PAYPAL-TRANSMISSION-TIME": "x" * 5000}, 400, "webhook_unreadable"),
-        ({"CONTENT-LENGTH": str(10**9)}, 413, "webhook_unreadable"),
+        ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, BODY, 403, "webhook_refused"),
+        ({"PAYPAL-CERT-URL": f"{CERTIFICATES}/CERT-made-up"}, BODY, 503, "webhook_deferred"),
+        ({"PAYPAL-TRANSMISSION-TIME": "x" * 5000}, BODY, 400, "webhook_unreadable"),
+        ({}, b"x" * (LARGEST_BODY + 1), 413, "webhook_unreadable"),
     ],
 )
 def test_flood_of_refused_webhooks_does_not_flood_the_log(
-    client: httpx.Client, headers: Headers, status: int, event: str
+    client: httpx.Client, headers: Headers, body: bytes, status: int, event: str
 ) -> None:
     began = time.monotonic()
     with capture_logs() as logs:
-        answers = {post(client, headers=sign(BODY) | headers).status_code for _ in range(60)}
+        answers = {post(client, body, headers=sign(BODY) | headers).status_code for _ in range(60)}
     assert answers == {status}
     lines = [each for each in logs if each["event"] == event]
     assert 1 <= len(lines) <= time.monotonic() - began + 1
