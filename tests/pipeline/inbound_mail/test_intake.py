@@ -182,6 +182,14 @@ def test_answers_to_unknown_senders_are_limited_per_hour(pipeline: PipelineUnder
     assert count_answers(pipeline) == limit + 2
 
 
+def test_variants_of_a_mailbox_share_the_daily_limit(sqlite_pipeline: PipelineUnderTest) -> None:
+    for number in range(6):
+        sender = ("mallory+{}@example.com", "M.allory@example.com", "mal.lory@Example.com")[number % 3].format(number)
+        receive(sqlite_pipeline, mail(f"question {number}", sender=sender))
+        sqlite_pipeline.clock.advance(timedelta(hours=1))
+    assert count_answers(sqlite_pipeline) == ANSWERED_A_DAY
+
+
 def test_one_sender_does_not_use_up_the_answers_of_all(pipeline: PipelineUnderTest) -> None:
     """Spellings of one mailbox and both kinds of message count together."""
     for number in range(PER_HOUR["answer_strangers"] + 5):
