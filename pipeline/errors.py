@@ -7,6 +7,19 @@ class OperatorError(Exception):
     exit_code = 1
 
 
+def describe(error: BaseException) -> str:
+    """Return the message of an error that the operator can fix, otherwise only its type: its message may be personal data."""
+    return str(error) if isinstance(error, OperatorError) else f"internal error ({type(error).__name__})"
+
+
+def place_of(error: BaseException) -> str:
+    """Return the module and line that raised the error. Unlike its message, they contain no personal data."""
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    return f"{traceback.tb_frame.f_globals.get('__name__')}:{traceback.tb_lineno}" if traceback else "an unknown place"
+
+
 class UsageError(OperatorError):
     """A command, a setting or an input file is not usable."""
 

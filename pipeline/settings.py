@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline.env_file import EnvFile, EnvFileError, read_env_file
+from pipeline.env_file import EnvFile, EnvFileError, read_env_file, read_protected
 from pipeline.errors import UsageError
+from pipeline.setting_errors import plain_sentence
 
 PREFIX = "SMT_"
 ENV_FILE = Path(".env")  # in the working directory
@@ -177,14 +178,19 @@ class Settings(BaseSettings):
         try:
             Locale.parse(value.replace("-", "_"))
         except (ValueError, UnknownLocaleError):
-            raise ValueError(f"there is no locale {value}; write it like en_US") from None
+            raise ValueError("must be the name of a locale, such as en_US") from None
         return value
 
     @field_validator("private_networks", "trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network)  # raises ValueError, which names the network
+        try:
+            for network in value:
+                ip_network(network)
+        except ValueError:
+            raise ValueError(
+                "must be addresses or networks such as 10.213.78.1 or 10.0.0.0/8, separated by commas"
+            ) from None
         return value
 
     @field_validator("database_url")
@@ -242,7 +248,11 @@ class Settings(BaseSettings):
     @property
     def has_paypal_credentials(self) -> bool:
         """Whether the credentials for PayPal's API are set."""
-        return bool(self.paypal_client_id and self.paypal_client_secret.get_secret_value())
+        return bool(self.paypal_client_id) and self.has_paypal_secret
+
+    @property
+    def has_paypal_secret(self) -> bool:
+        return bool(self.paypal_client_secret.get_secret_value())
 
     def require(self, *names: str) -> None:
         """Raise SettingsError if any of these settings is empty. The message names all that are."""
@@ -273,11 +283,27 @@ def _read_named_file(name: str, variables: Mapping[str, str], where: str = "") -
     if not path or name + "_file" in Settings.model_fields:
         return None
     try:
-        return Path(path).read_text("utf-8").rstrip("\n")
+        return _content_of(Path(path), is_secret=Settings.model_fields[name].annotation is SecretStr).rstrip("\n")
+    except EnvFileError as error:
+        raise SettingsError(f"{pointer}{where}: {error}") from error
     except OSError as error:
         raise SettingsError(f"{pointer}{where} names {path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise SettingsError(f"{pointer}{where} names {path}: not UTF-8 text") from None
+
+
+def _content_of(path: Path, *, is_secret: bool) -> str:
+    """Return the text of a named file. Raises EnvFileError if another account could have written it, or reads a secret."""
+    file = read_protected(path)
+    if file is None:
+        raise EnvFileError(f"{path.absolute()} is not a file")
+    text = file.content.decode()
+    if (is_secret or _has_password(text)) and not file.is_private:
+        raise EnvFileError(
+            f"{file.path} contains a secret and is accessible to other accounts (mode {file.mode:04o}), so it is not read. "
+            f"Run: chmod 600 {file.path}"
+        )
+    return text
 
 
 def _values_in(file: EnvFile) -> dict[str, str]:
@@ -337,7 +363,9 @@ def load(*, _env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     try:
         settings = Settings(**{**(_values_in(file) if file else {}), **overrides})
     except ValidationError as error:
-        lines = [f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
+        lines = [
+            f"{variable(str(item['loc'][0]))}: {plain_sentence(item)}" for item in error.errors(include_input=False)
+        ]
         raise SettingsError("; ".join(lines)) from None
     if settings.paypal_accept_simulator and settings.paypal_webhook_id:
         raise SettingsError(

@@ -16,6 +16,7 @@ from pipeline.app.container import Container
 from pipeline.app.shutdown import StopSignal
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.dependencies import CountRecord, DependencyRecord
+from pipeline.errors import describe
 from pipeline.operations import heartbeat
 
 log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ def _probe(container: Container, name: str, probe: Callable[[], object]) -> None
         probe()
     except Exception as error:  # noqa: BLE001 - any failure, also a wrong setting, means that it does not answer
         container.dependencies.observe(name, answered=False)
-        log.warning("dependency_check_failed", dependency=name, reason=type(error).__name__)
+        log.warning("dependency_check_failed", dependency=name, reason=describe(error))
 
 
 def _is_due(container: Container, record: DependencyRecord | CountRecord | None) -> bool:

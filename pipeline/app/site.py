@@ -12,6 +12,7 @@ from pipeline.customers.sign_up import SignUp
 from pipeline.policy import public_pages
 from pipeline.privacy.access_log import AccessLog
 from pipeline.privacy.export.bundle import build_export
+from pipeline.privacy.export.spool import Spool
 from pipeline.web.problem import Lost
 from pipeline.web.site import Site
 from pipeline.web.transactions import Transactions
@@ -53,7 +54,7 @@ def _sign_up(container: Container) -> SignUp | None:
     )
 
 
-def _export(container: Container, customer_id: str) -> bytes:
+def _export(container: Container, customer_id: str) -> Spool:
     return build_export(
         container.database,
         container.master_key,
@@ -61,6 +62,7 @@ def _export(container: Container, customer_id: str) -> bytes:
         customer_id,
         issuer=from_settings.export_issuer(container.settings),
         product=from_settings.product_hook(container.settings),
+        folder=container.settings.data_dir,
     )
 
 

@@ -1,7 +1,11 @@
 """Parse times and days in command-line options."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated
+
+import typer
 
 from pipeline.clock import parse_time
 from pipeline.errors import UsageError
@@ -10,6 +14,25 @@ FORMS = "30d, 12h, today, yesterday, 2026-03-01 or 2026-03-01T10:00:00Z"
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _AGO = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _DAYS_AGO = {"today": 0, "yesterday": 1}
+
+
+Until = Annotated[str | None, typer.Option(help="Only those before this day or time; see --since.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The filter of a list by time: from `since` on, before `until`. None: without this limit."""
+
+    since: datetime | None
+    until: datetime | None
+
+
+def parse_period(since: str | None, until: str | None, now: datetime) -> Period:
+    """Return the period that the options --since and --until name. Raises UsageError, also if it is empty."""
+    period = Period(parse_time_option(since, "--since", now), parse_time_option(until, "--until", now))
+    if period.since and period.until and period.until <= period.since:
+        raise UsageError(f"--until {until} is not after --since {since}, so nothing can match")
+    return period
 
 
 def parse_time_option(text: str | None, option: str, now: datetime) -> datetime | None:

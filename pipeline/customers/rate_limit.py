@@ -25,6 +25,7 @@ Limit = Literal[
     "export",
     "erase",
     "keep",
+    "answer_sender",
     "answer_strangers",
     "report_message",
 ]
@@ -46,6 +47,8 @@ PER_HOUR: dict[Limit, int] = {
     "change_address": 5,
     # all customers together: each request mails an address that no one has confirmed
     "change_any_address": 50,
+    # per e-mail address: `intake.ANSWERED_A_DAY` of one kind and one of the other
+    "answer_sender": 4,
     # all unknown senders together: more messages an hour are probably sent with forged addresses
     "answer_strangers": 30,
     # mails to the operator about inbound messages: the list of open messages shows those above the limit

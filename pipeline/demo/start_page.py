@@ -12,6 +12,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts
 from pipeline.db.models import Customer, Mail, Subscription
 from pipeline.demo.mailbox_pages import ALWAYS, FOLDER, PAGE_POLICY
+from pipeline.policy import public_pages
 from pipeline.web import site
 
 CANDIDATES = 10  # customers that are tried, until one has an address of its own
@@ -34,7 +35,11 @@ class StartPage:
         """Show the start page."""
         email, settings = await run_in_threadpool(sample_address, self._container), self._container.settings
         html = self._templates.get_template("start.html").render(
-            email=email, note=self._note, product=settings.product_name, plans=list(settings.plans)
+            email=email,
+            note=self._note,
+            product=settings.product_name,
+            plans=list(settings.plans),
+            was_checked=(settings.data_dir / public_pages.FILE).exists(),
         )
         return HTMLResponse(html, headers=ALWAYS | {"Content-Security-Policy": PAGE_POLICY})
 

@@ -22,6 +22,7 @@ from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import InboundMail, PrivacyRequest
 from pipeline.inbound_mail import parser
 from pipeline.inbound_mail.operator_mail import operator_mails
+from pipeline.inbound_mail.reading import read_message
 from pipeline.inbound_mail.report_owner import find_report_owner
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
@@ -90,7 +91,9 @@ def file_mail(
         return replace(filed, known=True)
     if not parsed.automatic:
         message = session.get_one(InboundMail, id)
-        request = _open_request(session, keyring, message, parsed, now, page)
+        request = _open_request(session, keyring, message, parsed, now)
+        if _may_answer(session, keyring, message, parsed.sender, now):
+            outbox.enqueue(session, keyring, [_acknowledgement(message, request, parsed, page, raw)], now)
         about = operator_mails(session, keyring, message, request, raw if show_text else None)
         outbox.enqueue(session, keyring, about, now)
     return filed
@@ -150,23 +153,23 @@ def _within_quota(session: Session, key_id: str, raw: bytes, now: datetime) -> b
 
 
 def _open_request(
-    session: Session, keyring: Keyring, message: InboundMail, parsed: parser.ParsedMail, now: datetime, page: str
+    session: Session, keyring: Keyring, message: InboundMail, parsed: parser.ParsedMail, now: datetime
 ) -> PrivacyRequest:
-    """Open a request and queue the acknowledgement. Above the sender limits no acknowledgement is queued."""
     details = {"inbound_mail": message.id, "sender": parsed.sender, "subject": parsed.subject}
     asked = parsed.asks or "other"
     request = requests.open_request(session, keyring, asked, message.customer_id, "mail", now, details=details)
     message.request_id = request.id
     session.flush()
-    if _may_answer(session, keyring, message, now):
-        outbox.enqueue(session, keyring, [_acknowledgement(message, request, parsed, page)], now)
     return request
 
 
-def _may_answer(session: Session, keyring: Keyring, message: InboundMail, now: datetime) -> bool:
+def _may_answer(session: Session, keyring: Keyring, message: InboundMail, sender: str, now: datetime) -> bool:
+    """Return whether the limits allow an acknowledgement: those of the sender first, so that one does not use up all."""
     same_sender = InboundMail.key_id == message.key_id, InboundMail.kind == message.kind
     recent = select(func.count()).where(*same_sender, InboundMail.received_at > now - DAY)
     if session.execute(recent).scalar_one() > ANSWERED_A_DAY:
+        return False
+    if not rate_limit.allow(session, keyring, "answer_sender", rate_limit.mailbox(sender), now=now):
         return False
     if message.customer_id or rate_limit.allow(session, keyring, "answer_strangers", "all of them", now=now):
         return True
@@ -175,12 +178,24 @@ def _may_answer(session: Session, keyring: Keyring, message: InboundMail, now: d
 
 
 def _acknowledgement(
-    message: InboundMail, request: PrivacyRequest, parsed: parser.ParsedMail, page: str
+    message: InboundMail, request: PrivacyRequest, parsed: parser.ParsedMail, page: str, raw: bytes
 ) -> outbox.NewMail:
-    """Return the answer to the address that wrote. It quotes nothing, because the address can be forged."""
+    """Return the answer to the address that wrote. It quotes no text, because the address can be forged.
+
+    It names the message that it answers, so mail programs show both in one conversation (RFC 3834 section 3.1.5).
+    """
     if parsed.asks:
-        return requests.receipt(request, page=page, to=parsed.sender)
-    facts, key = {"received_at": format_time(message.received_at)}, f"support_received:{message.id}"
-    return outbox.NewMail(
-        "support_received", key, None, facts, customer_id=message.customer_id, to=parsed.sender, label=message.key_id
-    )
+        answer = requests.receipt(request, page=page, to=parsed.sender)
+    else:
+        facts, key = {"received_at": format_time(message.received_at)}, f"support_received:{message.id}"
+        answer = outbox.NewMail(
+            "support_received",
+            key,
+            None,
+            facts,
+            customer_id=message.customer_id,
+            to=parsed.sender,
+            label=message.key_id,
+        )
+    references = list(read_message(raw).references)
+    return replace(answer, facts={**answer.facts, outbox.REFERENCES: references}) if references else answer

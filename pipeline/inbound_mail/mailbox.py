@@ -39,12 +39,13 @@ _IS_OPEN: ColumnElement[bool] = InboundMail.answered_at.is_(None) & PrivacyReque
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Filter of the list: kind, received at or after `since`, only open messages; the newest `limit` messages."""
+    """Filter of the list: kind, received at or after `since` and before `until`, only open ones; the newest `limit`."""
 
     kind: str | None = None
     since: datetime | None = None
     only_open: bool = False
     limit: int | None = None
+    until: datetime | None = None
 
 
 def messages(session: Session, keyring: Keyring, query: MessageQuery) -> Iterator[Json]:
@@ -151,6 +152,8 @@ def _select(query: MessageQuery) -> Any:
         statement = statement.where(InboundMail.kind == query.kind)
     if query.since:
         statement = statement.where(InboundMail.received_at >= query.since)
+    if query.until:
+        statement = statement.where(InboundMail.received_at < query.until)
     return statement.where(_IS_OPEN, PrivacyRequest.done_at.is_(None)) if query.only_open else statement
 
 

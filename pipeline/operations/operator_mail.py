@@ -17,6 +17,7 @@ from pipeline.outbox import store as outbox
 
 KIND = "system_problem"
 INTERVAL = timedelta(hours=1)  # at least this long between two mails
+DOCTOR = "smt-billing doctor"  # the mail names it once, below the problems
 REPEAT = timedelta(days=1)  # a problem that stalls the pipeline and is not solved is reported again after this
 
 
@@ -59,4 +60,5 @@ def _is_due(session: Session, keyring: Keyring, problems: Sequence[Problem], now
 
 
 def _facts(problem: Problem) -> dict[str, Any]:
-    return {"name": problem.name, "text": problem.text, "count": problem.count, "command": problem.command}
+    command = "" if problem.command == DOCTOR else problem.command
+    return {"name": problem.name, "text": problem.text, "count": problem.count, "command": command}

@@ -12,6 +12,13 @@ from pipeline.operations.limits import DEPENDENCY_SECONDS, JOB_SECONDS
 
 LIMITS = {"dependency": DEPENDENCY_SECONDS, "role": float(ALIVE_SECONDS), "job": JOB_SECONDS}
 NAMES = {"paypal": "PayPal"}  # written differently in sentences
+ADVICE = {
+    "paypal": "PayPal: see https://www.paypal-status.com, and check that this machine reaches SMT_PAYPAL_BASE_URL; "
+    "look-ups are repeated, so nothing is lost",
+    "database": "database: check that the server runs and SMT_DATABASE_URL; PayPal sends its webhooks again for three days",
+    "broker": "broker: check that the server runs and SMT_BROKER_URL; events wait in the database",
+    "relay": "relay: check that the mail server runs and SMT_SMTP_URL; mails wait in the database",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,15 @@ class Outage:
     def limit_seconds(self) -> float:
         """The age at which the outage is a problem."""
         return LIMITS[self.kind]
+
+    @property
+    def advice(self) -> str:
+        """What the operator can do about it."""
+        if self.kind == "role":
+            return f"start the role {self.name}; its log says why it stopped"
+        if self.kind == "job":
+            return f'job "{self.name}": see job_failed in the scheduler\'s log'
+        return ADVICE.get(self.name, f"{self.name}: check that the server runs")
 
     @property
     def sentence(self) -> str:

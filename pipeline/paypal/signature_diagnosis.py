@@ -35,6 +35,7 @@ class _Delivery:
     headers: Mapping[str, str]
     webhook_id: str
     at: datetime
+    live: bool
 
 
 def diagnose_delivery(
@@ -45,16 +46,17 @@ def diagnose_delivery(
     cert_pem: bytes | None,
     anchors: Path | None,
     at: datetime,
+    live: bool = False,
     fetch: Callable[[str], bytes] = fetch_certificate,
 ) -> list[DiagnosisStep]:
     """Run the checks in order and stop after the first failure. The last step is the result.
 
     Without `cert_pem` the certificate is downloaded from the URL in the headers; with it, that URL is not checked. With
-    `anchors`, a PEM file, the chain is verified too. The certificate must be valid at `at`. Raises SettingsError if the
-    anchors cannot be read.
+    `anchors`, a PEM file, the chain is verified too. With `live`, certificates of PayPal's sandbox are refused. The
+    certificate must be valid at `at`. Raises SettingsError if the anchors cannot be read.
     """
     trusted = TrustAnchors.load(anchors) if anchors else None
-    return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at), cert_pem, trusted, fetch)))
+    return list(_until_failure(_run(_Delivery(body, headers, webhook_id, at, live), cert_pem, trusted, fetch)))
 
 
 def read_headers(text: str) -> dict[str, str]:
@@ -88,22 +90,24 @@ def _run(
     require_algorithm(transmission)
     yield DiagnosisStep("algorithm", True, transmission.algorithm)
     if cert_pem is None:
-        certificate_rules.require_certificate_url(transmission.cert_url)
+        certificate_rules.require_certificate_url(transmission.cert_url, live=delivery.live)
         yield DiagnosisStep("certificate address", True, transmission.cert_url)
     leaf = certificate_rules.parse_certificate(cert_pem or fetch(transmission.cert_url))
-    yield from _check_certificate(leaf, delivery.at, anchors)
+    yield from _check_certificate(leaf, delivery, anchors)
     yield _check_signature(delivery, transmission, certificate_rules.require_rsa_key(leaf))
 
 
-def _check_certificate(leaf: ParsedCertificate, at: datetime, anchors: TrustAnchors | None) -> Iterator[DiagnosisStep]:
-    yield DiagnosisStep("certificate subject", True, certificate_rules.require_subject(leaf))
-    certificate_rules.require_valid_at(leaf, at)
+def _check_certificate(
+    leaf: ParsedCertificate, delivery: _Delivery, anchors: TrustAnchors | None
+) -> Iterator[DiagnosisStep]:
+    yield DiagnosisStep("certificate subject", True, certificate_rules.require_subject(leaf, live=delivery.live))
+    certificate_rules.require_valid_at(leaf, delivery.at)
     yield DiagnosisStep(
         "certificate validity", True, f"{format_time(leaf.not_before)} to {format_time(leaf.not_after)}"
     )
     yield DiagnosisStep("certificate key", True, f"RSA, {certificate_rules.require_rsa_key(leaf).key_size} bits")
     if anchors:
-        certificate_rules.require_trusted_chain(leaf, at, anchors)
+        certificate_rules.require_trusted_chain(leaf, delivery.at, anchors)
         yield DiagnosisStep("certificate chain", True, f"issued by {certificate_rules.issuer(leaf)}")
 
 

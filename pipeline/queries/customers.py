@@ -33,7 +33,7 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class CustomerQuery:
-    """Filter of the customer list: e-mail address, state, created at or after `since`; the newest `limit` rows.
+    """Filter of the list: e-mail address, state, created at or after `since` and before `until`; the newest `limit` rows.
 
     `search` is a part of the name, the company or the address. Names are encrypted, so a search decrypts all rows.
     """
@@ -43,6 +43,7 @@ class CustomerQuery:
     since: datetime | None = None
     limit: int | None = None
     search: str = ""
+    until: datetime | None = None
 
 
 def customers(
@@ -146,7 +147,9 @@ def _select(decryptor: Decryptor, query: CustomerQuery) -> Select[Customer]:
         )
     if query.state is not None:
         statement = statement.where(STATES[query.state])
-    return statement if query.since is None else statement.where(Customer.created_at >= query.since)
+    if query.since is not None:
+        statement = statement.where(Customer.created_at >= query.since)
+    return statement if query.until is None else statement.where(Customer.created_at < query.until)
 
 
 def _customer(row: Customer, known: Mapping[str, str]) -> Json:

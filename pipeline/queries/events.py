@@ -52,10 +52,8 @@ def event(decryptor: Decryptor, id: str) -> Json | None:
 
 
 def retry_refusal(session: Session, id: str) -> str:
-    """Return the reason why this event was not queued for a retry."""
-    row = session.execute(select(Event.type, Event.state).where(Event.id == id)).one_or_none()
-    if row is None:
-        return "there is no event with this id"
+    """Return the reason why this known event was not queued for a retry."""
+    row = session.execute(select(Event.type, Event.state).where(Event.id == id)).one()
     if row.type == UNREADABLE:
         return "its body could not be parsed; import the event once PayPal's API returns a valid body"
     if is_conflict(id):

@@ -23,15 +23,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Filter of a list: the value that each column must have (None: any), since when, and the newest `limit` rows.
+    """Filter of a list: the value that each column must have (None: any), and the newest `limit` rows.
 
-    `conditions` are further SQL conditions.
+    `since`, `until`: at or after, and before this time. `conditions` are further SQL conditions.
     """
 
     where: Mapping[str, str | None]
     since: datetime | None = None
     limit: int | None = None
     conditions: Sequence[ColumnElement[bool]] = ()
+    until: datetime | None = None
 
 
 class Decryptor:
@@ -71,13 +72,15 @@ def states(session: Session, table: type[Event] | type[Mail]) -> dict[str, int]:
 
 
 def matching(statement: Any, table: type[Base], at: Any, query: ListQuery, *, sort: bool = True) -> Any:
-    """Add the filter, order and limit of a list to its SELECT. `at` is the column of `since` and of the order."""
+    """Add the filter, order and limit of a list to its SELECT. `at` is the column of `since`, `until` and the order."""
     for name, value in query.where.items():
         if value is not None:
             statement = statement.where(getattr(table, name) == value)
     statement = statement.where(*query.conditions)
     if query.since is not None:
         statement = statement.where(at >= query.since)
+    if query.until is not None:
+        statement = statement.where(at < query.until)
     if sort:
         statement = statement.order_by(at.desc(), table.__table__.c.id)
     return statement if query.limit is None else statement.limit(query.limit)

@@ -15,6 +15,7 @@ from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.operations.health import Health, HealthCheck
 from pipeline.web.metrics import MEDIA_TYPE, Metrics
 from pipeline.web.problem import Lost, on_http_error, on_internal_error
+from pipeline.web.snapshot import Snapshot
 from pipeline.web.views.webhook import WebhookEndpoint
 from pipeline.webhooks.receiver import WebhookReceiver
 
@@ -31,6 +32,7 @@ class Web:
     ) -> None:
         """`count_subscriptions` returns the number of subscriptions by status, and by whether they are past due."""
         self._health_check, self._count_subscriptions = health_check, count_subscriptions
+        self._snapshot = Snapshot(self._check)
         self._metrics = Metrics()
         self._endpoint = WebhookEndpoint(receiver, self._metrics)
 
@@ -50,8 +52,11 @@ class Web:
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def healthz(self, request: Request) -> Response:
-        """Return whether the system is well, and nothing else: strangers can read it. 503 if the pipeline stalls."""
-        found = await self._check()
+        """Return whether the system is well, and nothing else: strangers can read it. 503 if the pipeline stalls.
+
+        The state is a few seconds old, so a flood of requests does not become a flood of queries.
+        """
+        found = await self._snapshot.get()
         return JSONResponse({"status": found.status}, 503 if found.is_stalled else 200)
 
     async def health_details(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ A page loads no scripts and nothing from other sites, cannot be framed, and send
 with a page that says what to do.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from html import escape
@@ -20,6 +21,7 @@ from starlette.routing import Route
 
 from pipeline.customers.accounts import CustomerNotFoundError
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.errors import place_of
 from pipeline.limited_log import LimitedLog
 from pipeline.money import format_money
 from pipeline.privacy.access_log import AccessLog
@@ -53,7 +55,10 @@ NOT_FOUND = (
     "If you followed a link in an e-mail, please check that the link is complete.",
 )
 GONE = ("This account no longer exists", "It has been deleted, together with your personal data.")
-FAULT = ("Something went wrong on our side", "The error has been logged. Please try again later, or write to us.")
+FAULT = (
+    "Something went wrong on our side",
+    "The error has been logged as {id}. Please try again later, or write to us and name {id}.",
+)
 
 log = structlog.get_logger(__name__)
 
@@ -141,8 +146,10 @@ class Site:
             self._warn("store_down", reason=str(error))
             status, text, headers = 503, AWAY, {"Retry-After": "60"}
         except Exception as error:  # noqa: BLE001 - its message may contain personal data, so log only its type
-            log.error("page_failed", route=path, reason=f"internal error: {type(error).__name__}")
-            status, text = 500, FAULT
+            request_id = secrets.token_hex(5)
+            reason = f"internal error: {type(error).__name__} at {place_of(error)}"
+            log.error("page_failed", request_id=request_id, method=request.method, route=path, reason=reason)
+            status, text = 500, (FAULT[0], FAULT[1].format(id=request_id))
         response = self.message(status, *text) if html_errors else problem(status, text[1], headers=self.headers())
         response.headers.update(headers)
         return response

@@ -9,6 +9,7 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.engine import Database
+from pipeline.errors import place_of
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import NeedsLookup, ParkEvent, RetryLater
@@ -74,7 +75,7 @@ class FailedEvents:
 
     def _fail(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
         # The error's message may quote personal data, so only its type and place are logged and stored.
-        reason = f"{type(error).__name__} at {_place(error)}"
+        reason = f"{type(error).__name__} at {place_of(error)}"
         log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
         self._retry_or_park(session, row, reason)
 
@@ -93,11 +94,3 @@ def _was_answered(session: Session, row: inbox.ReceivedEvent, wanted: NeedsLooku
     """Return whether the event waited for this look-up and PayPal has answered it."""
     waited = row.reason == lookups.waiting_reason(wanted.kind, wanted.id)
     return waited and not lookups.is_pending(session, wanted.kind, wanted.id)
-
-
-def _place(error: BaseException) -> str:
-    """Return the module and line that raised the error."""
-    traceback = error.__traceback__
-    while traceback and traceback.tb_next:
-        traceback = traceback.tb_next
-    return f"{traceback.tb_frame.f_globals.get('__name__')}:{traceback.tb_lineno}" if traceback else "an unknown place"

@@ -1,6 +1,7 @@
 """No child process gets a secret: its environment is minimal, and its command line names no password."""
 
 import ast
+import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,10 +67,10 @@ def dump(folder: Path, url: str = URL) -> None:
     database_dump.dump(Database(url), folder / "copy.age", [identity.to_public()])
 
 
-def load(folder: Path, url: str = URL) -> None:
+def load(_: Path, url: str = URL) -> None:
     identity = pyrage.x25519.Identity.generate()
-    (folder / "copy.age").write_bytes(pyrage.encrypt(b"rows", [identity.to_public()]))
-    database_dump.load(Database(url), folder / "copy.age", [identity])
+    encrypted = io.BytesIO(pyrage.encrypt(b"rows", [identity.to_public()]))
+    database_dump.load(Database(url), encrypted, "copy.age", [identity])
 
 
 def read_journal_settings(_: Path) -> None:

@@ -107,3 +107,25 @@ def test_absent_file_folder_and_pipe_are_ignored(tmp_path: Path) -> None:
 def test_binary_file_is_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     assert refusal(path) == f"{path} is not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("SMT_WEB_PORT=1\n\n# a comment\nSMT_VENDOR_NAME='Acme hush\n", 4),
+        ("SMT_VENDOR_NAME\n", 1),
+        ("SMT_WEB_PORT=1\n  hush hush\n", 2),
+    ],
+)
+def test_line_that_is_no_assignment_is_named(path: Path, text: str, line: int) -> None:
+    path.write_text(text)
+    message = refusal(path)
+    assert message.startswith(f"{path}, line {line}: this is not NAME=value.")
+    assert "hush" not in message
+
+
+def test_comments_and_values_in_quotation_marks_are_read(path: Path) -> None:
+    path.write_text("# first\n\nexport SMT_A='x # y'  # more\nSMT_B=\nSMT_C=\"two\nlines\"\n")
+    file = read_env_file(path)
+    assert file
+    assert file.variables == {"SMT_A": "x # y", "SMT_B": "", "SMT_C": "two\nlines"}

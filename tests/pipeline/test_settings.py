@@ -1,7 +1,10 @@
 """Sources of settings, and the messages about missing, invalid and conflicting settings."""
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,13 @@ from pipeline.settings import Settings, SettingsError, load, variable
 @pytest.fixture(autouse=True)
 def _separate_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    before = os.umask(0o077)  # as `smt-billing` sets it: named files with secrets must be private
+    yield
+    os.umask(before)
 
 
 def refusal(**values: Any) -> str:
@@ -148,6 +158,102 @@ def test_master_key_file_is_a_path_and_not_read(tmp_path: Path, monkeypatch: pyt
     assert load().master_key == tmp_path / "key"
 
 
+@pytest.mark.parametrize("in_dotenv", [False, True])
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
+def test_named_file_that_others_can_write_to_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+    in_dotenv: bool,  # noqa: FBT001
+) -> None:
+    """Otherwise another account could choose the program that handles a customer's data."""
+    path = tmp_path / "command"
+    path.write_text("/bin/true\n")
+    path.chmod(mode)
+    if in_dotenv:
+        Path(".env").write_text(f"SMT_PRODUCT_COMMAND_FILE={path}\n")
+    else:
+        monkeypatch.setenv("SMT_PRODUCT_COMMAND_FILE", str(path))
+    message = refusal()
+    assert message.startswith("SMT_PRODUCT_COMMAND_FILE")
+    assert f"{path} is writable by other accounts" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_refused"),
+    [
+        ("paypal_client_secret", "hush", True),
+        ("database_url", "postgresql://u:hush@h/d", True),
+        ("vendor_name", "Acme", False),
+    ],
+)
+def test_named_secret_that_others_can_read_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    is_refused: bool,  # noqa: FBT001
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text(value + "\n")
+    path.chmod(0o644)
+    monkeypatch.setenv(f"{variable(name)}_FILE", str(path))
+    if not is_refused:
+        load()
+        return
+    message = refusal()
+    assert message.startswith(f"{variable(name)}_FILE: {path} contains a secret and is accessible to other accounts")
+    assert message.endswith(f"Run: chmod 600 {path}")
+    assert "hush" not in message
+
+
+def test_secret_on_readonly_mount_may_have_any_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker, Kubernetes and systemd set the mode of the secrets that they mount; no one can write to such a file."""
+    path = tmp_path / "secret"
+    path.write_text("hush\n")
+    path.chmod(0o646)
+    monkeypatch.setenv("SMT_PAYPAL_CLIENT_SECRET_FILE", str(path))
+    assert "writable by other accounts" in refusal()
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert load().paypal_client_secret.get_secret_value() == "hush"
+
+
+def test_folder_as_named_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_VENDOR_NAME_FILE", str(tmp_path))
+    assert refusal() == f"SMT_VENDOR_NAME_FILE: {tmp_path} is not a file"
+
+
+def test_every_validator_answers_with_plain_sentence() -> None:
+    messages: dict[str, str] = {}
+    wrongs: tuple[Any, ...] = ("x y\u2603", "-99999999", "ftp://")
+    for name in Settings.model_fields:
+        for wrong in wrongs:
+            try:
+                load(_env_file=None, **{name: wrong})
+            except SettingsError as error:
+                messages[f"{name} {wrong}"] = str(error)
+    assert {name.split()[0] for name in messages} > {"country", "vendor_colour", "web_port", "inbound_notice", "plans"}
+    jargon = re.compile("Input|Value error|String should|pattern|parse|is not valid|\u2603")
+    assert {name: text for name, text in messages.items() if jargon.search(text)} == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"country": "Germany"}, "SMT_COUNTRY: must be two capital letters, such as DE"),
+        ({"vendor_colour": "blue"}, "SMT_VENDOR_COLOUR: must be a colour, such as #1d4e89"),
+        ({"web_port": "http"}, "SMT_WEB_PORT: must be a whole number"),
+        ({"web_port": 70000}, "SMT_WEB_PORT: must be at most 65535"),
+        ({"backup_days": 0}, "SMT_BACKUP_DAYS: must be at least 1"),
+        ({"paypal_accept_simulator": "perhaps"}, "SMT_PAYPAL_ACCEPT_SIMULATOR: must be true or false"),
+        ({"policy_effective": "May"}, "SMT_POLICY_EFFECTIVE: must be a date, such as 2025-05-01"),
+        ({"inbound_notice": "all"}, "SMT_INBOUND_NOTICE: must be 'command' or 'text'"),
+    ],
+)
+def test_invalid_setting_is_explained(values: dict[str, Any], message: str) -> None:
+    assert refusal(**values) == message
+
+
 def test_missing_settings_are_named_in_one_line() -> None:
     with pytest.raises(SettingsError) as error:
         load(smtp_url="smtp://127.0.0.1").require("paypal_client_id", "smtp_url", "paypal_client_secret")
@@ -198,7 +304,7 @@ def test_simulator_is_refused_with_live_paypal(base_url: str) -> None:
 
 @pytest.mark.parametrize("value", ["acme.com", "ftp://acme.com", "https://"])
 def test_vendor_url_must_be_web_address(value: str) -> None:
-    assert refusal(vendor_url=value).startswith("SMT_VENDOR_URL: Value error, must be https:// and a host")
+    assert refusal(vendor_url=value).startswith("SMT_VENDOR_URL: must be https:// and a host")
 
 
 def test_simulators_id_is_refused_as_webhook_id() -> None:
@@ -240,11 +346,11 @@ def test_public_url_is_stored_without_slash(value: str, kept: str) -> None:
     "value", ["http://billing.example.com", "billing.example.com", "https://e.com/path", "ftp://e.com"]
 )
 def test_unencrypted_public_url_is_refused(value: str) -> None:
-    assert refusal(public_url=value).startswith("SMT_PUBLIC_URL: Value error, must be https://")
+    assert refusal(public_url=value).startswith("SMT_PUBLIC_URL: must be https://")
 
 
 def test_plans_are_parsed_as_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMT_PLANS", "Cloud (monthly)=P-1AB, Licence, yearly = P-2CD ,")
     assert load().plans == {"Cloud (monthly)": "P-1AB", "Licence, yearly": "P-2CD"}
     monkeypatch.setenv("SMT_PLANS", "Cloud=1AB")
-    assert refusal().startswith("SMT_PLANS: Value error, must be name=P-ID pairs")
+    assert refusal().startswith("SMT_PLANS: must be name=P-ID pairs")

@@ -11,7 +11,7 @@ from pipeline.app.doctor.result import CheckResult
 from pipeline.app.doctor.unfinished_checks import check_unfinished
 from pipeline.crypto.master_key import MasterKeyError, open_master_key
 from pipeline.db import migrations
-from pipeline.db.engine import DatabaseUnavailableError, exists
+from pipeline.db.engine import DatabaseUnavailableError, exists, file_of
 from pipeline.db.models import EncryptionKey, Event, InboundMail
 from pipeline.inbound_mail import mailbox
 from pipeline.inbound_mail.mailbox import MessageQuery
@@ -49,7 +49,18 @@ def check_database(container: Container) -> Iterator[CheckResult]:
             yield from check_unfinished(container, session)
             yield _check_inbound_mail(container, session)
     except DatabaseUnavailableError as error:
-        yield CheckResult("database", "fail", str(error), "check SMT_DATABASE_URL and that the server runs")
+        yield CheckResult("database", "fail", str(error), _repair(container.settings.database))
+
+
+def _repair(url: str) -> str:
+    """Return what to do if the database does not answer: a server may be down, a SQLite file damaged or in use."""
+    file = file_of(url)
+    if file is None:
+        return "check SMT_DATABASE_URL and that the server runs"
+    return (
+        f"check {file.absolute()}: its owner, its permissions, and that the disk is not full; if the file is damaged, "
+        "restore the newest copy: smt-billing backup restore"
+    )
 
 
 def _check_database_role(session: Session) -> CheckResult:

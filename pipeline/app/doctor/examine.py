@@ -16,12 +16,12 @@ from pipeline.app.doctor.paypal_checks import check_paypal_plans, check_paypal_w
 from pipeline.app.doctor.program_checks import check_interpreter, check_templates
 from pipeline.app.doctor.result import CheckResult
 from pipeline.app.doctor.settings_checks import check_other_settings, check_proxies, check_settings
-from pipeline.app.doctor.unfinished_checks import check_outages
+from pipeline.app.doctor.unfinished_checks import check_roles, check_servers
 from pipeline.settings import SettingsError
 
 LAST_CHECKS = (
     check_other_settings, check_proxies, check_broker, check_relay, check_paypal, check_certificates, check_trust_anchors,
-    check_interpreter, check_templates, check_outages,
+    check_interpreter, check_templates, check_servers, check_roles,
 )  # fmt: skip
 
 

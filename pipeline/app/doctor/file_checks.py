@@ -106,10 +106,12 @@ def check_certificates(container: Container) -> CheckResult:
 
 
 def check_trust_anchors(container: Container) -> CheckResult:
-    """Check that the trust anchors are readable, if they are set."""
+    """Check that the trust anchors are readable. Without them the chain is not checked, which is a warning if money is real."""
     path = container.settings.paypal_trust_anchors
     if path is None:
-        return CheckResult("trust anchors", "ok", "not set: the certificate's URL and name are checked, not its chain")
+        found = "not set: the URL, name and validity of PayPal's certificate are checked, but not its chain of issuers"
+        advice = "set SMT_PAYPAL_TRUST_ANCHORS to a PEM file; see docs/operations.md#trust-anchors"
+        return CheckResult("trust anchors", "warn" if container.settings.is_live else "ok", found, advice)
     try:
         anchors = TrustAnchors.load(path)
     except SettingsError as error:

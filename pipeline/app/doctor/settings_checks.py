@@ -11,19 +11,14 @@ from ipaddress import ip_address, ip_network
 
 from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
-from pipeline.app.from_settings import product_hook
-from pipeline.app.start_requirements import missing_identity, start_problems
+from pipeline.app.start_requirements import missing_settings, start_problems
 from pipeline.clock import Clock
-from pipeline.email_address import valid_address
 from pipeline.inbound_mail.maildir import FAILED
 from pipeline.mailer.relay_log import RelayLog
-from pipeline.network.egress import require_paypal_api
-from pipeline.operations.backup.store import BackupError, read_recipient
 from pipeline.privacy.retention.legal_holds import HOLDS
-from pipeline.settings import PREFIX, Settings, SettingsError, env_file, variable
+from pipeline.settings import PREFIX, Settings, env_file, variable
 
-EXPECTED = ("paypal_webhook_id", "smtp_url", "operator_email")  # production needs them; some roles do not
-ADDRESSES = ("operator_email", "support_email", "privacy_email")
+EXPECTED = ("smtp_url", "operator_email")  # production needs them, but `run` starts without them
 NARROWEST_TRUST = {4: 8, 6: 32}  # prefix lengths by IP version; a shorter one is a mistake
 TESTS = "SMT_TEST_"  # prefix of the variables that only this project's tests read
 
@@ -31,9 +26,9 @@ TESTS = "SMT_TEST_"  # prefix of the variables that only this project's tests re
 def check_settings(container: Container) -> CheckResult:
     """Check that the settings that every role needs are set and usable, and that no other is forgotten."""
     settings = container.settings
-    if missing := missing_identity(settings):
+    if missing := missing_settings(settings, "run"):
         advice = "set them in the environment or in .env; README.md lists a minimal configuration"
-        return CheckResult("settings", "fail", f"no role starts without {', '.join(missing)}", advice)
+        return CheckResult("settings", "fail", f"smt-billing run does not start without {', '.join(missing)}", advice)
     if problems := list(start_problems(settings)):
         return CheckResult("settings", "fail", "; ".join(problems), "fix the settings listed; no role starts before")
     if settings.paypal_accept_simulator:
@@ -93,25 +88,15 @@ def _is_loopback(host: str) -> bool:
 
 def _problems(settings: Settings, clock: Clock) -> Iterator[str]:
     """Yield a sentence for each invalid setting and each conflict between settings."""
-    for name in ADDRESSES:
-        if (address := getattr(settings, name)) and not valid_address(address):
-            yield f"{variable(name)} is not a valid e-mail address: {address}"
-    if settings.bounce_domain and not valid_address(f"b@{settings.bounce_domain}"):
-        yield f"{variable('bounce_domain')} is not a domain: {settings.bounce_domain}"
     if (log := settings.relay_log) and not RelayLog(log, clock).can_be_read():
         yield f"{variable('relay_log')}: {log} and its rotated files are not readable"
     if (maildir := settings.inbound_maildir) and not (maildir / "new").is_dir():
         yield f"{variable('inbound_maildir')}: {maildir} is not a Maildir"
     if maildir and (failed := len(list((maildir / FAILED).glob("*")))):
         yield f"{maildir / FAILED} contains {failed} message(s) that could not be filed; move them to new, or delete them"
-    if bool(settings.paypal_client_id) != bool(settings.paypal_client_secret.get_secret_value()):
-        yield f"{variable('paypal_client_id')} and {variable('paypal_client_secret')} must be set together; one is missing"
-    yield from _product(settings)
+    if settings.product_command and not shutil.which(shlex.split(settings.product_command)[0]):
+        yield f"{variable('product_command')}: the command does not exist"
     yield from _backup(settings)
-    try:
-        require_paypal_api(settings.paypal_base_url)
-    except SettingsError as error:
-        yield str(error)
 
 
 def _unknown(names: Iterable[str]) -> list[str]:
@@ -123,21 +108,7 @@ def _unknown(names: Iterable[str]) -> list[str]:
     )
 
 
-def _product(settings: Settings) -> Iterator[str]:
-    try:
-        product_hook(settings)
-    except SettingsError as error:
-        yield str(error)
-    if settings.product_command and not shutil.which(shlex.split(settings.product_command)[0]):
-        yield f"{variable('product_command')}: the command does not exist"
-
-
 def _backup(settings: Settings) -> Iterator[str]:
-    try:
-        if settings.backup_recipient:
-            read_recipient(settings.backup_recipient)
-    except BackupError as error:
-        yield str(error)
     if (folder := settings.backup_dir) is None:
         return
     if not settings.backup_recipient:

@@ -8,7 +8,7 @@ from pipeline.app.container import Container
 from pipeline.app.doctor.result import CheckResult
 from pipeline.operations.health import describe
 from pipeline.operations.limits import LIMITS, WorkKind, limit_of
-from pipeline.operations.outages import observe
+from pipeline.operations.outages import Outage, observe
 from pipeline.operations.unfinished_work import UnfinishedWork, take_snapshot
 
 GROUPS: dict[str, tuple[WorkKind, ...]] = {
@@ -31,15 +31,17 @@ def check_unfinished(container: Container, session: Session) -> Iterator[CheckRe
     outside = observe(container.settings.data_dir).counts
     work = take_snapshot(session, container.clock.now(), outside)
     for name, kinds in GROUPS.items():
-        yield _check_group(name, kinds, work, container.settings.health_limit_seconds)
+        yield check_group(name, kinds, work, container.settings.health_limit_seconds)
 
 
-def _check_group(name: str, kinds: tuple[WorkKind, ...], work: UnfinishedWork, processing_seconds: int) -> CheckResult:
+def check_group(name: str, kinds: tuple[WorkKind, ...], work: UnfinishedWork, processing_seconds: int) -> CheckResult:
+    """Check one group. The advice names the commands for everything that needs a decision or is over its limit."""
     found = [kind for kind in kinds if work.kinds[kind].count]
     text = "; ".join(describe(kind, work.kinds[kind]) for kind in found)
     urgent = [kind for kind in found if kind in DECISIONS or _is_over_limit(kind, work, processing_seconds)]
     if urgent:
-        return CheckResult(name, "warn", text, f"see: {LIMITS[urgent[0]].command}")
+        commands = dict.fromkeys(LIMITS[kind].command for kind in urgent)
+        return CheckResult(name, "warn", text, f"see: {', '.join(commands)}")
     return CheckResult(name, "ok", text or "none unfinished")
 
 
@@ -48,16 +50,32 @@ def _is_over_limit(kind: WorkKind, work: UnfinishedWork, processing_seconds: int
     return limit is not None and work.kinds[kind].oldest_seconds > limit
 
 
-def check_outages(container: Container) -> CheckResult:
-    """Check the heartbeats: which role, server or job does not work, and since when. Needs no database."""
+def check_servers(container: Container) -> CheckResult:
+    """Check what the roles report in their heartbeats: which server or job does not work for them, and since when."""
+    if lasting := [each for each in _lasting_outages(container) if each.kind != "role"]:
+        return _outage_result("servers and jobs", lasting)
+    return CheckResult("servers and jobs", "ok", "no role reports a server or job that fails")
+
+
+def check_roles(container: Container) -> CheckResult:
+    """Check the heartbeats: which role does not run, and since when. Needs no database."""
     now = container.clock.now()
     observations = observe(container.settings.data_dir)
-    lasting = [each for each in observations.outages(now, (), now) if each.seconds(now) > each.limit_seconds]
-    if lasting:
-        advice = "start the role, or check the server; the role's log says more"
-        return CheckResult("running roles", "warn", "; ".join(each.sentence for each in lasting), advice)
+    if stopped := [each for each in _lasting_outages(container) if each.kind == "role"]:
+        return _outage_result("running roles", stopped)
     running = sorted({each.role for each in observations.heartbeats if each.is_fresh(now)})
     missing = {"worker", "scheduler"} - set(running)
     if running and missing:
         return CheckResult("running roles", "warn", f"never started: {', '.join(sorted(missing))}", "start them")
     return CheckResult("running roles", "ok", ", ".join(running) or "none is running, and none has stopped")
+
+
+def _lasting_outages(container: Container) -> list[Outage]:
+    now = container.clock.now()
+    outages = observe(container.settings.data_dir).outages(now, (), now)
+    return [each for each in outages if each.seconds(now) > each.limit_seconds]
+
+
+def _outage_result(name: str, outages: list[Outage]) -> CheckResult:
+    advice = dict.fromkeys(each.advice for each in outages)
+    return CheckResult(name, "warn", "; ".join(each.sentence for each in outages), "; ".join(advice))

@@ -22,6 +22,7 @@ from pipeline.privacy import operator_actions
 from pipeline.privacy import requests as customer_requests
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.export.bundle import InvalidExportError, build_export, verify_export
+from pipeline.privacy.export.spool import Spool
 from pipeline.queries import requests as queries
 
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
@@ -51,21 +52,23 @@ def export(
     context = context_of(ctx)
     read_audit.record_read(context, "customers export", purpose, id)
     try:
-        data = build_export(
+        built = build_export(
             context.database,
             context.master_key,
             context.clock.now(),
             id,
             issuer=from_settings.export_issuer(context.settings),
             product=from_settings.product_hook(context.settings),
+            folder=context.settings.data_dir,
         )
     except ProductUnavailableError as error:
         raise OperatorError(f"nothing was written because the product's export is missing: {error}") from error
-    _write(to, data)
+    with built:
+        _write(to, built)
     if json:
-        output.print_json({"file": str(to), "bytes": len(data), "customer": id})
+        output.print_json({"file": str(to), "bytes": built.size, "customer": id})
     else:
-        output.print_line(f"wrote {to} ({len(data):,} bytes); start with its index.html. The file is not encrypted.")
+        output.print_line(f"wrote {to} ({built.size:,} bytes); start with its index.html. The file is not encrypted.")
 
 
 def verify(
@@ -76,7 +79,8 @@ def verify(
     with context.database.transaction() as session:
         signer = Signer(Keyring(context.master_key, session, context.clock.now()))
     try:
-        members = verify_export(file.read_bytes(), signer)
+        with file.open("rb") as data:
+            members = verify_export(data, signer)
     except InvalidExportError as error:
         raise OperatorError(f"{file}: {error}") from error
     output.print_line(f"{file} is unchanged: {len(members)} files")
@@ -221,10 +225,10 @@ def _summary(row: PrivacyRequest, locale: str, *, is_confirmed: bool) -> str:
     return f"erased; {mail}. Receipt: smt-billing customers erase {row.customer_id} --receipt"
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, built: Spool) -> None:
     try:
         with files.create_private(path) as file:
-            file.write(data)
+            file.writelines(built.chunks())
     except FileExistsError:
         raise UsageError(f"{path} exists; name a new file") from None
 

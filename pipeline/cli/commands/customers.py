@@ -11,7 +11,7 @@ from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers.accounts import ConsentKind
 from pipeline.errors import UsageError
@@ -31,7 +31,7 @@ HEADINGS = ("id", "name", "e-mail", "company", "status", "since (UTC)", "subscri
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0913, PLR0917 - each option is a parameter
     ctx: typer.Context,
     state: Annotated[
         State | None,
@@ -50,6 +50,7 @@ def list_(
         str | None,
         typer.Option(help="Only customers that are known since this day or time, such as 30d or 2026-03-01."),
     ] = None,
+    until: Until = None,
     limit: Limit = None,
     purpose: Purpose = None,
     json: Json = False,
@@ -65,8 +66,9 @@ def list_(
     context = context_of(ctx)
     email = _read_value("e-mail address") if by_email else None
     wanted = _read_value("text to search for") if search == "-" else search
-    moment, shown = parse_time_option(since, "--since", context.clock.now()), limit if json else limit or output.SHOWN
-    query = customers.CustomerQuery(email, state, moment, None if wanted else shown, wanted.strip())
+    period, shown = parse_period(since, until, context.clock.now()), limit if json else limit or output.SHOWN
+    found_by = None if wanted else shown
+    query = customers.CustomerQuery(email, state, period.since, found_by, wanted.strip(), period.until)
     read_audit.record_read(context, "customers list --search" if wanted else "customers list", purpose, None)
     with context.decryptor() as decryptor:
         rows, total = _find(decryptor, query)

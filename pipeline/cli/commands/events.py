@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from sqlalchemy.orm import Session
 
 from pipeline.cli import output, read_audit
 from pipeline.cli.context import CommandContext, Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.db.models import Event
 from pipeline.errors import UsageError
 from pipeline.inbox import store
@@ -40,6 +41,7 @@ def list_(
     since: Annotated[
         str | None, typer.Option(help="Only events received since this day or time, such as 30d or 2026-03-01.")
     ] = None,
+    until: Until = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
@@ -47,9 +49,10 @@ def list_(
 
     JSON: one array of objects with id, type, state, source, received_at and reason.
     """
-    where = {"state": state, "type": type_, "source": source}
+    where = {"state": state, "type": type_ and type_.upper(), "source": source}  # PayPal writes all types in capitals
     context = context_of(ctx)
-    _show_list(context, ListQuery(where, parse_time_option(since, "--since", context.clock.now()), limit), json)
+    period = parse_period(since, until, context.clock.now())
+    _show_list(context, ListQuery(where, period.since, limit, until=period.until), json)
 
 
 @app.command()
@@ -78,7 +81,10 @@ def replay(
     ids: Annotated[list[str], typer.Argument(help="Ids of parked or ignored events.")],
     json: Json = False,
 ) -> None:
-    """Process parked or ignored events again, for example after a handler was fixed. Exit 1 if an event is refused."""
+    """Process parked or ignored events again, for example after a handler was fixed.
+
+    Exit 1 if an event is refused, 2 if there is no event with one of these ids; then none is processed again.
+    """
     _replay(context_of(ctx), ids, json)
 
 
@@ -126,7 +132,10 @@ def retry(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Process parked events again, once the cause is fixed. Exit 1 if an event is refused."""
+    """Process parked events again, once the cause is fixed.
+
+    Exit 1 if an event is refused, 2 if there is no event with one of these ids; then none is processed again.
+    """
     if bool(ids) == every:
         raise UsageError("give the ids of parked events, or --all")
     context = context_of(ctx)
@@ -144,10 +153,12 @@ def ignore(
 ) -> None:
     """Dismiss reviewed events. They stay visible, with their reasons, and change nothing.
 
-    Exit 1 if an event was not parked. JSON: an array of objects with id and ignored.
+    Exit 1 if an event was not parked, 2 if there is no event with one of these ids; then none is dismissed.
+    JSON: an array of objects with id and ignored.
     """
     context = context_of(ctx)
     with context.database.transaction() as session:
+        _require_known(session, ids)
         dismissed = set(store.dismiss(session, ids, context.clock.now()))
     if json:
         output.print_json([{"id": id, "ignored": id in dismissed} for id in dict.fromkeys(ids)])
@@ -177,6 +188,7 @@ def _show_list(context: CommandContext, query: ListQuery, json: bool) -> None:
 def _replay(context: CommandContext, ids: list[str], json: bool) -> None:
     """Queue these events for processing, and print the result for each."""
     with context.database.transaction() as session:
+        _require_known(session, ids)
         queued = set(store.retry(session, ids, context.clock.now()))
         refused = {id: events.retry_refusal(session, id) for id in dict.fromkeys(ids) if id not in queued}
     if json:
@@ -189,6 +201,12 @@ def _replay(context: CommandContext, ids: list[str], json: bool) -> None:
         output.print_line(f"{len(queued)} queued" + (f"; {NEXT_STEP}" if queued else ""))
     if refused:
         raise typer.Exit(1)
+
+
+def _require_known(session: Session, ids: list[str]) -> None:
+    """Raise UsageError if there is no event with one of these ids: a typing error must not pass as a refusal."""
+    if unknown := [id for id in dict.fromkeys(ids) if session.get(Event, id) is None]:
+        raise UsageError(f"there is no event {', '.join(unknown)}; see: smt-billing events list")
 
 
 def _show(found: dict[str, Any]) -> None:

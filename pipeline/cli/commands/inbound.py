@@ -13,7 +13,7 @@ from pipeline.cli import output, read_audit
 from pipeline.cli.context import CommandContext, Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKeyError
 from pipeline.db.engine import DatabaseUnavailableError
@@ -76,6 +76,7 @@ def list_(
     since: Annotated[
         str | None, typer.Option(help="Only messages received since this day or time, such as 30d or 2026-03-01.")
     ] = None,
+    until: Until = None,
     only_open: Annotated[
         bool, typer.Option("--open", "--unanswered", help="Only messages that a person has not answered yet.")
     ] = False,
@@ -88,8 +89,8 @@ def list_(
     JSON: one array of objects with id, kind, asks, state, from, subject, customer, request, received_at and answered_at.
     """
     context = context_of(ctx)
-    moment = parse_time_option(since, "--since", context.clock.now())
-    query = MessageQuery(kind, moment, only_open, limit if json else limit or output.SHOWN)
+    period = parse_period(since, until, context.clock.now())
+    query = MessageQuery(kind, period.since, only_open, limit if json else limit or output.SHOWN, period.until)
     read_audit.record_read(context, "inbound list", purpose, None)
     with context.decryptor() as decryptor:
         rows = list(mailbox.messages(decryptor.session, decryptor.keyring, query))

@@ -13,7 +13,7 @@ from pipeline.cli.container import container_of
 from pipeline.cli.context import CommandContext, Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.db.models import Mail
 from pipeline.errors import OperatorError, UsageError
 from pipeline.mailer.trial_mail import send_test as send
@@ -39,6 +39,7 @@ def list_(
     since: Annotated[
         str | None, typer.Option(help="Only mails queued since this day or time, such as 30d or 2026-03-01.")
     ] = None,
+    until: Until = None,
     limit: Limit = None,
     purpose: Purpose = None,
     json: Json = False,
@@ -53,9 +54,9 @@ def list_(
     if kind:
         _require_kind(container.templates, kind)
     where = {"state": state, "kind": kind}
-    query = ListQuery(
-        where, parse_time_option(since, "--since", context.clock.now()), limit if json else limit or output.SHOWN
-    )
+    period = parse_period(since, until, context.clock.now())
+    shown = limit if json else limit or output.SHOWN
+    query = ListQuery(where, period.since, shown, until=period.until)
     with context.decryptor() as decryptor:
         rows = list(mails.mails(decryptor, query, mails.renderer(lambda: container.templates)))
         total = 0 if json or limit else count(decryptor.session, Mail, Mail.created_at, query)

@@ -33,22 +33,28 @@ def verify(
     ] = None,
     anchors: Annotated[
         Path | None,
-        typer.Option(help="PEM file of roots and intermediates; with it, the certificate chain is checked."),
+        typer.Option(
+            help="PEM file of roots and intermediates, to check the certificate chain; default: SMT_PAYPAL_TRUST_ANCHORS."
+        ),
     ] = None,
     at: Annotated[
         str | None, typer.Option(help="The time at which the certificate must be valid; default: now.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Verify one webhook step by step, as the receiver does. Exit 0 if the signature is valid, 1 if a check fails."""
-    now = context_of(ctx).clock.now()
+    """Verify one webhook step by step, as the receiver does: with PayPal's live API, a certificate of the sandbox is refused.
+
+    Exit 0 if the signature is valid, 1 if a check fails."""
+    context = context_of(ctx)
+    now = context.clock.now()
     checks = diagnose_delivery(
         _read(body),
         read_headers(_read(headers).decode("utf-8", "replace")),
         webhook_id,
         cert_pem=_read(cert) if cert else None,
-        anchors=anchors,
+        anchors=anchors or context.settings.paypal_trust_anchors,
         at=parse_time_option(at, "--at", now) or now,
+        live=context.settings.is_live,
     )
     failed = next((check.name for check in checks if not check.passed), None)
     if json:

@@ -43,13 +43,13 @@ def run(
         return
     if json:
         raise UsageError("--json needs --until-idle")
-    require_startable(context.settings, *_webhook_id(context))
+    require_startable(context.settings, "run")
     _serve(container_of(context), roles.run_all)
 
 
 def web(ctx: typer.Context) -> None:
     """Needs SMT_PAYPAL_WEBHOOK_ID to verify signatures."""
-    _serve_alone(context_of(ctx), "web", roles.run_web, *_webhook_id(context_of(ctx)))
+    _serve_alone(context_of(ctx), "web", roles.run_web)
 
 
 def worker(ctx: typer.Context) -> None:
@@ -59,7 +59,7 @@ def worker(ctx: typer.Context) -> None:
 
 def mailer(ctx: typer.Context) -> None:
     """Several mailers may run at the same time."""
-    _serve_alone(context_of(ctx), "mailer", roles.run_mailer, "smtp_url")
+    _serve_alone(context_of(ctx), "mailer", roles.run_mailer)
 
 
 def scheduler(ctx: typer.Context) -> None:
@@ -67,14 +67,9 @@ def scheduler(ctx: typer.Context) -> None:
     _serve_alone(context_of(ctx), "scheduler", roles.run_scheduler)
 
 
-def _serve_alone(
-    context: CommandContext, name: str, role: Callable[[Container, StopSignal], None], *needed: str
-) -> None:
-    """Run one role in this process. Raises SettingsError if the broker serves one process only.
-
-    `needed` are the settings that only this role needs.
-    """
-    require_startable(context.settings, *needed)
+def _serve_alone(context: CommandContext, name: str, role: Callable[[Container, StopSignal], None]) -> None:
+    """Run one role in this process. Raises SettingsError if the broker serves one process only."""
+    require_startable(context.settings, name)
     container = container_of(context)
     container.require_shared_broker(name)
     container.require_tables()
@@ -97,11 +92,6 @@ def _serve(container: Container, role: Callable[[Container, StopSignal], None]) 
         raise typer.Exit(1)
 
 
-def _webhook_id(context: CommandContext) -> tuple[str, ...]:
-    """Return the setting that the web role needs to verify signatures; nothing if it accepts PayPal's simulator."""
-    return () if context.settings.paypal_accept_simulator else ("paypal_webhook_id",)
-
-
 def _port_in_use(settings: Settings) -> str:
     addresses = f"{settings.web_host}:{settings.web_port} (SMT_WEB_PORT)"
     if settings.metrics_host:
@@ -110,7 +100,7 @@ def _port_in_use(settings: Settings) -> str:
 
 
 def _run_until_idle(context: CommandContext, json: bool) -> None:
-    require_startable(context.settings)
+    require_startable(context.settings, "run --until-idle")
     container = container_of(context)
     file_permissions.require_private(context.settings)
     migrations.upgrade(container.database)

@@ -10,7 +10,7 @@ from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.read_audit import Purpose
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.db.models import CAME, Subscription
 from pipeline.errors import UsageError
 from pipeline.money import Money
@@ -39,6 +39,7 @@ def list_(
     since: Annotated[
         str | None, typer.Option(help="Only subscriptions first seen since this time, for example 30d or 2026-03-01.")
     ] = None,
+    until: Until = None,
     past_due: Annotated[bool, typer.Option("--past-due", help="Only subscriptions that are past due.")] = False,
     limit: Limit = None,
     json: Json = False,
@@ -50,11 +51,13 @@ def list_(
     """
     context = context_of(ctx)
     now = context.clock.now()
+    period = parse_period(since, until, now)
     query = ListQuery(
-        {"status": status, "plan_id": plan},
-        parse_time_option(since, "--since", now),
+        {"status": status, "plan_id": plan and plan.upper()},
+        period.since,
         limit if json else limit or output.SHOWN,
         [subscriptions.is_past_due(now)] if past_due else [],
+        period.until,
     )
     with context.database.reading() as session:
         rows = list(subscriptions.subscriptions(session, query, now))

@@ -34,18 +34,19 @@ def dump(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Reci
         _dump_postgresql(database, path, recipients)
 
 
-def load(database: Database, path: Path, identities: Sequence[pyrage.x25519.Identity]) -> Database:
-    """Load a dump into an empty database that no role can use yet. Return the loaded database. Raises BackupError.
+def load(database: Database, dump: IO[bytes], name: str, identities: Sequence[pyrage.x25519.Identity]) -> Database:
+    """Load an encrypted dump into an empty database that no role can use yet. Return the loaded one. Raises BackupError.
 
-    The caller adds the missing rows to it. On SQLite it is a separate file, which `activate` renames.
+    `name` is the file's name for messages. The caller adds the missing rows to the database. On SQLite it is a separate
+    file, which `activate` renames.
     """
     if not database.is_sqlite:
-        _load_postgresql(database, path, identities)
+        _load_postgresql(database, dump, name, identities)
         return database
     draft = _draft(database)
-    with path.open("rb") as reader, draft.open("wb") as writer:
+    with draft.open("wb") as writer:
         draft.chmod(0o600)
-        _decrypt(path, reader, writer, identities)
+        _decrypt(name, dump, writer, identities)
     return Database(f"sqlite:///{draft}")
 
 
@@ -93,24 +94,25 @@ def _dump_postgresql(database: Database, path: Path, recipients: Sequence[pyrage
         pyrage.encrypt_io(reader, writer, recipients)
 
 
-def _load_postgresql(database: Database, path: Path, identities: Sequence[pyrage.x25519.Identity]) -> None:
+def _load_postgresql(
+    database: Database, dump: IO[bytes], name: str, identities: Sequence[pyrage.x25519.Identity]
+) -> None:
     command = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
     with (
-        path.open("rb") as reader,
         _running(command, database.url, feed=True) as writer,
         contextlib.suppress(BrokenPipeError),  # pg_restore ended early; its exit code and message are reported
     ):
-        _decrypt(path, reader, writer, identities)
+        _decrypt(name, dump, writer, identities)
         writer.close()
 
 
-def _decrypt(path: Path, reader: IO[bytes], writer: IO[bytes], identities: Sequence[pyrage.x25519.Identity]) -> None:
+def _decrypt(name: str, reader: IO[bytes], writer: IO[bytes], identities: Sequence[pyrage.x25519.Identity]) -> None:
     try:
         pyrage.decrypt_io(reader, writer, identities)
     except (pyrage.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # a system error: the disk is full, or the reader has ended
             raise
-        raise BackupError(f"{path.name} cannot be decrypted with this identity, or is damaged") from error
+        raise BackupError(f"{name} cannot be decrypted with this identity, or is damaged") from error
 
 
 @contextlib.contextmanager

@@ -9,12 +9,14 @@ with the signing key of the installation, which is in the database. A restore ge
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -27,6 +29,7 @@ from pipeline.operations.backup.database_dump import BackupError
 from pipeline.privacy import audit_log
 
 ENDING = ".sig"
+CHUNK = 1024 * 1024  # bytes of a backup in memory at a time
 _DOMAIN = b"smt-billing backup\n"  # no other text that the key signs begins with it
 
 
@@ -75,8 +78,31 @@ def read_signer(text: str) -> PublicKey:
         raise BackupError(f"{text[:60]} is not the key that `smt-billing backup signer` prints") from None
 
 
-def require_signed(file: Path, public: PublicKey) -> None:
-    """Raise BackupError unless this key signed this file, with this name and this content."""
+@contextlib.contextmanager
+def open_signed(file: Path, public: PublicKey, scratch: Path) -> Iterator[IO[bytes]]:
+    """Yield a private copy of this file, after a check that this key signed exactly these bytes under this name.
+
+    The file is read once, because others may be able to replace it between a check and its use. The copy has no name, is
+    stored in the folder `scratch` and is deleted at the end. Raises BackupError.
+    """
+    with tempfile.TemporaryFile(dir=scratch) as copy:
+        _require_signed(file, public, _copy(file, copy))
+        copy.seek(0)
+        yield copy
+
+
+def _copy(file: Path, copy: IO[bytes]) -> str:
+    """Copy the file and return its SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as reader:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+    return digest.hexdigest()
+
+
+def _require_signed(file: Path, public: PublicKey, sha256: str) -> None:
+    """Raise BackupError unless this key signed this name and this SHA-256."""
     try:
         statement = _statement(signature_of(file).read_bytes(), public)
     except FileNotFoundError:
@@ -87,7 +113,7 @@ def require_signed(file: Path, public: PublicKey) -> None:
         raise BackupError(f"{file.name} is not signed with the given key (--signer); use a copy from another place")
     if statement["file"] != file.name:
         raise BackupError(f"{file.name} was renamed: it was created as {statement['file']}")
-    if statement["sha256"] != _sha256(file):
+    if statement["sha256"] != sha256:
         raise BackupError(
             f"{file.name} was changed or is damaged: it is not the file that was signed; use another copy"
         )

@@ -192,13 +192,15 @@ class BackupStore:
         kind = "sqlite" if database.is_sqlite else "postgresql"
         data, keys = data or _newest(self.folder, f"*.{kind}-*.age"), _newest(self.folder, f"*{KEYS}")
         revision, erasures = _revision(data, kind), self.erasures(public)
-        for file in (data, keys):
-            signatures.require_signed(file, public)
-        kept = _decrypt_keys(keys, identities)
+        master.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # private, so the copies are stored there
+        with signatures.open_signed(keys, public, master.parent) as file:
+            kept = _decrypt_keys(file.read(), keys.name, identities)
         _require_all_erasures(kept, erasures)
-        _require_empty(database)
-        master_key = _restore_master(master, kept)
-        with contextlib.closing(load(database, data, identities)) as filled:
+        with signatures.open_signed(data, public, master.parent) as file:
+            _require_empty(database)
+            master_key = _restore_master(master, kept)
+            loaded = load(database, file, data.name, identities)
+        with contextlib.closing(loaded) as filled:
             with filled.transaction() as session:
                 for start in range(0, len(kept["keys"]), BATCH):
                     session.execute(insert(EncryptionKey), [_key(row) for row in kept["keys"][start : start + BATCH]])
@@ -292,11 +294,11 @@ def _revision(data: Path, kind: str) -> str:
     return revision
 
 
-def _decrypt_keys(keys: Path, identities: Sequence[pyrage.x25519.Identity]) -> dict[str, Any]:
+def _decrypt_keys(encrypted: bytes, name: str, identities: Sequence[pyrage.x25519.Identity]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = orjson.loads(pyrage.decrypt(keys.read_bytes(), identities))
+        found: dict[str, Any] = orjson.loads(pyrage.decrypt(encrypted, identities))
     except (pyrage.DecryptError, ValueError) as error:
-        raise BackupError(f"{keys.name} cannot be decrypted with this identity, or is damaged") from error
+        raise BackupError(f"{name} cannot be decrypted with this identity, or is damaged") from error
     return found
 
 
@@ -312,7 +314,6 @@ def _require_empty(database: Database) -> None:
 def _restore_master(path: Path, kept: Mapping[str, Any]) -> MasterKey:
     """Write the master key of the backup, unless a master key exists. Raises BackupError if that is a different one."""
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.replace_atomically(path) as file:
             file.write(f"{kept['master']}\n".encode("ascii"))
     master_key = open_master_key(path, create=False)

@@ -27,7 +27,7 @@ from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers.product_hook import ProductHook, ProductUnavailableError
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Subscription
-from pipeline.errors import OperatorError
+from pipeline.errors import OperatorError, describe
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 from pipeline.privacy.erasure.shredding import ErasureReason, ErasureSubject, erase_rows, strip_rows
@@ -332,7 +332,7 @@ def _cancel_at_paypal(outside: ErasureDependencies, subscription: str) -> None:
     try:
         outside.paypal.cancel_subscription(subscription, REASON)
     except Exception as error:
-        raise ErasureBlockedError(f"PayPal has not cancelled {subscription} yet: {type(error).__name__}") from error
+        raise ErasureBlockedError(f"PayPal has not cancelled {subscription} yet: {describe(error)}") from error
 
 
 def _notify_product(outside: ErasureDependencies, people: Sequence[dict[str, str]]) -> str:

@@ -14,11 +14,12 @@ manifest, and `sha256sum -c SHA256SUMS` the files.
 """
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
+from typing import IO
 
 import orjson
 
@@ -32,6 +33,7 @@ from pipeline.db.engine import Database
 from pipeline.privacy.export import page
 from pipeline.privacy.export.gather import gather
 from pipeline.privacy.export.page import ExportIssuer
+from pipeline.privacy.export.spool import Spool
 
 SCHEMA = "smt-billing/person/1"
 PROOF = ("SHA256SUMS", "manifest.json", "manifest.sig", "public-key.pem")  # files that are added to the exported files
@@ -49,13 +51,32 @@ def build_export(
     *,
     issuer: ExportIssuer,
     product: ProductHook,
-) -> bytes:
-    """Return the ZIP. The product is called outside any transaction.
+    folder: Path,
+) -> Spool:
+    """Return the ZIP in a temporary file in `folder`, which the caller closes. The product is called outside any transaction.
 
-    Raises CustomerNotFoundError, ProductUnavailableError and DatabaseUnavailableError.
+    Raises CustomerNotFoundError, ProductUnavailableError, DatabaseUnavailableError and OSError.
     """
     files = _product_files(product, _product_customers(database, master_key, now, customer_id))
-    with closing(_Archive(now)) as archive:
+    spool = Spool(folder)
+    try:
+        _write_archive(spool, database, master_key, now, customer_id, issuer, files)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def _write_archive(
+    spool: Spool,
+    database: Database,
+    master_key: MasterKey,
+    now: datetime,
+    customer_id: str,
+    issuer: ExportIssuer,
+    files: Mapping[str, bytes],
+) -> None:
+    with closing(_Archive(spool, now)) as archive:
         for name, answer in files.items():
             archive.add(name, answer)
         with database.transaction() as session:  # not read-only: the signing key is created at its first use
@@ -65,13 +86,13 @@ def build_export(
         document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **data}
         archive.add("data.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
         archive.add("index.html", page.write(document, sorted(archive.sums), issuer).encode())
-        return archive.finish(_manifest(archive.sums, customer_id, now), signer)
+        archive.finish(_manifest(archive.sums, customer_id, now), signer)
 
 
-def verify_export(data: bytes, signer: Signer) -> Mapping[str, str]:
+def verify_export(data: IO[bytes], signer: Signer) -> Mapping[str, str]:
     """Return the checksums of the files, by name, if the export is unchanged. Raises InvalidExportError."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        with zipfile.ZipFile(data) as opened:
             manifest, signature = opened.read("manifest.json"), opened.read("manifest.sig")
             if not is_signed(signer.public, manifest, signature):
                 raise InvalidExportError("the manifest is not signed by this installation")
@@ -113,11 +134,11 @@ def _suffix(answer: bytes) -> str:
 
 
 class _Archive:
-    """The ZIP file, in memory. A file is compressed when it is added, so only one is held uncompressed."""
+    """The ZIP file. A file is compressed and written when it is added, so only one is in memory."""
 
-    def __init__(self, now: datetime) -> None:
-        self._now, self._written = now, io.BytesIO()
-        self._zip = zipfile.ZipFile(self._written, "w", zipfile.ZIP_DEFLATED)
+    def __init__(self, spool: Spool, now: datetime) -> None:
+        self._now = now
+        self._zip = zipfile.ZipFile(spool, "w", zipfile.ZIP_DEFLATED)
         self.sums: dict[str, str] = {}  # name -> SHA-256
 
     def add(self, name: str, data: bytes) -> None:
@@ -125,14 +146,13 @@ class _Archive:
         self.sums[name] = _sha256(data)
         self._write(name, data)
 
-    def finish(self, manifest: bytes, signer: Signer) -> bytes:
-        """Add the checksums and the signed manifest, and return the ZIP."""
+    def finish(self, manifest: bytes, signer: Signer) -> None:
+        """Add the checksums and the signed manifest, and end the ZIP."""
         sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
         proof = (sums.encode(), manifest, signer.sign(manifest), signer.public_pem)
         for name, data in zip(PROOF, proof, strict=True):
             self._write(name, data)
         self.close()
-        return self._written.getvalue()
 
     def close(self) -> None:
         """End the ZIP file. May be called twice."""

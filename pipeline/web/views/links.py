@@ -7,14 +7,16 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import addresses, links, newsletter, sign_in, sign_up
 from pipeline.customers.links import PATHS, Purpose
 from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.privacy.erasure import workflow
+from pipeline.privacy.export.spool import Spool
 from pipeline.web.bounded_pool import RETRY_SECONDS, BoundedPool
 from pipeline.web.forms import RequestRejectedError, form
 from pipeline.web.session import Sessions
@@ -56,8 +58,11 @@ class Button:
 class LinkViews:
     """Routes of the links: `GET` shows the page, `POST` runs the action."""
 
-    def __init__(self, site: Site, transactions: Transactions, export: Callable[[str], bytes]) -> None:
-        """`export` returns a customer's ZIP file. It runs in a thread, because it can be slow."""
+    def __init__(self, site: Site, transactions: Transactions, export: Callable[[str], Spool]) -> None:
+        """`export` returns a customer's ZIP file, which is closed after the download.
+
+        It runs in a thread, because it can be slow.
+        """
         self._site, self._transactions, self._export = site, transactions, export
         self._sessions = Sessions(site, transactions)
         self._exports = BoundedPool("export", EXPORTS_AT_ONCE)
@@ -199,7 +204,7 @@ class LinkViews:
         if customer_id is None:
             raise RequestRejectedError(410, *EXPIRED)
         try:
-            data = await self._exports.run(customer_id, partial(self._export, customer_id))
+            built = await self._exports.run(customer_id, partial(self._export, customer_id))
         except Exception as error:
             await self._transactions.run(lambda session, _, __: links.restore(session, secret))
             if isinstance(error, ProductUnavailableError):
@@ -208,5 +213,18 @@ class LinkViews:
         headers = self._site.headers() | {
             "Cache-Control": "no-store",
             "Content-Disposition": 'attachment; filename="your-data.zip"',
+            "Content-Length": str(built.size),
         }
-        return Response(data, 200, headers, media_type="application/zip")
+        return _Download(built, headers)
+
+
+class _Download(StreamingResponse):
+    """Sends a ZIP file, then deletes it, also if the client disconnects."""
+
+    def __init__(self, built: Spool, headers: dict[str, str]) -> None:
+        super().__init__(built.chunks(), 200, headers, media_type="application/zip")
+        self._built = built
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._built:
+            await super().__call__(scope, receive, send)

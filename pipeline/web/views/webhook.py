@@ -24,6 +24,7 @@ from pipeline.webhooks.receiver import TransmissionReplayedError, WebhookReceive
 log = structlog.get_logger(__name__)
 
 LARGEST_BODY = 256 * 1024  # bytes; PayPal's largest events have about 10 KiB
+LONGEST_REASON = 200  # characters in the log; a header of a stranger may be part of it
 
 
 class WebhookEndpoint:
@@ -50,16 +51,21 @@ class WebhookEndpoint:
             async with asyncio.timeout(SLOWEST_SECONDS):
                 body = await read_body(receive, dict(headers).get("content-length", ""), LARGEST_BODY)
             if body is None:
-                return problem(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
+                return self._unreadable(413, f"The body is larger than {LARGEST_BODY // 1024} KiB.")
             stored = await self._receiver.receive(headers, body)
         except MalformedDeliveryError as error:
-            return problem(400, str(error))
+            return self._unreadable(400, str(error))
         except (SignatureError, TransmissionReplayedError) as error:
             self._warn("webhook_refused", reason=str(error))
             return problem(403, str(error))
         except (TimeoutError, ClientDisconnect):
-            return problem(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
+            return self._unreadable(408, f"The body did not arrive within {SLOWEST_SECONDS} seconds.")
         except (PaypalUnavailableError, DatabaseUnavailableError) as error:
             self._warn("webhook_deferred", reason=str(error))
             return problem(503, "The event could not be stored. Please send it again.", headers={"Retry-After": "30"})
         return Response(orjson.dumps({"id": stored.event_id, "outcome": stored.outcome}), media_type="application/json")
+
+    def _unreadable(self, status: int, reason: str) -> Response:
+        """Return the problem, and log it: if PayPal's own deliveries are unreadable, the operator must see it."""
+        self._warn("webhook_unreadable", status=status, reason=reason[:LONGEST_REASON])
+        return problem(status, reason)

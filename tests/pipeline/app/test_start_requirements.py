@@ -1,12 +1,13 @@
 """No role starts without the vendor's own settings, nor with pretended ones and PayPal's live API."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.app.start_requirements import IDENTITY, require_startable
+from pipeline.app.start_requirements import IDENTITY, needed_by, require_startable
 from pipeline.network.hosts import is_reserved_name
 from pipeline.settings import DEMO_FILE, EXAMPLE_VENDOR, Settings, SettingsError, load, variable
 from tests.support.command_line import Smt
@@ -28,7 +29,7 @@ Make = Callable[..., Settings]
 
 def refusal(**values: Any) -> str:
     with pytest.raises(SettingsError) as error:
-        require_startable(load(_env_file=None, **values))
+        require_startable(load(_env_file=None, **values), "worker")
     return str(error.value)
 
 
@@ -38,12 +39,12 @@ def test_settings_that_customers_read_have_no_default() -> None:
 
 
 def test_real_vendor_may_start_with_live_paypal() -> None:
-    require_startable(load(_env_file=None, **REAL, paypal_base_url=LIVE))
+    require_startable(load(_env_file=None, **REAL, paypal_base_url=LIVE), "worker")
 
 
 @pytest.mark.parametrize("base_url", ["https://api-m.sandbox.paypal.com", "http://127.0.0.1:8080"])
 def test_example_vendor_may_start_without_live_paypal(base_url: str) -> None:
-    require_startable(load(_env_file=None, **STARTABLE, paypal_base_url=base_url))
+    require_startable(load(_env_file=None, **STARTABLE, paypal_base_url=base_url), "worker")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -96,19 +97,70 @@ def test_role_does_not_start_as_example_with_live_paypal(smt: Smt, monkeypatch: 
 )
 def test_pretence_is_refused_with_live_paypal(base_url: str, name: str, value: str) -> None:
     message = refusal(**{**REAL, name: value}, paypal_base_url=base_url)
-    assert message.startswith(f"{variable(name)} ")
-    assert base_url in message
+    assert f"but {variable(name)} " in message
+    assert (message.count(base_url), message.count("Set your own")) == (1, 1)
+
+
+def test_live_paypal_is_named_once_for_all_examples() -> None:
+    message = refusal(**{**STARTABLE, "vendor_address": EXAMPLE_VENDOR["vendor_address"]}, paypal_base_url=LIVE)
+    assert message.count("PayPal's live API") == 1
+    for name in ("mail_from", "vendor_url", "public_url", "vendor_address"):
+        assert f"{variable(name)} " in message
 
 
 def test_demo_folder_is_refused_with_live_paypal(data_dir: Path) -> None:
     (data_dir / DEMO_FILE).write_text("{}")
     assert "simulated customers" in refusal(**REAL, paypal_base_url=LIVE, data_dir=data_dir)
-    require_startable(load(_env_file=None, **REAL, data_dir=data_dir))
+    require_startable(load(_env_file=None, **REAL, data_dir=data_dir), "worker")
 
 
-@pytest.mark.parametrize("values", [{"mail_from": "nobody"}, {"paypal_base_url": "https://paypal.evil.example"}])
-def test_unusable_setting_is_refused(values: dict[str, str]) -> None:
-    assert refusal(**{**REAL, **values}).startswith(variable(next(iter(values))))
+UNUSABLE = [
+    ("mail_from", "nobody"),
+    ("operator_email", "me"),
+    ("support_email", "a@b@c"),
+    ("privacy_email", "privacy"),
+    ("bounce_domain", "a@b"),
+    ("paypal_base_url", "https://paypal.evil.example"),
+    ("paypal_client_secret", "without its id"),
+    ("broker_url", "redis://127.0.0.1"),
+    ("broker_url", "amqp://user:hush/@h"),
+    ("smtp_url", "http://relay.example.com"),
+    ("product_url", "http://crm.example.com"),
+    ("backup_recipient", "foo"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
+def test_unusable_setting_is_refused(name: str, value: str) -> None:
+    message = refusal(**{**REAL, name: value})
+    assert variable(name) in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
+def test_run_and_doctor_refuse_the_same_settings(
+    smt: Smt, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("SMT_PAYPAL_WEBHOOK_ID", "8PT597110X687430L")
+    monkeypatch.setenv(variable(name), value)
+    answer, found = smt("run"), smt("doctor", "--json")
+    assert (answer.code, "Traceback" in answer.err, found.code) == (2, False, 1)
+    assert found.json[0]["found"] in answer.err
+
+
+def test_run_and_doctor_need_the_same_settings(smt: Smt, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in IDENTITY:
+        monkeypatch.delenv(variable(name))
+    needed = {f"SMT_{name}" for name in re.findall(r"SMT_(\w+)(?=,| in )", smt("run").err)}
+    assert needed == {variable(name) for name in IDENTITY} | {"SMT_PAYPAL_WEBHOOK_ID"}
+    assert set(re.findall(r"SMT_\w+", smt("doctor", "--json").json[0]["found"])) == needed
+
+
+def test_webhook_id_is_needed_only_where_signatures_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(_env_file=None, **STARTABLE)
+    assert [role for role in ROLES if "paypal_webhook_id" in needed_by(settings, role)] == ["run", "web"]
+    simulated = load(_env_file=None, **STARTABLE, paypal_accept_simulator=True)
+    assert [role for role in ROLES if "paypal_webhook_id" in needed_by(simulated, role)] == []
 
 
 @pytest.mark.parametrize(

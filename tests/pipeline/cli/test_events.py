@@ -28,6 +28,7 @@ def test_event_list_can_be_filtered(smt: Smt, imported: SavedEvents) -> None:
 
     refunds = [delivery.id for delivery in imported.subscription.deliveries if delivery.type == "PAYMENT.SALE.REFUNDED"]
     assert ids("--type", "PAYMENT.SALE.REFUNDED") == refunds
+    assert ids("--type", "payment.sale.completed") == ids("--type", "PAYMENT.SALE.COMPLETED") != []
     assert ids("--state", "parked") == ids("--source", "webhook") == ids("--since", "2099-01-01") == []
     assert len(ids("--limit", "2")) == 2
     assert len(ids("--since", "2020-01-01T00:00:00Z")) == len(imported.subscription.deliveries)
@@ -151,11 +152,10 @@ def test_ignored_event_can_be_replayed(smt: Smt, imported: SavedEvents, tmp_path
 
 def test_refused_replay_has_reason(smt: Smt, imported: SavedEvents, data_dir: Path) -> None:
     handled = imported.subscription.deliveries[0].id
-    answer = smt("events", "replay", handled, "WH-NONE", "--json")
+    answer = smt("events", "replay", handled, "--json")
     assert answer.code == 1
-    assert [row["replayed"] for row in answer.json] == [False, False]
+    assert [row["replayed"] for row in answer.json] == [False]
     assert "it was handled already" in answer.json[0]["reason"]
-    assert "no event with this id" in answer.json[1]["reason"]
     database = Database(f"sqlite:///{data_dir / 'smt-billing.db'}")
     with database.reading() as session:
         assert session.query(StatusHistoryEntry).count() == 2
@@ -192,10 +192,11 @@ def test_dismissed_event_keeps_reason(smt: Smt, imported: SavedEvents, tmp_path:
     )
     smt("events", "import", tmp_path / "conflict.json")
     [parked] = smt("parked", "list", "--json").json
-    answer = smt("parked", "ignore", parked["id"], "WH-NONE", "--json")
+    handled = imported.subscription.deliveries[0].id
+    answer = smt("parked", "ignore", parked["id"], handled, "--json")
     assert (answer.code, answer.json) == (
         1,
-        [{"id": parked["id"], "ignored": True}, {"id": "WH-NONE", "ignored": False}],
+        [{"id": parked["id"], "ignored": True}, {"id": handled, "ignored": False}],
     )
     assert smt("parked", "list", "--json").json == []
     [ignored] = smt("events", "list", "--state", "ignored", "--json").json
@@ -206,6 +207,9 @@ def test_dismissed_event_keeps_reason(smt: Smt, imported: SavedEvents, tmp_path:
 
 def test_unknown_event_and_invalid_time_are_usage_errors(smt: Smt, imported: SavedEvents) -> None:
     assert smt("events", "show", "WH-NONE").code == 2
+    for words in (("events", "replay"), ("parked", "retry"), ("parked", "ignore")):
+        answer = smt(*words, imported.subscription.deliveries[0].id, "WH-NONE")
+        assert (answer.code, "there is no event WH-NONE;" in answer.err, answer.out) == (2, True, "")
     answer = smt("events", "list", "--since", "last week")
     assert answer.code == 2
     assert "2026-03-01" in answer.err

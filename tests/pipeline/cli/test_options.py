@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 import pytest
 from typer.core import TyperGroup
 
+from pipeline.cli import commands
 from pipeline.cli.commands import COMMANDS
 from pipeline.cli.confirmation import confirm
 from pipeline.cli.time_options import parse_time_option
@@ -111,6 +112,28 @@ def test_lists_take_ages(smt: Smt, imported: SavedEvents, words: tuple[str, ...]
     assert smt(*words, "list", "--since", "30d").code == 0
     refused = smt(*words, "list", "--since", "last week")
     assert (refused.code, "yesterday" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("events",), ("mail",), ("customers",), ("inbound",), ("subscriptions",)])
+def test_every_list_of_a_period_ends_before_until(smt: Smt, imported: SavedEvents, words: tuple[str, ...]) -> None:
+    def rows(*options: str) -> list[object]:
+        answer = smt(*words, "list", "--json", *options)
+        assert answer.code == 0
+        found: list[object] = answer.json
+        return found
+
+    everything = rows()
+    assert rows("--since", "2020-01-01", "--until", "2199-01-01") == everything
+    assert rows("--until", "2020-01-01") == []
+    assert words == ("inbound",) or everything
+    refused = smt(*words, "list", "--since", "2026-03-01", "--until", "2026-02-01")
+    assert (refused.code, "--until 2026-02-01 is not after --since 2026-03-01" in refused.err) == (2, True)
+
+
+def test_every_list_with_since_has_until() -> None:
+    """A new list must not have one without the other."""
+    source = "".join(path.read_text("utf-8") for path in Path(commands.__file__).parent.glob("*.py"))
+    assert source.count("    since: Annotated") == source.count("    until: Until") > 4
 
 
 class Terminal(io.StringIO):

@@ -11,6 +11,7 @@ from pipeline.simulator.server.signing import Signer
 
 from .conftest import NOW, Smt
 
+LIVE = "https://api-m.paypal.com"
 WEBHOOK = "1JE4291016473214C"
 
 
@@ -78,6 +79,32 @@ def test_certificate_url_is_checked_before_download(smt: Smt, saved: Saved) -> N
     saved.headers.write_bytes(orjson.dumps(headers))
     words = [word for word in saved.words() if word not in ("--cert", saved.cert)]
     assert smt(*words, "--json").json["failed"] == "certificate address"
+
+
+@pytest.mark.parametrize(("base_url", "code"), [(LIVE, 1), ("https://api-m.sandbox.paypal.com", 0)])
+def test_certificate_of_sandbox_is_refused_with_live_paypal(
+    smt: Smt, saved: Saved, monkeypatch: pytest.MonkeyPatch, base_url: str, code: int
+) -> None:
+    monkeypatch.setenv("SMT_PAYPAL_BASE_URL", base_url)
+    answer = smt(*saved.words(), "--json")  # the simulated PayPal has the name of the sandbox
+    assert (answer.code, answer.json["failed"]) == (code, "certificate subject" if code else None)
+
+
+def test_url_of_sandbox_is_refused_with_live_paypal(smt: Smt, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMT_PAYPAL_BASE_URL", LIVE)
+    headers = orjson.loads(saved.headers.read_bytes())
+    headers["PAYPAL-CERT-URL"] = "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1"
+    saved.headers.write_bytes(orjson.dumps(headers))
+    words = [word for word in saved.words() if word not in ("--cert", saved.cert)]
+    assert smt(*words, "--json").json["failed"] == "certificate address"
+
+
+def test_trust_anchors_of_settings_are_used(smt: Smt, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = saved.anchors.with_name("other.pem")
+    other.write_bytes(Signer(since=NOW - timedelta(days=30), until=NOW).root_pem)
+    monkeypatch.setenv("SMT_PAYPAL_TRUST_ANCHORS", str(other))
+    assert smt(*saved.words(), "--json").json["failed"] == "certificate chain"
+    assert smt(*saved.words(), "--anchors", saved.anchors, "--json").json["verified"]
 
 
 def test_missing_files_are_usage_errors(smt: Smt, saved: Saved) -> None:

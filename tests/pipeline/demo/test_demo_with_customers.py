@@ -18,6 +18,7 @@ from pipeline.db.models import Customer, Payment, Subscription
 from pipeline.demo import environment, start_page
 from pipeline.demo.environment import DemoEnvironment
 from pipeline.demo.playback import Playback
+from pipeline.policy import public_pages
 from pipeline.privacy.erasure import workflow
 from pipeline.settings import Settings
 from tests.support.command_line import Smt, smt
@@ -69,6 +70,17 @@ def active(demo: DemoEnvironment) -> Subscription:
 def stored(demo: DemoEnvironment, id: str) -> Subscription:
     with demo.parts.database.reading() as session:
         return session.get_one(Subscription, id)
+
+
+def test_start_page_offers_policy_check_only_after_one(shown_again: DemoEnvironment, data_dir: Path) -> None:
+    def start() -> str:
+        return httpx.get(f"{shown_again.url}/").text
+
+    page = start()
+    assert ("/privacy/evidence" in page, "It has not been checked" in page) == (False, True)
+    public_pages.save_verdicts(data_dir, [{"clause": "1.name", "verdict": "holds", "date": "2026-03-01"}])
+    page = start()
+    assert ("/privacy/evidence" in page, "It has not been checked" in page) == (True, False)
 
 
 def test_customer_of_demo_shown_again_can_be_erased(shown_again: DemoEnvironment) -> None:

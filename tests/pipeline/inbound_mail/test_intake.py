@@ -11,6 +11,7 @@ from pipeline.customers.rate_limit import PER_HOUR
 from pipeline.db.models import Consent, Customer, InboundMail, Mail, PrivacyRequest
 from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import ANSWERED_A_DAY, FiledMail
+from pipeline.outbox.store import REFERENCES
 from tests.pipeline.inbound_mail.test_parser import mail
 from tests.support.pipeline_under_test import PipelineUnderTest
 
@@ -179,6 +180,39 @@ def test_answers_to_unknown_senders_are_limited_per_hour(pipeline: PipelineUnder
     pipeline.clock.advance(timedelta(hours=1))
     receive(pipeline, mail("a question", sender="later@example.com"))
     assert count_answers(pipeline) == limit + 2
+
+
+def test_variants_of_a_mailbox_share_the_daily_limit(sqlite_pipeline: PipelineUnderTest) -> None:
+    for number in range(6):
+        sender = ("mallory+{}@example.com", "M.allory@example.com", "mal.lory@Example.com")[number % 3].format(number)
+        receive(sqlite_pipeline, mail(f"question {number}", sender=sender))
+        sqlite_pipeline.clock.advance(timedelta(hours=1))
+    assert count_answers(sqlite_pipeline) == ANSWERED_A_DAY
+
+
+def test_one_sender_does_not_use_up_the_answers_of_all(pipeline: PipelineUnderTest) -> None:
+    """Spellings of one mailbox and both kinds of message count together."""
+    for number in range(PER_HOUR["answer_strangers"] + 5):
+        text = "please delete my account" if number % 2 else "a question"
+        receive(pipeline, mail(f"{text} {number}", sender=f"M.a.llory+{number}@example.com"))
+    assert count_answers(pipeline) == PER_HOUR["answer_sender"] < PER_HOUR["answer_strangers"] / 5
+    receive(pipeline, mail("a question", sender="stranger@example.com"))
+    assert count_answers(pipeline) == PER_HOUR["answer_sender"] + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("a question", "support_received"), ("please delete my account", "privacy_request_received")]
+)
+def test_acknowledgement_names_the_message_that_it_answers(
+    sqlite_pipeline: PipelineUnderTest, text: str, kind: str
+) -> None:
+    """RFC 5322 section 3.6.4 and RFC 3834 section 3.1.5."""
+    more = {"Message_ID": "<own@example.com>", "References": "<first@example.com> <second@example.com>"}
+    receive(sqlite_pipeline, mail(text, **more))
+    [row] = [row for row in sqlite_pipeline.rows(Mail) if row.kind == kind]
+    with sqlite_pipeline.database.reading() as session:
+        facts = sqlite_pipeline.keyring(session).system_key(row.key_id).decrypt_json("mail.facts", row.facts) or {}
+    assert facts[REFERENCES] == ["<first@example.com>", "<second@example.com>", "<own@example.com>"]
 
 
 def count_answers(pipeline: PipelineUnderTest) -> int:

@@ -18,12 +18,12 @@ from pipeline.clock import MovableClock
 from pipeline.crypto import rotation
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey, open_master_key
-from pipeline.crypto.signing import encode_public
+from pipeline.crypto.signing import PublicKey, encode_public
 from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
-from pipeline.operations.backup import store
+from pipeline.operations.backup import signatures, store
 from pipeline.operations.backup.signatures import BackupSigner, audit_anchors, signature_of
 from pipeline.operations.backup.store import BackupError, BackupStore
 from pipeline.privacy import audit_log
@@ -94,6 +94,41 @@ def key_of(pipeline: PipelineUnderTest) -> Path:
 
 def create(pipeline: PipelineUnderTest, backups: BackupStore) -> store.BackupFiles:
     return backups.create(pipeline.database, key_of(pipeline), pipeline.now)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_file_that_is_swapped_after_its_check_is_not_restored(
+    full: PipelineUnderTest,
+    empty: PipelineUnderTest,
+    backups: BackupStore,
+    identity: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_place: bool,  # noqa: FBT001
+) -> None:
+    """Whoever can write to the folder must not be able to replace a file between the check of its signature and its use."""
+    made = create(full, backups)
+
+    def swap(path: Path) -> None:
+        if not in_place:
+            path.unlink()
+        path.write_bytes(b"forged")
+
+    check, require_empty = signatures._require_signed, store._require_empty
+
+    def check_and_swap(file: Path, public: PublicKey, sha256: str) -> None:
+        check(file, public, sha256)
+        swap(file)
+
+    monkeypatch.setattr(signatures, "_require_signed", check_and_swap)
+
+    def swap_and_require_empty(database: Database) -> None:
+        swap(made.data)
+        require_empty(database)
+
+    monkeypatch.setattr(store, "_require_empty", swap_and_require_empty)
+    restore(empty, backups, identity)
+    assert (made.data.read_bytes(), made.keys.read_bytes()) == (b"forged", b"forged")
+    assert empty.count(Payment) == full.count(Payment) > 0
 
 
 def save_erasures(pipeline: PipelineUnderTest, backups: BackupStore) -> None:

@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.db.models import Mail
+from pipeline.operations.limits import LIMITS
 from pipeline.operations.operator_mail import KIND, queue_problem_mail
 from pipeline.operations.problem_file import Problem
 from pipeline.outbox.store import OPERATOR
+from pipeline.rendering.branding import Branding
+from pipeline.rendering.templates import Templates, default_folder
 from tests.support.pipeline_under_test import PipelineUnderTest
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -48,6 +51,18 @@ def test_operator_gets_at_most_one_mail_an_hour(pipeline: PipelineUnderTest) -> 
     pipeline.clock.advance(timedelta(seconds=1))
     assert alert(pipeline, PARKED, RELAY) == 1
     assert reported(pipeline) == [["events_parked"], ["events_parked", "dependency relay"]]
+
+
+def test_mail_names_the_command_doctor_once(sqlite_pipeline: PipelineUnderTest) -> None:
+    dead = Problem("dead_letters", "unreadable messages: 1", 1, stalled=False, command=LIMITS["dead_letters"].command)
+    alert(sqlite_pipeline, RELAY, PARKED, dead)
+    [row] = sqlite_pipeline.rows(Mail)
+    with sqlite_pipeline.database.transaction() as session:
+        facts = sqlite_pipeline.keyring(session).system_key(OPERATOR).decrypt_json("mail.facts", row.facts)
+    vendor = Branding("V", "https://e.com", "x", "#1d4e89", "P", "a@e.com")
+    rendered = Templates(default_folder(), vendor, "en_US").render(KIND, facts)
+    for text in (rendered.text, rendered.html):
+        assert (text.count("smt-billing doctor"), text.count("smt-billing parked list")) == (1, 1)
 
 
 def test_known_problem_is_reported_again_only_if_it_grows(sqlite_pipeline: PipelineUnderTest) -> None:

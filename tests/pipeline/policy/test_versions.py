@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from pipeline.clock import MovableClock
-from pipeline.customers import accounts
+from pipeline.customers import accounts, merging
 from pipeline.db.models import Customer, Mail, Policy
 from pipeline.policy import public_pages, versions
 from pipeline.policy.clauses import PolicyOwner
@@ -88,6 +88,16 @@ def test_every_customer_is_notified_once_before_text_takes_effect(pipeline: Pipe
     assert in_force(pipeline) == "2025-05-01"
     move_to(pipeline, JUNE)
     assert in_force(pipeline) == "2026-06-01"
+
+
+def test_merged_account_gets_one_notice(pipeline: PipelineUnderTest) -> None:
+    kept, merged = sign_up(pipeline, "eve"), sign_up(pipeline, "eve")
+    with pipeline.database.transaction() as session:
+        assert merging.merge_by_address(
+            session, pipeline.keyring(session), merged, "eve@example.com", pipeline.now
+        ) in (kept, merged)
+    propose(pipeline)
+    assert [notify(pipeline), notify(pipeline)] == [3, 0]
 
 
 def test_thirty_days_start_with_last_accepted_notice(pipeline: PipelineUnderTest) -> None:

@@ -9,6 +9,7 @@ from pipeline.db.models import (
     Erasure,
     PrivacyRequest,
 )
+from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.erasure.workflow import ErasureDependencies
 from tests.pipeline.privacy.erased_customer import (
@@ -50,6 +51,27 @@ def test_nothing_is_erased_before_paypal_and_product_succeed(pipeline: PipelineU
     confirm(pipeline, request)
     run(pipeline, dependencies)
     assert pipeline.count(Erasure) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PaypalUnavailableError("PayPal answered 503; try again"), "PayPal answered 503; try again"),
+        (ValueError("alice@example.com"), "internal error (ValueError)"),
+    ],
+)
+def test_operator_reads_what_happened_and_no_class_name(
+    sqlite_pipeline: PipelineUnderTest, error: Exception, words: str
+) -> None:
+    class Failing(PayPal):
+        def cancel_subscription(self, id: str, reason: str) -> None:
+            raise error
+
+    request = schedule(sqlite_pipeline, create_alice(sqlite_pipeline))
+    sqlite_pipeline.clock.advance(workflow.WAIT)
+    run(sqlite_pipeline, ErasureDependencies(Failing()))
+    [reason] = [row.reason for row in sqlite_pipeline.rows(PrivacyRequest) if row.id == request.id]
+    assert reason == f"PayPal has not cancelled {ALICE.subscription} yet: {words}"
 
 
 def test_operator_is_alerted_after_repeated_failures(pipeline: PipelineUnderTest) -> None:

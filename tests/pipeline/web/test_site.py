@@ -1,6 +1,9 @@
 """Properties of all customer pages: security headers, access log and error pages."""
 
+import re
+
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.app.container import Container
 from pipeline.customers import links
@@ -87,6 +90,27 @@ def test_error_page_contains_no_personal_data(
     assert answer.status_code == status
     assert words in answer.text
     assert ADA.email not in answer.text + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("path", ["/account/open/a-secret", "/unsubscribe/a-secret"])
+def test_internal_error_is_logged_with_route_place_and_the_number_that_the_page_shows(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    async def failing(self: Transactions, work: object) -> None:
+        raise RuntimeError(f"about {ADA.email}")
+
+    monkeypatch.setattr(Transactions, "run", failing)
+    with capture_logs() as logs:
+        answers = [browser.post(path), browser.post(path)]
+    lines = [line for line in logs if line["event"] == "page_failed"]
+    assert [answer.status_code for answer in answers] == [500, 500]
+    for answer, line in zip(answers, lines, strict=True):
+        assert re.fullmatch("[0-9a-f]{10}", line["request_id"])
+        assert answer.text.count(line["request_id"]) == 2
+        assert (line["method"], line["route"]) == ("POST", path.replace("a-secret", line["route"].rpartition("/")[2]))
+        assert re.fullmatch(rf"internal error: RuntimeError at {__name__}:\d+", line["reason"])
+    assert lines[0]["request_id"] != lines[1]["request_id"]
+    assert not re.search(f"a-secret|{ADA.email}", repr(lines))
 
 
 def test_policy_is_shown_as_page_and_as_text(browser: Browser) -> None:

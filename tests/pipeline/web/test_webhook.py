@@ -22,10 +22,12 @@ from pipeline.app.container import Container
 from pipeline.clock import MovableClock
 from pipeline.db.models import Event, Subscription
 from pipeline.operations import heartbeat
+from pipeline.operations.health import Health, HealthCheck
 from pipeline.outbox.store import NewMail
 from pipeline.simulator.server.loopback import serve
 from pipeline.simulator.server.signing import Signer
-from pipeline.web.views.webhook import LARGEST_BODY
+from pipeline.web.snapshot import SHARED_SECONDS
+from pipeline.web.views.webhook import LARGEST_BODY, LONGEST_REASON
 from tests.support.pipeline_under_test import (
     HAPPENED,
     WEBHOOK_ID,
@@ -423,13 +425,36 @@ def test_health_details_keep_their_keys(monitor: httpx.Client, sqlite_pipeline: 
     assert {key: answer.json()[key] for key in old} == dict(zip(old, ("well", 0.0, 0.0, 300), strict=True))
 
 
-def test_health_fails_when_event_waits_too_long(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(300, (200, "well")), (301, (503, "behind"))])
+def test_health_fails_when_event_waits_too_long(
+    client: httpx.Client, sqlite_pipeline: PipelineUnderTest, seconds: int, expected: tuple[int, str]
+) -> None:
     sqlite_pipeline.store(delivery(happened(), "T-1"))
-    for seconds, expected in ((300, (200, {"status": "well"})), (1, (503, {"status": "behind"}))):
-        sqlite_pipeline.clock.advance(timedelta(seconds=seconds))
-        beat(sqlite_pipeline)
-        answer = client.get("/healthz")
-        assert (answer.status_code, answer.json()) == expected
+    sqlite_pipeline.clock.advance(timedelta(seconds=seconds))
+    beat(sqlite_pipeline)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["status"]) == expected
+
+
+def test_flood_of_health_requests_is_no_flood_of_queries(
+    container: Container, client: httpx.Client, monitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[datetime | None] = []
+    take = HealthCheck.take
+
+    def counted(self: HealthCheck, now: datetime | None = None) -> Health:
+        taken.append(now)
+        return take(self, now)
+
+    monkeypatch.setattr(HealthCheck, "take", counted)
+    began = time.monotonic()
+    for _ in range(50):
+        client.get("/healthz")
+    assert 1 <= len(taken) <= (time.monotonic() - began) / SHARED_SECONDS + 1
+    before = len(taken)
+    for _ in range(3):
+        monitor.get("/healthz")
+    assert len(taken) == before + 3  # monitoring sees the present state
 
 
 def test_problem_that_needs_a_decision_is_no_503(client: httpx.Client, sqlite_pipeline: PipelineUnderTest) -> None:
@@ -528,20 +553,26 @@ def with_same_crc(body: bytes, model: bytes) -> bytes:
 
 # Log
 
+CERTIFICATES = "https://api.paypal.com/v1/notifications/certs"
+
 
 @pytest.mark.parametrize(
-    ("headers", "status", "event"),
+    ("headers", "body", "status", "event"),
     [
-        ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, 403, "webhook_refused"),
-        ({"PAYPAL-CERT-URL": "https://api.paypal.com/v1/notifications/certs/CERT-made-up"}, 503, "webhook_deferred"),
+        ({"PAYPAL-AUTH-ALGO": "SHA1withRSA"}, BODY, 403, "webhook_refused"),
+        ({"PAYPAL-CERT-URL": f"{CERTIFICATES}/CERT-made-up"}, BODY, 503, "webhook_deferred"),
+        ({"PAYPAL-TRANSMISSION-TIME": "x" * 5000}, BODY, 400, "webhook_unreadable"),
+        ({}, b"x" * (LARGEST_BODY + 1), 413, "webhook_unreadable"),
     ],
 )
 def test_flood_of_refused_webhooks_does_not_flood_the_log(
-    client: httpx.Client, headers: Headers, status: int, event: str
+    client: httpx.Client, headers: Headers, body: bytes, status: int, event: str
 ) -> None:
     began = time.monotonic()
     with capture_logs() as logs:
-        answers = {post(client, headers=sign(BODY) | headers).status_code for _ in range(60)}
+        answers = {post(client, body, headers=sign(BODY) | headers).status_code for _ in range(60)}
     assert answers == {status}
     lines = [each for each in logs if each["event"] == event]
     assert 1 <= len(lines) <= time.monotonic() - began + 1
+    assert all(len(each["reason"]) <= LONGEST_REASON for each in lines)
+    assert event != "webhook_unreadable" or {each["status"] for each in lines} == {status}
