@@ -53,7 +53,7 @@ def fetch(pipeline: PipelineUnderTest, paypal: lookup_fetcher.PaypalReader) -> l
 
 def enqueue(pipeline: PipelineUnderTest, kind: Any = "sale", id: str = "SALE1", after: timedelta = timedelta()) -> None:
     with pipeline.database.transaction() as session:
-        lookups.enqueue(session, [lookups.LookupRequest(kind, id, pipeline.now + after)])
+        lookups.enqueue(session, [lookups.LookupRequest(kind, id, pipeline.now + after, pipeline.now)])
 
 
 def due(pipeline: PipelineUnderTest) -> list[str]:
