@@ -122,6 +122,8 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
     """Store what an event reports about a plan, and recompute the loaded subscriptions on it."""
     plan = uow.plan_for_update(event.require("plan"))
+    if uow.may_read and event.type != "READ.PLAN":
+        uow.request_lookup("plan", plan.id, REREAD_DELAY)
     reported = {field: event.facts.get(field) for field in ("name", "terms")}
     plan.known = lww_map.merge(plan.known, event.require_time("at"), reported)
     terms = lww_map.value(plan.known, "terms") or {}

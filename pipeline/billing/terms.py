@@ -56,6 +56,8 @@ def regular_charge(row: AnySubscription, plan: AnyPlan | None) -> Charge | None:
     """Return the charge of a regular cycle without any outstanding balance, None if its amount is not certain."""
     terms = terms_of(row, plan)
     quantity = quantity_of(row)
+    if _may_have_old_price(row, terms):
+        return None
     if terms.get("tiers"):
         price = _tiered(terms["tiers"], quantity, is_graduated=bool(terms.get("is_graduated")))
     else:
@@ -99,6 +101,16 @@ def _charge(row: AnySubscription, terms: dict[str, Any], price: Money | None) ->
     if tax.amount and shipping.amount:  # PayPal does not document whether shipping is taxed
         return None
     return Charge(price, tax, shipping)
+
+
+def _may_have_old_price(row: AnySubscription, terms: dict[str, Any]) -> bool:
+    """Return whether PayPal may still charge an earlier price of the plan.
+
+    A new price reaches existing subscribers for charges more than ten days after the change. PayPal reports the version
+    of the price that it charges a subscriber.
+    """
+    charged, newest = (lww_map.value(row.known, "cycles_left") or {}).get("version"), terms.get("version")
+    return charged is not None and newest is not None and charged != newest and not terms.get("is_overridden")
 
 
 def _times(price: list[Any] | None, quantity: int) -> Money | None:

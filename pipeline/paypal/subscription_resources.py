@@ -144,7 +144,7 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
     each unit has the price of its own tier. `trials`: sequence, unit, count, total and price (None: free) of each trial.
     `tax`: percentage that PayPal adds to the price. `setup_fee`, `failures` (failed charges after which PayPal suspends).
     `has_surcharge`: something is added that cannot be read. `bills_balance`: PayPal adds outstanding amounts to the next
-    charge.
+    charge. `version`: of the price.
     """
     regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
     found = None if regular is None else _interval(FieldReader(regular))
@@ -159,6 +159,7 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
         "trials": _trials(plan["billing_cycles"]) or None,
         "setup_fee": _positive(of.money("payment_preferences", "setup_fee")),
         "failures": of.number("payment_preferences", "payment_failure_threshold"),
+        "version": read.number("pricing_scheme", "version"),
     }
     flags = _true(
         is_graduated=read.get("pricing_scheme", "pricing_model") == "TIERED",
@@ -220,7 +221,10 @@ def _true(**flags: bool) -> Facts:
 
 
 def _cycles_left(executions: Any) -> Facts | None:
-    """Return how many cycles PayPal will still charge: trial in total and by sequence, regular (None: without end)."""
+    """Return how many cycles PayPal will still charge: trial in total and by sequence, regular (None: without end).
+
+    `version`: of the price that PayPal charges this subscriber for a regular cycle; it may be older than the plan's.
+    """
     if not isinstance(executions, list) or not executions:
         return None
     cycles = [FieldReader(cycle) for cycle in executions if isinstance(cycle, dict)]
@@ -233,6 +237,10 @@ def _cycles_left(executions: Any) -> Facts | None:
     trials = [[sequence or 0, remaining or 0] for tenure, sequence, remaining in left if tenure == "TRIAL"]
     regular = [remaining for tenure, _, remaining in left if tenure == "REGULAR"]
     more = {"trials": sorted(trials)} if trials else {}
+    versions = [
+        each.number("current_pricing_scheme_version") for each in cycles if each.text("tenure_type") == "REGULAR"
+    ]
+    more |= _present({"version": versions[0] if versions else None})
     return {"trial": sum(remaining for _, remaining in trials), "regular": regular[0] if regular else None, **more}
 
 

@@ -204,6 +204,7 @@ def test_subscriber_since_long_ago_is_not_welcomed(
     sqlite_pipeline: PipelineUnderTest, kind: str, days: int, state: str
 ) -> None:
     """The vendor takes over existing subscribers: the first event about them is no activation, but their status is active."""
+    sqlite_pipeline.clock.move_to(at("2026-06-01T12:00Z"))
     now = sqlite_pipeline.now
     began, recent = format_time(now - timedelta(days=days)), format_time(now)
     times = {"status": "ACTIVE", "start_time": began, "status_update_time": recent, "update_time": recent}

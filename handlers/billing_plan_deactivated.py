@@ -1,0 +1,14 @@
+"""No one can subscribe to a billing plan any more: store its terms. Existing subscriptions go on.
+
+https://developer.paypal.com/api/rest/webhooks/event-names/
+"""
+
+from pipeline.billing import subscription
+from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.inbox.event import Event
+
+EVENT = "BILLING.PLAN.DEACTIVATED"
+
+
+def handle(event: Event, uow: UnitOfWork) -> None:
+    subscription.apply_plan_event(uow, event)

@@ -1,0 +1,14 @@
+"""A billing plan changed, for example its name or tax: store its terms, and read it again.
+
+https://developer.paypal.com/api/rest/webhooks/event-names/
+"""
+
+from pipeline.billing import subscription
+from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.inbox.event import Event
+
+EVENT = "BILLING.PLAN.UPDATED"
+
+
+def handle(event: Event, uow: UnitOfWork) -> None:
+    subscription.apply_plan_event(uow, event)
