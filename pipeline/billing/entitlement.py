@@ -165,9 +165,8 @@ def _pays_for_period(
     paid: PaidCharge, start: datetime, until: datetime, kept_at: datetime, cycle: BillingCycle
 ) -> bool:
     """Return whether this payment paid for the period from `start` to `until`, and no kept payment did."""
-    early = _early_window(paid.at, cycle)
-    if paid.refused and paid.at < add_cycles(kept_at, cycle, 1) - early:
-        return False  # it was a retry of an outstanding amount
+    if paid.refused and kept_at >= start - _early_window(start, cycle):
+        return False  # a kept payment paid for the period; this one was for an outstanding amount
     return start - _early_window(start, cycle) <= paid.at < until
 
 

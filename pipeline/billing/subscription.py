@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pipeline.billing.arrears import LIVE_STATUSES, compute_arrears
+from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears
 from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, paid_through
 from pipeline.billing.next_charge import next_price
 from pipeline.billing.terms import billing_cycle_of
@@ -112,7 +112,7 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     terms = billing_cycle_of(row, uow.plan(row.plan_id))
     payments = uow.payments_of(row.id)
     cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
-    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, payments))
+    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
     row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
     row.next_billing_at = _next_billing_at(row)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
@@ -220,6 +220,8 @@ def _confirmed_until(event: Event) -> str | None:
     """Return the next billing time, None unless it means that everything before it is paid."""
     if event.facts.get("status") not in (*LIVE_STATUSES, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
         return None
+    if (event.facts.get("outstanding") or [0])[0] > 0:
+        return None
     # PayPal advances the date at a cycle's first attempt, but counts a failure only after its last one.
     failed_at, paid_at = event.get_time("failed_at"), event.get_time("last_payment_at")
     unpaid = failed_at and (paid_at is None or paid_at < failed_at)
@@ -231,12 +233,22 @@ def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
     return ConfirmedUntil(until, at) if until and at else None
 
 
-def _paid_charges(uow: UnitOfWork, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
+def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
     return [
         PaidCharge(row.occurred_at, Money(row.amount, row.currency), _refunded_at(uow, row), row.status == "denied")
         for row in payments
-        if row.status in (*CAME, "denied") and row.occurred_at and row.amount and row.currency  # 0.00 pays no cycle
+        if row.status in (*CAME, "denied")
+        and row.occurred_at
+        and row.amount
+        and row.currency  # 0.00 pays no cycle
+        and not _is_after_end(subscription, row.occurred_at)
     ]
+
+
+def _is_after_end(row: SubscriptionRow, at: datetime) -> bool:
+    """Return whether a payment came after the end of the subscription: it pays an outstanding balance, and no new period."""
+    has_ended = row.status is not None and STATUS_PHASE[row.status] == FINAL_PHASE
+    return bool(has_ended and row.status_at and at > row.status_at + CHARGE_DELAY)
 
 
 def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:

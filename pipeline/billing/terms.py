@@ -5,6 +5,7 @@ vendor overrode them, or if they are newer than the plan's.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.db.models import Plan, Subscription
 from pipeline.db.rows import PlanRow, SubscriptionRow
 from pipeline.money import Money
 
+# PayPal charges existing subscribers a new price for charges more than ten days after the change, plus a day of margin.
+NEW_PRICE_AFTER = timedelta(days=11)
 AnySubscription = SubscriptionRow | Subscription
 AnyPlan = PlanRow | Plan
 
@@ -106,11 +109,15 @@ def _charge(row: AnySubscription, terms: dict[str, Any], price: Money | None) ->
 def _may_have_old_price(row: AnySubscription, terms: dict[str, Any]) -> bool:
     """Return whether PayPal may still charge an earlier price of the plan.
 
-    A new price reaches existing subscribers for charges more than ten days after the change. PayPal reports the version
-    of the price that it charges a subscriber.
+    PayPal may report the version of the price that it charges a subscriber; otherwise the date of the change decides.
     """
     charged, newest = (lww_map.value(row.known, "cycles_left") or {}).get("version"), terms.get("version")
-    return charged is not None and newest is not None and charged != newest and not terms.get("is_overridden")
+    if newest is None or newest == 1 or terms.get("is_overridden"):
+        return False
+    if charged is not None:
+        return bool(charged != newest)
+    changed_at = parse_time(terms.get("price_at"))
+    return bool(changed_at and row.next_billing_at and row.next_billing_at - changed_at <= NEW_PRICE_AFTER)
 
 
 def _times(price: list[Any] | None, quantity: int) -> Money | None:

@@ -144,7 +144,7 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
     each unit has the price of its own tier. `trials`: sequence, unit, count, total and price (None: free) of each trial.
     `tax`: percentage that PayPal adds to the price. `setup_fee`, `failures` (failed charges after which PayPal suspends).
     `has_surcharge`: something is added that cannot be read. `bills_balance`: PayPal adds outstanding amounts to the next
-    charge. `version`: of the price.
+    charge. `version`: of the price, which holds since `price_at`.
     """
     regular = _regular_cycle(plan, "billing_cycles", "tenure_type")
     found = None if regular is None else _interval(FieldReader(regular))
@@ -160,6 +160,7 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
         "setup_fee": _positive(of.money("payment_preferences", "setup_fee")),
         "failures": of.number("payment_preferences", "payment_failure_threshold"),
         "version": read.number("pricing_scheme", "version"),
+        "price_at": read.time("pricing_scheme", "update_time"),
     }
     flags = _true(
         is_graduated=read.get("pricing_scheme", "pricing_model") == "TIERED",

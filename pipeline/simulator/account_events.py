@@ -35,7 +35,7 @@ class VendorAccount(EventSource):
 
         Pass the returned plan to `SimulatedSubscription.change_price` of each subscriber.
         """
-        changed = replace(plan, price=price, tiers=(), version=plan.version + 1)
+        changed = replace(plan, price=price, tiers=(), version=plan.version + 1, priced_at=at)
         self.change_plan(changed, "PRICING-CHANGE.ACTIVATED", at)
         return changed
 

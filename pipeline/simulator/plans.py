@@ -44,7 +44,7 @@ class Plan:
     `trials` are at most two trial steps (instead of `trial_days`). `setup_fee` and `shipping` are minor units; `shipping`
     belongs to each charge. `tax_percent` is a decimal such as "19.0". With `tiers`, `tier_model` says whether all seats
     cost the price of the last tier (VOLUME) or each seat the price of its own tier (TIERED). `version` is the number of the
-    pricing scheme, one higher after each price change.
+    pricing scheme, one higher after each price change; `priced_at` is the time of the last one.
     Source: https://developer.paypal.com/docs/subscriptions/customize/pricing-plans/
     """
 
@@ -58,6 +58,7 @@ class Plan:
     quantity: int = 1
     failure_threshold: int = 2
     since: datetime = datetime(2024, 3, 4, 9, 15, tzinfo=UTC)
+    priced_at: datetime | None = None
     trials: tuple[Trial, ...] = ()
     setup_fee: int = 0
     setup_fee_failure: Literal["CANCEL", "CONTINUE"] = "CANCEL"

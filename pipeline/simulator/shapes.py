@@ -355,6 +355,7 @@ def _pricing(of: Plan, trial: int | None = None) -> Json:
     times = {"create_time": seconds(of.since), "update_time": seconds(of.since)}
     if trial is not None:
         return {"fixed_price": v2(Money(trial, of.currency)), "version": 1, **times}
+    times["update_time"] = seconds(of.priced_at or of.since)
     if not of.tiers:
         return {"fixed_price": v2(of.price), "version": of.version, **times}
     tiers = [

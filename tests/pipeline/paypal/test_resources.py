@@ -152,7 +152,14 @@ def test_plan_terms_come_from_the_regular_cycle() -> None:
     found = facts(PLAN, cycles(frequency={"interval_unit": "YEAR", "interval_count": 1}))
     price = {"unit": "YEAR", "count": 1, "price": [2900, "EUR"]}
     trial = {"sequence": 1, "total": 1, "unit": "MONTH", "count": 1, "price": [2900, "EUR"]}
-    assert found["terms"] == price | {"bills_balance": True, "has_trial": True, "failures": 2, "version": 1, "trials": [trial]}
+    assert found["terms"] == price | {
+        "bills_balance": True,
+        "has_trial": True,
+        "failures": 2,
+        "version": 1,
+        "price_at": "2025-11-03T09:00:00Z",
+        "trials": [trial],
+    }
     assert (found["plan"], found["name"]) == (ALICE.plan, "SMT-CRM managed cloud, monthly")
 
 
@@ -166,7 +173,7 @@ def test_unsupported_interval_gives_no_terms(frequency: Any) -> None:
 
 def test_terms_come_from_the_embedded_plan() -> None:
     price = {"unit": "YEAR", "count": 1, "price": [49900, "USD"]}
-    own = {"bills_balance": True, "failures": 2, "version": 1, "plan": BOB.plan}
+    own = {"bills_balance": True, "failures": 2, "version": 1, "price_at": "2025-11-03T09:00:00Z", "plan": BOB.plan}
     assert facts("READ.SUBSCRIPTION")["terms"] == price | own
 
 
