@@ -22,6 +22,7 @@ from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.certificates import CertificateStore
 from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.queries import subscriptions
+from pipeline.reconciliation.run import Reconciliation
 from pipeline.rendering.templates import Templates, default_folder
 from pipeline.settings import Settings, SettingsError
 from pipeline.web.app import Web
@@ -77,6 +78,10 @@ class Container:
     def paypal_rate(self) -> TokenBucket:
         """The limit of look-ups in this process."""
         return TokenBucket(self.clock)
+
+    @cached_property
+    def reconciliation(self) -> Reconciliation:
+        return Reconciliation(self.database, self.master_key, self.clock, self.paypal)
 
     @cached_property
     def certificates(self) -> CertificateStore:

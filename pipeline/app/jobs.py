@@ -16,6 +16,7 @@ from pipeline.mailer.relay_log import RelayLog
 from pipeline.mailer.relay_log import resolve_doubts as resolve_doubts_from_log
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.operations.operator_mail import queue_problem_mail
+from pipeline.paypal.errors import PaypalUnavailableError
 from pipeline.policy import versions
 from pipeline.privacy import requests
 from pipeline.scheduler.core_jobs import core_jobs
@@ -57,6 +58,8 @@ def build_jobs(container: Container) -> list[Job]:
         Job("store the policy's first text", timedelta(days=1), lambda: store_first_policy(container)),
         Job("queue notices of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
     ]
+    if container.settings.has_paypal_credentials:
+        jobs.append(Job("reconcile with PayPal", timedelta(days=1), lambda: reconcile(container)))
     if container.settings.relay_log and container.settings.smtp_url:
         jobs.append(Job("resolve mails in doubt", timedelta(seconds=5), lambda: resolve_doubts(container)))
     if container.settings.inbound_maildir:
@@ -70,6 +73,15 @@ def check_health(container: Container) -> int:
     if not container.settings.operator_email:
         return 0
     return queue_problem_mail(container.database, container.master_key, container.clock, problems)
+
+
+def reconcile(container: Container) -> int:
+    """Compare PayPal's lists with the database. Return the number of open differences."""
+    try:
+        return container.reconciliation.run().open
+    except PaypalUnavailableError as error:  # the next run begins where this one stopped
+        log.warning("reconciliation_stopped", reason=str(error))
+        return 0
 
 
 def alert_due_requests(container: Container) -> int:

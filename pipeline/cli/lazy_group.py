@@ -30,7 +30,8 @@ class LazyCommand:
 
 def group(**options: Any) -> typer.Typer:
     """Return a command group. Called without a command, it shows its help, wrapped to the terminal's width."""
-    return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", **options)
+    defaults: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": "markdown"}
+    return typer.Typer(**(defaults | options))
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:

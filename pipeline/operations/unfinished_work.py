@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from pipeline.db.models import Erasure, Event, InboundMail, Mail, PaypalLookup, PrivacyRequest
+from pipeline.db.models import Erasure, Event, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
 from pipeline.dependencies import CountRecord
 from pipeline.operations.limits import LIMITS, WorkKind
 from pipeline.privacy.erasure.workflow import KINDS as ERASURE_KINDS
@@ -67,6 +67,8 @@ def _queries(now: datetime) -> Iterator[Query]:
     yield "mails_failed", Mail.created_at, (Mail.state == "failed",)
     yield "lookups_open", PaypalLookup.first_due_at, (PaypalLookup.due_at.is_not(None),)
     yield "lookups_refused", PaypalLookup.first_due_at, (PaypalLookup.due_at.is_(None),)
+    difference = ReconciliationException
+    yield "differences_open", difference.found_at, (difference.resolved_at.is_(None),)
     yield from _requests(now)
     yield "erasures_incomplete", Erasure.at, (Erasure.completed_at.is_(None),)
 

@@ -55,7 +55,12 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "pseudonym": "subscription_id event_id",
         "contract": "id at old_status new_status reason",
     },
-    "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason first_due_at"},
+    "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason requested_at first_due_at"},
+    "reconciliation_position": {"operation": "source until"},
+    "reconciliation_exception": {
+        "pseudonym": "id",
+        "operation": "kind reason found_at looked_up_at resolved_at ignored_reason",
+    },
     "mail": {
         "pseudonym": "id idempotency_key key_id subscription_id customer_id message_id",
         "communication": "kind facts recipient frozen relay_reply created_at sent_at",

@@ -16,13 +16,13 @@ GROUPS: dict[str, tuple[WorkKind, ...]] = {
     "mails": (
         "mails_in_doubt", "mails_failed", "mails_without_address", "mails_postponed", "mails_due", "mails_sending",
     ),
-    "look-ups": ("lookups_refused", "lookups_open"),
+    "look-ups": ("lookups_refused", "lookups_open", "differences_open"),
     "messages": ("dead_letters", "inbound_unfiled", "inbound_unanswered"),
     "requests": ("erasures_due", "erasures_waiting", "erasures_incomplete", "exports_open", "requests_open"),
 }  # fmt: skip
 # These need an operator's decision, so `doctor` warns of them at any age.
 DECISIONS: tuple[WorkKind, ...] = (
-    "events_parked", "mails_in_doubt", "mails_failed", "lookups_refused", "dead_letters", "inbound_unfiled",
+    "events_parked", "mails_in_doubt", "mails_failed", "lookups_refused", "differences_open", "dead_letters", "inbound_unfiled",
 )  # fmt: skip
 
 

@@ -52,6 +52,10 @@ COMMANDS = {
     "paypal": LazyCommand(
         f"{_HERE}.paypal:app", "Prepare the account at PayPal: webhook and plans. Verify PayPal's signatures."
     ),
+    "reconcile": LazyCommand(
+        f"{_HERE}.reconcile:app",
+        "Ask PayPal what was missed: webhook events, subscriptions and money; list and close the differences that stay.",
+    ),
     "keys": LazyCommand(f"{_HERE}.keys:app", "Replace the master key that protects personal data."),
     "backup": LazyCommand(f"{_HERE}.backup:app", "Create and restore encrypted backups."),
     "retention": LazyCommand(f"{_HERE}.retention:app", "Show and apply retention periods."),

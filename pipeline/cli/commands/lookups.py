@@ -7,7 +7,7 @@ import typer
 from pipeline.cli import output
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
-from pipeline.cli.time_options import parse_time_option
+from pipeline.cli.time_options import Until, parse_period
 from pipeline.db.models import PaypalLookup
 from pipeline.errors import UsageError
 from pipeline.queries import lookups
@@ -27,6 +27,7 @@ def list_(
     ] = None,
     kind: Annotated[Kind | None, typer.Option(case_sensitive=False, help="Only look-ups of this kind.")] = None,
     since: Annotated[str | None, typer.Option(help="Only look-ups that wait since this time or later.")] = None,
+    until: Until = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
@@ -38,11 +39,9 @@ def list_(
     conditions = {
         None: [], "pending": [PaypalLookup.due_at.is_not(None)], "given-up": [PaypalLookup.due_at.is_(None)],
     }[state]  # fmt: skip
+    period = parse_period(since, until, context.clock.now())
     query = ListQuery(
-        {"kind": kind},
-        parse_time_option(since, "--since", context.clock.now()),
-        limit if json else limit or output.SHOWN,
-        conditions,
+        {"kind": kind}, period.since, limit if json else limit or output.SHOWN, conditions, until=period.until
     )
     with context.database.reading() as session:
         rows = list(lookups.lookups(session, query))

@@ -20,6 +20,7 @@ from pipeline.db.models.privacy import (
     ReadAudit,
     RetentionRun,
 )
+from pipeline.db.models.reconciliation import ReconciliationException, ReconciliationPosition
 
 __all__ = [
     "CAME",
@@ -40,6 +41,8 @@ __all__ = [
     "PrivacyRequest",
     "RateLimitCounter",
     "ReadAudit",
+    "ReconciliationException",
+    "ReconciliationPosition",
     "Redelivery",
     "Refund",
     "RetentionRun",

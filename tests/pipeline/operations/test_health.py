@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.db.models import Erasure, InboundMail, Mail, PaypalLookup, PrivacyRequest
+from pipeline.db.models import Erasure, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
 from pipeline.dependencies import DependencyRecorder
 from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat, unfinished_work
@@ -78,6 +78,10 @@ def inbound(pipeline: PipelineUnderTest) -> None:
     pipeline.set(InboundMail(id="M", key_id="K", kind="support", request_id="R", received_at=pipeline.now))
 
 
+def difference(pipeline: PipelineUnderTest) -> None:
+    pipeline.set(ReconciliationException(kind="sale", id="1", reason="because", found_at=pipeline.now))
+
+
 def erase(pipeline: PipelineUnderTest) -> None:
     pipeline.set(Erasure(id="E", customer_id="C", key_ids=[], at=pipeline.now, receipt={}, master_key_id="M"))
 
@@ -93,6 +97,7 @@ MAKE: dict[WorkKind, Callable[[PipelineUnderTest], None]] = {
     "mails_failed": lambda pipeline: mail(pipeline, state="failed", due_at=None),
     "lookups_open": lambda pipeline: lookup(pipeline, refused=False),
     "lookups_refused": lambda pipeline: lookup(pipeline, refused=True),
+    "differences_open": difference,
     "inbound_unanswered": inbound,
     "requests_open": request("correct"),
     "exports_open": request("access"),

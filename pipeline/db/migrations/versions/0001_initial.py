@@ -243,6 +243,31 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_paypal_lookup_due_at"), "paypal_lookup", ["due_at"], unique=False)
     op.create_table(
+        "reconciliation_position",
+        sa.Column("source", sa.String(length=20), nullable=False),
+        sa.Column("until", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("source", name=op.f("pk_reconciliation_position")),
+    )
+    op.create_table(
+        "reconciliation_exception",
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("found_at", UtcDateTime(), nullable=False),
+        sa.Column("looked_up_at", UtcDateTime(), nullable=True),
+        sa.Column("resolved_at", UtcDateTime(), nullable=True),
+        sa.Column("ignored_reason", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_reconciliation_exception")),
+    )
+    op.create_index(
+        "ix_reconciliation_exception_open",
+        "reconciliation_exception",
+        ["found_at"],
+        unique=False,
+        postgresql_where=sa.text("resolved_at IS NULL"),
+        sqlite_where=sa.text("resolved_at IS NULL"),
+    )
+    op.create_table(
         "plan",
         sa.Column("id", sa.String(length=50), nullable=False),
         sa.Column("known", sa.JSON(), nullable=False),
@@ -398,6 +423,8 @@ def downgrade() -> None:
     op.drop_table("privacy_request")
     op.drop_table("policy")
     op.drop_table("plan")
+    op.drop_table("reconciliation_exception")
+    op.drop_table("reconciliation_position")
     op.drop_table("paypal_lookup")
     op.drop_table("payment")
     op.drop_table("mail")
