@@ -90,7 +90,7 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
 
 def request_reread(uow: UnitOfWork, event: Event, id: str) -> None:
     """Request to read the subscription again, because this event is a reason. An answer to such a read is none."""
-    if uow.may_read and event.type != "READ.SUBSCRIPTION":
+    if uow.may_read and not uow.is_history and event.type != "READ.SUBSCRIPTION":
         uow.request_lookup("subscription", id, REREAD_DELAY)
 
 

@@ -30,6 +30,7 @@ from pipeline.paypal.requests import LookupKind
 
 CUSTOMER = Customer.__table__
 # In these states a refund has not paid anything back (yet).
+IMPORTED = "imported: it happened before this program took over"
 INEFFECTIVE_REFUND_STATES = frozenset({"pending", "failed", "cancelled", "denied"})
 
 
@@ -47,6 +48,7 @@ class UnitOfWork:
         may_read: bool = False,
     ) -> None:
         """`may_read`: API credentials are set, so PayPal can be asked."""
+        self.is_history = False  # whether the event that is being handled is from before this program took over
         self.now, self.reminders, self.may_read = now, reminders, may_read
         self._session, self._keyring = session, keyring
         self._subscribers: dict[str, lww_map.LwwMap] = {}
@@ -149,7 +151,7 @@ class UnitOfWork:
 
     def add_mail(self, mail: outbox.NewMail) -> None:
         """Queue a mail in this transaction. A mail with the same idempotency key is queued only once."""
-        self._mails.append(mail)
+        self._mails.append(replace(mail, withheld=mail.withheld or IMPORTED) if self.is_history else mail)
 
     def request_lookup(self, kind: LookupKind, id: str, after: timedelta) -> None:
         """Request a look-up of this object at PayPal after a delay. Without API credentials it is never made."""

@@ -38,12 +38,16 @@ BODY_HASHES: CompoundSelect[Any] = union_all(
 )
 
 
+# Source of events from before this program took over. They change the state, but no one is mailed about them.
+HISTORY: Literal["history"] = "history"
+
+
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """One event to store. `verdict` is the result of the signature check."""
 
     parsed: ParsedEvent
-    source: Literal["webhook", "import", "read"]
+    source: Literal["webhook", "import", "read", "history"]
     verdict: str
     transmission_id: str | None = None
 

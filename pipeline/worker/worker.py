@@ -112,6 +112,7 @@ class Worker:
         return uow.flush()
 
     def _handle_one(self, event: Event, uow: UnitOfWork) -> None:
+        uow.is_history = event.source == inbox.HISTORY
         try:
             self._handlers[event.type](event, uow)
         except (DatabaseUnavailableError, SQLAlchemyError):  # `Database.transaction` handles these

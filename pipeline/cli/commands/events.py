@@ -22,7 +22,7 @@ from pipeline.queries.listing import ListQuery, count
 app, parked = group(), group()
 
 State = Literal["received", "handled", "ignored", "parked"]
-Source = Literal["webhook", "import", "read"]
+Source = Literal["webhook", "import", "read", "history"]
 HEADINGS = ("id", "type", "state", "received (UTC)", "reason")
 NEXT_STEP = "a running worker processes them within two seconds; or run: smt-billing run --until-idle"
 
@@ -36,7 +36,10 @@ def list_(
     ] = None,
     source: Annotated[
         Source | None,
-        typer.Option(case_sensitive=False, help="Only events from this source; read means an answer to a look-up."),
+        typer.Option(
+            case_sensitive=False,
+            help="Only events from this source; read means an answer to a look-up, history an import of what happened before.",
+        ),
     ] = None,
     since: Annotated[
         str | None, typer.Option(help="Only events received since this day or time, such as 30d or 2026-03-01.")

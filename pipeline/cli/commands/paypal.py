@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import output
-from pipeline.cli.commands import paypal_setup
+from pipeline.cli.commands import paypal_import, paypal_setup
 from pipeline.cli.context import Json, context_of
 from pipeline.cli.lazy_group import group
 from pipeline.cli.time_options import parse_time_option
@@ -18,6 +18,7 @@ app.command("setup")(paypal_setup.setup)
 app.add_typer(
     paypal_setup.webhook, name="webhook", help="Compare the webhook at PayPal with the handlers, and repair it."
 )
+app.command("import")(paypal_import.import_)
 app.add_typer(paypal_setup.plans, name="plans", help="List the plans at PayPal, and compare or create those of a file.")
 
 

@@ -28,7 +28,7 @@ DOES_NOT_ASK = {
     "demo", "doctor", "events import", "events list", "events replay", "events show", "health", "inbound file",
     "inbound list", "inbound reply", "inbound show", "lookups list",
     "lookups retry", "mail list", "mail dismiss", "mail preview", "mail resend",
-    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal plans list",
+    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal import", "paypal plans list",
     "paypal verify", "paypal webhook check",
     "policy check", "policy list", "policy notices", "policy record", "policy texts", "policy withdraw",
     "retention rules", "reconcile list", "reconcile ignore",
