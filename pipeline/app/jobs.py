@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import structlog
 
+from pipeline.actions.perform import perform_due
 from pipeline.app import maintenance
 from pipeline.app.container import Container
 from pipeline.app.from_settings import account_page_url, envelope_domain, policy_owner
@@ -59,6 +60,7 @@ def build_jobs(container: Container) -> list[Job]:
         Job("queue notices of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
     ]
     if container.settings.has_paypal_credentials:
+        jobs.append(Job("carry out ordered actions", timedelta(minutes=1), lambda: perform_actions(container)))
         jobs.append(Job("reconcile with PayPal", timedelta(days=1), lambda: reconcile(container)))
     if container.settings.relay_log and container.settings.smtp_url:
         jobs.append(Job("resolve mails in doubt", timedelta(seconds=5), lambda: resolve_doubts(container)))
@@ -73,6 +75,11 @@ def check_health(container: Container) -> int:
     if not container.settings.operator_email:
         return 0
     return queue_problem_mail(container.database, container.master_key, container.clock, problems)
+
+
+def perform_actions(container: Container) -> int:
+    """Carry out the ordered actions that are due at PayPal. Return how many."""
+    return perform_due(container.database, container.clock, container.paypal)
 
 
 def reconcile(container: Container) -> int:

@@ -47,7 +47,7 @@ class NewEvent:
     """One event to store. `verdict` is the result of the signature check."""
 
     parsed: ParsedEvent
-    source: Literal["webhook", "import", "read", "history"]
+    source: Literal["webhook", "import", "read", "history", "action"]
     verdict: str
     transmission_id: str | None = None
 

@@ -8,7 +8,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from pipeline.db.models import Erasure, Event, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
+from pipeline.db.models import (
+    Action,
+    Erasure,
+    Event,
+    InboundMail,
+    Mail,
+    PaypalLookup,
+    PrivacyRequest,
+    ReconciliationException,
+)
 from pipeline.dependencies import CountRecord
 from pipeline.operations.limits import LIMITS, WorkKind
 from pipeline.privacy.erasure.workflow import KINDS as ERASURE_KINDS
@@ -69,6 +78,7 @@ def _queries(now: datetime) -> Iterator[Query]:
     yield "lookups_refused", PaypalLookup.first_due_at, (PaypalLookup.due_at.is_(None),)
     difference = ReconciliationException
     yield "differences_open", difference.found_at, (difference.resolved_at.is_(None),)
+    yield "actions_unfinished", Action.requested_at, (Action.state.in_(("requested", "failed")),)
     yield from _requests(now)
     yield "erasures_incomplete", Erasure.at, (Erasure.completed_at.is_(None),)
 

@@ -6,6 +6,7 @@ final_at.
 Sale: sale, subscription, agreement, amount, fee, held, state, created_at, at, reason.
 Refund: refund, sale, amount, refunded_total, state, created_at, at.
 Plan: plan, name, terms, at.
+Action: subscription or sale, action, at, plan, quantity.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from pipeline.paypal.action_resources import read_action
 from pipeline.paypal.field_reader import Facts, Person
 from pipeline.paypal.payment_resources import read_refund, read_sale
 from pipeline.paypal.subscription_resources import read_plan, read_subscription
 
 # By prefix of the event type; a longer prefix comes before a shorter one.
 READERS: dict[str, Callable[[str, dict[str, Any], datetime | None], tuple[Facts, Person]]] = {
+    "ACTION.": read_action,
     "BILLING.SUBSCRIPTION.": read_subscription,
     "BILLING.PLAN.": read_plan,
     "PAYMENT.SALE.REFUNDED": read_refund,

@@ -56,6 +56,11 @@ CATEGORIES: dict[str, dict[Category, str]] = {
         "contract": "id at old_status new_status reason",
     },
     "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason requested_at first_due_at"},
+    "action": {
+        "pseudonym": "id event_id object_id",
+        "accountability": "kind parameters actor state outcome requested_at done_at",
+        "operation": "attempts due_at",
+    },
     "reconciliation_position": {"operation": "source until"},
     "reconciliation_exception": {
         "pseudonym": "id",

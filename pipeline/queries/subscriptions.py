@@ -57,7 +57,7 @@ def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
         "name": full_name(person) or None,
         "email": lww_map.value(person, "email"),
         "remind_at": write_optional(row.remind_at),
-        "refunds": _refunds(decryptor.session, [payment["id"] for payment in payments]),
+        "refunds": refunds_of(decryptor.session, [payment["id"] for payment in payments]),
         "changes": status_changes(decryptor.session, StatusHistoryEntry.subscription_id == id),
         "mails": list(mails(decryptor, ListQuery({"subscription_id": id}), render)),
     }
@@ -95,7 +95,8 @@ def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[
     return found
 
 
-def _refunds(session: Session, payments: Sequence[str]) -> list[Json]:
+def refunds_of(session: Session, payments: Sequence[str]) -> list[Json]:
+    """Return the refunds of these payments, oldest first."""
     named = select(Refund).where(Refund.payment_id.in_(payments)).order_by(Refund.occurred_at, Refund.id)
     return [
         {

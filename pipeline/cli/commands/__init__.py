@@ -46,8 +46,10 @@ COMMANDS = {
     ),
     "mail": LazyCommand(f"{_HERE}.mail:app", "List, inspect, preview and test mails; resolve mails in doubt."),
     "subscriptions": LazyCommand(
-        f"{_HERE}.subscriptions:app", "List and inspect subscriptions, their payments and paid-through dates."
+        f"{_HERE}.subscriptions:app",
+        "List and inspect subscriptions, their payments and paid-through dates; cancel, suspend or change one at PayPal.",
     ),
+    "payments": LazyCommand(f"{_HERE}.payments:app", "List and inspect payments, and refund them through PayPal."),
     "customers": LazyCommand(f"{_HERE}.customers:app", "Find customers and handle data-subject requests."),
     "paypal": LazyCommand(
         f"{_HERE}.paypal:app", "Prepare the account at PayPal: webhook and plans. Verify PayPal's signatures."

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipeline.cli import output, read_audit
+from pipeline.cli.commands import subscription_actions
 from pipeline.cli.container import container_of
 from pipeline.cli.context import Json, Limit, context_of
 from pipeline.cli.lazy_group import group
@@ -20,6 +21,7 @@ from pipeline.queries.listing import ListQuery, count
 from pipeline.queries.mails import renderer
 
 app = group()
+subscription_actions.register(app)
 
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 HEADINGS = (

@@ -5,6 +5,7 @@ bytes (see `crypto.keyring`). Rows that several events update keep their facts i
 columns are computed from it.
 """
 
+from pipeline.db.models.actions import Action
 from pipeline.db.models.base import Base
 from pipeline.db.models.billing import CAME, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.models.customers import Consent, Customer, Link, RateLimitCounter
@@ -25,6 +26,7 @@ from pipeline.db.models.reconciliation import ReconciliationException, Reconcili
 __all__ = [
     "CAME",
     "AccessLogEntry",
+    "Action",
     "Base",
     "Consent",
     "Customer",

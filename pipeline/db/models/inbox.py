@@ -16,7 +16,7 @@ class Event(Base):
 
     id: Mapped[str] = mapped_column(String(160), primary_key=True)
     type: Mapped[str] = mapped_column(String(100))
-    source: Mapped[str] = mapped_column(String(20))  # webhook, import, read, history
+    source: Mapped[str] = mapped_column(String(20))  # webhook, import, read, history, action
     state: Mapped[str] = mapped_column(String(10))  # received, handled, ignored, parked
     reason: Mapped[str | None] = mapped_column(Text)
     key_id: Mapped[str] = mapped_column(String(100), index=True)

@@ -20,7 +20,9 @@ NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
 # Each command of the program is in one of these two sets. To add a command, decide whether it can be undone.
 ASKS = {
     "backup restore", "customers erase", "keys rotate", "mail settle", "paypal plans sync",
-    "paypal setup", "paypal webhook repair", "policy propose", "retention sweep",
+    "paypal setup", "paypal webhook repair", "payments refund",
+    "subscriptions activate", "subscriptions cancel", "subscriptions capture", "subscriptions revise", "subscriptions suspend",
+    "policy propose", "retention sweep",
 }  # fmt: skip
 DOES_NOT_ASK = {
     "backup create", "backup identity", "backup signer", "customers answer", "customers correct", "customers export",
@@ -28,7 +30,8 @@ DOES_NOT_ASK = {
     "demo", "doctor", "events import", "events list", "events replay", "events show", "health", "inbound file",
     "inbound list", "inbound reply", "inbound show", "lookups list",
     "lookups retry", "mail list", "mail dismiss", "mail preview", "mail resend",
-    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "paypal import", "paypal plans list",
+    "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "payments list",
+    "payments show", "paypal import", "paypal plans list",
     "paypal verify", "paypal webhook check",
     "policy check", "policy list", "policy notices", "policy record", "policy texts", "policy withdraw",
     "retention rules", "reconcile list", "reconcile ignore",

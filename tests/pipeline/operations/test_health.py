@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.db.models import Erasure, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
+from pipeline.db.models import Action, Erasure, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
 from pipeline.dependencies import DependencyRecorder
 from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat, unfinished_work
@@ -78,6 +78,15 @@ def inbound(pipeline: PipelineUnderTest) -> None:
     pipeline.set(InboundMail(id="M", key_id="K", kind="support", request_id="R", received_at=pipeline.now))
 
 
+def act(pipeline: PipelineUnderTest) -> None:
+    pipeline.set(
+        Action(
+            id="A", event_id="E", kind="cancel", object_id="I-1", parameters={}, actor="root", state="requested",
+            requested_at=pipeline.now, due_at=pipeline.now + 2 * YEAR,
+        )
+    )  # fmt: skip
+
+
 def difference(pipeline: PipelineUnderTest) -> None:
     pipeline.set(ReconciliationException(kind="sale", id="1", reason="because", found_at=pipeline.now))
 
@@ -98,6 +107,7 @@ MAKE: dict[WorkKind, Callable[[PipelineUnderTest], None]] = {
     "lookups_open": lambda pipeline: lookup(pipeline, refused=False),
     "lookups_refused": lambda pipeline: lookup(pipeline, refused=True),
     "differences_open": difference,
+    "actions_unfinished": act,
     "inbound_unanswered": inbound,
     "requests_open": request("correct"),
     "exports_open": request("access"),

@@ -243,6 +243,24 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_paypal_lookup_due_at"), "paypal_lookup", ["due_at"], unique=False)
     op.create_table(
+        "action",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("event_id", sa.String(length=160), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("object_id", sa.String(length=50), nullable=False),
+        sa.Column("parameters", sa.JSON(), nullable=False),
+        sa.Column("actor", sa.String(length=100), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("requested_at", UtcDateTime(), nullable=False),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
+        sa.Column("done_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_action")),
+    )
+    op.create_index(op.f("ix_action_due_at"), "action", ["due_at"], unique=False)
+    op.create_index(op.f("ix_action_object_id"), "action", ["object_id"], unique=False)
+    op.create_table(
         "reconciliation_position",
         sa.Column("source", sa.String(length=20), nullable=False),
         sa.Column("until", UtcDateTime(), nullable=False),
@@ -423,6 +441,7 @@ def downgrade() -> None:
     op.drop_table("privacy_request")
     op.drop_table("policy")
     op.drop_table("plan")
+    op.drop_table("action")
     op.drop_table("reconciliation_exception")
     op.drop_table("reconciliation_position")
     op.drop_table("paypal_lookup")
