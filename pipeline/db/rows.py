@@ -55,6 +55,12 @@ class PaymentRow:
     amount: int | None = None
     currency: str | None = None
     fee: int | None = None
+    fee_currency: str | None = None
+    tax: int | None = None
+    shipping: int | None = None
+    received: int | None = None
+    received_currency: str | None = None
+    exchange_rate: str | None = None
     refunded: int = 0
     occurred_at: datetime | None = None
 
@@ -70,3 +76,5 @@ class RefundRow:
     amount: int
     currency: str
     occurred_at: datetime
+    returned_fee: int | None = None
+    returned_fee_currency: str | None = None

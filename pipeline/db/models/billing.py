@@ -66,6 +66,12 @@ class Payment(Base):
     amount: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None] = mapped_column(String(3))
     fee: Mapped[int | None] = mapped_column(BigInteger)
+    fee_currency: Mapped[str | None] = mapped_column(String(3))
+    tax: Mapped[int | None] = mapped_column(BigInteger)  # part of `amount`, in its currency
+    shipping: Mapped[int | None] = mapped_column(BigInteger)  # part of `amount`, in its currency
+    received: Mapped[int | None] = mapped_column(BigInteger)  # after PayPal's conversion
+    received_currency: Mapped[str | None] = mapped_column(String(3))
+    exchange_rate: Mapped[str | None] = mapped_column(String(32))  # decimal text, as PayPal reports it
     refunded: Mapped[int] = mapped_column(BigInteger, default=0)
     occurred_at: Mapped[datetime | None]
 
@@ -81,6 +87,8 @@ class Refund(Base):
     kind: Mapped[str] = mapped_column(String(10))  # refund, reversal
     amount: Mapped[int] = mapped_column(BigInteger)  # positive
     currency: Mapped[str] = mapped_column(String(3))
+    returned_fee: Mapped[int | None] = mapped_column(BigInteger)  # the part of the fee that PayPal returned
+    returned_fee_currency: Mapped[str | None] = mapped_column(String(3))
     occurred_at: Mapped[datetime]
 
 
