@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import UnitOfWork
@@ -15,8 +15,8 @@ RefundKind = Literal["refund", "reversal"]
 
 # A final status supersedes `pending` at any time. Of two final statuses the later wins; at equal times, completed.
 STATUS_PRIORITY: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
-FIELDS = ("subscription", "amount", "fee", "created_at", "custom_ref")
-REFUND_FIELDS = ("amount", "refunded_total", "created_at", "state")
+FIELDS = ("subscription", "amount", "fee", "tax", "shipping", "received", "rate", "created_at", "custom_ref")
+REFUND_FIELDS = ("amount", "refunded_total", "returned_fee", "created_at", "state")
 # A sale without a subscription rarely belongs to one. A single look-up after this delay decides.
 SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
 
@@ -34,9 +34,8 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     _update(uow, row)
     if row.subscription_id:
         subscription.apply_payment(uow, event, row.subscription_id, row)
-    elif (
-        event.type != "READ.SALE" and "agreement" not in event.facts
-    ):  # PayPal once omitted the id from webhooks for days; its API may return it
+    elif event.type.startswith("PAYMENT.SALE.") and "agreement" not in event.facts:
+        # PayPal once omitted the id from webhooks for days; its API may return it.
         uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
 
@@ -67,6 +66,8 @@ def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
     amount, currency = event.require("amount")
     created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
+    if sale is None and not event.type.startswith("PAYMENT.SALE.") and event.type != "READ.REFUND":
+        raise ParkEvent(f"{event.type} names no capture")
     if sale is None:
         raise NeedsLookup("refund", event.facts["refund"])
     row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)
@@ -78,6 +79,7 @@ def _update_refund(row: RefundRow) -> None:
     """Recompute the columns from `known`."""
     row.kind = "reversal" if "reversal" in row.known else "refund"
     row.amount, row.currency = lww_map.value(row.known, "amount")
+    row.returned_fee, row.returned_fee_currency = lww_map.value(row.known, "returned_fee") or (None, None)
     row.occurred_at = datetime.fromisoformat(lww_map.value(row.known, "created_at"))
 
 
@@ -96,11 +98,19 @@ def _update(uow: UnitOfWork, row: PaymentRow) -> None:
     row.subscription_id = lww_map.value(known, "subscription")
     uow.index_payment(row)
     row.amount, row.currency = lww_map.value(known, "amount") or (None, None)
-    row.fee = (lww_map.value(known, "fee") or [None])[0]
+    row.fee, row.fee_currency = lww_map.value(known, "fee") or (None, None)
+    row.tax, row.shipping = (_part(row, lww_map.value(known, part)) for part in ("tax", "shipping"))
+    row.received, row.received_currency = lww_map.value(known, "received") or (None, None)
+    row.exchange_rate = lww_map.value(known, "rate")
     created_at = lww_map.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
     row.refunded = uow.refunded_amount(row)
     row.status = _status(lww_map.value(known, "status"), row, uow.effective_refunds(row.id))
+
+
+def _part(row: PaymentRow, money: list[Any] | None) -> int | None:
+    """Return a part of the payment's amount; None if it has another currency, because the column has none."""
+    return money[0] if money and money[1] == row.currency else None
 
 
 def _status(decided: str | None, row: PaymentRow, refunds: Sequence[RefundRow]) -> str | None:

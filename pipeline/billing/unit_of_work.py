@@ -20,8 +20,8 @@ from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.customers import addresses, identity
 from pipeline.db import lww_map
 from pipeline.db.bulk import RowSet, in_list, insert
-from pipeline.db.models import Customer, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
-from pipeline.db.rows import PaymentRow, PlanRow, RefundRow, SubscriptionRow
+from pipeline.db.models import Customer, Dispute, Mail, Payment, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.db.rows import DisputeRow, PaymentRow, PlanRow, RefundRow, SubscriptionRow
 from pipeline.email_address import fold_address
 from pipeline.inbox import lookups
 from pipeline.inbox.event import Event, RetryLater
@@ -59,6 +59,7 @@ class UnitOfWork:
         self._changes: list[dict[str, Any]] = []
         self._refunds, self._payments = RowSet(session, Refund, RefundRow), RowSet(session, Payment, PaymentRow)
         self._plans = RowSet(session, Plan, PlanRow)
+        self._disputes = RowSet(session, Dispute, DisputeRow)
         self._subscriptions = RowSet(session, Subscription, SubscriptionRow)
         self._load([event.facts for event in events])
         self._was_established = {id for id, row in self._subscriptions.items() if row.is_established}
@@ -125,6 +126,10 @@ class UnitOfWork:
         """Return the loaded subscriptions on this plan. These are all of them if an event changes the plan's cycle."""
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
+    def dispute(self, id: str) -> DisputeRow:
+        """Return the dispute that an event reports, locked; a placeholder if it was unknown."""
+        return self._disputes[id]
+
     def add_refund(self, row: RefundRow) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
 
@@ -164,7 +169,7 @@ class UnitOfWork:
             self._encrypt_subscriber(self._subscriptions[id])
         self._assign_customers()
         self._mails += self._address_changes()
-        for rows in (self._payments, self._plans, self._subscriptions, self._refunds):
+        for rows in (self._payments, self._plans, self._subscriptions, self._refunds, self._disputes):
             rows.write()
         insert(self._session, StatusHistoryEntry, self._changes)
         lookups.enqueue(self._session, sorted(self._lookups, key=lambda request: (request.kind, request.id)))
@@ -178,6 +183,7 @@ class UnitOfWork:
         self._load_siblings()
         self._index()
         self._load_other_plans()
+        self._disputes.lock(_named(facts, "dispute"), {"known": {}})
         self._keyring.load([INDEX, *self._subscriptions])
 
     def _lock_payments(self, facts: Sequence[Mapping[str, Any]]) -> None:

@@ -55,8 +55,32 @@ class PaymentRow:
     amount: int | None = None
     currency: str | None = None
     fee: int | None = None
+    fee_currency: str | None = None
+    tax: int | None = None
+    shipping: int | None = None
+    received: int | None = None
+    received_currency: str | None = None
+    exchange_rate: str | None = None
     refunded: int = 0
     occurred_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class DisputeRow:
+    """A row of the table `dispute`."""
+
+    id: str
+    known: dict[str, Any]
+    payment_id: str | None = None
+    status: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    due_at: datetime | None = None
+    outcome: str | None = None
+    opened_at: datetime | None = None
+    resolved_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -70,3 +94,5 @@ class RefundRow:
     amount: int
     currency: str
     occurred_at: datetime
+    returned_fee: int | None = None
+    returned_fee_currency: str | None = None

@@ -10,6 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pipeline.db.models import (
     Action,
+    Dispute,
     Erasure,
     Event,
     InboundMail,
@@ -78,6 +79,7 @@ def _queries(now: datetime) -> Iterator[Query]:
     yield "lookups_refused", PaypalLookup.first_due_at, (PaypalLookup.due_at.is_(None),)
     difference = ReconciliationException
     yield "differences_open", difference.found_at, (difference.resolved_at.is_(None),)
+    yield "disputes_open", Dispute.opened_at, (Dispute.resolved_at.is_(None),)
     yield "actions_unfinished", Action.requested_at, (Action.state.in_(("requested", "failed")),)
     yield from _requests(now)
     yield "erasures_incomplete", Erasure.at, (Erasure.completed_at.is_(None),)

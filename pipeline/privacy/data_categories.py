@@ -48,14 +48,22 @@ CATEGORIES: dict[str, dict[Category, str]] = {
     },
     "payment": {
         "pseudonym": "id subscription_id",
-        "payment": "known status amount currency fee refunded occurred_at",
+        "payment": "known status amount currency fee fee_currency tax shipping received received_currency "
+        "exchange_rate refunded occurred_at",
     },
-    "refund": {"pseudonym": "id payment_id", "payment": "known kind amount currency occurred_at"},
+    "refund": {
+        "pseudonym": "id payment_id",
+        "payment": "known kind amount currency returned_fee returned_fee_currency occurred_at",
+    },
     "status_history": {
         "pseudonym": "subscription_id event_id",
         "contract": "id at old_status new_status reason",
     },
     "paypal_lookup": {"pseudonym": "id", "operation": "kind due_at attempts reason requested_at first_due_at"},
+    "dispute": {
+        "pseudonym": "id payment_id",
+        "payment": "known status stage reason amount currency due_at outcome opened_at resolved_at",
+    },
     "action": {
         "pseudonym": "id event_id object_id",
         "accountability": "kind parameters actor state outcome requested_at done_at",

@@ -15,6 +15,9 @@ from pipeline.queries.listing import Decryptor, Json, ListQuery, chunks, matchin
 from pipeline.queries.mails import Render, mails
 
 PAYMENT = ("id", "amount", "currency", "status", "occurred_at")
+MONEY = (
+    "refunded", "fee", "fee_currency", "tax", "shipping", "received", "received_currency", "exchange_rate",
+)  # fmt: skip
 
 
 def subscriptions(session: Session, query: ListQuery, now: datetime) -> Iterator[Json]:
@@ -91,7 +94,7 @@ def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[
     named = select(Payment).where(Payment.subscription_id.in_(subscriptions)).order_by(Payment.occurred_at, Payment.id)
     for row in session.execute(named).scalars():
         shown = {**{name: getattr(row, name) for name in PAYMENT}, "occurred_at": write_optional(row.occurred_at)}
-        found.setdefault(row.subscription_id or "", []).append(shown | {"refunded": row.refunded, "fee": row.fee})
+        found.setdefault(row.subscription_id or "", []).append(shown | {name: getattr(row, name) for name in MONEY})
     return found
 
 
@@ -105,6 +108,8 @@ def refunds_of(session: Session, payments: Sequence[str]) -> list[Json]:
             "kind": row.kind,
             "amount": row.amount,
             "currency": row.currency,
+            "returned_fee": row.returned_fee,
+            "returned_fee_currency": row.returned_fee_currency,
             "occurred_at": format_time(row.occurred_at),
         }
         for row in session.execute(named).scalars()

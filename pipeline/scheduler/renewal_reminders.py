@@ -17,7 +17,7 @@ from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts
 from pipeline.db import lww_map
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.db.models import Plan, Subscription
+from pipeline.db.models import Dispute, Payment, Plan, Subscription
 from pipeline.inbox import lookups
 from pipeline.outbox import store as outbox
 
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 LIMIT = 500  # subscriptions per run; the next run takes the rest
 FRESH = timedelta(days=1)  # a billing date reported less than this ago needs no look-up before a reminder
 LOOKUP_WAIT = timedelta(minutes=10)  # wait for the look-up; then the reminder has the stored date, and no amount
+DISPUTE_WAIT = timedelta(days=1)  # while a dispute is open, the reminder waits; it is dropped when the renewal is over
 RETRY_DELAY = timedelta(hours=1)  # a reminder that failed is tried again after this
 
 
@@ -71,6 +72,9 @@ class RenewalReminders:
         if row.next_billing_at is None or row.next_billing_at <= now or days is None:
             row.remind_at = None
             return None
+        if _has_open_dispute(session, row.id):
+            row.remind_at = now + DISPUTE_WAIT
+            return None
         if self._may_read and _is_stale(row, now):
             _request_lookup(session, row, now)
             return None
@@ -91,6 +95,13 @@ def _lock_due(session: Session, now: datetime) -> list[Subscription]:
         .with_for_update(skip_locked=True)
     )
     return list(session.execute(due).scalars())
+
+
+def _has_open_dispute(session: Session, subscription_id: str) -> bool:
+    """Return whether a payment of this subscription is disputed. A reminder would then provoke the customer."""
+    of_subscription = select(Dispute.id).join(Payment, Payment.id == Dispute.payment_id)
+    is_open = Payment.subscription_id == subscription_id, Dispute.resolved_at.is_(None)
+    return session.execute(of_subscription.where(*is_open).limit(1)).first() is not None
 
 
 def _is_stale(row: Subscription, now: datetime) -> bool:

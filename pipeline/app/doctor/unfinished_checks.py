@@ -16,7 +16,7 @@ GROUPS: dict[str, tuple[WorkKind, ...]] = {
     "mails": (
         "mails_in_doubt", "mails_failed", "mails_without_address", "mails_postponed", "mails_due", "mails_sending",
     ),
-    "look-ups": ("actions_unfinished", "lookups_refused", "lookups_open", "differences_open"),
+    "look-ups": ("disputes_open", "actions_unfinished", "lookups_refused", "lookups_open", "differences_open"),
     "messages": ("dead_letters", "inbound_unfiled", "inbound_unanswered"),
     "requests": ("erasures_due", "erasures_waiting", "erasures_incomplete", "exports_open", "requests_open"),
 }  # fmt: skip

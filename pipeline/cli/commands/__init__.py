@@ -50,6 +50,7 @@ COMMANDS = {
         "List and inspect subscriptions, their payments and paid-through dates; cancel, suspend or change one at PayPal.",
     ),
     "payments": LazyCommand(f"{_HERE}.payments:app", "List and inspect payments, and refund them through PayPal."),
+    "disputes": LazyCommand(f"{_HERE}.disputes:app", "List what buyers dispute, and until when you must answer."),
     "customers": LazyCommand(f"{_HERE}.customers:app", "Find customers and handle data-subject requests."),
     "paypal": LazyCommand(
         f"{_HERE}.paypal:app", "Prepare the account at PayPal: webhook and plans. Verify PayPal's signatures."

@@ -7,7 +7,7 @@ columns are computed from it.
 
 from pipeline.db.models.actions import Action
 from pipeline.db.models.base import Base
-from pipeline.db.models.billing import CAME, Payment, Plan, Refund, StatusHistoryEntry, Subscription
+from pipeline.db.models.billing import CAME, Dispute, Payment, Plan, Refund, StatusHistoryEntry, Subscription
 from pipeline.db.models.customers import Consent, Customer, Link, RateLimitCounter
 from pipeline.db.models.encryption import EncryptionKey
 from pipeline.db.models.inbox import Event, PaypalLookup, Redelivery
@@ -30,6 +30,7 @@ __all__ = [
     "Base",
     "Consent",
     "Customer",
+    "Dispute",
     "EncryptionKey",
     "Erasure",
     "Event",

@@ -66,6 +66,12 @@ class Payment(Base):
     amount: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None] = mapped_column(String(3))
     fee: Mapped[int | None] = mapped_column(BigInteger)
+    fee_currency: Mapped[str | None] = mapped_column(String(3))
+    tax: Mapped[int | None] = mapped_column(BigInteger)  # part of `amount`, in its currency
+    shipping: Mapped[int | None] = mapped_column(BigInteger)  # part of `amount`, in its currency
+    received: Mapped[int | None] = mapped_column(BigInteger)  # after PayPal's conversion
+    received_currency: Mapped[str | None] = mapped_column(String(3))
+    exchange_rate: Mapped[str | None] = mapped_column(String(32))  # decimal text, as PayPal reports it
     refunded: Mapped[int] = mapped_column(BigInteger, default=0)
     occurred_at: Mapped[datetime | None]
 
@@ -81,7 +87,30 @@ class Refund(Base):
     kind: Mapped[str] = mapped_column(String(10))  # refund, reversal
     amount: Mapped[int] = mapped_column(BigInteger)  # positive
     currency: Mapped[str] = mapped_column(String(3))
+    returned_fee: Mapped[int | None] = mapped_column(BigInteger)  # the part of the fee that PayPal returned
+    returned_fee_currency: Mapped[str | None] = mapped_column(String(3))
     occurred_at: Mapped[datetime]
+
+
+class Dispute(Base):
+    """A dispute that a buyer opened about a payment."""
+
+    __tablename__ = "dispute"
+
+    id: Mapped[str] = mapped_column(String(50), primary_key=True)
+    known: Mapped[dict[str, Any]]
+    payment_id: Mapped[str | None] = mapped_column(String(50), index=True)  # the first of the disputed payments
+    status: Mapped[str | None] = mapped_column(String(40))
+    stage: Mapped[str | None] = mapped_column(String(40))
+    reason: Mapped[str | None] = mapped_column(String(60))
+    amount: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str | None] = mapped_column(String(3))
+    due_at: Mapped[datetime | None]  # until when the vendor must answer
+    outcome: Mapped[str | None] = mapped_column(String(60))
+    opened_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]  # None: open
+
+    __table_args__ = (partial_index("ix_dispute_open", "opened_at", "resolved_at IS NULL"),)
 
 
 class StatusHistoryEntry(Base):

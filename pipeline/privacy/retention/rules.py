@@ -44,6 +44,8 @@ ACCESS_LOG = timedelta(days=90)  # policy, section 3
 REQUESTS_KEPT = 3 * YEAR  # after the answer
 ABANDONED = timedelta(days=7)  # after a sign-up or an approval page that led to no subscription
 BY_HOLD = "legal period of SMT_COUNTRY"
+# Beginnings of the event types that report money.
+MONEY_EVENTS = ("PAYMENT.", "CUSTOMER.DISPUTE.", "INVOICING.INVOICE.", "CHECKOUT.ORDER.")
 
 Find = Callable[[datetime, str], Select[Any]]  # (now, country) -> SELECT of the primary keys that are due
 End = Callable[[Session, Sequence[Any], datetime], None]  # (session, primary keys, now): deletes or empties these rows
@@ -160,12 +162,35 @@ def _events_without_customer(now: datetime, _: str) -> Select[Any]:
 
 
 def _erase_events(session: Session, ids: Sequence[Any], now: datetime) -> None:
-    """Destroy the keys of these events. Handled events keep their facts; the others are deleted."""
+    """Destroy the keys of these events. Handled events and those that contain money keep their facts; others are deleted."""
     key_ids = list(session.execute(select(Event.key_id).where(Event.id.in_(ids))).scalars())
     _tombstone_keys(session, key_ids, now)
     _delete(session, Redelivery, Redelivery.event_id.in_(ids))
-    _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled"))
+    _delete(session, Event, and_(Event.id.in_(ids), Event.state != "handled", ~_contains_money()))
     _update(session, Event, Event.id.in_(ids), personal_data=None, body=None, reason=None)
+
+
+def _contains_money() -> ColumnElement[bool]:
+    """Condition for the event types that report money. Accounting law keeps their facts, handled or not."""
+    return or_(*(Event.type.startswith(prefix, autoescape=True) for prefix in MONEY_EVENTS))
+
+
+def _old_money_events(now: datetime, country: str) -> Select[Any]:
+    """Select events about money whose keys were destroyed and that belong to no stored payment or subscription."""
+    of_payment = exists().where(Event.key_id == SALE + Payment.id)
+    of_subscription = exists().where(Event.key_id == Subscription.id)
+    return select(Event.id).where(
+        _contains_money(),
+        Event.received_at < keeps_since(now, country),
+        Event.customer_id.is_(None),
+        _has_tombstone(Event.key_id),
+        ~of_payment,
+        ~of_subscription,
+    )
+
+
+def _delete_money_events(session: Session, ids: Sequence[Any], _: datetime) -> None:
+    _delete_events(session, Event.id.in_(ids))
 
 
 def _events_with_destroyed_key(now: datetime, _: str) -> Select[Any]:
@@ -337,6 +362,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "events without customer", "payment", "event.received_at", _format_period(TWO_YEARS), "key destroyed",
         _events_without_customer, _erase_events,
+    ),
+    Rule(
+        "money events without payment", "payment", "event.received_at", BY_HOLD, "deleted",
+        _old_money_events, _delete_money_events,
     ),
     Rule(
         "events stored during an erasure", "contact", "the erasure", "none", "emptied",

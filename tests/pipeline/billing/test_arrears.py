@@ -163,7 +163,7 @@ PAID = REPORTED + DAY
 
 def payment(amount: int = 5800, moment: datetime = PAID, status: str = "completed", id: str = "P1") -> PaymentRow:
     known = lww_map.merge({}, moment, {"status": status})
-    return PaymentRow(id, known, "I-1", status, amount, "EUR", None, 0, moment)
+    return PaymentRow(id, known, "I-1", status, amount, "EUR", occurred_at=moment)
 
 
 def reported(balance: int | None = 2900, **more: Any) -> dict[str, Any]:

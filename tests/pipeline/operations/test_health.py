@@ -8,7 +8,16 @@ from datetime import timedelta
 import pytest
 
 from pipeline.clock import MovableClock
-from pipeline.db.models import Action, Erasure, InboundMail, Mail, PaypalLookup, PrivacyRequest, ReconciliationException
+from pipeline.db.models import (
+    Action,
+    Dispute,
+    Erasure,
+    InboundMail,
+    Mail,
+    PaypalLookup,
+    PrivacyRequest,
+    ReconciliationException,
+)
 from pipeline.dependencies import DependencyRecorder
 from pipeline.inbox import store as inbox
 from pipeline.operations import heartbeat, unfinished_work
@@ -108,6 +117,7 @@ MAKE: dict[WorkKind, Callable[[PipelineUnderTest], None]] = {
     "lookups_refused": lambda pipeline: lookup(pipeline, refused=True),
     "differences_open": difference,
     "actions_unfinished": act,
+    "disputes_open": lambda pipeline: pipeline.set(Dispute(id="D", known={}, opened_at=pipeline.now)),
     "inbound_unanswered": inbound,
     "requests_open": request("correct"),
     "exports_open": request("access"),

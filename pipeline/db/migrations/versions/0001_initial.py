@@ -225,6 +225,12 @@ def upgrade() -> None:
         sa.Column("amount", sa.BigInteger(), nullable=True),
         sa.Column("currency", sa.String(length=3), nullable=True),
         sa.Column("fee", sa.BigInteger(), nullable=True),
+        sa.Column("fee_currency", sa.String(length=3), nullable=True),
+        sa.Column("tax", sa.BigInteger(), nullable=True),
+        sa.Column("shipping", sa.BigInteger(), nullable=True),
+        sa.Column("received", sa.BigInteger(), nullable=True),
+        sa.Column("received_currency", sa.String(length=3), nullable=True),
+        sa.Column("exchange_rate", sa.String(length=32), nullable=True),
         sa.Column("refunded", sa.BigInteger(), nullable=False),
         sa.Column("occurred_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payment")),
@@ -242,6 +248,31 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_paypal_lookup")),
     )
     op.create_index(op.f("ix_paypal_lookup_due_at"), "paypal_lookup", ["due_at"], unique=False)
+    op.create_table(
+        "dispute",
+        sa.Column("id", sa.String(length=50), nullable=False),
+        sa.Column("known", sa.JSON(), nullable=False),
+        sa.Column("payment_id", sa.String(length=50), nullable=True),
+        sa.Column("status", sa.String(length=40), nullable=True),
+        sa.Column("stage", sa.String(length=40), nullable=True),
+        sa.Column("reason", sa.String(length=60), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=True),
+        sa.Column("currency", sa.String(length=3), nullable=True),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
+        sa.Column("outcome", sa.String(length=60), nullable=True),
+        sa.Column("opened_at", UtcDateTime(), nullable=True),
+        sa.Column("resolved_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dispute")),
+    )
+    op.create_index(op.f("ix_dispute_payment_id"), "dispute", ["payment_id"], unique=False)
+    op.create_index(
+        "ix_dispute_open",
+        "dispute",
+        ["opened_at"],
+        unique=False,
+        postgresql_where=sa.text("resolved_at IS NULL"),
+        sqlite_where=sa.text("resolved_at IS NULL"),
+    )
     op.create_table(
         "action",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -371,6 +402,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("returned_fee", sa.BigInteger(), nullable=True),
+        sa.Column("returned_fee_currency", sa.String(length=3), nullable=True),
         sa.Column("occurred_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refund")),
     )
@@ -441,6 +474,7 @@ def downgrade() -> None:
     op.drop_table("privacy_request")
     op.drop_table("policy")
     op.drop_table("plan")
+    op.drop_table("dispute")
     op.drop_table("action")
     op.drop_table("reconciliation_exception")
     op.drop_table("reconciliation_position")
