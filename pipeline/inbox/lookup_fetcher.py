@@ -63,12 +63,11 @@ def fetch_due(
 ) -> list[str]:
     """Make the due look-ups. Return the ids of the stored answers, which are to be published.
 
-    At most `limit`, and as many as `bucket` allows. Whatever one look-up raises, the others are made.
+    At most `limit`, and as many as `bucket` allows, if there is one. Whatever one look-up raises, the others are made.
     Raises DatabaseUnavailableError.
     """
-    bucket = bucket or TokenBucket(clock)
     with database.transaction() as session:
-        rows = _lease_due(session, clock.now(), bucket.take(limit))
+        rows = _lease_due(session, clock.now(), bucket.take(limit) if bucket else limit)
     answered: list[str] = []
     for due in rows:
         try:
@@ -100,7 +99,7 @@ def _lease_due(session: Session, now: datetime, limit: int) -> list[_Due]:
 
 
 def _fetch(
-    database: Database, clock: Clock, paypal: PaypalReader, due: _Due, bucket: TokenBucket
+    database: Database, clock: Clock, paypal: PaypalReader, due: _Due, bucket: TokenBucket | None
 ) -> dict[str, Any] | None:
     """Return PayPal's answer. After an error return None, and store when to try again, or that the look-up is given up."""
     now = clock.now()
@@ -117,7 +116,7 @@ def _fetch(
         else:
             _give_up(database, due, now, str(error))
     except PaypalUnavailableError as error:
-        if error.retry_after:
+        if bucket and error.retry_after:
             bucket.pause(error.retry_after)
         _postpone(database, due, now, str(error))
     return None
