@@ -15,6 +15,7 @@ from pipeline.clock import MovableClock, parse_time
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Event, Mail, Payment, Subscription
+from pipeline.scheduler.renewal_reminders import LOOKUP_WAIT
 from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, LICENCE, Plan
@@ -126,8 +127,11 @@ def play_year(
 
 
 def remind(container: Container, clock: MovableClock, charge: datetime, days: int) -> None:
-    """Move to the hour in which a reminder is due. The scheduler asks PayPal and checks again one minute later."""
+    """Move to the hour in which a reminder is due. The scheduler asks PayPal, and checks again after ten minutes at most."""
     clock.move_to(charge.replace(hour=10, minute=0, second=0) - timedelta(days=days))
+    for _ in range(2):
+        wait_until_idle(container.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
+        clock.advance(LOOKUP_WAIT)
     wait_until_idle(container.database, clock, pass_time=lambda: clock.advance(timedelta(seconds=2)))
 
 

@@ -73,8 +73,8 @@ def bodies(clock: MovableClock) -> list[bytes]:
     }
     agreement = {"id": "I-OLD1", "state": "Active", "payer": payer, "description": "for Canarina", "plan": {}}
     events.append(orjson.dumps(happened("WH-OLD", "BILLING.SUBSCRIPTION.CREATED", resource=agreement)))
-    events.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarina"}})))
-    events.append(orjson.dumps(happened("WH-1", "CUSTOMER.DISPUTE.CREATED", resource={"buyer": {"name": "Canarino"}})))
+    events.append(orjson.dumps(happened("WH-1", "RISK.DISPUTE.CREATED", resource={"buyer": {"name": "Canarina"}})))
+    events.append(orjson.dumps(happened("WH-1", "RISK.DISPUTE.CREATED", resource={"buyer": {"name": "Canarino"}})))
     events.append(orjson.dumps(happened("WH-2", "TEST.FAULT", summary=f"{CANARY.email} did it", resource=payer)))
     events.append(b'{"id": "WH-3", "canary": "' + CANARY.email.encode() + b'"')
     events.append(CANARY.email.encode())

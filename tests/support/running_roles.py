@@ -104,7 +104,9 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
         "events": (Event.state == "received") & (Event.attempts == 0) & Event.reason.is_(None)
         | (Event.state == "received") & (Event.due_at <= now),
         "mails": (Mail.state == "sending") | (Mail.state == "queued") & (Mail.due_at <= now),
-        "questions": PaypalLookup.due_at <= now + LEASE,  # A running look-up has its due time moved by the lease.
+        # A running look-up has its due time moved by the lease.
+        "questions": (PaypalLookup.due_at <= now)
+        | (PaypalLookup.due_at <= now + LEASE) & (PaypalLookup.due_at != PaypalLookup.first_due_at),
         "reminders": Subscription.remind_at <= now,
     }
     counts = [select(func.count()).where(each).scalar_subquery().label(what) for what, each in conditions.items()]
@@ -113,13 +115,18 @@ def work_left(database: Database, now: datetime) -> dict[str, int]:
     return {what: count for what, count in found.items() if count}
 
 
+def _lookups(database: Database) -> list[str]:
+    with database.reading() as session:
+        return [f"{row.kind} {row.due_at} {row.reason}" for row in session.execute(select(PaypalLookup)).scalars()]
+
+
 def wait_until_idle(
     database: Database, clock: Clock, seconds: float = 60, pass_time: Callable[[], object] = lambda: None
 ) -> None:
     """Wait until no work is due. Raises AssertionError with the remaining work. `pass_time` can move a clock."""
     deadline = monotonic() + seconds
     while left := work_left(database, clock.now()):
-        assert monotonic() < deadline, f"after {seconds:g} seconds, work is still due: {left}"
+        assert monotonic() < deadline, f"after {seconds:g} seconds, work is still due: {left} {_lookups(database)}"
         sleep(0.02)
         pass_time()
 

@@ -140,7 +140,7 @@ def test_many_events_are_imported_in_groups(
 
 
 def test_ignored_event_can_be_replayed(smt: Smt, imported: SavedEvents, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text('{"id": "WH-IGNORED", "event_type": "CUSTOMER.DISPUTE.CREATED", "resource": {}}')
+    (tmp_path / "x.json").write_text('{"id": "WH-IGNORED", "event_type": "RISK.DISPUTE.CREATED", "resource": {}}')
     smt("events", "import", tmp_path / "x.json")
     smt("run", "--until-idle")
     assert [row["id"] for row in smt("events", "list", "--state", "ignored", "--json").json] == ["WH-IGNORED"]

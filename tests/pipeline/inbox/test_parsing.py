@@ -57,7 +57,7 @@ def test_key_id_is_subscription_or_sale_or_event(kind: str, key_id: str) -> None
 
 
 def test_unknown_type_is_stored_whole_with_its_customer() -> None:
-    event = {**sample(ACTIVATED), "event_type": "CUSTOMER.DISPUTE.CREATED"}
+    event = {**sample(ACTIVATED), "event_type": "RISK.DISPUTE.CREATED"}
     found = parse(event)
     assert (found.facts, found.problem) == ({}, None)
     assert found.person == {"payer": ALICE.payer_id, "custom": ALICE.custom_id}

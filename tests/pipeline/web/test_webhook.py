@@ -261,7 +261,7 @@ def test_paypals_simulator_is_accepted_only_if_enabled(sqlite_pipeline: Pipeline
         assert answer.status_code == 200
         assert sqlite_pipeline.event("WH-1").signature_verdict == "signed by PayPal's simulator"
     else:
-        assert_problem(answer, 403, "signature")
+        assert_problem(answer, 403, "simulator")
 
 
 def test_algorithm_is_checked_before_certificate_is_fetched(sqlite_pipeline: PipelineUnderTest) -> None:
