@@ -66,8 +66,11 @@ def fetch_due(
     At most `limit`, and as many as `bucket` allows, if there is one. Whatever one look-up raises, the others are made.
     Raises DatabaseUnavailableError.
     """
+    allowed = bucket.take(limit) if bucket else limit
     with database.transaction() as session:
-        rows = _lease_due(session, clock.now(), bucket.take(limit) if bucket else limit)
+        rows = _lease_due(session, clock.now(), allowed)
+    if bucket:
+        bucket.give_back(allowed - len(rows))
     answered: list[str] = []
     for due in rows:
         try:

@@ -34,6 +34,11 @@ class TokenBucket:
             self._tokens -= taken
             return taken
 
+    def give_back(self, unused: int) -> None:
+        """Return tokens that were taken for calls that were not made."""
+        with self._lock:
+            self._tokens = min(self._tokens + unused, float(self._burst))
+
     def seconds_until_next(self) -> float:
         """Return how long to wait until `take` returns at least 1."""
         with self._lock:

@@ -252,6 +252,16 @@ def test_failing_look_up_does_not_stop_the_others(pipeline: PipelineUnderTest, e
     assert row.reason == f"the answer cannot be stored: {type(error).__name__}"
 
 
+def test_rounds_without_look_ups_use_up_no_rate(sqlite_pipeline: PipelineUnderTest) -> None:
+    pipeline, reader = sqlite_pipeline, FakeReader({"id": "SALE1"})
+    bucket = TokenBucket(pipeline.clock, burst=2)
+    for _ in range(5):
+        lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, reader, 20, bucket)
+    enqueue(pipeline)
+    lookup_fetcher.fetch_due(pipeline.database, pipeline.master, pipeline.clock, reader, 20, bucket)
+    assert reader.requests == ["sale SALE1"]
+
+
 def test_look_ups_keep_to_the_rate_and_pause_when_paypal_asks_for_it(sqlite_pipeline: PipelineUnderTest) -> None:
     pipeline, bucket = sqlite_pipeline, TokenBucket(sqlite_pipeline.clock, per_second=5, burst=20)
     busy = PaypalUnavailableError("busy")
