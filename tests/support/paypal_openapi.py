@@ -48,6 +48,8 @@ EXTRA_FIELDS = (
     (r"/v1/payments/refund/.*", r"(refund_(from|to|reason)_\w+|total_refunded_amount)(\..*)?"),
     (r"/v1/billing/subscriptions.*", r"(.*\.)?links\[\]\.encType"),  # of ended subscriptions
     (r"/v1/notifications/webhooks-events.*", r"(events\[\]\.)?(status|transmissions)"),
+    # as in PayPal's samples of dispute events
+    (r"/v1/customer/disputes.*", r"(.*\.)?disputed_transactions\[\]\.seller_protection_eligible"),
 )
 # The links of the list of events have parameters that the file does not describe.
 UNLISTED_PARAMETERS = {"/v1/notifications/webhooks-events": ("move_to", "index_time", "index_id")}
@@ -122,6 +124,8 @@ class OpenApiJudge:
         if pointer is None:
             return [] if exchange.status >= 300 or not exchange.answer else ["the answer has a body"]
         answer = json.loads(exchange.answer)
+        if exchange.status == 401 and set(answer) == {"error", "error_description"}:
+            return []  # a rejected token: answered by PayPal's gateway in the form of RFC 6749, section 5.2
         problems = self._problems(operation, pointer, answer, exchange.path)
         # Errors have more fields than the files name: those of the token, and the place of a problem.
         return problems + (self._unknown(operation, pointer, answer, exchange.path) if exchange.status < 300 else [])

@@ -22,32 +22,63 @@ JSON = st.recursive(
     max_leaves=30,
 )  # fmt: skip
 
+MONEY = ("amount", "amounts", "fee", "refunded_total", "returned_fee", "net")
+
 
 def parse_sample(shared: Path, kind: str) -> ParsedEvent:
     return parse_webhook((shared / "events" / f"{kind}.json").read_bytes())
 
 
 @pytest.mark.parametrize(
-    ("kind", "person"),
+    ("kind", "person", "key", "money"),
     [
-        ("CHECKOUT.ORDER.APPROVED", {"payer": "QYR5Z8XDVJNXQ", "custom": "ORDER-1001"}),
-        ("CHECKOUT.ORDER.COMPLETED", {"payer": "QYR5Z8XDVJNXQ", "custom": "ORDER-1001"}),
-        ("CHECKOUT.PAYMENT-APPROVAL.REVERSED", {"custom": "MERCHANT_CUSTOM_ID"}),
-        ("PAYMENT.CAPTURE.COMPLETED", {"custom": "ORDER-1001"}),
-        ("PAYMENT.CAPTURE.REFUNDED", {"custom": "ORDER-1001"}),
-        ("PAYMENT.REFUND.PENDING", {}),
-        ("CATALOG.PRODUCT.CREATED", {}),
+        (
+            "CHECKOUT.ORDER.APPROVED",
+            {"payer": "QYR5Z8XDVJNXQ", "custom": "ORDER-1001"},
+            None,
+            {"amounts": [[10000, "USD"]]},
+        ),
+        (
+            "CHECKOUT.ORDER.COMPLETED",
+            {"payer": "QYR5Z8XDVJNXQ", "custom": "ORDER-1001"},
+            None,
+            {"amounts": [[10000, "USD"]]},
+        ),
+        ("CHECKOUT.PAYMENT-APPROVAL.REVERSED", {"custom": "MERCHANT_CUSTOM_ID"}, None, {}),
+        (
+            "PAYMENT.CAPTURE.COMPLETED",
+            {"custom": "ORDER-1001"},
+            "sale:2GG279541U471931P",
+            {"amount": [1099, "USD"], "fee": [33, "USD"]},
+        ),
+        (
+            "PAYMENT.CAPTURE.REFUNDED",
+            {"custom": "ORDER-1001"},
+            "sale:2GG279541U471931P",
+            {"amount": [1099, "USD"], "refunded_total": [1099, "USD"], "returned_fee": [0, "USD"]},
+        ),
+        (
+            "PAYMENT.REFUND.PENDING",
+            {},
+            "sale:2GG279541U471931P",
+            {"amount": [1099, "USD"], "refunded_total": [1099, "USD"], "returned_fee": [0, "USD"]},
+        ),
+        ("CATALOG.PRODUCT.CREATED", {}, None, {}),
     ],
 )
-def test_orders_and_captures_identify_the_customer(shared: Path, kind: str, person: dict[str, str]) -> None:
+def test_orders_and_captures_identify_the_customer(
+    shared: Path, kind: str, person: dict[str, str], key: str | None, money: dict[str, Any]
+) -> None:
     found = parse_sample(shared, kind)
-    assert (found.person, found.facts) == (person, {})
-    assert found.key_id == f"event:{found.id}"
+    assert found.person == person
+    assert found.key_id == (key or f"event:{found.id}")
+    assert {name: value for name, value in found.facts.items() if name in MONEY} == money
 
 
 def test_dispute_names_its_sale(shared: Path) -> None:
     found = parse_sample(shared, "CUSTOMER.DISPUTE.CREATED")
-    assert found.facts == {"sale": "45V487086B989905H"}
+    assert found.facts["sale"] == "45V487086B989905H"
+    assert found.facts["amount"] == [1156, "USD"]
     assert found.key_id == "sale:45V487086B989905H", "the sale's key encrypts it, so the customer's erasure covers it"
 
 
