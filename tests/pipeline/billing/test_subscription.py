@@ -166,3 +166,13 @@ def test_quantity_is_one_if_missing(sqlite_pipeline: PipelineUnderTest) -> None:
 ])  # fmt: skip
 def test_longer_cycle_gets_an_earlier_reminder(cycle: BillingCycle | None, days: int | None) -> None:
     assert ReminderPolicy(yearly=30, monthly=3).days_before_renewal(cycle) == days
+
+
+def test_event_from_the_future_changes_nothing(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED))
+    ahead = dict.fromkeys(("status_update_time", "update_time"), "2036-03-01T10:00:00Z")
+    feeder.hear(sample(CANCELLED, ahead, at="2036-03-01T10:00:00Z"), at="2026-03-02T10:00:00Z")
+    assert feeder.states() == ["handled", "parked"]
+    feeder.hear(sample(SUSPENDED))
+    assert feeder.subscription(ALICE).status == "SUSPENDED"
