@@ -23,7 +23,6 @@ from pipeline.paypal.requests import LookupKind
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than two exchanges with PayPal; then another worker may take the look-up
-AUTH_ERROR_STATUSES = (401, 403)  # these concern the credentials and not the object, so the look-up is retried
 # A webhook can arrive before PayPal's API knows its object (PayPal-node-SDK issue 147), so 404 is no answer for a day.
 MISSING_AFTER = timedelta(days=1)
 # Waits after failed attempts; the last one repeats. They are long because PayPal asks clients not to poll.
@@ -114,7 +113,7 @@ def _fetch(
         else:
             _give_up(database, due, now, str(error))
     except PaypalRejectedError as error:
-        if error.status in AUTH_ERROR_STATUSES:
+        if error.concerns_credentials:
             _postpone(database, due, now, str(error))
         else:
             _give_up(database, due, now, str(error))
