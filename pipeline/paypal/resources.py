@@ -9,6 +9,7 @@ Invoice, order: the ids that `references` finds, and `invoice` or `order`, statu
 Dispute: dispute, sale, sales, status, stage, reason, amount, due_at, outcome, created_at, at.
 Plan: plan, name, terms, at.
 Action: subscription or sale, action, at, plan, quantity.
+Our account at PayPal: account, at.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from pipeline.paypal.account_resources import read_account
 from pipeline.paypal.action_resources import read_action
 from pipeline.paypal.dispute_resources import read_dispute
 from pipeline.paypal.field_reader import Facts, Person
@@ -42,4 +44,9 @@ READERS: dict[str, Callable[[str, dict[str, Any], datetime | None], tuple[Facts,
     "READ.PLAN": read_plan,
     "READ.SALE": read_sale,
     "READ.REFUND": read_refund,
+    "READ.CAPTURE_REFUND": read_capture_refund,
+    "READ.CAPTURE": read_capture,
+    "READ.DISPUTE": read_dispute,
+    "CUSTOMER.ACCOUNT-LIMITATION.": read_account,
+    "MERCHANT.": read_account,
 }

@@ -20,6 +20,7 @@ from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event
+from pipeline.inbox.kept_types import ignored_reason
 from pipeline.worker.failed_events import FailedEvents
 
 log = structlog.get_logger(__name__)
@@ -99,10 +100,11 @@ class Worker:
         rows = inbox.lock_received(session, ids)
         keyring.load({INDEX, TOKENS, *(row.key_id for row in rows)})
         known = [row for row in rows if row.type in self._handlers]
-        unknown = [row.id for row in rows if row.type not in self._handlers]
         mails = self._apply(session, keyring, known)
         inbox.mark_events(session, [row.id for row in known], "handled", now)
-        inbox.mark_events(session, unknown, "ignored", now, "no handler for this type of event")
+        for row in rows:
+            if row.type not in self._handlers:
+                inbox.mark_events(session, [row.id], "ignored", now, ignored_reason(row.type))
         return mails
 
     def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:

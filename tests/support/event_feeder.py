@@ -140,6 +140,10 @@ class EventFeeder:
         """Return the state of every event, ordered by event id."""
         return [row.state for row in self.pipeline.rows(Event)]
 
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the facts of every event, ordered by event id."""
+        return [row.facts for row in self.pipeline.rows(Event)]
+
     def reasons(self) -> list[str]:
         """Return the reasons of the events that wait or are parked."""
         return [row.reason for row in self.pipeline.rows(Event) if row.reason]

@@ -163,7 +163,7 @@ def _look_ups(delivery: Delivery, rng: Random) -> list[Json]:
     return [_look_up(item.kind, item.resource) for item in kept]
 
 
-def _look_up(kind: str, resource: Json) -> Json:
+def _look_up(kind: Any, resource: Json) -> Json:
     answer: Json = orjson.loads(event_from_lookup(kind, resource, EARLY))
     return answer
 
