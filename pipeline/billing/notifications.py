@@ -125,7 +125,8 @@ def renewal_reminder(
         "plan": (plan and plan.name) or "",
         "renews_at": renews_at,
         "amount": _amount(charge.total) if is_confirmed else None,
-        "price": _amount(parts.price) if parts else None,
+        # Consumers are shown prices with tax (Directive 98/6/EC, article 3).
+        "price": _amount(parts.price_with_tax) if parts else None,
         "tax": _part(parts.tax) if parts else None,
         "shipping": _part(parts.shipping) if parts else None,
         "balance": _amount(charge.balance) if is_confirmed and row.outstanding is not None else None,

@@ -31,6 +31,10 @@ class Charge:
     shipping: Money
 
     @property
+    def price_with_tax(self) -> Money:
+        return Money(self.price.amount + self.tax.amount, self.price.currency)
+
+    @property
     def total(self) -> Money:
         return Money(self.price.amount + self.tax.amount + self.shipping.amount, self.price.currency)
 

@@ -24,7 +24,7 @@ from pipeline.simulator.plans import CLOUD, LICENCE, Plan
 from pipeline.simulator.sale import Sale
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Json
-from tests.support.outbox_fixtures import scheduler
+from tests.support.outbox_fixtures import TEMPLATES, scheduler
 from tests.support.pipeline_under_test import PipelineUnderTest, delivery
 
 ADA = PEOPLE[0]
@@ -428,6 +428,16 @@ def test_reminder_names_an_amount_only_if_it_is_certain(
     facts = begin_at(sqlite_pipeline, shapes.plan(CLOUD) | plan, snapshot(sqlite_pipeline, **billing) | subscription)
     assert facts["amount"] == (None if amount is None else {"amount": amount, "currency": "EUR"})
     assert (facts["period"] is None) is ("cycle_executions" in billing)
+
+
+def test_price_in_a_reminder_includes_the_tax(sqlite_pipeline: PipelineUnderTest) -> None:
+    taxed = shapes.plan(CLOUD) | {"taxes": {"percentage": "19", "inclusive": False}}
+    facts = begin_at(sqlite_pipeline, taxed, snapshot(sqlite_pipeline, **NO_BALANCE))
+    assert (facts["price"], facts["tax"]) == ({"amount": 3451, "currency": "EUR"}, {"amount": 551, "currency": "EUR"})
+    text = TEMPLATES.render("renewal_reminder", {**facts, "customer_name": "Ada Example"}).text
+    assert "€34.51" in text
+    assert "€5.51" in text
+    assert "€29.00" not in text, "PayPal collects no such amount"
 
 
 def test_last_cycle_gets_no_reminder(sqlite_pipeline: PipelineUnderTest) -> None:
