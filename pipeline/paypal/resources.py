@@ -1,7 +1,7 @@
 """Parse PayPal's resources, old and new formats, into facts and personal data with the same keys.
 
-Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
-failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left, final_at.
+Subscription: subscription, status, status_at, status_changed_at, at, plan, terms, quantity, start_at, next_billing_at,
+last_payment_at, failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left, final_at.
 Sale and capture: sale, subscription, agreement, order, amount, fee, tax, shipping, received, rate, held, state, created_at,
 at, reason.
 Refund: refund, sale, amount, refunded_total, returned_fee, received, state, created_at, at.

@@ -38,6 +38,7 @@ def record(session: Session, differences: Iterable[Difference], now: datetime) -
             new += 1
             row = ReconciliationException(kind=each.kind, id=each.id, reason=each.reason, found_at=now)
             session.add(row)
+            session.flush()  # PayPal may list the object twice
             _look_up(session, row, now)
         elif row.resolved_at is not None and row.ignored_reason is None:
             row.resolved_at, row.found_at = None, now
