@@ -25,6 +25,7 @@ ENV_FILE = Path(".env")  # in the working directory
 # The literal webhook id that PayPal's simulator signs for (https://developer.paypal.com/api/rest/webhooks/simulator/).
 SIMULATOR = "WEBHOOK_ID"
 DEMO_FILE = "demo.json"  # in the data folder of a demo; describes the demo
+DEMO_PAYPAL_FILE = "demo-paypal.json"  # while the demo runs: the URL of its simulated PayPal
 LIVE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com"})
 # The settings that customers read in every mail. They have no defaults, so no one sends mail as another firm.
 VENDOR = ("vendor_name", "vendor_url", "vendor_address", "product_name", "mail_from")

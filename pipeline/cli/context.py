@@ -15,7 +15,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.crypto.master_key import MasterKey, open_master_key
 from pipeline.db import migrations
 from pipeline.db.engine import Database, exists
-from pipeline.demo.vendor import in_demo_folder, with_demo_vendor
+from pipeline.demo.vendor import in_demo_folder, with_demo_paypal, with_demo_vendor
 from pipeline.queries.listing import Decryptor
 from pipeline.settings import Settings, SettingsError, load
 
@@ -36,7 +36,7 @@ class CommandContext:
     def settings(self) -> Settings:
         """The settings of the operator. In a demo's data folder, the demo's vendor replaces those that are missing."""
         settings = load()
-        return with_demo_vendor(settings) if in_demo_folder(settings) else settings
+        return with_demo_vendor(with_demo_paypal(settings)) if in_demo_folder(settings) else settings
 
     @cached_property
     def clock(self) -> Clock:

@@ -22,8 +22,9 @@ from pipeline.demo.mail_catcher import catch_mail
 from pipeline.demo.mailbox_pages import MailboxPages
 from pipeline.demo.paypal_state import PageWebhooks, restore_state
 from pipeline.demo.start_page import StartPage
-from pipeline.demo.vendor import with_demo_vendor
+from pipeline.demo.vendor import CREDENTIALS, announced_paypal, with_demo_vendor
 from pipeline.errors import UsageError
+from pipeline.operations.webhook_check import needed_types
 from pipeline.queries.listing import Decryptor
 from pipeline.settings import Settings, load
 from pipeline.simulator.plans import CLOUD, LICENCE
@@ -84,7 +85,8 @@ def open_environment(
         paypal = FakePaypalApi(PaypalState(), clock=clock, seed=secrets.randbits(32))
         listen_port = _find_port(port, usual_port)
         relay_url = stack.enter_context(catch_mail(folder, lambda mail_id: _kind_of(container.database, mail_id)))
-        settings = _settings(stack.enter_context(paypal.serve()), relay_url, f"http://127.0.0.1:{listen_port}")
+        paypal_url = stack.enter_context(paypal.serve())
+        settings = _settings(paypal_url, relay_url, f"http://127.0.0.1:{listen_port}")
         container = make_parts(settings, clock)
         migrations.upgrade(container.database)
         stack.callback(container.database.close)
@@ -98,6 +100,8 @@ def open_environment(
         webhooks = PageWebhooks(container.settings, clock, f"{url}/webhooks/paypal", WEBHOOK_ID)
         stack.callback(webhooks.close)
         paypal.set_on_event(webhooks.post)
+        paypal.webhooks.register(WEBHOOK_ID, f"{url}/webhooks/paypal", needed_types(container.handlers))
+        stack.enter_context(announced_paypal(data_dir, paypal_url, WEBHOOK_ID, url))
         yield DemoEnvironment(container, clock, paypal.world, inlet, url, folder)
 
 
@@ -126,8 +130,8 @@ def _settings(paypal_url: str, relay_url: str, public_url: str) -> Settings:
         public_url=public_url,
         plans={plan.name: plan.id for plan in (LICENCE, CLOUD)},
         paypal_base_url=paypal_url,
-        paypal_client_id="simulator",
-        paypal_client_secret="simulator-secret",  # noqa: S106 - valid only at the simulated PayPal
+        paypal_client_id=CREDENTIALS["paypal_client_id"],
+        paypal_client_secret=CREDENTIALS["paypal_client_secret"],
         paypal_webhook_id=(WEBHOOK_ID,),
         paypal_accept_simulator=False,
         paypal_trust_anchors=None,

@@ -42,6 +42,7 @@ class Summary:
     without_address: int
     caught: int
     worth_a_look: str | None
+    refundable: str | None
 
     @property
     def accepted(self) -> int:
@@ -74,7 +75,14 @@ def summarize(database: Database, played: DemoRun, caught: Path) -> Summary:
             without_address=sum(_count(session, Mail.state, Mail.state == "queued", Mail.due_at.is_(None)).values()),
             caught=sum(1 for _ in caught.glob("*.eml")),
             worth_a_look=_most_eventful(session),
+            refundable=_newest_payment(session),
         )
+
+
+def _newest_payment(session: Session) -> str | None:
+    """Return the newest payment that nothing was paid back of."""
+    completed = select(Payment.id).where(Payment.status == "completed", Payment.subscription_id.is_not(None))
+    return session.execute(completed.order_by(Payment.occurred_at.desc()).limit(1)).scalar_one_or_none()
 
 
 def as_json(summary: Summary) -> dict[str, Any]:

@@ -90,7 +90,9 @@ def _report(summary: Summary, opened: DemoEnvironment, *, json: bool, once: bool
         *([f"subscriptions show {subscription}"] if subscription else []),
         "events list --type PAYMENT.SALE.REFUNDED",
         "mail list --kind payment_failed",
+        "disputes list",
         "doctor",
+        *([f'payments refund {summary.refundable} --reason "Example"'] if summary.refundable and not once else []),
         *([] if once else [f"simulate refund --url {opened.url}/webhooks/paypal --webhook-id {opened.webhook_id}"]),
     ):
         output.print_line(f"  {command} {words}")

@@ -6,6 +6,7 @@ Errors have the names of https://developer.paypal.com/api/webhooks/v1/errors/.
 import base64
 import json
 import zlib
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -34,6 +35,11 @@ class Webhooks:
         self.signer = signer
         self._feed = feed
         self._webhooks: dict[str, Json] = {}
+
+    def register(self, id: str, url: str, types: Iterable[str]) -> None:
+        """Add a webhook with this id, as if the vendor had created it before."""
+        offered = [{"name": type} for type in sorted(types) if type in EVENT_TYPES]
+        self._webhooks[id] = {"id": id, "url": url, "event_types": offered, "links": _links(id)}
 
     def registered(self) -> list[Json]:
         """Return all webhooks with id, url and event types."""
