@@ -113,8 +113,11 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     payments = uow.payments_of(row.id)
     cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
     row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
+    reported = _reported_charge(row, payments)
+    if reported and row.paid_through and row.status == "ACTIVE":
+        row.paid_through = min(row.paid_through, reported)  # no payment pays beyond the next charge
     row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
-    row.next_billing_at = _next_billing_at(row)
+    row.next_billing_at = _next_billing_at(row, payments)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
     _recompute_arrears(uow, row)
 
@@ -176,14 +179,27 @@ def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
         uow.request_lookup("plan", plan.id, timedelta(0))
 
 
-def _next_billing_at(row: SubscriptionRow) -> datetime | None:
-    """Return PayPal's billing time, or the paid-through date if later: PayPal sends no subscription event on renewal."""
+def _reported_charge(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
+    """Return PayPal's billing time; None if a payment came since PayPal reported it."""
+    reported_at = lww_map.updated_at(row.known, "next_billing_at")
+    if reported_at is None or any(each.occurred_at and each.occurred_at > reported_at for each in payments):
+        return None
+    return parse_time(lww_map.value(row.known, "next_billing_at"))
+
+
+def _next_billing_at(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
+    """Return PayPal's billing time; after a payment since PayPal reported it, the paid-through date if later.
+
+    PayPal sends no subscription event on renewal.
+    """
     reported = parse_time(lww_map.value(row.known, "next_billing_at"))
     left = lww_map.value(row.known, "cycles_left")
     is_last = left is not None and left["regular"] == 0
     if reported is None or is_last or row.status in ("CANCELLED", "EXPIRED"):
         return None
-    return max(reported, row.paid_through or reported) if row.status == "ACTIVE" else reported
+    if row.status != "ACTIVE" or _reported_charge(row, payments):
+        return reported
+    return max(reported, row.paid_through or reported)
 
 
 def _recompute_arrears(uow: UnitOfWork, row: SubscriptionRow) -> None:
@@ -266,8 +282,10 @@ def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequ
 
 def _is_after_end(row: SubscriptionRow, at: datetime) -> bool:
     """Return whether a payment came after the end of the subscription: it pays an outstanding balance, and no new period."""
-    has_ended = row.status is not None and STATUS_PHASE[row.status] == FINAL_PHASE
-    return bool(has_ended and row.status_at and at > row.status_at + CHARGE_DELAY)
+    if row.status is None or row.status_at is None or STATUS_PHASE[row.status] != FINAL_PHASE:
+        return False
+    # PayPal reports EXPIRED at the last charge, whose payment may follow; nothing is charged after a cancellation.
+    return at > row.status_at + (CHARGE_DELAY if row.status == "EXPIRED" else timedelta(0))
 
 
 def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
