@@ -230,7 +230,8 @@ def _confirmed_until(event: Event) -> str | None:
 
 def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
     until, at = parse_time(lww_map.value(row.known, "vouched")), lww_map.updated_at(row.known, "vouched")
-    return ConfirmedUntil(until, at) if until and at else None
+    last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
+    return ConfirmedUntil(until, at, last_payment_at) if until and at else None
 
 
 def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequence[PaymentRow]) -> list[PaidCharge]:
