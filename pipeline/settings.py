@@ -133,6 +133,12 @@ class Settings(BaseSettings):
     paypal_max_age_days: int = Field(
         30, ge=4, description="Webhooks whose transmission time is older are refused. PayPal retries for three days."
     )
+    dispute_pauses_access: bool = Field(
+        False, description="Whether access_until ends when a buyer disputes a payment, until PayPal has decided."
+    )
+    paypal_max_ahead_days: int = Field(
+        1, ge=1, le=36_500, description="Events that report something further ahead of their reception are parked."
+    )
     health_limit_seconds: int = Field(
         300, ge=1, description="An event or mail that waits longer than this is a problem; /healthz then answers 503."
     )

@@ -133,7 +133,10 @@ def _revise(paypal: PaypalApi, _key: str, id: str, parameters: dict[str, Any], _
 
 
 def _refund(paypal: PaypalApi, key: str, id: str, parameters: dict[str, Any], _reason: str) -> Outcome:
-    refund = calls.refund_sale(paypal, id, _money(parameters), key)
+    try:
+        refund = calls.refund_sale(paypal, id, _money(parameters), key)
+    except PaypalNotFoundError:  # PayPal's two APIs serve different payments, and the id does not tell which
+        refund = calls.refund_capture(paypal, id, _money(parameters), key)
     return Outcome("done", f"PayPal accepted: refund {refund}", (("refund", refund),) if refund else ())
 
 

@@ -143,6 +143,7 @@ class Container:
             self.handlers,
             reminders=self.reminder_policy,
             may_read=self.settings.has_paypal_credentials,
+            max_ahead=timedelta(days=self.settings.paypal_max_ahead_days),
             on_mail=self.mail_publisher.publish_later if self._has_mailer else lambda ids: None,
         )
 

@@ -66,8 +66,6 @@ def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
     amount, currency = event.require("amount")
     created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
-    if sale is None and not event.type.startswith("PAYMENT.SALE.") and event.type != "READ.REFUND":
-        raise ParkEvent(f"{event.type} names no capture")
     if sale is None:
         raise NeedsLookup("refund", event.facts["refund"])
     row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)

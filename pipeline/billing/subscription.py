@@ -74,7 +74,7 @@ def apply_event(uow: UnitOfWork, event: Event) -> StatusChange | None:
     """
     row, at = uow.subscription(event.require("subscription")), event.require_time("at")
     facts = {field: event.facts.get(field) for field in FIELDS}
-    row.known = lww_map.merge(row.known, at, facts | {"vouched": _confirmed_until(event)} | _buyer(event))
+    row.known = lww_map.merge(row.known, at, facts | _confirmation(event) | _buyer(event))
     balance = {field: event.facts.get(field) for field in BALANCE_FIELDS}
     row.known = lww_map.merge(row.known, _balance_at(event, at), balance | {"was_unpaid": _reports_unpaid(event)})
     _apply_subscriber(uow, row.id, at, event)
@@ -216,6 +216,22 @@ def _change_status(uow: UnitOfWork, row: SubscriptionRow, event: Event) -> Statu
     return StatusChange(old, status)
 
 
+def _confirmation(event: Event) -> dict[str, str | None]:
+    """Return the next billing time under the name `vouched` if all before it is paid.
+
+    Under the name `restarted` if the subscription is active again since, and nothing was charged: PayPal does not charge
+    the cycles of a pause, so nobody has paid for the time from the end of the last paid cycle to the next charge.
+    """
+    until, since, paid_at = (
+        _confirmed_until(event),
+        event.get_time("status_changed_at"),
+        event.get_time("last_payment_at"),
+    )
+    is_active = event.facts.get("status") == "ACTIVE"
+    is_restart = is_active and since is not None and paid_at is not None and since - paid_at > CHARGE_DELAY
+    return {"restarted" if is_restart else "vouched": until}
+
+
 def _confirmed_until(event: Event) -> str | None:
     """Return the next billing time, None unless it means that everything before it is paid."""
     if event.facts.get("status") not in (*LIVE_STATUSES, "CANCELLED", "EXPIRED") or event.facts.get("failed_count"):
@@ -229,9 +245,12 @@ def _confirmed_until(event: Event) -> str | None:
 
 
 def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
-    until, at = parse_time(lww_map.value(row.known, "vouched")), lww_map.updated_at(row.known, "vouched")
     last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
-    return ConfirmedUntil(until, at, last_payment_at) if until and at else None
+    for name in ("vouched", "restarted"):  # the second only of a subscription that was never seen before its pause
+        until, at = parse_time(lww_map.value(row.known, name)), lww_map.updated_at(row.known, name)
+        if until and at:
+            return ConfirmedUntil(until, at, last_payment_at)
+    return None
 
 
 def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequence[PaymentRow]) -> list[PaidCharge]:

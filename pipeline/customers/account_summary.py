@@ -12,8 +12,8 @@ from pipeline.customers import accounts
 from pipeline.db.models import Event, InboundMail, Mail, Payment, Plan, Subscription
 from pipeline.money import Money
 
-# Returns since when a subscription is past due (None: it is not), and its outstanding balance.
-Standing = Callable[[Subscription], tuple[datetime | None, Money | None]]
+# Returns since when a subscription is past due (None: it is not), its outstanding balance, and since when it is disputed.
+Standing = Callable[[Subscription], tuple[datetime | None, Money | None, datetime | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class SubscriptionSummary:
     paid_through: datetime | None
     past_due_since: datetime | None
     outstanding: Money | None
+    disputed_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
+import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.clock import Clock, format_time
@@ -20,6 +21,11 @@ from pipeline.customers.accounts import InvalidFieldError, SignUpData
 from pipeline.db.bulk import insert_new
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Link
+from pipeline.outbox import store as outbox
+from pipeline.outbox.store import NewMail
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError
+
+log = structlog.get_logger(__name__)
 
 FIELDS = ("name", "email", "company", "phone", "plan", "adult", "news")
 TEXTS = "2026-11"  # version of the texts that customers agree to: the age statement and the newsletter
@@ -53,6 +59,10 @@ class RateLimitError(Exception):
     """The hourly limit of sign-ups from one network is reached."""
 
 
+class PlanRefusedError(Exception):
+    """PayPal refuses a subscription to this plan, and would refuse it again. The message is for the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignUpForm:
     """A validated sign-up form. `plan` is PayPal's plan id."""
@@ -76,9 +86,9 @@ class SignUp:
     def sign_up(self, form: SignUpForm, token: str, address: str) -> str:
         """Create account and subscription, and return the URL of PayPal's approval page.
 
-        `token` is the form's token, `address` the client's network address. Raises RateLimitError,
-        DatabaseUnavailableError, PaypalRejectedError and PaypalUnavailableError. After a PayPal error, submitting the
-        same form again continues with the same account.
+        `token` is the form's token, `address` the client's network address. Raises RateLimitError, PlanRefusedError,
+        DatabaseUnavailableError, PaypalRejectedError (only about the credentials) and PaypalUnavailableError. After a
+        PayPal error, submitting the same form again continues with the same account.
         """
         with self.database.transaction() as session:
             keyring = Keyring(self.master, session, self.clock.now())
@@ -121,15 +131,33 @@ class SignUp:
             newsletter.request_confirmation(session, keyring, id, form.person.email, now, self.pages)
 
     def _subscribe(self, form: SignUpForm, custom: str) -> str:
-        _id, approve = self.paypal.create_subscription(
-            form.plan, custom, custom,
-            return_url=f"{self.pages}/signup/done", cancel_url=f"{self.pages}/signup/cancelled",
-        )  # fmt: skip
+        try:
+            _id, approve = self.paypal.create_subscription(
+                form.plan, custom, custom,
+                return_url=f"{self.pages}/signup/done", cancel_url=f"{self.pages}/signup/cancelled",
+            )  # fmt: skip
+        except (PaypalNotFoundError, PaypalRejectedError) as error:
+            if isinstance(error, PaypalRejectedError) and error.concerns_credentials:
+                raise
+            self._report_refusal(form.plan, str(error))
+            raise PlanRefusedError(str(error)) from error
         with self.database.transaction() as session:
             link = session.get_one(Link, links.digest(custom))
             data_key = Keyring(self.master, session, self.clock.now()).get(link.customer_id)
             link.details = data_key.encrypt_json("link.details", {"approve": approve}) if data_key else None
         return approve
+
+    def _report_refusal(self, plan: str, reason: str) -> None:
+        """Log the refusal, and queue a mail to the operator: one a day for each plan."""
+        log.error("sign_up_refused", plan=plan, reason=reason)
+        now = self.clock.now()
+        name = next(name for name, id in self.plans.items() if id == plan)
+        mail = NewMail(
+            "sign_up_refused", f"sign_up_refused:{plan}:{now:%Y-%m-%d}", None,
+            {"plan": name, "plan_id": plan, "reason": reason},
+        )  # fmt: skip
+        with self.database.transaction() as session:
+            outbox.enqueue(session, Keyring(self.master, session, now), [mail], now)
 
 
 def validate_form(form: Mapping[str, object], plans: Mapping[str, str]) -> SignUpForm:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.clock import parse_time
+from pipeline.clock import format_time, parse_time
 from pipeline.paypal.requests import LookupKind
+
+# Facts that say when something happened.
+PAST = ("at", "status_at", "created_at", "last_payment_at", "failed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,18 @@ class Event:
     def get_time(self, fact: str) -> datetime | None:
         """Return the fact as a time, None if it is missing or not a time."""
         return parse_time(self.facts.get(fact))
+
+    def require_past(self, max_ahead: timedelta) -> None:
+        """Raise ParkEvent if something happened further ahead of the event's reception than `max_ahead`.
+
+        Such a time is wrong, and would outrank everything that PayPal reports until then.
+        """
+        limit = format_time(self.received_at + max_ahead)
+        for name in PAST:
+            if (written := self.facts.get(name, "")) > limit:
+                raise ParkEvent(
+                    f"{self.type}: {name} is {written}, but the event was received {format_time(self.received_at)}"
+                )
 
 
 class NeedsLookup(Exception):

@@ -18,12 +18,11 @@ from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import event_from_lookup, parse_webhook
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.rate_limit import TokenBucket
-from pipeline.paypal.requests import LookupKind
+from pipeline.paypal.requests import SECOND, LookupKind
 
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than two exchanges with PayPal; then another worker may take the look-up
-AUTH_ERROR_STATUSES = (401, 403)  # these concern the credentials and not the object, so the look-up is retried
 # A webhook can arrive before PayPal's API knows its object (PayPal-node-SDK issue 147), so 404 is no answer for a day.
 MISSING_AFTER = timedelta(days=1)
 # Waits after failed attempts; the last one repeats. They are long because PayPal asks clients not to poll.
@@ -76,7 +75,7 @@ def fetch_due(
         try:
             answer = _fetch(database, clock, paypal, due, bucket)
             if answer is not None:
-                answered += _store_answer(database, master_key, clock, due, answer)
+                answered += _store_answer(database, master_key, clock, due, *answer)
         except DatabaseUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - any error concerns this look-up only
@@ -103,18 +102,21 @@ def _lease_due(session: Session, now: datetime, limit: int) -> list[_Due]:
 
 def _fetch(
     database: Database, clock: Clock, paypal: PaypalReader, due: _Due, bucket: TokenBucket | None
-) -> dict[str, Any] | None:
-    """Return PayPal's answer. After an error return None, and store when to try again, or that the look-up is given up."""
+) -> tuple[LookupKind, dict[str, Any]] | None:
+    """Return PayPal's answer and the kind of its object.
+
+    After an error return None, and store when to try again, or that the look-up is given up.
+    """
     now = clock.now()
     try:
-        return paypal.get(due.kind, due.id)
+        return _ask(paypal, due.kind, due.id)
     except PaypalNotFoundError as error:
         if now - due.first_due_at < MISSING_AFTER:
             _postpone(database, due, now, str(error), at_most=due.first_due_at + MISSING_AFTER)
         else:
             _give_up(database, due, now, str(error))
     except PaypalRejectedError as error:
-        if error.status in AUTH_ERROR_STATUSES:
+        if error.concerns_credentials:
             _postpone(database, due, now, str(error))
         else:
             _give_up(database, due, now, str(error))
@@ -125,11 +127,21 @@ def _fetch(
     return None
 
 
+def _ask(paypal: PaypalReader, kind: LookupKind, id: str) -> tuple[LookupKind, dict[str, Any]]:
+    """Return the object from the first of PayPal's APIs that has it. Raises PaypalNotFoundError if none has."""
+    try:
+        return kind, paypal.get(kind, id)
+    except PaypalNotFoundError:
+        if kind not in SECOND:
+            raise
+        return SECOND[kind], paypal.get(SECOND[kind], id)
+
+
 def _store_answer(
-    database: Database, master_key: MasterKey, clock: Clock, due: _Due, answer: dict[str, Any]
+    database: Database, master_key: MasterKey, clock: Clock, due: _Due, found: LookupKind, answer: dict[str, Any]
 ) -> list[str]:
     now, kind, id = clock.now(), due.kind, due.id
-    delivery = inbox.NewEvent(parse_webhook(event_from_lookup(kind, answer, now)), "read", "read from PayPal's API")
+    delivery = inbox.NewEvent(parse_webhook(event_from_lookup(found, answer, now)), "read", "read from PayPal's API")
     with database.transaction() as session:
         stored = inbox.store(session, Keyring(master_key, session, now), [delivery], now)
         lookups.complete(session, kind, id, due.asked_at, now)

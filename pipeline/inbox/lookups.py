@@ -67,12 +67,17 @@ def is_pending(session: Session, kind: str, id: str) -> bool:
 
 
 def complete(session: Session, kind: str, id: str, asked_at: datetime, now: datetime) -> None:
-    """Delete a look-up that was answered. It stays, due now, if it was requested again after `asked_at`."""
+    """Delete a look-up that was answered. It stays, due now, if it was requested again after `asked_at`.
+
+    A request in the future comes from a process whose clock was ahead. It is due then: repeated at once, it would be
+    repeated until then.
+    """
     row = session.get(PaypalLookup, (kind, id), with_for_update=True, populate_existing=True)
     if row is None:
         return
     if row.requested_at > asked_at:
-        row.due_at, row.attempts, row.first_due_at, row.reason = now, 0, now, None
+        due_at = max(now, row.requested_at)
+        row.due_at, row.attempts, row.first_due_at, row.reason = due_at, 0, due_at, None
     else:
         session.delete(row)
 

@@ -21,6 +21,7 @@ from pipeline.crypto import key_ids
 from pipeline.inbox import redaction
 from pipeline.paypal.field_reader import Facts, Person, text_of
 from pipeline.paypal.references import find_references
+from pipeline.paypal.requests import GET_REQUESTS, LookupKind
 from pipeline.paypal.resources import READERS
 
 UNREADABLE = "UNREADABLE"
@@ -65,7 +66,7 @@ def parse_webhook(body: bytes) -> ParsedEvent:
     return _split(digest, redaction.redact_document(document), event_id, kind)
 
 
-def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> bytes:
+def event_from_lookup(kind: LookupKind, document: dict[str, Any], at: datetime) -> bytes:
     """Return the body of an event, for example `READ.SALE`, that contains PayPal's answer to a look-up.
 
     The id consists of the object's id, time and content hash, so the same answer received twice is one event.
@@ -73,7 +74,7 @@ def event_from_lookup(kind: str, document: dict[str, Any], at: datetime) -> byte
     updated_at = text_of(document, "update_time", 40) or format_time(at)
     version = f"{updated_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
     envelope = {
-        "id": f"READ.{kind.upper()}:{text_of(document, 'id', 50)}:{version}",
+        "id": f"READ.{kind.upper()}:{text_of(document, GET_REQUESTS[kind].id_field, 50)}:{version}",
         "event_type": f"READ.{kind.upper()}",
         "create_time": updated_at,
         "resource": document,

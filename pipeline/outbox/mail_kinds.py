@@ -64,6 +64,8 @@ MAILS: dict[str, MailKind] = {
     "event_parked": MailKind("transactional", "service"),
     "custom_id_shared": MailKind("transactional", "security"),
     "dispute": MailKind("transactional", "payments"),
+    "account_notice": MailKind("transactional", "payments"),
+    "sign_up_refused": MailKind("transactional", "payments"),
     "webhook_forged": MailKind("transactional", "security"),
     "system_problem": MailKind("transactional", "service"),
     "request_due": MailKind("transactional", "law"),

@@ -56,6 +56,13 @@ def refund_sale(paypal: PaypalApi, id: str, amount: Money | None, key: str) -> s
     return str(refunded.get("id") or "")
 
 
+def refund_capture(paypal: PaypalApi, id: str, amount: Money | None, key: str) -> str:
+    """Pay a capture back, wholly if `amount` is None. Return the id of the refund."""
+    body = {} if amount is None else {"amount": {"value": format_amount(amount), "currency_code": amount.currency}}
+    refunded = paypal.execute(ActionRequest(f"/v2/payments/captures/{_require(id)}/refund", body, key))
+    return str(refunded.get("id") or "")
+
+
 def _subscription(id: str, verb: str) -> str:
     return f"/v1/billing/subscriptions/{_require(id)}/{verb}"
 

@@ -26,14 +26,19 @@ from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPal
 from pipeline.dependencies import Observer, ignore
 from pipeline.network import egress
 from pipeline.paypal.deadline import EXCHANGE_SECONDS, WatchedAdapter, deadline, read_body
-from pipeline.paypal.errors import Issue, PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.errors import (
+    AUTH_ERROR_STATUSES,
+    Issue,
+    PaypalNotFoundError,
+    PaypalRejectedError,
+    PaypalUnavailableError,
+)
 from pipeline.paypal.field_reader import text_of
 from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
 EXPIRY_MARGIN = 60.0  # seconds; a token is replaced this long before it expires, so that it outlives the call
-AUTH_ERROR_STATUSES = (401, 403)  # PayPal refuses the credentials
 CONNECTIONS = 16  # kept open for reuse
 FAILURE_SECONDS = 5.0  # a failed token request is not repeated for this long, so that threads do not wait one by one
 LATER_STATUSES = (408, 409, 425, 429)  # PayPal may answer differently later
@@ -133,7 +138,7 @@ class PaypalClient(PayPalHttpClient):  # type: ignore[misc]
             self._observe(True)
             raise
         except PaypalRejectedError as error:
-            self._observe(error.status not in AUTH_ERROR_STATUSES)
+            self._observe(not error.concerns_credentials)
             raise
         self._observe(True)
 

@@ -25,6 +25,8 @@ CheckName = Literal[
     "transmission time",
 ]
 
+AUTH_ERROR_STATUSES = (401, 403)  # PayPal refuses the credentials
+
 
 class MalformedDeliveryError(UsageError):
     """The request is not a webhook delivery: a header is missing, duplicated or malformed."""
@@ -85,6 +87,11 @@ class PaypalRejectedError(OperatorError):
             f"{_advice(status)}"
         )
         self.status, self.name, self.debug_id, self.issues = status, name, debug_id, tuple(issues)
+
+    @property
+    def concerns_credentials(self) -> bool:
+        """Whether PayPal refuses the credentials or their permissions, not the request."""
+        return self.status in AUTH_ERROR_STATUSES
 
 
 def _advice(status: int) -> str:

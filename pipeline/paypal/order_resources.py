@@ -1,7 +1,6 @@
 """Parse the money of orders (Orders v2) and invoices (Invoicing v1 and v2) into facts; `resources` lists their keys.
 
-No handler processes them: the sale or capture of an order or invoice has its own events. The facts keep the money after
-the encrypted body is gone.
+The sale or capture of an order or invoice has its own events. The facts keep the money after the encrypted body is gone.
 """
 
 from datetime import datetime
@@ -38,7 +37,9 @@ def read_invoice(_kind: str, resource: dict[str, Any], occurred_at: datetime | N
     payments = read.get("payments")
     paid = payments if isinstance(payments, list) else read.get("payments", "transactions")
     transactions = [FieldReader(each) for each in _objects(paid)]
-    ids = [each.id("transaction_id") or each.id("payment_id") for each in transactions]
+    # A payment of the type EXTERNAL was made outside PayPal, for example in cash.
+    inside = [each for each in transactions if each.text("type") != "EXTERNAL"]
+    ids = [each.id("transaction_id") or each.id("payment_id") for each in inside]
     facts = {
         **references,
         "invoice": read.id("id"),

@@ -1,4 +1,4 @@
-"""PayPal API requests that the SDK's client executes: four look-ups, create a subscription, cancel a subscription.
+"""PayPal API requests that the SDK's client executes: the look-ups, create a subscription, cancel a subscription.
 
 URLs are built from ids, never taken from links in a payload: such links have pointed to PayPal's internal network.
 """
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pipeline.paypal.errors import PaypalNotFoundError
 
-LookupKind = Literal["subscription", "plan", "sale", "refund"]
+LookupKind = Literal["subscription", "plan", "sale", "refund", "capture", "capture_refund", "dispute"]
 
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -52,12 +52,36 @@ class RefundsGetRequest(GetRequest):
     route = "/v1/payments/refund/{id}"
 
 
+class CapturesGetRequest(GetRequest):
+    """A payment without a subscription (Payments v2)."""
+
+    route = "/v2/payments/captures/{id}"
+
+
+class CaptureRefundsGetRequest(GetRequest):
+    """A refund of a capture (Payments v2)."""
+
+    route = "/v2/payments/refunds/{id}"
+
+
+class DisputesGetRequest(GetRequest):
+    """A dispute (`PP-…`, Disputes v1)."""
+
+    route = "/v1/customer/disputes/{id}"
+    id_field = "dispute_id"
+
+
 GET_REQUESTS: dict[LookupKind, type[GetRequest]] = {
     "subscription": SubscriptionsGetRequest,
     "plan": PlansGetRequest,
     "sale": SalesGetRequest,
     "refund": RefundsGetRequest,
+    "capture": CapturesGetRequest,
+    "capture_refund": CaptureRefundsGetRequest,
+    "dispute": DisputesGetRequest,
 }
+# The id of a payment or refund does not tell which of PayPal's two APIs serves it. The second is asked after the first.
+SECOND: dict[LookupKind, LookupKind] = {"sale": "capture", "refund": "capture_refund"}
 
 
 class SubscriptionsCreateRequest:

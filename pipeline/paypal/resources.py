@@ -1,7 +1,7 @@
 """Parse PayPal's resources, old and new formats, into facts and personal data with the same keys.
 
-Subscription: subscription, status, status_at, at, plan, terms, quantity, start_at, next_billing_at, last_payment_at,
-failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left, final_at.
+Subscription: subscription, status, status_at, status_changed_at, at, plan, terms, quantity, start_at, next_billing_at,
+last_payment_at, failed_count, outstanding, failed_at, failed_amount, failed_reason, retry_at, shipping, cycles_left, final_at.
 Sale and capture: sale, subscription, agreement, order, amount, fee, tax, shipping, received, rate, held, state, created_at,
 at, reason.
 Refund: refund, sale, amount, refunded_total, returned_fee, received, state, created_at, at.
@@ -9,6 +9,7 @@ Invoice, order: the ids that `references` finds, and `invoice` or `order`, statu
 Dispute: dispute, sale, sales, status, stage, reason, amount, due_at, outcome, created_at, at.
 Plan: plan, name, terms, at.
 Action: subscription or sale, action, at, plan, quantity.
+Our account at PayPal: account, at.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from pipeline.paypal.account_resources import read_account
 from pipeline.paypal.action_resources import read_action
 from pipeline.paypal.dispute_resources import read_dispute
 from pipeline.paypal.field_reader import Facts, Person
@@ -42,4 +44,9 @@ READERS: dict[str, Callable[[str, dict[str, Any], datetime | None], tuple[Facts,
     "READ.PLAN": read_plan,
     "READ.SALE": read_sale,
     "READ.REFUND": read_refund,
+    "READ.CAPTURE_REFUND": read_capture_refund,
+    "READ.CAPTURE": read_capture,
+    "READ.DISPUTE": read_dispute,
+    "CUSTOMER.ACCOUNT-LIMITATION.": read_account,
+    "MERCHANT.": read_account,
 }

@@ -50,6 +50,7 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         or status_at
         or format_moment(occurred_at)
         or read.time("create_time"),
+        "status_changed_at": status_at,
         "plan": read.id("plan_id"),
         "terms": _own_terms(read),
         "quantity": read.number("quantity"),

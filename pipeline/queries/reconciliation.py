@@ -12,6 +12,7 @@ from pipeline.queries.listing import Json, ListQuery, chunks, matching
 NEXT_STEPS = {
     "sale": "compare it with the payment in PayPal's dashboard; smt-billing lookups retry ID asks PayPal again",
     "refund": "compare it with the refund in PayPal's dashboard; smt-billing lookups retry ID asks PayPal again",
+    "dispute": "ask PayPal's support for the money of this dispute",
 }
 OTHERWISE = "compare it in PayPal's dashboard"
 

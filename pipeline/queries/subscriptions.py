@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from pipeline.billing.access import access_until, disputed_since
 from pipeline.billing.arrears import open_balance, past_due_since
 from pipeline.clock import format_time, write_optional
 from pipeline.db import lww_map
@@ -20,16 +21,19 @@ MONEY = (
 )  # fmt: skip
 
 
-def subscriptions(session: Session, query: ListQuery, now: datetime) -> Iterator[Json]:
+def subscriptions(session: Session, query: ListQuery, now: datetime, *, pauses_access: bool = False) -> Iterator[Json]:
     """Yield `id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`.
 
-    Also `past_due, past_due_since, outstanding, failed_count, last_payment_at`, as of `now`.
+    Also `access_until, disputed_since, past_due, past_due_since, outstanding, failed_count, last_payment_at`, as of `now`.
+    `pauses_access`: the setting SMT_DISPUTE_PAUSES_ACCESS.
     """
     statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, query)):
-        payments = _payments(session, [row.id for row, _ in chunk])
+        ids = [row.id for row, _ in chunk]
+        payments, disputed = _payments(session, ids), disputed_since(session, ids)
         for row, plan_name in chunk:
-            yield _subscription(row, plan_name, payments.get(row.id, []), now)
+            shown = _subscription(row, plan_name, payments.get(row.id, []), now)
+            yield shown | _access(row, disputed.get(row.id), pauses=pauses_access)
 
 
 def is_past_due(now: datetime) -> ColumnElement[bool]:
@@ -45,7 +49,7 @@ def count_by_status(session: Session, now: datetime) -> dict[tuple[str, bool], i
     return {(str(status), bool(is_late)): number for status, is_late, number in found}
 
 
-def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
+def subscription(decryptor: Decryptor, id: str, render: Render, *, pauses_access: bool = False) -> Json | None:
     """Return one subscription: the list's fields, subscriber, reminder time, refunds, status changes and mails."""
     row = decryptor.session.get(Subscription, id)
     if row is None:
@@ -56,6 +60,7 @@ def subscription(decryptor: Decryptor, id: str, render: Render) -> Json | None:
     person = (data_key.decrypt_json("subscription.personal_data", row.personal_data) if data_key else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments, decryptor.now),
+        **_access(row, disputed_since(decryptor.session, [id]).get(id), pauses=pauses_access),
         "erased": data_key is None,
         "name": full_name(person) or None,
         "email": lww_map.value(person, "email"),
@@ -86,6 +91,11 @@ def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]
         "last_payment_at": paid[-1] if paid else None,
         "payments": payments,
     }
+
+
+def _access(row: Subscription, disputed: datetime | None, *, pauses: bool) -> Json:
+    until = access_until(row.paid_through, disputed, pauses=pauses)
+    return {"access_until": write_optional(until), "disputed_since": write_optional(disputed)}
 
 
 def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[Json]]:

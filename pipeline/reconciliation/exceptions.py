@@ -36,8 +36,9 @@ def record(session: Session, differences: Iterable[Difference], now: datetime) -
         row = session.get(ReconciliationException, (each.kind, each.id))
         if row is None:
             new += 1
-            row = ReconciliationException(kind=each.kind, id=each.id, found_at=now)
+            row = ReconciliationException(kind=each.kind, id=each.id, reason=each.reason, found_at=now)
             session.add(row)
+            session.flush()  # PayPal may list the object twice
             _look_up(session, row, now)
         elif row.resolved_at is not None and row.ignored_reason is None:
             row.resolved_at, row.found_at = None, now
@@ -58,6 +59,14 @@ def resolve_others(
     for row in gone:
         row.resolved_at = now
     return len(gone)
+
+
+def resolve_missing(session: Session, kind: str, found: Collection[str], now: datetime) -> int:
+    """Resolve the open exceptions of a kind that this run did not find. Return how many."""
+    rows = session.execute(
+        select(ReconciliationException).where(is_open(), ReconciliationException.kind == kind)
+    ).scalars()
+    return resolve_others(session, (kind,), {row.id for row in rows}, found, now)
 
 
 def ignore(session: Session, id: str, reason: str, now: datetime) -> int:

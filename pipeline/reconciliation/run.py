@@ -15,7 +15,7 @@ from pipeline.db.models import ReconciliationException, ReconciliationPosition
 from pipeline.paypal import listings
 from pipeline.paypal.api import PaypalApi
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError
-from pipeline.reconciliation import events, exceptions, money, subscriptions
+from pipeline.reconciliation import disputes, events, exceptions, money, subscriptions
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ class ReconciliationResult:
     subscriptions_looked_up: int = 0
     transactions_compared: int = 0
     payments_looked_up: int = 0
+    disputes_looked_up: int = 0
     transactions_unreadable: int = 0
     differences_new: int = 0
     differences_resolved: int = 0
@@ -65,15 +66,27 @@ class Reconciliation:
             except (PaypalNotFoundError, PaypalRejectedError) as error:
                 log.warning("reconciliation_not_offered", source=source, reason=str(error))
                 result.not_offered += (source,)
-        with self._database.transaction() as session:
-            result.subscriptions_looked_up += subscriptions.request_overdue(session, self._clock.now())
-            result.payments_looked_up += money.request_pending(session, self._clock.now())
+        self._request_late(result)
+        with self._database.reading() as session:
             due = exceptions.is_due(self._clock.now())
             result.open = session.execute(
                 select(func.count()).select_from(ReconciliationException).where(due)
             ).scalar_one()
         log.info("reconciled", **{name: getattr(result, name) for name in ReconciliationResult.__slots__})
         return result
+
+    def _request_late(self, result: ReconciliationResult) -> None:
+        """Look up what should have changed by now."""
+        now = self._clock.now()
+        with self._database.transaction() as session:
+            result.subscriptions_looked_up += subscriptions.request_overdue(session, now)
+            result.payments_looked_up += money.request_pending(session, now)
+            result.disputes_looked_up += disputes.request_open(session, now)
+            unreturned = disputes.request_unreturned(session, now)
+            result.differences_new += exceptions.record(session, unreturned, now)
+            result.differences_resolved += exceptions.resolve_missing(
+                session, "dispute", {each.id for each in unreturned}, now
+            )
 
     def steps(self, since: datetime | None = None) -> int:
         """Return how many steps a run takes, for a progress bar."""

@@ -5,6 +5,7 @@ does not affect the others. The broker messages are acknowledged after the commi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,7 @@ from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event
+from pipeline.inbox.kept_types import ignored_reason
 from pipeline.worker.failed_events import FailedEvents
 
 log = structlog.get_logger(__name__)
@@ -38,7 +40,8 @@ class _EventFailedError(Exception):
 class Worker:
     """Runs `handlers` (event type -> function) for events.
 
-    `may_read`: API credentials are set, so look-ups are possible. `on_mail` receives the ids of mails that became due.
+    `may_read`: API credentials are set, so look-ups are possible. Events that report something further ahead of their
+    reception than `max_ahead` are parked. `on_mail` receives the ids of mails that became due.
     """
 
     def __init__(
@@ -50,11 +53,12 @@ class Worker:
         *,
         reminders: ReminderPolicy,
         may_read: bool,
+        max_ahead: timedelta = timedelta(days=1),
         on_mail: Callable[[list[str]], None] = lambda ids: None,
     ) -> None:
         self._database, self._master, self._clock = database, master_key, clock
         self._handlers, self._reminders, self._on_mail = handlers, reminders, on_mail
-        self._may_read = may_read
+        self._may_read, self._max_ahead = may_read, max_ahead
         self._failed_events = FailedEvents(database, master_key, clock, may_read=may_read)
 
     def handle(self, ids: Sequence[str]) -> None:
@@ -96,10 +100,11 @@ class Worker:
         rows = inbox.lock_received(session, ids)
         keyring.load({INDEX, TOKENS, *(row.key_id for row in rows)})
         known = [row for row in rows if row.type in self._handlers]
-        unknown = [row.id for row in rows if row.type not in self._handlers]
         mails = self._apply(session, keyring, known)
         inbox.mark_events(session, [row.id for row in known], "handled", now)
-        inbox.mark_events(session, unknown, "ignored", now, "no handler for this type of event")
+        for row in rows:
+            if row.type not in self._handlers:
+                inbox.mark_events(session, [row.id], "ignored", now, ignored_reason(row.type))
         return mails
 
     def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:
@@ -114,6 +119,7 @@ class Worker:
     def _handle_one(self, event: Event, uow: UnitOfWork) -> None:
         uow.is_history = event.source == inbox.HISTORY
         try:
+            event.require_past(self._max_ahead)
             self._handlers[event.type](event, uow)
         except (DatabaseUnavailableError, SQLAlchemyError):  # `Database.transaction` handles these
             raise

@@ -236,6 +236,7 @@ class Stage:
             "SMT_RELAY_LOG": str(self.ground.postfix.folder / "mail.log"),
             "SMT_PAYPAL_WEBHOOK_ID": WEBHOOK_ID,
             "SMT_PAYPAL_BASE_URL": paypal,
+            "SMT_PAYPAL_MAX_AHEAD_DAYS": "36500",  # the posted subscriptions begin now
             "SMT_PAYPAL_CLIENT_ID": "simulator",
             "SMT_PAYPAL_CLIENT_SECRET": "simulator-secret",
             "SMT_WEB_PORT": str(web_port),

@@ -45,6 +45,7 @@ def bring_forward(session: Session) -> None:
         "event SET due_at = :now WHERE state = 'received' AND due_at > :now",
         "mail SET due_at = :now WHERE state = 'queued' AND due_at > :now",
         "mail SET due_at = :now, claimed_at = :now WHERE state = 'doubt' AND (due_at > :later OR claimed_at > :soon)",
+        "paypal_lookup SET requested_at = :now WHERE requested_at > :later",
         "paypal_lookup SET due_at = :now WHERE due_at > :now AND (due_at < :soon OR due_at > :later)",
     ):
         used = {name: value for name, value in values.items() if f":{name}" in change}

@@ -46,7 +46,8 @@ LATE = {
     "amount": {"amount": 5800, "currency": "EUR"},
 }  # fmt: skip
 TO_THE_OPERATOR = {
-    "custom_id_shared", "event_parked", "system_problem", "dispute", "webhook_forged", "request_due", "erasure_waits",
+    "custom_id_shared", "event_parked", "system_problem", "dispute", "account_notice", "sign_up_refused",
+    "webhook_forged", "request_due", "erasure_waits",
 }  # fmt: skip
 VENDOR = Branding(
     name="Example Works",

@@ -64,7 +64,7 @@ def test_setup_mail_is_withheld_after_a_week(feeder: EventFeeder) -> None:
 
 def test_event_without_valid_time_is_parked(feeder: EventFeeder) -> None:
     month_19 = dict.fromkeys(("update_time", "status_update_time", "create_time"), "2018-19-12T22:20:32Z")
-    feeder.hear(sample(ACTIVATED, month_19, at="2018-19-12T22:20:32.000Z"))
+    feeder.hear(sample(ACTIVATED, month_19, at="2018-19-12T22:20:32.000Z"), at="2026-03-01T12:00:00Z")
     assert feeder.states() == ["parked"]
     assert feeder.reasons() == [
         "BILLING.SUBSCRIPTION.ACTIVATED has no at (unreadable fields: status_update_time, update_time, create_time)"

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -16,13 +17,13 @@ from tests.support.sample_events import FOLDER, kinds, sample
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "handlers").glob("*.py") if path.stem != "__init__")
-# PayPal's subscription events that a vendor must handle, and its answers to the four kinds of look-up.
+# PayPal's subscription events that a vendor must handle, and its answers to look-ups.
 REQUIRED = {
     *(f"BILLING.SUBSCRIPTION.{name}" for name in (
         "CREATED", "ACTIVATED", "UPDATED", "SUSPENDED", "RE-ACTIVATED", "CANCELLED", "EXPIRED", "PAYMENT.FAILED",
     )),
     *(f"PAYMENT.SALE.{name}" for name in ("COMPLETED", "PENDING", "DENIED", "REFUNDED", "REVERSED")),
-    *(f"READ.{name}" for name in ("SUBSCRIPTION", "PLAN", "SALE", "REFUND")),
+    *(f"READ.{name}" for name in ("SUBSCRIPTION", "PLAN", "SALE", "REFUND", "CAPTURE", "CAPTURE_REFUND", "DISPUTE")),
 }  # fmt: skip
 ADDRESS = re.compile(r"[^\s\"<>]+@([^\s\"<>]+)")
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -80,7 +81,7 @@ def test_sample_has_its_type_and_the_facts_that_handlers_need(event: str) -> Non
     document = sample(event)
     found = parse_webhook(orjson.dumps(document))
     assert (found.type, found.problem) == (event, None)
-    assert found.facts.keys() & {"subscription", "sale", "refund", "plan"}
+    assert found.facts.keys() & {"subscription", "sale", "refund", "plan", "account", "invoice"}
     assert "at" in found.facts
     assert "unread" not in found.facts
 
@@ -88,7 +89,7 @@ def test_sample_has_its_type_and_the_facts_that_handlers_need(event: str) -> Non
 @pytest.mark.parametrize("event", [event for event in sorted(HANDLERS) if event.startswith("READ.")])
 def test_look_up_sample_has_the_envelope_of_the_fetcher(event: str) -> None:
     document = sample(event)
-    kind = event.removeprefix("READ.").lower()
+    kind: Any = event.removeprefix("READ.").lower()
     written = orjson.loads(event_from_lookup(kind, document["resource"], SystemClock().now()))
     assert {name: value for name, value in written.items() if name != "read_at"} == document
 

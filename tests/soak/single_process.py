@@ -28,6 +28,7 @@ from pipeline.worker.recovery import QUIET_SECONDS, InboxRecovery
 from pipeline.worker.worker import Worker, consume_until_stopped
 from tests.soak.database_faults import Crash, DatabaseFault, OneThread
 from tests.soak.fake_peers import PayPal, Postfix, UnreliableBroker
+from tests.support.event_histories import YEARS
 from tests.support.misbehaving_relay import Wire
 from tests.support.outbox_fixtures import SENDER, TEMPLATES
 
@@ -88,7 +89,7 @@ class Process:
         self._committer = GroupCommitter(self.database, master, clock, broker.announce)
         self._worker = Worker(
             self.database, master, clock, HANDLERS,
-            reminders=ReminderPolicy(), may_read=True, on_mail=broker.announce_mails,
+            reminders=ReminderPolicy(), may_read=True, max_ahead=YEARS, on_mail=broker.announce_mails,
         )  # fmt: skip
         core = core_jobs(self.database, master, clock, reminders=ReminderPolicy(), may_read=True, operator="")
         self._scheduler = Scheduler(clock, core, [Job("doubts", SETTLE_EVERY, self._settle_doubts)])

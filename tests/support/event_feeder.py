@@ -42,6 +42,13 @@ class Told:
     facts: dict[str, Any]
 
 
+def _newest_time(event: dict[str, Any]) -> datetime:
+    """Return when PayPal created the event, or changed its object last."""
+    resource = event.get("resource") or {}
+    texts = (event.get("create_time"), resource.get("create_time"), resource.get("update_time"))
+    return max((moment for moment in map(parse_time, texts) if moment), default=LONG_AGO)
+
+
 class EventFeeder:
     """Store events, run the worker, and show the rows. `knows` has PayPal's answers; None means no API credentials."""
 
@@ -58,9 +65,9 @@ class EventFeeder:
     # Input
 
     def tell(self, *events: dict[str, Any], at: str = "") -> None:
-        """Store events `at` this time, or three seconds after each was created. The clock never goes back."""
+        """Store events `at` this time, or three seconds after the newest of their times. The clock never goes back."""
         for event in events:
-            written = parse_time(at) or (parse_time(event.get("create_time")) or LONG_AGO) + ON_THE_WAY
+            written = parse_time(at) or _newest_time(event) + ON_THE_WAY
             self.pipeline.clock.move_to(max(self.pipeline.now, written))
             self._published += [item.event_id for item in self.pipeline.store(delivery(event)) if item.publish]
 
@@ -132,6 +139,10 @@ class EventFeeder:
     def states(self) -> list[str]:
         """Return the state of every event, ordered by event id."""
         return [row.state for row in self.pipeline.rows(Event)]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the facts of every event, ordered by event id."""
+        return [row.facts for row in self.pipeline.rows(Event)]
 
     def reasons(self) -> list[str]:
         """Return the reasons of the events that wait or are parked."""

@@ -6,7 +6,7 @@ repeatedly with the same encryption keys, so the results can be compared.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +28,7 @@ from tests.support.sample_events import renamed
 Json = dict[str, Any]
 # Before every history, so no event is too old.
 EARLY = datetime(2024, 1, 1, tzinfo=UTC)
+YEARS = timedelta(days=3000)  # from EARLY to the end of every history
 # Fields that real events of these types sometimes lack, by prefix of the type.
 OPTIONAL_FIELDS = {
     "BILLING.": ("update_time", "status_update_time", "custom_id", "subscriber", "billing_info", "status", "plan_id"),
@@ -56,7 +57,7 @@ class OrderedReplay:
         self.pipeline = PipelineUnderTest(url, folder, MovableClock(EARLY))
 
     def worker(self) -> Worker:
-        return self.pipeline.worker(HANDLERS, may_read=True)
+        return self.pipeline.worker(HANDLERS, may_read=True, max_ahead=YEARS)
 
     def tell(self, batches: Sequence[Sequence[Json]]) -> Outcome:
         """Handle the batches in order, one transaction each. Then handle all events again, for those that wait."""
@@ -162,7 +163,7 @@ def _look_ups(delivery: Delivery, rng: Random) -> list[Json]:
     return [_look_up(item.kind, item.resource) for item in kept]
 
 
-def _look_up(kind: str, resource: Json) -> Json:
+def _look_up(kind: Any, resource: Json) -> Json:
     answer: Json = orjson.loads(event_from_lookup(kind, resource, EARLY))
     return answer
 

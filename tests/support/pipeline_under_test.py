@@ -8,7 +8,7 @@ assert pipeline.states() == {"WH-1": "handled"}
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -74,11 +74,12 @@ class PipelineUnderTest:
         handlers: Mapping[str, Handler],
         *,
         may_read: bool = False,
+        max_ahead: timedelta = timedelta(days=1),
         on_mail: Callable[[list[str]], None] = lambda ids: None,
     ) -> Worker:
         return Worker(
             self.database, self.master, self.clock, handlers,
-            reminders=ReminderPolicy(), may_read=may_read, on_mail=on_mail,
+            reminders=ReminderPolicy(), may_read=may_read, max_ahead=max_ahead, on_mail=on_mail,
         )  # fmt: skip
 
     def rows(self, table: type[Row]) -> list[Row]:

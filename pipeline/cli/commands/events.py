@@ -16,6 +16,7 @@ from pipeline.db.models import Event
 from pipeline.errors import UsageError
 from pipeline.inbox import store
 from pipeline.inbox.file_import import find_files, import_files
+from pipeline.operations.event_kinds import event_kinds
 from pipeline.queries import events
 from pipeline.queries.listing import ListQuery, count
 
@@ -76,6 +77,21 @@ def show(
         output.print_json(found)
     else:
         _show(found)
+
+
+@app.command()
+def kinds(ctx: typer.Context, json: Json = False) -> None:
+    """List the event types that this program knows: what each does, or why it is kept without effect.
+
+    The webhook subscribes to the types that have a handler; compare PayPal's side with: smt-billing paypal webhook check.
+    JSON: one array of objects with type, is_handled, is_subscribed and about.
+    """
+    found = list(event_kinds(context_of(ctx).handlers()))
+    if json:
+        output.print_json(found)
+        return
+    rows = [(each["type"], "yes" if each["is_subscribed"] else "", each["about"]) for each in found]
+    output.print_table(("type", "webhook", "what it does, or why it is kept"), rows)
 
 
 @app.command()

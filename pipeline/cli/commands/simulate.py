@@ -53,7 +53,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - the options of a command are its argum
 ) -> None:
     """The receiver must use the same SMT_DATA_DIR, because the simulated certificate is stored there.
 
-    Refused if SMT_PAYPAL_BASE_URL is PayPal's live API. Events older than seven days queue no mail, as in production.
+    Refused if SMT_PAYPAL_BASE_URL is PayPal's live API. As in production, events older than seven days queue no mail, and
+    events in the future are parked unless SMT_PAYPAL_MAX_AHEAD_DAYS of the receiver allows them.
     Exit 1 unless all events are answered with 200.
     """
     if scenario == "list":

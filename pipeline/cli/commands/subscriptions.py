@@ -48,8 +48,8 @@ def list_(
 ) -> None:
     """List subscriptions, the newest first. A placeholder has no status: a payment arrived before the subscription event.
 
-    JSON: one array of objects with id, status, plan, paid_through, next_billing_at, customer, past_due, past_due_since,
-    outstanding, failed_count, last_payment_at and payments (amounts in minor units).
+    JSON: one array of objects with id, status, plan, paid_through, access_until, disputed_since, next_billing_at,
+    customer, past_due, past_due_since, outstanding, failed_count, last_payment_at and payments (amounts in minor units).
     """
     context = context_of(ctx)
     now = context.clock.now()
@@ -62,7 +62,9 @@ def list_(
         period.until,
     )
     with context.database.reading() as session:
-        rows = list(subscriptions.subscriptions(session, query, now))
+        rows = list(
+            subscriptions.subscriptions(session, query, now, pauses_access=context.settings.dispute_pauses_access)
+        )
         total = 0 if json or limit else count(session, Subscription, Subscription.created_at, query)
     if json:
         output.print_json(rows)
@@ -84,7 +86,12 @@ def show(
     context = context_of(ctx)
     container = container_of(context)
     with context.decryptor() as decryptor:
-        found = subscriptions.subscription(decryptor, id, renderer(lambda: container.templates))
+        found = subscriptions.subscription(
+            decryptor,
+            id,
+            renderer(lambda: container.templates),
+            pauses_access=context.settings.dispute_pauses_access,
+        )
     if found is None:
         raise UsageError(f"there is no subscription {id}; see: smt-billing subscriptions list")
     read_audit.record_read(context, "subscriptions show", purpose, id)
@@ -125,6 +132,8 @@ def _facts(found: dict[str, Any], locale: str) -> dict[str, object]:
         "past due": _past_due(found, locale),
         "plan": found["plan_name"] or found["plan"],
         "paid through": output.format_moment(output.parse_stamp(found["paid_through"]), locale) or None,
+        "access until": output.format_moment(output.parse_stamp(found["access_until"]), locale) or None,
+        "disputed since": output.format_moment(output.parse_stamp(found["disputed_since"]), locale) or None,
         "next billing": output.format_moment(output.parse_stamp(found["next_billing_at"]), locale) or None,
         "next reminder": output.format_moment(output.parse_stamp(found["remind_at"]), locale) or None,
         "name": "erased" if found["erased"] else found["name"],

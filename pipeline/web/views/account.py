@@ -9,13 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pipeline.billing.access import disputed_since
 from pipeline.billing.arrears import open_balance, past_due_since
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import accounts, addresses, links, sign_in, sign_up
 from pipeline.customers.account_summary import AccountSummary, summarize_account
 from pipeline.customers.accounts import InvalidFieldError
 from pipeline.customers.sign_in import SignInLinkSender
+from pipeline.db.models import Subscription
 from pipeline.email_address import valid_address
+from pipeline.money import Money
 from pipeline.privacy import requests
 from pipeline.privacy.erasure import workflow
 from pipeline.privacy.export import offer
@@ -98,9 +101,10 @@ class AccountViews:
             return self._site.page("sign_in.html", problem="", email="")
 
         def work(session: Session, keyring: Keyring, now: datetime) -> AccountSummary:
-            return summarize_account(
-                session, keyring, customer_id, lambda row: (past_due_since(row, now), open_balance(row))
-            )
+            def standing(row: Subscription) -> tuple[datetime | None, Money | None, datetime | None]:
+                return past_due_since(row, now), open_balance(row), disputed_since(session, [row.id]).get(row.id)
+
+            return summarize_account(session, keyring, customer_id, standing)
 
         return self._account_page(request, await self._transactions.run(work))
 

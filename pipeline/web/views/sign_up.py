@@ -11,15 +11,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.customers import sign_up
-from pipeline.customers.sign_up import ADULT, InvalidFormError, RateLimitError, SignUp
-from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
+from pipeline.customers.sign_up import ADULT, InvalidFormError, PlanRefusedError, RateLimitError, SignUp
+from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
 from pipeline.web.bounded_pool import BoundedPool
 from pipeline.web.forms import RequestRejectedError, form, json_object
 from pipeline.web.problem import problem
 from pipeline.web.site import Site, client_address
 
 CLOSED = ("Sign-up is not available yet", "We cannot take orders on this page right now. Please write to us.")
-AUTH_ERROR_STATUSES = (401, 403)  # PayPal refuses our credentials: the operator's fault, and soon mended
 PLAN_REFUSED = "This plan cannot be ordered at the moment. Please choose another one, or write to us."
 PAYPAL_DOWN = (
     "PayPal is not responding right now. Please send the form again in a minute. You will not be signed up twice."
@@ -60,9 +59,10 @@ class SignUpViews:
             approval_url = await self._sign_up(entered, token, client_address(request))
         except InvalidFormError as error:
             return self._form(EMPTY | entered, error.problems, token, 422)
-        except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
-            if _is_refused(error):
-                return self._form(EMPTY | entered, {"plan": PLAN_REFUSED}, token, 422)
+        except PlanRefusedError:
+            return self._form(EMPTY | entered, {"plan": PLAN_REFUSED}, token, 422)
+        except (PaypalUnavailableError, PaypalRejectedError) as error:
+            log.warning("sign_up_deferred", reason=str(error))
             response = self._form(EMPTY | entered, {"paypal": PAYPAL_DOWN}, token, 503)
             response.headers["Retry-After"] = "60"
             return response
@@ -79,9 +79,10 @@ class SignUpViews:
             approval_url = await self._sign_up(entered, token, client_address(request))
         except InvalidFormError as error:
             return problem(422, "Some fields are invalid.", more={"errors": dict(error.problems)})
-        except (PaypalUnavailableError, PaypalRejectedError, PaypalNotFoundError) as error:
-            if _is_refused(error):
-                return problem(422, "Some fields are invalid.", more={"errors": {"plan": PLAN_REFUSED}})
+        except PlanRefusedError:
+            return problem(422, "Some fields are invalid.", more={"errors": {"plan": PLAN_REFUSED}})
+        except (PaypalUnavailableError, PaypalRejectedError) as error:
+            log.warning("sign_up_deferred", reason=str(error))
             return problem(503, PAYPAL_DOWN.replace("form", "request"), headers={"Retry-After": "60"})
         return JSONResponse({"approve": approval_url}, 201, self._site.headers() | {"Cache-Control": "no-store"})
 
@@ -121,18 +122,6 @@ class SignUpViews:
         plans = list(self._service.plans)
         values = {"entered": entered, "problems": problems, "token": token, "plans": plans, "adult": ADULT}
         return self._site.page("signup.html", status, posts_to=self._approval, **values)
-
-
-def _is_refused(error: PaypalUnavailableError | PaypalRejectedError | PaypalNotFoundError) -> bool:
-    """Return whether another attempt gives the same answer, for example because the plan is inactive. Log the reason."""
-    is_refused = isinstance(error, PaypalNotFoundError) or (
-        isinstance(error, PaypalRejectedError) and error.status not in AUTH_ERROR_STATUSES
-    )
-    if is_refused:
-        log.error("sign_up_refused", reason=str(error))
-    else:
-        log.warning("sign_up_deferred", reason=str(error))
-    return is_refused
 
 
 def approval_origins(base_url: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from pipeline.inbox import store as inbox
 from pipeline.money import Money
 from pipeline.paypal.api import PaypalApi
 from pipeline.simulator import scenarios
+from pipeline.simulator.one_off import OneOffPayment
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD, PLANS
 from pipeline.simulator.server.api import FakePaypalApi
@@ -113,6 +114,21 @@ def test_status_changes_when_paypal_reports_it(vendor: Vendor, verbs: list[Kind]
         vendor.read()
     assert vendor.status() == status
     assert {row.state for row in vendor.pipeline.rows(Action)} == {"done"}
+
+
+def test_capture_is_refunded_by_the_api_that_has_it(vendor: Vendor) -> None:
+    """PayPal serves payments without a subscription in its newer API; the id does not tell."""
+    one_off = OneOffPayment(PEOPLE[1], Money(4900, "EUR"), vendor.pipeline.now, Random(2))
+    one_off.approve(vendor.pipeline.now)
+    one_off.capture(vendor.pipeline.now)
+    for each in one_off.deliveries:
+        vendor.world.apply(each)
+        vendor.pipeline.store(delivery(each.body))
+    vendor.read()
+    vendor.payment = one_off.capture_id
+    assert vendor.perform(vendor.order("refund", amount=Money(100, "EUR"))).state == "done"
+    vendor.read()
+    assert [(row.payment_id, row.amount) for row in vendor.pipeline.rows(Refund)] == [(vendor.payment, 100)]
 
 
 @pytest.mark.parametrize(("amount", "refunded", "status"), [

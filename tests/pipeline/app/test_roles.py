@@ -24,6 +24,7 @@ def settings(data_dir: Path, caught: Path, monkeypatch: pytest.MonkeyPatch, smt:
         "SMT_DATA_DIR": str(data_dir),
         "SMT_SMTP_URL": os.environ["SMT_SMTP_URL"],
         "SMT_PAYPAL_WEBHOOK_ID": "7AB11223CD445566E",
+        "SMT_PAYPAL_MAX_AHEAD_DAYS": "4000",  # the simulated subscriptions begin now
         "SMT_WEB_PORT": str(free_port()),
     }
     for name, value in values.items():

@@ -116,3 +116,23 @@ def test_denied_sale_pays_for_nothing(sqlite_pipeline: PipelineUnderTest) -> Non
     denied = sample(COMPLETED)["resource"] | {"state": "denied"}
     feeder.hear(sample("READ.PLAN"), sample("BILLING.SUBSCRIPTION.CREATED"), sample(DENIED, denied))
     assert feeder.subscription(ALICE).paid_through is None
+
+
+@pytest.mark.parametrize("field", ["update_time", "create_time"])
+def test_time_more_than_a_day_after_reception_is_not_believed(sqlite_pipeline: PipelineUnderTest, field: str) -> None:
+    """Such a time would outrank everything that PayPal reports until then, so a person decides about the event."""
+    sqlite_pipeline.clock.move_to(at("2026-02-24T09:16:45Z"))
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(COMPLETED, {field: "2027-02-24T09:16:40Z"}), at="2026-02-24T09:16:45Z")
+    assert feeder.states() == ["parked"]
+    [reason] = feeder.reasons()
+    assert reason.endswith(" is 2027-02-24T09:16:40Z, but the event was received 2026-02-24T09:16:45Z")
+    feeder.hear(sample(REFUNDED), sample(COMPLETED))
+    assert feeder.payments()[SALE].status == "partially_refunded"
+
+
+def test_time_less_than_a_day_after_reception_is_believed(sqlite_pipeline: PipelineUnderTest) -> None:
+    sqlite_pipeline.clock.move_to(at("2026-02-24T09:16:45Z"))
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(COMPLETED, {"update_time": "2026-02-25T09:16:44Z"}), at="2026-02-24T09:16:45Z")
+    assert feeder.payments()[SALE].status == "completed"

@@ -166,3 +166,53 @@ def test_quantity_is_one_if_missing(sqlite_pipeline: PipelineUnderTest) -> None:
 ])  # fmt: skip
 def test_longer_cycle_gets_an_earlier_reminder(cycle: BillingCycle | None, days: int | None) -> None:
     assert ReminderPolicy(yearly=30, monthly=3).days_before_renewal(cycle) == days
+
+
+def test_event_from_the_future_changes_nothing(sqlite_pipeline: PipelineUnderTest) -> None:
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(sample(ACTIVATED))
+    ahead = dict.fromkeys(("status_update_time", "update_time"), "2036-03-01T10:00:00Z")
+    feeder.hear(sample(CANCELLED, ahead, at="2036-03-01T10:00:00Z"), at="2026-03-02T10:00:00Z")
+    assert feeder.states() == ["handled", "parked"]
+    feeder.hear(sample(SUSPENDED))
+    assert feeder.subscription(ALICE).status == "SUSPENDED"
+
+
+# -- a pause
+
+
+def restarted(at_: str, next_billing: str, paid: str) -> dict[str, object]:
+    """Return the event that a suspended subscription is active again, without a charge since `paid`."""
+    changes = {
+        "status_update_time": at_,
+        "update_time": at_,
+        "billing_info.next_billing_time": next_billing,
+        "billing_info.last_payment.time": paid,
+    }
+    return sample("BILLING.SUBSCRIPTION.RE-ACTIVATED", changes, at=at_)
+
+
+def paid_until(pipeline: PipelineUnderTest, *events: dict[str, object]) -> datetime | None:
+    feeder = EventFeeder(pipeline)
+    feeder.hear(sample("READ.PLAN"), *events)
+    return feeder.subscription(ALICE).paid_through
+
+
+def test_pause_longer_than_the_paid_cycle_gives_no_free_access(sqlite_pipeline: PipelineUnderTest) -> None:
+    """PayPal skips the charges of a pause and reports the next one. Nobody has paid for the time until then."""
+    before = paid_until(sqlite_pipeline, sample(ACTIVATED), sample(COMPLETED), sample(SUSPENDED))
+    after = restarted("2026-04-10T09:00:00Z", "2026-04-24T10:00:00Z", "2026-02-24T09:16:38Z")
+    assert paid_until(sqlite_pipeline, after) == before == at("2026-03-24T10:00Z")
+    charge = {"id": "9AL51924877811803", "create_time": "2026-04-24T10:20:00Z", "update_time": "2026-04-24T10:20:00Z"}
+    assert paid_until(sqlite_pipeline, sample(COMPLETED, charge)) == at("2026-05-24T10:20Z")
+
+
+def test_pause_within_the_paid_cycle_keeps_its_end(sqlite_pipeline: PipelineUnderTest) -> None:
+    paid_until(sqlite_pipeline, sample(ACTIVATED), sample(COMPLETED), sample(SUSPENDED))
+    after = restarted("2026-03-20T09:00:00Z", "2026-03-24T10:00:00Z", "2026-02-24T09:16:38Z")
+    assert paid_until(sqlite_pipeline, after) == at("2026-03-24T10:00Z")
+
+
+def test_subscription_first_seen_after_its_pause_has_paypals_date(sqlite_pipeline: PipelineUnderTest) -> None:
+    after = restarted("2026-04-10T09:00:00Z", "2026-04-24T10:00:00Z", "2026-03-24T09:16:38Z")
+    assert paid_until(sqlite_pipeline, after) == at("2026-04-24T10:00Z")

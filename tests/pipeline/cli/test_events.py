@@ -8,6 +8,7 @@ import pytest
 from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, StatusHistoryEntry
 from pipeline.inbox import file_import
+from pipeline.simulator.server.event_types import EVENT_TYPES
 
 from .conftest import SavedEvents, Smt
 
@@ -213,3 +214,18 @@ def test_unknown_event_and_invalid_time_are_usage_errors(smt: Smt, imported: Sav
     answer = smt("events", "list", "--since", "last week")
     assert answer.code == 2
     assert "2026-03-01" in answer.err
+
+
+def test_kinds_lists_handled_and_kept_types(smt: Smt) -> None:
+    kinds = {each["type"]: each for each in smt("events", "kinds", "--json").json}
+    assert kinds["PAYMENT.SALE.COMPLETED"]["is_subscribed"]
+    assert kinds["PAYMENT.SALE.COMPLETED"]["about"].startswith("A payment arrived")
+    assert (kinds["READ.SALE"]["is_handled"], kinds["READ.SALE"]["is_subscribed"]) == (True, False), "PayPal sends none"
+    assert (kinds["VAULT.*"]["is_handled"], kinds["VAULT.*"]["is_subscribed"]) == (False, False)
+    assert all(each["about"].endswith(".") for each in kinds.values())
+
+
+def test_every_type_that_paypal_offers_is_handled_or_kept(smt: Smt) -> None:
+    kinds = [each["type"] for each in smt("events", "kinds", "--json").json]
+    prefixes = tuple(kind.removesuffix("*") for kind in kinds)
+    assert [kind for kind in EVENT_TYPES if not kind.startswith(prefixes)] == []

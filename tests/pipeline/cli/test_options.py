@@ -28,7 +28,7 @@ DOES_NOT_ASK = {
     "backup create", "backup identity", "backup signer", "customers answer", "customers correct", "customers export",
     "customers list", "customers opt-out", "customers requests", "customers show", "disputes list",
     "disputes show", "customers verify", "db upgrade",
-    "demo", "doctor", "events import", "events list", "events replay", "events show", "health", "inbound file",
+    "demo", "doctor", "events import", "events kinds", "events list", "events replay", "events show", "health", "inbound file",
     "inbound list", "inbound reply", "inbound show", "lookups list",
     "lookups retry", "mail list", "mail dismiss", "mail preview", "mail resend",
     "mail send-test", "mail show", "mailer", "parked ignore", "parked list", "parked retry", "payments list",

@@ -190,6 +190,21 @@ def test_unknown_object_is_looked_up_for_a_day_and_then_given_up(
     assert len(fake_api.asked) == requests
 
 
+def test_request_of_a_process_whose_clock_is_ahead_is_not_repeated_until_then(pipeline: PipelineUnderTest) -> None:
+    with pipeline.database.transaction() as session:
+        tomorrow = pipeline.now + timedelta(days=1)
+        lookups.enqueue(session, [lookups.LookupRequest("sale", "SALE1", pipeline.now, tomorrow)])
+    reader = FakeReader({"id": "SALE1"})
+    for _ in range(3):
+        fetch(pipeline, reader)
+        pipeline.clock.advance(timedelta(minutes=1))
+    assert reader.requests == ["sale SALE1"]
+    pipeline.clock.move_to(tomorrow)
+    fetch(pipeline, reader)
+    assert reader.requests == ["sale SALE1"] * 2
+    assert pipeline.count(PaypalLookup) == 0
+
+
 def test_given_up_look_up_starts_again_when_it_is_requested(pipeline: PipelineUnderTest) -> None:
     enqueue(pipeline)
     fetch(pipeline, FakeReader(PaypalRejectedError(422, "UNPROCESSABLE_ENTITY", "abc")))

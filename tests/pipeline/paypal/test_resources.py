@@ -53,6 +53,7 @@ def test_subscription_is_parsed() -> None:
         "subscription": ALICE.subscription,
         "status": "ACTIVE",
         "status_at": "2026-02-24T09:16:40Z",
+        "status_changed_at": "2026-02-24T09:16:40Z",
         "at": "2026-02-24T09:16:41Z",
         "plan": ALICE.plan,
         "quantity": 1,

@@ -56,6 +56,11 @@ class Vendor:
             if not lost:
                 self.worker.handle([item.event_id for item in self.pipeline.store(delivery(each.body)) if item.publish])
 
+    def receive_only(self, event: Delivery) -> None:
+        """Let the webhook of an event arrive, and leave PayPal's objects as they are."""
+        self.pipeline.clock.move_to(max(self.pipeline.now, event.at))
+        self.worker.handle([item.event_id for item in self.pipeline.store(delivery(event.body)) if item.publish])
+
     def reconcile(self) -> ReconciliationResult:
         """Reconcile, handle what was found, and make the look-ups."""
         result = self.reconciliation.run()

@@ -254,14 +254,20 @@ def test_network_is_limited_to_twenty_sign_ups_an_hour(browser: Browser, sqlite_
     assert sqlite_pipeline.count(Customer) == PER_HOUR["sign_up"]
 
 
-def test_plan_that_paypal_refuses_is_not_called_an_outage(browser: Browser) -> None:
-    """Another attempt gives the same answer, so the page does not ask for one."""
+def test_plan_that_paypal_refuses_is_not_called_an_outage(sqlite_pipeline: PipelineUnderTest, browser: Browser) -> None:
+    """Another attempt gives the same answer, so the page does not ask for one, and the operator is told once a day."""
     answer = send(browser, plan="Gone")
     assert answer.status_code == 422
     assert "This plan cannot be ordered at the moment" in answer.text
     assert "Retry-After" not in answer.headers
     refused = browser.client.post("/api/signup", json={**FILLED, "plan": "Gone"})
     assert (refused.status_code, list(refused.json()["errors"])) == (422, ["plan"])
+    [told] = facts(sqlite_pipeline, "sign_up_refused")
+    assert (told["plan"], told["plan_id"]) == ("Gone", "P-NOSUCHPLAN")
+    assert told["reason"]
+    sqlite_pipeline.clock.advance(timedelta(days=1))
+    send(browser, plan="Gone")
+    assert len(facts(sqlite_pipeline, "sign_up_refused")) == 2
 
 
 @pytest.mark.parametrize("missing", [{"plans": {}}, {"paypal_client_id": ""}])

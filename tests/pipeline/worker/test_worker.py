@@ -79,6 +79,14 @@ def test_event_without_handler_is_ignored_with_a_reason(pipeline: PipelineUnderT
     )
 
 
+def test_known_type_without_effect_is_ignored_with_paypals_reason(pipeline: PipelineUnderTest) -> None:
+    pipeline.worker(HANDLERS).handle(store(pipeline, "VAULT.PAYMENT-TOKEN.CREATED"))
+    assert (pipeline.event("WH-000").state, pipeline.event("WH-000").reason) == (
+        "ignored",
+        "kept: A saved payment method moves no money.",
+    )
+
+
 def test_handler_receives_the_content_of_the_body(pipeline: PipelineUnderTest) -> None:
     received: list[Event] = []
     resource = {

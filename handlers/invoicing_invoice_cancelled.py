@@ -1,0 +1,14 @@
+"""An invoice was cancelled: look up its payment, if it names one.
+
+https://developer.paypal.com/api/rest/webhooks/event-names/
+"""
+
+from pipeline.billing import invoices
+from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.inbox.event import Event
+
+EVENT = "INVOICING.INVOICE.CANCELLED"
+
+
+def handle(event: Event, uow: UnitOfWork) -> None:
+    invoices.look_up_payments(uow, event)
