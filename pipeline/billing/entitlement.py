@@ -18,6 +18,7 @@ from pipeline.money import Money
 # PayPal sets the billing time to 10:00Z and charges minutes to hours later. A charge up to this much before the billing
 # date still pays for the period that begins on that date.
 EARLY_CHARGE_WINDOW = timedelta(days=1)
+SAME_PAYMENT = timedelta(hours=1)  # a subscription's last_payment and the sale itself may differ in time by seconds
 SHORTEST_MONTH_DAYS = 28
 # Limits of the computed date. Only unrealistic amounts or cycles reach them.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
@@ -53,10 +54,19 @@ class PaidCharge:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedUntil:
-    """PayPal reported at time `at` that the next charge is due at `until` and that nothing is unpaid."""
+    """PayPal reported at time `at` that the next charge is due at `until` and that nothing is unpaid.
+
+    `last_payment_at` is the newest payment that PayPal's reports contain, None if they name none.
+    """
 
     until: datetime
     at: datetime
+    last_payment_at: datetime | None = None
+
+    def contains(self, paid: PaidCharge) -> bool:
+        """Return whether the report knows this payment. PayPal's API may be older than the webhooks that it sent."""
+        is_newer = self.last_payment_at is not None and paid.at > self.last_payment_at + SAME_PAYMENT
+        return paid.at <= self.at and not is_newer
 
 
 def paid_through(
@@ -72,7 +82,7 @@ def paid_through(
             None if cycle is None else _extend_by_payments(None, cycle, [paid for paid in payments if not paid.refused])
         )
     renewals_from = confirmed.until - _early_window(confirmed.until, cycle)
-    later = [paid for paid in payments if paid.at >= renewals_from and paid.at > confirmed.at]
+    later = [paid for paid in payments if paid.at >= renewals_from and not confirmed.contains(paid)]
     renewals = [paid for paid in later if not paid.refused]
     if all(paid.refunded_at for paid in renewals):
         covered = [paid for paid in payments if paid not in later]

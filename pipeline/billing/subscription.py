@@ -261,10 +261,11 @@ def _confirmed_until(event: Event) -> str | None:
 
 
 def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
+    last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
     for name in ("vouched", "restarted"):  # the second only of a subscription that was never seen before its pause
         until, at = parse_time(lww_map.value(row.known, name)), lww_map.updated_at(row.known, name)
         if until and at:
-            return ConfirmedUntil(until, at)
+            return ConfirmedUntil(until, at, last_payment_at)
     return None
 
 

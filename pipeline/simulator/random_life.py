@@ -15,7 +15,7 @@ from pipeline.simulator.dispute import Outcome, SimulatedDispute, Stage
 from pipeline.simulator.one_off import OneOffPayment
 from pipeline.simulator.people import PEOPLE, SimulatedCustomer
 from pipeline.simulator.plans import PLANS, Plan
-from pipeline.simulator.random_subscription import Change, possible_changes
+from pipeline.simulator.random_subscription import Change, leave, possible_changes
 from pipeline.simulator.sale import PaymentMode, Sale, Settlement
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery, by_time
@@ -30,11 +30,15 @@ _CONVERSIONS = {"USD": "0.88", "GBP": "1.15", "JPY": "0.0061", "HUF": "0.0025", 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One subscription with its vendor's account and its person's one-off payments. `deliveries` are all their events."""
+    """One subscription with its vendor's account and its person's one-off payments. `deliveries` are all their events.
+
+    `changes` is how many random changes were made after the start.
+    """
 
     subscription: SimulatedSubscription
     account: VendorAccount
     payments: tuple[OneOffPayment, ...]
+    changes: int
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -49,22 +53,34 @@ class Life:
 
 
 def random_life(
-    rng: Random, start: datetime | None = None, months: int = 9, person: SimulatedCustomer | None = None
+    rng: Random,
+    start: datetime | None = None,
+    months: int = 9,
+    person: SimulatedCustomer | None = None,
+    *,
+    most_changes: int = MAX_CHANGES,
+    stays: bool = False,
+    kind: type[SimulatedSubscription] = SimulatedSubscription,
 ) -> Life:
-    """Return a random life of about `months` months. The same generator state gives the same bytes."""
+    """Return a random life of about `months` months. The same generator state gives the same bytes.
+
+    The last change may end later than that. `stays`: the customer does not cancel. `kind` is the class to simulate.
+    """
     begins = start or datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=rng.randrange(525_600))
-    subscription = _subscription(rng, person or rng.choice(PEOPLE), begins)
+    subscription = _subscription(rng, person or rng.choice(PEOPLE), begins, kind)
     account = VendorAccount(begins, rng)
     _start(subscription)
-    end = begins + timedelta(days=30 * months)
-    for _ in range(MAX_CHANGES):
-        if subscription.now >= end:
-            break
-        rng.choice(_possible(subscription, account))(subscription)
-    return Life(subscription, account, _payments(subscription, end))
+    end, changes = begins + timedelta(days=30 * months), 0
+    while subscription.now < end and changes < most_changes:
+        possible = [each for each in _possible(subscription, account) if not (stays and each is leave)]
+        rng.choice(possible)(subscription)
+        changes += 1
+    return Life(subscription, account, _payments(subscription, end), changes)
 
 
-def _subscription(rng: Random, person: SimulatedCustomer, begins: datetime) -> SimulatedSubscription:
+def _subscription(
+    rng: Random, person: SimulatedCustomer, begins: datetime, kind: type[SimulatedSubscription]
+) -> SimulatedSubscription:
     plan = rng.choice([*PLANS.values(), *VARIED_PLANS.values()])
     # A price change reaches every subscriber of a plan, so each life has a plan of its own.
     own = replace(plan, id=ids.plan(rng))
@@ -72,7 +88,7 @@ def _subscription(rng: Random, person: SimulatedCustomer, begins: datetime) -> S
     converted = Settlement("EUR", rate, rng.random() < 0.3) if rate and rng.random() < 0.3 else None
     later = begins + timedelta(days=rng.randint(3, 20)) if rng.random() < 0.1 else None
     overridden = rng.random() < 0.1
-    return SimulatedSubscription(person, own, begins, rng, begins=later, settlement=converted, overridden=overridden)
+    return kind(person, own, begins, rng, begins=later, settlement=converted, overridden=overridden)
 
 
 def _start(subscription: SimulatedSubscription) -> None:

@@ -34,7 +34,7 @@ def possible_changes(subscription: SimulatedSubscription) -> list[Change]:
         *([_renewal, _renewal, _missed, _retried, _echeck, _revised] if subscription.next_billing else []),
         *([_suspended] if subscription.status == "ACTIVE" else []),
         *([_reactivated] * 2 if subscription.status == "SUSPENDED" else []),
-        *([_left] if subscription.status in ("ACTIVE", "SUSPENDED") else []),
+        *([leave] if subscription.status in ("ACTIVE", "SUSPENDED") else []),
         *(
             [_balance]
             if subscription.balance and not subscription.next_billing and subscription.status in ("ACTIVE", "SUSPENDED")
@@ -81,7 +81,8 @@ def _reactivated(subscription: SimulatedSubscription) -> None:
     subscription.reactivate(subscription.moment_within(20), subscription.rng.choice(("RE-ACTIVATED", "ACTIVATED")))
 
 
-def _left(subscription: SimulatedSubscription) -> None:
+def leave(subscription: SimulatedSubscription) -> None:
+    """Cancel the subscription within ten days."""
     subscription.cancel(subscription.moment_within(10))
 
 

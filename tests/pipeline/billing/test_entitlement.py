@@ -1,5 +1,6 @@
 """The paid-through date: PayPal's date, extended by later payments and shortened by refunds and refusals."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -284,3 +285,41 @@ def test_charge_for_two_months_ends_at_paypals_date(sqlite_pipeline: PipelineUnd
         == [subscription.next_billing]
         == [at("2026-04-15T10:00Z")]
     )
+
+
+# -- PayPal's API is older than its webhooks
+
+
+@pytest.mark.parametrize(
+    ("last_payment", "until"),
+    [
+        ("2026-02-01T08:59Z", "2026-04-01T10:00Z"),
+        ("2026-03-01T10:59Z", "2026-03-01T10:00Z"),
+        (None, "2026-03-01T10:00Z"),
+    ],
+    ids=["without the payment", "with the payment", "not said"],
+)
+def test_report_that_lacks_a_payment_does_not_decide_what_it_paid(last_payment: str | None, until: str) -> None:
+    """Read after the payment of 1 March, with the date of before."""
+    report = ConfirmedUntil(FEBRUARY.until, at("2026-03-01T11:30Z"), at(last_payment) if last_payment else None)
+    assert paid_through(report, MONTHLY, [FIRST, paid("2026-03-01T11:00Z")]) == at(until)
+
+
+def test_payment_of_a_larger_plan_counts_while_paypal_still_shows_the_old_date(
+    sqlite_pipeline: PipelineUnderTest,
+) -> None:
+    """The customer changes to a plan at twice the price; the answer after the next charge does not contain it yet."""
+    sqlite_pipeline.clock.move_to(at("2026-02-01T09:00Z"))
+    subscription = SimulatedSubscription(PEOPLE[0], CLOUD, sqlite_pipeline.now, Random(3))
+    subscription.start()
+    larger = replace(CLOUD, id="P-1LA29300AA1111111MZ7QT9Z", price=Money(5800, "EUR"))
+    subscription.revise(subscription.now + timedelta(days=3), plan=larger)
+    before = subscription.snapshot()
+    subscription.renew()
+    feeder = EventFeeder(sqlite_pipeline, {})
+    bodies = [event_from_lookup("plan", shapes.plan(each), sqlite_pipeline.now) for each in (CLOUD, larger)]
+    feeder.hear(*(orjson.loads(body) for body in bodies), *(each.event for each in subscription.deliveries))
+    sqlite_pipeline.clock.move_to(subscription.now + timedelta(minutes=1))
+    feeder.hear(orjson.loads(event_from_lookup("subscription", before, sqlite_pipeline.now)))
+    [row] = sqlite_pipeline.rows(Subscription)
+    assert row.paid_through == subscription.due
