@@ -18,6 +18,7 @@ from pipeline.operations import heartbeat
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.connections import Connection, open_connections
 from pipeline.policy.evidence.live_system import FetchedPage, LiveSystem, Probes
+from pipeline.privacy import data_categories
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import SettingsError
 
@@ -43,6 +44,7 @@ def open_live_system(container: Container) -> Iterator[LiveSystem]:
                 mails=lambda: render_example_mails(container),
                 connections=lambda: role_connections(container),
                 journal=journald.retention_period if journald.is_running() else None,
+                categories=data_categories.by_table(),
             ),
         )
 

@@ -13,7 +13,12 @@ from pipeline.policy import text, versions
 from pipeline.policy.clauses import PolicyOwner, document, fill
 
 FILE = "policy.json"  # in the data folder: the results of the last check
-VERDICT_LABELS = {"holds": "holds", "broken": "does not hold", "not_applicable": "does not apply"}
+VERDICT_LABELS = {
+    "holds": "holds",
+    "broken": "does not hold",
+    "not_applicable": "does not apply",
+    "not_looked_at": "not looked at",
+}
 
 
 def page(session: Session, now: datetime, vendor: PolicyOwner, first: date = date(2025, 5, 1)) -> tuple[str, str, date]:

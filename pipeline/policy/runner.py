@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import get_args
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -59,11 +60,17 @@ def public_verdicts(results: Sequence[ClauseResult], now: datetime) -> list[dict
     return [{"clause": each.clause.id, "verdict": each.verdict, "date": f"{now:%Y-%m-%d}"} for each in results]
 
 
+def counted(results: Sequence[ClauseResult]) -> str:
+    """Return how many clauses have each verdict, in words."""
+    count = {verdict: sum(each.verdict == verdict for each in results) for verdict in get_args(Verdict)}
+    return (
+        f"{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply, "
+        f"{count['not_looked_at']} not looked at"
+    )
+
+
 def report(results: Sequence[ClauseResult], notes: Sequence[str], vendor: str, now: datetime, head: str) -> str:
     """Return a dated report in Markdown. It contains the head of the audit log, so that a truncated log is noticed later."""
-    count = {
-        verdict: sum(each.verdict == verdict for each in results) for verdict in ("holds", "broken", "not_applicable")
-    }
     rows = [
         f"| {each.clause.id} | {_cell(each.text)} | {each.verdict} | {_cell(each.figure)} | {_cell(each.clause.evidence)} "
         f"| `{each.clause.control}` |"
@@ -72,7 +79,7 @@ def report(results: Sequence[ClauseResult], notes: Sequence[str], vendor: str, n
     return "\n".join([
         f"# Privacy policy check: {vendor}",
         "",
-        f"At {format_time(now)}: {count['holds']} hold, {count['broken']} broken, {count['not_applicable']} do not apply.",
+        f"At {format_time(now)}: {counted(results)}.",
         f"Head of the audit log: `{head}`",
         "",
         "| clause | what we promise | verdict | figure | evidence | control |",

@@ -83,7 +83,8 @@ def unnotified_count(session: Session, row: Policy) -> int:
     """Return how many customers still have to be notified. Customers without an address do not count."""
     waiting = (
         _notices_of(row),
-        or_(Mail.state.in_(("sending", "doubt")), (Mail.state == "queued") & Mail.due_at.is_not(None)),
+        # A refused notice has told nobody. It is sent again (`mail resend`), or given up by hand (`mail dismiss`).
+        or_(Mail.state.in_(("sending", "doubt", "failed")), (Mail.state == "queued") & Mail.due_at.is_not(None)),
     )
     unsent = session.execute(select(func.count()).select_from(Mail).where(*waiting)).scalar_one()
     without_notice = session.execute(select(func.count()).select_from(_unnotified(row).subquery())).scalar_one()

@@ -109,6 +109,14 @@ def categories_of(table: type[Base]) -> dict[str, Category]:
     return {column: category for category, columns in named.items() for column in columns.split()}
 
 
+def by_table() -> dict[str, dict[str, Category]]:
+    """Return the category of each column, by table and column."""
+    return {
+        table: {column: of for of, columns in named.items() for column in columns.split()}
+        for table, named in CATEGORIES.items()
+    }
+
+
 def columns_holding(category: Category) -> list[str]:
     """Return the columns of this category, as `table.column`."""
     return [f"{table}.{column}" for table, named in CATEGORIES.items() for column in named.get(category, "").split()]

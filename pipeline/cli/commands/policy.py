@@ -27,7 +27,7 @@ from pipeline.privacy import audit_log
 app = group()
 
 Day = Annotated[str, typer.Argument(help="The day of a text, such as 2026-06-01; see: smt-billing policy texts.")]
-MARKS = {"holds": "ok", "broken": "fail", "not_applicable": "n/a"}
+MARKS = {"holds": "ok", "broken": "fail", "not_applicable": "n/a", "not_looked_at": "?"}
 
 
 @app.command()
@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Verify every clause of the privacy policy against the running system. Exit 1 if a clause is broken.
 
-    JSON: an array of objects with clause, verdict (holds, broken, not_applicable), figure, evidence and control.
+    JSON: an array of objects with clause, verdict (holds, broken, not_applicable, not_looked_at), figure, evidence and control.
     """
     container = container_of(context_of(ctx))
     _require_known_clauses(clause or [])
@@ -213,8 +213,7 @@ def _require_known_clauses(ids: Sequence[str]) -> None:
 
 def _show(results: Sequence[ClauseResult], notes: Sequence[str]) -> None:
     output.print_table(("", "clause", "what we promise", "found"), [_result_row(each) for each in results])
-    count = {verdict: sum(each.verdict == verdict for each in results) for verdict in MARKS}
-    output.print_line(f"\n{count['holds']} hold, {count['broken']} broken, {count['not_applicable']} not applicable")
+    output.print_line(f"\n{runner.counted(results)}")
     if notes:
         output.print_line("\nConflicts between policy and law")
     for note in notes:

@@ -1,9 +1,23 @@
 """Checks of section 9: the text in force matches the clauses, changes are announced, and the page shows the right date."""
 
-from pipeline.db.models import Policy
+from datetime import timedelta
+
+from sqlalchemy import exists, func, or_, select
+
+from pipeline.db.models import Customer, Mail, Policy, Subscription
 from pipeline.policy import public_pages, text, versions
 from pipeline.policy.clauses import document
-from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun, not_applicable
+from pipeline.policy.evidence.live_system import (
+    Finding,
+    LiveSystem,
+    broken,
+    broken_if,
+    count_noun,
+    holds,
+    not_applicable,
+)
+
+NOTICE = timedelta(days=30)
 
 
 def sentences(live: LiveSystem) -> Finding:
@@ -23,22 +37,25 @@ def sentences(live: LiveSystem) -> Finding:
 
 
 def notices(live: LiveSystem) -> Finding:
-    """Every material text took effect at least 30 days after the relay accepted its last notice."""
-    material = [row for row in versions.all_texts(live.session) if row.material and row.withdrawn_at is None]
-    if not material:
-        return not_applicable("no material change yet")
-    published = versions.in_force(live.session, live.now)
-    wrong = [row.id for row in material if row is published and _is_early(live, row)]
-    late = [
-        row.id for row in material if row.effective_at <= live.now and versions.takes_effect(live.session, row) is None
+    """Every material text was mailed to each customer, accepted by the relay, 30 days before its day or its publication."""
+    material = [
+        row
+        for row in live.session.execute(select(Policy).where(Policy.material, Policy.withdrawn_at.is_(None))).scalars()
+        if row.effective_at <= live.now
     ]
-    if late:
-        return broken(
-            f"{late[0]} cannot take effect, because notices were not sent; see: smt-billing policy notices {late[0]}"
-        )
-    return broken_if(
-        wrong, f"{count_noun(len(material), 'change')}, each announced", f"in force too early: {', '.join(wrong)}"
-    )
+    if not material:
+        return not_applicable("no material change has reached its day yet")
+    published = versions.in_force(live.session, live.now)
+    for row in material:
+        untold = _untold(live, row)
+        if untold:
+            advice = f"see: smt-billing policy notices {row.id}"
+            return broken(
+                f"{count_noun(untold, 'customer')} not told of the text of {row.id} by an accepted mail; {advice}"
+            )
+        if row is published and _is_early(live, row):
+            return broken(f"in force too early: {row.id}")
+    return holds(f"{count_noun(len(material), 'change')}, each announced")
 
 
 def date(live: LiveSystem) -> Finding:
@@ -52,6 +69,26 @@ def date(live: LiveSystem) -> Finding:
     return broken_if(not right, text.dated(day), f"the page does not say {text.dated(day)}")
 
 
+def _untold(live: LiveSystem, row: Policy) -> int:
+    """Count the customers of that day, with an address, to whom the relay accepted no notice."""
+    of_text = (
+        Mail.kind == "policy_changed",
+        Mail.idempotency_key.startswith(f"policy_changed:{row.id}:", autoescape=True),
+    )
+    told = exists().where(Mail.customer_id == Customer.id, *of_text, Mail.state == "sent", Mail.sent_at.is_not(None))
+    owns = exists().where(Subscription.customer_id == Customer.id, Subscription.email_hash.is_not(None))
+    concerned = (
+        Customer.created_at <= row.proposed_at,
+        Customer.erased_at.is_(None),
+        Customer.merged_into.is_(None),
+        or_(Customer.email_hash.is_not(None), owns),
+    )
+    return live.count(Customer, *concerned, ~told)
+
+
 def _is_early(live: LiveSystem, row: Policy) -> bool:
-    sent = [notice.sent_at for notice in versions.notices(live.session, row) if notice.sent_at]
-    return bool(sent) and max(sent) + versions.NOTICE > live.now
+    last = select(func.max(Mail.sent_at)).where(
+        Mail.kind == "policy_changed", Mail.idempotency_key.startswith(f"policy_changed:{row.id}:", autoescape=True)
+    )
+    sent_at = live.session.execute(last).scalar_one()
+    return sent_at is not None and sent_at + NOTICE > live.now

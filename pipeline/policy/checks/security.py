@@ -1,5 +1,6 @@
 """Checks of sections 1 and 7: encryption at rest and in transit, file permissions, dependency audits, and the audit log."""
 
+import gzip
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from pipeline.db import lww_map
 from pipeline.db.engine import file_of
 from pipeline.db.models import (
     AccessLogEntry,
+    Base,
     Customer,
     Event,
     InboundMail,
@@ -37,14 +39,15 @@ from pipeline.policy.evidence.live_system import (
     broken_if,
     count_noun,
     holds,
-    logs_in,
     not_applicable,
 )
+from pipeline.policy.evidence.plain_columns import columns_with, pattern_of
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log
+from pipeline.settings import DEMO_FILE
 
 SAMPLE_ROWS = 200  # the newest rows of each encrypted column that are checked
-SAMPLE_ADDRESSES = 50  # addresses that are searched for in the raw files
+SAMPLE_PEOPLE = 50  # customers, and subscriptions, whose names and addresses are searched for
 MAX_SEARCH_BYTES = 256 * 1024 * 1024  # searched per file
 AUDIT_FILE = "audit.json"
 Column = InstrumentedAttribute[Any]
@@ -62,7 +65,10 @@ ENCRYPTED: tuple[tuple[Column, Column, Column], ...] = (
 
 
 def at_rest(live: LiveSystem) -> Finding:
-    """Every encrypted value can be decrypted with its key, and no raw file contains a customer's address."""
+    """Every encrypted value can be decrypted with its key, and nothing readable contains a customer's address or name.
+
+    Readable: the other columns of all tables, the files of the data folder, of a SQLite database and of the backups.
+    """
     total = 0
     for column, key_id, at in ENCRYPTED:
         name = f"{column.class_.__tablename__}.{column.key}"
@@ -72,11 +78,17 @@ def at_rest(live: LiveSystem) -> Finding:
             total += len(list(live.decrypt(name, rows)))
         except (DecryptionError, MasterKeyError):
             return broken(f"{name} contains a value that is not encrypted with its key")
-    addresses = _sample_addresses(live)
-    found = [str(path) for path in _raw_files(live) if addresses and _contains_any(path, addresses)]
-    searched = count_noun(len(addresses), "address", "addresses")
-    figure = f"{count_noun(total, 'value')} encrypted; {searched} searched, none in plain text"
-    return broken_if(found, figure, f"a customer's address is in plain text in {', '.join(found)}")
+    people = _sample_people(live)
+    pattern = pattern_of(people)
+    found = [] if pattern is None else _readable_places(live, pattern)
+    figure = (
+        f"{count_noun(total, 'value')} encrypted; {count_noun(len(people), 'name and address', 'names and addresses')} "
+    )
+    return broken_if(
+        found,
+        f"{figure}searched, none in plain text",
+        f"a customer's name or address is in plain text in {', '.join(found[:5])}",
+    )
 
 
 def in_transit(live: LiveSystem) -> Finding:
@@ -185,34 +197,55 @@ def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0].strip("[]") or "localhost"
 
 
-def _sample_addresses(live: LiveSystem) -> list[bytes]:
-    """Return e-mail addresses of the newest subscriptions."""
-    rows = live.session.execute(
-        select(Subscription.id, Subscription.personal_data)
-        .where(Subscription.personal_data.is_not(None))
-        .order_by(Subscription.created_at.desc())
-        .limit(SAMPLE_ADDRESSES)
-    )
-    decrypted = live.decrypt("subscription.personal_data", [(row.id, row.personal_data) for row in rows])
-    found = {lww_map.value(orjson.loads(plain), "email") for _, plain in decrypted}
-    return sorted(address.encode() for address in found if address and len(address) > 6)
+def _sample_people(live: LiveSystem) -> set[str]:
+    """Return the e-mail addresses, full names and telephone numbers of the newest customers and subscriptions."""
+    found: set[str] = set()
+    for column, key in ((Subscription.personal_data, Subscription.id), (Customer.personal_data, Customer.id)):
+        at = column.class_.created_at
+        newest = select(key, column).where(column.is_not(None)).order_by(at.desc()).limit(SAMPLE_PEOPLE)
+        rows = [(row[0], row[1]) for row in live.session.execute(newest) if row[1]]
+        table = column.class_.__tablename__
+        for _, plain in live.decrypt(f"{table}.personal_data", rows):
+            found |= _identifying(orjson.loads(plain))
+    return found
+
+
+def _identifying(known: dict[str, Any]) -> set[str]:
+    data = {name: str(lww_map.value(known, name) or "") for name in known}
+    name = " ".join(filter(None, (data.get("given_name"), data.get("surname")))) or data.get("name", "")
+    # A single word may be a word of the program's, or a company's name.
+    return {data.get("email", ""), data.get("phone", ""), name if " " in name else ""} - {""}
+
+
+def _readable_places(live: LiveSystem, pattern: re.Pattern[str]) -> list[str]:
+    columns = columns_with(live.session.connection(), Base.metadata, pattern)
+    in_bytes = re.compile(pattern.pattern.encode(), re.IGNORECASE)
+    return columns + [str(path) for path in _raw_files(live) if _contains_any(path, in_bytes)]
 
 
 def _raw_files(live: LiveSystem) -> Iterator[Path]:
-    """Yield the files of a SQLite database and the log files."""
+    """Yield the files of a SQLite database, of the data folder, and what is not encrypted in the folder of backups."""
     if file := file_of(live.settings.database):
         yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())
-    yield from logs_in(live.settings.data_dir)
+    for folder in filter(None, (live.settings.data_dir, live.settings.backup_dir)):
+        yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_searched(path, folder))
 
 
-def _contains_any(path: Path, needles: list[bytes]) -> bool:
-    """Return whether the file contains one of these addresses. Finds them across chunk borders too."""
-    # With more characters before it, it is a different address: this program's own Message-IDs end like one.
-    pattern = re.compile(rb"(?<![\w.+-])(?:" + b"|".join(map(re.escape, needles)) + rb")(?![\w-])", re.IGNORECASE)
+def _is_searched(path: Path, folder: Path) -> bool:
+    """Return whether to search a file. A demo's mailbox of its simulated customers is none of the program's data."""
+    is_mailbox = (folder / DEMO_FILE).exists() and "caught" in path.relative_to(folder).parts
+    return path.suffix not in (".age", ".db", ".db-wal", ".db-shm") and not path.is_symlink() and not is_mailbox
+
+
+def _contains_any(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Return whether the file, also a compressed log, contains a text of the pattern. Finds it across chunk borders too."""
     tail, read = b"", 0
-    with path.open("rb") as file:
-        while read < MAX_SEARCH_BYTES and (chunk := file.read(1024 * 1024)):
-            if pattern.search(tail + chunk):
-                return True
-            tail, read = chunk[-300:], read + len(chunk)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while read < MAX_SEARCH_BYTES and (chunk := file.read(1024 * 1024)):
+                if pattern.search(tail + chunk):
+                    return True
+                tail, read = chunk[-300:], read + len(chunk)
+    except (OSError, EOFError):  # deleted a moment ago, a socket, or no compressed file
+        return False
     return False

@@ -24,12 +24,12 @@ from pipeline.settings import Settings
 
 _LOG = re.compile(r"\.log([.-]\d+(\.\w+)?)?$")
 
-Verdict = Literal["holds", "broken", "not_applicable"]
+Verdict = Literal["holds", "broken", "not_applicable", "not_looked_at"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict, and a figure that supports it. For `not_applicable`, the figure is the reason."""
+    """A verdict, and a figure that supports it. For `not_applicable` and `not_looked_at`, the figure is the reason."""
 
     verdict: Verdict
     figure: str
@@ -61,6 +61,7 @@ class Probes:
     mails: Callable[[], dict[str, RenderedMail]]
     connections: Callable[[], dict[str, list[Connection]]]
     journal: Callable[[], timedelta | None] | None
+    categories: Mapping[str, Mapping[str, str]]
 
 
 class LiveSystem:
@@ -92,6 +93,11 @@ class LiveSystem:
     def connections(self) -> dict[str, list[Connection]]:
         """The connections of each running process on this machine, by role."""
         return self._probes.connections()
+
+    @property
+    def categories(self) -> Mapping[str, Mapping[str, str]]:
+        """The data category of each column, by table and column."""
+        return self._probes.categories
 
     def data_keys(self, key_ids: list[str]) -> Mapping[str, DataKey | None]:
         """Return the data keys of these key ids; None or absent if destroyed. Creates no key."""
@@ -130,6 +136,20 @@ def broken(figure: str) -> Finding:
 def not_applicable(reason: str) -> Finding:
     """Return the finding that the clause does not apply: its subject is not running or not configured."""
     return Finding("not_applicable", reason)
+
+
+def not_looked_at(reason: str) -> Finding:
+    """Return the finding that the clause may be true or not: the check cannot see what it speaks of."""
+    return Finding("not_looked_at", reason)
+
+
+def first_broken(*findings: Finding) -> Finding:
+    """Return the first finding that is broken, otherwise one with all figures. It holds if one of them holds."""
+    for wrong in findings:
+        if wrong.verdict == "broken":
+            return wrong
+    best = next((each for each in findings if each.verdict == "holds"), findings[0])
+    return Finding(best.verdict, "; ".join(each.figure for each in findings))
 
 
 def broken_if(wrong: Any, figure: str, complaint: str) -> Finding:

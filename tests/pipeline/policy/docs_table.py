@@ -14,10 +14,11 @@ BEGIN, END = "<!-- the table is generated: begin -->\n", "<!-- end -->\n"
 def table() -> str:
     """Return the table that the docs should contain."""
     clauses = len(list(document().clauses))
-    count = f"{clauses} clauses, {len(MUTANTS)} mutants; a test fails if a check does not detect its mutant.\n\n"
+    mutants = sum(map(len, MUTANTS.values()))
+    count = f"{clauses} clauses, {mutants} mutants; a test fails if a check does not detect its mutant.\n\n"
     head = (
         count
-        + "| clause | text | control | check | evidence | mutant: the check fails when … |\n|---|---|---|---|---|---|\n"
+        + "| clause | text | control | check | evidence | the check fails when … | mutants |\n|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
 
@@ -29,7 +30,8 @@ def written() -> str:
 
 def _row(clause: Clause) -> str:
     text = re.sub(r"\{(\w+)\}", lambda found: str(PARAMETERS.get(found[1], f"*{found[1]}*")), clause.text)
-    mutant = (MUTANTS[clause.id].__doc__ or "").strip().rstrip(".")
+    mutants = MUTANTS[clause.id]
+    mutant = (mutants[0].__doc__ or "").strip().rstrip(".")
     cells = [
         clause.id,
         text,
@@ -37,6 +39,7 @@ def _row(clause: Clause) -> str:
         f"`{clause.check}`",
         clause.evidence,
         mutant[:1].lower() + mutant[1:],
+        str(len(mutants)),
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -31,7 +31,7 @@ from pipeline.outbox import store as outbox
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.policy.evidence.connections import Connection
 from pipeline.policy.evidence.live_system import FetchedPage, LiveSystem, Probes
-from pipeline.privacy import audit_log, requests
+from pipeline.privacy import audit_log, data_categories, requests
 from pipeline.rendering.message import RenderedMail
 from pipeline.settings import Settings
 from tests.pipeline.inbound_mail.test_parser import mail as message_from
@@ -103,6 +103,7 @@ class HealthySystem:
             mails=lambda: self.mails,
             connections=lambda: self.connections,
             journal=self.journal,
+            categories=data_categories.by_table(),
         )
         with self.pipeline.database.reading() as session:
             return action(LiveSystem(session, self.pipeline.keyring(session), settings, self.now, vendor, probes))

@@ -13,6 +13,7 @@ from pipeline.policy.evidence.live_system import LiveSystem
 from pipeline.policy.runner import check_of, run_checks
 from tests.pipeline.policy.healthy_system import HealthySystem, make_healthy_system
 from tests.pipeline.policy.mutants import MUTANTS
+from tests.pipeline.policy.mutants.registry import Mutant
 from tests.support.pipeline_under_test import PipelineUnderTest
 
 CLAUSES = list(document().clauses)
@@ -68,11 +69,20 @@ def test_every_clause_holds_in_healthy_system(pipeline: PipelineUnderTest, clock
     assert {each.clause.id for each in results if each.verdict == "not_applicable"} == NOT_APPLICABLE
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.id)
-def test_mutant_makes_check_fail(clause: Clause, system: HealthySystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    MUTANTS[clause.id](system, monkeypatch)
+@pytest.mark.parametrize(
+    ("clause", "mutant"),
+    [
+        pytest.param(clause, mutant, id=f"{clause.id}-{mutant.__name__}")
+        for clause in CLAUSES
+        for mutant in MUTANTS[clause.id]
+    ],
+)
+def test_mutant_makes_check_fail(
+    clause: Clause, mutant: Mutant, system: HealthySystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(system, monkeypatch)
     found = system.inspect(check_of(clause))
-    assert found.verdict == "broken", f"the check does not detect: {MUTANTS[clause.id].__doc__} {found.figure}"
+    assert found.verdict == "broken", f"the check does not detect: {mutant.__doc__} {found.figure}"
 
 
 def test_failing_check_counts_as_broken(system: HealthySystem) -> None:

@@ -1,15 +1,9 @@
-"""One mutant per clause of the policy: a function that disables the clause's control, or simulates the result of that.
-
-After a mutant has changed the healthy system, the check of its clause must return `broken`. Its docstring describes the
-change and appears in docs/privacy.md.
-"""
+"""One mutant of each clause: the plainest way to break it."""
 
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
-import pytest
 from sqlalchemy import delete, update
 
 from pipeline.db import lww_map
@@ -30,23 +24,11 @@ from tests.pipeline.policy.healthy_system import (
     page,
     receive_message,
 )
+from tests.pipeline.policy.mutants.registry import Patch, of
 from tests.support.pipeline_under_test import delivery
 
-Patch = pytest.MonkeyPatch
-Mutant = Callable[[HealthySystem, Patch], None]
-MUTANTS: dict[str, Mutant] = {}
 PIXEL = '<p>hello</p><img src="https://tracker.example.net/pixel.gif" width="1" height="1">'
 CARD = "4111111111111111"  # a test card number that is never issued
-
-
-def of(clause: str) -> Callable[[Mutant], Mutant]:
-    """Return a decorator that registers the mutant of a clause."""
-
-    def register(mutant: Mutant) -> Mutant:
-        MUTANTS[clause] = mutant
-        return mutant
-
-    return register
 
 
 @of("1.account")
@@ -145,7 +127,7 @@ def payment_has_no_receipt(system: HealthySystem, _: Patch) -> None:
     system.add(
         Payment(
             id="SALE-2", known={}, subscription_id="I-1", status="completed", amount=900, currency="EUR", refunded=0,
-            occurred_at=system.now - timedelta(days=2),
+            occurred_at=system.now - timedelta(days=3),
         )
     )  # fmt: skip
 

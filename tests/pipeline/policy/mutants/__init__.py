@@ -1,0 +1,11 @@
+"""All mutants of the policy, by clause."""
+
+from tests.pipeline.policy.mutants import (
+    data_wrong_by_hand,
+    first_of_each_clause,
+    places_outside_the_tables,
+    the_world_outside,
+)
+from tests.pipeline.policy.mutants.registry import MUTANTS
+
+__all__ = ["MUTANTS", "data_wrong_by_hand", "first_of_each_clause", "places_outside_the_tables", "the_world_outside"]

@@ -1,0 +1,1 @@
+"""Mutants that leave personal data in places outside the tables."""

@@ -1,0 +1,1 @@
+"""Mutants outside the program: relay, proxy, backup, operator, settings."""
