@@ -9,6 +9,7 @@ from pipeline.actions.perform import perform_due
 from pipeline.app import maintenance
 from pipeline.app.container import Container
 from pipeline.app.from_settings import account_page_url, envelope_domain, policy_owner
+from pipeline.app.policy_evidence import open_live_system
 from pipeline.crypto.keyring import Keyring
 from pipeline.customers import addresses
 from pipeline.inbound_mail.intake import FiledMail
@@ -17,9 +18,11 @@ from pipeline.mailer.relay_log import RelayLog
 from pipeline.mailer.relay_log import resolve_doubts as resolve_doubts_from_log
 from pipeline.mailer.smtp_relay import RelayUnreachableError
 from pipeline.operations.operator_mail import queue_problem_mail
+from pipeline.operations.problem_file import Problem
 from pipeline.paypal.errors import PaypalUnavailableError
-from pipeline.policy import versions
-from pipeline.privacy import requests
+from pipeline.policy import history, public_pages, versions
+from pipeline.policy.runner import public_verdicts, run_checks
+from pipeline.privacy import audit_log, requests
 from pipeline.scheduler.core_jobs import core_jobs
 from pipeline.scheduler.scheduler import Job, Scheduler
 
@@ -56,6 +59,7 @@ def build_jobs(container: Container) -> list[Job]:
             lambda: sum(maintenance.run_retention(container).values()),
         ),
         Job("complete erasures", timedelta(days=1), lambda: maintenance.complete_erasures(container)),
+        Job("check the privacy policy", timedelta(days=1), lambda: check_policy(container)),
         Job("store the policy's first text", timedelta(days=1), lambda: store_first_policy(container)),
         Job("queue notices of a changed policy", timedelta(minutes=1), lambda: queue_policy_notices(container)),
     ]
@@ -71,7 +75,7 @@ def build_jobs(container: Container) -> list[Job]:
 
 def check_health(container: Container) -> int:
     """Publish the problems for `health ROLE`, and queue the operator's mail. Return the number of mails."""
-    problems = container.health_check.publish().problems
+    problems = [*container.health_check.publish().problems, *policy_problems(container)]
     if not container.settings.operator_email:
         return 0
     return queue_problem_mail(container.database, container.master_key, container.clock, problems)
@@ -102,6 +106,33 @@ def alert_due_requests(container: Container) -> int:
 def apply_address_changes(container: Container) -> int:
     """Let the requested addresses take effect whose waiting period is over. Return how many."""
     return addresses.apply_due_changes(container.database, container.master_key, container.clock)
+
+
+def check_policy(container: Container) -> int:
+    """Check all clauses of the privacy policy against the running system. Return the number of broken ones."""
+    with open_live_system(container) as system:
+        results = run_checks(system)
+        head, now = audit_log.chain_head(system.session), system.now
+    public_pages.save_verdicts(container.settings.data_dir, public_verdicts(results, now))
+    history.append(container.settings.data_dir, results, now, head)
+    broken = [each.clause.id for each in results if each.verdict == "broken"]
+    log.info("policy_checked", clauses=len(results), broken=broken)
+    return len(broken)
+
+
+def policy_problems(container: Container) -> list[Problem]:
+    """Return the clauses that the last check found broken."""
+    checks = history.past_checks(container.settings.data_dir)
+    return [
+        Problem(
+            f"policy {clause}",
+            f"the privacy policy does not hold: {clause}: {figure}",
+            1,
+            stalled=False,
+            command=f"smt-billing policy check --clause {clause}",
+        )
+        for clause, figure in (checks[-1].broken if checks else {}).items()
+    ]
 
 
 def store_first_policy(container: Container) -> int:

@@ -11,9 +11,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from pipeline.app.container import Container
-from pipeline.app.from_settings import policy_owner
+from pipeline.app.from_settings import policy_owner, product_hook
 from pipeline.app.site import serve_pages
 from pipeline.crypto.keyring import Keyring
+from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.operations import heartbeat
 from pipeline.policy.evidence import journald
 from pipeline.policy.evidence.connections import Connection, open_connections
@@ -45,8 +46,20 @@ def open_live_system(container: Container) -> Iterator[LiveSystem]:
                 connections=lambda: role_connections(container),
                 journal=journald.retention_period if journald.is_running() else None,
                 categories=data_categories.by_table(),
+                product=lambda: ask_product(container),
             ),
         )
+
+
+def ask_product(container: Container) -> dict[str, Any] | None:
+    """Return what the product says of its own data; None if there is no product, or it does not answer."""
+    if not product_hook(container.settings).is_configured:
+        return None
+    try:
+        answer = json.loads(product_hook(container.settings).call("privacy", {}))
+    except (ProductUnavailableError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def fetch_public_pages(container: Container) -> list[FetchedPage]:

@@ -2,7 +2,7 @@
 
 The hook is a command (one JSON object on stdin, answer on stdout) or a URL to which the same object is posted:
 {"action": "export" | "erase", "customer": custom id, "email": address}. The answer to an export is one file, usually a
-ZIP. The answer to an erasure is ignored.
+ZIP. The answer to an erasure is ignored. {"action": "privacy"} asks what the product does with its data; see docs/privacy.md.
 """
 
 import os
@@ -23,7 +23,7 @@ import orjson
 from pipeline.child_environment import child_environment
 from pipeline.network.hosts import is_on_this_machine
 
-Action = Literal["export", "erase"]
+Action = Literal["export", "erase", "privacy"]
 MAX_ANSWER_BYTES = 512 * 1024 * 1024  # the answer is held in memory
 TIMEOUT_SECONDS = 300  # an export may have to collect many files
 

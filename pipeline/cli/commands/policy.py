@@ -19,7 +19,7 @@ from pipeline.cli.time_options import parse_day
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.signing import Signer
 from pipeline.errors import UsageError
-from pipeline.policy import processing_record, proposals, public_pages, runner, text, versions
+from pipeline.policy import history, processing_record, proposals, public_pages, runner, text, versions
 from pipeline.policy.clauses import document, fill
 from pipeline.policy.runner import ClauseResult
 from pipeline.privacy import audit_log
@@ -52,6 +52,7 @@ def check(
     notes = processing_record.notes(container.settings)
     if not clause:
         public_pages.save_verdicts(container.settings.data_dir, runner.public_verdicts(results, now))
+        history.append(container.settings.data_dir, results, now, head)
     if report:
         _write_report(container, report, runner.report(results, notes, vendor, now, head))
     if json:

@@ -117,10 +117,10 @@ def _customer_addresses(live: LiveSystem) -> list[tuple[str, datetime, str]]:
 
 
 def _misdirected_mails(live: LiveSystem, corrected: tuple[str, datetime, str]) -> int:
-    """Count mails that were first sent to this customer after the correction, but to another address."""
+    """Count mails that were sent to this customer after the correction, but to another address."""
     id, entered_at, address = corrected
     theirs = or_(Mail.customer_id == id, Mail.subscription_id.in_(_subscriptions_of(id)))
-    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.claimed_at > entered_at, Mail.attempts == 1)
+    mails = select(Mail).where(theirs, Mail.recipient.is_not(None), Mail.claimed_at > entered_at)
     rows = live.session.execute(mails.where(Mail.kind.not_in(TO_OTHER_ADDRESSES))).scalars().all()
     decrypted = live.decrypt("mail.recipient", [(row.key_id, row.recipient) for row in rows if row.recipient])
     return sum(plain.decode().lower() != address.lower() for _, plain in decrypted)

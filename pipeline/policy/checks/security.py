@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.crypto.keyring import DecryptionError
@@ -38,13 +38,14 @@ from pipeline.policy.evidence.live_system import (
     broken,
     broken_if,
     count_noun,
+    first_broken,
     holds,
-    not_applicable,
+    not_looked_at,
 )
 from pipeline.policy.evidence.plain_columns import columns_with, pattern_of
+from pipeline.policy.history import past_checks
 from pipeline.policy.stated_limits import AUDIT_DAYS
 from pipeline.privacy import audit_log
-from pipeline.settings import DEMO_FILE
 
 SAMPLE_ROWS = 200  # the newest rows of each encrypted column that are checked
 SAMPLE_PEOPLE = 50  # customers, and subscriptions, whose names and addresses are searched for
@@ -64,7 +65,7 @@ ENCRYPTED: tuple[tuple[Column, Column, Column], ...] = (
 )  # fmt: skip
 
 
-def at_rest(live: LiveSystem) -> Finding:
+def _at_rest(live: LiveSystem) -> Finding:
     """Every encrypted value can be decrypted with its key, and nothing readable contains a customer's address or name.
 
     Readable: the other columns of all tables, the files of the data folder, of a SQLite database and of the backups.
@@ -91,7 +92,7 @@ def at_rest(live: LiveSystem) -> Finding:
     )
 
 
-def in_transit(live: LiveSystem) -> Finding:
+def _in_transit(live: LiveSystem) -> Finding:
     """Every configured connection to another machine is encrypted."""
     routes = egress.outbound_routes(live.settings)
     private = live.settings.private_networks
@@ -107,12 +108,12 @@ def in_transit(live: LiveSystem) -> Finding:
     )
 
 
-def reads_have_purposes(live: LiveSystem) -> Finding:
+def _reads_have_purposes(live: LiveSystem) -> Finding:
     """Every entry of the audit log has a purpose, and the chain of hashes is intact."""
     wrong = audit_log.verify_chain(live.session, live.keyring)
     if wrong:
         return broken(f"the audit log does not verify: {wrong}")
-    without = live.count(ReadAudit, ReadAudit.purpose == "", ReadAudit.action != audit_log.SEGMENT)
+    without = live.count(ReadAudit, func.trim(ReadAudit.purpose) == "", ReadAudit.action != audit_log.SEGMENT)
     return broken_if(
         without,
         f"{count_noun(audit_log.count(live.session), 'read')}, each with a purpose",
@@ -121,18 +122,28 @@ def reads_have_purposes(live: LiveSystem) -> Finding:
 
 
 def access_logging(live: LiveSystem) -> Finding:
-    """The chain of hashes in the audit log is intact up to its head, and contains each head that a backup confirms."""
+    """The audit log is complete up to the newest head that is known from elsewhere, and each read has a purpose."""
+    return first_broken(_chain(live), _reads_have_purposes(live))
+
+
+def _chain(live: LiveSystem) -> Finding:
+    """The chain of hashes is intact up to its head, and contains each head that a backup or an earlier check confirms."""
     anchors = _audit_anchors(live)
     wrong = audit_log.verify_chain(live.session, live.keyring, anchors)
     head = audit_log.chain_head(live.session)
     confirmed = (
-        f"confirmed by {count_noun(len(anchors), 'signature')} of backups" if anchors else "confirmed by no backup"
+        f"confirmed by {count_noun(len(anchors), 'earlier head')}" if anchors else "confirmed by nothing from elsewhere"
     )
     figure = f"{count_noun(audit_log.count(live.session), 'read')}, head {head[:16]}, {confirmed}"
     return broken_if(wrong, figure, f"the audit log does not verify: {wrong}")
 
 
 def https(live: LiveSystem) -> Finding:
+    """Pages, PayPal and other machines are reached encrypted, and the data at rest is encrypted."""
+    return first_broken(_pages_encrypted(live), _in_transit(live), _at_rest(live))
+
+
+def _pages_encrypted(live: LiveSystem) -> Finding:
     """PayPal is called over HTTPS, and public pages are available over HTTPS only."""
     public = live.settings.public_url
     url = live.settings.paypal_base_url
@@ -163,9 +174,7 @@ def updates(live: LiveSystem) -> Finding:
         audit = orjson.loads(file.read_bytes())
         at = datetime.fromisoformat(str(audit["at"]))
     except FileNotFoundError:
-        return not_applicable(
-            f"no dependency audit here: {file} is missing; run make audit with this SMT_DATA_DIR every day"
-        )
+        return _never_audited(live)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return broken(f"{file} cannot be read; run make audit")
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
@@ -173,6 +182,13 @@ def updates(live: LiveSystem) -> Finding:
         return broken(f"the audit of {at:%Y-%m-%d}: {audit.get('reason') or 'vulnerabilities were found'}")
     late = at < live.now - timedelta(days=AUDIT_DAYS)
     return broken_if(late, f"audited {at:%Y-%m-%d}, nothing found", f"last audited {at:%Y-%m-%d}; run make audit")
+
+
+def _never_audited(live: LiveSystem) -> Finding:
+    advice = f"never audited: {live.settings.data_dir / AUDIT_FILE} is missing; run make audit with this SMT_DATA_DIR every day"
+    first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
+    is_young = first is None or first > live.now - timedelta(days=AUDIT_DAYS)
+    return not_looked_at(advice) if is_young or live.is_demo else broken(advice)
 
 
 def private_files(live: LiveSystem) -> Finding:
@@ -187,10 +203,13 @@ def private_files(live: LiveSystem) -> Finding:
 
 
 def _audit_anchors(live: LiveSystem) -> list[audit_log.Anchor]:
+    """Return the heads of the log that are known from elsewhere: the signatures of backups, and earlier checks."""
+    past = [each for each in past_checks(live.settings.data_dir) if each.audit_head != audit_log.ROOT]
+    newest = [audit_log.Anchor(past[-1].at, past[-1].audit_head, "the last check")] if past else []
     folder = live.settings.backup_dir
     if folder is None or not any(folder.glob(f"*{ENDING}")):
-        return []
-    return list(audit_anchors(folder, Signer(live.keyring).public))
+        return newest
+    return [*audit_anchors(folder, Signer(live.keyring).public), *newest]
 
 
 def _host(url: str) -> str:
@@ -228,12 +247,16 @@ def _raw_files(live: LiveSystem) -> Iterator[Path]:
     if file := file_of(live.settings.database):
         yield from (path for ending in ("", "-wal") if (path := file.with_name(file.name + ending)).exists())
     for folder in filter(None, (live.settings.data_dir, live.settings.backup_dir)):
-        yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_searched(path, folder))
+        yield from (
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and _is_searched(path, folder, is_demo=live.is_demo)
+        )
 
 
-def _is_searched(path: Path, folder: Path) -> bool:
+def _is_searched(path: Path, folder: Path, *, is_demo: bool) -> bool:
     """Return whether to search a file. A demo's mailbox of its simulated customers is none of the program's data."""
-    is_mailbox = (folder / DEMO_FILE).exists() and "caught" in path.relative_to(folder).parts
+    is_mailbox = is_demo and "caught" in path.relative_to(folder).parts
     return path.suffix not in (".age", ".db", ".db-wal", ".db-shm") and not path.is_symlink() and not is_mailbox
 
 

@@ -11,15 +11,18 @@ from pipeline.policy.evidence.live_system import (
     broken,
     broken_if,
     count_noun,
+    first_broken,
     holds,
     not_applicable,
+    not_looked_at,
 )
+from pipeline.policy.evidence.relay_hops import next_hops, provider_among
 from pipeline.settings import SettingsError
 
 OWN_SERVERS = ("database", "broker", "relay")
 
 
-def own_servers(live: LiveSystem) -> Finding:
+def _own_servers(live: LiveSystem) -> Finding:
     """Database, broker and relay are on this machine or on a private network, not on public addresses."""
     hops = [hop for hop in egress.outbound_routes(live.settings) if hop.name in OWN_SERVERS]
     wrong = [f"{hop.name} ({hop.host})" for hop in hops if not _is_own(hop)]
@@ -27,7 +30,7 @@ def own_servers(live: LiveSystem) -> Finding:
     return broken_if(wrong, here, f"not on a private address: {', '.join(wrong)}")
 
 
-def connections(live: LiveSystem) -> Finding:
+def _connections(live: LiveSystem) -> Finding:
     """No running process is connected to a host that the settings do not name."""
     if not live.connections:
         return not_applicable("no role runs on this machine now")
@@ -38,12 +41,18 @@ def connections(live: LiveSystem) -> Finding:
 
 
 def allowed_hosts(live: LiveSystem) -> Finding:
-    """Every host that may be contacted belongs to PayPal, the vendor or the product."""
+    """Every host that may be contacted, and every host that is connected now, belongs to PayPal or the vendor."""
+    return first_broken(_allowed(live), _own_servers(live), _connections(live))
+
+
+def _allowed(live: LiveSystem) -> Finding:
     hops = egress.outbound_routes(live.settings)
     wrong = [
-        f"{hop.name} ({hop.host})" for hop in hops if not (_is_paypals(hop) or hop.name == "product" or _is_own(hop))
+        f"{hop.name} ({hop.host})"
+        for hop in hops
+        if not (_is_paypals(hop) or _is_own(hop) or live.is_own_host(hop.host))
     ]
-    figure = f"{count_noun(len(hops), 'host')}: PayPal, own servers, product"
+    figure = f"{count_noun(len(hops), 'host')}: PayPal and own servers"
     return broken_if(wrong, figure, f"a third party may be contacted: {', '.join(wrong)}")
 
 
@@ -58,14 +67,20 @@ def paypal(live: LiveSystem) -> Finding:
 
 
 def relay(live: LiveSystem) -> Finding:
-    """The relay is on this machine or on a private network."""
+    """The relay is on this machine or on a private network, and hands mail to the recipients' servers, not to a provider."""
     hop = next((hop for hop in egress.outbound_routes(live.settings) if hop.name == "relay"), None)
     if hop is None:
         return not_applicable("no mail is sent: SMT_SMTP_URL is not set")
-    return broken_if(
-        not _is_own(hop),
-        f"{hop.host}:{hop.port}",
-        f"{hop.host} is not on a private address; use a relay of your own in SMT_SMTP_URL",
+    if not _is_own(hop):
+        return broken(f"{hop.host} is not on a private address; use a relay of your own in SMT_SMTP_URL")
+    if live.settings.relay_log is None:
+        return not_looked_at(f"{hop.host}:{hop.port} is own; to whom it hands mail is in its log: set SMT_RELAY_LOG")
+    hops = next_hops(live.settings.relay_log)
+    if provider := provider_among(hops):
+        return broken(f"the relay hands mail to {provider}, a third-party provider")
+    domains = {each.domain for each in hops}
+    return holds(
+        f"{hop.host}:{hop.port}; its log names {count_noun(len(domains), 'domain')}, each with its own servers"
     )
 
 

@@ -63,8 +63,9 @@ def _is_filled(connection: Connection, table: Table, column: Column[Any], ids: l
     named += [table.c.id.in_(ids)] if table.name in PEOPLE else []
     if not named:
         return False
-    # An erased account and its subscriptions stay as rows, whenever they were made; a new subscription is newer.
-    older = [table.c[name] < before for name in TIMES if name in table.c][:1]
+    # An account may have been made and erased at one time. The confirmation of the erasure is made with it, too.
+    times = [table.c[name] for name in TIMES if name in table.c][:1]
+    older = [at <= before if table.name in PEOPLE else at < before for at in times]
     kept = [column.not_in(NOT_PERSONAL)] if isinstance(column.type, Text) else []
     statement = select(column).where(or_(*named), column.is_not(None), and_(*older, *kept)).limit(1)
     return connection.execute(statement).first() is not None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from pipeline.db.models import Base, Customer
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.policy.evidence.connections import Connection
 from pipeline.rendering.message import RenderedMail
-from pipeline.settings import Settings
+from pipeline.settings import DEMO_FILE, Settings
 
 _LOG = re.compile(r"\.log([.-]\d+(\.\w+)?)?$")
 
@@ -54,7 +55,7 @@ class Probes:
     """Functions that inspect what is outside the database. Each is called when a check first needs it.
 
     `journal` returns the maximum age of journald's entries, None if unlimited (see `evidence.journald`). The field is
-    None where journald does not run.
+    None where journald does not run. `product`: what the product says of its own data, None if it does not answer.
     """
 
     pages: Callable[[], list[FetchedPage]]
@@ -62,6 +63,7 @@ class Probes:
     connections: Callable[[], dict[str, list[Connection]]]
     journal: Callable[[], timedelta | None] | None
     categories: Mapping[str, Mapping[str, str]]
+    product: Callable[[], Mapping[str, Any] | None]
 
 
 class LiveSystem:
@@ -95,9 +97,32 @@ class LiveSystem:
         return self._probes.connections()
 
     @property
+    def is_demo(self) -> bool:
+        """Whether the data folder contains a demo, and so no real customers."""
+        return (self.settings.data_dir / DEMO_FILE).exists()
+
+    @property
     def categories(self) -> Mapping[str, Mapping[str, str]]:
         """The data category of each column, by table and column."""
         return self._probes.categories
+
+    @cached_property
+    def product(self) -> Mapping[str, Any] | None:
+        """What the product says of the data of managed cloud customers; None if it does not answer."""
+        return self._probes.product()
+
+    def is_own_host(self, host: str) -> bool:
+        """Return whether a host is below the vendor's domain, on this machine, or at a private address."""
+        site = (self.vendor.site or "").removeprefix("www.")
+        domain = ".".join(site.split(".")[-2:])
+        bare = host.strip("[]").lower()
+        if bare == "localhost" or (domain and (bare == domain or bare.endswith(f".{domain}"))):
+            return True
+        try:
+            address = ip_address(bare)
+        except ValueError:
+            return False
+        return address.is_private or address.is_loopback
 
     def data_keys(self, key_ids: list[str]) -> Mapping[str, DataKey | None]:
         """Return the data keys of these key ids; None or absent if destroyed. Creates no key."""

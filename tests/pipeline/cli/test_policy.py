@@ -70,7 +70,6 @@ def test_last_verdicts_are_public_without_evidence(smt: Smt, imported: SavedEven
     from pipeline.policy.public_pages import evidence
 
     vendor = PolicyOwner("Example Works", "Example Ledger", "https://works.example.com", "privacy@example.com")
-    assert evidence(data_dir, vendor)[1] == []
     smt("policy", "check")
     page, rows = evidence(data_dir, vendor)
     assert {tuple(row) for row in rows} == {("clause", "verdict", "date")}
@@ -212,7 +211,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
 def test_policy_check_finds_connection_to_unknown_host(
     smt: Smt, imported: SavedEvents, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = ("policy", "check", "--clause", "1.cloud_sharing", "--json")
+    check = ("policy", "check", "--clause", "5.only", "--json")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         words = [sys.executable, "-c", CONNECTED, str(port), "pipeline"]
@@ -226,10 +225,11 @@ def test_policy_check_finds_connection_to_unknown_host(
             assert (row["verdict"], row["figure"]) == ("broken", f"connected to 127.0.0.1:{port}")
             monkeypatch.setenv("SMT_SMTP_URL", f"smtp://127.0.0.1:{port}")
             [row] = smt(*check).json
-            assert (row["verdict"], row["figure"]) == ("holds", "1 process, 1 connection, 0 to others")
+            assert row["verdict"] == "holds"
+            assert "1 process, 1 connection, 0 to others" in row["figure"]
             process.communicate("")
     [row] = smt(*check).json
-    assert row["verdict"] == "not_applicable"
+    assert "no role runs on this machine now" in row["figure"]
 
 
 @pytest.mark.slow

@@ -51,6 +51,13 @@ SETTINGS: dict[str, Any] = {
     "vendor_url": "https://smtconstructions.example.com",
     "support_email": "help@example.com",
 }
+PRODUCT = {
+    "servers": ["cloud.smtconstructions.example.com"],
+    "encrypted_at_rest": True,
+    "encrypted_in_transit": True,
+    "reads": [{"purpose": "maintenance"}],
+    "shared_with": [],
+}
 
 
 @dataclass
@@ -64,6 +71,7 @@ class HealthySystem:
     mails: dict[str, RenderedMail] = field(default_factory=dict)
     connections: dict[str, list[Connection]] = field(default_factory=dict)
     journal: Callable[[], timedelta | None] | None = lambda: timedelta(days=90)  # noqa: E731 - maximum age of journald's entries
+    product: dict[str, Any] | None = field(default_factory=lambda: dict(PRODUCT))
     ada: str = ""
     bob: str = ""
 
@@ -104,6 +112,7 @@ class HealthySystem:
             connections=lambda: self.connections,
             journal=self.journal,
             categories=data_categories.by_table(),
+            product=lambda: self.product,
         )
         with self.pipeline.database.reading() as session:
             return action(LiveSystem(session, self.pipeline.keyring(session), settings, self.now, vendor, probes))

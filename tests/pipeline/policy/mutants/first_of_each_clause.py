@@ -77,14 +77,14 @@ def mail_links_to_tracker(system: HealthySystem, _: Patch) -> None:
     system.mails["receipt"] = RenderedMail("A receipt", "…", '<a href="https://count.example.net/?id=1">Receipt</a>')
 
 
-@of("1.cloud_place")
+@of("5.only")
 def broker_has_public_address(system: HealthySystem, patch: Patch) -> None:
     """The broker is on a public address."""
     system.overrides["broker_url"] = "amqps://queue.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("8.8.8.8")}))
 
 
-@of("1.cloud_at_rest")
+@of("7.tls")
 def personal_data_is_plain_text(system: HealthySystem, _: Patch) -> None:
     """Personal data is stored in plain text."""
     plain = b'{"email": ["2026-03-01T12:00:00Z", "ada@example.com"]}'
@@ -92,14 +92,14 @@ def personal_data_is_plain_text(system: HealthySystem, _: Patch) -> None:
     system.pipeline.set(row, personal_data=plain)
 
 
-@of("1.cloud_in_transit")
+@of("7.tls")
 def broker_connection_is_not_encrypted(system: HealthySystem, patch: Patch) -> None:
     """A connection to another machine has no TLS."""
     system.overrides["broker_url"] = "amqp://queue.example.com"
     patch.setattr(egress, "resolve", lambda _: frozenset({ip_address("10.0.0.7")}))
 
 
-@of("1.cloud_access")
+@of("7.logging")
 def read_has_no_purpose(system: HealthySystem, _: Patch) -> None:
     """The audit log has an entry without a purpose."""
     system.transact(
@@ -109,7 +109,7 @@ def read_has_no_purpose(system: HealthySystem, _: Patch) -> None:
     )
 
 
-@of("1.cloud_sharing")
+@of("5.only")
 def process_connects_to_unknown_host(system: HealthySystem, _: Patch) -> None:
     """A process is connected to a host that the settings do not name."""
     system.connections = {"worker": [Connection(ip_address("192.0.2.99"), 8443)]}
