@@ -134,6 +134,7 @@ class Settings(BaseSettings):
     paypal_max_age_days: int = Field(
         30, ge=4, description="Webhooks whose transmission time is older are refused. PayPal retries for three days."
     )
+    proxy_log: Path | None = Field(None, description="Access log of the web server in front, read by `policy check`.")
     dispute_pauses_access: bool = Field(
         False, description="Whether access_until ends when a buyer disputes a payment, until PayPal has decided."
     )

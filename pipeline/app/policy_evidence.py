@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def fetch_public_pages(container: Container) -> list[FetchedPage]:
         web = container.web()
     except SettingsError:
         return []
-    with serve_pages(container) as (routes, _):
-        return asyncio.run(_fetch_all(web.app(routes)))
+    # The caller's thread may run an event loop already.
+    with serve_pages(container) as (routes, _), ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _fetch_all(web.app(routes))).result()
 
 
 def render_example_mails(container: Container) -> dict[str, RenderedMail]:

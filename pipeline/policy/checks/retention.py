@@ -1,5 +1,6 @@
 """Checks of section 3: no data is older than its retention period."""
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,19 +17,23 @@ from pipeline.policy.evidence.live_system import (
     holds,
     logs_in,
     not_applicable,
+    not_looked_at,
 )
-from pipeline.privacy.retention.rules import ACCESS_LOG, TWO_YEARS
+from pipeline.policy.evidence.oldest_rows import GRACE, YEAR, overdue_classes
 
-GRACE = timedelta(days=2)  # the retention run is recorded at least daily, and may fail once
+ACCESS_LOG = timedelta(days=90)  # the policy: "Server access logs are retained for 90 days."
 
 
 def accounts(live: LiveSystem) -> Finding:
-    """No account is kept longer than the period after its last subscription, and the retention run is recent."""
-    limit = live.now - TWO_YEARS - GRACE
+    """No account and no other class of data is kept longer than its period, and the retention run is recent."""
+    limit = live.now - 2 * YEAR - GRACE
     old = or_(Customer.signed_up_at < limit, and_(Customer.signed_up_at.is_(None), Customer.created_at < limit))
     overdue = Customer.erased_at.is_(None), Customer.erase_at.is_(None), old, ~_has_recent(limit)
     if wrong := live.count(Customer, *overdue):
         return broken(f"{count_noun(wrong, 'account')} kept too long; run: smt-billing retention sweep")
+    if old_classes := overdue_classes(live.session, live.now):
+        listed = ", ".join(f"{name} (since {at:%Y-%m-%d})" for name, at in old_classes.items())
+        return broken(f"kept too long: {listed}; run: smt-billing retention sweep")
     last = live.session.execute(select(func.max(RetentionRun.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
     if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
@@ -68,7 +73,19 @@ def logs(live: LiveSystem) -> Finding:
     if oldest is None and not files and live.journal is None:
         return not_applicable(f"no access log and no log file here, and {journal}")
     since = f"access log since {oldest:%Y-%m-%d}" if oldest else "no visits yet"
-    return holds(f"{since}, {count_noun(len(files), 'log file')}; {journal}")
+    figure = f"{since}, {count_noun(len(files), 'log file')}; {journal}"
+    unseen = _logs_elsewhere(live)
+    return not_looked_at(f"{figure}; not looked at: {', '.join(unseen)}") if unseen else holds(figure)
+
+
+def _logs_elsewhere(live: LiveSystem) -> list[str]:
+    """Return the logs of other servers that exist, but that no setting names."""
+    unseen = []
+    if live.settings.smtp_url and live.settings.relay_log is None:
+        unseen.append("the relay's log (set SMT_RELAY_LOG)")
+    if live.settings.public_url.startswith("https://") and live.settings.proxy_log is None:
+        unseen.append("the web server's access log (set SMT_PROXY_LOG)")
+    return unseen
 
 
 def _journal(live: LiveSystem) -> tuple[str, str]:
@@ -98,23 +115,25 @@ def _has_recent(limit: datetime) -> ColumnElement[bool]:
 def _log_files(live: LiveSystem) -> list[Path]:
     """Return the log files in the data folder, and the relay's log with its rotated files."""
     found = logs_in(live.settings.data_dir)
-    relay = live.settings.relay_log
-    return found + (sorted(relay.parent.glob(f"{relay.name}*")) if relay else [])
+    named = filter(None, (live.settings.relay_log, live.settings.proxy_log))
+    return found + [path for log in named for path in sorted(log.parent.glob(f"{log.name}*"))]
 
 
 def _first_date(path: Path, now: datetime) -> datetime:
-    """Return the date of a log's first line in Postfix's format (`Mar  1 …`) or ISO format, otherwise its last change."""
+    """Return the date of a log's first line in Postfix's format (`Mar  1 …`) ISO format or
+    the common log format of web servers, otherwise its last change."""
     try:
-        with path.open("rb") as file:
-            line = file.readline(200).decode("utf-8", "replace")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            line = file.readline(400).decode("utf-8", "replace")
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except OSError:
+    except (OSError, EOFError):
         return now
     return _date_of(line, changed) or changed
 
 
 def _date_of(line: str, changed: datetime) -> datetime | None:
-    for text, form in ((line[:10], "%Y-%m-%d"), (f"{line[:6]} {changed.year}", "%b %d %Y")):
+    in_brackets = line.partition("[")[2][:11]  # the common log format of web servers: [01/Mar/2026:10:00:00 +0000]
+    for text, form in ((line[:10], "%Y-%m-%d"), (f"{line[:6]} {changed.year}", "%b %d %Y"), (in_brackets, "%d/%b/%Y")):
         try:
             found = datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:

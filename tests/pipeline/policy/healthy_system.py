@@ -135,10 +135,24 @@ def make_healthy_system(pipeline: PipelineUnderTest, clock: MovableClock) -> Hea
     system.mails = {"receipt": RenderedMail("A receipt", "…", '<p><a href="https://www.paypal.com/">PayPal</a></p>')}
     system.pages = [page("/privacy", "<p>Effective Date: May 1, 2025</p>"), page("/account", "<p>…</p>", cookie=COOKIE)]
     (pipeline.folder / "audit.json").write_text(f'{{"at": "{system.now.isoformat()}", "ok": true, "found": 0}}')
+    _write_logs(system)
     for path in pipeline.folder.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
     clock.advance(timedelta(days=1, hours=1))
     return system
+
+
+def _write_logs(system: HealthySystem) -> None:
+    """Write the logs of a relay that hands mail to the recipients' servers, and of a web server."""
+    folder = system.pipeline.folder.parent / "logs"
+    folder.mkdir(exist_ok=True)
+    relay, proxy = folder / "mail.log", folder / "access.log"
+    relay.write_text(
+        f"{system.now:%b %e %H:%M:%S} mx postfix/smtp[1]: AB: to=<ada@example.com>, relay=mx.example.com[192.0.2.7]:25, "
+        "delay=1, status=sent (250 ok)\n"
+    )
+    proxy.write_text(f'192.0.2.1 - - [{system.now:%d/%b/%Y:%H:%M:%S} +0000] "GET / HTTP/1.1" 200 1\n')
+    system.overrides |= {"relay_log": relay, "proxy_log": proxy}
 
 
 def page(path: str, body: str, *, cookie: str = "", **headers: str) -> FetchedPage:

@@ -458,3 +458,39 @@ def _read(system: HealthySystem, purpose: str) -> None:
 def _remember_head(system: HealthySystem) -> None:
     head = system.inspect(lambda live: audit_log.chain_head(live.session))
     history.append(system.settings.data_dir, [], system.now, head)
+
+
+def too_old(name: str, words: str, statement: str) -> None:
+    """Register a mutant: rows of a class are kept longer than their period."""
+
+    def mutant(system: HealthySystem, _: Patch) -> None:
+        _execute(
+            system,
+            statement,
+            old=str(system.now - timedelta(days=13 * 366)),
+            recent=str(system.now - timedelta(days=20)),
+        )
+
+    mutant.__name__, mutant.__doc__ = name, f"{words} are kept too long."
+    of("3.account")(mutant)
+
+
+too_old("old_messages", "Messages of unknown senders", "UPDATE inbound_mail SET customer_id = NULL, received_at = :old")
+too_old("old_requests", "Answered requests", "UPDATE privacy_request SET done_at = :old")
+too_old("old_mails", "Mails to nobody", "UPDATE mail SET customer_id = NULL, created_at = :old")
+too_old("old_reads", "Reads of personal data", "UPDATE read_audit SET at = :old")
+too_old("old_events", "Readable events of nobody", "UPDATE event SET received_at = :old, state = 'ignored'")
+too_old("old_payments", "Payments of nobody", "UPDATE payment SET subscription_id = NULL, occurred_at = :old")
+too_old(
+    "old_sign_ups",
+    "Abandoned sign-ups",
+    "UPDATE customer SET email_hash = NULL, signed_up_at = :recent, erased_at = NULL",
+)
+too_old("old_receipts", "Receipts of erasures", "UPDATE erasure SET at = :old, completed_at = :old")
+
+
+@of("3.account")
+def old_link(system: HealthySystem, _: Patch) -> None:
+    """A link that expired three weeks ago is kept."""
+    old = system.now - timedelta(days=21)
+    system.add(Link(sha256="b" * 64, customer_id=system.ada, purpose="sign_in", created_at=old, expires_at=old))
