@@ -13,6 +13,7 @@ from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.db.models import PaypalLookup
+from pipeline.error_texts import describe
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.parsing import event_from_lookup, parse_webhook
@@ -81,7 +82,7 @@ def fetch_due(
             raise
         except Exception as error:  # noqa: BLE001 - any error concerns this look-up only
             # The error's message may quote the answer, which contains personal data.
-            _postpone(database, due, clock.now(), f"the answer cannot be stored: {type(error).__name__}")
+            _postpone(database, due, clock.now(), f"the answer cannot be stored: {describe(error)}")
     return answered
 
 
