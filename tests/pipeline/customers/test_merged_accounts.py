@@ -125,7 +125,7 @@ def test_out_of_office_reply_to_a_mail_of_the_merged_account_stays_with_that_per
 
 def test_retention_keeps_the_account_of_a_customer_who_pays_by_the_merged_one(feeder: EventFeeder) -> None:
     pipeline, (kept, _) = feeder.pipeline, merged_pair(feeder)
-    feeder.hear(event(CANCELLED))
+    feeder.hear(event(CANCELLED), event(CANCELLED, SECOND))
     pipeline.clock.advance(timedelta(days=900))
     feeder.hear(event(COMPLETED, _sale(pipeline.now.isoformat())))
     run_retention(pipeline)
