@@ -12,11 +12,11 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.db.models import PaypalLookup
+from pipeline.db.models import Payment, PaypalLookup
 from pipeline.error_texts import describe
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import event_from_lookup, parse_webhook
+from pipeline.inbox.parsing import NOT_FOUND, event_from_lookup, parse_webhook
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.paypal.requests import LookupKind
@@ -114,6 +114,7 @@ def _fetch(
             _postpone(database, due, now, str(error), at_most=due.first_due_at + MISSING_AFTER)
         else:
             _give_up(database, due, now, str(error))
+            return _missing_sale(database, due, now)
     except PaypalRejectedError as error:
         if error.status in AUTH_ERROR_STATUSES:
             _postpone(database, due, now, str(error))
@@ -124,6 +125,20 @@ def _fetch(
             bucket.pause(error.retry_after)
         _postpone(database, due, now, str(error))
     return None
+
+
+def _missing_sale(database: Database, due: _Due, now: datetime) -> dict[str, Any] | None:
+    """Return the answer that PayPal does not know a stored sale, None for other objects.
+
+    If PayPal does not know a subscription, request look-ups of its sales: whoever forged one may have forged the others.
+    """
+    with database.transaction() as session:
+        if due.kind == "subscription":
+            sales = session.execute(select(Payment.id).where(Payment.subscription_id == due.id)).scalars()
+            lookups.enqueue(session, [lookups.LookupRequest("sale", id, now) for id in sales])
+        if due.kind != "sale" or session.get(Payment, due.id) is None:
+            return None
+    return {"id": due.id, "state": NOT_FOUND}
 
 
 def _store_answer(

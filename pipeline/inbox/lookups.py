@@ -67,9 +67,12 @@ def is_pending(session: Session, kind: str, id: str) -> bool:
 
 
 def complete(session: Session, kind: str, id: str, asked_at: datetime, now: datetime) -> None:
-    """Delete a look-up that was answered. It stays, due now, if it was requested again after `asked_at`."""
+    """Delete a look-up that was answered. It stays, due now, if it was requested again after `asked_at`.
+
+    One that was given up stays for the operator: its answer says that PayPal does not know the object.
+    """
     row = session.get(PaypalLookup, (kind, id), with_for_update=True, populate_existing=True)
-    if row is None:
+    if row is None or row.due_at is None:
         return
     if row.requested_at > asked_at:
         row.due_at, row.attempts, row.first_due_at, row.reason = now, 0, now, None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.customers import accounts, unsubscribe
-from pipeline.db.models import Customer, InboundMail, Subscription
+from pipeline.db.models import Customer, InboundMail, Policy, Subscription
 from pipeline.outbox.store import NewMail
 from pipeline.outbox.tokens import unsubscribe_token
 from pipeline.policy import versions
@@ -102,7 +102,7 @@ def test_export_of_the_remaining_account_contains_everything_of_the_merged_one(f
 
 def test_notice_of_a_new_policy_goes_to_the_remaining_account_only(feeder: EventFeeder) -> None:
     pipeline, (kept, merged) = feeder.pipeline, merged_pair(feeder)
-    row = versions.Policy(id="2031-01-01", proposed_at=pipeline.now)
+    row = Policy(id="2031-01-01", proposed_at=pipeline.now)
     with pipeline.database.reading() as session:
         concerned = list(session.execute(versions._unnotified(row)).scalars())
     assert kept in concerned
