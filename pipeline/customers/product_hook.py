@@ -22,6 +22,7 @@ import orjson
 
 from pipeline.child_environment import child_environment
 from pipeline.error_texts import describe
+from pipeline.errors import OperatorError
 from pipeline.network.hosts import is_on_this_machine
 
 Action = Literal["export", "erase"]
@@ -29,7 +30,7 @@ MAX_ANSWER_BYTES = 512 * 1024 * 1024  # the answer is held in memory
 TIMEOUT_SECONDS = 300  # an export may have to collect many files
 
 
-class ProductUnavailableError(Exception):
+class ProductUnavailableError(OperatorError):
     """The product did not carry out the request. The message never quotes its answer, which may hold personal data."""
 
 

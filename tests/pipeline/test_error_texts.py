@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from pipeline.customers.product_hook import ProductUnavailableError
 from pipeline.error_texts import describe
 from pipeline.errors import OperatorError
+from pipeline.mailer.smtp_relay import RelayUnreachableError
+from pipeline.paypal.errors import PaypalNotFoundError
 
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 LOG = re.compile(r"log\.(debug|info|warning|error)\(|_warn\(|kind = |reason = f\"internal error: ")
@@ -62,6 +65,9 @@ def test_server_that_hangs_up_sends_an_incomplete_answer() -> None:
     ("error", "words"),
     [
         (OperatorError("The disk is full."), "The disk is full."),
+        (RelayUnreachableError("192.0.2.1:25: no answer"), "192.0.2.1:25: no answer"),
+        (ProductUnavailableError("SMT_PRODUCT_URL answered 500"), "SMT_PRODUCT_URL answered 500"),
+        (PaypalNotFoundError("PayPal knows no sale 1"), "PayPal knows no sale 1"),
         (FileNotFoundError(2, "No such file or directory", "/home/ada"), "no such file or directory"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "the TLS connection failed"),
         (http.client.BadStatusLine("ada@example.com"), "the answer is incomplete or not HTTP"),
