@@ -101,5 +101,11 @@ _DOT = re.compile(r"(?<![\d.])\d+\.\d+(?![\d.])|(?<=\S)[.\u2024\u3002\uff0e\uff6
 
 
 def fold_address(address: str) -> str:
-    """Return the form in which two addresses are compared: without spaces around it, ASCII letters in lower case."""
-    return address.strip().encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+    """Return the form in which two addresses are compared: ASCII letters in lower case, the domain as A-labels.
+
+    `bücher.example` and `xn--bcher-kva.example` are one domain. Other letters of the local part are not changed: only the
+    mail server knows whether they are equal.
+    """
+    local, at, domain = address.strip().rpartition("@")
+    folded = domain if domain.isascii() else _ascii_domain(domain) or domain
+    return f"{local}{at}{folded}".encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")

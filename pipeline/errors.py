@@ -7,11 +7,6 @@ class OperatorError(Exception):
     exit_code = 1
 
 
-def describe(error: BaseException) -> str:
-    """Return the message of an error that the operator can fix, otherwise only its type: its message may be personal data."""
-    return str(error) if isinstance(error, OperatorError) else f"internal error ({type(error).__name__})"
-
-
 def place_of(error: BaseException) -> str:
     """Return the module and line that raised the error. Unlike its message, they contain no personal data."""
     traceback = error.__traceback__

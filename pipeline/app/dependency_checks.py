@@ -16,7 +16,7 @@ from pipeline.app.container import Container
 from pipeline.app.shutdown import StopSignal
 from pipeline.db.engine import DatabaseUnavailableError
 from pipeline.dependencies import CountRecord, DependencyRecord
-from pipeline.errors import describe
+from pipeline.error_texts import describe
 from pipeline.operations import heartbeat
 
 log = structlog.get_logger(__name__)

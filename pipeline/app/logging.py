@@ -9,6 +9,8 @@ from typing import Any, TextIO, cast
 import orjson
 import structlog
 
+from pipeline.limited_log import LimitedLog
+
 __all__ = ["INFO", "WARNING", "set_up"]
 
 
@@ -38,7 +40,26 @@ def _libraries(before: list[Any]) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_writers()],
         )
     )
+    handler.addFilter(_LimitedWarnings())
     logging.basicConfig(handlers=[handler], level=WARNING, force=True)
+
+
+class _LimitedWarnings(logging.Filter):
+    """Passes on one warning a second from each line of a library: strangers cause some with every invalid request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: list[int] = []  # for the line that is passed on: the number of lines left out before it
+        self._limited = LimitedLog(lambda _, lines_left_out=0: self._passed.append(lines_left_out))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != WARNING:
+            return True
+        self._passed.clear()
+        self._limited(f"{record.name}:{record.lineno}")
+        if any(self._passed):
+            record.msg, record.args = f"{record.getMessage()} ({self._passed[0]} lines left out)", None
+        return bool(self._passed)
 
 
 class _Stderr:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pipeline.billing import subscription
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.db import lww_map
+from pipeline.db.models import CAME
 from pipeline.db.rows import PaymentRow, RefundRow
 from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 
@@ -19,6 +20,8 @@ FIELDS = ("subscription", "amount", "fee", "tax", "shipping", "received", "rate"
 REFUND_FIELDS = ("amount", "refunded_total", "returned_fee", "created_at", "state")
 # A sale without a subscription rarely belongs to one. A single look-up after this delay decides.
 SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
+# A sale that is newer than the last payment that PayPal reports by more than this is doubtful.
+LAST_PAYMENT_TOLERANCE = timedelta(hours=1)
 
 
 def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
@@ -30,6 +33,8 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     event.require("amount")
     _check_sign(event)
     row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
+    if event.type == "READ.SALE":
+        row.known = lww_map.merge(row.known, at, {"read": True})
     _merge_status(row, status, at)
     _update(uow, row)
     if row.subscription_id:
@@ -38,6 +43,24 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
         # PayPal once omitted the id from webhooks for days; its API may return it.
         uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
     return row
+
+
+def apply_missing_sale(uow: UnitOfWork, event: Event) -> None:
+    """Store that PayPal does not know a sale. It counts no longer, unless PayPal's API has answered it at another time."""
+    row = uow.payment(event.require("sale"))
+    row.known = lww_map.merge(row.known, event.require_time("at"), {"missing": True})
+    _update(uow, row)
+    if row.subscription_id:
+        subscription.recompute(uow, uow.subscription(row.subscription_id))
+
+
+def request_doubtful_sales(uow: UnitOfWork, event: Event) -> None:
+    """Request look-ups of the sales that are newer than the last payment in PayPal's answer: they may be forged."""
+    last = event.get_time("last_payment_at")
+    for row in uow.payments_of(event.require("subscription")):
+        is_newer = row.occurred_at and (last is None or row.occurred_at > last + LAST_PAYMENT_TOLERANCE)
+        if row.status in CAME and is_newer and "read" not in row.known and uow.may_read:
+            uow.request_lookup("sale", row.id, timedelta(0))
 
 
 def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> PaymentRow:
@@ -103,7 +126,9 @@ def _update(uow: UnitOfWork, row: PaymentRow) -> None:
     created_at = lww_map.value(known, "created_at")
     row.occurred_at = datetime.fromisoformat(created_at) if created_at else None
     row.refunded = uow.refunded_amount(row)
-    row.status = _status(lww_map.value(known, "status"), row, uow.effective_refunds(row.id))
+    is_missing = "missing" in known and "read" not in known
+    decided = "unconfirmed" if is_missing else lww_map.value(known, "status")
+    row.status = _status(decided, row, uow.effective_refunds(row.id))
 
 
 def _part(row: PaymentRow, money: list[Any] | None) -> int | None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from kombu.connection import Connection
 
+from pipeline.error_texts import describe
+
 
 class Memory:
     """In-process backend: the queues of one Broker.
@@ -43,4 +45,4 @@ class Memory:
         return "queues inside this process (memory://)"
 
     def explain(self, error: BaseException) -> str:
-        return f"{self} failed: {str(error) or type(error).__name__}. Restart the program."
+        return f"{self} failed: {str(error) or describe(error)}. Restart the program."

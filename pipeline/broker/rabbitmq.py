@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from kombu.connection import Connection
 
+from pipeline.error_texts import describe
 from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 3.0
@@ -66,7 +67,7 @@ class RabbitMQ:
 
     def explain(self, error: BaseException) -> str:
         advice = _ADVICE.get(getattr(error, "reply_code", 0), "Start the broker, or correct SMT_BROKER_URL.")
-        reason = getattr(error, "reply_text", None) or str(error) or type(error).__name__
+        reason = getattr(error, "reply_text", None) or str(error) or describe(error)
         return f"Cannot use {self}: {reason.rstrip('.')}. {advice} No event or mail is lost."
 
 

@@ -24,7 +24,7 @@ STATES = {
     "handled": "green", "sent": "green", "ACTIVE": "green", "completed": "green", "ok": "green",
     "received": "yellow", "queued": "yellow", "sending": "yellow", "warn": "yellow", "pending": "yellow",
     "SUSPENDED": "yellow", "doubt": "bold red", "parked": "bold red", "failed": "bold red", "fail": "bold red",
-    "denied": "red", "reversed": "red",
+    "denied": "red", "reversed": "red", "unconfirmed": "red",
 }  # fmt: skip
 
 

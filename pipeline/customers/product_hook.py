@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.child_environment import child_environment
+from pipeline.error_texts import describe
+from pipeline.errors import OperatorError
 from pipeline.network.hosts import is_on_this_machine
 
 Action = Literal["export", "erase", "privacy"]
@@ -28,7 +30,7 @@ MAX_ANSWER_BYTES = 512 * 1024 * 1024  # the answer is held in memory
 TIMEOUT_SECONDS = 300  # an export may have to collect many files
 
 
-class ProductUnavailableError(Exception):
+class ProductUnavailableError(OperatorError):
     """The product did not carry out the request. The message never quotes its answer, which may hold personal data."""
 
 
@@ -66,7 +68,7 @@ def _run(command: str, body: bytes) -> bytes:
                 check=False,
             )
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            raise ProductUnavailableError(f"cannot run SMT_PRODUCT_COMMAND: {_describe(error)}") from None
+            raise ProductUnavailableError(f"cannot run SMT_PRODUCT_COMMAND: {describe(error)}") from None
         if finished.returncode:
             raise ProductUnavailableError(f"SMT_PRODUCT_COMMAND ended with exit code {finished.returncode}")
         if answer.seek(0, os.SEEK_END) > MAX_ANSWER_BYTES:
@@ -89,7 +91,7 @@ def _post(url: str, token: str, body: bytes) -> bytes:
         error.close()
         raise ProductUnavailableError(f"SMT_PRODUCT_URL answered {error.code}") from None
     except (OSError, HTTPException) as error:
-        raise ProductUnavailableError(f"cannot reach SMT_PRODUCT_URL: {_describe(error)}") from None
+        raise ProductUnavailableError(f"cannot reach SMT_PRODUCT_URL: {describe(error)}") from None
     if len(found) > MAX_ANSWER_BYTES:
         raise ProductUnavailableError(f"SMT_PRODUCT_URL answered with more than {MAX_ANSWER_BYTES // 2**20} MiB")
     return found
@@ -111,7 +113,3 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-
-
-def _describe(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__

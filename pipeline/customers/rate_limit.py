@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from pipeline.crypto.keyring import INDEX, Keyring
 from pipeline.db.bulk import insert_new
 from pipeline.db.models import RateLimitCounter
+from pipeline.email_address import fold_address
 
 Limit = Literal[
     "sign_up",
@@ -120,6 +121,9 @@ def _count(session: Session, keyring: Keyring, limit: Limit, subject: str, now: 
 
 
 def mailbox(email: str) -> str:
-    """Return the address by which a limit counts: variants with `+tag` and dots reach the same mailbox at many providers."""
-    local, _, domain = email.strip().lower().rpartition("@")
+    """Return the address by which a limit counts: variants with `+tag` and dots reach the same mailbox at many providers.
+
+    So do all spellings of a domain that IDNA maps to one, such as full-width letters.
+    """
+    local, _, domain = fold_address(email).lower().rpartition("@")
     return f"{local.partition('+')[0].replace('.', '')}@{domain}"

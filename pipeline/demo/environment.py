@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from pipeline.app import site
 from pipeline.app.container import Container
+from pipeline.app.web_server import checked
 from pipeline.broker import Consumer
 from pipeline.clock import Clock, SystemClock
 from pipeline.db import migrations
@@ -96,7 +97,9 @@ def open_environment(
             stack.enter_context(thread)
         demo_pages = [*StartPage(container, NOTE).routes(), *MailboxPages(folder, show_date, NOTE).routes()]
         routes, lost = stack.enter_context(site.serve_pages(container))
-        url = stack.enter_context(serve(container.web().app([*routes, *demo_pages], lost), listen_port))
+        url = stack.enter_context(
+            serve(checked(container.settings, container.web().app([*routes, *demo_pages], lost)), listen_port)
+        )
         webhooks = PageWebhooks(container.settings, clock, f"{url}/webhooks/paypal", WEBHOOK_ID)
         stack.callback(webhooks.close)
         paypal.set_on_event(webhooks.post)

@@ -14,6 +14,7 @@ import structlog
 from pipeline.clock import Clock
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
+from pipeline.error_texts import describe
 from pipeline.inbound_mail import intake
 from pipeline.inbound_mail.intake import FiledMail
 from pipeline.inbound_mail.parser import LARGEST
@@ -56,7 +57,7 @@ def _file_one(
     except Exception as error:  # noqa: BLE001 - the error text may quote the message, so only its type is logged
         if isinstance(error, DatabaseUnavailableError):
             database.holds_keys()  # raises if the database is down, not only this message's query
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        reason = describe(error)
         is_final = _set_aside_old(path, clock)
         log.error("message_set_aside" if is_final else "message_failed", file=path.name, reason=reason)
         return UnfiledMail(path.name, reason, is_final)

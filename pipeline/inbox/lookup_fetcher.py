@@ -12,10 +12,11 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.db.models import PaypalLookup
+from pipeline.db.models import Payment, PaypalLookup
+from pipeline.error_texts import describe
 from pipeline.inbox import lookups
 from pipeline.inbox import store as inbox
-from pipeline.inbox.parsing import event_from_lookup, parse_webhook
+from pipeline.inbox.parsing import NOT_FOUND, event_from_lookup, parse_webhook
 from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.paypal.requests import SECOND, LookupKind
@@ -80,7 +81,7 @@ def fetch_due(
             raise
         except Exception as error:  # noqa: BLE001 - any error concerns this look-up only
             # The error's message may quote the answer, which contains personal data.
-            _postpone(database, due, clock.now(), f"the answer cannot be stored: {type(error).__name__}")
+            _postpone(database, due, clock.now(), f"the answer cannot be stored: {describe(error)}")
     return answered
 
 
@@ -115,6 +116,7 @@ def _fetch(
             _postpone(database, due, now, str(error), at_most=due.first_due_at + MISSING_AFTER)
         else:
             _give_up(database, due, now, str(error))
+            return _missing_sale(database, due, now)
     except PaypalRejectedError as error:
         if error.concerns_credentials:
             _postpone(database, due, now, str(error))
@@ -135,6 +137,20 @@ def _ask(paypal: PaypalReader, kind: LookupKind, id: str) -> tuple[LookupKind, d
         if kind not in SECOND:
             raise
         return SECOND[kind], paypal.get(SECOND[kind], id)
+
+
+def _missing_sale(database: Database, due: _Due, now: datetime) -> tuple[LookupKind, dict[str, Any]] | None:
+    """Return the answer that PayPal does not know a stored sale, None for other objects.
+
+    If PayPal does not know a subscription, request look-ups of its sales: whoever forged one may have forged the others.
+    """
+    with database.transaction() as session:
+        if due.kind == "subscription":
+            sales = session.execute(select(Payment.id).where(Payment.subscription_id == due.id)).scalars()
+            lookups.enqueue(session, [lookups.LookupRequest("sale", id, now) for id in sales])
+        if due.kind != "sale" or session.get(Payment, due.id) is None:
+            return None
+    return "sale", {"id": due.id, "state": NOT_FOUND}
 
 
 def _store_answer(

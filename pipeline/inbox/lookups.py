@@ -71,9 +71,10 @@ def complete(session: Session, kind: str, id: str, asked_at: datetime, now: date
 
     A request in the future comes from a process whose clock was ahead. It is due then: repeated at once, it would be
     repeated until then.
+    One that was given up stays for the operator: its answer says that PayPal does not know the object.
     """
     row = session.get(PaypalLookup, (kind, id), with_for_update=True, populate_existing=True)
-    if row is None:
+    if row is None or row.due_at is None:
         return
     if row.requested_at > asked_at:
         due_at = max(now, row.requested_at)

@@ -28,6 +28,7 @@ UNREADABLE = "UNREADABLE"
 # Top-level fields about delivery. PayPal's API adds them to an event, so they do not count as its content.
 DELIVERY_FIELDS = ("links", "status", "transmissions", "event_version", "read_at")
 MAX_DEPTH = 64
+NOT_FOUND = "not_found"  # state in the answer to a look-up of a sale that PayPal does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,12 @@ def parse_webhook(body: bytes) -> ParsedEvent:
 def event_from_lookup(kind: LookupKind, document: dict[str, Any], at: datetime) -> bytes:
     """Return the body of an event, for example `READ.SALE`, that contains PayPal's answer to a look-up.
 
-    The id consists of the object's id, time and content hash, so the same answer received twice is one event.
+    The id consists of the object's id, time and content hash, so the same answer received twice is one event. The time of
+    a subscription is that of the look-up: an unchanged answer states that nothing came after the last one.
     """
     updated_at = text_of(document, "update_time", 40) or format_time(at)
-    version = f"{updated_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
+    read_at = format_time(at) if kind == "subscription" else updated_at
+    version = f"{read_at}:{hashlib.sha256(_canonical({'resource': document})).hexdigest()[:8]}"
     envelope = {
         "id": f"READ.{kind.upper()}:{text_of(document, GET_REQUESTS[kind].id_field, 50)}:{version}",
         "event_type": f"READ.{kind.upper()}",

@@ -21,6 +21,7 @@ from pipeline.crypto.keyring import TOKENS, DataKey, DecryptionError, Keyring
 from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.db.engine import Database, DatabaseUnavailableError
 from pipeline.email_address import InvalidEnvelopeError, valid_address
+from pipeline.error_texts import describe
 from pipeline.mailer.liveness import ClaimLiveness
 from pipeline.mailer.recipients import Recipient, RecipientResolver
 from pipeline.mailer.relay_log import envelope_sender_of, message_id_of
@@ -200,7 +201,7 @@ class Mailer:
                 allowed=mail.liveness.is_alive,
             )
         except Exception as error:  # noqa: BLE001 - the mail may have been sent, and the others must be recorded
-            return DeliveryResult("doubt", f"sending failed: {type(error).__name__}", True)
+            return DeliveryResult("doubt", f"sending failed: {describe(error)}", True)
 
     # -- claim
 
@@ -385,7 +386,7 @@ class Mailer:
 
 def _fail(row: outbox.ClaimedMail, error: Exception) -> None:
     """Set the row to `failed` with the reason."""
-    reason = str(error) if isinstance(error, SAFE_ERRORS) else f"internal error: {type(error).__name__}"
+    reason = str(error) if isinstance(error, SAFE_ERRORS) else describe(error)
     log.error("mail_failed", mail_id=row.id, kind=row.kind, reason=reason)
     row.state, row.reason, row.due_at = "failed", reason, None
 

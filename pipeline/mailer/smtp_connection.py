@@ -13,6 +13,7 @@ from typing import Literal, cast
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from pipeline.email_address import strip_controls
+from pipeline.error_texts import describe
 from pipeline.mailer.smtp_message import LONGEST_REPLY, SmtpMessage, without_addresses
 from pipeline.mailer.smtp_protocol import SmtpConnectionLostError, SmtpDialogue, SmtpReply
 from pipeline.network.smtp_url import SmtpUrl
@@ -214,7 +215,7 @@ class SmtpConnection:
 def describe_error(error: Exception) -> str:
     """Return the error's message without e-mail addresses, at most LONGEST_REPLY characters."""
     text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
-    return without_addresses(text or type(error).__name__)[:LONGEST_REPLY]
+    return without_addresses(text or describe(error))[:LONGEST_REPLY]
 
 
 def _outcome(code: int, *, after_text: bool) -> Outcome:

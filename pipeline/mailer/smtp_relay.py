@@ -11,6 +11,7 @@ import structlog
 from aiosmtplib import SMTPException
 
 from pipeline.dependencies import Observer, ignore
+from pipeline.errors import OperatorError
 from pipeline.mailer.smtp_connection import DeliveryResult, SmtpConnection, StillOwned, describe_error
 from pipeline.mailer.smtp_message import SmtpMessage
 from pipeline.network.smtp_url import parse_smtp_url
@@ -19,7 +20,7 @@ MOST_USES = 100  # mails per connection before it is replaced; relays close long
 log = structlog.get_logger(__name__)
 
 
-class RelayUnreachableError(Exception):
+class RelayUnreachableError(OperatorError):
     """The relay cannot be reached, or did not answer as an SMTP server."""
 
 

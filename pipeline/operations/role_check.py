@@ -7,6 +7,7 @@ import http.client
 from datetime import datetime
 from ipaddress import ip_address
 
+from pipeline.error_texts import describe
 from pipeline.operations import problem_file
 from pipeline.operations.heartbeat import ALIVE_SECONDS, is_alive
 from pipeline.operations.outages import observe
@@ -43,7 +44,7 @@ def _web_problem(host: str, port: int) -> str:
         answer = connection.getresponse()
         text = answer.read(10_000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer from http://{host}:{port}/healthz ({type(error).__name__})"
+        return f"no answer from http://{host}:{port}/healthz ({describe(error)})"
     finally:
         connection.close()
     return "" if answer.status == 200 else f"{answer.status} {text}"

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from pipeline import files
 from pipeline.clock import Clock
+from pipeline.error_texts import describe
 from pipeline.limited_log import LimitedLog
 from pipeline.network import egress
 from pipeline.paypal.certificate_rules import (
@@ -213,9 +214,7 @@ def fetch_certificate(url: str, *, trust: ssl.SSLContext | None = None) -> bytes
         pem = _read_answer(connection.getresponse())
         parse_certificate(pem)
     except (OSError, http.client.HTTPException) as error:
-        raise PaypalUnavailableError(
-            f"cannot download PayPal's certificate ({type(error).__name__}); try again"
-        ) from error
+        raise PaypalUnavailableError(f"cannot download PayPal's certificate ({describe(error)}); try again") from error
     except SignatureError as error:
         raise PaypalUnavailableError("PayPal's answer is not a certificate; try again") from error
     finally:

@@ -24,6 +24,7 @@ import structlog
 from paypalcheckoutsdk.core import AccessTokenRequest, PayPalEnvironment, PayPalHttpClient
 
 from pipeline.dependencies import Observer, ignore
+from pipeline.error_texts import describe
 from pipeline.network import egress
 from pipeline.paypal.deadline import EXCHANGE_SECONDS, WatchedAdapter, deadline, read_body
 from pipeline.paypal.errors import (
@@ -212,7 +213,7 @@ def _is_broken(error: requests.ConnectionError) -> bool:
 
 def _no_answer(request: Any, error: requests.RequestException) -> PaypalUnavailableError:
     error.request = None  # the request contains the authorization header, and errors are logged
-    return PaypalUnavailableError(f"{_name(request)}: {type(error).__name__}; try again")
+    return PaypalUnavailableError(f"{_name(request)}: {describe(error)}; try again")
 
 
 def _open_session() -> requests.Session:

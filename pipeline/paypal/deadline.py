@@ -16,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from pipeline.errors import OperatorError
+
 EXCHANGE_SECONDS = 30.0
 MOST_BYTES = 1024 * 1024  # of an answer after decompression
 CHUNK = 64 * 1024  # bytes that are read and decompressed at once
@@ -23,7 +25,7 @@ CHUNK = 64 * 1024  # bytes that are read and decompressed at once
 _exchange = threading.local()
 
 
-class AnswerTooLargeError(requests.RequestException):
+class AnswerTooLargeError(requests.RequestException, OperatorError):
     """The answer has more bytes than MOST_BYTES."""
 
 
@@ -88,7 +90,7 @@ def read_body(answer: requests.Response, most: int = MOST_BYTES) -> bytes:
         while part := answer.raw.read1(CHUNK, decode_content=True):
             size += len(part)
             if size > most:
-                raise AnswerTooLargeError(f"more than {most:,} bytes")
+                raise AnswerTooLargeError(f"the answer is larger than {most // 1024:,} KiB")
             parts.append(part)
     except AnswerTooLargeError:
         answer.close()

@@ -56,7 +56,7 @@ class PaypalUnavailableError(OperatorError):
     retry_after: timedelta | None = None
 
 
-class PaypalNotFoundError(Exception):
+class PaypalNotFoundError(OperatorError):
     """PayPal has no object with that id."""
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.clock import format_time
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.error_texts import describe
 from pipeline.policy.clauses import Clause, document, fill
 from pipeline.policy.evidence.live_system import Finding, LiveSystem, Verdict, broken
 
@@ -100,7 +101,7 @@ def _result(live: LiveSystem, clause: Clause) -> ClauseResult:
         raise
     except Exception as error:  # noqa: BLE001 - one failing check must not hide the results of the others
         log.error("check_failed", clause=clause.id, reason=type(error).__name__)
-        found = broken(f"could not be checked: {type(error).__name__}")
+        found = broken(f"could not be checked: {describe(error)}")
     return ClauseResult(clause, fill(clause.text, live.vendor), found.verdict, found.figure)
 
 

@@ -69,6 +69,21 @@ def request_pending(session: Session, now: datetime) -> int:
     return len(ids)
 
 
+def request_unlisted(
+    session: Session, reported: Iterable[ReportedTransaction], start: datetime, end: datetime, now: datetime
+) -> int:
+    """Look up the payments of this period that PayPal does not list and its API never confirmed. Return how many.
+
+    They may be forged. Captures are left out: the look-up of a sale does not know them.
+    """
+    listed, in_period = {each.id for each in reported}, Payment.occurred_at.between(start, end)
+    counted = in_period, Payment.status.in_(CAME), Payment.subscription_id.is_not(None)
+    found = session.execute(select(Payment.id, Payment.known).where(*counted)).all()
+    ids = [row.id for row in found if row.id not in listed and "read" not in row.known]
+    lookups.enqueue(session, [LookupRequest("sale", id, now, now) for id in ids])
+    return len(ids)
+
+
 def _reason(each: ReportedTransaction, row: Any) -> str:
     what = "payment" if each.is_sale else "refund"
     if row is None or row.amount is None:

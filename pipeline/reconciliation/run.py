@@ -139,6 +139,7 @@ class Reconciliation:
             result.differences_new += exceptions.record(session, differences, now)
             checked, found = {each.id for each in reported}, {each.id for each in differences}
             result.differences_resolved += exceptions.resolve_others(session, ("sale", "refund"), checked, found, now)
+            result.payments_looked_up += money.request_unlisted(session, reported, start, end, now)
         result.transactions_compared += len(reported)
         result.transactions_unreadable += unreadable
 

@@ -15,7 +15,8 @@ from jinja2 import Environment, StrictUndefined, Template, TemplateError
 from jinja2 import UndefinedError as MissingFact
 
 from pipeline.email_address import clean_name, strip_controls
-from pipeline.errors import OperatorError
+from pipeline.error_texts import describe
+from pipeline.errors import OperatorError, place_of
 from pipeline.rendering.branding import Branding
 from pipeline.rendering.message import RenderedMail
 from pipeline.rendering.template_filters import FilterError, make_filters
@@ -71,19 +72,21 @@ class Templates:
         except FilterError as error:
             raise RenderError(f"mail {kind}: {error}") from None
         except TemplateError as error:
-            raise RenderError(f"mail {kind}: the template is faulty: {type(error).__name__}: {error}") from error
+            raise RenderError(f"mail {kind}: the template is faulty: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # The library's message may quote a fact, which may be personal data, so only the type is shown.
+            # The library's message may quote a fact, which may be personal data.
             raise RenderError(
-                f"mail {kind}: a fact does not have the type that the template expects ({_name(error)})"
+                f"mail {kind}: a fact does not have the type that the template expects, at {place_of(error)}"
             ) from None
 
     def example(self, kind: str) -> dict[str, Any]:
         """Return the facts of `example.json`, for previews and tests. Raises RenderError."""
         try:
             facts: dict[str, Any] = json.loads((self._folder / kind / "example.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise RenderError(f"mail {kind}: its example.json cannot be read: {_name(error)}") from error
+        except OSError as error:
+            raise RenderError(f"mail {kind}: its example.json cannot be read: {describe(error)}") from error
+        except ValueError as error:
+            raise RenderError(f"mail {kind}: its example.json is not JSON: {error}") from error
         return facts
 
     def _mail(self, kind: str) -> tuple[Template, Template, Template]:
@@ -152,10 +155,6 @@ def _tidy(text: str) -> str:
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text.strip("\n") + "\n"
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__
 
 
 def _parse_locale(locale: str) -> Locale:

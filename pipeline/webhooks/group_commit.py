@@ -15,6 +15,7 @@ from pipeline.clock import Clock
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKey
 from pipeline.db.engine import Database, DatabaseUnavailableError
+from pipeline.error_texts import describe
 from pipeline.inbox import store as inbox
 from pipeline.inbox.store import NewEvent, StoreResult
 
@@ -56,7 +57,7 @@ class GroupCommitter(BatchThread[_Waiting]):
                 for waiting in batch:
                     self._process([waiting])
             else:
-                _fail(batch, DatabaseUnavailableError(f"storing failed: {type(error).__name__}"))
+                _fail(batch, DatabaseUnavailableError(f"storing failed: {describe(error)}"))
         else:
             _answer(batch, stored)
             self._on_stored([item.event_id for item in stored if item.publish])

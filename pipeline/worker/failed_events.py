@@ -74,9 +74,10 @@ class FailedEvents:
             )
 
     def _fail(self, session: Session, row: inbox.ReceivedEvent, error: Exception) -> None:
-        # The error's message may quote personal data, so only its type and place are logged and stored.
-        reason = f"{type(error).__name__} at {place_of(error)}"
-        log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, attempts=row.attempts + 1)
+        # The error's message may quote personal data, so only its type and place are logged, and its place is stored.
+        reason, attempts = f"internal error at {place_of(error)}", row.attempts + 1
+        kind = type(error).__name__
+        log.error("handler_failed", event_id=row.id, type=row.type, reason=reason, error=kind, attempts=attempts)
         self._retry_or_park(session, row, reason)
 
     def _retry_or_park(self, session: Session, row: inbox.ReceivedEvent, reason: str) -> None:

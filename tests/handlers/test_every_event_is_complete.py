@@ -2,6 +2,7 @@
 
 import ast
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 import handlers
 from handlers import HANDLERS
-from pipeline.clock import SystemClock
 from pipeline.inbox.parsing import event_from_lookup, parse_webhook
 from tests.support.example_people import PEOPLE
 from tests.support.sample_events import FOLDER, kinds, sample
@@ -90,7 +90,9 @@ def test_sample_has_its_type_and_the_facts_that_handlers_need(event: str) -> Non
 def test_look_up_sample_has_the_envelope_of_the_fetcher(event: str) -> None:
     document = sample(event)
     kind: Any = event.removeprefix("READ.").lower()
-    written = orjson.loads(event_from_lookup(kind, document["resource"], SystemClock().now()))
+    written = orjson.loads(
+        event_from_lookup(kind, document["resource"], datetime.fromisoformat(document["create_time"]))
+    )
     assert {name: value for name, value in written.items() if name != "read_at"} == document
 
 

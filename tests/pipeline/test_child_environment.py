@@ -64,7 +64,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
 
 def dump(folder: Path, url: str = URL) -> None:
     identity = pyrage.x25519.Identity.generate()
-    database_dump.dump(Database(url), folder / "copy.age", [identity.to_public()])
+    with (folder / "copy.age").open("wb") as file:
+        database_dump.dump(Database(url), file, [identity.to_public()])
 
 
 def load(_: Path, url: str = URL) -> None:

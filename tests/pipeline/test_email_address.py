@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.email_address import InvalidEnvelopeError, ascii_address, clean_name, needs_smtputf8, valid_address
+from pipeline.customers.rate_limit import mailbox
+from pipeline.email_address import (
+    InvalidEnvelopeError,
+    ascii_address,
+    clean_name,
+    fold_address,
+    needs_smtputf8,
+    valid_address,
+)
 from tests.support.hostile_text import HOSTILE_TEXT, INJECTION
 
 
@@ -130,3 +138,31 @@ def test_accepted_text_is_one_plain_address(text: str) -> None:
 def test_only_non_ascii_local_part_needs_smtputf8() -> None:
     assert needs_smtputf8("jörg@example.com")
     assert not needs_smtputf8("ada@bücher.example")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "ada@xn--bcher-kva.example",
+        "ada@BÜCHER.example",
+        " ADA@bücher.EXAMPLE ",
+        "ada@\uff42ücher.example",
+        "ada@bücher\u3002example",
+    ],
+)
+def test_spellings_of_one_domain_are_one_address(spelling: str) -> None:
+    """UTS 46 maps case, full-width letters and the ideographic full stop, as browsers and mail programs do."""
+    assert fold_address(spelling) == "ada@xn--bcher-kva.example"
+    assert mailbox(spelling) == "ada@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    "other", ["\u0430d\u0430@example.com", "ada@ex\u0430mple.com", "ad\u00e1@example.com", "ada@example.co"]
+)
+def test_similar_addresses_stay_different(other: str) -> None:
+    assert fold_address(other) != fold_address("ada@example.com")
+
+
+@given(st.text(max_size=40))
+def test_folding_twice_changes_nothing(text: str) -> None:
+    assert fold_address(fold_address(text)) == fold_address(text)

@@ -17,6 +17,7 @@ from pipeline.cli.time_options import Until, parse_period
 from pipeline.crypto.keyring import Keyring
 from pipeline.crypto.master_key import MasterKeyError
 from pipeline.db.engine import DatabaseUnavailableError
+from pipeline.error_texts import describe
 from pipeline.errors import UsageError
 from pipeline.inbound_mail import intake, mailbox, parser
 from pipeline.inbound_mail.intake import FiledMail
@@ -239,7 +240,7 @@ def _from_stdin(context: CommandContext) -> FiledMail:
         output.print_note(f"the message was not filed, try again: {error}")
         raise typer.Exit(TRY_AGAIN) from error
     except Exception as error:  # the error text may quote the message
-        output.print_note(f"the message cannot be filed: internal error: {type(error).__name__}")
+        output.print_note(f"the message cannot be filed: {describe(error)}")
         raise typer.Exit(CANNOT_BE_FILED) from error
 
 

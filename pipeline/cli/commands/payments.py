@@ -19,7 +19,7 @@ from pipeline.queries.listing import ListQuery, count
 
 app = group()
 
-Status = Literal["pending", "completed", "denied", "partially_refunded", "refunded", "reversed"]
+Status = Literal["pending", "completed", "denied", "partially_refunded", "refunded", "reversed", "unconfirmed"]
 Id = Annotated[str, typer.Argument(help="PayPal's id of the payment; see: smt-billing payments list.")]
 
 

@@ -61,7 +61,7 @@ class Payment(Base):
     id: Mapped[str] = mapped_column(String(50), primary_key=True)
     known: Mapped[dict[str, Any]]
     subscription_id: Mapped[str | None] = mapped_column(String(50), index=True)
-    # pending, completed, denied, partially_refunded, refunded, reversed
+    # pending, completed, denied, unconfirmed (PayPal does not know it), partially_refunded, refunded, reversed
     status: Mapped[str | None] = mapped_column(String(20))
     amount: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None] = mapped_column(String(3))

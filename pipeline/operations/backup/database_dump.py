@@ -16,7 +16,6 @@ from sqlalchemy import URL
 from pipeline.child_environment import child_environment
 from pipeline.db.engine import Database
 from pipeline.errors import UsageError
-from pipeline.files import replace_atomically
 
 # Tables that the restore fills itself, at the end. Until then no role starts on the database.
 EXCLUDED_TABLES = ("encryption_key", "alembic_version")
@@ -26,12 +25,12 @@ class BackupError(UsageError):
     """A backup cannot be created or restored. The message says why and what to do."""
 
 
-def dump(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
-    """Write the database without its keys to a new encrypted file. Raises BackupError."""
+def dump(database: Database, writer: IO[bytes], recipients: Sequence[pyrage.x25519.Recipient]) -> None:
+    """Write the database without its keys, encrypted, to the file `writer`. Raises BackupError."""
     if database.is_sqlite:
-        _dump_sqlite(database, path, recipients)
+        _dump_sqlite(database, writer, recipients)
     else:
-        _dump_postgresql(database, path, recipients)
+        _dump_postgresql(database, writer, recipients)
 
 
 def load(database: Database, dump: IO[bytes], name: str, identities: Sequence[pyrage.x25519.Identity]) -> Database:
@@ -68,7 +67,7 @@ def _draft(database: Database) -> Path:
     return target.with_name(f"{target.name}.restoring")
 
 
-def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
+def _dump_sqlite(database: Database, writer: IO[bytes], recipients: Sequence[pyrage.x25519.Recipient]) -> None:
     # Next to the database and not next to the backups, because this copy is not encrypted yet.
     folder = Path(database.url.database or ".").parent
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as scratch:
@@ -80,17 +79,14 @@ def _dump_sqlite(database: Database, path: Path, recipients: Sequence[pyrage.x25
             target.execute("DELETE FROM encryption_key")
             target.execute("PRAGMA journal_mode=DELETE")
             target.execute("VACUUM")
-        with copy.open("rb") as reader, replace_atomically(path) as writer:
+        with copy.open("rb") as reader:
             pyrage.encrypt_io(reader, writer, recipients)
 
 
-def _dump_postgresql(database: Database, path: Path, recipients: Sequence[pyrage.x25519.Recipient]) -> None:
+def _dump_postgresql(database: Database, writer: IO[bytes], recipients: Sequence[pyrage.x25519.Recipient]) -> None:
     command = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges"]
     command += [f"--exclude-table-data={table}" for table in EXCLUDED_TABLES]
-    with (
-        replace_atomically(path) as writer,
-        _running(command, database.url) as reader,
-    ):
+    with _running(command, database.url) as reader:
         pyrage.encrypt_io(reader, writer, recipients)
 
 

@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ class BackupSigner:
     def public(self) -> PublicKey:
         return self.signer.public
 
-    def sign_file(self, file: Path, name: str) -> bytes:
-        """Return the content of the signature of this file, which is going to have this name."""
-        fields = {"file": name, "sha256": _sha256(file), "at": format_time(self.now), "audit_head": self.audit_head}
+    def sign_file(self, name: str, sha256: str) -> bytes:
+        """Return the content of the signature of the file with this name and SHA-256 in hexadecimal."""
+        fields = {"file": name, "sha256": sha256, "at": format_time(self.now), "audit_head": self.audit_head}
         statement = orjson.dumps(fields)
         return orjson.dumps({
             "statement": statement.decode(), "signature": self.sign(statement), "signer": encode_public(self.public),
@@ -63,6 +64,25 @@ class BackupSigner:
     def sign(self, statement: bytes) -> str:
         """Return the signature of a statement in base64."""
         return base64.b64encode(self.signer.sign(_DOMAIN + statement)).decode()
+
+
+class HashingWriter(io.RawIOBase):
+    """Writes to a file and computes the SHA-256 of what it writes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of everything written until now, in hexadecimal."""
+        return self._digest.hexdigest()
 
 
 def signature_of(file: Path) -> Path:
@@ -147,8 +167,3 @@ def _statement(content: bytes, public: PublicKey) -> dict[str, str] | None:
     except (ValueError, KeyError, TypeError):
         return None
     return fields
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()

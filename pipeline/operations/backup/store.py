@@ -12,11 +12,12 @@ master key keeps only the newest file of keys, so data that was erased before it
 
 import base64
 import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pyrage
@@ -32,7 +33,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import EncryptionKey, Erasure
 from pipeline.operations.backup import signatures
 from pipeline.operations.backup.database_dump import BackupError, activate, dump, load
-from pipeline.operations.backup.signatures import BackupSigner
+from pipeline.operations.backup.signatures import BackupSigner, HashingWriter
 from pipeline.privacy.erasure.shredding import replay_erasures, replay_record
 
 __all__ = ["BackupError", "BackupFiles", "BackupStore", "RestoreResult", "new_identity"]
@@ -77,7 +78,7 @@ class BackupStore:
         signer = BackupSigner.open(database, master, now)
         kind = "sqlite" if database.is_sqlite else "postgresql"
         name = f"{_stamp(now)}.{kind}-{migrations.current(database)}.age"
-        data = self._write_signed(name, lambda path: dump(database, path, self._recipients()), signer)
+        data = self._write_signed(name, lambda file: dump(database, file, self._recipients()), signer)
         created = BackupFiles(data, self.save_keys(database, master, now))
         self._expire(KEYS, now - self.keys_kept, created.keys)
         self._expire(".age", now - self.data_kept, created.data)
@@ -99,23 +100,23 @@ class BackupStore:
             ]
         secret = {"made_at": format_time(now), "master": master.read_text("ascii").strip(), "keys": rows}
         encrypted = pyrage.encrypt(orjson.dumps(secret | {"erasures": erasures}), self._recipients())
-        path = self._write_signed(f"{_stamp(now)}{KEYS}", lambda path: files.write_atomically(path, encrypted), signer)
+        path = self._write_signed(f"{_stamp(now)}{KEYS}", lambda file: file.write(encrypted), signer)
         if only:
             for old in set(self.folder.glob(f"*{KEYS}*")) - {path, signatures.signature_of(path)}:
                 old.unlink()
         return path
 
-    def _write_signed(self, name: str, write: Callable[[Path], None], signer: BackupSigner) -> Path:
-        """Write a file and its signature. The file appears under its name only after its signature."""
+    def _write_signed(self, name: str, write: Callable[[IO[bytes]], object], signer: BackupSigner) -> Path:
+        """Write a file and its signature. The file appears under its name only after its signature.
+
+        The bytes are hashed on their way to the file: others may be able to replace it before it would be read again.
+        """
         path = self.folder / name
-        draft = path.with_name(f"{name}.part")
-        try:
-            write(draft)
-            files.write_atomically(signatures.signature_of(path), signer.sign_file(draft, name))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        files.sync_folder(self.folder)
+        with files.replace_atomically(path) as file:
+            hashed = HashingWriter(file)
+            with io.BufferedWriter(hashed) as writer:
+                write(writer)
+            files.write_atomically(signatures.signature_of(path), signer.sign_file(name, hashed.sha256))
         return path
 
     def save_erasures(self, database: Database, master: Path, now: datetime) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from pipeline.child_environment import child_environment
+from pipeline.error_texts import describe
 
 SOCKET = Path("/run/systemd/journal/socket")  # exists where journald accepts logs; usually not in a container
 DEFAULT_MAX_FILE = "1month"  # default of MaxFileSec, journald.conf(5)
@@ -64,6 +65,10 @@ def _systemd_analyze(*words: str) -> str:
             check=True,
             env=child_environment(LC_ALL="C.UTF-8"),
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise JournaldSettingsError(f"systemd-analyze {words[0]}: {type(error).__name__}") from error
+    except subprocess.TimeoutExpired as error:
+        raise JournaldSettingsError(f"systemd-analyze {words[0]}: no answer in time") from error
+    except subprocess.CalledProcessError as error:
+        raise JournaldSettingsError(f"systemd-analyze {words[0]}: exit code {error.returncode}") from error
+    except OSError as error:
+        raise JournaldSettingsError(f"systemd-analyze {words[0]}: {describe(error)}") from error
     return done.stdout

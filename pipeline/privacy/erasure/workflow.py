@@ -27,7 +27,8 @@ from pipeline.customers import accounts, links, rate_limit
 from pipeline.customers.product_hook import ProductHook, ProductUnavailableError
 from pipeline.db.engine import Database
 from pipeline.db.models import Customer, Erasure, Link, Mail, PrivacyRequest, Subscription
-from pipeline.errors import OperatorError, describe
+from pipeline.error_texts import describe
+from pipeline.errors import OperatorError
 from pipeline.outbox import store as outbox
 from pipeline.privacy import requests
 from pipeline.privacy.erasure.shredding import ErasureReason, ErasureSubject, erase_rows, strip_rows

@@ -16,7 +16,10 @@ from tests.support.pipeline_under_test import PipelineUnderTest
 from tests.support.sample_events import sample
 
 SNAPSHOT: dict[tuple[LookupKind, str], dict[str, Any]] = {
-    ("subscription", ALICE.subscription): sample("READ.SUBSCRIPTION", {"id": ALICE.subscription})["resource"]
+    ("subscription", ALICE.subscription): sample(
+        "READ.SUBSCRIPTION",
+        {"id": ALICE.subscription, "billing_info.last_payment.time": sample("PAYMENT.SALE.COMPLETED")["create_time"]},
+    )["resource"]
 }
 SALE = "PAYMENT.SALE.COMPLETED"
 

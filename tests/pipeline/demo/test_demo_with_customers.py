@@ -142,3 +142,10 @@ def test_subscription_ids_differ_between_starts(data_dir: Path, monkeypatch: pyt
             )
             ids.add(id)
     assert len(ids) == 2
+
+
+def test_pages_of_the_demo_answer_to_loopback_names_only(shown_again: DemoEnvironment) -> None:
+    """Otherwise a website whose name resolves to this machine could read the demo's mails and sign-in links."""
+    for path in ("/", "/mails", "/account"):
+        assert httpx.get(shown_again.url + path).status_code == 200
+        assert httpx.get(shown_again.url + path, headers={"Host": "evil.example"}).status_code == 421

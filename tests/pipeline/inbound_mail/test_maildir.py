@@ -70,8 +70,8 @@ def test_symbolic_link_is_not_followed_and_stops_no_message(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (DatabaseUnavailableError("a statement that took too long"), "DatabaseUnavailableError"),
-        (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (DatabaseUnavailableError("a statement that took too long"), "a statement that took too long"),
+        (OSError(errno.EACCES, "Permission denied"), "permission denied"),
     ],
 )
 def test_failed_message_stops_no_other_and_is_retried(

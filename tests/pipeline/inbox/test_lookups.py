@@ -264,7 +264,7 @@ def test_failing_look_up_does_not_stop_the_others(pipeline: PipelineUnderTest, e
     assert len(fetch(pipeline, OddReader({}))) == 1
     [row] = pipeline.rows(PaypalLookup)
     assert (row.id, row.due_at) == ("SALE1", pipeline.now + timedelta(minutes=1))
-    assert row.reason == f"the answer cannot be stored: {type(error).__name__}"
+    assert str(row.reason).startswith("the answer cannot be stored: internal error at ")
 
 
 def test_rounds_without_look_ups_use_up_no_rate(sqlite_pipeline: PipelineUnderTest) -> None:

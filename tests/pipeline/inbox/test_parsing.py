@@ -1,6 +1,7 @@
 """A body is parsed into facts, personal data and the redacted body, and no body raises an exception."""
 
 import copy
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,22 @@ def test_other_amount_changes_the_content_hash() -> None:
 
 
 def test_same_answer_is_one_event_and_changed_answer_another(clock: MovableClock) -> None:
+    document = sample("READ.SALE")["resource"]
+    first = parse_webhook(event_from_lookup("sale", document, clock.now()))
+    assert first.type == "READ.SALE"
+    assert first.id == parse_webhook(event_from_lookup("sale", document | {"links": []}, LONG_AGO)).id
+    changed = {**document, "state": "pending"}
+    assert first.id != parse_webhook(event_from_lookup("sale", changed, clock.now())).id
+
+
+def test_same_answer_about_a_subscription_at_another_time_is_another_event(clock: MovableClock) -> None:
+    """PayPal changes no update time at a renewal or a failed charge, so the same answer later says something new."""
     document = sample("READ.SUBSCRIPTION")["resource"]
-    first = parse_webhook(event_from_lookup("subscription", document, clock.now()))
-    assert first.type == "READ.SUBSCRIPTION"
-    assert first.id == parse_webhook(event_from_lookup("subscription", document | {"links": []}, LONG_AGO)).id
-    changed = {**document, "billing_info": {**document["billing_info"], "next_billing_time": "2027-03-20T10:00:00Z"}}
-    assert first.id != parse_webhook(event_from_lookup("subscription", changed, clock.now())).id
+    first, again, later = (
+        parse_webhook(event_from_lookup("subscription", document, at)).id
+        for at in (clock.now(), clock.now(), clock.now() + timedelta(seconds=1))
+    )
+    assert first == again != later
 
 
 # -- unreadable bodies and fields

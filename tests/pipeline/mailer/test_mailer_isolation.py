@@ -75,7 +75,7 @@ async def test_template_error_fails_mail_without_personal_data(
     monkeypatch.setattr(TEMPLATES, "render", fail)
     with capture_logs() as logs:
         await mailer.send_due()
-    assert (only(pipeline).state, only(pipeline).reason) == ("failed", "internal error: RuntimeError")
+    assert (only(pipeline).state, only(pipeline).reason) == ("failed", f"internal error at {__name__}:72")
     assert ADA not in str(logs)
 
 

@@ -1,11 +1,12 @@
 """A backup restores everything except erased customers; only its age identity decrypts it, and its keys expire sooner."""
 
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import psycopg
@@ -94,6 +95,25 @@ def key_of(pipeline: PipelineUnderTest) -> Path:
 
 def create(pipeline: PipelineUnderTest, backups: BackupStore) -> store.BackupFiles:
     return backups.create(pipeline.database, key_of(pipeline), pipeline.now)
+
+
+def test_draft_that_is_swapped_before_it_is_signed_gets_no_valid_signature(
+    full: PipelineUnderTest, backups: BackupStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write to the folder must not get a signature of this installation for a file of their own."""
+    dump = database_dump.dump
+
+    def dump_and_swap(database: Database, writer: IO[bytes], recipients: Sequence[pyrage.x25519.Recipient]) -> None:
+        dump(database, writer, recipients)
+        [draft] = backups.folder.glob("*.age.*")
+        draft.unlink()
+        draft.write_bytes(b"forged")
+
+    monkeypatch.setattr(store, "dump", dump_and_swap)
+    made = create(full, backups)
+    assert made.data.read_bytes() == b"forged"
+    statement = orjson.loads(orjson.loads(signature_of(made.data).read_bytes())["statement"])
+    assert statement["sha256"] != sha256_of(made.data)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -369,13 +389,17 @@ def renamed(file: Path, name: str) -> None:
         path.rename(path.with_name(path.name.replace(file.name, name)))
 
 
+def sha256_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def signed_again(file: Path, folder: Path, name: str | None = None) -> None:
     """Sign a file with the key of another installation."""
     database = Database("sqlite:///:memory:")
     create_tables(database)
     open_master_key(folder / "other.key")
     signer = BackupSigner.open(database, folder / "other.key", datetime(2026, 3, 1, tzinfo=UTC))
-    signature_of(file).write_bytes(signer.sign_file(file, name or file.name))
+    signature_of(file).write_bytes(signer.sign_file(name or file.name, sha256_of(file)))
     database.close()
 
 

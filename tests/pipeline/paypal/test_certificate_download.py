@@ -99,7 +99,7 @@ def test_unusable_answer_is_retried_later(answer: Answer, serve: Serve, monkeypa
 
 def test_server_with_untrusted_certificate_is_refused(serve: Serve) -> None:
     with serve(Answer(body=paypal().pem)) as (server, fetch):
-        with pytest.raises(PaypalUnavailableError, match="SSLCertVerificationError"):
+        with pytest.raises(PaypalUnavailableError, match="its TLS certificate is not valid: "):
             fetch_certificate(f"https://localhost:{server.port}{PATH}")
         assert fetch()
     assert len(server.asked) == 1
@@ -112,5 +112,5 @@ def test_unreachable_or_plain_http_server_is_retried_later(
         url = f"https://localhost:{server.port}{PATH}"
         with pytest.raises(PaypalUnavailableError):
             fetch_certificate(url, trust=tls[1])
-    with pytest.raises(PaypalUnavailableError, match="ConnectionRefusedError"):
+    with pytest.raises(PaypalUnavailableError, match="connection refused"):
         fetch_certificate(url, trust=tls[1])

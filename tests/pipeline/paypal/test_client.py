@@ -337,7 +337,7 @@ def test_answer_that_is_not_a_json_object_raises_unavailable(body: bytes, paypal
 def test_missing_answer_times_out(server: Loopback, api: Api) -> None:
     client = PaypalApi(f"http://127.0.0.1:{server.port}", ID, SECRET, read_seconds=0.2)
     api.answer = lambda: Answer(200, b"{}", late=True)
-    with pytest.raises(PaypalUnavailableError, match="ReadTimeout"):
+    with pytest.raises(PaypalUnavailableError, match="no answer in time"):
         look_up_sale(client)
     client.close()
 
@@ -365,7 +365,7 @@ def test_answer_of_more_than_a_mebibyte_is_not_read(packed: bool, paypal: Paypal
     del body
     api.answer = lambda: answer
     tracemalloc.start()
-    with pytest.raises(PaypalUnavailableError, match="AnswerTooLargeError"):
+    with pytest.raises(PaypalUnavailableError, match="larger than 1,024 KiB"):
         look_up_sale(paypal)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -382,7 +382,7 @@ def test_look_up_is_repeated_once_if_the_connection_breaks(paypal: PaypalApi, se
     answers = [Answer(broken=True), as_json(SALE_BODY), *[Answer(broken=True)] * 2]
     api.answer = lambda: answers.pop(0)
     assert look_up_sale(paypal) == SALE_BODY
-    with pytest.raises(PaypalUnavailableError, match="ConnectionError"):
+    with pytest.raises(PaypalUnavailableError, match=r"the answer is incomplete or not HTTP|the connection failed"):
         look_up_sale(paypal)
     assert server.count(SALE) == 4
 
@@ -398,7 +398,7 @@ def test_unreachable_server_raises_unavailable(server: Loopback) -> None:
     with loopback(Api()) as stopped:
         url = f"http://127.0.0.1:{stopped.port}"
     client = PaypalApi(url, ID, SECRET)
-    with pytest.raises(PaypalUnavailableError, match=r"POST /v1/oauth2/token: ConnectionError"):
+    with pytest.raises(PaypalUnavailableError, match=r"POST /v1/oauth2/token: connection refused"):
         look_up_sale(client)
     client.close()
 

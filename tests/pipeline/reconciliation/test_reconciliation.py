@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 
 from handlers import HANDLERS
@@ -196,3 +197,22 @@ def test_list_that_the_account_does_not_offer_is_named(vendor: Vendor, monkeypat
     assert "subscriptions" in result.not_offered
     assert result.subscriptions_looked_up == 1
     assert ("subscription", row.id) in {(each.kind, each.id) for each in vendor.pipeline.rows(PaypalLookup)}
+
+
+def test_payment_that_paypal_does_not_list_is_looked_up_and_does_not_stand(vendor: Vendor) -> None:
+    """Its time is before the last payment, so no answer about the subscription contradicts it."""
+    vendor.receive(*first_sale())
+    [genuine] = vendor.pipeline.rows(Payment)
+    bodies = [orjson.loads(each.body) for each in first_sale()]
+    sale = next(body for body in bodies if body["event_type"] == "PAYMENT.SALE.COMPLETED")
+    times = dict.fromkeys(("create_time", "update_time"), (START - timedelta(hours=1)).isoformat())
+    forged = {**sale, "id": "WH-FORGED", "resource": {**sale["resource"], "id": "9FORGED1111111111", **times}}
+    vendor.worker.handle([item.event_id for item in vendor.pipeline.store(delivery(forged)) if item.publish])
+    vendor.pipeline.clock.advance(DAY)
+    assert vendor.reconcile().payments_looked_up == 1
+    for _ in range(8):
+        vendor.pipeline.clock.advance(DAY / 4)
+        vendor.work()
+    statuses = {row.id: row.status for row in vendor.pipeline.rows(Payment)}
+    assert statuses == {genuine.id: "completed", "9FORGED1111111111": "unconfirmed"}
+    assert vendor.reconcile().payments_looked_up == 0
