@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears
-from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, paid_through
+from pipeline.billing.entitlement import SAME_PAYMENT, ConfirmedUntil, PaidCharge, paid_through
 from pipeline.billing.next_charge import next_price
-from pipeline.billing.terms import billing_cycle_of
+from pipeline.billing.terms import AnySubscription, billing_cycle_of
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import parse_time
 from pipeline.db import lww_map
@@ -111,12 +111,18 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     row.plan_id = lww_map.value(known, "plan")
     terms = billing_cycle_of(row, uow.plan(row.plan_id))
     payments = uow.payments_of(row.id)
-    cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
-    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
+    row.paid_through = compute_paid_through(uow, row, payments)
     row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
-    row.next_billing_at = _next_billing_at(row)
+    row.next_billing_at = _next_billing_at(row, payments)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
     _recompute_arrears(uow, row)
+
+
+def compute_paid_through(uow: UnitOfWork, row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
+    """Return the paid-through date that results from these payments of the subscription."""
+    terms = billing_cycle_of(row, uow.plan(row.plan_id))
+    cycle = terms if terms is None or was_in_arrears(row, payments) else replace(terms, price=None)
+    return paid_through(stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
 
 
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
@@ -164,7 +170,7 @@ def _reports_unpaid(event: Event) -> bool | None:
     return outstanding[0] > 0 or bool(event.facts.get("failed_count") or event.facts.get("failed_at")) or None
 
 
-def _was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+def was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
     """Return whether an amount was ever open. Otherwise each charge pays one cycle, at whatever price."""
     return "was_unpaid" in row.known or any(payment.status == "denied" for payment in payments)
 
@@ -176,14 +182,27 @@ def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
         uow.request_lookup("plan", plan.id, timedelta(0))
 
 
-def _next_billing_at(row: SubscriptionRow) -> datetime | None:
-    """Return PayPal's billing time, or the paid-through date if later: PayPal sends no subscription event on renewal."""
+def _next_billing_at(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
+    """Return PayPal's billing time. PayPal sends no subscription event on renewal, so after a payment that its report does
+    not contain, it is the paid-through date if that is later."""
     reported = parse_time(lww_map.value(row.known, "next_billing_at"))
     left = lww_map.value(row.known, "cycles_left")
     is_last = left is not None and left["regular"] == 0
     if reported is None or is_last or row.status in ("CANCELLED", "EXPIRED"):
         return None
-    return max(reported, row.paid_through or reported) if row.status == "ACTIVE" else reported
+    if row.status != "ACTIVE" or _contains_payments(row, payments):
+        return reported
+    return max(reported, row.paid_through or reported)
+
+
+def _contains_payments(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+    """Return whether PayPal's report of the billing time names the newest payment, so that nothing is to be added."""
+    reported_at = lww_map.updated_at(row.known, "next_billing_at")
+    last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
+    times = [each.occurred_at for each in payments if each.status in CAME and each.occurred_at]
+    if reported_at is None or last_payment_at is None or not times:
+        return False
+    return max(times) <= min(reported_at, last_payment_at + SAME_PAYMENT)
 
 
 def _recompute_arrears(uow: UnitOfWork, row: SubscriptionRow) -> None:
@@ -244,7 +263,8 @@ def _confirmed_until(event: Event) -> str | None:
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
+def stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
+    """Return the paid-through date that PayPal reported last, None if it never reported one with nothing unpaid."""
     last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
     for name in ("vouched", "restarted"):  # the second only of a subscription that was never seen before its pause
         until, at = parse_time(lww_map.value(row.known, name)), lww_map.updated_at(row.known, name)
@@ -279,7 +299,7 @@ def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
     return max((refund.occurred_at for refund in uow.effective_refunds(payment.id)), default=payment.occurred_at)
 
 
-def is_billing_time_doubtful(row: SubscriptionRow, at: datetime) -> bool:
+def is_billing_time_doubtful(row: AnySubscription, at: datetime) -> bool:
     """Return whether the billing time is so close to the event that PayPal may still correct it."""
     return (
         row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= DOUBTFUL_BILLING_TIME
