@@ -31,16 +31,22 @@ class Listings:
     def subscriptions(self, call: Call) -> Answer:
         """List subscriptions by plan, status, creation and last change of the status; at most 20 a page."""
         plans, statuses = call.choices("plan_ids"), call.choices("statuses")
+        asked_filter = call.query.get("filter", "")
+        created, updated = (
+            call.period("created_after", "created_before"),
+            call.period("status_updated_after", "status_updated_before"),
+        )
         found = [
-            _summary(each)
-            for each in self._world.show_all("subscription")
-            if (not plans or each["plan_id"] in plans)
-            and (not statuses or each["status"] in statuses)
-            and call.within("created_after", "created_before", moment(each, "create_time"))
-            and call.within("status_updated_after", "status_updated_before", moment(each, "status_update_time"))
-            and _matches(call.query.get("filter", ""), each)
+            each.resource
+            for each in self._world.objects("subscription")
+            if (not plans or each.resource["plan_id"] in plans)
+            and (not statuses or each.resource["status"] in statuses)
+            and created(moment(each.resource, "create_time"))
+            and updated(moment(each.resource, "status_update_time"))
+            and _matches(asked_filter, each.resource)
         ]
-        return 200, page_of(call, "subscriptions", found, largest=20)
+        page = page_of(call, "subscriptions", found, largest=20)
+        return 200, page | {"subscriptions": [_summary(each) for each in page["subscriptions"]]}
 
     def transactions(self, call: Call) -> Answer:
         """List the sales of a subscription between two times, both required."""
@@ -78,9 +84,11 @@ class Listings:
 
 def _summary(subscription: Json) -> Json:
     """Return a subscription of the list: without the fields that only a single look-up returns on request."""
-    subscription.pop("plan", None)
-    subscription.get("billing_info", {}).pop("last_failed_payment", None)
-    return subscription
+    shown = {key: value for key, value in subscription.items() if key != "plan"}
+    if "billing_info" in shown:
+        billing = shown["billing_info"].items()
+        shown["billing_info"] = {key: value for key, value in billing if key != "last_failed_payment"}
+    return shown
 
 
 def _matches(expression: str, subscription: Json) -> bool:
