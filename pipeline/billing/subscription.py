@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears
+from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears, reported_balance
 from pipeline.billing.entitlement import SAME_PAYMENT, ConfirmedUntil, PaidCharge, paid_through
 from pipeline.billing.next_charge import next_price
 from pipeline.billing.terms import AnySubscription, billing_cycle_of
@@ -241,14 +241,11 @@ def _confirmation(event: Event) -> dict[str, str | None]:
     Under the name `restarted` if the subscription is active again since, and nothing was charged: PayPal does not charge
     the cycles of a pause, so nobody has paid for the time from the end of the last paid cycle to the next charge.
     """
-    until, since, paid_at = (
-        _confirmed_until(event),
-        event.get_time("status_changed_at"),
-        event.get_time("last_payment_at"),
-    )
+    since, start_at = event.get_time("status_changed_at"), event.get_time("start_at")
+    paid_at = event.get_time("last_payment_at") or start_at  # a free trial begins without a payment
     is_active = event.facts.get("status") == "ACTIVE"
     is_restart = is_active and since is not None and paid_at is not None and since - paid_at > CHARGE_DELAY
-    return {"restarted" if is_restart else "vouched": until}
+    return {"restarted" if is_restart else "vouched": _confirmed_until(event)}
 
 
 def _confirmed_until(event: Event) -> str | None:
@@ -282,7 +279,19 @@ def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequ
         and row.amount
         and row.currency  # 0.00 pays no cycle
         and not _is_after_end(subscription, row.occurred_at)
+        and not _is_part_of_balance(uow, subscription, row)
     ]
+
+
+def _is_part_of_balance(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
+    """Return whether the vendor captured a part of the balance: less than a cycle's price, and PayPal still reports a rest."""
+    balance, at = reported_balance(row.known)
+    if balance is None or at is None or balance.amount <= 0 or payment.occurred_at is None or payment.occurred_at > at:
+        return False
+    failed_at = parse_time(lww_map.value(row.known, "failed_at"))
+    price = next_price(row, uow.plan(row.plan_id)).amount
+    is_less = price is not None and price.currency == payment.currency and (payment.amount or 0) < price.amount
+    return is_less and failed_at is not None and failed_at < payment.occurred_at
 
 
 def _is_after_end(row: SubscriptionRow, at: datetime) -> bool:

@@ -14,7 +14,7 @@ from pipeline.inbox.parsing import event_from_lookup
 from pipeline.money import Money
 from pipeline.simulator import shapes
 from pipeline.simulator.people import PEOPLE
-from pipeline.simulator.plans import CLOUD, Plan
+from pipeline.simulator.plans import CLOUD, CLOUD_TRIAL, Plan
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Delivery
 from tests.support.event_feeder import EventFeeder
@@ -137,3 +137,33 @@ def test_billing_time_that_paypal_reports_after_the_newest_payment_is_not_replac
     scene.read_again()
     [row] = scene.feeder.pipeline.rows(Subscription)
     assert row.next_billing_at == scene.subscription.next_billing
+
+
+def test_part_of_a_balance_pays_no_time(scene: Scene) -> None:
+    """Case of a vendor who captures a third of the debt: PayPal then reports the rest."""
+    until = scene.ends_at()
+    scene.subscription.fail_payment(attempts=1)
+    scene.subscription.pay_balance(scene.subscription.now + timedelta(days=1), 1000)
+    scene.hear()
+    scene.read_again()
+    [row] = scene.feeder.pipeline.rows(Subscription)
+    assert row.outstanding == 1900
+    assert row.paid_through
+    assert format_time(row.paid_through) == until
+
+
+def test_pause_of_a_free_trial_is_not_paid(sqlite_pipeline: PipelineUnderTest) -> None:
+    """The subscription is active again after the trial. PayPal charges at the next billing time; until then nothing is paid."""
+    sqlite_pipeline.clock.move_to(START)
+    subscription = SimulatedSubscription(PEOPLE[0], CLOUD_TRIAL, START, Random(3))
+    subscription.start()
+    until = subscription.due
+    subscription.suspend(START + timedelta(days=5))
+    subscription.reactivate(START + timedelta(days=20))
+    feeder = EventFeeder(sqlite_pipeline)
+    feeder.hear(orjson.loads(event_from_lookup("plan", shapes.plan(CLOUD_TRIAL), START)))
+    feeder.hear(*(each.event for each in subscription.deliveries))
+    sqlite_pipeline.clock.advance(timedelta(minutes=1))
+    feeder.hear(orjson.loads(event_from_lookup("subscription", subscription.snapshot(), sqlite_pipeline.now)))
+    [row] = sqlite_pipeline.rows(Subscription)
+    assert (row.paid_through, row.next_billing_at) == (until, subscription.next_billing)
