@@ -7,9 +7,16 @@ PayPal's answer tells what a payment paid for.
 from datetime import datetime, timedelta
 
 from pipeline.billing.arrears import CHARGE_DELAY
+from pipeline.billing.entitlement import SHORTEST_MONTH_DAYS
 from pipeline.billing.next_charge import next_price
-from pipeline.billing.subscription import compute_paid_through, stored_confirmation, was_in_arrears
+from pipeline.billing.subscription import (
+    DOUBTFUL_BILLING_TIME,
+    compute_paid_through,
+    stored_confirmation,
+    was_in_arrears,
+)
 from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.db import lww_map
 from pipeline.db.rows import PaymentRow, SubscriptionRow
 from pipeline.money import Money
 
@@ -17,9 +24,9 @@ SAME_CHANGE = timedelta(hours=1)  # PayPal reports one change in several events,
 
 
 def period_paid_by(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
-    """Return the end of the period that this payment pays for; None if that is not certain, or not after the payment."""
+    """Return the end of the period that this payment pays for; None if that is not certain, or not days after it."""
     until, at = row.paid_through, payment.occurred_at
-    if until is None or at is None or until <= at:
+    if until is None or at is None or until - at <= DOUBTFUL_BILLING_TIME:
         return None
     return until if _is_confirmed(row, at) or _is_regular_charge(uow, row, payment, at) else None
 
@@ -49,5 +56,7 @@ def _is_regular_charge(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRo
     if payment.amount is None or payment.currency is None or was_in_arrears(row, payments):
         return False
     due = compute_paid_through(uow, row, [each for each in payments if each.id != payment.id])
+    if due is not None and due.day >= SHORTEST_MONTH_DAYS and lww_map.value(row.known, "start_at") is None:
+        return False  # the day of the month on which it renews is not known
     price = next_price(row, uow.plan(row.plan_id)).amount
     return due is not None and abs(at - due) <= CHARGE_DELAY and Money(payment.amount, payment.currency) == price

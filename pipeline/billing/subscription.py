@@ -288,10 +288,8 @@ def _is_part_of_balance(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentR
     balance, at = reported_balance(row.known)
     if balance is None or at is None or balance.amount <= 0 or payment.occurred_at is None or payment.occurred_at > at:
         return False
-    failed_at = parse_time(lww_map.value(row.known, "failed_at"))
     price = next_price(row, uow.plan(row.plan_id)).amount
-    is_less = price is not None and price.currency == payment.currency and (payment.amount or 0) < price.amount
-    return is_less and failed_at is not None and failed_at < payment.occurred_at
+    return price is not None and price.currency == payment.currency and (payment.amount or 0) < price.amount
 
 
 def _is_after_end(row: SubscriptionRow, at: datetime) -> bool:
