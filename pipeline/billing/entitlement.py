@@ -154,12 +154,15 @@ def _shorten_by_refunds(
     until, count = confirmed.until, 0
     kept_at = max((paid.at for paid in covered if paid.refunded_at is None), default=EARLIEST)
     for paid in last:
-        longer = count + cycles_paid_by(cycle, paid.money)
-        start = add_cycles(confirmed.until, cycle, -longer)
-        if _pays_for_period(paid, start, until, kept_at, cycle):
-            until, count = min(until, start), longer
-        elif not paid.refused and paid.at < until:  # a later one paid for a period that is already taken off
-            break
+        # One cycle, if the price has fallen since: then the amount seems to pay more.
+        for longer in dict.fromkeys((count + cycles_paid_by(cycle, paid.money), count + 1)):
+            start = add_cycles(confirmed.until, cycle, -longer)
+            if _pays_for_period(paid, start, until, kept_at, cycle):
+                until, count = min(until, start), longer
+                break
+        else:
+            if not paid.refused and paid.at < until:  # a later one paid for a period that is already taken off
+                break
     return _keep_overlapped(until, confirmed, cycle, kept_at, last)
 
 

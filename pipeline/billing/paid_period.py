@@ -16,6 +16,7 @@ from pipeline.billing.subscription import (
     was_in_arrears,
 )
 from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.clock import parse_time
 from pipeline.db import lww_map
 from pipeline.db.rows import PaymentRow, SubscriptionRow
 from pipeline.money import Money
@@ -56,7 +57,12 @@ def _is_regular_charge(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRo
     if payment.amount is None or payment.currency is None or was_in_arrears(row, payments):
         return False
     due = compute_paid_through(uow, row, [each for each in payments if each.id != payment.id])
-    if due is not None and due.day >= SHORTEST_MONTH_DAYS and lww_map.value(row.known, "start_at") is None:
-        return False  # the day of the month on which it renews is not known
+    if due is not None and due.day >= SHORTEST_MONTH_DAYS and due.day != _start_day(row):
+        return False  # after a short month the next date depends on the day on which the subscription or plan started
     price = next_price(row, uow.plan(row.plan_id)).amount
     return due is not None and abs(at - due) <= CHARGE_DELAY and Money(payment.amount, payment.currency) == price
+
+
+def _start_day(row: SubscriptionRow) -> int | None:
+    start = parse_time(lww_map.value(row.known, "start_at"))
+    return start.day if start else None

@@ -286,7 +286,10 @@ def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequ
 def _is_part_of_balance(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
     """Return whether the vendor captured a part of the balance: less than a cycle's price, and PayPal still reports a rest."""
     balance, at = reported_balance(row.known)
-    if balance is None or at is None or balance.amount <= 0 or payment.occurred_at is None or payment.occurred_at > at:
+    paid_at, confirmed = payment.occurred_at, stored_confirmation(row)
+    if balance is None or at is None or balance.amount <= 0 or payment.status == "denied":
+        return False
+    if paid_at is None or paid_at > at or (confirmed and paid_at <= confirmed.at):
         return False
     price = next_price(row, uow.plan(row.plan_id)).amount
     return price is not None and price.currency == payment.currency and (payment.amount or 0) < price.amount

@@ -72,6 +72,11 @@ class PaypalState:
         last = bisect_right(self._events_by_time, until, key=lambda each: each[0])
         return [self._events[id] for _, id in reversed(self._events_by_time[first:last])]
 
+    def forget_events(self) -> None:
+        """Remove all events from PayPal's list of events, as after 30 days."""
+        self._events.clear()
+        self._events_by_time.clear()
+
     def ids(self, kind: Kind) -> list[str]:
         """Return the ids of all objects of a kind."""
         return list(self._objects[kind])
