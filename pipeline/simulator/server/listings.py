@@ -6,6 +6,7 @@ The list of subscriptions is newer than the OpenAPI file; its parameters are tho
 
 import operator
 import re
+from collections import defaultdict
 from datetime import datetime
 
 from pipeline.clock import parse_time
@@ -27,6 +28,7 @@ class Listings:
 
     def __init__(self, world: PaypalState) -> None:
         self._world = world
+        self._sales: tuple[int, dict[str, list[Json]]] = (-1, {})
 
     def subscriptions(self, call: Call) -> Answer:
         """List subscriptions by plan, status, creation and last change of the status; at most 20 a page."""
@@ -58,11 +60,20 @@ class Listings:
             raise invalid("INVALID_PARAMETER_VALUE", "end_time")
         found = [
             shapes.transaction(sale, subscription)
-            for sale in self._world.show_all("sale", lambda sale: sale.get("billing_agreement_id") == call.id)
+            for sale in self._sales_of(call.id)
             if start <= moment(sale, "create_time") <= end
         ]
         totals = {"total_items": len(found), "total_pages": 1 if found else 0}
         return 200, {"transactions": found, **totals, "links": [link_to(call, call.query, "self")]}
+
+    def _sales_of(self, subscription: str) -> list[Json]:
+        """Return the sales of a subscription. The index is made once for each state of the world."""
+        if self._sales[0] != self._world.revision:
+            by_subscription: dict[str, list[Json]] = defaultdict(list)
+            for each in self._world.objects("sale"):
+                by_subscription[str(each.resource.get("billing_agreement_id"))].append(each.resource)
+            self._sales = self._world.revision, by_subscription
+        return self._sales[1].get(subscription, [])
 
     def disputes(self, call: Call) -> Answer:
         """List disputes by time of update, sale and state; at most 50 a page, continued by `next_page_token`."""
