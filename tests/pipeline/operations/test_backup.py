@@ -24,7 +24,7 @@ from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
-from pipeline.operations.backup import signatures, store
+from pipeline.operations.backup import database_dump, signatures, store
 from pipeline.operations.backup.signatures import BackupSigner, audit_anchors, signature_of
 from pipeline.operations.backup.store import BackupError, BackupStore
 from pipeline.privacy import audit_log
@@ -101,7 +101,7 @@ def test_draft_that_is_swapped_before_it_is_signed_gets_no_valid_signature(
     full: PipelineUnderTest, backups: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever can write to the folder must not get a signature of this installation for a file of their own."""
-    dump = store.dump
+    dump = database_dump.dump
 
     def dump_and_swap(database: Database, writer: IO[bytes], recipients: Sequence[pyrage.x25519.Recipient]) -> None:
         dump(database, writer, recipients)
