@@ -58,7 +58,7 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         "next_billing_at": read.time("billing_info", "next_billing_time"),
         "last_payment_at": read.time("billing_info", "last_payment", "time"),
         "failed_count": read.number("billing_info", "failed_payments_count"),
-        "outstanding": read.money("billing_info", "outstanding_balance"),
+        "outstanding": read.balance("billing_info", "outstanding_balance"),
         "shipping": read.money("shipping_amount"),
         "cycles_left": _cycles_left(read.get("billing_info", "cycle_executions")),
         "final_at": read.time("billing_info", "final_payment_time"),
@@ -113,7 +113,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
         "next_billing_at": read.time(details, "next_billing_date"),
         "last_payment_at": read.time(details, "last_payment_date"),
         "failed_count": read.number(details, "failed_payment_count"),
-        "outstanding": read.money(details, "outstanding_balance", currency=currency),
+        "outstanding": read.balance(details, "outstanding_balance", currency=currency),
         "unread": read.unread or None,
     }
     info = ("payer", "payer_info")
