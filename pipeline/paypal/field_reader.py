@@ -80,8 +80,8 @@ class FieldReader:
             return None
         return [money.amount, money.currency]
 
-    def balance(self, *path: str, currency: str | None = None) -> list[Any] | None:
-        """Return an amount as `money` does. PayPal owes nobody a negative balance, so that is unreadable."""
+    def unsigned_money(self, *path: str, currency: str | None = None) -> list[Any] | None:
+        """Return an amount as `money` does. A negative one is unreadable: prices and balances have no sign."""
         found = self.money(*path, currency=currency)
         if found is None or found[0] >= 0:
             return found
