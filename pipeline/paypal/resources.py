@@ -9,7 +9,7 @@ Invoice, order: the ids that `references` finds, and `invoice` or `order`, statu
 Dispute: dispute, sale, sales, status, stage, reason, amount, due_at, outcome, created_at, at.
 Plan: plan, name, terms, at.
 Action: subscription or sale, action, at, plan, quantity.
-Our account at PayPal: account, at.
+Account at PayPal: account, limitation, reason, status, at.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 
