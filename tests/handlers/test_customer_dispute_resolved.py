@@ -14,7 +14,8 @@ SALE, REVERSAL = "3AL51924877811803", "6CL88213640927754"
 
 
 def sale() -> dict[str, Any]:
-    return sample("PAYMENT.SALE.COMPLETED")["resource"] | {"id": SALE}
+    resource: dict[str, Any] = sample("PAYMENT.SALE.COMPLETED", {"id": SALE})["resource"]
+    return resource
 
 
 def test_won_dispute_restores_payment_and_access(feeders: Callable[..., EventFeeder]) -> None:
