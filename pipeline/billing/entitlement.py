@@ -84,10 +84,16 @@ def paid_through(
     renewals_from = confirmed.until - _early_window(confirmed.until, cycle)
     later = [paid for paid in payments if paid.at >= renewals_from and not confirmed.contains(paid)]
     renewals = [paid for paid in later if not paid.refused]
+    covered = [paid for paid in payments if paid not in later]
     if all(paid.refunded_at for paid in renewals):
-        covered = [paid for paid in payments if paid not in later]
         return _shorten_by_refunds(confirmed, cycle, covered)
-    return _extend_by_payments(confirmed.until, cycle, renewals) if cycle else confirmed.until
+    extended = _extend_by_payments(confirmed.until, cycle, renewals) if cycle else confirmed.until
+    # A cycle that was refused after PayPal had counted it is paid by a later charge, together with its own.
+    refused = [paid for paid in covered if not paid.refunded_at or paid.refused]
+    start = _shorten_by_refunds(confirmed, cycle, refused)
+    if extended is None or cycle is None or start == confirmed.until:
+        return extended
+    return min(extended, _extend_by_payments(start, cycle, renewals) or extended)
 
 
 def add_cycles(moment: datetime, cycle: BillingCycle, cycles: int) -> datetime:
@@ -148,13 +154,29 @@ def _shorten_by_refunds(
     until, count = confirmed.until, 0
     kept_at = max((paid.at for paid in covered if paid.refunded_at is None), default=EARLIEST)
     for paid in last:
-        longer = count + cycles_paid_by(cycle, paid.money)
-        start = add_cycles(confirmed.until, cycle, -longer)
-        if _pays_for_period(paid, start, until, kept_at, cycle):
-            until, count = min(until, start), longer
-        elif not paid.refused and paid.at < until:  # a later one paid for a period that is already taken off
-            break
-    return until
+        # One cycle, if the price has fallen since: then the amount seems to pay more.
+        for longer in dict.fromkeys((count + cycles_paid_by(cycle, paid.money), count + 1)):
+            start = add_cycles(confirmed.until, cycle, -longer)
+            if _pays_for_period(paid, start, until, kept_at, cycle):
+                until, count = min(until, start), longer
+                break
+        else:
+            if not paid.refused and paid.at < until:  # a later one paid for a period that is already taken off
+                break
+    return _keep_overlapped(until, confirmed, cycle, kept_at, last)
+
+
+def _keep_overlapped(
+    until: datetime, confirmed: ConfirmedUntil, cycle: BillingCycle, kept_at: datetime, last: Sequence[PaidCharge]
+) -> datetime:
+    """Return the later of `until` and the end of the kept payment's period, if a refunded charge came in its first half.
+
+    So it is after a change of plan at once: its refund leaves what was paid before.
+    """
+    kept_until = add_cycles(kept_at, cycle, 1)
+    half = (kept_until - kept_at) / 2
+    overlaps = any(kept_at < paid.at < kept_at + half and not paid.refused for paid in last)
+    return min(confirmed.until, max(until, kept_until)) if overlaps else until
 
 
 def _shorten_without_cycle(confirmed: ConfirmedUntil, last: Sequence[PaidCharge]) -> datetime:

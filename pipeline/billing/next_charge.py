@@ -41,9 +41,11 @@ def next_charge(row: AnySubscription, plan: AnyPlan | None) -> NextCharge:
     """Return the next charge as PayPal's newest report implies it."""
     charge, balance = _cycle_charge(row, plan), open_balance(row)
     total = _total(charge, balance, collects_balance=bool(terms_of(row, plan).get("bills_balance")))
-    if row.outstanding is None or _may_include_setup_fee(row, plan):
+    # PayPal charges nothing for a free trial cycle: its next charge is one that follows.
+    is_free = total is not None and total.amount == 0
+    if row.outstanding is None or _may_include_setup_fee(row, plan) or is_free:
         total = None
-    return NextCharge(row.next_billing_at, total, charge, balance, _period(row, plan))
+    return NextCharge(row.next_billing_at, total, charge, balance, None if is_free else _period(row, plan))
 
 
 def next_price(row: AnySubscription, plan: AnyPlan | None) -> Price:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.billing.arrears import open_balance, past_due_since, settlement
-from pipeline.billing.entitlement import cycles_paid_by
 from pipeline.billing.next_charge import next_charge, next_price
+from pipeline.billing.paid_period import paid_period_at_end, period_paid_by
 from pipeline.billing.subscription import StatusChange, is_billing_time_doubtful
-from pipeline.billing.terms import billing_cycle_of, may_be_in_trial
+from pipeline.billing.terms import may_be_in_trial
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import format_time, parse_time
 from pipeline.db import lww_map
@@ -194,7 +194,7 @@ def _common_facts(uow: UnitOfWork, row: SubscriptionRow) -> dict[str, Any]:
 
 
 def _status_facts(uow: UnitOfWork, row: SubscriptionRow, status: str, at: datetime) -> dict[str, Any]:
-    paid = _when(row.paid_through)
+    paid = _when(paid_period_at_end(row, at))
     facts: dict[str, dict[str, Any]] = {
         "ACTIVE": {"next_billing_at": _when(row.next_billing_at)},
         "SUSPENDED": {
@@ -221,22 +221,8 @@ def _receipt_facts(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -
         "balance": _amount(settled.balance) if settled else None,
         "past_due": past_due_since(row, uow.now) is not None,
         "paid_at": _when(payment.occurred_at),
-        "paid_through": _when(_paid_through(row, payment)) if settled or _is_one_cycle(uow, row, payment) else None,
+        "paid_through": _when(period_paid_by(uow, row, payment)),
     }
-
-
-def _paid_through(row: SubscriptionRow, payment: PaymentRow) -> datetime | None:
-    """Return the paid-through date, None if it is not after the payment: then the period paid for is not known yet."""
-    later = row.paid_through and payment.occurred_at and row.paid_through > payment.occurred_at
-    return row.paid_through if later else None
-
-
-def _is_one_cycle(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
-    """Return whether the payment's period is certain: it can pay one cycle only, or PayPal confirmed the date."""
-    confirmed = row.paid_through and lww_map.value(row.known, "vouched") == format_time(row.paid_through)
-    cycle = billing_cycle_of(row, uow.plan(row.plan_id))
-    paid = None if payment.amount is None or payment.currency is None else Money(payment.amount, payment.currency)
-    return bool(confirmed) or cycle is None or paid is None or cycles_paid_by(cycle, paid) == 1
 
 
 def _failure_facts(

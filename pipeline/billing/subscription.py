@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears
-from pipeline.billing.entitlement import ConfirmedUntil, PaidCharge, paid_through
+from pipeline.billing.arrears import CHARGE_DELAY, LIVE_STATUSES, compute_arrears, reported_balance
+from pipeline.billing.entitlement import SAME_PAYMENT, ConfirmedUntil, PaidCharge, paid_through
 from pipeline.billing.next_charge import next_price
-from pipeline.billing.terms import billing_cycle_of
+from pipeline.billing.terms import AnySubscription, billing_cycle_of
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.clock import parse_time
 from pipeline.db import lww_map
@@ -111,15 +111,18 @@ def recompute(uow: UnitOfWork, row: SubscriptionRow) -> None:
     row.plan_id = lww_map.value(known, "plan")
     terms = billing_cycle_of(row, uow.plan(row.plan_id))
     payments = uow.payments_of(row.id)
-    cycle = terms if terms is None or _was_in_arrears(row, payments) else replace(terms, price=None)
-    row.paid_through = paid_through(_stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
-    reported = _reported_charge(row, payments)
-    if reported and row.paid_through and row.status == "ACTIVE":
-        row.paid_through = min(row.paid_through, reported)  # no payment pays beyond the next charge
+    row.paid_through = compute_paid_through(uow, row, payments)
     row.is_established = row.is_established or any(payment.status in CAME for payment in payments)
     row.next_billing_at = _next_billing_at(row, payments)
     row.remind_at = _remind_at(row, uow.reminders.days_before_renewal(terms))
     _recompute_arrears(uow, row)
+
+
+def compute_paid_through(uow: UnitOfWork, row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
+    """Return the paid-through date that results from these payments of the subscription."""
+    terms = billing_cycle_of(row, uow.plan(row.plan_id))
+    cycle = terms if terms is None or was_in_arrears(row, payments) else replace(terms, price=None)
+    return paid_through(stored_confirmation(row), cycle, _paid_charges(uow, row, payments))
 
 
 def apply_plan_event(uow: UnitOfWork, event: Event) -> None:
@@ -167,7 +170,7 @@ def _reports_unpaid(event: Event) -> bool | None:
     return outstanding[0] > 0 or bool(event.facts.get("failed_count") or event.facts.get("failed_at")) or None
 
 
-def _was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+def was_in_arrears(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
     """Return whether an amount was ever open. Otherwise each charge pays one cycle, at whatever price."""
     return "was_unpaid" in row.known or any(payment.status == "denied" for payment in payments)
 
@@ -179,27 +182,27 @@ def _request_unknown_plan(uow: UnitOfWork, event: Event) -> None:
         uow.request_lookup("plan", plan.id, timedelta(0))
 
 
-def _reported_charge(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
-    """Return PayPal's billing time; None if a payment came since PayPal reported it."""
-    reported_at = lww_map.updated_at(row.known, "next_billing_at")
-    if reported_at is None or any(each.occurred_at and each.occurred_at > reported_at for each in payments):
-        return None
-    return parse_time(lww_map.value(row.known, "next_billing_at"))
-
-
 def _next_billing_at(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> datetime | None:
-    """Return PayPal's billing time; after a payment since PayPal reported it, the paid-through date if later.
-
-    PayPal sends no subscription event on renewal.
-    """
+    """Return PayPal's billing time. PayPal sends no subscription event on renewal, so after a payment that its report does
+    not contain, it is the paid-through date if that is later."""
     reported = parse_time(lww_map.value(row.known, "next_billing_at"))
     left = lww_map.value(row.known, "cycles_left")
     is_last = left is not None and left["regular"] == 0
     if reported is None or is_last or row.status in ("CANCELLED", "EXPIRED"):
         return None
-    if row.status != "ACTIVE" or _reported_charge(row, payments):
+    if row.status != "ACTIVE" or _contains_payments(row, payments):
         return reported
     return max(reported, row.paid_through or reported)
+
+
+def _contains_payments(row: SubscriptionRow, payments: Sequence[PaymentRow]) -> bool:
+    """Return whether PayPal's report of the billing time names the newest payment, so that nothing is to be added."""
+    reported_at = lww_map.updated_at(row.known, "next_billing_at")
+    last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
+    times = [each.occurred_at for each in payments if each.status in CAME and each.occurred_at]
+    if reported_at is None or last_payment_at is None or not times:
+        return False
+    return max(times) <= min(reported_at, last_payment_at + SAME_PAYMENT)
 
 
 def _recompute_arrears(uow: UnitOfWork, row: SubscriptionRow) -> None:
@@ -238,14 +241,11 @@ def _confirmation(event: Event) -> dict[str, str | None]:
     Under the name `restarted` if the subscription is active again since, and nothing was charged: PayPal does not charge
     the cycles of a pause, so nobody has paid for the time from the end of the last paid cycle to the next charge.
     """
-    until, since, paid_at = (
-        _confirmed_until(event),
-        event.get_time("status_changed_at"),
-        event.get_time("last_payment_at"),
-    )
+    since, start_at = event.get_time("status_changed_at"), event.get_time("start_at")
+    paid_at = event.get_time("last_payment_at") or start_at  # a free trial begins without a payment
     is_active = event.facts.get("status") == "ACTIVE"
     is_restart = is_active and since is not None and paid_at is not None and since - paid_at > CHARGE_DELAY
-    return {"restarted" if is_restart else "vouched": until}
+    return {"restarted" if is_restart else "vouched": _confirmed_until(event)}
 
 
 def _confirmed_until(event: Event) -> str | None:
@@ -260,7 +260,8 @@ def _confirmed_until(event: Event) -> str | None:
     return None if unpaid else event.facts.get("next_billing_at")
 
 
-def _stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
+def stored_confirmation(row: SubscriptionRow) -> ConfirmedUntil | None:
+    """Return the paid-through date that PayPal reported last, None if it never reported one with nothing unpaid."""
     last_payment_at = parse_time(lww_map.value(row.known, "last_payment_at"))
     for name in ("vouched", "restarted"):  # the second only of a subscription that was never seen before its pause
         until, at = parse_time(lww_map.value(row.known, name)), lww_map.updated_at(row.known, name)
@@ -278,7 +279,20 @@ def _paid_charges(uow: UnitOfWork, subscription: SubscriptionRow, payments: Sequ
         and row.amount
         and row.currency  # 0.00 pays no cycle
         and not _is_after_end(subscription, row.occurred_at)
+        and not _is_part_of_balance(uow, subscription, row)
     ]
+
+
+def _is_part_of_balance(uow: UnitOfWork, row: SubscriptionRow, payment: PaymentRow) -> bool:
+    """Return whether the vendor captured a part of the balance: less than a cycle's price, and PayPal still reports a rest."""
+    balance, at = reported_balance(row.known)
+    paid_at, confirmed = payment.occurred_at, stored_confirmation(row)
+    if balance is None or at is None or balance.amount <= 0 or payment.status == "denied":
+        return False
+    if paid_at is None or paid_at > at or (confirmed and paid_at <= confirmed.at):
+        return False
+    price = next_price(row, uow.plan(row.plan_id)).amount
+    return price is not None and price.currency == payment.currency and (payment.amount or 0) < price.amount
 
 
 def _is_after_end(row: SubscriptionRow, at: datetime) -> bool:
@@ -297,7 +311,7 @@ def _refunded_at(uow: UnitOfWork, payment: PaymentRow) -> datetime | None:
     return max((refund.occurred_at for refund in uow.effective_refunds(payment.id)), default=payment.occurred_at)
 
 
-def is_billing_time_doubtful(row: SubscriptionRow, at: datetime) -> bool:
+def is_billing_time_doubtful(row: AnySubscription, at: datetime) -> bool:
     """Return whether the billing time is so close to the event that PayPal may still correct it."""
     return (
         row.status == "ACTIVE" and row.next_billing_at is not None and row.next_billing_at - at <= DOUBTFUL_BILLING_TIME

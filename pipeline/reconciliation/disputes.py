@@ -51,6 +51,9 @@ def _unreturned(session: Session, now: datetime) -> Iterator[tuple[Any, Any]]:
         select(Dispute, Refund)
         .join(Refund, Refund.payment_id == Dispute.payment_id)
         .where(Dispute.outcome.in_(WON), Dispute.resolved_at > now - WATCHED_FOR, Refund.kind == "reversal")
+        # Another reversal of the same payment belongs to another dispute.
+        .where(Refund.occurred_at <= Dispute.resolved_at, Refund.amount == Dispute.amount)
+        .where(Refund.occurred_at >= Dispute.opened_at)
     )
     for dispute, refund in session.execute(won):
         if lww_map.value(refund.known, "state") not in INEFFECTIVE_REFUND_STATES:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from pipeline.billing import notifications
 from pipeline.billing.access import disputed_since
 from pipeline.billing.reminders import ReminderPolicy
+from pipeline.billing.subscription import is_billing_time_doubtful
 from pipeline.billing.terms import billing_cycle_of
 from pipeline.clock import Clock
 from pipeline.crypto.keyring import TOKENS, Keyring
@@ -79,6 +80,9 @@ class RenewalReminders:
         if self._may_read and _is_stale(row, now):
             _request_lookup(session, row, now)
             return None
+        if self._may_read and _awaits_correction(session, row):
+            row.remind_at = now + LOOKUP_WAIT
+            return None
         row.remind_at = None
         has_address = "email" in accounts.subscriber_details(keyring, row) or accounts.has_address(
             session, row.customer_id
@@ -96,6 +100,13 @@ def _lock_due(session: Session, now: datetime) -> list[Subscription]:
         .with_for_update(skip_locked=True)
     )
     return list(session.execute(due).scalars())
+
+
+def _awaits_correction(session: Session, row: Subscription) -> bool:
+    """Return whether PayPal reported a billing time that it may correct, and the look-up of it has no answer yet."""
+    known_at = lww_map.updated_at(row.known, "next_billing_at")
+    is_doubtful = known_at is not None and is_billing_time_doubtful(row, known_at)
+    return is_doubtful and lookups.is_pending(session, "subscription", row.id)
 
 
 def _is_stale(row: Subscription, now: datetime) -> bool:

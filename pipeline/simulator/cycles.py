@@ -41,8 +41,8 @@ class CycleSchedule:
         return self.plan.due(self.anchor, self.plan.cycles - 1) if self.plan.cycles else None
 
     def trials_begun(self, now: datetime) -> int:
-        """Return how many trial cycles have begun and were charged or are free."""
-        return sum(begin <= now for begin, _ in self._trials[: self.next_trial])
+        """Return how many trial cycles were charged, perhaps early, or are free and have begun."""
+        return sum(begin <= now or trial.price > 0 for begin, trial in self._trials[: self.next_trial])
 
     def change_price(self, plan: Plan, at: datetime) -> None:
         """Let a price change of the plan reach this subscription's charges more than ten days after `at`."""

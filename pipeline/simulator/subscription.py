@@ -333,7 +333,9 @@ class SimulatedSubscription(CycleSchedule, EventSource):
         tax, custom = charge.tax + charge.balance_tax, self.person.custom_id
         shown = shapes.sale(name, self.id, custom, money, at, tax=tax, shipping=charge.shipping)
         sale = self.sales[name] = Sale(shown, money, charge, at, self.settlement)
-        sale.covers_until = self.cycle_end if charge.covers else None
+        # A part of the balance pays no time. The price of a cycle pays that cycle, whatever else is open.
+        covers = charge.covers and (charge.price or not self.outstanding.cycles)
+        sale.covers_until = self.cycle_end if covers else None
         sale.set_mode(mode, at)
         self.completed += charge.cycles
         self.failures = 0

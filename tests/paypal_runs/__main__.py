@@ -16,7 +16,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import structlog  # noqa: E402
 
 from pipeline.clock import MovableClock  # noqa: E402
-from tests.paypal_runs import lost_events  # noqa: E402
+from tests.paypal_runs import killed_import, lost_events  # noqa: E402
 from tests.support.pipeline_under_test import PipelineUnderTest  # noqa: E402
 
 
@@ -44,6 +44,13 @@ def _lost_events(options: argparse.Namespace, folder: Path) -> tuple[dict[str, A
     return report, lost_events.is_right(report)
 
 
+def _killed_import(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]:
+    plan = killed_import.Plan(options.subscriptions, options.kills, options.seed)
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: T201,E731 - progress
+    report = killed_import.KilledImport(plan, say).run(folder, unkilled=options.unkilled)
+    return report, killed_import.is_right(report)
+
+
 def _progress(total: int) -> Callable[[int], None]:
     """Return a function that prints every tenth day to standard error."""
     began = time.monotonic()
@@ -68,6 +75,13 @@ def _arguments() -> argparse.ArgumentParser:
     lost.add_argument("--step-hours", type=float, default=1.0, help="simulated time between two deliveries")
     lost.add_argument("--http-lookups", action=argparse.BooleanOptionalAction, default=True)
     lost.set_defaults(run=_lost_events)
+    killed = runs.add_parser("killed-import", help="an import of all subscriptions is killed and started again")
+    killed.add_argument("--subscriptions", type=int, default=5000)
+    killed.add_argument("--kills", type=int, default=20)
+    killed.add_argument(
+        "--unkilled", action=argparse.BooleanOptionalAction, default=True, help="import without kills first"
+    )
+    killed.set_defaults(run=_killed_import)
     return parser
 
 

@@ -1,6 +1,5 @@
 """The customers of a simulated vendor: random lives that end at a given time, with what was true at each moment."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -48,14 +47,13 @@ class TracedSubscription(SimulatedSubscription):
 
     def at(self, moment: datetime) -> Moment | None:
         """Return what was true at this moment, None before the first event."""
-        index = bisect_right(self.moments, moment, key=lambda each: each.at)
-        return self.moments[index - 1] if index else None
+        # A dispute is played to its end before the changes that come meanwhile, so the last record counts.
+        return next((each for each in reversed(self.moments) if each.at <= moment), None)
 
     def _record(self, at: datetime) -> None:
         charge = self.next_charge
         total = Money(charge.total, self.plan.currency) if charge else None
         self.moments.append(Moment(at, self.next_billing, total, paid_until(self), self.balance))
-        self.moments.sort(key=lambda each: each.at)
 
 
 def population(count: int, start: datetime, end: datetime, seed: int) -> Iterator[Life]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from handlers import HANDLERS
 from pipeline.billing.reminders import ReminderPolicy
@@ -47,6 +47,8 @@ class Vendor(AbstractContextManager["Vendor"]):
 
     def __init__(self, pipeline: PipelineUnderTest, *, http_lookups: bool) -> None:
         self.pipeline, self.world = pipeline, PaypalState()
+        # The run simulates no power failure, so nothing is synced to disk.
+        event.listen(pipeline.database.engine, "connect", lambda each, _: each.execute("PRAGMA synchronous=OFF"))
         self.fake = FakePaypalApi(self.world, clock=pipeline.clock)
         self.requested: dict[tuple[str, str], list[tuple[datetime, str]]] = {}
         self._stack, self._http_lookups = ExitStack(), http_lookups

@@ -80,6 +80,11 @@ class ManagedProcess:
                 raise RuntimeError(f"not ready: {self._child.args!r} ended with {self._child.returncode}\n{output}")
             time.sleep(0.02)
 
+    def wait(self, seconds: float) -> int:
+        """Wait until the program ends by itself, and return the exit code. Raises subprocess.TimeoutExpired."""
+        self._child.wait(seconds)
+        return self.end()
+
     def end(self, how: signal.Signals = signal.SIGTERM, *, kill: bool = False) -> int:
         """Send the signal, wait, and return the exit code.
 

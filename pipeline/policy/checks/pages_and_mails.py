@@ -6,8 +6,12 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 from pipeline.policy.evidence.live_system import FetchedPage, Finding, LiveSystem, broken_if, count_noun, not_applicable
+from pipeline.policy.evidence.sent_mails import sent_mails
 
-COOKIE_PREFIX = "__Host-"  # restricts a cookie to this host and HTTPS (RFC 6265bis section 4.1.3.2)
+# Parameters that tell the receiver of a click which mail or customer it comes from.
+MARKS = re.compile(r"[?&](utm_\w+|mc_[ce]id|_hs\w+|mkt_tok|gclid|fbclid|c(?:ustomer)?_?id|uid|email)=", re.IGNORECASE)
+SESSION = "__Host-session"  # the prefix restricts a cookie to this host and HTTPS (RFC 6265bis section 4.1.3.2)
+LONGEST_SESSION = 3600  # seconds
 NO_PAGES = "the web role is not configured here, so there are no pages to check"
 # Tags and attributes whose URL a browser loads by itself, without a click.
 FETCHED = {
@@ -26,10 +30,13 @@ class _References(HTMLParser):
         self.fetched: list[str] = []
         self.linked: list[str] = []
         self.pictures = 0
+        self.hidden = 0  # pictures that nobody can see
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.pictures += tag in ("img", "image", "picture")
+        values = dict(attrs)
+        self.hidden += tag == "img" and (values.get("width") in ("0", "1") or values.get("height") in ("0", "1"))
         for name, value in attrs:
             if (tag, name) in FETCHED and value:
                 self.fetched.append(value)
@@ -54,20 +61,15 @@ def no_third_parties(live: LiveSystem) -> Finding:
 
 
 def nothing_calls_home(live: LiveSystem) -> Finding:
-    """No mail loads anything, and links in mails lead only to the vendor and PayPal."""
+    """No mail, neither a template's nor one that was sent, loads anything, links elsewhere, or marks its links."""
     hosts = {live.vendor.site, _host(live.settings.pages_url), "www.paypal.com"}
-    wrong = []
-    for kind, mail in live.mails.items():
-        found = _References(mail.html)
-        foreign_links = [
-            link for link in found.linked if urlsplit(link).scheme != "mailto" and _host(link) not in hosts
-        ]
-        if found.fetched or foreign_links:
-            wrong.append(kind)
+    sent = list(sent_mails(live))
+    wrong = {kind for kind, mail in live.mails.items() if _calls_home(mail.html, hosts)}
+    wrong |= {f"{mail.kind} (sent)" for mail in sent if _calls_home(mail.html, hosts) or _marked(mail.text)}
     return broken_if(
         wrong,
-        f"{count_noun(len(live.mails), 'kind')} of mail, 0 external loads",
-        f"load or link to other hosts: {', '.join(wrong)}",
+        f"{count_noun(len(live.mails), 'kind')} of mail and {count_noun(len(sent), 'sent mail')}, 0 external loads",
+        f"load, link to other hosts, or mark their links: {', '.join(sorted(wrong))}",
     )
 
 
@@ -82,11 +84,28 @@ def cookies(live: LiveSystem) -> Finding:
 
 
 def no_pixels(live: LiveSystem) -> Finding:
-    """No page contains a picture from another host, and no mail contains any picture."""
+    """No page has a picture from another host or a hidden one, and no mail, also none that was sent, has any picture."""
     mails = [kind for kind, mail in live.mails.items() if _References(mail.html).pictures]
-    pages = [page.path for page in _html_pages(live) if _foreign(_References(page.body).fetched)]
-    figure = f"{count_noun(len(live.mails), 'kind')} of mail and {count_noun(len(live.pages), 'page')}, 0 pixels"
+    sent = list(sent_mails(live))
+    mails += sorted({f"{mail.kind} (sent)" for mail in sent if _References(mail.html).pictures})
+    pages = [page.path for page in _html_pages(live) if _References(page.body).hidden]
+    pages += [page.path for page in _html_pages(live) if _foreign(_References(page.body).fetched)]
+    figure = (
+        f"{count_noun(len(live.mails), 'kind')} of mail, {count_noun(len(sent), 'sent mail')} and "
+        f"{count_noun(len(live.pages), 'page')}, 0 pixels"
+    )
     return broken_if(mails + pages, figure, f"contain external pictures: {', '.join(mails + pages)}")
+
+
+def _calls_home(html: str, hosts: set[str | None]) -> bool:
+    found = _References(html)
+    foreign = [link for link in found.linked if urlsplit(link).scheme != "mailto" and _host(link) not in hosts]
+    return bool(found.fetched or foreign) or any(map(_marked, found.linked))
+
+
+def _marked(text: str) -> bool:
+    """Return whether a link says from which campaign it comes, or whose it is."""
+    return MARKS.search(text) is not None
 
 
 def _html_pages(live: LiveSystem) -> list[FetchedPage]:
@@ -106,8 +125,17 @@ def _paypal_sources(allowed: dict[str, set[str]]) -> set[str]:
 
 
 def _is_essential(cookie: str) -> bool:
-    attributes = {part.strip().partition("=")[0].lower() for part in cookie.split(";")[1:]}
-    return cookie.startswith(COOKIE_PREFIX) and {"secure", "httponly", "samesite", "path"} <= attributes
+    """Return whether this is the session cookie, bound to this host and HTTPS, for the time of a session at most."""
+    name, *attributes = (part.strip() for part in cookie.split(";"))
+    values = dict(part.lower().partition("=")[::2] for part in attributes)
+    is_bound = {"secure", "httponly", "samesite", "path"} <= values.keys()
+    return name.startswith(f"{SESSION}=") and is_bound and _is_short(values)
+
+
+def _is_short(attributes: dict[str, str]) -> bool:
+    """Return whether a cookie ends with the browser or after a session's time. Max-Age outranks Expires (RFC 6265bis)."""
+    seconds = attributes.get("max-age")
+    return "expires" not in attributes if seconds is None else seconds.isdigit() and int(seconds) <= LONGEST_SESSION
 
 
 def _foreign(references: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ those of PayPal's OpenAPI files (https://github.com/paypal/paypal-rest-api-speci
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from pipeline.clock import parse_time
@@ -135,8 +136,12 @@ class Call:
 
     def within(self, after: str, before: str, moment: datetime) -> bool:
         """Return whether `moment` lies between the two times of the query; both are optional and inclusive."""
+        return self.period(after, before)(moment)
+
+    def period(self, after: str, before: str) -> Callable[[datetime], bool]:
+        """Return the test whether a moment lies between the two times of the query. Raises ApiError."""
         since, until = self.time(after), self.time(before)
-        return (since is None or since <= moment) and (until is None or moment <= until)
+        return lambda moment: (since is None or since <= moment) and (until is None or moment <= until)
 
     def choices(self, name: str) -> frozenset[str]:
         """Return the values of a comma-separated parameter; none if it is absent."""
@@ -173,9 +178,12 @@ def _page_link(call: Call, page: int, rel: str) -> Json:
     return link_to(call, {**call.query, "page": page}, rel)
 
 
+_parsed = lru_cache(100_000)(parse_time)  # lists compare the times of all objects
+
+
 def moment(resource: Json, field: str) -> datetime:
     """Return a time of a simulated object, which always has it."""
-    found = parse_time(resource.get(field))
+    found = _parsed(resource.get(field))
     if found is None:
         raise ValueError(f"the simulated object {resource.get('id')} has no valid {field}")
     return found

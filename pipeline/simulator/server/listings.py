@@ -6,6 +6,7 @@ The list of subscriptions is newer than the OpenAPI file; its parameters are tho
 
 import operator
 import re
+from collections import defaultdict
 from datetime import datetime
 
 from pipeline.clock import parse_time
@@ -27,20 +28,27 @@ class Listings:
 
     def __init__(self, world: PaypalState) -> None:
         self._world = world
+        self._sales: tuple[int, dict[str, list[Json]]] = (-1, {})
 
     def subscriptions(self, call: Call) -> Answer:
         """List subscriptions by plan, status, creation and last change of the status; at most 20 a page."""
         plans, statuses = call.choices("plan_ids"), call.choices("statuses")
+        asked_filter = call.query.get("filter", "")
+        created, updated = (
+            call.period("created_after", "created_before"),
+            call.period("status_updated_after", "status_updated_before"),
+        )
         found = [
-            _summary(each)
-            for each in self._world.show_all("subscription")
-            if (not plans or each["plan_id"] in plans)
-            and (not statuses or each["status"] in statuses)
-            and call.within("created_after", "created_before", moment(each, "create_time"))
-            and call.within("status_updated_after", "status_updated_before", moment(each, "status_update_time"))
-            and _matches(call.query.get("filter", ""), each)
+            each.resource
+            for each in self._world.objects("subscription")
+            if (not plans or each.resource["plan_id"] in plans)
+            and (not statuses or each.resource["status"] in statuses)
+            and created(moment(each.resource, "create_time"))
+            and updated(moment(each.resource, "status_update_time"))
+            and _matches(asked_filter, each.resource)
         ]
-        return 200, page_of(call, "subscriptions", found, largest=20)
+        page = page_of(call, "subscriptions", found, largest=20)
+        return 200, page | {"subscriptions": [_summary(each) for each in page["subscriptions"]]}
 
     def transactions(self, call: Call) -> Answer:
         """List the sales of a subscription between two times, both required."""
@@ -52,11 +60,20 @@ class Listings:
             raise invalid("INVALID_PARAMETER_VALUE", "end_time")
         found = [
             shapes.transaction(sale, subscription)
-            for sale in self._world.show_all("sale", lambda sale: sale.get("billing_agreement_id") == call.id)
+            for sale in self._sales_of(call.id)
             if start <= moment(sale, "create_time") <= end
         ]
         totals = {"total_items": len(found), "total_pages": 1 if found else 0}
         return 200, {"transactions": found, **totals, "links": [link_to(call, call.query, "self")]}
+
+    def _sales_of(self, subscription: str) -> list[Json]:
+        """Return the sales of a subscription. The index is made once for each state of the world."""
+        if self._sales[0] != self._world.revision:
+            by_subscription: dict[str, list[Json]] = defaultdict(list)
+            for each in self._world.objects("sale"):
+                by_subscription[str(each.resource.get("billing_agreement_id"))].append(each.resource)
+            self._sales = self._world.revision, by_subscription
+        return self._sales[1].get(subscription, [])
 
     def disputes(self, call: Call) -> Answer:
         """List disputes by time of update, sale and state; at most 50 a page, continued by `next_page_token`."""
@@ -78,9 +95,11 @@ class Listings:
 
 def _summary(subscription: Json) -> Json:
     """Return a subscription of the list: without the fields that only a single look-up returns on request."""
-    subscription.pop("plan", None)
-    subscription.get("billing_info", {}).pop("last_failed_payment", None)
-    return subscription
+    shown = {key: value for key, value in subscription.items() if key != "plan"}
+    if "billing_info" in shown:
+        billing = shown["billing_info"].items()
+        shown["billing_info"] = {key: value for key, value in billing if key != "last_failed_payment"}
+    return shown
 
 
 def _matches(expression: str, subscription: Json) -> bool:

@@ -7,6 +7,7 @@ conversion (one entry for each currency).
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +15,7 @@ from pipeline.money import Money, parse_amount
 from pipeline.simulator import shapes
 from pipeline.simulator.server.answers import Answer, ApiError, Call, invalid, link_to, moment
 from pipeline.simulator.server.feed import EventFeed
-from pipeline.simulator.timeline import Json
+from pipeline.simulator.timeline import Json, Kind
 
 MOST_DAYS = timedelta(days=31)
 MOST_ITEMS = 10_000
@@ -52,6 +53,8 @@ class Reporting:
 
     def __init__(self, feed: EventFeed, delay: timedelta) -> None:
         self._feed, self._world, self.delay = feed, feed.world, delay
+        self._read: dict[tuple[Kind, str], tuple[int, list[Entry]]] = {}
+        self._cached: tuple[int, list[tuple[Entry, Money]]] = (-1, [])
 
     def transactions(self, call: Call) -> Answer:
         """List transactions of at most 31 days, with a balance after each of them."""
@@ -101,23 +104,34 @@ class Reporting:
 
     def _entries(self) -> list[Entry]:
         """Return all transactions by time; those of the same second by id. Conversions follow their sale."""
-        sales = [(_sale(each), each) for each in self._world.show_all("sale")]
-        entries = [entry for entry, _ in sales]
-        entries += [_capture(each) for each in self._world.show_all("capture")]
-        entries += [entry for each in self._world.show_all("refund") for entry in _refund(each)]
-        entries += [_capture_refund(each) for each in self._world.show_all("capture_refund")]
-        conversions = {entry.id: _conversions(entry, sale) for entry, sale in sales}
-        ordered = sorted(entries, key=lambda entry: (entry.at, entry.id))
-        return [each for entry in ordered for each in (entry, *conversions.get(entry.id, ()))]
+        others = [
+            *self._groups("capture", lambda capture: [_capture(capture)]),
+            *self._groups("refund", _refund),
+            *self._groups("capture_refund", lambda refund: [_capture_refund(refund)]),
+        ]
+        groups = [*self._groups("sale", _sale_with_conversions), *([entry] for group in others for entry in group)]
+        ordered = sorted(groups, key=lambda group: (group[0].at, group[0].id))
+        return [entry for group in ordered for entry in group]
+
+    def _groups(self, kind: Kind, read: Callable[[Json], list[Entry]]) -> Iterator[list[Entry]]:
+        """Yield the entries of each object. An unchanged object is read once."""
+        for found in self._world.objects(kind):
+            version, entries = self._read.get((kind, found.id), (-1, []))
+            if version != found.version:
+                entries = read(found.resource)
+                self._read[kind, found.id] = found.version, entries
+            yield entries
 
     def _rows(self) -> list[tuple[Entry, Money]]:
         """Return every transaction with the balance of its currency after it."""
-        balances: dict[str, int] = {}
-        rows = []
+        if self._cached[0] == self._world.revision:
+            return self._cached[1]
+        revision, balances, rows = self._world.revision, dict[str, int](), list[tuple[Entry, Money]]()
         for entry in self._entries():
             change = entry.balance_change
             balances[change.currency] = balances.get(change.currency, 0) + change.amount
             rows.append((entry, Money(balances[change.currency], change.currency)))
+        self._cached = revision, rows
         return rows
 
     def _detail(self, call: Call, entry: Entry, balance: Money) -> Json:
@@ -213,6 +227,11 @@ def _sale(sale: Json) -> Entry:
         subscription,
         sale.get("payment_hold_status") == "HELD",
     )
+
+
+def _sale_with_conversions(sale: Json) -> list[Entry]:
+    entry = _sale(sale)
+    return [entry, *_conversions(entry, sale)]
 
 
 def _conversions(entry: Entry, sale: Json) -> list[Entry]:

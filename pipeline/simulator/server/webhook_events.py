@@ -4,11 +4,11 @@ Events whose webhook was lost are in it, so a vendor can fetch what it missed.
 """
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pipeline.clock import parse_time
 from pipeline.simulator import shapes
-from pipeline.simulator.server.answers import Answer, ApiError, Call, link_to, moment
+from pipeline.simulator.server.answers import Answer, ApiError, Call, link_to
 from pipeline.simulator.server.feed import EventFeed
 from pipeline.simulator.server.webhooks import Webhooks, subscribes, unknown_id
 from pipeline.simulator.timeline import Delivery, Json
@@ -27,7 +27,10 @@ class WebhookEvents:
     def list_page(self, call: Call) -> Answer:
         """List events by time, type and object. The links `next` and `previous` continue at an opaque position."""
         size, start = _integer(call, "page_size", 10, MOST), _integer(call, "index_id", 0, 10**6)
-        found = [each for each in self._kept() if _asked(call, each)]
+        start_time, end_time = _time(call, "start_time"), _time(call, "end_time")
+        now = self._feed.clock.now()
+        since, until = max(start_time or now - KEPT, now - KEPT), min(end_time or now, now)
+        found = [each for each in self._listed(since, until) if _asked(call, each)]
         shown = found[start : start + size]
         links = [link_to(call, call.query, "self")]
         if start + size < len(found):
@@ -51,14 +54,15 @@ class WebhookEvents:
 
     def _kept(self) -> list[Delivery]:
         """Return the events of the last 30 days to which a webhook subscribes, newest first."""
-        now, registered = self._feed.clock.now(), self._webhooks.registered()
-        kept = [
+        return self._listed(self._feed.clock.now() - KEPT, self._feed.clock.now())
+
+    def _listed(self, since: datetime, until: datetime) -> list[Delivery]:
+        registered = self._webhooks.registered()
+        return [
             each
-            for each in self._feed.world.events()
-            if now - KEPT <= moment(each.event, "create_time") <= now
-            and (not registered or any(subscribes(webhook, each.type) for webhook in registered))
+            for each in self._feed.world.events_between(since, until)
+            if not registered or any(subscribes(webhook, each.type) for webhook in registered)
         ]
-        return sorted(kept, key=lambda each: (str(each.event["create_time"]), each.id), reverse=True)
 
     def _find(self, id: str) -> Delivery:
         found = next((each for each in self._kept() if each.id == id), None)
@@ -91,16 +95,17 @@ def _integer(call: Call, name: str, default: int, largest: int) -> int:
 
 def _asked(call: Call, delivery: Delivery) -> bool:
     query, resource = call.query, delivery.event["resource"]
-    for name in ("start_time", "end_time"):
-        if name in query and parse_time(query[name]) is None:
-            detail = {"field": name, "location": "query", "issue": "Not a valid date and time"}
-            raise ApiError(400, "VALIDATION_ERROR", "Invalid data provided", [detail])
     transaction = query.get("transaction_id", "")
-    return (
-        call.within("start_time", "end_time", moment(delivery.event, "create_time"))
-        and query.get("event_type", delivery.type) == delivery.type
-        and (not transaction or transaction in (resource.get("id"), resource.get("sale_id")))
+    return query.get("event_type", delivery.type) == delivery.type and (
+        not transaction or transaction in (resource.get("id"), resource.get("sale_id"))
     )
+
+
+def _time(call: Call, name: str) -> datetime | None:
+    if name in call.query and parse_time(call.query[name]) is None:
+        detail = {"field": name, "location": "query", "issue": "Not a valid date and time"}
+        raise ApiError(400, "VALIDATION_ERROR", "Invalid data provided", [detail])
+    return parse_time(call.query.get(name))
 
 
 def _transmission(delivery: Delivery, url: str, http_status: int, status: str) -> Json:

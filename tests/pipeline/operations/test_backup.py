@@ -24,7 +24,7 @@ from pipeline.customers import accounts
 from pipeline.db import migrations
 from pipeline.db.engine import Database
 from pipeline.db.models import Base, Customer, EncryptionKey, Erasure, Event, Payment
-from pipeline.operations.backup import signatures, store
+from pipeline.operations.backup import database_dump, signatures, store
 from pipeline.operations.backup.signatures import BackupSigner, audit_anchors, signature_of
 from pipeline.operations.backup.store import BackupError, BackupStore
 from pipeline.privacy import audit_log

@@ -92,4 +92,5 @@ def test_failing_check_counts_as_broken(system: HealthySystem) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.policy.checks.collected_data.account", fail)
         [found] = system.inspect(lambda live: run_checks(live, ["1.account"]))
-    assert (found.verdict, found.figure) == ("broken", f"could not be checked: internal error at {__name__}:80")
+    line = fail.__code__.co_firstlineno + 1
+    assert (found.verdict, found.figure) == ("broken", f"could not be checked: internal error at {__name__}:{line}")

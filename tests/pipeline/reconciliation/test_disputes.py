@@ -82,6 +82,21 @@ def test_money_that_paypal_does_not_return_is_an_exception_until_it_does(vendor:
     assert vendor.open() == []
 
 
+def test_later_reversal_of_the_same_payment_is_no_exception(vendor: Vendor) -> None:
+    """The seller wins a dispute about a half. Then the buyer's bank takes the whole payment back, which is another case."""
+    subscription = SimulatedSubscription(PEOPLE[0], CLOUD, START, Random(1))
+    subscription.start("instant")
+    [sale] = subscription.sales.values()
+    dispute = SimulatedDispute(subscription, sale, START + DAY, amount=1450, stage="CHARGEBACK")
+    dispute.resolve("RESOLVED_SELLER_FAVOUR", START + 9 * DAY)
+    subscription.reverse(sale, START + 12 * DAY)
+    vendor.receive(*by_time(subscription.deliveries))
+    vendor.pipeline.clock.move_to(START + 20 * DAY)
+    vendor.reconcile()
+    vendor.reconcile()  # the first one looked up the reversal, whose event does not name the payment
+    assert [row for row in vendor.open() if row.kind == "dispute"] == []
+
+
 def test_any_order_of_a_disputes_events_gives_the_same_money(vendor: Vendor) -> None:
     before, opened, ended = chargeback()
     found = set()

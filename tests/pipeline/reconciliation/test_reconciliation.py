@@ -121,7 +121,7 @@ def test_status_that_changed_unnoticed_is_looked_up(vendor: Vendor) -> None:
     last = next(each for each in reversed(events) if each.type.startswith("BILLING.SUBSCRIPTION"))
     vendor.receive(*[each for each in events if each is not last and each.at <= last.at])
     vendor.receive(last, lost=True)
-    vendor.world._events.clear()
+    vendor.world.forget_events()
     vendor.pipeline.clock.advance(timedelta(hours=1))
     result = vendor.reconcile()
     assert result.subscriptions_listed >= 1
@@ -134,7 +134,7 @@ def test_lost_payment_and_refund_are_found_by_the_report(vendor: Vendor) -> None
     lost = [each for each in events if each.type in ("PAYMENT.SALE.COMPLETED", "PAYMENT.SALE.REFUNDED")]
     vendor.receive(*[each for each in events if each not in lost])
     vendor.receive(*lost, lost=True)
-    vendor.world._events.clear()  # older than PayPal's list of events
+    vendor.world.forget_events()  # older than PayPal's list of events
     vendor.pipeline.clock.move_to(max(each.at for each in events) + DAY)
     result = vendor.reconciliation.run(START)
     vendor.work()

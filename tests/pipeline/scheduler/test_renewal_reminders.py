@@ -21,7 +21,7 @@ from pipeline.scheduler.renewal_reminders import RETRY_DELAY
 from pipeline.simulator import shapes
 from pipeline.simulator.dispute import SimulatedDispute
 from pipeline.simulator.people import PEOPLE, SILENT, SimulatedCustomer
-from pipeline.simulator.plans import CLOUD, LICENCE, Plan
+from pipeline.simulator.plans import CLOUD, CLOUD_TRIAL, LICENCE, Plan
 from pipeline.simulator.sale import Sale
 from pipeline.simulator.subscription import SimulatedSubscription
 from pipeline.simulator.timeline import Json
@@ -33,16 +33,23 @@ DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
 def begin(
-    pipeline: PipelineUnderTest, plan: Plan, person: SimulatedCustomer = ADA, *, with_plan: bool = True, seed: int = 7
+    pipeline: PipelineUnderTest,
+    plan: Plan,
+    person: SimulatedCustomer = ADA,
+    *,
+    with_plan: bool = True,
+    seed: int = 7,
+    lagging: bool = False,
+    may_read: bool = False,
 ) -> SimulatedSubscription:
-    """Return a subscription that has just started, after its events are handled."""
+    """Return a subscription that has just started, after its events are handled. For `lagging` see its `start`."""
     subscription = SimulatedSubscription(person, plan, pipeline.now - timedelta(minutes=30), Random(seed))
-    subscription.start()
+    subscription.start(lagging=lagging)
     deliveries = [delivery(each.body) for each in subscription.deliveries]
     if with_plan:
         deliveries.append(delivery(event_from_lookup("plan", shapes.plan(plan), pipeline.now), source="read"))
     stored = pipeline.store(*deliveries)
-    pipeline.worker(HANDLERS).handle([item.event_id for item in stored])
+    pipeline.worker(HANDLERS, may_read=may_read).handle([item.event_id for item in stored])
     return subscription
 
 
@@ -313,6 +320,25 @@ def test_reminder_waits_ten_minutes_for_the_look_up(
     pipeline.clock.advance(timedelta(minutes=1))
     jobs.remind()
     assert len(reminders(pipeline)) == 1
+
+
+def test_billing_time_of_today_is_not_announced_before_paypal_was_asked_again(pipeline: PipelineUnderTest) -> None:
+    """PayPal has sent ACTIVATED of a free trial with a billing time of the same day, and corrected it without an event."""
+    pipeline.clock.move_to(pipeline.now.replace(hour=6) + DAY)  # PayPal names ten o'clock
+    subscription = begin(pipeline, CLOUD_TRIAL, lagging=True, may_read=True)
+    jobs = scheduler(pipeline, may_read=True)
+    jobs.remind()
+    assert reminders(pipeline) == []
+    pipeline.clock.advance(timedelta(minutes=10))
+    answer(pipeline, subscription)
+    jobs.remind()
+    assert reminders(pipeline) == []
+    pipeline.clock.move_to(due(subscription) - timedelta(days=3))
+    jobs.remind()
+    answer(pipeline, subscription)
+    pipeline.clock.advance(timedelta(minutes=11))
+    jobs.remind()
+    assert announced(pipeline)["renews_at"] == f"{due(subscription):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_fresh_date_is_not_looked_up(pipeline: PipelineUnderTest) -> None:
