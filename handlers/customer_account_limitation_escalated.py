@@ -1,4 +1,4 @@
-"""PayPal limited the vendor's account further: mail the operator.
+"""PayPal limited an account further: mail the operator.
 
 https://developer.paypal.com/api/rest/webhooks/event-names/
 """

@@ -1,4 +1,4 @@
-"""PayPal lifted a limitation of the vendor's account: mail the operator.
+"""PayPal lifted a limitation of an account: mail the operator.
 
 https://developer.paypal.com/api/rest/webhooks/event-names/
 """

@@ -36,7 +36,13 @@ def _routes(container: Container, site: Site, link_sender: SignInLinkSender) -> 
     records = Transactions(container.database, container.master_key, container.clock)
     groups = (
         SignUpViews(site, _sign_up(container), approval_origins(container.settings.paypal_base_url)),
-        AccountViews(site, records, link_sender, erase_wait=from_settings.erasure_wait(container.settings)),
+        AccountViews(
+            site,
+            records,
+            link_sender,
+            erase_wait=from_settings.erasure_wait(container.settings),
+            pauses_access=container.settings.dispute_pauses_access,
+        ),
         LinkViews(site, records, lambda customer_id: _export(container, customer_id)),
         UnsubscribeViews(site, records),
         PolicyViews(site, records, _texts(container)),

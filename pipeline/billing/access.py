@@ -1,4 +1,8 @@
-"""Until when a customer has access: until `paid_through`, unless the vendor pauses access during a dispute."""
+"""Until when a customer has access: until `paid_through`, unless the vendor pauses access during a dispute.
+
+Nothing is stored for the pause, so it does not depend on the order of events: it lasts while a dispute is open. After a won
+one access is what was paid for. After a lost one the reversal of the payment has shortened `paid_through`.
+"""
 
 from collections.abc import Collection
 from datetime import datetime

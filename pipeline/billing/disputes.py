@@ -28,8 +28,10 @@ def apply_event(uow: UnitOfWork, event: Event) -> DisputeRow:
     if event.facts.get("status") == RESOLVED or event.facts.get("outcome"):
         row.known = lww_map.merge(row.known, at, {"resolved": True})
     _update(row)
-    if row.resolved_at is not None:
-        _look_up_reversals(uow, row)
+    if uow.may_read and not uow.is_history:
+        _look_up_unknown(uow, event, row)
+        if row.resolved_at is not None:
+            _look_up_reversals(uow, row)
     return row
 
 
@@ -62,11 +64,20 @@ def _update(row: DisputeRow) -> None:
     row.resolved_at = lww_map.updated_at(known, "resolved")
 
 
+def _look_up_unknown(uow: UnitOfWork, event: Event, row: DisputeRow) -> None:
+    """Look up the dispute if its events have named no payment, or the payment if its own event has not arrived."""
+    if row.payment_id is None:
+        if event.type != "READ.DISPUTE":
+            uow.request_lookup("dispute", row.id, timedelta(0))
+    elif not uow.payment(row.payment_id).known:
+        uow.request_lookup("sale", row.payment_id, LOOKUP_DELAY)
+
+
 def _look_up_reversals(uow: UnitOfWork, row: DisputeRow) -> None:
     reversals = [each for each in uow.refunds_of(row.payment_id or "") if each.kind == "reversal"]
-    for each in reversals if uow.may_read else ():
+    for each in reversals:
         uow.request_lookup("refund", each.id, LOOKUP_DELAY)
-    if uow.may_read and row.payment_id:
+    if row.payment_id:
         uow.request_lookup("sale", row.payment_id, LOOKUP_DELAY)
 
 

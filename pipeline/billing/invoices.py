@@ -1,6 +1,7 @@
 """Invoices that the vendor sent with PayPal. The money of an invoice is in its payments, which have their own events.
 
-So an invoice's event only makes sure that its payments are stored. Its facts keep the total, paid and refunded amount.
+So an invoice's event only makes sure that its payments and refunds are stored; docs/decisions explains why. Its facts keep
+the total, tax, paid, refunded and due amount.
 """
 
 from datetime import timedelta
@@ -12,7 +13,11 @@ LOOKUP_DELAY = timedelta(hours=1)  # the payment's own event has usually arrived
 
 
 def look_up_payments(uow: UnitOfWork, event: Event) -> None:
-    """Request a look-up of each payment that the invoice names. Raises ParkEvent if the event has no id of an invoice."""
+    """Request a look-up of each payment and refund that the invoice names. Raises ParkEvent if it has no id itself."""
     event.require("invoice")
-    for id in event.facts.get("transactions", ()) if uow.may_read else ():
+    if not uow.may_read:
+        return
+    for id in event.facts.get("transactions", ()):
         uow.request_lookup("sale", id, LOOKUP_DELAY)
+    for id in event.facts.get("refunds", ()):
+        uow.request_lookup("refund", id, LOOKUP_DELAY)

@@ -18,8 +18,9 @@ RefundKind = Literal["refund", "reversal"]
 STATUS_PRIORITY: dict[str, int] = {"pending": 0, "denied": 1, "completed": 1}
 FIELDS = ("subscription", "amount", "fee", "tax", "shipping", "received", "rate", "created_at", "custom_ref")
 REFUND_FIELDS = ("amount", "refunded_total", "returned_fee", "created_at", "state")
-# A sale without a subscription rarely belongs to one. A single look-up after this delay decides.
-SUBSCRIPTION_LOOKUP_DELAY = timedelta(hours=1)
+# A sale without a subscription rarely belongs to one, and the event of a refunded payment has usually arrived by then. A
+# single look-up after this delay decides.
+LOOKUP_DELAY = timedelta(hours=1)
 # A sale that is newer than the last payment that PayPal reports by more than this is doubtful.
 LAST_PAYMENT_TOLERANCE = timedelta(hours=1)
 
@@ -33,7 +34,7 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
     event.require("amount")
     _check_sign(event)
     row.known = lww_map.merge(row.known, at, {field: event.facts.get(field) for field in FIELDS})
-    if event.type == "READ.SALE":
+    if event.type in ("READ.SALE", "READ.CAPTURE"):
         row.known = lww_map.merge(row.known, at, {"read": True})
     _merge_status(row, status, at)
     _update(uow, row)
@@ -41,7 +42,7 @@ def apply_sale(uow: UnitOfWork, event: Event, status: SaleStatus) -> PaymentRow:
         subscription.apply_payment(uow, event, row.subscription_id, row)
     elif event.type.startswith("PAYMENT.SALE.") and "agreement" not in event.facts:
         # PayPal once omitted the id from webhooks for days; its API may return it.
-        uow.request_lookup("sale", row.id, SUBSCRIPTION_LOOKUP_DELAY)
+        uow.request_lookup("sale", row.id, LOOKUP_DELAY)
     return row
 
 
@@ -75,6 +76,8 @@ def apply_refund(uow: UnitOfWork, event: Event, kind: RefundKind | None) -> Paym
     _update_refund(refund)
     payment = uow.payment(refund.payment_id)
     _update(uow, payment)
+    if not payment.known and uow.may_read and not uow.is_history:
+        uow.request_lookup("capture" if _is_of_capture(event) else "sale", payment.id, LOOKUP_DELAY)
     if payment.subscription_id:
         subscription.recompute(uow, uow.subscription(payment.subscription_id))
         subscription.request_reread(uow, event, payment.subscription_id)
@@ -90,10 +93,15 @@ def _new_refund(uow: UnitOfWork, event: Event) -> RefundRow:
     created_at = event.require_time("created_at")
     sale = event.facts.get("sale")
     if sale is None:
-        raise NeedsLookup("refund", event.facts["refund"])
+        raise NeedsLookup("capture_refund" if _is_of_capture(event) else "refund", event.facts["refund"])
     row = RefundRow(event.facts["refund"], {}, sale, "refund", amount, currency, created_at)
     uow.add_refund(row)
     return row
+
+
+def _is_of_capture(event: Event) -> bool:
+    """Return whether the event is about a capture or its refund (Payments v2), not about a sale (v1)."""
+    return event.type.startswith(("PAYMENT.CAPTURE.", "PAYMENT.REFUND.", "READ.CAPTURE"))
 
 
 def _update_refund(row: RefundRow) -> None:

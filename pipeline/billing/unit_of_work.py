@@ -127,8 +127,14 @@ class UnitOfWork:
         return [row for row in self._subscriptions.values() if row.plan_id == plan_id]
 
     def dispute(self, id: str) -> DisputeRow:
-        """Return the dispute that an event reports, locked; a placeholder if it was unknown."""
-        return self._disputes[id]
+        """Return the dispute that an event reports, locked with its payment; a placeholder if it was unknown.
+
+        Raises RetryLater if another worker stored its payment while this one waited for locks.
+        """
+        row = self._disputes[id]
+        if row.payment_id is not None and row.payment_id not in self._locked_payments:
+            raise RetryLater(timedelta(0), "another worker has just stored its payment")
+        return row
 
     def add_refund(self, row: RefundRow) -> None:
         self._refunds[row.id] = self._by_payment[row.payment_id][row.id] = row
@@ -189,7 +195,10 @@ class UnitOfWork:
     def _lock_payments(self, facts: Sequence[Mapping[str, Any]]) -> None:
         if refunds := _named(facts, "refund"):
             self._refunds.read(in_list(Refund.id, refunds))
+        if disputes := _named(facts, "dispute"):
+            self._disputes.read(in_list(Dispute.id, disputes))
         sales = _named(facts, "sale") | {refund.payment_id for refund in self._refunds.values()}
+        sales |= {dispute.payment_id for dispute in self._disputes.values() if dispute.payment_id}
         self._payments.lock(sales, {"known": {}, "refunded": 0})
         self._locked_payments = frozenset(self._payments)
 

@@ -22,8 +22,9 @@ def event_kinds(handlers: Mapping[str, Handler]) -> Iterator[dict[str, Any]]:
             "is_subscribed": type in subscribed,
             "about": _first_sentence(sys.modules[handlers[type].__module__].__doc__ or ""),
         }
-    for prefix, reason in KEPT_TYPES.items():
-        yield {"type": f"{prefix}*", "is_handled": False, "is_subscribed": False, "about": reason}
+    for name, reason in KEPT_TYPES.items():
+        type = f"{name}*" if name.endswith(".") else name
+        yield {"type": type, "is_handled": False, "is_subscribed": False, "about": reason}
 
 
 def _first_sentence(text: str) -> str:

@@ -5,11 +5,11 @@ last_payment_at, failed_count, outstanding, failed_at, failed_amount, failed_rea
 Sale and capture: sale, subscription, agreement, order, amount, fee, tax, shipping, received, rate, held, state, created_at,
 at, reason.
 Refund: refund, sale, amount, refunded_total, returned_fee, received, state, created_at, at.
-Invoice, order: the ids that `references` finds, and `invoice` or `order`, status, money.
+Invoice, order: the ids that `references` finds, and `invoice` (number, transactions, refunds) or `order`, status, money.
 Dispute: dispute, sale, sales, status, stage, reason, amount, due_at, outcome, created_at, at.
 Plan: plan, name, terms, at.
 Action: subscription or sale, action, at, plan, quantity.
-Our account at PayPal: account, at.
+Account at PayPal: account, limitation, reason, status, at.
 Money is [minor units, currency]. Times are ISO 8601 in UTC. `unread` lists the fields that could not be read.
 """
 

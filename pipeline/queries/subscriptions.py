@@ -24,8 +24,8 @@ MONEY = (
 def subscriptions(session: Session, query: ListQuery, now: datetime, *, pauses_access: bool = False) -> Iterator[Json]:
     """Yield `id, status, status_at, plan, plan_name, paid_through, next_billing_at, customer, created_at, payments`.
 
-    Also `access_until, disputed_since, past_due, past_due_since, outstanding, failed_count, last_payment_at`, as of `now`.
-    `pauses_access`: the setting SMT_DISPUTE_PAUSES_ACCESS.
+    Also `entitled, access_until, disputed_since, past_due, past_due_since, outstanding, failed_count, last_payment_at`, as
+    of `now`. `pauses_access`: the setting SMT_DISPUTE_PAUSES_ACCESS.
     """
     statement = select(Subscription, Plan.name).outerjoin(Plan, Plan.id == Subscription.plan_id)
     for chunk in chunks(session, matching(statement, Subscription, Subscription.created_at, query)):
@@ -33,7 +33,7 @@ def subscriptions(session: Session, query: ListQuery, now: datetime, *, pauses_a
         payments, disputed = _payments(session, ids), disputed_since(session, ids)
         for row, plan_name in chunk:
             shown = _subscription(row, plan_name, payments.get(row.id, []), now)
-            yield shown | _access(row, disputed.get(row.id), pauses=pauses_access)
+            yield shown | _access(row, disputed.get(row.id), now, pauses=pauses_access)
 
 
 def is_past_due(now: datetime) -> ColumnElement[bool]:
@@ -60,7 +60,7 @@ def subscription(decryptor: Decryptor, id: str, render: Render, *, pauses_access
     person = (data_key.decrypt_json("subscription.personal_data", row.personal_data) if data_key else None) or {}
     return {
         **_subscription(row, plan.name if plan else None, payments, decryptor.now),
-        **_access(row, disputed_since(decryptor.session, [id]).get(id), pauses=pauses_access),
+        **_access(row, disputed_since(decryptor.session, [id]).get(id), decryptor.now, pauses=pauses_access),
         "erased": data_key is None,
         "name": full_name(person) or None,
         "email": lww_map.value(person, "email"),
@@ -93,9 +93,13 @@ def _subscription(row: Subscription, plan_name: str | None, payments: list[Json]
     }
 
 
-def _access(row: Subscription, disputed: datetime | None, *, pauses: bool) -> Json:
+def _access(row: Subscription, disputed: datetime | None, now: datetime, *, pauses: bool) -> Json:
     until = access_until(row.paid_through, disputed, pauses=pauses)
-    return {"access_until": write_optional(until), "disputed_since": write_optional(disputed)}
+    return {
+        "entitled": until is not None and until > now,
+        "access_until": write_optional(until),
+        "disputed_since": write_optional(disputed),
+    }
 
 
 def _payments(session: Session, subscriptions: Sequence[str]) -> dict[str, list[Json]]:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pipeline.billing import notifications
+from pipeline.billing.access import disputed_since
 from pipeline.billing.reminders import ReminderPolicy
 from pipeline.billing.subscription import is_billing_time_doubtful
 from pipeline.billing.terms import billing_cycle_of
@@ -18,7 +19,7 @@ from pipeline.crypto.master_key import MasterKey, MasterKeyError
 from pipeline.customers import accounts
 from pipeline.db import lww_map
 from pipeline.db.engine import Database, DatabaseUnavailableError
-from pipeline.db.models import Dispute, Payment, Plan, Subscription
+from pipeline.db.models import Plan, Subscription
 from pipeline.inbox import lookups
 from pipeline.outbox import store as outbox
 
@@ -73,7 +74,7 @@ class RenewalReminders:
         if row.next_billing_at is None or row.next_billing_at <= now or days is None:
             row.remind_at = None
             return None
-        if _has_open_dispute(session, row.id):
+        if disputed_since(session, [row.id]):  # a reminder would provoke the customer
             row.remind_at = now + DISPUTE_WAIT
             return None
         if self._may_read and _is_stale(row, now):
@@ -99,13 +100,6 @@ def _lock_due(session: Session, now: datetime) -> list[Subscription]:
         .with_for_update(skip_locked=True)
     )
     return list(session.execute(due).scalars())
-
-
-def _has_open_dispute(session: Session, subscription_id: str) -> bool:
-    """Return whether a payment of this subscription is disputed. A reminder would then provoke the customer."""
-    of_subscription = select(Dispute.id).join(Payment, Payment.id == Dispute.payment_id)
-    is_open = Payment.subscription_id == subscription_id, Dispute.resolved_at.is_(None)
-    return session.execute(of_subscription.where(*is_open).limit(1)).first() is not None
 
 
 def _awaits_correction(session: Session, row: Subscription) -> bool:

@@ -101,9 +101,8 @@ class Worker:
         known = [row for row in rows if row.type in self._handlers]
         mails = self._apply(session, keyring, known)
         inbox.mark_events(session, [row.id for row in known], "handled", now)
-        for row in rows:
-            if row.type not in self._handlers:
-                inbox.mark_events(session, [row.id], "ignored", now, ignored_reason(row.type))
+        for reason, ignored in _by_reason([row for row in rows if row.type not in self._handlers]).items():
+            inbox.mark_events(session, ignored, "ignored", now, reason)
         return mails
 
     def _apply(self, session: Session, keyring: Keyring, rows: Sequence[inbox.ReceivedEvent]) -> list[str]:
@@ -169,6 +168,14 @@ def _handle_or_requeue(worker: Worker, batch: Batch, stop: Callable[[float], boo
         batch.requeue()
     else:
         batch.ack()
+
+
+def _by_reason(rows: Sequence[inbox.ReceivedEvent]) -> dict[str, list[str]]:
+    """Return the ids of events without a handler, by the reason why they change nothing."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(ignored_reason(row.type), []).append(row.id)
+    return found
 
 
 def _by_time(event: Event) -> tuple[bool, object, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handlers import HANDLERS
 from pipeline.outbox import mail_kinds
 from pipeline.rendering.branding import Branding
 from pipeline.rendering.message import Envelope, RenderedMail, build_message
@@ -270,6 +271,14 @@ def test_mail_is_smaller_than_30_kilobytes(kind: str, mail: RenderedMail) -> Non
     assert len(build_message(mail, envelope=envelope(kind))) < 30_000
 
 
+@pytest.mark.parametrize("type", [each for each in HANDLERS if each.startswith(("CUSTOMER.ACCOUNT-", "MERCHANT."))])
+def test_account_notice_has_a_subject_for_each_type_and_no_gap_where_paypal_names_nothing(type: str) -> None:
+    nothing = dict.fromkeys(("account", "limitation", "reason", "status"))
+    mail = TEMPLATES.render("account_notice", {**TEMPLATES.example("account_notice"), "type": type, **nothing})
+    assert "account" in mail.subject
+    assert "None" not in mail.text + mail.html
+
+
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in OPTIONAL for name in [*OPTIONAL[kind], "all"]])
 def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> None:
     facts = TEMPLATES.example(kind)
@@ -307,6 +316,10 @@ def test_mail_has_no_gaps_when_optional_facts_are_null(kind: str, name: str) -> 
         ("event_parked", {"events": [{"id": "WH-1", "type": None, "reason": None}]}, "no reason was recorded"),
         ("event_parked", {"count": 1, "events": []}, "1 event is parked and needs you"),
         ("request_due", {"days": 0}, "A request needs your answer"),
+        ("account_notice", {}, "answer what PayPal asks for"),
+        ("account_notice", {"type": "CUSTOMER.ACCOUNT-LIMITATION.LIFTED"}, "Nothing has to be done. Payments"),
+        ("account_notice", {"type": "MERCHANT.PARTNER-CONSENT.REVOKED"}, "must be connected again"),
+        ("account_notice", {"type": "MERCHANT.ONBOARDING.COMPLETED"}, "if you know the account"),
     ],
 )
 def test_mail_describes_special_case(kind: str, change: dict[str, Any], expected: str) -> None:

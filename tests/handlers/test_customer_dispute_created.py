@@ -1,12 +1,14 @@
 """CUSTOMER.DISPUTE.CREATED stores the dispute and mails the operator the deadline."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
 
 from pipeline.db.models import Dispute
 from tests.support.event_feeder import EventFeeder
+from tests.support.example_people import ALICE
 from tests.support.sample_events import GONE, sample
 
 CREATED, UPDATED, RESOLVED = (f"CUSTOMER.DISPUTE.{each}" for each in ("CREATED", "UPDATED", "RESOLVED"))
@@ -41,6 +43,21 @@ def test_any_order_gives_the_same_dispute(feeder: EventFeeder, order: tuple[str,
 def test_repeated_event_mails_once(feeder: EventFeeder) -> None:
     feeder.hear(sample(CREATED), sample(CREATED))
     assert len(feeder.mails()) == 1
+
+
+def test_payment_that_is_not_stored_is_looked_up(feeders: Callable[..., EventFeeder]) -> None:
+    """Otherwise nobody knows whose access and reminders the dispute concerns."""
+    feeder = feeders({("sale", SALE): sample("PAYMENT.SALE.COMPLETED")["resource"] | {"id": SALE}})
+    feeder.hear(sample(CREATED))
+    assert feeder.questions() == [("sale", SALE)]
+    feeder.ask(timedelta(hours=1))
+    assert feeder.payments()[SALE].subscription_id == ALICE.subscription
+
+
+def test_payment_that_is_stored_is_not_looked_up(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({})
+    feeder.hear(sample("PAYMENT.SALE.COMPLETED", {"id": SALE}), sample(CREATED))
+    assert ("sale", SALE) not in feeder.questions()
 
 
 def test_dispute_without_id_is_parked(feeder: EventFeeder) -> None:

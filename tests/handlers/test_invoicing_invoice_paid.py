@@ -1,7 +1,9 @@
 """INVOICING.INVOICE.PAID makes sure that the invoice's payments are stored, and keeps its amounts."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from tests.support.event_feeder import EventFeeder
 from tests.support.sample_events import sample
@@ -33,4 +35,20 @@ def test_amounts_stay_readable(feeder: EventFeeder) -> None:
     facts = feeder.facts()[0]
     assert (facts["invoice"], facts["status"]) == ("INV2-EXMP-0001-0002-0003", "PAID")
     assert (facts["amount"], facts["paid"]) == ([11900, "EUR"], [11900, "EUR"])
+    assert (facts["number"], facts["tax"], facts["due"]) == ("R-2026-0007", [1900, "EUR"], [0, "EUR"])
     assert facts["transactions"] == [PAYMENT]
+
+
+def test_number_that_is_a_free_text_does_not_reach_the_facts(feeder: EventFeeder) -> None:
+    """Facts are stored in plain text, and a vendor may put a customer's name into the number."""
+    feeder.hear(sample(EVENT, {"invoice.detail.invoice_number": "Ada Byron, March"}))
+    assert "number" not in feeder.facts()[0]
+
+
+def test_sample_of_paypal_keeps_its_money_and_names_its_sale(feeders: Callable[..., EventFeeder], shared: Path) -> None:
+    feeder = feeders({})
+    feeder.hear(json.loads((shared / "events" / f"{EVENT}.json").read_text("utf-8")))
+    [facts] = feeder.facts()
+    assert (facts["invoice"], facts["status"]) == ("INV2-8FSD-3HT6-BRHR-UHYV", "PAID")
+    assert (facts["amount"], facts["paid"]) == ([100, "USD"], [100, "USD"])
+    assert feeder.questions() == [("sale", "22592127VV907111U")]

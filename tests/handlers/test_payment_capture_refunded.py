@@ -1,5 +1,7 @@
 """PAYMENT.CAPTURE.REFUNDED stores refunds of one-off payments."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from tests.support.event_feeder import EventFeeder
@@ -38,4 +40,19 @@ def test_refund_without_a_capture_is_parked(feeder: EventFeeder) -> None:
     feeder.hear(sample(EVENT, {"links": []}))
     [reason] = feeder.reasons()
     assert feeder.states() == ["parked"]
-    assert reason.startswith("needs refund 1RF08902781691411 from PayPal, and no API credentials are set")
+    assert reason.startswith("needs capture_refund 1RF08902781691411 from PayPal, and no API credentials are set")
+
+
+def test_refund_of_an_unknown_capture_looks_the_capture_up(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({("capture", CAPTURE): sample("READ.CAPTURE")["resource"]})
+    feeder.hear(sample(EVENT))
+    assert feeder.questions() == [("capture", CAPTURE)]
+    feeder.ask(timedelta(hours=1))
+    row = feeder.payments()[CAPTURE]
+    assert (row.status, row.amount, row.refunded, feeder.questions()) == ("partially_refunded", 10000, 4000, [])
+
+
+def test_refund_of_a_known_capture_looks_nothing_up(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({})
+    feeder.hear(sample("PAYMENT.CAPTURE.COMPLETED"), sample(EVENT))
+    assert feeder.questions() == []

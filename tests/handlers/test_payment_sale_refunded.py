@@ -139,3 +139,12 @@ def test_repeated_event_changes_nothing_even_under_another_id(paid: EventFeeder)
     paid.hear(sample(REFUNDED), sample(REFUNDED), renamed(sample(REFUNDED)))
     assert paid.payments()[SALE].refunded == 900
     assert paid.owed() == ["account_setup", "receipt", "refund_receipt"]
+
+
+def test_refund_of_an_unknown_sale_looks_the_sale_up(feeders: Callable[..., EventFeeder]) -> None:
+    feeder = feeders({("sale", SALE): sample(COMPLETED)["resource"]})
+    feeder.hear(sample(REFUNDED, FULL))
+    assert feeder.questions() == [("sale", SALE)]
+    feeder.ask(timedelta(hours=1))
+    row = feeder.payments()[SALE]
+    assert (row.subscription_id, row.status, row.refunded) == (ALICE.subscription, "refunded", 2900)

@@ -48,8 +48,9 @@ def list_(
 ) -> None:
     """List subscriptions, the newest first. A placeholder has no status: a payment arrived before the subscription event.
 
-    JSON: one array of objects with id, status, plan, paid_through, access_until, disputed_since, next_billing_at,
-    customer, past_due, past_due_since, outstanding, failed_count, last_payment_at and payments (amounts in minor units).
+    JSON: one array of objects with id, status, plan, paid_through, entitled (has access now), access_until,
+    disputed_since, next_billing_at, customer, past_due, past_due_since, outstanding, failed_count, last_payment_at and
+    payments (amounts in minor units).
     """
     context = context_of(ctx)
     now = context.clock.now()

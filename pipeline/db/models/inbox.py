@@ -57,7 +57,7 @@ class PaypalLookup(Base):
 
     __tablename__ = "paypal_lookup"
 
-    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # subscription, plan, sale, refund
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)  # a `LookupKind` of pipeline.paypal.requests
     id: Mapped[str] = mapped_column(String(50), primary_key=True)
     due_at: Mapped[datetime | None] = mapped_column(index=True)  # None: given up; `reason` says why
     attempts: Mapped[int] = mapped_column(default=0)

@@ -68,13 +68,16 @@ class AccountViews:
         link_sender: SignInLinkSender,
         *,
         erase_wait: timedelta,
+        pauses_access: bool = False,
     ) -> None:
+        """`pauses_access`: the setting SMT_DISPUTE_PAUSES_ACCESS."""
         self._site, self._transactions, self._link_sender, self._erase_wait = (
             site,
             transactions,
             link_sender,
             erase_wait,
         )
+        self._pauses_access = pauses_access
         self._sessions = Sessions(site, transactions)
 
     def routes(self) -> list[Route]:
@@ -227,7 +230,12 @@ class AccountViews:
         secret, note = secret_of(request), request.query_params.get("note", "")
         tokens = {name: sign_in.csrf_token(secret, f"/account/{name}") for name in FORMS}
         return self._site.page(
-            "account.html", found=found, tokens=tokens, note=NOTES.get(note, ""), is_failure=note in FAILURES
+            "account.html",
+            found=found,
+            tokens=tokens,
+            note=NOTES.get(note, ""),
+            is_failure=note in FAILURES,
+            pauses_access=self._pauses_access,
         )
 
 

@@ -1,11 +1,13 @@
 """`subscriptions`: list and show subscriptions with their history."""
 
+import copy
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from pipeline.simulator.dispute import SimulatedDispute
 from pipeline.simulator.people import PEOPLE
 from pipeline.simulator.plans import CLOUD
 from pipeline.simulator.subscription import SimulatedSubscription
@@ -127,3 +129,20 @@ def test_customer_shows_which_subscription_is_past_due(
     assert [row["past_due"] for row in smt("customers", "show", late, "--json").json["subscriptions"]] == [True]
     assert "subscription past due" in smt("customers", "show", late).out
     assert [row["past_due"] for row in smt("customers", "show", paid, "--json").json["subscriptions"]] == [False]
+
+
+def test_dispute_pauses_access_only_if_the_setting_says_so(
+    smt: Smt, imported: SavedEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = copy.deepcopy(imported.subscription)
+    SimulatedDispute(subscription, subscription.sales[imported.sale], NOW - timedelta(minutes=30))
+    (tmp_path / "dispute.json").write_bytes(subscription.deliveries[-1].body)
+    smt("events", "import", tmp_path / "dispute.json")
+    smt("run", "--until-idle")
+    kept = smt("subscriptions", "show", subscription.id, "--json").json
+    assert (kept["entitled"], kept["access_until"]) == (True, kept["paid_through"])
+    monkeypatch.setenv("SMT_DISPUTE_PAUSES_ACCESS", "true")
+    paused = smt("subscriptions", "show", subscription.id, "--json").json
+    assert (paused["entitled"], paused["access_until"]) == (False, paused["disputed_since"])
+    assert [row["entitled"] for row in smt("subscriptions", "list", "--json").json] == [False]
+    assert "disputed since" in smt("subscriptions", "show", subscription.id).out

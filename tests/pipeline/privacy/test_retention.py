@@ -384,3 +384,15 @@ def test_every_category_has_a_retention_rule() -> None:
     ):
         assert category in covered
         assert data_categories.columns_holding(category)
+
+
+def test_money_of_an_invoice_outlives_its_person_until_the_legal_period_ends(pipeline: PipelineUnderTest) -> None:
+    EventFeeder(pipeline).hear(sample("INVOICING.INVOICE.PAID"))
+    pipeline.clock.advance(3 * YEAR)
+    run_retention(pipeline, "DE")
+    [row] = pipeline.rows(Event)
+    assert (row.body, row.personal_data) == (None, None)
+    assert (row.facts["amount"], row.facts["tax"]) == ([11900, "EUR"], [1900, "EUR"])
+    pipeline.clock.advance(9 * YEAR)
+    run_retention(pipeline, "DE")
+    assert pipeline.rows(Event) == []

@@ -19,6 +19,7 @@ from pipeline.inbox import lookup_fetcher
 from pipeline.inbox.parsing import event_from_lookup
 from pipeline.scheduler.renewal_reminders import RETRY_DELAY
 from pipeline.simulator import shapes
+from pipeline.simulator.dispute import SimulatedDispute
 from pipeline.simulator.people import PEOPLE, SILENT, SimulatedCustomer
 from pipeline.simulator.plans import CLOUD, CLOUD_TRIAL, LICENCE, Plan
 from pipeline.simulator.sale import Sale
@@ -140,6 +141,22 @@ def test_ended_subscription_gets_no_reminder(pipeline: PipelineUnderTest, end: s
     pipeline.clock.move_to(renewal - timedelta(days=2))
     assert jobs.remind() == 0
     assert reminders(pipeline) == []
+
+
+def test_reminder_waits_while_a_payment_is_disputed(pipeline: PipelineUnderTest) -> None:
+    subscription, jobs = begin(pipeline, LICENCE), scheduler(pipeline)
+    pipeline.clock.move_to(due(subscription) - 29 * DAY)
+    [sale], before = subscription.sales.values(), len(subscription.deliveries)
+    dispute = SimulatedDispute(subscription, sale, pipeline.now)
+    handle_deliveries(pipeline, subscription, before)
+    jobs.remind()
+    assert reminders(pipeline) == []
+    before = len(subscription.deliveries)
+    dispute.resolve("RESOLVED_SELLER_FAVOUR", pipeline.now + HOUR)
+    handle_deliveries(pipeline, subscription, before)
+    pipeline.clock.advance(DAY)
+    jobs.remind()
+    assert len(reminders(pipeline)) == 1
 
 
 def test_past_renewal_gets_no_reminder(pipeline: PipelineUnderTest) -> None:

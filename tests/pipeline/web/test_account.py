@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.app.container import Container
 from pipeline.customers import accounts, links, rate_limit, sign_in
-from pipeline.db.models import Consent, Customer, Link, Mail, PrivacyRequest, Subscription
+from pipeline.db.models import Consent, Customer, Dispute, Link, Mail, Payment, PrivacyRequest, Subscription
 from pipeline.web.session import COOKIE
 from tests.support.page_client import ADA, Browser, facts, open_pages, path_of, sign_up, wait_for
 from tests.support.page_client import sign_in as open_session
@@ -389,6 +389,32 @@ def test_page_of_paying_customer_mentions_no_arrears(
     page = browser.get("/account").text.lower()
     assert "past due" not in page
     assert "open balance" not in page
+
+
+@pytest.mark.parametrize(("pauses", "words"), [
+    (False, "You keep your access until PayPal has decided"),
+    (True, "Your access is paused until PayPal has decided"),
+])  # fmt: skip
+def test_page_says_what_a_dispute_changes(
+    sqlite_pipeline: PipelineUnderTest, ada: str, pauses: bool, words: str
+) -> None:
+    since = sqlite_pipeline.now - timedelta(days=2)
+    add_subscription(sqlite_pipeline, ada, "ACTIVE")
+    with sqlite_pipeline.database.transaction() as session:
+        session.add(Payment(id="SALE", known={}, subscription_id="I-ADA", refunded=0))
+        session.add(Dispute(id="PP-D-1", known={}, payment_id="SALE", opened_at=since))
+    container = make_parts(
+        sqlite_pipeline.url,
+        sqlite_pipeline.folder,
+        sqlite_pipeline.clock,
+        public_url="https://billing.example.com",
+        dispute_pauses_access=pauses,
+    )
+    with open_pages(container) as base:
+        browser = Browser(base)
+        open_session(sqlite_pipeline, browser)
+        page = " ".join(browser.get("/account").text.split())
+    assert f"disputed at PayPal since {since:%B} {since.day}, {since.year}. {words}." in page
 
 
 def add_subscription(pipeline: PipelineUnderTest, customer_id: str, status: str, **columns: Any) -> None:

@@ -2,11 +2,13 @@
 
 import threading
 
+import pytest
 from sqlalchemy import event as sqlalchemy_event
 
 from pipeline.billing.unit_of_work import UnitOfWork
 from pipeline.db.models import EncryptionKey, Mail
 from pipeline.inbox.event import Event
+from pipeline.inbox.kept_types import UNKNOWN, ignored_reason
 from pipeline.outbox import store as outbox
 from pipeline.worker.worker import BATCH
 from tests.support.broker_fixtures import put
@@ -85,6 +87,18 @@ def test_known_type_without_effect_is_ignored_with_paypals_reason(pipeline: Pipe
         "ignored",
         "kept: A saved payment method moves no money.",
     )
+
+
+def test_each_event_of_a_batch_gets_its_own_reason(pipeline: PipelineUnderTest) -> None:
+    types = ["VAULT.PAYMENT-TOKEN.CREATED", "TEST.UNHANDLED", "VAULT.PAYMENT-TOKEN.DELETED", "CATALOG.PRODUCT.CREATED"]
+    names = store(pipeline, *types)
+    pipeline.worker(HANDLERS).handle(names)
+    assert [pipeline.event(name).reason for name in names] == [ignored_reason(each) for each in types]
+
+
+@pytest.mark.parametrize("type", ["INVOICING.INVOICE.FORGIVEN", "VAULT", "TEST.VAULT.CREATED"])
+def test_type_that_paypal_adds_later_stays_unknown(type: str) -> None:
+    assert ignored_reason(type) == UNKNOWN
 
 
 def test_handler_receives_the_content_of_the_body(pipeline: PipelineUnderTest) -> None:
