@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[3]
 # library that can open a connection -> the packages of `pipeline` that use it for that
 ALLOWED = {
     "socket": {"demo", "network", "paypal", "policy", "simulator"},
-    "ssl": {"broker", "paypal", "policy"},
-    "http.client": {"customers", "operations", "paypal", "simulator"},
+    "ssl": {"broker", "error_texts", "paypal", "policy"},
+    "http.client": {"customers", "error_texts", "operations", "paypal", "simulator"},
     "urllib.request": {"customers"},
     "requests": {"paypal"},
     "asyncio.open_connection": set[str](),

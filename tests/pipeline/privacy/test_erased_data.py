@@ -1,6 +1,6 @@
 """After an erasure no personal data is left, billing records are unchanged, and later events restore nothing."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.customers import accounts
@@ -120,6 +120,7 @@ def test_later_events_update_billing_without_personal_data(pipeline: PipelineUnd
     id = create_alice(pipeline)
     erase_completely(pipeline, id)
     again = {"id": "9XX00000000000001", "create_time": "2026-03-24T10:00:00Z", "update_time": "2026-03-24T10:00:00Z"}
+    pipeline.clock.move_to(datetime(2026, 3, 24, 10, 1, tzinfo=UTC))
     receive(pipeline, sample(SOLD, again), sample("BILLING.SUBSCRIPTION.CANCELLED"))
     assert {row.status for row in pipeline.rows(Subscription)} == {"CANCELLED"}
     assert "9XX00000000000001" in {row.id for row in pipeline.rows(Payment)}

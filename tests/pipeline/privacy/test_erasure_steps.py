@@ -1,5 +1,7 @@
 """The steps of an erasure: PayPal and the product first, then the data, then the confirmation."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from pipeline.crypto import rotation
@@ -91,6 +93,7 @@ def test_operator_is_alerted_at_once_without_credentials(pipeline: PipelineUnder
     assert run(pipeline, ErasureDependencies()) == 0
     assert f"erasure_waits:{request.id}" in pipeline.mails()
     assert ALICE.subscription in reasons(pipeline)
+    pipeline.clock.move_to(datetime(2026, 3, 10, 18, 23, tzinfo=UTC))
     receive(pipeline, sample("BILLING.SUBSCRIPTION.CANCELLED"))
     assert run(pipeline, ErasureDependencies()) == 1
 
