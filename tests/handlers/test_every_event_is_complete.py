@@ -122,14 +122,14 @@ def test_samples_of_paypal_are_handled_or_kept_and_give_the_same_rows_in_every_o
 ) -> None:
     # PayPal gave several samples one id.
     samples = [renamed(orjson.loads(path.read_bytes())) for path in sorted(shared.glob("events/*.json"))]
-    found = []
+    found: list[tuple[dict[str, Any], list[Any]]] = []
     for order in (samples, Random(seed).sample(samples, len(samples))):
         feeder.pipeline.empty()
         feeder.hear(*order)
         states = {row.id: (row.type, row.state, row.reason) for row in feeder.pipeline.rows(Event)}
         found.append((states, [_rows(feeder, table) for table in (Payment, Refund, Dispute, Plan)]))
     assert found[0] == found[1]
-    not_handled = {type: str(reason) for type, state, reason in states.values() if state != "handled"}
+    not_handled = {type: str(reason) for type, state, reason in found[0][0].values() if state != "handled"}
     # It names neither its sale nor its capture, and no API credentials are set.
     assert "needs refund 77689802DL785834G" in not_handled.pop("PAYMENT.SALE.REVERSED")
     assert [type for type, reason in not_handled.items() if not reason.startswith("kept: ")] == []
