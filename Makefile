@@ -23,12 +23,12 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --numprocesses $(WORKERS) 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check check-style check-types check-security check-imports check-docs audit bench \
-	chaos soak lock
+	chaos soak paypal-runs lock
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-9s  %s\n' "$$name" "$$text"; done
+		printf '  make %-11s  %s\n' "$$name" "$$text"; done
 
 setup: $(READY) ## install everything into .venv, or what has changed since the last time
 
@@ -70,6 +70,9 @@ chaos: setup ## inject faults into real servers and look for lost or doubled wor
 
 soak: setup ## simulate rare failures in one process; SEEDS=100 runs longer, SEED=7 repeats one seed
 	@$(PY) tests/soak/__main__.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+paypal-runs: setup ## months with lost webhooks, and a killed import; ARGS='--json r.json lost-events --customers 5000'
+	@$(PY) tests/paypal_runs/__main__.py $(if $(ARGS),$(ARGS),lost-events)
 
 lock: ## choose the newest versions and write both lock files
 	@$(PYTHON) -m venv .venv-lock

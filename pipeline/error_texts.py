@@ -4,6 +4,7 @@ It is apart from `errors`, because every command loads that module, and these im
 """
 
 import http.client
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
         return "no answer in time"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        return error.strerror[:1].lower() + error.strerror[1:]
+        text = (
+            error.strerror if error.errno <= 0 else os.strerror(error.errno)
+        )  # asyncio adds the address in Python's form
+        return text[:1].lower() + text[1:]
     return "the answer is incomplete or not HTTP" if isinstance(error, http.client.HTTPException) else ""
 
 

@@ -29,7 +29,7 @@ from tests.support.servers import Missing, Postfix, Postgres, RabbitMQ, Relay, S
 from tests.support.vendor import VENDOR
 
 ONE_PROCESS = ("rabbitmq", "postfix", "chromium")  # servers that take seconds to start
-SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/soak/")
+SLOW_FOLDERS = ("tests/chaos/", "tests/end_to_end/", "tests/paypal_runs/", "tests/soak/")
 SERVICES = frozenset({"postgres", "postgresql", *ONE_PROCESS})  # fixtures, and parameters that select a server
 # These settings are safe even when a test kills the server. Data is lost only if the machine loses power.
 WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}

@@ -1,5 +1,6 @@
 """Output of commands on stdout: JSON for programs, tables and lines for people. Progress goes to stderr."""
 
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ def json_lines(value: Any) -> str:
 def print_line(text: str = "") -> None:
     """Print a line on stdout, without control characters: text from outside must not control the terminal."""
     typer.echo(strip_controls(text))
+
+
+def print_raw(content: bytes) -> None:
+    """Write bytes to stdout: unchanged to a file or program, on a terminal as text without control characters."""
+    if sys.stdout.isatty():
+        print_line(content.decode("utf-8", "replace").replace("\r\n", "\n"))
+    else:
+        sys.stdout.buffer.write(content)
+
+
+def shorten(text: str | None, most: int = 100) -> str | None:
+    """Return the text with at most this many characters, for a cell of a table."""
+    return text if text is None or len(text) <= most else f"{text[: most - 1]}…"
 
 
 def print_note(text: str) -> None:

@@ -273,7 +273,9 @@ def require_customer(session: Session, customer_id: str, *, lock: bool = True) -
     if row is not None and row.merged_into:
         raise CustomerNotFoundError(f"customer {customer_id} was merged into {row.merged_into}; use that id")
     if row is None or row.erased_at:
-        raise CustomerNotFoundError(f"there is no customer {customer_id}; see: smt-billing customers list")
+        raise CustomerNotFoundError(
+            f"there is no customer {customer_id}; see: smt-billing customers list --search TEXT"
+        )
     return row
 
 

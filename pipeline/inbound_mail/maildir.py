@@ -1,4 +1,4 @@
-"""Read a Maildir: store each new message in its own transaction, then move it from `new` to `cur`.
+"""Read a Maildir: store each new message in its own transaction, then delete its file: it is in plain text.
 
 A message that fails is tried again for a day. Then it is moved to `failed`, where the operator looks at it.
 """
@@ -51,7 +51,7 @@ def _file_one(
     """Store one message and return the result; None if another reader has moved it already."""
     try:
         filed = intake.store_mail(_bytes(path), database, master_key, clock, page, show_text=show_text)
-        _move_to_cur(path)
+        path.unlink()
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 - the error text may quote the message, so only its type is logged
@@ -64,25 +64,17 @@ def _file_one(
     return filed
 
 
-def _move_to_cur(path: Path) -> None:
-    _move(path, "cur", f"{path.name}:2,S")
-
-
 def _set_aside_old(path: Path, clock: Clock) -> bool:
     """Move a message that is older than RETRIED to `failed`, and return whether it was moved."""
     try:
         if clock.now().timestamp() - path.lstat().st_mtime < RETRIED.total_seconds():
             return False
-        _move(path, FAILED, path.name)
+        target = path.parents[1] / FAILED / path.name
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        path.rename(target)
     except OSError:
         return False
     return True
-
-
-def _move(path: Path, folder: str, name: str) -> None:
-    target = path.parents[1] / folder / name
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    path.rename(target)
 
 
 def _new(folder: Path) -> Sequence[Path]:

@@ -39,6 +39,7 @@ PLAIN_WORDS: dict[Kind, tuple[str, ...]] = {
     "access": ("copy of my data", "send me my data", "export my data", "subject access", "right of access", "datenauskunft"),
     "opt_out": ("unsubscribe", "opt out", "abbestellen"),
 }  # fmt: skip
+UNKNOWN = "\ufffd"  # stands for bytes that cannot be decoded, so an address with it is not the sender's
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 _NON_WORD = re.compile(r"\W+")
@@ -95,16 +96,22 @@ def _sender(message: Parsed) -> str:
     """Return the single address of the From line, else "". Reply-To is ignored, because it does not name the author."""
     found = getaddresses([header_text(message, "From")])
     address = found[0][1].strip() if len(found) == 1 else ""
-    return address if valid_address(address) else ""
+    return address if valid_address(address) and UNKNOWN not in address else ""
 
 
 def header_text(message: Parsed, name: str) -> str:
-    """Return a header's decoded text; "" if there is none."""
-    value = str(message.get(name, ""))[:2000]
+    """Return a header's decoded text; "" if there is none. It may be written in UTF-8 without encoding (RFC 6532)."""
+    value = _utf8(message, name)[:2000]
     try:
         return str(make_header(decode_header(value)))
     except (MessageError, ValueError, LookupError):
         return value
+
+
+def _utf8(message: Parsed, name: str) -> str:
+    """Return the first header of this name. Bytes that are not UTF-8 become UNKNOWN."""
+    value = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_automatic(message: Parsed, sender: str) -> bool:

@@ -214,8 +214,13 @@ class SmtpConnection:
 
 def describe_error(error: Exception) -> str:
     """Return the error's message without e-mail addresses, at most LONGEST_REPLY characters."""
-    text = f"{error.code} {error.message}" if isinstance(error, SMTPResponseException) else str(error)
-    return without_addresses(text or describe(error))[:LONGEST_REPLY]
+    if isinstance(error, SMTPResponseException):
+        text = f"{error.code} {error.message}"
+    elif isinstance(error, OSError) and not isinstance(error, SmtpConnectionLostError):
+        text = describe(error)
+    else:
+        text = str(error) or describe(error)
+    return without_addresses(text)[:LONGEST_REPLY]
 
 
 def _outcome(code: int, *, after_text: bool) -> Outcome:

@@ -80,6 +80,14 @@ class FieldReader:
             return None
         return [money.amount, money.currency]
 
+    def unsigned_money(self, *path: str, currency: str | None = None) -> list[Any] | None:
+        """Return an amount as `money` does. A negative one is unreadable: prices and balances have no sign."""
+        found = self.money(*path, currency=currency)
+        if found is None or found[0] >= 0:
+            return found
+        self._record_unreadable(path, self.get(*path))
+        return None
+
     def _record_unreadable(self, path: tuple[str, ...], value: Any) -> None:
         """Add the field to `unread`, unless it is empty."""
         name = ".".join(path)

@@ -58,8 +58,8 @@ def read_subscription(kind: str, resource: dict[str, Any], occurred_at: datetime
         "next_billing_at": read.time("billing_info", "next_billing_time"),
         "last_payment_at": read.time("billing_info", "last_payment", "time"),
         "failed_count": read.number("billing_info", "failed_payments_count"),
-        "outstanding": read.money("billing_info", "outstanding_balance"),
-        "shipping": read.money("shipping_amount"),
+        "outstanding": read.unsigned_money("billing_info", "outstanding_balance"),
+        "shipping": read.unsigned_money("shipping_amount"),
         "cycles_left": _cycles_left(read.get("billing_info", "cycle_executions")),
         "final_at": read.time("billing_info", "final_payment_time"),
         "failed_at": read.time(*failed, "time"),
@@ -113,7 +113,7 @@ def _agreement(kind: str, resource: dict[str, Any], occurred_at: datetime | None
         "next_billing_at": read.time(details, "next_billing_date"),
         "last_payment_at": read.time(details, "last_payment_date"),
         "failed_count": read.number(details, "failed_payment_count"),
-        "outstanding": read.money(details, "outstanding_balance", currency=currency),
+        "outstanding": read.unsigned_money(details, "outstanding_balance", currency=currency),
         "unread": read.unread or None,
     }
     info = ("payer", "payer_info")
@@ -169,7 +169,7 @@ def _v2_billing_cycle(plan: Any) -> Facts | None:
         bills_balance=of.get("payment_preferences", "auto_bill_outstanding") is True,
         has_trial=len(plan["billing_cycles"]) > 1,
     )
-    return found | {"price": read.money("pricing_scheme", "fixed_price")} | _present(more) | flags
+    return found | {"price": read.unsigned_money("pricing_scheme", "fixed_price")} | _present(more) | flags
 
 
 def _interval(cycle: FieldReader) -> Facts | None:
@@ -183,7 +183,7 @@ def _trials(cycles: list[Any]) -> list[Facts]:
     read = [
         {"sequence": each.number("sequence") or 0, "total": each.number("total_cycles") or 1}
         | (_interval(each) or {})
-        | {"price": each.money("pricing_scheme", "fixed_price")}
+        | {"price": each.unsigned_money("pricing_scheme", "fixed_price")}
         for each in trials
     ]
     return sorted(read, key=lambda trial: trial["sequence"])
@@ -194,7 +194,10 @@ def _tiers(tiers: Any) -> list[list[Any]] | None:
     if not isinstance(tiers, list) or not tiers:
         return None
     read = [FieldReader(each) for each in tiers if isinstance(each, dict)]
-    found = [[each.number("starting_quantity"), each.number("ending_quantity"), each.money("amount")] for each in read]
+    found = [
+        [each.number("starting_quantity"), each.number("ending_quantity"), each.unsigned_money("amount")]
+        for each in read
+    ]
     is_whole = len(found) == len(tiers) and all(first is not None and amount for first, _, amount in found)
     return sorted(found, key=lambda tier: tier[0]) if is_whole else None
 

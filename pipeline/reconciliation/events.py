@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+import structlog
 from sqlalchemy import select
 
 from pipeline.clock import Clock
@@ -18,6 +19,8 @@ from pipeline.inbox.parsing import UNREADABLE, parse_webhook
 from pipeline.inbox.store import NewEvent
 from pipeline.paypal import listings
 from pipeline.paypal.api import PaypalApi
+
+log = structlog.get_logger(__name__)
 
 VERDICT = "from PayPal's list of webhook events"
 
@@ -42,11 +45,21 @@ def import_missing(
 
 def _unknown(database: Database, page: Sequence[dict[str, Any]]) -> list[NewEvent]:
     """Return the events that are not stored. A known one is not compared: PayPal updates the resource in its list."""
-    events = [NewEvent(parse_webhook(orjson.dumps(each)), "import", VERDICT) for each in page]
+    bodies = [body for each in page if (body := _body(each))]
+    events = [NewEvent(parse_webhook(body), "import", VERDICT) for body in bodies]
     with database.reading() as session:
         ids = [each.parsed.id for each in events]
         known = set(session.execute(select(Event.id).where(in_list(Event.id, ids))).scalars())
     return [each for each in events if each.parsed.id not in known and each.parsed.type != UNREADABLE]
+
+
+def _body(event: dict[str, Any]) -> bytes | None:
+    """Return the event as JSON, None if it is nested so deeply that nobody can write or read it."""
+    try:
+        return orjson.dumps(event)
+    except TypeError as error:
+        log.warning("listed_event_unreadable", reason=str(error))
+        return None
 
 
 def _groups(items: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

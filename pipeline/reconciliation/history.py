@@ -101,10 +101,14 @@ class HistoryImport:
             result.refused.append((id, "PayPal does not know this subscription; it belongs to another account or app"))
             return
         now = self._clock.now()
-        bodies = [
-            event_from_lookup("subscription", snapshot, now),
-            *(event_from_lookup("sale", sale, now) for sale in sales),
-        ]
+        try:
+            bodies = [
+                event_from_lookup("subscription", snapshot, now),
+                *(event_from_lookup("sale", sale, now) for sale in sales),
+            ]
+        except TypeError:  # nested so deeply that it cannot be written as JSON
+            result.refused.append((id, "PayPal's answer cannot be read; ask PayPal's support"))
+            return
         events = [NewEvent(parse_webhook(body), HISTORY, VERDICT) for body in bodies]
         with self._database.transaction() as session:
             inbox.store(session, Keyring(self._master, session, now), events, now)

@@ -40,7 +40,11 @@ def read(infos: Iterable[Mapping[str, Any]]) -> tuple[list[ReportedTransaction],
     read, unreadable = [], 0
     for info in infos:
         code = info.get("transaction_event_code")
-        if code not in SALES | RETURNS or info.get("transaction_status") not in (COMPLETED, "V"):
+        if (
+            not isinstance(code, str)
+            or code not in SALES | RETURNS
+            or info.get("transaction_status") not in (COMPLETED, "V")
+        ):
             continue
         amount, id = _money(info.get("transaction_amount")), info.get("transaction_id")
         if amount is None or not isinstance(id, str) or not id:

@@ -14,7 +14,7 @@ from pipeline.db.engine import Database
 from pipeline.db.models import ReconciliationException, ReconciliationPosition
 from pipeline.paypal import listings
 from pipeline.paypal.api import PaypalApi
-from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.reconciliation import disputes, events, exceptions, money, subscriptions
 
 log = structlog.get_logger(__name__)
@@ -48,14 +48,17 @@ class ReconciliationResult:
 
 
 class Reconciliation:
-    """Compares PayPal's lists with the database. Raises PaypalUnavailableError; what was compared before is kept."""
+    """Compares PayPal's lists with the database. Raises PaypalUnavailableError; what was compared is kept."""
 
     def __init__(self, database: Database, master_key: MasterKey, clock: Clock, paypal: PaypalApi) -> None:
         self._database, self._master, self._clock, self._paypal = database, master_key, clock, paypal
 
     def run(self, since: datetime | None = None, advance: Advance = lambda _: None) -> ReconciliationResult:
-        """Compare everything since the last run, or since the given time. Return the counts."""
-        result = ReconciliationResult()
+        """Compare everything since the last run, or since the given time. Return the counts.
+
+        A list that PayPal cannot serve now does not stop the others. The first such error is raised at the end.
+        """
+        result, failed = ReconciliationResult(), list[PaypalUnavailableError]()
         for source, compare in (
             ("events", self._events),
             ("subscriptions", self._subscriptions),
@@ -66,6 +69,9 @@ class Reconciliation:
             except (PaypalNotFoundError, PaypalRejectedError) as error:
                 log.warning("reconciliation_not_offered", source=source, reason=str(error))
                 result.not_offered += (source,)
+            except PaypalUnavailableError as error:
+                log.warning("reconciliation_interrupted", source=source, reason=str(error))
+                failed.append(error)
         self._request_late(result)
         with self._database.reading() as session:
             due = exceptions.is_due(self._clock.now())
@@ -73,6 +79,8 @@ class Reconciliation:
                 select(func.count()).select_from(ReconciliationException).where(due)
             ).scalar_one()
         log.info("reconciled", **{name: getattr(result, name) for name in ReconciliationResult.__slots__})
+        if failed:
+            raise failed[0]
         return result
 
     def _request_late(self, result: ReconciliationResult) -> None:

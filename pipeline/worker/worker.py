@@ -1,6 +1,6 @@
 """Run the handlers of a batch of events, in one transaction with their effects.
 
-If an event fails, the batch is rolled back and handled again: that event alone, the others together. So a failing event
+If events fail, the batch is rolled back and handled again: each of those alone, the others together. So a failing event
 does not affect the others. The broker messages are acknowledged after the commit.
 """
 
@@ -29,12 +29,12 @@ BATCH = 200  # events in one transaction; larger batches are hardly faster
 PAUSE_SECONDS = 1.0  # wait before the next attempt while the database or the broker is down
 
 
-class _EventFailedError(Exception):
-    """The handler of one event in a batch raised `cause`."""
+class _EventsFailedError(Exception):
+    """Handlers of a batch raised: the error of each failed event by its id."""
 
-    def __init__(self, event_id: str, cause: Exception) -> None:
-        super().__init__(event_id)
-        self.event_id, self.cause = event_id, cause
+    def __init__(self, causes: Mapping[str, Exception]) -> None:
+        super().__init__(*causes)
+        self.causes = causes
 
 
 class Worker:
@@ -82,16 +82,15 @@ class Worker:
             self._on_mail(mails)
 
     def _isolate_failure(self, ids: Sequence[str], error: Exception) -> None:
-        """Handle the failed event alone and the others together; each alone if the failed event is unknown."""
-        event_id, cause = (error.event_id, error.cause) if isinstance(error, _EventFailedError) else (None, error)
+        """Handle each failed event alone and the others together; each alone if the failed events are unknown."""
+        causes = error.causes if isinstance(error, _EventsFailedError) else {}
         if len(ids) == 1:
-            self._failed_events.set_aside(ids[0], cause)
-        elif event_id is not None:
-            self._handle_batch([event_id])
-            self._handle_batch([id for id in ids if id != event_id])
-        else:
-            for id in ids:
-                self._handle_batch([id])
+            self._failed_events.set_aside(ids[0], causes.get(ids[0], error))
+            return
+        for id in causes or ids:
+            self._handle_batch([id])
+        if causes and (others := [id for id in ids if id not in causes]):
+            self._handle_batch(others)
 
     def _handle_batch_once(self, session: Session, ids: Sequence[str]) -> list[str]:
         """Handle the events in one transaction. Return the ids of the mails that became due."""
@@ -111,19 +110,24 @@ class Worker:
             return []
         events = [inbox.open_event(row, keyring) for row in rows]
         uow = UnitOfWork(session, keyring, self._clock.now(), self._reminders, events, may_read=self._may_read)
-        for event in sorted(events, key=_by_time):
-            self._handle_one(event, uow)
+        # After a failure the batch is rolled back. The other handlers still run, so that one pass finds all failures.
+        ordered = sorted(events, key=_by_time)
+        causes = {event.id: error for event in ordered if (error := self._error_of(event, uow)) is not None}
+        if causes:
+            raise _EventsFailedError(causes)
         return uow.flush()
 
-    def _handle_one(self, event: Event, uow: UnitOfWork) -> None:
+    def _error_of(self, event: Event, uow: UnitOfWork) -> Exception | None:
+        """Run the event's handler. Return the error that it raised, if any."""
         uow.is_history = event.source == inbox.HISTORY
         try:
             event.require_past(self._max_ahead)
             self._handlers[event.type](event, uow)
         except (DatabaseUnavailableError, SQLAlchemyError):  # `Database.transaction` handles these
             raise
-        except Exception as error:
-            raise _EventFailedError(event.id, error) from error
+        except Exception as error:  # noqa: BLE001 - a handler may raise anything
+            return error
+        return None
 
 
 def consume_once(worker: Worker, consumer: Consumer, seconds: float) -> int:

@@ -28,7 +28,7 @@ def check_settings(container: Container) -> CheckResult:
     """Check that the settings that every role needs are set and usable, and that no other is forgotten."""
     settings = container.settings
     if missing := missing_settings(settings, "run"):
-        advice = "set them in the environment or in .env; README.md lists a minimal configuration"
+        advice = "set what is missing in the environment or in .env; README.md lists a minimal configuration"
         # A demo ran with settings of its own; its folder alone needs none.
         state: Literal["warn", "fail"] = "warn" if (settings.data_dir / DEMO_FILE).exists() else "fail"
         return CheckResult("settings", state, f"smt-billing run does not start without {', '.join(missing)}", advice)

@@ -106,7 +106,7 @@ def show(
     with context.decryptor() as decryptor:
         found = customers.customer(decryptor, id, renderer(lambda: container.templates))
     if found is None:
-        raise UsageError(f"there is no customer {id}; see: smt-billing customers list")
+        raise UsageError(f"there is no customer {id}; see: smt-billing customers list --search TEXT")
     if json:
         output.print_json(found)
         return

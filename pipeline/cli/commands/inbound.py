@@ -122,7 +122,7 @@ def show(
         raise UsageError(f"there is no message {id}; see: smt-billing inbound list")
     read_audit.record_read(context, "inbound show", purpose, found["id"])
     if raw:
-        sys.stdout.buffer.write(content or b"")
+        output.print_raw(content or b"")
     elif json:
         output.print_json(found)
     else:
@@ -177,7 +177,8 @@ def _shows_text(context: CommandContext) -> bool:
 
 def _message_row(found: dict[str, Any]) -> tuple[object, ...]:
     short, received = found["id"][: mailbox.SHORT_ID], output.format_stamp(found["received_at"])
-    return short, received, found["kind"], found["from"], found["subject"], found["state"], found["customer"]
+    sender, subject = output.shorten(found["from"], 60), output.shorten(found["subject"], 60)
+    return short, received, found["kind"], sender, subject, found["state"], found["customer"]
 
 
 def _show_message(found: dict[str, Any]) -> None:

@@ -74,8 +74,8 @@ def retry(
         retried = lookups.retry(session, ids, context.clock.now())
     if json:
         output.print_json({"retried": retried})
-    else:
-        output.print_line(f"PayPal is asked again about {', '.join(retried) or 'nothing'}")
+    elif retried:
+        output.print_line(f"PayPal is asked again about {', '.join(retried)}")
     unknown = sorted(set(ids) - set(retried))
     if unknown:
         raise UsageError(f"there is no look-up of {', '.join(unknown)}; see: smt-billing lookups list")

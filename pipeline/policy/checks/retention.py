@@ -21,6 +21,7 @@ from pipeline.policy.evidence.live_system import (
 )
 from pipeline.policy.evidence.oldest_rows import GRACE, YEAR, overdue_classes
 
+STORED_WITHIN = timedelta(days=30)  # a message that could not be stored is looked at by the operator
 ACCESS_LOG = timedelta(days=90)  # the policy: "Server access logs are retained for 90 days."
 
 
@@ -34,6 +35,8 @@ def accounts(live: LiveSystem) -> Finding:
     if old_classes := overdue_classes(live.session, live.now):
         listed = ", ".join(f"{name} (since {at:%Y-%m-%d})" for name, at in old_classes.items())
         return broken(f"kept too long: {listed}; run: smt-billing retention sweep")
+    if files := _old_files(live):
+        return broken(f"kept too long: {', '.join(str(path) for path in files[:5])}; delete them")
     last = live.session.execute(select(func.max(RetentionRun.at))).scalar_one_or_none()
     first = live.session.execute(select(func.min(Customer.created_at))).scalar_one_or_none()
     if first and first < live.now - GRACE and (last is None or last < live.now - GRACE):
@@ -42,6 +45,24 @@ def accounts(live: LiveSystem) -> Finding:
         )
     last_day = f"{last:%Y-%m-%d}" if last else "none yet"
     return holds(f"0 of {count_noun(live.count(Customer), 'account')} overdue, last retention run {last_day}")
+
+
+def _old_files(live: LiveSystem) -> list[Path]:
+    """Return copies of the data and received messages that are older than the settings and the policy allow."""
+    settings, found = live.settings, []
+    if settings.backup_dir:
+        copies = [path for path in sorted(settings.backup_dir.glob("*")) if path.is_file() and path.name[:8].isdigit()]
+        # The newest copies stay, however old they are.
+        for is_keys, days in ((True, settings.backup_keys_days), (False, settings.backup_days)):
+            of_kind = [path for path in copies if (".keys." in path.name) is is_keys]
+            newest = max((path.name[:16] for path in of_kind), default="")
+            limit = f"{live.now - timedelta(days=days) - GRACE:%Y%m%dT%H%M%SZ}"
+            found += [path for path in of_kind if path.name[:16] < min(limit, newest)]
+    if settings.inbound_maildir:
+        oldest = (live.now - STORED_WITHIN).timestamp()
+        messages = [path for name in ("cur", "failed") for path in sorted((settings.inbound_maildir / name).glob("*"))]
+        found += [path for path in messages if path.lstat().st_mtime < oldest]
+    return found
 
 
 def deletions(live: LiveSystem) -> Finding:

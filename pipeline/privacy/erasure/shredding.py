@@ -129,7 +129,7 @@ def strip_rows(session: Session, person: ErasureSubject, now: datetime) -> dict[
             InboundMail,
             delete(InboundMail).where(or_(owned.of(InboundMail.key_id), InboundMail.customer_id == person.id)),
         ),
-        (Link, delete(Link).where(Link.customer_id == person.id)),
+        (Link, delete(Link).where(owned.of(Link.customer_id))),
         (PaypalLookup, delete(PaypalLookup).where(PaypalLookup.id.in_(person.subscriptions))),
     ]
     reduced: list[tuple[type[Base], Update]] = [

@@ -69,7 +69,7 @@ class _Gatherer:
             "requests": self._rows(
                 PrivacyRequest, PrivacyRequest.customer_id == self._customer.id, by=PrivacyRequest.received_at
             ),
-            "links": self._rows(Link, Link.customer_id == self._customer.id, by=Link.created_at),
+            "links": self._rows(Link, Link.customer_id.in_(self._key_ids), by=Link.created_at),
             "read_by_us": self._rows(ReadAudit, ReadAudit.subject.in_(self._key_ids), by=ReadAudit.at),
         }
 
@@ -96,7 +96,11 @@ class _Gatherer:
     def _rows(self, table: type[Base], where: Any, *, by: Any) -> list[Json]:
         statement = select(table).where(where).order_by(by).execution_options(yield_per=ROWS_AT_ONCE)
         rows: Iterable[Any] = self._session.execute(statement).scalars()
-        return [self._json(row, getattr(row, "key_id", None) or self._customer.id) for row in rows]
+        return [self._json(row, self._key_id_of(row)) for row in rows]
+
+    def _key_id_of(self, row: Any) -> str:
+        """Return the id of the key that encrypts the row. A link of a merged account has that account's key."""
+        return getattr(row, "key_id", None) or getattr(row, "customer_id", None) or self._customer.id
 
     def _json(self, row: Base, key_id: str) -> Json:
         data_key, table = self._data_keys.get(key_id), row.__tablename__

@@ -38,7 +38,7 @@ def test_message_delivered_by_postfix_is_filed_and_moved(smt: Smt, imported: Sav
     answer = smt("inbound", mailbox.maildir, "--json")
     assert answer.code == 0
     assert sorted((row["kind"], row["asks"]) for row in answer.json) == [("automatic", None), ("support", None)]
-    assert len(list((mailbox.maildir / "cur").iterdir())) == 2
+    assert list((mailbox.maildir / "new").iterdir()) == []
     assert smt("inbound", mailbox.maildir).out == "no new mail\n"
     kinds = [row["kind"] for row in smt("mail", "list", "--json", "--kind", "support_received").json]
     assert kinds == ["support_received"]
@@ -230,3 +230,25 @@ def test_doctor_warns_if_nobody_is_told_about_messages(
     assert (found()[0], "SMT_OPERATOR_EMAIL" in found()[1]) == ("warn", True)
     monkeypatch.setenv("SMT_OPERATOR_EMAIL", "ops@example.com")
     assert (found()[0], "1 open" in found()[1]) == ("ok", True)
+
+
+def test_raw_message_does_not_control_the_terminal(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = mail("Hello \x1b]0;title\x07\x1b[2J")
+    id = file_message(smt, monkeypatch, raw)
+    assert smt("inbound", "show", id, "--raw").out.encode() == raw
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = smt("inbound", "show", id, "--raw").out
+    assert "Hello" in shown
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+
+
+def test_long_subject_is_shortened_in_the_list(
+    smt: Smt, imported: SavedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = mail("Hello").replace(b"Subject: ", b"Subject: " + b"S" * 5000)
+    id = file_message(smt, monkeypatch, raw)
+    assert smt("inbound", "list").out.count("S") < 100
+    assert len(smt("inbound", "show", id, "--json").json["subject"]) > 100

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from pipeline.customers import accounts, unsubscribe
-from pipeline.db.models import Customer, InboundMail, Policy, Subscription
+from pipeline.db.models import Customer, InboundMail, Link, Policy, Subscription
 from pipeline.outbox.store import NewMail
 from pipeline.outbox.tokens import unsubscribe_token
 from pipeline.policy import versions
+from pipeline.privacy.erasure import workflow
+from pipeline.privacy.erasure.workflow import ErasureDependencies
 from pipeline.privacy.export.gather import gather
 from tests.pipeline.customers.test_identity import (
     ACTIVATED,
@@ -96,6 +98,8 @@ def test_export_of_the_remaining_account_contains_everything_of_the_merged_one(f
     assert {row["id"] for row in data["subscriptions"]} == {ALICE.subscription, BOB.subscription}
     consents = [row["kind"] for row in data["consents"]]
     assert consents.count("adult") == 2
+    assert {row["customer_id"] for row in data["links"]} == {kept, merged}
+    assert {row["details"]["email"] for row in data["links"] if row["purpose"] == "confirm_email"} == {ALICE.email}
     with pipeline.database.reading() as session, pytest.raises(accounts.CustomerNotFoundError, match="merged into"):
         gather(session, pipeline.keyring(session), merged, files.__setitem__)
 
@@ -140,3 +144,11 @@ def _sale(at: str) -> dict[str, Any]:
 
 def accounts_of(pipeline: PipelineUnderTest) -> set[str]:
     return {str(row.customer_id) for row in pipeline.rows(Subscription)}
+
+
+def test_erasure_deletes_the_links_of_the_merged_account(feeder: EventFeeder) -> None:
+    pipeline, (kept, merged) = feeder.pipeline, merged_pair(feeder)
+    assert merged in {row.customer_id for row in pipeline.rows(Link)}
+    feeder.hear(event(CANCELLED), event(CANCELLED, SECOND))
+    workflow.erase_now(pipeline.database, pipeline.master, pipeline.clock, ErasureDependencies(), kept, "operator")
+    assert [row.customer_id for row in pipeline.rows(Link)] == []

@@ -36,17 +36,19 @@ def read(pipeline: PipelineUnderTest, maildir: Path) -> list[FiledMail | Unfiled
     return list(inbound.read_maildir(maildir, pipeline.database, pipeline.master, pipeline.clock, PAGE))
 
 
-def test_new_messages_are_stored_and_moved(pipeline: PipelineUnderTest, maildir: Path) -> None:
+def test_new_messages_are_stored_and_their_files_deleted(pipeline: PipelineUnderTest, maildir: Path) -> None:
     for number in range(3):
         (maildir / "new" / f"{number}.host").write_bytes(mail(f"question {number}"))
     assert len(read(pipeline, maildir)) == 3
-    assert sorted(path.name for path in (maildir / "cur").iterdir()) == ["0.host:2,S", "1.host:2,S", "2.host:2,S"]
+    assert [path for path in maildir.rglob("*") if path.is_file()] == [], "a file is in plain text"
     assert read(pipeline, maildir) == []
 
 
-def test_message_is_stored_once_when_killed_before_move(pipeline: PipelineUnderTest, maildir: Path) -> None:
+def test_message_is_stored_once_when_killed_before_its_file_is_deleted(
+    pipeline: PipelineUnderTest, maildir: Path
+) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
-    receive(pipeline, mail("a question"))  # stored; then the process is killed before the move
+    receive(pipeline, mail("a question"))  # stored; then the process is killed
     [filed] = read(pipeline, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known
@@ -137,13 +139,18 @@ def test_message_that_fails_for_a_day_is_set_aside(
     assert [each.name for each in (maildir / inbound.FAILED).iterdir()] == ["1.host"]
 
 
-def test_message_that_cannot_be_moved_is_answered_once(pipeline: PipelineUnderTest, maildir: Path) -> None:
+def test_message_that_cannot_be_deleted_is_answered_once(
+    pipeline: PipelineUnderTest, maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (maildir / "new" / "1.host").write_bytes(mail("a question"))
-    (maildir / "cur").rmdir()
-    (maildir / "cur").write_text("no folder")
-    [unfiled] = read(pipeline, maildir)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        [unfiled] = read(pipeline, maildir)
     assert isinstance(unfiled, UnfiledMail)
-    (maildir / "cur").unlink()
     [filed] = read(pipeline, maildir)
     assert isinstance(filed, FiledMail)
     assert filed.known

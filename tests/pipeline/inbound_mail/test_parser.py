@@ -156,3 +156,14 @@ def test_subject_contains_no_line_break_address_or_url() -> None:
     assert "\n" not in parsed.subject
     assert "@" not in parsed.subject
     assert "https://" not in parsed.subject
+
+
+def test_header_in_utf8_is_read() -> None:
+    """Mail servers with SMTPUTF8 deliver headers in UTF-8 (RFC 6532)."""
+    parsed = parser.parse_mail(mail(sender="Jörg <jörg@bücher.example>", subject="Größe"))
+    assert (parsed.sender, parsed.subject, parsed.automatic) == ("jörg@bücher.example", "Größe", False)
+
+
+def test_sender_that_cannot_be_decoded_is_not_answered() -> None:
+    parsed = parser.parse_mail(b"From: \xe1lice@example.com\r\nSubject: hello\r\n\r\nHello")
+    assert (parsed.sender, parsed.automatic) == ("", True)

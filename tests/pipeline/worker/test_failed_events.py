@@ -42,6 +42,20 @@ def test_each_kind_of_failure_has_its_own_result(pipeline: PipelineUnderTest) ->
     assert reasons[5] == "waits for sale SALE1 from PayPal"
 
 
+def test_many_failing_events_of_a_batch_let_the_others_run_twice_at_most(sqlite_pipeline: PipelineUnderTest) -> None:
+    """Refunds of a dashboard wait for a look-up; a batch with forty of them is not repeated forty times."""
+    runs: list[str] = []
+
+    def good(event: Event, uow: UnitOfWork) -> None:
+        runs.append(event.id)
+
+    names = store(sqlite_pipeline, *["TEST.GOOD", "TEST.READ"] * 40)
+    sqlite_pipeline.worker({**HANDLERS, "TEST.GOOD": good}, may_read=True).handle(names)
+    assert len(runs) == 80
+    states = sqlite_pipeline.states()
+    assert [states[name] for name in names] == ["handled", "received"] * 40
+
+
 def test_undecryptable_event_does_not_affect_its_batch(pipeline: PipelineUnderTest) -> None:
     names = store(pipeline, "TEST.GOOD", "TEST.GOOD", "TEST.GOOD")
     pipeline.set(

@@ -283,7 +283,9 @@ def dependency_audit_is_old(system: HealthySystem, _: Patch) -> None:
 @of("7.permissions")
 def database_is_readable_by_group(system: HealthySystem, _: Patch) -> None:
     """The database is readable by the group."""
-    (system.pipeline.folder / "smt-billing.db").chmod(0o640)
+    database = system.pipeline.folder / "smt-billing.db"
+    database.touch()
+    database.chmod(0o640)
 
 
 @of("7.logging")

@@ -99,3 +99,26 @@ def _write(path: Path, content: bytes) -> None:
 def _age(path: Path, system: HealthySystem, days: int) -> None:
     at = (system.now - timedelta(days=days)).timestamp()
     os.utime(path, (at, at))
+
+
+def old_file(name: str, words: str, setting: str, path: str) -> None:
+    """Register a mutant: a copy or a message is kept too long."""
+
+    def mutant(system: HealthySystem, _: Patch) -> None:
+        folder = system.pipeline.folder / setting
+        _write(folder / path, b"x")
+        _write(folder / f"{system.now:%Y%m%dT%H%M%SZ}.keys.age", b"x")
+        _write(folder / f"{system.now:%Y%m%dT%H%M%SZ}.sqlite-1.age", b"x")
+        _age(folder / path, system, 300)
+        system.overrides[setting] = folder
+
+    mutant.__name__, mutant.__doc__ = name, f"{words} is kept too long."
+    of("3.account")(mutant)
+
+
+old_file(
+    "old_copy_of_the_keys", "A copy of the keys, which would undo erasures,", "backup_dir", "20250101T100000Z.keys.age"
+)
+old_file("old_copy_of_the_database", "A copy of the database", "backup_dir", "20250101T100000Z.sqlite-1.age")
+old_file("old_message_file", "The file of a message that was stored", "inbound_maildir", "cur/1.host:2,S")
+old_file("old_failed_message", "The file of a message that could not be stored", "inbound_maildir", "failed/1.host")
