@@ -9,13 +9,14 @@ import pytest
 
 from handlers import HANDLERS
 from pipeline.billing.unit_of_work import UnitOfWork
+from pipeline.db.models import Event as EventRow
 from pipeline.db.models import Payment, PaypalLookup, Refund, Subscription
 from pipeline.inbox import lookup_fetcher, lookups
 from pipeline.inbox import store as inbox
 from pipeline.inbox.event import Event, NeedsLookup, ParkEvent
 from pipeline.inbox.store import StoreResult
 from pipeline.paypal.api import PaypalApi
-from pipeline.paypal.errors import PaypalRejectedError, PaypalUnavailableError
+from pipeline.paypal.errors import PaypalNotFoundError, PaypalRejectedError, PaypalUnavailableError
 from pipeline.paypal.rate_limit import TokenBucket
 from pipeline.simulator import scenarios
 from pipeline.simulator.people import PEOPLE
@@ -426,3 +427,72 @@ def test_event_retried_before_its_answer_is_handled_is_not_parked(pipeline: Pipe
     assert "WH-1" in due(pipeline)
     worker.handle(["WH-1"])
     assert pipeline.event("WH-1").state == "handled"
+
+
+# Payments in the second of PayPal's APIs
+
+
+class TwoApis:
+    """PayPal's API client. `known` are the objects that it has, by kind and id."""
+
+    def __init__(self, **known: dict[str, Any]) -> None:
+        self.known, self.requests = known, list[str]()
+
+    def get(self, kind: str, id: str) -> dict[str, Any]:
+        self.requests.append(kind)
+        if kind not in self.known:
+            raise PaypalNotFoundError(f"no {kind} {id}")
+        return self.known[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "second", "type"),
+    [("sale", "capture", "READ.CAPTURE"), ("refund", "capture_refund", "READ.CAPTURE_REFUND")],
+)
+def test_payment_is_asked_of_the_second_api_if_the_first_does_not_know_it(
+    sqlite_pipeline: PipelineUnderTest, kind: str, second: str, type: str
+) -> None:
+    enqueue(sqlite_pipeline, kind)
+    paypal = TwoApis(**{second: {"id": "SALE1"}})
+    [stored] = fetch(sqlite_pipeline, paypal)
+    assert paypal.requests == [kind, second]
+    assert sqlite_pipeline.event(stored).type == type
+    assert sqlite_pipeline.count(PaypalLookup) == 0
+
+
+def test_first_api_is_enough_if_it_answers(sqlite_pipeline: PipelineUnderTest) -> None:
+    enqueue(sqlite_pipeline)
+    paypal = TwoApis(sale={"id": "SALE1"}, capture={"id": "SALE1"})
+    fetch(sqlite_pipeline, paypal)
+    assert paypal.requests == ["sale"]
+
+
+@pytest.mark.parametrize("kind", ["subscription", "plan", "dispute"])
+def test_other_objects_have_one_api(sqlite_pipeline: PipelineUnderTest, kind: str) -> None:
+    enqueue(sqlite_pipeline, kind)
+    paypal = TwoApis()
+    fetch(sqlite_pipeline, paypal)
+    assert paypal.requests == [kind]
+    assert sqlite_pipeline.count(PaypalLookup) == 1
+
+
+@pytest.mark.parametrize(("kind", "answers"), [("sale", ["READ.SALE"]), ("refund", []), ("plan", [])])
+def test_only_a_stored_sale_that_paypal_does_not_know_gets_an_answer(
+    sqlite_pipeline: PipelineUnderTest, kind: str, answers: list[str]
+) -> None:
+    """Whoever forged the payment is not believed. Of another object nothing is stored that could be wrong."""
+    with sqlite_pipeline.database.transaction() as session:
+        session.add(Payment(id="SALE1", known={}, refunded=0))
+    enqueue(sqlite_pipeline, kind)
+    for _ in range(8):
+        fetch(sqlite_pipeline, TwoApis())
+        sqlite_pipeline.clock.advance(lookup_fetcher.MISSING_AFTER / 4)
+    assert [row.type for row in sqlite_pipeline.rows(EventRow)] == answers
+
+
+def test_sale_that_is_not_stored_gets_no_answer(sqlite_pipeline: PipelineUnderTest) -> None:
+    enqueue(sqlite_pipeline)
+    for _ in range(8):
+        fetch(sqlite_pipeline, TwoApis())
+        sqlite_pipeline.clock.advance(lookup_fetcher.MISSING_AFTER / 4)
+    assert sqlite_pipeline.rows(EventRow) == []
