@@ -55,6 +55,7 @@ MAILS: dict[str, MailKind] = {
     "support_received": MailKind("transactional", "support"),
     "inbound_reply": MailKind("transactional", "support"),
     "privacy_request_received": MailKind("legal", "law"),
+    "request_refused": MailKind("legal", "law"),
     "data_export_ready": MailKind("legal", "law"),
     "account_deletion_scheduled": MailKind("legal", "law"),
     "account_deleted": MailKind("legal", "law"),

@@ -102,15 +102,35 @@ def find_open(session: Session, customer_id: str, kind: Kind) -> PrivacyRequest 
     return session.execute(found.limit(1)).scalar_one_or_none()
 
 
-def answer_request(session: Session, request_id: str, state: State, now: datetime, reason: str | None) -> None:
-    """Close a request that an operator has handled. Raises RequestNotFoundError and ErasureInProgressError."""
+def answer_request(
+    session: Session, keyring: Keyring, request_id: str, state: State, now: datetime, reason: str | None
+) -> bool:
+    """Close a request that an operator has handled. Return whether a refusal is mailed with its reason to the customer.
+
+    GDPR article 12(4): who refuses must say why, and name the right to complain and to go to court. A request of nobody
+    that is known has no proved address. Raises RequestNotFoundError and ErasureInProgressError.
+    """
     row = session.get(PrivacyRequest, request_id)
     if row is not None and row.state in ("waiting", "running"):
         raise ErasureInProgressError(
             f"deletion {request_id} closes automatically when everything is erased; to cancel it while it waits, run: "
             f"smt-billing customers erase {row.customer_id} --cancel"
         )
-    close_request(session, request_id, state, now, reason)
+    closed = close_request(session, request_id, state, now, reason)
+    if state != "refused" or closed.customer_id is None:
+        return False
+    outbox.enqueue(session, keyring, [_refusal(closed)], now)
+    return True
+
+
+def _refusal(row: PrivacyRequest) -> outbox.NewMail:
+    facts = {
+        "request": row.id,
+        "asked": ASKED[row.kind],
+        "received_at": format_time(row.received_at),
+        "reason": row.reason or "",
+    }
+    return outbox.NewMail("request_refused", f"request_refused:{row.id}", None, facts, customer_id=row.customer_id)
 
 
 def close_request(

@@ -34,6 +34,7 @@ OPTIONAL = {
     "product_news": [],
     "news_confirmation": [],
     "privacy_request_received": [],
+    "request_refused": [],
     "data_export_ready": [],
     "support_received": [],
     "inbound_reply": [],

@@ -28,6 +28,12 @@ from pipeline.queries import requests as queries
 Kind = Literal["access", "correct", "erase", "opt_out", "child", "other"]
 HEADINGS = ("id", "kind", "state", "received (UTC)", "answer by", "customer", "from", "reason")
 
+MAILED = "the customer gets a mail with your reason, and the rights to complain and to go to court"
+NOT_MAILED = (
+    "no customer is known, so nobody is mailed: answer the message with your reason, and name the rights to complain and "
+    "to go to court; see: smt-billing inbound reply --help"
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `smt-billing customers`."""
@@ -115,15 +121,19 @@ def answer(
         str, typer.Option("--refuse", help="You refused the request, for this reason. Do not name a person in it.")
     ] = "",
 ) -> None:
-    """Close a request that you handled yourself."""
+    """Close a request that you handled yourself. A refusal is mailed to the customer, with your reason and their rights."""
     context = context_of(ctx)
     if done == bool(refuse):
         raise UsageError("give either --done or --refuse REASON")
     with context.database.transaction() as session:
-        customer_requests.answer_request(
-            session, id, "refused" if refuse else "done", context.clock.now(), refuse or None
+        now = context.clock.now()
+        keyring = Keyring(context.master_key, session, now)
+        is_mailed = customer_requests.answer_request(
+            session, keyring, id, "refused" if refuse else "done", now, refuse or None
         )
     output.print_line("refused" if refuse else "done")
+    if refuse:
+        output.print_line(MAILED if is_mailed else NOT_MAILED)
 
 
 def erase(

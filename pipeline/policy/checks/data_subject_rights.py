@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, exists, or_, select
+from sqlalchemy import Select, exists, literal, or_, select
 
 from pipeline.crypto.keyring import DecryptionError
 from pipeline.db import lww_map
@@ -105,7 +105,23 @@ def answered(live: LiveSystem) -> Finding:
         return finding
     rows = live.session.execute(select(PrivacyRequest.received_at, PrivacyRequest.due_at)).all()
     wrong = [row for row in rows if row.due_at - row.received_at > ANSWER_WITHIN]
+    if unsaid := _refused_without_reason(live):
+        return broken(f"{count_noun(unsaid, 'request')} refused, but the relay took no mail with the reason")
     return broken_if(wrong, finding.figure, f"{count_noun(len(wrong), 'request')} with a deadline later than promised")
+
+
+def _refused_without_reason(live: LiveSystem) -> int:
+    """Count the refused requests of customers whose reason was not mailed within two days (GDPR article 12(4))."""
+    told = exists().where(
+        Mail.idempotency_key == literal("request_refused:") + PrivacyRequest.id, Mail.sent_at.is_not(None)
+    )
+    refused = PrivacyRequest.state == "refused", PrivacyRequest.customer_id.is_not(None)
+    lately = (
+        PrivacyRequest.done_at < live.now - timedelta(days=2),
+        PrivacyRequest.done_at > live.now - timedelta(days=365),
+    )
+    readable = exists().where(Customer.id == PrivacyRequest.customer_id, Customer.erased_at.is_(None))
+    return live.count(PrivacyRequest, *refused, *lately, readable, ~told)
 
 
 def _customer_addresses(live: LiveSystem) -> list[tuple[str, datetime, str]]:

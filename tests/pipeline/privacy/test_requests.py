@@ -111,3 +111,23 @@ def test_closing_a_request_that_is_not_open_fails(pipeline: PipelineUnderTest) -
         for wrong in (id, "nothing"):
             with pytest.raises(requests.RequestNotFoundError, match=wrong):
                 requests.close_request(session, wrong, "done", pipeline.now)
+
+
+@pytest.mark.parametrize(
+    ("customer", "state", "mailed"), [(ADA, "refused", True), (ADA, "done", False), (None, "refused", False)]
+)
+def test_refusal_is_mailed_with_its_reason_to_a_known_customer(
+    pipeline: PipelineUnderTest, customer: str | None, state: requests.State, mailed: bool
+) -> None:
+    """GDPR article 12(4). Without a customer no address is proved."""
+    id = open_one(pipeline, customer=customer)
+    reason = "Tax law obliges us to keep it."
+    with pipeline.database.transaction() as session:
+        keyring = pipeline.keyring(session)
+        assert requests.answer_request(session, keyring, id, state, pipeline.now, reason) is mailed
+    found = [row for row in pipeline.rows(Mail) if row.kind == "request_refused"]
+    assert [row.customer_id for row in found] == ([ADA] if mailed else [])
+    with pipeline.database.transaction() as session:
+        for row in found:
+            key = pipeline.keyring(session).system_key(row.key_id)
+            assert (key.decrypt_json("mail.facts", row.facts) or {})["reason"] == reason

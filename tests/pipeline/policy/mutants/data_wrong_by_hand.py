@@ -494,3 +494,27 @@ def old_link(system: HealthySystem, _: Patch) -> None:
     """A link that expired three weeks ago is kept."""
     old = system.now - timedelta(days=21)
     system.add(Link(sha256="b" * 64, customer_id=system.ada, purpose="sign_in", created_at=old, expires_at=old))
+
+
+@of("6.answer")
+def refusal_was_not_mailed(system: HealthySystem, _: Patch) -> None:
+    """A request was refused, and the customer was not told why."""
+    row = _open(system, "access", system.bob)
+    system.transact(lambda session, _: requests.close_request(session, row.id, "refused", system.now, "no"))
+    system.clock.advance(timedelta(days=3))
+
+
+@of("6.answer")
+def mail_of_a_refusal_failed(system: HealthySystem, patch: Patch) -> None:
+    """The mail of a refusal was refused by the relay."""
+    refusal_was_not_mailed(system, patch)
+    row = next(row for row in system.pipeline.rows(PrivacyRequest) if row.state == "refused")
+    mail(
+        system,
+        "request_refused",
+        f"request_refused:{row.id}",
+        system.bob,
+        "x@example.com",
+        state="failed",
+        sent_at=None,
+    )
