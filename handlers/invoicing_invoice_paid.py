@@ -1,4 +1,4 @@
-"""A customer paid an invoice: look up its payment, which has its own event.
+"""A customer paid an invoice: look up its payments, which have their own events.
 
 https://developer.paypal.com/api/rest/webhooks/event-names/
 """

@@ -1,4 +1,4 @@
-"""An invoice was refunded: look up its payment, whose refund has its own event.
+"""An invoice was refunded: look up its payment and its refund, which have their own events.
 
 https://developer.paypal.com/api/rest/webhooks/event-names/
 """

@@ -233,7 +233,7 @@ def test_kinds_are_shown_as_a_table(smt: Smt) -> None:
     [handled] = [line for line in lines if line.startswith("INVOICING.INVOICE.PAID ")]
     [kept] = [line for line in lines if line.startswith("INVOICING.INVOICE.CREATED ")]
     assert " yes " in handled
-    assert handled.rstrip().endswith("look up its payment, which has its own event.")
+    assert handled.rstrip().endswith("look up its payments, which have their own events.")
     assert " yes " not in kept
     assert kept.rstrip().endswith("not paid yet.")
 
