@@ -142,6 +142,16 @@ for state in ("failed", "doubt", "sending"):
 
 
 @of("2.payments")
+def receipt_waits_for_three_days(system: HealthySystem, _: Patch) -> None:
+    """The receipt of a payment waits for the relay for three days."""
+    system.clock.advance(timedelta(days=3))
+    _all(
+        system,
+        update(Mail).where(Mail.kind == "receipt").values(state="queued", sent_at=None, due_at=system.now),
+    )
+
+
+@of("2.payments")
 def receipt_was_deleted(system: HealthySystem, _: Patch) -> None:
     """The receipt of a payment was deleted before it was sent."""
     system.clock.advance(timedelta(days=2))
