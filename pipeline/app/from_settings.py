@@ -7,6 +7,7 @@ from pipeline.email_address import InvalidEnvelopeError, ascii_address, valid_ad
 from pipeline.mailer.mailer import Sender
 from pipeline.mailer.relay_log import envelope_sender_of
 from pipeline.operations.backup.store import BackupStore
+from pipeline.policy import processing_record
 from pipeline.policy.clauses import PolicyOwner
 from pipeline.privacy.export.page import ExportIssuer
 from pipeline.rendering.branding import Branding
@@ -74,7 +75,9 @@ def account_page_url(settings: Settings) -> str:
 def export_issuer(settings: Settings) -> ExportIssuer:
     """Return the issuer of data exports."""
     settings.require("vendor_name")
-    return ExportIssuer(settings.vendor_name, privacy_contact(settings), settings.locale)
+    return ExportIssuer(
+        settings.vendor_name, privacy_contact(settings), settings.locale, processing_record.information(settings)
+    )
 
 
 def policy_owner(settings: Settings) -> PolicyOwner:

@@ -15,6 +15,32 @@ from pipeline.settings import Settings
 # Categories of data that is not about a person: the vendor's plans and texts, the program's own secrets and states.
 NOT_PERSONAL = ("vendor", "operation", "security")
 SUBJECTS = "customers, people who write to the vendor, and visitors to its pages"
+# The categories of `data_categories` in words for the person that they are about.
+CATEGORY_WORDS = {
+    "contact": "your name, addresses, company and telephone number",
+    "pseudonym": "numbers that stand for you, here and at PayPal",
+    "contract": "your subscriptions and their history",
+    "payment": "your payments and refunds, without card and bank numbers",
+    "communication": "the mails between you and us",
+    "usage": "your visits to our pages: address and browser",
+    "consent": "what you agreed to, and when",
+    "request": "your requests about your data",
+    "accountability": "when our staff read your data, and for what purpose",
+}
+NOBODY_ELSE = "nobody else; it is not sold, and only PayPal gets it outside our own servers"
+SOURCES = [
+    "you, when you signed up or wrote to us",
+    "PayPal, about your subscription and payments",
+    "your browser, when you visited our pages",
+]
+RIGHTS = [
+    "to have wrong data corrected (GDPR article 16)",
+    "to have your data deleted (article 17)",
+    "to have its processing restricted (article 18)",
+    "to get it in a form that programs can read (article 20); data.json is that form",
+    "to object to its processing (article 21)",
+    "to complain to a data protection authority, for example the one where you live or work (article 77)",
+]
 MEASURES = (
     "1.cloud_at_rest",
     "1.cloud_in_transit",
@@ -50,6 +76,24 @@ def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
         ],
         "hold": _hold(settings),
         "measures": {clause.id: clause.control for clause in document().clauses if clause.id in MEASURES},
+    }
+
+
+def information(settings: Settings) -> dict[str, list[str]]:
+    """Return what a copy of a person's data must say about the processing (GDPR article 15(1)): headings and lines."""
+    hold, named = _hold(settings), [name for name in _personal() if name in CATEGORY_WORDS]
+    periods = [rule for rule in RULES if rule.category in named]
+    return {
+        "Why we process your data": [f"{each.sentence} {each.basis}" for each in PURPOSES.values()],
+        "Which categories of data": [CATEGORY_WORDS[name] for name in named],
+        "Who receives it": [*(f"{each['recipient']} ({each['where']})" for each in _recipients(settings)), NOBODY_ELSE],
+        "How long we keep it": [
+            *(f"{rule.name}: {rule.period} from {rule.anchor}, then {rule.action}" for rule in periods),
+            f"records that accounting law requires: {hold['years']} years ({hold['law']})",
+        ],
+        "Where it comes from": SOURCES,
+        "Automated decisions": ["None. No profile is made of you."],
+        "Your rights": RIGHTS,
     }
 
 

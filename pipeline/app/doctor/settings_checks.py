@@ -53,7 +53,14 @@ def check_other_settings(container: Container) -> CheckResult:
         return CheckResult(
             "other settings", "warn", f"unknown settings: {', '.join(unknown)}", "correct the spelling, or unset them"
         )
-    if settings.country and settings.country not in HOLDS:
+    if not settings.country:
+        return CheckResult(
+            "other settings",
+            "warn",
+            "SMT_COUNTRY is not set: records of payments are deleted after two years, as in the policy",
+            f"set it to your country if its law requires longer; known: {', '.join(HOLDS)}",
+        )
+    if settings.country not in HOLDS:
         advice = f"invoices are kept for 2 years, as in the policy; known countries: {', '.join(HOLDS)}"
         return CheckResult(
             "other settings", "warn", f"SMT_COUNTRY: the retention period for {settings.country} is unknown", advice

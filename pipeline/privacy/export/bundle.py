@@ -83,7 +83,13 @@ def _write_archive(
             keyring = Keyring(master_key, session, now)
             data = gather(session, keyring, customer_id, archive.add)
             signer = Signer(keyring)
-        document = {"schema": SCHEMA, "exported_at": format_time(now), "issuer": issuer.name, **data}
+        document = {
+            "schema": SCHEMA,
+            "exported_at": format_time(now),
+            "issuer": issuer.name,
+            "processing": issuer.processing,
+            **data,
+        }
         archive.add("data.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
         archive.add("index.html", page.write(document, sorted(archive.sums), issuer).encode())
         archive.finish(_manifest(archive.sums, customer_id, now), signer)

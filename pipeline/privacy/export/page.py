@@ -1,7 +1,7 @@
 """Render the page of an export: one HTML file without scripts and external resources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -28,11 +28,15 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ExportIssuer:
-    """The vendor that issues the export, and the locale of its dates and amounts."""
+    """The vendor that issues the export, and the locale of its dates and amounts.
+
+    `processing`: headings and lines about the processing (GDPR article 15(1)).
+    """
 
     name: str
     contact: str
     locale: str
+    processing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def write(document: Mapping[str, Any], files: Sequence[str], issuer: ExportIssuer) -> str:

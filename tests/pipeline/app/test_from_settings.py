@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.app.from_settings import MAIL_ID_LENGTH, sender
+from pipeline.app.from_settings import MAIL_ID_LENGTH, export_issuer, sender
 from pipeline.outbox.store import NewMail
 from pipeline.settings import SettingsError
 from tests.support.pipeline_under_test import PipelineUnderTest, made
@@ -37,3 +37,31 @@ def test_sender_whose_envelope_sender_is_too_long_is_refused() -> None:
 def test_mail_ids_have_the_length_that_the_limit_assumes(sqlite_pipeline: PipelineUnderTest) -> None:
     [mail_id] = sqlite_pipeline.owe(NewMail("receipt", "one", None, {}))
     assert len(mail_id) == MAIL_ID_LENGTH
+
+
+def test_copy_says_everything_that_article_15_of_the_gdpr_names() -> None:
+    """Article 15(1)(a) to (h): purposes, categories, recipients, periods, rights, complaint, source, automated decisions."""
+    found = export_issuer(made(country="DE", product_url="https://product.example.com/hook")).processing
+    text = " ".join(line for lines in found.values() for line in lines)
+    assert list(found) == [
+        "Why we process your data",
+        "Which categories of data",
+        "Who receives it",
+        "How long we keep it",
+        "Where it comes from",
+        "Automated decisions",
+        "Your rights",
+    ]
+    assert all(found.values())
+    for words in (
+        "contract",
+        "PayPal",
+        "product.example.com",
+        "8 years",
+        "2 years",
+        "object",
+        "restricted",
+        "complain",
+    ):
+        assert words in text
+    assert "_" not in "".join(found["Which categories of data"]), "in words, not in names of columns"

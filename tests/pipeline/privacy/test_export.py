@@ -45,7 +45,7 @@ from pipeline.privacy.export.spool import Spool
 from tests.support.pipeline_under_test import PipelineUnderTest
 
 ADA, BOB = "c" + "a" * 30, "c" + "b" * 30
-ISSUER = ExportIssuer("Example Works", "privacy@example.com", "en_US")
+ISSUER = ExportIssuer("Example Works", "privacy@example.com", "en_US", {"Your rights": ["to complain"]})
 # Binary columns that are not exported: wrapped keys, hashes, and the access log, which names no customer.
 NOT_EXPORTED = {"encryption_key.wrapped_key", "customer.email_hash", "subscription.email_hash", "access_log.visitor"}
 ENCRYPTED = {
@@ -249,6 +249,8 @@ def test_page_has_no_scripts_and_loads_nothing(with_customers: PipelineUnderTest
     page = files(export(with_customers))["index.html"].decode()
     assert "<h1>Your data at Example Works</h1>" in page
     assert "$19.99" in page
+    assert "<h3>Your rights</h3>" in page
+    assert "<li>to complain</li>" in page
     for forbidden in ("<script", "http://", "https://", "@import", "url(", "<img", "<iframe"):
         assert forbidden not in page
 
