@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.network import egress
+from pipeline.network.hosts import is_on_this_machine
 from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.clauses import PolicyOwner, document
 from pipeline.policy.stated_limits import PARAMETERS
@@ -63,7 +64,7 @@ def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
         "data_subjects": SUBJECTS,
         "categories": {name: data_categories.columns_holding(name) for name in _personal()},
         "recipients": _recipients(settings),
-        "transfers": "only to PayPal, the customer's own payment service",
+        "transfers": _transfers(settings),
         "periods": [
             {
                 "data": rule.name,
@@ -73,7 +74,8 @@ def build_record(settings: Settings, vendor: PolicyOwner) -> dict[str, Any]:
                 "then": rule.action,
             }
             for rule in RULES
-        ],
+        ]
+        + _other_periods(settings),
         "hold": _hold(settings),
         "measures": {clause.id: clause.control for clause in document().clauses if clause.id in MEASURES},
     }
@@ -158,6 +160,27 @@ def _recipients(settings: Settings) -> list[dict[str, str]]:
     found = {hop.name: hop.host for hop in egress.outbound_routes(settings) if hop.name in ("relay", "product")}
     own = [{"recipient": f"the vendor's own {name}", "where": host or "this machine"} for name, host in found.items()]
     return [{"recipient": "PayPal", "where": settings.paypal_base_url.partition("://")[2]}, *own]
+
+
+def _transfers(settings: Settings) -> str:
+    """Return to whom data is given outside the vendor's servers, as the settings say."""
+    elsewhere = [
+        hop.host
+        for hop in egress.outbound_routes(settings)
+        if hop.name == "product" and not is_on_this_machine(hop.host)
+    ]
+    product = f", and to the product at {elsewhere[0]}" if elsewhere else ""
+    return f"only to PayPal, the customer's own payment service{product}"
+
+
+def _other_periods(settings: Settings) -> list[dict[str, str]]:
+    """Return the periods of the copies that are outside the database."""
+    copies = ("copies of the database", "operation", "their making", f"{settings.backup_days} days", "deleted")
+    keys = ("copies of the keys", "security", "their making", f"{settings.backup_keys_days} days", "deleted")
+    queue = ("the relay's queue", "communication", "the acceptance of a mail", "5 days (Postfix's default)", "bounced")
+    logs = ("logs of the relay and the web server", "usage", "each line", "90 days", "deleted by log rotation")
+    names = ("data", "category", "from", "period", "then")
+    return [dict(zip(names, row, strict=True)) for row in (copies, keys, queue, logs)]
 
 
 def _hold(settings: Settings) -> dict[str, Any]:

@@ -245,8 +245,15 @@ def _empty_customers(now: datetime, country: str) -> Select[Any]:
 
 
 def _old_consents(now: datetime, _: str) -> Select[Any]:
-    not_erased = exists().where(Customer.id == Consent.customer_id, Customer.erased_at.is_(None))
-    return select(Consent.id).where(Consent.at < now - 3 * YEAR, ~not_erased)
+    """Select consents of customers who were erased three years ago: the proof counts from the end, not from the consent.
+
+    California requires three years, or one year after the contract ends, whichever is longer (Bus. & Prof. Code 17602).
+    """
+    since = now - 3 * YEAR
+    kept = exists().where(
+        Customer.id == Consent.customer_id, or_(Customer.erased_at.is_(None), Customer.erased_at >= since)
+    )
+    return select(Consent.id).where(Consent.at < since, ~kept)
 
 
 # -- other data
@@ -380,7 +387,7 @@ RULES: tuple[Rule, ...] = (
         _old_lone_payments, _erase_payments,
     ),
     Rule(
-        "proof of consent", "consent", "consent.at, after the erasure", "3 years", "deleted", _old_consents,
+        "proof of consent", "consent", "the erasure of the customer", "3 years", "deleted", _old_consents,
         lambda session, ids, _: _delete(session, Consent, Consent.id.in_(ids)),
     ),
     Rule(
