@@ -15,6 +15,7 @@ from pipeline.db.models import (
     InboundMail,
     Mail,
     PrivacyRequest,
+    ReadAudit,
     Subscription,
 )
 from pipeline.outbox.mail_kinds import MAILS, is_optional
@@ -34,12 +35,17 @@ from pipeline.policy.evidence.requests import check_deadlines
 ANSWER_WITHIN = timedelta(days=31)  # the policy: 30 days; a deadline at the end of the day is a little later
 REQUESTS_KEPT = timedelta(days=3 * 365)
 CONFIRMED_WITHIN = timedelta(days=7)  # the confirmation of an erasure is sent or given up by then
+NEWS = ("product_news",)  # optional by what it says, whatever class it has been given
 TO_OTHER_ADDRESSES = ("email_changed", "account_link")
 
 
 def access(live: LiveSystem) -> Finding:
-    """Every request for a copy was answered in time or is not due yet."""
-    return check_deadlines(live, "request", PrivacyRequest.kind == "access")
+    """Every request for a copy was answered in time or is not due yet, and each that is done has a copy that went out."""
+    late = check_deadlines(live, "request", PrivacyRequest.kind == "access")
+    if late.verdict == "broken":
+        return late
+    without = _done_without_copy(live)
+    return broken_if(without, late.figure, f"{count_noun(without, 'request')} closed as done, but no copy went out")
 
 
 def correct(live: LiveSystem) -> Finding:
@@ -77,7 +83,7 @@ def export(live: LiveSystem) -> Finding:
 
 def opt_out(live: LiveSystem) -> Finding:
     """No optional mail was sent after the customer had opted out of it."""
-    optional = [kind for kind in MAILS if is_optional(kind)]
+    optional = {*NEWS, *(kind for kind in MAILS if is_optional(kind))}
     sent = select(Mail).where(Mail.kind.in_(optional), Mail.claimed_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())
     wrong = [row.id for row in rows if _had_opted_out(live, row)]
@@ -108,6 +114,24 @@ def answered(live: LiveSystem) -> Finding:
     if unsaid := _refused_without_reason(live):
         return broken(f"{count_noun(unsaid, 'request')} refused, but the relay took no mail with the reason")
     return broken_if(wrong, finding.figure, f"{count_noun(len(wrong), 'request')} with a deadline later than promised")
+
+
+def _done_without_copy(live: LiveSystem) -> int:
+    """Count the requests for a copy that were closed as done two days ago or earlier, although no copy went out since.
+
+    A copy goes out by a mail that the relay accepted, or as a file that an operator exported.
+    """
+    theirs = Mail.customer_id == PrivacyRequest.customer_id, Mail.sent_at >= PrivacyRequest.received_at
+    mailed = exists().where(*theirs, Mail.kind.in_(("data_export_ready", "inbound_reply")), Mail.state == "sent")
+    by_operator = ReadAudit.action == "customers export", ReadAudit.subject == PrivacyRequest.customer_id
+    exported = exists().where(*by_operator, ReadAudit.at >= PrivacyRequest.received_at)
+    done = PrivacyRequest.kind == "access", PrivacyRequest.state == "done", PrivacyRequest.customer_id.is_not(None)
+    lately = (
+        PrivacyRequest.done_at < live.now - timedelta(days=2),
+        PrivacyRequest.done_at > live.now - timedelta(days=365),
+    )
+    readable = exists().where(Customer.id == PrivacyRequest.customer_id, Customer.erased_at.is_(None))
+    return live.count(PrivacyRequest, *done, *lately, readable, ~mailed, ~exported)
 
 
 def _refused_without_reason(live: LiveSystem) -> int:
@@ -170,7 +194,7 @@ def _closed_without_erasure(live: LiveSystem) -> int:
 
 
 def _had_opted_out(live: LiveSystem, mail: Mail) -> bool:
-    kind = MAILS[mail.kind].mail_class
+    kind = "marketing" if mail.kind in NEWS else MAILS[mail.kind].mail_class
     theirs = select(Subscription.customer_id).where(Subscription.id == mail.subscription_id).scalar_subquery()
     customer = mail.customer_id or theirs
     before = Consent.customer_id == customer, Consent.kind == kind, Consent.at <= mail.claimed_at

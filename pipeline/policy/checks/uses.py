@@ -19,6 +19,7 @@ from pipeline.outbox.mail_kinds import MAILS, PURPOSES
 from pipeline.policy.evidence.live_system import Finding, LiveSystem, broken, broken_if, count_noun
 from pipeline.policy.evidence.requests import YEAR, check_deadlines
 
+NEWS = ("product_news",)  # marketing by what it says, whatever class it has been given
 RECEIPT_DELAY = timedelta(days=2)  # a receipt is sent by then, also after an outage of the relay
 # A choice at sign-up is not a valid consent, because the address is not confirmed yet.
 _CONFIRMED = Consent.kind == "marketing", Consent.given, Consent.source != "sign-up"
@@ -88,8 +89,8 @@ def law(live: LiveSystem) -> Finding:
 
 def no_advertising(live: LiveSystem) -> Finding:
     """No marketing mail was sent without a consent that was confirmed by mail or given while signed in."""
-    kinds = [kind for kind, use in MAILS.items() if use.mail_class == "marketing"]
-    if any(MAILS[kind].purpose != "news" for kind in kinds):
+    kinds = [*NEWS, *(kind for kind, use in MAILS.items() if use.mail_class == "marketing" and kind not in NEWS)]
+    if any(kind in MAILS and MAILS[kind].purpose != "news" for kind in kinds):
         return broken("a kind of marketing mail has another purpose than requested news")
     sent = select(Mail).where(Mail.kind.in_(kinds), Mail.sent_at.is_not(None))
     rows = list(live.session.execute(sent).scalars())

@@ -5,6 +5,7 @@ from tests.pipeline.policy.mutants import (
     first_of_each_clause,
     pages_and_sent_mails,
     places_outside_the_tables,
+    rights_and_security,
     the_world_outside,
 )
 from tests.pipeline.policy.mutants.registry import MUTANTS
@@ -15,5 +16,6 @@ __all__ = [
     "first_of_each_clause",
     "pages_and_sent_mails",
     "places_outside_the_tables",
+    "rights_and_security",
     "the_world_outside",
 ]
