@@ -192,8 +192,10 @@ def _never_audited(live: LiveSystem) -> Finding:
 
 
 def private_files(live: LiveSystem) -> Finding:
-    """Data folder, master key and database are accessible only to the account that runs this program."""
+    """Data folder, master key, database and backups are accessible only to the account that runs this program."""
     paths = [path for path in file_permissions.private_files(live.settings) if path.exists()]
+    if backups := live.settings.backup_dir:
+        paths += [path for path in (backups, *sorted(backups.rglob("*"))) if path.exists()]
     wrong = [path for path in paths if file_permissions.is_readable_by_others(path)]
     advice = f"; run: chmod -R go-rwx {live.settings.data_dir}"
     examples = ", ".join(str(path) for path in wrong[:3])

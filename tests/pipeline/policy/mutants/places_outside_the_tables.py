@@ -122,3 +122,21 @@ old_file(
 old_file("old_copy_of_the_database", "A copy of the database", "backup_dir", "20250101T100000Z.sqlite-1.age")
 old_file("old_message_file", "The file of a message that was stored", "inbound_maildir", "cur/1.host:2,S")
 old_file("old_failed_message", "The file of a message that could not be stored", "inbound_maildir", "failed/1.host")
+
+
+def readable_backup(name: str, words: str, mode: int, *, folder: bool) -> None:
+    """Register a mutant: other accounts can read a backup."""
+
+    def mutant(system: HealthySystem, _: Patch) -> None:
+        target = system.pipeline.folder.parent / "copies"
+        _write(target / "20260308T100000Z.keys.age", b"x")
+        target.chmod(mode if folder else 0o700)
+        (target / "20260308T100000Z.keys.age").chmod(0o600 if folder else mode)
+        system.overrides["backup_dir"] = target
+
+    mutant.__name__, mutant.__doc__ = name, f"{words} is accessible to other accounts."
+    of("7.permissions")(mutant)
+
+
+readable_backup("copy_of_the_keys_is_readable", "A copy of the keys", 0o644, folder=False)
+readable_backup("folder_of_the_backups_is_open", "The folder of the backups", 0o755, folder=True)
