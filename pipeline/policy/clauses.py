@@ -37,6 +37,7 @@ class Clause:
     check: str  # module.function in checks/
     evidence: str  # what the check inspects
     every: str  # how often the check should run: hour, day
+    unseen: str  # what it does not look at
 
 
 @dataclass(frozen=True, slots=True)

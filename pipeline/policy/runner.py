@@ -37,6 +37,7 @@ class ClauseResult:
             "figure": self.figure,
             "evidence": self.clause.evidence,
             "control": self.clause.control,
+            "unseen": self.clause.unseen,
         }
 
 

@@ -41,7 +41,8 @@ def check(
 ) -> None:
     """Verify every clause of the privacy policy against the running system. Exit 1 if a clause is broken.
 
-    JSON: an array of objects with clause, verdict (holds, broken, not_applicable, not_looked_at), figure, evidence and control.
+    JSON: an array of objects with clause, verdict (holds, broken, not_applicable, not_looked_at), figure, evidence,
+    control and unseen (what the check does not look at).
     """
     container = container_of(context_of(ctx))
     _require_known_clauses(clause or [])
@@ -65,7 +66,7 @@ def check(
 
 @app.command("list")
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """List the clauses with the text, control, check and evidence of each."""
+    """List the clauses with the text, control, check and evidence of each. The JSON also has every and unseen."""
     vendor = policy_owner(context_of(ctx).settings)
     rows = [
         {
@@ -75,6 +76,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
             "check": each.check,
             "evidence": each.evidence,
             "every": each.every,
+            "unseen": each.unseen,
         }
         for each in document().clauses
     ]

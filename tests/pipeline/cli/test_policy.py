@@ -17,7 +17,7 @@ from pipeline.policy.clauses import document
 
 from .conftest import NOW, SavedEvents, Smt
 
-KEYS = {"clause", "verdict", "figure", "evidence", "control"}
+KEYS = {"clause", "verdict", "figure", "evidence", "control", "unseen"}
 
 
 def day(days: int) -> str:

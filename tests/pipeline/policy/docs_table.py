@@ -18,7 +18,8 @@ def table() -> str:
     count = f"{clauses} clauses, {mutants} mutants; a test fails if a check does not detect its mutant.\n\n"
     head = (
         count
-        + "| clause | text | control | check | evidence | the check fails when … | mutants |\n|---|---|---|---|---|---|---|\n"
+        + "| clause | text | control | check | evidence | not looked at | the check fails when … | mutants |\n"
+        + "|---|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(f"{_row(clause)}\n" for clause in document().clauses)
 
@@ -38,6 +39,7 @@ def _row(clause: Clause) -> str:
         f"`{clause.control}`",
         f"`{clause.check}`",
         clause.evidence,
+        clause.unseen,
         mutant[:1].lower() + mutant[1:],
         str(len(mutants)),
     ]
