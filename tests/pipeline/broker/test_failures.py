@@ -115,12 +115,15 @@ def test_lost_connection_is_reported_and_ids_are_delivered_again(wired: Broker, 
         with pytest.raises(BrokerUnavailableError):
             consumer.receive(100, LONG)
         again = must_take(consumer)
-        assert again.ids == lost.ids
+        together = min(len(lost.ids), len(again.ids))  # one of them may have been received in two parts
+        assert together > 0
+        assert again.ids[:together] == lost.ids[:together]
         with pytest.raises(BrokerUnavailableError, match="delivered again"):
             lost.ack()
         with pytest.raises(BrokerUnavailableError, match="delivered again"):
             lost.requeue()
         again.ack()
+        assert [*again.ids, *take_all(consumer, 100 - len(again.ids))] == HUNDRED
         assert consumer.receive(100, SHORT) is None
 
 
